@@ -1,0 +1,243 @@
+"""Decode once: the pixels a run needs, as one uint8 array in a memory-mapped file under data/cache.
+
+`open_cache` returns the array; it is built on the first call and mapped on every later one. The file's
+name is a fingerprint of the kind, the settings, the source files (path, size, modification time) and how
+many items each yields: whatever changes makes a new file. A build writes under a temporary name and renames
+at the end, so a file with the final name is complete. Whoever holds the lock builds; other ranks and runs
+wait for it and then read. Delete data/cache at any time to free the space.
+
+Reading: `cache[rows]` with an index array or list copies these items into a plain numpy array, and
+`torch.from_numpy(cache[rows])` is a uint8 tensor. The array pickles as the name of its file (a plain
+np.memmap would pickle all its bytes), so a DataLoader's workers map the same pages of memory, whether they
+are forked or spawned.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import CommandError, DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two builders at once do the work twice, the rename keeps the result right
+    fcntl = None
+
+CACHE_DIR = Path(__file__).resolve().parent.parent / "data" / "cache"
+FORMAT = 1  # part of every key; raise it when the files' layout changes
+FEW_SOURCES = 16  # not worth starting processes for
+
+
+class CachedArray(np.memmap):
+    """A read-only memory map of a whole .npy file that pickles as its path. Its parts are plain arrays."""
+
+    path: Path | None = None  # set on what `open_cache` returns; numpy's views of it do not inherit it
+
+    def __getitem__(self, index):
+        return self.view(np.ndarray)[index]
+
+    def __reduce_ex__(self, protocol):
+        return (_map, (self.path,)) if self.path else np.asarray(self).__reduce_ex__(protocol)
+
+
+def open_cache(
+    kind: str,
+    settings: dict,
+    sources: Sequence[Path],
+    counts: Sequence[int],
+    item_shape: Sequence[int],
+    produce: Callable[[int], np.ndarray],
+    cache_dir: Path | None = None,
+    limit_gb: float = 4.0,
+    workers: int | None = None,
+    log: Callable[[str], None] = print,
+) -> np.memmap:
+    """The items of all sources in order, uint8, shape (sum(counts), *item_shape), read-only.
+
+    `produce(k)` returns the items of `sources[k]`, uint8 of shape (counts[k], *item_shape): decode once, cut
+    everything from it. It must be picklable (a module-level function or a functools.partial of one) and is
+    not called where counts[k] is 0. Everything that shapes the pixels belongs into `settings` (JSON values
+    and numpy arrays). `workers` = processes for the build, default all cores. Raises DataError for missing
+    sources, what `produce` raises, and CommandError where the file would exceed `limit_gb` (1e9 bytes) or
+    the free space.
+    """
+    shape = (int(sum(counts)), *map(int, item_shape))
+    if len(sources) != len(counts):
+        raise ValueError(f"{len(sources)} sources but {len(counts)} counts")
+    key = fingerprint(FORMAT, kind, settings, _describe(sources), np.asarray(counts, np.int64), shape)
+    directory = Path(cache_dir) if cache_dir else CACHE_DIR
+    path = directory / f"{kind}-{key[:20]}.npy"
+    if (cached := _map(path, shape)) is not None:
+        log(f"cache {kind}: {shape[0]:,} items read from {path}")
+        return cached
+
+    gigabytes = math.prod(shape) / 1e9
+    if gigabytes > limit_gb:
+        raise CommandError(
+            f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, "
+            f"over the limit of {limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, "
+            "or use fewer frames or a smaller --image_size."
+        )
+    _make_writable(directory)
+    with _lock(path.with_suffix(".lock"), kind, log):
+        if (cached := _map(path, shape)) is not None:  # another process built it while this one waited
+            log(f"cache {kind}: {shape[0]:,} items read from {path}")
+            return cached
+        for leftover in directory.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
+            leftover.unlink(missing_ok=True)
+        free = shutil.disk_usage(directory).free / 1e9
+        if gigabytes > 0.98 * free:
+            raise CommandError(
+                f"the decoded images ({kind}) take {gigabytes:.1f} GB, "
+                f"but {directory} has {free:.1f} GB free.\n"
+                "Free some space there, or use fewer frames or a smaller --image_size."
+            )
+        partial = directory / f"{path.stem}.{os.getpid()}.partial"
+        try:
+            started = time.monotonic()
+            _build(kind, partial, shape, counts, produce, workers, log)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {gigabytes:.3f} GB in {path}")
+    return _map(path, shape)
+
+
+def fingerprint(*parts) -> str:
+    """SHA-256 (64 hexadecimal digits) of JSON values and numpy arrays; the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, allow_nan=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value):
+    """JSON for what the json module can not write itself."""
+    if isinstance(value, np.ndarray):
+        little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+        return [little.dtype.str, list(value.shape), hashlib.sha256(little.tobytes()).hexdigest()]
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a fingerprint is made of JSON values and numpy arrays, not {type(value).__name__}")
+
+
+def _describe(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """(absolute path, bytes, modification time in ns) of each source. All missing ones are one DataError."""
+    described, missing = [], []
+    for source in sources:
+        try:
+            stat = os.stat(source)
+            described.append((os.path.abspath(source), stat.st_size, stat.st_mtime_ns))
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(str(source))
+    if missing:
+        more = f"\n... and {len(missing) - 3} more" if len(missing) > 3 else ""
+        listed = "\n".join(missing[:3]) + more
+        raise DataError(f"{len(missing)} of {len(sources)} files are missing:\n{listed}")
+    return described
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(directory, os.W_OK) else "no permission"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise CommandError(f"images can not be cached in {directory}: {reason}\nMake that folder writable.")
+
+
+def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None:
+    """Map a complete cache file; None where there is none, or not one of this shape (cut short, say)."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False).view(CachedArray)
+    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
+        return None
+    if shape is not None and (array.shape != shape or array.dtype != np.uint8):
+        return None
+    array.path = path
+    return array
+
+
+@contextlib.contextmanager
+def _lock(path: Path, kind: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
+    with open(path, "a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                log(f"cache {kind}: another process builds it, waiting")
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(kind, path, shape, counts, produce, workers, log) -> None:
+    """Write all items to `path`, one source after the other or spread over processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = [k for k, count in enumerate(counts) if count]
+    processes = min(workers or cores, len(busy)) if len(busy) >= FEW_SOURCES else 1
+    size = "x".join(map(str, shape[1:]))
+    log(
+        f"cache {kind}: building {shape[0]:,} items of {size} from {len(busy):,} files, "
+        f"{math.prod(shape) / 1e9:.3f} GB, {processes} process{'es' if processes > 1 else ''}"
+    )
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    progress = tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None)
+    with progress:
+        if processes == 1:
+            for k in busy:
+                progress.update(_write(array, starts, produce, k))
+        else:
+            # Forked workers start at once, without importing torch again.
+            method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+            job = (path, starts, produce, os.getpid())
+            context = multiprocessing.get_context(method)
+            chunk = max(1, min(8, len(busy) // (4 * processes)))
+            with ProcessPoolExecutor(processes, context, _start_worker, job) as pool:
+                for written in pool.map(_work, busy, chunksize=chunk):
+                    progress.update(written)
+    array.flush()
+
+
+def _write(array, starts, produce, k) -> int:
+    items = produce(k)
+    expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
+    if items.shape != expected or items.dtype != np.uint8:
+        raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of uint8 {expected}")
+    array[starts[k] : starts[k + 1]] = items
+    return len(items)
+
+
+_job = None  # (array, starts, produce) of this worker process: handed over once instead of with every source
+
+
+def _start_worker(path, starts, produce, parent) -> None:
+    global _job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _job = (np.lib.format.open_memmap(path, mode="r+"), starts, produce)
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(k: int) -> int:
+    return _write(*_job, k)

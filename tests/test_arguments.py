@@ -1,0 +1,74 @@
+"""The command line: precedence, spelling, refusals."""
+
+import json
+
+import pytest
+
+import train_stage1
+
+
+def test_dashes_and_underscores_are_the_same():
+    args = train_stage1.parse_args(["--batch-size", "4", "--no-use-group-sampling", "--image-size=96"])
+    assert args.batch_size == 4 and args.use_group_sampling is False and args.image_size == [96, 96]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--epoch", "5"], "did you mean --epochs"),
+        (["--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
+        (["--learning_rate", "nan"], "is not a number above 0"),
+        (["--features", "pixels"], "invalid choice: 'pixels'"),
+        (["--image_size", "1", "2", "3"], "one or two whole numbers"),
+        (["--resume", "a", "--config", "b"], "exclude each other"),
+        (["--config", "missing.json"], "cannot read missing.json"),
+    ],
+)
+def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_stage1.parse_args(argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and len(error.splitlines()) <= 3
+
+
+def save(tmp_path, **changes):
+    args = vars(train_stage1.parse_args([])) | changes
+    config = {"script_name": "train_stage1.py", "args": args}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return str(tmp_path / "config.json")
+
+
+def test_typed_flags_win_over_config_which_wins_over_defaults(tmp_path):
+    path = save(tmp_path, epochs=7, batch_size=3, use_group_sampling=False, image_size=[64, 32])
+    args = train_stage1.parse_args(["--config", path, "--batch_size", "5"])
+    assert (args.epochs, args.batch_size, args.use_group_sampling, args.image_size) == (7, 5, False, [64, 32])
+    assert args.learning_rate == 1e-3
+
+
+def test_config_round_trip_gives_equal_args(tmp_path):
+    path = save(tmp_path, learning_rate=0.1 + 0.2, data_path="a folder/with spaces")
+    args = train_stage1.parse_args(["--config", path])
+    assert vars(args) | {"config": None} == json.loads((tmp_path / "config.json").read_text())["args"]
+
+
+def test_unknown_keys_and_bad_values_in_a_config_are_refused(tmp_path, capsys):
+    for changes, message in (
+        ({"epochz": 3}, "did you mean epochs"),
+        ({"epochs": -1}, "whole number above 0"),
+    ):
+        with pytest.raises(SystemExit):
+            train_stage1.parse_args(["--config", save(tmp_path, **changes)])
+        assert message in capsys.readouterr().err
+
+
+def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):
+    save(tmp_path, epochs=7, learning_rate=0.5)
+    resumed = train_stage1.parse_args(["--resume", str(tmp_path), "--epochs", "9", "--num_workers", "2"])
+    assert (resumed.epochs, resumed.num_workers, resumed.learning_rate) == (9, 2, 0.5)
+    with pytest.raises(SystemExit):
+        train_stage1.parse_args(["--resume", str(tmp_path), "--learning_rate", "0.1", "--seed", "1"])
+    error = capsys.readouterr().err
+    assert "--learning_rate: recorded 0.5, typed 0.1" in error and "--seed: recorded 42, typed 1" in error
+    save(tmp_path, scheduler="cosine")
+    with pytest.raises(SystemExit):
+        train_stage1.parse_args(["--resume", str(tmp_path), "--epochs", "9"])

@@ -1,0 +1,390 @@
+"""Stage 1 on JRDB panoramas: do these two people interact?
+
+    python train_stage1.py --use_group_sampling                          on the built-in sample
+    python train_stage1.py --data_path JRDB --features geometry          on JRDB's labels, no images needed
+    torchrun --nproc_per_node=2 train_stage1.py --data_path JRDB         several processes or GPUs
+    python train_stage1.py --resume checkpoints/stage1_experiment_...    go on with a run
+    python train_stage1.py --config RUN/config.json                      repeat a run bit for bit
+
+A pair is two people of one frame within the distance limit. Training samples positives by interaction group
+and negatives by frame; validation and test score every pair in range. A run ends LEARNED only when the model
+beats distance alone on sequences it has not seen, with 95% confidence.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from utils import arguments
+from utils.errors import run_script
+
+SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
+CLASSES = ("no interaction", "interaction")
+EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags of stage 1; the run-level ones are in utils/arguments.py."""
+    parser = arguments.ScriptParser(SCRIPT, __doc__)
+    count, amount, positive = (
+        arguments.non_negative_int,
+        arguments.non_negative_float,
+        arguments.positive_float,
+    )
+    switch = argparse.BooleanOptionalAction
+    # fmt: off
+    add = parser.add_argument_group("data").add_argument
+    add("--data_path", help="JRDB folder with labels/ and images/; default: the built-in sample")
+    add("--split_method", default="official", help="official, sorted70 or a JSON file of sequence names")
+    add("--frame_stride", type=arguments.positive_int, default=1, help="use every Nth labelled frame")
+    add("--multi_label", choices=["priority", "first", "drop"], default="priority",
+        help="type of a pair with several labels")
+    add("--distance_multiplier", type=positive, default=3.0, help="distance limit in person widths")
+    add("--distance_norm", choices=["max", "mean", "first"], default="max",
+        help="whose width: the wider one, the mean, or the first person's (order-dependent)")
+    add("--use_group_sampling", action=switch, default=True, help="limit the positives per interaction group")
+    add("--max_group_samples_ratio", type=positive, default=1.0, help="positives per group member")
+    add("--infer_group_pairs", action=switch, default=True, help="A-B and B-C give A-C, flagged, in training")
+    add("--max_negatives_per_frame", type=count, default=5, help="negatives per frame, at most")
+    add("--stage1_balance_ratio", type=positive, default=1.0, help="negatives per positive")
+    add("--history_seconds", type=count, default=5, help="seconds of past motion in the geometry; 0 = none")
+    add("--image_size", action=arguments.ImageSize, default=[128, 64], help="person crop in pixels")
+    add = parser.add_argument_group("model").add_argument
+    add("--features", choices=["crops+geometry", "crops", "geometry"], default="crops+geometry",
+        help="what the model sees of a pair")
+    add("--backbone", default="cnn", help="encoder of a person crop, see models/encoders.py")
+    add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
+    add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
+    add = parser.add_argument_group("recipe").add_argument
+    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="optimizer")
+    add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
+    add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
+    add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
+    add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
+    # fmt: on
+    arguments.add_run_arguments(
+        parser, epochs=50, batch_size=16, learning_rate=1e-3, weight_decay=1e-4, patience=10
+    )
+    return arguments.parse_arguments(parser, argv)
+
+
+if __name__ == "__main__":
+    ARGS = parse_args()  # before the heavy imports: --help and a mistyped flag answer at once
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.jrdb import INTERACTION_CLASSES
+from datasets.pair_augmentation import augment_pairs
+from datasets.pair_dataset import PairDatasets, PairRules, load_pair_datasets
+from datasets.pair_features import feature_names
+from datasets.samples import ensure_sample
+from datasets.sampling_report import sampling_report
+from models.encoders import build_encoder, load_weights
+from models.pairs import TwoStageInteractionClassifier
+from utils import config, distributed
+from utils.baselines import reference_scores
+from utils.checkpoint import load_checkpoint, save_checkpoint, save_epoch
+from utils.device import autocast, make_scaler, move
+from utils.learning import LearningCheck, Verdict, check_finite, check_labels
+from utils.log import LOG, format_values, start_log
+from utils.metrics import binary_metrics, choose_threshold
+from utils.plotting import Panel, plot_curves
+from utils.report import report_binary, write_results, write_table
+from utils.run import create_run_folder, is_finished, write_json
+
+
+def build_datasets(args: argparse.Namespace) -> PairDatasets:
+    """Train (sampled), val and test (every pair in range; None where the data has none) as the flags say."""
+    return load_pair_datasets(
+        args.data_path or ensure_sample("jrdb", "data/sample_jrdb", log=LOG.info),
+        features=args.features,
+        image_size=tuple(args.image_size),
+        split_method=args.split_method,
+        multi_label=args.multi_label,
+        rules=PairRules(**{name: getattr(args, name) for name in PairRules.__dataclass_fields__}),
+        limit_gb=args.cache_limit_gb,
+        log=LOG.info,
+    )
+
+
+def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
+    """The model, stage 2's head frozen, and where the encoder's weights come from."""
+    encoder, weights = None, {"pretrained": False, "source": "none"}
+    if args.features != "geometry":
+        encoder = build_encoder(args.backbone)
+        weights = load_weights(encoder, args.weights)
+    inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
+    model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
+    model.freeze_head(stage=2)
+    return model, weights
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    sampler: distributed.EpochSampler,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+    epoch: int,
+    *,
+    augmented: bool = True,
+    amp: bool = False,
+    max_grad_norm: float = 0.0,
+    max_batches: int = 0,
+) -> dict[str, float]:
+    """One pass over the train split. Returns loss and accuracy over all samples of all ranks.
+
+    Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
+    """
+    model.train()
+    sampler.start(epoch)
+    steps = min(len(sampler), max_batches or len(sampler))
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
+    progress = tqdm(range(steps), f"epoch {epoch}", leave=False, disable=None)
+    for step, batch in zip(progress, loader, strict=False):
+        distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
+        weight = sampler.part(step)[1]  # world size / samples in the global batch
+        if augmented:
+            batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch)
+        batch = move(batch, device)
+        with autocast(device, amp):
+            logits = model(batch)  # (N, 2)
+        losses = criterion(logits.float(), batch["labels"])  # (N,)
+        loss = losses.sum() * weight
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
+        check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
+        scaler.step(optimizer)
+        scaler.update()
+        if weight > 0:  # a rank left with nothing computes one sample that must not count
+            correct = (logits.argmax(dim=1) == batch["labels"]).sum()
+            totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
+    loss_sum, correct, count = distributed.sum_over_ranks(totals).tolist()
+    return {"loss": loss_sum / count, "accuracy": correct / count}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
+) -> dict[str, np.ndarray]:
+    """Score every pair, once over all ranks: indices (N,), labels (N,), logits (N, 2), scores (N,), in
+    order."""
+    model.eval()
+    indices, labels, logits = [np.empty(0, int)], [np.empty(0, int)], [np.empty((0, 2), np.float32)]
+    for batch in loader:
+        with autocast(device, amp):
+            outputs = model(move(batch, device))
+        indices.append(batch["indices"].numpy())
+        labels.append(batch["labels"].numpy())
+        logits.append(outputs.float().cpu().numpy())
+    rows = {"indices": indices, "labels": labels, "logits": logits}
+    rows = distributed.gather_rows({key: np.concatenate(parts) for key, parts in rows.items()})
+    difference = rows["logits"][:, 0].astype(float) - rows["logits"][:, 1]
+    return rows | {"scores": 1 / (1 + np.exp(difference))}  # the softmax of two logits
+
+
+def measure(rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float) -> dict[str, float | None]:
+    """Loss, and the metrics of utils/metrics.py at a threshold."""
+    losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
+    return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], rows["scores"], threshold)}
+
+
+def report(
+    folder: Path,
+    split: str,
+    rows: dict[str, np.ndarray],
+    data: PairDatasets,
+    threshold: float,
+    truncated: bool,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge a split beside distance alone and the scikit-learn references; write report, figures,
+    predictions."""
+    dataset, val = data.parts()[split], data.val
+    both = np.concatenate([val.geometry, dataset.geometry])
+    references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
+    references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
+    interacting = int(dataset.labels.sum()) + dataset.positives_out_of_range
+    found = int(dataset.labels[rows["scores"] >= threshold].sum())
+    columns = {
+        "score": rows["scores"],
+        "prediction": np.array(CLASSES)[(rows["scores"] >= threshold).astype(int)],
+    }
+    write_table(folder / f"{split}_predictions.csv", dataset.pair_columns() | columns)
+    verdict, fields = report_binary(
+        folder, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], threshold, CLASSES,
+        trivial="distance alone", references={k: np.split(v, [len(val)]) for k, v in references.items()},
+        val_labels=val.labels, groups=dataset.groups, fallback=dataset.frames,
+        truncated=truncated, selected_on_test=split == "val",
+        notes=f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs "
+        f"{dataset.positives_out_of_range} stand beyond the distance limit and count as misses",
+    )  # fmt: skip
+    fields["metrics"]["recall_end_to_end"] = found / interacting
+    return verdict, fields
+
+
+def main(args: argparse.Namespace) -> None:
+    # Device and processes
+    processes = distributed.start_processes(args.device)
+    device = processes.device
+    distributed.seed_everything(args.seed)
+
+    # Run folder
+    if args.resume and is_finished(Path(args.resume), args.epochs):
+        return print(f"{args.resume} is finished: nothing to resume")
+    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
+    run = Path(run)
+    log = start_log(run / "train.log", quiet=not processes.first)
+    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
+
+    # Data
+    data = build_datasets(args)
+    train, val = data.train, data.val
+    for name, part in data.parts().items():
+        check_labels(part.labels, name, CLASSES)
+        log.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
+    log.info(f"split: {data.split_source}; {data.leakage_check}")
+    sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
+    train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
+    loaders = {}
+    for name, part in data.parts().items():
+        batches = distributed.evaluation_batches(part.frames, EVALUATION_PAIRS, processes)
+        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+
+    # Model
+    bare, weights = build_model(args)
+    if bare.geometry is not None:
+        bare.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
+    bare.to(device, memory_format=torch.channels_last)
+    model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
+    trainable = [p for p in bare.parameters() if p.requires_grad]
+    log.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
+
+    # Optimisation
+    criterion = nn.CrossEntropyLoss(reduction="none")  # one loss per pair; a step divides by the global count
+    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    if args.optimizer == "sgd":
+        optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
+    elif args.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(trainable, **options)
+    else:
+        optimizer = torch.optim.Adam(trainable, **options)
+    if args.scheduler == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
+    else:
+        gamma = 0.1 if args.scheduler == "step" else 1.0
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, gamma)
+    scaler = make_scaler(device, args.amp)
+
+    # Resume
+    epoch, wait, history = 0, 0, []
+    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": train.feature_names}
+    best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
+    if args.resume:
+        state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
+        bare.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        scaler.load_state_dict(state["scaler"])
+        epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
+        log.info(f"resumed after epoch {epoch}")
+
+    # Record the run
+    if processes.first and not args.resume:
+        head = config.describe_run(SCRIPT, VERSION, __doc__, args, processes)
+        model_section = config.describe_model(
+            bare, "pair classification", weights, 2, features=args.features, backbone=args.backbone,
+            image_size=args.image_size, **names,
+        )  # fmt: skip
+        training = config.describe_training(args, criterion, optimizer, scheduler, processes.world_size)
+        optimizations = config.describe_optimizations(args, scheduler)
+        config.write_config(run, head, data.describe(), model_section, training, optimizations)
+        write_json(run / "split.json", data.split)
+        write_json(run / "sampling_report.json", sampling_report(data))
+
+    # Train
+    check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=2)
+    for warning in check.before_training(train):
+        log.warning(warning)
+    panels = [
+        Panel("loss", "loss", check.constant_loss, "best constant"),
+        Panel("auroc", "AUROC", 0.5, "chance"),
+        Panel("ap", "average precision", float(val.labels.mean()), "share of positives"),
+        Panel("f1", "F1 at the val threshold"),
+        Panel("accuracy", "accuracy", float(1 - val.labels.mean()), "never interacts"),
+    ]
+    started = time.perf_counter()
+    while epoch < args.epochs and not (args.patience and wait >= args.patience):
+        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        trained = train_one_epoch(
+            model, train_loader, sampler, criterion, optimizer, scaler, device, epoch, augmented=args.augment,
+            amp=args.amp, max_grad_norm=args.max_grad_norm, max_batches=args.max_batches,
+        )  # fmt: skip
+        distributed.broadcast_buffers(bare)
+        rows = evaluate(bare, loaders["val"], device, amp=args.amp)
+        threshold = choose_threshold(rows["labels"], rows["scores"])
+        validated = measure(rows, criterion, threshold)
+        scheduler.step()
+        seconds = time.perf_counter() - began
+        row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": len(train) / seconds}
+        row |= {f"train_{key}": value for key, value in trained.items()}
+        row |= {f"val_{key}": value for key, value in validated.items()}
+        history.append(row)
+
+        improved = []
+        for name, sign in {"accuracy": 1, "loss": -1, "f1": 1}.items():
+            if sign * validated[name] > best[name]["value"]:
+                best[name] = {"value": sign * validated[name], "epoch": epoch}
+                improved.append(name)
+        wait = 0 if "f1" in improved else wait + 1
+        if processes.first:
+            state = {
+                "script": SCRIPT, "epoch": epoch, "step": 0, "model": bare.state_dict(),
+                "threshold": threshold, "best": best, "wait": wait, "history": history, "args": vars(args),
+                **names,
+            }  # fmt: skip
+            save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
+            if args.plot_interval and epoch % args.plot_interval == 0:
+                plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
+        shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1", "lr")
+        log.info(
+            f"epoch {epoch:03d}/{args.epochs:03d} {format_values({key: row[key] for key in shown})} "
+            f"{seconds:.1f} s{' best' if 'f1' in improved else ''}"
+        )
+        for warning in check.after_epoch(history, bare, rows["logits"]):
+            log.warning(warning)
+    if args.patience and wait >= args.patience:
+        log.info(f"stopped early: no better val F1 for {wait} epochs")
+
+    # Test
+    chosen = processes.from_first(lambda: load_checkpoint(run / "best_f1.pth", SCRIPT))
+    bare.load_state_dict(chosen["model"])
+    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders if name != "train"}
+    if processes.first:
+        save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
+        split, threshold = "test" if "test" in rows else "val", chosen["threshold"]
+        verdict, fields = report(run, split, rows[split], data, threshold, truncated=args.max_batches > 0)
+        metrics = {name: measure(part, criterion, threshold) for name, part in rows.items()}
+        metrics["test"] = metrics[split] | fields.pop("metrics")
+        plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
+        write_results(
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=threshold,
+            best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
+            synthetic=data.synthetic,
+        )  # fmt: skip
+    distributed.stop_processes()
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(ARGS))

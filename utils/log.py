@@ -1,0 +1,58 @@
+"""What `tail -f RUN/train.log` shows: one event, one line, ASCII, flushed at once, the same on stdout."""
+
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger("run")
+
+
+class OneLineFormatter(logging.Formatter):
+    """Control characters and line breaks (a file name may hold them) can not forge a log line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        return (
+            "".join(c if c.isprintable() else " " for c in text)
+            .encode("ascii", "backslashreplace")
+            .decode("ascii")
+        )
+
+
+def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
+    """Log to stdout and, when `path` is given, append to that file. `quiet` (ranks above 0): nowhere."""
+    stop_log()
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if not quiet:
+        handlers = [logging.StreamHandler(sys.stdout)]
+        if path is not None:
+            handlers.append(logging.FileHandler(path, mode="a", encoding="ascii"))
+    for handler in handlers:
+        handler.setFormatter(OneLineFormatter("%(message)s"))
+        LOG.addHandler(handler)
+    return LOG
+
+
+def stop_log() -> None:
+    """Close the handlers of the last run, so that the next run in this process starts clean."""
+    for handler in list(LOG.handlers):
+        LOG.removeHandler(handler)
+        handler.close()
+
+
+def format_values(values: dict[str, Any]) -> str:
+    """'loss 0.4312 auroc 0.8571': four significant digits, so a loss of 3.3e-05 never prints as 0.0000."""
+    return " ".join(f"{key} {format_value(value)}" for key, value in values.items())
+
+
+def format_value(value: Any) -> str:
+    """One value for people: floats with four significant digits, None and NaN as 'undefined'."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "undefined"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,141 @@
+"""Figures every task draws: training curves, confusion matrix, score distributions. English labels, Agg,
+atomic files."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from utils.learning import Verdict
+from utils.run import write_bytes
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+COLORS = {"train": "#4C72B0", "val": "#DD8452"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of training_curves.png: the history keys train_KEY and val_KEY, and a baseline to beat."""
+
+    key: str
+    title: str
+    baseline: float | None = None
+    baseline_name: str = "baseline"
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the PNG atomically and close the figure (open figures are memory that grows with every epoch)."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    plt.close(figure)
+    write_bytes(path, buffer.getbuffer())
+
+
+def plot_curves(
+    history: list[dict[str, Any]],
+    panels: Sequence[Panel],
+    path: Path,
+    best_epoch: int | None = None,
+    verdict: Verdict | None = None,
+) -> None:
+    """Draw train and val over the epochs, one panel per metric and one for the learning rate.
+
+    `best_epoch` is marked by a dotted line; a verdict of NOT LEARNED stands in red above everything, with its
+    reason.
+    """
+    count = len(panels) + 1
+    columns = 2 if count <= 4 else 3
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(5.5 * columns, 3.6 * rows), layout="constrained", squeeze=False
+    )
+    epochs = [row["epoch"] for row in history]
+    marker = "o" if len(epochs) < 20 else ""
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        drawn = []
+        for split, color in COLORS.items():
+            values = [row.get(f"{split}_{panel.key}") for row in history]
+            if any(value is not None for value in values):
+                values = [np.nan if value is None else value for value in values]
+                axis.plot(epochs, values, marker=marker, markersize=3, color=color, label=split)
+                drawn += values
+        if panel.baseline is not None:
+            axis.axhline(panel.baseline, linestyle="--", color="0.4", linewidth=1, label=panel.baseline_name)
+        finite = [value for value in drawn if np.isfinite(value) and value > 0]
+        if len(finite) == len(drawn) and finite and max(finite) > 100 * min(finite):
+            axis.set_yscale("log")
+        finish_axis(axis, panel.title, epochs, best_epoch)
+        axis.legend(fontsize=8)
+    rate = axes.flat[len(panels)]
+    rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
+    finish_axis(rate, "learning rate", epochs, best_epoch)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    if verdict is not None and not verdict.learned:
+        reason = textwrap.fill(verdict.reason, width=50 * columns)
+        figure.suptitle(f"NOT LEARNED\n{reason}", color="#B00020", fontsize=10)
+    save_figure(figure, path)
+
+
+def finish_axis(axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None) -> None:
+    """Title, whole-number epochs, grid, and a dotted line at the best epoch."""
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("epoch")
+    axis.grid(alpha=0.25)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) == 1:
+        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    if best_epoch is not None:
+        axis.axvline(best_epoch, linestyle=":", color="0.3", linewidth=1, label=f"best epoch {best_epoch}")
+
+
+def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
+    """Rows are the truth, columns the prediction; each cell has its count and its share of the row."""
+    import seaborn
+
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    text = [
+        [f"{n}\n{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)
+    ]
+    side = 2.2 + 1.1 * len(names)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    labels = [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
+    seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
+                    xticklabels=list(names), yticklabels=labels)  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true (support)", title=title)
+    axis.tick_params(axis="x", rotation=30)
+    axis.tick_params(axis="y", rotation=0)
+    for label in axis.get_xticklabels():
+        label.set_horizontalalignment("right")
+    save_figure(figure, path)
+
+
+def plot_distributions(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    path: Path,
+    threshold: float | None = None,
+) -> None:
+    """Histograms of the score by true class, each normalised to its own class; the threshold as a dashed
+    line."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for k, name in enumerate(names):
+        mine = scores[labels == k]
+        if len(mine):
+            axis.hist(mine, np.linspace(0, 1, 41), weights=np.full(len(mine), 1 / len(mine)), alpha=0.5,
+                      histtype="stepfilled", label=f"{name} ({len(mine)})")  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, linestyle="--", color="0.2", linewidth=1, label=f"threshold {threshold:.3f}")
+    axis.set(xlabel="score", ylabel="share of the class", title=title)
+    axis.legend(fontsize=9)
+    save_figure(figure, path)

@@ -1,0 +1,124 @@
+"""evaluation_report.txt and results.json: the same figures for people and for programs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.learning import Verdict, judge
+from utils.log import LOG, format_value, format_values
+from utils.metrics import GroupBootstrap, binary_metrics, choose_threshold, confusion, interval
+from utils.plotting import plot_confusion, plot_distributions
+from utils.run import write_json, write_text
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
+    """Aligned text: one line per row name, one column per metric."""
+    lines = [[first, *columns]]
+    lines += [[name, *(format_value(row.get(column)) for column in columns)] for name, row in rows.items()]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+
+
+def confusion_table(counts: Any, names: Sequence[str]) -> str:
+    """The confusion matrix as text; rows are the truth."""
+    rows = {
+        name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, counts, strict=True)
+    }
+    return table(rows, names, "true \\ predicted")
+
+
+def write_report(path: Path, title: str, verdict: Verdict, sections: Mapping[str, str]) -> None:
+    """The verdict first, then each section under its heading."""
+    parts = [title, f"verdict: {verdict.word}\n{verdict.reason}"]
+    parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items()]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
+    """RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
+    head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
+    write_json(run / "results.json", head | fields)
+    LOG.info(f"verdict: {verdict.word} ({verdict.reason}); run folder {run}")
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """A CSV with these columns. Text that a spreadsheet would run as a formula gets a ' in front; numbers do
+    not."""
+    import pandas
+
+    frame = pandas.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+    for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
+        risky = frame[name].str.startswith(("=", "+", "-", "@", "\t", "\r"))
+        frame.loc[risky, name] = "'" + frame.loc[risky, name]
+    write_text(path, frame.to_csv(index=False))
+
+
+def report_binary(
+    folder: Path,
+    title: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    classes: Sequence[str],
+    *,
+    trivial: str,
+    references: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    val_labels: np.ndarray,
+    groups: np.ndarray,
+    fallback: np.ndarray,
+    truncated: bool,
+    selected_on_test: bool,
+    notes: str,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge a two-class model on N samples beside reference scorers on the same samples.
+
+    `references` maps a name to its scores on val and on these samples; its threshold is chosen on val, as the
+    model's is. The verdict compares AUROC with the reference named `trivial`, resampling `groups` (N,).
+    Writes evaluation_report.txt, confusion_matrix.png and probability_distributions.png into `folder`;
+    returns the verdict and {metrics, baselines, confidence}.
+    """
+    preds = (scores >= threshold).astype(int)
+    metrics = binary_metrics(labels, scores, threshold)
+    baselines = {
+        "majority class": binary_metrics(labels, np.full(len(labels), float(labels.mean() >= 0.5)), 0.5)
+    }
+    for name, (on_val, here) in references.items():
+        baselines[name] = binary_metrics(labels, here, choose_threshold(val_labels, on_val))
+
+    bootstrap = GroupBootstrap(groups, labels, fallback)
+    model_auroc = bootstrap.auroc(labels, scores)
+    verdict = judge(
+        "AUROC", model_auroc, bootstrap.auroc(labels, references[trivial][1]), trivial,
+        optimistic=bootstrap.optimistic, truncated=truncated, selected_on_test=selected_on_test,
+    )  # fmt: skip
+    confidence = {
+        "ap": interval(bootstrap.ap(labels, scores)),
+        "auroc": interval(model_auroc),
+        "f1": interval(bootstrap.f1(labels, preds)),
+    }
+
+    counts = confusion(labels, preds, 2)
+    plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
+    plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
+    columns = ["ap", "auroc", "f1", "balanced_accuracy", "accuracy", "precision", "recall"]
+    what = "frames" if bootstrap.optimistic else "groups"
+    sections = {
+        f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
+            {"model": metrics, **baselines}, columns
+        ),
+        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
+        ),
+        f"confusion matrix at threshold {threshold:.4f}, chosen on val": confusion_table(counts, classes),
+        "notes": notes,
+    }
+    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    for name, values in {"model": metrics, **baselines}.items():
+        LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in ('ap', 'auroc', 'f1')})}")
+    return verdict, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
