@@ -90,10 +90,10 @@ from models.encoders import build_encoder, load_weights
 from models.pairs import TwoStageInteractionClassifier
 from utils import config, distributed
 from utils.baselines import reference_scores
-from utils.checkpoint import load_checkpoint, save_checkpoint, save_epoch
+from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch
 from utils.device import autocast, make_scaler, move
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, format_values, start_log
+from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.metrics import binary_metrics, choose_threshold
 from utils.plotting import Panel, plot_curves
 from utils.report import report_binary, write_results, write_table
@@ -293,10 +293,7 @@ def main(args: argparse.Namespace) -> None:
     best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
     if args.resume:
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
-        bare.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        scaler.load_state_dict(state["scaler"])
+        restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
         log.info(f"resumed after epoch {epoch}")
 
@@ -308,8 +305,7 @@ def main(args: argparse.Namespace) -> None:
             image_size=args.image_size, **names,
         )  # fmt: skip
         training = config.describe_training(args, criterion, optimizer, scheduler, processes.world_size)
-        optimizations = config.describe_optimizations(args, scheduler)
-        config.write_config(run, head, data.describe(), model_section, training, optimizations)
+        config.write_config(run, head, data.describe(), model_section, training, args, scheduler)
         write_json(run / "split.json", data.split)
         write_json(run / "sampling_report.json", sampling_report(data))
 
@@ -337,9 +333,7 @@ def main(args: argparse.Namespace) -> None:
         validated = measure(rows, criterion, threshold)
         scheduler.step()
         seconds = time.perf_counter() - began
-        row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": len(train) / seconds}
-        row |= {f"train_{key}": value for key, value in trained.items()}
-        row |= {f"val_{key}": value for key, value in validated.items()}
+        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
         history.append(row)
 
         improved = []
@@ -357,11 +351,8 @@ def main(args: argparse.Namespace) -> None:
             save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
-        shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1", "lr")
-        log.info(
-            f"epoch {epoch:03d}/{args.epochs:03d} {format_values({key: row[key] for key in shown})} "
-            f"{seconds:.1f} s{' best' if 'f1' in improved else ''}"
-        )
+        shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1")
+        log.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
         for warning in check.after_epoch(history, bare, rows["logits"]):
             log.warning(warning)
     if args.patience and wait >= args.patience:

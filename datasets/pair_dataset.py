@@ -9,6 +9,7 @@ Train is sampled (groups, negatives); val and test hold every pair in range, in 
 ambiguous ones.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +135,13 @@ class JRDBPairDataset(Dataset):
             "label": np.array(self.class_names)[self.labels],
         }
 
+    def select(self, samples: np.ndarray) -> "JRDBPairDataset":
+        """The same people and frames with these samples only, in this order; a sample may be taken twice."""
+        chosen = copy.copy(self)
+        for name in ("geometry", "types", "labels", "inferred", "left", "right", "frames"):
+            setattr(chosen, name, getattr(self, name)[samples])
+        return chosen
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])
 
@@ -206,7 +214,10 @@ class PairDatasets:
     fingerprint: str  # of the annotations: no path, no time
     rules: PairRules
     data_path: Path
-    loaded: dict[str, list[Sequence]] = field(repr=False, default_factory=dict)
+    features: str
+    image_size: tuple[int, int]  # height, width of a crop
+    cache: dict[str, object]  # options of crop_cache
+    loaded: dict[str, list[Sequence]] = field(repr=False)
 
     def parts(self) -> dict[str, JRDBPairDataset]:
         """The splits that exist, by name."""
@@ -246,6 +257,13 @@ class PairDatasets:
         """
         every = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
         return every.geometry, every.labels
+
+    def with_task(self, part: str, task: str) -> JRDBPairDataset:
+        """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
+        dataset = JRDBPairDataset(part, self.loaded[part], self.rules, task)
+        if self.features != "geometry":
+            dataset.load_crops(self.data_path, self.image_size, **self.cache)
+        return dataset
 
 
 def load_pair_datasets(
@@ -298,6 +316,9 @@ def load_pair_datasets(
         fingerprint=fingerprint(every),
         rules=rules,
         data_path=data_path,
+        features=features,
+        image_size=tuple(image_size),
+        cache=cache,
         loaded=loaded,
     )
 

@@ -78,6 +78,7 @@ class TwoStageInteractionClassifier(nn.Module):
     def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, types: int = 5):
         super().__init__()
         features = 0
+        self.trunk_frozen = False
         self.person = self.geometry = None
         if encoder is not None:
             self.person = PersonBranch(encoder, dropout=dropout)
@@ -102,6 +103,24 @@ class TwoStageInteractionClassifier(nn.Module):
         """Logits (N, 2) of stage 1 or (N, 5) of stage 2."""
         head = self.stage1_head if stage == 1 else self.stage2_head
         return head(self.pair_features(batch))
+
+    def freeze_trunk(self) -> None:
+        """Train the stage 2 head alone. The trunk then stays in evaluation mode, whatever train() is asked
+        for: no BatchNorm statistic moves, no dropout is drawn, and stage 1's logits stay as they are, bit for
+        bit.
+        """
+        self.requires_grad_(False)
+        self.stage2_head.requires_grad_(True)
+        self.trunk_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
+        super().train(mode)
+        if self.trunk_frozen:
+            for part in (self.person, self.geometry, self.stage1_head):
+                if part is not None:
+                    part.eval()
+        return self
 
     def freeze_head(self, stage: int) -> None:
         """Keep the other stage's head as it is: no gradient reaches it."""

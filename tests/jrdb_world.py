@@ -7,6 +7,8 @@ import numpy as np
 
 from datasets.jrdb import LABEL_FOLDER
 
+TYPES = ("walking together", "standing together", "conversation", "sitting together", "hugging")
+
 
 def record(
     person: int, box: list[int], group: int, partner: int | None = None, name: str = "walking together"
@@ -31,30 +33,38 @@ def write_sequence(folder: Path, name: str, frames: dict[str, list[dict]]) -> Pa
 
 
 def write_world(
-    folder: Path, parts: dict[str, int], frames: int = 12, couples: int = 4, seed: int = 0
+    folder: Path,
+    parts: dict[str, int],
+    frames: int = 12,
+    couples: int = 4,
+    seed: int = 0,
+    types: tuple[str, ...] = TYPES,
 ) -> Path:
     """`parts` = sequences per split. Each frame holds couples of equal height, and couples of strangers as
-    near."""
+    near.
+
+    A couple's type goes with its height, the first of `types` being the smallest.
+    """
     rng = np.random.default_rng(seed)
     split = {part: [f"{part}-{k}_0" for k in range(count)] for part, count in parts.items()}
     for names in split.values():
         for name in names:
-            write_sequence(
-                folder, name, {f"{15 * t:06d}.jpg": one_frame(rng, couples) for t in range(frames)}
-            )
+            drawn = {f"{15 * t:06d}.jpg": one_frame(rng, couples, types) for t in range(frames)}
+            write_sequence(folder, name, drawn)
     (folder / "split.json").write_text(json.dumps(split))
     return folder
 
 
-def one_frame(rng: np.random.Generator, couples: int) -> list[dict]:
+def one_frame(rng: np.random.Generator, couples: int, types: tuple[str, ...]) -> list[dict]:
     records = []
     for k in range(2 * couples):
         together = k % 2 == 0
         height = int(rng.integers(100, 200))
         other = height + int(rng.integers(-4, 5)) if together else int(height * rng.uniform(0.5, 0.8))
+        name = types[(height - 100) * len(types) // 100]
         x, gap = int(rng.integers(0, 3760)), int(rng.integers(20, 90))
         for person, h, left in ((2 * k, height, x), (2 * k + 1, other, (x + gap) % 3760)):
             box = [left, 300 - h // 2, h // 3, h]
             partner = (person ^ 1) if together else None
-            records.append(record(person, box, group=k if together else 100 + person, partner=partner))
+            records.append(record(person, box, k if together else 100 + person, partner, name))
     return records

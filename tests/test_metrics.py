@@ -51,7 +51,7 @@ def test_bootstrap_equals_scikit_learn_on_the_resampled_rows(metric):
         "auroc": lambda: bootstrap.auroc(labels, scores),
         "ap": lambda: bootstrap.ap(labels, scores),
         "f1": lambda: bootstrap.f1(labels, preds),
-        "macro_f1": lambda: bootstrap.macro_f1(labels, preds, 2),
+        "macro_f1": lambda: bootstrap.macro_f1(labels, np.eye(2)[preds]),
     }[metric]()
     for counts, value in zip(bootstrap.counts, ours, strict=True):
         rows = np.repeat(np.arange(200), counts[groups])

@@ -220,15 +220,20 @@ def test_the_recount_finds_a_negative_that_is_a_positive(folder):
 def test_figures_of_the_real_sequences(real):
     sets = load_pair_datasets(real / "jrdb")
     report = sampling_report(sets)["splits"]
-    total = {
-        key: report["train"][key] + report["val"][key] for key, v in report["train"].items() if type(v) is int
-    }
+    total = {k: report["train"][k] + v for k, v in report["val"].items() if type(v) is int}
     expected = {
-        "pairs_total": 213397, "pairs_in_range": 50464, "positives_total": 5682,
+        "pairs_total": 213397,
+        "pairs_in_range": 50464,
+        "positives_total": 5682,
         "positives_lost_to_distance": 378,
-        "seam_boxes": 95, "negatives_that_are_positives": 0, "order_dependent_decisions": 0, "ambiguous_pairs": 0,
-        "inferred_positives": 0, "conflicting_pairs": 0, "missing_partners": 0,
-    }  # fmt: skip
+        "seam_boxes": 95,
+        "negatives_that_are_positives": 0,
+        "order_dependent_decisions": 0,
+        "ambiguous_pairs": 0,
+        "inferred_positives": 0,
+        "conflicting_pairs": 0,
+        "missing_partners": 0,
+    }
     assert {key: total[key] for key in expected} == expected
     assert sets.test is None
     labels = sets.reference_pairs()[1]

@@ -46,7 +46,7 @@ def test_distance_and_gap_equal_brute_force_over_shifts(whole):
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 120_000, whole), random_boxes(rng, 120_000, whole)
     assert (a[:, 0] + a[:, 2] > WIDTH).mean() > 0.05
-    # A centre may lie up to W + w / 2, so two may differ by more than W; +-2W keeps the brute force right there.
+    # A centre may lie up to W + w / 2, so two may differ by more than W: +-2W keeps the brute force right.
     shifts = np.array([-2, -1, 0, 1, 2])[:, None] * WIDTH
     centres = (b[:, 0] + b[:, 2] / 2) - (a[:, 0] + a[:, 2] / 2)
     nearest = np.abs(centres + shifts).min(0)

@@ -192,11 +192,11 @@ def test_nan_stops_at_the_step_before_the_weights_are_harmed(world, tmp_path, mo
     assert all(p.isfinite().all() for p in read_model["m"].parameters())
 
 
-def spawn(processes: int, argv: list[str]) -> subprocess.CompletedProcess:
+def spawn(processes: int, argv: list[str], script: str = "train_stage1.py") -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, "train_stage1.py", *argv],
+        [*command, script, *argv],
         cwd=REPO_ROOT,
         env=environment,
         capture_output=True,

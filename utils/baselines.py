@@ -5,10 +5,10 @@ import numpy as np
 
 
 def reference_scores(
-    train_inputs: np.ndarray, train_labels: np.ndarray, inputs: np.ndarray, seed: int = 0
+    train_inputs: np.ndarray, train_labels: np.ndarray, inputs: np.ndarray, classes: int = 2
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (N, K) of logistic regression and boosted trees (HistGradientBoosting) for `inputs`
-    (N, G).
+    """Class probabilities (N, classes) of logistic regression and boosted trees (HistGradientBoosting) for
+    `inputs` (N, G).
 
     NaN means not known: boosted trees take it as it is; for logistic regression it becomes the train mean
     beside an indicator column. Columns that are NaN throughout the train split are dropped.
@@ -25,8 +25,11 @@ def reference_scores(
         "logistic regression": make_pipeline(
             SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(max_iter=1000)
         ),
-        "boosted trees": HistGradientBoostingClassifier(random_state=seed),
+        "boosted trees": HistGradientBoostingClassifier(random_state=0),
     }
-    return {
-        name: model.fit(train_inputs, train_labels).predict_proba(inputs) for name, model in models.items()
-    }
+    scores = {}
+    for name, model in models.items():
+        scores[name] = np.zeros((len(inputs), classes))
+        model.fit(train_inputs, train_labels)
+        scores[name][:, model.classes_] = model.predict_proba(inputs)  # a class absent from train keeps 0
+    return scores

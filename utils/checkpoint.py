@@ -53,6 +53,12 @@ def save_epoch(
     save_checkpoint(run / "last.pth", state | {name: part.state_dict() for name, part in parts.items()})
 
 
+def restore(state: dict[str, Any], **parts: Any) -> None:
+    """Load state[name] into each part: model, optimizer, scheduler, scaler, whatever has load_state_dict."""
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+
+
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:
     """Load a checkpoint on the CPU. `script`: the script it must come from; `expected`: lists of names it
     must agree on, such as class_names, since a weight has no meaning under another name.
@@ -106,5 +112,5 @@ def find_checkpoint(place: str | Path, name: str) -> Path:
         return path
     around = place if place.is_dir() else place.parent
     found = sorted(str(p) for p in around.glob("*.pth")) + sorted(str(p) for p in around.glob("*/" + name))
-    listing = "\n".join(f"  {p}" for p in found[-3:]) if found else f"  (no checkpoint under {around})"
+    listing = "\n".join(f"  {p}" for p in found[:4]) if found else f"  (no checkpoint under {around})"
     raise CommandError(f"no checkpoint at {path}; candidates:\n{listing}")

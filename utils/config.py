@@ -121,9 +121,11 @@ def write_config(
     dataset: dict[str, Any],
     model: dict[str, Any],
     training: dict[str, Any],
-    optimizations: dict[str, bool],
+    args: argparse.Namespace,
+    scheduler: Any,
 ) -> None:
     """RUN/config.json, sections always in this order, so that `diff A/config.json B/config.json` shows the
     changes."""
+    optimizations = describe_optimizations(args, scheduler)
     sections = {"dataset": dataset, "model": model, "training": training, "optimizations": optimizations}
     write_json(run / "config.json", head | sections | {"output_dir": str(run)})

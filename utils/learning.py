@@ -4,6 +4,7 @@ Checks return sentences with the likely cause; a script logs them as warnings or
 of the task: a criterion here maps (outputs, labels) to one loss per sample.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,17 @@ def check_loss_uses_labels(criterion: Criterion, labels: Tensor, outputs: int) -
     """The loss of fixed outputs must change when the labels change, for every pair of label values."""
     generator = torch.Generator().manual_seed(0)
     shape = (len(labels), outputs) if outputs > 1 else (len(labels),)
-    logits = torch.randn(shape, generator=generator).to(labels.device)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
     values = torch.unique(labels)
     losses = [criterion(logits, torch.full_like(labels, v.item())).mean() for v in values]
     if len(losses) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
         return ["the loss does not depend on the labels: it can fall to 0 while nothing is learned"]
     return []
+
+
+def on_cpu(criterion: Criterion) -> Criterion:
+    """A copy of a criterion, class weights included, that takes double precision on the CPU."""
+    return copy.deepcopy(criterion).cpu().double() if isinstance(criterion, nn.Module) else criterion
 
 
 def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
@@ -64,6 +70,7 @@ def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start
     For cross-entropy this is the label entropy, for MSE the variance, with class weights and focal terms
     included.
     """
+    criterion = on_cpu(criterion)
     constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [constant], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
@@ -103,7 +110,7 @@ class LearningCheck:
     """Watches one run and says, once each, what looks like not learning."""
 
     def __init__(self, criterion: Criterion, labels: Tensor, outputs: int):
-        self.criterion, self.labels, self.outputs = criterion, labels, outputs
+        self.criterion, self.labels, self.outputs = on_cpu(criterion), labels, outputs
         self.constant_loss = best_constant_loss(criterion, labels, outputs)  # what knowing nothing reaches
         self.said: set[str] = set()
 

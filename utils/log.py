@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def stop_log() -> None:
     for handler in list(LOG.handlers):
         LOG.removeHandler(handler)
         handler.close()
+
+
+def epoch_row(
+    epoch: int, lr: float, seconds: float, samples: int, train: dict[str, Any], val: dict[str, Any]
+) -> dict[str, Any]:
+    """One object of history.json: what was measured in an epoch, its train_ and val_ figures after the
+    times."""
+    row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": samples / seconds}
+    row |= {f"train_{key}": value for key, value in train.items()}
+    return row | {f"val_{key}": value for key, value in val.items()}
+
+
+def epoch_line(row: dict[str, Any], epochs: int, keys: Sequence[str], best: bool) -> str:
+    """'epoch 002/050 train_loss 0.3039 ... lr 0.001 1.6 s 812 samples/s best': the line people tail for."""
+    values = format_values({key: row[key] for key in (*keys, "lr")})
+    speed = f"{row['seconds']:.1f} s {row['samples_per_second']:.0f} samples/s"
+    return f"epoch {row['epoch']:03d}/{epochs:03d} {values} {speed}{' best' if best else ''}"
 
 
 def format_values(values: dict[str, Any]) -> str:

@@ -140,12 +140,16 @@ class GroupBootstrap:
     def ap(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return self.ranking(weighted_ap, labels, scores)
 
-    def macro_f1(self, labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
-        """Replicates of the macro F1 over the classes present in all of `labels`."""
-        truth, guess = np.eye(classes)[labels], np.eye(classes)[preds]
+    def macro_f1(self, labels: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """Replicates of the macro F1 over the classes present in all of `labels`.
+
+        `guess` (N, K): one-hot predictions, or the probabilities of a random guess (its expected counts are
+        used).
+        """
+        truth = np.eye(guess.shape[1])[labels]
         hits, support, guessed = (self.sums(v) for v in (truth * guess, truth, guess))
         present = np.unique(labels)
-        return (2 * hits / np.maximum(support + guessed, 1))[:, present].mean(axis=1)
+        return (2 * hits / np.maximum(support + guessed, 1e-9))[:, present].mean(axis=1)
 
     def f1(self, labels: np.ndarray, preds: np.ndarray) -> np.ndarray:
         """Replicates of the F1 of class 1."""

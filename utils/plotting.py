@@ -139,3 +139,35 @@ def plot_distributions(
     axis.set(xlabel="score", ylabel="share of the class", title=title)
     axis.legend(fontsize=9)
     save_figure(figure, path)
+
+
+def plot_class_probabilities(
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
+) -> None:
+    """One panel per class: the probability (N, K) a sample gets of it, for samples of the class and for all
+    others."""
+    figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
+    for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        for chosen, label in ((labels == k, name), (labels != k, "others")):
+            if chosen.any():
+                weights = np.full(chosen.sum(), 1 / chosen.sum())
+                axis.hist(scores[chosen, k], np.linspace(0, 1, 21), weights=weights, alpha=0.5, label=label)
+        axis.set(title=f"{name} ({(labels == k).sum()})", xlabel="probability", ylim=(0, 1))
+    axes[0].set_ylabel("share")
+    axes[0].legend(["of the class", "of the others"], fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def plot_class_distribution(before: dict[str, int], after: dict[str, int], path: Path) -> None:
+    """Samples per class of the train split, as it is and after balancing."""
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    places = np.arange(len(before))
+    for shift, counts, label in ((-0.2, before, "train split"), (0.2, after, "after balancing")):
+        bars = axis.bar(places + shift, list(counts.values()), width=0.4, label=label)
+        axis.bar_label(bars, fontsize=8)
+    axis.set_xticks(places, list(before))
+    axis.set(ylabel="pairs", title="class distribution")
+    axis.margins(y=0.12)
+    axis.legend()
+    save_figure(figure, path)

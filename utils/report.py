@@ -8,8 +8,15 @@ import numpy as np
 
 from utils.learning import Verdict, judge
 from utils.log import LOG, format_value, format_values
-from utils.metrics import GroupBootstrap, binary_metrics, choose_threshold, confusion, interval
-from utils.plotting import plot_confusion, plot_distributions
+from utils.metrics import (
+    GroupBootstrap,
+    binary_metrics,
+    choose_threshold,
+    confusion,
+    interval,
+    multiclass_metrics,
+)
+from utils.plotting import plot_class_probabilities, plot_confusion, plot_distributions
 from utils.run import write_json, write_text
 
 
@@ -122,3 +129,64 @@ def report_binary(
     for name, values in {"model": metrics, **baselines}.items():
         LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in ('ap', 'auroc', 'f1')})}")
     return verdict, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+
+
+def report_multiclass(
+    folder: Path,
+    title: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    *,
+    references: Mapping[str, np.ndarray],
+    train_labels: np.ndarray,
+    groups: np.ndarray,
+    fallback: np.ndarray,
+    truncated: bool,
+    selected_on_test: bool,
+    notes: str,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge a K-class model on N samples beside reference scorers (N, K) and guessing.
+
+    The verdict compares macro F1 with the best of always guessing the train split's majority class, guessing
+    uniformly and guessing by the train split's shares. Writes and returns what report_binary does.
+    """
+    count = len(classes)
+    prior = np.bincount(train_labels, minlength=count) / len(train_labels)
+    guesses = {
+        "majority class": np.eye(count)[prior.argmax()],
+        "uniform guess": np.full(count, 1 / count),
+        "guess by train shares": prior,
+    }
+    preds = scores.argmax(axis=1)
+    bootstrap = GroupBootstrap(groups, labels, fallback)
+    model = bootstrap.macro_f1(labels, np.eye(count)[preds])
+    trivial = {name: bootstrap.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
+    best_guess = max(trivial, key=lambda name: trivial[name].mean())
+    verdict = judge(
+        "macro F1", model, trivial[best_guess], best_guess,
+        optimistic=bootstrap.optimistic, truncated=truncated, selected_on_test=selected_on_test,
+    )  # fmt: skip
+    metrics = multiclass_metrics(labels, scores, classes)
+    baselines = {name: {"macro_f1": float(values.mean())} for name, values in trivial.items()}
+    baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
+    confidence = {"macro_f1": interval(model), "accuracy": interval(bootstrap.means(preds == labels))}
+
+    counts = confusion(labels, preds, count)
+    plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
+    plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
+    columns = ["macro_f1", "balanced_accuracy", "accuracy"]
+    what = "frames" if bootstrap.optimistic else "groups"
+    sections = {
+        f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
+        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
+        ),
+        "per class": table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),
+        "confusion matrix": confusion_table(counts, classes),
+        "notes": notes,
+    }
+    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    for name, values in {"model": metrics, **baselines}.items():
+        LOG.info(f"{title}: {name}: macro_f1 {values['macro_f1']:.4g}")
+    return verdict, {"baselines": baselines, "confidence": confidence}

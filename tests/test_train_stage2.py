@@ -1,0 +1,165 @@
+"""Stage 2 end to end: what it takes from stage 1, what it leaves of it, and that types never change
+places."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from jrdb_world import TYPES, write_world
+from test_train_stage1 import assert_same_run, history, spawn, train
+
+import train_stage2
+from datasets.jrdb import INTERACTION_CLASSES
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import CommandError
+from utils.run import read_json
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("jrdb"), {"train": 4, "val": 2, "test": 6})
+
+
+@pytest.fixture(scope="module")
+def stage1(world, tmp_path_factory):
+    return train(world, tmp_path_factory.mktemp("stage1"), "--epochs", "2")
+
+
+def arguments(world, stage1, tmp_path, *more: str) -> list[str]:
+    flags = ["--data_path", str(world), "--stage1_checkpoint", str(stage1), "--output_dir", str(tmp_path)]
+    return [*flags, "--epochs", "4", "--learning_rate", "3e-3", *more]
+
+
+def train_types(world, stage1, tmp_path, *more: str):
+    before = set(tmp_path.iterdir())
+    train_stage2.main(train_stage2.parse_args(arguments(world, stage1, tmp_path, *more)))
+    return (set(tmp_path.iterdir()) - before).pop()
+
+
+@pytest.fixture(scope="module")
+def run(world, stage1, tmp_path_factory):
+    return train_types(world, stage1, tmp_path_factory.mktemp("stage2"))
+
+
+def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
+    results = read_json(run / "results.json")
+    assert results["verdict"] == "LEARNED"
+    assert results["metrics"]["test"]["macro_f1"] > 0.5 > results["baselines"]["uniform guess"]["macro_f1"]
+    before, after = results["stage1_on_val"]["before"], results["stage1_on_val"]["after"]
+    assert before["auroc"] == pytest.approx(read_json(stage1 / "results.json")["metrics"]["val"]["auroc"])
+    assert after != before  # the trunk was trained
+    assert f"stage 1 on val, after:  ap {after['ap']:.4g}" in (run / "evaluation_report.txt").read_text()
+    assert load_checkpoint(run / "best_f1.pth")["threshold"] == after["threshold"]
+    assert (run / "class_distribution.png").is_file()
+
+
+def test_frozen_backbone_leaves_stage_1_bit_for_bit(world, stage1, tmp_path):
+    frozen = train_types(world, stage1, tmp_path, "--freeze_backbone")
+    results = read_json(frozen / "results.json")["stage1_on_val"]
+    assert results["before"] == results["after"]
+    old, new = (load_checkpoint(folder / "best_f1.pth")["model"] for folder in (stage1, frozen))
+    for key in old:
+        assert torch.equal(old[key], new[key]) != key.startswith("stage2_head"), key
+
+
+def test_class_map_does_not_follow_the_counts(tmp_path):
+    """Val's most frequent type differs from train's; a type absent from val is shown as absent."""
+    world = write_world(tmp_path / "w", {"train": 3})
+    write_world(
+        world, {"train": 3, "val": 2}, seed=1, types=(TYPES[3], TYPES[3], TYPES[0], TYPES[3], TYPES[4])
+    )
+    stage1 = train(world, tmp_path, "--epochs", "1")
+    run = train_types(world, stage1, tmp_path, "--epochs", "1")
+    assert load_checkpoint(run / "best_f1.pth")["class_names"] == list(INTERACTION_CLASSES)
+    per_class = read_json(run / "results.json")["metrics"]["val"]["per_class"]
+    assert list(per_class) == list(INTERACTION_CLASSES)
+    assert per_class["conversation"] == {
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "ap": None,
+        "support": 0,
+    }
+    assert per_class["sitting together"]["support"] > per_class["walking together"]["support"] > 0
+    counts = read_json(run / "config.json")["dataset"]["class_counts"]
+    assert counts["val"]["sitting together"] == per_class["sitting together"]["support"]
+
+
+def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypatch):
+    save_epoch = train_stage2.save_epoch
+
+    def save_then_die(folder, state, *rest):
+        save_epoch(folder, state, *rest)
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_stage2, "save_epoch", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train_types(world, stage1, tmp_path)
+    monkeypatch.undo()
+    stopped = next(tmp_path.iterdir())
+    train_stage2.main(train_stage2.parse_args(["--resume", str(stopped)]))
+    assert_same_run(run, stopped)
+    replayed = tmp_path / "replayed"
+    train_stage2.main(
+        train_stage2.parse_args(["--config", str(run / "config.json"), "--output_dir", str(replayed)])
+    )
+    assert_same_run(run, next(replayed.iterdir()))
+
+
+def test_two_processes_make_one_run(world, stage1, run, tmp_path):
+    common = ["--epochs", "1", "--dropout", "0", "--optimizer", "sgd"]
+    alone = train_types(world, stage1, tmp_path, *common, "--batch_size", "8")
+    argv = arguments(world, stage1, tmp_path / "two", *common, "--batch_size", "4")
+    done = spawn(2, argv, script="train_stage2.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (made,) = (tmp_path / "two").iterdir()
+    expected, weights = (load_checkpoint(folder / "last.pth")["model"] for folder in (alone, made))
+    assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
+    assert history(made)[0]["val_macro_f1"] == pytest.approx(history(alone)[0]["val_macro_f1"])
+
+
+def test_weights_are_of_the_train_split_after_balancing(run):
+    training = read_json(run / "config.json")["training"]
+    counts = training["class_counts_after_balancing"]
+    expected = [sum(counts.values()) / (5 * count) for count in counts.values()]
+    assert training["class_weights"] == pytest.approx(expected)
+    assert min(counts.values()) >= max(counts.values()) // 2
+
+
+def test_focal_loss_by_hand():
+    loss = train_stage2.FocalLoss(torch.tensor([1.0, 3.0]), gamma=2.0)
+    found = loss(torch.tensor([[0.0, math.log(3)]] * 2), torch.tensor([0, 1]))
+    assert found.tolist() == pytest.approx([0.75**2 * -math.log(0.25), 3 * 0.25**2 * -math.log(0.75)])
+    plain = train_stage2.FocalLoss(None, gamma=0.0)
+    logits, labels = torch.randn(7, 5), torch.arange(7) % 5
+    assert torch.allclose(
+        plain(logits, labels), torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    )
+
+
+def test_unusable_stage_1_is_one_clear_error(world, stage1, tmp_path):
+    def error(*argv: str) -> str:
+        with pytest.raises(CommandError) as caught:
+            train_stage2.main(train_stage2.parse_args([*argv, "--output_dir", str(tmp_path)]))
+        assert not list(tmp_path.glob("stage2_*"))
+        return str(caught.value)
+
+    data = ["--data_path", str(world)]
+    assert "--stage1_checkpoint is required" in error(*data)
+    assert "python train_stage1.py" in error()
+    assert "best_accuracy.pth" in error(*data, "--stage1_checkpoint", str(stage1 / "wrong.pth"))
+    given = [*data, "--stage1_checkpoint", str(stage1)]
+    assert "--history_seconds 3" in error(*given, "--history_seconds", "3")
+    assert "--features crops" in error(*given, "--features", "crops")
+    state = load_checkpoint(stage1 / "best_f1.pth")
+    save_checkpoint(tmp_path / "other.pth", state | {"class_names": state["class_names"][::-1]})
+    assert "other class_names" in error(*data, "--stage1_checkpoint", str(tmp_path / "other.pth"))
+
+
+def test_negatives_are_not_loaded(world, stage1):
+    args = train_stage2.parse_args(arguments(world, stage1, "unused"))
+    train_stage2.adopt_stage1(args, stage1, load_checkpoint(stage1 / "best_f1.pth"))
+    for part in train_stage2.build_datasets(args).parts().values():
+        assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)
