@@ -206,12 +206,12 @@ def report(
     split: str,
     rows: dict[str, np.ndarray],
     data: PairDatasets,
-    threshold: float,
+    state: dict[str, Any],
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside distance alone and the scikit-learn references; write report, figures,
     predictions."""
-    dataset, val = data.parts()[split], data.val
+    dataset, val, threshold = data.parts()[split], data.val, state["threshold"]
     both = np.concatenate([val.geometry, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
     references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
@@ -365,7 +365,7 @@ def main(args: argparse.Namespace) -> None:
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split, threshold = "test" if "test" in rows else "val", chosen["threshold"]
-        verdict, fields = report(run, split, rows[split], data, threshold, truncated=args.max_batches > 0)
+        verdict, fields = report(run, split, rows[split], data, chosen, truncated=args.max_batches > 0)
         metrics = {name: measure(part, criterion, threshold) for name, part in rows.items()}
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)

@@ -178,7 +178,7 @@ def build_datasets(args: argparse.Namespace) -> PairDatasets:
     )
 
 
-def build_model(args: argparse.Namespace) -> TwoStageInteractionClassifier:
+def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
     """The model of the stage 1 run, its head frozen; with --freeze_backbone everything but the stage 2
     head."""
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
@@ -187,7 +187,7 @@ def build_model(args: argparse.Namespace) -> TwoStageInteractionClassifier:
     model.freeze_head(stage=1)
     if args.freeze_backbone:
         model.freeze_trunk()
-    return model
+    return model, {"pretrained": True, "source": args.stage1_checkpoint}
 
 
 def train_one_epoch(
@@ -281,12 +281,13 @@ def report(
     split: str,
     rows: dict[str, np.ndarray],
     data: PairDatasets,
+    state: dict[str, Any],
     truncated: bool,
-    notes: str = "",
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
     dataset = data.parts()[split]
     columns = {name: rows["scores"][:, k] for k, name in enumerate(INTERACTION_CLASSES)}
+    notes = [f"stage 1 on val {when}: {format_values(v)}" for when, v in state["stage1_on_val"].items()]
     prediction = np.array(INTERACTION_CLASSES)[rows["scores"].argmax(axis=1)]
     write_table(
         folder / f"{split}_predictions.csv", dataset.pair_columns() | columns | {"prediction": prediction}
@@ -295,7 +296,8 @@ def report(
         folder, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], INTERACTION_CLASSES,
         references=reference_scores(*data.reference_pairs(), dataset.geometry, len(INTERACTION_CLASSES)),
         train_labels=data.reference_pairs()[1], groups=dataset.groups, fallback=dataset.frames,
-        truncated=truncated, selected_on_test=split == "val", notes=notes,
+        truncated=truncated, selected_on_test=split == "val",
+        notes="\n".join(notes),
     )  # fmt: skip
 
 
@@ -338,7 +340,7 @@ def main(args: argparse.Namespace) -> None:
     loaders["stage 1"] = distributed.make_loader(stage1_val, batches, args.num_workers, device)
 
     # Model
-    bare = build_model(args)
+    bare, source = build_model(args)
     bare.load_state_dict(stage1_state["model"])
     bare.to(device, memory_format=torch.channels_last)
     model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
@@ -385,7 +387,6 @@ def main(args: argparse.Namespace) -> None:
     # Record the run
     if processes.first and not args.resume:
         head = config.describe_run(SCRIPT, VERSION, __doc__, args, processes)
-        source = {"pretrained": True, "source": str(stage1_path)}
         model_section = config.describe_model(
             bare, "interaction type", source, len(INTERACTION_CLASSES), features=args.features,
             backbone=args.backbone, image_size=args.image_size, **names,
@@ -441,7 +442,7 @@ def main(args: argparse.Namespace) -> None:
             state = {
                 "script": SCRIPT, "epoch": epoch, "step": 0, "model": bare.state_dict(),
                 "threshold": stage1_now["threshold"], "best": best, "wait": wait, "history": history,
-                "args": vars(args), **names,
+                "stage1_on_val": {"before": stage1_before, "after": stage1_now}, "args": vars(args), **names,
             }  # fmt: skip
             save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
@@ -461,20 +462,17 @@ def main(args: argparse.Namespace) -> None:
         for name in ("val", "test")
         if name in loaders
     }
-    stage1_after = measure_stage1(bare, loaders["stage 1"], device, args.amp)
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split = "test" if "test" in rows else "val"
-        notes = f"stage 1 on val, before: {format_values(stage1_before)}\n"
-        notes += f"stage 1 on val, after:  {format_values(stage1_after)}"
-        verdict, fields = report(run, split, rows[split], data, truncated=args.max_batches > 0, notes=notes)
+        verdict, fields = report(run, split, rows[split], data, chosen, truncated=args.max_batches > 0)
         metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-        metrics["test"] = metrics[split]
+        metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
-        log.info("stage 1 on val after: " + format_values(stage1_after))
+        log.info("stage 1 on val after: " + format_values(chosen["stage1_on_val"]["after"]))
         write_results(
             run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=chosen["threshold"],
-            stage1_on_val={"before": stage1_before, "after": stage1_after}, best_epoch=chosen["epoch"],
+            stage1_on_val=chosen["stage1_on_val"], best_epoch=chosen["epoch"],
             epochs_run=epoch, wall_seconds=time.perf_counter() - started, synthetic=data.synthetic,
         )  # fmt: skip
     distributed.stop_processes()

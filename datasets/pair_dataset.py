@@ -100,6 +100,7 @@ class JRDBPairDataset(Dataset):
                 "image_found": sequence.image_found[found.frames],
                 "out_of_range_types": np.maximum(found.types[far], -1),
                 "out_of_range_frames": frame_index[found.frame[far]],
+                "ambiguous_frames": frame_index[found.frame[found.ambiguous]],
             }
             for key, values in part.items():
                 columns.setdefault(key, []).append(values)

@@ -49,7 +49,7 @@ def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
     before, after = results["stage1_on_val"]["before"], results["stage1_on_val"]["after"]
     assert before["auroc"] == pytest.approx(read_json(stage1 / "results.json")["metrics"]["val"]["auroc"])
     assert after != before  # the trunk was trained
-    assert f"stage 1 on val, after:  ap {after['ap']:.4g}" in (run / "evaluation_report.txt").read_text()
+    assert f"stage 1 on val after: ap {after['ap']:.4g}" in (run / "evaluation_report.txt").read_text()
     assert load_checkpoint(run / "best_f1.pth")["threshold"] == after["threshold"]
     assert (run / "class_distribution.png").is_file()
 

@@ -39,6 +39,10 @@ class ScriptParser(argparse.ArgumentParser):
         known = {name.replace("-", "_"): name for name in self._option_string_actions}
         return known.get(flag.replace("-", "_"), flag) + equals + value
 
+    def typed(self, argv: Sequence[str] | None) -> list[str]:
+        """The tokens typed (default: the command line), flags spelled as the parser knows them."""
+        return [self.spell(token) for token in (sys.argv[1:] if argv is None else argv)]
+
     def error(self, message: str) -> None:
         if message.startswith("unrecognized arguments: "):
             for token in message.split(": ", 1)[1].split():
@@ -104,7 +108,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     The recorded args are turned back into a command line that stands before the typed one, so that they pass
     the same checks. Ends through parser.error (exit code 2).
     """
-    typed = [parser.spell(token) for token in (sys.argv[1:] if argv is None else argv)]
+    typed = parser.typed(argv)
     args = parser.parse_args(typed)
     if args.resume and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")

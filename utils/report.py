@@ -189,4 +189,4 @@ def report_multiclass(
     write_report(folder / "evaluation_report.txt", title, verdict, sections)
     for name, values in {"model": metrics, **baselines}.items():
         LOG.info(f"{title}: {name}: macro_f1 {values['macro_f1']:.4g}")
-    return verdict, {"baselines": baselines, "confidence": confidence}
+    return verdict, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
