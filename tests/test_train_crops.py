@@ -1,0 +1,106 @@
+"""Both stages with pixels, on the tiny built-in sample: the same promises as from geometry alone."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_train_stage1 import assert_same_run, history, spawn
+
+import train_stage1
+import train_stage2
+from datasets.samples import ensure_sample
+from utils.checkpoint import load_checkpoint
+from utils.errors import DataError
+from utils.run import read_json
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return ensure_sample("jrdb", tmp_path_factory.mktemp("data") / "sample", size="tiny")
+
+
+def arguments(sample, tmp_path, *more: str) -> list[str]:
+    return ["--data_path", str(sample), "--output_dir", str(tmp_path), "--epochs", "2", *more]
+
+
+SMALL = ["--image_size", "32", "16"]
+
+
+def train(script, argv: list[str]):
+    args = script.parse_args(argv)
+    script.main(args)
+    return max(Path(args.output_dir).glob(f"{script.NAME}_*"))
+
+
+@pytest.fixture(scope="module")
+def stage1(sample, tmp_path_factory):
+    return train(train_stage1, arguments(sample, tmp_path_factory.mktemp("out"), *SMALL))
+
+
+def test_config_and_resume_repeat_a_run_with_crops(sample, stage1, tmp_path, monkeypatch):
+    replayed = train(
+        train_stage1, ["--config", str(stage1 / "config.json"), "--output_dir", str(tmp_path / "a")]
+    )
+    assert_same_run(stage1, replayed)
+    save_epoch = train_stage1.save_epoch
+
+    def save_then_die(*values):
+        save_epoch(*values)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_stage1, "save_epoch", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(train_stage1, arguments(sample, tmp_path / "b", *SMALL))
+    monkeypatch.undo()
+    (stopped,) = (tmp_path / "b").iterdir()
+    train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
+    assert_same_run(stage1, stopped)
+
+
+def test_two_processes_train_the_same_model(sample, tmp_path):
+    common = [*SMALL, "--epochs", "1", "--dropout", "0", "--optimizer", "sgd"]
+    alone = train(train_stage1, arguments(sample, tmp_path / "one", *common, "--batch_size", "16"))
+    done = spawn(2, arguments(sample, tmp_path / "two", *common, "--batch_size", "8"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    (made,) = (tmp_path / "two").iterdir()
+    expected, weights = (load_checkpoint(run / "last.pth")["model"] for run in (alone, made))
+    assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
+    assert history(made)[0]["val_auroc"] == pytest.approx(history(alone)[0]["val_auroc"], abs=1e-4)
+
+
+def test_stage_2_takes_its_trunk_from_stage_1(sample, stage1, tmp_path):
+    frozen = train(
+        train_stage2, arguments(sample, tmp_path, "--stage1_checkpoint", str(stage1), "--freeze_backbone")
+    )
+    args = read_json(frozen / "config.json")["args"]
+    assert (args["image_size"], args["features"], args["backbone"]) == ([32, 16], "crops+geometry", "cnn")
+    results = read_json(frozen / "results.json")["stage1_on_val"]
+    assert results["before"] == results["after"]
+    old, new = (load_checkpoint(run / "best_f1.pth")["model"] for run in (stage1, frozen))
+    assert all(torch.equal(old[key], new[key]) for key in old if not key.startswith("stage2_head"))
+
+
+def test_a_person_is_encoded_once_however_many_pairs(sample):
+    args = train_stage1.parse_args(arguments(sample, "unused", *SMALL))
+    data = train_stage1.build_datasets(args)
+    model = train_stage1.build_model(args)[0].eval()
+    encoded = []
+    model.person.encoder.register_forward_hook(lambda module, inputs, outputs: encoded.append(len(inputs[0])))
+    frame = np.flatnonzero(data.val.frames == np.bincount(data.val.frames).argmax())
+    with torch.no_grad():
+        together = model(data.val.__getitems__(frame))
+        people = len(np.unique(np.r_[data.val.left[frame], data.val.right[frame]]))
+        assert encoded == [people] and people < len(frame)
+        one_by_one = torch.cat([model(data.val.__getitems__([i])) for i in frame])
+    assert torch.allclose(together, one_by_one, atol=1e-5)
+
+
+def test_missing_frames_are_one_clear_error(sample, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sample, copy)
+    for image in list((copy / "images").rglob("*.jpg"))[::2]:
+        image.unlink()
+    with pytest.raises(DataError, match=r"images of the train split are missing\n.*\n.*--features geometry"):
+        train_stage1.build_datasets(train_stage1.parse_args(arguments(copy, tmp_path, *SMALL)))
