@@ -106,7 +106,14 @@ from models.encoders import build_encoder
 from models.pairs import TwoStageInteractionClassifier
 from utils import config, distributed
 from utils.baselines import reference_scores
-from utils.checkpoint import find_checkpoint, load_checkpoint, restore, save_checkpoint, save_epoch
+from utils.checkpoint import (
+    check_names,
+    find_checkpoint,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+    save_epoch,
+)
 from utils.device import autocast, make_scaler, move
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, format_values, start_log
@@ -311,9 +318,10 @@ def main(args: argparse.Namespace) -> None:
     if args.resume and is_finished(Path(args.resume), args.epochs):
         return print(f"{args.resume} is finished: nothing to resume")
     stage1_path = find_stage1(args)
-    names = {"class_names": list(INTERACTION_CLASSES)}
-    stage1_state = processes.from_first(lambda: load_checkpoint(stage1_path, train_stage1.SCRIPT, **names))
+    stage1_state = processes.from_first(lambda: load_checkpoint(stage1_path, train_stage1.SCRIPT))
     adopt_stage1(args, stage1_path, stage1_state)
+    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
+    check_names(stage1_path, stage1_state, **names)
     run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
     run = Path(run)
     log = start_log(run / "train.log", quiet=not processes.first)

@@ -86,11 +86,16 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         raise CommandError(f"{path} has format {version}, newer than {FORMAT_VERSION}: update the code")
     if script is not None and state["script"] != script:
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
+    check_names(path, state, **expected)
+    return state
+
+
+def check_names(path: Path, state: dict[str, Any], **expected: list[str]) -> None:
+    """Raise CommandError when the checkpoint's lists of names are not the expected ones."""
     for key, names in expected.items():
         if state.get(key) != names:
             changed = sorted(set(state.get(key) or []) ^ set(names)) or "the same names in another order"
             raise CommandError(f"{path} was trained with other {key} than this code and data have: {changed}")
-    return state
 
 
 def unsafe_globals(path: Path) -> str:

@@ -59,7 +59,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     not."""
     import pandas
 
-    frame = pandas.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+    frame = pandas.DataFrame({name: np.array(values) for name, values in columns.items()})
     for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
         risky = frame[name].str.startswith(("=", "+", "-", "@", "\t", "\r"))
         frame.loc[risky, name] = "'" + frame.loc[risky, name]

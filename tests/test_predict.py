@@ -1,0 +1,261 @@
+"""predict.py on JRDB frames: the numbers are those of the evaluation, with and without labels, and bad input
+is one clear error."""
+
+import argparse
+import json
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from jrdb_files import crowd, write_labels
+from PIL import Image
+
+import predict
+import train_stage1
+import train_stage2
+from datasets.box_table import without_annotations
+from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences, read_sequence
+from datasets.pair_dataset import JRDBPairDataset
+from datasets.pair_features import feature_names
+from utils.checkpoint import save_checkpoint
+from utils.errors import CommandError, DataError
+
+SEQUENCE = "hall_0"
+FRAMES = [15, 30, 45]
+
+
+def write_frames(folder, numbers=FRAMES, size=(3760, 480)):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in numbers:
+        tile = rng.integers(0, 255, (6, 47, 3), np.uint8)
+        Image.fromarray(tile).resize(size).save(folder / f"{number:06d}.jpg")
+
+
+def strip(labels: dict) -> dict:
+    """The same people without groups and interactions."""
+    return {
+        key: [{name: record[name] for name in ("label_id", "box")} for record in records]
+        for key, records in labels.items()
+    }
+
+
+def box_rows(labels: dict) -> pandas.DataFrame:
+    rows = [
+        [key, record["label_id"], *record["box"]] for key, records in labels.items() for record in records
+    ]
+    return pandas.DataFrame(rows, columns=["frame", "id", "x", "y", "w", "h"])
+
+
+def make_checkpoint(path, script, features="crops+geometry", threshold=0.5):
+    options = {
+        "features": features, "backbone": "cnn", "weights": "imagenet", "image_size": [32, 16],
+        "dropout": 0.2, "history_seconds": 2, "distance_multiplier": 3.0, "distance_norm": "max",
+        "freeze_backbone": False, "stage1_checkpoint": "stage1.pth",
+    }  # fmt: skip
+    torch.manual_seed(0)
+    build = train_stage1.build_model if script == train_stage1.SCRIPT else train_stage2.build_model
+    model, _ = build(argparse.Namespace(**options | {"weights": "none"}))
+    state = {
+        "script": script, "epoch": 3, "model": model.state_dict(), "threshold": threshold, "args": options,
+        "class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(2),
+    }  # fmt: skip
+    save_checkpoint(path, state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """JRDB in its true layout: three frames with images, annotated; and the same boxes as a CSV."""
+    root = tmp_path_factory.mktemp("jrdb")
+    write_labels(root, SEQUENCE, crowd(3))
+    write_frames(root / IMAGE_FOLDER / SEQUENCE)
+    box_rows(crowd(3)).to_csv(root / "boxes.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def stage2(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("stage2") / "best_f1.pth", "train_stage2.py")
+
+
+def run(checkpoint, folder, output, *more) -> pandas.DataFrame:
+    argv = [
+        "--run",
+        checkpoint,
+        "--input",
+        folder,
+        "--output",
+        output,
+        "--device",
+        "cpu",
+        "--max_pictures",
+        0,
+    ]
+    predict.main(predict.parse_args([*map(str, argv), *map(str, more)]))
+    return pandas.read_csv(output / "predictions.csv", keep_default_na=False)
+
+
+def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
+    """The same pairs through the cached crops and both evaluate() of the training scripts."""
+    rows = run(stage2, folder, tmp_path / "out")
+    state, path = predict.find_task(stage2)
+    model = predict.InteractionModel(state, path, torch.device("cpu"))
+    read = without_annotations(read_sequence(list_sequences(folder)[SEQUENCE], folder))
+    dataset = JRDBPairDataset("test", [read], model.rules)
+    dataset.load_crops(folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
+    loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
+    expected = train_stage1.evaluate(model.model, loader, cpu)["scores"]
+    types = train_stage2.evaluate(model.model, loader, cpu)["scores"]
+    assert np.allclose(rows["p_interaction"], expected, atol=2e-6) and len(rows) == len(dataset) > 20
+    interact = expected >= 0.5
+    assert 0 < interact.sum() < len(rows)
+    names = np.array(INTERACTION_CLASSES)[types.argmax(axis=1)]
+    assert rows["type"].tolist() == np.where(interact, names, "none").tolist()
+    assert (rows["p_type"][~interact] == "").all()
+    assert np.allclose(rows["p_type"][interact].astype(float), types.max(axis=1)[interact], atol=2e-6)
+
+
+def test_annotations_are_not_looked_at_and_a_table_gives_the_same(folder, stage2, tmp_path):
+    expected = run(stage2, folder, tmp_path / "labelled")
+    assert list(expected) == ["frame", "id_1", "id_2", "p_interaction", "type", "p_type"]
+    write_labels(tmp_path / "bare", SEQUENCE, strip(crowd(3)))
+    (tmp_path / "bare" / "images").symlink_to(folder / "images")
+    assert run(stage2, tmp_path / "bare", tmp_path / "unlabelled").equals(expected)
+    images = folder / IMAGE_FOLDER / SEQUENCE
+    assert run(stage2, images, tmp_path / "table", "--boxes", folder / "boxes.csv").equals(expected)
+    shuffled = box_rows(crowd(3)).sample(frac=1, random_state=0)
+    shuffled["frame"] = shuffled["frame"].str.removesuffix(".jpg").astype(int)  # numbers do as well as names
+    shuffled.assign(sequence=SEQUENCE).to_csv(tmp_path / "boxes.csv", index=False)
+    again = run(stage2, images.parent, tmp_path / "shuffled", "--boxes", tmp_path / "boxes.csv")
+    assert again.equals(expected)
+
+
+def test_pairs_are_told_left_to_right_and_through_the_seam(folder, stage2, tmp_path):
+    rows = run(stage2, folder, tmp_path / "out")
+    found = set(zip(rows["id_1"], rows["id_2"], strict=True))
+    assert ("pedestrian:1", "pedestrian:2") in found and ("pedestrian:7", "pedestrian:10") in found
+    assert not {("pedestrian:10", "pedestrian:7"), ("pedestrian:1", "pedestrian:5")} & found
+
+
+def test_earlier_frames_are_the_past_of_later_ones(folder, stage2, tmp_path):
+    every = run(stage2, folder, tmp_path / "every").set_index(["frame", "id_1", "id_2"])["p_interaction"]
+    late = {key: records for key, records in crowd(3).items() if key != "000015.jpg"}
+    box_rows(late).to_csv(tmp_path / "boxes.csv", index=False)
+    images = folder / IMAGE_FOLDER / SEQUENCE
+    without = run(stage2, images, tmp_path / "late", "--boxes", tmp_path / "boxes.csv")
+    without = without.set_index(["frame", "id_1", "id_2"])["p_interaction"]
+    assert len(without) == len(every) - len(every.loc["000015.jpg"])
+    assert not np.allclose(every.loc["000045.jpg"], without.loc["000045.jpg"], atol=1e-4)
+
+
+def test_pictures_of_every_frame_or_as_many_as_asked(folder, stage2, tmp_path):
+    run(stage2, folder, tmp_path / "all", "--max_pictures", 100)
+    assert sorted(p.name for p in (tmp_path / "all").glob("*.png")) == [f"{n:06d}.png" for n in FRAMES]
+    picture = np.asarray(Image.open(tmp_path / "all" / "000015.png"))
+    assert picture.shape[1] == 3760 and picture.shape[0] > 480
+    run(stage2, folder, tmp_path / "two", "--max_pictures", 2)
+    assert [p.name for p in sorted((tmp_path / "two").glob("*.png"))] == ["000015.png", "000045.png"]
+    run(stage2, folder, tmp_path / "none")
+    assert [p.name for p in (tmp_path / "none").iterdir()] == ["predictions.csv"]
+
+
+def test_a_stage_1_run_says_who_and_not_how(folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    make_checkpoint(tmp_path / "run" / "best_f1.pth", "train_stage1.py")
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"script_name": "train_stage1.py"}))
+    rows = run(tmp_path / "run", folder, tmp_path / "out")
+    assert set(rows["type"]) == {"none", "interaction"} and set(rows["p_type"]) == {""}
+    assert ((rows["p_interaction"] >= 0.5) == (rows["type"] == "interaction")).all()
+
+
+def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path):
+    """Frames without an image are scored from their boxes alone; with pixels they are only the past."""
+    for name in ("a_0", "b_0"):
+        write_labels(tmp_path / "data", name, strip(crowd(3)))
+    write_frames(tmp_path / "data" / IMAGE_FOLDER / "b_0", [45])
+    geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage2.py", features="geometry")
+    rows = run(geometry, tmp_path / "data", tmp_path / "out", "--max_pictures", 9)
+    assert rows.groupby(["sequence", "frame"]).ngroups == 6
+    assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["b_0_000045.png"]
+    pixels = make_checkpoint(tmp_path / "pixels.pth", "train_stage2.py")
+    rows = run(pixels, tmp_path / "data", tmp_path / "pixels")
+    assert rows[["sequence", "frame"]].drop_duplicates().to_numpy().tolist() == [["b_0", "000045.jpg"]]
+
+
+def broken_table(folder, tmp_path, change):
+    rows = change(box_rows(crowd(3)).astype(object))
+    rows.to_csv(tmp_path / "boxes.csv", index=False)
+    return folder / IMAGE_FOLDER / SEQUENCE, "--boxes", tmp_path / "boxes.csv"
+
+
+def set_cell(column, value):
+    def change(rows):
+        rows.loc[2, column] = value
+        return rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop(columns=["w", "h"]), "no column w, h"),
+        (lambda rows: rows.iloc[:0], "no row below the header"),
+        (set_cell("x", 5000), "line 4, frame 15\n.*outside the 3760x480 panorama"),
+        (set_cell("h", "tall"), "line 4\n.*four numbers needed"),
+        (set_cell("w", 0), "line 4.*\n.*must be positive"),
+        (set_cell("frame", "first.jpg"), "line 4\n.*'first.jpg'"),
+        (set_cell("frame", "000075.jpg"), "1 of 4 frames.*no image\n.*000075.jpg"),
+        (set_cell("id", "pedestrian:1"), "line 4\n.*pedestrian:1 is in frame 15 twice"),
+    ],
+)
+def test_a_bad_table_is_one_clear_error(folder, stage2, tmp_path, change, message):
+    images, *flags = broken_table(folder, tmp_path, change)
+    with pytest.raises(DataError, match=message) as caught:
+        run(stage2, images, tmp_path / "out", *flags)
+    assert len(str(caught.value).splitlines()) <= 5
+
+
+def test_a_bad_image_is_one_clear_error(stage2, tmp_path):
+    write_labels(tmp_path, SEQUENCE, crowd(2))
+    images = tmp_path / IMAGE_FOLDER / SEQUENCE
+    with pytest.raises(DataError, match="no frame with boxes has an image"):
+        run(stage2, tmp_path, tmp_path / "out")
+    write_frames(images, [15])
+    write_frames(images, [30], size=(1880, 480))
+    with pytest.raises(DataError, match="000030.jpg: the panorama is 1880x480"):
+        run(stage2, tmp_path, tmp_path / "out")
+    whole = (images / "000015.jpg").read_bytes()
+    (images / "000030.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="000030.jpg"):
+        run(stage2, tmp_path, tmp_path / "out")
+
+
+def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
+    other = tmp_path / "other.pth"
+    save_checkpoint(other, {"script": "train_other.py", "args": {}})
+    with pytest.raises(CommandError, match="written by train_other.py"):
+        run(other, folder, tmp_path / "out")
+    with pytest.raises(CommandError, match="no checkpoint"):
+        run(tmp_path / "nowhere.pth", folder, tmp_path / "out")
+    renamed = make_checkpoint(tmp_path / "renamed.pth", "train_stage2.py")
+    state = torch.load(renamed, weights_only=True)
+    save_checkpoint(renamed, state | {"class_names": state["class_names"][::-1]})
+    with pytest.raises(CommandError, match="class_names"):
+        run(renamed, folder, tmp_path / "out")
+    good, table = make_checkpoint(tmp_path / "good.pth", "train_stage2.py"), folder / "boxes.csv"
+    with pytest.raises(CommandError, match="no such folder"):
+        run(good, tmp_path / "x", tmp_path / "out", "--boxes", table)
+
+
+def test_a_real_panorama_with_people_on_the_seam(real, stage2, tmp_path):
+    """bytes-cafe frame 0, boxes from its label file by way of a table."""
+    name = "bytes-cafe-2019-02-07_0"
+    labels = json.loads(list_sequences(real / "jrdb")[name].read_text())["labels"]
+    box_rows({"000000.jpg": labels["000000.jpg"]}).to_csv(tmp_path / "boxes.csv", index=False)
+    images = real / "jrdb" / IMAGE_FOLDER / name
+    rows = run(stage2, images, tmp_path / "out", "--max_pictures", 1, "--boxes", tmp_path / "boxes.csv")
+    across = rows[(rows["id_1"] == "pedestrian:25") & (rows["id_2"] == "pedestrian:14")]
+    assert len(across) == 1 and (tmp_path / "out" / "000000.png").is_file()
