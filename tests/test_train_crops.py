@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train_stage1 import assert_same_run, history, spawn
+from test_train_stage1 import assert_same_run, spawn
 
+import evaluate
 import train_stage1
 import train_stage2
 from datasets.samples import ensure_sample
@@ -59,15 +60,19 @@ def test_config_and_resume_repeat_a_run_with_crops(sample, stage1, tmp_path, mon
     assert_same_run(stage1, stopped)
 
 
-def test_two_processes_train_the_same_model(sample, tmp_path):
-    common = [*SMALL, "--epochs", "1", "--dropout", "0", "--optimizer", "sgd"]
-    alone = train(train_stage1, arguments(sample, tmp_path / "one", *common, "--batch_size", "16"))
-    done = spawn(2, arguments(sample, tmp_path / "two", *common, "--batch_size", "8"))
+def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_path):
+    """BatchNorm sees half batches there, so weights differ from one process's; the metrics are the saved
+    model's."""
+    done = spawn(2, arguments(sample, tmp_path, *SMALL, "--epochs", "1", "--batch_size", "8"))
     assert done.returncode == 0, done.stderr[-2000:]
-    (made,) = (tmp_path / "two").iterdir()
-    expected, weights = (load_checkpoint(run / "last.pth")["model"] for run in (alone, made))
-    assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
-    assert history(made)[0]["val_auroc"] == pytest.approx(history(alone)[0]["val_auroc"], abs=1e-4)
+    (made,) = tmp_path.iterdir()
+    for split in ("val", "test"):
+        evaluate.main(evaluate.parse_args(["--run", str(made), "--split", split]))
+        (folder,) = made.glob(f"evaluation_{split}_*")
+        alone, together = read_json(folder / "results.json"), read_json(made / "results.json")
+        for key, value in alone["metrics"].items():
+            if key != "recall_end_to_end":
+                assert value == pytest.approx(together["metrics"][split][key], abs=1e-6)
 
 
 def test_stage_2_takes_its_trunk_from_stage_1(sample, stage1, tmp_path):
