@@ -1,4 +1,5 @@
-"""One torch thread (results and times do not depend on the machine), and the real data where it is present."""
+"""One torch thread (results and times do not depend on the machine), and the real data where it is
+present."""
 
 import os
 from pathlib import Path

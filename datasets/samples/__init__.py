@@ -1,0 +1,105 @@
+"""The built-in samples: small synthetic worlds in the true on-disk layouts, written once and reused.
+
+    ensure_sample("jrdb", "data/sample_jrdb")
+
+A finished sample holds a DONE file with its kind, generator version, size and seed. A folder without it, or
+of another version, size or seed, is rebuilt, as long as it is a sample of ours: any other is left alone.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from utils.errors import CommandError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows; there one process should make the sample first
+    fcntl = None
+
+KINDS = ("anovox", "jrdb", "ultrasound")
+
+
+def ensure_sample(
+    kind: str,
+    directory: Path | str,
+    size: str = "small",
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+    workers: int | None = None,
+) -> Path:
+    """Folder of the sample, generated on first use. Of several processes one builds, the others wait.
+
+    CommandError for an unknown kind or size, and for a folder in the way that is not a sample.
+    """
+    directory = Path(directory)
+    if kind not in KINDS:
+        raise CommandError(f"sample {kind!r}: no such kind\n  known: {', '.join(KINDS)}")
+    generator = importlib.import_module(f"datasets.samples.{kind}")
+    if size not in generator.SIZES:
+        raise CommandError(f"sample {kind}: no size {size!r}\n  sizes: {', '.join(generator.SIZES)}")
+    wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
+    if read_done(directory) == wanted:
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with locked(
+        directory.parent / f".{directory.name}.lock",
+        lambda: log(f"sample {kind}: another process generates it, waiting"),
+    ):
+        if read_done(directory) == wanted:
+            return directory
+        check_replaceable(directory)
+        log(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
+        began = time.perf_counter()
+        building = directory.parent / f".{directory.name}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        generator.generate(building, size, seed, workers)
+        (building / "DONE").write_text(json.dumps(wanted) + "\n")
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.rename(building, directory)
+        log(f"sample {kind}: done in {time.perf_counter() - began:.1f} s")
+    return directory
+
+
+def read_done(directory: Path) -> dict | None:
+    """What the folder says it is, or None where it is not a finished sample."""
+    try:
+        return json.loads((directory / "DONE").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+def check_replaceable(directory: Path) -> None:
+    """Only an empty folder or one of our samples may be replaced: never somebody's data."""
+    if not directory.exists():
+        return
+    ours = directory.is_dir() and (
+        (directory / "SYNTHETIC.json").exists()
+        or (directory / "DONE").exists()
+        or not any(directory.iterdir())
+    )
+    if not ours:
+        raise CommandError(
+            f"{directory}: in the way of the built-in sample and not one itself\n"
+            "  move it, or pass it as --data_path"
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold `path` exclusively; calls `waiting` once if somebody else does. The lock ends with its process."""
+    with open(path, "a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                waiting()
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        yield

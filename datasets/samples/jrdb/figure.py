@@ -1,0 +1,179 @@
+"""One person as a picture: the skeleton turned to its facing and dressed, back to front.
+
+Everything that tells what a person does is drawn: leg phase, chair, bicycle, stairs, arms, a head turned to
+somebody, and front (shirt strip, face) against back (hair, backpack).
+"""
+
+import math
+
+from datasets.samples.jrdb.props import draw_bicycle, draw_chair, draw_stairs, draw_table
+from datasets.samples.jrdb.skeleton import Look, Point, Pose, arm_joints, knee_of, legs, rotate
+from datasets.samples.jrdb.sketch import Sketch
+
+SPINE = 0.33
+
+
+def draw_head(sketch: Sketch, look: Look, neck: Point, yaw: float, nod: float) -> None:
+    r = 0.077 * sketch.height
+    sin, cos = rotate(yaw)
+    top = (neck[0] + 0.02 + 0.05 * nod, neck[1], neck[2] + 0.095 - 0.02 * nod)
+    sketch.limb(neck, top, 0.028, 0.028, look.skin, lit=False)
+    x, y = sketch.place(top)
+    if look.long_hair:
+        sketch.disc(x - 0.42 * r * sin, y - 0.22 * r, 1.14 * r, 0.92 * r, look.hair)
+    sketch.disc(x - 0.16 * r * sin, y + 0.10 * r, 1.08 * r, 1.10 * r, look.hair, body=True)
+    if cos < -0.45:
+        return
+    low = y - (0.10 + 0.25 * nod) * r
+    sketch.disc(x + 0.42 * r * sin, low, (0.84 - 0.24 * abs(sin)) * r, 0.88 * r, look.skin, body=True)
+    dark = tuple(int(c * 0.72) for c in look.skin)
+    if abs(sin) > 0.25:
+        sketch.disc(x + 1.02 * r * sin, low - 0.02 * r, 0.20 * r, 0.15 * r, look.skin)
+    sketch.disc(x + 0.62 * r * sin, low - 0.50 * r, 0.26 * r * (0.4 + 0.6 * max(cos, 0.2)), 0.07 * r, dark)
+    for side in (-30, 30):
+        es, ec = rotate(yaw + side)
+        if ec > 0.1:
+            sketch.disc(x + 0.86 * r * es, low + 0.14 * r, 0.07 * r + 0.07 * r * ec, 0.13 * r, (28, 24, 26))
+
+
+def draw_torso(sketch: Sketch, look: Look, hip: Point, neck: Point) -> None:
+    """A rounded trunk; its width follows the facing, and only the front shows the shirt."""
+    k = look.build
+    wide, deep = 0.092 * k, 0.066 * k
+    half = math.hypot(wide * sketch.cos, deep * sketch.sin)
+    (xh, yh), (xn, yn) = sketch.place(hip), sketch.place(neck)
+    h = sketch.height
+    low, high = 0.86 * half, 1.12 * half
+    axis = math.hypot(xn - xh, yn - yh) or 1.0
+    px, py = (yn - yh) / axis, -(xn - xh) / axis  # unit vector across the trunk
+    corners = [
+        (xh - low * h * px, yh - low * h * py),
+        (xh + low * h * px, yh + low * h * py),
+        (xn + high * h * px, yn + high * h * py),
+        (xn - high * h * px, yn - high * h * py),
+    ]
+    sketch.limb(hip, neck, low, high * 0.55, look.top)
+    sketch.shapes.append(("face", corners, look.top))
+    shade = tuple(int(c * 0.82) for c in look.top)
+    sketch.shapes.append(
+        (
+            "face",
+            [
+                ((a + b) / 2, (c + d) / 2)
+                for (a, c), (b, d) in (
+                    (corners[0], corners[1]),
+                    (corners[1], corners[1]),
+                    (corners[2], corners[2]),
+                    (corners[3], corners[2]),
+                )
+            ],
+            shade,
+        )
+    )
+    sketch.body += [(x - 0.075 * h, y, x + 0.075 * h, y) for x, y in corners]  # room for arms that hang
+    if sketch.cos > -0.3:  # the open jacket: a light strip that slides with the facing
+        slide, strip = 0.075 * k * h * sketch.sin, 0.030 * h * max(0.35, sketch.cos)
+        base = [(xh, yh, 1.0), (xn, yn, 1.0)]
+        left = [(x + (slide - strip) * px, y + (slide - strip) * py) for x, y, _ in base]
+        right = [(x + (slide + strip) * px, y + (slide + strip) * py) for x, y, _ in base]
+        sketch.shapes.append(("face", [left[0], right[0], right[1], left[1]], look.shirt))
+
+
+def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:
+    """The display list of one person, back to front."""
+    sketch = Sketch(pose.yaw, look.height, distance, lift=0.18 if pose.stairs else 0.0)
+    hip, ankles, lean = legs(pose)
+    ls, lc = rotate(lean)
+    neck = (hip[0] + SPINE * ls, 0.0, hip[2] + SPINE * lc)
+    ts, tc = rotate(
+        pose.toward - pose.yaw
+    )  # partner's direction in the body frame: forward = cos, left = sin
+    arms = []
+    for side, mode in zip((1, -1), pose.arms, strict=True):
+        shoulder = (neck[0] - 0.015 * ls, 0.118 * look.build * side, neck[2] - 0.03 * lc)
+        elbow, hand = arm_joints(mode, side, shoulder, (tc, ts), -side * math.sin(pose.phase))
+        arms.append((sketch.near(elbow) + 0.5 * sketch.near(hand), mode, shoulder, elbow, hand))
+    arms.sort(key=lambda arm: arm[0])
+
+    if pose.stairs:
+        draw_stairs(sketch, pose.stairs)
+    if pose.posture == "sit":
+        draw_chair(sketch, behind=True)
+    table_near = sketch.near((1.0, 0.0, 0.0)) > 0
+    if pose.posture == "sit" and not table_near:
+        draw_table(sketch)
+
+    def draw_arm(arm: tuple) -> None:
+        _, mode, shoulder, elbow, hand = arm
+        # Boxes are drawn around trunk, head and legs: an outstretched hand must not widen them and give
+        # the answer away.
+        sketch.limb(shoulder, elbow, 0.036, 0.030, look.top, body=False)
+        sketch.limb(elbow, hand, 0.029, 0.024, look.skin, body=False)
+        sketch.limb(hand, hand, 0.034, 0.034, look.skin, body=False)
+        if mode == "phone":
+            sketch.limb(
+                (hand[0] + 0.02, hand[1], hand[2] + 0.02),
+                (hand[0] + 0.03, hand[1], hand[2] + 0.07),
+                0.022,
+                0.022,
+                (20, 22, 30),
+                False,
+                False,
+            )
+            sketch.limb(
+                (hand[0] + 0.01, hand[1], hand[2] + 0.03),
+                (hand[0] + 0.02, hand[1], hand[2] + 0.06),
+                0.014,
+                0.014,
+                (150, 200, 240),
+                False,
+                False,
+            )
+        if mode == "eat":
+            sketch.limb(hand, (hand[0], hand[1], hand[2] + 0.03), 0.026, 0.026, (214, 120, 60), False, False)
+
+    def draw_backpack() -> None:
+        if look.backpack:
+            drop = (neck[0] - hip[0]) * 0.45
+            sketch.limb(
+                (hip[0] - 0.085, 0.0, hip[2] + 0.09),
+                (neck[0] - 0.085 - 0.1 * drop, 0.0, neck[2] - 0.07),
+                0.062,
+                0.052,
+                look.backpack,
+            )
+
+    if arms[0][0] < 0.02:
+        draw_arm(arms[0])
+    if sketch.cos > 0:
+        draw_backpack()
+    if pose.posture == "cycle":
+        draw_bicycle(sketch, look.shirt)
+    order = sorted(
+        ((sketch.near((0.0, 0.06 * k, 0.0)), k, ankle) for k, ankle in zip((1, -1), ankles, strict=True))
+    )
+    for rank, (_, k, ankle) in enumerate(order):
+        top = (hip[0], 0.05 * k, hip[2])
+        cloth = look.trousers if rank else tuple(int(c * 0.78) for c in look.trousers)
+        knee = (top[0] + 0.22, top[1], top[2] + 0.01) if pose.posture == "sit" else knee_of(top, ankle)
+        sketch.limb(top, knee, 0.056, 0.043, cloth)
+        sketch.limb(knee, ankle, 0.041, 0.028, cloth)
+        sketch.limb(
+            (ankle[0] - 0.01, ankle[1], ankle[2] - 0.012),
+            (ankle[0] + 0.075, ankle[1], ankle[2] - 0.016),
+            0.024,
+            0.019,
+            look.shoes,
+        )
+    draw_torso(sketch, look, hip, neck)
+    if arms[0][0] >= 0.02:
+        draw_arm(arms[0])
+    if sketch.cos <= 0:
+        draw_backpack()
+    if pose.posture == "sit":
+        draw_chair(sketch, behind=False)
+    draw_head(sketch, look, neck, pose.head, pose.nod)
+    if pose.posture == "sit" and table_near:
+        draw_table(sketch)
+    draw_arm(arms[1])
+    return sketch
