@@ -125,8 +125,12 @@ def _unreadable(path: Path | str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: no such image.\nCheck the data path and the name (capitals count).")
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return DataError(f"{path}: the image claims more than {MAX_PIXELS:,} pixels: {error}\n"
-                         "It was not decoded. Scale it down, or remove it from the data.")
+        return DataError(
+            f"{path}: the image claims more than {MAX_PIXELS:,} pixels: {error}\n"
+            "It was not decoded. Scale it down, or remove it from the data."
+        )
     reason = str(error) or type(error).__name__
-    return DataError(f"{path}: not a readable image: {reason}\n"
-                     "The file is damaged or no image. Copy it again, or remove it.")
+    return DataError(
+        f"{path}: not a readable image: {reason}\n"
+        "The file is damaged or no image. Copy it again, or remove it."
+    )

@@ -24,8 +24,15 @@ def panorama(seed=0, width=WIDTH, height=HEIGHT):
 def some_boxes(count=60, seed=1):
     """Everywhere on the ring, a few on the seam, a few reaching above or below the image."""
     random = np.random.default_rng(seed)
-    boxes = np.stack([random.integers(0, WIDTH, count), random.integers(-5, 30, count),
-                      random.integers(1, 40, count), random.integers(6, 45, count)], axis=1)
+    boxes = np.stack(
+        [
+            random.integers(0, WIDTH, count),
+            random.integers(-5, 30, count),
+            random.integers(1, 40, count),
+            random.integers(6, 45, count),
+        ],
+        axis=1,
+    )
     return np.concatenate([[[370, 3, 20, 30], [375, 10, 1, 9], [360, 0, 16, 48]], boxes])[:count]
 
 

@@ -1,0 +1,135 @@
+"""The built-in AnoVox sample: a small honest world for camera and LiDAR, written in the true on-disk layout.
+
+`generate` writes scenarios (Final_Output_.../Scenario_<uuid4>/...), Scenario_Configuration_Files, split.json
+and SYNTHETIC.json. One scene is ray-cast for both sensors. Test scenarios lie in held-out towns and show
+held-out shapes. It depends on nothing but its arguments: the same call writes the same bytes, with any number
+of processes.
+
+sizes      scenarios x frames   camera      LiDAR
+tiny       12 x 4               96 x 64     20 x 180      for tests
+small      120 x 8              192 x 128   40 x 360      the default
+full       320 x 8              192 x 128   40 x 360      for ablations
+native     4 x 20               768 x 512   64 x 1562     the data set's own sensors
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datasets.samples.anovox.files import scenario_entry, scenario_identifier, write_scenario
+from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
+from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
+
+VERSION = 1
+SIZES = ("tiny", "small", "full", "native")
+# scenarios in train, val, test; frames; camera (height, width); LiDAR (rings, azimuths)
+_SETTINGS = {
+    "tiny": ((6, 3, 3), 4, (64, 96), (20, 180)),
+    "small": ((72, 16, 32), 8, (128, 192), (40, 360)),
+    "full": ((200, 40, 80), 8, (128, 192), (40, 360)),
+    "native": ((2, 1, 1), 20, (512, 768), (64, 1562)),
+}
+ANOMALOUS = 0.6  # share of the scenarios that hold anomalies
+
+
+def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
+    """Write the sample of one of SIZES into `directory`, which is made if need be. `workers` = processes,
+    default all cores.
+    """
+    if size not in _SETTINGS:
+        raise ValueError(f"size {size!r} is none of {', '.join(SIZES)}")
+    counts, frames, camera, lidar = _SETTINGS[size]
+    root = Path(directory) / "Final_Output_2024_06_01-12_00"
+    root.mkdir(parents=True, exist_ok=True)
+    plans = _draw_plans(counts, frames, seed)
+    work = partial(_write, root, frames, camera, lidar, seed)
+    cores = workers or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if cores == 1 or len(plans) < 16:
+        entries = [work(plan) for plan in plans]
+    else:
+        # Forked processes start at once and run numpy only, never torch.
+        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+        with ProcessPoolExecutor(cores, multiprocessing.get_context(method)) as pool:
+            entries = list(pool.map(work, plans, chunksize=2))
+
+    towns: dict[str, list] = {}
+    for plan, entry in zip(plans, entries, strict=True):
+        towns.setdefault(plan["town"], []).append(entry)
+    (root / "Scenario_Configuration_Files").mkdir(exist_ok=True)
+    for town, scenarios in towns.items():
+        path = root / "Scenario_Configuration_Files" / f"scenario_config_map_{town}.json"
+        path.write_text(json.dumps({"map": town, "scenarios": scenarios}, indent=1) + "\n", encoding="ascii")
+    split = {
+        part: sorted(
+            f"Scenario_{entry['id']}"
+            for plan, entry in zip(plans, entries, strict=True)
+            if plan["part"] == part
+        )
+        for part in ("train", "val", "test")
+    }
+    (Path(directory) / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="ascii")
+    camera_share, lidar_share = SHARES[0] + SHARES[1], SHARES[0] + SHARES[2]
+    note = {
+        "synthetic": True,
+        "generator": "datasets/samples/anovox",
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "held_out_towns": list(HELD_OUT_TOWNS),
+        "shares": dict(zip(KINDS, SHARES, strict=True)),
+        # A perfect detector of all that its sensor can tell, guessing on the rest: share + (1 - share) / 2.
+        "oracle_auroc": {
+            "camera": round((1 + camera_share) / 2, 4),
+            "lidar": round((1 + lidar_share) / 2, 4),
+            "both": 1.0,
+        },
+    }
+    (Path(directory) / "SYNTHETIC.json").write_text(json.dumps(note, indent=1) + "\n", encoding="ascii")
+
+
+def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[dict]:
+    """Town, part, whether anomalous, and the kinds of the events, for every scenario; the mix of each part is
+    exact.
+    """
+    rng = np.random.default_rng([seed, 0])
+    plans = []
+    for part, count in zip(("train", "val", "test"), counts, strict=True):
+        towns = HELD_OUT_TOWNS if part == "test" else TRAIN_TOWNS
+        anomalous = np.arange(count) < round(ANOMALOUS * count)
+        for group in (True, False):
+            members = np.flatnonzero(anomalous == group)
+            events = len(members) * frames
+            kinds = np.repeat(KINDS, np.diff(np.round(np.cumsum((0, *SHARES)) * events).astype(int)))
+            kinds = rng.permutation(kinds).reshape(len(members), frames)
+            for k, row in enumerate(kinds):
+                plans.append(
+                    {
+                        "part": part,
+                        "town": towns[k % len(towns)],
+                        "anomalous": group,
+                        "kinds": [str(kind) for kind in row],
+                    }
+                )
+    for number, plan in enumerate(plans):
+        plan["number"] = number
+    return plans
+
+
+def _write(root: Path, frames: int, camera, lidar, seed: int, plan: dict) -> dict:
+    """One scenario; returns its entry for Scenario_Configuration_Files."""
+    key = [seed, 1, plan["number"]]
+    scenario = plan_scenario(
+        plan["town"], plan["anomalous"], plan["kinds"], plan["part"] == "test", frames, key
+    )
+    identifier = scenario_identifier(key + [1])
+    write_scenario(root / f"Scenario_{identifier}", scenario, camera, lidar, key + [2])
+    return scenario_entry(identifier, scenario)

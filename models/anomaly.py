@@ -1,0 +1,262 @@
+"""Is there an anomaly in this frame? A camera image and a LiDAR scan in, one logit out.
+
+The image becomes a grid of tokens (a small CNN, pooled to `token_grid`). Points go through a PointNet and are
+pooled, by maximum, where they fall on the same grid: one LiDAR token per cell that holds points. Both are 256
+wide, and attend to each other across the sensors. Camera and LiDAR disagree about the same place only if the
+network knows that it is the same place; this is what the position code is for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.pointnet import PointNetEncoder, masked_max
+
+WIDTH, HEADS = 256, 4
+PAINT = 32  # image features that a point takes from the pixel it falls on, beside its colour
+TOKEN_GRID = (8, 12)
+
+
+class ImageCNN(nn.Module):
+    """Stages of 32, 64 and 128 channels, each at half the resolution of the one before, then a wide view: (B,
+    128, H/8, W/8).
+
+    Three stages see 15 pixels; the dilated depthwise convolution after them sees what surrounds a thing.
+    """
+
+    out_channels = 128
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.stages = nn.Sequential(_stage(3, 32), _stage(32, 64), _stage(64, 128))
+        self.context = nn.Sequential(
+            nn.Conv2d(128, 128, 5, padding=4, dilation=2, groups=128, bias=False),
+            nn.Conv2d(128, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images (B, 3, H, W) uint8, or float 0..1."""
+        features = self.stages((as_float(images) - self.mean) / self.std)  # (B, 128, H/8, W/8)
+        return features + self.context(features)
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """Images as floats from 0 to 1, whatever they come as."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _stage(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class CrossModalAttention(nn.Module):
+    """Tokens of one sensor ask those of the other; what they learn is added to what they are, and normalised.
+
+    Without the residual the output would be a mixture of the other sensor's tokens alone, and a sensor could
+    be cut off from the logit. A sample in which nothing can be attended to keeps its tokens as they are.
+    """
+
+    def __init__(self, width: int = WIDTH, heads: int = HEADS):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        key_mask: torch.Tensor,
+        query_code: torch.Tensor | float = 0.0,
+        key_code: torch.Tensor | float = 0.0,
+    ) -> torch.Tensor:
+        """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C); the codes join the
+        matching only.
+        """
+        alone = ~key_mask.any(dim=1)  # (B,) a row of masked keys only would be 0 / 0
+        ignored = ~(key_mask | alone[:, None])
+        found, _ = self.attention(
+            queries + query_code, keys + key_code, keys, key_padding_mask=ignored, need_weights=False
+        )
+        found = found.masked_fill(alone[:, None, None], 0.0)
+        return self.norm(queries + found)  # (B, Q, C)
+
+
+class AnomalyDetectionModel(nn.Module):
+    """Image and points -> logit of "there is an anomaly".
+
+    image_encoder  an encoder of models/encoders.py, default ImageCNN
+    fusion         attention (both directions) | concat (the two pooled vectors meet in the head only)
+    modality       both | camera | lidar; a single sensor attends to itself, so that ablations compare like
+                   with like
+    position_code  tokens know their place in the image; with attention, a point also knows the pixel that it
+                   falls on
+    """
+
+    def __init__(
+        self,
+        image_encoder: nn.Module | None = None,
+        fusion: str = "attention",
+        modality: str = "both",
+        position_code: bool = True,
+        dropout: float = 0.3,
+        token_grid: tuple[int, int] = TOKEN_GRID,
+    ):
+        super().__init__()
+        self.fusion, self.modality, self.position_code, self.token_grid = (
+            fusion,
+            modality,
+            position_code,
+            tuple(token_grid),
+        )
+        self.paint = None  # what a point takes from its pixel
+        if modality != "lidar":
+            self.image_encoder = image_encoder or ImageCNN()
+            if modality == "both" and fusion == "attention" and position_code:
+                self.paint = nn.Conv2d(self.image_encoder.out_channels, PAINT, 1)
+            self.image_projection = nn.Linear(self.image_encoder.out_channels, WIDTH)
+            self.image_attention = CrossModalAttention() if fusion == "attention" else None
+        if modality != "camera":
+            self.point_encoder = PointNetEncoder(WIDTH, 3 + PAINT if self.paint else 0)
+            self.point_attention = CrossModalAttention() if fusion == "attention" else None
+        if position_code and fusion == "attention":
+            self.register_buffer("waves", grid_waves(self.token_grid))  # (T, 4 * frequencies)
+            self.code = nn.Linear(self.waves.shape[1], WIDTH)
+        self.image_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "lidar" else None
+        self.point_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "camera" else None
+        self.cell_bias = nn.Parameter(torch.tensor(-3.0))  # few cells show an anomaly
+        self.head = nn.Sequential(
+            nn.Linear(WIDTH * (2 if modality == "both" else 1), 256),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(256, 1),
+        )
+
+    def forward(
+        self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor, point_pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the frames (B,), and of the cells of the image (B, rows, columns): where the anomaly is.
+
+        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1.
+        """
+        image_tokens, point_tokens, filled = self.encode(images, points, point_mask, point_pixels)
+        cells = self.cell_bias.expand(len(images), math.prod(self.token_grid))
+        if image_tokens is not None:
+            cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
+        if point_tokens is not None:
+            cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
+        logits = self.head(self.pool(image_tokens, point_tokens, filled)).squeeze(1)
+        return logits, cells.unflatten(1, self.token_grid)
+
+    def encode(
+        self, images, points, point_mask, point_pixels
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Tokens after attention: image (B, T, C), LiDAR (B, T, C) and which LiDAR cells hold points (B, T);
+        None if unused.
+        """
+        code = (
+            self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
+        )  # (T, C), the same for both sensors
+        image_tokens = point_tokens = filled = painted = None
+        if self.modality != "lidar":
+            features = self.image_encoder(images)  # (B, F, h, w)
+            image_tokens = self.image_projection(
+                F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT
+            )  # (B, T, C)
+            every = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
+        if self.modality != "camera":
+            if self.paint is not None:
+                seen = (
+                    sample_at(self.paint(features), point_pixels),
+                    sample_at(as_float(images) * 8 - 4, point_pixels),
+                )
+                painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
+            cell = locate(point_pixels, point_mask, self.token_grid)
+            point_tokens, filled = self.point_encoder(
+                points, cell, math.prod(self.token_grid), painted
+            )  # (B, T, C)
+        if self.fusion == "attention":
+            if self.modality == "camera":
+                image_tokens = self.image_attention(image_tokens, image_tokens, every, code, code)
+            elif self.modality == "lidar":
+                point_tokens = self.point_attention(point_tokens, point_tokens, filled, code, code)
+            else:
+                image_tokens, point_tokens = (
+                    self.image_attention(image_tokens, point_tokens, filled, code, code),
+                    self.point_attention(point_tokens, image_tokens, every, code, code),
+                )
+        return image_tokens, point_tokens, filled
+
+    def pool(self, image_tokens, point_tokens, filled) -> torch.Tensor:
+        """One vector per frame: the maximum over the tokens of each sensor, (B, 256 or 512)."""
+        parts = [] if image_tokens is None else [image_tokens.amax(dim=1)]
+        parts += [] if point_tokens is None else [masked_max(point_tokens, filled)]
+        return torch.cat(parts, dim=1)
+
+
+@torch.enable_grad()
+def explain(
+    model: AnomalyDetectionModel,
+    images: torch.Tensor,
+    points: torch.Tensor,
+    point_mask: torch.Tensor,
+    point_pixels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the anomaly is: a heat map (B, H, W) over the image and a score per point (B, N), 0 or more.
+
+    The heat map is the probability of each cell, interpolated. A point has that of its pixel, times how much
+    its features raise the cells (gradient x activation) where the model reads points. Puts the model in eval
+    mode.
+    """
+    model.eval()
+    kept = []
+    hook = None
+    if model.modality != "camera":
+        second = model.point_encoder.second
+        hook = second.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    _, cells = model(images, points, point_mask, point_pixels)
+    probability = cells.sigmoid()[:, None]  # (B, 1, rows, columns)
+    heat = F.interpolate(probability.detach(), images.shape[2:], mode="bilinear", align_corners=False)
+    scores = sample_at(probability.detach(), point_pixels)[..., 0]  # (B, N)
+    if hook is not None:
+        hook.remove()
+        (gradient,) = torch.autograd.grad(probability.sum(), kept)
+        scores = scores * F.relu((kept[0].detach() * gradient).sum(dim=2))
+    return heat[:, 0], scores * point_mask
+
+
+def sample_at(maps: torch.Tensor, point_pixels: torch.Tensor) -> torch.Tensor:
+    """maps (B, F, h, w) at the pixels of the points (B, N, 2), bilinear, 0 out of view -> (B, N, F)."""
+    return F.grid_sample(maps, point_pixels[:, None], align_corners=False)[:, :, 0].mT
+
+
+def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> torch.Tensor:
+    """Sines and cosines of the cells' centres, (cells, 4 * frequencies), row by row (Vaswani et al. 2017, in
+    two dimensions).
+    """
+    rows, columns = grid
+    v = (torch.arange(rows) + 0.5) / rows
+    u = (torch.arange(columns) + 0.5) / columns
+    centres = torch.stack(torch.meshgrid(v, u, indexing="ij"), dim=-1).reshape(-1, 2, 1)  # (cells, 2, 1)
+    angles = centres * math.pi * 2 ** (torch.arange(frequencies) / 2)  # (cells, 2, frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+def locate(point_pixels: torch.Tensor, point_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Cell (B, N) of each point on a grid of (rows, columns) over the image; -1 for padding and for points
+    out of view.
+    """
+    rows, columns = grid
+    size = torch.tensor([columns, rows], device=point_pixels.device)
+    index = ((point_pixels + 1) / 2 * size).floor().long().minimum(size - 1)  # (B, N, 2)
+    seen = (point_pixels.abs() <= 1).all(dim=-1) & point_mask
+    return torch.where(seen, index[..., 1] * columns + index[..., 0], -1)

@@ -1,0 +1,67 @@
+"""PointNet: the same small network for every point, then a maximum over the points that are real."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# A point's x, y, z and intensity, brought to a range in which half a lane to the side and half a metre of
+# height matter.
+_OFFSET = (12.0, 0.0, -1.4, 0.95)
+_SCALE = (8.0, 4.0, 0.4, 0.05)
+
+
+class PointNetEncoder(nn.Module):
+    """Points -> one token per cell of the image grid: layers 4-64-128, a maximum, a layer 128-256 (Qi et al.
+    2017, no T-nets).
+
+    The network in front of the maximum sees one point only and the maximum leaves padding out, so neither
+    padding nor order reaches the tokens. `painted_features` > 0 adds, in the first layer, what the camera
+    shows where the point falls.
+    """
+
+    def __init__(self, out_features: int = 256, painted_features: int = 0):
+        super().__init__()
+        self.register_buffer("offset", torch.tensor(_OFFSET))
+        self.register_buffer("scale", torch.tensor(_SCALE))
+        self.first = nn.Linear(4, 64)
+        self.paint = nn.Linear(painted_features, 64, bias=False) if painted_features else None
+        self.second = nn.Linear(64, 128)
+        self.last = nn.Linear(128, out_features)
+
+    def forward(
+        self, points: torch.Tensor, cell: torch.Tensor, cells: int, painted: torch.Tensor | None = None
+    ):
+        """points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P) -> tokens (B, cells, C),
+        filled (B, cells).
+        """
+        features = self.first((points - self.offset) / self.scale)  # (B, N, 64)
+        if self.paint is not None:
+            features = features + self.paint(painted)
+        features = F.relu(self.second(F.relu(features)))  # (B, N, 128)
+        pooled, filled = pool_by_cell(features, cell, cells)  # (B, cells, 128)
+        return self.last(pooled), filled  # (B, cells, C)
+
+
+def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Maximum over the N items (B, N, C) where mask (B, N) is True -> (B, C); 0 for a sample without any."""
+    lowest = torch.finfo(features.dtype).min
+    largest = features.masked_fill(~mask[..., None], lowest).amax(dim=1)
+    return torch.where(mask.any(dim=1, keepdim=True), largest, torch.zeros_like(largest))
+
+
+def pool_by_cell(features: torch.Tensor, cell: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maximum of the point features (B, N, C) in each cell; `cell` (B, N) in [0, cells), or -1 for a point in
+    none.
+
+    Returns (B, cells, C), 0 in an empty cell, and which cells hold a point, (B, cells) bool.
+    """
+    batch, _, channels = features.shape
+    target = torch.where(cell < 0, cells, cell)  # points in no cell go to one more, which is dropped
+    pooled = features.new_zeros(batch, cells + 1, channels)
+    pooled = pooled.scatter_reduce(
+        1, target[..., None].expand_as(features), features, "amax", include_self=False
+    )
+    filled = torch.zeros(batch, cells + 1, dtype=torch.bool, device=features.device).scatter(1, target, True)
+    return pooled[:, :cells], filled[:, :cells]
