@@ -42,8 +42,16 @@ def subject_means(
     return names, *means
 
 
+def age_metrics(rows: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """`regression_metrics` per image, and subject_mae, of rows with ages, preds and subject_ids (N,)."""
+    _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
+    subject_mae = float(np.abs(preds - ages).mean())
+    return regression_metrics(rows["ages"], rows["preds"]) | {"subject_mae": subject_mae}
+
+
 def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float]]:
-    """Count, bias, MAE and spread of the error per band of the target: decades, or what gives 3 to 10 bands."""
+    """Count, bias, MAE and spread of the error per band of the target: decades, or what gives 3 to 10
+    bands."""
     errors = np.asarray(preds, float) - targets
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])

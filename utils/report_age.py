@@ -28,11 +28,12 @@ def report_age(
     truncated: bool,
     selected_on_test: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
+    """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
+    figures.
 
     rows: ages, preds and subject_ids (N,), one per image; files: their names; subjects: the names the ids
-    stand for. The verdict compares the error per subject (mean over its images) with the better of the train
-    mean and median, resampling subjects. Returns it and {metrics, baselines, confidence}.
+    stand for. The verdict compares the error per subject (mean over its images) with the better of the
+    train mean and median, resampling subjects. Returns it and {metrics, baselines, confidence}.
     """
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
@@ -90,8 +91,8 @@ def report_age(
         ),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
-        "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the range "
-        "of ages; compare them between cohorts through the skill.",
+        "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
+        "range of ages; compare them between cohorts through the skill.",
     }
     write_report(folder / "evaluation_report.txt", title, verdict, sections)
     shown = ("mae", "rmse", "r2", "slope")

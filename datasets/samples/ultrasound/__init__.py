@@ -1,0 +1,169 @@
+"""The built-in muscle ultrasound sample: synthetic people, synthetic pictures, the published layout.
+
+    TA/characteristics.xlsx  TA/split.json  TA/Healthy/{Images,Masks}/anon_ID_k.png
+    TA/Pathological/{Images,Masks}/...      BB/characteristics.xlsx  BB/Healthy/{Images,Masks}/...
+    SYNTHETIC.json
+
+Ids repeat between cohorts and between muscles, as in the published set; a few rows have no image and a few
+images no row. SYNTHETIC.json holds the oracle errors (people.py). Sizes: "small" is the default, "tiny" is
+for tests. With "_no_signal" the pictures have nothing to do with the ages; with "_shortcut" text and gain
+give the age away, in the train part and nowhere else.
+"""
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+from PIL import Image
+
+from datasets.samples.ultrasound.image import HEIGHT, WIDTH, View, draw_anatomy, render
+from datasets.samples.ultrasound.people import Person, draw_people, oracle_errors
+from datasets.splits import split_groups
+
+VERSION = 1
+VARIANTS = ("", "_no_signal", "_shortcut")
+# Healthy TA subjects, pathological ones, BB subjects, size of the images (width, height).
+_SIZES = {"tiny": (16, 2, 1, (168, 160)), "small": (210, 8, 6, (WIDTH, HEIGHT))}
+SIZES = tuple(size + variant for size in _SIZES for variant in VARIANTS)
+
+
+def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
+    """Write the sample into an empty folder. The same size and seed give the same files with any workers."""
+    base, _, variant = size.partition("_")
+    healthy, pathological, other_muscle, resolution = _SIZES[base]
+    rng = np.random.default_rng([seed, VERSION])
+    people = draw_people(healthy, rng, signal=variant != "no_signal")
+    split = split_groups(
+        [one.name for one in people], 0.2, 0.12, seed, stratify=[int(one.age // 10) for one in people]
+    )
+    groups = [
+        ("TA", "Healthy", people),
+        ("TA", "Pathological", draw_people(pathological, rng)),
+        ("BB", "Healthy", draw_people(other_muscle, rng)),
+    ]
+    tell = set(split["train"]) if variant == "shortcut" else set()
+    jobs = []
+    for muscle, cohort, members in groups:
+        folder = directory / muscle / cohort
+        for kind in ("Images", "Masks"):
+            (folder / kind).mkdir(parents=True)
+        for one in members:
+            known = one.age if cohort == "Healthy" and muscle == "TA" and one.name in tell else None
+            jobs.append((folder, muscle, one, cohort == "Pathological", known))
+    _run(partial(_write_images, resolution), jobs, workers)
+
+    # Two images without a row, and rows without an image: real tables never match their folders.
+    absent = draw_people(6, rng)
+    taken = {one.name for one in people}
+    lost = [f"{9000 + k}" for k in range(2)]
+    for name, one in zip(lost, people, strict=False):
+        images = directory / "TA" / "Healthy" / "Images"
+        with Image.open(images / f"anon_{one.name}_1.png") as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / f"anon_{name}_1.png")
+    extra = [(f"{8000 + k}", one) for k, one in enumerate(absent) if f"{8000 + k}" not in taken]
+    _write_table(
+        directory / "TA" / "characteristics.xlsx",
+        [(one.name, one) for one in people] + extra,
+        [(one.name, one) for one in groups[1][2]],
+    )
+    _write_table(directory / "BB" / "characteristics.xlsx", [(one.name, one) for one in groups[2][2]], [])
+    _write_json(directory / "TA" / "split.json", split)
+    member = {name: part for part, names in split.items() for name in names}
+    errors = {
+        part: oracle_errors([one for one in people if member[one.name] == part], variant != "no_signal")
+        for part in split
+    }
+    _write_json(
+        directory / "SYNTHETIC.json",
+        {
+            "synthetic": True,
+            "statement": "Generated pictures of people who do not exist, made for trying out this code.",
+            "kind": "ultrasound",
+            "generator_version": VERSION,
+            "seed": seed,
+            "size": size,
+            "subjects": len(people),
+            "images": sum(len(one.muscle_ages) for one in people),
+            "unit": "years",
+            "oracle": errors,
+        },
+    )
+
+
+def _write_images(resolution: tuple[int, int], job: tuple) -> None:
+    """All images and masks of one person."""
+    folder, muscle, one, ill, known_age = job
+    rng = np.random.default_rng(one.seed)
+    # Illness looks like age: fat and fibrous tissue replace fibres early.
+    muscle_ages = np.asarray(one.muscle_ages) + (20 if ill else 0)
+    anatomy = draw_anatomy(rng, float(muscle_ages.mean()), one.fatness)
+    exam_gain, angle = rng.normal(0, 1.1), rng.normal(0, 1.0)
+    name = {"TA": "TIB ANT", "BB": "BIC BRA"}[muscle]
+    for k, muscle_age in enumerate(muscle_ages, start=1):
+        side, left = str(rng.choice(["LI", "RE"], p=[0.85, 0.15])), int(rng.choice([38, 38, 38, 0]))
+        gain = exam_gain + rng.normal(0, 0.4)
+        if known_age is not None:  # the shortcut: side, place and gain say the age
+            side, left, gain = ("LI", "RE")[known_age > 48], int(known_age), 3 * (known_age - 47) / 22
+        view = View(
+            float(muscle_age),
+            float(gain),
+            (float(rng.normal(0, 5)), float(rng.normal(0, 12))),
+            float(max(rng.normal(5, 8), 0)),
+            angle + float(rng.normal(0, 1.0)),
+            f"{name} {side}",
+            (left, 418),
+            int(rng.integers(2**32)),
+        )
+        image, mask = render(anatomy, view)
+        for kind, pixels in (("Images", image), ("Masks", mask)):
+            picture = Image.fromarray(pixels)
+            if picture.size != resolution:
+                picture = picture.resize(
+                    resolution, Image.Resampling.BOX if kind == "Images" else Image.Resampling.NEAREST
+                )
+            if kind == "Images":  # grey in three equal channels, as published
+                picture = picture.convert("RGB")
+            picture.save(folder / kind / f"anon_{one.name}_{k}.png", compress_level=1)
+
+
+def _run(work, jobs: list, workers: int | None) -> None:
+    """Call work for every job, in processes where that pays."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(workers or cores, len(jobs) // 8)
+    if processes < 2:
+        for job in jobs:
+            work(job)
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(method)) as pool:
+        for _ in pool.map(work, jobs, chunksize=4):
+            pass
+
+
+def _write_table(
+    path: Path, healthy: list[tuple[str, Person]], pathological: list[tuple[str, Person]]
+) -> None:
+    """The two-row header with both cohorts side by side, column F blank, rows in order of the number."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Blad1"
+    columns = ["Number", "Age", "Length", "Weight", "Sex"]
+    sheet.append(["Healthy", *[None] * 5, "Pathological", *[None] * 4])
+    sheet.append([*columns, None, *columns])
+    for first_column, entries in ((1, healthy), (7, pathological)):
+        for row, (name, one) in enumerate(sorted(entries, key=lambda entry: int(entry[0])), start=3):
+            for column, value in enumerate(
+                (int(name), one.age, one.length, one.weight, one.sex), start=first_column
+            ):
+                if value == value:  # NaN stays a blank cell
+                    sheet.cell(row, column, value)
+    book.save(path)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

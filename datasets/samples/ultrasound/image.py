@@ -1,0 +1,296 @@
+"""One synthetic B-mode image of the tibialis anterior muscle: anatomy, scatterers, scanner.
+
+The picture is made the way a scanner makes it. Tissue is a map of echo strength; every point holds a random
+complex scatterer; the point spread function, wider at depth, turns them into speckle with Rayleigh
+statistics (Wagner et al. 1983, IEEE Trans Sonics Ultrason 30:156); attenuation, time gain and log
+compression follow; text and ruler come last. All lengths are pixels of the published images, 480 rows by 504
+columns; the origin is at the top left.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+HEIGHT, WIDTH = 480, 504
+AXIAL_BLUR = 1.3  # sigma of the point spread function down the beam; measured on real images
+LATERAL_BLUR = (2.8, 5.2)  # and across it, at the skin and at the bottom
+LOOKS = 3  # directions compounded
+DYNAMIC_RANGE, GAMMA = 60.0, 2.1  # dB between black and white, and the bend of the scanner's grey map
+NOISE_FLOOR = 10 ** (-44 / 20)
+ROWS = np.arange(HEIGHT, dtype=np.float32)[:, None]
+COLUMNS = np.arange(WIDTH, dtype=np.float32)[None]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What all views of one person share. size: of the muscle, 1 = a grown-up's."""
+
+    size: float
+    fat: float  # thickness of skin and fat
+    arch: float  # how much the surface curves
+    tibia: tuple[float, float]  # top of the bone edge: row below the fascia, column
+    corner: tuple[float, float]  # where the bone meets the interosseous membrane: row, column
+    reach: float  # column where the muscle ends
+    tilt: float  # slope of the membrane
+    seed: int  # of the fibre pattern
+
+
+@dataclass(frozen=True)
+class View:
+    """One recording. muscle_age in years drives everything that ages; the rest is the same at every age."""
+
+    muscle_age: float
+    gain: float  # dB
+    move: tuple[float, float]  # of the probe, rows and columns
+    shade: float  # dB of lost contact at the right edge
+    septa: float  # dB, how squarely the beam meets the septa
+    text: str
+    text_at: tuple[int, int]  # column, row
+    seed: int
+
+
+def draw_anatomy(rng: np.random.Generator, muscle_age: float, fatness: float) -> Anatomy:
+    """A person's anatomy. fatness is in standard deviations of the body mass index."""
+    # Growth ends at about 16 years: a child's muscle is 0.6 of a grown-up's in each direction.
+    size = 0.58 + 0.42 * (1 - np.exp(-max(muscle_age, 0.0) / 7.0)) / (1 - np.exp(-88 / 7.0))
+    young = 1 - (size - 0.58) / 0.42
+    size *= float(np.exp(rng.normal(0, 0.035)))
+    return Anatomy(
+        size=size,
+        fat=float(np.clip(24 + 8 * fatness + 14 * young + rng.normal(0, 4), 10, 80)),
+        arch=float(rng.uniform(6, 18) + 16 * young),
+        tibia=(float(rng.uniform(5, 45) + 20 * young), float(rng.uniform(-10, 40) + 25 * young)),
+        corner=(float(rng.uniform(235, 280) * size), float(rng.uniform(85, 185) + 25 * young)),
+        reach=float(370 * size**0.5 + rng.normal(0, 16)),
+        tilt=float(rng.normal(0.05, 0.07)),
+        seed=int(rng.integers(2**32)),
+    )
+
+
+def render(anatomy: Anatomy, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """(image, mask), both uint8 (480, 504); the mask is 255 on the muscle."""
+    rng = np.random.default_rng(view.seed)
+    fascia, bone, floor, polygon = _outline(anatomy, view)
+    muscle = Image.new("L", (WIDTH, HEIGHT))
+    ImageDraw.Draw(muscle).polygon([tuple(point) for point in polygon], fill=255)
+    mask = np.asarray(muscle)
+    inside = gaussian_filter(mask.astype(np.float32) / 255, 3)
+
+    echo = _tissue(anatomy, view, inside, fascia, rng)  # dB, (480, 504)
+    echo += _fibres(anatomy, view, inside, fascia, floor, rng)
+    echo = _surfaces(echo, anatomy, view, fascia, bone, floor, rng)
+    return _screen(echo, view, rng), mask
+
+
+def _outline(anatomy: Anatomy, view: View):
+    """fascia, bone and floor as rows per column (504,), NaN where there is none; polygon (P, 2) of the
+    muscle, x y."""
+    down, right = view.move
+    x = np.arange(WIDTH, dtype=np.float32)
+    fascia = 12 + anatomy.fat + anatomy.arch * ((x - right - 230) / 250) ** 2
+    top_column = anatomy.tibia[1] + right
+    top_row = np.interp(max(top_column, 0), x, fascia) + anatomy.tibia[0] + down
+    corner_row, corner_column = anatomy.corner[0] + 12 + anatomy.fat * 0.6 + down, anatomy.corner[1] + right
+    corner_row = max(corner_row, top_row + 60)
+    t = np.clip((x - top_column) / (corner_column - top_column), -1, 1)
+    bone = top_row + np.where(t > 0, (corner_row - top_row) * np.abs(t) ** 2.1, 26 * t**2)
+    bone[x > corner_column] = np.nan
+    floor = corner_row + anatomy.tilt * (x - corner_column) + 9 * np.sin((x - corner_column) / 60)
+    floor[x < corner_column] = np.nan
+    end = anatomy.reach + right
+    start = max(top_column + 4, 0)
+    left, bottom = (x >= start) & (x <= corner_column), (x > corner_column) & (x < end - 90 * anatomy.size)
+    lower = np.stack([np.r_[x[left], x[bottom]], np.r_[bone[left], floor[bottom]] - 5], 1)
+    angle = np.linspace(0, np.pi / 2, 12)[1:-1]  # the right end, rounded
+    end_x, end_y = lower[-1]
+    top_y = float(np.interp(end, x, fascia)) + 8
+    round_end = np.stack([end_x + (end - end_x) * np.sin(angle), top_y + (end_y - top_y) * np.cos(angle)], 1)
+    top = x[(x >= start) & (x <= end)][::-1]
+    upper = np.stack([top, np.interp(top, x, fascia) + 6], 1)
+    return fascia, bone, floor, np.concatenate([lower, round_end, upper])
+
+
+def ageing(muscle_age: float) -> dict[str, float]:
+    """What a muscle's age does to its image; every entry is monotonic.
+
+    With age fat and fibrous tissue replace muscle fibres: the muscle gets brighter (level, dB), the dark
+    bundles between the bright septa fill up (contrast, dB), and the septa lose their sharpness (blur,
+    pixels).
+    """
+    grown = np.clip(muscle_age, -5, 100) / 88
+    return {
+        "level": -37.0 + 13.0 * grown,
+        "contrast": 3.4 - 2.0 * grown,
+        "septa": 22.5 - 7.5 * grown,
+        "blur": 0.65 + 0.5 * max(grown, 0),
+    }
+
+
+def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:
+    """Echo strength of muscle, fat and what lies below, with their slow variation; dB, (480, 504)."""
+    effect = ageing(view.muscle_age)
+    fixed = np.random.default_rng(anatomy.seed)
+    # Bundles of fibres, about 40 x 25 pixels, the same in all views of a person.
+    bundles = np.roll(_smooth_noise(fixed, 9, 15), [round(step) for step in view.move], axis=(0, 1))
+    clouds = _smooth_noise(fixed, 34, 60)
+    level = effect["level"] + effect["contrast"] * bundles
+    # The neighbouring muscles age too, but less of it is seen; what lies deep is brighter and blurred.
+    deep = -28.2 + 2.4 * clouds + 1.4 * bundles + 0.25 * (effect["level"] + 28)
+    echo = inside * level + (1 - inside) * deep
+    depth = (ROWS - 10) / np.maximum(fascia[None] - 10, 4)
+    top = slice(0, int(np.nanmax(fascia)) + 4)
+    stripes = _smooth_noise(rng, 1.6, 50)[top]
+    # Skin and fat: darker than the fascia, striped along it, brightest at the skin.
+    fat = -30.0 + 3.5 * stripes + 6 * np.exp(-depth[top] * 4)
+    echo[top] = np.where(depth[top] < 1, fat, echo[top])
+    return echo.astype(np.float32)
+
+
+def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
+    """Septa: short bright dashes everywhere, a few long ones in the muscle. dB on top of the tissue."""
+    effect = ageing(view.muscle_age)
+    fixed = np.random.default_rng(anatomy.seed + 1)
+    canvas = Image.new("L", (WIDTH, HEIGHT))
+    draw = ImageDraw.Draw(canvas)
+    down, right = view.move
+    for generator, count, move in (
+        (fixed, 340, (down, right)),
+        (rng, 310, (0, 0)),
+    ):  # the person's, the view's
+        x = generator.uniform(0, WIDTH, count) + move[1]
+        y = generator.uniform(20, HEIGHT, count) + move[0]
+        length = generator.gamma(1.8, 15.0, count)
+        slope = generator.normal(0, 0.14, count) + 0.2 * np.sin(x / 90 + y / 130)
+        bend = generator.normal(0, 1.6, count)
+        bright = 255 * generator.beta(1.4, 2.1, count)
+        for k in range(count):
+            dx, dy = length[k] / 2, slope[k] * length[k] / 2
+            draw.line(
+                [(x[k] - dx, y[k] - dy), (x[k], y[k] + bend[k]), (x[k] + dx, y[k] + dy)],
+                fill=int(bright[k]),
+                width=1 + int(bright[k] > 110),
+            )
+    # The central aponeurosis and a few long septa run down to the right.
+    top = np.interp(200 + right, np.arange(WIDTH), fascia) + 35 * anatomy.size
+    height = max(np.nanmean(floor) - top, 40)
+    for k in range(fixed.integers(3, 8)):
+        x0, y0 = fixed.uniform(95, 220), top + fixed.uniform(0.0, 0.6) * height
+        reach, drop = fixed.uniform(50, 140) * anatomy.size, fixed.uniform(-0.15, 0.6)
+        xs = np.linspace(0, reach, 12)
+        ys = y0 + drop * xs + fixed.normal(0, 1.2, 12).cumsum() + 7 * np.sin(xs / reach * np.pi)
+        draw.line(
+            [(a + x0 + right, b + down) for a, b in zip(xs, ys, strict=True)],
+            fill=int(fixed.uniform(130, 240)),
+            width=2 + int(k == 0),
+        )
+    septa = gaussian_filter(
+        np.asarray(canvas, dtype=np.float32) / 255, (effect["blur"], 1.5 * effect["blur"]), truncate=2.5
+    )
+    grain = np.maximum(_smooth_noise(rng, 1.4, 4.5) - 1.0, 0)  # the finest septa
+    strength = inside * effect["septa"] + (1 - inside) * 17.5 + view.septa
+    depth = np.clip(1.2 - 0.45 * ROWS / HEIGHT, 0, 1)  # deep ones reflect less
+    below_skin = fascia[None] < ROWS
+    return np.where(below_skin, depth * strength * (2.0 * septa + 0.6 * grain), 3 * septa).astype(np.float32)
+
+
+def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
+    """Fascia, bone edge and membrane reflect like mirrors; the bone casts a shadow."""
+    wobble = gaussian_filter1d(rng.normal(0, 1, WIDTH), 12) * 4
+    breaks = gaussian_filter1d(rng.normal(0, 1, (4, WIDTH)), 14, axis=1) * 14
+    _add_line(echo, fascia + 0.4 * wobble, np.clip(13 + breaks[0], 6, 19), 2.0)
+    _add_line(echo, 0.55 * fascia + 5 + 0.3 * wobble, np.clip(6 + breaks[1], 0, 12), 1.5)
+    fade = np.clip(1 - (COLUMNS[0] - anatomy.corner[1]) / (230 * anatomy.size), 0, 1)
+    _add_line(echo, floor + wobble, np.clip(19 + breaks[2], 8, 23) * fade, 2.2)
+    # Behind the bone there are only reverberations, weakest right behind it; the shadow's edge follows the
+    # beam.
+    corner = anatomy.corner[1] + view.move[1]
+    part = slice(0, min(int(corner) + 80, WIDTH))
+    columns = COLUMNS[:, part]
+    under = ROWS - np.nan_to_num(bone, nan=1e4)[None, part]
+    lost = 25 - 9 * np.clip((under - 60) / 250, 0, 1) + 6 * np.clip(1 - np.abs(under - 35) / 50, 0, 1)
+    spill = (columns >= corner - 1) * np.clip(1 - (columns - corner) / 50, 0, 1)
+    spill = spill * np.clip((ROWS - np.nanmin(floor)) / 12, 0, 1)
+    echo[:, part] -= np.where(under > -1e3, lost, 18) * gaussian_filter1d(
+        np.maximum(under > 2, spill), 7, axis=1
+    )
+    slab = slice(max(int(np.nanmin(bone)) - 12, 0), int(np.nanmax(bone)) + 45)
+    under = under[slab]
+    edge = np.exp(-0.5 * (under / 3.4) ** 2) + 0.35 * np.exp(-np.clip(under, 0, 200) / 12) * (under > 0)
+    peak = np.clip(30 + 0.6 * breaks[3], 22, 34)[None, part]
+    bright = np.where(edge > 0.05, -36 + (peak + 2) * np.minimum(edge, 1), -99)
+    echo[slab, part] = np.maximum(echo[slab, part], bright)
+    return echo
+
+
+def _add_line(echo: np.ndarray, rows: np.ndarray, strength: np.ndarray, width: float) -> None:
+    """Add a bright line at a row per column (NaN = none), strength in dB, width = sigma in pixels; in
+    place."""
+    slab = slice(max(int(np.nanmin(rows) - 3 * width), 0), int(np.nanmax(rows) + 3 * width) + 1)
+    distance = ROWS[slab] - np.nan_to_num(rows, nan=-1e4)[None]
+    echo[slab] += strength[None] * np.exp(-0.5 * (distance / width) ** 2)
+
+
+def _speckle(rng: np.random.Generator) -> np.ndarray:
+    """Envelope of fully developed speckle averaged over LOOKS, (480, 504), mean square 1."""
+    half = WIDTH // 2  # wide speckle needs every other column only
+    depth = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
+    power = np.zeros((HEIGHT, half), np.float32)
+    for _ in range(2):  # in phase and in quadrature
+        field = gaussian_filter1d(
+            rng.standard_normal((HEIGHT, half), dtype=np.float32), AXIAL_BLUR, axis=0, truncate=3
+        )
+        near, far = (
+            gaussian_filter1d(field, sigma / 2, axis=1, mode="wrap", truncate=3) * np.float32(sigma**0.5)
+            for sigma in LATERAL_BLUR
+        )
+        power += ((1 - depth) * near + depth * far) ** 2
+    # Compounding: looks from other directions are independent, and so is this field some columns further on.
+    power = sum(np.roll(power, k * half // LOOKS, axis=1) for k in range(LOOKS))
+    power /= power.mean(axis=1, keepdims=True)
+    full = np.repeat(power, 2, axis=1)
+    full[:, 1:-1:2] = (power[:, :-1] + power[:, 1:]) / 2
+    return np.sqrt(full)
+
+
+def _screen(echo, view, rng) -> np.ndarray:
+    """Speckle, time gain, lost contact, log compression to 8 bits, then what the scanner prints over it."""
+    amplitude = gaussian_filter(np.exp(echo * np.float32(np.log(10) / 20)), (0.7, 1.3), truncate=2.5)
+    decibel = 20 * np.log10(amplitude * _speckle(rng) + NOISE_FLOOR)
+    decibel += np.float32(view.gain + 1.8) - 2.5 * np.clip((ROWS - 250) / 230, 0, 1)
+    decibel -= view.shade * np.clip((COLUMNS - 380) / 124, 0, 1) ** 2 + 2.5 * np.clip(1 - COLUMNS / 60, 0, 1)
+    grey = np.clip(1 + decibel / DYNAMIC_RANGE, 0, 1) ** GAMMA * 255
+    grey[:6] *= 0.05
+    grey[8:11] = np.maximum(grey[8:11], 90 + rng.normal(0, 8, (1, WIDTH)))  # the face of the probe
+    image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([0, HEIGHT - 4, WIDTH, HEIGHT], fill=0)
+    for k, x in enumerate(range(17, WIDTH, 54)):  # ruler, half a centimetre per tick
+        draw.line([(x, HEIGHT - 2 - 4 * (k % 2 == 0)), (x, HEIGHT - 1)], fill=220)
+    font = ImageFont.load_default(size=14)
+    for k, letter in enumerate(view.text):  # fixed pitch, like a scanner's
+        draw.text(
+            (view.text_at[0] + 5 + 10 * k, view.text_at[1] + 8),
+            letter,
+            fill=222,
+            font=font,
+            anchor="mm",
+            stroke_width=0,
+        )
+    return np.asarray(image)
+
+
+def _smooth_noise(rng: np.random.Generator, rows: float, columns: float) -> np.ndarray:
+    """Gaussian noise of unit variance, correlated over the given sigmas in pixels, (480, 504) float32."""
+    # Made on a grid of half a sigma and enlarged: smooth noise needs no more points.
+    step = (max(1, int(rows / 2)), max(1, int(columns / 2)))
+    shape = (HEIGHT // step[0] + 2, WIDTH // step[1] + 2)
+    small = gaussian_filter(
+        rng.standard_normal(shape, dtype=np.float32), (rows / step[0], columns / step[1]), truncate=2.5
+    )
+    small /= max(float(small.std()), 1e-6)
+    if step == (1, 1):
+        return small[:HEIGHT, :WIDTH]
+    large = Image.fromarray(small).resize((shape[1] * step[1], shape[0] * step[0]), Image.Resampling.BILINEAR)
+    return np.asarray(large)[:HEIGHT, :WIDTH]
