@@ -205,7 +205,6 @@ def test_one_two_and_three_processes_give_the_same_weights(sample, tmp_path):
             "--dropout",
             "0",
             "--freeze_batchnorm",
-            "--freeze_batchnorm",
         )
         if processes == 1:
             run("train_mae", sample, folder, *more)
