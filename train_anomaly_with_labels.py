@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import arguments
-from utils.errors import run_script
+from utils.script import run_script
 
 SCRIPT, VERSION, NAME = "train_anomaly_with_labels.py", "1.0", "anomaly"
 EVALUATION_FRAMES = 16  # frames per evaluation batch
@@ -89,7 +89,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.anovox import CLASSES, AnoVoxData, AnoVoxDataset, load_anovox
 from datasets.anovox_augmentation import augment_frames, corrupt_frames
@@ -98,9 +97,10 @@ from datasets.samples import ensure_sample
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from utils import config, distributed
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch
+from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
 from utils.detection import choose_alarm_threshold, detection_metrics, fit_temperature, sigmoid
 from utils.device import autocast, make_scaler, move
+from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.metrics import binary_metrics
@@ -108,6 +108,7 @@ from utils.plotting import Panel, plot_curves
 from utils.report import write_results
 from utils.report_anomaly import report_anomaly
 from utils.run import create_run_folder, is_finished, write_json
+from utils.status import Status
 
 INPUTS = ("images", "points", "point_mask", "point_pixels")
 
@@ -189,6 +190,7 @@ def train_one_epoch(
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    interrupt: Interrupt,
     device: torch.device,
     epoch: int,
     *,
@@ -204,12 +206,9 @@ def train_one_epoch(
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
-    sampler.start(epoch)
-    steps = min(len(sampler), max_batches or len(sampler))
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(5, dtype=torch.float64, device=device)  # loss, correct, scores, located, samples
-    progress = tqdm(range(steps), f"epoch {epoch}", leave=False, disable=None)
-    for step, batch in zip(progress, loader, strict=False):
+    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -341,7 +340,8 @@ def report(
     )  # fmt: skip
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> Verdict | None:
+    """Train and test one run; rank 0 returns its verdict."""
     # Device and processes
     processes = distributed.start_processes(args.device)
     device = processes.device
@@ -349,10 +349,12 @@ def main(args: argparse.Namespace) -> None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        return print(f"{args.resume} is finished: nothing to resume")
+        print(f"{args.resume} is finished: nothing to resume")
+        return None
     run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
     run = Path(run)
     log = start_log(run / "train.log", quiet=not processes.first)
+    status = Status(run, args.epochs, args.patience, enabled=processes.first)
     log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
 
     # Data
@@ -365,6 +367,9 @@ def main(args: argparse.Namespace) -> None:
         anomalous = int(part.labels.sum())
         log.info(f"{name}: {len(data.split[name])} scenarios, {len(part)} frames, {anomalous} anomalous")
     log.info(f"split: {data.split_source}; {data.leakage_check}")
+    if args.check_data:
+        log.info("the data can be trained on")
+        return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {}
@@ -394,14 +399,17 @@ def main(args: argparse.Namespace) -> None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    epoch, wait, history = 0, 0, []
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    epoch, wait, history, threshold, temperature = 0, 0, [], None, None
     names = {"class_names": list(CLASSES)}
     best = {"auroc": {"value": -math.inf, "epoch": 0}}
     if args.resume:
+        config.check_resumed(run, data.describe(), processes)
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
         restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
-        log.info(f"resumed after epoch {epoch}")
+        threshold, temperature = state["threshold"], state["temperature"]
+        interrupt.resume(state)
 
     # Record the run
     if processes.first and not args.resume:
@@ -418,7 +426,7 @@ def main(args: argparse.Namespace) -> None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=1)
-    for warning in check.before_training(train):
+    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
         log.warning(warning)
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
@@ -427,13 +435,23 @@ def main(args: argparse.Namespace) -> None:
         Panel("fpr95", "false positive rate at 95% recall", 0.95, "chance"),
         Panel("mean_score", "mean score", float(val.labels.mean()), "share of anomalies"),
     ]
+
+    def state_after(step: int = 0, totals: Tensor | None = None) -> dict[str, Any]:
+        """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
+        return {
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "model": bare.state_dict(), "threshold": threshold, "temperature": temperature, "best": best,
+            "wait": wait, "history": history, "args": vars(args), **names,
+        }  # fmt: skip
+
+    interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
     started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
         epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, device, epoch, augmented=args.augment,
-            amp=args.amp, location_weight=args.location_weight, max_grad_norm=args.max_grad_norm,
-            max_batches=args.max_batches,
+            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            augmented=args.augment, amp=args.amp, location_weight=args.location_weight,
+            max_grad_norm=args.max_grad_norm, max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(bare)
         rows = evaluate(bare, loaders["val"], device, amp=args.amp)
@@ -452,13 +470,9 @@ def main(args: argparse.Namespace) -> None:
             best["auroc"] = {"value": validated["auroc"], "epoch": epoch}
             improved.append("auroc")
         wait = 0 if improved else wait + 1
+        status.write(wait=wait)
         if processes.first:
-            state = {
-                "script": SCRIPT, "epoch": epoch, "step": 0, "model": bare.state_dict(),
-                "threshold": threshold, "temperature": temperature, "best": best, "wait": wait,
-                "history": history, "args": vars(args), **names,
-            }  # fmt: skip
-            save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
+            save_epoch(run, state_after(), improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["auroc"]["epoch"])
         shown = (
@@ -477,6 +491,7 @@ def main(args: argparse.Namespace) -> None:
         log.info(f"stopped early: no better val AUROC for {wait} epochs")
 
     # Test
+    interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_auroc.pth", SCRIPT))
     bare.load_state_dict(chosen["model"])
     rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders if name != "train"}
@@ -497,8 +512,10 @@ def main(args: argparse.Namespace) -> None:
             temperature=temperature, best_epoch=chosen["epoch"], epochs_run=epoch,
             wall_seconds=time.perf_counter() - started, synthetic=data.synthetic,
         )  # fmt: skip
+        status.end("finished", verdict.word)
     distributed.stop_processes()
+    return verdict if processes.first else None
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(ARGS))
+    run_script(main, ARGS)

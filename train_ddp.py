@@ -24,7 +24,7 @@ from typing import Any
 
 from datasets.ultrasound_records import ID_PATTERN, PROBLEMS
 from utils import arguments
-from utils.errors import run_script
+from utils.script import run_script
 
 # recipe
 SCRIPT, VERSION, NAME = "train_ddp.py", "1.0", "age_mse"
@@ -96,7 +96,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, rotate, uniform
 from datasets.samples import ensure_sample
@@ -104,16 +103,18 @@ from datasets.ultrasound import AgeDatasets, load_age_datasets
 from models.age import AgeRegressor
 from models.encoders import build_encoder, freeze, load_weights
 from utils import config, distributed
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch
+from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
 from utils.device import autocast, make_scaler, move
 from utils.expected_time import expected_time
-from utils.learning import LearningCheck, Verdict, check_finite, check_label_source, check_labels
+from utils.interrupt import Interrupt
+from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.plotting import Panel, plot_curves
 from utils.regression import age_metrics, regression_metrics, trivial_predictions
 from utils.report import write_results
 from utils.report_age import report_age
 from utils.run import create_run_folder, is_finished, write_json
+from utils.status import Status
 
 
 def build_datasets(args: argparse.Namespace) -> AgeDatasets:
@@ -165,6 +166,7 @@ def train_one_epoch(
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    interrupt: Interrupt,
     device: torch.device,
     epoch: int,
     *,
@@ -180,12 +182,9 @@ def train_one_epoch(
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
-    sampler.start(epoch)
-    steps = min(len(sampler), max_batches or len(sampler))
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
-    progress = tqdm(range(steps), f"epoch {epoch}", leave=False, disable=None)
-    for step, batch in zip(progress, loader, strict=False):
+    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         batch = move(batch, device)
@@ -249,7 +248,8 @@ def report(
     )  # fmt: skip
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> Verdict | None:
+    """Train and test one run; rank 0 returns its verdict."""
     # Device and processes
     processes = distributed.start_processes(args.device)
     device = processes.device
@@ -257,10 +257,12 @@ def main(args: argparse.Namespace) -> None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        return print(f"{args.resume} is finished: nothing to resume")
+        print(f"{args.resume} is finished: nothing to resume")
+        return None
     run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
     run = Path(run)
     log = start_log(run / "train.log", quiet=not processes.first)
+    status = Status(run, args.epochs, args.patience, enabled=processes.first)
     log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
 
     # Data
@@ -271,6 +273,9 @@ def main(args: argparse.Namespace) -> None:
     for line in data.log_lines():
         log.info(line)
     log.info(f"split: {data.split_source}; {data.leakage_check}")
+    if args.check_data:
+        log.info("the data can be trained on")
+        return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {}
@@ -305,16 +310,18 @@ def main(args: argparse.Namespace) -> None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
     epoch, wait, history = 0, 0, []
     best = {"model": {"value": math.inf, "epoch": 0}}
     if args.resume:
+        config.check_resumed(run, data.describe(), processes)
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT))
         restore(state, model=judged, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
         if average:
             restore(state, trained=bare)
-            average.n_averaged.fill_(epoch)
-        log.info(f"resumed after epoch {epoch}")
+            average.n_averaged.fill_(1)  # 0 would copy the weights at the next step instead of averaging
+        interrupt.resume(state)
 
     # Record the run
     if processes.first and not args.resume:
@@ -330,7 +337,7 @@ def main(args: argparse.Namespace) -> None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.ages), outputs=1)
-    for warning in check_label_source(lambda: train.__getitems__(range(len(train)))["ages"].numpy()):
+    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["ages"]):
         log.warning(warning)
     trivial = [
         regression_metrics(val.ages, p)["mae"] for p in trivial_predictions(train.ages, len(val)).values()
@@ -351,12 +358,23 @@ def main(args: argparse.Namespace) -> None:
         )
     if device.type == "cpu":
         log.info(f"on a CPU try first: python {SCRIPT} --epochs 30 --model resnet18 --image_size 96")
+
+    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+        """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
+        state = {
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "model": judged.state_dict(), "threshold": None, "best": best, "wait": wait, "history": history,
+            "args": vars(args), "target_unit": unit,
+        }  # fmt: skip
+        return state | {"trained": bare.state_dict()} if average else state
+
+    interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
     started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
         epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, device, epoch, average=average,
-            transform=partial(augment, args=args), amp=args.amp, max_grad_norm=max_grad_norm,
+            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            average=average, transform=partial(augment, args=args), amp=args.amp, max_grad_norm=max_grad_norm,
             max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(judged)
@@ -374,14 +392,9 @@ def main(args: argparse.Namespace) -> None:
             best["model"] = {"value": validated[SELECT_BY], "epoch": epoch}
             improved.append("model")
         wait = 0 if improved else wait + 1
+        status.write(wait=wait)
         if processes.first:
-            state = {
-                "script": SCRIPT, "epoch": epoch, "step": 0, "model": judged.state_dict(), "threshold": None,
-                "best": best, "wait": wait, "history": history, "args": vars(args), "target_unit": unit,
-            }  # fmt: skip
-            if average:
-                state["trained"] = bare.state_dict()
-            save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
+            save_epoch(run, state_after(), improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["model"]["epoch"])
         shown = ("train_loss", "val_loss", "val_mae", "val_subject_mae", "val_r2")
@@ -392,6 +405,7 @@ def main(args: argparse.Namespace) -> None:
         log.info(f"stopped early: no better val {SELECT_BY.upper()} for {wait} epochs")
 
     # Test
+    interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_model.pth", SCRIPT))
     judged.load_state_dict(chosen["model"])
     rows = {
@@ -409,8 +423,10 @@ def main(args: argparse.Namespace) -> None:
             best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
             synthetic=data.synthetic,
         )  # fmt: skip
+        status.end("finished", verdict.word)
     distributed.stop_processes()
+    return verdict if processes.first else None
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(ARGS))
+    run_script(main, ARGS)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import arguments
-from utils.errors import run_script
+from utils.script import run_script
 
 SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
 CLASSES = ("no interaction", "interaction")
@@ -78,7 +78,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.jrdb import INTERACTION_CLASSES
 from datasets.pair_augmentation import augment_pairs
@@ -90,14 +89,16 @@ from models.encoders import build_encoder, load_weights
 from models.pairs import TwoStageInteractionClassifier
 from utils import config, distributed
 from utils.baselines import reference_scores
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch
+from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
 from utils.device import autocast, make_scaler, move
+from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.metrics import binary_metrics, choose_threshold
 from utils.plotting import Panel, plot_curves
 from utils.report import report_binary, write_results, write_table
 from utils.run import create_run_folder, is_finished, write_json
+from utils.status import Status
 
 
 def build_datasets(args: argparse.Namespace) -> PairDatasets:
@@ -133,6 +134,7 @@ def train_one_epoch(
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    interrupt: Interrupt,
     device: torch.device,
     epoch: int,
     *,
@@ -146,12 +148,9 @@ def train_one_epoch(
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
-    sampler.start(epoch)
-    steps = min(len(sampler), max_batches or len(sampler))
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    progress = tqdm(range(steps), f"epoch {epoch}", leave=False, disable=None)
-    for step, batch in zip(progress, loader, strict=False):
+    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -234,7 +233,8 @@ def report(
     return verdict, fields
 
 
-def main(args: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> Verdict | None:
+    """Train and test one run; rank 0 returns its verdict."""
     # Device and processes
     processes = distributed.start_processes(args.device)
     device = processes.device
@@ -242,10 +242,12 @@ def main(args: argparse.Namespace) -> None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        return print(f"{args.resume} is finished: nothing to resume")
+        print(f"{args.resume} is finished: nothing to resume")
+        return None
     run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
     run = Path(run)
     log = start_log(run / "train.log", quiet=not processes.first)
+    status = Status(run, args.epochs, args.patience, enabled=processes.first)
     log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
 
     # Data
@@ -255,6 +257,9 @@ def main(args: argparse.Namespace) -> None:
         check_labels(part.labels, name, CLASSES)
         log.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
     log.info(f"split: {data.split_source}; {data.leakage_check}")
+    if args.check_data:
+        log.info("the data can be trained on")
+        return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {}
@@ -288,14 +293,17 @@ def main(args: argparse.Namespace) -> None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    epoch, wait, history = 0, 0, []
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    epoch, wait, history, threshold = 0, 0, [], None
     names = {"class_names": list(INTERACTION_CLASSES), "feature_names": train.feature_names}
     best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
     if args.resume:
+        config.check_resumed(run, data.describe(), processes)
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
         restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
-        log.info(f"resumed after epoch {epoch}")
+        threshold = state["threshold"]
+        interrupt.resume(state)
 
     # Record the run
     if processes.first and not args.resume:
@@ -311,7 +319,7 @@ def main(args: argparse.Namespace) -> None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=2)
-    for warning in check.before_training(train):
+    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
         log.warning(warning)
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
@@ -320,12 +328,23 @@ def main(args: argparse.Namespace) -> None:
         Panel("f1", "F1 at the val threshold"),
         Panel("accuracy", "accuracy", float(1 - val.labels.mean()), "never interacts"),
     ]
+
+    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+        """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
+        return {
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "model": bare.state_dict(), "threshold": threshold, "best": best, "wait": wait,
+            "history": history, "args": vars(args), **names,
+        }  # fmt: skip
+
+    interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
     started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
         epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, device, epoch, augmented=args.augment,
-            amp=args.amp, max_grad_norm=args.max_grad_norm, max_batches=args.max_batches,
+            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
+            max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(bare)
         rows = evaluate(bare, loaders["val"], device, amp=args.amp)
@@ -342,13 +361,9 @@ def main(args: argparse.Namespace) -> None:
                 best[name] = {"value": sign * validated[name], "epoch": epoch}
                 improved.append(name)
         wait = 0 if "f1" in improved else wait + 1
+        status.write(wait=wait)
         if processes.first:
-            state = {
-                "script": SCRIPT, "epoch": epoch, "step": 0, "model": bare.state_dict(),
-                "threshold": threshold, "best": best, "wait": wait, "history": history, "args": vars(args),
-                **names,
-            }  # fmt: skip
-            save_epoch(run, state, improved, args.save_interval, optimizer, scheduler, scaler)
+            save_epoch(run, state_after(), improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
         shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1")
@@ -359,6 +374,7 @@ def main(args: argparse.Namespace) -> None:
         log.info(f"stopped early: no better val F1 for {wait} epochs")
 
     # Test
+    interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_f1.pth", SCRIPT))
     bare.load_state_dict(chosen["model"])
     rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders if name != "train"}
@@ -374,8 +390,10 @@ def main(args: argparse.Namespace) -> None:
             best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
             synthetic=data.synthetic,
         )  # fmt: skip
+        status.end("finished", verdict.word)
     distributed.stop_processes()
+    return verdict if processes.first else None
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(ARGS))
+    run_script(main, ARGS)

@@ -2,6 +2,7 @@
 present."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,3 +20,12 @@ def real() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"no real data at {REAL}")
     return REAL
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers():
+    """A run that a test breaks off leaves its handlers behind: put back those that pytest had."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)

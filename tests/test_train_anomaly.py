@@ -65,7 +65,7 @@ def run(tmp_path_factory):
 def test_run_folder_is_complete(run):
     assert {path.name for path in run.iterdir()} == {
         "config.json", "split.json", "train.log", "history.json", "results.json", "best_auroc.pth",
-        "last.pth", "final.pth", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
+        "last.pth", "final.pth", "status.json", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
         "probability_distributions.png", "evaluation_report.txt", "test_predictions.csv",
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")

@@ -8,6 +8,7 @@ import argparse
 import difflib
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 from utils.errors import CommandError
 from utils.run import read_json
 
-NOT_RECORDED = {"config", "resume"}
+NOT_RECORDED = {"config", "resume", "check_data", "dry_run", "require_learning", "debug", "max_hours"}
 MAY_CHANGE_ON_RESUME = {
     "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
-    "cache_limit_gb",
+    "cache_limit_gb", "max_hours", "check_data", "dry_run", "require_learning", "debug",
 }  # fmt: skip
 
 
@@ -95,11 +96,21 @@ def add_run_arguments(
     run.add_argument("--plot_interval", type=non_negative_int, default=plot_interval,
                      help="redraw training_curves.png every N epochs; 0 = only at the end")  # fmt: skip
     run.add_argument("--log_interval", type=non_negative_int, default=0,
-                     help="log a line every N steps; 0 = one line per epoch")  # fmt: skip
+                     help="log a line every N steps; 0 = every minute of a long epoch")  # fmt: skip
     run.add_argument("--max_batches", type=non_negative_int, default=0,
                      help="cut every epoch after N steps (never LEARNED); 0 = no cut")  # fmt: skip
     run.add_argument("--cache_limit_gb", type=positive_float, default=4.0,
                      help="largest image cache to build without asking, in GB")  # fmt: skip
+    switch = argparse.BooleanOptionalAction
+    run.add_argument("--max_hours", type=non_negative_float, default=0.0,
+                     help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")  # fmt: skip
+    run.add_argument("--check_data", action=switch, default=False,
+                     help="read and check all input, train nothing; exit code 0 or 3")  # fmt: skip
+    run.add_argument("--dry_run", action=switch, default=False,
+                     help="two steps, and all that follows an epoch, in a temporary folder")  # fmt: skip
+    run.add_argument("--require_learning", action=switch, default=False,
+                     help="exit code 5 when the run ends NOT LEARNED")  # fmt: skip
+    run.add_argument("--debug", action=switch, default=False, help="show the traceback of every error")
 
 
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -112,13 +123,18 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     args = parser.parse_args(typed)
     if args.resume and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
+    if args.resume and (args.dry_run or args.check_data):
+        parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
     source = Path(args.resume) / "config.json" if args.resume else args.config
-    if not source:
-        return args
-    recorded = recorded_args(parser, Path(source))
-    args = parser.parse_args(to_argv(parser, recorded) + typed)
-    if args.resume:
-        refuse_changes(parser, args, recorded)
+    if source:
+        recorded = recorded_args(parser, Path(source))
+        args = parser.parse_args(to_argv(parser, recorded) + typed)
+        if args.resume:
+            refuse_changes(parser, args, recorded)
+    if args.dry_run or args.check_data:
+        args.output_dir = str(Path(tempfile.gettempdir()) / "dry_runs")
+    if args.dry_run:
+        args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     return args
 
 

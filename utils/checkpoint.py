@@ -17,8 +17,9 @@ FORMAT_VERSION = 1
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` through a temporary name, so that a crash leaves the old file or the whole new one.
 
-    Keys every script uses: script, epoch (finished epochs), step (steps done of the next epoch), model,
-    optimizer, scheduler, scaler, best {metric: {value, epoch}}, wait, history, threshold, args.
+    Keys every script uses: script, epoch (finished epochs), step (steps done of the next epoch), totals (its
+    sums so far, one row per process), model, optimizer, scheduler, scaler, best {metric: {value, epoch}},
+    wait, history, threshold, args.
     `format_version` is added.
     """
     buffer = io.BytesIO()
@@ -42,13 +43,18 @@ def save_epoch(
     scaler: Any,
 ) -> None:
     """After an epoch: best_NAME.pth for every name in `improved`, checkpoint_epoch_N.pth every
-    `save_interval` epochs, history.json, and last.pth, which alone also holds what resuming needs.
+    `save_interval` epochs, history.json and last.pth.
     """
     for name in improved:
         save_checkpoint(run / f"best_{name}.pth", state)
     if save_interval and state["epoch"] % save_interval == 0:
         save_checkpoint(run / f"checkpoint_epoch_{state['epoch']}.pth", state)
     write_json(run / "history.json", state["history"])
+    save_last(run, state, optimizer, scheduler, scaler)
+
+
+def save_last(run: Path, state: dict[str, Any], optimizer: Any, scheduler: Any, scaler: Any) -> None:
+    """last.pth, which alone also holds what resuming needs: optimizer, scheduler and scaler."""
     parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     save_checkpoint(run / "last.pth", state | {name: part.state_dict() for name, part in parts.items()})
 

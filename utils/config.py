@@ -13,7 +13,9 @@ from torch import nn
 
 from utils.device import describe_device
 from utils.distributed import Processes
-from utils.run import REPO_ROOT, write_json
+from utils.errors import CommandError
+from utils.log import LOG
+from utils.run import REPO_ROOT, read_json, write_json
 
 
 def describe_run(
@@ -31,6 +33,29 @@ def describe_run(
         **describe_device(processes.device, processes.world_size),
         "seed": args.seed,
     }
+
+
+def check_resumed(run: Path, dataset: dict[str, Any], processes: Processes) -> None:
+    """A resumed run goes on with the same data on as many processes, or it would be another run.
+
+    Raises CommandError with the recorded and the present value. Another number of threads is allowed and
+    logged.
+    """
+    recorded = read_json(run / "config.json")
+    pairs = {
+        "fingerprint of the data": (recorded["dataset"]["fingerprint"], dataset["fingerprint"]),
+        "processes": (recorded["world_size"], processes.world_size),
+    }
+    changed = [f"  {name}: recorded {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise CommandError(
+            f"--resume {run} can not go on: it would not be the same run\n" + "\n".join(changed)
+            + "\nstart a new run with --config"
+        )  # fmt: skip
+    if recorded["num_threads"] != torch.get_num_threads():
+        LOG.info(
+            f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ"
+        )
 
 
 def describe_git() -> dict[str, Any]:

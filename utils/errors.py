@@ -1,13 +1,9 @@
 """What a user did or a file contains, as one clear message and an exit code.
 
 Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected, 2 bad command, 3 bad data, 4
-non-finite. A message says what is wrong, where (file, record, flag), what was found and what to do, in at
-most five lines.
+non-finite, 5 NOT LEARNED with --require_learning, 130 Ctrl-C, 143 SIGTERM or --max_hours. A message says what
+is wrong, where (file, record, flag), what was found and what to do, in at most five lines.
 """
-
-import os
-import sys
-from collections.abc import Callable
 
 
 class ScriptError(Exception):
@@ -34,14 +30,13 @@ class NonFiniteError(ScriptError):
     exit_code = 4
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Call `main`; a ScriptError is printed to stderr (with the rank under torchrun) and becomes its exit
-    code."""
-    try:
-        main()
-    except ScriptError as error:
-        rank = os.environ.get("RANK", "0")
-        print(
-            f"error: {error}" if rank == "0" else f"error (rank {rank}): {error}", file=sys.stderr, flush=True
-        )
-        sys.exit(error.exit_code)
+class NotLearnedError(ScriptError):
+    """The run ended NOT LEARNED and --require_learning was given."""
+
+    exit_code = 5
+
+
+def run_script(*arguments):  # moved: goes when the tools import it from utils.script
+    from utils.script import run_script as run
+
+    run(*arguments)

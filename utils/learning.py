@@ -114,18 +114,22 @@ class LearningCheck:
         self.constant_loss = best_constant_loss(criterion, labels, outputs)  # what knowing nothing reaches
         self.said: set[str] = set()
 
-    def before_training(self, dataset: Any, samples: int = 256) -> list[str]:
-        """Warnings about the labels and the loss; reads `samples` samples of the train split twice."""
+    def before_training(self, read_labels: Callable[[list[int]], Tensor], samples: int = 256) -> list[str]:
+        """Warnings about the labels and the loss; `read_labels(indices)` reads labels of the train split,
+        here twice for about `samples` samples.
+        """
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // samples)))
-        warnings = check_label_source(lambda: dataset.__getitems__(chosen)["labels"].numpy())
+        warnings = check_label_source(lambda: read_labels(chosen).numpy())
         return warnings + check_loss_uses_labels(self.criterion, self.labels[chosen], self.outputs)
 
     def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
-        """Warnings after an epoch. `history` rows hold train_loss; `outputs` (N, K) or (N,) are val's."""
+        """Warnings after an epoch. `history` rows hold train_loss and lr; `outputs` (N, K) or (N,) are
+        val's."""
         found = {}
-        losses = [row["train_loss"] for row in history]
+        peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
+        losses = [row["train_loss"] for row in history[peak:]]
         constant = self.constant_loss
-        if len(losses) == 1 and not 0.2 * constant <= losses[0] <= 5 * constant:
+        if len(history) == 1 and not 0.2 * constant <= losses[0] <= 5 * constant:
             found["first"] = (
                 f"the first epoch's loss {losses[0]:.4g} is far from the best constant's {constant:.4g}: the "
                 "outputs start far off, or the loss is not what it seems"

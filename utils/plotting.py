@@ -1,9 +1,10 @@
 """Figures every task draws: training curves, confusion matrix, score distributions. English labels, Agg,
 atomic files."""
 
+import functools
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import matplotlib
 import numpy as np
 
 from utils.learning import Verdict
+from utils.log import LOG
 from utils.run import write_bytes
 
 matplotlib.use("Agg")
@@ -31,6 +33,20 @@ class Panel:
     baseline_name: str = "baseline"
 
 
+def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
+    """A figure that can not be drawn is a warning in the log: hours of training are worth more than a
+    picture."""
+
+    @functools.wraps(draw)
+    def drawn_or_warned(*args: Any, **options: Any) -> None:
+        try:
+            draw(*args, **options)
+        except Exception as error:
+            LOG.warning(f"{draw.__name__} failed, the run goes on: {type(error).__name__}: {error}")
+
+    return drawn_or_warned
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the PNG atomically and close the figure (open figures are memory that grows with every epoch)."""
     buffer = io.BytesIO()
@@ -39,6 +55,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
+@never_fatal
 def plot_curves(
     history: list[dict[str, Any]],
     panels: Sequence[Panel],
@@ -97,6 +114,7 @@ def finish_axis(axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: i
         axis.axvline(best_epoch, linestyle=":", color="0.3", linewidth=1, label=f"best epoch {best_epoch}")
 
 
+@never_fatal
 def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
     """Rows are the truth, columns the prediction; each cell has its count and its share of the row."""
     import seaborn
@@ -118,6 +136,7 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     save_figure(figure, path)
 
 
+@never_fatal
 def plot_distributions(
     labels: np.ndarray,
     scores: np.ndarray,
@@ -141,6 +160,7 @@ def plot_distributions(
     save_figure(figure, path)
 
 
+@never_fatal
 def plot_class_probabilities(
     labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
 ) -> None:
@@ -159,6 +179,7 @@ def plot_class_probabilities(
     save_figure(figure, path)
 
 
+@never_fatal
 def plot_class_distribution(before: dict[str, int], after: dict[str, int], path: Path) -> None:
     """Samples per class of the train split, as it is and after balancing."""
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")

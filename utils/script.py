@@ -1,0 +1,69 @@
+"""How every script ends: with an exit code, and one clear message where something is wrong."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from utils.errors import NotLearnedError, ScriptError
+from utils.status import Status
+
+
+def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None:
+    """Call `main(*arguments)` and leave with its exit code; errors are explained on stderr, with the rank.
+
+    A ScriptError is printed without a traceback (--debug shows it). What nobody foresaw keeps its traceback
+    and exit code 1. A run that had a status.json says there how it ended.
+    """
+    options = vars(arguments[0]) if arguments else {}
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        verdict = main(*arguments)
+        if options.get("require_learning") and verdict is not None and not verdict.learned:
+            raise NotLearnedError(f"NOT LEARNED: {verdict.reason}")
+        if options.get("dry_run"):
+            print(f"dry run: everything a full run needs works; it wrote to {options['output_dir']}")
+    except KeyboardInterrupt:
+        end_status("interrupted", "stopped by Ctrl-C")
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit:
+        end_status("interrupted", "stopped by a signal")
+        raise
+    except Exception as error:
+        end_status("failed", str(error))
+        if not isinstance(error, ScriptError) and not out_of_memory(error):
+            raise
+        if options.get("debug"):
+            raise
+        rank = os.environ.get("RANK", "0")
+        message = out_of_memory_message(error, options) if out_of_memory(error) else str(error)
+        print(
+            f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def end_status(state: str, reason: str) -> None:
+    """Write into status.json, where there is one, how the run ended."""
+    if Status.current is not None:
+        Status.current.end(state, reason.splitlines()[0] if reason else None)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the GPU's or the CPU's allocator gave up."""
+    words = ("CUDA out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def out_of_memory_message(error: Exception, options: dict[str, Any]) -> str:
+    """What ran out, and numbers to try; a run never changes its batch size by itself, it would be another
+    run."""
+    lines = [f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"]
+    if options.get("batch_size", 1) > 1:
+        lines.append(f"try --batch_size {options['batch_size'] // 2}, a smaller --image_size, or --amp")
+    lines.append("the last checkpoint is complete: --resume goes on from it, with the same flags")
+    return "\n".join(lines)
