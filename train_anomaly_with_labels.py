@@ -104,7 +104,7 @@ from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.metrics import binary_metrics
-from utils.plotting import Panel, plot_curves
+from utils.plotting import Panel, plot_curves, to_beat
 from utils.report import write_results
 from utils.report_anomaly import report_anomaly
 from utils.run import create_run_folder, is_finished, write_json
@@ -435,6 +435,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("fpr95", "false positive rate at 95% recall", 0.95, "chance"),
         Panel("mean_score", "mean score", float(val.labels.mean()), "share of anomalies"),
     ]
+    log.info(to_beat(panels))
 
     def state_after(step: int = 0, totals: Tensor | None = None) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""

@@ -3,7 +3,7 @@
 
     python train_ddp.py                                                      on the built-in sample
     python train_ddp.py --image_dir TA/Healthy/Images --excel_path TA/characteristics.xlsx
-    python train_ddp.py --epochs 30 --model resnet18 --image_size 96         minutes on a CPU
+    python train_ddp.py --epochs 24 --model resnet18 --image_size 96         minutes on a CPU
     torchrun --nproc_per_node=6 train_ddp.py ...                             several processes or GPUs
     python train_ddp.py --resume checkpoints/age_mse_experiment_...          go on with a run
     python train_ddp.py --config RUN/config.json                             repeat a run bit for bit
@@ -109,7 +109,7 @@ from utils.expected_time import expected_time
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
-from utils.plotting import Panel, plot_curves
+from utils.plotting import Panel, plot_curves, to_beat
 from utils.regression import age_metrics, regression_metrics, trivial_predictions
 from utils.report import write_results
 from utils.report_age import report_age
@@ -348,6 +348,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("subject_mae", f"MAE per subject ({unit})"),
         Panel("r2", "R2", 0.0, "mean"),
     ]
+    log.info(to_beat(panels))
     if processes.first:
         batch = move(train.__getitems__(sampler.part(0)[0]), device)
         steps = min(len(sampler), args.max_batches or len(sampler))
@@ -357,7 +358,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
             )
         )
     if device.type == "cpu":
-        log.info(f"on a CPU try first: python {SCRIPT} --epochs 30 --model resnet18 --image_size 96")
+        log.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
 
     def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""

@@ -95,7 +95,7 @@ from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
 from utils.metrics import binary_metrics, choose_threshold
-from utils.plotting import Panel, plot_curves
+from utils.plotting import Panel, plot_curves, to_beat
 from utils.report import report_binary, write_results, write_table
 from utils.run import create_run_folder, is_finished, write_json
 from utils.status import Status
@@ -328,6 +328,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("f1", "F1 at the val threshold"),
         Panel("accuracy", "accuracy", float(1 - val.labels.mean()), "never interacts"),
     ]
+    log.info(to_beat(panels))
 
     def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""

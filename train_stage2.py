@@ -120,7 +120,7 @@ from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, format_values, start_log
 from utils.metrics import binary_metrics, choose_threshold, multiclass_metrics
-from utils.plotting import Panel, plot_class_distribution, plot_curves
+from utils.plotting import Panel, plot_class_distribution, plot_curves, to_beat
 from utils.report import report_multiclass, write_results, write_table
 from utils.run import create_run_folder, is_finished, read_json, write_json
 from utils.status import Status
@@ -432,6 +432,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("balanced_accuracy", "balanced accuracy", 1 / len(np.unique(data.val.labels)), "chance"),
         Panel("stage1_ap", "average precision of stage 1", stage1_before["ap"], "before stage 2"),
     ]
+    log.info(to_beat(panels))
 
     def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""

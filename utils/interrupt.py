@@ -44,6 +44,8 @@ class Interrupt:
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None))
             if number is not None
         }
+        run = status.path.parent
+        LOG.info(f"Ctrl-C stops after the step at hand; to watch: python monitor_training.py {run}")
 
     def receive(self, number: int, frame: Any) -> None:
         """The signal handler: remember the wish; a second SIGINT is not kept waiting."""

@@ -33,6 +33,12 @@ class Panel:
     baseline_name: str = "baseline"
 
 
+def to_beat(panels: Sequence[Panel]) -> str:
+    """'to beat on val: loss 0.6931 (best constant), AUROC 0.5 (chance)': the baselines of the panels."""
+    known = [panel for panel in panels if panel.baseline is not None]
+    return "to beat on val: " + ", ".join(f"{p.title} {p.baseline:.4g} ({p.baseline_name})" for p in known)
+
+
 def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
     """A figure that can not be drawn is a warning in the log: hours of training are worth more than a
     picture."""
