@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from utils.errors import CommandError
+from utils.log import LOG
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -69,4 +70,8 @@ def autocast(device: torch.device, amp: bool) -> contextlib.AbstractContextManag
 
 def make_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
     """A gradient scaler for float16; disabled (every call passes through) for float32 and bfloat16."""
+    if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        LOG.warning(
+            "--amp: this CPU has no bfloat16 arithmetic; emulated it is many times slower than float32"
+        )
     return torch.amp.GradScaler(device.type, enabled=amp and amp_dtype(device) == torch.float16)

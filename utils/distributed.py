@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.device import choose_device
 
+WORKER_TIMEOUT = 300  # seconds after which a loader process that gives nothing is an error, not a silence
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -152,6 +154,7 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=as_collated,
         pin_memory=device.type == "cuda",
+        timeout=WORKER_TIMEOUT if num_workers else 0,
     )
 
 

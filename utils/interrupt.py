@@ -56,6 +56,9 @@ class Interrupt:
     def resume(self, state: dict[str, Any]) -> None:
         """Begin the next epoch where the checkpoint `state` stopped in it."""
         self.first_step, self.totals = state["step"], state["totals"]
+        if self.processes.first:
+            for unfinished in self.status.path.parent.glob(".*.tmp"):  # a killed process was writing it
+                unfinished.unlink()
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
     def steps(

@@ -19,6 +19,8 @@ def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None
     """
     options = vars(arguments[0]) if arguments else {}
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save but while training
     try:
         verdict = main(*arguments)
         if options.get("require_learning") and verdict is not None and not verdict.learned:

@@ -1,0 +1,257 @@
+"""Several runs beside each other: their figures, what differs in their configs, and by how much they differ.
+
+    python compare_runs.py RUN RUN                   the second against the first
+    python compare_runs.py "checkpoints/stage1_*"    a pattern; runs repeated with other seeds are grouped
+    python compare_runs.py RUN                       draws the curves of one run again
+
+RUN is a run folder or its name under checkpoints/. The first run (with those that repeat it) is what the
+others are compared with, on the same test samples. Writes visualizations/compare_NAME.png (the curves of
+all), .csv (a row per run) and .md (what is printed, as Markdown).
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils import arguments
+from utils.comparison import (
+    METRICS,
+    Condition,
+    check_comparable,
+    differing_keys,
+    figures_on_test,
+    flatten,
+    group_runs,
+    mean_and_sd,
+    paired_differences,
+    short,
+    split_notes,
+)
+from utils.errors import CommandError
+from utils.run import write_text
+from utils.run_picture import align, show
+from utils.run_state import run_state
+from utils.run_view import RunView, find_runs, is_number, read_run
+from utils.script import run_script
+
+Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
+VAL = {"stage1": "val_f1", "stage2": "val_macro_f1", "anomaly": "val_auroc", "age": "val_mae"}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags of compare_runs.py."""
+    parser = arguments.ScriptParser("compare_runs.py", __doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folders, their names, or patterns")
+    add("--output_dir", default="checkpoints", help="where the run folders are")
+    add("--picture_dir", default="visualizations", help="where picture, CSV and Markdown go")
+    add("--name", help="compare_NAME; default: task and times of the runs")
+    return parser.parse_args(parser.typed(argv))
+
+
+def runs_table(conditions: Sequence[Condition]) -> Table:
+    """A row per run, and the mean and standard deviation of each condition with several runs."""
+    task = conditions[0].runs[0].task.name
+    key, metrics = VAL[task], list(METRICS[task])
+    header = ["", "run", "seed", "verdict", "best epoch", f"{key} then", "last"]
+    rows = [[*header, *metrics, "minutes"]]
+    for condition in conditions:
+        letter = condition.letter if len(conditions) > 1 else ""
+        for view in condition.runs:
+            best, found = view.best_epoch(), figures_on_test(view)
+            seconds = view.results.get("wall_seconds")
+            rows.append(
+                [
+                    letter,
+                    view.name,
+                    str(view.config.get("seed", "?")),
+                    view.results.get("verdict") or run_state(view, time.time()).word,
+                    f"{best}/{len(view.history)}" if best is not None else "-",
+                    shown(view.row(best).get(key)),
+                    shown(view.history[-1].get(key) if view.history else None),
+                    *(shown(*found.get(metric, (None,))) for metric in metrics),
+                    f"{seconds / 60:.1f}" if is_number(seconds) else "-",
+                ]
+            )
+        means = [over_runs(condition, metric) for metric in metrics]
+        if any(means):
+            seeds = len(condition.distinct)
+            last = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
+            rows.append([letter, f"mean +- sd of {seeds} seeds", "", "", "", plus_minus(last), "",
+                         *map(plus_minus, means), ""])  # fmt: skip
+    split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
+    where = (
+        "test"
+        if split <= {"test"}
+        else "/".join(sorted(split)) + " (no test split: the epoch was chosen on it)"
+    )
+    return f"figures of the best epoch on {where}, with 95% intervals", rows
+
+
+def over_runs(condition: Condition, metric: str) -> tuple[float, float] | None:
+    """Mean and standard deviation of a test figure over the runs of a condition."""
+    return mean_and_sd([figures_on_test(view).get(metric, (None,))[0] for view in condition.distinct])
+
+
+def plus_minus(found: tuple[float, float] | None) -> str:
+    """'0.589 +- 0.052'."""
+    return f"{found[0]:.3f} +- {found[1]:.3f}" if found else ""
+
+
+def shown(value: float | None, bounds: Sequence[float] | None = None) -> str:
+    """'0.642 [0.551, 0.752]', '-' for what is not there."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+
+
+def keys_table(conditions: Sequence[Condition]) -> Table:
+    """The config keys that differ, a column per condition; several values in one where its runs differ."""
+    letters = [condition.letter for condition in conditions] if len(conditions) > 1 else ["values"]
+    rows = [["config key", *letters]]
+    for key, values in differing_keys(conditions).items():
+        rows.append([key, *(", ".join(one) for one in values)])
+    return "config keys that differ" if len(rows) > 1 else "no config key differs", rows
+
+
+def difference_table(conditions: Sequence[Condition]) -> tuple[Table | None, list[str]]:
+    """Every condition against the first on the same samples, and notes."""
+    if len(conditions) == 1:
+        several = len(conditions[0].runs) > 1
+        return None, ["these runs repeat one setting: there is no difference to test"] if several else []
+    found, notes = paired_differences(conditions)
+    if not found:
+        return None, notes
+    metrics = list(dict.fromkeys(one.metric for one in found))
+    rows = [["", *metrics]]
+    for letter in dict.fromkeys(one.letter for one in found):
+        cells = {
+            one.metric: f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {one.words()}"
+            for one in found
+            if one.letter == letter
+        }
+        rows.append([f"{letter} - {conditions[0].letter}", *(cells[metric] for metric in metrics)])
+    if any(len(condition.distinct) > 1 for condition in conditions):
+        fewest = min(len(condition.distinct) for condition in conditions)
+        notes.append(
+            "runs of a condition are resampled too: the intervals hold the scatter between seeds"
+            + ("" if fewest > 1 else ", but for a condition of one run it is unknown")
+        )
+    if len(rows) > 2:
+        notes.append(
+            f"{(len(rows) - 1) * len(metrics)} intervals of 95% each, not corrected for their number"
+        )
+    return ("paired differences on the same samples, 95% intervals", rows), notes
+
+
+def repeats(conditions: Sequence[Condition]) -> list[str]:
+    """A note where runs of one setting have the same seed: they are no independent repetitions."""
+    notes = []
+    for condition in conditions:
+        seeds = [str(view.config.get("seed")) for view in condition.runs]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            name = condition.letter if len(conditions) > 1 else "the setting"
+            notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
+    return notes
+
+
+def as_terminal(table: Table) -> str:
+    """The table for a terminal."""
+    heading, rows = table
+    return "\n".join([heading, *("  " + line for line in align(rows))])
+
+
+def as_markdown(table: Table) -> str:
+    """The table in Markdown."""
+    heading, rows = table
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([f"**{heading}**", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
+    """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
+    from utils.report import write_table
+
+    rows = []
+    keys = [key for key in differing_keys(conditions) if key != "args.seed"]
+    for condition in conditions:
+        for view in condition.runs:
+            best, flat = view.best_epoch(), flatten(view.config)
+            row = {
+                "condition": condition.letter,
+                "run": str(view.folder),
+                "seed": view.config.get("seed"),
+                "verdict": view.results.get("verdict"),
+                "best_epoch": best,
+                "epochs": len(view.history),
+                VAL[view.task.name]: view.row(best).get(VAL[view.task.name]),
+            }
+            for metric in METRICS[view.task.name]:
+                value, bounds = figures_on_test(view).get(metric, (None, None))
+                low, high = bounds or (None, None)
+                row |= {f"test_{metric}": value, f"test_{metric}_low": low, f"test_{metric}_high": high}
+            row["wall_seconds"] = view.results.get("wall_seconds")
+            rows.append(row | {key: short(flat.get(key)) for key in keys})
+    write_table(path, {name: column([row[name] for row in rows]) for name in rows[0]})
+
+
+def column(values: list[Any]) -> np.ndarray:
+    """Text with '' for what is not there, or numbers with NaN for it (an empty cell in both cases)."""
+    if any(isinstance(value, str) for value in values):
+        return np.array(["" if value is None else str(value) for value in values])
+    return np.array(values, float if None in values else None)
+
+
+def name_of(views: Sequence[RunView]) -> str:
+    """'stage1_20261122_013555_20261122_015442', 'stage1_..._and_3_more'; the same runs give the same name."""
+    if len(views) == 1:
+        return views[0].name
+    stamps = [re.sub(r"^.*_experiment_", "", view.name) for view in views]
+    more = f"_and_{len(views) - 2}_more" if len(views) > 2 else ""
+    return "_".join([views[0].task.name, *stamps[:2]]) + more
+
+
+def main(args: argparse.Namespace) -> None:
+    views = [read_run(folder) for folder in find_runs(args.runs, Path(args.output_dir))]
+    check_comparable(views)
+    if args.name and not re.fullmatch(r"[\w.-]+", args.name):
+        raise CommandError(f"--name {args.name}: letters, digits, '_', '-' and '.' only")
+    conditions = group_runs(views)
+    tables, notes = [runs_table(conditions)], repeats(conditions) + split_notes(conditions)
+    if len(views) > 1:
+        tables.append(keys_table(conditions))
+        differences, said = difference_table(conditions)
+        tables += [differences] if differences else []
+        notes += said
+    named = [f"{c.letter}: {c.label}" for c in conditions] if len(conditions) > 1 else []
+
+    folder = Path(args.picture_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"compare_{args.name or name_of(views)}"
+    written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
+    lists = ["\n".join(f"- {line}" for line in lines) for lines in (named, notes)]
+    paragraphs = [lists[0], *map(as_markdown, tables), lists[1]]
+    write_text(written[0], "\n\n".join(text for text in paragraphs if text) + "\n")
+    write_csv(written[1], conditions)
+    if any(view.history for view in views):
+        from utils.plotting_compare import (  # imports torch, which nothing else here needs
+            plot_one,
+            plot_overlay,
+        )
+
+        plot_one(views[0], written[2]) if len(views) == 1 else plot_overlay(conditions, written[2])
+    else:
+        written.pop()
+    paragraphs = ["\n".join(named), *map(as_terminal, tables), "\n".join(notes)]
+    paragraphs.append("written: " + "  ".join(map(str, written)))
+    show("\n\n".join(text for text in paragraphs if text))
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args())

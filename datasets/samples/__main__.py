@@ -1,0 +1,59 @@
+"""Write a built-in sample anywhere, and a labelled contact sheet of it.
+
+    python -m datasets.samples jrdb DIR                              the default size, seed 0
+    python -m datasets.samples ultrasound DIR --size tiny --seed 3
+    python -m datasets.samples anovox DIR --preview                  and draw a contact sheet
+
+The same size and seed give the same files on every machine. A folder that holds this sample already is left
+as it is, another sample of ours in it is replaced, and anything else is refused.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from datasets.samples import KINDS, ensure_sample
+from utils import arguments
+from utils.errors import CommandError
+from utils.script import run_script
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Flags of python -m datasets.samples."""
+    parser = arguments.ScriptParser("python -m datasets.samples", __doc__)
+    add = parser.add_argument
+    add("kind", metavar="KIND", help=f"which sample: {', '.join(KINDS)}")
+    add("directory", metavar="DIR", help="folder to write it to; made if need be")
+    add("--size", default="small", help="each kind has its own sizes; a wrong one is answered with the list")
+    add("--seed", type=arguments.non_negative_int, default=0, help="another seed is another made-up world")
+    add("--preview", action="store_true", help="draw a labelled contact sheet")
+    add("--picture_dir", default="visualizations", help="where the contact sheet goes")
+    args = parser.parse_args(parser.typed(argv))
+    if args.kind not in KINDS:
+        known = f"known: {', '.join(KINDS)}{arguments.suggest(args.kind, KINDS)}"
+        parser.error(f"sample {args.kind!r}: no such kind; {known}")
+    sizes = importlib.import_module(f"datasets.samples.{args.kind}").SIZES
+    if args.size not in sizes:
+        known = f"sizes: {', '.join(sizes)}{arguments.suggest(args.size, sizes)}"
+        parser.error(f"--size {args.size}: {args.kind} has no such size; {known}")
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
+    except OSError as error:
+        raise CommandError(
+            f"the sample can not be written to {args.directory}: {error.strerror or error}\n"
+            "give a folder that can be written"
+        ) from error
+    print(f"sample {args.kind}: {args.size}, seed {args.seed}, in {folder}")
+    if args.preview:
+        from datasets.samples.preview import draw_preview  # reads the sample with the loaders of training
+
+        name = f"sample_{args.kind}_{args.size}_seed{args.seed}.png"
+        print(draw_preview(args.kind, Path(folder), Path(args.picture_dir) / name))
+
+
+if __name__ == "__main__":
+    run_script(main, parse_args())
