@@ -3,6 +3,7 @@ weights_only=True."""
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     path = Path(path)
     if not path.is_file():
         raise CommandError(f"no checkpoint at {path}")
+    check_whole(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -94,6 +96,20 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
     check_names(path, state, **expected)
     return state
+
+
+def check_whole(path: Path) -> None:
+    """Raise CommandError unless this is the archive that torch.save writes, each part with its checksum.
+
+    torch itself compares none: a damaged weight would be loaded without a word.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise CommandError(f"{path} is damaged or no checkpoint: {error}") from error
+    if part is not None:
+        raise CommandError(f"{path} is damaged or no checkpoint: the checksum of {part} is wrong")
 
 
 def check_names(path: Path, state: dict[str, Any], **expected: list[str]) -> None:

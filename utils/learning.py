@@ -59,6 +59,25 @@ def check_loss_uses_labels(criterion: Criterion, labels: Tensor, outputs: int) -
     return []
 
 
+def check_loss_of_right_outputs(
+    criterion: Criterion, labels: Tensor, outputs: int, constant: float
+) -> list[str]:
+    """Outputs that are certain and right must cost next to nothing, compared with the best constant."""
+    if labels.is_floating_point():
+        right = labels.double()
+    elif outputs > 1:
+        right = 30.0 * nn.functional.one_hot(labels, outputs).double()
+    else:
+        right = 60.0 * labels.double() - 30.0
+    loss = float(criterion(right, labels).mean())
+    if loss <= 0.05 * constant:
+        return []
+    return [
+        f"outputs that are certain and right still cost {loss:.4g}, a constant {constant:.4g}: softmax or "
+        "sigmoid is applied twice, or the loss is not what it seems"
+    ]
+
+
 def on_cpu(criterion: Criterion) -> Criterion:
     """A copy of a criterion, class weights included, that takes double precision on the CPU."""
     return copy.deepcopy(criterion).cpu().double() if isinstance(criterion, nn.Module) else criterion
@@ -120,7 +139,11 @@ class LearningCheck:
         """
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // samples)))
         warnings = check_label_source(lambda: read_labels(chosen).numpy())
-        return warnings + check_loss_uses_labels(self.criterion, self.labels[chosen], self.outputs)
+        labels = self.labels[chosen]
+        warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
+        return warnings + check_loss_of_right_outputs(
+            self.criterion, labels, self.outputs, self.constant_loss
+        )
 
     def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
         """Warnings after an epoch. `history` rows hold train_loss and lr; `outputs` (N, K) or (N,) are
@@ -136,6 +159,11 @@ class LearningCheck:
             )
         if np.ptp(outputs, axis=0).max() < 1e-6:
             found["constant"] = "every sample of val gets the same output: a dead or frozen model"
+        if not self.labels.is_floating_point() and are_probabilities(outputs, len(history)):
+            found["probabilities"] = (
+                "the outputs are probabilities, not logits: the model ends in the softmax or sigmoid that "
+                "the loss applies again"
+            )
         if still := unused_parameters(model):
             found["gradient"] = f"no gradient reaches {still}: a detached or dead part of the model"
         if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(losses[-1]):
@@ -148,6 +176,14 @@ class LearningCheck:
         fresh = [text for key, text in found.items() if key not in self.said]
         self.said |= set(found)
         return fresh
+
+
+def are_probabilities(outputs: np.ndarray, epochs: int) -> bool:
+    """Whether rows (N, K) sum to 1, or outputs (N,) all lie in [0, 1] after three epochs, where logits of
+    both classes no longer would."""
+    if outputs.ndim == 2:
+        return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
+    return bool(epochs >= 3 and outputs.min() >= 0 and outputs.max() <= 1)
 
 
 def unused_parameters(model: nn.Module) -> str:
