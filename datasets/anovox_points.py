@@ -95,7 +95,7 @@ def read_voxels(path: Path) -> np.ndarray:
 def _load_array(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
         raise DataError(
             f"{path}: not a readable .npy array ({error}).\nExport it again, or remove the frame."
         ) from error
@@ -136,7 +136,7 @@ def _read_pcd(path: Path) -> np.ndarray:
             (columns[name] for name in ("rgb", "intensity", "label") if name in columns), np.ones(len(rows))
         )
         return np.column_stack([columns["x"], columns["y"], columns["z"], last]).astype(np.float64)
-    except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: not a readable .pcd point cloud ({error}).") from error
 
 

@@ -1,5 +1,6 @@
 """The anomaly model: both sensors reach the logit, padding and order do not, every configuration trains."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,7 @@ from torch import nn
 from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, locate
 from models.encoders import build_encoder
 from models.pointnet import masked_max, pool_by_cell
+from utils.metrics import GroupBootstrap, interval
 
 CONFIGURATIONS = [
     ("both", "attention", True),
@@ -104,6 +106,58 @@ def test_lidar_reaches_the_logit_through_a_uniform_image(fusion):
         optimizer.step()
     logits = logit(model, images, points, mask, pixels)
     assert logits[1] - logits[0] > 0.1
+
+
+def two_sensor_world(frames, seed):
+    """Inputs and labels: half of the frames normal, a quarter with a bright square, a quarter with a bump
+    that only the LiDAR can see.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kind = torch.randint(0, 4, (frames,), generator=generator)  # 0, 1 normal, 2 square, 3 bump
+    left = torch.randint(0, 5, (frames,), generator=generator) * 8  # pixels
+    images = torch.randint(60, 90, (frames, 3, 32, 48), generator=generator, dtype=torch.uint8)
+    for k in torch.nonzero(kind == 2).flatten().tolist():
+        images[k, :, 20:28, left[k] : left[k] + 10] = 230
+    u, v = torch.rand(2, frames, 80, generator=generator)
+    u, v = 1.8 * u - 0.9, 0.6 * v + 0.3
+    x = 1.8 * 1.5 / v  # the flat road below a pixel, 1.8 m below the sensors
+    z = torch.where((kind == 3)[:, None] & ((u - left[:, None] / 24 + 0.8).abs() < 0.25), -1.0, -1.8)
+    points = torch.stack([x, -u * x, z, torch.exp(-0.004 * x)], dim=2)
+    pixels = torch.stack([u, -z / x * 1.5], dim=2)
+    return (images, points, torch.ones(u.shape, dtype=torch.bool), pixels), (kind >= 2).long()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model that has learned the world of two sensors."""
+    torch.manual_seed(0)
+    model = AnomalyDetectionModel(dropout=0.0, token_grid=(4, 6))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for step in range(20):
+        inputs, labels = two_sensor_world(16, step)
+        loss = nn.functional.binary_cross_entropy_with_logits(logit(model, *inputs), labels.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def test_the_scan_of_another_frame_costs_auroc(trained):
+    (images, *scan), labels = two_sensor_world(160, 99)
+    own = logit(trained, images, *scan).numpy()
+    other = logit(trained, images, *(part.roll(4, 0) for part in scan)).numpy()  # of the next scenario
+    bootstrap = GroupBootstrap(np.arange(160) // 4, labels.numpy())
+    loss = bootstrap.auroc(labels.numpy(), own) - bootstrap.auroc(labels.numpy(), other)
+    assert bootstrap.auroc(labels.numpy(), own).mean() > 0.95 and interval(loss)[0] > 0
+
+
+@torch.no_grad()
+def test_with_a_uniform_image_another_scan_is_another_logit(trained):
+    (images, *scan), _ = two_sensor_world(40, 98)
+    logits = logit(trained, torch.full_like(images, 75), *scan)
+    swapped = logit(trained, torch.full_like(images, 75), *(part.roll(1, 0) for part in scan))
+    assert (logits - swapped).abs().median() > 1e-2 and (logits - swapped).abs().max() > 1
 
 
 @torch.no_grad()

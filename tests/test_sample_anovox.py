@@ -27,6 +27,8 @@ from datasets.samples.anovox.raycast import (
     lidar_rays,
     lidar_window,
 )
+from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
+from datasets.samples.anovox.town import TRAIN_TOWNS
 
 EYE = np.array([0.0, 0.0, 1.8])
 
@@ -190,3 +192,23 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
         scores = cross_val_predict(model, features[:, columns], labels, **folds)
         auroc = roc_auc_score(labels, scores)
         assert auroc < 0.60, f"{name}: {auroc:.3f}"
+
+
+def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
+    """Counterparts, cars and road works, counted where the sensors look: an ideal sensor that misses the
+    anomaly itself must be left with nothing, or the ceilings of the single sensors are not what they claim.
+    """
+    rng = np.random.default_rng(7)
+    counts, labels = [], []
+    for number in range(120):
+        kinds = [str(kind) for kind in rng.choice(KINDS, 8, p=SHARES)]
+        drive = plan_scenario(TRAIN_TOWNS[number % 6], True, kinds, False, 8, [7, number])
+        for frame in drive.frames:
+            seen = [part for part in frame.solids if 4 < part.centre[0] - frame.eye[0] < 20]
+            numbers = [{part.instance for part in seen if low < part.instance < low + 999} for low in
+                       (1000, 2000, 3000)]  # fmt: skip
+            counts.append([len(found) for found in numbers])
+            labels.append(frame.anomalous)
+            assert any(thing.instance == 1000 for thing in seen + frame.decals) == frame.anomalous
+    for column in np.array(counts).T:
+        assert len(set(column)) > 1 and abs(roc_auc_score(labels, column) - 0.5) < 0.06

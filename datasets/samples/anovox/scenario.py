@@ -1,10 +1,11 @@
 """One drive of 20 seconds: what stands, drives and lies where in each recorded frame, and what of it is
 anomalous.
 
-Every frame draws one event 6 to 13 m ahead. In a positive frame it is an anomaly on the carriageway; in a
-negative one a normal counterpart of the same colours and shapes beside the road. So no total of colours,
-edges or points tells the label: where the thing is, and whether camera and LiDAR agree about it, does. The
-kinds of anomaly:
+A positive frame shows an anomaly on the carriageway, 6 to 13 m ahead. Every frame, positive or not, shows
+none to three normal counterparts of the same colours and shapes beside the road, and traffic keeps clear of
+the place of the anomaly whether it is there or not. So no total of colours, edges or points tells the label,
+and nor does what is absent: where a thing is, and whether camera and LiDAR agree about it, does. The kinds of
+anomaly:
 
 both      a vivid solid thing: either sensor can tell
 camera    a vivid flat thing (spilt paint, cardboard): no LiDAR return differs from the road's
@@ -42,11 +43,12 @@ from datasets.samples.anovox.town import (
 
 KINDS = ("both", "camera", "lidar", "conflict")
 SHARES = (
-    0.34,
+    0.32,
     0.28,
     0.28,
-    0.10,
-)  # a perfect camera, or a perfect LiDAR, alone reaches AUROC .62 + .38 / 2 = .81
+    0.12,
+)  # a perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80
+COUNTERPARTS = 3  # at most; a number that varies hides the one thing that an anomaly adds
 CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
 SOLID_SHAPES = {"train": ("crate", "barrel", "ball"), "test": ("sofa", "log", "animal")}  # test: held out
 FLAT_SHAPES = {"train": ("sheet", "spill"), "test": ("cross",)}
@@ -68,7 +70,7 @@ WAITING = 60.0  # metres above the road, where an anomaly hangs before it drops:
 
 @dataclass
 class Event:
-    """One thing ahead of the ego: an anomaly on the carriageway, or its normal counterpart beside it."""
+    """One thing ahead of the ego: an anomaly on the carriageway, or a normal counterpart beside it."""
 
     kind: str
     name: str
@@ -90,10 +92,8 @@ class Frame:
     speed: float  # m/s
     solids: list[Solid]
     decals: list[Decal]
-    event: Event
-    anomalous: (
-        bool  # the event of this frame is an anomaly (whether it can be seen is for the labels to find out)
-    )
+    event: Event  # the anomaly
+    anomalous: bool  # it is there (whether it can be seen is for the labels to find out)
 
 
 @dataclass
@@ -128,14 +128,18 @@ def plan_scenario(
     planned = []
     for k in range(frames):
         x, y = 10 + k * step, rng.uniform(-0.35, 0.35)
-        event = draw_event(kinds[k], town, x, step, held_out, rng, bool(positive[k]))
+        event = draw_event(kinds[k], town, x, step, held_out, rng, on_road=True)
         moving, flat = draw_traffic(town, x, event, rng)
-        near = _near(solids, x) + moving + event.solids + make_hood(x, y)
-        marks = (
-            [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2]
-            + flat
-            + event.decals
+        beside = [
+            draw_event(str(rng.choice(KINDS, p=SHARES)), town, x, step, held_out, rng, False, 1001 + i)
+            for i in range(rng.integers(COUNTERPARTS + 1))
+        ]
+        shown = beside + [event] * bool(positive[k])
+        near = (
+            _near(solids, x) + moving + make_hood(x, y) + [part for thing in shown for part in thing.solids]
         )
+        marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
+        marks += [mark for thing in shown for mark in thing.decals]
         planned.append(
             Frame(
                 first + k * ticks,
@@ -212,7 +216,14 @@ def draw_road_works(x: float, y: float, rng: np.random.Generator, instance: int)
 
 
 def draw_event(
-    kind: str, town: Town, x: float, step: float, held_out: bool, rng: np.random.Generator, on_road: bool
+    kind: str,
+    town: Town,
+    x: float,
+    step: float,
+    held_out: bool,
+    rng: np.random.Generator,
+    on_road: bool,
+    instance: int = 1000,
 ) -> Event:
     """An anomaly on the carriageway ahead of the ego at x, or the same kind of thing, of a normal class,
     beside the road.
@@ -229,7 +240,7 @@ def draw_event(
     shapes = SOLID_SHAPES["test" if held_out else "train"]
     name = shapes[rng.integers(len(shapes))]
     class_id = CATEGORY_IDS[CATEGORY[name]] if on_road else OTHER
-    look = {"class_id": class_id, "instance": 1000}
+    look = {"class_id": class_id, "instance": instance}
     at = x + ahead
     if kind == "camera":
         flats = FLAT_SHAPES["test" if held_out else "train"]
@@ -249,6 +260,8 @@ def draw_event(
         return Event(kind, name, (at, y, 0.0), (*size, 0.0), [], [decal])
     if kind == "conflict":
         name = ("board", "hump")[rng.integers(2)]
+        if on_road:  # where cars drive: at its place a car would be normal
+            y = rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         look["class_id"] = CATEGORY_IDS["special"] if on_road else (STATIC if name == "board" else CAR)
         if name == "board":
             solids = [
@@ -263,9 +276,9 @@ def draw_event(
                 )
             ]
         elif on_road:
-            solids = make_car(at + 1.5, y, rng, 1000, class_id=CATEGORY_IDS["special"], camouflaged=True)
+            solids = make_car(at + 1.5, y, rng, instance, class_id=CATEGORY_IDS["special"], camouflaged=True)
         else:
-            solids = make_car(at + 1.5, town.right_kerb + town.parking / 2, rng, 1000)
+            solids = make_car(at + 1.5, town.right_kerb + town.parking / 2, rng, instance)
     else:
         hidden = kind == "lidar"
         colour = dull(rng) if hidden else vivid(rng)
