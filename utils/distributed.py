@@ -5,6 +5,7 @@ A script never branches on the number of processes except to wrap its model in D
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -144,6 +145,15 @@ def as_collated(batch: Any) -> Any:
     return batch
 
 
+def outlive_signals(worker: int) -> None:
+    """In a loader process: Ctrl-C and SIGTERM to the whole group are for the process that trains, which ends
+    its loaders when it stops. A loader that is still there after 30 seconds ends by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+
+
 def make_loader(
     dataset: Dataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
 ) -> DataLoader:
@@ -155,6 +165,7 @@ def make_loader(
         collate_fn=as_collated,
         pin_memory=device.type == "cuda",
         timeout=WORKER_TIMEOUT if num_workers else 0,
+        worker_init_fn=outlive_signals,
     )
 
 

@@ -159,7 +159,7 @@ class LearningCheck:
             )
         if np.ptp(outputs, axis=0).max() < 1e-6:
             found["constant"] = "every sample of val gets the same output: a dead or frozen model"
-        if not self.labels.is_floating_point() and are_probabilities(outputs, len(history)):
+        if not self.labels.is_floating_point() and are_probabilities(outputs):
             found["probabilities"] = (
                 "the outputs are probabilities, not logits: the model ends in the softmax or sigmoid that "
                 "the loss applies again"
@@ -178,12 +178,11 @@ class LearningCheck:
         return fresh
 
 
-def are_probabilities(outputs: np.ndarray, epochs: int) -> bool:
-    """Whether rows (N, K) sum to 1, or outputs (N,) all lie in [0, 1] after three epochs, where logits of
-    both classes no longer would."""
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether rows (N, K) sum to 1, or outputs (N,) fill [0, 1] and never leave it, as logits do not."""
     if outputs.ndim == 2:
         return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
-    return bool(epochs >= 3 and outputs.min() >= 0 and outputs.max() <= 1)
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs) > 0.9)
 
 
 def unused_parameters(model: nn.Module) -> str:

@@ -99,6 +99,7 @@ def plot_curves(
         axis.legend(fontsize=8)
     rate = axes.flat[len(panels)]
     rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
+    rate.set_ylim(bottom=0)
     finish_axis(rate, "learning rate", epochs, best_epoch)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
