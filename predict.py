@@ -1,22 +1,24 @@
-"""Apply a trained checkpoint to new files: predictions.csv and annotated pictures.
+"""Apply a trained checkpoint to new files: predictions.csv and pictures. No labels are needed, none are used.
 
-JRDB panoramas, who interacts with whom and how (a stage 1 or stage 2 run):
+    python predict.py --run RUN --input JRDB --output OUT                     who interacts; boxes of labels
+    python predict.py --run RUN --input IMAGES --boxes FILE.csv --output OUT  boxes from frame,id,x,y,w,h
+    python predict.py --run RUN --input IMAGES --output OUT                   ages of a folder of images
+    python predict.py --run RUN --input ANOVOX --output OUT                   alarm scores of AnoVox scenarios
+    python predict.py --run RUN --export MODEL.pt2                            a program for torch.export.load
 
-    python predict.py --run RUN --input JRDB --output OUT                      boxes from JRDB label files
-    python predict.py --run RUN --input IMAGES --boxes FILE.csv --output OUT   boxes from frame,id,x,y,w,h
-
-No annotated pair is needed, and none that is there is looked at. There is one row per pair within the
-distance limit of the training; id_1 stands left of id_2, the short way round. `type` is "none" below the
-threshold and, of a stage 1 run, "interaction" above it. Frame numbers count 15 per second: by them the past
-of a pair is found in the given frames.
+The run says which task it is. JRDB (a stage 1 or stage 2 run): one row per pair within the distance limit of
+the training; id_1 stands left of id_2, the short way round. `type` is "none" below the threshold and, of a
+stage 1 run, "interaction" above it. Frame numbers count 15 per second: by them the past of a pair is found in
+the given frames. Ages: one row per image in predictions.csv, the mean per subject in subjects.csv. AnoVox:
+one row per frame; `alarm` is 1 where the calibrated score reaches the run's threshold.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from utils import arguments
-from utils.errors import CommandError, DataError, run_script
+from utils.errors import CommandError
+from utils.script import run_script
 
 SCRIPT = "predict.py"
 
@@ -27,254 +29,64 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add("--run", required=True, help="run folder (its best checkpoint is taken) or a .pth file")
-    add("--input", required=True, help="JRDB folder with labels/ and images/, or, with --boxes, the images")
-    add("--boxes", metavar="FILE", help="CSV with frame, id, x, y, w, h and, if several, sequence")
-    add("--output", required=True, help="folder for predictions.csv and the pictures")
+    add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios")
+    add("--boxes", metavar="FILE", help="JRDB: CSV with frame, id, x, y, w, h and, if several, sequence")
+    add("--output", help="folder for the tables and pictures")
     add("--max_pictures", type=arguments.non_negative_int, default=100,
-        help="pictures to draw, spread evenly over the frames")
+        help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")
+    add("--export", metavar="FILE.pt2", help="write the model as a torch.export program, and read no input")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--cache_limit_gb", type=arguments.positive_float, default=4.0,
+        help="AnoVox: largest cache of decoded frames to build without asking, in GB")
+    add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
-    return parser.parse_args(parser.typed(argv))
+    args = parser.parse_args(parser.typed(argv))
+    reading = {name: getattr(args, name) for name in ("input", "output", "boxes")}
+    given = [f"--{name}" for name, value in reading.items() if value is not None]
+    if args.export and given:
+        parser.error(f"--export reads no input and writes one file: leave out {' '.join(given)}")
+    absent = [f"--{name}" for name in ("input", "output") if reading[name] is None]
+    if absent and not args.export:
+        parser.error(f"the following arguments are required: {', '.join(absent)} (or --export FILE.pt2)")
+    return args
 
 
 if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports: --help and a mistyped flag answer at once
 
-import numpy as np
-import torch
-from scipy.special import softmax
-from tqdm import tqdm
-
-import train_stage1
-import train_stage2
-from datasets.box_table import read_box_table, without_annotations
-from datasets.crops import crop_people
-from datasets.images import read_image
-from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
-from datasets.pair_dataset import JRDBPairDataset
-from datasets.pair_features import feature_names
-from datasets.pair_sampling import PairRules
-from models.pairs import TwoStageInteractionClassifier
-from utils.checkpoint import find_checkpoint, load_checkpoint
-from utils.device import choose_device, move
+from prediction.ages import predict_ages
+from prediction.anomalies import predict_anomalies
+from prediction.export import export_model
+from prediction.interactions import predict_interactions
+from prediction.trained import open_trained
+from utils.device import choose_device
 from utils.log import LOG, start_log
-from utils.plotting_panorama import draw_panorama, save_panorama
-from utils.report import write_table
-from utils.run import read_json
-from utils.social_groups import find_groups
-
-# Interactions on JRDB panoramas
-
-
-class InteractionModel:
-    """A stage 1 or stage 2 checkpoint: who interacts (at `threshold`) and, of stage 2, how."""
-
-    def __init__(self, state: dict[str, Any], path: Path, device: torch.device):
-        options = argparse.Namespace(**state["args"] | {"weights": "none"})  # the checkpoint holds them all
-        names = {
-            "class_names": list(INTERACTION_CLASSES),
-            "feature_names": feature_names(options.history_seconds),
-        }
-        # Refuses one whose weights mean other classes or features.
-        load_checkpoint(path, **{key: value for key, value in names.items() if key in state})
-        self.has_types = state["script"] == train_stage2.SCRIPT
-        model, _ = (train_stage2 if self.has_types else train_stage1).build_model(options)
-        model.load_state_dict(state["model"])
-        self.model: TwoStageInteractionClassifier = model.eval().to(device)
-        self.device, self.threshold = device, state["threshold"]
-        self.image_size = None if options.features == "geometry" else tuple(options.image_size)
-        self.rules = PairRules(
-            distance_multiplier=options.distance_multiplier,
-            distance_norm=options.distance_norm,
-            history_seconds=options.history_seconds,
-        )
-
-    @torch.no_grad()
-    def score(
-        self, dataset: JRDBPairDataset, samples: np.ndarray, image: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """p_interaction (N,) and type probabilities (N, 5) of the samples of one frame, whose panorama is
-        `image`."""
-        batch = dataset.__getitems__(samples)
-        if self.image_size is not None:
-            boxes = dataset.boxes[batch["persons"].numpy()]
-            batch["crops"] = torch.from_numpy(crop_people(image, boxes, self.image_size))
-        features = self.model.pair_features(move(batch, self.device))
-        heads = self.model.stage1_head, self.model.stage2_head
-        stage1, stage2 = (head(features).double().cpu().numpy() for head in heads)
-        return softmax(stage1, axis=1)[:, 1], softmax(stage2, axis=1)
-
-
-def read_people(folder: Path, boxes: str | None) -> tuple[list[Sequence], list[Path]]:
-    """Sequences without annotations, and the folder of images of each."""
-    if not folder.is_dir():
-        raise CommandError(
-            f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"
-        )
-    if boxes:
-        return read_box_table(Path(boxes), folder)
-    files = list_sequences(folder)
-    sequences = [without_annotations(read_sequence(path, folder)) for path in files.values()]
-    return sequences, [folder / IMAGE_FOLDER / name for name in files]
-
-
-def predict_interactions(state: dict[str, Any], path: Path, args: argparse.Namespace) -> None:
-    """Score every pair in range of every frame; of frames without an image only where the model needs
-    none."""
-    model = InteractionModel(state, path, choose_device(args.device))
-    sequences, folders = read_people(Path(args.input), args.boxes)
-    with_image = sum(int(sequence.image_found.sum()) for sequence in sequences)
-    frames = sum(len(sequence.keys) for sequence in sequences)
-    if frames > with_image:
-        rest = "no picture of them" if model.image_size is None else "they serve as the past of the others"
-        LOG.warning(f"{frames - with_image} of {frames} frames have boxes but no image: {rest}")
-    if model.image_size is not None and not with_image:
-        raise DataError(
-            f"{args.input}: no frame with boxes has an image\n  expected: {folders[0]}/000015.jpg"
-        )
-    drawn = set(np.linspace(0, with_image - 1, min(args.max_pictures, with_image)).round().astype(int))
-    tables, pictures, seen = [], 0, 0
-    progress = tqdm(total=frames, desc="frames", disable=None)
-    for sequence, folder in zip(sequences, folders, strict=True):
-        dataset = JRDBPairDataset("input", [sequence], model.rules)
-        begin = np.searchsorted(dataset.frames, np.arange(len(sequence.keys) + 1))
-        p_interaction = np.full(len(dataset), np.nan)
-        p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
-        for frame, found in enumerate(sequence.image_found):
-            progress.update()
-            draw = bool(found) and seen in drawn
-            seen += int(found)
-            if not found and model.image_size is not None:
-                continue
-            needed = draw or model.image_size is not None
-            image = read_panorama(folder / sequence.keys[frame], sequence) if needed else None
-            samples = np.arange(begin[frame], begin[frame + 1])
-            if len(samples):
-                p_interaction[samples], p_types[samples] = model.score(dataset, samples, image)
-            if draw:
-                name = f"{sequence.name}_" if len(sequences) > 1 else ""
-                picture = draw_frame(model, dataset, frame, image, p_interaction[samples], p_types[samples])
-                save_panorama(picture, Path(args.output) / f"{name}{Path(sequence.keys[frame]).stem}.png")
-                pictures += 1
-        tables.append(prediction_columns(model, dataset, p_interaction, p_types))
-    progress.close()
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    if len(sequences) == 1:
-        del columns["sequence"]
-    write_table(Path(args.output) / "predictions.csv", columns)
-    LOG.info(
-        f"{len(columns['type'])} pairs in range scored, {int((columns['type'] != 'none').sum())} interact "
-        f"(p >= {model.threshold:.4g}); predictions.csv and {pictures} pictures in {args.output}"
-    )
-
-
-def prediction_columns(
-    model: InteractionModel, dataset: JRDBPairDataset, p_interaction: np.ndarray, p_types: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The columns of predictions.csv: p_interaction (N,), NaN where not scored, and p_types (N, 5) of all
-    samples."""
-    scored = np.flatnonzero(np.isfinite(p_interaction))
-    p_interaction, p_types = p_interaction[scored], p_types[scored]
-    interacts = p_interaction >= model.threshold
-    kind = np.array(INTERACTION_CLASSES)[p_types.argmax(axis=1)] if model.has_types else "interaction"
-    who = dataset.select(scored).pair_columns()
-    return {
-        "sequence": who["sequence"],
-        "frame": who["frame"],
-        "id_1": who["id_left"],
-        "id_2": who["id_right"],
-        "p_interaction": p_interaction.round(6),
-        "type": np.where(interacts, kind, "none"),
-        "p_type": np.where(interacts & model.has_types, p_types.max(axis=1).round(6), np.nan),
-    }
-
-
-def read_panorama(path: Path, sequence: Sequence) -> np.ndarray:
-    """The panorama (H, W, 3); DataError where it has not the size the boxes are given for."""
-    image = read_image(path)
-    if image.shape[:2] != (sequence.height, sequence.width):
-        raise DataError(
-            f"{path}: the panorama is {image.shape[1]}x{image.shape[0]} pixels, "
-            f"{sequence.size_source} has {sequence.width}x{sequence.height}\n"
-            "  boxes are in pixels: all frames need one size"
-        )
-    return image
-
-
-def draw_frame(
-    model: InteractionModel,
-    dataset: JRDBPairDataset,
-    frame: int,
-    image: np.ndarray,
-    p_interaction: np.ndarray,
-    p_types: np.ndarray,
-) -> np.ndarray:
-    """The panorama with everybody, the pairs that interact and the groups they form.
-
-    p_interaction (n,) and p_types (n, 5) of the frame's samples, in their order.
-    """
-    people, samples = np.flatnonzero(dataset.people_frames == frame), dataset.frames == frame
-    pairs = np.stack([dataset.left[samples], dataset.right[samples]], axis=1) - people[0]
-    members, _ = find_groups(len(people), pairs, p_interaction, model.threshold)
-    shown = p_interaction >= model.threshold
-    kinds = p_types[shown].argmax(axis=1)
-    short = [name.removesuffix(" together") for name in INTERACTION_CLASSES]
-    texts = [f"{short[k]} {p:.2f}" for k, p in zip(kinds, p_types[shown].max(axis=1), strict=True)]
-    beside = "its type and the type's probability"
-    if not model.has_types:
-        kinds, beside = np.full(len(kinds), -1), "the probability of interacting"
-        texts = [f"{p:.2f}" for p in p_interaction[shown]]
-    return draw_panorama(
-        image,
-        dataset.boxes[people],
-        [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]],
-        pairs=pairs[shown],
-        kinds=kinds,
-        texts=texts,
-        kind_names=INTERACTION_CLASSES if model.has_types else (),
-        groups=members,
-        title=f"{dataset.sequences[0]} {dataset.frame_keys[frame]}: {len(people)} people, predicted: "
-        f"{len(kinds)} of {len(pairs)} pairs in range interact (p >= {model.threshold:.3f}); "
-        f"beside a line: {beside}",
-    )
-
-
-# Which checkpoint, which task
 
 TASKS = {
-    "train_stage1.py": ("best_f1.pth", predict_interactions),
-    "train_stage2.py": ("best_f1.pth", predict_interactions),
+    "train_anomaly_with_labels.py": predict_anomalies,
+    "train_ddp.py": predict_ages,
+    "train_mae.py": predict_ages,
+    "train_stage1.py": predict_interactions,
+    "train_stage2.py": predict_interactions,
 }
-
-
-def find_task(place: Path) -> tuple[dict[str, Any], Path]:
-    """The checkpoint meant by --run and its path. CommandError for one of a task predict.py does not know."""
-
-    def check(script: object) -> None:
-        if script not in TASKS:
-            raise CommandError(f"--run {place}: written by {script}\n  predict.py knows {', '.join(TASKS)}")
-
-    name = ""
-    if place.is_dir() and (place / "config.json").is_file():
-        script = read_json(place / "config.json").get("script_name")
-        check(script)
-        name = TASKS[script][0]
-    path = find_checkpoint(place, name or "best_f1.pth")
-    state = load_checkpoint(path)
-    check(state.get("script"))
-    return state, path
 
 
 def main(args: argparse.Namespace) -> None:
     start_log(None)
-    state, path = find_task(Path(args.run))
-    LOG.info(f"{path}: {state['script']}, epoch {state['epoch']}")
+    trained = open_trained(args.run, choose_device(args.device))
+    predict = TASKS[trained.state["script"]]
+    LOG.info(f"{trained.path}: {trained.state['script']}, epoch {trained.state['epoch']}")
+    if args.export:
+        export_model(trained, Path(args.export))
+        return
+    if args.boxes and predict is not predict_interactions:
+        raise CommandError(f"--boxes {args.boxes}: a run of {trained.state['script']} reads no boxes")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--output {args.output}: cannot be made ({error.strerror})") from error
-    TASKS[state["script"]][1](state, path, args)
+    predict(trained, args)
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(ARGS))
+    run_script(main, ARGS)

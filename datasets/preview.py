@@ -16,8 +16,9 @@ from datasets.images import read_image
 from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.samples import ensure_sample
 from utils import arguments
-from utils.errors import CommandError, DataError, run_script
+from utils.errors import CommandError, DataError
 from utils.plotting_panorama import draw_panorama, save_panorama
+from utils.script import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -112,4 +113,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(lambda: main(parse_args()))
+    run_script(main, parse_args())

@@ -1,5 +1,5 @@
 """predict.py on JRDB frames: the numbers are those of the evaluation, with and without labels, and bad input
-is one clear error."""
+is one clear error. And which run is taken, whatever the task."""
 
 import argparse
 import json
@@ -18,6 +18,8 @@ from datasets.box_table import without_annotations
 from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences, read_sequence
 from datasets.pair_dataset import JRDBPairDataset
 from datasets.pair_features import feature_names
+from prediction.interactions import InteractionModel
+from prediction.trained import open_trained
 from utils.checkpoint import save_checkpoint
 from utils.errors import CommandError, DataError
 
@@ -102,8 +104,7 @@ def run(checkpoint, folder, output, *more) -> pandas.DataFrame:
 def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     """The same pairs through the cached crops and both evaluate() of the training scripts."""
     rows = run(stage2, folder, tmp_path / "out")
-    state, path = predict.find_task(stage2)
-    model = predict.InteractionModel(state, path, torch.device("cpu"))
+    model = InteractionModel(open_trained(stage2, torch.device("cpu")))
     read = without_annotations(read_sequence(list_sequences(folder)[SEQUENCE], folder))
     dataset = JRDBPairDataset("test", [read], model.rules)
     dataset.load_crops(folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
@@ -238,18 +239,44 @@ def test_a_bad_image_is_one_clear_error(stage2, tmp_path):
 def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
     other = tmp_path / "other.pth"
     save_checkpoint(other, {"script": "train_other.py", "args": {}})
-    with pytest.raises(CommandError, match="written by train_other.py"):
+    with pytest.raises(CommandError, match="no checkpoint of a training script: it has no epoch, model"):
         run(other, folder, tmp_path / "out")
-    with pytest.raises(CommandError, match="no checkpoint"):
+    save_checkpoint(other, {"script": "train_other.py", "args": {}, "epoch": 1, "model": {}})
+    with pytest.raises(CommandError, match="names the script 'train_other.py'; known: train_anomaly"):
+        run(other, folder, tmp_path / "out")
+    with pytest.raises(CommandError, match="no such run folder or checkpoint"):
         run(tmp_path / "nowhere.pth", folder, tmp_path / "out")
     renamed = make_checkpoint(tmp_path / "renamed.pth", "train_stage2.py")
     state = torch.load(renamed, weights_only=True)
     save_checkpoint(renamed, state | {"class_names": state["class_names"][::-1]})
     with pytest.raises(CommandError, match="class_names"):
         run(renamed, folder, tmp_path / "out")
+    save_checkpoint(
+        renamed, state | {"args": state["args"] | {"image_size": [32, 16], "backbone": "resnet18"}}
+    )
+    with pytest.raises(CommandError, match="do not fit the model of its flags"):
+        run(renamed, folder, tmp_path / "out")
     good, table = make_checkpoint(tmp_path / "good.pth", "train_stage2.py"), folder / "boxes.csv"
+    (tmp_path / "half.pth").write_bytes(good.read_bytes()[:5000])
+    with pytest.raises(CommandError, match="half.pth is damaged"):
+        run(tmp_path / "half.pth", folder, tmp_path / "out")
     with pytest.raises(CommandError, match="no such folder"):
         run(good, tmp_path / "x", tmp_path / "out", "--boxes", table)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input", "x"], "required: --output"),
+        ([], "required: --input, --output"),
+        (["--export", "m.pt2", "--input", "x"], "leave out --input"),
+        (["--input", "x", "--output", "y", "--max-picture", "3"], "did you mean --max_pictures"),
+    ],
+)
+def test_flags_that_do_not_go_together(capsys, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        predict.parse_args(["--run", "RUN", *flags])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_real_panorama_with_people_on_the_seam(real, stage2, tmp_path):

@@ -34,9 +34,3 @@ class NotLearnedError(ScriptError):
     """The run ended NOT LEARNED and --require_learning was given."""
 
     exit_code = 5
-
-
-def run_script(*arguments):  # moved: goes when the tools import it from utils.script
-    from utils.script import run_script as run
-
-    run(*arguments)

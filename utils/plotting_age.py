@@ -1,15 +1,17 @@
-"""Figures of an age regression: prediction against truth, Bland-Altman, and the error by age."""
+"""Figures of an age regression: prediction against truth, Bland-Altman, error by age, and images with their
+prediction."""
 
 from pathlib import Path
 
 import numpy as np
 
-from utils.plotting import plt, save_figure
+from utils.plotting import never_fatal, plt, save_figure
 from utils.regression import error_bands, limits_of_agreement, regression_metrics
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 
 
+@never_fatal
 def plot_scatter(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
     """Prediction against truth, one point per subject, with the identity and the least-squares line."""
     found = regression_metrics(targets, preds)
@@ -29,6 +31,7 @@ def plot_scatter(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, 
     save_figure(figure, path)
 
 
+@never_fatal
 def plot_bland_altman(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
     """Error against the mean of prediction and truth, with the bias and the 95% limits of agreement."""
     low, bias, high = limits_of_agreement(targets, preds)
@@ -45,6 +48,7 @@ def plot_bland_altman(targets: np.ndarray, preds: np.ndarray, unit: str, title: 
     save_figure(figure, path)
 
 
+@never_fatal
 def plot_error_by_age(
     targets: np.ndarray, preds: np.ndarray, trivial: np.ndarray, unit: str, title: str, path: Path
 ) -> None:
@@ -69,4 +73,31 @@ def plot_error_by_age(
         axis.set_xlabel(f"true age ({unit})")
         axis.grid(alpha=0.25, axis="y")
     figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def plot_sheet(
+    images: list[np.ndarray], names: list[str], preds: list[float], unit: str, path: Path, columns: int = 6
+) -> None:
+    """Grey images (H, W) of any size in rows of `columns`, the predicted age written on each."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    shape = max(image.shape[0] / image.shape[1] for image in images)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(2.2 * columns, rows * (2.2 * shape + 0.25)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, name, pred in zip(axes.flat, images, names, preds, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        shown = name if len(name) <= 28 else f"{name[:12]}...{name[-12:]}"
+        axis.set_title(shown, fontsize=7, parse_math=False)
+        axis.text(
+            0.03, 0.97, f"{pred:.1f} {unit}", transform=axis.transAxes, va="top", fontsize=10, color="white",
+            bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}, parse_math=False,
+        )  # fmt: skip
     save_figure(figure, path)

@@ -1,0 +1,90 @@
+"""Ages from a folder of ultrasound images: one per image, the mean per subject, and a sheet to look at."""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from datasets.images import read_image
+from datasets.ultrasound import blank_text, read_grey
+from datasets.ultrasound_folders import list_images, similar_folder
+from datasets.ultrasound_table import subject_id
+from prediction.trained import Trained
+from utils.errors import CommandError
+from utils.log import LOG
+from utils.plotting_age import plot_sheet
+from utils.regression import subject_means
+from utils.report import write_table
+
+SHEET = 24  # images on the sheet, at most
+
+
+class ImagesWithoutAge(Dataset):
+    """Batches like those of UltrasoundAgeDataset, decoded when asked for; ages are NaN, nobody is made up."""
+
+    def __init__(self, paths: list[Path], image_size: list[int], mask_text: bool):
+        self.paths, self.image_size, self.mask_text = paths, image_size, mask_text
+        self.frames = np.arange(len(paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        pixels = np.stack([read_grey(self.paths[k], self.image_size) for k in indices])
+        images = torch.from_numpy(pixels)  # (B, 1, H, W)
+        if self.mask_text:
+            images = blank_text(images)
+        return {
+            "images": images.expand(-1, 3, -1, -1),  # (B, 3, H, W)
+            "ages": torch.full((len(indices),), torch.nan),
+            "subject_ids": torch.full((len(indices),), -1),
+            "indices": torch.tensor(indices),
+        }
+
+
+def predict_ages(trained: Trained, args: argparse.Namespace) -> None:
+    """predictions.csv, subjects.csv and sheet.png of the images in the folder --input."""
+    folder, output, options = Path(args.input), Path(args.output), trained.args
+    if not folder.is_dir():
+        raise CommandError(f"--input {folder}: no such folder{similar_folder(folder)}")
+    paths = list_images(folder)
+    images = ImagesWithoutAge(paths, options.image_size, options.mask_text)
+    batches = tqdm(trained.batches_of(images), desc="batches", disable=None)
+    ages = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)["preds"]
+    subjects = np.array([find_subject(path, options.id_pattern, options.numeric_ids) for path in paths])
+
+    files = np.array([path.name for path in paths])
+    table = {"file": files, "subject_id": subjects, "prediction": ages.round(3)}
+    write_table(output / "predictions.csv", table)
+    known = np.flatnonzero(subjects != "")
+    names, _, means = subject_means(subjects[known], ages[known], ages[known])
+    counts = np.unique(subjects[known], return_counts=True)[1]
+    table = {"subject_id": names, "images": counts, "prediction": means.round(3)}
+    write_table(output / "subjects.csv", table)
+    if len(known) < len(paths):
+        LOG.warning(
+            f"{len(paths) - len(known)} of {len(paths)} file names hold no subject id by the run's pattern "
+            f"{options.id_pattern}: they are in predictions.csv only"
+        )
+    shown = np.linspace(0, len(paths) - 1, min(args.max_pictures, SHEET, len(paths))).round().astype(int)
+    unit = trained.state.get("target_unit", options.target_unit)
+    if len(shown):
+        pictures = [read_image(paths[k], "L") for k in shown]
+        plot_sheet(pictures, files[shown].tolist(), ages[shown].tolist(), unit, output / "sheet.png")
+    LOG.info(
+        f"{len(paths)} images, {len(names)} subjects: predicted {ages.mean():.1f} +- {ages.std():.1f} "
+        f"({ages.min():.1f} to {ages.max():.1f}) {unit}; predictions.csv and subjects.csv in {output}"
+    )
+
+
+def find_subject(path: Path, pattern: str, numeric: bool) -> str:
+    """The subject that the file name names, by the rules of training; '' where it names none."""
+    match = re.search(pattern, path.stem)
+    try:
+        return subject_id(match[1] if match else None, numeric)
+    except ValueError:
+        return ""

@@ -1,0 +1,65 @@
+"""What a failing sensor costs the anomaly detection: the same frames, clean and under each failure."""
+
+from pathlib import Path
+
+import numpy as np
+
+from datasets.anovox import AnoVoxDataset
+from prediction.trained import Trained
+from utils.detection import sigmoid
+from utils.metrics import GroupBootstrap, interval
+from utils.plotting_anomaly import plot_degradation
+from utils.report import table, write_table
+
+CLEAN = "clean"
+METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")
+LOSS = ("auroc_change", "change_low", "change_high")
+
+
+def degradation_table(
+    trained: Trained,
+    part: AnoVoxDataset,
+    clean: dict[str, np.ndarray],
+    corruptions: list[str],
+    split: str,
+    folder: Path,
+) -> dict[str, dict[str, float | None]]:
+    """METRICS of the clean frames and under each corruption, at the run's threshold and temperature, and the
+    change of AUROC with the 95% interval of the paired difference over resampled scenarios.
+
+    `clean`: the rows of the script's evaluate. Writes degradation.csv and degradation.png, prints the table.
+    """
+    script, state = trained.script, trained.state
+    labels, found, change = clean["labels"], {}, {}
+    ranked = len(np.unique(labels)) == 2  # else there is no AUROC
+    bootstrap = GroupBootstrap(part.names(), labels, np.arange(len(labels)))
+
+    def judge(name: str, rows: dict[str, np.ndarray]) -> None:
+        # No figure used here depends on the loss's weight of anomalies.
+        criterion = script.AnomalyLoss(1.0)
+        row = script.measure(rows, part.scenario, criterion, state["threshold"], state["temperature"])
+        found[name] = {key: row[key] for key in METRICS}
+        if ranked:
+            change[name] = bootstrap.auroc(labels, sigmoid(rows["logits"] / state["temperature"]))
+
+    judge(CLEAN, clean)
+    for name in corruptions:
+        batches = trained.batches_of(part)
+        judge(
+            name,
+            script.evaluate(
+                trained.model, batches, trained.device, amp=trained.args.amp, corruption=name,
+                seed=trained.args.seed,
+            ),
+        )  # fmt: skip
+        if ranked:
+            low, high = interval(change[name] - change[CLEAN])
+            difference = found[name]["auroc"] - found[CLEAN]["auroc"]
+            found[name] |= dict(zip(LOSS, (difference, low, high), strict=True))
+    columns = [*METRICS, *LOSS]
+    values = {key: np.array([row.get(key) for row in found.values()], float) for key in columns}
+    write_table(folder / "degradation.csv", {"sensors": np.array(list(found)), **values})
+    if ranked:
+        plot_degradation(found, f"sensor failures on {split}", folder / "degradation.png")
+    print(table(found, columns, "sensors"))
+    return found
