@@ -40,7 +40,7 @@ def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int 
         found = find_pairs(sequence, dataset.rules)
         boxes = sequence.boxes[np.isin(sequence.frame_of_row(), found.frames)]
         counts["seam_boxes"] += int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum())
-        counts["pairs_total"] += len(found.first)
+        counts["pairs_total"] += found.total
         counts["pairs_in_range"] += int(found.in_range.sum())
         counts["positives_total"] += int(found.annotated.sum())
         counts["positives_lost_to_distance"] += int((found.annotated & ~found.in_range).sum())

@@ -53,9 +53,7 @@ def check_resumed(run: Path, dataset: dict[str, Any], processes: Processes) -> N
             + "\nstart a new run with --config"
         )  # fmt: skip
     if recorded["num_threads"] != torch.get_num_threads():
-        LOG.info(
-            f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ"
-        )
+        LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
 
 
 def describe_git() -> dict[str, Any]:

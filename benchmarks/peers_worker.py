@@ -1,0 +1,128 @@
+"""One peer trains ResNet-18 with L1 on a list of images: run by benchmarks.peers in the peers'
+environment.
+
+    python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH EPOCHS WORKERS
+
+LIST.json holds [[path, age], ...]. Prints the seconds of every epoch as JSON. No augmentation: every peer
+opens the PNG, resizes it and normalises it, as its own tools do by default.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import models, transforms
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Images(Dataset):
+    """(image, age) as torchvision's ImageFolder would read it."""
+
+    def __init__(self, rows: list, transform):
+        self.rows, self.transform = rows, transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int):
+        path, age = self.rows[index]
+        with Image.open(path) as file:
+            return self.transform(file.convert("RGB")), torch.tensor(age, dtype=torch.float32)
+
+
+def resize_and_normalise(pixels: int):
+    return transforms.Compose(
+        [transforms.Resize((pixels, pixels)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+
+
+def plain_epochs(model: nn.Module, loader, epochs: int) -> list[float]:
+    """The loop of torchvision's references: criterion, AdamW, a meter read every step."""
+    criterion = nn.L1Loss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
+    seconds = []
+    for _ in range(epochs):
+        started, total = time.perf_counter(), 0.0
+        model.train()
+        for images, ages in loader:
+            loss = criterion(model(images).squeeze(1), ages.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def run_torchvision(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+    loader = DataLoader(
+        Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    return plain_epochs(models.resnet18(num_classes=1), loader, epochs)
+
+
+def run_timm(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+    import timm
+    from timm.data import create_loader
+
+    loader = create_loader(
+        Images(rows, None), (3, pixels, pixels), batch, is_training=True, no_aug=True, num_workers=workers,
+        use_prefetcher=False, persistent_workers=workers > 0, device=torch.device("cpu"),
+    )  # fmt: skip
+    return plain_epochs(timm.create_model("resnet18", num_classes=1), loader, epochs)
+
+
+def run_lightning(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+    import lightning
+
+    class Regressor(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.seconds = models.resnet18(num_classes=1), []
+
+        def training_step(self, batch):
+            images, ages = batch
+            loss = nn.functional.l1_loss(self.model(images).squeeze(1), ages)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=1e-4, weight_decay=1e-4)
+
+        def on_train_epoch_start(self):
+            self.started = time.perf_counter()
+
+        def on_train_epoch_end(self):
+            self.seconds.append(time.perf_counter() - self.started)
+
+    loader = DataLoader(
+        Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    regressor = Regressor()
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(regressor, loader)
+    return regressor.seconds
+
+
+def main() -> None:
+    peer, listing, *numbers = sys.argv[1:]
+    with open(listing) as file:
+        rows = json.load(file)
+    torch.set_num_threads(int(numbers.pop()))
+    run = {"torchvision": run_torchvision, "timm": run_timm, "lightning": run_lightning}[peer]
+    seconds = run(rows, *map(int, numbers))
+    print(json.dumps({"seconds": seconds, "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

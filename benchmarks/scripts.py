@@ -1,0 +1,134 @@
+"""The five training scripts as the benchmarks run them: their own data, model and `train_one_epoch`.
+
+What a benchmark knows of a script's signatures stands in this file and nowhere else.
+"""
+
+import argparse
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from utils import distributed
+from utils.device import make_scaler
+from utils.interrupt import Interrupt
+from utils.status import Status
+
+SCRIPTS = ("train_stage1", "train_stage2", "train_mae", "train_ddp", "train_anomaly_with_labels")
+# Minutes instead of hours on a CPU; above 128 pixels a slow loader hides behind the convolutions.
+SMALL = {"train_mae": ["--model", "resnet18", "--image_size", "96"]}
+SMALL["train_ddp"] = SMALL["train_mae"]
+
+
+@dataclass
+class Training:
+    """One script, ready to train: everything its main() builds before the first epoch."""
+
+    script: ModuleType
+    args: argparse.Namespace
+    data: Any
+    train: Any
+    sampler: distributed.EpochSampler
+    loader: DataLoader
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    interrupt: Interrupt
+    device: torch.device
+
+    def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
+        """The script's own train_one_epoch, from `loader` (default: its own), cut after `steps` (0 =
+        none).
+        """
+        options = {"amp": self.args.amp, "max_batches": steps}
+        if hasattr(self.script, "augment"):  # the age scripts
+            options["transform"] = partial(self.script.augment, args=self.args)
+        else:
+            options["augmented"] = self.args.augment
+        if hasattr(self.args, "max_grad_norm"):
+            options["max_grad_norm"] = self.args.max_grad_norm
+        if hasattr(self.args, "location_weight"):
+            options["location_weight"] = self.args.location_weight
+        return self.script.train_one_epoch(
+            self.model, loader or self.loader, self.sampler, self.criterion, self.optimizer, self.scaler,
+            self.interrupt, self.device, epoch, **options,
+        )  # fmt: skip
+
+
+@dataclass
+class InMemory:
+    """Batches that are tensors already, in the place of a loader."""
+
+    batches: list[dict[str, torch.Tensor]]
+    dataset: Any
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter(self.batches)
+
+
+def prepare(name: str, argv: list[str] | None = None) -> Training:
+    """What the script `name` builds for `argv` (default: SMALL) before its first epoch, on the CPU."""
+    script = importlib.import_module(name)
+    args = script.parse_args(["--device", "cpu", *(SMALL.get(name, []) if argv is None else argv)])
+    if name == "train_stage2":  # the flags a stage 1 run would hand over; its weights do not change the time
+        stage1 = importlib.import_module("train_stage1").parse_args([])
+        for flag in script.FROM_STAGE1:
+            if getattr(args, flag) is None:
+                setattr(args, flag, getattr(stage1, flag))
+    processes = distributed.start_processes(args.device)
+    distributed.seed_everything(args.seed)
+    data = script.build_datasets(args)
+    train = data.train
+    if name == "train_stage2":
+        train = train.select(script.balance_classes(train.labels, args.stage2_balance_strategy, args.seed))
+    frames = train.frames if name.startswith("train_stage") else None
+    sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=frames)
+    model, _ = script.build_model(args)
+    if getattr(model, "geometry", None) is not None:
+        model.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
+    if hasattr(model, "fit"):
+        model.fit(torch.from_numpy(train.ages))
+    model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(name, args, model)
+    if processes.world_size > 1:
+        model = DistributedDataParallel(model)
+    return Training(
+        script, args, data, train, sampler,
+        distributed.make_loader(train, sampler, args.num_workers, processes.device), model,
+        build_criterion(script, train), optimizer,
+        make_scaler(processes.device, args.amp),
+        Interrupt(processes, Status(Path(), args.epochs, args.patience, enabled=False)), processes.device,
+    )  # fmt: skip
+
+
+def build_criterion(script: ModuleType, train: Any) -> nn.Module:
+    """The script's loss at its default flags, one value per sample."""
+    if hasattr(script, "AnomalyLoss"):
+        share = float(train.labels.mean())
+        return script.AnomalyLoss((1 - share) / share)
+    if script.NAME == "age_mse":
+        return nn.MSELoss(reduction="none")
+    if script.NAME == "age_mae":
+        return nn.L1Loss(reduction="none")
+    return nn.CrossEntropyLoss(reduction="none")
+
+
+def build_optimizer(name: str, args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    """The script's optimizer at its default flags."""
+    kind = torch.optim.AdamW if name == "train_mae" else torch.optim.Adam
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
+
+
+def use_one_thread() -> None:
+    """Judged ratios are taken with one thread: a neighbour on the other core hardly disturbs it."""
+    torch.set_num_threads(1)
