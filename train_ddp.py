@@ -320,7 +320,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
         if average:
             restore(state, trained=bare)
-            average.n_averaged.fill_(1)  # 0 would copy the weights at the next step instead of averaging
+            # 0 copies the weights at the next step, as the first step of a run does, instead of averaging.
+            average.n_averaged.fill_(min(1, state["epoch"] + state["step"]))
         interrupt.resume(state)
 
     # Record the run

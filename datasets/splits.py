@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sklearn.model_selection import train_test_split
-
 from utils.errors import CommandError, DataError
 
 PARTS = ("train", "val", "test")
@@ -77,6 +75,8 @@ def _cut(
     if n_second == 0:
         return names, []
     labels = None if strata is None else _join_small_strata([strata[name] for name in names])
+    from sklearn.model_selection import train_test_split  # slow to import, and most splits ship with the data
+
     try:
         return train_test_split(names, test_size=n_second, random_state=seed, stratify=labels)
     except ValueError as error:

@@ -1,12 +1,14 @@
 """Figures are written for short, long and failed runs, and no figure stays open."""
 
+import logging
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
 from utils.learning import Verdict
-from utils.plotting import Panel, plot_confusion, plot_curves, plot_distributions
+from utils.plotting import Panel, never_fatal, plot_confusion, plot_curves, plot_distributions, to_beat
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])
@@ -29,3 +31,21 @@ def test_confusion_and_distributions(tmp_path):
     plot_distributions(labels, scores, ["a", "absent"], "title", tmp_path / "d.png", threshold=0.5)
     assert (tmp_path / "c.png").stat().st_size > 1000 and (tmp_path / "d.png").stat().st_size > 1000
     assert plt.get_fignums() == []
+
+
+def test_a_figure_that_fails_is_a_warning_and_leaves_nothing_open(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("run"), "propagate", True)
+
+    @never_fatal
+    def plot_something():
+        plt.figure()
+        raise ValueError("no such font")
+
+    plot_something()
+    assert "plot_something failed" in caplog.text and "no such font" in caplog.text
+    assert plt.get_fignums() == []
+
+
+def test_what_there_is_to_beat():
+    panels = [Panel("loss", "loss", 0.6931, "best constant"), Panel("f1", "F1")]
+    assert to_beat(panels) == "to beat on val: loss 0.6931 (best constant)"

@@ -48,6 +48,7 @@ def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
         try:
             draw(*args, **options)
         except Exception as error:
+            plt.close("all")  # the figure it was drawing would stay open
             LOG.warning(f"{draw.__name__} failed, the run goes on: {type(error).__name__}: {error}")
 
     return drawn_or_warned

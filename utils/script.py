@@ -18,6 +18,8 @@ def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None
     and exit code 1. A run that had a status.json says there how it ended.
     """
     options = vars(arguments[0]) if arguments else {}
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console of any encoding can be told any path
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save but while training

@@ -1,0 +1,51 @@
+"""A training script with a planted fault, for tests that need real processes of their own.
+
+    torchrun --nproc_per_node=2 tests/faults/faulty.py WHAT:RANK:LOOK train_stage1 [flags of the script]
+
+The process of that rank does WHAT when the run looks for signals for the LOOK-th time (the first look is
+before the first step) and writes the time into the file $FAULT_TIME.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from utils.interrupt import Interrupt
+from utils.script import run_script
+
+
+def raise_error() -> None:
+    raise ValueError("a planted fault")
+
+
+FAULTS = {
+    "raise": raise_error,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "term_launcher": lambda: os.kill(os.getppid(), signal.SIGTERM),
+    "none": lambda: None,
+}
+
+
+def plant(what: str, wanted: int) -> None:
+    """Do it at that look."""
+    look, count = Interrupt.agreed, iter(range(10**6))
+
+    def agreed(self: Interrupt) -> int:
+        if next(count) == wanted:
+            Path(os.environ["FAULT_TIME"]).write_text(str(time.time()))
+            FAULTS[what]()
+        return look(self)
+
+    Interrupt.agreed = agreed
+
+
+if __name__ == "__main__":
+    what, rank, look = sys.argv[1].split(":")
+    script = importlib.import_module(sys.argv[2])
+    args = script.parse_args(sys.argv[3:])
+    if rank == os.environ.get("RANK", "0"):
+        plant(what, int(look))
+    run_script(script.main, args)

@@ -1,0 +1,186 @@
+"""The five scripts in the tiny worlds of their own tests: run, stopped by real signals, resumed, compared."""
+
+import functools
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anovox_world import copy_of, tiny_sample
+from tiny_runs import EXCLUDE, jrdb, new_folder, ultrasound
+
+import train_anomaly_with_labels
+import train_ddp
+import train_mae
+import train_stage1
+import train_stage2
+from utils.checkpoint import load_checkpoint
+from utils.interrupt import Interrupt
+from utils.run import REPO_ROOT, read_json
+from utils.script import run_script
+
+SCRIPTS = {
+    "train_stage1": train_stage1,
+    "train_stage2": train_stage2,
+    "train_anomaly_with_labels": train_anomaly_with_labels,
+    "train_ddp": train_ddp,
+    "train_mae": train_mae,
+}
+AGES = ("train_ddp", "train_mae")
+OTHERS = [name for name in SCRIPTS if name != "train_stage1"]  # the full counts are run on stage 1
+TIMES = {"seconds", "samples_per_second"}
+
+
+@functools.cache
+def stage1_run() -> Path:
+    """What stage 2 starts from."""
+    return train("train_stage1", new_folder("stage1_of_stage2"), "--epochs", "1")
+
+
+def copied_data(script: str, target: Path) -> tuple[Path, list[str]]:
+    """A copy of a script's tiny world that may be damaged, and the flags that choose it."""
+    if script == "train_anomaly_with_labels":
+        root = copy_of(tiny_sample(), target)
+        return root, ["--data_path", str(root)]
+    if script in AGES:
+        root = Path(shutil.copytree(ultrasound().parents[2], target))
+        return root, ["--image_dir", str(root / "TA/Healthy/Images")]
+    root = Path(shutil.copytree(jrdb(), target))
+    return root, ["--data_path", str(root)]
+
+
+def data_flags(script: str) -> list[Any]:
+    """Where a script finds its tiny world."""
+    if script == "train_anomaly_with_labels":
+        return ["--data_path", tiny_sample()]
+    if script in AGES:
+        return ["--image_dir", ultrasound(), *EXCLUDE]
+    return ["--data_path", jrdb()]
+
+
+def small_flags(script: str) -> list[Any]:
+    """A small model, and what makes resuming hard: averaged weights, a warm-up, a plateau, a step."""
+    if script == "train_anomaly_with_labels":
+        return ["--image_size", 64, 96, "--max_points", 64, "--batch_size", 6]
+    if script in AGES:
+        recipe = {
+            "train_ddp": ["--plateau_patience", 0],
+            "train_mae": ["--ema_decay", 0.5, "--warmup_epochs", 2],
+        }
+        return ["--model", "cnn", "--image_size", 32, "--batch_size", 8, "--lr", "1e-3", *recipe[script]]
+    more = ["--stage1_checkpoint", stage1_run()] if script == "train_stage2" else ["--features", "geometry"]
+    return [*more, "--step_size", 2]
+
+
+def argv(script: str, folder: Path, *more: Any) -> list[str]:
+    """The command line of a run of three epochs into `folder`."""
+    flags = [*data_flags(script), *small_flags(script), "--epochs", 3, "--output_dir", folder]
+    return [str(flag) for flag in [*flags, *more]]
+
+
+def train(script: str, folder: Path, *more: Any) -> Path:
+    """Run a script in this process; returns the one run folder in `folder`."""
+    module = SCRIPTS[script]
+    module.main(module.parse_args(argv(script, folder, *more)))
+    return only_run(folder)
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (path for path in folder.iterdir() if "_experiment_" in path.name)
+    return run
+
+
+def resume(script: str, run: Path, *more: str) -> None:
+    module = SCRIPTS[script]
+    module.main(module.parse_args(["--resume", str(run), *more]))
+
+
+def exit_code(script: str, flags: list[str]) -> int:
+    """Run a script as its command line does, in this process; what nobody foresaw is raised."""
+    module = SCRIPTS[script]
+    try:
+        run_script(module.main, module.parse_args(flags))
+    except SystemExit as left:
+        return left.code
+    return 0
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, *looks: tuple[int, int]) -> None:
+    """Send this process a signal when the run looks for one for the n-th time: (n, signal). The first look is
+    before the first step."""
+    look, wanted, count = Interrupt.agreed, dict(looks), iter(range(10**6))
+
+    def agreed(self):
+        if number := wanted.get(next(count)):
+            os.kill(os.getpid(), number)
+        return look(self)
+
+    monkeypatch.setattr(Interrupt, "agreed", agreed)
+
+
+def stopped(monkeypatch, script: str, folder: Path, look: int, number: int, *more: Any) -> Path:
+    """A run that a signal stopped at that look; it left with the code of the signal."""
+    data_flags(script), small_flags(script)  # makes the worlds, and stage 1's run, without signals
+    with monkeypatch.context() as patch:
+        signal_at(patch, (look, number))
+        with pytest.raises(SystemExit) as left:
+            train(script, folder, *more)
+    assert left.value.code == 128 + number
+    return only_run(folder)
+
+
+@functools.cache
+def whole_run(script: str) -> Path:
+    """The run that nothing interrupts."""
+    return train(script, new_folder(f"whole_{script}"))
+
+
+def steps_per_epoch(run: Path) -> int:
+    return read_json(run / "status.json")["steps"]
+
+
+def checkpoints(run: Path) -> dict[str, dict[str, Any]]:
+    """All checkpoints of a run, without times, and without flags that say where it was or who resumed it."""
+    found = {}
+    for path in sorted(run.glob("*.pth")):
+        state = found[path.name] = load_checkpoint(path)
+        state["history"] = [without_times(row) for row in state["history"]]
+        del state["args"]
+    return found
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Everything a run keeps, bit for bit: all checkpoints with all their entries, history, results and
+    predictions."""
+    assert_equal(checkpoints(a), checkpoints(b), "")
+    histories = [[without_times(row) for row in read_json(run / "history.json")] for run in (a, b)]
+    assert histories[0] == histories[1]
+    results = [{**read_json(run / "results.json"), "wall_seconds": 0} for run in (a, b)]
+    assert results[0] == results[1]
+    assert (a / "test_predictions.csv").read_bytes() == (b / "test_predictions.csv").read_bytes()
+
+
+def assert_equal(a: Any, b: Any, where: str) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where} {key}")
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        assert len(a) == len(b), where
+        for k, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_equal(left, right, f"{where} {k}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """For other processes: one thread, and the repository importable."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO_ROOT)} | changes

@@ -1,0 +1,232 @@
+"""Files that are damaged, hostile, cut off in the middle of a write, or can not be written at all."""
+
+import os
+import pickle
+import random
+import resource
+import signal
+import time
+import zipfile
+
+import pytest
+import torch
+from children import FORK, in_a_child
+from stopped_runs import SCRIPTS, argv, exit_code, resume, stopped, whole_run
+
+from utils.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from utils.errors import CommandError
+from utils.run import create_run_folder, read_json
+
+SCRIPT = "train_stage1"
+
+
+def state_of_size(epoch: int, count: int = 200_000) -> dict:
+    return {"script": "train_stage1.py", "epoch": epoch, "model": {"w": torch.full((count,), float(epoch))}}
+
+
+def save_for_ever(path) -> None:
+    for epoch in range(10**9):
+        save_checkpoint(path, state_of_size(epoch))
+
+
+def test_fifty_kills_while_saving_leave_a_whole_checkpoint(tmp_path):
+    """kill -9 at random moments of a loop that does nothing but save: each time the file is whole."""
+    path, draw = tmp_path / "last.pth", random.Random(0)
+    unfinished = 0
+    for _ in range(50):
+        child = FORK.Process(target=save_for_ever, args=(path,))
+        child.start()
+        while not path.exists():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.03))
+        child.kill()
+        child.join()
+        state = load_checkpoint(path, "train_stage1.py")
+        assert (state["model"]["w"] == state["epoch"]).all()
+        unfinished += any(tmp_path.glob(".*.tmp"))
+    assert unfinished > 5, "no kill met a write: the test tests nothing"
+
+
+def test_a_resumed_run_removes_what_a_killed_one_left(tmp_path, monkeypatch):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
+    (run / ".last.pth.4711.tmp").write_bytes(b"half a checkpoint")
+    resume(SCRIPT, run)
+    assert not list(run.glob(".*.tmp"))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
+    """RLIMIT_FSIZE stops a write after 100 kB, as a full disk does."""
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, state_of_size(1, count=1000))
+
+    def save_too_much() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            save_checkpoint(path, state_of_size(2))
+        except CommandError as error:
+            said = str(error)
+            return 0 if "cannot save" in said and str(path) in said and "is intact" in said else 3
+        return 4
+
+    assert in_a_child(save_too_much) == 0
+    assert load_checkpoint(path)["epoch"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_a_run_on_a_full_disk_ends_with_code_2_and_can_go_on(tmp_path, monkeypatch):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
+    smaller = (run / "last.pth").stat().st_size - 1000
+
+    def resume_without_room() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (smaller, smaller))
+        return exit_code(SCRIPT, ["--resume", str(run)])
+
+    assert in_a_child(resume_without_room) == 2
+    assert not list(run.glob(".*.tmp"))
+    assert load_checkpoint(run / "last.pth")["step"] == 3
+    assert "cannot save" in read_json(run / "status.json")["reason"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    """A real last.pth."""
+    return whole_run(SCRIPT) / "last.pth"
+
+
+def damaged(kind: str, content: bytes) -> bytes:
+    if kind.endswith("%"):
+        return content[: len(content) * int(kind[:-1]) // 100]
+    if kind == "text":
+        return b"epoch 3\n" * 100
+    if kind == "one byte":
+        return b"P"
+    middle = len(content) // 2
+    return content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 64]) + content[middle + 64 :]
+
+
+@pytest.mark.parametrize("kind", ["0%", "10%", "50%", "99%", "text", "one byte", "flipped bytes"])
+def test_a_damaged_checkpoint_is_refused_by_name(kind, checkpoint, tmp_path):
+    path = tmp_path / "last.pth"
+    path.write_bytes(damaged(kind, checkpoint.read_bytes()))
+    with pytest.raises(CommandError, match=r"last\.pth") as refused:
+        load_checkpoint(path)
+    assert len(str(refused.value).splitlines()) <= 5
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(CommandError, match="no checkpoint at"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["50%", "text"])
+def test_a_run_with_a_damaged_last_pth_is_not_started_afresh(kind, tmp_path, monkeypatch, capsys):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
+    content = (run / "last.pth").read_bytes()
+    (run / "last.pth").write_bytes(damaged(kind, content))
+    assert exit_code(SCRIPT, ["--resume", str(run)]) == 2
+    assert str(run / "last.pth") in capsys.readouterr().err
+    assert not (run / "results.json").exists()
+
+
+class Runs:
+    """Unpickling this calls a function."""
+
+    def __init__(self, function, *values):
+        self.call = function, values
+
+    def __reduce__(self):
+        return self.call
+
+
+def payloads(target: str) -> dict:
+    """Six ways to run code on loading; each would make the folder `target`."""
+    hidden = pickle.dumps(Runs(os.mkdir, target))
+    return {
+        "system": {"model": Runs(os.system, f"mkdir {target}")},
+        "as a weight": {"model": {"w": torch.ones(2), "b": Runs(os.mkdir, target)}},
+        "deep in the history": {"model": {}, "history": [{"epoch": 1, "x": [(Runs(os.mkdir, target),)]}]},
+        "as a key": {"model": {}, Runs(os.mkdir, target): 1},
+        "eval": {"model": {}, "args": {"lr": Runs(eval, f"__import__('os').mkdir({target!r})")}},
+        "a pickle in a pickle": {"model": {}, "extra": Runs(pickle.loads, hidden)},
+    }
+
+
+@pytest.mark.parametrize("kind", payloads(""))
+def test_nothing_in_a_checkpoint_is_run(kind, tmp_path):
+    path, target = tmp_path / "last.pth", tmp_path / "made"
+    torch.save(
+        {"format_version": FORMAT_VERSION, "script": "train_stage1.py"} | payloads(str(target))[kind], path
+    )
+    name = {"system": "system", "eval": "eval", "a pickle in a pickle": "loads"}.get(kind, "mkdir")
+    with pytest.raises(CommandError, match=rf"was not loaded\n.*{name}"):
+        load_checkpoint(path)
+    assert not target.exists()
+    torch.load(path, weights_only=False)
+    assert target.exists(), "the payload is harmless: the test tests nothing"
+
+
+def test_hostile_pickles_in_the_old_file_format_and_in_a_renamed_zip(tmp_path):
+    for k, write in enumerate((write_bare_pickle, write_zip)):
+        path = tmp_path / f"{k}.pth"
+        write(path, {"format_version": 1, "model": Runs(os.mkdir, str(tmp_path / "made"))})
+        with pytest.raises(CommandError, match=path.name):
+            load_checkpoint(path)
+        assert not (tmp_path / "made").exists()
+
+
+def write_bare_pickle(path, value) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+def write_zip(path, value) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(value))
+        file.writestr("archive/version", "3")
+
+
+def test_a_name_in_a_checkpoint_is_only_a_name(tmp_path, monkeypatch):
+    """Strings that look like import paths are compared, never imported."""
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, state_of_size(1) | {"script": "os.system", "class_names": ["os:mkdir"]})
+    with pytest.raises(CommandError, match="was written by os.system"):
+        load_checkpoint(path, "train_stage1.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_checkpoint_of_every_script_is_plain_data_and_of_this_format(script):
+    paths = list(whole_run(script).glob("*.pth"))
+    assert len(paths) >= 3
+    for path in paths:
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+        assert torch.load(path, weights_only=True)["format_version"] == FORMAT_VERSION
+
+
+def test_a_newer_format_is_refused(checkpoint, tmp_path):
+    newer = torch.load(checkpoint, weights_only=True) | {"format_version": FORMAT_VERSION + 1}
+    torch.save(newer, tmp_path / "last.pth")
+    with pytest.raises(CommandError, match=rf"format {FORMAT_VERSION + 1}, newer than {FORMAT_VERSION}"):
+        load_checkpoint(tmp_path / "last.pth")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_output_folder_that_can_not_be_made(script, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert exit_code(script, argv(script, tmp_path / "file" / "runs")) == 2
+    assert "--output_dir" in capsys.readouterr().err
+
+
+def make_folder(parent, start, made) -> None:
+    start.wait()
+    made.put(str(create_run_folder(parent, "stage1")))
+
+
+def test_sixteen_processes_in_one_second_get_a_folder_each(tmp_path):
+    start, made = FORK.Event(), FORK.Queue()
+    children = [FORK.Process(target=make_folder, args=(tmp_path, start, made)) for _ in range(16)]
+    for child in children:
+        child.start()
+    start.set()
+    folders = {made.get(timeout=30) for _ in children}
+    for child in children:
+        child.join()
+    assert len(folders) == len(list(tmp_path.iterdir())) == 16

@@ -1,0 +1,134 @@
+"""It learns, or it says so: twelve faults planted into real runs are flagged, healthy runs are not."""
+
+import signal
+
+import pytest
+import torch
+from planted import FAULTS, criterion_class, healthy
+from stopped_runs import OTHERS, SCRIPTS, argv, exit_code, only_run, stopped
+
+from utils.checkpoint import load_checkpoint
+from utils.errors import ScriptError
+from utils.learning import LearningCheck
+from utils.run import read_json
+
+STAGE1 = "train_stage1"
+
+
+class Flagged(Exception):
+    """The learning check said something: the rest of the run tells no more."""
+
+
+def outcome(script, fault, folder, monkeypatch, *flags) -> str:
+    """What became of a run with this fault: the first warning, the error, or the verdict."""
+    line = argv(script, folder, *flags)  # makes what stage 2 starts from, without the fault
+    with monkeypatch.context() as patch:
+        for name in ("before_training", "after_epoch"):
+            stop_at_warnings(patch, name)
+        if script in (STAGE1, "train_stage2"):  # the references beside the model are no part of the verdict
+            patch.setattr(SCRIPTS[script], "reference_scores", lambda *values, **options: {})
+        more = fault(patch, script)
+        try:
+            SCRIPTS[script].main(SCRIPTS[script].parse_args([*line, *more]))
+        except Flagged as warning:
+            return f"warning: {warning}"
+        except (ScriptError, ValueError) as error:
+            return f"error: {error}"
+    return read_json(only_run(folder) / "results.json")["verdict"]
+
+
+def stop_at_warnings(patch, name) -> None:
+    check = getattr(LearningCheck, name)
+
+    def checked(self, *values, **options):
+        if warnings := check(self, *values, **options):
+            raise Flagged(f"{name}: {warnings[0]}")
+        return []
+
+    patch.setattr(LearningCheck, name, checked)
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=pytest.mark.faults if s > 1 else ()) for s in range(10)]
+)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_flagged(fault, seed, tmp_path, monkeypatch):
+    found = outcome(STAGE1, fault, tmp_path, monkeypatch, "--seed", seed)
+    print(f"OUTCOME {STAGE1} {fault.__name__} seed {seed}: {found}")
+    assert found != "LEARNED"
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=pytest.mark.faults if s > 1 else ()) for s in range(20)]
+)
+def test_a_healthy_run_is_left_alone(seed, tmp_path, monkeypatch):
+    found = outcome(STAGE1, healthy, tmp_path, monkeypatch, "--seed", seed)
+    print(f"OUTCOME {STAGE1} healthy seed {seed}: {found}")
+    assert found == "LEARNED"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("script", OTHERS)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_flagged_in_the_other_scripts(script, fault, tmp_path, monkeypatch):
+    found = outcome(script, fault, tmp_path, monkeypatch)
+    print(f"OUTCOME {script} {fault.__name__}: {found}")
+    assert found != "LEARNED"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("script", "flags"), [("train_stage2", ["--lr", "3e-3"]), ("train_ddp", []), ("train_mae", [])]
+)
+def test_the_check_says_nothing_about_healthy_runs_of_the_other_scripts(script, flags, tmp_path, monkeypatch):
+    """Their verdict is another matter: three epochs on a tiny world may well be NOT LEARNED. The 24 train
+    frames of the tiny AnoVox sample are not learned in seconds at all, and the check says so."""
+    found = outcome(script, healthy, tmp_path, monkeypatch, *flags)
+    print(f"OUTCOME {script} healthy: {found}")
+    assert found in ("LEARNED", "NOT LEARNED")
+
+
+def poisoned_at(patch, script, step) -> list[torch.nn.Module]:
+    """Make the loss of that training step NaN; returns a list that gets the model."""
+    module, kind, models, count = SCRIPTS[script], criterion_class(script), [], iter(range(1, 10**6))
+    train_one_epoch, forward, training = module.train_one_epoch, kind.forward, []
+
+    def train(model, *values, **options):
+        models.append(model)
+        training.append(True)
+        return train_one_epoch(model, *values, **options)
+
+    def poisoned(self, outputs, labels):
+        losses = forward(self, outputs, labels)
+        return losses * float("nan") if training and next(count) == step else losses
+
+    patch.setattr(module, "train_one_epoch", train)
+    patch.setattr(kind, "forward", poisoned)
+    return models
+
+
+@pytest.mark.parametrize(
+    "script", [STAGE1, *(pytest.param(script, marks=pytest.mark.faults) for script in OTHERS)]
+)
+def test_a_nan_stops_with_the_weights_of_the_step_before(script, tmp_path, monkeypatch, capsys):
+    before = stopped(monkeypatch, script, tmp_path / "stopped", 2, signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        models = poisoned_at(patch, script, 3)
+        assert exit_code(script, argv(script, tmp_path / "poisoned")) == 4
+    said = capsys.readouterr().err
+    assert "epoch 1 step 3: loss nan" in said
+    assert "samples of the batch: " in said
+    state = load_checkpoint(before / "last.pth")
+    expected = state.get("trained", state["model"])
+    assert state["step"] == 2
+    assert all(torch.equal(value, expected[key]) for key, value in models[0].state_dict().items()
+               if "running" not in key and "batches" not in key)  # fmt: skip
+    status = read_json(only_run(tmp_path / "poisoned") / "status.json")
+    assert status["state"] == "failed"
+    assert "loss nan" in status["reason"]
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--max_batches", "2"], 5)])
+def test_require_learning(flags, code, tmp_path, capsys):
+    assert exit_code(STAGE1, argv(STAGE1, tmp_path, *flags, "--require_learning")) == code
+    assert ("NOT LEARNED" in capsys.readouterr().err) == (code == 5)

@@ -1,0 +1,55 @@
+"""What must not grow or stop in a long run: memory over 300 epochs, and training when a figure fails."""
+
+import os
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from stopped_runs import SCRIPTS, argv, exit_code, only_run, train
+
+import train_stage1
+from utils.run import read_json
+
+SCRIPT = "train_stage1"
+
+
+def resident_kilobytes() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
+def test_memory_does_not_grow_over_300_epochs(tmp_path, monkeypatch):
+    """The slope after a third of the epochs; curves are redrawn every third one, and each adds its row to the
+    history."""
+    seen, save_epoch = [], train_stage1.save_epoch
+
+    def save_and_look(*values):
+        save_epoch(*values)
+        seen.append(resident_kilobytes())
+
+    monkeypatch.setattr(train_stage1, "save_epoch", save_and_look)
+    train(SCRIPT, tmp_path, "--epochs", 300, "--max_batches", 2, "--patience", 0, "--plot_interval", 3)
+    slope = np.polyfit(np.arange(200), seen[100:], 1)[0]
+    print(f"memory: {seen[0]:.0f} kB after an epoch, {seen[-1]:.0f} kB at the end, {slope:.2f} kB per epoch")
+    assert len(seen) == 300
+    assert slope < 20  # one figure left open every third epoch would be hundreds
+
+
+@pytest.mark.parametrize(
+    "script", [SCRIPT, *(pytest.param(s, marks=pytest.mark.faults) for s in SCRIPTS if s != SCRIPT)]
+)
+def test_figures_that_fail_are_warnings(script, tmp_path, monkeypatch):
+    def fail(*values, **options):
+        raise RuntimeError("no fonts here")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    assert exit_code(script, argv(script, tmp_path, "--epochs", 2, "--plot_interval", 1)) == 0
+    run = only_run(tmp_path)
+    warnings = read_json(run / "status.json")["warnings"]
+    assert any(
+        "plot_curves failed, the run goes on: RuntimeError: no fonts here" in text for text in warnings
+    )
+    assert (run / "results.json").exists()
+    assert not list(run.glob("*.png"))

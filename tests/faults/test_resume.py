@@ -1,0 +1,212 @@
+"""A stopped and resumed run is the uninterrupted run, bit for bit, in all five scripts; and the comparison
+would notice anything that last.pth forgot."""
+
+import json
+import shutil
+import signal
+
+import pytest
+from anovox_world import frame_files, scenario_folders
+from stopped_runs import (
+    AGES,
+    OTHERS,
+    SCRIPTS,
+    assert_same_run,
+    copied_data,
+    resume,
+    signal_at,
+    steps_per_epoch,
+    stopped,
+    train,
+    whole_run,
+)
+
+from datasets.jrdb import LABEL_FOLDER
+from utils import arguments
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import CommandError
+from utils.run import read_json
+
+RESUMED = "resumed after epoch 1"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_sigterm_in_the_middle_of_an_epoch(script, tmp_path, monkeypatch):
+    """In the second epoch: optimizer, scheduler and averaged weights are no longer those of the start."""
+    whole = whole_run(script)
+    steps = steps_per_epoch(whole)
+    run = stopped(monkeypatch, script, tmp_path, steps + 1 + steps // 2, signal.SIGTERM)
+    state = load_checkpoint(run / "last.pth")
+    assert (state["epoch"], state["step"]) == (1, steps // 2)
+    resume(script, run)
+    assert_same_run(whole, run)
+    assert f"{RESUMED} and {steps // 2} steps" in (run / "train.log").read_text()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("place", ["before the first step", "first", "last but one", "last", "epoch end"])
+def test_sigterm_at_the_edges_of_an_epoch(script, place, tmp_path, monkeypatch):
+    whole = whole_run(script)
+    steps = steps_per_epoch(whole)
+    look = {"before the first step": 0, "first": 1, "last but one": steps - 1, "last": steps}
+    run = stopped(monkeypatch, script, tmp_path, look.get(place, steps + 1), signal.SIGTERM)
+    resume(script, run)
+    assert_same_run(whole, run)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_stopped_three_times_with_other_numbers_of_workers(script, tmp_path, monkeypatch):
+    """0 workers, then 2, then 0 again; twice in one epoch and once in the next."""
+    whole = whole_run(script)
+    steps = steps_per_epoch(whole)
+    run = stopped(monkeypatch, script, tmp_path, steps // 2, signal.SIGTERM)
+    for look, workers in ((1, "2"), (steps, "0")):
+        with monkeypatch.context() as patch:
+            signal_at(patch, (look, signal.SIGTERM))
+            with pytest.raises(SystemExit):
+                resume(script, run, "--num_workers", workers)
+    resume(script, run, "--num_workers", "2")
+    assert_same_run(whole, run)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A run of train_mae whose first epoch is the best one, so that best and wait matter in the third."""
+    flags = ["--lr", "1e-2", "--patience", "9", "--epochs", "3"]
+    return flags, train("train_mae", tmp_path_factory.mktemp("still"), *flags)
+
+
+@pytest.fixture(scope="module")
+def half(still, tmp_path_factory):
+    """The same run stopped in its third epoch."""
+    flags, whole = still
+    steps = steps_per_epoch(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        look = 2 * (steps + 1) + steps // 2
+        return stopped(patch, "train_mae", tmp_path_factory.mktemp("half"), look, signal.SIGTERM, *flags)
+
+
+FORGOTTEN = [
+    "model",
+    "trained",
+    "optimizer",
+    "scheduler",
+    "step",
+    "totals",
+    "best",
+    "wait",
+    "history",
+    "epoch",
+]
+
+
+@pytest.mark.parametrize("item", ["nothing", *FORGOTTEN])
+def test_what_last_pth_forgets_is_noticed(item, still, half, tmp_path, monkeypatch):
+    """Each item in turn is put back to what a fresh run begins with: the resumed run must be another one."""
+    flags, whole = still
+    assert load_checkpoint(whole / "last.pth")["wait"] == 2, "a later epoch was better: nothing is tested"
+    run = shutil.copytree(half, tmp_path / half.name)
+    state = load_checkpoint(run / "last.pth")
+    if item != "nothing":
+        save_checkpoint(run / "last.pth", state | {item: fresh_state(monkeypatch, tmp_path, flags)[item]})
+    resume("train_mae", run)
+    if item == "nothing":
+        assert_same_run(whole, run)
+    else:
+        with pytest.raises(AssertionError):
+            assert_same_run(whole, run)
+
+
+def fresh_state(monkeypatch, folder, flags):
+    """What last.pth holds before the first step."""
+    (folder / "fresh").mkdir()
+    run = stopped(monkeypatch, "train_mae", folder / "fresh", 0, signal.SIGTERM, *flags)
+    return load_checkpoint(run / "last.pth")
+
+
+@pytest.mark.parametrize("item", [*FORGOTTEN, "scaler"])
+def test_a_last_pth_without_an_item_is_an_error(item, half, tmp_path):
+    run = shutil.copytree(half, tmp_path / half.name)
+    state = load_checkpoint(run / "last.pth")
+    del state[item]
+    save_checkpoint(run / "last.pth", state)
+    with pytest.raises(KeyError, match=item):
+        resume("train_mae", run)
+
+
+def parser_of(script, monkeypatch):
+    """The parser that a script builds."""
+    with monkeypatch.context() as patch:
+        patch.setattr(arguments, "parse_arguments", lambda parser, argv: parser)
+        return SCRIPTS[script].parse_args([])
+
+
+def another(action, recorded) -> list[str]:
+    """A valid value of a flag that is not the recorded one, as typed; nothing where there is only one."""
+    flag = action.option_strings[0]
+    if isinstance(recorded, bool):
+        return ["--no-" + flag[2:] if recorded else flag]
+    if action.choices:
+        return [flag, next(str(c) for c in action.choices if c != recorded and [c] != recorded)]
+    if isinstance(recorded, int):
+        return [flag, str(recorded + 1)]
+    if isinstance(recorded, float):
+        return [flag, "0.625"]
+    if isinstance(recorded, list) and recorded and isinstance(recorded[0], int):
+        return [flag, *(str(value + 1) for value in recorded)]
+    return [flag, "7.5"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, monkeypatch, capsys):
+    run, module = whole_run(script), SCRIPTS[script]
+    recorded = read_json(run / "config.json")["args"]
+    refused = 0
+    for action in parser_of(script, monkeypatch)._actions:
+        name = action.dest
+        if name in ("help", *arguments.NOT_RECORDED):
+            continue
+        typed = another(action, recorded[name])
+        if name in arguments.MAY_CHANGE_ON_RESUME - {"epochs", "device"}:
+            assert getattr(module.parse_args(["--resume", str(run), *typed]), name) != recorded[name]
+            continue
+        if name == "device" or (name == "epochs" and recorded.get("scheduler") != "cosine"):
+            module.parse_args(["--resume", str(run), *typed])
+            continue
+        with pytest.raises(SystemExit) as left:
+            module.parse_args(["--resume", str(run), *typed])
+        said = capsys.readouterr().err
+        assert left.value.code == 2
+        assert f"--{name}: recorded {recorded[name]}, typed " in said, said
+        assert "start a new run with --config" in said
+        refused += 1
+    print(f"{script}: {refused} flags refused")
+    assert refused > 25
+
+
+def change_data(script, root) -> None:
+    """A frame less, another size of an image, another box."""
+    if script == "train_anomaly_with_labels":
+        frame_files(scenario_folders(root)[0], "LIDAR")[1].unlink()  # a frame less
+    elif script in AGES:
+        image = sorted((root / "TA/Healthy/Images").glob("*.png"))[0]
+        image.write_bytes(image.read_bytes() + b"\0")
+    else:
+        path = sorted((root / LABEL_FOLDER).iterdir())[0]
+        content = json.loads(path.read_text())
+        next(iter(content["labels"].values()))[0]["box"][3] += 1
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "script", ["train_stage1", *(pytest.param(name, marks=pytest.mark.faults) for name in OTHERS)]
+)
+def test_other_data_is_refused(script, tmp_path, monkeypatch):
+    root, flags = copied_data(script, tmp_path / "data")
+    run = stopped(monkeypatch, script, tmp_path / "runs", 2, signal.SIGTERM, *flags)
+    change_data(script, root)
+    with pytest.raises(CommandError, match="fingerprint of the data: recorded .*, now ") as refused:
+        resume(script, run)
+    assert len(str(refused.value).splitlines()) <= 5

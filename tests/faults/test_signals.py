@@ -1,0 +1,173 @@
+"""Real signals at every moment of a stage 1 run: the exit code, a complete checkpoint, and a resumed run as
+if nothing had happened."""
+
+import os
+import signal
+import time
+
+import pytest
+from stopped_runs import (
+    argv,
+    assert_same_run,
+    exit_code,
+    only_run,
+    resume,
+    signal_at,
+    steps_per_epoch,
+    stopped,
+    train,
+    whole_run,
+)
+
+import train_stage1
+from utils.checkpoint import load_checkpoint
+from utils.interrupt import Interrupt
+from utils.run import read_json
+
+SCRIPT = "train_stage1"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return whole_run(SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def steps(whole) -> int:
+    return steps_per_epoch(whole)
+
+
+LONG = pytest.mark.faults
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["middle", *(pytest.param(p, marks=LONG) for p in ("first", "last but one", "last", "next epoch"))],
+)
+def test_sigterm_at_any_step(whole, steps, tmp_path, monkeypatch, place):
+    look = {"first": 1, "middle": steps // 2, "last but one": steps - 1, "last": steps}
+    look = look.get(place, steps + 3)  # the first look of an epoch is before its first step
+    run = stopped(monkeypatch, SCRIPT, tmp_path, look, signal.SIGTERM)
+    state = load_checkpoint(run / "last.pth")
+    assert state["epoch"] * steps + state["step"] == look - (place == "next epoch")
+    assert not (run / "results.json").exists()
+    assert read_json(run / "status.json")["state"] == "interrupted"
+    resume(SCRIPT, run)
+    assert_same_run(whole, run)
+    assert read_json(run / "status.json")["state"] == "finished"
+
+
+@LONG
+def test_three_stops_in_one_epoch(whole, tmp_path, monkeypatch):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 2, signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with monkeypatch.context() as patch:
+            signal_at(patch, (2, number))
+            with pytest.raises(SystemExit) as left:
+                resume(SCRIPT, run)
+        assert left.value.code == 128 + number
+    assert load_checkpoint(run / "last.pth")["step"] == 6
+    resume(SCRIPT, run)
+    assert_same_run(whole, run)
+
+
+def signal_in(monkeypatch, name: str, call: int, number: int) -> None:
+    """Send this process a signal at the n-th call of a function that train_stage1 calls, before its work."""
+    original, calls = getattr(train_stage1, name), iter(range(1, 10**6))
+
+    def called(*values, **options):
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*values, **options)
+
+    monkeypatch.setattr(train_stage1, name, called)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=LONG)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("build_datasets", 1),  # nothing is lost: there is no checkpoint yet
+        pytest.param("evaluate", 1, marks=LONG),  # validation: the epoch is finished first
+        pytest.param("save_epoch", 2, marks=LONG),
+        ("evaluate", 3),  # validation of the last epoch
+        ("report", 1),  # the final pass, which a resumed run does again
+        pytest.param("write_results", 1, marks=LONG),
+    ],
+)
+def test_a_signal_at_any_other_moment(whole, tmp_path, monkeypatch, name, call, number):
+    with monkeypatch.context() as patch:
+        signal_in(patch, name, call, number)
+        assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 128 + number
+    run = only_run(tmp_path)
+    assert read_json(run / "status.json")["state"] == "interrupted"
+    if name == "build_datasets":
+        assert not (run / "last.pth").exists()
+        return
+    finished_epochs = {"evaluate": call, "save_epoch": call}.get(name, 3)
+    assert load_checkpoint(run / "last.pth")["epoch"] == finished_epochs
+    resume(SCRIPT, run)
+    assert_same_run(whole, run)
+
+
+def test_sigusr1_saves_and_goes_on(whole, tmp_path, monkeypatch):
+    signal_at(monkeypatch, (3, signal.SIGUSR1))
+    saved = []
+    save_last = train_stage1.save_last
+    monkeypatch.setattr(
+        train_stage1,
+        "save_last",
+        lambda run, state, *rest: (saved.append(state["step"]), save_last(run, state, *rest)),
+    )
+    run = train(SCRIPT, tmp_path)
+    assert saved == [3]
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("name", ["build_datasets", pytest.param("report", marks=LONG)])
+def test_sigusr1_outside_of_training_ends_nothing(whole, tmp_path, monkeypatch, name):
+    """There is nothing to save before training and in the final pass; the system's own answer would be to
+    end the process."""
+
+    def ended(number, frame):
+        raise AssertionError("SIGUSR1 is not handled here")
+
+    signal.signal(signal.SIGUSR1, ended)
+    signal_in(monkeypatch, name, 1, signal.SIGUSR1)
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 0
+    assert_same_run(whole, only_run(tmp_path))
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch):
+    handler, sent = Interrupt.receive, []
+
+    def twice(self, number, frame):
+        handler(self, number, frame)
+        sent.append(time.monotonic())
+        handler(self, number, frame)
+
+    monkeypatch.setattr(Interrupt, "receive", twice)
+    signal_at(monkeypatch, (2, signal.SIGINT))
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 130
+    assert time.monotonic() - sent[0] < 1
+    assert not (only_run(tmp_path) / "last.pth").exists()
+
+
+@LONG
+def test_max_hours_stops_with_a_checkpoint(whole, tmp_path):
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path, "--max_hours", "1e-9")) == 143
+    run = only_run(tmp_path)
+    assert read_json(run / "status.json")["reason"] == "--max_hours is over"
+    resume(SCRIPT, run)
+    assert_same_run(whole, run)
+
+
+def test_resuming_what_is_finished_or_never_began(whole, tmp_path, capsys):
+    before = (whole / "results.json").read_bytes()
+    assert exit_code(SCRIPT, ["--resume", str(whole)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (whole / "results.json").read_bytes() == before
+    with pytest.raises(SystemExit) as left:
+        train_stage1.parse_args(["--resume", str(tmp_path)])
+    assert left.value.code == 2
+    assert "cannot read" in capsys.readouterr().err
