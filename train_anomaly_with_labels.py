@@ -23,7 +23,6 @@ from utils.script import run_script
 
 SCRIPT, VERSION, NAME = "train_anomaly_with_labels.py", "1.0", "anomaly"
 EVALUATION_FRAMES = 16  # frames per evaluation batch
-LOCATED_FRAMES = 200  # anomalous frames, at most, on which pixel AP and point AP are measured
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -90,9 +89,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from datasets.anovox import CLASSES, AnoVoxData, AnoVoxDataset, load_anovox
+from datasets.anovox import CLASSES, AnoVoxData, load_anovox
 from datasets.anovox_augmentation import augment_frames, corrupt_frames
-from datasets.anovox_truth import anomalous_pixels, anomalous_points, trivial_features
+from datasets.anovox_truth import localisation_ap, trivial_features
 from datasets.samples import ensure_sample
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
@@ -285,36 +284,6 @@ def measure(
     }
 
 
-def locate_anomalies(model: nn.Module, dataset: AnoVoxDataset) -> dict[str, float | None]:
-    """Does the heat map show where? AP of its pixels and of the point scores, and chance (the share of
-    anomalous ones).
-
-    Over up to LOCATED_FRAMES anomalous frames, evenly spread. None where the data has no semantic ground
-    truth.
-    """
-    from sklearn.metrics import average_precision_score
-
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"pixel": [], "point": []}
-    anomalous = np.flatnonzero(dataset.labels == 1)
-    for index in anomalous[:: max(1, math.ceil(len(anomalous) / LOCATED_FRAMES))]:
-        batch = dataset.__getitems__([int(index)])
-        heat, point_scores = explain(model, *(batch[name] for name in INPUTS))
-        mask = batch["point_mask"][0].numpy()
-        if (truth := anomalous_pixels(dataset, index)) is not None:
-            found["pixel"].append((truth.ravel(), heat[0].numpy().ravel()))
-        if (truth := anomalous_points(dataset, index)) is not None:
-            found["point"].append((truth[mask], point_scores[0].numpy()[mask]))
-    results = {}
-    for name, parts in found.items():
-        truth, scores = (
-            (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else (np.zeros(0), None)
-        )
-        known = truth.any()
-        results[f"{name}_ap"] = float(average_precision_score(truth, scores)) if known else None
-        results[f"{name}_ap_chance"] = float(truth.mean()) if known else None
-    return results
-
-
 def report(
     folder: Path,
     split: str,
@@ -328,6 +297,7 @@ def report(
     dataset = data.parts()[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
+    located = localisation_ap(dataset, lambda batch: explain(model, *(batch[name] for name in INPUTS)))
     scores = sigmoid(rows["logits"] / state["temperature"])
     parts = {"train": data.train, "val": data.val, "here": dataset}
     known = ("frame_id", "category", "size", "visibility", "distance")
@@ -335,7 +305,7 @@ def report(
         folder, split, f"{SCRIPT} on {split}", rows | {"scores": scores},
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
         {name: (trivial_features(part), part.labels) for name, part in parts.items()},
-        data.val.labels, CLASSES, state["threshold"], located=locate_anomalies(model, dataset),
+        data.val.labels, CLASSES, state["threshold"], located=located,
         truncated=truncated, selected_on_test=split == "val",
     )  # fmt: skip
 

@@ -4,15 +4,20 @@ content.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from datasets.anovox import AnoVoxDataset
 from datasets.anovox_labels import is_anomalous_image, is_anomalous_points
 from datasets.anovox_points import read_points
 from datasets.images import read_image
 
+LOCATED_FRAMES = 200  # anomalous frames, at most, on which pixel AP and point AP are measured
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 
@@ -76,3 +81,34 @@ def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
     return np.column_stack(
         [histogram, scans, images, dataset.column("frame_id"), *map(np.asarray, one_hot)]
     ).astype(float)
+
+
+def localisation_ap(
+    dataset: AnoVoxDataset, explain: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
+) -> dict[str, float | None]:
+    """Do heat map and point scores show where the anomaly is? pixel_ap and point_ap, and chance beside
+    each (the share of anomalous ones), over up to LOCATED_FRAMES anomalous frames, evenly spread.
+
+    `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one frame. None
+    where the data has no semantic ground truth.
+    """
+    from sklearn.metrics import average_precision_score
+
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"pixel": [], "point": []}
+    anomalous = np.flatnonzero(dataset.labels == 1)
+    for index in anomalous[:: max(1, math.ceil(len(anomalous) / LOCATED_FRAMES))]:
+        batch = dataset.__getitems__([int(index)])
+        heat, point_scores = explain(batch)
+        mask = batch["point_mask"][0].numpy()
+        if (truth := anomalous_pixels(dataset, index)) is not None:
+            found["pixel"].append((truth.ravel(), heat[0].numpy().ravel()))
+        if (truth := anomalous_points(dataset, index)) is not None:
+            found["point"].append((truth[mask], point_scores[0].numpy()[mask]))
+    results: dict[str, float | None] = {}
+    for name, parts in found.items():
+        truth = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, bool)
+        known = bool(truth.any())
+        scores = np.concatenate([part[1] for part in parts]) if parts else None
+        results[f"{name}_ap"] = float(average_precision_score(truth, scores)) if known else None
+        results[f"{name}_ap_chance"] = float(truth.mean()) if known else None
+    return results

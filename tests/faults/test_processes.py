@@ -173,6 +173,7 @@ def test_an_error_in_a_loader_worker_is_shown_as_it_was(tmp_path, monkeypatch, c
     assert "images/cafe/000015.jpg: not a readable image" in capsys.readouterr().err
 
 
+@pytest.mark.faults
 def test_a_loader_worker_that_hangs_is_an_error(tmp_path, monkeypatch):
     break_reading(monkeypatch, lambda: time.sleep(600))
     monkeypatch.setattr(distributed, "WORKER_TIMEOUT", 2)
