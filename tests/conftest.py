@@ -24,7 +24,9 @@ def real() -> Path:
 
 @pytest.fixture(autouse=True)
 def _signal_handlers():
-    """A run that a test breaks off leaves its handlers behind: put back those that pytest had."""
+    """A run that a test breaks off leaves its handlers behind: put back those that pytest had. Started in the
+    background it ignores SIGINT, and so would the runs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     yield
     for number, handler in kept.items():
