@@ -66,6 +66,7 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     for k, condition in enumerate(conditions):
         for view in condition.runs:
             draw_run_line(rate, view, "lr", k, best=False)
+    rate.set_ylim(bottom=0)
     finish_axis(rate, "learning rate", epochs, None)
     for axis in axes.flat[len(panels) + 1 :]:
         axis.set_visible(False)
