@@ -8,7 +8,7 @@ import pytest
 import train_stage1
 from utils.errors import CommandError, DataError, NonFiniteError
 from utils.learning import Verdict
-from utils.log import start_log
+from utils.log import format_duration, start_log
 from utils.run import read_json
 from utils.script import run_script
 from utils.status import Status
@@ -89,3 +89,8 @@ def test_a_dry_run_is_two_steps_in_a_temporary_folder(monkeypatch, tmp_path):
     assert args.output_dir.startswith(str(tmp_path))
     with pytest.raises(SystemExit):
         train_stage1.parse_args(["--dry_run", "--resume", str(tmp_path)])
+
+
+def test_durations_are_said_in_the_unit_people_use():
+    said = [format_duration(seconds) for seconds in (50, 720, 3.4 * 3600, 2.1 * 86400)]
+    assert said == ["50 s", "12 min", "3.4 h", "2.1 days"]

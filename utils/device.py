@@ -51,6 +51,11 @@ def describe_device(device: torch.device, world_size: int) -> dict[str, Any]:
     }
 
 
+def gpu_memory_mb(device: torch.device) -> float | None:
+    """The most memory that this process has held on its GPU so far, in MB (2**20 bytes); None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
 def move(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """The batch on the device; from pinned memory the copy overlaps with computing."""
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}

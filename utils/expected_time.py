@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from utils.log import format_duration
+
 
 def expected_time(
     model: nn.Module, compute_loss: Callable[[nn.Module], torch.Tensor], steps: int, epochs: int
@@ -26,11 +28,3 @@ def expected_time(
     seconds = time.perf_counter() - started
     total = format_duration(1.1 * seconds * steps * epochs)
     return f"expected time: {total} for {epochs} epochs of {steps} steps, {seconds:.2g} s each"
-
-
-def format_duration(seconds: float) -> str:
-    """'50 s', '12 min', '3.4 h' or '2.1 days'."""
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (2 * 86400, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86400:.1f} days"

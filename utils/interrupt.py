@@ -3,7 +3,7 @@
 SIGTERM, SIGINT (Ctrl-C) and --max_hours let the step at hand end, write last.pth and leave with exit code 143
 (SIGINT: 130); `--resume RUN` goes on at that very step. A second SIGINT leaves at once. SIGUSR1 writes
 last.pth and goes on. While an epoch is validated and saved a signal waits for the end of that; before
-training and in the final test pass it ends the process at once (utils/errors.py), since nothing is lost then.
+training and in the final test pass it ends the process at once (utils/script.py), since nothing is lost then.
 """
 
 import signal
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from utils.device import gpu_memory_mb
 from utils.distributed import EpochSampler, Processes
 from utils.log import LOG, format_values
 from utils.status import Status
@@ -81,7 +82,7 @@ class Interrupt:
             for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=None):
                 yield step, next(batches)
                 done = step + 1
-                self.status.beat(step=done)
+                self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 late = time.monotonic() - said > LOG_SECONDS
                 if late or (self.log_interval and done % self.log_interval == 0 and done < steps):
                     said = time.monotonic()

@@ -74,3 +74,11 @@ def format_value(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def format_duration(seconds: float) -> str:
+    """'50 s', '12 min', '3.4 h' or '2.1 days'."""
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (2 * 86400, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86400:.1f} days"

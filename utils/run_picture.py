@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from utils.log import format_value
+from utils.log import format_duration, format_value
 from utils.run_state import (
-    duration,
     epochs_done,
     learning_signs,
     run_state,
@@ -33,7 +32,7 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
     if seconds := seconds_per_epoch(view):
         total = sum(row.get("seconds") or 0.0 for row in view.history)
         several = f"{len(view.history)} epochs, typically {seconds:.3g} s each"
-        fields["spent"] = f"{duration(total)} in {several if len(view.history) > 1 else 'one epoch'}"
+        fields["spent"] = f"{format_duration(total)} in {several if len(view.history) > 1 else 'one epoch'}"
     if view.status.get("gpu_memory_mb"):
         fields["memory"] = f"{view.status['gpu_memory_mb']:.0f} MB of the GPU"
     if state.word in ("interrupted", "failed", "stalled") and view.script:
@@ -136,7 +135,7 @@ def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
                 name,
                 f"{state.word} {view.results.get('verdict', '')}".strip(),
                 f"{int(epochs_done(view))}/{view.epochs}",
-                duration(left[1]) if left else "",
+                format_duration(left[1]) if left else "",
                 *(format_value(last[k]) if k in last else "" for k in ("train_loss", "val_loss")),
                 figure + format_value(last[key]) if key in last else "",
                 f"{format_value(view.row(best)[key])} in {best}" if best is not None else "",

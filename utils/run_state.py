@@ -9,6 +9,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from utils.log import format_duration
 from utils.run_view import LIVE, RunView, is_number
 
 TYPICAL = 10  # epochs whose median stands for the ones to come
@@ -56,7 +57,7 @@ def run_state(view: RunView, now: float) -> State:
     # While an epoch is validated, or the test split, nothing is written.
     if age <= (GONE if gone else max(QUIET[word], seconds_per_epoch(view) or 0.0)):
         return State(word, "")
-    detail = f"last sign of life {duration(age)} ago"
+    detail = f"last sign of life {format_duration(age)} ago"
     if gone:
         detail += f"; process {view.status['pid']} is no longer there: killed, or out of memory?"
     return State("stalled", detail)
@@ -127,16 +128,8 @@ def time_left_words(view: RunView) -> str:
     left = time_left(view)
     if left is None:
         return "known after the first epoch"
-    least, most = map(duration, left)
+    least, most = map(format_duration, left)
     return most if least == most else f"up to {most} ({least} if no epoch gets better: early stopping)"
-
-
-def duration(seconds: float) -> str:
-    """'50 s', '12 min', '3.4 h' or '2.1 days'."""
-    for limit, unit, size, digits in ((120, "s", 1, 0), (7200, "min", 60, 0), (2 * 86400, "h", 3600, 1)):
-        if seconds < limit:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds / 86400:.1f} days"
 
 
 def learning_signs(view: RunView) -> list[str]:
