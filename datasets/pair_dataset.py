@@ -37,7 +37,7 @@ from utils.errors import DataError
 class JRDBPairDataset(Dataset):
     """Samples of one split. N samples over F frames and R people, G features, S sequences.
 
-    Per sample, ordered by sequence, frame and ids:
+    Per sample, ordered by sequence and frame, in a frame by ids (sampled: by whom they share):
         geometry (N, G) float32           columns `feature_names`, NaN where there is no past
         labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
         types (N,) int64                  into INTERACTION_CLASSES, -1 none

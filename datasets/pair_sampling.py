@@ -101,10 +101,11 @@ def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
 def choose_pairs(
     found: SequencePairs, rules: PairRules, task: str, sampled: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (into the P pairs) of the N samples, in order, and (N,) bool: an inferred positive.
+    """Positions (into the P pairs) of the N samples, frame by frame, and (N,) bool: an inferred positive.
 
-    Not sampled: every pair in range but the ambiguous ones. Sampled: positives by group, then negatives by
-    frame. task "type" keeps annotated positives that have a type.
+    Not sampled: every pair in range but the ambiguous ones, ordered by ids. Sampled: positives by group, then
+    negatives by frame, pairs that share people next to each other. task "type" keeps annotated positives that
+    have a type.
     """
     positive = found.in_range & found.annotated
     inferred = np.zeros_like(positive)
@@ -138,6 +139,9 @@ def choose_pairs(
         )
         negative[members[~chosen]] = False
     samples = np.flatnonzero(positive | inferred | negative)
+    if sampled:
+        near = geometry.neighbouring_order(found.frame[samples], found.first[samples], found.second[samples])
+        samples = samples[near]
     return samples, inferred[samples]
 
 

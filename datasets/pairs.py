@@ -11,7 +11,7 @@ import hashlib
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 DISTANCE_NORMS = ("max", "mean", "first")
 
@@ -105,6 +105,20 @@ def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
     """
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(people, people))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def neighbouring_order(frame: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(P,) an order of pairs: frame by frame, in each such that pairs of the same people are neighbours.
+
+    A frame cut in two by a batch boundary then shares few people between the two batches, each of which
+    encodes its own. People are ranked by reverse Cuthill-McKee, which keeps linked rows close to each other.
+    """
+    people = int(max(first.max(initial=0), second.max(initial=0))) + 1
+    links = np.r_[first, second], np.r_[second, first]
+    graph = coo_array((np.ones(2 * len(first), np.int8), links), shape=(people, people)).tocsr()
+    rank = np.empty(people, np.int64)
+    rank[reverse_cuthill_mckee(graph, symmetric_mode=True)] = np.arange(people)
+    return np.lexsort((rank[first] + rank[second], frame))
 
 
 # Sampling. Every pair gets a random number that is a pure function of (seed, sequence, frame, the two ids):

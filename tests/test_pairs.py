@@ -160,6 +160,32 @@ def test_groups_are_connected_components():
     assert len(set(pairs.interaction_groups(np.empty((0, 2), np.int64), 4).tolist())) == 4
 
 
+def test_neighbouring_pairs_share_people():
+    """Frames of 12 people in a ring: wherever a frame is cut, few people are on both sides."""
+    rng = np.random.default_rng(3)
+    first, second, frame = [], [], []
+    for f in range(20):
+        people = 12 * f + rng.permutation(12)
+        first += people.tolist()
+        second += np.roll(people, 1).tolist()
+        frame += [f] * 12
+    first, second, frame = (
+        np.sort([first, second], axis=0)[0],
+        np.sort([first, second], axis=0)[1],
+        np.array(frame),
+    )
+    order = pairs.neighbouring_order(frame, first, second)
+    assert np.array_equal(np.sort(order), np.arange(240))
+    assert np.array_equal(frame[order], frame)
+    for begin in range(0, 240, 12):
+        for cut in range(1, 12):
+            sides = order[begin : begin + cut], order[begin + cut : begin + 12]
+            shared = set.intersection(*({*first[side], *second[side]} for side in sides))
+            assert len(shared) == 2, "a ring cut in two shares its two ends"
+    nothing = np.empty(0, np.int64)
+    assert len(pairs.neighbouring_order(nothing, nothing, nothing)) == 0
+
+
 def test_samples_fill_quotas_and_take_annotated_pairs_first():
     rng = np.random.default_rng(5)
     group, inferred = rng.integers(0, 40, 900), rng.random(900) < 0.5
