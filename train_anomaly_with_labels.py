@@ -211,7 +211,7 @@ def train_one_epoch(
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
-            batch = augment_frames(batch, sampler.seed, epoch)
+            batch = augment_frames(batch, sampler.seed, epoch, device)
         batch = move(batch, device)
         with autocast(device, amp):
             logits, cells = model(*(batch[name] for name in INPUTS))  # (N,), (N, rows, columns)
@@ -369,7 +369,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
     epoch, wait, history, threshold, temperature = 0, 0, [], None, None
     names = {"class_names": list(CLASSES)}
     best = {"auroc": {"value": -math.inf, "epoch": 0}}
@@ -398,6 +398,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=1)
     for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
         log.warning(warning)
+    if args.overfit_one_batch:
+        check.overfit_one_batch(
+            bare, train, device, lambda model, batch: model(*(batch[name] for name in INPUTS))[0]
+        )
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
         Panel("auroc", "AUROC", 0.5, "chance"),

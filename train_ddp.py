@@ -105,7 +105,6 @@ from models.encoders import build_encoder, freeze, load_weights
 from utils import config, distributed
 from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
 from utils.device import autocast, make_scaler, move
-from utils.expected_time import expected_time
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
 from utils.log import LOG, epoch_line, epoch_row, start_log
@@ -151,7 +150,7 @@ def augment(
     images: torch.Tensor, indices: torch.Tensor, epoch: int, args: argparse.Namespace
 ) -> torch.Tensor:
     """uint8 (B, 3, H, W) with equal channels -> float in [0, 1], turned, lit and mirrored per sample."""
-    draws = torch.from_numpy(uniform(args.seed, epoch, indices.cpu().numpy(), 4)).float()
+    draws = torch.from_numpy(uniform(args.seed, epoch, indices.numpy(), 4)).float()
     turn, light, contrast, mirror = draws.to(images.device).unbind(1)  # each (B,) in [0, 1)
     grey = rotate(images[:, :1].float() / 255, args.rotation * (2 * turn - 1))  # (B, 1, H, W)
     images = adjust_brightness(grey.expand(-1, 3, -1, -1), 1 + args.jitter * (2 * light - 1))
@@ -187,8 +186,9 @@ def train_one_epoch(
     for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
+        indices = batch["indices"]  # stay on the host: to read them back would wait for the GPU
         batch = move(batch, device)
-        images = transform(batch["images"], batch["indices"], epoch) if transform else batch["images"]
+        images = transform(batch["images"], indices, epoch) if transform else batch["images"]
         with autocast(device, amp):
             preds = model(images)  # (B,)
         losses = criterion(preds.float(), batch["ages"])  # (B,)
@@ -197,7 +197,7 @@ def train_one_epoch(
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(trainable, max_grad_norm or math.inf)
-        check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
+        check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", indices)
         scaler.step(optimizer)
         scaler.update()
         if average is not None:
@@ -310,7 +310,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
     epoch, wait, history = 0, 0, []
     best = {"model": {"value": math.inf, "epoch": 0}}
     if args.resume:
@@ -340,6 +340,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     check = LearningCheck(criterion, torch.from_numpy(train.ages), outputs=1)
     for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["ages"]):
         log.warning(warning)
+    if args.overfit_one_batch:
+        check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch["images"]))
     trivial = [
         regression_metrics(val.ages, p)["mae"] for p in trivial_predictions(train.ages, len(val)).values()
     ]
@@ -350,14 +352,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("r2", "R2", 0.0, "mean"),
     ]
     log.info(to_beat(panels))
-    if processes.first:
-        batch = move(train.__getitems__(sampler.part(0)[0]), device)
-        steps = min(len(sampler), args.max_batches or len(sampler))
-        log.info(
-            expected_time(
-                bare, lambda m: criterion(m(batch["images"]), batch["ages"]).mean(), steps, args.epochs
-            )
-        )
     if device.type == "cpu":
         log.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
 

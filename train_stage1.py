@@ -154,7 +154,7 @@ def train_one_epoch(
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
-            batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch)
+            batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch, device)
         batch = move(batch, device)
         with autocast(device, amp):
             logits = model(batch)  # (N, 2)
@@ -293,7 +293,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
     epoch, wait, history, threshold = 0, 0, [], None
     names = {"class_names": list(INTERACTION_CLASSES), "feature_names": train.feature_names}
     best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
@@ -321,6 +321,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=2)
     for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
         log.warning(warning)
+    if args.overfit_one_batch:
+        check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch))
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
         Panel("auroc", "AUROC", 0.5, "chance"),

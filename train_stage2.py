@@ -227,7 +227,7 @@ def train_one_epoch(
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
-            batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch)
+            batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch, device)
         batch = move(batch, device)
         with autocast(device, amp):
             logits = model(batch, stage=2)  # (N, 5)
@@ -391,7 +391,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval)
+    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
     epoch, wait, history, stage1_now = 0, 0, [], stage1_before
     best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
     if args.resume:
@@ -420,6 +420,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=len(INTERACTION_CLASSES))
     for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
         log.warning(warning)
+    if args.overfit_one_batch:
+        check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch, stage=2))
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
         Panel("macro_f1", "macro F1"),

@@ -8,6 +8,7 @@ The folder tree that is expected stands in anovox_files.py, the rules of the lab
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -201,6 +202,18 @@ def _sample(
     return packed.view(np.uint8).reshape(1, max_points, 16)
 
 
+def _file_sizes(table: FrameTable) -> np.ndarray:
+    """(F, 2) bytes of each frame's image and scan, 0 where there is none: no path and no time, so that a copy
+    of the data is the same data.
+    """
+    files = [table.scenarios[i].files for i in table.scenario]
+    paths = [
+        (sensors["image"].get(frame), sensors["points"].get(frame))
+        for sensors, frame in zip(files, table.frame_id, strict=True)
+    ]
+    return np.array([[os.stat(path).st_size if path else 0 for path in pair] for pair in paths])
+
+
 @dataclass
 class AnoVoxData:
     """The three parts of a data set, and how they came about."""
@@ -228,6 +241,7 @@ class AnoVoxData:
             table.labels,
             table.pixels,
             table.points,
+            _file_sizes(table),
         ]
         return {
             "data_path": str(self.root),

@@ -15,13 +15,16 @@ JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
-def augment_frames(batch: dict[str, Tensor], seed: int, epoch: int) -> dict[str, Tensor]:
+def augment_frames(
+    batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     """Mirror half of the frames, image and points together, and jitter brightness and contrast; images become
     float 0..1.
 
-    Every draw depends on (seed, epoch, frame) alone, never on the rest of the batch.
+    Takes a CPU batch and returns it on `device`, where the work is done. Every draw depends on (seed, epoch, frame) alone, never on the rest of the batch.
     """
-    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float()  # (B, 3)
+    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float().to(device)  # (B, 3)
+    batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
     mirrored = draws[:, 0] < 0.5
     images = flip_horizontal(batch["images"], mirrored).float() / 255
     images = adjust_brightness(images, 1 + JITTER * (2 * draws[:, 1] - 1))

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from datasets.anovox import AnoVoxDataset
@@ -38,6 +37,8 @@ def anomalous_pixels(dataset: AnoVoxDataset, index: int) -> np.ndarray | None:
 def anomalous_points(dataset: AnoVoxDataset, index: int) -> np.ndarray | None:
     """(N,) bool for the frame's sampled points, by the nearest semantic return; None without a semantic
     scan."""
+    from scipy.spatial import cKDTree  # slow to import, and needed after training only
+
     path = _file(dataset, index, "semantic_points")
     if path is None:
         return None

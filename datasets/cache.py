@@ -77,7 +77,7 @@ def open_cache(
     shape = (int(sum(counts)), *map(int, item_shape))
     if len(sources) != len(counts):
         raise ValueError(f"{len(sources)} sources but {len(counts)} counts")
-    key = fingerprint(FORMAT, kind, settings, _describe(sources), np.asarray(counts, np.int64), shape)
+    key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
     if (cached := _map(path, shape)) is not None:
@@ -91,8 +91,8 @@ def open_cache(
             f"over the limit of {limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, "
             "or use fewer frames or a smaller --image_size."
         )
-    _make_writable(directory)
-    with _lock(path.with_suffix(".lock"), kind, log):
+    make_writable(directory)
+    with lock(path.with_suffix(".lock"), kind, log):
         if (cached := _map(path, shape)) is not None:  # another process built it while this one waited
             log(f"cache {kind}: {shape[0]:,} items read from {path}")
             return cached
@@ -132,7 +132,7 @@ def _plain(value):
     raise TypeError(f"a fingerprint is made of JSON values and numpy arrays, not {type(value).__name__}")
 
 
-def _describe(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
+def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
     """(absolute path, bytes, modification time in ns) of each source. All missing ones are one DataError."""
     described, missing = [], []
     for source in sources:
@@ -148,14 +148,15 @@ def _describe(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
     return described
 
 
-def _make_writable(directory: Path) -> None:
+def make_writable(directory: Path) -> None:
+    """Make the folder where it is missing. Raises CommandError where nothing can be written into it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         reason = None if os.access(directory, os.W_OK) else "no permission"
     except OSError as error:
         reason = error.strerror
     if reason:
-        raise CommandError(f"images can not be cached in {directory}: {reason}\nMake that folder writable.")
+        raise CommandError(f"nothing can be cached in {directory}: {reason}\nMake that folder writable.")
 
 
 def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None:
@@ -171,7 +172,7 @@ def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None
 
 
 @contextlib.contextmanager
-def _lock(path: Path, kind: str, log: Callable[[str], None]) -> Iterator[None]:
+def lock(path: Path, kind: str, log: Callable[[str], None]) -> Iterator[None]:
     """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
     with open(path, "a") as file:
         if fcntl is not None:

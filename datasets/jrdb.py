@@ -11,6 +11,7 @@ everything built on them is independent of the order of files, frames and record
 """
 
 import difflib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -204,12 +205,18 @@ def find_images(
 ) -> tuple[np.ndarray, tuple[int, int], str]:
     """Which frames have an image, (width, height) of the panorama and where that size comes from."""
     folder = Path(data_path) / IMAGE_FOLDER / name if data_path is not None else None
-    present = {p.name for p in folder.iterdir()} if folder is not None and folder.is_dir() else set()
+    images = list_images(folder) if folder is not None else []
+    present = set(images)
     found = np.array([key in present for key in keys])
-    images = sorted(p for p in present if p.lower().endswith((".jpg", ".jpeg", ".png")))
     if not images:
         return found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed"
     return found, read_image_size(folder / images[0]), f"{name}/{images[0]}"
+
+
+def list_images(folder: Path) -> list[str]:
+    """The names of the images in a sequence's folder, sorted; none where there is no such folder."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png")))
 
 
 def check_names(path: Path, key: str, person: str, names: tuple[str, ...]) -> None:

@@ -15,8 +15,12 @@ from datasets.pair_features import mirror_features, swaps_when_mirrored
 COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +- this; hue stays
 
 
-def augment_pairs(batch: dict[str, Tensor], names: list[str], seed: int, epoch: int) -> dict[str, Tensor]:
+def augment_pairs(
+    batch: dict[str, Tensor], names: list[str], seed: int, epoch: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     """Mirror half of the frames and jitter each person's colours, on a CPU batch of JRDBPairDataset.
+
+    Pixels are worked on, and returned, on `device`; everything else stays on the CPU.
 
     Mirroring a frame flips its crops, swaps left and right and turns the geometry (columns `names`) into that
     of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, never on the rest of
@@ -35,8 +39,10 @@ def augment_pairs(batch: dict[str, Tensor], names: list[str], seed: int, epoch: 
         flipped = torch.zeros(len(batch["crops"]), dtype=torch.bool)  # (P,)
         flipped[left[mirrored]] = flipped[right[mirrored]] = True
         draws = uniform(seed, epoch, batch["persons"].numpy(), 3, stream=1)  # (P, 3)
-        brightness, contrast, saturation = torch.from_numpy(1 + COLOR_JITTER * (2 * draws - 1)).float().T
-        crops = flip_horizontal(batch["crops"], flipped).float() / 255
+        factors = torch.from_numpy(1 + COLOR_JITTER * (2 * draws - 1)).float().to(device)
+        brightness, contrast, saturation = factors.T
+        crops = batch["crops"].to(device, non_blocking=True)
+        crops = flip_horizontal(crops, flipped.to(device)).float() / 255
         crops = adjust_contrast(adjust_brightness(crops, brightness), contrast)
         batch["crops"] = adjust_saturation(crops, saturation)
     return batch

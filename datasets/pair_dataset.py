@@ -20,13 +20,8 @@ from torch.utils.data import Dataset
 
 from datasets import pairs as geometry
 from datasets.crops import crop_cache
-from datasets.jrdb import (
-    IMAGE_FOLDER,
-    INTERACTION_CLASSES,
-    Sequence,
-    list_sequences,
-    read_sequence,
-)
+from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
+from datasets.jrdb_index import read_index
 from datasets.jrdb_splits import split_sequences
 from datasets.pair_features import feature_names, pair_features
 from datasets.pair_sampling import PairRules, check_flags, choose_pairs, find_pairs
@@ -281,20 +276,19 @@ def load_pair_datasets(
     """Read a JRDB folder into train, val and test (None when the split has none).
 
     features decides whether crops are cached (image_size H, W; `cache` goes to crop_cache: cache_dir,
-    limit_gb, workers, log). task "interaction": every sample is labelled 0 or 1. task "type": annotated
-    positives only, labelled by class. Raises CommandError for wrong flags, DataError for unusable files,
-    empty and one-class splits.
+    limit_gb, workers, log; the index takes cache_dir and log). task "interaction": every sample is labelled
+    0 or 1. task "type": annotated positives only, labelled by class. Raises CommandError for wrong flags,
+    DataError for unusable files, empty and one-class splits.
     """
     rules = rules or PairRules()
     check_flags(features, task, rules)
     data_path = Path(data_path)
     files = list_sequences(data_path)
     split, source = split_sequences(files, data_path, split_method)
-    loaded = {
-        part: [read_sequence(files[n], data_path, multi_label) for n in names]
-        for part, names in split.items()
-    }
-    every = [sequence for part in loaded.values() for sequence in part]
+    paths = [files[name] for names in split.values() for name in names]
+    every = read_index(paths, data_path, multi_label, cache.get("cache_dir"), cache.get("log", print))
+    by_name = {sequence.name: sequence for sequence in every}
+    loaded = {part: [by_name[name] for name in names] for part, names in split.items()}
     sets = {
         part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
         for part, sequences in loaded.items()

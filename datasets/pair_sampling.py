@@ -69,7 +69,7 @@ def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
         keep = used[frame_of_row[first]]
         first, second, types = first[keep], second[keep], types[keep]
     columns = np.ascontiguousarray(sequence.boxes.T)  # gathered and computed with twice as fast as rows
-    total, a, b = len(first), columns[:, first].T, columns[:, second].T
+    total, a, b = len(first), columns.take(first, 1).T, columns.take(second, 1).T
     limit = sequence.width, rules.distance_multiplier, rules.distance_norm
     near = swapped = geometry.in_range(a, b, *limit)
     if rules.distance_norm == "first":  # the others are symmetric

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 torch.set_num_threads(1)
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real"
@@ -31,3 +33,10 @@ def _signal_handlers():
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def empty_figures(monkeypatch):
+    """Figures are not rendered: they have tests of their own, and would be half the time of a tiny run."""
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: None)
+    monkeypatch.setattr(Figure, "savefig", lambda *values, **options: None)

@@ -3,6 +3,7 @@ real frames.
 """
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -254,6 +255,30 @@ def test_batches_are_what_the_files_hold(cache):
         for key in ("images", "points", "point_mask", "point_pixels", "labels")
     )
     assert data.describe()["train_samples"] == 24 and data.synthetic
+
+
+def test_a_replaced_file_is_other_data_and_a_copy_is_not(tmp_path, cache):
+    def fingerprint(root, **options):
+        return load_anovox(root, image_size=(32, 48), max_points=20, **options, **cache).describe()[
+            "fingerprint"
+        ]
+
+    drawn = {"split_method": "random", "test_size": 0.3, "val_size": 0.3, "seed": 1}
+    root = copy_of(tiny_sample(), tmp_path / "copy")
+    before = fingerprint(tiny_sample())
+    for path in root.rglob("*.png"):
+        os.utime(path, (0, 0))
+    assert fingerprint(root) == before
+    assert fingerprint(root, **drawn) == before  # what the data are, not how they are cut
+    image = frame_files(scenario_folders(root)[5], "RGB-CAM")[2]
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")
+    assert fingerprint(root) != before
+    image.write_bytes(content)
+    assert fingerprint(root) == before
+    scan = frame_files(scenario_folders(root)[5], "LIDAR")[2]
+    np.save(scan, np.load(scan)[1:])
+    assert fingerprint(root) != before
 
 
 def test_points_keep_the_road_and_do_not_follow_the_file_order():

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+import train_mae
+from datasets.anovox_augmentation import augment_frames
 from datasets.augmentation import (
     adjust_brightness,
     adjust_contrast,
@@ -13,6 +15,8 @@ from datasets.augmentation import (
     rotate,
     uniform,
 )
+from datasets.pair_augmentation import augment_pairs
+from datasets.pair_features import feature_names
 
 
 def some_images(count=5, height=13, width=17):
@@ -139,3 +143,29 @@ def test_on_a_gpu_a_sample_is_alone_too_and_close_to_the_cpu():
         on_gpu = operation(images.cuda(), factors.cuda())
         assert torch.equal(operation(images[2:4].cuda(), factors[2:4].cuda()), on_gpu[2:4])
         torch.testing.assert_close(on_gpu.cpu(), operation(images, factors), rtol=0, atol=1e-4)
+
+
+def test_pixels_are_worked_on_where_the_model_is_and_never_read_back():
+    """A tensor on the meta device has no values: whoever looked at one would get an error."""
+    crops = some_images(count=4, height=8, width=4).mul(255).byte()
+    pairs = {
+        "crops": crops,
+        "left": torch.tensor([0, 2]),
+        "right": torch.tensor([1, 3]),
+        "geometry": torch.zeros(2, len(feature_names(1))),
+        "frames": torch.tensor([0, 1]),
+        "persons": torch.arange(4),
+    }
+    here, there = (augment_pairs(pairs, feature_names(1), 0, 1, device) for device in ("cpu", "meta"))
+    assert {name for name, values in there.items() if values.is_meta} == {"crops"}
+    assert all(torch.equal(here[name], there[name]) for name in pairs if name != "crops")
+    frames = {
+        "images": crops,
+        "points": torch.zeros(4, 5, 4),
+        "point_pixels": torch.zeros(4, 5, 2),
+        "cells": torch.zeros(4, 2, 3),
+        "indices": torch.arange(4),
+    }
+    assert all(values.is_meta for values in augment_frames(frames, 0, 1, "meta").values())
+    args = train_mae.parse_args(["--device", "cpu"])
+    assert train_mae.augment(crops.to("meta"), torch.arange(4), 1, args).is_meta

@@ -23,7 +23,9 @@ def exported(run, path):
     return program, json.loads(about["about.json"]), open_trained(run, CPU)
 
 
-@pytest.mark.parametrize("name", ["train_mae", "train_anomaly_with_labels"])
+@pytest.mark.parametrize(
+    "name", ["train_mae", pytest.param("train_anomaly_with_labels", marks=pytest.mark.long)]
+)
 def test_one_input_per_sample(tmp_path, capsys, name):
     program, about, trained = exported(tiny_runs.run_of(name), tmp_path / "model.pt2")
     for samples in (1, 2, 5):

@@ -1,12 +1,21 @@
 """The learning check: what it flags, what it leaves alone, and the verdict's rule."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from utils.errors import DataError, NonFiniteError
-from utils.learning import LearningCheck, best_constant_loss, check_finite, check_labels, judge
+from utils.learning import (
+    LearningCheck,
+    balanced_batch,
+    best_constant_loss,
+    check_finite,
+    check_labels,
+    judge,
+)
 
 LABELS = torch.tensor([0] * 75 + [1] * 25)
 CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
@@ -30,6 +39,61 @@ def test_made_up_labels_and_label_free_losses_are_flagged_before_the_first_epoch
     )
     free = LearningCheck(lambda logits, labels: logits[:, 0] ** 2 + 0.1 * logits.std(), LABELS, 2)
     assert "does not depend on the labels" in free.before_training(lambda chosen: LABELS[chosen])[0]
+
+
+class Rows:
+    """A data set of random vectors."""
+
+    inputs = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+
+    def __getitems__(self, chosen):
+        return {"inputs": self.inputs[chosen]}
+
+
+def forward(model, batch):
+    return model(batch["inputs"])
+
+
+class Years(nn.Module):
+    """Outputs as the age models give them: deviations from the median."""
+
+    def forward(self, outputs):
+        return 55 + 20 * outputs[:, 0]
+
+
+@pytest.mark.parametrize("labels", [LABELS, torch.linspace(20.0, 90.0, 100)])
+def test_one_batch_is_learned_by_heart_without_a_trace(labels, caplog):
+    outputs = 1 if labels.is_floating_point() else 2
+    criterion = nn.L1Loss(reduction="none") if labels.is_floating_point() else CROSS_ENTROPY
+    check = LearningCheck(criterion, labels, outputs)
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, outputs)]
+    model = nn.Sequential(*layers, *([Years()] if outputs == 1 else [])).eval()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    with caplog.at_level("INFO", logger="run"):
+        assert check.overfit_one_batch(model, Rows(), torch.device("cpu"), forward)
+    assert f"one batch of {32} can be learned by heart: loss " in caplog.text
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_batch_of_inputs_that_are_all_alike_can_not_be_learned_by_heart(monkeypatch, caplog):
+    monkeypatch.setattr(Rows, "inputs", torch.zeros(100, 8))
+    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    with caplog.at_level("INFO", logger="run"):
+        assert not check.overfit_one_batch(nn.Linear(8, 2), Rows(), torch.device("cpu"), forward)
+    assert "can not be learned by heart: loss 0.69" in caplog.text  # 16 of each class: ln 2
+    assert "after 300 steps" in caplog.text
+
+
+def test_the_batch_is_balanced():
+    chosen = balanced_batch(LABELS)
+    assert LABELS[chosen].sum() == 16 and len(set(chosen)) == 32
+    assert balanced_batch(torch.tensor([0, 1, 1, 0, 1])) == [0, 1, 2, 3, 4]
+    ages = torch.tensor([30.0, 10.0, 20.0, 50.0, 40.0])
+    assert ages[balanced_batch(ages, size=3)].sort().values.tolist() == [10, 30, 50]
 
 
 def epochs(*losses: float) -> list[dict]:

@@ -17,6 +17,8 @@ import train_mae
 from datasets.samples.ultrasound import generate
 from utils.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"train_mae": train_mae, "train_ddp": train_ddp}
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
@@ -192,6 +194,7 @@ def test_averaged_weights_are_what_is_kept(sample, tmp_path):
     assert state["model"][key].norm() < state["trained"][key].norm()
 
 
+@pytest.mark.long
 def test_one_two_and_three_processes_give_the_same_weights(sample, tmp_path):
     """And the same figures: a global batch of 12, an uneven last one, frozen BatchNorm and no dropout."""
     found = []

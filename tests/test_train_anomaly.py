@@ -21,6 +21,8 @@ from utils.errors import DataError
 from utils.learning import LearningCheck
 from utils.run import REPO_ROOT, read_json
 
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
+
 TIMES = {"seconds", "samples_per_second"}
 
 
@@ -121,7 +123,7 @@ def test_resumed_run_equals_the_uninterrupted_one(run, tmp_path, monkeypatch):
     assert_same_run(run, stopped)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in range(1, 5))])
 def test_permuted_labels_end_not_learned(tmp_path, monkeypatch, seed):
     build = script.build_datasets
 
@@ -190,14 +192,17 @@ def test_corrupted_sensors_change_the_scores(run):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--modality", "camera"], ["--modality", "lidar"], ["--fusion", "concat"], ["--no-position_code"],
-     ["--loss", "focal", "--pos_weight", "2", "--scheduler", "none", "--threshold_rule", "fpr"]],
+    [["--fusion", "concat"],
+     *(pytest.param(flags, marks=pytest.mark.long) for flags in (
+         ["--modality", "camera"], ["--modality", "lidar"], ["--no-position_code"],
+         ["--loss", "focal", "--pos_weight", "2", "--scheduler", "none", "--threshold_rule", "fpr"]))],
 )  # fmt: skip
 def test_every_configuration_runs(tmp_path, flags):
     results = read_json(train(tmp_path, "--epochs", 1, *flags) / "results.json")
     assert results["metrics"]["test"]["auroc"] is not None
 
 
+@pytest.mark.long
 def test_two_processes_share_one_run_and_count_every_frame_once(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(

@@ -16,6 +16,8 @@ from utils.checkpoint import load_checkpoint
 from utils.errors import DataError
 from utils.run import read_json
 
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
@@ -60,6 +62,7 @@ def test_config_and_resume_repeat_a_run_with_crops(sample, stage1, tmp_path, mon
     assert_same_run(stage1, stopped)
 
 
+@pytest.mark.long
 def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_path):
     """BatchNorm sees half batches there, so weights differ from one process's; the metrics are the saved
     model's."""

@@ -16,6 +16,8 @@ from utils.checkpoint import load_checkpoint
 from utils.errors import DataError
 from utils.run import REPO_ROOT, read_json
 
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
+
 TIMES = {"seconds", "samples_per_second"}
 
 
@@ -131,7 +133,7 @@ def test_max_batches_is_never_learned(world, tmp_path):
     assert results["verdict"] == "NOT LEARNED" and "truncated" in results["verdict_reason"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in range(1, 5))])
 def test_shuffled_labels_end_not_learned(world, tmp_path, monkeypatch, seed):
     build = train_stage1.build_datasets
 
@@ -205,24 +207,23 @@ def spawn(processes: int, argv: list[str], script: str = "train_stage1.py") -> s
     )
 
 
-def test_one_two_and_three_processes_train_the_same_model(world, tmp_path):
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.long)])
+def test_several_processes_train_the_model_of_one(world, tmp_path, processes):
     """The same global batch of 12, no dropout: weights within 1e-6, one run folder, metrics of the saved
     model."""
+    (tmp_path / "alone").mkdir()
     common = ["--dropout", "0", "--epochs", "1", "--optimizer", "sgd"]
-    alone = train(
-        world, tmp_path / "1" if (tmp_path / "1").mkdir() is None else None, *common, "--batch_size", "12"
-    )
+    alone = train(world, tmp_path / "alone", *common, "--batch_size", "12")
     expected = load_checkpoint(alone / "last.pth")["model"]
-    for processes in (2, 3):
-        folder = tmp_path / str(processes)
-        done = spawn(processes, arguments(world, folder, *common, "--batch_size", str(12 // processes)))
-        assert done.returncode == 0, done.stderr[-2000:]
-        (made,) = folder.iterdir()
-        weights = load_checkpoint(made / "last.pth")["model"]
-        assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
-        ours, theirs = (read_json(run / "results.json")["metrics"]["val"] for run in (alone, made))
-        assert ours == pytest.approx(theirs, abs=1e-5)
-        assert read_json(made / "config.json")["world_size"] == processes
+    folder = tmp_path / "together"
+    done = spawn(processes, arguments(world, folder, *common, "--batch_size", str(12 // processes)))
+    assert done.returncode == 0, done.stderr[-2000:]
+    (made,) = folder.iterdir()
+    weights = load_checkpoint(made / "last.pth")["model"]
+    assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
+    ours, theirs = (read_json(run / "results.json")["metrics"]["val"] for run in (alone, made))
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    assert read_json(made / "config.json")["world_size"] == processes
 
 
 def test_bad_input_is_one_clear_error_and_a_code(tmp_path):

@@ -15,6 +15,8 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import CommandError
 from utils.run import read_json
 
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -108,6 +110,7 @@ def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypa
     assert_same_run(run, next(replayed.iterdir()))
 
 
+@pytest.mark.long
 def test_two_processes_make_one_run(world, stage1, run, tmp_path):
     common = ["--epochs", "1", "--dropout", "0", "--optimizer", "sgd"]
     alone = train_types(world, stage1, tmp_path, *common, "--batch_size", "8")

@@ -16,10 +16,13 @@ from typing import Any
 from utils.errors import CommandError
 from utils.run import read_json
 
-NOT_RECORDED = {"config", "resume", "check_data", "dry_run", "require_learning", "debug", "max_hours"}
-MAY_CHANGE_ON_RESUME = {
+NOT_RECORDED = {
+    "config", "resume", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
+    "max_hours",
+}  # fmt: skip
+MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
     "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
-    "cache_limit_gb", "max_hours", "check_data", "dry_run", "require_learning", "debug",
+    "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
 
 
@@ -104,10 +107,16 @@ def add_run_arguments(
     switch = argparse.BooleanOptionalAction
     run.add_argument("--max_hours", type=non_negative_float, default=0.0,
                      help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")  # fmt: skip
+    run.add_argument("--stall_timeout", type=non_negative_float, default=600.0,
+                     help="seconds in one training step after which a rank of several is stalled, and the "
+                     "job ends; 0 = never")  # fmt: skip
     run.add_argument("--check_data", action=switch, default=False,
                      help="read and check all input, train nothing; exit code 0 or 3")  # fmt: skip
     run.add_argument("--dry_run", action=switch, default=False,
                      help="two steps, and all that follows an epoch, in a temporary folder")  # fmt: skip
+    run.add_argument("--overfit_one_batch", action=switch, default=False,
+                     help="first see whether a copy of the model can learn one batch by heart (up to 300 "
+                     "steps); changes nothing in the run")  # fmt: skip
     run.add_argument("--require_learning", action=switch, default=False,
                      help="exit code 5 when the run ends NOT LEARNED")  # fmt: skip
     run.add_argument("--debug", action=switch, default=False, help="show the traceback of every error")

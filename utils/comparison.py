@@ -21,7 +21,7 @@ PLACES = {"output_dir", "resume", "config"}
 # These do not make another experiment of it; they are shown where they differ.
 NO_SETTING = PLACES | {
     "seed", "device", "num_workers", "save_interval", "plot_interval", "log_interval", "cache_limit_gb",
-    "max_hours", "check_data", "dry_run", "require_learning", "debug",
+    "max_hours", "stall_timeout", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
 }  # fmt: skip
 DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # the fingerprint says whether the data are the same
 # Not decided by the flags: shown wherever they differ.

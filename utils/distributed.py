@@ -48,7 +48,13 @@ def start_processes(device_name: str) -> Processes:
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if world_size > 1 and not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        limit = timedelta(minutes=30)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=limit))
+        if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # nodes may differ in how often they restarted
+            # torchrun keeps one store over --max-restarts: without a name of its own an attempt finds the
+            # addresses of processes that are gone.
+            store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=limit)
     return Processes(rank, world_size, device)
 
 
@@ -154,11 +160,23 @@ def outlive_signals(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 
 
+class Loader(DataLoader):
+    """A DataLoader that names what happened when a loader process dies while it hands over a batch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except (ConnectionError, EOFError) as error:
+            if not self.num_workers:
+                raise
+            raise RuntimeError(f"a DataLoader worker died while it handed over a batch: {error!r}") from error
+
+
 def make_loader(
     dataset: Dataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
 ) -> DataLoader:
     """A DataLoader over index lists; `batches` is an EpochSampler or a list of evaluation_batches."""
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=batches,
         num_workers=num_workers,

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from utils.device import move
 from utils.errors import DataError, NonFiniteError
+from utils.log import LOG
 from utils.metrics import interval
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 FLAT = 1e-3  # relative change of the train loss that counts as none
+BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by heart costs less
 
 
 def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = None) -> None:
@@ -145,6 +149,43 @@ class LearningCheck:
             self.criterion, labels, self.outputs, self.constant_loss
         )
 
+    def overfit_one_batch(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        device: torch.device,
+        forward: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+        steps: int = 300,
+    ) -> bool:
+        """Whether a copy of the model can learn one batch of the train split by heart; logs the answer.
+
+        The batch is balanced and not augmented. `forward(model, batch)` gives the outputs; Adam (lr 1e-3) may
+        take `steps` steps to get below 30% of the best constant's loss. Model and random numbers of the
+        run stay as they are.
+        """
+        chosen = balanced_batch(self.labels)
+        labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            trial = copy.deepcopy(model).train()
+            optimizer = torch.optim.Adam([p for p in trial.parameters() if p.requires_grad], lr=1e-3)
+            constant = best_constant_loss(self.criterion, labels, self.outputs, float(labels.double().mean()))
+            for step in range(steps + 1):
+                loss = self.criterion(forward(trial, batch).cpu().double(), labels).mean()
+                if (learned := loss.item() < BY_HEART * constant) or step == steps:
+                    break
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        outcome = f"loss {loss.item():.4g} after {step} steps, a constant reaches {constant:.4g}"
+        if learned:
+            LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
+        else:
+            LOG.warning(
+                f"one batch of {len(chosen)} can not be learned by heart: {outcome}; inputs that are all "
+                "alike, a dead, detached or frozen part, or a loss that does not fit the outputs"
+            )
+        return learned
+
     def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
         """Warnings after an epoch. `history` rows hold train_loss and lr; `outputs` (N, K) or (N,) are
         val's."""
@@ -176,6 +217,17 @@ class LearningCheck:
         fresh = [text for key, text in found.items() if key not in self.said]
         self.said |= set(found)
         return fresh
+
+
+def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
+    """Positions of about `size` samples: as many of every class, or targets spread from the lowest to the
+    highest."""
+    groups = [torch.argsort(labels)]
+    if not labels.is_floating_point():
+        groups = [torch.nonzero(labels == value)[:, 0] for value in torch.unique(labels)]
+    share = size // len(groups)
+    spread = [group[torch.linspace(0, len(group) - 1, share).long()] for group in groups]
+    return torch.unique(torch.cat(spread)).tolist()
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:

@@ -32,15 +32,18 @@ def binary_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) -> 
     from sklearn import metrics
 
     preds = (scores >= threshold).astype(int)
-    both = len(np.unique(labels)) == 2
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        labels, preds, labels=[0, 1], zero_division=0
+    )
+    known, both = np.any(labels == 1), len(np.unique(labels)) == 2
     return {
         "ap": float(metrics.average_precision_score(labels, scores)) if both else None,
         "auroc": float(metrics.roc_auc_score(labels, scores)) if both else None,
-        "f1": float(metrics.f1_score(labels, preds)) if np.any(labels == 1) else None,
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(labels, preds)) if both else None,
+        "f1": float(f1[1]) if known else None,
+        "balanced_accuracy": float(recall.mean()) if both else None,
         "accuracy": float(np.mean(labels == preds)),
-        "precision": float(metrics.precision_score(labels, preds, zero_division=0)) if preds.any() else None,
-        "recall": float(metrics.recall_score(labels, preds)) if np.any(labels == 1) else None,
+        "precision": float(precision[1]) if preds.any() else None,
+        "recall": float(recall[1]) if known else None,
     }
 
 

@@ -53,8 +53,14 @@ def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None
 
 def end_status(state: str, reason: str) -> None:
     """Write into status.json, where there is one, how the run ended."""
-    if Status.current is not None:
-        Status.current.end(state, reason.splitlines()[0] if reason else None)
+    if Status.current is None:
+        return
+    child_ended = getattr(signal, "SIGCHLD", None)
+    # torch's handler raises wherever the process is when a loader process dies, in the middle of this too.
+    handler = child_ended and signal.signal(child_ended, signal.SIG_DFL)
+    Status.current.end(state, reason.splitlines()[0] if reason else None)
+    if handler:
+        signal.signal(child_ended, handler)
 
 
 def out_of_memory(error: Exception) -> bool:

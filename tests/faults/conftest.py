@@ -1,7 +1,6 @@
 """What all fault tests share: images decoded into a folder of their own, and figures that are not drawn."""
 
 import pytest
-from matplotlib.figure import Figure
 from tiny_runs import private_cache
 
 
@@ -12,6 +11,5 @@ def _private_cache():
 
 
 @pytest.fixture(autouse=True)
-def _empty_figures(monkeypatch):
-    """Figures have tests of their own; drawing them would be most of the time of these."""
-    monkeypatch.setattr(Figure, "savefig", lambda *values, **options: None)
+def _empty_figures(empty_figures):
+    """No fault test looks at a figure."""

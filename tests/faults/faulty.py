@@ -3,7 +3,8 @@
     torchrun --nproc_per_node=2 tests/faults/faulty.py WHAT:RANK:LOOK train_stage1 [flags of the script]
 
 The process of that rank does WHAT when the run looks for signals for the LOOK-th time (the first look is
-before the first step) and writes the time into the file $FAULT_TIME.
+before the first step) and writes the time into the file $FAULT_TIME. A job that torchrun starts again
+runs without the fault.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from utils import distributed
 from utils.interrupt import Interrupt
 from utils.script import run_script
 
@@ -21,7 +23,13 @@ def raise_error() -> None:
     raise ValueError("a planted fault")
 
 
+def stall() -> None:
+    """Before the next step's forward pass: the other rank waits in its backward pass."""
+    distributed.seed_everything = lambda *key: time.sleep(600)
+
+
 FAULTS = {
+    "stall": stall,
     "raise": raise_error,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term_launcher": lambda: os.kill(os.getppid(), signal.SIGTERM),
@@ -46,6 +54,7 @@ if __name__ == "__main__":
     what, rank, look = sys.argv[1].split(":")
     script = importlib.import_module(sys.argv[2])
     args = script.parse_args(sys.argv[3:])
-    if rank == os.environ.get("RANK", "0"):
+    first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    if first_attempt and rank == os.environ.get("RANK", "0"):
         plant(what, int(look))
     run_script(script.main, args)

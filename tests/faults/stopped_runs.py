@@ -30,6 +30,8 @@ SCRIPTS = {
 }
 AGES = ("train_ddp", "train_mae")
 OTHERS = [name for name in SCRIPTS if name != "train_stage1"]  # the full counts are run on stage 1
+# For parametrize: stage 1 in the quick part, the other four in the long one.
+EACH = ["train_stage1", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)]
 TIMES = {"seconds", "samples_per_second"}
 
 

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import torch
 from children import FORK, in_a_child
-from stopped_runs import SCRIPTS, argv, exit_code, resume, stopped, whole_run
+from stopped_runs import EACH, SCRIPTS, argv, exit_code, resume, stopped, whole_run
 
 from utils.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 from utils.errors import CommandError
@@ -192,7 +192,7 @@ def test_a_name_in_a_checkpoint_is_only_a_name(tmp_path, monkeypatch):
         load_checkpoint(path, "train_stage1.py")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", EACH)
 def test_every_checkpoint_of_every_script_is_plain_data_and_of_this_format(script):
     paths = list(whole_run(script).glob("*.pth"))
     assert len(paths) >= 3

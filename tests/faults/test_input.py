@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,17 @@ import pytest
 from anovox_world import frame_files, scenario_folders
 from children import in_a_child
 from jrdb_world import write_world
-from stopped_runs import AGES, OTHERS, SCRIPTS, argv, copied_data, environment, exit_code, only_run, train
+from stopped_runs import (
+    AGES,
+    EACH,
+    SCRIPTS,
+    argv,
+    copied_data,
+    environment,
+    exit_code,
+    only_run,
+    train,
+)
 from tiny_runs import jrdb
 
 from datasets.anovox_points import MAX_SCAN, read_points
@@ -42,7 +53,7 @@ def make_writable(root: Path) -> None:
         path.chmod(0o755)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", EACH)
 def test_good_data_is_checked_and_trained_on_without_writing_into_it(script, tmp_path, capsys):
     root, flags = copied_data(script, tmp_path / "data")
     make_read_only(root)
@@ -147,7 +158,7 @@ def test_a_name_with_a_line_break_is_refused_and_forges_no_line(tmp_path, capsys
     assert not any(line.startswith("[OK]") for line in log.splitlines())
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_hostile_image_names_do_nothing_in_tables(tmp_path):
     root, flags = copied_data("train_mae", tmp_path / "data")
     for path in (root / "TA/Healthy/Images").iterdir():
@@ -159,9 +170,7 @@ def test_hostile_image_names_do_nothing_in_tables(tmp_path):
     assert not [cell for cell in found if cell.startswith("=")]
 
 
-@pytest.mark.parametrize(
-    "script", ["train_stage1", *(pytest.param(name, marks=pytest.mark.faults) for name in OTHERS)]
-)
+@pytest.mark.parametrize("script", EACH)
 def test_chinese_paths_with_spaces(script, tmp_path):
     root, flags = copied_data(script, tmp_path / "数据 集" / "第 一")
     run = train(script, tmp_path / "结果 目录", *flags, "--epochs", "1", "--max_batches", "1")
@@ -171,7 +180,7 @@ def test_chinese_paths_with_spaces(script, tmp_path):
     assert (run / "results.json").exists()
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["gbk", "cp1252", "ascii"])
 def test_consoles_that_can_not_show_the_path(encoding, tmp_path):
     """A whole run, and a look at it when it is finished, with a Chinese path on a narrow console."""
@@ -190,6 +199,34 @@ def test_consoles_that_can_not_show_the_path(encoding, tmp_path):
         assert done.returncode == 0, done.stderr.decode(encoding, "replace")
         assert b"UnicodeEncodeError" not in done.stderr
     assert b"is finished" in done.stdout
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No connection can be made, and no name be looked up."""
+
+    def refuse(*values, **options):
+        raise AssertionError(f"something wants the network: {values}")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize("script", EACH)
+def test_a_run_needs_no_network(script, tmp_path, offline):
+    assert exit_code(script, argv(script, tmp_path, "--epochs", "1", "--max_batches", "1")) == 0
+    assert (only_run(tmp_path) / "results.json").exists()
+
+
+def test_weights_that_are_not_on_the_machine_are_one_clear_error(tmp_path, offline, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    flags = ["--model", "resnet18", "--weights", "imagenet"]
+    assert exit_code("train_mae", argv("train_mae", tmp_path / "runs", *flags)) == 2
+    said = capsys.readouterr().err
+    assert f"no weights for resnet18 on this machine; looked for resnet18-f37072fd.pth in {tmp_path}" in said
+    assert "--weights FILE" in said
+    assert len(said.strip().splitlines()) <= 5
 
 
 # AnoVox scans: what tests/test_anovox.py does not have yet

@@ -1,11 +1,24 @@
 """It learns, or it says so: twelve faults planted into real runs are flagged, healthy runs are not."""
 
+import re
 import signal
+import time
 
 import pytest
 import torch
-from planted import FAULTS, criterion_class, healthy
-from stopped_runs import OTHERS, SCRIPTS, argv, exit_code, only_run, stopped
+from planted import FAULTS, criterion_class, healthy, zero_input
+from stopped_runs import (
+    EACH,
+    OTHERS,
+    SCRIPTS,
+    argv,
+    assert_same_run,
+    exit_code,
+    only_run,
+    stopped,
+    train,
+    whole_run,
+)
 
 from utils.checkpoint import load_checkpoint
 from utils.errors import ScriptError
@@ -49,7 +62,7 @@ def stop_at_warnings(patch, name) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=pytest.mark.faults if s > 1 else ()) for s in range(10)]
+    "seed", [pytest.param(s, marks=pytest.mark.long if s > 1 else ()) for s in range(10)]
 )
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_flagged(fault, seed, tmp_path, monkeypatch):
@@ -59,7 +72,7 @@ def test_a_fault_is_flagged(fault, seed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=pytest.mark.faults if s > 1 else ()) for s in range(20)]
+    "seed", [pytest.param(s, marks=pytest.mark.long if s > 1 else ()) for s in range(20)]
 )
 def test_a_healthy_run_is_left_alone(seed, tmp_path, monkeypatch):
     found = outcome(STAGE1, healthy, tmp_path, monkeypatch, "--seed", seed)
@@ -67,7 +80,7 @@ def test_a_healthy_run_is_left_alone(seed, tmp_path, monkeypatch):
     assert found == "LEARNED"
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("script", OTHERS)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_flagged_in_the_other_scripts(script, fault, tmp_path, monkeypatch):
@@ -76,7 +89,7 @@ def test_a_fault_is_flagged_in_the_other_scripts(script, fault, tmp_path, monkey
     assert found != "LEARNED"
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "flags"), [("train_stage2", ["--lr", "3e-3"]), ("train_ddp", []), ("train_mae", [])]
 )
@@ -86,6 +99,49 @@ def test_the_check_says_nothing_about_healthy_runs_of_the_other_scripts(script, 
     found = outcome(script, healthy, tmp_path, monkeypatch, *flags)
     print(f"OUTCOME {script} healthy: {found}")
     assert found in ("LEARNED", "NOT LEARNED")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_check_takes_little_of_a_run(script, tmp_path, monkeypatch):
+    """Its CPU time as a share of ten epochs of the tiny world: in no run of practice it is more."""
+    seconds = []
+    whole_run(script)  # what is decoded or loaded once
+    for name in ("__init__", "before_training", "after_epoch"):
+        monkeypatch.setattr(LearningCheck, name, timed(getattr(LearningCheck, name), seconds))
+    began = time.process_time()
+    train(script, tmp_path, "--epochs", 10)
+    share = sum(seconds) / (time.process_time() - began)
+    print(f"SHARE {script}: {100 * share:.2f}% of the run")
+    assert len(seconds) == 12
+    assert share < 0.03
+
+
+def timed(function, seconds):
+    def run(*values, **options):
+        began = time.process_time()
+        try:
+            return function(*values, **options)
+        finally:
+            seconds.append(time.process_time() - began)
+
+    return run
+
+
+@pytest.mark.parametrize("script", EACH)
+def test_a_batch_learned_by_heart_leaves_no_trace(script, tmp_path):
+    run = train(script, tmp_path, "--overfit_one_batch")
+    said = re.search(r"one batch of \d+ can.*", (run / "train.log").read_text())
+    print(f"OUTCOME {script}: {said[0]}")
+    assert "can be learned by heart: loss " in said[0]
+    assert_same_run(whole_run(script), run)
+
+
+@pytest.mark.long
+def test_a_batch_of_equal_inputs_is_not_learned_by_heart(tmp_path, monkeypatch):
+    zero_input(monkeypatch, STAGE1)
+    run = train(STAGE1, tmp_path, "--overfit_one_batch", "--epochs", 1)
+    assert "can not be learned by heart" in read_json(run / "status.json")["warnings"][0]
 
 
 def poisoned_at(patch, script, step) -> list[torch.nn.Module]:
@@ -107,9 +163,7 @@ def poisoned_at(patch, script, step) -> list[torch.nn.Module]:
     return models
 
 
-@pytest.mark.parametrize(
-    "script", [STAGE1, *(pytest.param(script, marks=pytest.mark.faults) for script in OTHERS)]
-)
+@pytest.mark.parametrize("script", EACH)
 def test_a_nan_stops_with_the_weights_of_the_step_before(script, tmp_path, monkeypatch, capsys):
     before = stopped(monkeypatch, script, tmp_path / "stopped", 2, signal.SIGTERM)
     with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from stopped_runs import SCRIPTS, argv, exit_code, only_run, train
+from stopped_runs import EACH, argv, exit_code, only_run, train
 
 import train_stage1
 from utils.run import read_json
@@ -18,7 +18,7 @@ def resident_kilobytes() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads /proc")
 def test_memory_does_not_grow_over_300_epochs(tmp_path, monkeypatch):
     """The slope after a third of the epochs; curves are redrawn every third one, and each adds its row to the
@@ -37,9 +37,7 @@ def test_memory_does_not_grow_over_300_epochs(tmp_path, monkeypatch):
     assert slope < 20  # one figure left open every third epoch would be hundreds
 
 
-@pytest.mark.parametrize(
-    "script", [SCRIPT, *(pytest.param(s, marks=pytest.mark.faults) for s in SCRIPTS if s != SCRIPT)]
-)
+@pytest.mark.parametrize("script", EACH)
 def test_figures_that_fail_are_warnings(script, tmp_path, monkeypatch):
     def fail(*values, **options):
         raise RuntimeError("no fonts here")

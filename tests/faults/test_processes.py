@@ -15,14 +15,28 @@ from pathlib import Path
 
 import pytest
 from children import in_a_child
-from stopped_runs import argv, assert_same_run, environment, exit_code, only_run, resume, stopped, whole_run
+from stopped_runs import (
+    argv,
+    assert_same_run,
+    environment,
+    exit_code,
+    only_run,
+    resume,
+    stopped,
+    train,
+    whole_run,
+)
 
+import train_stage1
 from datasets.pair_dataset import JRDBPairDataset
-from utils import distributed
+from utils import distributed, status
 from utils.checkpoint import load_checkpoint
 from utils.errors import DataError
 from utils.interrupt import Interrupt
-from utils.run import REPO_ROOT
+from utils.run import REPO_ROOT, read_json, write_json
+from utils.script import end_status
+from utils.stall import StallWatch
+from utils.status import Status
 
 SCRIPT = "train_stage1"
 STEPS = 24  # of an epoch of the tiny world with a global batch of 16
@@ -32,11 +46,12 @@ class Job:
     """A finished process: its code, its output, the seconds from its fault to its end, and those of its
     processes that are left after ten more seconds."""
 
-    def __init__(self, folder: Path, fault: str, flags: list[str], ranks: int = 0):
+    def __init__(self, folder: Path, fault: str, flags: list[str], ranks: int = 0, restarts: int = 0):
         mark, fault_time = uuid.uuid4().hex, folder / f"fault_{uuid.uuid4().hex}"
         launch = [sys.executable]
         if ranks:
             launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+            launch.append(f"--max-restarts={restarts}")
         done = subprocess.run(
             [*launch, "tests/faults/faulty.py", fault, SCRIPT, *flags],
             cwd=REPO_ROOT, env=environment(FAULT_TIME=str(fault_time), FAULT_MARK=mark), text=True,
@@ -120,7 +135,7 @@ def plant_later(action: Callable[[], None], wanted: int, delay: float) -> None:
     Interrupt.agreed = looked  # in a forked process: it stays there
 
 
-LONG = pytest.mark.faults
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize(
@@ -147,9 +162,35 @@ def kill_a_worker() -> None:
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
 
-def test_a_killed_loader_worker_ends_the_run_with_a_message(tmp_path):
-    assert in_a_session(tmp_path, kill_a_worker, 3, 0.0, "--num_workers", "2") == 1
+@pytest.mark.parametrize("delay", [0.0, *(pytest.param(0.004 * k, marks=LONG) for k in range(1, 4))])
+def test_a_killed_loader_worker_ends_the_run_with_a_message(delay, tmp_path):
+    assert in_a_session(tmp_path, kill_a_worker, 3, delay, "--num_workers", "2") == 1
     assert "DataLoader worker" in (tmp_path / "error").read_text()
+    written = read_json(only_run(tmp_path) / "status.json")
+    assert written["state"] == "failed"
+    assert "DataLoader worker" in written["reason"]
+
+
+def test_a_loader_worker_that_dies_while_the_end_is_written_changes_nothing(tmp_path, monkeypatch):
+    """torch's handler of SIGCHLD raises wherever the process happens to be."""
+
+    def worker_died(number, frame):
+        raise RuntimeError("DataLoader worker is killed")
+
+    def interrupted(path, value):
+        os.kill(os.getpid(), signal.SIGCHLD)
+        write_json(path, value)
+
+    monkeypatch.setattr(Status, "current", None)
+    Status(tmp_path, epochs=1, patience=0)
+    monkeypatch.setattr(status, "write_json", interrupted)
+    before = signal.signal(signal.SIGCHLD, worker_died)
+    try:
+        end_status("failed", "its first reason")
+        assert signal.getsignal(signal.SIGCHLD) is worker_died
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert read_json(tmp_path / "status.json")["reason"] == "its first reason"
 
 
 def break_reading(monkeypatch, what: Callable[[], None]) -> None:
@@ -171,9 +212,10 @@ def test_an_error_in_a_loader_worker_is_shown_as_it_was(tmp_path, monkeypatch, c
     break_reading(monkeypatch, fail)
     assert exit_code(SCRIPT, argv(SCRIPT, tmp_path, "--num_workers", "2")) == 3
     assert "images/cafe/000015.jpg: not a readable image" in capsys.readouterr().err
+    assert not multiprocessing.active_children(), "its loaders must not keep the process from ending"
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_loader_worker_that_hangs_is_an_error(tmp_path, monkeypatch):
     break_reading(monkeypatch, lambda: time.sleep(600))
     monkeypatch.setattr(distributed, "WORKER_TIMEOUT", 2)
@@ -201,7 +243,7 @@ def resume_on_two(run: Path, folder: Path) -> None:
     assert (job.code, job.left) == (0, [])
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_sigterm_to_torchrun_stops_both_ranks_at_one_step(on_two, tmp_path):
     job = Job(tmp_path, f"term_launcher:0:{STEPS + 9}", flags_of_two(tmp_path), ranks=2)
     assert (job.code, job.left) == (1, [])  # torchrun's own code; its ranks left with 143
@@ -215,22 +257,78 @@ def test_sigterm_to_torchrun_stops_both_ranks_at_one_step(on_two, tmp_path):
     assert_same_run(on_two, run)
 
 
-@pytest.mark.faults
-def test_a_killed_rank_ends_the_job_and_leaves_the_epoch_before(tmp_path):
+@pytest.mark.long
+def test_a_killed_rank_ends_the_job_and_torchrun_can_restart_what_is_resumed(on_two, tmp_path):
+    """After the first kill the epoch before is there; the second one, under --max-restarts=1, changes
+    nothing."""
     job = Job(tmp_path, f"kill:1:{STEPS + 9}", flags_of_two(tmp_path), ranks=2)
     assert (job.code, job.left) == (1, [])
     assert job.seconds < 30
     assert "Signal 9 (SIGKILL)" in job.err
-    assert load_checkpoint(only_run(tmp_path) / "last.pth")["epoch"] == 1
+    run = only_run(tmp_path)
+    assert load_checkpoint(run / "last.pth")["epoch"] == 1
+    job = Job(tmp_path, "kill:1:5", ["--resume", str(run)], ranks=2, restarts=1)
+    assert (job.code, job.left) == (0, [])
+    assert "exitcode: -9" in job.err
+    assert (run / "train.log").read_text().count("resumed after epoch 1") == 2
+    assert_same_run(on_two, run)
 
 
-@pytest.mark.faults
+@pytest.mark.long
 def test_a_rank_that_raises_ends_the_job_with_its_traceback(tmp_path):
     job = Job(tmp_path, "raise:1:9", flags_of_two(tmp_path), ranks=2)
     assert (job.code, job.left) == (1, [])
     assert job.seconds < 30
     assert "ValueError: a planted fault" in job.err
     assert "Root Cause" in job.err
+
+
+@pytest.mark.long
+def test_a_rank_that_stalls_ends_the_job_and_is_named(tmp_path):
+    job = Job(tmp_path, "stall:1:9", [*flags_of_two(tmp_path), "--stall_timeout", "20"], ranks=2)
+    assert (job.code, job.left) == (1, [])
+    assert job.seconds < 30
+    assert "error: rank 1 stalls in epoch 1 step 10, for 20 s now" in job.err
+    assert "faulty.py" in job.err.split("error: rank 1 stalls")[1]  # the line at which it stands
+    assert read_json(only_run(tmp_path) / "status.json")["state"] == "failed"
+
+
+def test_only_training_steps_are_watched(tmp_path, monkeypatch):
+    """Validation, saving and the test pass may take as long as they like."""
+    watches, places = [], {"check_finite": [], "evaluate": [], "save_epoch": [], "report": []}
+    made = StallWatch.__init__
+
+    def make(self, *values):
+        made(self, *values)
+        watches.append(self)
+
+    monkeypatch.setattr(StallWatch, "__init__", make)
+    for name, seen in places.items():
+        original = getattr(train_stage1, name)
+
+        def noted(*values, original=original, seen=seen, **options):
+            seen.append(watches[0].place)
+            return original(*values, **options)
+
+        monkeypatch.setattr(train_stage1, name, noted)
+    train(SCRIPT, tmp_path, "--epochs", 1, "--max_batches", 3)
+    assert places.pop("check_finite") == [(1, 0), (1, 1), (1, 2)]
+    assert {place for seen in places.values() for place in seen} == {None}
+
+
+@pytest.mark.long
+def test_the_watch_ends_a_process_that_stands_still_and_no_other(tmp_path):
+    def work(move: bool) -> int:
+        watch = StallWatch(1, 1, Status(tmp_path, epochs=1, patience=0))
+        watch.start()
+        for step in range(12):
+            watch.place = (1, step if move else 0)
+            time.sleep(0.25)
+        return 0
+
+    assert in_a_child(lambda: work(move=True)) == 0
+    assert in_a_child(lambda: work(move=False)) == 1
+    assert read_json(tmp_path / "status.json")["reason"] == "rank 1 stalls in epoch 1 step 1, for 1 s now"
 
 
 def test_a_run_is_not_resumed_on_another_number_of_processes(tmp_path, monkeypatch, capsys):

@@ -6,10 +6,9 @@ import shutil
 import signal
 
 import pytest
-from anovox_world import frame_files, scenario_folders
 from stopped_runs import (
     AGES,
-    OTHERS,
+    EACH,
     SCRIPTS,
     assert_same_run,
     copied_data,
@@ -30,7 +29,7 @@ from utils.run import read_json
 RESUMED = "resumed after epoch 1"
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", EACH)
 def test_sigterm_in_the_middle_of_an_epoch(script, tmp_path, monkeypatch):
     """In the second epoch: optimizer, scheduler and averaged weights are no longer those of the start."""
     whole = whole_run(script)
@@ -43,7 +42,7 @@ def test_sigterm_in_the_middle_of_an_epoch(script, tmp_path, monkeypatch):
     assert f"{RESUMED} and {steps // 2} steps" in (run / "train.log").read_text()
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("place", ["before the first step", "first", "last but one", "last", "epoch end"])
 def test_sigterm_at_the_edges_of_an_epoch(script, place, tmp_path, monkeypatch):
@@ -55,7 +54,7 @@ def test_sigterm_at_the_edges_of_an_epoch(script, place, tmp_path, monkeypatch):
     assert_same_run(whole, run)
 
 
-@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_stopped_three_times_with_other_numbers_of_workers(script, tmp_path, monkeypatch):
     """0 workers, then 2, then 0 again; twice in one epoch and once in the next."""
@@ -159,7 +158,7 @@ def another(action, recorded) -> list[str]:
     return [flag, "7.5"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", EACH)
 def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, monkeypatch, capsys):
     run, module = whole_run(script), SCRIPTS[script]
     recorded = read_json(run / "config.json")["args"]
@@ -187,11 +186,11 @@ def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, m
 
 
 def change_data(script, root) -> None:
-    """A frame less, another size of an image, another box."""
-    if script == "train_anomaly_with_labels":
-        frame_files(scenario_folders(root)[0], "LIDAR")[1].unlink()  # a frame less
-    elif script in AGES:
-        image = sorted((root / "TA/Healthy/Images").glob("*.png"))[0]
+    """Another size of an image, another box."""
+    if script in (*AGES, "train_anomaly_with_labels"):
+        image = sorted(
+            (root / "TA/Healthy/Images").glob("*.png") if script in AGES else root.rglob("RGB*/*.png")
+        )[0]
         image.write_bytes(image.read_bytes() + b"\0")
     else:
         path = sorted((root / LABEL_FOLDER).iterdir())[0]
@@ -200,9 +199,7 @@ def change_data(script, root) -> None:
         path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    "script", ["train_stage1", *(pytest.param(name, marks=pytest.mark.faults) for name in OTHERS)]
-)
+@pytest.mark.parametrize("script", EACH)
 def test_other_data_is_refused(script, tmp_path, monkeypatch):
     root, flags = copied_data(script, tmp_path / "data")
     run = stopped(monkeypatch, script, tmp_path / "runs", 2, signal.SIGTERM, *flags)

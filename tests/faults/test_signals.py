@@ -37,7 +37,7 @@ def steps(whole) -> int:
     return steps_per_epoch(whole)
 
 
-LONG = pytest.mark.faults
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize(
