@@ -21,7 +21,8 @@ def augment_frames(
     """Mirror half of the frames, image and points together, and jitter brightness and contrast; images become
     float 0..1.
 
-    Takes a CPU batch and returns it on `device`, where the work is done. Every draw depends on (seed, epoch, frame) alone, never on the rest of the batch.
+    Takes a CPU batch and returns it on `device`, where the work is done. Every draw depends on (seed, epoch,
+    frame) alone, never on the rest of the batch.
     """
     draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float().to(device)  # (B, 3)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}

@@ -10,7 +10,9 @@ import pytest
 from utils.run import REPO_ROOT
 
 LANGUAGES = ("README.md", "README.zh.md")
-FLAGS_OF_TORCHRUN = re.compile(r"--(nproc_per_node|nnodes|rdzv_backend|rdzv_endpoint|standalone|max-restarts)\b")
+FLAGS_OF_TORCHRUN = re.compile(
+    r"--(nproc_per_node|nnodes|rdzv_backend|rdzv_endpoint|standalone|max-restarts)\b"
+)
 
 
 def code_lines(name: str) -> list[str]:
