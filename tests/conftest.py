@@ -1,6 +1,7 @@
 """One torch thread (results and times do not depend on the machine), and the real data where it is
 present."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,12 @@ from matplotlib.figure import Figure
 
 torch.set_num_threads(1)
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real"
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: the garbage collector need not look through it again in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,8 @@ from utils.device import make_scaler
 from utils.run import read_json
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "train_mae" else pytest.mark.long) for n in tiny_runs.NAMES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", tiny_runs.NAMES)
 def test_a_run_in_bfloat16_stays_near_the_same_run_in_float32(name, tmp_path):
     script, whole = importlib.import_module(name), tiny_runs.run_of(name)
     argv = ["--config", str(whole / "config.json"), "--amp", "--epochs", "1", "--output_dir", str(tmp_path)]

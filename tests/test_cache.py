@@ -209,7 +209,7 @@ class Items(torch.utils.data.Dataset):
         return torch.from_numpy(self.cached[[index]])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_workers_of_a_data_loader_read_it(tmp_path, method):
     cached = World(tmp_path, 12).open()
     loader = DataLoader(Items(cached), batch_size=None, num_workers=1, multiprocessing_context=method)

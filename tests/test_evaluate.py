@@ -51,7 +51,9 @@ def judged(tmp_path_factory):
     return judge
 
 
-@pytest.mark.parametrize("name", tiny_runs.NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long) if n == "train_ddp" else n for n in tiny_runs.NAMES]
+)
 def test_figures_and_files_are_those_of_the_run(judged, name):
     run, folder = judged(name)
     recorded, again = read_json(run / "results.json"), read_json(folder / "results.json")

@@ -21,7 +21,7 @@ def private_cache():
         yield
 
 
-@pytest.fixture(scope="module", params=["train_mae", "train_ddp"])
+@pytest.fixture(scope="module", params=["train_mae", pytest.param("train_ddp", marks=pytest.mark.long)])
 def outspoken(request, tmp_path_factory):
     """A run whose predictions are far apart: after two epochs everybody is still at the median."""
     folder = tiny_runs.copy_of_run(request.param, tmp_path_factory.mktemp("runs"))

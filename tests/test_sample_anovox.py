@@ -170,6 +170,7 @@ def test_test_towns_and_shapes_are_held_out():
     assert not (shapes["test"] & (shapes["train"] | shapes["val"])) - {"board", "hump"}
 
 
+@pytest.mark.long
 def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     """Colours, counts, file sizes, frame numbers, weather and town, on coarse sensors; folds of whole
     scenarios.

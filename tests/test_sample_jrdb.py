@@ -163,6 +163,7 @@ def test_every_type_has_eight_couples_in_test(boxes):
     assert sorted(counts) == [0, 1, 2, 3, 4] and min(counts.values()) >= 8
 
 
+@pytest.mark.long
 def test_boxes_and_their_history_do_not_give_the_answer_away(boxes):
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import f1_score, roc_auc_score

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from sklearn import metrics
 
 import train_ddp
 import train_mae
-from datasets.samples.ultrasound import generate
 from utils.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
@@ -25,10 +25,8 @@ EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    generate(folder, "tiny", seed=0, workers=1)
-    return folder / "TA/Healthy/Images"
+def sample():
+    return tiny_runs.ultrasound()
 
 
 def flags(sample, folder, *more):
@@ -68,8 +66,8 @@ def test_the_two_scripts_differ_in_the_recipe_only():
 
 
 @pytest.fixture(scope="module", params=list(SCRIPTS))
-def finished(request, sample, tmp_path_factory):
-    return request.param, run(request.param, sample, tmp_path_factory.mktemp("runs"))
+def finished(request):
+    return request.param, tiny_runs.run_of(request.param)
 
 
 def test_run_folder(finished):
@@ -153,6 +151,7 @@ def test_warm_up_and_cosine_end_exactly(sample, tmp_path):
         ("train_ddp", ("--plateau_patience", "0", "--lr", "1e-6")),  # after the rate was cut
     ],
 )
+@pytest.mark.long
 def test_resumed_run_is_the_uninterrupted_run(sample, tmp_path, monkeypatch, script, more):
     more = ("--epochs", "5", *more)
     whole = run(script, sample, tmp_path / "whole", *more)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 from anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 
@@ -17,7 +18,7 @@ from datasets.anovox_augmentation import CORRUPTIONS
 from utils.checkpoint import load_checkpoint
 from utils.detection import sigmoid
 from utils.distributed import evaluation_batches, make_loader, start_processes
-from utils.errors import DataError
+from utils.errors import CommandError, DataError
 from utils.learning import LearningCheck
 from utils.run import REPO_ROOT, read_json
 
@@ -60,8 +61,8 @@ def assert_same_run(a, b):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("out"))
+def run():
+    return tiny_runs.run_of("train_anomaly_with_labels")
 
 
 def test_run_folder_is_complete(run):
@@ -107,6 +108,7 @@ def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, next(tmp_path.iterdir()))
 
 
+@pytest.mark.long
 def test_resumed_run_equals_the_uninterrupted_one(run, tmp_path, monkeypatch):
     save_epoch = script.save_epoch
 
@@ -224,8 +226,5 @@ def test_bad_input_is_one_clear_error(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="NaN"):
         train(tmp_path / "out", data=root)
-    done = subprocess.run(
-        [sys.executable, "train_anomaly_with_labels.py", "--data_path", str(tmp_path / "nowhere")],
-        cwd=REPO_ROOT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2 and "nowhere" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(CommandError, match="nowhere"):
+        train(tmp_path / "out", data=tmp_path / "nowhere")

@@ -42,6 +42,7 @@ def stage1(sample, tmp_path_factory):
     return train(train_stage1, arguments(sample, tmp_path_factory.mktemp("out"), *SMALL))
 
 
+@pytest.mark.long
 def test_config_and_resume_repeat_a_run_with_crops(sample, stage1, tmp_path, monkeypatch):
     replayed = train(
         train_stage1, ["--config", str(stage1 / "config.json"), "--output_dir", str(tmp_path / "a")]

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import tiny_runs
 import torch
 from jrdb_world import TYPES, write_world
 from test_train_stage1 import assert_same_run, history, spawn, train
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wid
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return write_world(tmp_path_factory.mktemp("jrdb"), {"train": 4, "val": 2, "test": 6})
+def world():
+    return tiny_runs.jrdb()
 
 
 @pytest.fixture(scope="module")
-def stage1(world, tmp_path_factory):
-    return train(world, tmp_path_factory.mktemp("stage1"), "--epochs", "2")
+def stage1():
+    return tiny_runs.run_of("train_stage1")
 
 
 def arguments(world, stage1, tmp_path, *more: str) -> list[str]:
@@ -40,8 +41,8 @@ def train_types(world, stage1, tmp_path, *more: str):
 
 
 @pytest.fixture(scope="module")
-def run(world, stage1, tmp_path_factory):
-    return train_types(world, stage1, tmp_path_factory.mktemp("stage2"))
+def run():
+    return tiny_runs.run_of("train_stage2")
 
 
 def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
@@ -88,6 +89,7 @@ def test_class_map_does_not_follow_the_counts(tmp_path):
     assert counts["val"]["sitting together"] == per_class["sitting together"]["support"]
 
 
+@pytest.mark.long
 def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypatch):
     save_epoch = train_stage2.save_epoch
 

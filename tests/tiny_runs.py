@@ -50,10 +50,10 @@ def ultrasound() -> Path:
 def run_of(name: str) -> Path:
     """The run folder of a training script: a few epochs."""
     if name == "train_anomaly_with_labels":
-        flags = ["--data_path", tiny_sample(), "--image_size", 64, 96, "--max_points", 128, "--epochs", 1]
+        flags = ["--data_path", tiny_sample(), "--image_size", 64, 96, "--max_points", 128, "--epochs", 2]
     elif name in ("train_ddp", "train_mae"):
         flags = ["--image_dir", ultrasound(), *EXCLUDE, "--model", "cnn", "--image_size", 32]
-        flags += ["--epochs", 2]
+        flags += ["--epochs", 3, "--batch_size", 8]
     elif name == "train_stage1":
         flags = ["--data_path", jrdb(), "--features", "geometry", "--epochs", 2]
     else:

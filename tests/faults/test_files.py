@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import torch
 from children import FORK, in_a_child
-from stopped_runs import EACH, SCRIPTS, argv, exit_code, resume, stopped, whole_run
+from stopped_runs import EACH, argv, exit_code, resume, stopped, whole_run
 
 from utils.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 from utils.errors import CommandError
@@ -208,7 +208,7 @@ def test_a_newer_format_is_refused(checkpoint, tmp_path):
         load_checkpoint(tmp_path / "last.pth")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", EACH)
 def test_an_output_folder_that_can_not_be_made(script, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert exit_code(script, argv(script, tmp_path / "file" / "runs")) == 2
