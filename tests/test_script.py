@@ -7,6 +7,7 @@ import pytest
 
 import train_stage1
 from utils.errors import CommandError, DataError, NonFiniteError
+from utils.interrupt import expected_time
 from utils.learning import Verdict
 from utils.log import format_duration, start_log
 from utils.run import read_json
@@ -94,3 +95,9 @@ def test_a_dry_run_is_two_steps_in_a_temporary_folder(monkeypatch, tmp_path):
 def test_durations_are_said_in_the_unit_people_use():
     said = [format_duration(seconds) for seconds in (50, 720, 3.4 * 3600, 2.1 * 86400)]
     assert said == ["50 s", "12 min", "3.4 h", "2.1 days"]
+
+
+def test_the_expected_time_counts_all_steps_and_a_tenth_for_the_evaluation():
+    assert (
+        expected_time(0.9, 24, 30) == "expected time: 12 min for 30 epochs of 24 steps, 0.9 s each"
+    )  # 713 s

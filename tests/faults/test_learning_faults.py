@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 
 import pytest
 import torch
@@ -99,33 +98,6 @@ def test_the_check_says_nothing_about_healthy_runs_of_the_other_scripts(script, 
     found = outcome(script, healthy, tmp_path, monkeypatch, *flags)
     print(f"OUTCOME {script} healthy: {found}")
     assert found in ("LEARNED", "NOT LEARNED")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_check_takes_little_of_a_run(script, tmp_path, monkeypatch):
-    """Its CPU time as a share of ten epochs of the tiny world: in no run of practice it is more."""
-    seconds = []
-    whole_run(script)  # what is decoded or loaded once
-    for name in ("__init__", "before_training", "after_epoch"):
-        monkeypatch.setattr(LearningCheck, name, timed(getattr(LearningCheck, name), seconds))
-    began = time.process_time()
-    train(script, tmp_path, "--epochs", 10)
-    share = sum(seconds) / (time.process_time() - began)
-    print(f"SHARE {script}: {100 * share:.2f}% of the run")
-    assert len(seconds) == 12
-    assert share < 0.03
-
-
-def timed(function, seconds):
-    def run(*values, **options):
-        began = time.process_time()
-        try:
-            return function(*values, **options)
-        finally:
-            seconds.append(time.process_time() - began)
-
-    return run
 
 
 @pytest.mark.parametrize("script", EACH)
