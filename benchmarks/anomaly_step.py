@@ -9,21 +9,32 @@ over parameters. The description leaves sizes open; these were chosen so that it
 parameters. It is another function than ours, so there is nothing to compare bit for bit; that it computes
 what its layers say is checked by the same layers with pooling before ReLU, which must give the same logits.
 How well either model learns is in docs/results.md, not here.
+
+Each variant lives in a process of its own: like the scripts, ours keeps freed memory (utils/device.py), which
+is a setting of the whole process.
 """
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.report import Report, parse_quick
+from benchmarks.report import Report
 from benchmarks.scripts import use_one_thread
-from benchmarks.timing import has_bf16, measure, times_faster
+from benchmarks.timing import has_bf16, measure, peak_memory_mb, times_faster
+from benchmarks.worker import Worker, serve
 from models.anomaly import AnomalyDetectionModel
 from train_anomaly_with_labels import AnomalyLoss, location_loss
-from utils.device import autocast
+from utils.device import autocast, keep_freed_memory
 
 BATCH, HEIGHT, WIDTH, POINTS = 8, 512, 768, 4096
 PARAMETERS = 792_321
+VARIANTS = {"naive": "the requirement's layers, fp32", "fp32": "ours, fp32", "amp": "ours, --amp (bf16)"}
+NO_BF16 = " This processor has no bf16, so --amp was not measured."
 
 
 class RequirementModel(nn.Module):
@@ -103,32 +114,55 @@ def our_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str
     optimizer.step()
 
 
-def main() -> None:
-    quick = parse_quick(__doc__)
+def build_step(variant: str, batch: dict[str, Tensor]) -> Callable[[], None]:
+    """A call that trains one step of `variant`, a key of VARIANTS."""
+    if variant == "naive":
+        model = RequirementModel()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False)
+        return lambda: naive_step(model, optimizer, batch)
+    keep_freed_memory()
+    model = AnomalyDetectionModel().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    return lambda: our_step(model, optimizer, batch, amp=variant == "amp")
+
+
+def work(variant: str, quick: bool) -> None:
+    """The worker of one variant: a step per round, and the most memory held so far."""
     use_one_thread()
-    check_requirement_model()
-    report = Report("anomaly_step", "Anomaly training step, 512x768, batch 8, 4,096 points", quick)
     batch = make_batch(2, 256, 384, POINTS) if quick else make_batch(BATCH, HEIGHT, WIDTH, POINTS)
-    naive = RequirementModel()
-    slow_adam = torch.optim.Adam(naive.parameters(), lr=1e-3, foreach=False)
-    ours = AnomalyDetectionModel().to(memory_format=torch.channels_last)
-    fused_adam = torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True)
-    variants = {
-        "the requirement's layers, fp32": lambda: naive_step(naive, slow_adam, batch),
-        "ours, fp32": lambda: our_step(ours, fused_adam, batch, amp=False),
-    }
-    if has_bf16():
-        variants["ours, --amp (bf16)"] = lambda: our_step(ours, fused_adam, batch, amp=True)
-    timings = measure(variants, *((2, 0.01) if quick else (7, 0.3)))
+    step = build_step(variant, batch)
+
+    def run() -> dict[str, float]:
+        step()
+        return {"memory_mb": peak_memory_mb()}
+
+    serve(run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds on little data: for development")
+    parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work(args.worker, args.quick)
+    check_requirement_model()
+    report = Report("anomaly_step", "Anomaly training step, 512x768, batch 8, 4,096 points", args.quick)
+    names = VARIANTS if has_bf16() else {key: name for key, name in VARIANTS.items() if key != "amp"}
+    start = [sys.executable, "-m", "benchmarks.anomaly_step", *["--quick"] * args.quick, "--worker"]
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker([*start, variant])) for variant, name in names.items()}
+        timings = measure(workers, *((2, 0.01) if args.quick else (7, 0.3)))
     report.timings(timings)
-    slow, *fast = timings.items()
+    (_, slow), *fast = timings.items()
     for name, timing in fast:
         report.judge(
-            f"anomaly step, {name}, times faster", times_faster(slow[1], timing), at_least=2.5, aim=">= 5x"
+            f"anomaly step, {name}, times faster", times_faster(slow, timing), at_least=2.5, aim=">= 5x"
         )
-    report.note(
-        "1 thread." + ("" if has_bf16() else " This processor has no bf16, so --amp was not measured.")
-    )
+    held = ", ".join(f"{name} {worker.answers[-1]['memory_mb']:,.0f} MB" for name, worker in workers.items())
+    report.note(f"1 thread. Most memory held: {held}." + ("" if has_bf16() else NO_BF16))
     report.finish()
 
 

@@ -15,8 +15,8 @@ from benchmarks.report import Report, parse_quick
 from benchmarks.scripts import SCRIPTS, InMemory, Training, prepare, use_one_thread
 from benchmarks.timing import measure, times_faster
 
-STEPS = {"train_mae": 3, "train_ddp": 3, "train_anomaly_with_labels": 12}  # about a second each
-DEFAULT_STEPS = 40
+STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each
+DEFAULT_STEPS = 30
 
 
 def check_equal(training: Training, memory: InMemory, steps: int) -> None:

@@ -3,27 +3,28 @@
     python -m benchmarks.peers
 
 ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody
-augments. Each run is a process of its own and the epochs from the second on count. The peers live in
-data/benchmarks/peers, built from benchmarks/requirements.txt on first use (outside the time) beside the
-project's own torch. Before the timing the pixels a peer trains on are compared with ours.
+augments. Each lives in a process of its own and trains an epoch a round; the first does not count. The peers'
+environment is data/benchmarks/peers, built from benchmarks/requirements.txt on first use (outside the time)
+beside the project's own torch. Before the timing the pixels a peer trains on are compared with ours.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.peers_worker import Images
 from benchmarks.report import FOLDER, Report
 from benchmarks.scripts import Training, prepare
 from benchmarks.timing import has_bf16, measure, times_faster
+from benchmarks.worker import Worker, serve
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("torchvision", "lightning", "timm")
@@ -46,18 +47,13 @@ def peers_python() -> Path:
     return python
 
 
-def train_ours(pixels: int, epochs: int, amp: bool, limit: int) -> list[float]:
-    """In this process: seconds of the epochs of train_mae.py."""
+def work(pixels: int, amp: bool, limit: int) -> None:
+    """The worker of train_mae.py: an epoch per round."""
     torch.set_num_threads(THREADS)
     training = prepare_ours(pixels, amp)
-    steps = limit // BATCH
     training.script.augment = lambda images, *_, **__: images  # nobody augments
-    seconds = []
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        training.epoch(epoch=epoch, steps=steps)
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    epochs = itertools.count(1)
+    serve(lambda: {"loss": training.epoch(epoch=next(epochs), steps=limit // BATCH)["loss"]})
 
 
 def prepare_ours(pixels: int, amp: bool = False) -> Training:
@@ -87,41 +83,35 @@ def check_equal(rows: list, pixels: int) -> None:
         raise AssertionError("the peers' pixels are not ours")
 
 
-def run(command: list) -> float:
-    """Seconds of an epoch, the median from the second on, of a run in a process of its own."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
-    return float(np.median(json.loads(done.stdout.splitlines()[-1])["seconds"][1:]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few images, one round: for development")
-    parser.add_argument("--ours", nargs=4, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="few images and rounds: for development")
+    parser.add_argument("--worker", nargs=3, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.ours:
-        pixels, epochs, amp, limit = args.ours
-        return print(json.dumps({"seconds": train_ours(pixels, epochs, bool(amp), limit)}))
+    if args.worker:
+        return work(*args.worker)
     report = Report("peers", "Beside torchvision's references, Lightning and timm", args.quick)
     python, listing = peers_python(), FOLDER / "peers_images.json"
-    pixels, epochs, images = (96, 2, 32) if args.quick else (96, 3, 128)
-    rows = list_images(images, listing)
-    check_equal(rows, pixels)
-    variants = {
-        peer: lambda peer=peer: run(
-            [python, HERE / "peers_worker.py", peer, listing, pixels, BATCH, epochs, WORKERS, THREADS]
-        )
-        for peer in PEERS
-    }
+    pixels, images = 96, 32 if args.quick else 96
+    check_equal(list_images(images, listing), pixels)
+    numbers = [pixels, BATCH, WORKERS, THREADS]
+    commands = {peer: [python, HERE / "peers_worker.py", peer, listing, *numbers] for peer in PEERS}
     limits = {"ours, fp32": 0.80} | ({"ours, --amp": 0.50} if has_bf16() else {})
     for name in limits:
-        amp = int("amp" in name)
-        command = [sys.executable, "-m", "benchmarks.peers", "--ours", pixels, epochs, amp, images]
-        variants[name] = lambda command=command: run(command)
-    timings = measure(variants, rounds=1 if args.quick else 4, least=0)
+        commands[name] = [
+            sys.executable,
+            "-m",
+            "benchmarks.peers",
+            "--worker",
+            pixels,
+            int("amp" in name),
+            images,
+        ]
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(command)) for name, command in commands.items()}
+        timings = measure(workers, *((2, 0.01) if args.quick else (7, 0.3)))
     report.timings(timings)
     for peer in PEERS:
         for name, limit in limits.items():

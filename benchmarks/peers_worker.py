@@ -1,10 +1,11 @@
 """One peer trains ResNet-18 with L1 on a list of images: run by benchmarks.peers in the peers'
 environment.
 
-    python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH EPOCHS WORKERS
+    python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH WORKERS THREADS
 
-LIST.json holds [[path, age], ...]. Prints the seconds of every epoch as JSON. No augmentation: every peer
-opens the PNG, resizes it and normalises it, as its own tools do by default.
+LIST.json holds [[path, age], ...]. Trains one epoch for every line of stdin and prints its seconds as JSON
+(benchmarks/worker.py). No augmentation: every peer opens the PNG, resizes it and normalises it, as its own
+tools do by default.
 """
 
 import json
@@ -41,12 +42,15 @@ def resize_and_normalise(pixels: int):
     )
 
 
-def plain_epochs(model: nn.Module, loader, epochs: int) -> list[float]:
+def answer(started: float) -> None:
+    print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+
+
+def plain_epochs(model: nn.Module, loader) -> None:
     """The loop of torchvision's references: criterion, AdamW, a meter read every step."""
     criterion = nn.L1Loss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-    seconds = []
-    for _ in range(epochs):
+    for _ in sys.stdin:
         started, total = time.perf_counter(), 0.0
         model.train()
         for images, ages in loader:
@@ -55,19 +59,18 @@ def plain_epochs(model: nn.Module, loader, epochs: int) -> list[float]:
             loss.backward()
             optimizer.step()
             total += loss.item()
-        seconds.append(time.perf_counter() - started)
-    return seconds
+        answer(started)
 
 
-def run_torchvision(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+def run_torchvision(rows: list, pixels: int, batch: int, workers: int) -> None:
     loader = DataLoader(
         Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
         persistent_workers=workers > 0,
     )  # fmt: skip
-    return plain_epochs(models.resnet18(num_classes=1), loader, epochs)
+    plain_epochs(models.resnet18(num_classes=1), loader)
 
 
-def run_timm(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+def run_timm(rows: list, pixels: int, batch: int, workers: int) -> None:
     import timm
     from timm.data import create_loader
 
@@ -75,16 +78,16 @@ def run_timm(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> 
         Images(rows, None), (3, pixels, pixels), batch, is_training=True, no_aug=True, num_workers=workers,
         use_prefetcher=False, persistent_workers=workers > 0, device=torch.device("cpu"),
     )  # fmt: skip
-    return plain_epochs(timm.create_model("resnet18", num_classes=1), loader, epochs)
+    plain_epochs(timm.create_model("resnet18", num_classes=1), loader)
 
 
-def run_lightning(rows: list, pixels: int, batch: int, epochs: int, workers: int) -> list[float]:
+def run_lightning(rows: list, pixels: int, batch: int, workers: int) -> None:
     import lightning
 
     class Regressor(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.model, self.seconds = models.resnet18(num_classes=1), []
+            self.model = models.resnet18(num_classes=1)
 
         def training_step(self, batch):
             images, ages = batch
@@ -96,22 +99,22 @@ def run_lightning(rows: list, pixels: int, batch: int, epochs: int, workers: int
             return torch.optim.AdamW(self.parameters(), lr=1e-4, weight_decay=1e-4)
 
         def on_train_epoch_start(self):
+            if not sys.stdin.readline():
+                sys.exit()
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self):
-            self.seconds.append(time.perf_counter() - self.started)
+            answer(self.started)
 
     loader = DataLoader(
         Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
         persistent_workers=workers > 0,
     )  # fmt: skip
-    regressor = Regressor()
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
+        accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(regressor, loader)
-    return regressor.seconds
+    trainer.fit(Regressor(), loader)
 
 
 def main() -> None:
@@ -120,8 +123,7 @@ def main() -> None:
         rows = json.load(file)
     torch.set_num_threads(int(numbers.pop()))
     run = {"torchvision": run_torchvision, "timm": run_timm, "lightning": run_lightning}[peer]
-    seconds = run(rows, *map(int, numbers))
-    print(json.dumps({"seconds": seconds, "torch": torch.__version__}))
+    run(rows, *map(int, numbers))
 
 
 if __name__ == "__main__":

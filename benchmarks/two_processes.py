@@ -3,31 +3,30 @@
     python -m benchmarks.two_processes
 
 train_mae.py's own epoch with ResNet-18 at 224 and 96 pixels under torchrun (gloo) and without. BatchNorm
-is frozen and dropout 0, so that both must end the timed steps with the same mean loss; this is checked.
+is frozen and dropout 0, so that both must see the same mean loss; this is checked.
 What two processes cost on a CPU is the exchange of gradients (45 MB per step), which weighs more the
 cheaper the step.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import time
 
 import torch
+import torch.distributed as dist
 
 from benchmarks.report import Report
 from benchmarks.scripts import prepare
 from benchmarks.timing import measure, times_faster
+from benchmarks.worker import Worker, serve
 from utils import distributed
 
 GLOBAL_BATCH = 16
-STEPS = 4
+STEPS = 3
 
 
-def worker(pixels: int, steps: int) -> None:
-    """Train a warm-up step and `steps` timed ones; rank 0 prints seconds per step and the mean loss."""
+def work(pixels: int) -> None:
+    """The worker, one of one or two processes: STEPS training steps per round."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     torch.set_num_threads(2 // world)
     training = prepare(
@@ -35,25 +34,33 @@ def worker(pixels: int, steps: int) -> None:
         ["--model", "resnet18", "--image_size", str(pixels), "--batch_size", str(GLOBAL_BATCH // world),
          "--freeze_batchnorm", "--dropout", "0"],
     )  # fmt: skip
-    training.epoch(steps=1)
-    started = time.perf_counter()
-    loss = training.epoch(epoch=2, steps=steps)["loss"]
-    seconds = (time.perf_counter() - started) / steps
+
+    def run() -> dict[str, float]:
+        wake_others(True)
+        return {"loss": training.epoch(steps=STEPS)["loss"]}
+
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
+        serve(run)
+        wake_others(False)
+    else:
+        while wake_others():
+            training.epoch(steps=STEPS)
     distributed.stop_processes()
 
 
-def run(processes: int, pixels: int, steps: int) -> dict[str, float]:
-    """Start the worker in `processes` processes; what rank 0 printed."""
+def wake_others(go: bool = False) -> bool:
+    """Whether there is another round: rank 0 says so, the other waits for it."""
+    word = torch.tensor(int(go))
+    if dist.is_initialized():
+        dist.broadcast(word, src=0)
+    return bool(word)
+
+
+def build_command(processes: int, pixels: int) -> list:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [*start, "-m", "benchmarks.two_processes", "--worker", str(pixels), "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return [*start, "-m", "benchmarks.two_processes", "--worker", pixels]
 
 
 def main() -> None:
@@ -62,31 +69,24 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few rounds: for development")
     parser.add_argument("--worker", type=int, metavar="PIXELS", help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, default=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return worker(args.worker, args.steps)
+        return work(args.worker)
     report = Report("two_processes", "Two processes against one, the same global batch", args.quick)
     for pixels in (96,) if args.quick else (224, 96):
-        steps = 2 if args.quick else STEPS * (1 if pixels > 100 else 4)
-        losses = {count: run(count, pixels, steps)["loss"] for count in (1, 2)}
-        if abs(losses[1] - losses[2]) > 1e-4 * losses[1]:
-            raise AssertionError(f"one process ends with loss {losses[1]}, two with {losses[2]}")
-        timings = measure(
-            {
-                f"1 process, 2 threads, @{pixels}": lambda p=pixels, s=steps: run(1, p, s)["seconds"],
-                f"2 processes, @{pixels}": lambda p=pixels, s=steps: run(2, p, s)["seconds"],
-            },
-            rounds=1 if args.quick else 5 if pixels > 100 else 3,
-            least=0,
-        )
+        with Worker(build_command(1, pixels)) as one, Worker(build_command(2, pixels)) as two:
+            variants = {f"1 process, 2 threads, @{pixels}": one, f"2 processes, @{pixels}": two}
+            timings = measure(variants, *((2, 0.01) if args.quick else (7, 0.3)))
+        first, second = one.answers[0]["loss"], two.answers[0]["loss"]
+        if abs(first - second) > 1e-4 * first:
+            raise AssertionError(f"one process starts with loss {first}, two with {second}")
         report.timings(timings)
-        one, two = timings.values()
+        ratio = times_faster(*reversed(timings.values()))
         if pixels > 100:
-            report.judge("2 processes / 1 process, ResNet-18 @224", times_faster(two, one), at_most=1.10)
+            report.judge("2 processes / 1 process, ResNet-18 @224", ratio, at_most=1.10)
         else:
-            report.note(f"@96: {times_faster(two, one).median:.2f} times as long; not judged.")
-    report.note(f"Seconds per step of {GLOBAL_BATCH} images, start-up not included.")
+            report.note(f"@96: {ratio.median:.2f} times as long; not judged.")
+    report.note(f"Seconds of {STEPS} steps of {GLOBAL_BATCH} images, start-up not included.")
     report.finish()
 
 

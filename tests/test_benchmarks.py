@@ -1,6 +1,7 @@
 """The benchmarks' arithmetic, and that every naive reference computes what it is compared with."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from benchmarks import (
     scale,
     stage1_epoch,
     timing,
+    worker,
 )
 from benchmarks.jrdb_world import PEOPLE, write_world
 from datasets.jrdb import IMAGE_FOLDER, LABEL_FOLDER, read_sequence
@@ -54,6 +56,30 @@ def test_rounds_are_interleaved_and_start_with_another_variant_each():
     timings = timing.measure(variants, rounds=3, least=0)
     assert "".join(calls) == "abcbcacab"
     assert timings["b"].wall == [2.0] * 3  # a variant that returns seconds is believed
+
+
+WAITING = """
+import sys
+from benchmarks.worker import serve
+serve(lambda: {"burnt": sum(range(10**7))} if sys.argv[1] == "well" else 1 / 0)
+"""
+
+
+def test_a_worker_runs_once_per_call_and_its_cpu_time_is_ours():
+    with worker.Worker([sys.executable, "-c", WAITING, "well"]) as waiting:
+        before = timing.own_cpu_seconds()
+        seconds = waiting() + waiting()
+        assert timing.own_cpu_seconds() - before >= 0.5 * seconds  # it is alive: not a neighbour's time
+    assert [answer["burnt"] for answer in waiting.answers] == [sum(range(10**7))] * 2
+    assert waiting.process.returncode == 0
+
+
+def test_a_worker_that_fails_says_why():
+    with (
+        worker.Worker([sys.executable, "-c", WAITING, "badly"]) as waiting,
+        pytest.raises(RuntimeError, match="ZeroDivisionError"),
+    ):
+        waiting()
 
 
 def test_growth_is_the_exponent():

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
-from utils.device import choose_device
+from utils.device import choose_device, keep_freed_memory
 
 WORKER_TIMEOUT = 300  # seconds after which a loader process that gives nothing is an error, not a silence
 
@@ -46,6 +46,8 @@ def start_processes(device_name: str) -> Processes:
     otherwise."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cpu":
+        keep_freed_memory()
     if world_size > 1 and not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         limit = timedelta(minutes=30)
