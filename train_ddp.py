@@ -37,11 +37,7 @@ EVALUATION_BATCH = 64  # images per evaluation batch
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of the age scripts; the run-level ones are in utils/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    count, amount, fraction = (
-        arguments.non_negative_int,
-        arguments.non_negative_float,
-        arguments.fraction,
-    )
+    count, amount, fraction = (arguments.non_negative_int, arguments.non_negative_float, arguments.fraction)
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("data").add_argument

@@ -192,12 +192,7 @@ def measure_frames(report: Report, folder: Path, sources: list[Path], sizes: lis
         runs.append(run_worker("frames", world))
         shutil.rmtree(world)
     rows = [
-        [
-            f"{size:,}",
-            f"{run['load']:.2f}",
-            f"{1e3 * run['batch']:.1f}",
-            f"{run['peak']:.0f}",
-        ]
+        [f"{size:,}", f"{run['load']:.2f}", f"{1e3 * run['batch']:.1f}", f"{run['peak']:.0f}"]
         for size, run in zip(sizes, runs, strict=True)
     ]
     report.table(["AnoVox frames", "load, caches there s", "batch of 8 ms", "peak memory MB"], rows)

@@ -50,12 +50,7 @@ class Records:
 
 
 def collect_records(
-    sources: Sequence[Source],
-    id_column: str,
-    age_column: str,
-    numeric_ids: bool,
-    id_pattern: str,
-    unit: str,
+    sources: Sequence[Source], id_column: str, age_column: str, numeric_ids: bool, id_pattern: str, unit: str
 ) -> Records:
     """Match the images of every source with the rows of its own table and cohort, never with another's."""
     try:

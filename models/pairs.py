@@ -21,11 +21,7 @@ class GeometryBranch(nn.Module):
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("sd", torch.ones(inputs))
         self.layers = nn.Sequential(
-            nn.Linear(2 * inputs, width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.ReLU(),
+            nn.Linear(2 * inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU()
         )
 
     def fit(self, geometry: Tensor) -> None:

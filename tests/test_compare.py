@@ -10,13 +10,7 @@ from PIL import Image
 from sklearn import metrics
 
 import compare_runs
-from utils.comparison import (
-    differing_keys,
-    group_runs,
-    mean_and_sd,
-    mean_over_runs,
-    paired_differences,
-)
+from utils.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
 from utils.errors import CommandError
 from utils.metrics import GroupBootstrap
 from utils.predictions import read_predictions

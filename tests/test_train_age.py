@@ -199,15 +199,7 @@ def test_one_two_and_three_processes_give_the_same_weights(sample, tmp_path):
     found = []
     for processes in (1, 2, 3):
         folder = tmp_path / str(processes)
-        more = (
-            "--epochs",
-            "1",
-            "--batch_size",
-            str(12 // processes),
-            "--dropout",
-            "0",
-            "--freeze_batchnorm",
-        )
+        more = ("--epochs", "1", "--batch_size", str(12 // processes), "--dropout", "0", "--freeze_batchnorm")
         if processes == 1:
             run("train_mae", sample, folder, *more)
         else:

@@ -200,12 +200,7 @@ def spawn(processes: int, argv: list[str], script: str = "train_stage1.py") -> s
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, script, *argv],
-        cwd=REPO_ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [*command, script, *argv], cwd=REPO_ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
 
 

@@ -73,13 +73,7 @@ def report_anomaly(
     )
     write_table(
         folder / f"{split}_predictions.csv",
-        {
-            **columns,
-            "label": labels,
-            "logit": rows["logits"],
-            "score": scores,
-            "alarm": alarms.astype(int),
-        },
+        {**columns, "label": labels, "logit": rows["logits"], "score": scores, "alarm": alarms.astype(int)},
     )
     plot_roc_pr(labels, {"model": scores, TRIVIAL: references[TRIVIAL][1]}, folder / "roc_pr.png")
     verdict, fields = report_binary(
