@@ -240,10 +240,8 @@ def main(args: argparse.Namespace) -> None:
     write_text(written[0], "\n\n".join(text for text in paragraphs if text) + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):
-        from utils.plotting_compare import (  # imports torch, which nothing else here needs
-            plot_one,
-            plot_overlay,
-        )
+        # It imports torch, which nothing else here needs.
+        from utils.plotting_compare import plot_one, plot_overlay
 
         plot_one(views[0], written[2]) if len(views) == 1 else plot_overlay(conditions, written[2])
     else:

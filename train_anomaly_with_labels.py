@@ -14,12 +14,11 @@ logistic regression on colours, point counts and weather, with 95% confidence.
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 from utils import arguments
-from utils.script import run_script
+from utils.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_anomaly_with_labels.py", "1.0", "anomaly"
 EVALUATION_FRAMES = 16  # frames per evaluation batch
@@ -32,8 +31,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data_path", help="folder of AnoVox archives or scenarios; default: the built-in sample")
-    add("--size", choices=["tiny", "small", "full", "native"], default="small", help="of the built-in sample")
-    add("--label", choices=["visible", "scenario", "voxel"], default="visible", help="what makes a frame one")
+    add("--size", choices=["tiny", "small", "full", "native"], default="small", help="size of the sample")
+    add("--label", choices=["visible", "scenario", "voxel"], default="visible",
+        help="what makes a frame an anomaly: seen by a sensor, named by its scenario, or in its voxels")
     add("--min_pixels", type=arguments.positive_float, default=20, help="pixels to be visible, at 768x512")
     add("--min_points", type=arguments.positive_int, default=3, help="LiDAR points to be visible")
     add("--camera", help="part of the name of the camera to use; default: the front camera")
@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--max_points", type=arguments.positive_int, default=1024, help="points per frame; real scans: 4096")
     add = parser.add_argument_group("model").add_argument
     add("--image_encoder", choices=["cnn", "resnet18", "mobilenet_v2", "efficientnet_lite0"], default="cnn",
-        help="cnn: 32-64-128 channels; else see models/encoders.py")
+        help="cnn: 32-64-128 channels, trained from nothing; else see models/encoders.py")
     add("--weights", default="none", help="of the image encoder: none, imagenet, a file or a run folder")
     add("--freeze_encoder", action=switch, default=False, help="do not train the image encoder")
     add("--fusion", choices=["attention", "concat"], default="attention", help="how the sensors meet")
@@ -69,7 +69,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.add_run_arguments(
         parser, epochs=30, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
     )
-    return arguments.parse_arguments(parser, argv)
+    args = arguments.parse_arguments(parser, argv)
+    if not args.resume:
+        check_encoder_flags(parser, args)
+    return args
+
+
+def check_encoder_flags(parser: arguments.ScriptParser, args: argparse.Namespace) -> None:
+    """End through parser.error where --weights would load nothing or --freeze_encoder keep random weights."""
+    given = f"--weights {args.weights}"
+    if args.weights != "none" and args.modality == "lidar":
+        parser.error(f"{given}: --modality lidar has no image encoder; leave one of them out")
+    if args.weights != "none" and args.image_encoder == "cnn":
+        parser.error(f"{given}: the encoder cnn starts from nothing; add --image_encoder resnet18")
+    if args.freeze_encoder and args.weights == "none":
+        remedy = "add --image_encoder resnet18 --weights imagenet"
+        parser.error(f"--freeze_encoder: there are no weights to keep; {remedy}")
 
 
 def pos_weight(text: str) -> str:
@@ -101,13 +116,12 @@ from utils.detection import choose_alarm_threshold, detection_metrics, fit_tempe
 from utils.device import autocast, make_scaler, move
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, start_log
+from utils.log import LOG, epoch_line, epoch_row
 from utils.metrics import binary_metrics
 from utils.plotting import Panel, plot_curves, to_beat
-from utils.report import write_results
+from utils.report import epochs_and_time, write_results
 from utils.report_anomaly import report_anomaly
-from utils.run import create_run_folder, is_finished, write_json
-from utils.status import Status
+from utils.run import is_finished, write_json
 
 INPUTS = ("images", "points", "point_mask", "point_pixels")
 
@@ -147,8 +161,7 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
 
 
 class AnomalyLoss(nn.Module):
-    """Binary cross-entropy per frame from logits (N,) and labels (N,), anomalies weighted by one number for
-    the whole run.
+    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times.
 
     gamma > 0 gives the focal loss (Lin et al. 2017): a frame counts by (1 - probability of its label) **
     gamma. Without their alpha = .25, which would count the rare class less.
@@ -171,8 +184,7 @@ class AnomalyLoss(nn.Module):
 
 
 def location_loss(cells: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy summed over the cells (N, rows, columns) of each frame, (N,); 0 where truth is NaN
-    (unknown).
+    """Cross-entropy summed over the cells (N, rows, columns) of each frame, (N,); NaN in truth: unknown, 0.
 
     A frame label says that something is wrong, not what: hundreds of frames are too few to find out by
     itself. The semantic images that the labels come from say where.
@@ -185,7 +197,6 @@ def location_loss(cells: Tensor, truth: Tensor) -> Tensor:
 def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
-    sampler: distributed.EpochSampler,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -197,17 +208,17 @@ def train_one_epoch(
     amp: bool = False,
     location_weight: float = 0.0,
     max_grad_norm: float = 0.0,
-    max_batches: int = 0,
 ) -> dict[str, float]:
-    """One pass over the train split. Returns loss, accuracy, mean score and location loss over all samples of
-    all ranks; the loss is that of the frame labels.
+    """One pass over the train split. Returns its means over all samples of all ranks.
 
+    The loss is that of the frame labels; beside it accuracy, mean score and location loss.
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
+    sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(5, dtype=torch.float64, device=device)  # loss, correct, scores, located, samples
-    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
+    for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -246,23 +257,22 @@ def evaluate(
     corruption: str | None = None,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Score every frame, once over all ranks: indices, labels, logits (N,), in order.
+    """Score every frame, once over all ranks: indices, labels, logits (N,).
 
     `corruption`: one of datasets.anovox_augmentation.CORRUPTIONS, how a sensor fails.
     """
     model.eval()
-    indices, labels, logits = [np.empty(0, int)], [np.empty(0, int)], [np.empty(0, np.float32)]
+    batches = []
     for batch in loader:
         if corruption:
             batch = corrupt_frames(batch, corruption, seed)
         moved = move(batch, device)
         with autocast(device, amp):
-            outputs, _ = model(*(moved[name] for name in INPUTS))
-        indices.append(batch["indices"].numpy())
-        labels.append(batch["labels"].numpy())
-        logits.append(outputs.float().cpu().numpy())
-    rows = {"indices": indices, "labels": labels, "logits": logits}
-    return distributed.gather_rows({key: np.concatenate(parts) for key, parts in rows.items()})
+            logits, _ = model(*(moved[name] for name in INPUTS))
+        batches.append(
+            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
+        )
+    return distributed.gather_rows(batches)
 
 
 def measure(
@@ -272,9 +282,7 @@ def measure(
     threshold: float,
     temperature: float,
 ) -> dict[str, float | None]:
-    """Loss of the logits, and the metrics of utils/metrics.py and utils/detection.py of the calibrated
-    scores.
-    """
+    """Loss of the logits; metrics of utils/metrics.py and utils/detection.py of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     labels, scores = rows["labels"], sigmoid(rows["logits"] / temperature)
     return {
@@ -292,8 +300,7 @@ def report(
     state: dict[str, Any],
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge a split beside chance and trivial features; write report, figures, predictions. `state`: the
-    checkpoint."""
+    """Judge a split beside chance and trivial features; write report, figures, predictions."""
     dataset = data.parts()[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
@@ -306,7 +313,7 @@ def report(
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
         {name: (trivial_features(part), part.labels) for name, part in parts.items()},
         data.val.labels, CLASSES, state["threshold"], located=located,
-        truncated=truncated, selected_on_test=split == "val",
+        truncated=truncated,
     )  # fmt: skip
 
 
@@ -319,40 +326,38 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        print(f"{args.resume} is finished: nothing to resume")
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
         return None
-    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
-    run = Path(run)
-    log = start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
+    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
 
     # Data
     data = build_datasets(args)
     train, val = data.train, data.val
     for note in train.table.notes:
-        log.info(note)
+        LOG.info(note)
     for name, part in data.parts().items():
         check_labels(part.labels, name, CLASSES)
         anomalous = int(part.labels.sum())
-        log.info(f"{name}: {len(data.split[name])} scenarios, {len(part)} frames, {anomalous} anomalous")
-    log.info(f"split: {data.split_source}; {data.leakage_check}")
+        LOG.info(f"{name}: {len(data.split[name])} scenarios, {len(part)} frames, {anomalous} anomalous")
+    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
     if args.check_data:
-        log.info("the data can be trained on")
+        LOG.info("the data can be trained on")
         return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {}
-    for name, part in data.parts().items():
-        batches = distributed.evaluation_batches(part.frames, EVALUATION_FRAMES, processes)
-        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+    loaders = {
+        name: distributed.evaluation_loader(part, EVALUATION_FRAMES, processes, args.num_workers)
+        for name, part in data.parts().items()
+        if name != "train"
+    }
 
     # Model
     bare, weights = build_model(args)
     bare.to(device, memory_format=torch.channels_last)
     model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
     trainable = [p for p in bare.parameters() if p.requires_grad]
-    log.info(
+    LOG.info(
         f"model: {args.modality}, {args.fusion}, {sum(p.numel() for p in trainable)} trainable parameters, "
         f"{weights}"
     )
@@ -369,7 +374,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
+    interrupt = Interrupt(processes, status, args)
     epoch, wait, history, threshold, temperature = 0, 0, [], None, None
     names = {"class_names": list(CLASSES)}
     best = {"auroc": {"value": -math.inf, "epoch": 0}}
@@ -380,6 +385,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
         threshold, temperature = state["threshold"], state["temperature"]
         interrupt.resume(state)
+        if processes.first:
+            config.record_resumed(run, args)
 
     # Record the run
     if processes.first and not args.resume:
@@ -396,8 +403,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=1)
-    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
-        log.warning(warning)
+    check.before_training(lambda chosen: train.__getitems__(chosen)["labels"])
     if args.overfit_one_batch:
         check.overfit_one_batch(
             bare, train, device, lambda model, batch: model(*(batch[name] for name in INPUTS))[0]
@@ -409,35 +415,32 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("fpr95", "false positive rate at 95% recall", 0.95, "chance"),
         Panel("mean_score", "mean score", float(val.labels.mean()), "share of anomalies"),
     ]
-    log.info(to_beat(panels))
+    LOG.info(to_beat(panels))
 
-    def state_after(step: int = 0, totals: Tensor | None = None) -> dict[str, Any]:
+    def state_after(step: int = 0, totals: Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
         return {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
             "model": bare.state_dict(), "threshold": threshold, "temperature": temperature, "best": best,
             "wait": wait, "history": history, "args": vars(args), **names,
         }  # fmt: skip
 
     interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
             augmented=args.augment, amp=args.amp, location_weight=args.location_weight,
-            max_grad_norm=args.max_grad_norm, max_batches=args.max_batches,
+            max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         distributed.broadcast_buffers(bare)
         rows = evaluate(bare, loaders["val"], device, amp=args.amp)
         temperature = fit_temperature(rows["labels"], rows["logits"])
         scores = sigmoid(rows["logits"] / temperature)
         threshold = choose_alarm_threshold(rows["labels"], scores, args.threshold_rule, args.target_fpr)
-        validated = measure(rows, val.scenario, criterion.cpu(), threshold, temperature)
-        criterion.to(device)
+        validated = measure(rows, val.scenario, check.criterion, threshold, temperature)
         scheduler.step()
-        seconds = time.perf_counter() - began
-        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
+        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
         history.append(row)
 
         improved = []
@@ -450,42 +453,33 @@ def main(args: argparse.Namespace) -> Verdict | None:
             save_epoch(run, state_after(), improved, args.save_interval, optimizer, scheduler, scaler)
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["auroc"]["epoch"])
-        shown = (
-            "train_loss",
-            "val_loss",
-            "val_accuracy",
-            "val_mean_score",
-            "val_auroc",
-            "val_ap",
-            "val_fpr95",
-        )
-        log.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
-        for warning in check.after_epoch(history, bare, rows["logits"]):
-            log.warning(warning)
+        shown = ("loss", "accuracy", "mean_score", "auroc", "ap", "fpr95")
+        shown = ("train_loss", *(f"val_{name}" for name in shown))
+        LOG.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
+        check.after_epoch(history, bare, rows["logits"])
     if args.patience and wait >= args.patience:
-        log.info(f"stopped early: no better val AUROC for {wait} epochs")
+        LOG.info(f"stopped early: no better val AUROC for {wait} epochs")
 
     # Test
     interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_auroc.pth", SCRIPT))
     bare.load_state_dict(chosen["model"])
-    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders if name != "train"}
+    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders}
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split = "test" if "test" in rows else "val"
         threshold, temperature = chosen["threshold"], chosen["temperature"]
         verdict, fields = report(run, split, rows[split], data, chosen, truncated=args.max_batches > 0)
-        criterion.cpu()
         metrics = {
-            name: measure(part, data.parts()[name].scenario, criterion, threshold, temperature)
+            name: measure(part, data.parts()[name].scenario, check.criterion, threshold, temperature)
             for name, part in rows.items()
         }
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=threshold,
-            temperature=temperature, best_epoch=chosen["epoch"], epochs_run=epoch,
-            wall_seconds=time.perf_counter() - started, synthetic=data.synthetic,
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
+            threshold=threshold, best_epoch=chosen["epoch"], synthetic=data.synthetic,
+            temperature=temperature,
         )  # fmt: skip
         status.end("finished", verdict.word)
     distributed.stop_processes()

@@ -1,4 +1,3 @@
-# recipe
 """Age from muscle ultrasound, the plain recipe: MSE, Adam, learning rate halved on a plateau.
 
     python train_ddp.py                                                      on the built-in sample
@@ -12,24 +11,21 @@ Images of one person never stand in two parts of the split. The model starts at 
 A run ends LEARNED only when its error per person beats the better of train mean and median on people it has
 not seen, with 95% confidence. train_mae.py is the same script with the recommended recipe.
 """
-# end of recipe
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets.ultrasound_records import ID_PATTERN, PROBLEMS
+from models.backbones import BACKBONES
 from utils import arguments
-from utils.script import run_script
+from utils.script import open_run, run_script
 
-# recipe
 SCRIPT, VERSION, NAME = "train_ddp.py", "1.0", "age_mse"
 SELECT_BY = "mse"  # the figure of val that decides what is best
-# end of recipe
 SAMPLE = "data/sample_ultrasound"
 EVALUATION_BATCH = 64  # images per evaluation batch
 
@@ -63,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
         help="which built-in sample, without --image_dir")
     add = parser.add_argument_group("model").add_argument
-    add("--model", default="resnet50", help="encoder, see models/encoders.py")
+    add("--model", choices=BACKBONES, default="resnet50", help="encoder of an image")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
     add("--dropout", type=fraction, default=0.5, help="dropout in the head")
     add("--freeze_backbone", action=switch, default=False, help="train the head alone")
@@ -73,13 +69,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
     add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
     add("--ema_decay", type=fraction, default=0.0, help="judge and keep averaged weights; 0 = off")
-    # recipe
     add("--plateau_patience", type=count, default=10, help="epochs without a better val MSE, then lr / 2")
     # fmt: on
     arguments.add_run_arguments(
         parser, epochs=500, batch_size=32, learning_rate=1e-4, weight_decay=1e-4, patience=0
     )
-    # end of recipe
     return arguments.parse_arguments(parser, argv)
 
 
@@ -103,13 +97,12 @@ from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epo
 from utils.device import autocast, make_scaler, move
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, start_log
+from utils.log import LOG, epoch_line, epoch_row
 from utils.plotting import Panel, plot_curves, to_beat
 from utils.regression import age_metrics, regression_metrics, trivial_predictions
-from utils.report import write_results
+from utils.report import epochs_and_time, write_results
 from utils.report_age import report_age
-from utils.run import create_run_folder, is_finished, write_json
-from utils.status import Status
+from utils.run import is_finished, write_json
 
 
 def build_datasets(args: argparse.Namespace) -> AgeDatasets:
@@ -119,10 +112,7 @@ def build_datasets(args: argparse.Namespace) -> AgeDatasets:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
         image_dir = folder / "TA" / "Healthy" / "Images"
-        exclude |= {
-            "images_without_row",
-            "rows_without_image",
-        }  # the sample has a few of each, as real sets do
+        exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
     return load_age_datasets(
         image_dir, args.excel_path, cohort=args.cohort, muscle=args.muscle, id_column=args.id_column,
         age_column=args.age_column, numeric_ids=args.numeric_ids, id_pattern=args.id_pattern,
@@ -157,7 +147,6 @@ def augment(
 def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
-    sampler: distributed.EpochSampler,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -169,7 +158,6 @@ def train_one_epoch(
     average: AveragedModel | None = None,
     amp: bool = False,
     max_grad_norm: float = 0.0,
-    max_batches: int = 0,
 ) -> dict[str, float]:
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
@@ -177,9 +165,10 @@ def train_one_epoch(
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
+    sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
-    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
+    for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         indices = batch["indices"]  # stay on the host: to read them back would wait for the GPU
@@ -209,17 +198,15 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Predict every image, once over all ranks: indices, subject_ids, ages and preds (N,), in order."""
+    """Predict every image, once over all ranks: indices, subject_ids, ages and preds (N,)."""
     model.eval()
-    parts = {"indices": [np.empty(0, int)], "subject_ids": [np.empty(0, int)]}
-    parts |= {"ages": [np.empty(0, np.float32)], "preds": [np.empty(0, np.float32)]}
+    batches = []
     for batch in loader:
         with autocast(device, amp):
             preds = model(move(batch, device)["images"])
-        for key in ("indices", "subject_ids", "ages"):
-            parts[key].append(batch[key].numpy())
-        parts["preds"].append(preds.float().cpu().numpy())
-    return distributed.gather_rows({key: np.concatenate(arrays) for key, arrays in parts.items()})
+        row = {key: batch[key] for key in ("indices", "subject_ids", "ages")}
+        batches.append(row | {"preds": preds.float().cpu()})
+    return distributed.gather_rows(batches)
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, float | None]:
@@ -240,7 +227,7 @@ def report(
     part = data.parts()[split]
     return report_age(
         folder, split, f"{SCRIPT} on {split}", rows, part.files, part.subjects, data.train.ages,
-        unit=data.unit, truncated=truncated, selected_on_test=split == "val",
+        unit=data.unit, truncated=truncated,
     )  # fmt: skip
 
 
@@ -253,13 +240,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        print(f"{args.resume} is finished: nothing to resume")
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
         return None
-    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
-    run = Path(run)
-    log = start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
+    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
 
     # Data
     data = build_datasets(args)
@@ -267,17 +251,18 @@ def main(args: argparse.Namespace) -> Verdict | None:
     for name, part in data.parts().items():
         check_labels(part.ages, name)
     for line in data.log_lines():
-        log.info(line)
-    log.info(f"split: {data.split_source}; {data.leakage_check}")
+        LOG.info(line)
+    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
     if args.check_data:
-        log.info("the data can be trained on")
+        LOG.info("the data can be trained on")
         return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {}
-    for name, part in data.parts().items():
-        batches = distributed.evaluation_batches(part.frames, EVALUATION_BATCH, processes)
-        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+    loaders = {
+        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
+        for name, part in data.parts().items()
+        if name != "train"
+    }
 
     # Model
     bare, weights = build_model(args)
@@ -289,10 +274,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
         average = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
     judged = average.module if average else bare  # what is evaluated, kept as best and written as `model`
     trainable = [p for p in bare.parameters() if p.requires_grad]
-    log.info(f"model: {args.model}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
+    LOG.info(f"model: {args.model}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
 
     # Optimisation
-    # recipe
     criterion = nn.MSELoss(reduction="none")  # one loss per image; a step divides by the global count
     optimizer = torch.optim.Adam(
         trainable, lr=args.learning_rate, betas=(0.9, 0.999), weight_decay=args.weight_decay, fused=True
@@ -302,11 +286,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
         optimizer, mode="min", factor=0.5, patience=args.plateau_patience
     )
     schedule = {}
-    # end of recipe
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
+    interrupt = Interrupt(processes, status, args)
     epoch, wait, history = 0, 0, []
     best = {"model": {"value": math.inf, "epoch": 0}}
     if args.resume:
@@ -319,6 +302,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
             # 0 copies the weights at the next step, as the first step of a run does, instead of averaging.
             average.n_averaged.fill_(min(1, state["epoch"] + state["step"]))
         interrupt.resume(state)
+        if processes.first:
+            config.record_resumed(run, args)
 
     # Record the run
     if processes.first and not args.resume:
@@ -334,8 +319,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.ages), outputs=1)
-    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["ages"]):
-        log.warning(warning)
+    check.before_training(lambda chosen: train.__getitems__(chosen)["ages"])
     if args.overfit_one_batch:
         check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch["images"]))
     trivial = [
@@ -347,36 +331,31 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("subject_mae", f"MAE per subject ({unit})"),
         Panel("r2", "R2", 0.0, "mean"),
     ]
-    log.info(to_beat(panels))
+    LOG.info(to_beat(panels))
     if device.type == "cpu":
-        log.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
+        LOG.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
 
-    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+    def state_after(step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
         state = {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
             "model": judged.state_dict(), "threshold": None, "best": best, "wait": wait, "history": history,
             "args": vars(args), "target_unit": unit,
         }  # fmt: skip
         return state | {"trained": bare.state_dict()} if average else state
 
     interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
             average=average, transform=partial(augment, args=args), amp=args.amp, max_grad_norm=max_grad_norm,
-            max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(judged)
         rows = evaluate(judged, loaders["val"], device, amp=args.amp)
         validated = measure(rows, criterion)
-        # recipe
         scheduler.step(validated["mse"])
-        # end of recipe
-        seconds = time.perf_counter() - began
-        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
+        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
         history.append(row)
 
         improved = []
@@ -390,19 +369,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["model"]["epoch"])
         shown = ("train_loss", "val_loss", "val_mae", "val_subject_mae", "val_r2")
-        log.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
-        for warning in check.after_epoch(history, bare, rows["preds"]):
-            log.warning(warning)
+        LOG.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
+        check.after_epoch(history, bare, rows["preds"])
     if args.patience and wait >= args.patience:
-        log.info(f"stopped early: no better val {SELECT_BY.upper()} for {wait} epochs")
+        LOG.info(f"stopped early: no better val {SELECT_BY.upper()} for {wait} epochs")
 
     # Test
     interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_model.pth", SCRIPT))
     judged.load_state_dict(chosen["model"])
-    rows = {
-        name: evaluate(judged, loaders[name], device, amp=args.amp) for name in loaders if name != "train"
-    }
+    rows = {name: evaluate(judged, loaders[name], device, amp=args.amp) for name in loaders}
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split = "test" if "test" in rows else "val"
@@ -411,9 +387,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=None,
-            best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
-            synthetic=data.synthetic,
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
+            threshold=None, best_epoch=chosen["epoch"], synthetic=data.synthetic,
         )  # fmt: skip
         status.end("finished", verdict.word)
     distributed.stop_processes()

@@ -1,4 +1,3 @@
-# recipe
 """Age from muscle ultrasound, the recommended recipe: L1, AdamW, warm-up, cosine, clipping.
 
     python train_mae.py                                                      on the built-in sample
@@ -12,24 +11,21 @@ Images of one person never stand in two parts of the split. The model starts at 
 A run ends LEARNED only when its error per person beats the better of train mean and median on people it has
 not seen, with 95% confidence. train_ddp.py is the same script with the plain recipe.
 """
-# end of recipe
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets.ultrasound_records import ID_PATTERN, PROBLEMS
+from models.backbones import BACKBONES
 from utils import arguments
-from utils.script import run_script
+from utils.script import open_run, run_script
 
-# recipe
 SCRIPT, VERSION, NAME = "train_mae.py", "1.0", "age_mae"
 SELECT_BY = "mae"  # the figure of val that decides what is best
-# end of recipe
 SAMPLE = "data/sample_ultrasound"
 EVALUATION_BATCH = 64  # images per evaluation batch
 
@@ -63,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
         help="which built-in sample, without --image_dir")
     add = parser.add_argument_group("model").add_argument
-    add("--model", default="resnet50", help="encoder, see models/encoders.py")
+    add("--model", choices=BACKBONES, default="resnet50", help="encoder of an image")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
     add("--dropout", type=fraction, default=0.5, help="dropout in the head")
     add("--freeze_backbone", action=switch, default=False, help="train the head alone")
@@ -73,7 +69,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
     add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
     add("--ema_decay", type=fraction, default=0.0, help="judge and keep averaged weights; 0 = off")
-    # recipe
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate after the warm-up")
     add("--warmup_epochs", type=count, default=5, help="epochs of rising learning rate, at most epochs - 1")
     add("--eta_min", type=amount, default=1e-7, help="learning rate of the last epoch (cosine)")
@@ -82,7 +77,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.add_run_arguments(
         parser, epochs=500, batch_size=32, learning_rate=1e-4, weight_decay=1e-4, patience=100
     )
-    # end of recipe
     return arguments.parse_arguments(parser, argv)
 
 
@@ -106,13 +100,12 @@ from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epo
 from utils.device import autocast, make_scaler, move
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, start_log
+from utils.log import LOG, epoch_line, epoch_row
 from utils.plotting import Panel, plot_curves, to_beat
 from utils.regression import age_metrics, regression_metrics, trivial_predictions
-from utils.report import write_results
+from utils.report import epochs_and_time, write_results
 from utils.report_age import report_age
-from utils.run import create_run_folder, is_finished, write_json
-from utils.status import Status
+from utils.run import is_finished, write_json
 
 
 def build_datasets(args: argparse.Namespace) -> AgeDatasets:
@@ -122,10 +115,7 @@ def build_datasets(args: argparse.Namespace) -> AgeDatasets:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
         image_dir = folder / "TA" / "Healthy" / "Images"
-        exclude |= {
-            "images_without_row",
-            "rows_without_image",
-        }  # the sample has a few of each, as real sets do
+        exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
     return load_age_datasets(
         image_dir, args.excel_path, cohort=args.cohort, muscle=args.muscle, id_column=args.id_column,
         age_column=args.age_column, numeric_ids=args.numeric_ids, id_pattern=args.id_pattern,
@@ -160,7 +150,6 @@ def augment(
 def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
-    sampler: distributed.EpochSampler,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -172,7 +161,6 @@ def train_one_epoch(
     average: AveragedModel | None = None,
     amp: bool = False,
     max_grad_norm: float = 0.0,
-    max_batches: int = 0,
 ) -> dict[str, float]:
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
@@ -180,9 +168,10 @@ def train_one_epoch(
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
+    sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
-    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
+    for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         indices = batch["indices"]  # stay on the host: to read them back would wait for the GPU
@@ -212,17 +201,15 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Predict every image, once over all ranks: indices, subject_ids, ages and preds (N,), in order."""
+    """Predict every image, once over all ranks: indices, subject_ids, ages and preds (N,)."""
     model.eval()
-    parts = {"indices": [np.empty(0, int)], "subject_ids": [np.empty(0, int)]}
-    parts |= {"ages": [np.empty(0, np.float32)], "preds": [np.empty(0, np.float32)]}
+    batches = []
     for batch in loader:
         with autocast(device, amp):
             preds = model(move(batch, device)["images"])
-        for key in ("indices", "subject_ids", "ages"):
-            parts[key].append(batch[key].numpy())
-        parts["preds"].append(preds.float().cpu().numpy())
-    return distributed.gather_rows({key: np.concatenate(arrays) for key, arrays in parts.items()})
+        row = {key: batch[key] for key in ("indices", "subject_ids", "ages")}
+        batches.append(row | {"preds": preds.float().cpu()})
+    return distributed.gather_rows(batches)
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, float | None]:
@@ -243,7 +230,7 @@ def report(
     part = data.parts()[split]
     return report_age(
         folder, split, f"{SCRIPT} on {split}", rows, part.files, part.subjects, data.train.ages,
-        unit=data.unit, truncated=truncated, selected_on_test=split == "val",
+        unit=data.unit, truncated=truncated,
     )  # fmt: skip
 
 
@@ -256,13 +243,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        print(f"{args.resume} is finished: nothing to resume")
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
         return None
-    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
-    run = Path(run)
-    log = start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
+    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
 
     # Data
     data = build_datasets(args)
@@ -270,17 +254,18 @@ def main(args: argparse.Namespace) -> Verdict | None:
     for name, part in data.parts().items():
         check_labels(part.ages, name)
     for line in data.log_lines():
-        log.info(line)
-    log.info(f"split: {data.split_source}; {data.leakage_check}")
+        LOG.info(line)
+    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
     if args.check_data:
-        log.info("the data can be trained on")
+        LOG.info("the data can be trained on")
         return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {}
-    for name, part in data.parts().items():
-        batches = distributed.evaluation_batches(part.frames, EVALUATION_BATCH, processes)
-        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+    loaders = {
+        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
+        for name, part in data.parts().items()
+        if name != "train"
+    }
 
     # Model
     bare, weights = build_model(args)
@@ -292,10 +277,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
         average = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
     judged = average.module if average else bare  # what is evaluated, kept as best and written as `model`
     trainable = [p for p in bare.parameters() if p.requires_grad]
-    log.info(f"model: {args.model}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
+    LOG.info(f"model: {args.model}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
 
     # Optimisation
-    # recipe
     criterion = nn.L1Loss(reduction="none")  # one loss per image; a step divides by the global count
     optimizer = torch.optim.AdamW(
         trainable, lr=args.learning_rate, betas=(0.9, 0.999), weight_decay=args.weight_decay, fused=True
@@ -304,18 +288,18 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Epoch e of W warm-up epochs has lr * e / W; the cosine falls from there to eta_min in the last epoch.
     warmup, schedulers = max(1, min(args.warmup_epochs, args.epochs - 1)), torch.optim.lr_scheduler
     if args.scheduler == "cosine":
-        scheduler = schedulers.CosineAnnealingLR(optimizer, max(args.epochs - warmup, 1), args.eta_min)
+        schedule = {"T_max": max(args.epochs - warmup, 1), "eta_min": args.eta_min}
+        scheduler = schedulers.CosineAnnealingLR(optimizer, **schedule)
     else:
-        scheduler = schedulers.ConstantLR(optimizer, factor=1.0)
-    schedule = {"warmup_epochs": warmup, "T_max": args.epochs - warmup, "eta_min": args.eta_min}
+        schedule, scheduler = {}, schedulers.ConstantLR(optimizer, factor=1.0)
     if warmup > 1:
+        schedule["warmup_epochs"] = warmup
         rise = schedulers.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1)
         scheduler = schedulers.SequentialLR(optimizer, [rise, scheduler], milestones=[warmup - 1])
-    # end of recipe
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
+    interrupt = Interrupt(processes, status, args)
     epoch, wait, history = 0, 0, []
     best = {"model": {"value": math.inf, "epoch": 0}}
     if args.resume:
@@ -328,6 +312,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
             # 0 copies the weights at the next step, as the first step of a run does, instead of averaging.
             average.n_averaged.fill_(min(1, state["epoch"] + state["step"]))
         interrupt.resume(state)
+        if processes.first:
+            config.record_resumed(run, args)
 
     # Record the run
     if processes.first and not args.resume:
@@ -343,8 +329,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.ages), outputs=1)
-    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["ages"]):
-        log.warning(warning)
+    check.before_training(lambda chosen: train.__getitems__(chosen)["ages"])
     if args.overfit_one_batch:
         check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch["images"]))
     trivial = [
@@ -356,36 +341,31 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("subject_mae", f"MAE per subject ({unit})"),
         Panel("r2", "R2", 0.0, "mean"),
     ]
-    log.info(to_beat(panels))
+    LOG.info(to_beat(panels))
     if device.type == "cpu":
-        log.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
+        LOG.info(f"on a CPU try first: python {SCRIPT} --epochs 24 --model resnet18 --image_size 96")
 
-    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+    def state_after(step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
         state = {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
             "model": judged.state_dict(), "threshold": None, "best": best, "wait": wait, "history": history,
             "args": vars(args), "target_unit": unit,
         }  # fmt: skip
         return state | {"trained": bare.state_dict()} if average else state
 
     interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
             average=average, transform=partial(augment, args=args), amp=args.amp, max_grad_norm=max_grad_norm,
-            max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(judged)
         rows = evaluate(judged, loaders["val"], device, amp=args.amp)
         validated = measure(rows, criterion)
-        # recipe
         scheduler.step()
-        # end of recipe
-        seconds = time.perf_counter() - began
-        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
+        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
         history.append(row)
 
         improved = []
@@ -399,19 +379,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["model"]["epoch"])
         shown = ("train_loss", "val_loss", "val_mae", "val_subject_mae", "val_r2")
-        log.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
-        for warning in check.after_epoch(history, bare, rows["preds"]):
-            log.warning(warning)
+        LOG.info(epoch_line(row, args.epochs, shown, best=bool(improved)))
+        check.after_epoch(history, bare, rows["preds"])
     if args.patience and wait >= args.patience:
-        log.info(f"stopped early: no better val {SELECT_BY.upper()} for {wait} epochs")
+        LOG.info(f"stopped early: no better val {SELECT_BY.upper()} for {wait} epochs")
 
     # Test
     interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_model.pth", SCRIPT))
     judged.load_state_dict(chosen["model"])
-    rows = {
-        name: evaluate(judged, loaders[name], device, amp=args.amp) for name in loaders if name != "train"
-    }
+    rows = {name: evaluate(judged, loaders[name], device, amp=args.amp) for name in loaders}
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split = "test" if "test" in rows else "val"
@@ -420,9 +397,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=None,
-            best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
-            synthetic=data.synthetic,
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
+            threshold=None, best_epoch=chosen["epoch"], synthetic=data.synthetic,
         )  # fmt: skip
         status.end("finished", verdict.word)
     distributed.stop_processes()

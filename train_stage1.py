@@ -13,12 +13,12 @@ beats distance alone on sequences it has not seen, with 95% confidence.
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
+from models.backbones import BACKBONES
 from utils import arguments
-from utils.script import run_script
+from utils.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
 CLASSES = ("no interaction", "interaction")
@@ -28,11 +28,8 @@ EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 1; the run-level ones are in utils/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    count, amount, positive = (
-        arguments.non_negative_int,
-        arguments.non_negative_float,
-        arguments.positive_float,
-    )
+    count, amount = arguments.non_negative_int, arguments.non_negative_float
+    positive = arguments.positive_float
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("data").add_argument
@@ -54,11 +51,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("model").add_argument
     add("--features", choices=["crops+geometry", "crops", "geometry"], default="crops+geometry",
         help="what the model sees of a pair")
-    add("--backbone", default="cnn", help="encoder of a person crop, see models/encoders.py")
+    add("--backbone", choices=BACKBONES, default="cnn", help="encoder of a person crop")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
     add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
     add = parser.add_argument_group("recipe").add_argument
-    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="optimizer")
+    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
     add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
@@ -67,7 +64,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.add_run_arguments(
         parser, epochs=50, batch_size=16, learning_rate=1e-3, weight_decay=1e-4, patience=10
     )
-    return arguments.parse_arguments(parser, argv)
+    args = arguments.parse_arguments(parser, argv)
+    if args.weights != "none" and args.features == "geometry" and not args.resume:
+        parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
+    return args
 
 
 if __name__ == "__main__":
@@ -93,12 +93,11 @@ from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epo
 from utils.device import autocast, make_scaler, move
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, start_log
+from utils.log import LOG, epoch_line, epoch_row
 from utils.metrics import binary_metrics, choose_threshold
 from utils.plotting import Panel, plot_curves, to_beat
-from utils.report import report_binary, write_results, write_table
-from utils.run import create_run_folder, is_finished, write_json
-from utils.status import Status
+from utils.report import epochs_and_time, report_binary, write_results, write_table
+from utils.run import is_finished, write_json
 
 
 def build_datasets(args: argparse.Namespace) -> PairDatasets:
@@ -130,7 +129,6 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
 def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
-    sampler: distributed.EpochSampler,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -141,16 +139,16 @@ def train_one_epoch(
     augmented: bool = True,
     amp: bool = False,
     max_grad_norm: float = 0.0,
-    max_batches: int = 0,
 ) -> dict[str, float]:
     """One pass over the train split. Returns loss and accuracy over all samples of all ranks.
 
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
+    sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
+    for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -178,18 +176,16 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair, once over all ranks: indices (N,), labels (N,), logits (N, 2), scores (N,), in
-    order."""
+    """Score every pair, once over all ranks: indices, labels and scores (N,), logits (N, 2)."""
     model.eval()
-    indices, labels, logits = [np.empty(0, int)], [np.empty(0, int)], [np.empty((0, 2), np.float32)]
+    batches = []
     for batch in loader:
         with autocast(device, amp):
-            outputs = model(move(batch, device))
-        indices.append(batch["indices"].numpy())
-        labels.append(batch["labels"].numpy())
-        logits.append(outputs.float().cpu().numpy())
-    rows = {"indices": indices, "labels": labels, "logits": logits}
-    rows = distributed.gather_rows({key: np.concatenate(parts) for key, parts in rows.items()})
+            logits = model(move(batch, device))
+        batches.append(
+            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
+        )
+    rows = distributed.gather_rows(batches)
     difference = rows["logits"][:, 0].astype(float) - rows["logits"][:, 1]
     return rows | {"scores": 1 / (1 + np.exp(difference))}  # the softmax of two logits
 
@@ -208,8 +204,7 @@ def report(
     state: dict[str, Any],
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge a split beside distance alone and the scikit-learn references; write report, figures,
-    predictions."""
+    """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
     dataset, val, threshold = data.parts()[split], data.val, state["threshold"]
     both = np.concatenate([val.geometry, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
@@ -222,10 +217,9 @@ def report(
     }
     write_table(folder / f"{split}_predictions.csv", dataset.pair_columns() | columns)
     verdict, fields = report_binary(
-        folder, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], threshold, CLASSES,
+        folder, split, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], threshold, CLASSES,
         trivial="distance alone", references={k: np.split(v, [len(val)]) for k, v in references.items()},
-        val_labels=val.labels, groups=dataset.groups, fallback=dataset.frames,
-        truncated=truncated, selected_on_test=split == "val",
+        val_labels=val.labels, groups=dataset.groups, fallback=dataset.frames, truncated=truncated,
         notes=f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs "
         f"{dataset.positives_out_of_range} stand beyond the distance limit and count as misses",
     )  # fmt: skip
@@ -242,30 +236,28 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        print(f"{args.resume} is finished: nothing to resume")
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
         return None
-    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
-    run = Path(run)
-    log = start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
+    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
 
     # Data
     data = build_datasets(args)
     train, val = data.train, data.val
     for name, part in data.parts().items():
         check_labels(part.labels, name, CLASSES)
-        log.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
-    log.info(f"split: {data.split_source}; {data.leakage_check}")
+        LOG.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
+    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
     if args.check_data:
-        log.info("the data can be trained on")
+        LOG.info("the data can be trained on")
         return None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {}
-    for name, part in data.parts().items():
-        batches = distributed.evaluation_batches(part.frames, EVALUATION_PAIRS, processes)
-        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+    loaders = {
+        name: distributed.evaluation_loader(part, EVALUATION_PAIRS, processes, args.num_workers)
+        for name, part in data.parts().items()
+        if name != "train"
+    }
 
     # Model
     bare, weights = build_model(args)
@@ -274,7 +266,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     bare.to(device, memory_format=torch.channels_last)
     model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
     trainable = [p for p in bare.parameters() if p.requires_grad]
-    log.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
+    LOG.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
 
     # Optimisation
     criterion = nn.CrossEntropyLoss(reduction="none")  # one loss per pair; a step divides by the global count
@@ -293,17 +285,21 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
+    interrupt = Interrupt(processes, status, args)
     epoch, wait, history, threshold = 0, 0, [], None
     names = {"class_names": list(INTERACTION_CLASSES), "feature_names": train.feature_names}
-    best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
+    worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
+    best = {name: {"value": value, "epoch": 0} for name, value in worst.items()}
     if args.resume:
         config.check_resumed(run, data.describe(), processes)
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
         restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
+        best["loss"]["value"] = abs(best["loss"]["value"])  # earlier versions kept minus the loss
         threshold = state["threshold"]
         interrupt.resume(state)
+        if processes.first:
+            config.record_resumed(run, args)
 
     # Record the run
     if processes.first and not args.resume:
@@ -319,8 +315,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=2)
-    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
-        log.warning(warning)
+    check.before_training(lambda chosen: train.__getitems__(chosen)["labels"])
     if args.overfit_one_batch:
         check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch))
     panels = [
@@ -330,38 +325,35 @@ def main(args: argparse.Namespace) -> Verdict | None:
         Panel("f1", "F1 at the val threshold"),
         Panel("accuracy", "accuracy", float(1 - val.labels.mean()), "never interacts"),
     ]
-    log.info(to_beat(panels))
+    LOG.info(to_beat(panels))
 
-    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+    def state_after(step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
         return {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
             "model": bare.state_dict(), "threshold": threshold, "best": best, "wait": wait,
             "history": history, "args": vars(args), **names,
         }  # fmt: skip
 
     interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
             augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
-            max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(bare)
         rows = evaluate(bare, loaders["val"], device, amp=args.amp)
         threshold = choose_threshold(rows["labels"], rows["scores"])
         validated = measure(rows, criterion, threshold)
         scheduler.step()
-        seconds = time.perf_counter() - began
-        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
+        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
         history.append(row)
 
         improved = []
         for name, sign in {"accuracy": 1, "loss": -1, "f1": 1}.items():
-            if sign * validated[name] > best[name]["value"]:
-                best[name] = {"value": sign * validated[name], "epoch": epoch}
+            if sign * validated[name] > sign * best[name]["value"]:
+                best[name] = {"value": validated[name], "epoch": epoch}
                 improved.append(name)
         wait = 0 if "f1" in improved else wait + 1
         status.write(wait=wait)
@@ -370,17 +362,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
         shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1")
-        log.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
-        for warning in check.after_epoch(history, bare, rows["logits"]):
-            log.warning(warning)
+        LOG.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
+        check.after_epoch(history, bare, rows["logits"])
     if args.patience and wait >= args.patience:
-        log.info(f"stopped early: no better val F1 for {wait} epochs")
+        LOG.info(f"stopped early: no better val F1 for {wait} epochs")
 
     # Test
     interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_f1.pth", SCRIPT))
     bare.load_state_dict(chosen["model"])
-    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders if name != "train"}
+    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders}
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split, threshold = "test" if "test" in rows else "val", chosen["threshold"]
@@ -389,9 +380,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=threshold,
-            best_epoch=chosen["epoch"], epochs_run=epoch, wall_seconds=time.perf_counter() - started,
-            synthetic=data.synthetic,
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
+            threshold=threshold, best_epoch=chosen["epoch"], synthetic=data.synthetic,
         )  # fmt: skip
         status.end("finished", verdict.word)
     distributed.stop_processes()

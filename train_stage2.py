@@ -15,34 +15,25 @@ with 95% confidence.
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 from utils import arguments
 from utils.errors import CommandError
-from utils.script import run_script
+from utils.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage2.py", "1.0", "stage2"
 EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
 FROM_STAGE1 = (
-    "features",
-    "backbone",
-    "image_size",
-    "history_seconds",
-    "distance_multiplier",
-    "distance_norm",
-)
+    "features", "backbone", "image_size", "history_seconds", "distance_multiplier", "distance_norm"
+)  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 2; the run-level ones are in utils/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    count, amount, positive = (
-        arguments.non_negative_int,
-        arguments.non_negative_float,
-        arguments.positive_float,
-    )
+    count, amount = arguments.non_negative_int, arguments.non_negative_float
+    positive = arguments.positive_float
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("data").add_argument
@@ -68,12 +59,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
     add("--freeze_backbone", action=switch, default=False, help="train the stage 2 head alone")
     add = parser.add_argument_group("recipe").add_argument
-    add("--loss", choices=["focal", "cross_entropy"], default="focal", help="loss")
+    add("--loss", choices=["focal", "cross_entropy"], default="focal", help="loss of a pair")
     add("--focal_gamma", type=amount, default=2.0, help="weight of hard pairs; 0 = cross-entropy")
     add("--use_class_weights", action=switch, default=True,
         help="weigh types by inverse frequency in the train split after balancing, "
         "so that the imbalance is not corrected twice")
-    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="optimizer")
+    add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
     add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=15, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
@@ -118,12 +109,12 @@ from utils.checkpoint import (
 from utils.device import autocast, make_scaler, move
 from utils.interrupt import Interrupt
 from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, format_values, start_log
+from utils.log import LOG, epoch_line, epoch_row, format_values
 from utils.metrics import binary_metrics, choose_threshold, multiclass_metrics
 from utils.plotting import Panel, plot_class_distribution, plot_curves, to_beat
-from utils.report import report_multiclass, write_results, write_table
-from utils.run import create_run_folder, is_finished, read_json, write_json
-from utils.status import Status
+from utils.report import epochs_and_time, report_multiclass, write_results, write_table
+from utils.run import is_finished, read_json, write_json
+from utils.run_view import list_runs
 
 
 class FocalLoss(nn.Module):
@@ -139,8 +130,7 @@ class FocalLoss(nn.Module):
 
 
 def find_stage1(args: argparse.Namespace) -> Path:
-    """The stage 1 checkpoint to start from. Raises CommandError naming candidates or the command that makes
-    one."""
+    """The stage 1 checkpoint to start from. CommandError names candidates or the command that makes one."""
     if args.stage1_checkpoint:
         return find_checkpoint(args.stage1_checkpoint, "best_f1.pth")
     if args.data_path:
@@ -148,9 +138,10 @@ def find_stage1(args: argparse.Namespace) -> Path:
             "--stage1_checkpoint is required with --data_path\n"
             f"make one: python train_stage1.py --data_path {args.data_path}"
         )
-    for run in sorted(Path(args.output_dir).glob("stage1_experiment_*"), reverse=True):
+    for run in reversed(list_runs(Path(args.output_dir))):
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
-        if results.get("verdict") == "LEARNED" and results.get("synthetic"):
+        found = tuple(results.get(key) for key in ("task", "verdict", "synthetic"))
+        if found == (train_stage1.NAME, "LEARNED", True):
             return find_checkpoint(run, "best_f1.pth")
     raise CommandError(
         f"no LEARNED stage 1 run on the built-in sample under {args.output_dir}\n"
@@ -158,14 +149,26 @@ def find_stage1(args: argparse.Namespace) -> Path:
     )
 
 
-def adopt_stage1(args: argparse.Namespace, path: Path, state: dict[str, Any]) -> None:
-    """Take the flags of FROM_STAGE1 from the checkpoint; a typed one that differs raises CommandError."""
+def adopt_stage1(args: argparse.Namespace, processes: distributed.Processes) -> dict[str, Any]:
+    """Load the stage 1 checkpoint and take the flags of FROM_STAGE1 from it.
+
+    Raises CommandError for a typed flag that differs, and for other features than this code has.
+    """
+    path = find_stage1(args)
+    state = processes.from_first(lambda: load_checkpoint(path, train_stage1.SCRIPT))
     for name in FROM_STAGE1:
         typed, trained = getattr(args, name), state["args"][name]
         if typed is not None and typed != trained:
             raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
         setattr(args, name, trained)
     args.stage1_checkpoint = str(path)
+    check_names(path, state, **names_of(args))
+    return state
+
+
+def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The lists of names that a checkpoint must agree on with this code."""
+    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
 
 
 def build_datasets(args: argparse.Namespace) -> PairDatasets:
@@ -189,8 +192,7 @@ def build_datasets(args: argparse.Namespace) -> PairDatasets:
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
-    """The model of the stage 1 run, its head frozen; with --freeze_backbone everything but the stage 2
-    head."""
+    """The model of the stage 1 run, its head frozen; --freeze_backbone: all but the head of stage 2."""
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
     model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
@@ -203,7 +205,6 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
 def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
-    sampler: distributed.EpochSampler,
     criterion: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -214,16 +215,16 @@ def train_one_epoch(
     augmented: bool = True,
     amp: bool = False,
     max_grad_norm: float = 0.0,
-    max_batches: int = 0,
 ) -> dict[str, float]:
     """One pass over the train split. Returns loss and accuracy over all samples of all ranks.
 
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
+    sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, sampler, epoch, totals, max_batches):
+    for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -251,19 +252,16 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair, once over all ranks: indices (N,), labels (N,), logits and scores (N, 5), in
-    order."""
+    """Score every pair, once over all ranks: indices and labels (N,), logits and scores (N, 5)."""
     model.eval()
-    types = len(INTERACTION_CLASSES)
-    indices, labels, logits = [np.empty(0, int)], [np.empty(0, int)], [np.empty((0, types), np.float32)]
+    batches = []
     for batch in loader:
         with autocast(device, amp):
-            outputs = model(move(batch, device), stage=2)
-        indices.append(batch["indices"].numpy())
-        labels.append(batch["labels"].numpy())
-        logits.append(outputs.float().cpu().numpy())
-    rows = {"indices": indices, "labels": labels, "logits": logits}
-    rows = distributed.gather_rows({key: np.concatenate(parts) for key, parts in rows.items()})
+            logits = model(move(batch, device), stage=2)
+        batches.append(
+            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
+        )
+    rows = distributed.gather_rows(batches)
     return rows | {"scores": softmax(rows["logits"].astype(float), axis=1)}
 
 
@@ -301,11 +299,10 @@ def report(
         folder / f"{split}_predictions.csv", dataset.pair_columns() | columns | {"prediction": prediction}
     )
     return report_multiclass(
-        folder, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], INTERACTION_CLASSES,
+        folder, split, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], INTERACTION_CLASSES,
         references=reference_scores(*data.reference_pairs(), dataset.geometry, len(INTERACTION_CLASSES)),
         train_labels=data.reference_pairs()[1], groups=dataset.groups, fallback=dataset.frames,
-        truncated=truncated, selected_on_test=split == "val",
-        notes="\n".join(notes),
+        truncated=truncated, notes="\n".join(notes),
     )  # fmt: skip
 
 
@@ -318,57 +315,50 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Run folder
     if args.resume and is_finished(Path(args.resume), args.epochs):
-        print(f"{args.resume} is finished: nothing to resume")
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
         return None
-    stage1_path = find_stage1(args)
-    stage1_state = processes.from_first(lambda: load_checkpoint(stage1_path, train_stage1.SCRIPT))
-    adopt_stage1(args, stage1_path, stage1_state)
-    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
-    check_names(stage1_path, stage1_state, **names)
-    run = args.resume or processes.from_first(lambda: str(create_run_folder(args.output_dir, NAME)))
-    run = Path(run)
-    log = start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    log.info(f"{SCRIPT} {VERSION} on {device}, {processes.world_size} process(es), run folder {run}")
-    log.info(f"starts from stage 1: {stage1_path}")
+    stage1_state = None if args.resume else adopt_stage1(args, processes)
+    names = names_of(args)
+    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
+    LOG.info(f"starts from stage 1: {args.stage1_checkpoint}")
 
     # Data
     data = build_datasets(args)
     for name, part in data.parts().items():
         check_labels(part.labels, name, INTERACTION_CLASSES)
-        log.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
-    log.info(f"split: {data.split_source}; {data.leakage_check}")
+        LOG.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
+    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
     if args.check_data:
-        log.info("the data can be trained on")
+        LOG.info("the data can be trained on")
         return None
     natural = data.train
     train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
-    log.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
+    LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {}
-    for name, part in data.parts().items():
-        batches = distributed.evaluation_batches(part.frames, EVALUATION_PAIRS, processes)
-        loaders[name] = distributed.make_loader(part, batches, args.num_workers, device)
+    loaders = {
+        name: distributed.evaluation_loader(part, EVALUATION_PAIRS, processes, args.num_workers)
+        for name, part in data.parts().items()
+        if name != "train"
+    }
     stage1_val = data.with_task("val", "interaction")
-    batches = distributed.evaluation_batches(stage1_val.frames, EVALUATION_PAIRS, processes)
-    loaders["stage 1"] = distributed.make_loader(stage1_val, batches, args.num_workers, device)
+    stage1_loader = distributed.evaluation_loader(stage1_val, EVALUATION_PAIRS, processes, args.num_workers)
 
     # Model
     bare, source = build_model(args)
-    bare.load_state_dict(stage1_state["model"])
+    if stage1_state is not None:
+        bare.load_state_dict(stage1_state["model"])
     bare.to(device, memory_format=torch.channels_last)
     model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
     trainable = [p for p in bare.parameters() if p.requires_grad]
-    log.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters")
-    stage1_before = measure_stage1(bare, loaders["stage 1"], device, args.amp)
-    log.info("stage 1 on val before: " + format_values(stage1_before))
+    LOG.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters")
 
     # Optimisation
     weights = None
     if args.use_class_weights:
         weights = class_weights(train.labels, len(INTERACTION_CLASSES))
-        log.info(
+        LOG.info(
             "class weights: " + format_values(dict(zip(INTERACTION_CLASSES, weights.tolist(), strict=True)))
         )
         weights = torch.from_numpy(weights).float().to(device)
@@ -391,16 +381,23 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(device, args.amp)
 
     # Resume
-    interrupt = Interrupt(processes, status, args.max_hours, args.log_interval, args.stall_timeout)
-    epoch, wait, history, stage1_now = 0, 0, [], stage1_before
-    best = {name: {"value": -math.inf, "epoch": 0} for name in ("accuracy", "loss", "f1")}
+    interrupt = Interrupt(processes, status, args)
+    epoch, wait, history = 0, 0, []
+    worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
+    best = {name: {"value": value, "epoch": 0} for name, value in worst.items()}
     if args.resume:
         config.check_resumed(run, data.describe(), processes)
         state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
         restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
         epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
-        stage1_now = state["stage1_on_val"]["after"]
+        best["loss"]["value"] = abs(best["loss"]["value"])  # earlier versions kept minus the loss
+        stage1_before, stage1_now = (state["stage1_on_val"][when] for when in ("before", "after"))
         interrupt.resume(state)
+        if processes.first:
+            config.record_resumed(run, args)
+    else:
+        stage1_before = stage1_now = measure_stage1(bare, stage1_loader, device, args.amp)
+    LOG.info("stage 1 on val before: " + format_values(stage1_before))
 
     # Record the run
     if processes.first and not args.resume:
@@ -418,57 +415,48 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Train
     check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=len(INTERACTION_CLASSES))
-    for warning in check.before_training(lambda chosen: train.__getitems__(chosen)["labels"]):
-        log.warning(warning)
+    check.before_training(lambda chosen: train.__getitems__(chosen)["labels"])
     if args.overfit_one_batch:
         check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch, stage=2))
     panels = [
         Panel("loss", "loss", check.constant_loss, "best constant"),
         Panel("macro_f1", "macro F1"),
-        Panel(
-            "accuracy",
-            "accuracy",
-            float(np.bincount(data.val.labels).max() / len(data.val)),
-            "majority class",
-        ),
+        Panel("accuracy", "accuracy", np.bincount(data.val.labels).max() / len(data.val), "majority class"),
         Panel("balanced_accuracy", "balanced accuracy", 1 / len(np.unique(data.val.labels)), "chance"),
         Panel("stage1_ap", "average precision of stage 1", stage1_before["ap"], "before stage 2"),
     ]
-    log.info(to_beat(panels))
+    LOG.info(to_beat(panels))
 
-    def state_after(step: int = 0, totals: torch.Tensor | None = None) -> dict[str, Any]:
+    def state_after(step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
         """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
         return {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals,
+            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
             "model": bare.state_dict(), "threshold": stage1_now["threshold"], "best": best, "wait": wait,
             "history": history, "stage1_on_val": {"before": stage1_before, "after": stage1_now},
             "args": vars(args), **names,
         }  # fmt: skip
 
     interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    started = time.perf_counter()
     while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, began, lr = epoch + 1, time.perf_counter(), optimizer.param_groups[0]["lr"]
+        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, sampler, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
             augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
-            max_batches=args.max_batches,
         )  # fmt: skip
         distributed.broadcast_buffers(bare)
         rows = evaluate(bare, loaders["val"], device, amp=args.amp)
         validated = measure(rows, check.criterion)
-        stage1_now = measure_stage1(bare, loaders["stage 1"], device, args.amp)
+        stage1_now = measure_stage1(bare, stage1_loader, device, args.amp)
         scheduler.step()
-        seconds = time.perf_counter() - began
         del validated["per_class"]
         validated |= {f"stage1_{key}": value for key, value in stage1_now.items()}
-        row = epoch_row(epoch, lr, seconds, len(train), trained, validated)
+        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
         history.append(row)
 
         improved = []
         for name, key, sign in ("accuracy", "accuracy", 1), ("loss", "loss", -1), ("f1", "macro_f1", 1):
-            if sign * validated[key] > best[name]["value"]:
-                best[name] = {"value": sign * validated[key], "epoch": epoch}
+            if sign * validated[key] > sign * best[name]["value"]:
+                best[name] = {"value": validated[key], "epoch": epoch}
                 improved.append(name)
         wait = 0 if "f1" in improved else wait + 1
         status.write(wait=wait)
@@ -477,21 +465,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if args.plot_interval and epoch % args.plot_interval == 0:
                 plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
         shown = ("train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy", "val_stage1_ap")
-        log.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
-        for warning in check.after_epoch(history, bare, rows["logits"]):
-            log.warning(warning)
+        LOG.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
+        check.after_epoch(history, bare, rows["logits"])
     if args.patience and wait >= args.patience:
-        log.info(f"stopped early: no better val macro F1 for {wait} epochs")
+        LOG.info(f"stopped early: no better val macro F1 for {wait} epochs")
 
     # Test
     interrupt.end()
     chosen = processes.from_first(lambda: load_checkpoint(run / "best_f1.pth", SCRIPT, **names))
     bare.load_state_dict(chosen["model"])
-    rows = {
-        name: evaluate(bare, loaders[name], device, amp=args.amp)
-        for name in ("val", "test")
-        if name in loaders
-    }
+    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders}
     if processes.first:
         save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
         split = "test" if "test" in rows else "val"
@@ -499,11 +482,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
         metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
         metrics["test"] = metrics[split] | fields.pop("metrics")
         plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
-        log.info("stage 1 on val after: " + format_values(chosen["stage1_on_val"]["after"]))
+        LOG.info("stage 1 on val after: " + format_values(chosen["stage1_on_val"]["after"]))
         write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, threshold=chosen["threshold"],
-            stage1_on_val=chosen["stage1_on_val"], best_epoch=chosen["epoch"],
-            epochs_run=epoch, wall_seconds=time.perf_counter() - started, synthetic=data.synthetic,
+            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
+            threshold=chosen["threshold"], best_epoch=chosen["epoch"], synthetic=data.synthetic,
+            stage1_on_val=chosen["stage1_on_val"],
         )  # fmt: skip
         status.end("finished", verdict.word)
     distributed.stop_processes()

@@ -1,11 +1,10 @@
-"""One training step of the anomaly model at 512x768, batch 8, 4,096 points, against a model after
-the requirement's description.
+"""One training step of the anomaly model against a model after the requirement's description.
 
     python -m benchmarks.anomaly_step
 
-A model after the requirement's description, run naively: convolutions at full resolution with ReLU and
-max-pooling behind each, a PointNet, one attention, float32, contiguous tensors, an optimizer that loops
-over parameters. The description leaves sizes open; these were chosen so that it has the stated 792,321
+At 512x768, batch 8, 4,096 points. The described model is run naively: convolutions at full resolution with
+ReLU and max-pooling behind each, a PointNet, one attention, float32, contiguous tensors, an optimizer that
+loops over parameters. The description leaves sizes open; these were chosen so that it has the stated 792,321
 parameters. It is another function than ours, so there is nothing to compare bit for bit; that it computes
 what its layers say is checked by the same layers with pooling before ReLU, which must give the same logits.
 How well either model learns is in docs/results.md, not here.

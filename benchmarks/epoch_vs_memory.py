@@ -43,7 +43,7 @@ def main() -> None:
         steps = min(len(training.sampler), 1 if quick else STEPS.get(name, DEFAULT_STEPS))
         training.sampler.start(epoch=1)
         batches = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
-        memory = InMemory(batches, training.train)
+        memory = InMemory(batches, training.train, training.sampler)
         check_equal(training, memory, steps)
         timings = measure(
             {

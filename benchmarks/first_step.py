@@ -1,10 +1,8 @@
-"""How long from starting a script to its first training step, compared with importing torch and
-torchvision?
+"""How long from starting a script to its first training step, beside importing torch and torchvision?
 
     python -m benchmarks.first_step
 
-Every process is started anew; caches are warm. A hook on the optimizer ends the process after its first
-step.
+Every process is started anew; caches are warm. A hook on the optimizer ends it after its first step.
 """
 
 import subprocess

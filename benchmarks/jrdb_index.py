@@ -87,8 +87,9 @@ def write_images(folder: Path, paths: list[Path], frames: int) -> None:
 
 
 def index_everything(folder: Path) -> dict:
-    """In this process: read all sequences, from the cache where they are in it, and find their pairs.
-    Seconds, counts, memory.
+    """Read all sequences in this process, from the cache where they are in it, and find their pairs.
+
+    Returns seconds, counts, memory.
     """
     paths = sorted((folder / LABEL_FOLDER).glob("*.json"))
     before, lines = current_memory_mb(), []

@@ -1,7 +1,6 @@
 """Label files of JRDB's size and form, made up: what the index is measured on.
 
-The 27 public sequences labelled in every frame: 31,116 frames, 933,240 boxes, 13.5 million pairs, 0.4 GB
-of JSON.
+The 27 public sequences, every frame labelled: 31,116 frames, 933,240 boxes, 13.5 million pairs, 0.4 GB JSON.
 """
 
 from pathlib import Path

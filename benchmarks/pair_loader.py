@@ -26,9 +26,7 @@ BATCH = 16
 
 
 class NaivePairs(Dataset):
-    """Pairs as they are read without a second thought: each opens its panorama and cuts two people
-    from it.
-    """
+    """Pairs read naively: each opens its panorama and cuts two people from it."""
 
     def __init__(self, pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int]):
         self.pairs, self.size = pairs, size

@@ -1,5 +1,4 @@
-"""One peer trains ResNet-18 with L1 on a list of images: run by benchmarks.peers in the peers'
-environment.
+"""One peer trains ResNet-18 with L1 on a list of images, in the peers' environment (benchmarks.peers).
 
     python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH WORKERS THREADS
 

@@ -1,6 +1,4 @@
-"""What a benchmark leaves: Markdown on stdout, raw timings and judged figures in
-data/benchmarks/NAME.json.
-"""
+"""What a benchmark leaves: Markdown on stdout, raw timings and figures in data/benchmarks/NAME.json."""
 
 import argparse
 import json
@@ -34,9 +32,7 @@ class Report:
         self.raw: dict[str, dict] = {}
 
     def timings(self, timings: dict[str, Timing], unit: str = "s") -> None:
-        """A table of seconds (or milliseconds) per call: median, extremes, rounds, CPU time, foreign
-        cores.
-        """
+        """A table of seconds (or ms) per call: median, extremes, rounds, CPU time, foreign cores."""
         scale = {"s": 1, "ms": 1e3}[unit]
         rows = []
         for name, timing in timings.items():

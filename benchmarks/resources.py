@@ -4,8 +4,7 @@
 
 Operations are counted on the CPU with torch.utils.flop_counter over the forward pass of a small batch, per
 sample, and the backward pass is charged twice that. "Kept" is what autograd keeps for the backward pass, in
-float32. The rates are timed: a batch from the warm cache, and the augmentation where a script does it on the
-CPU.
+float32. The rates are timed: a batch from the warm cache, and the augmentation where the CPU does it.
 """
 
 from collections.abc import Callable
@@ -37,9 +36,7 @@ BACKWARD = 2  # forward passes; the counter itself takes a depthwise convolution
 
 @dataclass
 class Need:
-    """Of one sample: forward and backward operations, bytes kept for backward, bytes of input; and
-    parameters.
-    """
+    """Per sample: forward and backward operations, bytes kept for backward and of input; and parameters."""
 
     flops: float
     kept: float
@@ -107,8 +104,10 @@ CASES: dict[str, tuple[int, Callable[[], Need]]] = {
 
 
 def loader_rates(quick: bool) -> tuple[dict, dict[str, int]]:
-    """Timings of a batch from the warm cache and of the host's part of its augmentation, and the samples in
-    each. Pixels are augmented on the device; images of one pixel leave random numbers, geometry and calls.
+    """Timings of a batch from the warm cache and of the host's part of its augmentation.
+
+    Also returns the samples in each. Pixels are augmented on the device; images of one pixel leave random
+    numbers, geometry and calls.
     """
     variants, samples = {}, {}
     for name in ("train_stage1", "train_mae", "train_anomaly_with_labels"):

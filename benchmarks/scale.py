@@ -54,8 +54,9 @@ def write_native_frame(folder: Path) -> list[Path]:
 
 
 def write_anovox(folder: Path, frames: int, sources: list[Path]) -> None:
-    """Scenarios of FRAMES_PER_SCENARIO frames; their files are hard links to one copy of `sources` each.
-    Every other scenario is said to hold an anomaly.
+    """Scenarios of FRAMES_PER_SCENARIO frames, every other one said to hold an anomaly.
+
+    Their files are hard links to one copy of `sources` each.
     """
     kinds = ("NORMALITY", "STATIC")
     entries = [
@@ -81,9 +82,7 @@ def write_anovox(folder: Path, frames: int, sources: list[Path]) -> None:
 
 @contextlib.contextmanager
 def sparse_caches():
-    """Caches that are there without having been decoded: holes in a file; half of the scenarios show
-    something.
-    """
+    """Caches that were never decoded: holes in a file; half of the scenarios show something."""
     from datasets import cache
 
     def build(kind, path, shape, *_):

@@ -46,10 +46,9 @@ class Training:
     device: torch.device
 
     def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
-        """The script's own train_one_epoch, from `loader` (default: its own), cut after `steps` (0 =
-        none).
-        """
-        options = {"amp": self.args.amp, "max_batches": steps}
+        """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
+        self.interrupt.max_batches = steps
+        options = {"amp": self.args.amp}
         if hasattr(self.script, "augment"):  # the age scripts
             options["transform"] = partial(self.script.augment, args=self.args)
         else:
@@ -59,8 +58,8 @@ class Training:
         if hasattr(self.args, "location_weight"):
             options["location_weight"] = self.args.location_weight
         return self.script.train_one_epoch(
-            self.model, loader or self.loader, self.sampler, self.criterion, self.optimizer, self.scaler,
-            self.interrupt, self.device, epoch, **options,
+            self.model, loader or self.loader, self.criterion, self.optimizer, self.scaler, self.interrupt,
+            self.device, epoch, **options,
         )  # fmt: skip
 
 
@@ -70,6 +69,7 @@ class InMemory:
 
     batches: list[dict[str, torch.Tensor]]
     dataset: Any
+    batch_sampler: distributed.EpochSampler
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return iter(self.batches)
@@ -101,12 +101,13 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
     optimizer = build_optimizer(name, args, model)
     if processes.world_size > 1:
         model = DistributedDataParallel(model)
+    status = Status(Path(), args.epochs, args.patience, enabled=False)
     return Training(
         script, args, data, train, sampler,
         distributed.make_loader(train, sampler, args.num_workers, processes.device), model,
         build_criterion(script, train), optimizer,
         make_scaler(processes.device, args.amp),
-        Interrupt(processes, Status(Path(), args.epochs, args.patience, enabled=False)), processes.device,
+        Interrupt(processes, status, args), processes.device,
     )  # fmt: skip
 
 

@@ -4,8 +4,7 @@
 
 Naive: every annotated pair in range and the negatives beside it (no limit per group), the panorama decoded
 per pair, both people of each pair encoded. Ours: train_stage1.train_one_epoch with its default sampling.
-Neither augments. The logits of both ways to present the same pairs to the model are compared before the
-timing.
+Neither augments. Before the timing, the logits of the same pairs presented in both ways are compared.
 """
 
 import math

@@ -24,9 +24,7 @@ RETRIES = 3  # repeated rounds per measurement, at most
 
 @dataclass
 class Timing:
-    """One variant over the rounds: seconds and CPU seconds of one call, and foreign cores in use
-    meanwhile.
-    """
+    """One variant over the rounds: seconds and CPU seconds of one call; foreign cores in use meanwhile."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -35,9 +33,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median and quartiles of paired ratios over n rounds; `clean` is False when other processes
-    interfered.
-    """
+    """Median and quartiles of paired ratios over n rounds; `clean`: no other process interfered."""
 
     median: float
     low: float
@@ -70,8 +66,9 @@ def measure(variants: dict[str, Callable[[], Any]], rounds: int = 7, least: floa
 
 
 def repeats_needed(run: Callable[[], Any], least: float) -> int:
-    """How many calls last `least` seconds. The first call warms up and is not counted unless it is
-    that long.
+    """How many calls last `least` seconds.
+
+    The first call warms up and is not counted unless it is that long.
     """
     if not least:
         return 1
@@ -85,9 +82,7 @@ def repeats_needed(run: Callable[[], Any], least: float) -> int:
 
 
 def one_round(run: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
-    """Wall seconds and CPU seconds of one of `repeats` calls, and the cores other processes used
-    meanwhile.
-    """
+    """Wall and CPU seconds of one of `repeats` calls, and the cores other processes used meanwhile."""
     busy, cpu, wall = busy_seconds(), own_cpu_seconds(), time.perf_counter()
     returned = [run() for _ in range(repeats)]
     wall, cpu = time.perf_counter() - wall, own_cpu_seconds() - cpu
@@ -133,8 +128,9 @@ def times_faster(slow: Timing, fast: Timing) -> Ratio:
 
 
 def verdict(ratio: Ratio, *, at_least: float | None = None, at_most: float | None = None) -> str:
-    """'met' or 'not met' by the worse quartile; 'inconclusive' where others kept the machine busy and that
-    could have decided.
+    """'met' or 'not met' by the worse quartile, or 'inconclusive'.
+
+    It is inconclusive where others kept the machine busy and that could have decided.
     """
     worse, better = (ratio.low, ratio.high) if at_least is not None else (ratio.high, ratio.low)
 
@@ -147,9 +143,7 @@ def verdict(ratio: Ratio, *, at_least: float | None = None, at_most: float | Non
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory this process has had so far, in MB (Linux; getrusage would count
-    its parent's).
-    """
+    """Peak resident memory of this process so far, in MB (Linux; getrusage would count its parent's)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -184,17 +178,14 @@ def machine() -> str:
 
 
 def has_bf16() -> bool:
-    """Whether this processor computes in bfloat16; where it does not, --amp is several times slower than
-    float32.
-    """
+    """Whether this processor computes in bfloat16; without it, --amp is several times slower than float32."""
     import torch
 
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def convolution_gflops() -> float:
-    """GFLOP/s of one large float32 convolution, channels last, with the threads in use: what the machine can
-    do at best."""
+    """GFLOP/s at best: one large float32 convolution, channels last, with the threads in use."""
     import torch
 
     images = torch.randn(8, 128, 56, 56).to(memory_format=torch.channels_last)

@@ -38,11 +38,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         images       (B, 3, H, W) uint8
         points       (B, N, 4) float32 x forward, y left, z up in metres, intensity; 0 where padded
         point_mask   (B, N) bool, True = a real point
-        point_pixels (B, N, 2) float32, where the camera sees the point: u, v from -1 (left, top) to 1; 2
-        where it does not
+        point_pixels (B, N, 2) float32 u, v of the point in the image, -1 (left, top) to 1; 2 out of view
         labels       (B,) int64, 1 = anomaly (-1 = unknown)
-        cells        (B, rows, columns) float32, 1 where that part of the image shows an anomaly; NaN =
-                     unknown
+        cells        (B, rows, columns) float32, 1 where the image shows an anomaly there; NaN = unknown
         indices      (B,) int64, the positions asked for
     """
 
@@ -57,8 +55,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         cell_grid: tuple[int, int] = CELL_GRID,
         **cache,
     ):
-        """`image_size` = (H, W); `seed` draws the points; `cache`: cache_dir, limit_gb, workers, log for
-        open_cache.
+        """`image_size` = (H, W); `seed` draws the points; `cache` goes to open_cache.
+
+        `cache`: cache_dir, limit_gb, workers, log.
         """
         self.table, self.rows, self.image_size, self.max_points = (
             table,
@@ -94,9 +93,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             "seed": seed,
             "scans": [p is not None for p in self.point_paths],
         }
-        sources = [
-            path or image for path, image in zip(self.point_paths, self.image_paths, strict=True)
-        ]  # a frame without scan: no points
+        # A frame without scan has no points; its image stands in as the source.
+        sources = [path or image for path, image in zip(self.point_paths, self.image_paths, strict=True)]
         packed = open_cache(
             "anovox_points",
             sampling,
@@ -163,9 +161,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
 
 def _share_of_cells(jobs: list[tuple[Path | None, str]], grid: tuple[int, int], k: int) -> np.ndarray:
-    """(1, rows, columns) uint8: the share of anomalous pixels in each cell, in 254ths; UNKNOWN_SHARE without
-    a file.
-    """
+    """(1, rows, columns) uint8: anomalous share of each cell in 254ths; UNKNOWN_SHARE without a file."""
     path, layout = jobs[k]
     if path is None:
         return np.full((1, *grid), UNKNOWN_SHARE, np.uint8)
@@ -203,8 +199,9 @@ def _sample(
 
 
 def _file_sizes(table: FrameTable) -> np.ndarray:
-    """(F, 2) bytes of each frame's image and scan, 0 where there is none: no path and no time, so that a copy
-    of the data is the same data.
+    """(F, 2) bytes of each frame's image and scan, 0 where there is none.
+
+    Neither path nor time is in it, so that a copy of the data is the same data.
     """
     files = [table.scenarios[i].files for i in table.scenario]
     paths = [

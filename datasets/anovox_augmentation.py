@@ -1,6 +1,4 @@
-"""What is done to a batch of AnoVox frames after the cache: augmentation in training, sensor failures in
-evaluation.
-"""
+"""AnoVox batches after the cache: augmentation in training, sensor failures in evaluation."""
 
 from __future__ import annotations
 
@@ -18,11 +16,10 @@ CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "
 def augment_frames(
     batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Mirror half of the frames, image and points together, and jitter brightness and contrast; images become
-    float 0..1.
+    """Mirror half of the frames, image and points together, and jitter brightness and contrast.
 
-    Takes a CPU batch and returns it on `device`, where the work is done. Every draw depends on (seed, epoch,
-    frame) alone, never on the rest of the batch.
+    Takes a CPU batch and returns it on `device`, where the work is done; images become float 0..1. Every draw
+    depends on (seed, epoch, frame) alone, never on the rest of the batch.
     """
     draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float().to(device)  # (B, 3)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
@@ -39,8 +36,9 @@ def augment_frames(
 
 
 def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict[str, Tensor]:
-    """A batch as a failing sensor delivers it; `corruption` is one of CORRUPTIONS. Random ones depend on
-    (seed, frame) only.
+    """A batch as a failing sensor delivers it; `corruption` is one of CORRUPTIONS.
+
+    Random ones depend on (seed, frame) only.
     """
     if corruption not in CORRUPTIONS:
         raise ValueError(f"corruption {corruption!r} is none of {', '.join(CORRUPTIONS)}")

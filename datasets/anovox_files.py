@@ -1,5 +1,4 @@
-"""Finding AnoVox scenarios on disk: both layouts, nested archives, sensors, frames and the cameras'
-calibration.
+"""Finding AnoVox scenarios on disk: layouts, nested archives, sensors, frames, camera calibration.
 
     Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, once more nested or not
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
@@ -12,8 +11,7 @@ legacy:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
 
 Frames are numbers without leading zeros and sort as numbers; sensors are matched by them within a scenario.
-Poses are read from sensor_setup.json; the pose in a folder's name only tells several folders of one sensor
-apart.
+Poses are read from sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
 """
 
 from __future__ import annotations
@@ -95,10 +93,10 @@ class ScenarioFiles:
 
 
 def find_scenarios(root: Path | str, camera: str | None = None) -> list[ScenarioFiles]:
-    """All scenarios below `root`, sorted by name. `camera`: part of the name of the camera to use, default
-    the front one.
+    """All scenarios below `root`, sorted by name.
 
-    CommandError for a wrong path; DataError for no scenario, two of one name, or a mixture of the layouts.
+    `camera`: part of the name of the camera to use, default the front one. CommandError for a wrong path;
+    DataError for no scenario, two of one name, or a mixture of the layouts.
     """
     root = Path(root)
     if not root.is_dir():
@@ -253,9 +251,7 @@ def _distance_to_front(folder: Path) -> float:
 
 
 def _choose_camera(candidates: list[Path], camera: str | None, image: Path | None) -> Path:
-    """The front camera, the one that `camera` names, or the semantic camera in the pose of the `image`
-    folder.
-    """
+    """The front camera, the one `camera` names, or the semantic one in the pose of the `image` folder."""
     if image is not None:
         return next(
             (entry for entry in candidates if _pose_in_name(entry.name) == _pose_in_name(image.name)),
@@ -288,9 +284,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict, chosen: dict[str, Path]) ->
 
 
 def _sensor_in(setup: dict, sensor_type: str, folder: Path | None, scenario: Path) -> dict:
-    """The entry of sensor_setup.json for a folder: the only one of its type, else the one in the folder's
-    pose.
-    """
+    """A folder's entry in sensor_setup.json: the only one of its type, else the one in its pose."""
     entries = [
         entry
         for entry in setup.values()

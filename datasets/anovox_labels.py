@@ -1,11 +1,9 @@
-"""Is there an anomaly in this frame? The answer comes from the ground truth on disk, or the frame is left
-out.
+"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out.
 
 visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
           points of the semantic LiDAR in the region that the model looks at. A frame before the object comes
           into view is normal.
-scenario  every frame of an anomaly scenario (what the earlier attempt learned: which archive a frame came
-          from)
+scenario  every frame of an anomaly scenario (so the earlier attempt learned which archive a frame is from)
 voxel     some voxel of the voxel grid is anomalous
 """
 
@@ -54,8 +52,9 @@ class FrameTable:
 
 
 def is_anomalous_image(pixels: np.ndarray, layout: str) -> np.ndarray:
-    """(H, W) bool of a semantic image (H, W, 3): class id in red, or the legacy colours (245, 0, 0) and (245,
-    29..34, 0).
+    """(H, W) bool of a semantic image (H, W, 3).
+
+    Anomalous is the class id in red, or the legacy colours (245, 0, 0) and (245, 29..34, 0).
     """
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     if layout == "legacy":
@@ -83,8 +82,7 @@ def build_table(
     allow_unlabelled: bool = False,
     **cache,
 ) -> FrameTable:
-    """Label every frame that has the sensors the model needs; frames that can not be labelled are left out
-    and counted.
+    """Label the frames that have the sensors needed; those that can not be labelled are only counted.
 
     `cache`: cache_dir, limit_gb, workers, log for open_cache. `allow_unlabelled` keeps label UNKNOWN (-1),
     for prediction. DataError when no frame is left, or none has a known label.
@@ -148,9 +146,7 @@ def build_table(
 def _decide(
     label: str, scenario: ScenarioFiles, frame: int, counted: np.ndarray, min_pixels: float, min_points: int
 ) -> int:
-    """1, 0 or UNKNOWN for one frame; `counted` = pixels, points, distance, voxels, nan where the file is
-    absent.
-    """
+    """1, 0 or UNKNOWN for one frame; `counted` = pixels, points, distance, voxels, nan without a file."""
     pixels, points, _, voxels = counted
     if label == "scenario":
         return UNKNOWN if scenario.kind == "unknown" else int(scenario.kind != NORMALITY)
@@ -160,8 +156,7 @@ def _decide(
         return 1
     if scenario.kind == NORMALITY:
         return 0
-    # Not seen by what is there. Where a sensor's ground truth exists for this scenario but not for this
-    # frame, nobody knows.
+    # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not the frame.
     lost = [key for key in _KEYS[:2] if scenario.files[key] and frame not in scenario.files[key]]
     return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
 
@@ -195,8 +190,9 @@ def _count_job(jobs: list, region: Region, k: int) -> np.ndarray:
 def count_frame(
     layout: str, image: Path | None, scan: Path | None, grid: Path | None, region: Region
 ) -> np.ndarray:
-    """(4,) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest, voxels; nan =
-    no file.
+    """(4,) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest, voxels.
+
+    nan where there is no file.
     """
     pixels = points = distance = voxels = np.nan
     if image is not None:
@@ -214,8 +210,7 @@ def count_frame(
 
 
 def _read_anomaly_file(path: Path | None) -> tuple[str, str, str]:
-    """Category, size and visibility from a sideways csv of 'key ; value' lines; '' for what it does not
-    say."""
+    """Category, size and visibility from a csv of 'key ; value' lines; '' for what it does not say."""
     if path is None:
         return "", "", ""
     values = {}

@@ -1,5 +1,4 @@
-"""LiDAR in AnoVox: reading scans, the geometry of camera and voxel grid, and the rule by which points are
-sampled.
+"""LiDAR in AnoVox: reading and sampling scans, the geometry of camera and voxel grid.
 
 Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin.
 """
@@ -19,17 +18,14 @@ MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
 VOXEL_SIZE = 0.5
 VOXEL_ORIGIN = np.array([250.0, 250.0, 16.0])
 VOXEL_COUNT = np.array([1000, 1000, 64])
-SENSOR_LOCATION = np.array(
-    [0.0, 0.0, 1.8]
-)  # the official voxelizer subtracts it from points that lack it already
+# The official voxelizer subtracts it from points that lack it already.
+SENSOR_LOCATION = np.array([0.0, 0.0, 1.8])
 OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a scan that the model is given: the road ahead. Points on the ego vehicle itself are left
-    out.
-    """
+    """The part of a scan the model is given: the road ahead, without points on the ego vehicle itself."""
 
     sector: float = 100.0  # degrees, centred on straight ahead; the camera sees 90
     max_range: float = 40.0  # metres
@@ -57,10 +53,10 @@ class Region:
 
 
 def read_points(path: Path) -> np.ndarray:
-    """A scan as (N, 4) floats, columns x, y, z and intensity or class id. DataError when it is none, or not
-    finite.
+    """A scan as (N, 4) floats, columns x, y, z and intensity or class id.
 
     Files: .npy (N, 4), or the legacy .pcd, whose fourth column is the colour as an integer 0xRRGGBB.
+    DataError for a file that is no scan or not finite.
     """
     points = _read_pcd(path) if path.suffix == ".pcd" else _load_array(path)
     if points.ndim != 2 or points.shape[1] != 4 or points.dtype.kind not in "fiu":
@@ -102,8 +98,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 
 def _read_pcd(path: Path) -> np.ndarray:
-    """The Point Cloud Library's format, ascii or binary, of fields x, y, z and optionally rgb or
-    intensity."""
+    """The Point Cloud Library's format, ascii or binary: x, y, z and optionally rgb or intensity."""
     try:
         data = path.read_bytes()
         head, header, line = 0, {}, b""
@@ -141,12 +136,11 @@ def _read_pcd(path: Path) -> np.ndarray:
 
 
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:
-    """At most `max_points` of the region's points (n, 4) float32: one per cell, then a draw without
-    replacement.
+    """At most `max_points` of the region's points (n, 4) float32: one per cell, then a random draw.
 
     The first N points of a file are its topmost ring, which is sky. A cell keeps the sampling from following
-    the scan's own density, which falls with the square of the distance. The result depends on the set of
-    points and the seed only: equal points in another order give the same sample.
+    the scan's own density, which falls with the square of the distance. The draw is without replacement. The
+    result depends on the set of points and the seed only: equal points in another order give the same sample.
     """
     points = np.asarray(points, np.float32)
     points = points[region.contains(points)]
@@ -157,9 +151,8 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
     points = points[rng.permutation(len(points))]
     cells = np.floor(points[:, :3] / region.cell).astype(np.int64)
     _, first = np.unique(cells @ np.array([1 << 40, 1 << 20, 1]), return_index=True)
-    chosen = np.sort(first)[
-        :max_points
-    ]  # in the order of the permutation, so cutting it short is a fair draw
+    # In the order of the permutation, so cutting it short is a fair draw.
+    chosen = np.sort(first)[:max_points]
     return points[chosen]
 
 
@@ -169,10 +162,10 @@ def frame_seed(seed: int, scenario: str, frame_id: int) -> int:
 
 
 def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge); OUTSIDE
-    where unseen.
+    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge).
 
-    `projection` (3, 4) or one per leading index (..., 3, 4) maps x, y, z, 1 to (u * depth, v * depth, depth).
+    OUTSIDE where unseen. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
+    (u * depth, v * depth, depth).
     """
     homogeneous = points[..., :3] @ np.swapaxes(projection[..., :3], -1, -2) + projection[..., None, :, 3]
     depth = homogeneous[..., 2:]
@@ -182,11 +175,10 @@ def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
-    """(3, 4) for `project`: from a LiDAR to a camera, each {"location": [x, y, z], "rotation": [roll, pitch,
-    yaw]} as CARLA.
+    """(3, 4) for `project`: from a LiDAR to a camera.
 
-    For one pose this is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), written in units of half
-    the image.
+    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
+    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
     """
     lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
     shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
@@ -201,9 +193,7 @@ def _left(location) -> np.ndarray:
 
 
 def _turn(rotation) -> np.ndarray:
-    """Vehicle from sensor axes (y left) for CARLA's roll, pitch, yaw in degrees: yaw turns right, pitch looks
-    up.
-    """
+    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
     roll, pitch, yaw = np.radians(rotation)
     about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
@@ -212,8 +202,9 @@ def _turn(rotation) -> np.ndarray:
 
 
 def points_to_voxels(xyz: np.ndarray) -> np.ndarray:
-    """Voxel indices (N, 3) of points (N, 3) in the sensor's axes; may lie outside VOXEL_COUNT. x > 0 is ix >=
-    500.
+    """Voxel indices (N, 3) of points (N, 3) in the sensor's axes; x > 0 is ix >= 500.
+
+    They may lie outside VOXEL_COUNT.
     """
     return np.floor((xyz - SENSOR_LOCATION + VOXEL_ORIGIN) / VOXEL_SIZE).astype(np.int64)
 

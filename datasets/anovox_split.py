@@ -20,8 +20,7 @@ def split_scenarios(
     seed: int = 42,
     holdout_towns: list[str] | None = None,
 ) -> tuple[dict[str, list[str]], str, str]:
-    """Scenario names of train, val and test, how they were split, and the outcome of the check that none is
-    shared.
+    """Scenario names of train, val and test, how they were split, and the check that none is shared.
 
     `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";
     "random" = stratified by scenario type and town; or a path of a split file. `holdout_towns`: their

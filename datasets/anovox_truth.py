@@ -1,6 +1,4 @@
-"""Ground truth of single frames for evaluation: where the anomaly is, and what a scorer knows that sees no
-content.
-"""
+"""Ground truth of single frames: where the anomaly is, and what a scorer knows that sees no content."""
 
 from __future__ import annotations
 
@@ -35,8 +33,7 @@ def anomalous_pixels(dataset: AnoVoxDataset, index: int) -> np.ndarray | None:
 
 
 def anomalous_points(dataset: AnoVoxDataset, index: int) -> np.ndarray | None:
-    """(N,) bool for the frame's sampled points, by the nearest semantic return; None without a semantic
-    scan."""
+    """(N,) bool per sampled point, by the nearest semantic return; None without a semantic scan."""
     from scipy.spatial import cKDTree  # slow to import, and needed after training only
 
     path = _file(dataset, index, "semantic_points")
@@ -57,8 +54,9 @@ def _file(dataset: AnoVoxDataset, index: int, sensor: str):
 
 
 def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
-    """(F, K) what says nothing about an anomaly: colour histogram (3 x 8 bins), point count, weather, sizes
-    of the files, frame number, town.
+    """(F, K) what says nothing about an anomaly: the input of a scorer that sees no content.
+
+    Colour histogram (3 x 8 bins), point count, weather, sizes of the files, frame number, town.
     """
     histogram = np.stack(
         [
@@ -87,11 +85,11 @@ def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
 def localisation_ap(
     dataset: AnoVoxDataset, explain: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 ) -> dict[str, float | None]:
-    """Do heat map and point scores show where the anomaly is? pixel_ap and point_ap, and chance beside
-    each (the share of anomalous ones), over up to LOCATED_FRAMES anomalous frames, evenly spread.
+    """pixel_ap and point_ap: do heat map and point scores show where the anomaly is?
 
-    `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one frame. None
-    where the data has no semantic ground truth.
+    Beside each stands chance, the share of anomalous ones. Over up to LOCATED_FRAMES anomalous frames, evenly
+    spread. `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one frame.
+    None where the data has no semantic ground truth.
     """
     from sklearn.metrics import average_precision_score
 

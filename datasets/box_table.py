@@ -25,11 +25,11 @@ FRAME_NAME = re.compile(r"([0-9]{1,9})(\.(jpg|jpeg|png))?")
 
 
 def read_box_table(table: Path, folder: Path) -> tuple[list[Sequence], list[Path]]:
-    """The sequences named in the table (one, called as the folder, where it has no such column), and the
-    folder of images of each.
+    """The sequences named in the table, and the folder of images of each.
 
-    CommandError for a table that is not there; DataError naming the row for a missing column, a bad
-    or doubled frame, id or box, and for frames without an image.
+    Without a column of sequences there is one, called as the folder. CommandError for a table that is not
+    there; DataError naming the row for a missing column, a bad or doubled frame, id or box, and for frames
+    without an image.
     """
     rows = read_rows(table)
     names = rows["sequence"] if "sequence" in rows else pandas.Series(folder.resolve().name, rows.index)

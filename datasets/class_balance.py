@@ -26,8 +26,7 @@ def balance_classes(labels: np.ndarray, strategy: str, seed: int) -> np.ndarray:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Inverse frequencies, scaled so that the mean weight over the samples is 1; a class without samples has
-    0.
+    """Inverse frequencies whose mean over the samples is 1; a class without samples has 0.
 
     n / (classes present * count), scikit-learn's "balanced".
     """

@@ -10,8 +10,7 @@ A picture is never replaced by a black one, never cut short and never clipped. D
   maximum. The maximum itself is no scale (each image would get its own gain, and brightness is a signal in
   ultrasound), and the full 16-bit range would make a scanner's 12-bit images, values up to 4095, near black.
   Of 16 bits *per colour channel* Pillow keeps the high byte.
-* More than MAX_PIXELS pixels is refused from the header, before anything is decoded: a file of 100 KB can ask
-  for gigabytes.
+* More than MAX_PIXELS pixels is refused from the header, before decoding: 100 KB can ask for gigabytes.
 """
 
 import re

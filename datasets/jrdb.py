@@ -90,9 +90,7 @@ class Sequence:
 
 
 def list_sequences(data_path: Path | str) -> dict[str, Path]:
-    """Name -> label file of every sequence, sorted by name. CommandError (with what was expected) if there is
-    none.
-    """
+    """Name -> label file of every sequence, by name; CommandError with what was expected if none."""
     data_path = Path(data_path)
     folder = data_path / LABEL_FOLDER
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []

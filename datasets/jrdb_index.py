@@ -2,8 +2,7 @@
 
 `read_index` gives what `read_sequence` gives for every label file. As in cache.py, the file's name is a
 fingerprint of all that decides what is in it, it is written under a temporary name by whoever holds the lock,
-and a file that is cut short or damaged (zip keeps checksums) is built again. Labels that are refused leave no
-file.
+and a file that is cut short or damaged (zip keeps checksums) is built again. Refused labels leave no file.
 """
 
 import json
@@ -33,8 +32,9 @@ def read_index(
     cache_dir: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Sequence]:
-    """The sequences of these label files, in this order, as `read_sequence` reads them. Raises what it
-    raises, DataError for missing files and CommandError where the cache folder can not be written.
+    """The sequences of these label files, in this order, as `read_sequence` reads them.
+
+    Raises what it raises, DataError for missing files, and CommandError for an unwritable cache folder.
     """
     labels = cache.describe_files(paths)
     size = sum(size for _, size, _ in labels)
@@ -58,9 +58,7 @@ def read_index(
 
 
 def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[list, list]:
-    """What `find_images` looks at: the names of the images and, for the panorama's size, the first of each
-    sequence.
-    """
+    """What `find_images` looks at: the images' names and, for the panorama's size, each sequence's first."""
     if data_path is None:
         return [], []
     folders = [Path(data_path) / IMAGE_FOLDER / path.stem for path in paths]

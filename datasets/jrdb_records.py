@@ -1,6 +1,4 @@
-"""JRDB label files: frames, records and boxes as they are written, every flaw one DataError with file, frame
-and record.
-"""
+"""JRDB label files as they are written; every flaw is one DataError with file, frame and record."""
 
 import gc
 import json
@@ -19,8 +17,9 @@ BOX_GRID = 1024
 
 
 def read_frames(path: Path) -> dict[str, list]:
-    """Frame name -> its records, sorted by frame number. The garbage collector is off while parsing (2x
-    faster).
+    """Frame name -> its records, sorted by frame number.
+
+    The garbage collector is off while parsing (2x faster).
     """
     try:
         with no_garbage_collection():
@@ -97,11 +96,9 @@ def read_interactions(path: Path, key: str, person: str, record: dict) -> list[d
 def check_boxes(
     path: Path, boxes: list, width: int, height: int, source: str, place: Callable[[int], str]
 ) -> np.ndarray:
-    """(R, 4) float64 boxes on the 1/1024 pixel grid of a width x height panorama whose size comes from
-    `source`.
+    """(R, 4) float64 boxes on the 1/1024 pixel grid of a width x height panorama sized by `source`.
 
-    DataError naming the first record (by `place`) whose box is not on the panorama. x + w may run past the
-    width.
+    DataError naming the first record (by `place`) whose box is not on the panorama. x + w may exceed width.
     """
 
     def bad(row: int, what: str) -> DataError:

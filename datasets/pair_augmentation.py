@@ -23,8 +23,7 @@ def augment_pairs(
     Pixels are worked on, and returned, on `device`; everything else stays on the CPU.
 
     Mirroring a frame flips its crops, swaps left and right and turns the geometry (columns `names`) into that
-    of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, never on the rest of
-    the batch.
+    of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, not on the batch.
     """
     mirrored = torch.from_numpy(uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
     left, right, geometry = batch["left"], batch["right"], batch["geometry"]

@@ -1,12 +1,10 @@
-"""Pairs of people as a torch data set: who is near whom, who interacts, which pairs a run trains and is
-judged on.
+"""Pairs of people as a torch data set: who interacts, and which pairs a run trains and is judged on.
 
     sets = load_pair_datasets("../shared/real/jrdb", features="geometry")
     batch = sets.train.__getitems__([0, 1, 2])     # geometry (3, G), left, right, labels ...
     report = sampling_report(sets)
 
-Train is sampled (groups, negatives); val and test hold every pair in range, in a fixed order, except
-ambiguous ones.
+Train is sampled (groups, negatives). Val and test hold every pair in range but the ambiguous, in fixed order.
 """
 
 import copy
@@ -68,9 +66,10 @@ class JRDBPairDataset(Dataset):
             found = find_pairs(sequence, rules)
             samples, inferred = choose_pairs(found, rules, task, sampled)
             first, second = found.first[samples], found.second[samples]
+            # Rows are sorted by id, so the lower row has the lower id.
             a_left = geometry.first_is_left(
                 sequence.boxes[first], sequence.boxes[second], np.ones(len(first), bool), sequence.width
-            )  # rows are sorted by id, so the lower row has the lower id
+            )
             left, right = np.where(a_left, first, second), np.where(a_left, second, first)
             types, far = found.types[samples], np.flatnonzero(found.annotated & ~found.in_range)
             frame_index = np.full(len(sequence.keys), -1)
@@ -164,9 +163,7 @@ class JRDBPairDataset(Dataset):
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
 
     def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
-        """Cut and cache the people this split's samples use. image_size is (H, W); DataError names missing
-        images.
-        """
+        """Cut and cache the people that samples use. image_size is (H, W); DataError names missing images."""
         persons = np.unique(np.r_[self.left, self.right])
         frames, counts = np.unique(self.people_frames[persons], return_counts=True)
         folder = Path(data_path) / IMAGE_FOLDER
@@ -248,9 +245,7 @@ class PairDatasets:
         return check_disjoint(self.split, "sequences")
 
     def reference_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """geometry (N, G) and labels (N,) of every train pair in range, unsampled: what the reference models
-        fit on.
-        """
+        """geometry (N, G) and labels (N,) of every train pair in range: what reference models are fit on."""
         every = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
         return every.geometry, every.labels
 
@@ -332,9 +327,7 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
 
 
 def fingerprint(sequences: list[Sequence]) -> str:
-    """sha256 over names, frames, boxes, ids, groups and annotated pairs: equal for equal annotations,
-    wherever they lie.
-    """
+    """sha256 over names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
     digest = hashlib.sha256()
     for sequence in sorted(sequences, key=lambda s: s.name):
         text = "\n".join(

@@ -5,8 +5,7 @@ x. So the features of a turned panorama are bit-identical, those of a swapped pa
 in canonical order first), and those of a mirrored one follow from `mirror_features`. Ratios are logarithms
 and long tails are clipped, because a model has to carry over to other places, cameras and crowds.
 
-L and R are the left and the right person, short way round; h and w their mean height and width; a foot is y +
-height.
+L, R: the left and the right person, short way round; h, w: their mean height and width; a foot: y + height.
 """
 
 import numpy as np
@@ -69,11 +68,10 @@ def feature_names(history_seconds: int = 5) -> list[str]:
 
 
 def history_frames(times: np.ndarray, seconds: int) -> np.ndarray:
-    """(F, seconds) index of the latest labelled frame within LAG_TOLERANCE frames of 1, 2, .. s before each
-    frame, or -1.
+    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1.
 
-    times (F,) ascending frame numbers of one sequence, all labelled frames (also those --frame_stride leaves
-    out).
+    It is the latest within LAG_TOLERANCE frames. times (F,): ascending frame numbers of all labelled frames
+    of one sequence, also those that --frame_stride leaves out.
     """
     lag = times[:, None] - FRAMES_PER_SECOND * np.arange(1, seconds + 1)
     index = np.searchsorted(times, lag + LAG_TOLERANCE, side="right") - 1
@@ -81,8 +79,9 @@ def history_frames(times: np.ndarray, seconds: int) -> np.ndarray:
 
 
 def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(R, seconds) row of the same person at each lag, or -1. frames, tracks (R,) ascend together; past (F,
-    seconds).
+    """(R, seconds) row of the same person at each lag, or -1.
+
+    frames, tracks (R,) ascend together; past (F, seconds).
     """
     if not past.shape[1]:
         return np.zeros((len(frames), 0), np.int64)
@@ -117,11 +116,10 @@ def pair_features(
     size: tuple[int, int],
     history_seconds: int = 5,
 ) -> np.ndarray:
-    """(N, G) float32 features of the pairs left, right (N,) rows in canonical order; columns as in
-    `feature_names`.
+    """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order.
 
     boxes (R, 4), starts (F+1,), times (F,), tracks (R,) describe all people of one sequence, sorted by frame
-    and id; size is (width, height) of the panorama in pixels.
+    and id; left, right are rows of them; size is (width, height) of the panorama in pixels.
     """
     frames = np.repeat(np.arange(len(times)), np.diff(starts))
     columns = static_columns(boxes[left], boxes[right], size)
@@ -179,8 +177,9 @@ def history_columns(
     seconds: np.ndarray,
     pano_width: int,
 ) -> dict:
-    """The features of the past, NaN where the two were not both seen. rows (R, K) from `history_rows`,
-    seconds (N, K).
+    """The features of the past, NaN where the two were not both seen.
+
+    rows (R, K) from `history_rows`, seconds (N, K).
     """
     a, b = boxes[left], boxes[right]
     mean_height = (a[:, 3] + b[:, 3]) / 2
@@ -244,8 +243,6 @@ def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def swaps_when_mirrored(features: np.ndarray, names: list[str]) -> np.ndarray:
-    """(N,) bool: left and right change places in the mirrored panorama; False where y, size or id set their
-    order.
-    """
+    """(N,) bool: left and right change places in the mirrored panorama, unless y, size or id order them."""
     half_turn = features[:, names.index("half_turn")]
     return (half_turn != 0) & (half_turn != 1)

@@ -57,8 +57,9 @@ class SequencePairs:
 
 
 def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
-    """The pairs of a sequence in range (named in either order) or in one group, with what decides about them;
-    most are neither. Groups are built per frame from the annotated pairs.
+    """The pairs of a sequence in range (named in either order) or in one group, with what decides on them.
+
+    Most pairs are neither. Groups are built per frame from the annotated pairs.
     """
     frame_of_row = sequence.frame_of_row()
     first, second = geometry.all_pairs(sequence.starts)

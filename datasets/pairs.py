@@ -1,10 +1,9 @@
-"""Pairs of people on a panorama that closes in a circle: distances, order, groups and sampling, on arrays
-only.
+"""Pairs of people on a panorama that closes in a circle: distances, order, groups, sampling.
 
-Boxes are (N, 4) float64 x, y, w, h in pixels; x + w may run past the width W. Everything horizontal is
-computed from twice the centre, 2x + w, modulo 2W: for boxes on a binary grid (whole pixels are) that is
-exact, so moving all boxes round the panorama changes no bit of any result. A pair is never judged by which of
-its people is named first.
+On arrays only. Boxes are (N, 4) float64 x, y, w, h in pixels; x + w may run past the width W. Everything
+horizontal is computed from twice the centre, 2x + w, modulo 2W: for boxes on a binary grid (whole pixels are)
+that is exact, so moving all boxes round the panorama changes no bit of any result. A pair is never judged by
+which of its people is named first.
 """
 
 import hashlib
@@ -25,17 +24,13 @@ def twice_offset(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def signed_offset(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) the short way from centre to centre in pixels, in (-W/2, W/2]; positive where b is to the right of
-    a.
-    """
+    """(N,) the short way from centre a to centre b in pixels, in (-W/2, W/2]; positive to the right."""
     twice = twice_offset(a, b, width)
     return np.where(twice > width, twice - 2 * width, twice) / 2
 
 
 def distance(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) wrapped horizontal distance of the centres in pixels: the least |difference| over shifts of -W, 0,
-    W.
-    """
+    """(N,) wrapped distance of the centres in pixels: the least |difference| over shifts of -W, 0, W."""
     # Without a modulo, which takes six times as long: centres are less than 1.5 W apart.
     twice = np.abs((2 * b[:, 0] + b[:, 2]) - (2 * a[:, 0] + a[:, 2]))
     return np.minimum(twice, np.abs(2 * width - twice)) / 2
@@ -47,9 +42,7 @@ def gap(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def reference_width(a: np.ndarray, b: np.ndarray, norm: str = "max") -> np.ndarray:
-    """(N,) the width distances are measured in: the wider box, the mean, or the first (an earlier rule, not
-    symmetric).
-    """
+    """(N,) width that distances are counted in: wider box, mean, or first (an earlier rule, asymmetric)."""
     if norm == "first":
         return a[:, 2]
     return np.maximum(a[:, 2], b[:, 2]) if norm == "max" else (a[:, 2] + b[:, 2]) / 2
@@ -101,9 +94,7 @@ def pair_positions(starts: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
-    """(people,) group number of everybody: connected components of the annotated pairs (M, 2); a loner has
-    its own.
-    """
+    """(people,) group numbers: connected components of the annotated pairs (M, 2); a loner has its own."""
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(people, people))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
@@ -143,8 +134,9 @@ def text_key(text: str) -> int:
 def pair_draws(
     seed: int, sequence: str, frames: np.ndarray, first_ids: np.ndarray, second_ids: np.ndarray
 ) -> np.ndarray:
-    """(P,) uint64 random numbers; frames (P,) frame numbers, ids (P,) uint64 text_key of each person.
-    Symmetric.
+    """(P,) uint64 random numbers, the same for (a, b) and (b, a).
+
+    frames (P,) frame numbers, ids (P,) uint64 text_key of each person.
     """
     base = np.uint64(text_key(f"{seed} {sequence}"))
     frame = mix(base ^ mix(frames.astype(np.uint64)))
@@ -170,8 +162,7 @@ def smallest_per_bin(bins: np.ndarray, quota: np.ndarray, *keys: np.ndarray) -> 
 def sample_positives(
     group: np.ndarray, inferred: np.ndarray, draws: np.ndarray, sizes: np.ndarray, ratio: float
 ) -> np.ndarray:
-    """(P,) bool: at most max(1, round(n * ratio)) pairs of a group of n people, annotated ones before
-    inferred ones.
+    """(P,) bool: at most max(1, round(n * ratio)) pairs of a group of n people, annotated ones first.
 
     group (P,) group number of each in-range positive pair (a group lives in one frame), inferred (P,) bool,
     draws (P,) uint64, sizes (number of groups,) people in each.

@@ -100,8 +100,7 @@ def earlier_ratios(sets: PairDatasets) -> dict[str, float | None]:
 
     The limit is a multiple of the first person's width, so every pair is taken in both orders. Group sampling
     draws at most max(1, round(n * ratio)) annotated pairs per group of n before the distance filter.
-    Negatives per frame are as many as positives, at most 5. The requirement states 10:1 without and 2:1 with
-    group sampling.
+    Negatives per frame are as many as positives, at most 5. The requirement states 10:1 and 2:1.
     """
     counts = {"group_sampling_off": [0, 0], "group_sampling_on": [0, 0]}
     for sequence in sets.loaded["train"]:

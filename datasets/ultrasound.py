@@ -104,8 +104,10 @@ def blank_text(images: torch.Tensor) -> torch.Tensor:
 
 
 def read_grey(path: str | Path, image_size: Sequence[int]) -> np.ndarray:
-    """One image as the data set stores it: uint8 (1, H, W), luminance, squashed to (H, W), bilinear with
-    antialiasing. Raises DataError."""
+    """One image as the data set stores it: uint8 (1, H, W) luminance, squashed to (H, W).
+
+    Bilinear with antialiasing. Raises DataError.
+    """
     height, width = image_size
     grey = read_image(path, mode="L")
     if grey.shape != (height, width):

@@ -1,8 +1,7 @@
 """Cells of a .xlsx or .csv file, read with bounded memory; every damage is a DataError that names the place.
 
 A workbook is a zip archive: its sizes and its start are checked before anything is unpacked, openpyxl then
-reads it row by row. The published table has about 2,000 rows; what is beyond the limits here is damaged or
-hostile.
+reads it row by row. The published table has about 2,000 rows; what exceeds the limits is damaged or hostile.
 """
 
 import csv
@@ -75,13 +74,11 @@ def _read_csv(path: Path) -> tuple[str, Rows]:
 
 
 def _read_xlsx(path: Path) -> tuple[str, Rows]:
-    """(sheet name, [(row number, cells)]). Memory stays bounded: archive and sheet sizes are checked
-    first."""
+    """(sheet name, [(row number, cells)]), in bounded memory: archive and sheet sizes are checked first."""
     _check_archive(path)
     try:
         sheet, rows = _read_sheet(path, stored_values=True)
-        # A formula that was never computed reads as an empty cell; only then is the file read again, as
-        # typed.
+        # A formula that was never computed reads as an empty cell; only then is the file read as typed.
         if any(is_blank(cell) for _, cells in rows for cell in cells):
             typed = dict(_read_sheet(path, stored_values=False)[1])
             rows = [

@@ -1,11 +1,9 @@
 """Which folders of images belong to which table: cohorts and muscles of an ultrasound data set.
 
-    --image_dir TA/Healthy/Images                            the images of one cohort; ids are names as they
-    are
-    --image_dir TA/Healthy/Images --cohort both              and those beside them in TA/Pathological/Images
-    --image_dir ROOT --muscle TA BB [--cohort both]          ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images,
-    ...
-    --image_dir FOLDER --excel_path TABLE                    any folder of images
+    --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
+    --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
+    --image_dir ROOT --muscle TA BB [--cohort both]  ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images, ...
+    --image_dir FOLDER --excel_path TABLE            any folder of images
 
 Every cohort and every muscle counts its patients from 1, so with several of them a subject is called
 "TA/healthy/12": an id is never looked up in the rows of another cohort or muscle, and never merged with one

@@ -107,8 +107,7 @@ def _look_alike(subject: str, ages: Mapping[str, float]) -> str:
 
 
 def refuse_problems(problems: Mapping[str, Sequence[str]], exclude: Collection[str]) -> None:
-    """One DataError for all kinds of problems that are not excluded, each with its number and first
-    entries."""
+    """One DataError for all problems that are not excluded: of each kind the number and the first entries."""
     refused = [kind for kind in PROBLEMS if problems.get(kind) and kind not in exclude]
     if not refused:
         return

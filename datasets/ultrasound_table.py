@@ -104,8 +104,7 @@ def read_age_table(
 
 
 def subject_id(cell: object, numeric: bool = False) -> str:
-    """The id in a cell or file name, as text; numeric: '001' and '1' are the same. ValueError says what is
-    wrong."""
+    """The id in a cell or file name, as text; numeric: '001' and '1' are the same. Raises ValueError."""
     if is_blank(cell):
         raise ValueError("the id is empty")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):

@@ -22,8 +22,7 @@ TOKEN_GRID = (8, 12)
 
 
 class ImageCNN(nn.Module):
-    """Stages of 32, 64 and 128 channels, each at half the resolution of the one before, then a wide view: (B,
-    128, H/8, W/8).
+    """Stages of 32, 64, 128 channels, each halving the resolution, then a wide view: (B, 128, H/8, W/8).
 
     Three stages see 15 pixels; the dilated depthwise convolution after them sees what surrounds a thing.
     """
@@ -79,8 +78,9 @@ class CrossModalAttention(nn.Module):
         query_code: torch.Tensor | float = 0.0,
         key_code: torch.Tensor | float = 0.0,
     ) -> torch.Tensor:
-        """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C); the codes join the
-        matching only.
+        """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C).
+
+        The codes join the matching only.
         """
         alone = ~key_mask.any(dim=1)  # (B,) a row of masked keys only would be 0 / 0
         ignored = ~(key_mask | alone[:, None])
@@ -96,10 +96,8 @@ class AnomalyDetectionModel(nn.Module):
 
     image_encoder  an encoder of models/encoders.py, default ImageCNN
     fusion         attention (both directions) | concat (the two pooled vectors meet in the head only)
-    modality       both | camera | lidar; a single sensor attends to itself, so that ablations compare like
-                   with like
-    position_code  tokens know their place in the image; with attention, a point also knows the pixel that it
-                   falls on
+    modality       both | camera | lidar; one sensor attends to itself, so that ablations are comparable
+    position_code  tokens know their place in the image; with attention a point also knows its pixel
     """
 
     def __init__(
@@ -112,12 +110,10 @@ class AnomalyDetectionModel(nn.Module):
         token_grid: tuple[int, int] = TOKEN_GRID,
     ):
         super().__init__()
-        self.fusion, self.modality, self.position_code, self.token_grid = (
-            fusion,
-            modality,
-            position_code,
-            tuple(token_grid),
-        )
+        self.fusion = fusion
+        self.modality = modality
+        self.position_code = position_code
+        self.token_grid = tuple(token_grid)
         self.paint = None  # what a point takes from its pixel
         if modality != "lidar":
             self.image_encoder = image_encoder or ImageCNN()
@@ -160,18 +156,19 @@ class AnomalyDetectionModel(nn.Module):
     def encode(
         self, images, points, point_mask, point_pixels
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Tokens after attention: image (B, T, C), LiDAR (B, T, C) and which LiDAR cells hold points (B, T);
-        None if unused.
+        """Tokens after attention, image and LiDAR, each (B, T, C), and which LiDAR cells hold points (B, T).
+
+        None for what is unused.
         """
-        code = (
-            self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
-        )  # (T, C), the same for both sensors
+        # (T, C), the same for both sensors
+        code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
         image_tokens = point_tokens = filled = painted = None
         if self.modality != "lidar":
             features = self.image_encoder(images)  # (B, F, h, w)
+            # (B, T, C)
             image_tokens = self.image_projection(
                 F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT
-            )  # (B, T, C)
+            )
             every = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
         if self.modality != "camera":
             if self.paint is not None:
@@ -181,9 +178,8 @@ class AnomalyDetectionModel(nn.Module):
                 )
                 painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
             cell = locate(point_pixels, point_mask, self.token_grid)
-            point_tokens, filled = self.point_encoder(
-                points, cell, math.prod(self.token_grid), painted
-            )  # (B, T, C)
+            # (B, T, C) and (B, T)
+            point_tokens, filled = self.point_encoder(points, cell, math.prod(self.token_grid), painted)
         if self.fusion == "attention":
             if self.modality == "camera":
                 image_tokens = self.image_attention(image_tokens, image_tokens, every, code, code)
@@ -214,8 +210,7 @@ def explain(
     """Where the anomaly is: a heat map (B, H, W) over the image and a score per point (B, N), 0 or more.
 
     The heat map is the probability of each cell, interpolated. A point has that of its pixel, times how much
-    its features raise the cells (gradient x activation) where the model reads points. Puts the model in eval
-    mode.
+    its features raise the cells (gradient x activation) where the model reads points. Sets eval mode.
     """
     model.eval()
     kept = []
@@ -240,8 +235,9 @@ def sample_at(maps: torch.Tensor, point_pixels: torch.Tensor) -> torch.Tensor:
 
 
 def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> torch.Tensor:
-    """Sines and cosines of the cells' centres, (cells, 4 * frequencies), row by row (Vaswani et al. 2017, in
-    two dimensions).
+    """Sines and cosines of the cells' centres, (cells, 4 * frequencies), row by row.
+
+    Vaswani et al. 2017, in two dimensions.
     """
     rows, columns = grid
     v = (torch.arange(rows) + 0.5) / rows
@@ -252,9 +248,7 @@ def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> torch.Tensor:
 
 
 def locate(point_pixels: torch.Tensor, point_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Cell (B, N) of each point on a grid of (rows, columns) over the image; -1 for padding and for points
-    out of view.
-    """
+    """Cell (B, N) of each point on a (rows, columns) grid over the image; -1 for padding and out of view."""
     rows, columns = grid
     size = torch.tensor([columns, rows], device=point_pixels.device)
     index = ((point_pixels + 1) / 2 * size).floor().long().minimum(size - 1)  # (B, N, 2)

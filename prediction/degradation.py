@@ -24,10 +24,11 @@ def degradation_table(
     split: str,
     folder: Path,
 ) -> dict[str, dict[str, float | None]]:
-    """METRICS of the clean frames and under each corruption, at the run's threshold and temperature, and the
-    change of AUROC with the 95% interval of the paired difference over resampled scenarios.
+    """METRICS of the clean frames and under each corruption, and what each costs in AUROC.
 
-    `clean`: the rows of the script's evaluate. Writes degradation.csv and degradation.png, prints the table.
+    Taken at the run's threshold and temperature; the change of AUROC has the 95% interval of the paired
+    difference over resampled scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv
+    and degradation.png, prints the table.
     """
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}

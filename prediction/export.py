@@ -33,8 +33,11 @@ RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "tem
 
 
 class Program(nn.Module):
-    """A model on plain tensors. It is not exported bare: a part of it that is called `code`, as the anomaly
-    model's is, would hide an attribute of the exported module."""
+    """A model on plain tensors, as it is exported.
+
+    It is not exported bare: a part of it called `code`, as the anomaly model's is, would hide an attribute of
+    the exported module.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -164,7 +164,8 @@ def draw_frame(
     p_interaction (n,) and p_types (n, 5) of the frame's samples, in their order.
     """
     people, samples = np.flatnonzero(dataset.people_frames == frame), dataset.frames == frame
-    pairs = np.stack([dataset.left[samples], dataset.right[samples]], axis=1) - people[0]
+    pairs = np.stack([dataset.left[samples], dataset.right[samples]], axis=1)  # (n, 2)
+    pairs = np.searchsorted(people, pairs)  # rows of `people`
     members, _ = find_groups(len(people), pairs, p_interaction, model.threshold)
     shown = p_interaction >= model.threshold
     kinds = p_types[shown].argmax(axis=1)

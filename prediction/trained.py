@@ -56,8 +56,7 @@ class Trained:
         """A data set in the batches of training's evaluation: the same sums in the same order."""
         size = getattr(self.script, SCRIPTS[self.script.SCRIPT].batch)
         alone = distributed.Processes(0, 1, self.device)
-        batches = distributed.evaluation_batches(part.frames, size, alone)
-        return distributed.make_loader(part, batches, 0, self.device)
+        return distributed.evaluation_loader(part, size, alone)
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import train_anomaly_with_labels
 import train_stage1
 
 
@@ -29,6 +30,35 @@ def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
         train_stage1.parse_args(argv)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and len(error.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "added", "message"),
+    [
+        (train_anomaly_with_labels, "--weights imagenet", "--image_encoder resnet18",
+         "--weights imagenet: the encoder cnn starts from nothing; add --image_encoder resnet18"),
+        (train_anomaly_with_labels, "--weights RUN --image_encoder resnet18 --modality lidar",
+         "--modality both", "--weights RUN: --modality lidar has no image encoder; leave one of them out"),
+        (train_anomaly_with_labels, "--freeze_encoder", "--image_encoder resnet18 --weights imagenet",
+         "--freeze_encoder: there are no weights to keep; add --image_encoder resnet18 --weights imagenet"),
+        (train_anomaly_with_labels, "--freeze_encoder --image_encoder resnet18", "--weights imagenet",
+         "--freeze_encoder: there are no weights to keep; add"),
+        (train_stage1, "--weights imagenet --features geometry", "--features crops",
+         "--weights imagenet: --features geometry has no encoder; leave one of them out"),
+    ],
+)  # fmt: skip
+def test_weights_that_nothing_would_load_are_refused(script, typed, added, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script.parse_args(typed.split())
+    assert stop.value.code == 2 and f"error: {message}" in capsys.readouterr().err
+    script.parse_args([*typed.split(), *added.split()])
+
+
+def test_a_run_that_was_begun_with_weights_that_nothing_loads_can_be_resumed(tmp_path):
+    path = save(tmp_path, weights="imagenet", features="geometry")
+    assert train_stage1.parse_args(["--resume", str(tmp_path)]).weights == "imagenet"
+    with pytest.raises(SystemExit):
+        train_stage1.parse_args(["--config", path])
 
 
 def save(tmp_path, **changes):
@@ -59,6 +89,20 @@ def test_unknown_keys_and_bad_values_in_a_config_are_refused(tmp_path, capsys):
         with pytest.raises(SystemExit):
             train_stage1.parse_args(["--config", save(tmp_path, **changes)])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed", ["stage1_experiment_20261122_1000", "stage1_experiment_20261122_1000/last.pth"]
+)
+def test_resume_of_what_is_no_run_folder_names_the_one_that_is_meant(typed, tmp_path, capsys):
+    run = tmp_path / "stage1_experiment_20261122_1000"
+    run.mkdir()
+    (run / "last.pth").touch()
+    given = str(tmp_path / typed) if typed.endswith(".pth") else typed
+    with pytest.raises(SystemExit) as stop:
+        train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", given])
+    assert stop.value.code == 2
+    assert f"--resume {given}: no such run folder; did you mean {run}?" in capsys.readouterr().err
 
 
 def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):

@@ -59,10 +59,11 @@ def test_evaluation_batches_hold_whole_frames_and_every_sample_once():
 
 
 def test_gather_puts_rows_in_order_and_refuses_doubles():
-    rows = gather_rows({"indices": np.array([2, 0, 1]), "scores": np.array([0.2, 0.0, 0.1])})
-    assert rows["scores"].tolist() == [0.0, 0.1, 0.2]
+    batches = [([2], [0.5]), ([0, 1], [0.0, 0.25])]
+    rows = gather_rows([{"indices": torch.tensor(i), "scores": torch.tensor(s)} for i, s in batches])
+    assert rows["scores"].tolist() == [0.0, 0.25, 0.5]
     with pytest.raises(RuntimeError, match="twice"):
-        gather_rows({"indices": np.array([1, 1])})
+        gather_rows([{"indices": torch.tensor([1])}, {"indices": torch.tensor([1, 0])}])
 
 
 def test_seeds_are_repeatable_and_differ_by_step_and_rank():

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import models
 
+from models.backbones import BACKBONES, CHANNELS
 from models.efficientnet_lite0 import SameConv2d
-from models.encoders import BACKBONES, CHANNELS, WITHOUT_BATCHNORM, build_encoder, freeze, load_weights
+from models.encoders import WITHOUT_BATCHNORM, build_encoder, freeze, load_weights
 from utils.errors import CommandError
 
 TORCHVISION = sorted(set(BACKBONES) - {"cnn", "efficientnet_lite0", "resnet50"})  # it is built as resnet18

@@ -80,6 +80,14 @@ def test_another_split_and_another_checkpoint(run_of, name):
     assert "selected on the same data" in results["verdict_reason"]
 
 
+@pytest.mark.parametrize("name", ["train_mae", "train_stage1", "train_stage2"])
+def test_what_it_was_trained_on_proves_nothing(run_of, name):
+    """Stage 1 and 2 beat the trivial scorer there; one that learned shuffled labels by heart would, too."""
+    results = read_json(evaluated(run_of(name), "--split", "train") / "results.json")
+    assert results["verdict"] == "NOT LEARNED"
+    assert results["verdict_reason"].startswith("measured on the data it was trained on; ")
+
+
 def test_both_stages_are_judged_over_every_pair_of_every_frame(judged):
     _, folder = judged("train_stage2")
     found = read_json(folder / "results.json")["end_to_end"]

@@ -187,6 +187,16 @@ def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path):
     assert rows[["sequence", "frame"]].drop_duplicates().to_numpy().tolist() == [["b_0", "000045.jpg"]]
 
 
+@pytest.mark.parametrize("nobody", [["000015.jpg"], ["000015.jpg", "000030.jpg"]])
+def test_a_frame_without_people_is_a_picture_without_people(folder, stage2, tmp_path, nobody):
+    labels = crowd(3) | {key: [] for key in nobody}
+    write_labels(tmp_path / "data", SEQUENCE, labels)
+    (tmp_path / "data" / "images").symlink_to(folder / "images")
+    rows = run(stage2, tmp_path / "data", tmp_path / "out", "--max_pictures", 3)
+    assert set(rows["frame"]) == set(labels) - set(nobody)
+    assert sorted(p.stem for p in (tmp_path / "out").glob("*.png")) == [f"{n:06d}" for n in FRAMES]
+
+
 def broken_table(folder, tmp_path, change):
     rows = change(box_rows(crowd(3)).astype(object))
     rows.to_csv(tmp_path / "boxes.csv", index=False)

@@ -78,7 +78,7 @@ def test_limits_of_agreement_by_hand():
 
 
 def make_report(folder, rows, train_ages, **options):
-    options = {"unit": "years", "truncated": False, "selected_on_test": False} | options
+    options = {"unit": "years", "truncated": False} | options
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
     return report_age(folder, "test", "a run on test", rows, files, subjects, train_ages, **options)

@@ -10,7 +10,7 @@ from utils.errors import CommandError, DataError, NonFiniteError
 from utils.interrupt import expected_time
 from utils.learning import Verdict
 from utils.log import format_duration, start_log
-from utils.run import read_json
+from utils.run import read_json, run_parent
 from utils.script import run_script
 from utils.status import Status
 
@@ -87,7 +87,7 @@ def test_a_dry_run_is_two_steps_in_a_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     args = train_stage1.parse_args(["--dry_run", "--epochs", "50"])
     assert (args.epochs, args.max_batches, args.plot_interval) == (1, 2, 1)
-    assert args.output_dir.startswith(str(tmp_path))
+    assert run_parent(args).parent == tmp_path
     with pytest.raises(SystemExit):
         train_stage1.parse_args(["--dry_run", "--resume", str(tmp_path)])
 

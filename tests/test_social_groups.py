@@ -20,6 +20,8 @@ def test_an_edge_at_the_threshold_counts_and_no_pairs_are_no_groups():
     assert len(find_groups(2, np.array([[0, 1]]), np.array([0.5]), threshold=0.5)[1]) == 1
     members, scores = find_groups(3, np.empty((0, 2)), np.empty(0), threshold=0.5)
     assert len(set(members)) == 3 and (scores == 1).all()
+    members, scores = find_groups(0, np.empty((0, 2)), np.empty(0), threshold=0.5)
+    assert members.shape == scores.shape == (0,)
 
 
 def worked_example():

@@ -1,11 +1,13 @@
 """train_mae.py and train_ddp.py: equal but for the recipe; whole runs, resumed, replayed, distributed."""
 
 import csv
+import difflib
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,12 +59,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def test_the_two_scripts_differ_in_the_recipe_only():
-    rest = []
-    for name in SCRIPTS:
-        text = (ROOT / f"{name}.py").read_text()
-        assert text.count("# recipe\n") == text.count("# end of recipe\n") == 5
-        rest.append(re.sub(r" *# recipe\n.*?# end of recipe\n", "", text, flags=re.DOTALL))
-    assert rest[0] == rest[1]
+    one, other = ((ROOT / f"{name}.py").read_text().splitlines() for name in SCRIPTS)
+    places = Counter()
+    for kind, start, *_ in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        headings = [line for line in one[:start] if re.match("def |    # [A-Z]|import", line)]
+        if kind != "equal":
+            places[headings[-1].strip() if headings else "docstring"] += 1
+    parse_args = "def parse_args(argv: list[str] | None = None) -> argparse.Namespace:"
+    assert set(places) == {"docstring", "import math", parse_args, "# Optimisation", "# Train"}
+    assert places["import math"] == places["# Train"] == 1  # names and selection; the scheduler's step
 
 
 @pytest.fixture(scope="module", params=list(SCRIPTS))
@@ -142,6 +147,30 @@ def test_warm_up_and_cosine_end_exactly(sample, tmp_path):
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] > rates[4] > rates[5]
     assert rates[5] == pytest.approx(1e-6)
+    config = json.loads((folder / "config.json").read_text())
+    recorded = config["training"]["scheduler_params"]
+    assert (recorded["warmup_epochs"], recorded["T_max"], recorded["eta_min"]) == (3, 3, 1e-6)
+    assert config["optimizations"]["warmup"] is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "recorded"),
+    [
+        (("--epochs", "1"), {"T_max": 1, "eta_min": 1e-7}),
+        (("--epochs", "3", "--warmup_epochs", "1"), {"T_max": 2, "eta_min": 1e-7}),
+        (("--epochs", "2", "--warmup_epochs", "0", "--scheduler", "none"), {}),
+    ],
+)
+def test_only_the_schedule_that_was_used_is_recorded(sample, tmp_path, flags, recorded):
+    """The first epoch of none of these has less than the full rate."""
+    folder = run("train_mae", sample, tmp_path, "--max_batches", "1", "--lr", "1e-3", *flags)
+    config = json.loads((folder / "config.json").read_text())
+    schedule = config["training"]["scheduler_params"]
+    assert {
+        key: schedule[key] for key in ("T_max", "eta_min", "warmup_epochs") if key in schedule
+    } == recorded
+    assert config["optimizations"]["warmup"] is False
+    assert history(folder)[0]["lr"] == 1e-3
 
 
 @pytest.mark.parametrize(

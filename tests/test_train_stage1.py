@@ -3,6 +3,7 @@ pretend."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +14,9 @@ import torch
 from jrdb_world import write_world
 
 import train_stage1
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import DataError
+from utils.interrupt import Interrupt
 from utils.run import REPO_ROOT, read_json
 from utils.script import run_script
 
@@ -29,21 +31,13 @@ def world():
 
 
 def arguments(world, tmp_path, *more: str) -> list[str]:
-    flags = [
-        "--data_path",
-        str(world),
-        "--features",
-        "geometry",
-        "--output_dir",
-        str(tmp_path),
-        "--epochs",
-        "2",
-    ]
-    return [*flags, *more]
+    flags = ["--data_path", str(world), "--features", "geometry", "--output_dir", str(tmp_path)]
+    return [*flags, "--epochs", "2", *more]
 
 
 def train(world, tmp_path, *more: str):
     """Run in this process; returns the new run folder."""
+    tmp_path.mkdir(exist_ok=True)
     before = set(tmp_path.iterdir())
     train_stage1.main(train_stage1.parse_args(arguments(world, tmp_path, *more)))
     return (set(tmp_path.iterdir()) - before).pop()
@@ -122,6 +116,72 @@ def test_resumed_run_equals_the_uninterrupted_one(world, run, tmp_path, monkeypa
     assert not (stopped / "results.json").exists()
     train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
     assert_same_run(run, stopped)
+
+
+def test_a_lengthened_run_that_was_stopped_is_resumed_by_its_folder_alone(world, run, tmp_path, monkeypatch):
+    lengthened = tmp_path / run.name
+    shutil.copytree(run, lengthened)
+    save_epoch = train_stage1.save_epoch
+
+    def save_then_die(folder, state, *rest):
+        save_epoch(folder, state, *rest)
+        if state["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_stage1, "save_epoch", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage1.main(train_stage1.parse_args(["--resume", str(lengthened), "--epochs", "4"]))
+    monkeypatch.undo()
+    train_stage1.main(train_stage1.parse_args(["--resume", str(lengthened)]))
+    results = read_json(lengthened / "results.json")
+    assert len(history(lengthened)) == results["epochs_run"] == 4
+    assert results["wall_seconds"] == sum(row["seconds"] for row in read_json(lengthened / "history.json"))
+    assert_same_run(train(world, tmp_path / "whole", "--epochs", "4"), lengthened)
+
+
+@pytest.fixture
+def stopped(world, tmp_path, monkeypatch):
+    """A run that SIGTERM ended after two steps of its second epoch."""
+    steps = read_json(tiny_runs.run_of("train_stage1") / "status.json")["steps"]
+    looks = iter([0] * (steps + 3) + [143])
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "agreed", lambda self: next(looks))
+        with pytest.raises(SystemExit):
+            train(world, tmp_path)
+    return next(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_times_of_a_run_that_was_stopped_in_an_epoch_are_those_of_all_its_parts(stopped, known):
+    """Checkpoints of earlier versions did not keep the seconds of the epoch at hand."""
+    state = load_checkpoint(stopped / "last.pth")
+    assert (state["epoch"], state["step"]) == (1, 2) and 0 < state.pop("seconds") < 100
+    save_checkpoint(stopped / "last.pth", state | ({"seconds": 1000.0} if known else {}))
+    train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
+    rows = read_json(stopped / "history.json")
+    assert (rows[1]["seconds"] > 1000) is known and rows[0]["seconds"] < 100
+    samples = read_json(stopped / "config.json")["dataset"]["train_samples"]
+    for row in rows:
+        assert row["samples_per_second"] * row["seconds"] == pytest.approx(samples)
+    assert read_json(stopped / "results.json")["wall_seconds"] == sum(row["seconds"] for row in rows)
+
+
+def test_speed_counts_what_was_trained(world, tmp_path):
+    (row,) = read_json(train(world, tmp_path, "--max_batches", "2", "--epochs", "1") / "history.json")
+    assert row["samples_per_second"] * row["seconds"] == pytest.approx(2 * 16)
+
+
+def test_the_best_loss_is_a_loss_and_one_kept_negated_is_understood(run, stopped):
+    """Earlier versions kept minus the loss."""
+    losses = [row["val_loss"] for row in history(run)]
+    assert load_checkpoint(run / "last.pth")["best"]["loss"]["value"] == min(losses)
+    assert losses[1] < losses[0], "the second epoch must become the best one"
+    state = load_checkpoint(stopped / "last.pth")
+    state["best"]["loss"]["value"] = -losses[0]
+    save_checkpoint(stopped / "last.pth", state)
+    train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
+    best = [load_checkpoint(folder / "best_loss.pth") for folder in (run, stopped)]
+    assert best[0]["epoch"] == best[1]["epoch"] == 2 and best[0]["best"] == best[1]["best"]
 
 
 def test_resuming_a_finished_run_says_so(run, capsys):

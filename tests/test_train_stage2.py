@@ -2,6 +2,7 @@
 places."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from test_train_stage1 import assert_same_run, history, spawn, train
 import train_stage2
 from datasets.jrdb import INTERACTION_CLASSES
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import Processes
 from utils.errors import CommandError
-from utils.run import read_json
+from utils.run import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 
@@ -55,6 +57,8 @@ def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
     assert f"stage 1 on val after: ap {after['ap']:.4g}" in (run / "evaluation_report.txt").read_text()
     assert load_checkpoint(run / "best_f1.pth")["threshold"] == after["threshold"]
     assert (run / "class_distribution.png").is_file()
+    losses = [row["val_loss"] for row in read_json(run / "history.json")]
+    assert load_checkpoint(run / "last.pth")["best"]["loss"]["value"] == min(losses)
 
 
 def test_frozen_backbone_leaves_stage_1_bit_for_bit(world, stage1, tmp_path):
@@ -99,10 +103,13 @@ def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train_stage2, "save_epoch", save_then_die)
+    temporary = tmp_path / "stage1"
+    shutil.copytree(stage1, temporary)
     with pytest.raises(KeyboardInterrupt):
-        train_types(world, stage1, tmp_path)
+        train_types(world, temporary, tmp_path)
     monkeypatch.undo()
-    stopped = next(tmp_path.iterdir())
+    shutil.rmtree(temporary)  # what was taken from it is in the run
+    (stopped,) = tmp_path.iterdir()
     train_stage2.main(train_stage2.parse_args(["--resume", str(stopped)]))
     assert_same_run(run, stopped)
     replayed = tmp_path / "replayed"
@@ -163,8 +170,21 @@ def test_unusable_stage_1_is_one_clear_error(world, stage1, tmp_path):
     assert "other class_names" in error(*data, "--stage1_checkpoint", str(tmp_path / "other.pth"))
 
 
+def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
+    verdicts = {"": "LEARNED", "_2": "LEARNED", "_10": "LEARNED", "_11": "NOT LEARNED"}
+    for number, verdict in verdicts.items():
+        folder = tmp_path / f"stage1_experiment_20261122_100000{number}"
+        folder.mkdir()
+        (folder / "config.json").write_text('{"script_name": "train_stage1.py"}')
+        write_json(folder / "results.json", {"task": "stage1", "verdict": verdict, "synthetic": True})
+        (folder / "best_f1.pth").touch()
+    for flags in ([], ["--dry_run"], ["--check_data"]):
+        args = train_stage2.parse_args(["--output_dir", str(tmp_path), *flags])
+        assert train_stage2.find_stage1(args).parent.name.endswith("_10")
+
+
 def test_negatives_are_not_loaded(world, stage1):
     args = train_stage2.parse_args(arguments(world, stage1, "unused"))
-    train_stage2.adopt_stage1(args, stage1, load_checkpoint(stage1 / "best_f1.pth"))
+    train_stage2.adopt_stage1(args, Processes(0, 1, torch.device("cpu")))
     for part in train_stage2.build_datasets(args).parts().values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

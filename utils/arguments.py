@@ -8,7 +8,6 @@ import argparse
 import difflib
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,10 @@ MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The script's docstring as it is written, and the default behind every flag."""
+    """The script's docstring as it is written, and behind every flag its default, if it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -134,17 +136,27 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
         parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
+    if args.resume and not Path(args.resume).is_dir():
+        parser.error(f"--resume {args.resume}: no such run folder{similar_run(args)}")
     source = Path(args.resume) / "config.json" if args.resume else args.config
     if source:
         recorded = recorded_args(parser, Path(source))
         args = parser.parse_args(to_argv(parser, recorded) + typed)
         if args.resume:
             refuse_changes(parser, args, recorded)
-    if args.dry_run or args.check_data:
-        args.output_dir = str(Path(tempfile.gettempdir()) / "dry_runs")
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     return args
+
+
+def similar_run(args: argparse.Namespace) -> str:
+    """'; did you mean RUN?' for a checkpoint of a run or the name of a run in --output_dir; or nothing."""
+    given = Path(args.resume)
+    if given.is_file():
+        return f"; did you mean {given.parent}?"
+    return suggest(
+        str(Path(args.output_dir) / given.name), [str(p) for p in Path(args.output_dir).glob("*/")]
+    )
 
 
 def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
@@ -189,7 +201,9 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
         for key, old in recorded.items()
         if getattr(args, key) != old and key not in MAY_CHANGE_ON_RESUME
     }
-    if recorded.get("scheduler") == "cosine" and args.epochs != recorded["epochs"]:
+    fewest = min(args.epochs, recorded["epochs"])
+    shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
+    if shaped and args.epochs != recorded["epochs"]:  # the learning rate's schedule depends on them
         changed["epochs"] = (recorded["epochs"], args.epochs)
     if changed:
         table = "\n".join(f"  --{key}: recorded {old}, typed {new}" for key, (old, new) in changed.items())

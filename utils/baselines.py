@@ -1,5 +1,4 @@
-"""Reference models of scikit-learn, fitted on the same numbers a model sees: what must be beaten to be worth
-a GPU."""
+"""Reference models of scikit-learn on the numbers a model sees: what must be beaten to be worth a GPU."""
 
 import numpy as np
 
@@ -7,11 +6,11 @@ import numpy as np
 def reference_scores(
     train_inputs: np.ndarray, train_labels: np.ndarray, inputs: np.ndarray, classes: int = 2
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (N, classes) of logistic regression and boosted trees (HistGradientBoosting) for
-    `inputs` (N, G).
+    """Class probabilities (N, classes) of logistic regression and boosted trees for `inputs` (N, G).
 
-    NaN means not known: boosted trees take it as it is; for logistic regression it becomes the train mean
-    beside an indicator column. Columns that are NaN throughout the train split are dropped.
+    The trees are HistGradientBoosting. NaN means not known: boosted trees take it as it is; for logistic
+    regression it becomes the train mean beside an indicator column. Columns that are NaN throughout the train
+    split are dropped.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.impute import SimpleImputer

@@ -19,8 +19,8 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` through a temporary name, so that a crash leaves the old file or the whole new one.
 
     Keys every script uses: script, epoch (finished epochs), step (steps done of the next epoch), totals (its
-    sums so far, one row per process), model, optimizer, scheduler, scaler, best {metric: {value, epoch}},
-    wait, history, threshold, args.
+    sums so far, one row per process), seconds (what it took so far), model, optimizer, scheduler, scaler,
+    best {metric: {value, epoch}}, wait, history, threshold, args.
     `format_version` is added.
     """
     buffer = io.BytesIO()

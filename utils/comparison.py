@@ -276,10 +276,10 @@ def mean_over_runs(
 
 
 def bootstrap(reference: Predictions) -> Callable[[Predictions], dict[str, tuple[float, np.ndarray]]]:
-    """A function that measures predictions of these samples, always on the same draws, as {metric: (value,
-    replicates)}.
+    """A function that measures predictions of these samples, always on the same draws.
 
-    Definitions and resampling are those of the reports (utils/report*.py).
+    It returns {metric: (value, replicates)}; definitions and resampling are those of the reports
+    (utils/report*.py).
     """
     labels, task = reference.labels, reference.task
     if task == "age":

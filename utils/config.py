@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from utils.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.device import describe_device
 from utils.distributed import Processes
 from utils.errors import CommandError
@@ -54,6 +55,16 @@ def check_resumed(run: Path, dataset: dict[str, Any], processes: Processes) -> N
         )  # fmt: skip
     if recorded["num_threads"] != torch.get_num_threads():
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
+
+
+def record_resumed(run: Path, args: argparse.Namespace) -> None:
+    """Write the flags that --resume may change into config.json, where --resume and --config look next."""
+    recorded = read_json(run / "config.json")
+    now = {key: value for key, value in vars(args).items() if key in MAY_CHANGE_ON_RESUME - NOT_RECORDED}
+    recorded["args"] |= now
+    recorded["training"] |= {key: now[key] for key in now.keys() & recorded["training"].keys()}
+    recorded["optimizations"]["early_stopping"] = args.patience > 0
+    write_json(run / "config.json", recorded)
 
 
 def describe_git() -> dict[str, Any]:
@@ -129,12 +140,12 @@ def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str
     name = type(scheduler).__name__
     return {
         "gradient_clipping": getattr(args, "max_grad_norm", 0.0) > 0,
-        "warmup": getattr(args, "warmup_epochs", 0) > 0,
+        "warmup": name == "SequentialLR",  # --warmup_epochs 0 and 1 leave nothing to rise
         "early_stopping": args.patience > 0,
         "cosine_annealing": name == "CosineAnnealingLR" or getattr(args, "scheduler", "") == "cosine",
         "mixed_precision": args.amp,
         "ema": getattr(args, "ema_decay", 0.0) > 0,
-        "frozen_backbone": getattr(args, "freeze_backbone", False),
+        "frozen_backbone": getattr(args, "freeze_backbone", False) or getattr(args, "freeze_encoder", False),
     }
 
 

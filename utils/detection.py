@@ -1,5 +1,6 @@
-"""Metrics of anomaly detection over frames that follow each other in scenarios. Scores are probabilities
-(N,), labels 0 or 1.
+"""Metrics of anomaly detection over frames that follow each other in scenarios.
+
+Scores are probabilities (N,), labels 0 or 1.
 """
 
 import itertools
@@ -18,9 +19,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
-    """The false positive rate at the highest threshold that finds this share of the anomalies (FPR95); None
-    with one class.
-    """
+    """FPR at the highest threshold that finds this share of the anomalies (FPR95); None with one class."""
     from sklearn.metrics import roc_curve
 
     if len(np.unique(labels)) < 2:
@@ -30,8 +29,9 @@ def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) 
 
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |share of anomalies - mean score| over equal-width bins, weighted by their
-    counts.
+    """Expected calibration error: |share of anomalies - mean score| over equal-width bins.
+
+    Bins are weighted by their counts.
     """
     place = np.minimum((scores * bins).astype(int), bins - 1)
     gaps = np.bincount(place, labels, bins) - np.bincount(place, scores, bins)
@@ -39,8 +39,9 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = 15) ->
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The T > 0 with the smallest log-loss of sigmoid(logit / T) on val (Guo et al. 2017); 1 with one class
-    only.
+    """The T > 0 with the smallest log-loss of sigmoid(logit / T) on val; 1 with one class only.
+
+    Guo et al. 2017.
     """
     from scipy.optimize import minimize_scalar
 
@@ -55,11 +56,10 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
-    """The alarm threshold on val: the best F1, or the lowest score that at most `target_fpr` of the normal
-    frames reach.
+    """The alarm threshold on val: the best F1, or the lowest score that few normal frames reach.
 
-    Without an anomaly in val only the second can be had. With no normal frame there is nothing to choose:
-    0.5.
+    Few: a share of at most `target_fpr`. Without an anomaly in val only the second can be had. With no normal
+    frame there is nothing to choose: 0.5.
     """
     normal = np.sort(scores[labels == 0])
     if len(normal) == 0:
@@ -73,11 +73,10 @@ def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, ta
 def within_group_pairs(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Per sample, summed over the anomalies: pairs (anomaly, normal) of one group in the right order, and all
-    such pairs.
+    """(N,) pairs (anomaly, normal) of one group in the right order, and (N,) all such pairs.
 
-    Ties count half. Their sums' ratio is the AUROC within groups: it can not be earned by telling the groups
-    apart.
+    A pair counts at its anomaly, a tie half. The ratio of their sums is the AUROC within groups: it can not
+    be earned by telling the groups apart.
     """
     right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
     for group in np.unique(groups):
@@ -107,12 +106,11 @@ def within_group_replicates(
 def alarm_statistics(
     labels: np.ndarray, alarms: np.ndarray, scenarios: np.ndarray, frame_ids: np.ndarray
 ) -> dict[str, Any]:
-    """False alarms per minute of normal frames, and the delay from an anomaly's first visible frame to the
-    first alarm.
+    """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
 
-    An encounter is an unbroken run of anomalous frames of one scenario. A frame stands for the time to the
-    next recorded one (the scenario's median step, 10 Hz ticks). Encounters never alarmed are counted apart,
-    not averaged in.
+    An encounter is an unbroken run of anomalous frames of one scenario; the delay counts from its first
+    visible frame. A frame stands for the time to the next recorded one (the scenario's median step, 10 Hz
+    ticks). Encounters never alarmed are counted apart, not averaged in.
     """
     minutes, false_alarms, delays, missed = 0.0, 0, [], 0
     for scenario in np.unique(scenarios):
@@ -140,9 +138,7 @@ def alarm_statistics(
 
 
 def detection_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
-    """What a validation pass adds to binary_metrics: FPR95, calibration error, AUROC within scenarios, mean
-    score.
-    """
+    """What validation adds to binary_metrics: FPR95, calibration error, AUROC in scenarios, mean score."""
     return {
         "fpr95": fpr_at_recall(labels, scores),
         "calibration_error": calibration_error(labels, scores),

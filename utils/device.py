@@ -14,8 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` takes this process's GPU when there is one. Raises CommandError for a device that is not
-    there."""
+    """`auto` takes this process's GPU when there is one; CommandError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

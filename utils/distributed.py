@@ -42,8 +42,7 @@ class Processes:
 
 
 def start_processes(device_name: str) -> Processes:
-    """Join the process group that torchrun announces in the environment (gloo on CPU, nccl on CUDA); alone
-    otherwise."""
+    """Join the group that torchrun announces in the environment (gloo on CPU, nccl on CUDA), or be alone."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cpu":
@@ -73,14 +72,15 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def gather_rows(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Concatenate the rows of all ranks and put them in the order of rows['indices']; each index counts
-    once."""
-    parts = [rows]
+def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """The rows of all batches of all ranks, in the order of 'indices', each of which counts once."""
+    keys = batches[0] if batches else ()  # a rank may have been left without a batch
+    parts = [{key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}]
     if dist.is_initialized():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, rows)
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in rows}
+        mine, parts = parts[0], [None] * dist.get_world_size()
+        dist.all_gather_object(parts, mine)
+    parts = [part for part in parts if part]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     _, order = np.unique(joined["indices"], return_index=True)
     if len(order) != len(joined["indices"]):
         raise RuntimeError("evaluation saw a sample twice; evaluation_batches must not overlap")
@@ -126,14 +126,12 @@ class EpochSampler:
     def start(self, epoch: int, step: int = 0) -> None:
         """Begin `epoch` (from 1) at `step` (from 0)."""
         rng = np.random.default_rng([self.seed, epoch])
-        place = rng.permutation(self.frames.max() + 1)[
-            self.frames
-        ]  # the frame's place in this epoch, per sample
+        # The place of each sample's frame in this epoch.
+        place = rng.permutation(self.frames.max() + 1)[self.frames]
         self.order, self.first_step = np.argsort(place, kind="stable"), step
 
     def part(self, step: int) -> tuple[list[int], float]:
-        """This rank's sample indices at a step, and the weight of their summed loss: world_size / global
-        count."""
+        """This rank's samples at a step, and the weight of their summed loss: world_size / global count."""
         size = self.batch_size * self.world_size
         batch = self.order[step * size : (step + 1) * size]
         mine = np.array_split(batch, self.world_size)[self.rank]
@@ -154,8 +152,9 @@ def as_collated(batch: Any) -> Any:
 
 
 def outlive_signals(worker: int) -> None:
-    """In a loader process: Ctrl-C and SIGTERM to the whole group are for the process that trains, which ends
-    its loaders when it stops. A loader that is still there after 30 seconds ends by itself.
+    """In a loader process: leave Ctrl-C and SIGTERM to the process that trains, which ends its loaders.
+
+    A loader that is still there after 30 seconds ends by itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
@@ -190,11 +189,10 @@ def make_loader(
 
 
 def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes) -> list[list[int]]:
-    """Batches of whole frames (about `batch_size` samples each) for this rank; every sample once over all
-    ranks.
+    """Batches of whole frames, about `batch_size` samples each, for this rank.
 
-    The cuts do not depend on the number of processes, so a sample is computed in the same batch on 1 or N of
-    them.
+    Over all ranks each sample comes once. The cuts do not depend on the number of processes: a sample is in
+    the same batch on 1 or N of them.
     """
     order = np.argsort(frames, kind="stable")
     starts = np.flatnonzero(np.diff(frames[order], prepend=-1))  # where each frame begins
@@ -204,3 +202,11 @@ def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes
             cuts.append(start)
     batches = [order[a:b].tolist() for a, b in itertools.pairwise(cuts)]
     return batches[processes.rank :: processes.world_size]
+
+
+def evaluation_loader(
+    dataset: Dataset, batch_size: int, processes: Processes, num_workers: int = 0
+) -> DataLoader:
+    """This rank's share of a data set, in the batches of `evaluation_batches`."""
+    batches = evaluation_batches(dataset.frames, batch_size, processes)
+    return make_loader(dataset, batches, num_workers, processes.device)

@@ -6,6 +6,7 @@ last.pth and goes on. While an epoch is validated and saved a signal waits for t
 training and in the final test pass it ends the process at once (utils/script.py), since nothing is lost then.
 """
 
+import argparse
 import signal
 import time
 import traceback
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils.device import gpu_memory_mb
-from utils.distributed import EpochSampler, Processes
+from utils.distributed import Processes
 from utils.log import LOG, format_duration, format_values
 from utils.stall import StallWatch
 from utils.status import Status
@@ -38,26 +39,21 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
 class Interrupt:
     """The steps of an epoch, with a place to stop after each.
 
-    `save(step, totals)`, set by the script, writes last.pth for `step` finished steps of the epoch; `totals`
-    (processes, K) are the sums that each process had until then.
+    `save(step, totals, seconds)`, set by the script, writes last.pth for `step` finished steps of the epoch;
+    `totals` (processes, K) are the sums that each process had until then, `seconds` what it took until then.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        status: Status,
-        max_hours: float = 0.0,
-        log_interval: int = 0,
-        stall_timeout: float = 0.0,
-    ):
-        self.processes, self.status, self.log_interval = processes, status, log_interval
-        self.deadline = time.monotonic() + 3600 * max_hours if max_hours else float("inf")
-        self.save: Callable[[int, Tensor], None] = lambda step, totals: None
+    def __init__(self, processes: Processes, status: Status, args: argparse.Namespace):
+        self.processes, self.status = processes, status
+        self.max_batches, self.log_interval = args.max_batches, args.log_interval
+        self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
+        self.save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
+        self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
         # A flag must not wait for the GPU: it travels between the CPUs.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
-        self.watch = StallWatch(processes.rank, stall_timeout, status)
-        if self.group is not None and stall_timeout:
+        self.watch = StallWatch(processes.rank, args.stall_timeout, status)
+        if self.group is not None and args.stall_timeout:
             self.watch.start()
         self.handlers = {
             number: signal.signal(number, self.receive)
@@ -76,23 +72,26 @@ class Interrupt:
     def resume(self, state: dict[str, Any]) -> None:
         """Begin the next epoch where the checkpoint `state` stopped in it."""
         self.first_step, self.totals = state["step"], state["totals"]
+        self.seconds_before = state.get("seconds", 0.0)  # checkpoints of earlier versions do not know
         if self.processes.first:
             for unfinished in self.status.path.parent.glob(".*.tmp"):  # a killed process was writing it
                 unfinished.unlink()
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
-    def steps(
-        self, loader: DataLoader, sampler: EpochSampler, epoch: int, totals: Tensor, max_batches: int = 0
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield (step, batch) of an epoch. `totals` (K,) is what the loop adds up: loss first, samples last.
+    def steps(self, loader: DataLoader, epoch: int, totals: Tensor) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch) of an epoch, at most --max_batches; the loader draws from an EpochSampler.
 
-        An epoch that was stopped is continued: with its first step left and its totals so far.
+        `totals` (K,) is what the loop adds up: loss first, samples last. An epoch that was stopped is
+        continued: with its first step left and its totals so far.
         """
+        sampler = loader.batch_sampler
         first, self.first_step = self.first_step, 0
         sampler.start(epoch, first)
         if first:
             totals.copy_(self.totals[self.processes.rank])
-        steps = min(sampler.steps, max_batches or sampler.steps)
+        steps = min(sampler.steps, self.max_batches or sampler.steps)
+        self.samples = min(steps * sampler.batch_size * sampler.world_size, len(sampler.order))
+        self.began, self.seconds_before = time.monotonic() - self.seconds_before, 0.0
         self.status.write(state="training", epoch=epoch, step=first, steps=steps)
         said = warmed_up = time.monotonic()
         self.obey(first, steps, totals)  # what was asked for while the epoch before was validated and saved
@@ -122,13 +121,18 @@ class Interrupt:
             self.watch.place = None
             del batches  # ends the loader's workers
 
+    @property
+    def seconds(self) -> float:
+        """What the epoch at hand has taken so far; the time between a stop and --resume does not count."""
+        return time.monotonic() - self.began
+
     def obey(self, done: int, steps: int, totals: Tensor) -> None:
         """Do what was asked for, in the same place in all processes."""
         if not (wish := self.agreed()):
             return
         shared = self.gathered(totals)
         if self.processes.first:
-            self.save(done, shared)
+            self.save(done, shared, self.seconds)
         LOG.info(f"saved after step {done}/{steps}")
         self.wish = 0
         if wish > SAVE:

@@ -1,7 +1,7 @@
 """Did it learn? Checks before and during training, and the verdict at the end.
 
-Checks return sentences with the likely cause; a script logs them as warnings or stops. They need no knowledge
-of the task: a criterion here maps (outputs, labels) to one loss per sample.
+Checks are sentences with the likely cause, logged as warnings. They need no knowledge of the task: a
+criterion here maps (outputs, labels) to one loss per sample.
 """
 
 import copy
@@ -138,16 +138,16 @@ class LearningCheck:
         self.said: set[str] = set()
 
     def before_training(self, read_labels: Callable[[list[int]], Tensor], samples: int = 256) -> list[str]:
-        """Warnings about the labels and the loss; `read_labels(indices)` reads labels of the train split,
-        here twice for about `samples` samples.
+        """Log and return warnings about the labels and the loss.
+
+        `read_labels(indices)` reads labels of the train split, here twice for about `samples` samples.
         """
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // samples)))
         warnings = check_label_source(lambda: read_labels(chosen).numpy())
         labels = self.labels[chosen]
         warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
-        return warnings + check_loss_of_right_outputs(
-            self.criterion, labels, self.outputs, self.constant_loss
-        )
+        warnings += check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
+        return warn(warnings)
 
     def overfit_one_batch(
         self,
@@ -187,8 +187,7 @@ class LearningCheck:
         return learned
 
     def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
-        """Warnings after an epoch. `history` rows hold train_loss and lr; `outputs` (N, K) or (N,) are
-        val's."""
+        """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's."""
         found = {}
         peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
         losses = [row["train_loss"] for row in history[peak:]]
@@ -216,7 +215,14 @@ class LearningCheck:
             )
         fresh = [text for key, text in found.items() if key not in self.said]
         self.said |= set(found)
-        return fresh
+        return warn(fresh)
+
+
+def warn(warnings: list[str]) -> list[str]:
+    """Log each; returns them."""
+    for warning in warnings:
+        LOG.warning(warning)
+    return warnings
 
 
 def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
@@ -266,27 +272,30 @@ def judge(
     model: np.ndarray,
     trivial: np.ndarray,
     trivial_name: str,
+    split: str,
     *,
     higher_is_better: bool = True,
     optimistic: bool = False,
     truncated: bool = False,
-    selected_on_test: bool = False,
 ) -> Verdict:
     """LEARNED iff the lower 95% bound of the paired bootstrap difference model - trivial is above 0.
 
-    `model` and `trivial` (replicates,) hold the metric on the same resampled groups; for an error metric
-    (higher_is_better False) the difference is trivial - model. A run cut by --max_batches is never LEARNED.
+    `model` and `trivial` (replicates,) hold the metric on the same resampled groups of `split`; for an error
+    metric (higher_is_better False) the difference is trivial - model. The train split, which can be known by
+    heart, and a run cut by --max_batches are never LEARNED.
     """
     low, high = interval(model - trivial if higher_is_better else trivial - model)
-    learned = low > 0 and not truncated
+    learned = low > 0 and not truncated and split != "train"
     reason = (
         f"{metric} against {trivial_name}: paired difference 95% interval [{low:.3f}, {high:.3f}] "
         f"{'is above 0' if low > 0 else 'does not exclude 0'}"
     )
+    if split == "train":
+        reason = "measured on the data it was trained on; " + reason
     if truncated:
         reason = "truncated by --max_batches; " + reason
     if optimistic:
         reason += "; fewer than five groups, so frames were resampled and the interval is optimistic"
-    if selected_on_test:
+    if split == "val":
         reason += "; there is no test split: the best epoch was selected on the same data (val)"
     return Verdict(learned, reason, [low, high])

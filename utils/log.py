@@ -50,8 +50,7 @@ def stop_log() -> None:
 def epoch_row(
     epoch: int, lr: float, seconds: float, samples: int, train: dict[str, Any], val: dict[str, Any]
 ) -> dict[str, Any]:
-    """One object of history.json: what was measured in an epoch, its train_ and val_ figures after the
-    times."""
+    """One object of history.json: an epoch's figures, train_ and val_ ones after the times."""
     row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": samples / seconds}
     row |= {f"train_{key}": value for key, value in train.items()}
     return row | {f"val_{key}": value for key, value in val.items()}

@@ -1,8 +1,8 @@
-"""The definition of every number in a report. scikit-learn computes the points, one group bootstrap the
-intervals.
+"""The definition of every number in a report.
 
-Scores are probabilities of the positive class (N,) or of each class (N, K); labels are integers.
-A metric that is undefined (one class only) is None, never 0 or NaN.
+scikit-learn computes the points, one group bootstrap the intervals. Scores are probabilities of the positive
+class (N,) or of each class (N, K); labels are integers. A metric that is undefined (one class only) is None,
+never 0 or NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,12 +80,11 @@ def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray
 
 
 class GroupBootstrap:
-    """Resamples whole groups (sequences, scenarios, subjects) with replacement, the same draws for every
-    statistic.
+    """Resamples whole groups with replacement, the same draws for every statistic.
 
-    Classes are fixed to those present in `labels`; a replicate that lacks one is drawn again (labels None: no
-    rule). With fewer than five groups the finer `fallback` groups (frames) are resampled and `optimistic` is
-    True.
+    Groups are sequences, scenarios or subjects. Classes are fixed to those present in `labels`; a replicate
+    that lacks one is drawn again (labels None: no rule). With fewer than five groups the finer `fallback`
+    groups (frames) are resampled and `optimistic` is True.
 
     `counts` (replicates, groups) says how often each group was drawn; `group` (N,) is each sample's group.
     """
@@ -127,8 +126,7 @@ class GroupBootstrap:
         return self.sums(values) / self.sums(np.ones(len(values)))
 
     def ranking(self, metric: Callable, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Replicates of `weighted_auroc` or `weighted_ap`, computed 50 replicates at a time to bound the
-        memory."""
+        """Replicates of `weighted_auroc` or `weighted_ap`, 50 at a time to bound the memory."""
         order = np.argsort(-scores, kind="stable")
         last_of_ties = np.append(np.diff(scores[order]) != 0, True)
         parts = [
@@ -167,8 +165,7 @@ def interval(replicates: np.ndarray) -> list[float]:
 
 
 def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUROC of samples sorted by falling score, once per row of `weights` (R, N); ties count half. Returns
-    (R,).
+    """AUROC (R,) of samples sorted by falling score, once per row of `weights` (R, N); ties count half.
 
     The area under the ROC polygon, as sklearn.metrics.roc_auc_score with sample_weight.
     """
@@ -180,8 +177,7 @@ def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.nda
 
 
 def weighted_ap(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision, sum over thresholds of (recall step) * precision, once per row of `weights`. Returns
-    (R,)."""
+    """Average precision (R,) per row of `weights` (R, N): sum over thresholds of recall step * precision."""
     true, total = (
         np.cumsum(weights * side, axis=1)[:, last_of_ties] for side in (labels, np.ones_like(labels))
     )

@@ -1,5 +1,4 @@
-"""Figures every task draws: training curves, confusion matrix, score distributions. English labels, Agg,
-atomic files."""
+"""Figures of every task: training curves, confusion matrix, scores. English labels, Agg, atomic files."""
 
 import functools
 import io
@@ -40,8 +39,7 @@ def to_beat(panels: Sequence[Panel]) -> str:
 
 
 def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
-    """A figure that can not be drawn is a warning in the log: hours of training are worth more than a
-    picture."""
+    """A figure that can not be drawn is a warning in the log: hours of training outweigh a picture."""
 
     @functools.wraps(draw)
     def drawn_or_warned(*args: Any, **options: Any) -> None:
@@ -72,8 +70,7 @@ def plot_curves(
 ) -> None:
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
 
-    `best_epoch` is marked by a dotted line; a verdict of NOT LEARNED stands in red above everything, with its
-    reason.
+    A dotted line marks `best_epoch`; a verdict of NOT LEARNED stands in red above, with its reason.
     """
     count = len(panels) + 1
     columns = 2 if count <= 4 else 3
@@ -153,8 +150,7 @@ def plot_distributions(
     path: Path,
     threshold: float | None = None,
 ) -> None:
-    """Histograms of the score by true class, each normalised to its own class; the threshold as a dashed
-    line."""
+    """Histograms of the score by true class, each normalised to its class; dashed, the threshold."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for k, name in enumerate(names):
         mine = scores[labels == k]
@@ -172,8 +168,7 @@ def plot_distributions(
 def plot_class_probabilities(
     labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
 ) -> None:
-    """One panel per class: the probability (N, K) a sample gets of it, for samples of the class and for all
-    others."""
+    """One panel per class: its probability (N, K) for samples of the class and for all others."""
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
     for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
         for chosen, label in ((labels == k, name), (labels != k, "others")):

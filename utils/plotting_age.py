@@ -1,5 +1,4 @@
-"""Figures of an age regression: prediction against truth, Bland-Altman, error by age, and images with their
-prediction."""
+"""Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Figures of the anomaly task: ROC and precision-recall curves, and one frame with its heat map and points
-from above.
-"""
+"""Figures of the anomaly task: ROC and precision-recall curves, one frame with heat map and points."""
 
 from pathlib import Path
 
@@ -69,11 +67,11 @@ def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path
 def plot_frame(
     image: np.ndarray, heat: np.ndarray, points: np.ndarray, point_scores: np.ndarray, title: str, path: Path
 ) -> None:
-    """Image (H, W, 3), the same under its heat map (h, w) of probabilities, of any size, and the points
-    (N, 4) from above, coloured by their score (N,).
+    """The image, its heat map, and the points from above, coloured by their score.
 
-    Point scores have no scale of their own: the highest gets the colour of the highest probability, so that a
-    frame without suspicion shows none in either picture.
+    image (H, W, 3), heat (h, w) probabilities of any size, points (N, 4), point_scores (N,). Point scores
+    have no scale of their own: the highest gets the colour of the highest probability, so that a frame
+    without suspicion shows none in either picture.
     """
     aspect = image.shape[1] / image.shape[0]
     widths = (aspect, aspect + 0.2, 1)  # in heights of the image

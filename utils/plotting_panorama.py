@@ -16,8 +16,8 @@ from utils.run import write_bytes
 
 Color = tuple[int, int, int]
 
-# Okabe and Ito (2008), told apart by colour-blind readers and on photographs: blue, orange, green, purple,
-# yellow, red.
+# Okabe and Ito (2008), told apart by colour-blind readers and on photographs.
+# Blue, orange, green, purple, yellow, red.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
 FONT_SIZE, SMALL = 17, 14  # pixels
@@ -80,16 +80,12 @@ def save_panorama(picture: np.ndarray, path: Path) -> None:
 
 
 def on_both_ends(left: float, right: float, width: int) -> list[int]:
-    """The shifts (multiples of the width) at which something reaching from `left` to `right` shows on the
-    picture.
-    """
+    """The shifts (multiples of the width) at which a span from `left` to `right` shows on the picture."""
     return [shift for shift in (-width, 0, width) if left + shift < width and right + shift >= 0]
 
 
 def pair_line(a: np.ndarray, b: np.ndarray, width: int) -> tuple[float, float, float, float]:
-    """Both ends x0, y0, x1, y1 of the line from centre to centre the short way round; x1 may leave the
-    panorama.
-    """
+    """Ends x0, y0, x1, y1 of the line from centre to centre, short way round; x1 may leave the panorama."""
     (xa, ya), (xb, yb) = a[:2] + a[2:] / 2, b[:2] + b[2:] / 2
     xa = xa % width
     offset = (xb - xa + width / 2) % width - width / 2
@@ -135,8 +131,9 @@ def draw_texts(
     texts: Sequence[str],
     size: tuple[int, int],
 ) -> int:
-    """Each pair's text at the free place nearest to the middle of its line, tied to it by a thin line where
-    that is further off. Returns how many found no free place.
+    """Each pair's text at the free place nearest to the middle of its line; returns how many found none.
+
+    A thin line ties it to the middle where it is further off.
     """
     font = load_font(FONT_SIZE)
     small = small_people(boxes, *size)
@@ -161,9 +158,7 @@ def draw_texts(
 
 
 def small_people(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(k, 4) left, top, right, bottom of people, with their ids, whom a text would hide; those on the seam
-    twice.
-    """
+    """(k, 4) left, top, right, bottom of people and ids a text would hide; those on the seam twice."""
     small = boxes[boxes[:, 3] < height / 3]
     corners = np.c_[small[:, 0], small[:, 1] - SMALL - 4, small[:, :2] + small[:, 2:]]
     return np.concatenate([corners, corners - [width, 0, width, 0]])
@@ -172,9 +167,10 @@ def small_people(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 def free_place(
     middle: np.ndarray, size: np.ndarray, placed: np.ndarray, small: np.ndarray, picture: tuple[int, int]
 ) -> np.ndarray | None:
-    """Top left corner nearest to being centred at `middle`, inside the picture (width, height), clear of the
-    rectangles `placed` (k, 4) and, where that is possible close by, of the people in `small` (k, 4). None if
-    there is no place.
+    """Top left corner nearest to being centred at `middle`; None if there is no place.
+
+    Inside the picture (width, height), clear of the rectangles `placed` (k, 4) and, where that is possible
+    close by, of the people in `small` (k, 4).
     """
     across, down = np.meshgrid(np.arange(-4, 5) * size[0] / 2, np.arange(-24, 25) * size[1] / 2)
     steps = np.stack([across.ravel(), down.ravel()], axis=1)
@@ -207,8 +203,9 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 
 
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
-    """A strip with one bar per group of two and more: from the first to the last member the short way round,
-    a tick below each, and their ids in words.
+    """A strip with one bar per group of two and more, and the members' ids in words.
+
+    A bar goes from the first to the last member the short way round, with a tick below each.
     """
     groups = np.asarray(groups)
     font = load_font(SMALL)

@@ -99,9 +99,8 @@ def read_predictions(view: RunView) -> Predictions | str:
 def from_table(table: Any, name: str, task: str, split: str) -> Predictions:
     """The columns as arrays. Raises ValueError for a number that is none."""
     columns = [table[column].to_numpy() for column in SAMPLE[task]]
-    repeat = (
-        table.groupby(list(SAMPLE[task]), sort=False).cumcount().astype(str).to_numpy()
-    )  # same name, other folder
+    # Two folders can hold a sample of the same name.
+    repeat = table.groupby(list(SAMPLE[task]), sort=False).cumcount().astype(str).to_numpy()
     keys = list(zip(*columns, repeat, strict=True))
     if task == "age":
         labels, scores = (table[column].to_numpy(float) for column in ("age", "prediction"))

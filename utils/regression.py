@@ -13,8 +13,10 @@ BAND_WIDTHS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def regression_metrics(targets: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
-    """MAE, MSE, RMSE, R2, Pearson r, slope of the least-squares line preds ~ targets, bias, and the share of
-    samples within 5, 10 and 15 units. What is undefined for constant values is None."""
+    """MAE, MSE, RMSE, R2, Pearson r, slope, bias and the share of samples within 5, 10 and 15 units.
+
+    slope: of the least-squares line preds ~ targets. What is undefined for constant values is None.
+    """
     targets, preds = np.asarray(targets, float), np.asarray(preds, float)
     errors = preds - targets
     varied = len(targets) > 1 and np.ptp(targets) > 0
@@ -50,8 +52,7 @@ def age_metrics(rows: dict[str, np.ndarray]) -> dict[str, float | None]:
 
 
 def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float]]:
-    """Count, bias, MAE and spread of the error per band of the target: decades, or what gives 3 to 10
-    bands."""
+    """Count, bias, MAE and sd of the error per band of the target: decades, or what gives 3 to 10 bands."""
     errors = np.asarray(preds, float) - targets
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])

@@ -1,5 +1,6 @@
 """evaluation_report.txt and results.json: the same figures for people and for programs."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None
     LOG.info(f"verdict: {verdict.word} ({verdict.reason}); run folder {run}")
 
 
+def epochs_and_time(args: argparse.Namespace, history: list[dict[str, Any]]) -> dict[str, float]:
+    """Epochs asked for and run, and the seconds of all of them, however often the run was resumed."""
+    seconds = sum(row["seconds"] for row in history)
+    return {"epochs": args.epochs, "epochs_run": len(history), "wall_seconds": seconds}
+
+
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     """A CSV with these columns. Text that a spreadsheet would run as a formula gets a ' in front; numbers do
     not."""
@@ -68,6 +75,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 def report_binary(
     folder: Path,
+    split: str,
     title: str,
     labels: np.ndarray,
     scores: np.ndarray,
@@ -80,7 +88,6 @@ def report_binary(
     groups: np.ndarray,
     fallback: np.ndarray,
     truncated: bool,
-    selected_on_test: bool,
     notes: str,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a two-class model on N samples beside reference scorers on the same samples.
@@ -101,8 +108,8 @@ def report_binary(
     bootstrap = GroupBootstrap(groups, labels, fallback)
     model_auroc = bootstrap.auroc(labels, scores)
     verdict = judge(
-        "AUROC", model_auroc, bootstrap.auroc(labels, references[trivial][1]), trivial,
-        optimistic=bootstrap.optimistic, truncated=truncated, selected_on_test=selected_on_test,
+        "AUROC", model_auroc, bootstrap.auroc(labels, references[trivial][1]), trivial, split,
+        optimistic=bootstrap.optimistic, truncated=truncated,
     )  # fmt: skip
     confidence = {
         "ap": interval(bootstrap.ap(labels, scores)),
@@ -133,6 +140,7 @@ def report_binary(
 
 def report_multiclass(
     folder: Path,
+    split: str,
     title: str,
     labels: np.ndarray,
     scores: np.ndarray,
@@ -143,7 +151,6 @@ def report_multiclass(
     groups: np.ndarray,
     fallback: np.ndarray,
     truncated: bool,
-    selected_on_test: bool,
     notes: str,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a K-class model on N samples beside reference scorers (N, K) and guessing.
@@ -164,8 +171,8 @@ def report_multiclass(
     trivial = {name: bootstrap.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
     best_guess = max(trivial, key=lambda name: trivial[name].mean())
     verdict = judge(
-        "macro F1", model, trivial[best_guess], best_guess,
-        optimistic=bootstrap.optimistic, truncated=truncated, selected_on_test=selected_on_test,
+        "macro F1", model, trivial[best_guess], best_guess, split,
+        optimistic=bootstrap.optimistic, truncated=truncated,
     )  # fmt: skip
     metrics = multiclass_metrics(labels, scores, classes)
     baselines = {name: {"macro_f1": float(values.mean())} for name, values in trivial.items()}

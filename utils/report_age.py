@@ -26,7 +26,6 @@ def report_age(
     *,
     unit: str,
     truncated: bool,
-    selected_on_test: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
@@ -51,8 +50,8 @@ def report_age(
     subject_mae = subject_boot.means(np.abs(subject_preds - subject_ages))
     floor_mae = subject_boot.means(floor)
     verdict = judge(
-        f"MAE per subject ({unit})", subject_mae, floor_mae, best, higher_is_better=False,
-        optimistic=len(numbers) < 5, truncated=truncated, selected_on_test=selected_on_test,
+        f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, higher_is_better=False,
+        optimistic=len(numbers) < 5, truncated=truncated,
     )  # fmt: skip
     confidence = {
         "mae": interval(image_boot.means(np.abs(preds - ages))),

@@ -37,7 +37,6 @@ def report_anomaly(
     *,
     located: dict[str, float | None],
     truncated: bool,
-    selected_on_test: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
@@ -77,9 +76,9 @@ def report_anomaly(
     )
     plot_roc_pr(labels, {"model": scores, TRIVIAL: references[TRIVIAL][1]}, folder / "roc_pr.png")
     verdict, fields = report_binary(
-        folder, title, labels, scores, threshold, classes, trivial=best, references=references,
+        folder, split, title, labels, scores, threshold, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=np.arange(len(labels)), truncated=truncated,
-        selected_on_test=selected_on_test, notes=notes,
+        notes=notes,
     )  # fmt: skip
     fields["metrics"] |= extra | {"by_kind": by_part}
     within = within_group_replicates(bootstrap, labels, scores, scenarios)

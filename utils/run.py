@@ -1,8 +1,10 @@
 """The run folder: one new folder per run, and files in it that are complete or absent, never half-written."""
 
+import argparse
 import json
 import math
 import os
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,19 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
     raise CommandError(f"{output_dir} holds 10,000 runs of this second; give another --output_dir")
 
 
+def run_parent(args: argparse.Namespace) -> Path:
+    """Where a run with these flags makes its folder: --output_dir, or a temporary folder for a trial."""
+    if args.dry_run or args.check_data:
+        return Path(tempfile.gettempdir()) / "dry_runs"
+    return Path(args.output_dir)
+
+
 def is_finished(run: Path, epochs: int) -> bool:
     """Whether the run in this folder has its results, for at least this many epochs (or it stopped early)."""
-    results = run / "results.json"
-    return results.is_file() and epochs <= read_json(run / "config.json")["training"]["epochs"]
+    results = read_json(run / "results.json") if (run / "results.json").is_file() else None
+    if results is None:
+        return False
+    return epochs <= results.get("epochs", read_json(run / "config.json")["training"]["epochs"])
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -23,8 +23,11 @@ STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder
 
 @dataclass(frozen=True)
 class Task:
-    """What a script's history is read by. `best` is the figure that decides which epoch is best; `shown` the
-    columns of the epoch table; `skill` the figure of which knowing nothing has a known value."""
+    """How a script's history is read.
+
+    best: the figure that decides which epoch is best; shown: the columns of the epoch table; skill: the
+    figure of which knowing nothing has a known value.
+    """
 
     name: str
     best: str

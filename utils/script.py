@@ -1,14 +1,29 @@
-"""How every script ends: with an exit code, and one clear message where something is wrong."""
+"""How every script begins its run folder, and ends: with an exit code, and a clear message if it failed."""
 
 import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import NotLearnedError, ScriptError
+from utils.log import LOG, start_log
+from utils.run import create_run_folder, run_parent
 from utils.status import Status
+
+if TYPE_CHECKING:
+    from utils.distributed import Processes  # imports torch, which --help does without
+
+
+def open_run(args: argparse.Namespace, title: str, name: str, processes: "Processes") -> tuple[Path, Status]:
+    """The run folder, one for all processes, new or that of --resume; its log and status.json are begun."""
+    run = Path(args.resume or processes.from_first(lambda: str(create_run_folder(run_parent(args), name))))
+    start_log(run / "train.log", quiet=not processes.first)
+    status = Status(run, args.epochs, args.patience, enabled=processes.first)
+    LOG.info(f"{title} on {processes.device}, {processes.world_size} process(es), run folder {run}")
+    return run, status
 
 
 def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None:
@@ -28,7 +43,7 @@ def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"NOT LEARNED: {verdict.reason}")
         if options.get("dry_run"):
-            print(f"dry run: everything a full run needs works; it wrote to {options['output_dir']}")
+            print(f"dry run: everything a full run needs works; it wrote to {run_parent(arguments[0])}")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
         sys.exit(128 + signal.SIGINT)

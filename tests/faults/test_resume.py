@@ -137,9 +137,11 @@ def test_a_last_pth_without_an_item_is_an_error(item, half, tmp_path):
 
 def parser_of(script, monkeypatch):
     """The parser that a script builds."""
+    parse, parsers = arguments.parse_arguments, []
     with monkeypatch.context() as patch:
-        patch.setattr(arguments, "parse_arguments", lambda parser, argv: parser)
-        return SCRIPTS[script].parse_args([])
+        patch.setattr(arguments, "parse_arguments", lambda *given: parsers.append(given[0]) or parse(*given))
+        SCRIPTS[script].parse_args([])
+    return parsers[0]
 
 
 def another(action, recorded) -> list[str]:
