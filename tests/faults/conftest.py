@@ -1,7 +1,10 @@
-"""What all fault tests share: images decoded into a folder of their own, and figures that are not drawn."""
+"""What all fault tests share: images decoded in a folder of their own, runs that do no more than needed."""
 
 import pytest
+from stopped_runs import SCRIPTS
 from tiny_runs import private_cache
+
+from utils import report, report_age, report_anomaly
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -10,6 +13,20 @@ def _private_cache():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _empty_figures(empty_figures):
-    """No fault test looks at a figure."""
+@pytest.fixture(scope="module", autouse=True)
+def _no_references():
+    """No fault test looks at the models beside a script's own; they depend on nothing but the data."""
+    with pytest.MonkeyPatch.context() as patch:
+        for script in ("train_stage1", "train_stage2"):
+            patch.setattr(SCRIPTS[script], "reference_scores", lambda *values, **options: {})
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_figures():
+    """No fault test but those of test_long_runs.py, which put their own in this place, looks at a figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (report, report_age, report_anomaly, *SCRIPTS.values()):
+            for name in [name for name in vars(module) if name.startswith("plot_")]:
+                patch.setattr(module, name, lambda *values, **options: None)
+        yield

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from utils import distributed
+from utils import distributed, plotting
 from utils.interrupt import Interrupt
 from utils.script import run_script
 
@@ -33,7 +33,6 @@ FAULTS = {
     "raise": raise_error,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term_launcher": lambda: os.kill(os.getppid(), signal.SIGTERM),
-    "none": lambda: None,
 }
 
 
@@ -57,4 +56,5 @@ if __name__ == "__main__":
     first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if first_attempt and rank == os.environ.get("RANK", "0"):
         plant(what, int(look))
+    plotting.save_figure = script.reference_scores = lambda *values: {}  # as conftest.py does
     run_script(script.main, args)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from children import in_a_child
+from children import FORK, in_a_child
 from stopped_runs import (
     argv,
     assert_same_run,
@@ -26,6 +27,7 @@ from stopped_runs import (
     train,
     whole_run,
 )
+from torch.utils.data import _utils
 
 import train_stage1
 from datasets.pair_dataset import JRDBPairDataset
@@ -43,15 +45,13 @@ STEPS = 24  # of an epoch of the tiny world with a global batch of 16
 
 
 class Job:
-    """A finished process: its code, its output, the seconds from its fault to its end, and those of its
-    processes that are left after ten more seconds."""
+    """A finished torchrun job of two ranks: its code, its output, the seconds from its fault to its end, and
+    those of its processes that are left after ten more seconds."""
 
-    def __init__(self, folder: Path, fault: str, flags: list[str], ranks: int = 0, restarts: int = 0):
+    def __init__(self, folder: Path, fault: str, flags: list[str], restarts: int = 0):
         mark, fault_time = uuid.uuid4().hex, folder / f"fault_{uuid.uuid4().hex}"
-        launch = [sys.executable]
-        if ranks:
-            launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-            launch.append(f"--max-restarts={restarts}")
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        launch.append(f"--max-restarts={restarts}")
         done = subprocess.run(
             [*launch, "tests/faults/faulty.py", fault, SCRIPT, *flags],
             cwd=REPO_ROOT, env=environment(FAULT_TIME=str(fault_time), FAULT_MARK=mark), text=True,
@@ -217,35 +217,42 @@ def test_an_error_in_a_loader_worker_is_shown_as_it_was(tmp_path, monkeypatch, c
 
 @pytest.mark.long
 def test_a_loader_worker_that_hangs_is_an_error(tmp_path, monkeypatch):
-    break_reading(monkeypatch, lambda: time.sleep(600))
+    break_reading(monkeypatch, lambda: time.sleep(10))
     monkeypatch.setattr(distributed, "WORKER_TIMEOUT", 2)
-    began = time.monotonic()
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # seconds that torch waits for each process
     with pytest.raises(RuntimeError, match="timed out after 2 seconds"):
         exit_code(SCRIPT, argv(SCRIPT, tmp_path, "--num_workers", "2"))
-    assert time.monotonic() - began < 100
-
-
-@pytest.fixture(scope="module")
-def on_two(tmp_path_factory):
-    """The uninterrupted run on two processes; the same global batch as on one."""
-    folder = tmp_path_factory.mktemp("two")
-    job = Job(folder, "none:0:0", flags_of_two(folder), ranks=2)
-    assert (job.code, job.left) == (0, [])
-    return only_run(folder)
 
 
 def flags_of_two(folder: Path) -> list[str]:
+    """The same global batch as on one process."""
     return argv(SCRIPT, folder, "--batch_size", "8")
 
 
-def resume_on_two(run: Path, folder: Path) -> None:
-    job = Job(folder, "none:0:0", ["--resume", str(run)], ranks=2)
-    assert (job.code, job.left) == (0, [])
+def run_on_two(folder: Path) -> Path:
+    """The uninterrupted run, on two forked processes that meet as those of torchrun do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+
+    def train_rank(rank: str) -> None:
+        os.environ.update(meeting, RANK=rank, LOCAL_RANK=rank)
+        os._exit(exit_code(SCRIPT, flags_of_two(folder)))
+
+    ranks = [FORK.Process(target=train_rank, args=(rank,), daemon=True) for rank in "01"]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    return only_run(folder)
 
 
 @pytest.mark.long
-def test_sigterm_to_torchrun_stops_both_ranks_at_one_step(on_two, tmp_path):
-    job = Job(tmp_path, f"term_launcher:0:{STEPS + 9}", flags_of_two(tmp_path), ranks=2)
+def test_a_job_ended_by_sigterm_and_restarted_by_torchrun_is_the_uninterrupted_one(tmp_path):
+    """SIGTERM to torchrun in the second epoch; in the resumed job a rank is killed, and torchrun starts both
+    again."""
+    job = Job(tmp_path, f"term_launcher:0:{STEPS + 9}", flags_of_two(tmp_path))
     assert (job.code, job.left) == (1, [])  # torchrun's own code; its ranks left with 143
     assert job.seconds < 30
     run = only_run(tmp_path)
@@ -253,44 +260,37 @@ def test_sigterm_to_torchrun_stops_both_ranks_at_one_step(on_two, tmp_path):
     assert state["epoch"] == 1
     assert state["totals"].shape == (2, 3)
     assert state["totals"][:, -1].tolist() == [8 * state["step"]] * 2  # both ranks had done as many samples
-    resume_on_two(run, tmp_path)
-    assert_same_run(on_two, run)
 
-
-@pytest.mark.long
-def test_a_killed_rank_ends_the_job_and_torchrun_can_restart_what_is_resumed(on_two, tmp_path):
-    """After the first kill the epoch before is there; the second one, under --max-restarts=1, changes
-    nothing."""
-    job = Job(tmp_path, f"kill:1:{STEPS + 9}", flags_of_two(tmp_path), ranks=2)
-    assert (job.code, job.left) == (1, [])
-    assert job.seconds < 30
-    assert "Signal 9 (SIGKILL)" in job.err
-    run = only_run(tmp_path)
-    assert load_checkpoint(run / "last.pth")["epoch"] == 1
-    job = Job(tmp_path, "kill:1:5", ["--resume", str(run)], ranks=2, restarts=1)
+    job = Job(tmp_path, "kill:1:5", ["--resume", str(run)], restarts=1)
     assert (job.code, job.left) == (0, [])
     assert "exitcode: -9" in job.err
-    assert (run / "train.log").read_text().count("resumed after epoch 1") == 2
-    assert_same_run(on_two, run)
+    resumed = f"resumed after epoch 1 and {state['step']} steps"
+    assert (run / "train.log").read_text().count(resumed) == 2
+    assert_same_run(run_on_two(tmp_path / "whole"), run)
+
+
+CAUSES = {
+    "kill": "Signal 9 (SIGKILL)",
+    "raise": "ValueError: a planted fault",
+    "stall": "error: rank 1 stalls in epoch 2 step 9, for 5 s now",
+}
 
 
 @pytest.mark.long
-def test_a_rank_that_raises_ends_the_job_with_its_traceback(tmp_path):
-    job = Job(tmp_path, "raise:1:9", flags_of_two(tmp_path), ranks=2)
+@pytest.mark.parametrize("fault", CAUSES)
+def test_a_rank_that_fails_ends_the_job_with_the_cause(fault, tmp_path):
+    """What was trained until the epoch before is there."""
+    flags = [*flags_of_two(tmp_path), "--stall_timeout", "5"]
+    job = Job(tmp_path, f"{fault}:1:{STEPS + 9}", flags)
     assert (job.code, job.left) == (1, [])
     assert job.seconds < 30
-    assert "ValueError: a planted fault" in job.err
+    assert CAUSES[fault] in job.err
     assert "Root Cause" in job.err
-
-
-@pytest.mark.long
-def test_a_rank_that_stalls_ends_the_job_and_is_named(tmp_path):
-    job = Job(tmp_path, "stall:1:9", [*flags_of_two(tmp_path), "--stall_timeout", "20"], ranks=2)
-    assert (job.code, job.left) == (1, [])
-    assert job.seconds < 30
-    assert "error: rank 1 stalls in epoch 1 step 10, for 20 s now" in job.err
-    assert "faulty.py" in job.err.split("error: rank 1 stalls")[1]  # the line at which it stands
-    assert read_json(only_run(tmp_path) / "status.json")["state"] == "failed"
+    run = only_run(tmp_path)
+    assert load_checkpoint(run / "last.pth")["epoch"] == 1
+    if fault == "stall":
+        assert "time.sleep(600)" in job.err  # the line at which it stands
+        assert read_json(run / "status.json")["state"] == "failed"
 
 
 def test_only_training_steps_are_watched(tmp_path, monkeypatch):
