@@ -1,6 +1,7 @@
 """Stage 1 end to end: what a run leaves behind, that it repeats, resumes and scales, and that it can not
 pretend."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -99,19 +100,26 @@ def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, next(tmp_path.iterdir()))
 
 
-@pytest.mark.long
-def test_resumed_run_equals_the_uninterrupted_one(world, run, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def stopped_after(epoch: int, monkeypatch):
+    """Runs within it are interrupted once this epoch is saved."""
     save_epoch = train_stage1.save_epoch
 
     def save_then_die(folder, state, *rest):
         save_epoch(folder, state, *rest)
-        if state["epoch"] == 1:
+        if state["epoch"] == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_stage1, "save_epoch", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
+        patch.setattr(train_stage1, "save_epoch", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.mark.long
+def test_resumed_run_equals_the_uninterrupted_one(world, run, tmp_path, monkeypatch):
+    with stopped_after(1, monkeypatch):
         train(world, tmp_path)
-    monkeypatch.undo()
     stopped = next(tmp_path.iterdir())
     assert not (stopped / "results.json").exists()
     train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
@@ -121,17 +129,8 @@ def test_resumed_run_equals_the_uninterrupted_one(world, run, tmp_path, monkeypa
 def test_a_lengthened_run_that_was_stopped_is_resumed_by_its_folder_alone(world, run, tmp_path, monkeypatch):
     lengthened = tmp_path / run.name
     shutil.copytree(run, lengthened)
-    save_epoch = train_stage1.save_epoch
-
-    def save_then_die(folder, state, *rest):
-        save_epoch(folder, state, *rest)
-        if state["epoch"] == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_stage1, "save_epoch", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_after(3, monkeypatch):
         train_stage1.main(train_stage1.parse_args(["--resume", str(lengthened), "--epochs", "4"]))
-    monkeypatch.undo()
     train_stage1.main(train_stage1.parse_args(["--resume", str(lengthened)]))
     results = read_json(lengthened / "results.json")
     assert len(history(lengthened)) == results["epochs_run"] == 4

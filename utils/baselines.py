@@ -1,12 +1,18 @@
 """Reference models of scikit-learn on the numbers a model sees: what must be beaten to be worth a GPU."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
 def reference_scores(
-    train_inputs: np.ndarray, train_labels: np.ndarray, inputs: np.ndarray, classes: int = 2
+    train_inputs: np.ndarray,
+    train_labels: np.ndarray,
+    inputs: np.ndarray,
+    classes: int = 2,
+    names: Sequence[str] = ("logistic regression", "boosted trees"),
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (N, classes) of logistic regression and boosted trees for `inputs` (N, G).
+    """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G).
 
     The trees are HistGradientBoosting. NaN means not known: boosted trees take it as it is; for logistic
     regression it becomes the train mean beside an indicator column. Columns that are NaN throughout the train
@@ -27,8 +33,8 @@ def reference_scores(
         "boosted trees": HistGradientBoostingClassifier(random_state=0),
     }
     scores = {}
-    for name, model in models.items():
+    for name in names:
+        model = models[name].fit(train_inputs, train_labels)
         scores[name] = np.zeros((len(inputs), classes))
-        model.fit(train_inputs, train_labels)
         scores[name][:, model.classes_] = model.predict_proba(inputs)  # a class absent from train keeps 0
     return scores

@@ -48,7 +48,8 @@ def report_anomaly(
     labels, scores, scenarios = rows["labels"], rows["scores"], columns["scenario"]
     alarms = scores >= threshold
     both = np.concatenate([features["val"][0], features["here"][0]])
-    trivial = reference_scores(*features["train"], both)["logistic regression"][:, 1]
+    fitted = reference_scores(*features["train"], both, names=["logistic regression"])
+    trivial = fitted["logistic regression"][:, 1]
     references = {
         TRIVIAL: np.split(trivial, [len(val_labels)]),
         "chance": (np.zeros(len(val_labels)), np.zeros(len(labels))),
