@@ -26,24 +26,24 @@ def open_run(args: argparse.Namespace, title: str, name: str, processes: "Proces
     return run, status
 
 
-def run_script(main: Callable[..., Any], *arguments: argparse.Namespace) -> None:
-    """Call `main(*arguments)` and leave with its exit code; errors are explained on stderr, with the rank.
+def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """Call `main(args)` and leave with its exit code; errors are explained on stderr, with the rank.
 
     A ScriptError is printed without a traceback (--debug shows it). What nobody foresaw keeps its traceback
     and exit code 1. A run that had a status.json says there how it ended.
     """
-    options = vars(arguments[0]) if arguments else {}
+    options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a console of any encoding can be told any path
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save but while training
     try:
-        verdict = main(*arguments)
+        verdict = main(args)
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"NOT LEARNED: {verdict.reason}")
         if options.get("dry_run"):
-            print(f"dry run: everything a full run needs works; it wrote to {run_parent(arguments[0])}")
+            print(f"dry run: everything a full run needs works; it wrote to {run_parent(args)}")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
         sys.exit(128 + signal.SIGINT)
