@@ -47,7 +47,6 @@ class Encoder(nn.Module):
         self.name = name
         self.out_channels = out_channels
         self.frozen = False
-        self.weights = {"pretrained": False, "source": "none"}  # what load_weights did, for config.json
         self.features = features
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -61,8 +60,8 @@ class Encoder(nn.Module):
         return super().train(mode and not self.frozen)
 
 
-def build_encoder(name: str, weights: str = "none") -> Encoder:
-    """The encoder called `name`, one of BACKBONES, with `weights` as in `load_weights`."""
+def build_encoder(name: str) -> Encoder:
+    """The encoder called `name`, one of BACKBONES, its weights drawn at random."""
     if name not in BACKBONES:
         raise CommandError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
     mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -72,9 +71,7 @@ def build_encoder(name: str, weights: str = "none") -> Encoder:
         features, mean, std = EfficientNetLite0(), LITE0_MEAN, LITE0_STD
     else:
         features = _torchvision_features(name)
-    encoder = Encoder(name, features, CHANNELS[name], mean, std)
-    load_weights(encoder, weights)
-    return encoder
+    return Encoder(name, features, CHANNELS[name], mean, std)
 
 
 def freeze(encoder: Encoder) -> None:
@@ -123,8 +120,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     and where nothing is found.
     """
     if weights == "none":
-        encoder.weights = {"pretrained": False, "source": "none"}
-        return encoder.weights
+        return {"pretrained": False, "source": "none"}
     path = _find_imagenet(encoder.name) if weights == "imagenet" else _find_file(weights)
     content = _read_tensors(path)
     is_checkpoint = isinstance(content.get("model"), dict)
@@ -139,7 +135,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
         found = {key: value for key, value in found.items() if not key.startswith(CLASSIFIERS)}
     _check_keys(found, own, path, encoder.name)
     encoder.features.load_state_dict(found, strict=True)
-    encoder.weights = {
+    return {
         "pretrained": True,
         "source": "imagenet" if weights == "imagenet" else str(weights),
         "file": str(path),
@@ -147,7 +143,6 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
         "tensors": len(found),
         "dropped": len(state) - len(found),
     }
-    return encoder.weights
 
 
 def _find_imagenet(name: str) -> Path:
