@@ -99,16 +99,8 @@ def main() -> None:
     numbers = [pixels, BATCH, WORKERS, THREADS]
     commands = {peer: [python, HERE / "peers_worker.py", peer, listing, *numbers] for peer in PEERS}
     limits = {"ours, fp32": 0.80} | ({"ours, --amp": 0.50} if has_bf16() else {})
-    for name in limits:
-        commands[name] = [
-            sys.executable,
-            "-m",
-            "benchmarks.peers",
-            "--worker",
-            pixels,
-            int("amp" in name),
-            images,
-        ]
+    start = [sys.executable, "-m", "benchmarks.peers", "--worker", pixels]
+    commands |= {name: [*start, int("amp" in name), images] for name in limits}
     with contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(command)) for name, command in commands.items()}
         timings = measure(workers, *((2, 0.01) if args.quick else (7, 0.3)))

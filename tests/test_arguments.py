@@ -5,6 +5,7 @@ import json
 import pytest
 
 import train_anomaly_with_labels
+import train_mae
 import train_stage1
 
 
@@ -116,3 +117,14 @@ def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):
     save(tmp_path, scheduler="cosine")
     with pytest.raises(SystemExit):
         train_stage1.parse_args(["--resume", str(tmp_path), "--epochs", "9"])
+
+
+def test_epochs_that_shape_the_warm_up_are_kept(tmp_path, capsys):
+    config = {"script_name": "train_mae.py", "args": {"epochs": 3, "warmup_epochs": 5, "scheduler": "none"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        train_mae.parse_args(["--resume", str(tmp_path), "--epochs", "9"])
+    assert "--epochs: recorded 3, typed 9" in capsys.readouterr().err
+    config["args"] |= {"epochs": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert train_mae.parse_args(["--resume", str(tmp_path), "--epochs", "9"]).epochs == 9

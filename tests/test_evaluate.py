@@ -77,7 +77,7 @@ def test_another_split_and_another_checkpoint(run_of, name):
     key = {"train_mae": "mae"}.get(name, "auroc")
     assert results["metrics"]["val"][key] == pytest.approx(last[f"val_{key}"], rel=1e-6)
     assert results["epoch"] == last["epoch"] and results["checkpoint"].endswith("final.pth")
-    assert "selected on the same data" in results["verdict_reason"]
+    assert "val is the split that selects the best epoch" in results["verdict_reason"]
 
 
 @pytest.mark.parametrize("name", ["train_mae", "train_stage1", "train_stage2"])
@@ -85,7 +85,7 @@ def test_what_it_was_trained_on_proves_nothing(run_of, name):
     """Stage 1 and 2 beat the trivial scorer there; one that learned shuffled labels by heart would, too."""
     results = read_json(evaluated(run_of(name), "--split", "train") / "results.json")
     assert results["verdict"] == "NOT LEARNED"
-    assert results["verdict_reason"].startswith("measured on the data it was trained on; ")
+    assert results["verdict_reason"].startswith("never judged on train, ")
 
 
 def test_both_stages_are_judged_over_every_pair_of_every_frame(judged):

@@ -163,12 +163,14 @@ def test_verdict_needs_the_lower_bound_above_zero():
     cut = judge("AUROC", trivial + 0.05, trivial, "distance alone", "test", truncated=True)
     assert cut.word == "NOT LEARNED" and "truncated" in cut.reason
     assert "optimistic" in judge("AUROC", trivial, trivial, "d", "test", optimistic=True).reason
-    assert "selected on the same data" in judge("AUROC", trivial, trivial, "d", "val").reason
+    assert "val is the split that selects" in judge("AUROC", trivial, trivial, "d", "val").reason
 
 
 def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
     trivial = np.random.default_rng(0).normal(0.7, 0.02, 1000)
     known = judge("AUROC", trivial + 0.05, trivial, "distance alone", "train")
     assert known.word == "NOT LEARNED" and known.difference == pytest.approx([0.05, 0.05])
-    assert known.reason.startswith("measured on the data it was trained on; AUROC against distance alone")
+    assert known.reason.startswith(
+        "never judged on train, which a model can know by heart; AUROC against distance alone"
+    )
     assert judge("AUROC", trivial + 0.05, trivial, "distance alone", "val").learned

@@ -291,11 +291,11 @@ def judge(
         f"{'is above 0' if low > 0 else 'does not exclude 0'}"
     )
     if split == "train":
-        reason = "measured on the data it was trained on; " + reason
+        reason = "never judged on train, which a model can know by heart; " + reason
     if truncated:
         reason = "truncated by --max_batches; " + reason
     if optimistic:
         reason += "; fewer than five groups, so frames were resampled and the interval is optimistic"
     if split == "val":
-        reason += "; there is no test split: the best epoch was selected on the same data (val)"
+        reason += "; val is the split that selects the best epoch: the figure is optimistic"
     return Verdict(learned, reason, [low, high])
