@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from utils import arguments
-from utils.comparison import (
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.folder import write_text
+from utils.run.script import run_script
+from utils.watch.comparison import (
     METRICS,
     Condition,
     check_comparable,
@@ -32,12 +35,9 @@ from utils.comparison import (
     short,
     split_notes,
 )
-from utils.errors import CommandError
-from utils.run import write_text
-from utils.run_picture import align, show
-from utils.run_state import run_state
-from utils.run_view import RunView, find_runs, is_number, read_run
-from utils.script import run_script
+from utils.watch.run_picture import align, show
+from utils.watch.run_state import run_state
+from utils.watch.run_view import RunView, find_runs, is_number, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
 VAL = {"stage1": "val_f1", "stage2": "val_macro_f1", "anomaly": "val_auroc", "age": "val_mae"}
@@ -176,7 +176,7 @@ def as_markdown(table: Table) -> str:
 
 def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
     """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
-    from utils.report import write_table
+    from utils.report.classification import write_table
 
     rows = []
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]
@@ -241,7 +241,7 @@ def main(args: argparse.Namespace) -> None:
     write_csv(written[1], conditions)
     if any(view.history for view in views):
         # It imports torch, which nothing else here needs.
-        from utils.plotting_compare import plot_one, plot_overlay
+        from utils.watch.comparison_picture import plot_one, plot_overlay
 
         plot_one(views[0], written[2]) if len(views) == 1 else plot_overlay(conditions, written[2])
     else:

@@ -15,9 +15,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from utils import arguments
-from utils.errors import CommandError
-from utils.script import run_script
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.script import run_script
 
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
@@ -49,10 +49,10 @@ if __name__ == "__main__":
 from prediction.both_stages import judge_both_stages
 from prediction.degradation import degradation_table
 from prediction.trained import Trained, open_trained
-from utils.device import choose_device
-from utils.log import LOG, start_log
-from utils.report import write_results
-from utils.run import create_run_folder
+from utils.report.classification import write_results
+from utils.run.folder import create_run_folder
+from utils.run.log import LOG, start_log
+from utils.training.device import choose_device
 
 DATA_FLAGS = ("data_path", "image_dir", "excel_path", "exclude", "cache_limit_gb")
 

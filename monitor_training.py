@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils import arguments
-from utils.log import format_value
-from utils.run import plain
-from utils.run_picture import draw_run, draw_runs, history_trends, show
-from utils.run_state import (
+from utils.run import arguments
+from utils.run.folder import plain
+from utils.run.log import format_value
+from utils.run.script import run_script
+from utils.watch.run_picture import draw_run, draw_runs, history_trends, show
+from utils.watch.run_state import (
     epochs_done,
     learning_signs,
     run_state,
@@ -32,8 +33,7 @@ from utils.run_state import (
     time_left,
     time_left_words,
 )
-from utils.run_view import RunView, find_runs, newest_run, read_run
-from utils.script import run_script
+from utils.watch.run_view import RunView, find_runs, newest_run, read_run
 
 FOLLOW_SECONDS = 5.0
 CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty: understood by every terminal of this century

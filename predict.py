@@ -16,9 +16,9 @@ one row per frame; `alarm` is 1 where the calibrated score reaches the run's thr
 import argparse
 from pathlib import Path
 
-from utils import arguments
-from utils.errors import CommandError
-from utils.script import run_script
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.script import run_script
 
 SCRIPT = "predict.py"
 
@@ -59,8 +59,8 @@ from prediction.anomalies import predict_anomalies
 from prediction.export import export_model
 from prediction.interactions import predict_interactions
 from prediction.trained import open_trained
-from utils.device import choose_device
-from utils.log import LOG, start_log
+from utils.run.log import LOG, start_log
+from utils.training.device import choose_device
 
 TASKS = {
     "train_anomaly_with_labels.py": predict_anomalies,

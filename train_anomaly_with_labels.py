@@ -17,15 +17,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from utils import arguments
-from utils.script import open_run, run_script
+from utils.run import arguments
+from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_anomaly_with_labels.py", "1.0", "anomaly"
 EVALUATION_FRAMES = 16  # frames per evaluation batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of the anomaly task; the run-level ones are in utils/arguments.py."""
+    """The flags of the anomaly task; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     switch = argparse.BooleanOptionalAction
     # fmt: off
@@ -104,24 +104,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from datasets.anovox import CLASSES, AnoVoxData, load_anovox
-from datasets.anovox_augmentation import augment_frames, corrupt_frames
-from datasets.anovox_truth import localisation_ap, trivial_features
+from datasets.anovox.augmentation import augment_frames, corrupt_frames
+from datasets.anovox.dataset import CLASSES, AnoVoxData, load_anovox
+from datasets.anovox.truth import localisation_ap, trivial_features
 from datasets.samples import ensure_sample
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
-from utils import config, distributed
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
-from utils.detection import choose_alarm_threshold, detection_metrics, fit_temperature, sigmoid
-from utils.device import autocast, make_scaler, move
-from utils.interrupt import Interrupt
-from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row
-from utils.metrics import binary_metrics
-from utils.plotting import Panel, plot_curves, to_beat
-from utils.report import epochs_and_time, write_results
-from utils.report_anomaly import report_anomaly
-from utils.run import is_finished, write_json
+from utils.metrics.classification import binary_metrics
+from utils.metrics.detection import choose_alarm_threshold, detection_metrics, fit_temperature, sigmoid
+from utils.plotting.curves import Panel, plot_curves, to_beat
+from utils.report.anomaly import report_anomaly
+from utils.report.classification import epochs_and_time, write_results
+from utils.run.folder import is_finished, write_json
+from utils.run.log import LOG, epoch_line, epoch_row
+from utils.training import config, distributed
+from utils.training.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
+from utils.training.device import autocast, make_scaler, move
+from utils.training.interrupt import Interrupt
+from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
 
 INPUTS = ("images", "points", "point_mask", "point_pixels")
 
@@ -259,7 +259,7 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Score every frame, once over all ranks: indices, labels, logits (N,).
 
-    `corruption`: one of datasets.anovox_augmentation.CORRUPTIONS, how a sensor fails.
+    `corruption`: one of datasets.anovox.augmentation.CORRUPTIONS, how a sensor fails.
     """
     model.eval()
     batches = []
@@ -282,7 +282,7 @@ def measure(
     threshold: float,
     temperature: float,
 ) -> dict[str, float | None]:
-    """Loss of the logits; metrics of utils/metrics.py and utils/detection.py of the calibrated scores."""
+    """Loss of the logits; metrics of utils/metrics/ of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     labels, scores = rows["labels"], sigmoid(rows["logits"] / temperature)
     return {

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.ultrasound_records import ID_PATTERN, PROBLEMS
+from datasets.ultrasound.records import ID_PATTERN, PROBLEMS
 from models.backbones import BACKBONES
-from utils import arguments
-from utils.script import open_run, run_script
+from utils.run import arguments
+from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_ddp.py", "1.0", "age_mse"
 SELECT_BY = "mse"  # the figure of val that decides what is best
@@ -31,7 +31,7 @@ EVALUATION_BATCH = 64  # images per evaluation batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of the age scripts; the run-level ones are in utils/arguments.py."""
+    """The flags of the age scripts; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount, fraction = (arguments.non_negative_int, arguments.non_negative_float, arguments.fraction)
     switch = argparse.BooleanOptionalAction
@@ -89,20 +89,20 @@ from torch.utils.data import DataLoader
 
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, rotate, uniform
 from datasets.samples import ensure_sample
-from datasets.ultrasound import AgeDatasets, load_age_datasets
+from datasets.ultrasound.dataset import AgeDatasets, load_age_datasets
 from models.age import AgeRegressor
 from models.encoders import build_encoder, freeze, load_weights
-from utils import config, distributed
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
-from utils.device import autocast, make_scaler, move
-from utils.interrupt import Interrupt
-from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row
-from utils.plotting import Panel, plot_curves, to_beat
-from utils.regression import age_metrics, regression_metrics, trivial_predictions
-from utils.report import epochs_and_time, write_results
-from utils.report_age import report_age
-from utils.run import is_finished, write_json
+from utils.metrics.regression import age_metrics, regression_metrics, trivial_predictions
+from utils.plotting.curves import Panel, plot_curves, to_beat
+from utils.report.age import report_age
+from utils.report.classification import epochs_and_time, write_results
+from utils.run.folder import is_finished, write_json
+from utils.run.log import LOG, epoch_line, epoch_row
+from utils.training import config, distributed
+from utils.training.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
+from utils.training.device import autocast, make_scaler, move
+from utils.training.interrupt import Interrupt
+from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
 
 
 def build_datasets(args: argparse.Namespace) -> AgeDatasets:
@@ -210,7 +210,7 @@ def evaluate(
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, float | None]:
-    """Loss, the metrics of utils/regression.py per image, and the MAE of the mean over a subject's images."""
+    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
     losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
     return {"loss": float(losses.mean()), **age_metrics(rows)}
 

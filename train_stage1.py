@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from models.backbones import BACKBONES
-from utils import arguments
-from utils.script import open_run, run_script
+from utils.run import arguments
+from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
 CLASSES = ("no interaction", "interaction")
@@ -26,7 +26,7 @@ EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of stage 1; the run-level ones are in utils/arguments.py."""
+    """The flags of stage 1; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount = arguments.non_negative_int, arguments.non_negative_float
     positive = arguments.positive_float
@@ -79,25 +79,25 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from datasets.jrdb import INTERACTION_CLASSES
-from datasets.pair_augmentation import augment_pairs
-from datasets.pair_dataset import PairDatasets, PairRules, load_pair_datasets
-from datasets.pair_features import feature_names
+from datasets.jrdb.augmentation import augment_pairs
+from datasets.jrdb.dataset import PairDatasets, PairRules, load_pair_datasets
+from datasets.jrdb.features import feature_names
+from datasets.jrdb.labels import INTERACTION_CLASSES
+from datasets.jrdb.sampling_report import sampling_report
 from datasets.samples import ensure_sample
-from datasets.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
 from models.pairs import TwoStageInteractionClassifier
-from utils import config, distributed
-from utils.baselines import reference_scores
-from utils.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
-from utils.device import autocast, make_scaler, move
-from utils.interrupt import Interrupt
-from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row
-from utils.metrics import binary_metrics, choose_threshold
-from utils.plotting import Panel, plot_curves, to_beat
-from utils.report import epochs_and_time, report_binary, write_results, write_table
-from utils.run import is_finished, write_json
+from utils.metrics.classification import binary_metrics, choose_threshold
+from utils.metrics.references import reference_scores
+from utils.plotting.curves import Panel, plot_curves, to_beat
+from utils.report.classification import epochs_and_time, report_binary, write_results, write_table
+from utils.run.folder import is_finished, write_json
+from utils.run.log import LOG, epoch_line, epoch_row
+from utils.training import config, distributed
+from utils.training.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
+from utils.training.device import autocast, make_scaler, move
+from utils.training.interrupt import Interrupt
+from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
 
 
 def build_datasets(args: argparse.Namespace) -> PairDatasets:
@@ -191,7 +191,7 @@ def evaluate(
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float) -> dict[str, float | None]:
-    """Loss, and the metrics of utils/metrics.py at a threshold."""
+    """Loss, and the metrics of utils/metrics/classification.py at a threshold."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], rows["scores"], threshold)}
 

@@ -18,9 +18,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from utils import arguments
-from utils.errors import CommandError
-from utils.script import open_run, run_script
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage2.py", "1.0", "stage2"
 EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
@@ -30,7 +30,7 @@ FROM_STAGE1 = (
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of stage 2; the run-level ones are in utils/arguments.py."""
+    """The flags of stage 2; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount = arguments.non_negative_int, arguments.non_negative_float
     positive = arguments.positive_float
@@ -87,17 +87,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import train_stage1
-from datasets.class_balance import balance_classes, class_weights
-from datasets.jrdb import INTERACTION_CLASSES
-from datasets.pair_augmentation import augment_pairs
-from datasets.pair_dataset import PairDatasets, PairRules, load_pair_datasets
-from datasets.pair_features import feature_names
+from datasets.jrdb.augmentation import augment_pairs
+from datasets.jrdb.class_balance import balance_classes, class_weights
+from datasets.jrdb.dataset import PairDatasets, PairRules, load_pair_datasets
+from datasets.jrdb.features import feature_names
+from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.samples import ensure_sample
 from models.encoders import build_encoder
 from models.pairs import TwoStageInteractionClassifier
-from utils import config, distributed
-from utils.baselines import reference_scores
-from utils.checkpoint import (
+from utils.metrics.classification import binary_metrics, choose_threshold, multiclass_metrics
+from utils.metrics.references import reference_scores
+from utils.plotting.curves import Panel, plot_class_distribution, plot_curves, to_beat
+from utils.report.classification import epochs_and_time, report_multiclass, write_results, write_table
+from utils.run.folder import is_finished, read_json, write_json
+from utils.run.log import LOG, epoch_line, epoch_row, format_values
+from utils.training import config, distributed
+from utils.training.checkpoint import (
     check_names,
     find_checkpoint,
     load_checkpoint,
@@ -106,15 +111,10 @@ from utils.checkpoint import (
     save_epoch,
     save_last,
 )
-from utils.device import autocast, make_scaler, move
-from utils.interrupt import Interrupt
-from utils.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.log import LOG, epoch_line, epoch_row, format_values
-from utils.metrics import binary_metrics, choose_threshold, multiclass_metrics
-from utils.plotting import Panel, plot_class_distribution, plot_curves, to_beat
-from utils.report import epochs_and_time, report_multiclass, write_results, write_table
-from utils.run import is_finished, read_json, write_json
-from utils.run_view import list_runs
+from utils.training.device import autocast, make_scaler, move
+from utils.training.interrupt import Interrupt
+from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
+from utils.watch.run_view import list_runs
 
 
 class FocalLoss(nn.Module):
@@ -274,7 +274,7 @@ def measure_stage1(model: nn.Module, loader: DataLoader, device: torch.device, a
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]:
-    """Loss under `criterion` (double precision, on the CPU), and the metrics of utils/metrics.py."""
+    """Loss under `criterion` (in double precision), and the metrics of utils/metrics/."""
     losses = criterion(torch.from_numpy(rows["logits"]).double(), torch.from_numpy(rows["labels"]))
     return {
         "loss": float(losses.mean()),

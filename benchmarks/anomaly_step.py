@@ -9,7 +9,7 @@ parameters. It is another function than ours, so there is nothing to compare bit
 what its layers say is checked by the same layers with pooling before ReLU, which must give the same logits.
 How well either model learns is in docs/results.md, not here.
 
-Each variant lives in a process of its own: like the scripts, ours keeps freed memory (utils/device.py), which
+Each variant lives in a process of its own: like the scripts, ours keeps freed memory, which
 is a setting of the whole process.
 """
 
@@ -28,7 +28,7 @@ from benchmarks.timing import has_bf16, measure, peak_memory_mb, times_faster
 from benchmarks.worker import Worker, serve
 from models.anomaly import AnomalyDetectionModel
 from train_anomaly_with_labels import AnomalyLoss, location_loss
-from utils.device import autocast, keep_freed_memory
+from utils.training.device import autocast, keep_freed_memory
 
 BATCH, HEIGHT, WIDTH, POINTS = 8, 512, 768, 4096
 PARAMETERS = 792_321

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.report import Report, exactly, parse_quick
 from benchmarks.scripts import prepare
-from datasets.pair_dataset import JRDBPairDataset
-from utils.distributed import EpochSampler, Processes
+from datasets.jrdb.dataset import JRDBPairDataset
+from utils.training.distributed import EpochSampler, Processes
 
 
 def crops_per_pair(pairs: JRDBPairDataset, batch_size: int, seed: int, processes: Processes) -> float:

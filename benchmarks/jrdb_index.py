@@ -25,9 +25,9 @@ from benchmarks.jrdb_world import FRAMES, SEQUENCES, write_world
 from benchmarks.report import Report, exactly
 from benchmarks.timing import Timing, current_memory_mb, growth, measure, peak_memory_mb, times_faster
 from datasets.cache import fingerprint
-from datasets.jrdb import IMAGE_FOLDER, LABEL_FOLDER, PANORAMA_SIZE, read_sequence
-from datasets.jrdb_index import read_index
-from datasets.pair_sampling import PairRules, find_pairs
+from datasets.jrdb.index import read_index
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, PANORAMA_SIZE, read_sequence
+from datasets.jrdb.sampling import PairRules, find_pairs
 
 RULES = PairRules()
 
@@ -113,7 +113,7 @@ def index_everything(folder: Path) -> dict:
 
 def parse_everything(folder: Path) -> float:
     """json.loads alone, one file after the other with the collector off: what no reader of JSON can avoid."""
-    from datasets.jrdb_records import no_garbage_collection
+    from datasets.jrdb.records import no_garbage_collection
 
     started = time.perf_counter()
     for path in sorted((folder / LABEL_FOLDER).glob("*.json")):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.jrdb import LABEL_FOLDER
-from datasets.jrdb_splits import OFFICIAL_TRAIN, OFFICIAL_VAL
+from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.splits import OFFICIAL_TRAIN, OFFICIAL_VAL
 
 SEQUENCES = (*OFFICIAL_TRAIN, *OFFICIAL_VAL)
 FRAMES, PEOPLE, GROUP = 1153, 30, 3  # frames of a sequence, people in a frame, people in a group

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.report import Report, parse_quick
 from benchmarks.scripts import prepare, use_one_thread
 from benchmarks.timing import measure, times_faster
-from datasets.crops import crop_regions
-from datasets.jrdb import IMAGE_FOLDER
-from datasets.pair_dataset import JRDBPairDataset
-from utils.distributed import as_collated, make_loader
+from datasets.jrdb.crops import crop_regions
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import IMAGE_FOLDER
+from utils.training.distributed import as_collated, make_loader
 
 BATCH = 16
 

@@ -21,9 +21,9 @@ from benchmarks.anomaly_step import make_batch
 from benchmarks.report import Report, parse_quick
 from benchmarks.scripts import prepare, use_one_thread
 from benchmarks.timing import measure
-from datasets.anovox_augmentation import augment_frames
-from datasets.pair_augmentation import augment_pairs
-from datasets.pair_features import feature_names
+from datasets.anovox.augmentation import augment_frames
+from datasets.jrdb.augmentation import augment_pairs
+from datasets.jrdb.features import feature_names
 from models.age import AgeRegressor
 from models.anomaly import AnomalyDetectionModel
 from models.encoders import build_encoder

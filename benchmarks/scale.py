@@ -101,7 +101,7 @@ def sparse_caches():
 
 def load_frames(folder: Path) -> dict[str, float]:
     """In this process: find, label, split and open everything twice; the second time counts."""
-    from datasets.anovox import load_anovox
+    from datasets.anovox.dataset import load_anovox
 
     before = current_memory_mb()
     options = {"cache_dir": folder / "cache", "limit_gb": 1e6, "log": lambda text: None}
@@ -118,8 +118,8 @@ def load_frames(folder: Path) -> dict[str, float]:
 
 def read_table(path: Path) -> dict[str, float]:
     """In this process: read a CSV of ids and ages, the limits of the reader lifted."""
-    from datasets import ultrasound_cells
-    from datasets.ultrasound_table import read_age_table
+    from datasets.ultrasound import cells as ultrasound_cells
+    from datasets.ultrasound.table import read_age_table
 
     ultrasound_cells.MAX_ROWS = ultrasound_cells.MAX_UNPACKED_BYTES = 10**9
     before, started = current_memory_mb(), time.perf_counter()
@@ -138,9 +138,9 @@ def run_worker(kind: str, path: Path) -> dict[str, float]:
 
 def decode_rates(sources: list[Path], quick: bool) -> dict:
     """Seconds to decode one native frame of each kind into its cache, one core."""
-    from datasets.anovox import _sample, load_image
-    from datasets.anovox_labels import count_frame
-    from datasets.anovox_points import Region
+    from datasets.anovox.dataset import _sample, load_image
+    from datasets.anovox.labels import count_frame
+    from datasets.anovox.points import Region
 
     image, points, semantic, semantic_points = sources
     return measure(

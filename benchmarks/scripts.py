@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from utils import distributed
-from utils.device import make_scaler
-from utils.interrupt import Interrupt
-from utils.status import Status
+from utils.run.status import Status
+from utils.training import distributed
+from utils.training.device import make_scaler
+from utils.training.interrupt import Interrupt
 
 SCRIPTS = ("train_stage1", "train_stage2", "train_mae", "train_ddp", "train_anomaly_with_labels")
 # Minutes instead of hours on a CPU; above 128 pixels a slow loader hides behind the convolutions.

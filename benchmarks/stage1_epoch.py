@@ -18,8 +18,8 @@ from benchmarks.pair_loader import NaivePairs
 from benchmarks.report import Report, parse_quick
 from benchmarks.scripts import Training, prepare, use_one_thread
 from benchmarks.timing import measure, times_faster
-from datasets.pair_dataset import JRDBPairDataset
-from utils import distributed
+from datasets.jrdb.dataset import JRDBPairDataset
+from utils.training import distributed
 
 EVERY_POSITIVE = ["--no-use_group_sampling"]
 

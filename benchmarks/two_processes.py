@@ -19,7 +19,7 @@ from benchmarks.report import Report
 from benchmarks.scripts import prepare
 from benchmarks.timing import measure, times_faster
 from benchmarks.worker import Worker, serve
-from utils import distributed
+from utils.training import distributed
 
 GLOBAL_BATCH = 16
 STEPS = 3

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError
 
 try:
     import fcntl

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import read_image
-from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.samples import ensure_sample
-from utils import arguments
-from utils.errors import CommandError, DataError
-from utils.plotting_panorama import draw_panorama, save_panorama
-from utils.script import run_script
+from utils.plotting.panorama import draw_panorama, save_panorama
+from utils.run import arguments
+from utils.run.errors import CommandError, DataError
+from utils.run.script import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from utils.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError
 
 PARTS = ("train", "val", "test")
 MAX_SPLIT_BYTES = 64_000_000

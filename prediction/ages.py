@@ -10,15 +10,15 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets.images import read_image
-from datasets.ultrasound import blank_text, read_grey
-from datasets.ultrasound_folders import list_images, similar_folder
-from datasets.ultrasound_table import subject_id
+from datasets.ultrasound.dataset import blank_text, read_grey
+from datasets.ultrasound.files import list_images, similar_folder
+from datasets.ultrasound.table import subject_id
 from prediction.trained import Trained
-from utils.errors import CommandError
-from utils.log import LOG
-from utils.plotting_age import plot_sheet
-from utils.regression import subject_means
-from utils.report import write_table
+from utils.metrics.regression import subject_means
+from utils.plotting.age import plot_sheet
+from utils.report.classification import write_table
+from utils.run.errors import CommandError
+from utils.run.log import LOG
 
 SHEET = 24  # images on the sheet, at most
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.anovox import AnoVoxDataset
-from datasets.anovox_files import find_scenarios
-from datasets.anovox_labels import build_table
+from datasets.anovox.dataset import AnoVoxDataset
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.labels import build_table
 from datasets.images import read_image
 from models.anomaly import explain
 from prediction.trained import Trained
-from utils.detection import sigmoid
-from utils.device import move
-from utils.errors import CommandError
-from utils.log import LOG
-from utils.plotting_anomaly import plot_frame
-from utils.report import write_table
+from utils.metrics.detection import sigmoid
+from utils.plotting.anomaly import plot_frame
+from utils.report.classification import write_table
+from utils.run.errors import CommandError
+from utils.run.log import LOG
+from utils.training.device import move
 
 
 def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:

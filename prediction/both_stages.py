@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from datasets.jrdb import INTERACTION_CLASSES
-from datasets.pair_dataset import PairDatasets
+from datasets.jrdb.dataset import PairDatasets
+from datasets.jrdb.labels import INTERACTION_CLASSES
 from prediction.trained import Trained
-from utils.device import move
-from utils.end_to_end import NONE, end_to_end_metrics, six_outcomes
-from utils.plotting import plot_confusion
-from utils.report import confusion_table, table
-from utils.run import write_text
-from utils.social_groups import find_groups, group_metrics
+from utils.metrics.end_to_end import NONE, end_to_end_metrics, six_outcomes
+from utils.metrics.social_groups import find_groups, group_metrics
+from utils.plotting.curves import plot_confusion
+from utils.report.classification import confusion_table, table
+from utils.run.folder import write_text
+from utils.training.device import move
 
 
 @torch.no_grad()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox import AnoVoxDataset
+from datasets.anovox.dataset import AnoVoxDataset
 from prediction.trained import Trained
-from utils.detection import sigmoid
-from utils.metrics import GroupBootstrap, interval
-from utils.plotting_anomaly import plot_degradation
-from utils.report import table, write_table
+from utils.metrics.classification import GroupBootstrap, interval
+from utils.metrics.detection import sigmoid
+from utils.plotting.anomaly import plot_degradation
+from utils.report.classification import table, write_table
 
 CLEAN = "clean"
 METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from prediction.trained import Trained
-from utils.errors import CommandError, ScriptError
-from utils.log import LOG
-from utils.run import plain, write_bytes
+from utils.run.errors import CommandError, ScriptError
+from utils.run.folder import plain, write_bytes
+from utils.run.log import LOG
 
 TOLERANCE = 1e-5
 TRACED, CHECKED = 3, (1, 7)  # samples the program is traced with, and those it is compared on

@@ -8,20 +8,20 @@ import torch
 from scipy.special import softmax
 from tqdm import tqdm
 
-from datasets.box_table import read_box_table, without_annotations
-from datasets.crops import crop_people
 from datasets.images import read_image
-from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
-from datasets.pair_dataset import JRDBPairDataset
-from datasets.pair_sampling import PairRules
+from datasets.jrdb.boxes import read_box_table, without_annotations
+from datasets.jrdb.crops import crop_people
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
+from datasets.jrdb.sampling import PairRules
 from models.pairs import TwoStageInteractionClassifier
 from prediction.trained import Trained
-from utils.device import move
-from utils.errors import CommandError, DataError
-from utils.log import LOG
-from utils.plotting_panorama import draw_panorama, save_panorama
-from utils.report import write_table
-from utils.social_groups import find_groups
+from utils.metrics.social_groups import find_groups
+from utils.plotting.panorama import draw_panorama, save_panorama
+from utils.report.classification import write_table
+from utils.run.errors import CommandError, DataError
+from utils.run.log import LOG
+from utils.training.device import move
 
 
 class InteractionModel:

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.anovox import CLASSES
-from datasets.jrdb import INTERACTION_CLASSES
-from datasets.pair_features import feature_names
-from utils import distributed
-from utils.checkpoint import check_names, find_checkpoint, load_checkpoint
-from utils.errors import CommandError
-from utils.run import read_json
+from datasets.anovox.dataset import CLASSES
+from datasets.jrdb.features import feature_names
+from datasets.jrdb.labels import INTERACTION_CLASSES
+from utils.run.errors import CommandError
+from utils.run.folder import read_json
+from utils.training import distributed
+from utils.training.checkpoint import check_names, find_checkpoint, load_checkpoint
 
 
 class Script(NamedTuple):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from datasets.jrdb import LABEL_FOLDER
+from datasets.jrdb.labels import LABEL_FOLDER
 
 
 def person(number: int, box: list, group: int | None = None, **interactions: str) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.jrdb import LABEL_FOLDER
+from datasets.jrdb.labels import LABEL_FOLDER
 
 TYPES = ("walking together", "standing together", "conversation", "sitting together", "hugging")
 

@@ -22,12 +22,12 @@ from benchmarks import (
     worker,
 )
 from benchmarks.jrdb_world import PEOPLE, write_world
-from datasets.jrdb import IMAGE_FOLDER, LABEL_FOLDER, read_sequence
-from datasets.pair_dataset import load_pair_datasets
+from datasets.jrdb.dataset import load_pair_datasets
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequence
 from models.encoders import build_encoder
 from models.pairs import TwoStageInteractionClassifier
 from tests.jrdb_world import write_world as write_pairs
-from utils.distributed import Processes, make_loader
+from utils.training.distributed import Processes, make_loader
 
 
 def test_a_ratio_is_taken_round_by_round_and_judged_by_its_worse_quartile():

@@ -10,13 +10,13 @@ from PIL import Image
 from sklearn import metrics
 
 import compare_runs
-from utils.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
-from utils.errors import CommandError
-from utils.metrics import GroupBootstrap
-from utils.predictions import read_predictions
-from utils.report import write_table
-from utils.run import write_json
-from utils.run_view import read_run
+from utils.metrics.classification import GroupBootstrap
+from utils.report.classification import write_table
+from utils.run.errors import CommandError
+from utils.run.folder import write_json
+from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
+from utils.watch.predictions import read_predictions
+from utils.watch.run_view import read_run
 
 SCRIPTS = {
     "stage1": "train_stage1.py",

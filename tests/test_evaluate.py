@@ -8,16 +8,16 @@ import shutil
 import numpy as np
 import pandas
 import pytest
-import tiny_runs
 import torch
-from jrdb_world import write_world
 from sklearn.metrics import roc_auc_score
 
 import evaluate
-from datasets.anovox_augmentation import CORRUPTIONS, corrupt_frames
+from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
 from prediction.trained import open_trained
-from utils.errors import CommandError
-from utils.run import read_json
+from tests import tiny_runs
+from tests.jrdb_world import write_world
+from utils.run.errors import CommandError
+from utils.run.folder import read_json
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import monitor_training as monitor
-from utils.errors import CommandError
-from utils.run import write_json
-from utils.run_picture import draw_run
-from utils.run_state import learning_signs, run_state, seconds_per_epoch, time_left, time_left_words
-from utils.run_view import find_runs, newest_run, read_run
-from utils.trend import trend
+from utils.run.errors import CommandError
+from utils.run.folder import write_json
+from utils.watch.run_picture import draw_run
+from utils.watch.run_state import learning_signs, run_state, seconds_per_epoch, time_left, time_left_words
+from utils.watch.run_view import find_runs, newest_run, read_run
+from utils.watch.trend import trend
 
 NOW = 1_800_000_000.0
 REPO = Path(monitor.__file__).parent

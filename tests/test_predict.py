@@ -8,20 +8,20 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from jrdb_files import crowd, write_labels
 from PIL import Image
 
 import predict
 import train_stage1
 import train_stage2
-from datasets.box_table import without_annotations
-from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences, read_sequence
-from datasets.pair_dataset import JRDBPairDataset
-from datasets.pair_features import feature_names
+from datasets.jrdb.boxes import without_annotations
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.features import feature_names
+from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences, read_sequence
 from prediction.interactions import InteractionModel
 from prediction.trained import open_trained
-from utils.checkpoint import save_checkpoint
-from utils.errors import CommandError, DataError
+from tests.jrdb_files import crowd, write_labels
+from utils.run.errors import CommandError, DataError
+from utils.training.checkpoint import save_checkpoint
 
 SEQUENCE = "hall_0"
 FRAMES = [15, 30, 45]

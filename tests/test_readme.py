@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from utils.run import REPO_ROOT
+from utils.run.folder import REPO_ROOT
 
 LANGUAGES = ("README.md", "README.zh.md")
 FLAGS_OF_TORCHRUN = re.compile(

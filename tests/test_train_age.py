@@ -11,13 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import tiny_runs
 import torch
 from sklearn import metrics
 
 import train_ddp
 import train_mae
-from utils.checkpoint import load_checkpoint
+from tests import tiny_runs
+from utils.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 

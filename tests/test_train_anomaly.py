@@ -8,19 +8,19 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_runs
 import torch
-from anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 
 import train_anomaly_with_labels as script
-from datasets.anovox import AnoVoxDataset
-from datasets.anovox_augmentation import CORRUPTIONS
-from utils.checkpoint import load_checkpoint
-from utils.detection import sigmoid
-from utils.distributed import evaluation_batches, make_loader, start_processes
-from utils.errors import CommandError, DataError
-from utils.learning import LearningCheck
-from utils.run import REPO_ROOT, read_json
+from datasets.anovox.augmentation import CORRUPTIONS
+from datasets.anovox.dataset import AnoVoxDataset
+from tests import tiny_runs
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from utils.metrics.detection import sigmoid
+from utils.run.errors import CommandError, DataError
+from utils.run.folder import REPO_ROOT, read_json
+from utils.training.checkpoint import load_checkpoint
+from utils.training.distributed import evaluation_batches, make_loader, start_processes
+from utils.training.learning import LearningCheck
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train_stage1 import assert_same_run, spawn
 
 import evaluate
 import train_stage1
 import train_stage2
 from datasets.samples import ensure_sample
-from utils.checkpoint import load_checkpoint
-from utils.errors import DataError
-from utils.run import read_json
+from tests.test_train_stage1 import assert_same_run, spawn
+from utils.run.errors import DataError
+from utils.run.folder import read_json
+from utils.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 

@@ -10,16 +10,16 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_runs
 import torch
-from jrdb_world import write_world
 
 import train_stage1
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.errors import DataError
-from utils.interrupt import Interrupt
-from utils.run import REPO_ROOT, read_json
-from utils.script import run_script
+from tests import tiny_runs
+from tests.jrdb_world import write_world
+from utils.run.errors import DataError
+from utils.run.folder import REPO_ROOT, read_json
+from utils.run.script import run_script
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
+from utils.training.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 
@@ -210,7 +210,7 @@ def test_shuffled_labels_end_not_learned(world, tmp_path, monkeypatch, seed):
 
 
 def test_made_up_labels_and_label_free_loss_are_flagged_in_the_log(world, tmp_path, monkeypatch):
-    from datasets.pair_dataset import JRDBPairDataset
+    from datasets.jrdb.dataset import JRDBPairDataset
 
     class LabelFree(torch.nn.CrossEntropyLoss):
         def forward(self, logits, labels):
@@ -231,7 +231,7 @@ def test_made_up_labels_and_label_free_loss_are_flagged_in_the_log(world, tmp_pa
 
 
 def test_nan_stops_at_the_step_before_the_weights_are_harmed(world, tmp_path, monkeypatch):
-    from utils.errors import NonFiniteError
+    from utils.run.errors import NonFiniteError
 
     read_model = {}
 

@@ -6,17 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_runs
 import torch
-from jrdb_world import TYPES, write_world
-from test_train_stage1 import assert_same_run, history, spawn, train
 
 import train_stage2
-from datasets.jrdb import INTERACTION_CLASSES
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.distributed import Processes
-from utils.errors import CommandError
-from utils.run import read_json, write_json
+from datasets.jrdb.labels import INTERACTION_CLASSES
+from tests import tiny_runs
+from tests.jrdb_world import TYPES, write_world
+from tests.test_train_stage1 import assert_same_run, history, spawn, train
+from utils.run.errors import CommandError
+from utils.run.folder import read_json, write_json
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
+from utils.training.distributed import Processes
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 

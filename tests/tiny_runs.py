@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from anovox_world import tiny_sample
-from jrdb_world import write_world
-
 from datasets import cache
 from datasets.samples.ultrasound import generate
+from tests.anovox_world import tiny_sample
+from tests.jrdb_world import write_world
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")

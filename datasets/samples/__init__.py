@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from utils.errors import CommandError
+from utils.run.errors import CommandError
 
 try:
     import fcntl

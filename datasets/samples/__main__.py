@@ -13,9 +13,9 @@ import importlib
 from pathlib import Path
 
 from datasets.samples import KINDS, ensure_sample
-from utils import arguments
-from utils.errors import CommandError
-from utils.script import run_script
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.script import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

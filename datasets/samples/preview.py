@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.anovox_files import ScenarioFiles, find_scenarios
-from datasets.anovox_labels import is_anomalous_image, is_anomalous_points
-from datasets.anovox_points import read_points
+from datasets.anovox.files import ScenarioFiles, find_scenarios
+from datasets.anovox.labels import is_anomalous_image, is_anomalous_points
+from datasets.anovox.points import read_points
 from datasets.images import read_image
-from datasets.jrdb import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
-from datasets.ultrasound_table import read_age_table
-from utils.run import write_bytes
+from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
+from datasets.ultrasound.table import read_age_table
+from utils.run.folder import write_bytes
 
 TILE = 150  # height of a picture, pixels
 WIDE = 300  # its greatest width

@@ -1,10 +1,12 @@
 """What all fault tests share: images decoded in a folder of their own, runs that do no more than needed."""
 
 import pytest
-from stopped_runs import SCRIPTS
-from tiny_runs import private_cache
 
-from utils import report, report_age, report_anomaly
+from tests.faults.stopped_runs import SCRIPTS
+from tests.tiny_runs import private_cache
+from utils.report import age as report_age
+from utils.report import anomaly as report_anomaly
+from utils.report import classification as report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from utils import distributed, plotting
-from utils.interrupt import Interrupt
-from utils.script import run_script
+from utils.plotting import curves as plotting
+from utils.run.script import run_script
+from utils.training import distributed
+from utils.training.interrupt import Interrupt
 
 
 def raise_error() -> None:

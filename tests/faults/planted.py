@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from stopped_runs import SCRIPTS
 from torch import Tensor, nn
+
+from tests.faults.stopped_runs import SCRIPTS
 
 Patch = pytest.MonkeyPatch
 INPUTS = ("images", "points", "point_pixels", "crops", "geometry")

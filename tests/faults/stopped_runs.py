@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from anovox_world import copy_of, tiny_sample
-from tiny_runs import EXCLUDE, jrdb, new_folder, ultrasound
 
 import train_anomaly_with_labels
 import train_ddp
 import train_mae
 import train_stage1
 import train_stage2
-from utils.checkpoint import load_checkpoint
-from utils.interrupt import Interrupt
-from utils.run import REPO_ROOT, read_json
-from utils.script import run_script
+from tests.anovox_world import copy_of, tiny_sample
+from tests.tiny_runs import EXCLUDE, jrdb, new_folder, ultrasound
+from utils.run.folder import REPO_ROOT, read_json
+from utils.run.script import run_script
+from utils.training.checkpoint import load_checkpoint
+from utils.training.interrupt import Interrupt
 
 SCRIPTS = {
     "train_stage1": train_stage1,

@@ -10,12 +10,12 @@ import zipfile
 
 import pytest
 import torch
-from children import FORK, in_a_child
-from stopped_runs import EACH, argv, exit_code, resume, stopped, whole_run
 
-from utils.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
-from utils.errors import CommandError
-from utils.run import create_run_folder, read_json
+from tests.faults.children import FORK, in_a_child
+from tests.faults.stopped_runs import EACH, argv, exit_code, resume, stopped, whole_run
+from utils.run.errors import CommandError
+from utils.run.folder import create_run_folder, read_json
+from utils.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 
 SCRIPT = "train_stage1"
 

@@ -14,16 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anovox_world import frame_files, scenario_folders
-from children import in_a_child
-from jrdb_world import write_world
-from stopped_runs import AGES, EACH, SCRIPTS, argv, copied_data, environment, exit_code, only_run, train
-from tiny_runs import jrdb
 
-from datasets.anovox_points import MAX_SCAN, read_points
-from datasets.jrdb import LABEL_FOLDER
-from utils.errors import DataError
-from utils.run import REPO_ROOT, read_json
+from datasets.anovox.points import MAX_SCAN, read_points
+from datasets.jrdb.labels import LABEL_FOLDER
+from tests.anovox_world import frame_files, scenario_folders
+from tests.faults.children import in_a_child
+from tests.faults.stopped_runs import (
+    AGES,
+    EACH,
+    SCRIPTS,
+    argv,
+    copied_data,
+    environment,
+    exit_code,
+    only_run,
+    train,
+)
+from tests.jrdb_world import write_world
+from tests.tiny_runs import jrdb
+from utils.run.errors import DataError
+from utils.run.folder import REPO_ROOT, read_json
 
 HOSTILE = "=HYPERLINK(1)<script>"
 
@@ -174,8 +184,8 @@ ON_CONSOLES = """
 import sys
 from pathlib import Path
 import train_stage1
-from utils import plotting
-from utils.script import run_script
+from utils.plotting import curves as plotting
+from utils.run.script import run_script
 
 plotting.save_figure = train_stage1.reference_scores = lambda *values: {}  # no path is shown there
 for encoding in ("gbk", "cp1252", "ascii"):
@@ -231,7 +241,7 @@ def test_weights_that_are_not_on_the_machine_are_one_clear_error(tmp_path, offli
     assert len(said.strip().splitlines()) <= 5
 
 
-# AnoVox scans: what tests/test_anovox.py does not have yet
+# AnoVox scans: what tests/datasets/anovox/test_dataset.py does not have yet
 def test_scans_with_infinity_too_many_points_or_cut_records(tmp_path):
     points = np.ones((5, 4), np.float32)
     points[2, 1] = np.inf

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 import torch
-from planted import FAULTS, criterion_class, healthy, zero_input
-from stopped_runs import (
+
+from tests.faults.planted import FAULTS, criterion_class, healthy, zero_input
+from tests.faults.stopped_runs import (
     EACH,
     OTHERS,
     SCRIPTS,
@@ -18,11 +19,10 @@ from stopped_runs import (
     train,
     whole_run,
 )
-
-from utils.checkpoint import load_checkpoint
-from utils.errors import ScriptError
-from utils.learning import LearningCheck
-from utils.run import read_json
+from utils.run.errors import ScriptError
+from utils.run.folder import read_json
+from utils.training.checkpoint import load_checkpoint
+from utils.training.learning import LearningCheck
 
 STAGE1 = "train_stage1"
 

@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from stopped_runs import EACH, argv, exit_code, only_run, train
 
 import train_stage1
-from utils.run import read_json
+from tests.faults.stopped_runs import EACH, argv, exit_code, only_run, train
+from utils.run.folder import read_json
 
 SCRIPT = "train_stage1"
 

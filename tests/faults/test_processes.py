@@ -15,8 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from children import FORK, in_a_child
-from stopped_runs import (
+from torch.utils.data import _utils
+
+import train_stage1
+from datasets.jrdb.dataset import JRDBPairDataset
+from tests.faults.children import FORK, in_a_child
+from tests.faults.stopped_runs import (
     argv,
     assert_same_run,
     environment,
@@ -27,18 +31,15 @@ from stopped_runs import (
     train,
     whole_run,
 )
-from torch.utils.data import _utils
-
-import train_stage1
-from datasets.pair_dataset import JRDBPairDataset
-from utils import distributed, status
-from utils.checkpoint import load_checkpoint
-from utils.errors import DataError
-from utils.interrupt import Interrupt
-from utils.run import REPO_ROOT, read_json, write_json
-from utils.script import end_status
-from utils.stall import StallWatch
-from utils.status import Status
+from utils.run import status
+from utils.run.errors import DataError
+from utils.run.folder import REPO_ROOT, read_json, write_json
+from utils.run.script import end_status
+from utils.run.status import Status
+from utils.training import distributed
+from utils.training.checkpoint import load_checkpoint
+from utils.training.interrupt import Interrupt
+from utils.training.stall import StallWatch
 
 SCRIPT = "train_stage1"
 STEPS = 24  # of an epoch of the tiny world with a global batch of 16

@@ -8,15 +8,15 @@ import numpy as np
 import openpyxl
 import pytest
 import torch
-from jrdb_world import one_frame
 from PIL import Image
 
-from datasets.anovox_points import read_points
+from datasets.anovox.points import read_points
 from datasets.images import read_image
-from datasets.jrdb import read_sequence
-from datasets.ultrasound_table import read_age_table
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.errors import CommandError, DataError
+from datasets.jrdb.labels import read_sequence
+from datasets.ultrasound.table import read_age_table
+from tests.jrdb_world import one_frame
+from utils.run.errors import CommandError, DataError
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 ODD = [None, True, "", "x", "1", -1, 0, 1.5, 1e308, -1e308, float("nan"), float("inf"), 10**400, [], {},
        [None], {"pair": 1}, "\n", "\0", "../x", "=1+1", "中"]  # fmt: skip

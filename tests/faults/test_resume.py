@@ -6,7 +6,9 @@ import shutil
 import signal
 
 import pytest
-from stopped_runs import (
+
+from datasets.jrdb.labels import LABEL_FOLDER
+from tests.faults.stopped_runs import (
     AGES,
     EACH,
     SCRIPTS,
@@ -19,12 +21,10 @@ from stopped_runs import (
     train,
     whole_run,
 )
-
-from datasets.jrdb import LABEL_FOLDER
-from utils import arguments
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.errors import CommandError
-from utils.run import read_json
+from utils.run import arguments
+from utils.run.errors import CommandError
+from utils.run.folder import read_json
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 RESUMED = "resumed after epoch 1"
 

@@ -6,7 +6,9 @@ import signal
 import time
 
 import pytest
-from stopped_runs import (
+
+import train_stage1
+from tests.faults.stopped_runs import (
     argv,
     assert_same_run,
     exit_code,
@@ -18,11 +20,9 @@ from stopped_runs import (
     train,
     whole_run,
 )
-
-import train_stage1
-from utils.checkpoint import load_checkpoint
-from utils.interrupt import Interrupt
-from utils.run import read_json
+from utils.run.folder import read_json
+from utils.training.checkpoint import load_checkpoint
+from utils.training.interrupt import Interrupt
 
 SCRIPT = "train_stage1"
 

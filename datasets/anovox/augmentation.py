@@ -1,0 +1,76 @@
+"""AnoVox batches after the cache: augmentation in training, sensor failures in evaluation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.anovox.points import OUTSIDE
+from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, uniform
+
+JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
+CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
+
+
+def augment_frames(
+    batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Mirror half of the frames, image and points together, and jitter brightness and contrast.
+
+    Takes a CPU batch and returns it on `device`, where the work is done; images become float 0..1. Every draw
+    depends on (seed, epoch, frame) alone, never on the rest of the batch.
+    """
+    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float().to(device)  # (B, 3)
+    batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+    mirrored = draws[:, 0] < 0.5
+    images = flip_horizontal(batch["images"], mirrored).float() / 255
+    images = adjust_brightness(images, 1 + JITTER * (2 * draws[:, 1] - 1))
+    images = adjust_contrast(images, 1 + JITTER * (2 * draws[:, 2] - 1))
+    side = torch.where(mirrored, -1.0, 1.0)[:, None]
+    points, pixels = batch["points"].clone(), batch["point_pixels"].clone()
+    points[..., 1] *= side
+    pixels[..., 0] = torch.where(pixels[..., 0] == OUTSIDE, OUTSIDE, pixels[..., 0] * side)
+    cells = torch.where(mirrored[:, None, None], batch["cells"].flip(-1), batch["cells"])
+    return batch | {"images": images, "points": points, "point_pixels": pixels, "cells": cells}
+
+
+def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict[str, Tensor]:
+    """A batch as a failing sensor delivers it; `corruption` is one of CORRUPTIONS.
+
+    Random ones depend on (seed, frame) only.
+    """
+    if corruption not in CORRUPTIONS:
+        raise ValueError(f"corruption {corruption!r} is none of {', '.join(CORRUPTIONS)}")
+    if corruption == "lidar_missing":
+        return batch | _keep(batch, torch.zeros_like(batch["point_mask"]))
+    if corruption == "lidar_dropout":  # four of five returns are lost
+        draws = torch.from_numpy(
+            uniform(seed, 0, batch["indices"].numpy(), batch["points"].shape[1], stream=2)
+        )
+        return batch | _keep(batch, batch["point_mask"] & (draws < 0.2))
+    images = batch["images"].float() / 255 if batch["images"].dtype == torch.uint8 else batch["images"]
+    if corruption == "camera_black":
+        images = torch.zeros_like(images)
+    elif corruption == "camera_blur":  # a lens out of focus: a box of a sixteenth of the height, twice
+        side = max(3, images.shape[2] // 16 | 1)
+        for _ in range(2):
+            images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
+    else:  # sensor noise, sigma .2
+        noise = [
+            torch.randn(
+                images.shape[1:], generator=torch.Generator().manual_seed(seed * 1_000_003 + int(index))
+            )
+            for index in batch["indices"]
+        ]
+        images = (images + 0.2 * torch.stack(noise)).clamp(0, 1)
+    return batch | {"images": images}
+
+
+def _keep(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """Only the points in `mask` (B, N); the rest becomes padding."""
+    return {
+        "point_mask": mask,
+        "points": batch["points"] * mask[..., None],
+        "point_pixels": torch.where(mask[..., None], batch["point_pixels"], torch.tensor(OUTSIDE)),
+    }

@@ -1,0 +1,47 @@
+"""Augmentation of pair batches: whole frames are mirrored, colours are jittered person by person."""
+
+import torch
+from torch import Tensor
+
+from datasets.augmentation import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    flip_horizontal,
+    uniform,
+)
+from datasets.jrdb.features import mirror_features, swaps_when_mirrored
+
+COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +- this; hue stays
+
+
+def augment_pairs(
+    batch: dict[str, Tensor], names: list[str], seed: int, epoch: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Mirror half of the frames and jitter each person's colours, on a CPU batch of JRDBPairDataset.
+
+    Pixels are worked on, and returned, on `device`; everything else stays on the CPU.
+
+    Mirroring a frame flips its crops, swaps left and right and turns the geometry (columns `names`) into that
+    of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, not on the batch.
+    """
+    mirrored = torch.from_numpy(uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
+    left, right, geometry = batch["left"], batch["right"], batch["geometry"]
+    swapped = mirrored & torch.from_numpy(swaps_when_mirrored(geometry.numpy(), names))
+    mirror = torch.from_numpy(mirror_features(geometry.numpy(), names))
+    batch = batch | {
+        "left": torch.where(swapped, right, left),
+        "right": torch.where(swapped, left, right),
+        "geometry": torch.where(mirrored[:, None], mirror, geometry),
+    }
+    if "crops" in batch:
+        flipped = torch.zeros(len(batch["crops"]), dtype=torch.bool)  # (P,)
+        flipped[left[mirrored]] = flipped[right[mirrored]] = True
+        draws = uniform(seed, epoch, batch["persons"].numpy(), 3, stream=1)  # (P, 3)
+        factors = torch.from_numpy(1 + COLOR_JITTER * (2 * draws - 1)).float().to(device)
+        brightness, contrast, saturation = factors.T
+        crops = batch["crops"].to(device, non_blocking=True)
+        crops = flip_horizontal(crops, flipped.to(device)).float() / 255
+        crops = adjust_contrast(adjust_brightness(crops, brightness), contrast)
+        batch["crops"] = adjust_saturation(crops, saturation)
+    return batch

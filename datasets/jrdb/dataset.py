@@ -1,0 +1,346 @@
+"""Pairs of people as a torch data set: who interacts, and which pairs a run trains and is judged on.
+
+    sets = load_pair_datasets("../shared/real/jrdb", features="geometry")
+    batch = sets.train.__getitems__([0, 1, 2])     # geometry (3, G), left, right, labels ...
+    report = sampling_report(sets)
+
+Train is sampled (groups, negatives). Val and test hold every pair in range but the ambiguous, in fixed order.
+"""
+
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.jrdb import pairs as geometry
+from datasets.jrdb.crops import crop_cache
+from datasets.jrdb.features import feature_names, pair_features
+from datasets.jrdb.index import read_index
+from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
+from datasets.jrdb.sampling import PairRules, check_flags, choose_pairs, find_pairs
+from datasets.jrdb.splits import split_sequences
+from datasets.splits import check_disjoint
+from utils.run.errors import DataError
+
+
+class JRDBPairDataset(Dataset):
+    """Samples of one split. N samples over F frames and R people, G features, S sequences.
+
+    Per sample, ordered by sequence and frame, in a frame by ids (sampled: by whom they share):
+        geometry (N, G) float32           columns `feature_names`, NaN where there is no past
+        labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
+        types (N,) int64                  into INTERACTION_CLASSES, -1 none
+        inferred (N,) bool                joined through others of its group, never annotated
+        left, right (N,) int64            person rows in canonical order
+        frames (N,) int64                 into the F frames
+    Everybody in every frame of the split, in range of someone or not:
+        boxes (R, 4) float64 pixels, people_frames (R,) int64
+        social_groups (R,) int64 (-1 none), person_ids (R,) str
+        frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
+    Annotated pairs beyond the distance limit, misses of any model:
+        out_of_range_types (M,) int64, out_of_range_frames (M,) int64
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sequences: list[Sequence],
+        rules: PairRules,
+        task: str = "interaction",
+        sampled: bool = False,
+    ):
+        self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
+        self.feature_names = feature_names(rules.history_seconds)
+        self.sequences = [s.name for s in sequences]
+        self.pano_size = sequences[0].width, sequences[0].height
+        self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
+        self.image_paths: list[Path] = []
+        self.crops: np.ndarray | None = None
+        columns: dict[str, list[np.ndarray]] = {}
+        frame_count = row_count = 0
+        for number, sequence in enumerate(sequences):
+            found = find_pairs(sequence, rules)
+            samples, inferred = choose_pairs(found, rules, task, sampled)
+            first, second = found.first[samples], found.second[samples]
+            # Rows are sorted by id, so the lower row has the lower id.
+            a_left = geometry.first_is_left(
+                sequence.boxes[first], sequence.boxes[second], np.ones(len(first), bool), sequence.width
+            )
+            left, right = np.where(a_left, first, second), np.where(a_left, second, first)
+            types, far = found.types[samples], np.flatnonzero(found.annotated & ~found.in_range)
+            frame_index = np.full(len(sequence.keys), -1)
+            frame_index[found.frames] = frame_count + np.arange(len(found.frames))
+            kept = np.flatnonzero(frame_index[sequence.frame_of_row()] >= 0)
+            row_index = np.full(len(sequence.boxes), -1)
+            row_index[kept] = row_count + np.arange(len(kept))
+            part = {
+                "geometry": sequence_features(sequence, left, right, rules.history_seconds),
+                "types": np.maximum(types, -1),
+                "labels": types if task == "type" else ((types > -2) | inferred).astype(np.int64),
+                "inferred": inferred,
+                "left": row_index[left],
+                "right": row_index[right],
+                "frames": frame_index[found.frame[samples]],
+                "boxes": sequence.boxes[kept],
+                "people_frames": frame_index[sequence.frame_of_row()[kept]],
+                "social_groups": sequence.groups[kept],
+                "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
+                "frame_sequences": np.full(len(found.frames), number),
+                "frame_keys": np.array(sequence.keys)[found.frames],
+                "image_found": sequence.image_found[found.frames],
+                "out_of_range_types": np.maximum(found.types[far], -1),
+                "out_of_range_frames": frame_index[found.frame[far]],
+                "ambiguous_frames": frame_index[found.frame[found.ambiguous]],
+            }
+            for key, values in part.items():
+                columns.setdefault(key, []).append(values)
+            frame_count, row_count = frame_count + len(found.frames), row_count + len(kept)
+        for key, parts in columns.items():
+            setattr(self, key, np.concatenate(parts))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def positives_out_of_range(self) -> int:
+        """Annotated pairs beyond the distance limit."""
+        return len(self.out_of_range_types)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) sequence number of every sample: what the bootstrap resamples."""
+        return self.frame_sequences[self.frames]
+
+    def class_counts(self) -> dict[str, int]:
+        """Samples per class, by name."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def pair_columns(self) -> dict[str, np.ndarray]:
+        """Who each sample is, for tables: sequence, frame, id_left, id_right, label (a class name)."""
+        return {
+            "sequence": np.array(self.sequences)[self.groups],
+            "frame": self.frame_keys[self.frames],
+            "id_left": self.person_ids[self.left],
+            "id_right": self.person_ids[self.right],
+            "label": np.array(self.class_names)[self.labels],
+        }
+
+    def select(self, samples: np.ndarray) -> "JRDBPairDataset":
+        """The same people and frames with these samples only, in this order; a sample may be taken twice."""
+        chosen = copy.copy(self)
+        for name in ("geometry", "types", "labels", "inferred", "left", "right", "frames"):
+            setattr(chosen, name, getattr(self, name)[samples])
+        return chosen
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """A collated batch of N samples and their P people, each person once.
+
+        crops (P, 3, H, W) uint8 (only with pixels), left, right (N,) int64 into the crops, geometry (N, G)
+        float32, labels (N,), indices (N,), frames (N,), persons (P,) int64 person rows.
+        """
+        indices = np.asarray(indices)
+        persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
+        place = place.reshape(2, len(indices))
+        batch = {
+            "left": place[0],
+            "right": place[1],
+            "geometry": self.geometry[indices],
+            "labels": self.labels[indices],
+            "indices": indices,
+            "frames": self.frames[indices],
+            "persons": persons,
+        }
+        if self.crops is not None:
+            batch["crops"] = self.crops[self.crop_rows[persons]]
+        return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
+
+    def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
+        """Cut and cache the people that samples use. image_size is (H, W); DataError names missing images."""
+        persons = np.unique(np.r_[self.left, self.right])
+        frames, counts = np.unique(self.people_frames[persons], return_counts=True)
+        folder = Path(data_path) / IMAGE_FOLDER
+        paths = [folder / self.sequences[self.frame_sequences[f]] / str(self.frame_keys[f]) for f in frames]
+        missing = [
+            str(path.relative_to(folder))
+            for path, found in zip(paths, self.image_found[frames], strict=True)
+            if not found
+        ]
+        if missing:
+            raise DataError(
+                f"{folder}: {len(missing)} of {len(paths)} images of the {self.name} split are missing\n"
+                f"  first: {', '.join(missing[:3])}\n"
+                "  add the images, or pass --features geometry, which needs none"
+            )
+        boxes = np.split(self.boxes[persons], np.cumsum(counts)[:-1])
+        self.crop_rows = np.full(len(self.boxes), -1)
+        self.crop_rows[persons] = np.arange(len(persons))
+        self.crops = crop_cache(paths, boxes, tuple(image_size), self.pano_size, **cache)
+
+
+def sequence_features(
+    sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int
+) -> np.ndarray:
+    """(N, G) float32 features of pairs of one sequence, left and right (N,) rows in canonical order."""
+    people = sequence.boxes, sequence.starts, sequence.times, sequence.tracks
+    return pair_features(*people, left, right, (sequence.width, sequence.height), history_seconds)
+
+
+@dataclass
+class PairDatasets:
+    """The splits of one data folder and what was decided on the way."""
+
+    train: JRDBPairDataset
+    val: JRDBPairDataset
+    test: JRDBPairDataset | None
+    split: dict[str, list[str]]
+    split_source: str
+    pano_size: tuple[int, int]  # width, height
+    size_source: str
+    fingerprint: str  # of the annotations: no path, no time
+    rules: PairRules
+    data_path: Path
+    features: str
+    image_size: tuple[int, int]  # height, width of a crop
+    cache: dict[str, object]  # options of crop_cache
+    loaded: dict[str, list[Sequence]] = field(repr=False)
+
+    def parts(self) -> dict[str, JRDBPairDataset]:
+        """The splits that exist, by name."""
+        return {name: part for name in ("train", "val", "test") if (part := getattr(self, name)) is not None}
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the folder says of itself that it was generated."""
+        return (self.data_path / "SYNTHETIC.json").is_file()
+
+    def describe(self) -> dict[str, object]:
+        """The dataset section of config.json."""
+        parts = self.parts()
+        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
+        return {
+            "data_path": str(self.data_path),
+            "total_samples": sum(counts.values()),
+            **counts,
+            "sequences": {name: part.sequences for name, part in parts.items()},
+            "class_counts": {name: part.class_counts() for name, part in parts.items()},
+            "split_method": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+            "panorama_size": list(self.pano_size),
+            "panorama_size_source": self.size_source,
+            "fingerprint": self.fingerprint,
+        }
+
+    @property
+    def leakage_check(self) -> str:
+        """The outcome of the check that no sequence is in two splits (a DataError when one is)."""
+        return check_disjoint(self.split, "sequences")
+
+    def reference_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """geometry (N, G) and labels (N,) of every train pair in range: what reference models are fit on."""
+        every = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
+        return every.geometry, every.labels
+
+    def with_task(self, part: str, task: str) -> JRDBPairDataset:
+        """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
+        dataset = JRDBPairDataset(part, self.loaded[part], self.rules, task)
+        if self.features != "geometry":
+            dataset.load_crops(self.data_path, self.image_size, **self.cache)
+        return dataset
+
+
+def load_pair_datasets(
+    data_path: Path | str,
+    *,
+    features: str = "geometry",
+    image_size: tuple[int, int] = (128, 64),
+    task: str = "interaction",
+    split_method: str = "official",
+    multi_label: str = "priority",
+    rules: PairRules | None = None,
+    **cache: object,
+) -> PairDatasets:
+    """Read a JRDB folder into train, val and test (None when the split has none).
+
+    features decides whether crops are cached (image_size H, W; `cache` goes to crop_cache: cache_dir,
+    limit_gb, workers, log; the index takes cache_dir and log). task "interaction": every sample is labelled
+    0 or 1. task "type": annotated positives only, labelled by class. Raises CommandError for wrong flags,
+    DataError for unusable files, empty and one-class splits.
+    """
+    rules = rules or PairRules()
+    check_flags(features, task, rules)
+    data_path = Path(data_path)
+    files = list_sequences(data_path)
+    split, source = split_sequences(files, data_path, split_method)
+    paths = [files[name] for names in split.values() for name in names]
+    every = read_index(paths, data_path, multi_label, cache.get("cache_dir"), cache.get("log", print))
+    by_name = {sequence.name: sequence for sequence in every}
+    loaded = {part: [by_name[name] for name in names] for part, names in split.items()}
+    sets = {
+        part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
+        for part, sequences in loaded.items()
+        if sequences
+    }
+    for part, dataset in sets.items():
+        check_labels(data_path, part, dataset)
+    measured = [s for s in every if not s.size_source.startswith("no image")] or every
+    if features != "geometry":
+        for dataset in sets.values():
+            dataset.load_crops(data_path, image_size, **cache)
+    return PairDatasets(
+        train=sets["train"],
+        val=sets["val"],
+        test=sets.get("test"),
+        split=split,
+        split_source=source,
+        pano_size=(measured[0].width, measured[0].height),
+        size_source=measured[0].size_source,
+        fingerprint=fingerprint(every),
+        rules=rules,
+        data_path=data_path,
+        features=features,
+        image_size=tuple(image_size),
+        cache=cache,
+        loaded=loaded,
+    )
+
+
+def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
+    """DataError for a split without samples or, for task "interaction", without both classes."""
+    counts = dataset.class_counts()
+    if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise DataError(
+            f"{data_path}: the {part} split can not be learned from\n"
+            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
+            "  positives are H-interaction entries (JRDB-Social), negatives the other pairs in range\n"
+            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
+        )
+
+
+def fingerprint(sequences: list[Sequence]) -> str:
+    """sha256 over names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
+    digest = hashlib.sha256()
+    for sequence in sorted(sequences, key=lambda s: s.name):
+        text = "\n".join(
+            [sequence.name, *sequence.keys, *sequence.track_names, f"{sequence.width}x{sequence.height}"]
+        )
+        digest.update(text.encode())
+        for column in (
+            sequence.starts,
+            sequence.boxes,
+            sequence.tracks,
+            sequence.groups,
+            sequence.pairs,
+            sequence.types,
+        ):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,248 @@
+"""What the boxes alone say about a pair: its features, now and over the past seconds. Pure numpy.
+
+Every feature is built from wrapped horizontal differences, sizes and vertical positions; none uses absolute
+x. So the features of a turned panorama are bit-identical, those of a swapped pair too (the two people are put
+in canonical order first), and those of a mirrored one follow from `mirror_features`. Ratios are logarithms
+and long tails are clipped, because a model has to carry over to other places, cameras and crowds.
+
+L, R: the left and the right person, short way round; h, w: their mean height and width; a foot: y + height.
+"""
+
+import numpy as np
+
+from datasets.jrdb.pairs import distance, signed_offset
+
+METRES_TALL = 1.7  # assumed height of a person; turns box heights into rough depths
+FRAMES_PER_SECOND = 15
+LAG_TOLERANCE = 7  # frames either side of a lag in which a labelled frame may stand for it
+
+# Name: meaning. `*_left` and `*_right` belong to one person; `signed_*` change sign in the mirrored pair.
+STATIC_FEATURES = {
+    "distance_widths": "centre distance / w, at most 8",
+    "distance_heights": "centre distance / h, at most 8",
+    "gap_heights": "(centre distance - w) / h, negative where the boxes overlap, at most 8",
+    "half_turn": "centre distance / half the panorama; 1 = exactly opposite",
+    "log_metres": "log(1 + distance on the ground in m), depths from box heights (law of cosines)",
+    "depth_metres": "log(1 + |depth L - depth R| in m)",
+    "signed_log_height": "log(height R) - log(height L)",
+    "log_height_ratio": "|signed_log_height|",
+    "signed_log_width": "log(width R) - log(width L)",
+    "log_width_ratio": "|signed_log_width|",
+    "signed_foot": "(foot R - foot L) / h",
+    "foot_difference": "|signed_foot|",
+    "signed_top": "(top R - top L) / h",
+    "top_difference": "|signed_top|",
+    "iou": "intersection over union of the boxes, across the seam",
+    "overlap_x": "shared columns / narrower box",
+    "overlap_y": "shared rows / shorter box",
+    "log_scale": "log(h / panorama height)",
+    "aspect_left": "log(width / height) of L",
+    "aspect_right": "log(width / height) of R",
+    "foot_left": "foot of L / panorama height",
+    "foot_right": "foot of R / panorama height",
+}
+LAG_FEATURES = {
+    "metres": "log_metres at the lag",
+    "away": "growth of the centre distance since, in heights of now per second, within +-2",
+    "signed_foot_motion": "growth of foot R - foot L since, in heights of now per second, within +-1",
+    "foot_motion": "its absolute value",
+    "scale_motion": "|growth of log(height R) - log(height L)| per second, at most 1",
+}
+HISTORY_FEATURES = {
+    "metres_mean": "mean of log_metres over now and the lags with both people",
+    "metres_spread": "standard deviation of the same",
+    "metres_most": "largest of the same",
+    "away_spread": "mean |away| over the lags",
+}
+
+
+def feature_names(history_seconds: int = 5) -> list[str]:
+    """Names of the columns, in order. Those about the past are NaN where the two were not seen together."""
+    lags = [f"{name}_{k}s" for k in range(1, history_seconds + 1) for name in LAG_FEATURES]
+    return [
+        *STATIC_FEATURES,
+        *lags,
+        *(HISTORY_FEATURES if history_seconds else ()),
+        *(["seen_share"] if history_seconds else []),
+    ]
+
+
+def history_frames(times: np.ndarray, seconds: int) -> np.ndarray:
+    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1.
+
+    It is the latest within LAG_TOLERANCE frames. times (F,): ascending frame numbers of all labelled frames
+    of one sequence, also those that --frame_stride leaves out.
+    """
+    lag = times[:, None] - FRAMES_PER_SECOND * np.arange(1, seconds + 1)
+    index = np.searchsorted(times, lag + LAG_TOLERANCE, side="right") - 1
+    return np.where((index >= 0) & (times[np.maximum(index, 0)] >= lag - LAG_TOLERANCE), index, -1)
+
+
+def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """(R, seconds) row of the same person at each lag, or -1.
+
+    frames, tracks (R,) ascend together; past (F, seconds).
+    """
+    if not past.shape[1]:
+        return np.zeros((len(frames), 0), np.int64)
+    people = int(tracks.max(initial=0)) + 1
+    keys = frames * people + tracks  # ascending: rows are sorted by frame, then id
+    earlier = past[frames]
+    wanted = earlier * people + tracks[:, None]
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where((earlier >= 0) & (keys[index] == wanted), index, -1)
+
+
+def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    """(N,) log(1 + metres) between two people on the ground, both taken as METRES_TALL.
+
+    On a cylindrical panorama the focal length is W / 2 pi pixels, a depth is focal * METRES_TALL / box
+    height, and the angle between two people is 2 pi * distance / W.
+    """
+    focal = width / (2 * np.pi)
+    depth_a, depth_b = focal * METRES_TALL / a[:, 3], focal * METRES_TALL / b[:, 3]
+    cosine = np.cos(distance(a, b, width) / focal)
+    squared = depth_a**2 + depth_b**2 - 2 * depth_a * depth_b * cosine
+    return np.log1p(np.sqrt(np.maximum(squared, 0)))
+
+
+def pair_features(
+    boxes: np.ndarray,
+    starts: np.ndarray,
+    times: np.ndarray,
+    tracks: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    size: tuple[int, int],
+    history_seconds: int = 5,
+) -> np.ndarray:
+    """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order.
+
+    boxes (R, 4), starts (F+1,), times (F,), tracks (R,) describe all people of one sequence, sorted by frame
+    and id; left, right are rows of them; size is (width, height) of the panorama in pixels.
+    """
+    frames = np.repeat(np.arange(len(times)), np.diff(starts))
+    columns = static_columns(boxes[left], boxes[right], size)
+    if history_seconds:
+        past = history_frames(times, history_seconds)
+        rows = history_rows(frames, tracks, past)
+        seconds = (times[:, None] - times[np.maximum(past, 0)]) / FRAMES_PER_SECOND
+        columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], size[0])
+    return np.stack([columns[name] for name in feature_names(history_seconds)], 1).astype(np.float32)
+
+
+def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
+    """The STATIC_FEATURES of pairs with boxes a (left) and b (right), (N, 4) each. (N,) float64 by name."""
+    pano_width, pano_height = size
+    apart = distance(a, b, pano_width)
+    (_, ya, wa, ha), (_, yb, wb, hb) = a.T, b.T
+    mean_height, mean_width = (ha + hb) / 2, (wa + wb) / 2
+    feet_a, feet_b = ya + ha, yb + hb
+    log_ha, log_hb, log_wa, log_wb = np.log(ha), np.log(hb), np.log(wa), np.log(wb)
+    shared_x = np.clip(mean_width - apart, 0, np.minimum(wa, wb))
+    shared_y = np.clip(np.minimum(feet_a, feet_b) - np.maximum(ya, yb), 0, None)
+    shared = shared_x * shared_y
+    metres_tall = pano_width / (2 * np.pi) * METRES_TALL
+    return {
+        "distance_widths": np.minimum(apart / mean_width, 8),
+        "distance_heights": np.minimum(apart / mean_height, 8),
+        "gap_heights": np.minimum((apart - mean_width) / mean_height, 8),
+        "half_turn": apart / (pano_width / 2),
+        "log_metres": log_ground_metres(a, b, pano_width),
+        "depth_metres": np.log1p(np.abs(metres_tall / ha - metres_tall / hb)),
+        "signed_log_height": log_hb - log_ha,
+        "log_height_ratio": np.abs(log_hb - log_ha),
+        "signed_log_width": log_wb - log_wa,
+        "log_width_ratio": np.abs(log_wb - log_wa),
+        "signed_foot": (feet_b - feet_a) / mean_height,
+        "foot_difference": np.abs(feet_b - feet_a) / mean_height,
+        "signed_top": (yb - ya) / mean_height,
+        "top_difference": np.abs(yb - ya) / mean_height,
+        "iou": shared / (wa * ha + wb * hb - shared),
+        "overlap_x": shared_x / np.minimum(wa, wb),
+        "overlap_y": shared_y / np.minimum(ha, hb),
+        "log_scale": np.log(mean_height / pano_height),
+        "aspect_left": log_wa - log_ha,
+        "aspect_right": log_wb - log_hb,
+        "foot_left": feet_a / pano_height,
+        "foot_right": feet_b / pano_height,
+    }
+
+
+def history_columns(
+    boxes: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    rows: np.ndarray,
+    seconds: np.ndarray,
+    pano_width: int,
+) -> dict:
+    """The features of the past, NaN where the two were not both seen.
+
+    rows (R, K) from `history_rows`, seconds (N, K).
+    """
+    a, b = boxes[left], boxes[right]
+    mean_height = (a[:, 3] + b[:, 3]) / 2
+    offset = signed_offset(a, b, pano_width)
+    metres = [log_ground_metres(a, b, pano_width)]
+    aways, columns = [], {}
+    for lag in range(rows.shape[1]):
+        row_a, row_b = rows[left, lag], rows[right, lag]
+        seen = (row_a >= 0) & (row_b >= 0)
+        past_a, past_b, elapsed = boxes[row_a], boxes[row_b], seconds[:, lag]
+        moved = np.mod(2 * (offset - signed_offset(past_a, past_b, pano_width)), 2 * pano_width) / 2
+        moved = np.where(2 * moved > pano_width, moved - pano_width, moved)
+        foot = (b[:, 1] + b[:, 3] - a[:, 1] - a[:, 3]) - (
+            past_b[:, 1] + past_b[:, 3] - past_a[:, 1] - past_a[:, 3]
+        )
+        scale = (np.log(b[:, 3]) - np.log(a[:, 3])) - (np.log(past_b[:, 3]) - np.log(past_a[:, 3]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = {
+                "metres": log_ground_metres(past_a, past_b, pano_width),
+                "away": np.clip(moved / mean_height / elapsed, -2, 2),
+                "signed_foot_motion": np.clip(foot / mean_height / elapsed, -1, 1),
+                "foot_motion": np.minimum(np.abs(foot) / mean_height / elapsed, 1),
+                "scale_motion": np.minimum(np.abs(scale) / elapsed, 1),
+            }
+        found = {name: np.where(seen, values, np.nan) for name, values in found.items()}
+        columns |= {f"{name}_{lag + 1}s": values for name, values in found.items()}
+        metres.append(found["metres"])
+        aways.append(np.abs(found["away"]))
+    any_seen = ~np.isnan(aways).all(0)
+    count = (~np.isnan(metres)).sum(0)
+    mean = np.nansum(metres, 0) / count
+    spread = np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count)
+    columns["metres_mean"] = np.where(any_seen, mean, np.nan)
+    columns["metres_spread"] = np.where(any_seen, spread, np.nan)
+    columns["metres_most"] = np.where(any_seen, np.nanmax(metres, 0), np.nan)
+    columns["away_spread"] = np.where(any_seen, np.nansum(aways, 0) / np.maximum(count - 1, 1), np.nan)
+    columns["seen_share"] = (count - 1) / rows.shape[1]
+    return columns
+
+
+def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:
+    """The features the mirrored panorama would have: (N, G) -> (N, G) float32, exactly.
+
+    Mirroring swaps left and right, so `*_left` and `*_right` change places and `signed_*` change sign. The
+    few pairs whose order is not set by x (centres coincide or are exactly opposite) keep it; for them only
+    the motion changes sides.
+    """
+    column = {name: i for i, name in enumerate(names)}
+    mirrored = features.copy()
+    for name, i in column.items():
+        if name.endswith("_left"):
+            j = column[name.removesuffix("_left") + "_right"]
+            mirrored[:, i], mirrored[:, j] = features[:, j], features[:, i]
+        elif name.startswith("signed_"):
+            mirrored[:, i] = 0 - features[:, i]
+    tie = ~swaps_when_mirrored(features, names)
+    mirrored[tie] = features[tie]
+    away = [i for name, i in column.items() if name.startswith("away_") and name != "away_spread"]
+    mirrored[np.ix_(tie, away)] = 0 - features[np.ix_(tie, away)]
+    return mirrored
+
+
+def swaps_when_mirrored(features: np.ndarray, names: list[str]) -> np.ndarray:
+    """(N,) bool: left and right change places in the mirrored panorama, unless y, size or id order them."""
+    half_turn = features[:, names.index("half_turn")]
+    return (half_turn != 0) & (half_turn != 1)

@@ -1,0 +1,116 @@
+"""The label files of a run, parsed once: later runs read their columns from one file under data/cache.
+
+`read_index` gives what `read_sequence` gives for every label file. As in cache.py, the file's name is a
+fingerprint of all that decides what is in it, it is written under a temporary name by whoever holds the lock,
+and a file that is cut short or damaged (zip keeps checksums) is built again. Refused labels leave no file.
+"""
+
+import json
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from datasets import cache
+from datasets.jrdb import labels as jrdb
+from datasets.jrdb import records as jrdb_records
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images, read_sequence
+from utils.run.errors import CommandError
+
+KIND = "jrdb_index"
+COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
+SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a file
+
+
+def read_index(
+    paths: list[Path],
+    data_path: Path | str | None = None,
+    multi_label: str = "priority",
+    cache_dir: Path | None = None,
+    log: Callable[[str], None] = print,
+) -> list[Sequence]:
+    """The sequences of these label files, in this order, as `read_sequence` reads them.
+
+    Raises what it raises, DataError for missing files, and CommandError for an unwritable cache folder.
+    """
+    labels = cache.describe_files(paths)
+    size = sum(size for _, size, _ in labels)
+    if size < SMALL:
+        return [read_sequence(path, data_path, multi_label) for path in paths]
+    key = cache.fingerprint(labels, _describe_images(paths, data_path), multi_label, _code())
+    directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
+    path = directory / f"{KIND}-{key[:20]}.zip"
+    if (sequences := _load(path)) is None:
+        cache.make_writable(directory)
+        with cache.lock(path.with_suffix(".lock"), KIND, log):
+            if (sequences := _load(path)) is None:  # else another process built it while this one waited
+                log(f"cache {KIND}: building from {len(paths)} label files, {size / 1e9:.3f} GB")
+                started = time.monotonic()
+                sequences = [read_sequence(path, data_path, multi_label) for path in paths]
+                _save(path, sequences)
+                log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
+                return sequences
+    log(f"cache {KIND}: {len(sequences)} sequences read from {path}")
+    return sequences
+
+
+def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[list, list]:
+    """What `find_images` looks at: the images' names and, for the panorama's size, each sequence's first."""
+    if data_path is None:
+        return [], []
+    folders = [Path(data_path) / IMAGE_FOLDER / path.stem for path in paths]
+    names = [list_images(folder) for folder in folders]
+    first = [folder / images[0] for folder, images in zip(folders, names, strict=True) if images]
+    return ["/".join(images) for images in names], cache.describe_files(first)
+
+
+def _code() -> list[str]:
+    """The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index."""
+    return [
+        Path(file).read_text(encoding="utf-8") for file in (__file__, jrdb.__file__, jrdb_records.__file__)
+    ]
+
+
+def _save(path: Path, sequences: list[Sequence]) -> None:
+    """A zip archive: one member per column, all sequences behind each other, and as JSON what is no array."""
+    plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
+    parts = {column: [getattr(s, column) for s in sequences] for column in COLUMNS}
+    forms = {c: (a[0].dtype.str, a[0].shape[1:], [len(part) for part in a]) for c, a in parts.items()}
+    for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
+        leftover.unlink(missing_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w") as file:
+            file.writestr("index.json", json.dumps([plain, forms]))
+            for column, arrays in parts.items():
+                file.writestr(column, np.concatenate(arrays).tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        raise CommandError(
+            f"the index can not be written to {path.parent}: {error.strerror}\nFree some space there."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> list[Sequence] | None:
+    """The sequences of a complete file, arrays read-only; None where there is none, or a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as file:  # read() compares the checksum of what it returns
+            plain, forms = json.loads(file.read("index.json"))
+            content = {column: file.read(column) for column in forms}
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return None
+    parts = [
+        np.split(np.frombuffer(content[column], dtype).reshape(-1, *shape), np.cumsum(lengths)[:-1])
+        for column, (dtype, shape, lengths) in forms.items()
+    ]
+    return [
+        Sequence(**values, **dict(zip(forms, arrays, strict=True)))
+        for values, *arrays in zip(plain, *parts, strict=True)
+    ]

@@ -1,0 +1,122 @@
+"""What sampling kept, removed and lost, counted per split: the content of sampling_report.json."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from datasets.jrdb.dataset import JRDBPairDataset, PairDatasets
+from datasets.jrdb.labels import COUNTS, LABEL_FOLDER
+from datasets.jrdb.pairs import mix, smallest_per_bin
+from datasets.jrdb.sampling import find_pairs
+
+COUNTED = (
+    "seam_boxes",
+    "pairs_total",
+    "pairs_in_range",
+    "positives_total",
+    "positives_lost_to_distance",
+    "ambiguous_pairs",
+    "order_dependent_decisions",
+)
+
+
+def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
+    """{"splits": {"train": {...}, "val": {...}, ..}} of plain numbers; None where a ratio would divide by 0.
+
+    Pairs are undirected and counted over the frames used; what was found wrong in the annotations
+    (jrdb.COUNTS) over all labelled frames. negatives_that_are_positives is recounted from the
+    raw JSON, in both directions, never from the sampler's own sets. order_dependent_decisions: pairs whose
+    in-range decision changes when the two people change places (0 for a symmetric norm).
+    """
+    return {"splits": {name: split_report(sets, dataset) for name, dataset in sets.parts().items()}}
+
+
+def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int | float | None]:
+    sequences = sets.loaded[dataset.name]
+    counts = dict.fromkeys(COUNTED, 0)
+    for sequence in sequences:
+        found = find_pairs(sequence, dataset.rules)
+        boxes = sequence.boxes[np.isin(sequence.frame_of_row(), found.frames)]
+        counts["seam_boxes"] += int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum())
+        counts["pairs_total"] += found.total
+        counts["pairs_in_range"] += int(found.in_range.sum())
+        counts["positives_total"] += int(found.annotated.sum())
+        counts["positives_lost_to_distance"] += int((found.annotated & ~found.in_range).sum())
+        counts["ambiguous_pairs"] += int((found.ambiguous & found.in_range).sum())
+        counts["order_dependent_decisions"] += int((found.in_range != found.in_range_swapped).sum())
+    positives_in_range = counts["positives_total"] - counts["positives_lost_to_distance"]
+    is_negative = (dataset.labels == 0) & (dataset.task == "interaction")
+    negatives = int(is_negative.sum())
+    total, near = counts["pairs_total"], counts["pairs_in_range"]
+    return {
+        "frames": len(dataset.frame_keys),
+        "boxes": len(dataset.boxes),
+        **counts,
+        "pairs_removed_share": ratio(total - near, total),
+        "negatives_per_positive_natural": ratio(total - counts["positives_total"], counts["positives_total"]),
+        "negatives_per_positive_in_range": ratio(near - positives_in_range, positives_in_range),
+        "sampled_positives": len(dataset) - negatives,
+        "sampled_negatives": negatives,
+        "positives_per_negative": ratio(len(dataset) - negatives, negatives),
+        "inferred_positives": int(dataset.inferred.sum()),
+        "negatives_that_are_positives": wrong_negatives(sets, dataset, np.flatnonzero(is_negative)),
+        **{name: sum(sequence.counts[name] for sequence in sequences) for name in COUNTS},
+    }
+
+
+def ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def wrong_negatives(sets: PairDatasets, dataset: JRDBPairDataset, negatives: np.ndarray) -> int:
+    """How many of these samples the raw label files name as interacting, from either side."""
+    left, right = dataset.person_ids[dataset.left[negatives]], dataset.person_ids[dataset.right[negatives]]
+    frames = dataset.frames[negatives]
+    wrong = 0
+    for number, name in enumerate(dataset.sequences):
+        mine = dataset.frame_sequences[frames] == number
+        keys = dataset.frame_keys[frames[mine]]
+        content = json.loads((sets.data_path / LABEL_FOLDER / f"{name}.json").read_bytes())
+        raw = set(raw_interactions(content["labels"]))
+        wrong += sum(
+            (key, a, b) in raw or (key, b, a) in raw
+            for key, a, b in zip(keys.tolist(), left[mine].tolist(), right[mine].tolist(), strict=True)
+        )
+    return wrong
+
+
+def raw_interactions(labels: dict[str, list[dict]]) -> Iterable[tuple[str, str, str]]:
+    """(frame, person, partner) of every annotation as it stands in the file."""
+    for key, records in labels.items():
+        for record in records:
+            for entry in record.get("H-interaction", record.get("HHI")) or []:
+                yield key, record["label_id"], entry["pair"]
+
+
+def earlier_ratios(sets: PairDatasets) -> dict[str, float | None]:
+    """Positives per negative in train under an earlier project's rules, without and with its group sampling.
+
+    The limit is a multiple of the first person's width, so every pair is taken in both orders. Group sampling
+    draws at most max(1, round(n * ratio)) annotated pairs per group of n before the distance filter.
+    Negatives per frame are as many as positives, at most 5. The requirement states 10:1 and 2:1.
+    """
+    counts = {"group_sampling_off": [0, 0], "group_sampling_on": [0, 0]}
+    for sequence in sets.loaded["train"]:
+        found = find_pairs(sequence, replace(sets.rules, distance_norm="first"))
+        near = np.r_[found.in_range, found.in_range_swapped]
+        annotated, frame, group = (np.tile(v, 2) for v in (found.annotated, found.frame, found.group))
+        draws = np.r_[found.draws, mix(found.draws)]
+        every = np.flatnonzero(annotated)
+        quota = np.maximum(1, np.rint(found.group_sizes * sets.rules.max_group_samples_ratio)).astype(
+            np.int64
+        )
+        drawn = every[smallest_per_bin(group[every], quota, draws[every])]
+        frames = len(sequence.keys)
+        free = np.bincount(frame[near & ~annotated], minlength=frames)
+        for total, taken in zip(counts.values(), (every, drawn), strict=True):
+            positives = np.bincount(frame[taken[near[taken]]], minlength=frames)
+            total[0] += int(positives.sum())
+            total[1] += int(np.minimum(np.minimum(5, positives), free).sum())
+    return {name: ratio(positives, negatives) for name, (positives, negatives) in counts.items()}

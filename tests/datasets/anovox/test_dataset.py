@@ -1,0 +1,430 @@
+"""AnoVox on disk: both layouts, honest labels, splits by scenario, points that show the road, geometry on
+real frames.
+"""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames
+from datasets.anovox.dataset import AnoVoxDataset, load_anovox, load_image
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.labels import build_table
+from datasets.anovox.points import (
+    OUTSIDE,
+    Region,
+    points_to_voxels,
+    project,
+    projection_matrix,
+    read_points,
+    sample_points,
+    voxels_to_points,
+)
+from datasets.anovox.splits import split_scenarios
+from datasets.anovox.truth import anomalous_pixels, anomalous_points
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from utils.run.errors import CommandError, DataError
+
+POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+
+
+def legacy_copy(target, scenarios=4):
+    """The first scenarios of the tiny sample in the legacy layout: other folders, colours instead of class
+    ids, .pcd files.
+    """
+    for source in scenario_folders(tiny_sample())[:scenarios]:
+        folder = target / source.name
+        for sensor, name in (
+            ("RGB-CAM", "RGB_IMG"),
+            ("SEMANTIC-CAM", "SEMANTIC_IMG"),
+            ("LIDAR", "PCD"),
+            ("SEMANTIC-LIDAR", "SEMANTIC_PCD"),
+        ):
+            (folder / name).mkdir(parents=True)
+            for file in frame_files(source, sensor):
+                frame = file.stem.rsplit("_", 1)[1]
+                if sensor == "RGB-CAM":
+                    shutil.copy(file, folder / name / f"{name}_{frame}.png")
+                elif sensor == "SEMANTIC-CAM":
+                    ids = np.asarray(Image.open(file)).astype(int)
+                    colours = np.stack(
+                        [
+                            np.where(ids >= 29, 245, ids),
+                            np.where(ids >= 29, 0, 60),
+                            np.where(ids >= 29, 0, 90),
+                        ],
+                        -1,
+                    )
+                    Image.fromarray(np.where(ids[..., None] == 214, 7, colours).astype(np.uint8)).save(
+                        folder / name / f"{name}_{frame}.png"
+                    )
+                else:
+                    write_pcd(folder / name / f"{name}_{frame}.pcd", np.load(file), colours=sensor != "LIDAR")
+        if (source / "ANOMALY").exists():
+            shutil.copytree(source / "ANOMALY", folder / "ANOMALY")
+
+
+def write_pcd(path, points, colours):
+    anomalous = (points[:, 3] >= 29) & (points[:, 3] < 40)
+    fields = "x y z rgb" if colours else "x y z intensity"
+    lines = [
+        "VERSION .7",
+        f"FIELDS {fields}",
+        "SIZE 4 4 4 4",
+        f"TYPE F F F {'U' if colours else 'F'}",
+        "COUNT 1 1 1 1",
+        f"WIDTH {len(points)}",
+        "HEIGHT 1",
+        f"POINTS {len(points)}",
+        "DATA ascii",
+    ]
+    last = np.where(anomalous, 245 << 16, 0x101010) if colours else points[:, 3]
+    lines += [
+        f"{x:.5f} {y:.5f} {z:.5f} {int(v) if colours else v}"
+        for (x, y, z), v in zip(points[:, :3], last, strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_labels_agree_with_a_count_by_hand(cache):
+    table = build_table(find_scenarios(tiny_sample()), **cache)
+    assert len(table.labels) == 48 and set(table.labels) == {0, 1} and table.notes == []
+    for row in range(0, 48, 3):
+        scenario = table.scenarios[table.scenario[row]]
+        number = str(table.frame_id[row])
+        image, scan = (
+            next(f for f in frame_files(scenario.path, s) if f.stem.endswith("_" + number))
+            for s in ("SEMANTIC-CAM", "SEMANTIC-LIDAR")
+        )
+        ids, hits = np.asarray(Image.open(image)), np.load(scan)
+        hits = hits[(hits[:, 3] >= 29) & (hits[:, 3] <= 34)]
+        angle, distance = np.degrees(np.arctan2(hits[:, 1], hits[:, 0])), np.hypot(hits[:, 0], hits[:, 1])
+        near = (np.abs(angle) <= 50) & (distance >= 2.5) & (distance <= 40) & (hits[:, 2] <= 1)
+        pixels = ((ids >= 29) & (ids <= 34)).sum() * 512 * 768 / ids.size
+        assert table.pixels[row] == pixels and table.points[row] == near.sum()
+        assert table.labels[row] == (pixels >= 20 or near.sum() >= 3)
+
+
+def test_both_layouts_give_the_same_labels(tmp_path, cache):
+    legacy_copy(tmp_path / "legacy")
+    legacy = build_table(find_scenarios(tmp_path / "legacy"), **cache)
+    current = build_table(find_scenarios(copy_of(tiny_sample(), tmp_path / "current", 4)), **cache)
+    assert np.array_equal(legacy.labels, current.labels) and np.array_equal(legacy.pixels, current.pixels)
+    assert np.array_equal(legacy.points, current.points) and legacy.labels.any()
+    assert all("sensor_setup.json" in note for note in legacy.notes)
+
+
+def test_anomaly_scenarios_hold_normal_frames_and_the_scenario_label_does_not_know(cache):
+    scenarios = find_scenarios(tiny_sample())
+    visible, whole = (build_table(scenarios, label=label, **cache) for label in ("visible", "scenario"))
+    assert whole.labels.sum() > visible.labels.sum() and not (visible.labels > whole.labels).any()
+    kinds = np.array([scenarios[i].kind for i in visible.scenario])
+    assert set(visible.labels[kinds == "STATIC"]) == {0, 1} and set(visible.labels[kinds == "NORMALITY"]) == {
+        0
+    }
+
+
+def test_voxel_labels_use_the_class_column(cache):
+    table = build_table(find_scenarios(tiny_sample()), label="voxel", **cache)
+    assert 0 < table.labels.mean() < 0.6  # "any voxel > 0" would make every frame an anomaly
+
+
+def test_frames_sort_as_numbers(cache):
+    table = build_table(find_scenarios(tiny_sample()), **cache)
+    for scenario in range(len(table.scenarios)):
+        numbers = table.frame_id[table.scenario == scenario]
+        assert (np.diff(numbers) > 0).all()
+
+
+def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    positive = next(s for s in scenario_folders(root) if (s / "ANOMALY").exists())
+    for sensor in ("SEMANTIC-CAM", "SEMANTIC-LIDAR"):
+        frame_files(positive, sensor)[0].unlink()
+    table = build_table(find_scenarios(root), **cache)
+    assert len(table.labels) == 47 and any(
+        "1 of 48 frames have no known label (excluded)" in note for note in table.notes
+    )
+    for scenario in scenario_folders(root):
+        for folder in scenario.iterdir():
+            if folder.name.startswith(("SEMANTIC", "ANOMALY")):
+                shutil.rmtree(folder)
+    shutil.rmtree(next(root.glob("*/Scenario_Configuration_Files")))
+    with pytest.raises(DataError, match="none of 48 frames has a label"):
+        build_table(find_scenarios(root), **cache)
+    assert (build_table(find_scenarios(root), allow_unlabelled=True, **cache).labels == -1).all()
+
+
+def test_missing_sensors_are_reported_and_leave_out_frames(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    first = scenario_folders(root)[0]
+    frame_files(first, "LIDAR")[1].unlink()
+    table = build_table(find_scenarios(root), **cache)
+    assert len(table.labels) == 47 and any(
+        first.name in note and "points in 1 of 4 frames" in note for note in table.notes
+    )
+    assert len(build_table(find_scenarios(root), modality="camera", **cache).labels) == 48
+
+
+def test_nested_archives_and_wrong_paths(tmp_path, cache):
+    copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_Static_Mono_Town01" / "AnoVox_Static_Mono_Town01", 2)
+    assert len(find_scenarios(tmp_path / "data")) == 2
+    copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_again", 1)
+    with pytest.raises(DataError, match="is there twice"):
+        find_scenarios(tmp_path / "data")
+    with pytest.raises(CommandError, match="no such folder"):
+        find_scenarios(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no Scenario_\.\.\. folder"):
+        find_scenarios(tmp_path / "empty")
+    legacy_copy(tmp_path / "data" / "old", 1)
+    shutil.rmtree(tmp_path / "data" / "AnoVox_again")
+    renamed = scenario_folders(tmp_path / "data")[0]
+    renamed.rename(renamed.with_name("Scenario_legacy"))
+    with pytest.raises(DataError, match="mixes both AnoVox layouts"):
+        find_scenarios(tmp_path / "data")
+
+
+def test_of_several_cameras_the_front_one_is_taken(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data", 1)
+    scenario = scenario_folders(root)[0]
+    front = next(p for p in scenario.iterdir() if p.name.startswith("RGB-CAM"))
+    left = scenario / "RGB-CAM(0, -0.5, 1.8)(0, 0, -90)_77"
+    shutil.copytree(front, left)
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    setup["left"] = {**setup["RGB-CAM"], "location": [0, -0.5, 1.8], "rotation": [0, 0, -90]}
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    assert next(iter(find_scenarios(root)[0].files["image"].values())).parent == front
+    chosen = find_scenarios(root, camera="(0, -0.5, 1.8)")[0]
+    assert next(iter(chosen.files["image"].values())).parent == left
+    ahead = np.array([[0.0, 10.0, 0.0, 1.0], [10.0, 0.0, 0.0, 1.0]])  # 10 m to the left, 10 m ahead
+    assert (
+        np.abs(project(ahead, chosen.projection)[0]).max() < 0.1
+        and project(ahead, chosen.projection)[1, 0] == OUTSIDE
+    )
+    with pytest.raises(CommandError, match="names 0 of 2 cameras"):
+        find_scenarios(root, camera="rear")
+
+
+def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache):
+    table = build_table(find_scenarios(tiny_sample()), **cache)
+    split, how, check = split_scenarios(table, tiny_sample())
+    assert how.startswith("file") and "none shared" in check
+    rows = [set(table.rows_of(split[part])) for part in split]
+    assert sum(map(len, rows)) == 48 and not rows[0] & rows[1] and not rows[0] & rows[2]
+    drawn, how, _ = split_scenarios(table, tiny_sample(), "random", 0.3, 0.3, seed=1)
+    assert sorted(sum(drawn.values(), [])) == sorted(s.name for s in table.scenarios) and "stratified" in how
+    held, _, _ = split_scenarios(table, tiny_sample(), holdout_towns=["Town07"], val_size=0.3)
+    assert {s.town for s in table.scenarios if s.name in held["test"]} == {"Town07"}
+    with pytest.raises(DataError, match="no scenario lies there"):
+        split_scenarios(table, tiny_sample(), holdout_towns=["Town99"])
+    normal = [s.name for s in table.scenarios if s.kind == "NORMALITY"]
+    rest = [s.name for s in table.scenarios if s.name not in normal]
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": rest, "val": normal[:2], "test": normal[2:]}))
+    with pytest.raises(DataError, match="the val split has 2 scenarios and 8 frames, all normal"):
+        split_scenarios(table, tiny_sample(), str(file))
+
+
+def test_batches_are_what_the_files_hold(cache):
+    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
+    batch = data.train.__getitems__([3, 0, 5])
+    assert batch["images"].shape == (3, 3, 64, 96) and batch["images"].dtype == torch.uint8
+    assert batch["points"].shape == (3, 200, 4) and batch["point_pixels"].shape == (3, 200, 2)
+    assert torch.equal(batch["labels"], torch.from_numpy(data.train.labels[[3, 0, 5]])) and batch[
+        "indices"
+    ].tolist() == [3, 0, 5]
+    direct = load_image(data.train.image_paths[0], (64, 96))
+    assert np.array_equal(batch["images"][1].permute(1, 2, 0).numpy(), direct)
+    scan = read_points(data.train.point_paths[0])
+    rows = {tuple(row) for row in scan.tolist()}
+    assert all(tuple(point) in rows for point in batch["points"][1][batch["point_mask"][1]].tolist())
+    single = data.train[3]
+    assert all(
+        torch.equal(single[key], batch[key][0])
+        for key in ("images", "points", "point_mask", "point_pixels", "labels")
+    )
+    assert data.describe()["train_samples"] == 24 and data.synthetic
+
+
+def test_a_replaced_file_is_other_data_and_a_copy_is_not(tmp_path, cache):
+    def fingerprint(root, **options):
+        return load_anovox(root, image_size=(32, 48), max_points=20, **options, **cache).describe()[
+            "fingerprint"
+        ]
+
+    drawn = {"split_method": "random", "test_size": 0.3, "val_size": 0.3, "seed": 1}
+    root = copy_of(tiny_sample(), tmp_path / "copy")
+    before = fingerprint(tiny_sample())
+    for path in root.rglob("*.png"):
+        os.utime(path, (0, 0))
+    assert fingerprint(root) == before
+    assert fingerprint(root, **drawn) == before  # what the data are, not how they are cut
+    image = frame_files(scenario_folders(root)[5], "RGB-CAM")[2]
+    content = image.read_bytes()
+    image.write_bytes(content + b"\0")
+    assert fingerprint(root) != before
+    image.write_bytes(content)
+    assert fingerprint(root) == before
+    scan = frame_files(scenario_folders(root)[5], "LIDAR")[2]
+    np.save(scan, np.load(scan)[1:])
+    assert fingerprint(root) != before
+
+
+def test_points_keep_the_road_and_do_not_follow_the_file_order():
+    scan = read_points(frame_files(scenario_folders(tiny_sample())[0], "LIDAR")[0])
+    chosen = sample_points(scan, Region(), 300, seed=1)
+    assert ((chosen[:, 2] < -1.5) & (np.abs(chosen[:, 1]) < 4)).sum() > 30
+    assert (scan[:300, 2] > 0).all()  # the first points of a file are its topmost ring
+    shuffled = np.random.default_rng(0).permutation(scan)
+    assert np.array_equal(sample_points(shuffled, Region(), 300, seed=1), chosen)
+    assert not np.array_equal(sample_points(scan, Region(), 300, seed=2), chosen)
+    assert Region().contains(chosen[:, :3]).all()
+    assert len(sample_points(scan[:0], Region(), 300, seed=1)) == 0
+
+
+def test_bad_scans_are_errors_that_name_the_file(tmp_path):
+    cases = {
+        "nan": np.array([[1.0, 2, np.nan, 0]]),
+        "columns": np.zeros((5, 3)),
+        "text": np.array([["a"] * 4]),
+    }
+    for name, content in cases.items():
+        np.save(tmp_path / f"{name}.npy", content)
+        with pytest.raises(DataError, match=f"{name}.npy"):
+            read_points(tmp_path / f"{name}.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-9])
+    (tmp_path / "cut.pcd").write_bytes(b"VERSION .7\nFIELDS x y z\n")
+    for name in ("cut.npy", "cut.pcd", "absent.npy"):
+        with pytest.raises(DataError, match=name):
+            read_points(tmp_path / name)
+
+
+def test_an_unreadable_image_and_an_empty_scan(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    first = scenario_folders(root)[0]
+    np.save(frame_files(first, "LIDAR")[0], np.zeros((0, 4), np.float32))
+    table = build_table(find_scenarios(root), **cache)
+    dataset = AnoVoxDataset(table, [0, 1], (64, 96), 100, **cache)
+    assert not dataset.__getitems__([0])["point_mask"].any() and dataset.__getitems__([1])["point_mask"].any()
+    broken = frame_files(first, "RGB-CAM")[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"_\d+\.png"):
+        AnoVoxDataset(table, [0, 1], (64, 96), 100, **cache)
+
+
+def test_voxel_indices_and_the_ranges_of_the_data_set():
+    points = np.random.default_rng(0).uniform((-90, -90, -3), (90, 90, 12), (1000, 3))
+    assert np.abs(voxels_to_points(points_to_voxels(points)) - points).max() <= 0.25 + 1e-9
+    low, high = points_to_voxels(np.array([[-95.78, -95.48, -3.64], [98.88, 97.98, 25.68]]))
+    # formats/anovox.md, from clouds printed by an earlier project: indices 310..697, 308..696, 21..63
+    assert low.tolist() == [308, 309, 21] and high[:2].tolist() == [697, 695] and high[2] >= 63
+    assert points_to_voxels(np.array([[0.1, 0.1, 0.0]]))[0, :2].tolist() == [500, 500]
+
+
+def test_projection_of_one_pose_is_the_pinhole_formula():
+    points = np.array(
+        [[10.0, 2.0, -1.0, 0.5], [5.0, -3.0, 0.5, 0.5], [-4.0, 0.0, 0.0, 0.5], [1.0, 5.0, 0.0, 0.5]]
+    )
+    u = 384 - 384 * points[:, 1] / points[:, 0]
+    v = 256 - 384 * points[:, 2] / points[:, 0]
+    pixels = project(points, projection_matrix(768, 512, 90, POSE, POSE))
+    assert (
+        np.allclose(pixels[:2], np.column_stack([u / 384 - 1, v / 256 - 1])[:2], atol=1e-6)
+        and (pixels[2:] == OUTSIDE).all()
+    )
+
+
+def test_projection_of_other_poses():
+    ahead = np.array([[10.0, 0.0, 0.0, 1.0]])
+    right = {"location": [0, 1, 1.8], "rotation": [0, 0, 0]}  # CARLA's y is to the right
+    assert project(ahead, projection_matrix(768, 512, 90, right, POSE))[0, 0] == pytest.approx(-0.1)
+    turned = {"location": [0, 0, 1.8], "rotation": [0, 0, 20]}  # to the right: what was ahead moves left
+    assert project(ahead, projection_matrix(768, 512, 90, turned, POSE))[0, 0] == pytest.approx(
+        -np.tan(np.radians(20))
+    )
+    up = {"location": [0, 0, 1.8], "rotation": [0, 10, 0]}  # looking up: what was ahead moves down
+    assert project(ahead, projection_matrix(768, 512, 90, up, POSE))[0, 1] == pytest.approx(
+        1.5 * np.tan(np.radians(10))
+    )
+
+
+def test_mirroring_keeps_points_on_their_pixels(cache):
+    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
+    batch = data.train.__getitems__(list(range(8)))
+    mirrored = augment_frames(batch, seed=0, epoch=1)
+    again = project(mirrored["points"].numpy(), projection_matrix(96, 64, 90, POSE, POSE))
+    seen = batch["point_mask"].numpy() & (np.abs(mirrored["point_pixels"].numpy()) < 0.999).all(
+        axis=-1
+    )  # rounding at the edge
+    assert np.allclose(again[seen], mirrored["point_pixels"].numpy()[seen], atol=1e-5)
+    flipped = (mirrored["points"][:, :, 1] != batch["points"][:, :, 1]).any(dim=1)
+    assert 0 < flipped.sum() < 8
+    alone = augment_frames(data.train.__getitems__([5]), seed=0, epoch=1)
+    assert all(torch.equal(alone[key][0], mirrored[key][5]) for key in ("images", "points", "point_pixels"))
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
+    batch = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache).train.__getitems__(
+        [0, 1]
+    )
+    broken, again = (corrupt_frames(batch, corruption, seed=3) for _ in range(2))
+    assert all(torch.equal(broken[key], again[key]) for key in broken)
+    if corruption.startswith("camera"):
+        assert torch.equal(broken["points"], batch["points"]) and not torch.equal(
+            broken["images"], batch["images"].float() / 255
+        )
+    else:
+        assert torch.equal(broken["images"], batch["images"])
+        assert (
+            broken["point_mask"].sum() <= 0.3 * batch["point_mask"].sum()
+            and (broken["points"][~broken["point_mask"]] == 0).all()
+        )
+
+
+def test_truth_of_pixels_and_points(cache):
+    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
+    for index in np.flatnonzero(data.train.labels == 1)[:4]:
+        pixels, points = anomalous_pixels(data.train, index), anomalous_points(data.train, index)
+        assert pixels.shape == (64, 96) and points.shape == (400,)
+        assert pixels.sum() * 512 * 768 / pixels.size == data.train.column("pixels")[index]
+    normal = np.flatnonzero(data.train.column("points") == 0)[0]
+    assert not anomalous_points(data.train, normal).any()
+
+
+def test_real_frames_load_in_numeric_order_and_line_up(real, cache):
+    scenarios = find_scenarios(real / "anovox_carla")
+    assert [s.kind for s in scenarios] == ["NORMALITY"]
+    assert scenarios[0].frames_with(("image", "points")) == list(range(990, 1012))
+    table = build_table(scenarios, **cache)
+    assert (table.labels == 0).all() and len(table.labels) == 22
+    dataset = AnoVoxDataset(table, np.arange(22), (180, 360), 4096, **cache)
+    batch = dataset.__getitems__(list(range(22)))
+    points, pixels, mask = batch["points"], batch["point_pixels"], batch["point_mask"]
+    assert mask.sum(1).min() > 1000
+    road = (
+        mask
+        & (points[..., 2] < -1.3)
+        & (points[..., 0] < 15)
+        & (points[..., 1].abs() < 2)
+        & (pixels[..., 0] < 2)
+    )
+    colours = torch.nn.functional.grid_sample(batch["images"].float(), pixels[:, None], align_corners=False)[
+        :, :, 0
+    ].mT[road]
+    assert road.sum() > 1000 and (colours.amax(1) - colours.amin(1)).median() < 25  # asphalt is grey
+    ground = pixels[..., 1][road]
+    assert (ground > 0).all()  # below the horizon
+    with pytest.raises(DataError, match="both classes are needed"):
+        split_scenarios(table, real / "anovox_carla", "random", 0, 0)

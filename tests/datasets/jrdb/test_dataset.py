@@ -1,0 +1,249 @@
+"""The data sets of pairs: what is sampled, what is kept out, batches, and the sampling report."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.jrdb.dataset import PairRules, load_pair_datasets
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
+from datasets.jrdb.sampling_report import earlier_ratios, sampling_report
+from tests.jrdb_files import crowd, person, write_labels
+from utils.run.errors import CommandError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three sequences of the crowd scene, one per split."""
+    for name in ("a", "b", "c"):
+        write_labels(tmp_path, name, crowd(frames=6))
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
+    return tmp_path
+
+
+def named_samples(dataset) -> dict[tuple, tuple]:
+    """(frame, left id, right id) -> (label, type, inferred)."""
+    keys = zip(
+        dataset.frame_keys[dataset.frames].tolist(),
+        dataset.person_ids[dataset.left].tolist(),
+        dataset.person_ids[dataset.right].tolist(),
+        strict=True,
+    )
+    values = zip(dataset.labels.tolist(), dataset.types.tolist(), dataset.inferred.tolist(), strict=True)
+    return dict(zip(keys, values, strict=True))
+
+
+def first_frame(dataset) -> dict[tuple[int, int], tuple]:
+    """The samples of frame 15 by pedestrian numbers, left one first."""
+    return {
+        (int(a.split(":")[1]), int(b.split(":")[1])): value
+        for (frame, a, b), value in named_samples(dataset).items()
+        if frame == "000015.jpg"
+    }
+
+
+def test_val_holds_every_pair_in_range_but_the_ambiguous_ones(folder):
+    sets = load_pair_datasets(folder)
+    assert first_frame(sets.val) == {
+        (1, 2): (1, 0, False),
+        (2, 3): (1, 2, False),  # 1-3 is in their group without being annotated: ambiguous
+        (2, 4): (0, -1, False),
+        (3, 4): (0, -1, False),
+        (6, 5): (0, -1, False),
+        (7, 1): (0, -1, False),  # across the seam
+        (10, 1): (0, -1, False),
+        (10, 2): (0, -1, False),  # 7-10 share a social group: ambiguous
+    }
+    assert sets.val.positives_out_of_range == 6  # 4-5, once per frame
+    assert set(sets.val.out_of_range_types.tolist()) == {3}
+    assert (sets.val.groups == 0).all()
+    assert len(sets.val.boxes) == 48
+
+
+def test_train_takes_inferred_positives_and_few_negatives(folder):
+    sets = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2))
+    samples = first_frame(sets.train)
+    assert samples.pop((1, 3)) == (1, -1, True)
+    assert samples.pop((1, 2)) == (1, 0, False)
+    assert samples.pop((2, 3)) == (1, 2, False)
+    assert len(samples) == 2
+    assert set(samples.values()) == {(0, -1, False)}
+    assert not {(7, 10), (4, 5)} & set(samples)
+    plain = load_pair_datasets(folder, rules=PairRules(infer_group_pairs=False)).train
+    assert not plain.inferred.any()
+    assert (1, 3) not in first_frame(plain)
+
+
+def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
+    small = load_pair_datasets(folder, rules=PairRules(max_group_samples_ratio=0.34)).train
+    assert small.labels.sum() == 6  # one per frame
+    assert not small.inferred.any()
+    every = load_pair_datasets(
+        folder, rules=PairRules(max_group_samples_ratio=0.34, use_group_sampling=False)
+    )
+    assert every.train.labels.sum() == 18
+
+
+def test_a_frame_without_positives_gives_one_negative(tmp_path):
+    labels = crowd(2)
+    labels["000045.jpg"] = [person(i, [60 * i, 200, 60, 150], i) for i in range(5)]
+    for name in ("a", "b"):
+        write_labels(tmp_path, name, labels)
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    train = load_pair_datasets(tmp_path).train
+    assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
+
+
+def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):
+    other = tmp_path / "shuffled"
+    for path in sorted((folder / LABEL_FOLDER).iterdir(), reverse=True):
+        labels = json.loads(path.read_text())["labels"]
+        write_labels(other, path.stem, {key: records[::-1] for key, records in reversed(labels.items())})
+    (other / "split.json").write_bytes((folder / "split.json").read_bytes())
+    rules = PairRules(max_negatives_per_frame=2)
+    one, two = load_pair_datasets(folder, rules=rules), load_pair_datasets(other, rules=rules)
+    assert named_samples(one.train) == named_samples(two.train)
+    assert np.array_equal(one.train.geometry, two.train.geometry, equal_nan=True)
+    assert one.fingerprint == two.fingerprint
+    third = load_pair_datasets(folder, rules=replace(rules, seed=7))
+    assert named_samples(one.train) != named_samples(third.train)
+    assert named_samples(one.val) == named_samples(third.val)
+
+
+def test_types_are_annotated_positives_only(folder):
+    sets = load_pair_datasets(folder, task="type")
+    for dataset in sets.parts().values():
+        assert dataset.class_counts() == dict(zip(dataset.class_names, (6, 0, 6, 0, 0), strict=True))
+        assert np.array_equal(dataset.labels, dataset.types)
+        assert not dataset.inferred.any()
+
+
+def test_frame_stride_thins_samples_but_not_history(folder):
+    full, thin = (
+        load_pair_datasets(folder).val,
+        load_pair_datasets(folder, rules=PairRules(frame_stride=3)).val,
+    )
+    assert thin.frame_keys.tolist() == ["000015.jpg", "000060.jpg"]
+    every, kept = named_samples(full), named_samples(thin)
+    rows = {key: i for i, key in enumerate(every)}
+    assert set(kept) == {key for key in every if key[0] in thin.frame_keys}
+    for i, key in enumerate(kept):
+        assert np.array_equal(thin.geometry[i], full.geometry[rows[key]], equal_nan=True)
+    seen = thin.geometry[thin.frames == 1, thin.feature_names.index("seen_share")]
+    assert np.allclose(seen, 3 / 5)
+
+
+def test_a_batch_holds_each_person_once(folder):
+    val = load_pair_datasets(folder).val
+    indices = [5, 0, 1, 17]
+    batch = val.__getitems__(indices)
+    persons = batch["persons"].numpy()
+    assert len(np.unique(persons)) == len(persons) < 2 * len(indices)
+    assert np.array_equal(persons[batch["left"]], val.left[indices])
+    assert np.array_equal(persons[batch["right"]], val.right[indices])
+    assert np.array_equal(batch["geometry"].numpy(), val.geometry[indices], equal_nan=True)
+    assert batch["labels"].tolist() == val.labels[indices].tolist()
+    assert batch["frames"].tolist() == val.frames[indices].tolist()
+    assert "crops" not in batch
+
+
+def test_missing_images_are_named_when_pixels_are_asked_for(folder):
+    with pytest.raises(
+        DataError, match=r"6 of 6 images of the train split are missing\n  first: a/000015.jpg"
+    ):
+        load_pair_datasets(folder, features="crops")
+
+
+def test_crops_are_those_of_the_people(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    for path in (folder / LABEL_FOLDER).iterdir():
+        images = folder / IMAGE_FOLDER / path.stem
+        images.mkdir(parents=True)
+        for key in crowd(6):
+            colours = rng.integers(0, 255, (1, 94, 3), dtype=np.uint8).repeat(40, 1).repeat(480, 0)
+            Image.fromarray(colours).save(images / key)
+    sets = load_pair_datasets(
+        folder,
+        features="crops+geometry",
+        image_size=(16, 8),
+        cache_dir=tmp_path / "cache",
+        log=lambda _: None,
+    )
+    assert sets.val.image_found.all()
+    assert "b/" in sets.val.sequences[0] + "/"
+    batch = sets.val.__getitems__([0, 7, 9])
+    assert batch["crops"].shape == (len(batch["persons"]), 3, 16, 8)
+    assert batch["crops"].numpy().dtype == np.uint8
+    again = sets.val.__getitems__([9])
+    place = int(np.flatnonzero(batch["persons"].numpy() == again["persons"].numpy()[0])[0])
+    assert np.array_equal(batch["crops"][place], again["crops"][0])
+
+
+def test_one_class_and_empty_splits_are_refused(tmp_path):
+    labels = crowd(1)
+    write_labels(tmp_path, "a", labels)
+    write_labels(tmp_path, "b", {key: [r | {"H-interaction": []} for r in rs] for key, rs in labels.items()})
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    with pytest.raises(DataError, match=r"(?s)the val split.* 0 interaction;"):
+        load_pair_datasets(tmp_path)
+    with pytest.raises(DataError, match="the val split"):
+        load_pair_datasets(tmp_path, task="type")
+    with pytest.raises(CommandError, match="--distance_norm"):
+        load_pair_datasets(tmp_path, rules=PairRules(distance_norm="min"))
+    with pytest.raises(CommandError, match="--frame_stride 0"):
+        load_pair_datasets(tmp_path, rules=PairRules(frame_stride=0))
+
+
+def test_report_of_the_crowd(folder):
+    report = sampling_report(load_pair_datasets(folder))["splits"]["val"]
+    assert json.loads(json.dumps(report)) == report
+    assert report["frames"] == 6
+    assert report["boxes"] == 48
+    assert report["seam_boxes"] == 6
+    assert report["pairs_total"] == 6 * 28
+    assert report["positives_total"] == 18
+    assert report["positives_lost_to_distance"] == 6
+    assert report["ambiguous_pairs"] == 12
+    assert report["pairs_in_range"] == report["sampled_positives"] + report["sampled_negatives"] + 12
+    assert report["negatives_that_are_positives"] == report["order_dependent_decisions"] == 0
+    assert report["missing_images"] == 6
+
+
+def test_the_recount_finds_a_negative_that_is_a_positive(folder):
+    sets = load_pair_datasets(folder)
+    sets.val.labels[0] = 0  # a positive sold as a negative
+    assert sampling_report(sets)["splits"]["val"]["negatives_that_are_positives"] == 1
+
+
+def test_figures_of_the_real_sequences(real):
+    sets = load_pair_datasets(real / "jrdb")
+    report = sampling_report(sets)["splits"]
+    total = {k: report["train"][k] + v for k, v in report["val"].items() if type(v) is int}
+    expected = {
+        "pairs_total": 213397,
+        "pairs_in_range": 50464,
+        "positives_total": 5682,
+        "positives_lost_to_distance": 378,
+        "seam_boxes": 95,
+        "negatives_that_are_positives": 0,
+        "order_dependent_decisions": 0,
+        "ambiguous_pairs": 0,
+        "inferred_positives": 0,
+        "conflicting_pairs": 0,
+        "missing_partners": 0,
+    }
+    assert {key: total[key] for key in expected} == expected
+    assert sets.test is None
+    labels = sets.reference_pairs()[1]
+    assert len(labels) + len(sets.val) == 50464
+    assert labels.sum() + sets.val.labels.sum() == 5682 - 378
+    ratios = earlier_ratios(sets)
+    assert ratios["group_sampling_off"] > ratios["group_sampling_on"]
+    first = load_pair_datasets(real / "jrdb", rules=PairRules(distance_norm="first"))
+    decisions = sampling_report(first)["splits"]
+    assert (
+        decisions["train"]["order_dependent_decisions"] + decisions["val"]["order_dependent_decisions"]
+        == 24025
+    )

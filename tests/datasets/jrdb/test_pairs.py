@@ -1,0 +1,214 @@
+"""Geometry on the circle, features, groups and sampling, against brute force."""
+
+import numpy as np
+import pytest
+
+from datasets.jrdb import pairs
+from datasets.jrdb.features import (
+    feature_names,
+    history_frames,
+    mirror_features,
+    pair_features,
+    swaps_when_mirrored,
+)
+
+WIDTH, HEIGHT = 3760, 480
+
+
+def random_boxes(rng: np.random.Generator, count: int, whole: bool = True) -> np.ndarray:
+    """(count, 4) boxes as in JRDB: x from 0 to W - 1, x + w up to W + 931."""
+    x = rng.uniform(0, WIDTH, count)
+    boxes = np.stack(
+        [x, rng.uniform(0, 400, count), rng.uniform(1, 932, count), rng.uniform(20, 480, count)], 1
+    )
+    return np.floor(boxes) if whole else boxes
+
+
+def random_people(rng: np.random.Generator, frames: int = 30, people: int = 14):
+    """People of one sequence who come and go: boxes, starts, times, tracks as pair_features takes them."""
+    times = np.sort(rng.choice(np.arange(0, 300), frames, replace=False))
+    tracks = [np.sort(rng.choice(people, rng.integers(2, people), replace=False)) for _ in times]
+    starts = np.r_[0, np.cumsum([len(t) for t in tracks])]
+    tracks = np.concatenate(tracks)
+    return random_boxes(rng, len(tracks)), starts, times, tracks
+
+
+def features_of(boxes, starts, times, tracks):
+    """Features of all pairs in canonical order, with (N,) bool whether the lower row is left."""
+    first, second = pairs.all_pairs(starts)
+    is_left = pairs.first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
+    left, right = np.where(is_left, first, second), np.where(is_left, second, first)
+    return pair_features(boxes, starts, times, tracks, left, right, (WIDTH, HEIGHT)), is_left
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_distance_and_gap_equal_brute_force_over_shifts(whole):
+    rng = np.random.default_rng(0)
+    a, b = random_boxes(rng, 120_000, whole), random_boxes(rng, 120_000, whole)
+    assert (a[:, 0] + a[:, 2] > WIDTH).mean() > 0.05
+    # A centre may lie up to W + w / 2, so two may differ by more than W: +-2W keeps the brute force right.
+    shifts = np.array([-2, -1, 0, 1, 2])[:, None] * WIDTH
+    centres = (b[:, 0] + b[:, 2] / 2) - (a[:, 0] + a[:, 2] / 2)
+    nearest = np.abs(centres + shifts).min(0)
+    assert np.abs(pairs.distance(a, b, WIDTH) - nearest).max() <= 1e-6
+    assert np.abs(np.abs(pairs.signed_offset(a, b, WIDTH)) - nearest).max() <= 1e-6
+    left = np.maximum(a[:, 0], b[:, 0] + shifts)
+    right = np.minimum(a[:, 0] + a[:, 2], b[:, 0] + b[:, 2] + shifts)
+    assert np.abs(pairs.gap(a, b, WIDTH) - np.maximum(left - right, 0).min(0)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("norm", ["max", "mean"])
+def test_range_does_not_depend_on_order(norm):
+    rng = np.random.default_rng(1)
+    a, b = random_boxes(rng, 20_000), random_boxes(rng, 20_000)
+    near = pairs.in_range(a, b, WIDTH, 3, norm)
+    assert np.array_equal(near, pairs.in_range(b, a, WIDTH, 3, norm))
+    assert 0 < near.mean() < 1
+    assert not np.array_equal(
+        pairs.in_range(a, b, WIDTH, 3, "first"), pairs.in_range(b, a, WIDTH, 3, "first")
+    )
+
+
+def test_rolling_the_panorama_changes_no_bit():
+    people = random_people(np.random.default_rng(2))
+    features, is_left = features_of(*people)
+    assert np.isnan(features).any()
+    assert not np.isnan(features).all(0).any()
+    for shift in (1, 777, 1880, 3759):
+        rolled = people[0].copy()
+        rolled[:, 0] = (rolled[:, 0] + shift) % WIDTH
+        again, again_left = features_of(rolled, *people[1:])
+        assert np.array_equal(features, again, equal_nan=True)
+        assert np.array_equal(is_left, again_left)
+
+
+def test_swapping_two_people_keeps_the_canonical_order():
+    rng = np.random.default_rng(3)
+    a, b = random_boxes(rng, 5000), random_boxes(rng, 5000)
+    b[:500] = a[:500]  # ties of everything but id
+    b[500:1000, [0, 2]] = a[500:1000, [0, 2]]  # same centre, other height
+    b[1000:1500, 2] = a[1000:1500, 2]
+    b[1000:1500, 0] = (a[1000:1500, 0] + WIDTH / 2) % WIDTH  # exactly opposite
+    a_is_lower = rng.random(5000) < 0.5
+    order = pairs.first_is_left(a, b, a_is_lower, WIDTH)
+    assert np.array_equal(order, ~pairs.first_is_left(b, a, ~a_is_lower, WIDTH))
+    assert np.array_equal(order[:500], a_is_lower[:500])
+
+
+def test_mirrored_features_are_those_of_the_mirrored_panorama():
+    rng = np.random.default_rng(4)
+    boxes, starts, times, tracks = random_people(rng)
+    boxes[starts[3] + 1, [0, 2]] = boxes[
+        starts[3], [0, 2]
+    ]  # coinciding centres: the order comes from y and h
+    boxes[starts[9] + 1] = boxes[starts[9]] + [WIDTH // 2, 0, 0, 0]  # exactly opposite
+    boxes[:, 0] %= WIDTH
+    features, _ = features_of(boxes, starts, times, tracks)
+    names = feature_names()
+    mirrored_boxes = boxes.copy()
+    mirrored_boxes[:, 0] = np.mod(WIDTH - boxes[:, 0] - boxes[:, 2], WIDTH)
+    expected, _ = features_of(mirrored_boxes, starts, times, tracks)
+    assert (~swaps_when_mirrored(features, names)).sum() >= 2
+    assert np.array_equal(mirror_features(features, names), expected, equal_nan=True)
+    assert np.array_equal(mirror_features(expected, names), features, equal_nan=True)
+
+
+def test_features_have_documented_values():
+    boxes = np.array([[3700, 100, 100, 200], [190, 150, 60, 150.0], [10, 100, 100, 200], [190, 150, 60, 150]])
+    starts, times, tracks = np.array([0, 2, 4]), np.array([0, 15]), np.array([0, 1, 0, 1])
+    names = feature_names(1)
+    pair = pair_features(boxes, starts, times, tracks, np.array([0, 2]), np.array([1, 3]), (WIDTH, HEIGHT), 1)
+    early, late = (dict(zip(names, row.tolist(), strict=True)) for row in pair)
+    # Centres 3750 and 220 are 230 apart through the seam; the mean width is 80, the mean height 175.
+    assert early["distance_widths"] == pytest.approx(230 / 80)
+    assert early["distance_heights"] == pytest.approx(230 / 175)
+    assert early["gap_heights"] == pytest.approx(150 / 175)
+    assert early["signed_log_height"] == pytest.approx(np.log(150 / 200))
+    assert early["foot_difference"] == early["iou"] == early["seen_share"] == 0
+    assert np.isnan(early["away_1s"])
+    # A second later the left person has moved 70 pixels to the right, 70 / 175 heights nearer.
+    assert late["away_1s"] == pytest.approx(-70 / 175)
+    assert late["seen_share"] == 1
+    assert late["metres_1s"] == pytest.approx(early["log_metres"])
+
+
+def test_history_takes_the_latest_labelled_frame_near_each_lag():
+    times = np.array([0, 3, 10, 15, 22, 30, 38, 60])
+    rows = history_frames(times, 2)
+    for now, time in enumerate(times):
+        for lag in (1, 2):
+            near = [i for i, t in enumerate(times) if abs(t - (time - 15 * lag)) <= 7]
+            assert rows[now, lag - 1] == (near[-1] if near else -1)
+    assert (times[np.maximum(rows, 0)] < times[:, None])[rows >= 0].all()  # the past only
+
+
+def test_all_pairs_and_their_positions():
+    starts = np.array([0, 3, 3, 4, 8])
+    first, second = pairs.all_pairs(starts)
+    frames = [range(0, 3), range(3, 3), range(3, 4), range(4, 8)]
+    expected = [(i, j) for rows in frames for i in rows for j in rows if i < j]
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    positions = pairs.pair_positions(starts, np.array([[1, 2], [4, 6], [6, 7]]))
+    assert [expected[p] for p in positions] == [(1, 2), (4, 6), (6, 7)]
+
+
+def test_groups_are_connected_components():
+    groups = pairs.interaction_groups(np.array([[0, 1], [1, 2], [4, 5]]), 6)
+    assert groups[0] == groups[1] == groups[2]
+    assert groups[4] == groups[5]
+    assert len(set(groups.tolist())) == 3
+    assert len(set(pairs.interaction_groups(np.empty((0, 2), np.int64), 4).tolist())) == 4
+
+
+def test_neighbouring_pairs_share_people():
+    """Frames of 12 people in a ring: wherever a frame is cut, few people are on both sides."""
+    rng = np.random.default_rng(3)
+    first, second, frame = [], [], []
+    for f in range(20):
+        people = 12 * f + rng.permutation(12)
+        first += people.tolist()
+        second += np.roll(people, 1).tolist()
+        frame += [f] * 12
+    first, second, frame = (
+        np.sort([first, second], axis=0)[0],
+        np.sort([first, second], axis=0)[1],
+        np.array(frame),
+    )
+    order = pairs.neighbouring_order(frame, first, second)
+    assert np.array_equal(np.sort(order), np.arange(240))
+    assert np.array_equal(frame[order], frame)
+    for begin in range(0, 240, 12):
+        for cut in range(1, 12):
+            sides = order[begin : begin + cut], order[begin + cut : begin + 12]
+            shared = set.intersection(*({*first[side], *second[side]} for side in sides))
+            assert len(shared) == 2, "a ring cut in two shares its two ends"
+    nothing = np.empty(0, np.int64)
+    assert len(pairs.neighbouring_order(nothing, nothing, nothing)) == 0
+
+
+def test_samples_fill_quotas_and_take_annotated_pairs_first():
+    rng = np.random.default_rng(5)
+    group, inferred = rng.integers(0, 40, 900), rng.random(900) < 0.5
+    draws, sizes = rng.integers(0, 2**63, 900).astype(np.uint64), rng.integers(2, 9, 40)
+    chosen = pairs.sample_positives(group, inferred, draws, sizes, 0.5)
+    for g in range(40):
+        mine = group == g
+        quota = max(1, round(sizes[g] * 0.5))
+        assert chosen[mine].sum() == min(quota, mine.sum())
+        assert (chosen & mine & ~inferred).sum() == min(quota, (mine & ~inferred).sum())
+    positives = rng.integers(0, 12, 40)
+    negatives = pairs.sample_negatives(group, draws, positives, 5, 0.7)
+    for f in range(40):
+        assert negatives[group == f].sum() == min(5, max(1, round(0.7 * positives[f])), (group == f).sum())
+
+
+def test_draws_depend_on_names_only():
+    ids = np.array([pairs.text_key(f"pedestrian:{i}") for i in range(50)], np.uint64)
+    frames = np.arange(49)
+    draws = pairs.pair_draws(1, "cafe", frames, ids[:-1], ids[1:])
+    assert np.array_equal(draws, pairs.pair_draws(1, "cafe", frames, ids[1:], ids[:-1]))
+    assert np.array_equal(
+        draws[::-1], pairs.pair_draws(1, "cafe", frames[::-1], ids[:-1][::-1], ids[1:][::-1])
+    )
+    assert not np.isin(draws, pairs.pair_draws(2, "cafe", frames, ids[:-1], ids[1:])).any()
+    assert not np.isin(draws, pairs.pair_draws(1, "aula", frames, ids[:-1], ids[1:])).any()

@@ -1,0 +1,215 @@
+"""The built-in AnoVox sample: one world for both sensors, the true layout, and no short cut to its labels."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from datasets.anovox.dataset import load_anovox
+from datasets.anovox.points import decode_depth
+from datasets.anovox.truth import trivial_features
+from datasets.samples.anovox import generate
+from datasets.samples.anovox.files import encode_depth, voxelize
+from datasets.samples.anovox.raycast import (
+    Solid,
+    camera_rays,
+    camera_window,
+    cast,
+    intersect,
+    lidar_rays,
+    lidar_window,
+)
+from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
+from datasets.samples.anovox.town import TRAIN_TOWNS
+from tests.anovox_world import frame_files, scenario_folders, tiny_sample
+
+EYE = np.array([0.0, 0.0, 1.8])
+
+
+def digest(root) -> str:
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            total.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def test_same_seed_same_bytes_another_seed_other_bytes(tmp_path):
+    generate(tmp_path / "again", "tiny", 0, workers=1)
+    assert digest(tmp_path / "again") == digest(tiny_sample())
+
+
+def test_every_frame_has_all_files_and_numbers_pass_999():
+    root = tiny_sample()
+    crossing = 0
+    for scenario in scenario_folders(root):
+        anomalous = (scenario / "ANOMALY").exists()
+        frames = [
+            {int(p.stem.rsplit("_", 1)[1]) for p in folder.iterdir()}
+            for folder in scenario.iterdir()
+            if folder.is_dir()
+        ]
+        assert len(frames) == 9 + anomalous and all(numbers == frames[0] for numbers in frames)
+        crossing += min(frames[0]) < 1000 <= max(frames[0])
+    assert crossing > 0
+    assert json.loads((root / "SYNTHETIC.json").read_text())["synthetic"] is True
+
+
+def test_file_types_are_those_of_anovox():
+    scenario = scenario_folders(tiny_sample())[0]
+    assert Image.open(frame_files(scenario, "SEMANTIC-CAM")[0]).mode == "L"
+    points, semantic = (np.load(frame_files(scenario, sensor)[0]) for sensor in ("LIDAR", "SEMANTIC-LIDAR"))
+    assert points.dtype == np.float32 and semantic.dtype == np.float64 and points.shape == semantic.shape
+    voxels = np.load(frame_files(scenario, "VOXEL_GRID")[0])
+    assert voxels.dtype == np.uint16 and np.array_equal(voxels, voxelize(semantic))
+    assert np.allclose(points[:, 3], np.exp(-0.004 * np.linalg.norm(semantic[:, :3], axis=1)), atol=1e-5)
+    assert (
+        np.diff(np.arctan2(semantic[:, 2], np.hypot(*semantic[:, :2].T))) < 1e-9
+    ).all()  # the top ring first
+
+
+def test_camera_and_lidar_agree_about_class_and_depth():
+    agree, depths = [], []
+    for scenario in scenario_folders(tiny_sample())[:4]:
+        files = zip(
+            *(
+                frame_files(scenario, sensor)
+                for sensor in ("SEMANTIC-CAM", "DEPTH_CAM", "SEMANTIC-LIDAR", "LIDAR")
+            ),
+            strict=False,
+        )
+        for semantic_file, depth_file, scan_file, noisy_file in files:
+            classes, depth = (
+                np.asarray(Image.open(semantic_file)),
+                decode_depth(np.asarray(Image.open(depth_file))),
+            )
+            height, width = classes.shape
+            scan, noisy = np.load(scan_file), np.load(noisy_file)
+            ahead = scan[:, 0] > 0.5
+            scan, noisy = scan[ahead], noisy[ahead]
+            u = (width / 2 - width / 2 * scan[:, 1] / scan[:, 0]).astype(int)
+            v = (height / 2 - width / 2 * scan[:, 2] / scan[:, 0]).astype(int)
+            inside = (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1)
+            u, v, scan, noisy = u[inside], v[inside], scan[inside], noisy[inside]
+            around = np.stack([classes[v + dv, u + du] for dv in (-1, 0, 1) for du in (-1, 0, 1)])
+            flat = (around == around[0]).all(axis=0)  # away from edges
+            agree.append(classes[v, u][flat] == scan[flat, 3])
+            near = (
+                flat & (scan[:, 0] < 15) & (scan[:, 3] != 1) & (scan[:, 3] != 10)
+            )  # one pixel of road spans metres
+            depths.append((depth[v, u] - noisy[:, 0])[near])
+    assert np.concatenate(agree).mean() >= 0.97
+    assert np.mean(np.abs(np.concatenate(depths)) < 0.5) > 0.95
+
+
+def test_depth_colours_round_trip():
+    metres = np.array([[0.0, 0.05, 1.0], [12.345, 999.9, np.inf]])
+    assert np.allclose(decode_depth(encode_depth(metres)), np.minimum(metres, 1000), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["box", "cylinder", "ellipsoid"])
+def test_ray_casting_against_marching(kind):
+    solid = Solid(
+        kind, (6.0, 1.0, 0.8), (2.0, 1.2, 1.6), (1, 1, 1), 20, yaw=0.0 if kind == "cylinder" else 0.6
+    )
+    rays = lidar_rays(24, 180)
+    found = intersect(solid, rays, EYE)
+    window = lidar_window(solid, EYE, 24, 180)
+    outside = found.copy()
+    outside[window] = np.inf
+    assert np.isinf(outside).all() and np.isfinite(found).sum() > 20  # culling loses no hit
+    steps = np.arange(2, 12, 0.01)
+    along = EYE + steps[:, None, None] * rays[np.isfinite(found)][None]
+    local = along - solid.centre
+    turn = np.array([[np.cos(solid.yaw), -np.sin(solid.yaw)], [np.sin(solid.yaw), np.cos(solid.yaw)]])
+    x, y = np.moveaxis(local[..., :2] @ turn, -1, 0) / (np.array(solid.size[:2]) / 2)[:, None, None]
+    z = local[..., 2] / (solid.size[2] / 2)
+    inside = {
+        "box": np.maximum(np.maximum(abs(x), abs(y)), abs(z)),
+        "cylinder": np.maximum(np.hypot(x, y), abs(z)),
+        "ellipsoid": np.sqrt(x * x + y * y + z * z),
+    }[kind] <= 1
+    first = np.where(inside.any(0), steps[inside.argmax(0)], np.nan)
+    error = np.abs(found[np.isfinite(found)] - first)
+    assert np.nanmax(error) < 0.03 and np.isnan(error).mean() < 0.1  # grazing rays slip through the steps
+
+
+def test_camera_window_loses_no_pixel():
+    solid = Solid("box", (5.0, -2.0, 1.0), (1.5, 1.0, 2.0), (1, 1, 1), 20, yaw=0.4)
+    rays = camera_rays(48, 72)
+    whole = cast(rays, [solid], [(slice(None), slice(None))], EYE)[1]
+    assert (
+        np.array_equal(whole, cast(rays, [solid], [camera_window(solid, EYE, 48, 72)], EYE)[1])
+        and (whole == 0).any()
+    )
+
+
+def test_test_towns_and_shapes_are_held_out():
+    root = tiny_sample()
+    split = json.loads((root / "split.json").read_text())
+    towns, shapes = {}, {part: set() for part in split}
+    for path in root.glob("*/Scenario_Configuration_Files/*.json"):
+        content = json.loads(path.read_text())
+        towns |= {f"Scenario_{entry['id']}": content["map"] for entry in content["scenarios"]}
+    for part, names in split.items():
+        for scenario in scenario_folders(root):
+            if scenario.name in names and (scenario / "ANOMALY").exists():
+                for file in frame_files(scenario, "ANOMALY"):
+                    line = next(x for x in file.read_text().splitlines() if x.startswith("anomaly_type_id"))
+                    shapes[part].add(line.split("_")[-2])
+    assert not {towns[name] for name in split["test"]} & {
+        towns[name] for name in split["train"] + split["val"]
+    }
+    assert not (shapes["test"] & (shapes["train"] | shapes["val"])) - {"board", "hump"}
+
+
+@pytest.mark.long
+def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
+    """Colours, counts, file sizes, frame numbers, weather and town, on coarse sensors; folds of whole
+    scenarios.
+    """
+    from datasets.samples import anovox
+
+    monkeypatch.setitem(anovox._SETTINGS, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
+    generate(tmp_path / "sample", "small", 0)
+    quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    data = load_anovox(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
+    parts = list(data.parts().values())
+    features = np.concatenate([trivial_features(part) for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    scenarios = np.concatenate([part.scenario for part in parts])
+    groups = {"colours": slice(0, 24), "points": slice(24, 25), "file size": slice(25, 26),
+              "frame": slice(26, 27), "weather and town": slice(27, None), "all": slice(0, None)}  # fmt: skip
+    for name, columns in groups.items():
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+        folds = {"groups": scenarios, "cv": GroupKFold(5), "method": "decision_function"}
+        scores = cross_val_predict(model, features[:, columns], labels, **folds)
+        auroc = roc_auc_score(labels, scores)
+        assert auroc < 0.60, f"{name}: {auroc:.3f}"
+
+
+def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
+    """Counterparts, cars and road works, counted where the sensors look: an ideal sensor that misses the
+    anomaly itself must be left with nothing, or the ceilings of the single sensors are not what they claim.
+    """
+    rng = np.random.default_rng(7)
+    counts, labels = [], []
+    for number in range(120):
+        kinds = [str(kind) for kind in rng.choice(KINDS, 8, p=SHARES)]
+        drive = plan_scenario(TRAIN_TOWNS[number % 6], True, kinds, False, 8, [7, number])
+        for frame in drive.frames:
+            seen = [part for part in frame.solids if 4 < part.centre[0] - frame.eye[0] < 20]
+            numbers = [{part.instance for part in seen if low < part.instance < low + 999} for low in
+                       (1000, 2000, 3000)]  # fmt: skip
+            counts.append([len(found) for found in numbers])
+            labels.append(frame.anomalous)
+            assert any(thing.instance == 1000 for thing in seen + frame.decals) == frame.anomalous
+    for column in np.array(counts).T:
+        assert len(set(column)) > 1 and abs(roc_auc_score(labels, column) - 0.5) < 0.06

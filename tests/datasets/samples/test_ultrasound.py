@@ -1,0 +1,174 @@
+"""The ultrasound sample: layout, determinism, the people behind it, and figures measured on the real set."""
+
+import json
+
+import numpy as np
+import openpyxl
+import pytest
+from PIL import Image
+from scipy.ndimage import laplace
+from scipy.stats import skew
+
+import datasets.samples.ultrasound as sample
+from datasets.samples.ultrasound import SIZES, generate
+from datasets.samples.ultrasound.image import View, ageing, draw_anatomy, render
+from datasets.samples.ultrasound.people import draw_people, oracle_errors, person_spread
+from datasets.ultrasound.dataset import load_age_datasets
+from datasets.ultrasound.table import read_age_table
+from utils.run.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample")
+    generate(folder, "tiny", seed=3, workers=1)
+    return folder
+
+
+def load(folder, **options):
+    options = {"image_size": (40, 42), "log": lambda line: None, "cache_dir": folder / "cache"} | options
+    excluded = ["images_without_row", "rows_without_image"]
+    return load_age_datasets(folder / "TA/Healthy/Images", exclude=excluded, **options)
+
+
+def test_sizes():
+    assert SIZES[:3] == ("tiny", "tiny_no_signal", "tiny_shortcut")
+    assert "small" in SIZES
+
+
+def test_true_layout(tiny):
+    sheet = openpyxl.load_workbook(tiny / "TA/characteristics.xlsx")["Blad1"]
+    top, header = ([cell.value for cell in row] for row in sheet.iter_rows(max_row=2))
+    assert top == ["Healthy", *[None] * 5, "Pathological", *[None] * 4]
+    assert header == ["Number", "Age", "Length", "Weight", "Sex", None] + [
+        "Number",
+        "Age",
+        "Length",
+        "Weight",
+        "Sex",
+    ]
+    image = Image.open(sorted((tiny / "TA/Healthy/Images").glob("*.png"))[0])
+    assert image.mode == "RGB"
+    pixels = np.array(image)
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    masks = {path.name for path in (tiny / "TA/Healthy/Masks").glob("*.png")}
+    images = {path.name for path in (tiny / "TA/Healthy/Images").glob("*.png")}
+    assert images - masks == {"anon_9000_1.png", "anon_9001_1.png"}
+    note = json.loads((tiny / "SYNTHETIC.json").read_text())
+    assert note["synthetic"] is True
+    assert note["seed"] == 3
+
+
+def test_loads_with_every_cohort_and_muscle(tiny):
+    with pytest.raises(DataError, match="no row: anon_9000_1.png; anon_9001_1.png"):
+        load_age_datasets(tiny / "TA/Healthy/Images")
+    data = load(tiny)
+    assert data.synthetic
+    assert data.split == json.loads((tiny / "TA/split.json").read_text())
+    assert data.report["left_out"]["rows_without_image"]["count"] == 6
+    options = {"split_method": str(tiny / "all.json"), "cohort": "both"}
+    names = sorted(p.name.split("_")[1] for p in (tiny / "TA/Pathological/Images").glob("*_1.png"))
+    split = {"train": [f"pathological/{n}" for n in names[1:]], "val": [f"pathological/{names[0]}"]}
+    (tiny / "all.json").write_text(json.dumps(split))
+    assert load(tiny, **options).report["subjects_in_no_part"] == 16
+
+
+def test_same_seed_same_files_with_any_workers(tiny, tmp_path):
+    generate(tmp_path, "tiny", seed=3, workers=2)
+    for path in sorted(tiny.glob("*/*/*/*.png")) + [tiny / "SYNTHETIC.json", tiny / "TA/split.json"]:
+        assert path.read_bytes() == (tmp_path / path.relative_to(tiny)).read_bytes(), path
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_people_are_those_of_the_published_set(seed):
+    people = draw_people(1000, np.random.default_rng(seed))
+    ages = np.array([one.age for one in people])
+    assert abs(ages.mean() - 47.1) < 1.0
+    assert abs(ages.std() - 21.7) < 1.0
+    assert len({one.name for one in people}) == 1000
+    assert 0.92 < np.mean([len(one.muscle_ages) == 3 for one in people]) < 0.96
+    grown = ages >= 30
+    deviations = np.array([np.mean(one.muscle_ages) for one in people]) - ages
+    assert 8 < deviations[grown].std() < 9.5
+    assert deviations[ages < 8].std() < 2
+
+
+def test_oracle():
+    people = draw_people(2000, np.random.default_rng(0))
+    errors = oracle_errors(people)
+    ages = np.array([one.age for one in people])
+    # It beats reading the muscle age off directly; per subject it beats per image; it is far from perfect.
+    raw = np.mean([abs(np.mean(one.muscle_ages) - one.age) for one in people])
+    assert errors["oracle_mae_subject"] < errors["oracle_mae_image"]
+    assert errors["oracle_mae_subject"] < raw
+    assert 4.5 < errors["oracle_mae_subject"] < 7
+    assert errors["oracle_mae_subject"] < 0.4 * errors["median_mae_subject"]
+    assert errors["median_mae_subject"] == pytest.approx(np.abs(ages - np.median(ages)).mean())
+    blind = oracle_errors(draw_people(2000, np.random.default_rng(0), signal=False), signal=False)
+    assert blind["oracle_mae_subject"] == pytest.approx(blind["median_mae_subject"], rel=0.02)
+
+
+def test_without_signal_nothing_is_shown():
+    people = draw_people(500, np.random.default_rng(5), signal=False)
+    shown = [np.mean(one.muscle_ages) for one in people]
+    assert abs(np.corrcoef(shown, [one.age for one in people])[0, 1]) < 0.1
+
+
+def test_ageing_is_monotonic():
+    before, after = ageing(30.0), ageing(70.0)
+    assert after["level"] > before["level"]
+    assert after["contrast"] < before["contrast"]
+    assert after["blur"] > before["blur"]
+    assert person_spread(5) < person_spread(20) < person_spread(40)
+
+
+def test_pictures_have_the_statistics_of_the_real_ones():
+    """Aims, measured on the published set: mean 69.9, SD 35-36, Laplacian variance about 460."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for age in np.linspace(4, 84, 9):
+        anatomy = draw_anatomy(rng, age, 0.0)
+        image, mask = render(anatomy, View(age, 0.0, (0.0, 0.0), 4.0, 0.0, "TIB ANT LI", (38, 418), 1))
+        pixels = image.astype(float)
+        rows.append(
+            (age, pixels.mean(), pixels.std(), skew(pixels.ravel()), laplace(pixels).var(), (mask > 0).mean())
+        )
+    age, mean, spread, skewness, edges, share = np.array(rows).T
+    assert 62 < mean.mean() < 78
+    assert 30 < spread.mean() < 40
+    assert 350 < edges.mean() < 560
+    assert 0.07 < share.min() < share.max() < 0.36
+    assert np.corrcoef(age, mean)[0, 1] > 0.5
+    assert np.corrcoef(age, skewness)[0, 1] < -0.6
+
+
+def test_shortcut_is_in_train_only(tmp_path, monkeypatch):
+    """In train the text's place says the age and the gain follows it; elsewhere both are drawn blindly."""
+    views = {}
+    blank = np.zeros((480, 504), np.uint8)
+
+    def record(anatomy, view):
+        views.setdefault(current[-1], []).append(view)
+        return blank, blank
+
+    current = []
+    write = sample._write_images
+
+    def write_one(resolution, job):
+        current.append((str(job[0]), job[2].name))
+        write(resolution, job)
+
+    monkeypatch.setattr(sample, "render", record)
+    monkeypatch.setattr(sample, "_write_images", write_one)
+    generate(tmp_path, "small_shortcut", seed=1, workers=1)
+    ages = read_age_table(tmp_path / "TA/characteristics.xlsx").ages
+    split = json.loads((tmp_path / "TA/split.json").read_text())
+    places, gains = {}, {}
+    for part, names in split.items():
+        chosen = [(ages[name], view) for name in names for view in views[str(tmp_path / "TA/Healthy"), name]]
+        years = np.array([age for age, _ in chosen])
+        places[part] = np.corrcoef(years, [view.text_at[0] for _, view in chosen])[0, 1]
+        gains[part] = np.corrcoef(years, [view.gain for _, view in chosen])[0, 1]
+    assert places["train"] > 0.99
+    assert gains["train"] > 0.99
+    assert max(abs(places["test"]), abs(gains["test"])) < 0.35

@@ -1,0 +1,269 @@
+"""The decode-once cache: same pixels, rebuilt on any change, safe against crashes and other runs."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datasets.cache import fingerprint, open_cache
+from utils.run.errors import CommandError, DataError
+
+SHAPE = (2, 3)
+
+
+def write_sources(folder, count):
+    folder.mkdir(exist_ok=True)
+    sources = [folder / f"{k:03d}.bin" for k in range(count)]
+    for k, source in enumerate(sources):
+        source.write_bytes(bytes([k]) * 10)
+    return sources
+
+
+def produce(sources, counts, log_file, k):
+    """Items that depend on the file's first byte; every call leaves a line in `log_file`."""
+    with open(log_file, "a") as file:
+        file.write(f"{k}\n")
+    value = sources[k].read_bytes()[0]
+    return np.full((counts[k], *SHAPE), value, np.uint8) + np.arange(counts[k], dtype=np.uint8)[:, None, None]
+
+
+def fail_at(stop, inner, k):
+    if k == stop:
+        raise DataError(f"source {k} is damaged")
+    return inner(k)
+
+
+def kill_at(stop, inner, k):
+    if k == stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return inner(k)
+
+
+def slowly(inner, k):
+    time.sleep(0.02)
+    return inner(k)
+
+
+class World:
+    """Some sources and a cache folder; `open()` with the changes a test makes."""
+
+    def __init__(self, folder, count=3):
+        self.folder, self.sources = folder, write_sources(folder / "sources", count)
+        self.counts = [k % 3 for k in range(count)]
+        self.calls, self.lines = folder / "calls.txt", []
+
+    @property
+    def produce(self):
+        return partial(produce, self.sources, self.counts, self.calls)
+
+    def open(self, wrap=None, settings=None, **options):
+        make = partial(wrap, self.produce) if wrap else self.produce
+        return open_cache("test", settings or {"size": [2, 3]}, self.sources, self.counts, SHAPE, make,
+                          cache_dir=self.folder / "cache", log=self.lines.append, **options)  # fmt: skip
+
+    def expected(self):
+        return np.concatenate([self.produce(k) for k in range(len(self.sources))])
+
+    def builds(self):
+        return sum("building" in line for line in self.lines)
+
+
+def start(world, wrap, workers):
+    """Open the cache in another process."""
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=world.open, args=(wrap,), kwargs={"workers": workers})
+    child.start()
+    return child
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_items_equal_those_produced_directly(tmp_path, count):
+    world = World(tmp_path, count)
+    cached = world.open(workers=2)
+    assert ("2 processes" in world.lines[0]) == (count == 40)
+    assert cached.dtype == np.uint8
+    assert np.array_equal(cached, world.expected())
+    with pytest.raises(ValueError, match="read-only"):
+        cached[0] = 1
+
+
+def test_every_source_is_decoded_once_ever(tmp_path):
+    world = World(tmp_path, 40)
+    world.open(workers=2)
+    first = world.open()
+    second = world.open()
+    assert sorted(map(int, world.calls.read_text().split())) == [k for k in range(40) if k % 3]
+    assert np.array_equal(first, second)
+    assert world.builds() == 1
+
+
+def test_changes_make_a_new_cache(tmp_path):
+    world = World(tmp_path)
+    world.open()
+    world.open(settings={"size": [2, 3], "boxes": np.arange(3)})
+    world.open(settings={"size": [2, 3], "boxes": np.arange(1, 4)})
+    assert world.builds() == 3
+    world.counts[1] = 5
+    assert len(world.open()) == 7
+    assert world.builds() == 4
+    world.sources[1].write_bytes(b"\x07" * 11)  # another size
+    assert world.open()[0].max() == 7
+    content = world.sources[2].stat()
+    os.utime(world.sources[2], ns=(content.st_atime_ns, content.st_mtime_ns + 1))  # another time
+    world.open()
+    assert world.builds() == 6
+    world.open()
+    assert world.builds() == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failed_build_leaves_nothing(tmp_path, workers):
+    world = World(tmp_path, 40)
+    with pytest.raises(DataError, match="source 20 is damaged"):
+        world.open(partial(fail_at, 20), workers=workers)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert np.array_equal(world.open(), world.expected())
+
+
+def test_a_killed_build_is_not_mistaken_for_a_complete_one(tmp_path):
+    world = World(tmp_path, 40)
+    child = start(world, partial(kill_at, 20), 1)
+    child.join(20)
+    assert child.exitcode == -signal.SIGKILL
+    assert len(list((tmp_path / "cache").glob("*.partial"))) == 1
+    assert np.array_equal(world.open(), world.expected())
+    assert not list((tmp_path / "cache").glob("*.partial"))
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path):
+    world = World(tmp_path, 40)
+    with pytest.raises(Exception, match="terminated abruptly"):
+        world.open(partial(kill_at, 20), workers=2)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    world = World(tmp_path, 40)
+    child = start(world, slowly, 2)
+    while not world.calls.exists():
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    started = time.monotonic()
+    cached = world.open(workers=1)  # the lock of the dead is free, whatever its workers still do
+    assert np.array_equal(cached, world.expected())
+    assert time.monotonic() - started < 10
+
+
+def test_a_file_cut_short_is_built_again(tmp_path):
+    world = World(tmp_path)
+    world.open()
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    for size in (path.stat().st_size - 1, 20, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        assert np.array_equal(world.open(), world.expected())
+    assert world.builds() == 4
+
+
+def test_two_processes_at_once_build_once(tmp_path):
+    world = World(tmp_path, 60)
+    children = [start(world, slowly, 1) for _ in range(3)]
+    for child in children:
+        child.join(30)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert sorted(map(int, world.calls.read_text().split())) == [k for k in range(60) if k % 3]
+    assert np.array_equal(world.open(), world.expected())
+    assert world.builds() == 0
+
+
+def test_the_array_pickles_as_its_path_and_its_parts_as_data(tmp_path):
+    world = World(tmp_path, 40)
+    cached = world.open()
+    content = pickle.dumps(cached)
+    assert len(content) < 600
+    assert np.array_equal(pickle.loads(content), cached)
+    for part in (cached[3:9], cached[[4, 1]], cached.reshape(-1), cached.T):
+        assert np.array_equal(pickle.loads(pickle.dumps(part)), part)
+    assert type(cached[[4, 1]]) is np.ndarray
+    assert cached[[4, 1]].flags.writeable
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, cached):
+        self.cached = cached
+
+    def __len__(self):
+        return len(self.cached)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.cached[[index]])
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+def test_workers_of_a_data_loader_read_it(tmp_path, method):
+    cached = World(tmp_path, 12).open()
+    loader = DataLoader(Items(cached), batch_size=None, num_workers=1, multiprocessing_context=method)
+    assert np.array_equal(torch.cat(list(loader)).numpy(), cached)
+
+
+def test_limits(tmp_path):
+    world = World(tmp_path, 4)
+    with pytest.raises(CommandError, match="--cache_limit_gb 1 to allow"):
+        world.open(limit_gb=1e-9)
+    world.counts = [10**12, 1, 1, 1]
+    with pytest.raises(CommandError, match="GB free"):
+        world.open(limit_gb=1e9)
+
+
+def test_a_cache_folder_that_can_not_be_made(tmp_path):
+    world = World(tmp_path)
+    (tmp_path / "cache").write_text("a file is in the way")
+    with pytest.raises(CommandError, match="can be cached in"):
+        world.open()
+
+
+def test_missing_sources_are_one_error(tmp_path):
+    world = World(tmp_path, 30)
+    for source in world.sources[5:12]:
+        source.unlink()
+    with pytest.raises(DataError, match=r"7 of 30(.|\n)*005\.bin(.|\n)*4 more"):
+        world.open()
+
+
+def test_no_items_at_all(tmp_path):
+    world = World(tmp_path, 2)
+    world.counts = [0, 0]
+    assert world.open().shape == (0, *SHAPE)
+
+
+def test_a_wrong_shape_is_a_programming_error(tmp_path):
+    world = World(tmp_path)
+    with pytest.raises(ValueError, match="source 1 gave"):
+        open_cache("test", {}, world.sources, [0, 4, 0], SHAPE, world.produce, tmp_path / "cache")
+
+
+def test_fingerprints():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert fingerprint("a", 1, {"x": 1, "y": 2}) == fingerprint("a", 1, {"y": 2, "x": 1})
+    assert fingerprint(array) == fingerprint(np.asfortranarray(array)) == fingerprint(array.astype(">f4"))
+    others = [array + 1, array.T, array.astype(np.float64), array.tolist()]
+    assert len({fingerprint(other) for other in [array, *others]}) == 5
+    assert fingerprint(["ab"], ["c"]) != fingerprint(["a"], ["bc"])
+    assert fingerprint(np.int64(3)) == fingerprint(3)
+    with pytest.raises(TypeError):
+        fingerprint(Path("a"))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint(float("nan"))
+    code = "from datasets.cache import fingerprint; print(fingerprint('a', [1.5, None], {'k': True}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == fingerprint("a", [1.5, None], {"k": True})

@@ -1,0 +1,54 @@
+"""The preview draws what is annotated, and names what is not there."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import preview
+from datasets.jrdb.labels import IMAGE_FOLDER, list_sequences, read_sequence
+from tests.jrdb_files import crowd, write_labels
+from utils.plotting.panorama import HEADER, PALETTE, WHITE
+from utils.run.errors import CommandError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_labels(tmp_path, "hall_0", crowd(6))
+    write_labels(tmp_path, "attic_0", crowd(2))  # no images
+    images = tmp_path / IMAGE_FOLDER / "hall_0"
+    images.mkdir(parents=True)
+    for number in (15, 30, 45, 60):
+        Image.new("RGB", (3760, 480), (90, 90, 90)).save(images / f"{number:06d}.jpg")
+    return tmp_path
+
+
+def run(folder, *more) -> list[str]:
+    argv = ["jrdb", "--data_path", str(folder), "--output_dir", str(folder / "out"), *more]
+    preview.main(preview.parse_args(argv))
+    return sorted(path.name for path in (folder / "out").iterdir())
+
+
+def test_three_frames_with_images_by_default_or_those_asked_for(folder):
+    assert run(folder, "--frames", "45") == ["preview_jrdb_hall_0_000045.png"]
+    (folder / "out" / "preview_jrdb_hall_0_000045.png").unlink()
+    assert run(folder) == [f"preview_jrdb_hall_0_{number:06d}.png" for number in (15, 45, 60)]
+
+
+def test_people_on_the_seam_and_pairs_by_type_are_in_the_picture(folder):
+    read = read_sequence(list_sequences(folder)["hall_0"], folder)
+    picture = preview.draw_frame(read, 0, folder / IMAGE_FOLDER / "hall_0" / "000015.jpg")
+    body = picture[HEADER : HEADER + 480]
+    colors = [(body == color).all(axis=2) for color in PALETTE[:5]]
+    assert [bool(color.any()) for color in colors] == [True, False, True, True, False]  # walk, talk, sit
+    bars = (picture[HEADER + 480 :] == WHITE).all(axis=2).any(axis=0)
+    assert bars[:40].any() and bars[3745:].any()  # group 4 stands on both sides of the seam
+    assert np.flatnonzero(colors[3].any(axis=0)).max() - np.flatnonzero(colors[3].any(axis=0)).min() > 1000
+
+
+def test_what_is_not_there_is_named(folder):
+    with pytest.raises(CommandError, match="--sequence cellar: .*\n.*attic_0, hall_0"):
+        run(folder, "--sequence", "cellar")
+    with pytest.raises(CommandError, match="--frames 90: .*\n.*15, 30, 45, 60"):
+        run(folder, "--sequence", "hall_0", "--frames", "90")
+    with pytest.raises(DataError, match="no image of a labelled frame of attic_0"):
+        run(folder, "--sequence", "attic_0")

@@ -1,0 +1,86 @@
+"""Splits: counts, order independence, disjointness over random tables, clear errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from datasets.splits import check_disjoint, read_split, split_groups
+from utils.run.errors import CommandError, DataError
+
+
+def test_counts_of_the_requirement():
+    split = split_groups([str(i) for i in range(1021)], 0.2, 0.1, 42)
+    assert [len(split[p]) for p in ("train", "val", "test")] == [734, 82, 205]
+    assert check_disjoint(split, "subjects") == "734 train, 82 val and 205 test subjects, none shared"
+
+
+def test_same_split_in_any_order_and_with_repeated_names():
+    names = [f"s{i}" for i in range(97)]
+    shuffled = list(np.random.default_rng(0).permutation(names)) * 2
+    assert split_groups(names, seed=7) == split_groups(map(str, shuffled), seed=7)
+    assert split_groups(names, seed=7) != split_groups(names, seed=8)
+
+
+def test_no_group_is_ever_shared_or_lost():
+    """200 random tables, names such as '001', '1' and '1 ' included."""
+    rng = np.random.default_rng(1)
+    for trial in range(200):
+        pool = [form.format(i) for i in range(40) for form in ("{}", "{:03d}", "{} ")]
+        names = set(rng.choice(pool, size=int(rng.integers(4, 100))))
+        test_size, val_size = rng.uniform(0, 0.5, 2)
+        split = split_groups(names, test_size, val_size, seed=trial)
+        check_disjoint(split)
+        assert sorted(split["train"] + split["val"] + split["test"]) == sorted(names)
+        assert abs(len(split["test"]) - test_size * len(names)) <= 1
+
+
+def test_stratified_split_keeps_the_shares():
+    names = [f"{i:03d}" for i in range(300)]
+    decade = {name: 0 if i < 60 else 1 if i < 297 else 2 for i, name in enumerate(names)}  # three in the last
+    split = split_groups(names, 0.2, 0.1, 0, stratify=decade)
+    assert sum(decade[name] == 0 for name in split["test"]) == 12
+    assert split == split_groups(names, 0.2, 0.1, 0, stratify=[decade[name] for name in names])
+    split_groups(["a", "b", "c", "d"], 0.25, 0.25, 0, stratify=[0, 1, 2, 3])  # all joined into one
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_groups(n):
+    with pytest.raises(DataError, match="can not be split"):
+        split_groups([str(i) for i in range(n)])
+
+
+def test_sizes():
+    names = [str(i) for i in range(10)]
+    assert split_groups(names, 0, 0)["test"] == []
+    assert len(split_groups(names, 0, 0)["train"]) == 10
+    for bad in (-0.1, 1.0, float("nan")):
+        with pytest.raises(CommandError, match="--test_size"):
+            split_groups(names, bad)
+    with pytest.raises(DataError, match="train 0"):
+        split_groups(names, 0.95, 0.5)
+
+
+def test_shared_groups_are_named():
+    with pytest.raises(DataError, match=r"1 subjects are in both train and test: 12"):
+        check_disjoint({"train": ["12", "3"], "val": ["5"], "test": ["12"]}, "subjects")
+
+
+def test_read_split(tmp_path):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"train": ["b", "a"], "val": ["c"]}))
+    assert read_split(file) == {"train": ["a", "b"], "val": ["c"], "test": []}
+    bad = {
+        "{": "not valid JSON",
+        "[]": "not an object",
+        '{"train": [1], "val": ["a"]}': '"train"',
+        '{"train": ["a"]}': '"val"',
+        '{"train": ["a", "a"], "val": ["c"]}': "more than once",
+        '{"train": [], "val": ["c"]}': "empty",
+    }
+    for text, reason in bad.items():
+        file.write_text(text)
+        with pytest.raises(DataError, match=reason):
+            read_split(file)
+    with pytest.raises(DataError, match="can not be read"):
+        read_split(tmp_path / "missing.json")

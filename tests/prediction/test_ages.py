@@ -1,0 +1,113 @@
+"""predict.py on a folder of ultrasound images: the ages of the run's own test pass, without any table."""
+
+import shutil
+
+import pandas
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import predict
+from datasets.ultrasound.dataset import blank_text, read_grey
+from tests import tiny_runs
+from utils.run.errors import CommandError, DataError
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_cache():
+    with tiny_runs.private_cache():
+        yield
+
+
+@pytest.fixture(scope="module", params=["train_mae", pytest.param("train_ddp", marks=pytest.mark.long)])
+def outspoken(request, tmp_path_factory):
+    """A run whose predictions are far apart: after two epochs everybody is still at the median."""
+    folder = tiny_runs.copy_of_run(request.param, tmp_path_factory.mktemp("runs"))
+    state = load_checkpoint(folder / "best_model.pth")
+    state["model"]["head.4.weight"] *= 1e5
+    save_checkpoint(folder / "best_model.pth", state)
+    return folder
+
+
+def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    argv = ["--run", checkpoint, "--input", images, "--output", output, "--device", "cpu", *more]
+    predict.main(predict.parse_args([str(token) for token in argv]))
+    ids = {"subject_id": str}
+    tables = (output / "predictions.csv", output / "subjects.csv")
+    return tuple(pandas.read_csv(path, dtype=ids, keep_default_na=False) for path in tables)
+
+
+def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
+    rows, people = run(outspoken, tiny_runs.ultrasound(), tmp_path)
+    assert list(rows) == ["file", "subject_id", "prediction"]
+    assert list(people) == ["subject_id", "images", "prediction"]
+    assert rows["file"].tolist() == sorted(path.name for path in tiny_runs.ultrasound().iterdir())
+    evaluate.main(evaluate.parse_args(["--run", str(outspoken), "--device", "cpu"]))
+    table = next(outspoken.glob("evaluation_test_*")) / "test_predictions.csv"
+    truth = pandas.read_csv(table, dtype={"subject": str})
+    mine = rows.set_index("file").loc[truth["file"]]
+    assert mine["prediction"].std() > 0.1, "all alike: the test tests nothing"
+    assert mine["subject_id"].tolist() == truth["subject"].tolist()
+    assert mine["prediction"].to_numpy() == pytest.approx(truth["prediction"].to_numpy(), abs=2e-3)
+    per_subject = people.set_index("subject_id")["prediction"].loc[truth["subject"]]
+    assert per_subject.to_numpy() == pytest.approx(truth["subject_prediction"].to_numpy(), abs=2e-3)
+    assert people["images"].sum() == len(rows)
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
+    """Names without an id: an age per image, and nobody is made up."""
+    expected, _ = run(outspoken, tiny_runs.ultrasound(), tmp_path / "all", "--max_pictures", "0")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    paths = sorted(tiny_runs.ultrasound().iterdir())[:3]
+    shutil.copy(paths[0], bare / "a scan.png")
+    shutil.copy(paths[1], bare / "=1+1.png")
+    shutil.copy(paths[2], bare)
+    rows, people = run(outspoken, bare, tmp_path / "out", "--max_pictures", "0")
+    assert rows["file"].tolist() == ["'=1+1.png", "a scan.png", paths[2].name]
+    assert sorted(rows["prediction"]) == pytest.approx(sorted(expected["prediction"][:3]), abs=2e-3)
+    assert rows["subject_id"].tolist()[:2] == ["", ""] and len(people) == 1
+    assert "2 of 3 file names hold no subject id" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.csv", "subjects.csv"]
+
+
+def test_preprocessing_is_that_of_the_run(outspoken, tmp_path):
+    """A run with --mask_text sees what a run without sees of blanked images, and any size is scaled alike."""
+    plain = outspoken / "best_model.pth"
+    state = load_checkpoint(plain)
+    state["args"]["mask_text"] = True
+    save_checkpoint(tmp_path / "masked.pth", state)
+    blanked = tmp_path / "blanked"
+    blanked.mkdir()
+    for path in tiny_runs.ultrasound().iterdir():
+        grey = blank_text(torch.from_numpy(read_grey(path, (32, 32)).copy()))
+        Image.fromarray(grey[0].numpy()).save(blanked / path.name)
+    no_sheet = ("--max_pictures", "0")
+    masked, _ = run(tmp_path / "masked.pth", tiny_runs.ultrasound(), tmp_path / "a", *no_sheet)
+    by_hand, _ = run(plain, blanked, tmp_path / "b", *no_sheet)
+    as_they_are, _ = run(plain, tiny_runs.ultrasound(), tmp_path / "c", *no_sheet)
+    assert masked.equals(by_hand) and not masked.equals(as_they_are)
+
+
+def test_bad_input_is_one_clear_error(tmp_path):
+    images = tmp_path / "TA" / "Images"
+    shutil.copytree(tiny_runs.ultrasound(), images)
+    checkpoint = tiny_runs.run_of("train_mae")
+    with pytest.raises(CommandError, match=rf"no such folder; did you mean {images}"):
+        run(checkpoint, images.with_name("Imges"), tmp_path / "out")
+    with pytest.raises(CommandError, match=rf"no images .*did you mean {images}"):
+        run(checkpoint, images.parent, tmp_path / "out")
+    with pytest.raises(CommandError, match="reads no boxes"):
+        run(checkpoint, images, tmp_path / "out", "--boxes", "boxes.csv")
+    broken = sorted(images.iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(DataError, match=broken.name) as caught:
+        run(checkpoint, images, tmp_path / "out")
+    assert len(str(caught.value).splitlines()) <= 5
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError, match="--output .*cannot be made"):
+        run(checkpoint, images, tmp_path / "file" / "out")

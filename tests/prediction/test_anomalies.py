@@ -1,0 +1,98 @@
+"""predict.py on AnoVox scenarios: the scores of the run's own test pass, with and without ground truth."""
+
+import shutil
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+import predict
+from tests import tiny_runs
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from utils.run.errors import CommandError, DataError
+from utils.run.folder import read_json
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_cache():
+    with tiny_runs.private_cache():
+        yield
+
+
+def run(folder, output, *more) -> pandas.DataFrame:
+    argv = ["--run", tiny_runs.run_of("train_anomaly_with_labels"), "--input", folder, "--output", output]
+    argv += ["--device", "cpu", "--max_pictures", 0, *more]
+    predict.main(predict.parse_args([str(token) for token in argv]))
+    return pandas.read_csv(output / "predictions.csv")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """Cameras, LiDAR and calibration of the sample, nothing else."""
+    root = copy_of(tiny_sample(), tmp_path_factory.mktemp("unlabelled") / "sample", scenarios=3)
+    for scenario in scenario_folders(root):
+        for folder in scenario.iterdir():
+            if folder.is_dir() and not folder.name.startswith(("RGB-CAM", "LIDAR")):
+                shutil.rmtree(folder)
+    return root
+
+
+def test_scores_are_those_of_the_test_pass(tmp_path, capsys):
+    rows = run(tiny_sample(), tmp_path)
+    assert list(rows) == ["scenario", "frame", "score", "alarm"] and len(rows) == 48
+    folder = tiny_runs.run_of("train_anomaly_with_labels")
+    truth = pandas.read_csv(folder / "test_predictions.csv")
+    mine = rows.set_index(["scenario", "frame"]).loc[
+        list(zip(truth["scenario"], truth["frame_id"], strict=True))
+    ]
+    assert np.allclose(mine["score"], truth["score"], atol=2e-6) and len(truth) == 12
+    assert mine["alarm"].tolist() == truth["alarm"].tolist()
+    assert np.array_equal(rows["alarm"], rows["score"] >= read_json(folder / "results.json")["threshold"])
+    said = capsys.readouterr().out
+    assert f"{rows['alarm'].sum()} alarms (alarm rate {rows['alarm'].mean():.1%}" in said
+
+
+def test_ground_truth_is_neither_needed_nor_used(unlabelled, tmp_path):
+    labelled = run(tiny_sample(), tmp_path / "labelled")
+    rows = run(unlabelled, tmp_path / "unlabelled")
+    expected = labelled[labelled["scenario"].isin(rows["scenario"])].reset_index(drop=True)
+    assert len(rows) == 12 and rows.drop(columns="score").equals(expected.drop(columns="score"))
+    assert np.allclose(rows["score"], expected["score"], atol=2e-6)
+
+
+def test_pictures_of_frames_spread_evenly(unlabelled, tmp_path):
+    rows = run(unlabelled, tmp_path, "--max_pictures", 2)
+    ends = [f"{rows['scenario'][k]}_{rows['frame'][k]}.png" for k in (0, len(rows) - 1)]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == sorted(ends)
+    picture = np.asarray(Image.open(tmp_path / ends[0]))
+    assert picture.shape[1] > 1000 and picture.std() > 10
+
+
+def test_real_frames_in_the_order_of_their_numbers(real, tmp_path):
+    """Frame ids cross 1000: as text, 1000 would stand before 990."""
+    rows = run(real / "anovox_carla", tmp_path, "--max_pictures", 1)
+    assert rows["frame"].tolist() == list(range(990, 1012))
+    assert np.isfinite(rows["score"]).all() and len(list(tmp_path.glob("*.png"))) == 1
+
+
+def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
+    with pytest.raises(CommandError, match="--input .*nowhere: no such folder"):
+        run(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no Scenario_"):
+        run(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(CommandError, match="reads no boxes"):
+        run(unlabelled, tmp_path / "out", "--boxes", "boxes.csv")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(unlabelled, damaged)
+    image = frame_files(scenario_folders(damaged)[1], "RGB-CAM")[2]
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"_2\.png|_\d+\.png") as caught:
+        run(damaged, tmp_path / "out")
+    assert image.name in str(caught.value) and not (tmp_path / "out" / "predictions.csv").exists()
+    for scenario in scenario_folders(damaged):
+        for scan in frame_files(scenario, "LIDAR"):
+            scan.unlink()
+    with pytest.raises(DataError, match="no frame has image and points files"):
+        run(damaged, tmp_path / "out")

@@ -1,0 +1,101 @@
+"""Every number of a report against scikit-learn or a brute-force count."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from utils.metrics.classification import (
+    GroupBootstrap,
+    binary_metrics,
+    choose_threshold,
+    confusion,
+    interval,
+    multiclass_metrics,
+)
+
+
+def two_classes(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and rounded scores, so that ties occur."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.3).astype(int)
+    return labels, np.round(0.4 * labels + rng.random(n), 1) / 1.4
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_threshold_has_the_best_f1(seed):
+    labels, scores = two_classes(seed=seed)
+    best = max(reference.f1_score(labels, scores >= cut) for cut in np.unique(scores))
+    assert reference.f1_score(labels, scores >= choose_threshold(labels, scores)) == pytest.approx(
+        best, abs=1e-12
+    )
+
+
+def test_threshold_lies_between_two_scores_and_needs_two_classes():
+    assert choose_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
+    assert choose_threshold(np.array([1, 1]), np.array([0.2, 0.9])) == 0.5
+
+
+def test_one_class_is_undefined_not_zero():
+    found = binary_metrics(np.zeros(5, int), np.linspace(0, 1, 5), 0.5)
+    assert found["ap"] is None and found["auroc"] is None and found["f1"] is None
+    assert found["accuracy"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "ap", "f1", "macro_f1"])
+def test_bootstrap_equals_scikit_learn_on_the_resampled_rows(metric):
+    labels, scores = two_classes()
+    groups = np.arange(200) // 20
+    preds = (scores >= 0.5).astype(int)
+    bootstrap = GroupBootstrap(groups, labels, replicates=20)
+    ours = {
+        "auroc": lambda: bootstrap.auroc(labels, scores),
+        "ap": lambda: bootstrap.ap(labels, scores),
+        "f1": lambda: bootstrap.f1(labels, preds),
+        "macro_f1": lambda: bootstrap.macro_f1(labels, np.eye(2)[preds]),
+    }[metric]()
+    for counts, value in zip(bootstrap.counts, ours, strict=True):
+        rows = np.repeat(np.arange(200), counts[groups])
+        theirs = {
+            "auroc": lambda rows: reference.roc_auc_score(labels[rows], scores[rows]),
+            "ap": lambda rows: reference.average_precision_score(labels[rows], scores[rows]),
+            "f1": lambda rows: reference.f1_score(labels[rows], preds[rows]),
+            "macro_f1": lambda rows: reference.f1_score(labels[rows], preds[rows], average="macro"),
+        }[metric](rows)
+        assert value == pytest.approx(theirs, abs=1e-12)
+
+
+def test_bootstrap_resamples_groups_not_samples():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=40), 3)  # every subject three times the same
+    once = GroupBootstrap(np.arange(40)).means(values[::3])
+    thrice = GroupBootstrap(np.repeat(np.arange(40), 3)).means(values)
+    assert np.allclose(once, thrice)
+    width = np.diff(interval(once))[0]
+    assert width == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.15)
+
+
+def test_bootstrap_keeps_every_class_and_says_when_it_is_optimistic():
+    labels = np.array([1, 0, 0, 0, 0, 0])  # one group of six holds the only positive
+    bootstrap = GroupBootstrap(np.arange(6), labels, replicates=100)
+    assert (bootstrap.counts[:, 0] > 0).all() and not bootstrap.optimistic
+    few = GroupBootstrap(np.zeros(6, int), fallback=np.arange(6))
+    assert few.optimistic and few.counts.shape == (1000, 6)
+
+
+def test_absent_class_is_shown_as_absent():
+    labels = np.array([0, 0, 1, 1])
+    scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.1, 0.7], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1]])
+    found = multiclass_metrics(labels, scores, ["a", "b", "c"])
+    assert found["per_class"]["c"] == {
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "ap": None,
+        "support": 0,
+    }
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)  # a: precision 1, recall 1/2; b: 1
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+
+
+def test_confusion_counts():
+    assert confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist() == [[1, 1], [0, 1]]

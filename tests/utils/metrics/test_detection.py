@@ -1,0 +1,98 @@
+"""The metrics of anomaly detection, against hand numbers, loops and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from utils.metrics.classification import GroupBootstrap
+from utils.metrics.detection import (
+    alarm_statistics,
+    breakdown,
+    calibration_error,
+    choose_alarm_threshold,
+    fit_temperature,
+    fpr_at_recall,
+    name_distances,
+    sigmoid,
+    within_group_auroc,
+    within_group_replicates,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_fpr_at_recall_by_hand():
+    labels = np.array([1] * 20 + [0] * 10)
+    scores = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.6, 10)])
+    threshold = np.sort(scores[:20])[1]  # 19 of 20 found
+    assert fpr_at_recall(labels, scores) == pytest.approx((scores[20:] >= threshold).mean())
+    assert fpr_at_recall(np.ones(3, int), np.ones(3)) is None
+
+
+def test_calibration_error_by_hand():
+    labels = np.array([1, 0, 1, 1])
+    scores = np.array([0.9, 0.9, 0.1, 1.0])
+    # bins of 1/15: {.9, .9} is one, {1.0} the last, {.1} another
+    assert calibration_error(labels, scores) == pytest.approx(
+        (2 * abs(0.5 - 0.9) + abs(1 - 0.1) + abs(1 - 1.0)) / 4
+    )
+
+
+def test_temperature_recovers_the_scale_of_the_logits():
+    logits = RNG.normal(0, 2, 20000)
+    labels = (RNG.random(20000) < sigmoid(logits)).astype(int)
+    assert fit_temperature(labels, 3 * logits) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(np.zeros(5, int), logits[:5]) == 1.0
+
+
+def test_threshold_rules():
+    labels = np.array([0] * 100 + [1] * 10)
+    scores = np.concatenate([np.arange(100) / 200, np.full(10, 0.9)])
+    by_rate = choose_alarm_threshold(labels, scores, "fpr", 0.05)
+    assert (scores[:100] >= by_rate).sum() == 5
+    assert 0.495 < choose_alarm_threshold(labels, scores, "f1", 0.05) < 0.9
+    without = choose_alarm_threshold(labels[:100], scores[:100], "f1", 0.02)
+    assert (scores[:100] >= without).sum() == 2 and without > scores.min()
+    assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.0)).sum() == 0
+
+
+def test_within_group_auroc_ignores_differences_between_groups():
+    groups = np.repeat([0, 1], 50)
+    labels = (RNG.random(100) < np.where(groups == 0, 0.2, 0.8)).astype(int)
+    assert within_group_auroc(labels, groups.astype(float), groups) == 0.5 < roc_auc_score(labels, groups)
+    one = groups == 0
+    scores = RNG.random(100)
+    assert within_group_auroc(labels[one], scores[one], groups[one]) == pytest.approx(
+        roc_auc_score(labels[one], scores[one])
+    )
+    assert within_group_auroc(labels, scores, np.arange(100)) is None
+
+
+def test_within_group_replicates_average_to_the_metric():
+    groups = np.repeat(np.arange(20), 10)
+    labels = (RNG.random(200) < 0.4).astype(int)
+    scores = labels + RNG.normal(0, 1, 200)
+    replicates = within_group_replicates(GroupBootstrap(groups, labels), labels, scores, groups)
+    assert replicates.mean() == pytest.approx(within_group_auroc(labels, scores, groups), abs=0.02)
+
+
+def test_alarms_by_hand():
+    # one scenario, a frame each second: normal, anomaly x3 (alarm in the second), normal (alarm), anomaly
+    # (missed)
+    labels = np.array([0, 1, 1, 1, 0, 1])
+    alarms = np.array([False, False, True, False, True, False])
+    found = alarm_statistics(labels, alarms, np.zeros(6, int), np.arange(6) * 10)
+    assert found["false_alarms_per_minute"] == pytest.approx(1 / (2 / 60))
+    assert (found["encounters"], found["encounters_missed"], found["delay_seconds"]) == (
+        2,
+        1,
+        pytest.approx(1.0),
+    )
+
+
+def test_breakdown_counts_each_kind_against_all_normal_frames():
+    labels, scores = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.9, 0.5, 0.7])
+    rows = breakdown(labels, scores, 0.65, {"size": np.array(["", "", "big", "tiny", "big"])})
+    assert rows["size: big"] == {"frames": 2, "auroc": 1.0, "recall": 1.0}
+    assert rows["size: tiny"] == {"frames": 1, "auroc": 0.5, "recall": 0.0}
+    assert name_distances(np.array([3.0, 12.0, 99.0, np.nan])).tolist() == ["00-05 m", "10-15 m", "30+ m", ""]

@@ -1,0 +1,123 @@
+"""Regression figures against scikit-learn and hand numbers; the report of an age run."""
+
+import csv
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from utils.metrics.regression import (
+    age_metrics,
+    error_bands,
+    limits_of_agreement,
+    regression_metrics,
+    subject_means,
+    trivial_predictions,
+)
+from utils.report.age import report_age
+
+
+def draw_rows(subjects: int = 40, images: int = 3, error: float = 6.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    ages = np.repeat(rng.uniform(5, 85, subjects), images)
+    preds = ages + np.repeat(rng.normal(0, error, subjects), images) + rng.normal(0, 2, len(ages))
+    return {"ages": ages, "preds": preds, "subject_ids": np.repeat(np.arange(subjects), images)}
+
+
+def test_metrics_are_those_of_sklearn():
+    rows = draw_rows()
+    ages, preds = rows["ages"], rows["preds"]
+    found = regression_metrics(ages, preds)
+    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(ages, preds), abs=1e-12)
+    assert found["mse"] == pytest.approx(metrics.mean_squared_error(ages, preds), abs=1e-12)
+    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(ages, preds), abs=1e-12)
+    assert found["r2"] == pytest.approx(metrics.r2_score(ages, preds), abs=1e-12)
+    assert found["slope"] == pytest.approx(np.polyfit(ages, preds, 1)[0])
+    assert found["pearson_r"] == pytest.approx(np.corrcoef(ages, preds)[0, 1])
+    assert found["within_10"] == np.mean(np.abs(ages - preds) <= 10)
+
+
+def test_undefined_figures_are_none():
+    assert regression_metrics(np.array([3.0, 5.0]), np.array([4.0, 4.0]))["pearson_r"] is None
+    one = regression_metrics(np.array([3.0]), np.array([5.0]))
+    assert (one["r2"], one["slope"], one["mae"], one["bias"]) == (None, None, 2.0, 2.0)
+
+
+def test_subject_means_by_hand():
+    ids, ages, preds = subject_means(np.array([7, 2, 7]), np.array([10, 20, 10]), np.array([8.0, 25.0, 14.0]))
+    assert ids.tolist() == [2, 7]
+    assert ages.tolist() == [20, 10]
+    assert preds.tolist() == [25, 11]
+    rows = {
+        "subject_ids": np.array([7, 2, 7]),
+        "ages": np.array([10.0, 20, 10]),
+        "preds": np.array([8.0, 25, 14]),
+    }
+    assert age_metrics(rows)["subject_mae"] == 3.0
+    assert age_metrics(rows)["mae"] == pytest.approx(11 / 3)
+
+
+def test_bands_are_decades_for_years_and_finer_for_weeks():
+    bands = error_bands(np.array([4.0, 8.0, 25.0, 81.0]), np.array([6.0, 8.0, 20.0, 80.0]))
+    assert [(band["from"], band["to"], band["count"]) for band in bands] == [
+        (0, 10, 2),
+        (20, 30, 1),
+        (80, 90, 1),
+    ]
+    assert [band["bias"] for band in bands] == [1.0, -5.0, -1.0]
+    assert {
+        band["to"] - band["from"] for band in error_bands(np.linspace(11, 40, 50), np.full(50, 20.0))
+    } == {5}
+
+
+def test_limits_of_agreement_by_hand():
+    low, bias, high = limits_of_agreement([0, 0, 0], [1.0, 2.0, 3.0])
+    assert bias == 2
+    assert high - bias == pytest.approx(1.96)
+    assert bias - low == pytest.approx(1.96)
+
+
+def make_report(folder, rows, train_ages, **options):
+    options = {"unit": "years", "truncated": False} | options
+    files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
+    subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
+    return report_age(folder, "test", "a run on test", rows, files, subjects, train_ages, **options)
+
+
+def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
+    rows, train = draw_rows(), np.random.default_rng(1).uniform(5, 85, 200)
+    verdict, fields = make_report(tmp_path, rows, train)
+    assert verdict.learned
+    assert fields["metrics"]["skill"] > 0.6
+    assert (
+        fields["confidence"]["subject_mae"][0]
+        < fields["metrics"]["subject_mae"]
+        < fields["confidence"]["subject_mae"][1]
+    )
+    best = min(
+        np.abs(subject_means(*rows_of(rows))[1] - value[0]).mean()
+        for value in trivial_predictions(train, 1).values()
+    )
+    assert fields["metrics"]["skill"] == pytest.approx(1 - fields["metrics"]["subject_mae"] / best)
+    for name in ("evaluation_report.txt", "scatter.png", "bland_altman.png", "error_by_age.png"):
+        assert (tmp_path / name).stat().st_size > 500
+    with open(tmp_path / "test_predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 120
+    ages, preds = ([float(row[name]) for row in table] for name in ("age", "prediction"))
+    assert fields["metrics"]["mae"] == pytest.approx(metrics.mean_absolute_error(ages, preds), abs=1e-9)
+    blind = rows | {"preds": np.random.default_rng(2).permutation(rows["preds"])}
+    assert not make_report(tmp_path, blind, train)[0].learned
+    assert not make_report(tmp_path, rows, train, truncated=True)[0].learned
+
+
+def rows_of(rows):
+    return rows["subject_ids"], rows["ages"], rows["preds"]
+
+
+def test_more_images_of_the_same_people_do_not_narrow_the_interval(tmp_path):
+    rows, train = draw_rows(images=1), np.linspace(5, 85, 100)
+    thrice = {key: np.repeat(values, 3) for key, values in rows.items()}
+    narrow, wide = (make_report(tmp_path, r, train)[1]["confidence"] for r in (thrice, rows))
+    for name in ("mae", "subject_mae"):
+        assert np.diff(narrow[name]) / np.diff(wide[name]) == pytest.approx(1.0, abs=0.05)

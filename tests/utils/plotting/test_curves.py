@@ -1,0 +1,51 @@
+"""Figures are written for short, long and failed runs, and no figure stays open."""
+
+import logging
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.plotting.curves import Panel, never_fatal, plot_confusion, plot_curves, plot_distributions, to_beat
+from utils.training.learning import Verdict
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 200])
+def test_curves(tmp_path, epochs):
+    history = [
+        {"epoch": e, "lr": 1e-3 * 0.9**e, "train_loss": 0.9**e, "val_loss": None if e == 2 else 0.9**e + 0.1}
+        for e in range(1, epochs + 1)
+    ]
+    verdict = Verdict(False, "AUROC against distance alone: " + "a long reason " * 20, [0, 0])
+    panels = [Panel("loss", "loss", 0.69, "best constant"), Panel("absent", "not measured")]
+    plot_curves(history, panels, tmp_path / "curves.png", best_epoch=1, verdict=verdict)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width >= 1000
+    assert plt.get_fignums() == []
+
+
+def test_confusion_and_distributions(tmp_path):
+    plot_confusion(np.array([[5, 0], [0, 0]]), ["a", "b"], "title", tmp_path / "c.png")
+    labels, scores = np.array([0, 0, 0]), np.array([0.1, 0.2, 1.0])
+    plot_distributions(labels, scores, ["a", "absent"], "title", tmp_path / "d.png", threshold=0.5)
+    assert (tmp_path / "c.png").stat().st_size > 1000 and (tmp_path / "d.png").stat().st_size > 1000
+    assert plt.get_fignums() == []
+
+
+def test_a_figure_that_fails_is_a_warning_and_leaves_nothing_open(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("run"), "propagate", True)
+
+    @never_fatal
+    def plot_something():
+        plt.figure()
+        raise ValueError("no such font")
+
+    plot_something()
+    assert "plot_something failed" in caplog.text and "no such font" in caplog.text
+    assert plt.get_fignums() == []
+
+
+def test_what_there_is_to_beat():
+    panels = [Panel("loss", "loss", 0.6931, "best constant"), Panel("f1", "F1")]
+    assert to_beat(panels) == "to beat on val: loss 0.6931 (best constant)"

@@ -1,0 +1,83 @@
+"""Run folders and their files."""
+
+import json
+import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from utils.report.classification import table, write_table
+from utils.run.errors import CommandError
+from utils.run.folder import REPO_ROOT, create_run_folder, read_json, write_json, write_text
+from utils.run.log import format_values, start_log, stop_log
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: create_run_folder(tmp_path / "out", "stage1"), range(16)))
+    assert len(set(folders)) == 16
+    assert all(folder.is_dir() and folder.name.startswith("stage1_experiment_") for folder in folders)
+
+
+def test_unusable_output_dir_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError, match="cannot make a run folder under --output_dir"):
+        create_run_folder(tmp_path / "file", "stage1")
+
+
+def test_json_has_no_nan_and_reads_numpy(tmp_path):
+    write_json(tmp_path / "a.json", {"loss": float("nan"), "n": np.int64(3), "v": np.array([1.5, np.inf])})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "n": 3, "v": [1.5, None]}
+
+
+def test_unreadable_json_names_the_file(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CommandError, match=r"config\.json is not JSON"):
+        read_json(tmp_path / "config.json")
+    with pytest.raises(CommandError, match=r"cannot read .*missing\.json"):
+        read_json(tmp_path / "missing.json")
+
+
+def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a.txt", "\ud800")  # can not be encoded
+    assert (tmp_path / "a.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_log_is_one_ascii_line_per_event(tmp_path, capsys):
+    log = start_log(tmp_path / "train.log")
+    log.info("file \n[OK] verdict: LEARNED \x1b[31m \u4e2d")
+    log.warning("careful")
+    stop_log()
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert lines == ["file  [OK] verdict: LEARNED  [31m \\u4e2d", "warning: careful"]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert logging.getLogger("run").handlers == []
+
+
+def test_small_values_stay_visible():
+    assert format_values({"loss": 3.3e-5, "f1": None, "epoch": 2}) == "loss 3.3e-05 f1 undefined epoch 2"
+
+
+def test_table_is_aligned():
+    assert table({"model": {"ap": 0.5}, "b": {"ap": None}}, ["ap"]).splitlines() == [
+        "              ap",
+        "model        0.5",
+        "b      undefined",
+    ]
+
+
+def test_csv_neutralises_formulas_but_not_numbers(tmp_path):
+    write_table(
+        tmp_path / "t.csv", {"name": np.array(["=cmd()", "-x", "plain"]), "value": np.array([-5, 1, 2])}
+    )
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["'=cmd(),-5", "'-x,1", "plain,2"]
+
+
+def test_run_and_log_import_no_torch():
+    code = "import sys, utils.run.folder, utils.run.log; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT).returncode == 0

@@ -1,0 +1,103 @@
+"""How a script ends: the exit code, one clear message, and what status.json says of it."""
+
+import argparse
+import signal
+
+import pytest
+
+import train_stage1
+from utils.run.errors import CommandError, DataError, NonFiniteError
+from utils.run.folder import read_json, run_parent
+from utils.run.log import format_duration, start_log
+from utils.run.script import run_script
+from utils.run.status import Status
+from utils.training.interrupt import expected_time
+from utils.training.learning import Verdict
+
+
+def ending(action, **options) -> int:
+    """The exit code with which run_script leaves when main does `action`."""
+
+    def main(args):
+        return action() if callable(action) else action
+
+    try:
+        run_script(main, argparse.Namespace(**options))
+    except SystemExit as left:
+        return left.code
+    return 0
+
+
+def fail(error):
+    def action():
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(CommandError("no such flag"), 2), (DataError("a bad file"), 3), (NonFiniteError("a NaN"), 4),
+     (KeyboardInterrupt(), 130), (SystemExit(143), 143)],
+)  # fmt: skip
+def test_every_end_has_its_code(error, code, capsys):
+    assert ending(fail(error)) == code
+    said = capsys.readouterr().err
+    assert said == (f"error: {error}\n" if code < 5 else "")
+
+
+def test_debug_shows_the_traceback_and_the_unforeseen_keeps_it():
+    with pytest.raises(DataError):
+        ending(fail(DataError("a bad file")), debug=True)
+    with pytest.raises(ZeroDivisionError):
+        ending(lambda: 1 // 0)
+
+
+def test_sigterm_outside_of_training_leaves_with_143():
+    assert ending(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+    assert ending(lambda: signal.raise_signal(signal.SIGUSR1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("learned", "required", "code"), [(True, True, 0), (False, True, 5), (False, False, 0)]
+)
+def test_require_learning(learned, required, code):
+    verdict = Verdict(learned, "AUROC against chance", [0.0, 0.0])
+    assert ending(lambda: verdict, require_learning=required) == code
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_out_of_memory_names_a_smaller_batch(error, capsys):
+    assert ending(fail(error), batch_size=32) == 1
+    assert "--batch_size 16" in capsys.readouterr().err
+
+
+def test_status_says_how_a_run_ended(tmp_path):
+    start_log(None)
+    for action, state in (fail(DataError("bad\nfile")), "failed"), (fail(KeyboardInterrupt()), "interrupted"):
+        Status(tmp_path, epochs=3, patience=0)
+        ending(action)
+        assert read_json(tmp_path / "status.json")["state"] == state
+    assert read_json(tmp_path / "status.json")["reason"] == "stopped by Ctrl-C"
+
+
+def test_a_dry_run_is_two_steps_in_a_temporary_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    args = train_stage1.parse_args(["--dry_run", "--epochs", "50"])
+    assert (args.epochs, args.max_batches, args.plot_interval) == (1, 2, 1)
+    assert run_parent(args).parent == tmp_path
+    with pytest.raises(SystemExit):
+        train_stage1.parse_args(["--dry_run", "--resume", str(tmp_path)])
+
+
+def test_durations_are_said_in_the_unit_people_use():
+    said = [format_duration(seconds) for seconds in (50, 720, 3.4 * 3600, 2.1 * 86400)]
+    assert said == ["50 s", "12 min", "3.4 h", "2.1 days"]
+
+
+def test_the_expected_time_counts_all_steps_and_a_tenth_for_the_evaluation():
+    assert (
+        expected_time(0.9, 24, 30) == "expected time: 12 min for 30 epochs of 24 steps, 0.9 s each"
+    )  # 713 s

@@ -1,0 +1,29 @@
+"""config.json says what was done, not what was asked for."""
+
+import argparse
+
+import pytest
+import torch
+
+from utils.training.config import describe_optimizations
+
+RECIPE = {"patience": 0, "amp": False}
+
+
+@pytest.mark.parametrize("flag", ["freeze_backbone", "freeze_encoder"])
+def test_a_frozen_encoder_is_recorded_by_either_name(flag):
+    for frozen in (False, True):
+        found = describe_optimizations(argparse.Namespace(**RECIPE, **{flag: frozen}), None)
+        assert found["frozen_backbone"] is frozen
+    assert describe_optimizations(argparse.Namespace(**RECIPE), None)["frozen_backbone"] is False
+
+
+def test_a_warm_up_is_recorded_where_the_rate_rises():
+    """One epoch of warm-up has the full rate, as none at all has."""
+    schedulers, args = torch.optim.lr_scheduler, argparse.Namespace(**RECIPE, warmup_epochs=1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    fall = schedulers.CosineAnnealingLR(optimizer, 3)
+    assert describe_optimizations(args, fall)["warmup"] is False
+    rise = schedulers.LinearLR(optimizer, 1 / 2, total_iters=1)
+    both = schedulers.SequentialLR(optimizer, [rise, fall], milestones=[1])
+    assert describe_optimizations(args, both)["warmup"] is True

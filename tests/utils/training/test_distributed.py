@@ -1,0 +1,84 @@
+"""Samplers: every sample once, whatever the number of processes."""
+
+import numpy as np
+import pytest
+import torch
+
+from utils.training.distributed import (
+    EpochSampler,
+    Processes,
+    evaluation_batches,
+    gather_rows,
+    seed_everything,
+)
+
+CPU = torch.device("cpu")
+
+
+def samplers(world: int, length: int, batch: int, frames=None) -> list[EpochSampler]:
+    return [EpochSampler(length, batch, 7, Processes(rank, world, CPU), frames) for rank in range(world)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 12, 13, 25])
+def test_any_number_of_processes_sees_the_same_global_batches(length):
+    alone = list(samplers(1, length, 12)[0])
+    assert sorted(sum(alone, [])) == list(range(length))
+    for world in (2, 3):
+        ranks = samplers(world, length, 12 // world)
+        for step, batch in enumerate(alone):
+            parts = [rank.part(step) for rank in ranks]
+            assert sum((part for part, weight in parts if weight), []) == batch
+            # averaging local_sum * weight over the ranks gives the mean over the global batch
+            assert sum(len(part) * weight for part, weight in parts) / world == pytest.approx(1)
+            assert all(len(part) > 0 for part, _ in parts)
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    sampler = samplers(1, 50, 8)[0]
+    first = list(sampler)
+    sampler.start(2)
+    assert list(sampler) != first
+    sampler.start(1)
+    assert list(sampler) == first
+    sampler.start(1, step=3)
+    assert list(sampler) == first[3:] and len(sampler) == len(first) - 3
+
+
+def test_frames_stay_together():
+    frames = np.repeat(np.arange(10), 4)
+    order = np.concatenate(list(samplers(1, 40, 6, frames)[0]))
+    seen = frames[order]
+    assert np.count_nonzero(np.diff(seen)) == 9  # ten runs of one frame each
+    assert seen.tolist() != frames.tolist()
+
+
+def test_evaluation_batches_hold_whole_frames_and_every_sample_once():
+    frames = np.array([3, 0, 0, 1, 1, 1, 2, 3, 3, 3, 5])
+    alone = evaluation_batches(frames, 4, Processes(0, 1, CPU))
+    assert sorted(sum(alone, [])) == list(range(11))
+    for batch in alone:
+        for frame in set(frames[batch]):
+            assert set(np.flatnonzero(frames == frame)) <= set(batch)
+    for world in (2, 3, 9):
+        parts = [evaluation_batches(frames, 4, Processes(rank, world, CPU)) for rank in range(world)]
+        assert sorted(sum(parts, [])) == sorted(alone)
+
+
+def test_gather_puts_rows_in_order_and_refuses_doubles():
+    batches = [([2], [0.5]), ([0, 1], [0.0, 0.25])]
+    rows = gather_rows([{"indices": torch.tensor(i), "scores": torch.tensor(s)} for i, s in batches])
+    assert rows["scores"].tolist() == [0.0, 0.25, 0.5]
+    with pytest.raises(RuntimeError, match="twice"):
+        gather_rows([{"indices": torch.tensor([1])}, {"indices": torch.tensor([1, 0])}])
+
+
+def test_seeds_are_repeatable_and_differ_by_step_and_rank():
+    def draw(*key: int) -> float:
+        seed_everything(*key)
+        return torch.rand(1).item()
+
+    assert draw(42, 1, 0, 0) == draw(42, 1, 0, 0)
+    assert (
+        len({draw(42, 1, 0, 0), draw(42, 1, 1, 0), draw(42, 1, 0, 1), draw(42, 2, 0, 0), draw(43, 1, 0, 0)})
+        == 5
+    )

@@ -1,0 +1,176 @@
+"""The learning check: what it flags, what it leaves alone, and the verdict's rule."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils.run.errors import DataError, NonFiniteError
+from utils.training.learning import (
+    LearningCheck,
+    balanced_batch,
+    best_constant_loss,
+    check_finite,
+    check_labels,
+    judge,
+)
+
+LABELS = torch.tensor([0] * 75 + [1] * 25)
+CROSS_ENTROPY = nn.CrossEntropyLoss(reduction="none")
+
+
+def test_best_constant_is_the_entropy_and_the_variance():
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert best_constant_loss(CROSS_ENTROPY, LABELS, 2) == pytest.approx(entropy, abs=1e-9)
+    targets = torch.tensor([1.0, 2.0, 6.0])
+    assert best_constant_loss(nn.MSELoss(reduction="none"), targets, 1) == pytest.approx(14 / 3, abs=1e-9)
+    weighted = nn.CrossEntropyLoss(torch.tensor([1.0, 3.0], dtype=torch.float64), reduction="none")
+    assert best_constant_loss(weighted, LABELS, 2) == pytest.approx(1.5 * np.log(2), abs=1e-9)
+
+
+def test_made_up_labels_and_label_free_losses_are_flagged_before_the_first_epoch():
+    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    assert check.before_training(lambda chosen: LABELS[chosen]) == []
+    assert (
+        "differ between two reads"
+        in check.before_training(lambda chosen: torch.randint(0, 2, (len(chosen),)))[0]
+    )
+    free = LearningCheck(lambda logits, labels: logits[:, 0] ** 2 + 0.1 * logits.std(), LABELS, 2)
+    assert "does not depend on the labels" in free.before_training(lambda chosen: LABELS[chosen])[0]
+
+
+class Rows:
+    """A data set of random vectors."""
+
+    inputs = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+
+    def __getitems__(self, chosen):
+        return {"inputs": self.inputs[chosen]}
+
+
+def forward(model, batch):
+    return model(batch["inputs"])
+
+
+class Years(nn.Module):
+    """Outputs as the age models give them: deviations from the median."""
+
+    def forward(self, outputs):
+        return 55 + 20 * outputs[:, 0]
+
+
+@pytest.mark.parametrize("labels", [LABELS, torch.linspace(20.0, 90.0, 100)])
+def test_one_batch_is_learned_by_heart_without_a_trace(labels, caplog):
+    outputs = 1 if labels.is_floating_point() else 2
+    criterion = nn.L1Loss(reduction="none") if labels.is_floating_point() else CROSS_ENTROPY
+    check = LearningCheck(criterion, labels, outputs)
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, outputs)]
+    model = nn.Sequential(*layers, *([Years()] if outputs == 1 else [])).eval()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    with caplog.at_level("INFO", logger="run"):
+        assert check.overfit_one_batch(model, Rows(), torch.device("cpu"), forward)
+    assert f"one batch of {32} can be learned by heart: loss " in caplog.text
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_batch_of_inputs_that_are_all_alike_can_not_be_learned_by_heart(monkeypatch, caplog):
+    monkeypatch.setattr(Rows, "inputs", torch.zeros(100, 8))
+    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    with caplog.at_level("INFO", logger="run"):
+        assert not check.overfit_one_batch(nn.Linear(8, 2), Rows(), torch.device("cpu"), forward)
+    assert "can not be learned by heart: loss 0.69" in caplog.text  # 16 of each class: ln 2
+    assert "after 300 steps" in caplog.text
+
+
+def test_the_batch_is_balanced():
+    chosen = balanced_batch(LABELS)
+    assert LABELS[chosen].sum() == 16 and len(set(chosen)) == 32
+    assert balanced_batch(torch.tensor([0, 1, 1, 0, 1])) == [0, 1, 2, 3, 4]
+    ages = torch.tensor([30.0, 10.0, 20.0, 50.0, 40.0])
+    assert ages[balanced_batch(ages, size=3)].sort().values.tolist() == [10, 30, 50]
+
+
+def epochs(*losses: float) -> list[dict]:
+    return [{"train_loss": loss, "lr": 0.1} for loss in losses]
+
+
+def model_with_gradient() -> nn.Module:
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    model["head"](model["body"](torch.ones(4, 2))).sum().backward()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("losses", "word"),
+    [
+        ((0.5, 0.4, 0.3), None),
+        ((0.562, 0.562, 0.562), "flat"),
+        ((0.57, 0.56, 0.565), "constant"),
+        ((9.0,), "far from"),
+    ],
+)
+def test_epochs_are_judged_by_their_losses(losses, word):
+    said = LearningCheck(CROSS_ENTROPY, LABELS, 2).after_epoch(
+        epochs(*losses), model_with_gradient(), np.diag([1.0, 2.0, 3.0])
+    )
+    assert said == [] if word is None else any(word in text for text in said)
+
+
+def test_dead_outputs_and_detached_parts_are_named_once():
+    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    model = model_with_gradient()
+    model["body"].zero_grad()
+    said = check.after_epoch(epochs(0.5), model, np.full((5, 2), 0.3))
+    assert any("same output" in text for text in said) and any("reaches body" in text for text in said)
+    assert check.after_epoch(epochs(0.5, 0.4), model, np.full((5, 2), 0.3)) == []
+
+
+def test_labels_must_differ_be_finite_and_exist():
+    check_labels(np.array([0, 1]), "val")
+    with pytest.raises(DataError, match="val split is empty"):
+        check_labels(np.array([]), "val")
+    with pytest.raises(DataError, match="one class only: 3 samples, all 'interaction'"):
+        check_labels(np.ones(3, int), "val", ["none", "interaction"])
+    with pytest.raises(DataError, match="1 labels that are NaN"):
+        check_labels(np.array([1.0, np.nan]), "train")
+
+
+def test_non_finite_step_stops_with_the_samples_named():
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    check_finite(torch.tensor(1.0), torch.tensor(2.0), scaler, "epoch 1 step 1", torch.tensor([4]))
+    for loss, norm in ((float("nan"), 1.0), (1.0, float("inf"))):
+        with pytest.raises(NonFiniteError, match=r"epoch 1 step 3.*\n.*4, 7") as error:
+            check_finite(
+                torch.tensor(loss), torch.tensor(norm), scaler, "epoch 1 step 3", torch.tensor([4, 7])
+            )
+        assert error.value.exit_code == 4
+
+
+def test_verdict_needs_the_lower_bound_above_zero():
+    trivial = np.random.default_rng(0).normal(0.7, 0.02, 1000)
+    better = judge("AUROC", trivial + 0.05, trivial, "distance alone", "test")
+    assert better.learned and better.word == "LEARNED" and better.difference == pytest.approx([0.05, 0.05])
+    noisy = judge("AUROC", trivial + np.linspace(-0.02, 0.3, 1000), trivial, "distance alone", "test")
+    assert not noisy.learned and "does not exclude 0" in noisy.reason
+    error = judge("MAE", trivial - 0.05, trivial, "the mean", "test", higher_is_better=False)
+    assert error.learned
+    cut = judge("AUROC", trivial + 0.05, trivial, "distance alone", "test", truncated=True)
+    assert cut.word == "NOT LEARNED" and "truncated" in cut.reason
+    assert "optimistic" in judge("AUROC", trivial, trivial, "d", "test", optimistic=True).reason
+    assert "val is the split that selects" in judge("AUROC", trivial, trivial, "d", "val").reason
+
+
+def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
+    trivial = np.random.default_rng(0).normal(0.7, 0.02, 1000)
+    known = judge("AUROC", trivial + 0.05, trivial, "distance alone", "train")
+    assert known.word == "NOT LEARNED" and known.difference == pytest.approx([0.05, 0.05])
+    assert known.reason.startswith(
+        "never judged on train, which a model can know by heart; AUROC against distance alone"
+    )
+    assert judge("AUROC", trivial + 0.05, trivial, "distance alone", "val").learned

@@ -1,0 +1,102 @@
+"""Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.metrics.regression import error_bands, limits_of_agreement, regression_metrics
+from utils.plotting.curves import never_fatal, plt, save_figure
+
+MODEL, BASELINE = "#4C72B0", "#999999"
+
+
+@never_fatal
+def plot_scatter(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
+    """Prediction against truth, one point per subject, with the identity and the least-squares line."""
+    found = regression_metrics(targets, preds)
+    figure, axis = plt.subplots(figsize=(5.6, 5.6), layout="constrained")
+    axis.scatter(targets, preds, s=16, alpha=0.6, color=MODEL, linewidths=0)
+    low, high = min(targets.min(), preds.min()), max(targets.max(), preds.max())
+    ends = np.array([low, high])
+    axis.plot(ends, ends, color="0.3", linewidth=1, label="prediction = truth")
+    if found["slope"] is not None:
+        line = preds.mean() + found["slope"] * (ends - targets.mean())
+        axis.plot(ends, line, color="#DD8452", linestyle="--", label=f"slope {found['slope']:.2f}")
+    r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
+    axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
+    axis.set_title(f"{title}\n{len(targets)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_bland_altman(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
+    """Error against the mean of prediction and truth, with the bias and the 95% limits of agreement."""
+    low, bias, high = limits_of_agreement(targets, preds)
+    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+    axis.scatter((targets + preds) / 2, preds - targets, s=16, alpha=0.6, color=MODEL, linewidths=0)
+    axis.axhline(bias, color="#DD8452", label=f"bias {bias:+.2f}")
+    for value in (low, high):
+        axis.axhline(value, color="#DD8452", linestyle="--", label=f"bias -+ 1.96 SD: {value:+.2f}")
+    axis.axhline(0, color="0.3", linewidth=1)
+    axis.set(xlabel=f"mean of predicted and true age ({unit})", ylabel=f"predicted - true ({unit})")
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_error_by_age(
+    targets: np.ndarray, preds: np.ndarray, trivial: np.ndarray, unit: str, title: str, path: Path
+) -> None:
+    """Bias with the standard deviation, and MAE beside a trivial predictor's, per band of age.
+
+    A model that shrinks towards the mean is too old for the young and too young for the old: a falling bias.
+    """
+    bands, others = error_bands(targets, preds), error_bands(targets, trivial)
+    names = [f"{band['from']:g}-{band['to']:g}\nn {band['count']}" for band in bands]
+    at = np.arange(len(bands))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    spread = [band["sd"] for band in bands]
+    left.errorbar(at, [band["bias"] for band in bands], spread, fmt="o", color=MODEL, capsize=3)
+    left.axhline(0, color="0.3", linewidth=1)
+    left.set(ylabel=f"predicted - true, mean -+ SD ({unit})", title="bias")
+    right.bar(at - 0.2, [band["mae"] for band in bands], 0.4, color=MODEL, label="model")
+    right.bar(at + 0.2, [band["mae"] for band in others], 0.4, color=BASELINE, label="trivial predictor")
+    right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
+    right.legend(fontsize=8)
+    for axis in (left, right):
+        axis.set_xticks(at, names, fontsize=8)
+        axis.set_xlabel(f"true age ({unit})")
+        axis.grid(alpha=0.25, axis="y")
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def plot_sheet(
+    images: list[np.ndarray], names: list[str], preds: list[float], unit: str, path: Path, columns: int = 6
+) -> None:
+    """Grey images (H, W) of any size in rows of `columns`, the predicted age written on each."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    shape = max(image.shape[0] / image.shape[1] for image in images)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(2.2 * columns, rows * (2.2 * shape + 0.25)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, name, pred in zip(axes.flat, images, names, preds, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        shown = name if len(name) <= 28 else f"{name[:12]}...{name[-12:]}"
+        axis.set_title(shown, fontsize=7, parse_math=False)
+        axis.text(
+            0.03, 0.97, f"{pred:.1f} {unit}", transform=axis.transAxes, va="top", fontsize=10, color="white",
+            bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}, parse_math=False,
+        )  # fmt: skip
+    save_figure(figure, path)

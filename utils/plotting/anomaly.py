@@ -1,0 +1,96 @@
+"""Figures of the anomaly task: ROC and precision-recall curves, one frame with heat map and points."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
+from utils.plotting.curves import never_fatal, save_figure
+
+SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red
+
+
+@never_fatal
+def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -> None:
+    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    if len(np.unique(labels)) < 2:
+        return
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for name, values in scores.items():
+        false, true, _ = roc_curve(labels, values)
+        precision, recall, _ = precision_recall_curve(labels, values)
+        roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
+        pr.plot(recall, precision, label=f"{name}: AP {average_precision_score(labels, values):.3f}")
+    roc.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="chance")
+    pr.axhline(
+        labels.mean(),
+        linestyle="--",
+        color="0.4",
+        linewidth=1,
+        label=f"share of anomalies {labels.mean():.3f}",
+    )
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
+    for axis in (roc, pr):
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+@never_fatal
+@never_fatal
+def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path: Path) -> None:
+    """AUROC of the first row (clean) as a line, of every other one as a bar with the interval of its change.
+
+    Each row has auroc; all but the first change_low and change_high, of auroc - the first's auroc.
+    """
+    (clean, first), *failures = found.items()
+    figure, axis = plt.subplots(figsize=(7.5, 0.6 + 0.45 * len(found)), layout="constrained")
+    for place, (_, row) in enumerate(failures):
+        ends = np.clip([first["auroc"] + row["change_low"], first["auroc"] + row["change_high"]], 0, 1)
+        axis.barh(place, row["auroc"], color="#4C72B0", height=0.6)
+        axis.plot(ends, [place, place], color="0.15", linewidth=1.5)
+        axis.text(0.01, place, f"{row['auroc']:.3f}", va="center", color="white", fontsize=9)
+    axis.axvline(first["auroc"], color="#DD8452", label=f"{clean}: {first['auroc']:.3f}")
+    axis.axvline(0.5, color="0.4", linestyle="--", linewidth=1, label="chance")
+    axis.set_yticks(range(len(failures)), [name.replace("_", " ") for name, _ in failures])
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1), xlabel="AUROC, and the 95% interval of its difference from clean")
+    axis.set_title(title, fontsize=10)
+    figure.legend(loc="outside right upper", fontsize=8)
+    save_figure(figure, path)
+
+
+def plot_frame(
+    image: np.ndarray, heat: np.ndarray, points: np.ndarray, point_scores: np.ndarray, title: str, path: Path
+) -> None:
+    """The image, its heat map, and the points from above, coloured by their score.
+
+    image (H, W, 3), heat (h, w) probabilities of any size, points (N, 4), point_scores (N,). Point scores
+    have no scale of their own: the highest gets the colour of the highest probability, so that a frame
+    without suspicion shows none in either picture.
+    """
+    aspect = image.shape[1] / image.shape[0]
+    widths = (aspect, aspect + 0.2, 1)  # in heights of the image
+    figure, axes = plt.subplots(
+        1, 3, figsize=(3.4 * sum(widths), 3.9), width_ratios=widths, layout="constrained"
+    )
+    axes[0].imshow(image)
+    axes[0].set_title("camera", fontsize=10)
+    axes[1].imshow(image)
+    frame = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)  # the heat map covers the image
+    shown = axes[1].imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=frame)
+    figure.colorbar(shown, ax=axes[1], shrink=0.8)
+    axes[1].set_title("where: probability of an anomaly", fontsize=10)
+    for axis in axes[:2]:
+        axis.set_axis_off()
+    shares = point_scores / max(float(point_scores.max(initial=0)), 1e-9) * float(heat.max())
+    order = np.argsort(shares)  # the highest on top
+    axes[2].scatter(-points[order, 1], points[order, 0], c=shares[order], s=5, cmap=SUSPICION, vmin=0, vmax=1)
+    axes[2].set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
+    axes[2].set_title("LiDAR from above", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    save_figure(figure, path)

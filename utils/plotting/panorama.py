@@ -1,0 +1,252 @@
+"""A 360-degree panorama with its people, pairs and groups drawn on it, to the pixel and across the seam.
+
+Everything that reaches past one end is drawn a second time a panorama width further left, so that a person on
+the seam stands on both ends and a pair that is nearer through the seam is joined by two pieces of one line.
+Above the picture: title and legend. Below it: a bar for every group, with a tick under each member.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.run.folder import write_bytes
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito (2008), told apart by colour-blind readers and on photographs.
+# Blue, orange, green, purple, yellow, red.
+PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
+WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
+FONT_SIZE, SMALL = 17, 14  # pixels
+ROW = 24  # height of a line of legend, title or group bars, pixels
+BAR_ROW = ROW + 4
+HEADER = 2 * ROW  # rows of the canvas above the panorama
+
+
+def draw_panorama(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    names: Sequence[str],
+    *,
+    pairs: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
+    texts: Sequence[str] | None = None,
+    kind_names: Sequence[str] = (),
+    groups: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins at row HEADER.
+
+    image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may run past W; names: n ids. pairs (m, 2)
+    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words to
+    stand beside the line. groups (n,) group numbers; a bar is drawn for groups of two and more, none where
+    the number is below 0.
+    """
+    height, width = image.shape[:2]
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    pairs = np.empty((0, 2), np.int64) if pairs is None else np.asarray(pairs, np.int64).reshape(-1, 2)
+    kinds = np.full(len(pairs), -1) if kinds is None else np.asarray(kinds)
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    in_pair = set(pairs.ravel().tolist())
+    for row in np.argsort(boxes[:, 3], kind="stable"):  # the tall, near people last, on top
+        draw_person(draw, boxes[row], names[row], width, WHITE if row in in_pair else GREY)
+    for (a, b), kind in zip(pairs, kinds, strict=True):
+        draw_pair(draw, boxes[a], boxes[b], kind_color(kind), width)
+    left_out = draw_texts(draw, boxes, pairs, kinds, texts, (width, height)) if texts is not None else 0
+
+    bars = (
+        draw_group_bars(boxes, groups, names, width) if groups is not None else Image.new("RGB", (width, 0))
+    )
+    canvas = Image.new("RGB", (width, HEADER + height + bars.height), DARK)
+    note = f"   ({left_out} texts left out, no room)" if left_out else ""
+    draw_header(ImageDraw.Draw(canvas), title + note, kinds, kind_names)
+    canvas.paste(picture, (0, HEADER))
+    canvas.paste(bars, (0, HEADER + height))
+    return np.asarray(canvas)
+
+
+def save_panorama(picture: np.ndarray, path: Path) -> None:
+    """Write the picture as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=4)
+    write_bytes(path, buffer.getbuffer())
+
+
+# Across the seam
+
+
+def on_both_ends(left: float, right: float, width: int) -> list[int]:
+    """The shifts (multiples of the width) at which a span from `left` to `right` shows on the picture."""
+    return [shift for shift in (-width, 0, width) if left + shift < width and right + shift >= 0]
+
+
+def pair_line(a: np.ndarray, b: np.ndarray, width: int) -> tuple[float, float, float, float]:
+    """Ends x0, y0, x1, y1 of the line from centre to centre, short way round; x1 may leave the panorama."""
+    (xa, ya), (xb, yb) = a[:2] + a[2:] / 2, b[:2] + b[2:] / 2
+    xa = xa % width
+    offset = (xb - xa + width / 2) % width - width / 2
+    return xa, ya, xa + offset, yb
+
+
+def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, name: str, width: int, color: Color) -> None:
+    """The box, two pixels wide inside a dark rim, with the id above it, on both ends if it is on the seam."""
+    x, y, w, h = np.rint(box).astype(int).tolist()
+    x, right = x % width, x % width + w - 1
+    font = load_font(SMALL)
+    tag_width = round(font.getlength(name)) + 4
+    for shift in on_both_ends(x, right, width):
+        draw.rectangle((x + shift - 1, y - 1, right + shift + 1, y + h), outline=DARK, width=4)
+        draw.rectangle((x + shift, y, right + shift, y + h - 1), outline=color, width=2)
+        if not name:
+            continue
+        tag = min(max(x + shift, 0), width - tag_width)  # a cut person keeps a whole tag
+        top = max(y - SMALL - 3, 0)
+        draw.rectangle((tag, top, tag + tag_width, top + SMALL + 2), fill=DARK)
+        draw.text((tag + 2, top), name, fill=color, font=font)
+
+
+def draw_pair(draw: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, color: Color, width: int) -> None:
+    """A line of four pixels inside a dark rim, a dot at each end; two pieces where it crosses the seam."""
+    x0, y0, x1, y1 = pair_line(a, b, width)
+    for shift in on_both_ends(min(x0, x1) - 6, max(x0, x1) + 6, width):
+        ends = (x0 + shift, y0, x1 + shift, y1)
+        draw.line(ends, fill=DARK, width=8)
+        draw.line(ends, fill=color, width=4)
+        for x, y in (ends[:2], ends[2:]):
+            draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=color, outline=DARK, width=2)
+
+
+# Text that can be read
+
+
+def draw_texts(
+    draw: ImageDraw.ImageDraw,
+    boxes: np.ndarray,
+    pairs: np.ndarray,
+    kinds: np.ndarray,
+    texts: Sequence[str],
+    size: tuple[int, int],
+) -> int:
+    """Each pair's text at the free place nearest to the middle of its line; returns how many found none.
+
+    A thin line ties it to the middle where it is further off.
+    """
+    font = load_font(FONT_SIZE)
+    small = small_people(boxes, *size)
+    placed = np.empty((0, 4))
+    labels = []
+    for (a, b), kind, text in zip(pairs, kinds, texts, strict=True):
+        x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], size[0])
+        middle = np.array([(x0 + x1) / 2 % size[0], (y0 + y1) / 2])
+        text_size = np.array([font.getlength(text) + 8, FONT_SIZE + 4.0])
+        corner = free_place(middle, text_size, placed, small, size) if text else None
+        if corner is not None:
+            placed = np.vstack([placed, np.r_[corner, corner + text_size]])
+            labels.append((text, kind_color(kind)))
+            centre = corner + text_size / 2
+            if np.hypot(*(centre - middle)) > FONT_SIZE:
+                draw.line((*middle, *centre), fill=DARK, width=4)
+                draw.line((*middle, *centre), fill=kind_color(kind), width=2)
+    for (left, top, right, bottom), (text, color) in zip(placed, labels, strict=True):
+        draw.rectangle((left, top, right, bottom), fill=color, outline=DARK)
+        draw.text((left + 4, top), text, fill=DARK, font=font)
+    return sum(map(bool, texts)) - len(labels)
+
+
+def small_people(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(k, 4) left, top, right, bottom of people and ids a text would hide; those on the seam twice."""
+    small = boxes[boxes[:, 3] < height / 3]
+    corners = np.c_[small[:, 0], small[:, 1] - SMALL - 4, small[:, :2] + small[:, 2:]]
+    return np.concatenate([corners, corners - [width, 0, width, 0]])
+
+
+def free_place(
+    middle: np.ndarray, size: np.ndarray, placed: np.ndarray, small: np.ndarray, picture: tuple[int, int]
+) -> np.ndarray | None:
+    """Top left corner nearest to being centred at `middle`; None if there is no place.
+
+    Inside the picture (width, height), clear of the rectangles `placed` (k, 4) and, where that is possible
+    close by, of the people in `small` (k, 4).
+    """
+    across, down = np.meshgrid(np.arange(-4, 5) * size[0] / 2, np.arange(-24, 25) * size[1] / 2)
+    steps = np.stack([across.ravel(), down.ravel()], axis=1)
+    steps = steps[np.argsort((steps**2).sum(axis=1), kind="stable")]
+    corners = np.clip(middle - size / 2 + steps, 0, np.maximum(np.array(picture) - size - 1, 0))
+
+    def hits(rectangles: np.ndarray) -> np.ndarray:
+        low, high = corners[:, None], (corners + size)[:, None]  # (places, 1, 2)
+        return ((low < rectangles[None, :, 2:] + 2) & (high > rectangles[None, :, :2] - 2)).all(2).any(1)
+
+    free = ~hits(placed)
+    best = np.flatnonzero(free & ~hits(small) & (np.abs(steps).max(axis=1) < 14 * FONT_SIZE))
+    best = best if len(best) else np.flatnonzero(free)
+    return corners[best[0]] if len(best) else None
+
+
+def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_names: Sequence[str]) -> None:
+    """Title, and below it the legend: a piece of line, name and number of pairs of each kind."""
+    font = load_font(FONT_SIZE)
+    draw.text((8, 2), title, fill=WHITE, font=font)
+    entries = [(kind_color(k), name, int((kinds == k).sum())) for k, name in enumerate(kind_names)]
+    if (kinds < 0).any():
+        entries.append((WHITE, "no type", int((kinds < 0).sum())))
+    x = 8.0
+    for color, name, count in entries:
+        text = f"{name} ({count})"
+        draw.rectangle((x, ROW + 9, x + 28, ROW + 14), fill=color)
+        draw.text((x + 36, ROW + 1), text, fill=color, font=font)
+        x += 36 + font.getlength(text) + 28
+
+
+def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
+    """A strip with one bar per group of two and more, and the members' ids in words.
+
+    A bar goes from the first to the last member the short way round, with a tick below each.
+    """
+    groups = np.asarray(groups)
+    font = load_font(SMALL)
+    ends = (-width, 0, width)
+    rows: list[list[tuple[float, float]]] = []
+    bars = []
+    for number in [g for g in np.unique(groups) if g >= 0 and (groups == g).sum() > 1]:
+        members = np.flatnonzero(groups == number)
+        centres = np.sort((boxes[members, 0] + boxes[members, 2] / 2) % width)
+        gaps = np.diff(np.r_[centres, centres[0] + width])
+        first = (int(gaps.argmax()) + 1) % len(centres)  # the bar begins after the widest free stretch
+        ticks = centres[first] + (centres - centres[first]) % width
+        text = f"group {number}: " + " ".join(names[row] for row in members)
+        start, length = ticks.min(), font.getlength(text)
+        cut = max(0.0, start + length - width)  # the text moves left as far, to stay whole
+        spans = [(start + s - cut - 16, max(ticks.max(), start + length) + s + cut + 16) for s in ends]
+        free = [row for row, used in enumerate(rows) if not any(overlap(x, y) for x in spans for y in used)]
+        row = free[0] if free else len(rows)
+        rows += [] if free else [[]]
+        rows[row] += spans
+        bars.append((10 + row * BAR_ROW, ticks, text))
+    strip = Image.new("RGB", (width, len(rows) * BAR_ROW + 6 if rows else 0), DARK)
+    draw = ImageDraw.Draw(strip)
+    for y, ticks, text in bars:
+        for shift in on_both_ends(ticks.min(), ticks.max(), width):
+            draw.line((ticks.min() + shift, y, ticks.max() + shift, y), fill=WHITE, width=2)
+            for tick in ticks:
+                draw.line((tick + shift, y - 5, tick + shift, y + 1), fill=WHITE, width=3)
+            x = min(max(ticks.min() + shift, 0), width - font.getlength(text))
+            draw.text((x, y + 2), text, fill=WHITE, font=font)
+    return strip
+
+
+def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+def kind_color(kind: int) -> Color:
+    return WHITE if kind < 0 else PALETTE[int(kind) % len(PALETTE)]
+
+
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes with Pillow: the same letters on every machine."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,101 @@
+"""The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.metrics.classification import GroupBootstrap, interval
+from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
+from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
+from utils.report.classification import table, write_report, write_table
+from utils.run.log import LOG, format_values
+from utils.training.learning import Verdict, judge
+
+COLUMNS = ("mae", "rmse", "r2", "pearson_r", "slope", "bias", "within_5", "within_10", "within_15")
+
+
+def report_age(
+    folder: Path,
+    split: str,
+    title: str,
+    rows: dict[str, np.ndarray],
+    files: list[str],
+    subjects: list[str],
+    train_ages: np.ndarray,
+    *,
+    unit: str,
+    truncated: bool,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
+    figures.
+
+    rows: ages, preds and subject_ids (N,), one per image; files: their names; subjects: the names the ids
+    stand for. The verdict compares the error per subject (mean over its images) with the better of the
+    train mean and median, resampling subjects. Returns it and {metrics, baselines, confidence}.
+    """
+    ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
+    numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
+    images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
+    baselines, trivial = {}, {}
+    for name, guess in trivial_predictions(train_ages, len(ages)).items():
+        trivial[name] = guess[: len(subject_ages)]
+        found = regression_metrics(subject_ages, trivial[name])
+        baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
+    best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
+    floor = np.abs(trivial[best] - subject_ages)
+
+    # One row per subject: a bootstrap over them can not be narrowed by taking more images of each.
+    subject_boot, image_boot = GroupBootstrap(numbers), GroupBootstrap(ids)
+    subject_mae = subject_boot.means(np.abs(subject_preds - subject_ages))
+    floor_mae = subject_boot.means(floor)
+    verdict = judge(
+        f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, higher_is_better=False,
+        optimistic=len(numbers) < 5, truncated=truncated,
+    )  # fmt: skip
+    confidence = {
+        "mae": interval(image_boot.means(np.abs(preds - ages))),
+        "subject_mae": interval(subject_mae),
+        "skill": interval(1 - subject_mae / floor_mae),
+    }
+    bands = error_bands(subject_ages, subject_preds)
+    metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
+    metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
+
+    per_subject = dict(zip(numbers.tolist(), subject_preds.tolist(), strict=True))
+    columns = {
+        "file": np.array(files),
+        "subject": np.array([subjects[k] for k in ids]),
+        "age": ages,
+        "prediction": preds,
+        "error": preds - ages,
+        "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
+    }
+    write_table(folder / f"{split}_predictions.csv", columns)
+    plot_scatter(subject_ages, subject_preds, unit, title, folder / "scatter.png")
+    plot_bland_altman(subject_ages, subject_preds, unit, title, folder / "bland_altman.png")
+    plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
+
+    def per_subject_row(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: row[f"subject_{key}"] for key in COLUMNS}
+
+    by_band = {f"{b['from']:g} to {b['to']:g}": b for b in bands}
+    sections = {
+        f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
+            {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, COLUMNS
+        ),
+        f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, COLUMNS),
+        "95% intervals of the model, bootstrap over subjects": "\n".join(
+            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
+        ),
+        f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
+        f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
+        "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
+        "range of ages; compare them between cohorts through the skill.",
+    }
+    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    shown = ("mae", "rmse", "r2", "slope")
+    LOG.info(f"{title}: per subject: {format_values({key: people[key] for key in shown})} {unit}")
+    for name, row in baselines.items():
+        LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
+    return verdict, {"metrics": images | metrics, "baselines": baselines, "confidence": confidence}

@@ -1,0 +1,199 @@
+"""evaluation_report.txt and results.json: the same figures for people and for programs."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.metrics.classification import (
+    GroupBootstrap,
+    binary_metrics,
+    choose_threshold,
+    confusion,
+    interval,
+    multiclass_metrics,
+)
+from utils.plotting.curves import plot_class_probabilities, plot_confusion, plot_distributions
+from utils.run.folder import write_json, write_text
+from utils.run.log import LOG, format_value, format_values
+from utils.training.learning import Verdict, judge
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
+    """Aligned text: one line per row name, one column per metric."""
+    lines = [[first, *columns]]
+    lines += [[name, *(format_value(row.get(column)) for column in columns)] for name, row in rows.items()]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )
+
+
+def confusion_table(counts: Any, names: Sequence[str]) -> str:
+    """The confusion matrix as text; rows are the truth."""
+    rows = {
+        name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, counts, strict=True)
+    }
+    return table(rows, names, "true \\ predicted")
+
+
+def write_report(path: Path, title: str, verdict: Verdict, sections: Mapping[str, str]) -> None:
+    """The verdict first, then each section under its heading."""
+    parts = [title, f"verdict: {verdict.word}\n{verdict.reason}"]
+    parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items()]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
+    """RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
+    head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
+    write_json(run / "results.json", head | fields)
+    LOG.info(f"verdict: {verdict.word} ({verdict.reason}); run folder {run}")
+
+
+def epochs_and_time(args: argparse.Namespace, history: list[dict[str, Any]]) -> dict[str, float]:
+    """Epochs asked for and run, and the seconds of all of them, however often the run was resumed."""
+    seconds = sum(row["seconds"] for row in history)
+    return {"epochs": args.epochs, "epochs_run": len(history), "wall_seconds": seconds}
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """A CSV with these columns. Text that a spreadsheet would run as a formula gets a ' in front; numbers do
+    not."""
+    import pandas
+
+    frame = pandas.DataFrame({name: np.array(values) for name, values in columns.items()})
+    for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
+        risky = frame[name].str.startswith(("=", "+", "-", "@", "\t", "\r"))
+        frame.loc[risky, name] = "'" + frame.loc[risky, name]
+    write_text(path, frame.to_csv(index=False))
+
+
+def report_binary(
+    folder: Path,
+    split: str,
+    title: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    classes: Sequence[str],
+    *,
+    trivial: str,
+    references: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    val_labels: np.ndarray,
+    groups: np.ndarray,
+    fallback: np.ndarray,
+    truncated: bool,
+    notes: str,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge a two-class model on N samples beside reference scorers on the same samples.
+
+    `references` maps a name to its scores on val and on these samples; its threshold is chosen on val, as the
+    model's is. The verdict compares AUROC with the reference named `trivial`, resampling `groups` (N,).
+    Writes evaluation_report.txt, confusion_matrix.png and probability_distributions.png into `folder`;
+    returns the verdict and {metrics, baselines, confidence}.
+    """
+    preds = (scores >= threshold).astype(int)
+    metrics = binary_metrics(labels, scores, threshold)
+    baselines = {
+        "majority class": binary_metrics(labels, np.full(len(labels), float(labels.mean() >= 0.5)), 0.5)
+    }
+    for name, (on_val, here) in references.items():
+        baselines[name] = binary_metrics(labels, here, choose_threshold(val_labels, on_val))
+
+    bootstrap = GroupBootstrap(groups, labels, fallback)
+    model_auroc = bootstrap.auroc(labels, scores)
+    verdict = judge(
+        "AUROC", model_auroc, bootstrap.auroc(labels, references[trivial][1]), trivial, split,
+        optimistic=bootstrap.optimistic, truncated=truncated,
+    )  # fmt: skip
+    confidence = {
+        "ap": interval(bootstrap.ap(labels, scores)),
+        "auroc": interval(model_auroc),
+        "f1": interval(bootstrap.f1(labels, preds)),
+    }
+
+    counts = confusion(labels, preds, 2)
+    plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
+    plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
+    columns = ["ap", "auroc", "f1", "balanced_accuracy", "accuracy", "precision", "recall"]
+    what = "frames" if bootstrap.optimistic else "groups"
+    sections = {
+        f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
+            {"model": metrics, **baselines}, columns
+        ),
+        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
+        ),
+        f"confusion matrix at threshold {threshold:.4f}, chosen on val": confusion_table(counts, classes),
+        "notes": notes,
+    }
+    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    for name, values in {"model": metrics, **baselines}.items():
+        LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in ('ap', 'auroc', 'f1')})}")
+    return verdict, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+
+
+def report_multiclass(
+    folder: Path,
+    split: str,
+    title: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    classes: Sequence[str],
+    *,
+    references: Mapping[str, np.ndarray],
+    train_labels: np.ndarray,
+    groups: np.ndarray,
+    fallback: np.ndarray,
+    truncated: bool,
+    notes: str,
+) -> tuple[Verdict, dict[str, Any]]:
+    """Judge a K-class model on N samples beside reference scorers (N, K) and guessing.
+
+    The verdict compares macro F1 with the best of always guessing the train split's majority class, guessing
+    uniformly and guessing by the train split's shares. Writes and returns what report_binary does.
+    """
+    count = len(classes)
+    prior = np.bincount(train_labels, minlength=count) / len(train_labels)
+    guesses = {
+        "majority class": np.eye(count)[prior.argmax()],
+        "uniform guess": np.full(count, 1 / count),
+        "guess by train shares": prior,
+    }
+    preds = scores.argmax(axis=1)
+    bootstrap = GroupBootstrap(groups, labels, fallback)
+    model = bootstrap.macro_f1(labels, np.eye(count)[preds])
+    trivial = {name: bootstrap.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
+    best_guess = max(trivial, key=lambda name: trivial[name].mean())
+    verdict = judge(
+        "macro F1", model, trivial[best_guess], best_guess, split,
+        optimistic=bootstrap.optimistic, truncated=truncated,
+    )  # fmt: skip
+    metrics = multiclass_metrics(labels, scores, classes)
+    baselines = {name: {"macro_f1": float(values.mean())} for name, values in trivial.items()}
+    baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
+    confidence = {"macro_f1": interval(model), "accuracy": interval(bootstrap.means(preds == labels))}
+
+    counts = confusion(labels, preds, count)
+    plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
+    plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
+    columns = ["macro_f1", "balanced_accuracy", "accuracy"]
+    what = "frames" if bootstrap.optimistic else "groups"
+    sections = {
+        f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
+        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
+        ),
+        "per class": table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),
+        "confusion matrix": confusion_table(counts, classes),
+        "notes": notes,
+    }
+    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    for name, values in {"model": metrics, **baselines}.items():
+        LOG.info(f"{title}: {name}: macro_f1 {values['macro_f1']:.4g}")
+    return verdict, {"metrics": metrics, "baselines": baselines, "confidence": confidence}

@@ -1,0 +1,248 @@
+"""The flags every script shares, and the way a command line, `--config` and `--resume` come together.
+
+Precedence: defaults < the args of `--config FILE` < flags typed. `--resume RUN` takes the args of
+RUN/config.json; a typed flag that would change what the run is gets refused.
+"""
+
+import argparse
+import difflib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.run.errors import CommandError
+from utils.run.folder import read_json
+
+NOT_RECORDED = {
+    "config", "resume", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
+    "max_hours",
+}  # fmt: skip
+MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
+    "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
+    "cache_limit_gb", "stall_timeout",
+}  # fmt: skip
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The script's docstring as it is written, and behind every flag its default, if it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class ScriptParser(argparse.ArgumentParser):
+    """argparse with whole flag names only, '-' and '_' both accepted, and a suggestion for a mistyped
+    flag."""
+
+    def __init__(self, script: str, description: str | None):
+        super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
+
+    def spell(self, token: str) -> str:
+        """--batch-size=4 as --batch_size=4; what is no flag is left alone."""
+        flag, equals, value = token.partition("=")
+        known = {name.replace("-", "_"): name for name in self._option_string_actions}
+        return known.get(flag.replace("-", "_"), flag) + equals + value
+
+    def typed(self, argv: Sequence[str] | None) -> list[str]:
+        """The tokens typed (default: the command line), flags spelled as the parser knows them."""
+        return [self.spell(token) for token in (sys.argv[1:] if argv is None else argv)]
+
+    def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: "):
+            for token in message.split(": ", 1)[1].split():
+                flag = token.split("=")[0]
+                if flag.startswith("-"):
+                    message += suggest(flag, list(self._option_string_actions))
+                    break
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """'; did you mean --epochs?' or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def add_run_arguments(
+    parser: ScriptParser,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    patience: int,
+    plot_interval: int = 10,
+) -> None:
+    """Add the run-level flags; the recipe's own defaults come from the script."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--epochs", type=positive_int, default=epochs, help="passes over the train split")
+    run.add_argument(
+        "--batch_size", type=positive_int, default=batch_size, help="samples per process and step"
+    )
+    run.add_argument(
+        "--learning_rate", "--lr", type=positive_float, default=learning_rate, help="peak learning rate"
+    )
+    run.add_argument("--weight_decay", type=non_negative_float, default=weight_decay, help="weight decay")
+    run.add_argument("--patience", type=non_negative_int, default=patience,
+                     help="stop after this many epochs without improvement; 0 = never")  # fmt: skip
+    run.add_argument("--num_workers", type=non_negative_int, default=0,
+                     help="loader processes; 0 is fastest once the images are cached")  # fmt: skip
+    run.add_argument("--seed", type=non_negative_int, default=42, help="seed of everything random")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    run.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False,
+                     help="mixed precision: bfloat16, or float16 with a scaler")  # fmt: skip
+    run.add_argument("--output_dir", default="checkpoints", help="where run folders are made")
+    run.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    run.add_argument("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
+    run.add_argument("--save_interval", type=non_negative_int, default=0,
+                     help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")  # fmt: skip
+    run.add_argument("--plot_interval", type=non_negative_int, default=plot_interval,
+                     help="redraw training_curves.png every N epochs; 0 = only at the end")  # fmt: skip
+    run.add_argument("--log_interval", type=non_negative_int, default=0,
+                     help="log a line every N steps; 0 = every minute of a long epoch")  # fmt: skip
+    run.add_argument("--max_batches", type=non_negative_int, default=0,
+                     help="cut every epoch after N steps (never LEARNED); 0 = no cut")  # fmt: skip
+    run.add_argument("--cache_limit_gb", type=positive_float, default=4.0,
+                     help="largest image cache to build without asking, in GB")  # fmt: skip
+    switch = argparse.BooleanOptionalAction
+    run.add_argument("--max_hours", type=non_negative_float, default=0.0,
+                     help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")  # fmt: skip
+    run.add_argument("--stall_timeout", type=non_negative_float, default=600.0,
+                     help="seconds in one training step after which a rank of several is stalled, and the "
+                     "job ends; 0 = never")  # fmt: skip
+    run.add_argument("--check_data", action=switch, default=False,
+                     help="read and check all input, train nothing; exit code 0 or 3")  # fmt: skip
+    run.add_argument("--dry_run", action=switch, default=False,
+                     help="two steps, and all that follows an epoch, in a temporary folder")  # fmt: skip
+    run.add_argument("--overfit_one_batch", action=switch, default=False,
+                     help="first see whether a copy of the model can learn one batch by heart (up to 300 "
+                     "steps); changes nothing in the run")  # fmt: skip
+    run.add_argument("--require_learning", action=switch, default=False,
+                     help="exit code 5 when the run ends NOT LEARNED")  # fmt: skip
+    run.add_argument("--debug", action=switch, default=False, help="show the traceback of every error")
+
+
+def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse `argv` (default: the command line) by the precedence at the top of this file.
+
+    The recorded args are turned back into a command line that stands before the typed one, so that they pass
+    the same checks. Ends through parser.error (exit code 2).
+    """
+    typed = parser.typed(argv)
+    args = parser.parse_args(typed)
+    if args.resume and args.config:
+        parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
+    if args.resume and (args.dry_run or args.check_data):
+        parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
+    if args.resume and not Path(args.resume).is_dir():
+        parser.error(f"--resume {args.resume}: no such run folder{similar_run(args)}")
+    source = Path(args.resume) / "config.json" if args.resume else args.config
+    if source:
+        recorded = recorded_args(parser, Path(source))
+        args = parser.parse_args(to_argv(parser, recorded) + typed)
+        if args.resume:
+            refuse_changes(parser, args, recorded)
+    if args.dry_run:
+        args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
+    return args
+
+
+def similar_run(args: argparse.Namespace) -> str:
+    """'; did you mean RUN?' for a checkpoint of a run or the name of a run in --output_dir; or nothing."""
+    given = Path(args.resume)
+    if given.is_file():
+        return f"; did you mean {given.parent}?"
+    return suggest(
+        str(Path(args.output_dir) / given.name), [str(p) for p in Path(args.output_dir).glob("*/")]
+    )
+
+
+def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
+    """The args section of a config.json of this script; unknown keys and other scripts are refused."""
+    try:
+        config = read_json(path)
+    except CommandError as error:
+        parser.error(str(error))
+    if not isinstance(config, dict) or not isinstance(config.get("args"), dict):
+        parser.error(f"{path} has no section 'args': give the config.json of a run folder")
+    script = config.get("script_name")
+    if script != parser.prog:
+        parser.error(f"{path} belongs to {script}, not to {parser.prog}")
+    known = {action.dest for action in parser._actions}
+    for key in config["args"]:
+        if key not in known:
+            parser.error(f"{path}: unknown flag '{key}' in args{suggest(key, sorted(known))}")
+    return {key: value for key, value in config["args"].items() if key not in NOT_RECORDED}
+
+
+def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
+    """The command line that gives these args; None (not given) is left out."""
+    argv: list[str] = []
+    for action in parser._actions:
+        value = recorded.get(action.dest)
+        if value is None:
+            continue
+        flag = action.option_strings[0]
+        if isinstance(action, argparse.BooleanOptionalAction):
+            argv.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, list):
+            argv += [flag, *map(str, value)]
+        else:
+            argv.append(f"{flag}={value}")
+    return argv
+
+
+def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dict[str, Any]) -> None:
+    """A resumed run is the same run: list every typed flag that would make it another one."""
+    changed = {
+        key: (old, getattr(args, key))
+        for key, old in recorded.items()
+        if getattr(args, key) != old and key not in MAY_CHANGE_ON_RESUME
+    }
+    fewest = min(args.epochs, recorded["epochs"])
+    shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
+    if shaped and args.epochs != recorded["epochs"]:  # the learning rate's schedule depends on them
+        changed["epochs"] = (recorded["epochs"], args.epochs)
+    if changed:
+        table = "\n".join(f"  --{key}: recorded {old}, typed {new}" for key, (old, new) in changed.items())
+        parser.error(
+            f"--resume {args.resume} can not change what the run is:\n{table}\nstart a new run with --config"
+        )
+
+
+def number(
+    convert: Callable[[str], Any], accept: Callable[[Any], bool], allowed: str
+) -> Callable[[str], Any]:
+    """An argparse type that says what is allowed."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not math.isfinite(value) or not accept(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
+        return value
+
+    return parse
+
+
+positive_int = number(int, lambda v: v > 0, "a whole number above 0")
+non_negative_int = number(int, lambda v: v >= 0, "a whole number, 0 or more")
+positive_float = number(float, lambda v: v > 0, "a number above 0")
+non_negative_float = number(float, lambda v: v >= 0, "a number, 0 or more")
+fraction = number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+class ImageSize(argparse.Action):
+    """One or two whole numbers, stored as [height, width]."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any):
+        super().__init__(option_strings, dest, nargs="+", type=positive_int, metavar=("H", "W"), **kwargs)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if len(values) > 2:
+            parser.error(f"argument {option_string}: one or two whole numbers (H W), not {len(values)}")
+        setattr(namespace, self.dest, [values[0], values[-1]])

@@ -1,0 +1,110 @@
+"""The run folder: one new folder per run, and files in it that are complete or absent, never half-written."""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from utils.run.errors import CommandError
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+MAX_JSON_BYTES = 64_000_000
+
+
+def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experiment") -> Path:
+    """Make `output_dir/NAME_experiment_YYYYmmdd_HHMMSS`; a number is appended when that second is taken.
+
+    mkdir is exclusive, so two runs started in one second never share a folder. Raises CommandError when
+    `output_dir` can not be written.
+    """
+    stem = f"{name}{kind}_{datetime.now():%Y%m%d_%H%M%S}"
+    try:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            folder = Path(output_dir) / (stem if number == 1 else f"{stem}_{number}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise CommandError(
+            f"cannot make a run folder under --output_dir {output_dir}: {error.strerror or error}\n"
+            "give a folder that can be written"
+        ) from error
+    raise CommandError(f"{output_dir} holds 10,000 runs of this second; give another --output_dir")
+
+
+def run_parent(args: argparse.Namespace) -> Path:
+    """Where a run with these flags makes its folder: --output_dir, or a temporary folder for a trial."""
+    if args.dry_run or args.check_data:
+        return Path(tempfile.gettempdir()) / "dry_runs"
+    return Path(args.output_dir)
+
+
+def is_finished(run: Path, epochs: int) -> bool:
+    """Whether the run in this folder has its results, for at least this many epochs (or it stopped early)."""
+    results = read_json(run / "results.json") if (run / "results.json").is_file() else None
+    if results is None:
+        return False
+    return epochs <= results.get("epochs", read_json(run / "config.json")["training"]["epochs"])
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write through a temporary name and os.replace, so that `path` is the old file or the whole new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write indented JSON atomically, keys in the order given; NaN and infinity become null (JSON has
+    neither)."""
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file of ours. Raises CommandError naming the file when it is missing, too large or not
+    JSON."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CommandError(
+                f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB: not a file of this project"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(f"{path} is not JSON: {error}") from error
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy values, tuples and paths into plain Python values; non-finite floats into None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,59 @@
+"""RUN/status.json: a run's sign of life, for people and for monitor_training.py. Needs no torch."""
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from utils.run.folder import write_json
+from utils.run.log import LOG
+
+BEAT_SECONDS = 5.0  # at most one write in this time while steps run
+
+
+class Status(logging.Handler):
+    """What a run is doing and when it last did something; written by rank 0 only. Made after the log was
+    started: as one of its handlers it keeps the warnings for whoever looks later.
+
+    Fields of status.json: state (starting, training, testing, finished, interrupted, failed), time (unix
+    seconds of the last sign of life), pid, host, epoch (being trained, from 1), epochs, step (done of it),
+    steps (of an epoch), wait and patience (early stopping), gpu_memory_mb, warnings, reason (why it ended;
+    null while it runs).
+    """
+
+    current: "Status | None" = None  # that of the run in this process, so that a failure can be written
+
+    def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True):
+        super().__init__(logging.WARNING)
+        self.path, self.enabled, self.written = run / "status.json", enabled, 0.0
+        self.fields: dict[str, Any] = {
+            "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
+            "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
+            "gpu_memory_mb": None, "warnings": [], "reason": None,
+        }  # fmt: skip
+        LOG.addHandler(self)
+        Status.current = self
+        self.write()
+
+    def write(self, **changed: Any) -> None:
+        """Write now, with these fields changed."""
+        self.fields |= changed | {"time": time.time()}
+        self.written = time.monotonic()
+        if self.enabled:
+            write_json(self.path, self.fields)
+
+    def beat(self, **changed: Any) -> None:
+        """Note these fields; write when the last write is a while ago."""
+        self.fields |= changed
+        if time.monotonic() - self.written > BEAT_SECONDS:
+            self.write()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(warnings=[*self.fields["warnings"], record.getMessage()])
+
+    def end(self, state: str, reason: str | None = None) -> None:
+        """The run ended in this state; nothing is written after that."""
+        self.write(state=state, reason=reason)
+        self.enabled, Status.current = False, None

@@ -1,0 +1,165 @@
+"""config.json: everything a run was, taken from the run's own objects, so that no field is a constant that
+hopes."""
+
+import argparse
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
+from utils.run.errors import CommandError
+from utils.run.folder import REPO_ROOT, read_json, write_json
+from utils.run.log import LOG
+from utils.training.device import describe_device
+from utils.training.distributed import Processes
+
+
+def describe_run(
+    script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
+) -> dict[str, Any]:
+    """The head: which code ran, when, with which command, flags, machine and seed."""
+    return {
+        "script_name": script,
+        "script_version": version,
+        "description": doc.splitlines()[0],
+        "timestamp": datetime.now().isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "args": vars(args),
+        "git": describe_git(),
+        **describe_device(processes.device, processes.world_size),
+        "seed": args.seed,
+    }
+
+
+def check_resumed(run: Path, dataset: dict[str, Any], processes: Processes) -> None:
+    """A resumed run goes on with the same data on as many processes, or it would be another run.
+
+    Raises CommandError with the recorded and the present value. Another number of threads is allowed and
+    logged.
+    """
+    recorded = read_json(run / "config.json")
+    pairs = {
+        "fingerprint of the data": (recorded["dataset"]["fingerprint"], dataset["fingerprint"]),
+        "processes": (recorded["world_size"], processes.world_size),
+    }
+    changed = [f"  {name}: recorded {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise CommandError(
+            f"--resume {run} can not go on: it would not be the same run\n" + "\n".join(changed)
+            + "\nstart a new run with --config"
+        )  # fmt: skip
+    if recorded["num_threads"] != torch.get_num_threads():
+        LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
+
+
+def record_resumed(run: Path, args: argparse.Namespace) -> None:
+    """Write the flags that --resume may change into config.json, where --resume and --config look next."""
+    recorded = read_json(run / "config.json")
+    now = {key: value for key, value in vars(args).items() if key in MAY_CHANGE_ON_RESUME - NOT_RECORDED}
+    recorded["args"] |= now
+    recorded["training"] |= {key: now[key] for key in now.keys() & recorded["training"].keys()}
+    recorded["optimizations"]["early_stopping"] = args.patience > 0
+    write_json(run / "config.json", recorded)
+
+
+def describe_git() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; nulls outside a git checkout."""
+
+    def git(*command: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *command], cwd=REPO_ROOT, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def describe_model(
+    model: nn.Module, task: str, weights: dict[str, Any], output_dim: int, **fields: Any
+) -> dict[str, Any]:
+    """The model section; `weights` says whether and from where pretrained weights were loaded."""
+    parameters = list(model.parameters())
+    return {
+        "architecture": type(model).__name__,
+        "task": task,
+        **weights,
+        "output_dim": output_dim,
+        "total_parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        **fields,
+    }
+
+
+def describe_training(
+    args: argparse.Namespace,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    world_size: int,
+) -> dict[str, Any]:
+    """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
+    kinds = (bool, int, float, str, list, tuple, type(None))
+    scheduler_params = {
+        key: value
+        for key, value in scheduler.state_dict().items()
+        if isinstance(value, kinds) and not key.startswith("_") and key not in ("last_epoch", "base_lrs")
+    }
+    return {
+        "loss_function": type(criterion).__name__,
+        "optimizer": type(optimizer).__name__,
+        "optimizer_params": {
+            key: value for key, value in optimizer.defaults.items() if isinstance(value, kinds)
+        },
+        "lr_scheduler": type(scheduler).__name__,
+        "scheduler_params": scheduler_params,
+        "batch_size": args.batch_size,
+        "effective_batch_size": args.batch_size * world_size,
+        "learning_rate": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "epochs": args.epochs,
+        "patience": args.patience,
+        "warmup_epochs": getattr(args, "warmup_epochs", 0),
+        "max_grad_norm": getattr(args, "max_grad_norm", 0.0),
+        "num_workers": args.num_workers,
+        "plot_interval": args.plot_interval,
+        "max_batches": args.max_batches,
+    }
+
+
+def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str, bool]:
+    """Which parts of the recipe are on."""
+    name = type(scheduler).__name__
+    return {
+        "gradient_clipping": getattr(args, "max_grad_norm", 0.0) > 0,
+        "warmup": name == "SequentialLR",  # --warmup_epochs 0 and 1 leave nothing to rise
+        "early_stopping": args.patience > 0,
+        "cosine_annealing": name == "CosineAnnealingLR" or getattr(args, "scheduler", "") == "cosine",
+        "mixed_precision": args.amp,
+        "ema": getattr(args, "ema_decay", 0.0) > 0,
+        "frozen_backbone": getattr(args, "freeze_backbone", False) or getattr(args, "freeze_encoder", False),
+    }
+
+
+def write_config(
+    run: Path,
+    head: dict[str, Any],
+    dataset: dict[str, Any],
+    model: dict[str, Any],
+    training: dict[str, Any],
+    args: argparse.Namespace,
+    scheduler: Any,
+) -> None:
+    """RUN/config.json, sections always in this order, so that `diff A/config.json B/config.json` shows the
+    changes."""
+    optimizations = describe_optimizations(args, scheduler)
+    sections = {"dataset": dataset, "model": model, "training": training, "optimizations": optimizations}
+    write_json(run / "config.json", head | sections | {"output_dir": str(run)})

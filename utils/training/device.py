@@ -1,0 +1,97 @@
+"""Where a run computes and in which precision."""
+
+import contextlib
+import ctypes
+import platform
+from typing import Any
+
+import torch
+
+from utils.run.errors import CommandError
+from utils.run.log import LOG
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` takes this process's GPU when there is one; CommandError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CommandError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise CommandError(
+                f"--device {name}: this machine or this torch build has no CUDA; use --device cpu"
+            )
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise CommandError(f"--device {name}: GPU {index} asked for, {torch.cuda.device_count()} present")
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    elif device.type != "cpu":
+        raise CommandError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed tensors for the next ones, until the process ends (glibc).
+
+    Otherwise large activations go back to the system and are faulted in page by page again in every step: a
+    quarter of a training step on 512x768 images on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def describe_device(device: torch.device, world_size: int) -> dict[str, Any]:
+    """The hardware part of config.json, with the thread count that CPU results depend on."""
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if device.type == "cuda"
+        else []
+    )
+    return {
+        "device": str(device),
+        "world_size": world_size,
+        "use_ddp": world_size > 1,
+        "gpu_names": gpus,
+        "cuda_version": torch.version.cuda if device.type == "cuda" else None,
+        "pytorch_version": str(torch.__version__),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def gpu_memory_mb(device: torch.device) -> float | None:
+    """The most memory that this process has held on its GPU so far, in MB (2**20 bytes); None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+
+
+def move(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch on the device; from pinned memory the copy overlaps with computing."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on CPU and where CUDA has it, else float16."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def autocast(device: torch.device, amp: bool) -> contextlib.AbstractContextManager:
+    """The forward pass's precision: a no-op without --amp."""
+    return torch.autocast(device.type, dtype=amp_dtype(device), enabled=amp)
+
+
+def make_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
+    """A gradient scaler for float16; disabled (every call passes through) for float32 and bfloat16."""
+    if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        LOG.warning(
+            "--amp: this CPU has no bfloat16 arithmetic; emulated it is many times slower than float32"
+        )
+    return torch.amp.GradScaler(device.type, enabled=amp and amp_dtype(device) == torch.float16)

@@ -1,0 +1,212 @@
+"""One or many processes: the same script, the same samples per global step, the same metrics.
+
+A script never branches on the number of processes except to wrap its model in DistributedDataParallel.
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+from utils.training.device import choose_device, keep_freed_memory
+
+WORKER_TIMEOUT = 300  # seconds after which a loader process that gives nothing is an error, not a silence
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of them."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What rank 0 makes (any plain Python value or tensors), on every rank."""
+        box = [make() if self.first else None]
+        if self.world_size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def start_processes(device_name: str) -> Processes:
+    """Join the group that torchrun announces in the environment (gloo on CPU, nccl on CUDA), or be alone."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cpu":
+        keep_freed_memory()
+    if world_size > 1 and not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        limit = timedelta(minutes=30)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=limit))
+        if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # nodes may differ in how often they restarted
+            # torchrun keeps one store over --max-restarts: without a name of its own an attempt finds the
+            # addresses of processes that are gone.
+            store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=limit)
+    return Processes(rank, world_size, device)
+
+
+def stop_processes() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise sum over all ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """The rows of all batches of all ranks, in the order of 'indices', each of which counts once."""
+    keys = batches[0] if batches else ()  # a rank may have been left without a batch
+    parts = [{key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}]
+    if dist.is_initialized():
+        mine, parts = parts[0], [None] * dist.get_world_size()
+        dist.all_gather_object(parts, mine)
+    parts = [part for part in parts if part]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    _, order = np.unique(joined["indices"], return_index=True)
+    if len(order) != len(joined["indices"]):
+        raise RuntimeError("evaluation saw a sample twice; evaluation_batches must not overlap")
+    return {key: value[order] for key, value in joined.items()}
+
+
+def broadcast_buffers(model: torch.nn.Module) -> None:
+    """Rank 0's buffers (BatchNorm statistics) on every rank, so that all ranks evaluate the same model."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch's default generators from integers such as (seed, epoch, step, rank).
+
+    default_generator costs 2 microseconds where torch.manual_seed costs 200, so every step can afford it.
+    """
+    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(state)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(state)
+
+
+class EpochSampler:
+    """The index lists of this rank, one per step; with all ranks together, each sample once per epoch.
+
+    Samples are shuffled by (seed, epoch) in whole frames (`frames[i]` = the frame of sample i; without frames
+    each sample is its own) and cut into global batches of batch_size * world_size. Each rank takes its
+    contiguous part. The last global batch is split evenly; a rank left with nothing computes one sample of it
+    with weight 0.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, processes: Processes, frames: np.ndarray | None = None
+    ):
+        self.frames = np.arange(length) if frames is None else frames
+        self.batch_size, self.seed = batch_size, seed
+        self.rank, self.world_size = processes.rank, processes.world_size
+        self.steps = -(-length // (batch_size * processes.world_size))
+        self.start(epoch=1)
+
+    def start(self, epoch: int, step: int = 0) -> None:
+        """Begin `epoch` (from 1) at `step` (from 0)."""
+        rng = np.random.default_rng([self.seed, epoch])
+        # The place of each sample's frame in this epoch.
+        place = rng.permutation(self.frames.max() + 1)[self.frames]
+        self.order, self.first_step = np.argsort(place, kind="stable"), step
+
+    def part(self, step: int) -> tuple[list[int], float]:
+        """This rank's samples at a step, and the weight of their summed loss: world_size / global count."""
+        size = self.batch_size * self.world_size
+        batch = self.order[step * size : (step + 1) * size]
+        mine = np.array_split(batch, self.world_size)[self.rank]
+        if len(mine) == 0:
+            return batch[:1].tolist(), 0.0
+        return mine.tolist(), self.world_size / len(batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self.part(step)[0] for step in range(self.first_step, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+
+def as_collated(batch: Any) -> Any:
+    """Data sets return collated batches from __getitems__; there is nothing left to collate."""
+    return batch
+
+
+def outlive_signals(worker: int) -> None:
+    """In a loader process: leave Ctrl-C and SIGTERM to the process that trains, which ends its loaders.
+
+    A loader that is still there after 30 seconds ends by itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+
+
+class Loader(DataLoader):
+    """A DataLoader that names what happened when a loader process dies while it hands over a batch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except (ConnectionError, EOFError) as error:
+            if not self.num_workers:
+                raise
+            raise RuntimeError(f"a DataLoader worker died while it handed over a batch: {error!r}") from error
+
+
+def make_loader(
+    dataset: Dataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
+) -> DataLoader:
+    """A DataLoader over index lists; `batches` is an EpochSampler or a list of evaluation_batches."""
+    return Loader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=as_collated,
+        pin_memory=device.type == "cuda",
+        timeout=WORKER_TIMEOUT if num_workers else 0,
+        worker_init_fn=outlive_signals,
+    )
+
+
+def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes) -> list[list[int]]:
+    """Batches of whole frames, about `batch_size` samples each, for this rank.
+
+    Over all ranks each sample comes once. The cuts do not depend on the number of processes: a sample is in
+    the same batch on 1 or N of them.
+    """
+    order = np.argsort(frames, kind="stable")
+    starts = np.flatnonzero(np.diff(frames[order], prepend=-1))  # where each frame begins
+    cuts = [0]
+    for start in [*starts[1:].tolist(), len(order)]:
+        if start - cuts[-1] >= batch_size or start == len(order):
+            cuts.append(start)
+    batches = [order[a:b].tolist() for a, b in itertools.pairwise(cuts)]
+    return batches[processes.rank :: processes.world_size]
+
+
+def evaluation_loader(
+    dataset: Dataset, batch_size: int, processes: Processes, num_workers: int = 0
+) -> DataLoader:
+    """This rank's share of a data set, in the batches of `evaluation_batches`."""
+    batches = evaluation_batches(dataset.frames, batch_size, processes)
+    return make_loader(dataset, batches, num_workers, processes.device)

@@ -1,0 +1,173 @@
+"""Stopping a run, or saving and going on, between any two training steps.
+
+SIGTERM, SIGINT (Ctrl-C) and --max_hours let the step at hand end, write last.pth and leave with exit code 143
+(SIGINT: 130); `--resume RUN` goes on at that very step. A second SIGINT leaves at once. SIGUSR1 writes
+last.pth and goes on. While an epoch is validated and saved a signal waits for the end of that; before
+training and in the final test pass it ends the process at once: nothing is lost then.
+"""
+
+import argparse
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from utils.run.log import LOG, format_duration, format_values
+from utils.run.status import Status
+from utils.training.device import gpu_memory_mb
+from utils.training.distributed import Processes
+from utils.training.stall import StallWatch
+
+SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the larger wish wins
+LOG_SECONDS = 60.0  # in a long epoch a line is logged this often
+TIMED_STEPS = 5  # of the first epoch, after one that warms up: they say how long the run will take
+
+
+def expected_time(seconds: float, steps: int, epochs: int) -> str:
+    """'expected time: 12 min for 30 epochs of 24 steps, 0.9 s each'; a tenth is added for the evaluation."""
+    total = format_duration(1.1 * seconds * steps * epochs)
+    return f"expected time: {total} for {epochs} epochs of {steps} steps, {seconds:.2g} s each"
+
+
+class Interrupt:
+    """The steps of an epoch, with a place to stop after each.
+
+    `save(step, totals, seconds)`, set by the script, writes last.pth for `step` finished steps of the epoch;
+    `totals` (processes, K) are the sums that each process had until then, `seconds` what it took until then.
+    """
+
+    def __init__(self, processes: Processes, status: Status, args: argparse.Namespace):
+        self.processes, self.status = processes, status
+        self.max_batches, self.log_interval = args.max_batches, args.log_interval
+        self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
+        self.save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None
+        self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
+        self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
+        # A flag must not wait for the GPU: it travels between the CPUs.
+        self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self.watch = StallWatch(processes.rank, args.stall_timeout, status)
+        if self.group is not None and args.stall_timeout:
+            self.watch.start()
+        self.handlers = {
+            number: signal.signal(number, self.receive)
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None))
+            if number is not None
+        }
+        run = status.path.parent
+        LOG.info(f"Ctrl-C stops after the step at hand; to watch: python monitor_training.py {run}")
+
+    def receive(self, number: int, frame: Any) -> None:
+        """The signal handler: remember the wish; a second SIGINT is not kept waiting."""
+        if number == signal.SIGINT and self.wish == INTERRUPTED:
+            raise KeyboardInterrupt
+        self.wish = max(self.wish, 128 + number if number in (signal.SIGINT, signal.SIGTERM) else SAVE)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Begin the next epoch where the checkpoint `state` stopped in it."""
+        self.first_step, self.totals = state["step"], state["totals"]
+        self.seconds_before = state.get("seconds", 0.0)  # checkpoints of earlier versions do not know
+        if self.processes.first:
+            for unfinished in self.status.path.parent.glob(".*.tmp"):  # a killed process was writing it
+                unfinished.unlink()
+        LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
+
+    def steps(self, loader: DataLoader, epoch: int, totals: Tensor) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch) of an epoch, at most --max_batches; the loader draws from an EpochSampler.
+
+        `totals` (K,) is what the loop adds up: loss first, samples last. An epoch that was stopped is
+        continued: with its first step left and its totals so far.
+        """
+        sampler = loader.batch_sampler
+        first, self.first_step = self.first_step, 0
+        sampler.start(epoch, first)
+        if first:
+            totals.copy_(self.totals[self.processes.rank])
+        steps = min(sampler.steps, self.max_batches or sampler.steps)
+        self.samples = min(steps * sampler.batch_size * sampler.world_size, len(sampler.order))
+        self.began, self.seconds_before = time.monotonic() - self.seconds_before, 0.0
+        self.status.write(state="training", epoch=epoch, step=first, steps=steps)
+        said = warmed_up = time.monotonic()
+        self.obey(first, steps, totals)  # what was asked for while the epoch before was validated and saved
+        batches = iter(loader)
+        try:
+            for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=None):
+                self.watch.place = epoch, step
+                yield step, next(batches)
+                done = step + 1
+                self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
+                if done == first + 1:
+                    warmed_up = time.monotonic()
+                elif not self.timed and done == min(first + 1 + TIMED_STEPS, steps):
+                    self.timed = True
+                    seconds = (time.monotonic() - warmed_up) / (done - first - 1)
+                    LOG.info(expected_time(seconds, steps, self.status.fields["epochs"] - epoch + 1))
+                late = time.monotonic() - said > LOG_SECONDS
+                if late or (self.log_interval and done % self.log_interval == 0 and done < steps):
+                    said = time.monotonic()
+                    mean = {"train_loss": float(totals[0] / totals[-1])}
+                    LOG.info(f"epoch {epoch:03d} step {done}/{steps} {format_values(mean)} so far")
+                self.obey(done, steps, totals)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # those of the loader would keep its workers alive
+            raise
+        finally:
+            self.watch.place = None
+            del batches  # ends the loader's workers
+
+    @property
+    def seconds(self) -> float:
+        """What the epoch at hand has taken so far; the time between a stop and --resume does not count."""
+        return time.monotonic() - self.began
+
+    def obey(self, done: int, steps: int, totals: Tensor) -> None:
+        """Do what was asked for, in the same place in all processes."""
+        if not (wish := self.agreed()):
+            return
+        shared = self.gathered(totals)
+        if self.processes.first:
+            self.save(done, shared, self.seconds)
+        LOG.info(f"saved after step {done}/{steps}")
+        self.wish = 0
+        if wish > SAVE:
+            self.leave(wish)
+
+    def agreed(self) -> int:
+        """The largest wish of all processes; every process gets the same answer after the same step."""
+        wish = max(self.wish, TERMINATED if time.monotonic() > self.deadline else 0)
+        if self.group is not None:
+            shared = torch.tensor(wish)
+            dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
+            wish = int(shared)
+        return wish
+
+    def gathered(self, totals: Tensor) -> Tensor:
+        """The totals of all processes, (processes, K), on the CPU."""
+        parts = [totals.cpu()]
+        if self.group is not None:
+            parts = [torch.empty_like(totals, device="cpu") for _ in range(self.processes.world_size)]
+            dist.all_gather(parts, totals.cpu(), group=self.group)
+        return torch.stack(parts)
+
+    def leave(self, wish: int) -> None:
+        """End the process; what a resumed run needs is in last.pth."""
+        if self.group is not None:
+            dist.barrier(group=self.group)  # nobody leaves while the first process is still writing
+        reason = "--max_hours is over" if time.monotonic() > self.deadline else "stopped by a signal"
+        LOG.info(f"{reason}; go on with --resume {self.status.path.parent}")
+        self.status.end("interrupted", reason)
+        raise SystemExit(wish)
+
+    def end(self) -> None:
+        """Training is over: signals act at once again; one that waited acts now."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        if (wish := self.agreed()) > SAVE:
+            self.leave(wish)
+        self.status.write(state="testing")

@@ -1,0 +1,301 @@
+"""Did it learn? Checks before and during training, and the verdict at the end.
+
+Checks are sentences with the likely cause, logged as warnings. They need no knowledge of the task: a
+criterion here maps (outputs, labels) to one loss per sample.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from utils.metrics.classification import interval
+from utils.run.errors import DataError, NonFiniteError
+from utils.run.log import LOG
+from utils.training.device import move
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+FLAT = 1e-3  # relative change of the train loss that counts as none
+BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by heart costs less
+
+
+def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = None) -> None:
+    """Labels a model can learn from: some, finite, and more than one value. Raises DataError with the
+    counts."""
+    if len(labels) == 0:
+        raise DataError(
+            f"the {split} split is empty: no sample is left\nlook at the counts above and at split.json"
+        )
+    if not np.isfinite(labels).all():
+        raise DataError(
+            f"the {split} split has {np.sum(~np.isfinite(labels))} labels that are NaN or infinite"
+        )
+    values, counts = np.unique(labels, return_counts=True)
+    if len(values) == 1:
+        what = names[int(values[0])] if names else f"{values[0]:g}"
+        raise DataError(
+            f"the {split} split has one class only: {counts[0]} samples, all '{what}'\n"
+            "nothing can be learned or measured on it; choose another split"
+        )
+
+
+def check_label_source(read_labels: Callable[[], np.ndarray]) -> list[str]:
+    """Labels are a property of the data: reading the same samples twice must give the same labels."""
+    if np.array_equal(read_labels(), read_labels()):
+        return []
+    return ["the labels of the same samples differ between two reads: they are made up, not read"]
+
+
+def check_loss_uses_labels(criterion: Criterion, labels: Tensor, outputs: int) -> list[str]:
+    """The loss of fixed outputs must change when the labels change, for every pair of label values."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(labels), outputs) if outputs > 1 else (len(labels),)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
+    values = torch.unique(labels)
+    losses = [criterion(logits, torch.full_like(labels, v.item())).mean() for v in values]
+    if len(losses) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
+        return ["the loss does not depend on the labels: it can fall to 0 while nothing is learned"]
+    return []
+
+
+def check_loss_of_right_outputs(
+    criterion: Criterion, labels: Tensor, outputs: int, constant: float
+) -> list[str]:
+    """Outputs that are certain and right must cost next to nothing, compared with the best constant."""
+    if labels.is_floating_point():
+        right = labels.double()
+    elif outputs > 1:
+        right = 30.0 * nn.functional.one_hot(labels, outputs).double()
+    else:
+        right = 60.0 * labels.double() - 30.0
+    loss = float(criterion(right, labels).mean())
+    if loss <= 0.05 * constant:
+        return []
+    return [
+        f"outputs that are certain and right still cost {loss:.4g}, a constant {constant:.4g}: softmax or "
+        "sigmoid is applied twice, or the loss is not what it seems"
+    ]
+
+
+def on_cpu(criterion: Criterion) -> Criterion:
+    """A copy of a criterion, class weights included, that takes double precision on the CPU."""
+    return copy.deepcopy(criterion).cpu().double() if isinstance(criterion, nn.Module) else criterion
+
+
+def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
+    """The smallest mean loss that one constant output reaches on `labels`, found by LBFGS (double precision).
+
+    For cross-entropy this is the label entropy, for MSE the variance, with class weights and focal terms
+    included.
+    """
+    criterion = on_cpu(criterion)
+    constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [constant], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+    )
+    labels = labels.double() if labels.is_floating_point() else labels
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = constant.expand(len(labels), outputs) if outputs > 1 else constant.expand(len(labels))
+        loss = criterion(logits, labels).mean()
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    optimizer.step(closure)
+    return float(closure())
+
+
+def check_finite(
+    loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler, where: str, samples: Tensor
+) -> None:
+    """Stop before the optimizer step when the loss or the gradient norm is NaN or infinite (one host read).
+
+    With a float16 scaler an infinite gradient is an ordinary overflow, which the scaler skips: only the loss
+    counts.
+    """
+    judged = loss.detach() if scaler.is_enabled() else loss.detach() + grad_norm
+    if not torch.isfinite(judged):
+        raise NonFiniteError(
+            f"{where}: loss {float(loss.detach()):.4g}, gradient norm {float(grad_norm):.4g}\n"
+            f"samples of the batch: {', '.join(map(str, samples.tolist()[:16]))}\n"
+            "the weights are still those of the step before; lower --learning_rate or look at these samples"
+        )
+
+
+class LearningCheck:
+    """Watches one run and says, once each, what looks like not learning."""
+
+    def __init__(self, criterion: Criterion, labels: Tensor, outputs: int):
+        self.criterion, self.labels, self.outputs = on_cpu(criterion), labels, outputs
+        self.constant_loss = best_constant_loss(criterion, labels, outputs)  # what knowing nothing reaches
+        self.said: set[str] = set()
+
+    def before_training(self, read_labels: Callable[[list[int]], Tensor], samples: int = 256) -> list[str]:
+        """Log and return warnings about the labels and the loss.
+
+        `read_labels(indices)` reads labels of the train split, here twice for about `samples` samples.
+        """
+        chosen = list(range(0, len(self.labels), max(1, len(self.labels) // samples)))
+        warnings = check_label_source(lambda: read_labels(chosen).numpy())
+        labels = self.labels[chosen]
+        warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
+        warnings += check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
+        return warn(warnings)
+
+    def overfit_one_batch(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        device: torch.device,
+        forward: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+        steps: int = 300,
+    ) -> bool:
+        """Whether a copy of the model can learn one batch of the train split by heart; logs the answer.
+
+        The batch is balanced and not augmented. `forward(model, batch)` gives the outputs; Adam (lr 1e-3) may
+        take `steps` steps to get below 30% of the best constant's loss. Model and random numbers of the
+        run stay as they are.
+        """
+        chosen = balanced_batch(self.labels)
+        labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            trial = copy.deepcopy(model).train()
+            optimizer = torch.optim.Adam([p for p in trial.parameters() if p.requires_grad], lr=1e-3)
+            constant = best_constant_loss(self.criterion, labels, self.outputs, float(labels.double().mean()))
+            for step in range(steps + 1):
+                loss = self.criterion(forward(trial, batch).cpu().double(), labels).mean()
+                if (learned := loss.item() < BY_HEART * constant) or step == steps:
+                    break
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        outcome = f"loss {loss.item():.4g} after {step} steps, a constant reaches {constant:.4g}"
+        if learned:
+            LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
+        else:
+            LOG.warning(
+                f"one batch of {len(chosen)} can not be learned by heart: {outcome}; inputs that are all "
+                "alike, a dead, detached or frozen part, or a loss that does not fit the outputs"
+            )
+        return learned
+
+    def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
+        """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's."""
+        found = {}
+        peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
+        losses = [row["train_loss"] for row in history[peak:]]
+        constant = self.constant_loss
+        if len(history) == 1 and not 0.2 * constant <= losses[0] <= 5 * constant:
+            found["first"] = (
+                f"the first epoch's loss {losses[0]:.4g} is far from the best constant's {constant:.4g}: the "
+                "outputs start far off, or the loss is not what it seems"
+            )
+        if np.ptp(outputs, axis=0).max() < 1e-6:
+            found["constant"] = "every sample of val gets the same output: a dead or frozen model"
+        if not self.labels.is_floating_point() and are_probabilities(outputs):
+            found["probabilities"] = (
+                "the outputs are probabilities, not logits: the model ends in the softmax or sigmoid that "
+                "the loss applies again"
+            )
+        if still := unused_parameters(model):
+            found["gradient"] = f"no gradient reaches {still}: a detached or dead part of the model"
+        if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(losses[-1]):
+            found["flat"] = f"the train loss is flat at {losses[-1]:.4g}: learning rate 0 or far too low"
+        if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
+            found["entropy"] = (
+                f"the train loss stays at {losses[-1]:.4g}, a constant output reaches {constant:.4g}: "
+                "labels that do not belong to their inputs look like this"
+            )
+        fresh = [text for key, text in found.items() if key not in self.said]
+        self.said |= set(found)
+        return warn(fresh)
+
+
+def warn(warnings: list[str]) -> list[str]:
+    """Log each; returns them."""
+    for warning in warnings:
+        LOG.warning(warning)
+    return warnings
+
+
+def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
+    """Positions of about `size` samples: as many of every class, or targets spread from the lowest to the
+    highest."""
+    groups = [torch.argsort(labels)]
+    if not labels.is_floating_point():
+        groups = [torch.nonzero(labels == value)[:, 0] for value in torch.unique(labels)]
+    share = size // len(groups)
+    spread = [group[torch.linspace(0, len(group) - 1, share).long()] for group in groups]
+    return torch.unique(torch.cat(spread)).tolist()
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether rows (N, K) sum to 1, or outputs (N,) fill [0, 1] and never leave it, as logits do not."""
+    if outputs.ndim == 2:
+        return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs) > 0.9)
+
+
+def unused_parameters(model: nn.Module) -> str:
+    """The top-level parts of the model whose trainable parameters all have no gradient or a zero one."""
+    alive: dict[str, bool] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = name.split(".")[0]
+            has_gradient = parameter.grad is not None and bool(parameter.grad.any())
+            alive[part] = alive.get(part, False) or has_gradient
+    return ", ".join(part for part, has_gradient in alive.items() if not has_gradient)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """LEARNED or NOT LEARNED, why, and the interval of the paired difference it rests on."""
+
+    learned: bool
+    reason: str
+    difference: list[float]
+
+    @property
+    def word(self) -> str:
+        return "LEARNED" if self.learned else "NOT LEARNED"
+
+
+def judge(
+    metric: str,
+    model: np.ndarray,
+    trivial: np.ndarray,
+    trivial_name: str,
+    split: str,
+    *,
+    higher_is_better: bool = True,
+    optimistic: bool = False,
+    truncated: bool = False,
+) -> Verdict:
+    """LEARNED iff the lower 95% bound of the paired bootstrap difference model - trivial is above 0.
+
+    `model` and `trivial` (replicates,) hold the metric on the same resampled groups of `split`; for an error
+    metric (higher_is_better False) the difference is trivial - model. The train split, which can be known by
+    heart, and a run cut by --max_batches are never LEARNED.
+    """
+    low, high = interval(model - trivial if higher_is_better else trivial - model)
+    learned = low > 0 and not truncated and split != "train"
+    reason = (
+        f"{metric} against {trivial_name}: paired difference 95% interval [{low:.3f}, {high:.3f}] "
+        f"{'is above 0' if low > 0 else 'does not exclude 0'}"
+    )
+    if split == "train":
+        reason = "never judged on train, which a model can know by heart; " + reason
+    if truncated:
+        reason = "truncated by --max_batches; " + reason
+    if optimistic:
+        reason += "; fewer than five groups, so frames were resampled and the interval is optimistic"
+    if split == "val":
+        reason += "; val is the split that selects the best epoch: the figure is optimistic"
+    return Verdict(learned, reason, [low, high])

@@ -1,0 +1,124 @@
+"""Curves of several runs in one picture: a colour per condition, a line per run, a dot at its best epoch."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.plotting.curves import Panel, finish_axis, plot_curves, plt, save_figure
+from utils.training.learning import Verdict
+from utils.watch.comparison import Condition
+from utils.watch.run_view import RunView, is_number
+
+# Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "-.", ":", (0, (5, 1)))
+PANELS = {
+    "stage1": [
+        ("loss", "loss"),
+        ("auroc", "AUROC"),
+        ("ap", "average precision"),
+        ("f1", "F1 at the val threshold"),
+    ],
+    "stage2": [
+        ("loss", "loss"),
+        ("macro_f1", "macro F1"),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("stage1_ap", "average precision of stage 1"),
+    ],
+    "anomaly": [
+        ("loss", "loss"),
+        ("auroc", "AUROC"),
+        ("ap", "average precision"),
+        ("fpr95", "false positive rate at 95% recall"),
+        ("mean_score", "mean score"),
+    ],
+    "age": [("loss", "loss"), ("mae", "MAE per image"), ("subject_mae", "MAE per subject"), ("r2", "R2")],
+}
+
+
+def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
+    """Val over the epochs for every run, one panel per metric and one for the learning rate."""
+    views = [view for condition in conditions for view in condition.runs]
+    losses = {view.config.get("training", {}).get("loss_function") for view in views}
+    panels = PANELS[views[0].task.name]
+    columns = 3
+    rows = -(-(len(panels) + 1) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(5 * columns, 3.4 * rows), layout="constrained", squeeze=False
+    )
+    longest = max(views, key=lambda view: len(view.history))
+    epochs = [row["epoch"] for row in longest.history]
+    for axis, (key, title) in zip(axes.flat, panels, strict=False):
+        drawn = [
+            value
+            for k, condition in enumerate(conditions)
+            for view in condition.runs
+            for value in draw_run_line(axis, view, f"val_{key}", k, best=True)
+        ]
+        if drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
+            axis.set_yscale("log")
+        if key == "loss" and len(losses) > 1:
+            title += f" (not the same: {', '.join(sorted(map(str, losses)))})"
+        finish_axis(axis, f"val {title}", epochs, None)
+    rate = axes.flat[len(panels)]
+    for k, condition in enumerate(conditions):
+        for view in condition.runs:
+            draw_run_line(rate, view, "lr", k, best=False)
+    rate.set_ylim(bottom=0)
+    finish_axis(rate, "learning rate", epochs, None)
+    for axis in axes.flat[len(panels) + 1 :]:
+        axis.set_visible(False)
+    handles = [plt.Line2D([], [], color=color_of(k), linestyle=style_of(k)) for k in range(len(conditions))]
+    handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
+    names = [textwrap.fill(f"{c.letter}: {c.label}{count_of(c)}", 70) for c in conditions] + ["best epoch"]
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize=9)
+    save_figure(figure, path)
+
+
+def draw_run_line(axis: plt.Axes, view: RunView, key: str, k: int, best: bool) -> list[float]:
+    """One run's figure over its epochs in the colour of condition k; returns the values drawn."""
+    rows = [row for row in view.history if is_number(row.get(key))]
+    if not rows:
+        return []
+    x, y = [row["epoch"] for row in rows], [row[key] for row in rows]
+    # Learning rates often lie on each other: dashes let the one below show through.
+    style = ("-", "--", ":", "-.")[k % 4] if key == "lr" else style_of(k)
+    axis.plot(
+        x, y, color=color_of(k), linewidth=1.3, alpha=0.8, linestyle=style, marker="." if len(x) < 4 else ""
+    )
+    chosen = view.best_epoch()
+    if best and chosen in x:
+        axis.plot(chosen, y[x.index(chosen)], "o", color=color_of(k), markersize=5)
+    return y
+
+
+def color_of(k: int) -> str:
+    return COLORS[k % len(COLORS)]
+
+
+def style_of(k: int) -> str | tuple:
+    return STYLES[k // len(COLORS) % len(STYLES)]
+
+
+def count_of(condition: Condition) -> str:
+    """' (3 runs)' where there are several."""
+    return f" ({len(condition.runs)} runs)" if len(condition.runs) > 1 else ""
+
+
+def plot_one(view: RunView, path: Path) -> None:
+    """The curves of one run, train and val, as the run itself draws them."""
+    counts = view.config.get("dataset", {}).get("class_counts", {}).get("val", {})
+    total = sum(counts.values()) if isinstance(counts, dict) else 0
+    share = list(counts.values())[-1] / total if total and len(counts) == 2 else None
+    baselines = {"auroc": (0.5, "chance"), "r2": (0.0, "mean"), "fpr95": (0.95, "chance")}
+    if share is not None:
+        baselines |= {"ap": (share, "share of positives"), "mean_score": (share, "share of positives")}
+    panels = [Panel(key, title, *baselines.get(key, (None,))) for key, title in PANELS[view.task.name]]
+    said = view.results.get("verdict")
+    verdict = Verdict(said == "LEARNED", view.results.get("verdict_reason", ""), []) if said else None
+    history = [
+        {key: np.nan if value is None else value for key, value in row.items()} for row in view.history
+    ]
+    plot_curves(history, panels, path, view.best_epoch(), verdict)

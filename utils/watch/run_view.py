@@ -1,0 +1,249 @@
+"""A run as its folder tells it: found by name, and read from four JSON files while somebody else writes them.
+
+Needs neither torch nor numpy: monitor_training.py must show a run at once.
+"""
+
+import glob
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.run.arguments import suggest
+from utils.run.errors import CommandError
+from utils.run.folder import read_json
+
+READ_ATTEMPTS, READ_PAUSE = 5, 0.02  # a network file system may lose a file for the moment of its replacement
+FILES = ("status.json", "config.json", "history.json", "results.json")
+LIVE = ("starting", "training", "testing")
+STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder ends
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a script's history is read.
+
+    best: the figure that decides which epoch is best; shown: the columns of the epoch table; skill: the
+    figure of which knowing nothing has a known value.
+    """
+
+    name: str
+    best: str
+    higher_is_better: bool
+    shown: tuple[str, ...]
+    skill: str
+
+
+AGE = ("train_loss", "val_loss", "val_mae", "val_subject_mae", "val_r2")
+TASKS = {
+    "train_stage1.py": Task(
+        "stage1", "val_f1", True, ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1"), "val_auroc"
+    ),
+    "train_stage2.py": Task(
+        "stage2", "val_macro_f1", True,
+        ("train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy", "val_stage1_ap"),
+        "val_balanced_accuracy",
+    ),
+    "train_anomaly_with_labels.py": Task(
+        "anomaly", "val_auroc", True,
+        ("train_loss", "val_loss", "val_auroc", "val_ap", "val_fpr95"),
+        "val_auroc",
+    ),
+    "train_ddp.py": Task("age", "val_mse", False, AGE, "val_r2"),
+    "train_mae.py": Task("age", "val_mae", False, AGE, "val_r2"),
+}  # fmt: skip
+UNKNOWN = Task("unknown", "val_loss", False, ("train_loss", "val_loss"), "")  # before config.json is there
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the four files of a run folder said at one moment; a file that is not there yet is empty."""
+
+    folder: Path
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    status: dict[str, Any]
+    results: dict[str, Any]
+    changed: float  # unix seconds of the latest write to one of the files, else to the folder
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def script(self) -> str:
+        return self.config.get("script_name", "")
+
+    @property
+    def task(self) -> Task:
+        return TASKS.get(self.script, UNKNOWN)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs planned; a resumed run may have other plans than its config.json."""
+        planned = self.config.get("training", {}).get("epochs", len(self.history))
+        return max(self.status.get("epochs") or planned, len(self.history))
+
+    def best_epoch(self) -> int | None:
+        """The epoch with the best value of the figure that decides, the first of equals; None without one."""
+        known = [
+            (row[self.task.best], row["epoch"]) for row in self.history if is_number(row.get(self.task.best))
+        ]
+        if not known:
+            return None
+        sign = -1 if self.task.higher_is_better else 1
+        return min(known, key=lambda pair: (sign * pair[0], pair[1]))[1]
+
+    def row(self, epoch: int | None) -> dict[str, Any]:
+        """The history row of an epoch, or an empty one."""
+        return next((row for row in self.history if row["epoch"] == epoch), {})
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a value to compute with (null stands for NaN and for what is undefined)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def read_run(folder: Path) -> RunView:
+    """The run as it is now. Files are replaced while we read: each is whole, and none has to be there yet.
+
+    Raises CommandError for a file that stays unreadable or holds something else than a run's.
+    """
+    parts = {name: read_if_there(folder / name) for name in FILES}
+    for name, part in parts.items():
+        expected = list if name == "history.json" else dict
+        if part is not None and not isinstance(part, expected):
+            raise CommandError(f"{folder / name} is not a file of a run: it holds no {expected.__name__}")
+    history = parts["history.json"] or []
+    if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in history):
+        raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
+    return RunView(
+        folder,
+        parts["config.json"] or {},
+        history,
+        parts["status.json"] or {},
+        parts["results.json"] or {},
+        max(modified(folder / name) for name in FILES) or modified(folder),
+    )
+
+
+def read_if_there(path: Path) -> Any:
+    """The JSON value in `path`, None when there is no such file."""
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            return read_json(path)
+        except CommandError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+            time.sleep(READ_PAUSE)
+    return None
+
+
+def modified(path: Path) -> float:
+    """When the file was written, 0 when there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this folder was made by a training script; one that has just started holds only its log."""
+    if (folder / "config.json").is_file():
+        return True
+    return bool(STAMP.search(folder.name)) and any(
+        (folder / n).is_file() for n in ("status.json", "train.log")
+    )
+
+
+def list_runs(output_dir: Path) -> list[Path]:
+    """The run folders in `output_dir`, oldest first."""
+    try:
+        found = [folder for folder in output_dir.iterdir() if folder.is_dir() and is_run(folder)]
+    except OSError:
+        return []
+    return sorted(found, key=start_of)
+
+
+def start_of(folder: Path) -> tuple[str, int, str]:
+    """Sort key: the time in the folder's name, then the number appended when a second was taken."""
+    stamp = STAMP.search(folder.name)
+    return (stamp[1], int(stamp[2] or 1), folder.name) if stamp else ("", 0, folder.name)
+
+
+def newest_run(output_dir: Path) -> Path:
+    """The run to look at when none is named: the newest of those that run now, else the newest.
+
+    Raises CommandError when there is none.
+    """
+    runs = list_runs(output_dir)
+    if not runs:
+        raise CommandError(
+            f"no run folder in {output_dir}\nstart one, for example: python train_stage1.py\n"
+            "or name a run folder, or the folder of the runs with --output_dir"
+        )
+    # A run that was resumed is live without being the newest; one whose folder is quiet for an hour is dead.
+    live = [run for run in runs if time.time() - modified(run / "status.json") < 3600 and is_live(run)]
+    return (live or runs)[-1]
+
+
+def is_live(folder: Path) -> bool:
+    """Whether the run says that it is running."""
+    status = read_if_there(folder / "status.json")
+    return isinstance(status, dict) and status.get("state") in LIVE
+
+
+def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
+    """The run folders of these names: a folder, a name in `output_dir`, or a pattern with * in either.
+
+    Each run once, in the order given. Raises CommandError with a suggestion for what is no run.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        for folder in matches(name, output_dir):
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def matches(name: str, output_dir: Path) -> list[Path]:
+    """The run folders that one name on the command line stands for."""
+    places = (Path(name), output_dir / name)
+    for place in places:
+        if place.is_dir() and is_run(place):
+            return [place]
+        if place.is_file() and is_run(place.parent):  # RUN/history.json, RUN/best_f1.pth
+            return [place.parent]
+    if glob.has_magic(name):
+        for place in places:
+            runs = [
+                folder for folder in map(Path, glob.glob(str(place))) if folder.is_dir() and is_run(folder)
+            ]
+            if runs:
+                return sorted(runs, key=start_of)
+        raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
+    for place in places:
+        if place.is_dir():
+            inside = list_runs(place)
+            hint = (
+                f"it holds {len(inside)} runs: {place}/*"
+                if inside
+                else "it holds no config.json and no status.json"
+            )
+            raise CommandError(f"{place} is not a run folder: {hint}")
+    folder = Path(name).parent if len(Path(name).parts) > 1 else output_dir
+    known = {run.name: str(run) for run in list_runs(folder) + list_runs(output_dir)}
+    hint = suggest(Path(name).name, list(known))
+    raise CommandError(f"there is no run {name}{hint}\n{known_runs(folder if known else output_dir)}")
+
+
+def known_runs(output_dir: Path, most: int = 3) -> str:
+    """One line on what runs there are, the newest first."""
+    names = [run.name for run in reversed(list_runs(output_dir))]
+    if not names:
+        return f"there is none in {output_dir}; --output_dir says where the runs are"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"runs in {output_dir}: {', '.join(names[:most])}{more}"
