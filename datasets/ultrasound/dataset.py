@@ -15,6 +15,7 @@ Any folder of images with a plain .xlsx or .csv table works as well (id_column, 
 B-mode images are grey: they are read as luminance, the grey value itself where the three channels are equal.
 """
 
+import argparse
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,11 @@ from torch.utils.data import Dataset
 
 from datasets.cache import fingerprint, open_cache
 from datasets.images import read_image
+from datasets.samples import ensure_sample
 from datasets.splits import PARTS, check_disjoint, read_split, split_groups
 from datasets.ultrasound.files import Source, find_sources
+from datasets.ultrasound.flags import ID_PATTERN, PROBLEMS, SAMPLE
 from datasets.ultrasound.records import (
-    ID_PATTERN,
-    PROBLEMS,
     Records,
     collect_records,
     drop_unreadable,
@@ -43,6 +44,7 @@ from datasets.ultrasound.records import (
     shared_images,
 )
 from utils.run.errors import CommandError, DataError
+from utils.run.log import LOG
 
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
 # originals the text stands in rows 418 to 434 and columns 0 to 148, the ruler's ticks in rows 473 to 480.
@@ -191,6 +193,24 @@ class AgeDatasets:
             "repeated_within_subject": "images repeat another one of the same subject",
         }
         return lines + [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
+
+
+def build_datasets(args: argparse.Namespace) -> AgeDatasets:
+    """Train, val and test (None when --test_size is 0) as the flags of flags.py say."""
+    image_dir, exclude = args.image_dir, set(args.exclude)
+    if image_dir is None:
+        variant = "" if args.sample == "standard" else f"_{args.sample}"
+        folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
+        image_dir = folder / "TA" / "Healthy" / "Images"
+        exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
+    return load_age_datasets(
+        image_dir, args.excel_path, cohort=args.cohort, muscle=args.muscle, id_column=args.id_column,
+        age_column=args.age_column, numeric_ids=args.numeric_ids, id_pattern=args.id_pattern,
+        unit=args.target_unit, min_age=args.min_age, max_age=args.max_age, exclude=exclude,
+        split_method=args.split_method, test_size=args.test_size, val_size=args.val_size, seed=args.seed,
+        stratify_age=args.stratify_age, image_size=args.image_size, mask_text=args.mask_text,
+        limit_gb=args.cache_limit_gb, log=LOG.info,
+    )  # fmt: skip
 
 
 def load_age_datasets(

@@ -16,20 +16,10 @@ import numpy as np
 
 from datasets.images import read_image
 from datasets.ultrasound.files import Source, list_images
+from datasets.ultrasound.flags import ID_PATTERN as ID_PATTERN  # for the scripts, until they use flags.py
+from datasets.ultrasound.flags import PROBLEMS
 from datasets.ultrasound.table import read_age_table, subject_id
 from utils.run.errors import CommandError, DataError
-
-ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
-PROBLEMS = {
-    "bad_ids": "rows without a usable id",
-    "bad_ages": "rows without a usable age",
-    "duplicate_ids": "ids with more than one row",
-    "unknown_names": "image files whose name holds no subject id",
-    "images_without_row": "images whose subject has no row",
-    "rows_without_image": "rows whose subject has no image",
-    "unreadable_images": "image files that can not be read",
-    "duplicate_images": "images found under more than one subject",
-}
 
 
 @dataclass

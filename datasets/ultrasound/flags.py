@@ -1,0 +1,57 @@
+"""The flags of the age data set: which images, which table, what its columns are called, how it is split.
+
+    parser = ScriptParser("train_mae.py", __doc__)
+    add_data_arguments(parser)                       # and build_datasets(args) of dataset.py reads them
+
+Without torch and pandas, so that --help and a mistyped flag answer at once.
+"""
+
+import argparse
+
+from utils.run import arguments
+
+SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir
+ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
+PROBLEMS = {
+    "bad_ids": "rows without a usable id",
+    "bad_ages": "rows without a usable age",
+    "duplicate_ids": "ids with more than one row",
+    "unknown_names": "image files whose name holds no subject id",
+    "images_without_row": "images whose subject has no row",
+    "rows_without_image": "rows whose subject has no image",
+    "unreadable_images": "image files that can not be read",
+    "duplicate_images": "images found under more than one subject",
+}
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the group "data", which both age scripts share."""
+    amount, fraction, switch = (
+        arguments.non_negative_float,
+        arguments.fraction,
+        argparse.BooleanOptionalAction,
+    )
+    # fmt: off
+    add = parser.add_argument_group("data").add_argument
+    add("--image_dir", help="folder of images, such as TA/Healthy/Images; default: the built-in sample")
+    add("--excel_path", help="table of ids and ages; default: characteristics.xlsx two folders up")
+    add("--cohort", choices=["healthy", "pathological", "both"], default="healthy", help="whose images")
+    add("--muscle", nargs="+", help="muscles, such as TA BB, when --image_dir is the folder above them")
+    add("--id_column", default="Number", help="name of the column of subject ids")
+    add("--age_column", default="Age", help="name of the column of ages")
+    add("--numeric_ids", action=switch, default=False, help="ids are numbers: '001' and '1' are one subject")
+    add("--id_pattern", default=ID_PATTERN, help="regular expression for the id in a file name, one group")
+    add("--target_unit", default="years", help="what the ages are counted in")
+    add("--min_age", type=amount, help="leave out younger subjects")
+    add("--max_age", type=amount, help="leave out older subjects")
+    add("--exclude", nargs="*", default=[], choices=list(PROBLEMS), metavar="KIND",
+        help=f"leave these out instead of refusing them: {', '.join(PROBLEMS)}")
+    add("--split_method", default="by_subject_id", help="by_subject_id or a JSON file of ids per part")
+    add("--test_size", type=fraction, default=0.2, help="share of the subjects")
+    add("--val_size", type=fraction, default=0.1, help="share of the subjects that test leaves")
+    add("--stratify_age", action=switch, default=False, help="every part gets its share of every decade")
+    add("--image_size", action=arguments.ImageSize, default=[224, 224], help="pixels of the model's input")
+    add("--mask_text", action=switch, default=False, help="blank the burnt-in text and the ruler")
+    add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
+        help="which built-in sample, without --image_dir")
+    # fmt: on
