@@ -22,8 +22,8 @@ from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.folder import write_text
 from utils.run.script import run_script
+from utils.tasks import metrics_shown
 from utils.watch.comparison import (
-    METRICS,
     Condition,
     check_comparable,
     differing_keys,
@@ -40,7 +40,6 @@ from utils.watch.run_state import run_state
 from utils.watch.run_view import RunView, find_runs, is_number, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
-VAL = {"stage1": "val_f1", "stage2": "val_macro_f1", "anomaly": "val_auroc", "age": "val_mae"}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,8 +55,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def runs_table(conditions: Sequence[Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
-    task = conditions[0].runs[0].task.name
-    key, metrics = VAL[task], list(METRICS[task])
+    first = conditions[0].runs[0]
+    key, metrics = first.decides, list(metrics_shown(first.task, "test"))
     header = ["", "run", "seed", "verdict", "best epoch", f"{key} then", "last"]
     rows = [[*header, *metrics, "minutes"]]
     for condition in conditions:
@@ -190,9 +189,9 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
                 "verdict": view.results.get("verdict"),
                 "best_epoch": best,
                 "epochs": len(view.history),
-                VAL[view.task.name]: view.row(best).get(VAL[view.task.name]),
+                view.decides: view.row(best).get(view.decides),
             }
-            for metric in METRICS[view.task.name]:
+            for metric in metrics_shown(view.task, "test"):
                 value, bounds = figures_on_test(view).get(metric, (None, None))
                 low, high = bounds or (None, None)
                 row |= {f"test_{metric}": value, f"test_{metric}_low": low, f"test_{metric}_high": high}
@@ -214,7 +213,7 @@ def name_of(views: Sequence[RunView]) -> str:
         return views[0].name
     stamps = [re.sub(r"^.*_experiment_", "", view.name) for view in views]
     more = f"_and_{len(views) - 2}_more" if len(views) > 2 else ""
-    return "_".join([views[0].task.name, *stamps[:2]]) + more
+    return "_".join([views[0].task["task"], *stamps[:2]]) + more
 
 
 def main(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from utils.run import arguments
 from utils.run.folder import plain
 from utils.run.log import format_value
 from utils.run.script import run_script
+from utils.tasks import log_columns
 from utils.watch.run_picture import draw_run, draw_runs, history_trends, show
 from utils.watch.run_state import (
     epochs_done,
@@ -86,9 +87,9 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
         "seconds_left": None if state.over or left is None else {"least": left[0], "most": left[1]},
         "gpu_memory_mb": view.status.get("gpu_memory_mb"),
         "last": view.history[-1] if view.history else None,
-        "decides": view.task.best,
+        "decides": view.decides,
         "best_epoch": best,
-        "best": view.row(best).get(view.task.best),
+        "best": view.row(best).get(view.decides),
         "trend": {key: {"slope": line.slope, "reach": line.reach, "epochs": line.epochs, "clear": line.clear}
                   for key, line in history_trends(view).items()},
         "learning": learning_signs(view),
@@ -109,7 +110,7 @@ class Reporter:
         fresh = [row for row in view.history if row["epoch"] > self.epoch]
         left = "" if state.over else f", left {time_left_words(view)}"
         for row in fresh[-1:] if self.epoch < 0 else fresh:
-            keys = [key for key in (*view.task.shown, "lr") if key in row]
+            keys = [key for key in (*log_columns(view.task), "lr") if key in row]
             figures = " ".join(f"{key} {format_value(row[key])}" for key in keys)
             found.append(
                 f"epoch {row['epoch']:03d}/{view.epochs:03d} {figures} {row.get('seconds') or 0:.1f} s{left}"

@@ -3,7 +3,7 @@
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.run.folder import write_bytes
 from utils.run.log import LOG
+from utils.tasks import metrics_shown, nothing_reaches
 from utils.training.learning import Verdict
 
 matplotlib.use("Agg")
@@ -30,6 +31,20 @@ class Panel:
     title: str
     baseline: float | None = None
     baseline_name: str = "baseline"
+
+
+def curve_panels(
+    task: Mapping[str, Any], counts: Mapping[str, int] | None = None, unit: str = "", **known: float | None
+) -> list[Panel]:
+    """The panels of a row of utils.tasks.TASKS; `counts` {class: samples of val}, `unit` of an age.
+
+    `known` {metric: value}: what knowing nothing reaches, where only the script can say (loss=...).
+    """
+    return [
+        Panel(name, metric.title.format(unit=unit), known.get(name, nothing_reaches(metric, counts)),
+              metric.nothing_name)
+        for name, metric in metrics_shown(task, "curves").items()
+    ]  # fmt: skip
 
 
 def to_beat(panels: Sequence[Panel]) -> str:

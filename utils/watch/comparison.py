@@ -12,6 +12,7 @@ import numpy as np
 
 from utils.metrics.classification import GroupBootstrap, interval
 from utils.run.errors import CommandError
+from utils.tasks import TASKS, metrics_shown
 from utils.watch.predictions import Predictions, read_predictions
 from utils.watch.run_view import RunView, is_number, read_if_there, start_of
 
@@ -32,13 +33,6 @@ CIRCUMSTANCES = (
 )  # fmt: skip
 SPLIT_KEYS = ("sequences.", "scenarios.", "split_source", "train_samples", "val_samples", "test_samples")
 NEVER_SHOWN = ("timestamp", "command", "description", "output_dir", "seed", "dataset.random_seed")
-# Test figures shown per task; True where higher is better.
-METRICS = {
-    "stage1": {"ap": True, "auroc": True, "f1": True},
-    "stage2": {"macro_f1": True, "accuracy": True},
-    "anomaly": {"auroc": True, "ap": True, "f1": True},
-    "age": {"subject_mae": False, "mae": False, "skill": True},
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Condition:
 def check_comparable(views: Sequence[RunView]) -> None:
     """Raises CommandError for runs whose figures do not mean the same."""
     for view in views:
-        if view.task.name not in METRICS:
+        if view.script not in TASKS:
             raise CommandError(
                 f"{view.folder} can not be compared: "
                 + (f"its script is {view.script}" if view.script else "it has no config.json yet")
@@ -67,7 +61,7 @@ def check_comparable(views: Sequence[RunView]) -> None:
     first = {}
     for view in views:
         unit = view.config.get("dataset", {}).get("target_unit")
-        first.setdefault(f"{view.task.name}{f' in {unit}' if unit else ''}", view.folder)
+        first.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)
     if len(first) > 1:
         kinds = "\n".join(f"  {kind}: {folder}" for kind, folder in list(first.items())[:3])
         raise CommandError(f"runs of different tasks can not be compared\n{kinds}\nname runs of one task")
@@ -186,7 +180,11 @@ def figures_on_test(view: RunView) -> dict[str, tuple[float | None, list[float] 
     """{metric: (value, 95% interval)} on the test split, from results.json; empty without results."""
     measured = view.results.get("metrics", {}).get("test", {})
     confidence = view.results.get("confidence", {})
-    return {key: (measured[key], confidence.get(key)) for key in METRICS[view.task.name] if key in measured}
+    return {
+        key: (measured[key], confidence.get(key))
+        for key in metrics_shown(view.task, "test")
+        if key in measured
+    }
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
@@ -234,10 +232,14 @@ def paired_differences(conditions: Sequence[Condition], seed: int = 0) -> tuple[
     base = means.pop(conditions[0].letter, None)
     if base is None or not means:
         return [], notes
-    better = METRICS[reference.task]
+    declared = reference.task["metrics"]
     found = [
         Difference(
-            letter, metric, value - base[metric][0], *interval(draws - base[metric][1]), better[metric]
+            letter,
+            metric,
+            value - base[metric][0],
+            *interval(draws - base[metric][1]),
+            declared[metric].higher,
         )
         for letter, mean in means.items()
         for metric, (value, draws) in mean.items()
@@ -281,7 +283,7 @@ def bootstrap(reference: Predictions) -> Callable[[Predictions], dict[str, tuple
     It returns {metric: (value, replicates)}; definitions and resampling are those of the reports
     (utils/report*.py).
     """
-    labels, task = reference.labels, reference.task
+    labels, task = reference.labels, reference.task["task"]
     if task == "age":
         images = GroupBootstrap(reference.groups)
         names, subject = np.unique(reference.groups, return_inverse=True)

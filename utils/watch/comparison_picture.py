@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.plotting.curves import Panel, finish_axis, plot_curves, plt, save_figure
+from utils.plotting.curves import curve_panels, finish_axis, plot_curves, plt, save_figure
+from utils.tasks import metrics_shown
 from utils.training.learning import Verdict
 from utils.watch.comparison import Condition
 from utils.watch.run_view import RunView, is_number
@@ -14,35 +15,14 @@ from utils.watch.run_view import RunView, is_number
 # Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "-.", ":", (0, (5, 1)))
-PANELS = {
-    "stage1": [
-        ("loss", "loss"),
-        ("auroc", "AUROC"),
-        ("ap", "average precision"),
-        ("f1", "F1 at the val threshold"),
-    ],
-    "stage2": [
-        ("loss", "loss"),
-        ("macro_f1", "macro F1"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("stage1_ap", "average precision of stage 1"),
-    ],
-    "anomaly": [
-        ("loss", "loss"),
-        ("auroc", "AUROC"),
-        ("ap", "average precision"),
-        ("fpr95", "false positive rate at 95% recall"),
-        ("mean_score", "mean score"),
-    ],
-    "age": [("loss", "loss"), ("mae", "MAE per image"), ("subject_mae", "MAE per subject"), ("r2", "R2")],
-}
 
 
 def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     """Val over the epochs for every run, one panel per metric and one for the learning rate."""
     views = [view for condition in conditions for view in condition.runs]
     losses = {view.config.get("training", {}).get("loss_function") for view in views}
-    panels = PANELS[views[0].task.name]
+    panels = metrics_shown(views[0].task, "curves")
+    unit = views[0].config.get("dataset", {}).get("target_unit", "")
     columns = 3
     rows = -(-(len(panels) + 1) // columns)
     figure, axes = plt.subplots(
@@ -50,7 +30,8 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     )
     longest = max(views, key=lambda view: len(view.history))
     epochs = [row["epoch"] for row in longest.history]
-    for axis, (key, title) in zip(axes.flat, panels, strict=False):
+    for axis, (key, metric) in zip(axes.flat, panels.items(), strict=False):
+        title = metric.title.format(unit=unit)
         drawn = [
             value
             for k, condition in enumerate(conditions)
@@ -109,13 +90,11 @@ def count_of(condition: Condition) -> str:
 
 def plot_one(view: RunView, path: Path) -> None:
     """The curves of one run, train and val, as the run itself draws them."""
-    counts = view.config.get("dataset", {}).get("class_counts", {}).get("val", {})
-    total = sum(counts.values()) if isinstance(counts, dict) else 0
-    share = list(counts.values())[-1] / total if total and len(counts) == 2 else None
-    baselines = {"auroc": (0.5, "chance"), "r2": (0.0, "mean"), "fpr95": (0.95, "chance")}
-    if share is not None:
-        baselines |= {"ap": (share, "share of positives"), "mean_score": (share, "share of positives")}
-    panels = [Panel(key, title, *baselines.get(key, (None,))) for key, title in PANELS[view.task.name]]
+    data = view.config.get("dataset", {})
+    counts = data.get("class_counts", {}).get("val")
+    panels = curve_panels(
+        view.task, counts if isinstance(counts, dict) else None, data.get("target_unit", "")
+    )
     said = view.results.get("verdict")
     verdict = Verdict(said == "LEARNED", view.results.get("verdict_reason", ""), []) if said else None
     history = [

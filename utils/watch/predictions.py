@@ -7,21 +7,6 @@ import numpy as np
 
 from utils.watch.run_view import RunView
 
-# Which columns name a sample, and which of them the group that a bootstrap resamples.
-SAMPLE = {
-    "stage1": ("sequence", "frame", "id_left", "id_right"),
-    "stage2": ("sequence", "frame", "id_left", "id_right"),
-    "anomaly": ("scenario", "frame_id"),
-    "age": ("subject", "file"),
-}
-GROUPS = {"stage1": "sequences", "stage2": "sequences", "anomaly": "scenarios", "age": "subjects"}
-NEEDED = {
-    "stage1": ("label", "score", "prediction"),
-    "stage2": ("label", "prediction"),
-    "anomaly": ("label", "score", "alarm"),
-    "age": ("age", "prediction"),
-}
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -32,7 +17,7 @@ class Predictions:
     """
 
     name: str
-    task: str
+    task: dict[str, Any]  # the row of utils/tasks.py
     split: str
     keys: list[tuple[str, ...]]
     labels: np.ndarray
@@ -44,9 +29,9 @@ class Predictions:
     @property
     def note(self) -> str:
         """What the pairs are, and what was resampled."""
-        count, kind = len(np.unique(self.groups)), GROUPS[self.task]
+        count, kind = len(np.unique(self.groups)), self.task["groups"]
         same = f"paired on the same {len(self.keys)} {self.split} samples"
-        if count >= 5 or self.task == "age":
+        if count >= 5 or self.task["task"] == "age":
             return f"{same}; {count} {kind} resampled"
         return f"{same}; frames resampled, since there are only {count} {kind}: the intervals are optimistic"
 
@@ -77,7 +62,7 @@ def read_predictions(view: RunView) -> Predictions | str:
     """The predictions on the split that the run was judged on; a sentence where there are none to read."""
     import pandas
 
-    split, task = view.results.get("test_split", "test"), view.task.name
+    split, task = view.results.get("test_split", "test"), view.task
     path = view.folder / f"{split}_predictions.csv"
     if not view.results:
         return f"{view.name} has no results yet"
@@ -87,7 +72,7 @@ def read_predictions(view: RunView) -> Predictions | str:
         return f"{path} is not there"
     except (OSError, ValueError) as error:
         return f"{path} can not be read: {error}"
-    lacking = [name for name in (*SAMPLE[task], *NEEDED[task]) if name not in table.columns]
+    lacking = [name for name in (*task["sample"], *task["columns"]) if name not in table.columns]
     if lacking or not len(table):
         return f"{path} has no {f'column {lacking[0]}' if lacking else 'row'}"
     try:
@@ -96,19 +81,20 @@ def read_predictions(view: RunView) -> Predictions | str:
         return f"{path} is not a table of predictions: {error}"
 
 
-def from_table(table: Any, name: str, task: str, split: str) -> Predictions:
+def from_table(table: Any, name: str, task: dict[str, Any], split: str) -> Predictions:
     """The columns as arrays. Raises ValueError for a number that is none."""
-    columns = [table[column].to_numpy() for column in SAMPLE[task]]
+    columns = [table[column].to_numpy() for column in task["sample"]]
     # Two folders can hold a sample of the same name.
-    repeat = table.groupby(list(SAMPLE[task]), sort=False).cumcount().astype(str).to_numpy()
+    repeat = table.groupby(list(task["sample"]), sort=False).cumcount().astype(str).to_numpy()
     keys = list(zip(*columns, repeat, strict=True))
-    if task == "age":
+    kind = task["task"]
+    if kind == "age":
         labels, scores = (table[column].to_numpy(float) for column in ("age", "prediction"))
         preds = np.zeros(len(table), int)
-    elif task == "anomaly":
+    elif kind == "anomaly":
         labels, preds = (table[column].to_numpy(int) for column in ("label", "alarm"))
         scores = table["score"].to_numpy(float)
-    elif task == "stage1":
+    elif kind == "stage1":
         labels, preds = ((table[column] == "interaction").to_numpy(int) for column in ("label", "prediction"))
         scores = table["score"].to_numpy(float)
     else:
@@ -116,5 +102,5 @@ def from_table(table: Any, name: str, task: str, split: str) -> Predictions:
         number = {text: k for k, text in enumerate(names)}
         labels, preds = (table[column].map(number).to_numpy(int) for column in ("label", "prediction"))
         scores = table[names].to_numpy(float)
-    frames = np.array(["/".join(key[:2]) for key in keys]) if task != "anomaly" else np.arange(len(keys))
+    frames = np.array(["/".join(key[:2]) for key in keys]) if kind != "anomaly" else np.arange(len(keys))
     return Predictions(name, task, split, keys, labels, scores, preds, columns[0].astype(str), frames)

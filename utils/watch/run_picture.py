@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.run.log import format_duration, format_value
+from utils.tasks import log_columns
 from utils.watch.run_state import (
     epochs_done,
     learning_signs,
@@ -101,7 +102,7 @@ def epoch_table(view: RunView, rows: int) -> list[str]:
     chosen = view.history[-rows:]
     if best is not None and best < chosen[0]["epoch"]:
         chosen = [view.row(best), *chosen]
-    keys = [key for key in view.task.shown if any(key in row for row in view.history)]
+    keys = [key for key in log_columns(view.task) if any(key in row for row in view.history)]
     cells = [["", "epoch", *keys, "lr", "seconds"]]
     for row in chosen:
         values = [format_value(row.get(key)) for key in keys]
@@ -114,18 +115,18 @@ def epoch_table(view: RunView, rows: int) -> list[str]:
 def history_trends(view: RunView) -> dict[str, Trend]:
     """The trends of the columns shown; empty with too few epochs."""
     epochs = [row["epoch"] for row in view.history]
-    found = {key: trend(epochs, [row.get(key) for row in view.history]) for key in view.task.shown}
+    found = {key: trend(epochs, [row.get(key) for row in view.history]) for key in log_columns(view.task)}
     return {key: line for key, line in found.items() if line is not None}
 
 
 def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
     """Several runs, one line each; where the figure that decides differs, its name stands beside it."""
-    figures = {view.task.best for view in views}
+    figures = {view.decides for view in views}
     one = figures.pop() if len(figures) == 1 else None
     cells = [["run", "state", "epoch", "left", "train_loss", "val_loss", one or "last", "best", "trend"]]
     notes = ["learning check"]
     for name, view in zip(short_names(views), views, strict=True):
-        state, best, key = run_state(view, now), view.best_epoch(), view.task.best
+        state, best, key = run_state(view, now), view.best_epoch(), view.decides
         last = view.history[-1] if view.history else {}
         left = time_left(view) if state.word in ("starting", "training") else None
         line = history_trends(view).get(key)

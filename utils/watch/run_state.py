@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.run.log import format_duration
+from utils.tasks import nothing_reaches
 from utils.watch.run_view import LIVE, RunView, is_number
 
 TYPICAL = 10  # epochs whose median stands for the ones to come
@@ -150,7 +151,10 @@ def not_finite(view: RunView) -> str:
 
 def no_skill(view: RunView) -> str:
     """The last three epochs' median of the task's skill figure against what knowing nothing reaches."""
-    key, nothing = view.task.skill, knowing_nothing(view)
+    metric = view.task["metrics"].get(view.task["skill"])
+    counts = view.config.get("dataset", {}).get("class_counts", {}).get("val")
+    nothing = nothing_reaches(metric, counts) if metric else None
+    key = f"val_{view.task['skill']}"
     values = [row[key] for row in view.history[-3:] if is_number(row.get(key))]
     if len(values) < 3 or nothing is None or statistics.median(values) > nothing + NO_SKILL:
         return ""
@@ -158,15 +162,6 @@ def no_skill(view: RunView) -> str:
         f"no skill yet: {key} is {statistics.median(values):.3g} in the last three epochs, "
         f"knowing nothing reaches {nothing:.3g}"
     )
-
-
-def knowing_nothing(view: RunView) -> float | None:
-    """What a constant answer reaches: AUROC 0.5, R2 0, balanced accuracy 1 / classes of val."""
-    if view.task.skill == "val_balanced_accuracy":
-        counts = view.config.get("dataset", {}).get("class_counts", {}).get("val", {})
-        present = sum(1 for count in counts.values() if count)
-        return 1 / present if present else None
-    return {"val_auroc": 0.5, "val_r2": 0.0}.get(view.task.skill)
 
 
 def flat(view: RunView) -> str:
@@ -198,7 +193,7 @@ def overfitting(view: RunView) -> str:
         f"{rows[-1]['val_loss']:.3g} while train_loss fell from {turn['train_loss']:.3g} to "
         f"{rows[-1]['train_loss']:.3g}"
     )
-    best, key = view.best_epoch(), view.task.best
+    best, key = view.best_epoch(), view.decides
     if best is not None and best > turn["epoch"] and key != "val_loss":
         text += f"; {key}, which decides, was best later, in epoch {best}"
     return text

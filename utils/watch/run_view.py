@@ -14,6 +14,7 @@ from typing import Any
 from utils.run.arguments import suggest
 from utils.run.errors import CommandError
 from utils.run.folder import read_json
+from utils.tasks import LOSS, TASKS
 
 READ_ATTEMPTS, READ_PAUSE = 5, 0.02  # a network file system may lose a file for the moment of its replacement
 FILES = ("status.json", "config.json", "history.json", "results.json")
@@ -21,40 +22,8 @@ LIVE = ("starting", "training", "testing")
 STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder ends
 
 
-@dataclass(frozen=True)
-class Task:
-    """How a script's history is read.
-
-    best: the figure that decides which epoch is best; shown: the columns of the epoch table; skill: the
-    figure of which knowing nothing has a known value.
-    """
-
-    name: str
-    best: str
-    higher_is_better: bool
-    shown: tuple[str, ...]
-    skill: str
-
-
-AGE = ("train_loss", "val_loss", "val_mae", "val_subject_mae", "val_r2")
-TASKS = {
-    "train_stage1.py": Task(
-        "stage1", "val_f1", True, ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1"), "val_auroc"
-    ),
-    "train_stage2.py": Task(
-        "stage2", "val_macro_f1", True,
-        ("train_loss", "val_loss", "val_macro_f1", "val_balanced_accuracy", "val_stage1_ap"),
-        "val_balanced_accuracy",
-    ),
-    "train_anomaly_with_labels.py": Task(
-        "anomaly", "val_auroc", True,
-        ("train_loss", "val_loss", "val_auroc", "val_ap", "val_fpr95"),
-        "val_auroc",
-    ),
-    "train_ddp.py": Task("age", "val_mse", False, AGE, "val_r2"),
-    "train_mae.py": Task("age", "val_mae", False, AGE, "val_r2"),
-}  # fmt: skip
-UNKNOWN = Task("unknown", "val_loss", False, ("train_loss", "val_loss"), "")  # before config.json is there
+# A run whose config.json is not there yet.
+UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}}
 
 
 @dataclass(frozen=True)
@@ -77,8 +46,14 @@ class RunView:
         return self.config.get("script_name", "")
 
     @property
-    def task(self) -> Task:
+    def task(self) -> dict[str, Any]:
+        """The row of utils/tasks.py for its script."""
         return TASKS.get(self.script, UNKNOWN)
+
+    @property
+    def decides(self) -> str:
+        """The key of history.json that decides which epoch is best."""
+        return f"val_{self.task['best']}"
 
     @property
     def epochs(self) -> int:
@@ -88,13 +63,9 @@ class RunView:
 
     def best_epoch(self) -> int | None:
         """The epoch with the best value of the figure that decides, the first of equals; None without one."""
-        known = [
-            (row[self.task.best], row["epoch"]) for row in self.history if is_number(row.get(self.task.best))
-        ]
-        if not known:
-            return None
-        sign = -1 if self.task.higher_is_better else 1
-        return min(known, key=lambda pair: (sign * pair[0], pair[1]))[1]
+        sign = -1 if self.task["metrics"][self.task["best"]].higher else 1
+        known = [row for row in self.history if is_number(row.get(self.decides))]
+        return min(known, key=lambda row: (sign * row[self.decides], row["epoch"]), default={}).get("epoch")
 
     def row(self, epoch: int | None) -> dict[str, Any]:
         """The history row of an epoch, or an empty one."""
