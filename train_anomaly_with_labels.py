@@ -105,8 +105,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datasets.anovox.augmentation import augment_frames, corrupt_frames
-from datasets.anovox.dataset import CLASSES, AnoVoxData, load_anovox
-from datasets.anovox.truth import localisation_ap, trivial_features
+from datasets.anovox.dataset import CLASSES, AnoVoxData, load_anovox, localisation_ap, trivial_features
 from datasets.samples import ensure_sample
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights

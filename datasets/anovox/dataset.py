@@ -3,12 +3,15 @@
     data = load_anovox("/data/AnoVox", label="visible")
     batch = data.train.__getitems__([0, 1, 2])
 
-The folder tree that is expected stands in anovox_files.py, the rules of the labels in anovox_labels.py.
+A frame's way: files.py finds it, labels.py labels it and gives its scenario to a split, points.py reads and
+samples its scan, the cache holds it, this file makes batches of it, augmentation.py changes them.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import FrameTable, build_table, is_anomalous_image
+from datasets.anovox.labels import (
+    FrameTable,
+    build_table,
+    is_anomalous_image,
+    is_anomalous_points,
+    split_scenarios,
+)
 from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, read_points, sample_points
-from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint, open_cache
 from datasets.images import read_image
 
@@ -29,6 +38,8 @@ PARTS = ("train", "val", "test")
 CELL_GRID = (8, 12)  # rows and columns of the parts in which an anomaly is located
 CELL_SHARE = 5  # a cell shows an anomaly from this share of its pixels on, in 254ths: 2%
 UNKNOWN_SHARE = 255  # no semantic image
+LOCATED_FRAMES = 200  # anomalous frames, at most, on which pixel AP and point AP are measured
+NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 
 class AnoVoxDataset(torch.utils.data.Dataset):
@@ -52,79 +63,51 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         max_points: int = 1024,
         region: Region | None = None,
         seed: int = 42,
-        cell_grid: tuple[int, int] = CELL_GRID,
         **cache,
     ):
-        """`image_size` = (H, W); `seed` draws the points; `cache` goes to open_cache.
+        """`image_size` = (H, W); `seed` draws the points.
 
-        `cache`: cache_dir, limit_gb, workers, log.
+        `cache`: cache_dir, limit_gb, workers, log for open_cache.
         """
-        self.table, self.rows, self.image_size, self.max_points = (
-            table,
-            np.asarray(rows),
-            tuple(image_size),
-            max_points,
-        )
+        self.table, self.rows = table, np.asarray(rows)
+        self.image_size, self.max_points = tuple(image_size), max_points
         region = region or Region()
         self.region = replace(region, cell=region.cell * (1024 / max_points) ** 0.5)  # more points see finer
         self.labels = table.labels[self.rows]
         self.scenario = table.scenario[self.rows]
-        files = [table.scenarios[i].files for i in self.scenario]
-        frames = table.frame_id[self.rows]
-        names = [table.scenarios[i].name for i in self.scenario]
-        self.image_paths = [sensors["image"][frame] for sensors, frame in zip(files, frames, strict=True)]
-        self.point_paths = [s["points"].get(frame) for s, frame in zip(files, frames, strict=True)]
+        self.frame_ids = table.frame_id[self.rows]
+        self.image_paths, self.point_paths = self.paths("image"), self.paths("points")
         self.projections = np.stack([scenario.projection for scenario in table.scenarios])
 
-        one_each = [1] * len(self.rows)
-        self.images = open_cache(
-            "anovox_images",
-            {"image_size": list(self.image_size)},
-            self.image_paths,
-            one_each,
-            (*self.image_size, 3),
-            partial(_decode, self.image_paths, self.image_size),
-            **cache,
-        )
-        seeds = [frame_seed(seed, name, int(frame)) for name, frame in zip(names, frames, strict=True)]
-        sampling = {
-            "region": self.region.settings(),
-            "max_points": max_points,
-            "seed": seed,
-            "scans": [p is not None for p in self.point_paths],
-        }
-        # A frame without scan has no points; its image stands in as the source.
-        sources = [path or image for path, image in zip(self.point_paths, self.image_paths, strict=True)]
-        packed = open_cache(
-            "anovox_points",
-            sampling,
-            sources,
-            one_each,
-            (max_points, 16),
-            partial(_sample, self.point_paths, seeds, self.region, max_points),
-            **cache,
-        )
-        self.packed_points = packed  # (F, N, 16) bytes = float32 x, y, z, intensity; padding is NaN
-        truth = [
-            (table.scenarios[i].files["semantic_image"].get(frame), table.scenarios[i].layout)
-            for i, frame in zip(self.scenario, frames, strict=True)
-        ]
-        located = {"grid": list(cell_grid), "known": [path is not None for path, _ in truth]}
-        sources = [path or image for (path, _), image in zip(truth, self.image_paths, strict=True)]
-        self.cell_shares = open_cache(
-            "anovox_cells",
-            located,
-            sources,
-            one_each,
-            cell_grid,
-            partial(_share_of_cells, truth, tuple(cell_grid)),
-            **cache,
-        )
+        def cached(kind: str, settings: dict, sources: list, shape: tuple, produce: Callable) -> np.ndarray:
+            """One item per frame; where a frame lacks the source its image stands in."""
+            known = [path or image for path, image in zip(sources, self.image_paths, strict=True)]
+            return open_cache(f"anovox_{kind}", settings, known, [1] * len(known), shape, produce, **cache)
+
+        size, grid = self.image_size, CELL_GRID
+        produce = partial(_decode, self.image_paths, size)
+        self.images = cached("images", {"image_size": list(size)}, self.image_paths, (*size, 3), produce)
+        frames = zip(self.names(), self.frame_ids, strict=True)
+        seeds = [frame_seed(seed, name, int(frame)) for name, frame in frames]
+        sampling = {"region": self.region.settings(), "max_points": max_points, "seed": seed}
+        sampling["scans"] = [path is not None for path in self.point_paths]
+        produce = partial(_sample, self.point_paths, seeds, self.region, max_points)
+        # (F, N, 16) bytes = float32 x, y, z, intensity; padding is NaN
+        self.packed_points = cached("points", sampling, self.point_paths, (max_points, 16), produce)
+        semantic = self.paths("semantic_image")
+        truth = [(path, table.scenarios[i].layout) for path, i in zip(semantic, self.scenario, strict=True)]
+        located = {"grid": list(grid), "known": [path is not None for path in semantic]}
+        self.cell_shares = cached("cells", located, semantic, grid, partial(_share_of_cells, truth, grid))
 
     @property
     def frames(self) -> np.ndarray:
         """(F,) the unit of sampling and evaluation: every frame is its own."""
         return np.arange(len(self.rows))
+
+    def paths(self, sensor: str) -> list[Path | None]:
+        """The file of a sensor for each frame, None where there is none."""
+        files = [scenario.files[sensor] for scenario in self.table.scenarios]
+        return [files[i].get(int(frame)) for i, frame in zip(self.scenario, self.frame_ids, strict=True)]
 
     def column(self, name: str) -> np.ndarray:
         """A column of the frame table for these rows."""
@@ -137,10 +120,10 @@ class AnoVoxDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         where = np.asarray(indices, np.int64)
         shares = self.cell_shares[where]  # (B, rows, columns)
         cells = np.where(shares == UNKNOWN_SHARE, np.nan, shares >= CELL_SHARE)
@@ -159,13 +142,36 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             "indices": torch.from_numpy(where),
         }
 
+    def anomalous_pixels(self, index: int) -> np.ndarray | None:
+        """(H, W) bool at the data set's image size (nearest), None without a semantic image."""
+        path = self.paths("semantic_image")[index]
+        if path is None:
+            return None
+        mask = is_anomalous_image(read_image(path), self.table.scenarios[self.scenario[index]].layout)
+        image = Image.fromarray(mask.astype(np.uint8))
+        return np.asarray(image.resize(self.image_size[::-1], Image.Resampling.NEAREST)).astype(bool)
+
+    def anomalous_points(self, index: int) -> np.ndarray | None:
+        """(N,) bool per sampled point, by the nearest semantic return; None without a semantic scan."""
+        from scipy.spatial import cKDTree  # slow to import, and needed after training only
+
+        path = self.paths("semantic_points")[index]
+        if path is None:
+            return None
+        semantic = read_points(path)
+        truth = is_anomalous_points(semantic[:, 3], self.table.scenarios[self.scenario[index]].layout)
+        sample = self[index]
+        points, mask = sample["points"][:, :3].numpy(), sample["point_mask"].numpy()
+        near, found = cKDTree(semantic[:, :3]).query(points, distance_upper_bound=NEIGHBOUR)
+        return mask & np.isfinite(near) & np.append(truth, False)[found]
+
 
 def _share_of_cells(jobs: list[tuple[Path | None, str]], grid: tuple[int, int], k: int) -> np.ndarray:
     """(1, rows, columns) uint8: anomalous share of each cell in 254ths; UNKNOWN_SHARE without a file."""
     path, layout = jobs[k]
     if path is None:
         return np.full((1, *grid), UNKNOWN_SHARE, np.uint8)
-    mask = is_anomalous_image(read_image(path, "RGB"), layout)
+    mask = is_anomalous_image(read_image(path), layout)
     whole = np.pad(np.cumsum(np.cumsum(mask, 0), 1), ((1, 0), (1, 0)))  # cells need not divide the image
     rows, columns = (np.linspace(0, mask.shape[k], grid[k] + 1).round().astype(int) for k in (0, 1))
     counts = np.diff(np.diff(whole[np.ix_(rows, columns)], axis=0), axis=1)
@@ -179,12 +185,10 @@ def _decode(paths: list[Path], image_size: tuple[int, int], k: int) -> np.ndarra
 
 def load_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     """RGB uint8 (H, W, 3) at `image_size` = (H, W); antialiased bilinear where the size changes."""
-    image = read_image(path, "RGB")
+    image = read_image(path)
     if image.shape[:2] == tuple(image_size):
         return image
-    return np.asarray(
-        Image.fromarray(image).resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
-    )
+    return np.asarray(Image.fromarray(image).resize(image_size[::-1], Image.Resampling.BILINEAR))
 
 
 def _sample(
@@ -198,17 +202,50 @@ def _sample(
     return packed.view(np.uint8).reshape(1, max_points, 16)
 
 
-def _file_sizes(table: FrameTable) -> np.ndarray:
-    """(F, 2) bytes of each frame's image and scan, 0 where there is none.
+def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
+    """(F, K) what says nothing about an anomaly: the input of a scorer that sees no content.
 
-    Neither path nor time is in it, so that a copy of the data is the same data.
+    Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, weather, town.
     """
-    files = [table.scenarios[i].files for i in table.scenario]
-    paths = [
-        (sensors["image"].get(frame), sensors["points"].get(frame))
-        for sensors, frame in zip(files, table.frame_id, strict=True)
-    ]
-    return np.array([[os.stat(path).st_size if path else 0 for path in pair] for pair in paths])
+    channels = [np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images]
+    histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]
+    both = (dataset.point_paths, dataset.image_paths)
+    sizes = [np.array([path.stat().st_size if path else 0 for path in paths]) for paths in both]
+    scenarios, one_hot = dataset.table.scenarios, []
+    for key in ("weather", "town"):
+        known = sorted({getattr(scenario, key) for scenario in scenarios})
+        one_hot.append([[getattr(scenarios[i], key) == word for word in known] for i in dataset.scenario])
+    return np.column_stack([histogram, *sizes, dataset.frame_ids, *map(np.array, one_hot)]).astype(float)
+
+
+def localisation_ap(
+    dataset: AnoVoxDataset, explain: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
+) -> dict[str, float | None]:
+    """pixel_ap and point_ap: do heat map and point scores show where the anomaly is?
+
+    Beside each stands chance, the share of anomalous ones. Over up to LOCATED_FRAMES anomalous frames, evenly
+    spread. `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one frame.
+    None where the data has no semantic ground truth.
+    """
+    from sklearn.metrics import average_precision_score
+
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"pixel": [], "point": []}
+    anomalous = np.flatnonzero(dataset.labels == 1)
+    for index in anomalous[:: max(1, math.ceil(len(anomalous) / LOCATED_FRAMES))].tolist():
+        batch = dataset.__getitems__([index])
+        heat, point_scores = explain(batch)
+        mask = batch["point_mask"][0].numpy()
+        if (truth := dataset.anomalous_pixels(index)) is not None:
+            found["pixel"].append((truth.ravel(), heat[0].numpy().ravel()))
+        if (truth := dataset.anomalous_points(index)) is not None:
+            found["point"].append((truth[mask], point_scores[0].numpy()[mask]))
+    results: dict[str, float | None] = {}
+    for name, parts in found.items():
+        truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ([], [])
+        known = bool(np.any(truth))
+        results[f"{name}_ap"] = float(average_precision_score(truth, scores)) if known else None
+        results[f"{name}_ap_chance"] = float(np.mean(truth)) if known else None
+    return results
 
 
 @dataclass
@@ -230,28 +267,19 @@ class AnoVoxData:
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
-        parts = self.parts()
-        table = self.train.table
+        parts, table = self.parts(), self.train.table
+        towns = {name: [table.scenarios[i].town for i in part.scenario] for name, part in parts.items()}
+        classes = {name: np.bincount(part.labels, minlength=2).tolist() for name, part in parts.items()}
         counts = {f"{name}_samples": len(part) for name, part in parts.items()}
-        content = [[s.name, s.kind, s.town] for s in table.scenarios] + [
-            table.frame_id,
-            table.labels,
-            table.pixels,
-            table.points,
-            _file_sizes(table),
-        ]
+        content = [[s.name, s.kind, s.town] for s in table.scenarios]
+        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
         return {
             "data_path": str(self.root),
             "total_samples": sum(counts.values()),
             **counts,
             "scenarios": self.split,
-            "class_counts": {
-                name: dict(zip(CLASSES, np.bincount(part.labels, minlength=2).tolist(), strict=True))
-                for name, part in parts.items()
-            },
-            "towns": {
-                name: sorted({table.scenarios[i].town for i in part.scenario}) for name, part in parts.items()
-            },
+            "class_counts": {k: dict(zip(CLASSES, count, strict=True)) for k, count in classes.items()},
+            "towns": {name: sorted(set(names)) for name, names in towns.items()},
             "label": self.label,
             "split_method": self.split_source,
             "data_leakage_prevention": self.leakage_check,
@@ -260,6 +288,17 @@ class AnoVoxData:
             "left_out": table.notes,
             "fingerprint": fingerprint(content),
         }
+
+
+def _file_sizes(table: FrameTable) -> np.ndarray:
+    """(F, 2) bytes of each frame's image and scan, 0 where there is none.
+
+    Neither path nor time is in it, so that a copy of the data is the same data.
+    """
+    files = [table.scenarios[i].files for i in table.scenario]
+    frames = zip(files, table.frame_id, strict=True)
+    paths = [(sensors["image"].get(frame), sensors["points"].get(frame)) for sensors, frame in frames]
+    return np.array([[os.stat(path).st_size if path else 0 for path in pair] for pair in paths])
 
 
 def load_anovox(
@@ -282,9 +321,8 @@ def load_anovox(
 ) -> AnoVoxData:
     """Find, label, split, and cache. `cache`: cache_dir, limit_gb, workers, log for open_cache."""
     root = Path(root)
-    table = build_table(
-        find_scenarios(root, camera), label, min_pixels, min_points, region, modality, **cache
-    )
+    scenarios = find_scenarios(root, camera)
+    table = build_table(scenarios, label, min_pixels, min_points, region, modality, **cache)
     split, source, outcome = split_scenarios(
         table, root, split_method, test_size, val_size, seed, holdout_towns
     )
@@ -294,12 +332,6 @@ def load_anovox(
         else None
         for name in PARTS
     }
-    return AnoVoxData(
-        **parts,
-        root=root,
-        label=label,
-        split=split,
-        split_source=source,
-        leakage_check=outcome,
-        synthetic=(root / "SYNTHETIC.json").exists(),
-    )
+    synthetic = (root / "SYNTHETIC.json").exists()
+    return AnoVoxData(**parts, root=root, label=label, split=split, split_source=source,
+                      leakage_check=outcome, synthetic=synthetic)  # fmt: skip

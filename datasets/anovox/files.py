@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.points import projection_matrix
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError
 
@@ -302,3 +302,30 @@ def _sensor_in(setup: dict, sensor_type: str, folder: Path | None, scenario: Pat
         f"{scenario / 'sensor_setup.json'}: {len(entries)} sensors of type {sensor_type}, "
         f"none in the pose of {folder.name}."
     )
+
+
+def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
+    """(3, 4) for `project`: from a LiDAR to a camera.
+
+    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
+    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
+    """
+    lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
+    shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
+    turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
+    shift = _turn(camera["rotation"]).T @ (_left(lidar["location"]) - _left(camera["location"]))
+    return shape @ np.column_stack([turn, shift])
+
+
+def _left(location) -> np.ndarray:
+    """CARLA's y points right, that of the scans left."""
+    return np.array([location[0], -location[1], location[2]], float)
+
+
+def _turn(rotation) -> np.ndarray:
+    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
+    roll, pitch, yaw = np.radians(rotation)
+    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
+    return about_z @ about_y @ about_x

@@ -1,10 +1,12 @@
-"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out.
+"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out. And splits.
 
 visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
           points of the semantic LiDAR in the region that the model looks at. A frame before the object comes
           into view is normal.
 scenario  every frame of an anomaly scenario (so the earlier attempt learned which archive a frame is from)
 voxel     some voxel of the voxel grid is anomalous
+
+Splits are by scenario, never by frame, with both classes in each part.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from datasets.anovox.files import NORMALITY, ScenarioFiles
 from datasets.anovox.points import Region, read_points, read_voxels
 from datasets.cache import open_cache
 from datasets.images import read_image
+from datasets.splits import check_disjoint, read_split, split_groups
 from utils.run.errors import DataError
 
 ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)
@@ -47,8 +50,8 @@ class FrameTable:
 
     def rows_of(self, names: list[str]) -> np.ndarray:
         """Rows of the scenarios of these names, ascending."""
-        wanted = [index for index, scenario in enumerate(self.scenarios) if scenario.name in set(names)]
-        return np.flatnonzero(np.isin(self.scenario, wanted))
+        wanted = np.isin([scenario.name for scenario in self.scenarios], names)
+        return np.flatnonzero(wanted[self.scenario])
 
 
 def is_anomalous_image(pixels: np.ndarray, layout: str) -> np.ndarray:
@@ -65,10 +68,8 @@ def is_anomalous_image(pixels: np.ndarray, layout: str) -> np.ndarray:
 def is_anomalous_points(column: np.ndarray, layout: str) -> np.ndarray:
     """(N,) bool of the last column of a semantic scan: class ids, or the legacy colours as 0xRRGGBB."""
     if layout == "legacy":
-        colour = column.astype(np.int64)
-        return is_anomalous_image(
-            np.stack([colour >> 16 & 255, colour >> 8 & 255, colour & 255], axis=-1), layout
-        )
+        colour = column.astype(np.int64)[:, None] >> np.array([16, 8, 0]) & 255
+        return is_anomalous_image(colour, layout)
     return np.isin(column, ANOMALY_IDS)
 
 
@@ -107,11 +108,9 @@ def build_table(
     index, frame_id = (np.array(column, np.int64) for column in zip(*rows, strict=True))
 
     counted = _count_anomalies(scenarios, rows, region, cache)
+    frames = zip(rows, counted, strict=True)
     labels = np.array(
-        [
-            _decide(label, scenarios[i], frame, row, min_pixels, min_points)
-            for (i, frame), row in zip(rows, counted, strict=True)
-        ]
+        [_decide(label, scenarios[i], frame, row, min_pixels, min_points) for (i, frame), row in frames]
     )
     keep = np.full(len(labels), True) if allow_unlabelled else labels != UNKNOWN
     if not keep.any():
@@ -127,20 +126,9 @@ def build_table(
             f"({'kept' if allow_unlabelled else 'excluded'}): "
             f"{', '.join(where[:3])}{' ...' if len(where) > 3 else ''}"
         )
-    words = np.array(
-        [_read_anomaly_file(scenarios[i].files["anomaly"].get(frame)) for i, frame in rows], dtype=object
-    )
-    return FrameTable(
-        scenarios,
-        index[keep],
-        frame_id[keep],
-        labels[keep],
-        counted[keep, 0],
-        counted[keep, 1],
-        counted[keep, 2],
-        *(words[keep, column].astype(str) for column in range(3)),
-        notes,
-    )
+    words = [_read_anomaly_file(scenarios[i].files["anomaly"].get(frame)) for i, frame in rows]
+    columns = (index, frame_id, labels, *counted.T[:3], *map(np.array, zip(*words, strict=True)))
+    return FrameTable(scenarios, *(column[keep] for column in columns), notes)
 
 
 def _decide(
@@ -163,16 +151,14 @@ def _decide(
 
 def _count_anomalies(scenarios, rows, region: Region, cache: dict) -> np.ndarray:
     """(F, 4) float32 pixels, points, distance, voxels; read once, then from the cache."""
-    jobs = [
-        (scenarios[i].layout, *(scenarios[i].files[key].get(frame) for key in _KEYS)) for i, frame in rows
-    ]
-    folders = [scenarios[i].path for i, _ in rows]  # stand in where a frame has no ground truth at all
-    sources = [next(filter(None, job[1:]), folder) for job, folder in zip(jobs, folders, strict=True)]
+    jobs = [(scenarios[i].layout, *(scenarios[i].files[k].get(frame) for k in _KEYS)) for i, frame in rows]
+    # The folder stands in where a frame has no ground truth at all.
+    named = zip(jobs, rows, strict=True)
+    sources = [next(filter(None, job[1:]), scenarios[i].path) for job, (i, _) in named]
     described = [[_stamp(path) for path in job[1:]] for job in jobs]
     settings = {"region": region.settings(), "ids": ANOMALY_IDS, "columns": _COLUMNS, "files": described}
-    stored = open_cache(
-        "anovox_labels", settings, sources, [1] * len(jobs), (16,), partial(_count_job, jobs, region), **cache
-    )
+    produce = partial(_count_job, jobs, region)
+    stored = open_cache("anovox_labels", settings, sources, [1] * len(jobs), (16,), produce, **cache)
     return np.ascontiguousarray(stored[:]).view(np.float32)
 
 
@@ -196,7 +182,7 @@ def count_frame(
     """
     pixels = points = distance = voxels = np.nan
     if image is not None:
-        shown = is_anomalous_image(read_image(image, "RGB"), layout)
+        shown = is_anomalous_image(read_image(image), layout)
         pixels = shown.sum() * REFERENCE_AREA / shown.size
     if scan is not None:
         hits = read_points(scan)
@@ -218,7 +204,67 @@ def _read_anomaly_file(path: Path | None) -> tuple[str, str, str]:
         key, _, value = line.partition(";")
         values[key.strip()] = value.strip()
     blueprint = values.get("anomaly_type_id", "")
-    category = (
-        blueprint.rsplit("_", 1)[-1] if blueprint.startswith("static.prop.") else blueprint.split(".")[0]
-    )
+    static = blueprint.startswith("static.prop.")
+    category = blueprint.rsplit("_", 1)[-1] if static else blueprint.split(".")[0]
     return category, values.get("size", ""), values.get("visibility", "")
+
+
+def split_scenarios(
+    table: FrameTable,
+    root: Path | str,
+    method: str = "auto",
+    test_size: float = 0.2,
+    val_size: float = 0.2,
+    seed: int = 42,
+    holdout_towns: list[str] | None = None,
+) -> tuple[dict[str, list[str]], str, str]:
+    """Scenario names of train, val and test, how they were split, and the check that none is shared.
+
+    `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";
+    "random" = stratified by scenario type and town; or a path of a split file. `holdout_towns`: their
+    scenarios are the test part. DataError when a part lacks a class: AUROC would mean nothing there.
+    """
+    present = [table.scenarios[i] for i in np.unique(table.scenario)]
+    own = Path(root) / "split.json"
+    if method == "auto" and own.exists() and not holdout_towns:
+        method = str(own)
+    if method in ("auto", "random"):
+        split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
+    else:
+        split, how = read_split(Path(method)), f"file {method}"
+        if strangers := sorted(set().union(*split.values()) - {scenario.name for scenario in present}):
+            raise DataError(
+                f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
+                f"first {strangers[0]}.\nCorrect the file, or use --split_method random."
+            )
+    outcome = check_disjoint(split, unit="scenarios")
+    for part, members in split.items():
+        labels = table.labels[table.rows_of(members)]
+        known = set(labels[labels != UNKNOWN].tolist())
+        if members and known != {0, 1}:
+            every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
+            raise DataError(
+                f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: "
+                "both classes are needed.\n"
+                "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
+            )
+    return split, how, outcome
+
+
+def _draw_split(
+    present: list[ScenarioFiles], test_size, val_size, seed, holdout_towns
+) -> tuple[dict[str, list[str]], str]:
+    strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
+    if not holdout_towns:
+        split = split_groups(list(strata), test_size, val_size, seed, strata)
+        return split, "random by scenario, stratified by type and town"
+    towns = {scenario.name: scenario.town for scenario in present}
+    if unknown := sorted(set(holdout_towns) - set(towns.values())):
+        raise DataError(
+            f"--holdout_towns {' '.join(unknown)}: no scenario lies there; "
+            f"there are {', '.join(sorted(set(towns.values())))}."
+        )
+    held = sorted(name for name, town in towns.items() if town in holdout_towns)
+    rest = {name: stratum for name, stratum in strata.items() if name not in held}
+    split = split_groups(list(rest), 0, val_size, seed, rest) | {"test": held}
+    return split, f"test = towns {', '.join(sorted(holdout_towns))}; the rest random by scenario"

@@ -1,4 +1,4 @@
-"""LiDAR in AnoVox: reading and sampling scans, the geometry of camera and voxel grid.
+"""LiDAR in AnoVox: reading scans, sampling them, and the pixels that points fall on.
 
 Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin.
 """
@@ -15,11 +15,6 @@ import numpy as np
 from utils.run.errors import DataError
 
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
-VOXEL_SIZE = 0.5
-VOXEL_ORIGIN = np.array([250.0, 250.0, 16.0])
-VOXEL_COUNT = np.array([1000, 1000, 64])
-# The official voxelizer subtracts it from points that lack it already.
-SENSOR_LOCATION = np.array([0.0, 0.0, 1.8])
 OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 
 
@@ -32,21 +27,14 @@ class Region:
     min_range: float = 2.5  # metres; nearer points lie on the ego vehicle
     min_height: float = -4.0  # metres, relative to the sensor
     max_height: float = 1.0  # metres; what is higher is no obstacle
-    cell: float = (
-        0.4  # metres; at most one point is kept per cell of this size (at 1,024 points, half at 4,096)
-    )
+    cell: float = 0.4  # metres; at most one point per cell of this size (at 1,024 points; half at 4,096)
 
     def contains(self, xyz: np.ndarray) -> np.ndarray:
         """Which points (N, 3) lie in the region, (N,) bool."""
         distance = np.hypot(xyz[:, 0], xyz[:, 1])
         ahead = np.abs(np.arctan2(xyz[:, 1], xyz[:, 0])) <= math.radians(self.sector / 2)
-        return (
-            ahead
-            & (distance >= self.min_range)
-            & (distance <= self.max_range)
-            & (xyz[:, 2] >= self.min_height)
-            & (xyz[:, 2] <= self.max_height)
-        )
+        near = (distance >= self.min_range) & (distance <= self.max_range)
+        return ahead & near & (xyz[:, 2] >= self.min_height) & (xyz[:, 2] <= self.max_height)
 
     def settings(self) -> dict:
         return asdict(self)
@@ -58,43 +46,36 @@ def read_points(path: Path) -> np.ndarray:
     Files: .npy (N, 4), or the legacy .pcd, whose fourth column is the colour as an integer 0xRRGGBB.
     DataError for a file that is no scan or not finite.
     """
-    points = _read_pcd(path) if path.suffix == ".pcd" else _load_array(path)
-    if points.ndim != 2 or points.shape[1] != 4 or points.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path}: a scan has 4 columns x, y, z and intensity or class, "
-            f"found {points.dtype} {points.shape}.\n"
-            "Export it again, or remove the frame."
-        )
+    points = _read_pcd(path) if path.suffix == ".pcd" else _load_array(path, "fiu", "intensity or class")
     if len(points) > MAX_SCAN:
         raise DataError(f"{path}: {len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan.")
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
         raise DataError(
             f"{path}: {bad.sum():,} of {len(points):,} points are NaN or infinite, "
-            f"the first in row {bad.argmax()}.\n"
-            "Export the scan again, or remove the frame."
+            f"the first in row {bad.argmax()}.\nExport the scan again, or remove the frame."
         )
     return points
 
 
 def read_voxels(path: Path) -> np.ndarray:
     """A voxel file: integers (M, 4) ix, iy, iz and class id."""
-    voxels = _load_array(path)
-    if voxels.ndim != 2 or voxels.shape[1] != 4 or voxels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: a voxel file has 4 integer columns ix, iy, iz, class, "
-            f"found {voxels.dtype} {voxels.shape}."
-        )
-    return voxels
+    return _load_array(path, "iu", "class, all integers")
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _load_array(path: Path, kinds: str, last: str) -> np.ndarray:
+    """(N, 4) of one of the numpy `kinds`; `last` says what its last column is."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+        array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
     except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
+        remedy = "Export it again, or remove the frame."
+        raise DataError(f"{path}: not a readable .npy array ({error}).\n{remedy}") from error
+    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in kinds:
         raise DataError(
-            f"{path}: not a readable .npy array ({error}).\nExport it again, or remove the frame."
-        ) from error
+            f"{path}: 4 columns are expected, x, y, z and {last}; found {array.dtype} {array.shape}.\n"
+            "Export it again, or remove the frame."
+        )
+    return array
 
 
 def _read_pcd(path: Path) -> np.ndarray:
@@ -108,10 +89,8 @@ def _read_pcd(path: Path) -> np.ndarray:
             words = line.decode("ascii").split()
             header[words[0] if words else "#"] = words[1:]
         count = int(header["POINTS"][0])
-        types = [
-            {"F": "f", "U": "u", "I": "i"}[kind] + size
-            for kind, size in zip(header["TYPE"], header["SIZE"], strict=True)
-        ]
+        both = zip(header["TYPE"], header["SIZE"], strict=True)
+        types = [{"F": "f", "U": "u", "I": "i"}[kind] + size for kind, size in both]
         record = np.dtype([(name, f"<{kind}") for name, kind in zip(header["FIELDS"], types, strict=True)])
         if count > MAX_SCAN:
             raise ValueError(f"{count:,} points")
@@ -127,9 +106,8 @@ def _read_pcd(path: Path) -> np.ndarray:
                 columns["rgb"] = np.ascontiguousarray(columns["rgb"]).view(np.uint32)
         else:
             raise ValueError(f"DATA {' '.join(header['DATA'])} is not supported")
-        last = next(
-            (columns[name] for name in ("rgb", "intensity", "label") if name in columns), np.ones(len(rows))
-        )
+        known = (columns[name] for name in ("rgb", "intensity", "label") if name in columns)
+        last = next(known, np.ones(len(rows)))
         return np.column_stack([columns["x"], columns["y"], columns["z"], last]).astype(np.float64)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{path}: not a readable .pcd point cloud ({error}).") from error
@@ -151,9 +129,7 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
     points = points[rng.permutation(len(points))]
     cells = np.floor(points[:, :3] / region.cell).astype(np.int64)
     _, first = np.unique(cells @ np.array([1 << 40, 1 << 20, 1]), return_index=True)
-    # In the order of the permutation, so cutting it short is a fair draw.
-    chosen = np.sort(first)[:max_points]
-    return points[chosen]
+    return points[np.sort(first)[:max_points]]  # in the order of the permutation: a fair draw
 
 
 def frame_seed(seed: int, scenario: str, frame_id: int) -> int:
@@ -172,49 +148,3 @@ def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
     pixels = homogeneous[..., :2] / np.where(depth > 0.05, depth, 1.0)
     seen = (depth[..., 0] > 0.05) & (np.abs(pixels) <= 1).all(axis=-1)
     return np.where(seen[..., None], pixels, OUTSIDE).astype(np.float32)
-
-
-def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
-    """(3, 4) for `project`: from a LiDAR to a camera.
-
-    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
-    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
-    """
-    lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
-    shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
-    turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
-    shift = _turn(camera["rotation"]).T @ (_left(lidar["location"]) - _left(camera["location"]))
-    return shape @ np.column_stack([turn, shift])
-
-
-def _left(location) -> np.ndarray:
-    """CARLA's y points right, that of the scans left."""
-    return np.array([location[0], -location[1], location[2]], float)
-
-
-def _turn(rotation) -> np.ndarray:
-    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
-    roll, pitch, yaw = np.radians(rotation)
-    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
-    return about_z @ about_y @ about_x
-
-
-def points_to_voxels(xyz: np.ndarray) -> np.ndarray:
-    """Voxel indices (N, 3) of points (N, 3) in the sensor's axes; x > 0 is ix >= 500.
-
-    They may lie outside VOXEL_COUNT.
-    """
-    return np.floor((xyz - SENSOR_LOCATION + VOXEL_ORIGIN) / VOXEL_SIZE).astype(np.int64)
-
-
-def voxels_to_points(index: np.ndarray) -> np.ndarray:
-    """Centres (N, 3) of voxels in the sensor's axes."""
-    return (np.asarray(index, np.float64) + 0.5) * VOXEL_SIZE - VOXEL_ORIGIN + SENSOR_LOCATION
-
-
-def decode_depth(pixels: np.ndarray) -> np.ndarray:
-    """Planar depth in metres (H, W) from a CARLA depth image (H, W, 3) uint8."""
-    red, green, blue = np.moveaxis(pixels.astype(np.int64), -1, 0)
-    return 1000.0 * (red + 256 * green + 65536 * blue) / (2**24 - 1)

@@ -27,7 +27,7 @@ from datasets.samples.anovox.files import scenario_entry, scenario_identifier, w
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
 
-VERSION = 2
+VERSION = 3
 SIZES = ("tiny", "small", "full", "native")
 # scenarios in train, val, test; frames; camera (height, width); LiDAR (rings, azimuths)
 _SETTINGS = {

@@ -51,29 +51,29 @@ def paint_image(
     eye,
     light: dict,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Camera image uint8 (H, W, 3), class ids uint8 (H, W) and instance ids uint16 (H, W) of one cast."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Camera image uint8 (H, W, 3) and class ids uint8 (H, W) of one cast."""
     height, width = surface.shape
     elevation = rays[..., 2] / np.linalg.norm(rays, axis=-1)
     image = light["sky"] * (1 - 0.35 * np.clip(elevation, 0, 1)[..., None])
-    classes, instances = np.full((height, width), SKY_CLASS, np.uint8), np.zeros((height, width), np.uint16)
+    classes = np.full((height, width), SKY_CLASS, np.uint8)
 
     # The ground as if nothing stood on it: what a camouflaged solid shows instead of itself.
     down = rays[..., 2] < 0
     depth = -eye[2] / rays[..., 2][down]
     x, y = eye[0] + depth, eye[1] + depth * rays[..., 1][down]
-    ids, numbers, colours = ground_at(x, y, decals, town, light["wet"])
+    ids, colours = ground_at(x, y, decals, town, light["wet"])
     shine = light["ambient"] + light["strength"] * light["sun"][2]
     ground = np.zeros_like(image)
     ground[down] = haze_over(colours * shine, depth, light)
     flat = surface == GROUND
     image[flat] = ground[flat]
-    classes[flat], instances[flat] = ids[flat[down]], numbers[flat[down]]
+    classes[flat] = ids[flat[down]]
 
     for index in np.unique(surface[surface >= 0]):
         solid, window = solids[index], windows[index]
         hit = surface[window] == index
-        classes[window][hit], instances[window][hit] = solid.class_id, solid.instance
+        classes[window][hit] = solid.class_id
         if solid.camouflaged:
             image[window][hit] = ground[window][hit]
             continue
@@ -86,7 +86,7 @@ def paint_image(
         )
         image[window][hit] = haze_over(colour * bright, depth, light)
     image = image * light["exposure"] + rng.normal(0, 0.012, image.shape)
-    return (np.clip(image, 0, 1) ** (1 / 1.3) * 255 + 0.5).astype(np.uint8), classes, instances
+    return (np.clip(image, 0, 1) ** (1 / 1.3) * 255 + 0.5).astype(np.uint8), classes
 
 
 def haze_over(colour: np.ndarray, depth: np.ndarray, light: dict) -> np.ndarray:
@@ -94,15 +94,10 @@ def haze_over(colour: np.ndarray, depth: np.ndarray, light: dict) -> np.ndarray:
     return colour * through + light["sky"] * 0.9 * (1 - through)
 
 
-def ground_at(
-    x, y, decals: list[Decal], town: Town, wet: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class ids (n,), instance ids (n,) and albedo (n, 3) of ground points; later decals lie over earlier
-    ones.
-    """
+def ground_at(x, y, decals: list[Decal], town: Town, wet: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids (n,) and albedo (n, 3) of ground points; later decals lie over earlier ones."""
     on_road = (y > town.right_kerb) & (y < town.left_kerb)
     ids = np.where(on_road, ROAD, TERRAIN).astype(np.uint8)
-    instances = np.zeros(len(ids), np.uint16)
     grain = 1 + 0.10 * (_noise(x, y, 0.35) - 0.5) + 0.12 * (_noise(x, y, 2.7) - 0.5)
     colours = np.where(on_road[:, None], np.multiply(town.asphalt, wet), town.grass) * grain[:, None]
     for decal in decals:
@@ -110,8 +105,8 @@ def ground_at(
         near = np.flatnonzero(np.abs(x - decal.centre[0]) <= reach * 1.42)
         inside = near[covers(decal, x[near], y[near])]
         colours[inside] = (1 - decal.opacity) * colours[inside] + decal.opacity * np.asarray(decal.colour)
-        ids[inside], instances[inside] = decal.class_id, decal.instance
-    return ids, instances, colours
+        ids[inside] = decal.class_id
+    return ids, colours
 
 
 def _noise(x, y, cell: float) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Writes one scenario in AnoVox's on-disk layout: ten files per frame, beside sensor_setup.json."""
+"""Writes one scenario in AnoVox's on-disk layout: the files that a reader opens, beside sensor_setup.json.
+
+Left out of every frame, as nothing reads them: depth and instance images, ACTION, ROUTE_MAP.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,9 @@ def write_scenario(
         int(number) for number in rng.integers(2**60, 2**62, 2)
     )  # as Python's salted hash
     pose = "(0, 0, 1.8)(0, 0, 0)"
-    names = {
-        sensor: f"{sensor}{pose}_{camera_hash}"
-        for sensor in ("RGB-CAM", "DEPTH_CAM", "SEMANTIC-CAM", "INSTANCE-CAM")
-    }
+    names = {sensor: f"{sensor}{pose}_{camera_hash}" for sensor in ("RGB-CAM", "SEMANTIC-CAM")}
     names |= {sensor: f"{sensor}{pose}_{lidar_hash}" for sensor in ("LIDAR", "SEMANTIC-LIDAR")}
-    names |= {sensor: sensor for sensor in ("VOXEL_GRID", "ACTION", "ROUTE_MAP")}
+    names["VOXEL_GRID"] = "VOXEL_GRID"
     if scenario.anomalous:
         names["ANOMALY"] = "ANOMALY"
     for name in names.values():
@@ -47,20 +47,13 @@ def write_scenario(
         def path(sensor, ending, frame_id=frame.frame_id):
             return folder / names[sensor] / f"{names[sensor]}_{frame_id}.{ending}"
 
-        image, depth, classes, instances = render_camera(frame, scenario, grids[0], light, rng)
+        image, classes = render_camera(frame, scenario, grids[0], light, rng)
         points, semantic = scan_lidar(frame, scenario, grids[1], rng)
         _save_png(path("RGB-CAM", "png"), image)
-        _save_png(path("DEPTH_CAM", "png"), encode_depth(depth))
         _save_png(path("SEMANTIC-CAM", "png"), classes)
-        _save_png(
-            path("INSTANCE-CAM", "png"),
-            np.dstack([classes, instances & 255, instances >> 8]).astype(np.uint8),
-        )
         np.save(path("LIDAR", "npy"), points)
         np.save(path("SEMANTIC-LIDAR", "npy"), semantic)
         np.save(path("VOXEL_GRID", "npy"), voxelize(semantic))
-        _save_png(path("ROUTE_MAP", "png"), _route_map(frame))
-        path("ACTION", "csv").write_text(_action_text(frame, folder.name), encoding="ascii", newline="\n")
         if scenario.anomalous:
             path("ANOMALY", "csv").write_text(
                 _anomaly_text(number, scenario, folder.name), encoding="ascii", newline="\n"
@@ -68,14 +61,11 @@ def write_scenario(
 
 
 def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> tuple[np.ndarray, ...]:
-    """RGB uint8 (H, W, 3), planar depth in metres (inf in the sky), class ids, instance ids."""
+    """RGB uint8 (H, W, 3) and class ids uint8 (H, W)."""
     eye, size = np.asarray(frame.eye), rays.shape[:2]
     windows = [camera_window(solid, eye, *size) for solid in frame.solids]
     t, surface = cast(rays, frame.solids, windows, eye)
-    image, classes, instances = paint_image(
-        rays, t, surface, frame.solids, windows, frame.decals, scenario.town, eye, light, rng
-    )
-    return image, t, classes, instances
+    return paint_image(rays, t, surface, frame.solids, windows, frame.decals, scenario.town, eye, light, rng)
 
 
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -92,12 +82,6 @@ def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray,
     noisy = np.maximum(t + rng.normal(0, LIDAR_NOISE, t.shape), 0.05)
     points = np.column_stack([noisy[:, None] * directions, np.exp(-0.004 * t)]).astype(np.float32)
     return points, np.column_stack([exact, ids]).astype(np.float64)
-
-
-def encode_depth(depth: np.ndarray) -> np.ndarray:
-    """CARLA's colours: metres = 1000 * (R + 256 G + 65536 B) / (2^24 - 1); the sky is 1000 m."""
-    code = np.round(np.minimum(depth, 1000.0) / 1000 * (2**24 - 1)).astype(np.int64)
-    return np.dstack([code & 255, code >> 8 & 255, code >> 16]).astype(np.uint8)
 
 
 def voxelize(semantic: np.ndarray) -> np.ndarray:
@@ -138,7 +122,7 @@ def _write_setup(path: Path, camera: tuple[int, int], lidar: tuple[int, int]) ->
         "dropoff_zero_intensity": 0,
     }
     setup = {}
-    for sensor in ("RGB-CAM", "DEPTH-CAM", "SEMANTIC-CAM", "INSTANCE-CAM", "LIDAR", "SEMANTIC-LIDAR"):
+    for sensor in ("RGB-CAM", "SEMANTIC-CAM", "LIDAR", "SEMANTIC-LIDAR"):
         is_lidar = "LIDAR" in sensor
         setup[sensor] = {
             "sensor_type": sensor,
@@ -149,52 +133,6 @@ def _write_setup(path: Path, camera: tuple[int, int], lidar: tuple[int, int]) ->
             "save_data": True,
         }
     path.write_text(json.dumps(setup, indent=2) + "\n", encoding="ascii")
-
-
-def _route_map(frame: Frame) -> np.ndarray:
-    """192 x 192, the route white on black from above, the ego in the middle of the lower half."""
-    picture = np.zeros((192, 192), np.uint8)
-    shift = round(frame.eye[1] * 4)
-    picture[:160, 92 + shift : 100 + shift] = 255
-    return picture
-
-
-def _matrix(x: float, y: float, z: float) -> list[list[float]]:
-    """CARLA's transform: y to the right."""
-    return [
-        [1.0, 0.0, 0.0, round(x, 4)],
-        [0.0, 1.0, 0.0, round(-y, 4)],
-        [0.0, 0.0, 1.0, round(z, 4)],
-        [0.0, 0.0, 0.0, 1.0],
-    ]
-
-
-def _action_text(frame: Frame, scenario_name: str) -> str:
-    x, y, z = frame.eye
-    there, back = _matrix(x, y, z), _matrix(-x, -y, -z)
-    values = {
-        "frame_id": frame.frame_id,
-        "scenario_id": scenario_name.removeprefix("Scenario_"),
-        "vehicle_id": 24,
-        "vehicle_type_id": "vehicle.lincoln.mkz_2020",
-        "speed": round(frame.speed * 3.6, 3),
-        "throttle": 0.4,
-        "steer": round(-y / 20, 4),
-        "brake": 0.0,
-        "hand_brake": False,
-        "reverse": False,
-        "gear": 2,
-        "max_rpm": 6500.0,
-        "final_ratio": 4.0,
-        "mass": 2090.0,
-        "center_of_mass": [0.45, 0.0, -0.3],
-        "steering_curve": [[0.0, 1.0], [20.0, 0.9], [60.0, 0.8], [120.0, 0.7]],
-        "camera_transformation_matrix": there,
-        "camera_inverse_transformation_matrix": back,
-        "lidar_transformation_matrix": there,
-        "lidar_inverse_transformation_matrix": back,
-    }
-    return _sideways(values)
 
 
 def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:

@@ -13,20 +13,9 @@ from PIL import Image
 
 from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames
 from datasets.anovox.dataset import AnoVoxDataset, load_anovox, load_image
-from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import build_table
-from datasets.anovox.points import (
-    OUTSIDE,
-    Region,
-    points_to_voxels,
-    project,
-    projection_matrix,
-    read_points,
-    sample_points,
-    voxels_to_points,
-)
-from datasets.anovox.splits import split_scenarios
-from datasets.anovox.truth import anomalous_pixels, anomalous_points
+from datasets.anovox.files import find_scenarios, projection_matrix
+from datasets.anovox.labels import build_table, split_scenarios
+from datasets.anovox.points import OUTSIDE, Region, project, read_points, sample_points
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
@@ -323,15 +312,6 @@ def test_an_unreadable_image_and_an_empty_scan(tmp_path, cache):
         AnoVoxDataset(table, [0, 1], (64, 96), 100, **cache)
 
 
-def test_voxel_indices_and_the_ranges_of_the_data_set():
-    points = np.random.default_rng(0).uniform((-90, -90, -3), (90, 90, 12), (1000, 3))
-    assert np.abs(voxels_to_points(points_to_voxels(points)) - points).max() <= 0.25 + 1e-9
-    low, high = points_to_voxels(np.array([[-95.78, -95.48, -3.64], [98.88, 97.98, 25.68]]))
-    # formats/anovox.md, from clouds printed by an earlier project: indices 310..697, 308..696, 21..63
-    assert low.tolist() == [308, 309, 21] and high[:2].tolist() == [697, 695] and high[2] >= 63
-    assert points_to_voxels(np.array([[0.1, 0.1, 0.0]]))[0, :2].tolist() == [500, 500]
-
-
 def test_projection_of_one_pose_is_the_pinhole_formula():
     points = np.array(
         [[10.0, 2.0, -1.0, 0.5], [5.0, -3.0, 0.5, 0.5], [-4.0, 0.0, 0.0, 0.5], [1.0, 5.0, 0.0, 0.5]]
@@ -396,11 +376,11 @@ def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
 def test_truth_of_pixels_and_points(cache):
     data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
     for index in np.flatnonzero(data.train.labels == 1)[:4]:
-        pixels, points = anomalous_pixels(data.train, index), anomalous_points(data.train, index)
+        pixels, points = data.train.anomalous_pixels(index), data.train.anomalous_points(index)
         assert pixels.shape == (64, 96) and points.shape == (400,)
         assert pixels.sum() * 512 * 768 / pixels.size == data.train.column("pixels")[index]
     normal = np.flatnonzero(data.train.column("points") == 0)[0]
-    assert not anomalous_points(data.train, normal).any()
+    assert not data.train.anomalous_points(normal).any()
 
 
 def test_real_frames_load_in_numeric_order_and_line_up(real, cache):

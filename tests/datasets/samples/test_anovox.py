@@ -12,11 +12,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from datasets.anovox.dataset import load_anovox
-from datasets.anovox.points import decode_depth
-from datasets.anovox.truth import trivial_features
+from datasets.anovox.dataset import load_anovox, trivial_features
 from datasets.samples.anovox import generate
-from datasets.samples.anovox.files import encode_depth, voxelize
+from datasets.samples.anovox.files import voxelize
 from datasets.samples.anovox.raycast import (
     Solid,
     camera_rays,
@@ -56,7 +54,7 @@ def test_every_frame_has_all_files_and_numbers_pass_999():
             for folder in scenario.iterdir()
             if folder.is_dir()
         ]
-        assert len(frames) == 9 + anomalous and all(numbers == frames[0] for numbers in frames)
+        assert len(frames) == 5 + anomalous and all(numbers == frames[0] for numbers in frames)
         crossing += min(frames[0]) < 1000 <= max(frames[0])
     assert crossing > 0
     assert json.loads((root / "SYNTHETIC.json").read_text())["synthetic"] is True
@@ -75,43 +73,22 @@ def test_file_types_are_those_of_anovox():
     ).all()  # the top ring first
 
 
-def test_camera_and_lidar_agree_about_class_and_depth():
-    agree, depths = [], []
+def test_camera_and_lidar_agree_about_class():
+    agree = []
     for scenario in scenario_folders(tiny_sample())[:4]:
-        files = zip(
-            *(
-                frame_files(scenario, sensor)
-                for sensor in ("SEMANTIC-CAM", "DEPTH_CAM", "SEMANTIC-LIDAR", "LIDAR")
-            ),
-            strict=False,
-        )
-        for semantic_file, depth_file, scan_file, noisy_file in files:
-            classes, depth = (
-                np.asarray(Image.open(semantic_file)),
-                decode_depth(np.asarray(Image.open(depth_file))),
-            )
+        files = (frame_files(scenario, sensor) for sensor in ("SEMANTIC-CAM", "SEMANTIC-LIDAR"))
+        for semantic_file, scan_file in zip(*files, strict=True):
+            classes, scan = np.asarray(Image.open(semantic_file)), np.load(scan_file)
             height, width = classes.shape
-            scan, noisy = np.load(scan_file), np.load(noisy_file)
-            ahead = scan[:, 0] > 0.5
-            scan, noisy = scan[ahead], noisy[ahead]
+            scan = scan[scan[:, 0] > 0.5]
             u = (width / 2 - width / 2 * scan[:, 1] / scan[:, 0]).astype(int)
             v = (height / 2 - width / 2 * scan[:, 2] / scan[:, 0]).astype(int)
             inside = (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1)
-            u, v, scan, noisy = u[inside], v[inside], scan[inside], noisy[inside]
+            u, v, scan = u[inside], v[inside], scan[inside]
             around = np.stack([classes[v + dv, u + du] for dv in (-1, 0, 1) for du in (-1, 0, 1)])
             flat = (around == around[0]).all(axis=0)  # away from edges
             agree.append(classes[v, u][flat] == scan[flat, 3])
-            near = (
-                flat & (scan[:, 0] < 15) & (scan[:, 3] != 1) & (scan[:, 3] != 10)
-            )  # one pixel of road spans metres
-            depths.append((depth[v, u] - noisy[:, 0])[near])
     assert np.concatenate(agree).mean() >= 0.97
-    assert np.mean(np.abs(np.concatenate(depths)) < 0.5) > 0.95
-
-
-def test_depth_colours_round_trip():
-    metres = np.array([[0.0, 0.05, 1.0], [12.345, 999.9, np.inf]])
-    assert np.allclose(decode_depth(encode_depth(metres)), np.minimum(metres, 1000), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["box", "cylinder", "ellipsoid"])
