@@ -6,8 +6,8 @@ import numpy as np
 
 from datasets.anovox.dataset import AnoVoxDataset
 from prediction.trained import Trained
-from utils.metrics.classification import GroupBootstrap, interval
 from utils.metrics.detection import sigmoid
+from utils.metrics.verdict import GroupBootstrap, interval
 from utils.plotting.anomaly import plot_degradation
 from utils.report.classification import table, write_table
 

@@ -16,7 +16,7 @@ from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, li
 from datasets.jrdb.sampling import PairRules
 from models.pairs import TwoStageInteractionClassifier
 from prediction.trained import Trained
-from utils.metrics.social_groups import find_groups
+from utils.metrics.interaction import find_groups
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.report.classification import write_table
 from utils.run.errors import CommandError, DataError

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import metrics
 
 import compare_runs
-from utils.metrics.classification import GroupBootstrap
+from utils.metrics.verdict import GroupBootstrap
 from utils.report.classification import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json

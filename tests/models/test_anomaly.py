@@ -8,7 +8,7 @@ from torch import nn
 from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, locate
 from models.encoders import build_encoder
 from models.pointnet import masked_max, pool_by_cell
-from utils.metrics.classification import GroupBootstrap, interval
+from utils.metrics.verdict import GroupBootstrap, interval
 
 CONFIGURATIONS = [
     ("both", "attention", True),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.classification import GroupBootstrap, choose_threshold
+from utils.metrics.classification import choose_threshold
+from utils.metrics.verdict import GroupBootstrap
 
 TICK = 0.1  # seconds between CARLA frame numbers, at AnoVox's 10 Hz
 

@@ -11,10 +11,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from utils.metrics.verdict import Verdict
 from utils.run.folder import write_bytes
 from utils.run.log import LOG
 from utils.tasks import metrics_shown, nothing_reaches
-from utils.training.learning import Verdict
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

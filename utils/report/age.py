@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.classification import GroupBootstrap, interval
 from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
+from utils.metrics.verdict import GroupBootstrap, Verdict, interval, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.classification import table, write_report, write_table
 from utils.run.log import LOG, format_values
-from utils.training.learning import Verdict, judge
 
 COLUMNS = ("mae", "rmse", "r2", "pearson_r", "slope", "bias", "within_5", "within_10", "within_15")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.classification import GroupBootstrap, interval
 from utils.metrics.detection import (
     alarm_statistics,
     breakdown,
@@ -16,10 +15,10 @@ from utils.metrics.detection import (
     within_group_replicates,
 )
 from utils.metrics.references import reference_scores
+from utils.metrics.verdict import GroupBootstrap, Verdict, interval
 from utils.plotting.anomaly import plot_roc_pr
 from utils.report.classification import report_binary, table, write_table
 from utils.run.log import format_values
-from utils.training.learning import Verdict
 
 TRIVIAL = "trivial features"
 

@@ -7,18 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.classification import (
-    GroupBootstrap,
-    binary_metrics,
-    choose_threshold,
-    confusion,
-    interval,
-    multiclass_metrics,
-)
+from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
+from utils.metrics.verdict import GroupBootstrap, Verdict, interval, judge
 from utils.plotting.curves import plot_class_probabilities, plot_confusion, plot_distributions
 from utils.run.folder import write_json, write_text
 from utils.run.log import LOG, format_value, format_values
-from utils.training.learning import Verdict, judge
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:

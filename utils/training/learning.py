@@ -1,4 +1,4 @@
-"""Did it learn? Checks before and during training, and the verdict at the end.
+"""Does it learn? Checks before and during training; the verdict at the end is utils/metrics/verdict.py.
 
 Checks are sentences with the likely cause, logged as warnings. They need no knowledge of the task: a
 criterion here maps (outputs, labels) to one loss per sample.
@@ -6,7 +6,6 @@ criterion here maps (outputs, labels) to one loss per sample.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from utils.metrics.classification import interval
+from utils.metrics.verdict import Verdict as Verdict
 from utils.run.errors import DataError, NonFiniteError
 from utils.run.log import LOG
 from utils.training.device import move
@@ -252,50 +251,3 @@ def unused_parameters(model: nn.Module) -> str:
             has_gradient = parameter.grad is not None and bool(parameter.grad.any())
             alive[part] = alive.get(part, False) or has_gradient
     return ", ".join(part for part, has_gradient in alive.items() if not has_gradient)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """LEARNED or NOT LEARNED, why, and the interval of the paired difference it rests on."""
-
-    learned: bool
-    reason: str
-    difference: list[float]
-
-    @property
-    def word(self) -> str:
-        return "LEARNED" if self.learned else "NOT LEARNED"
-
-
-def judge(
-    metric: str,
-    model: np.ndarray,
-    trivial: np.ndarray,
-    trivial_name: str,
-    split: str,
-    *,
-    higher_is_better: bool = True,
-    optimistic: bool = False,
-    truncated: bool = False,
-) -> Verdict:
-    """LEARNED iff the lower 95% bound of the paired bootstrap difference model - trivial is above 0.
-
-    `model` and `trivial` (replicates,) hold the metric on the same resampled groups of `split`; for an error
-    metric (higher_is_better False) the difference is trivial - model. The train split, which can be known by
-    heart, and a run cut by --max_batches are never LEARNED.
-    """
-    low, high = interval(model - trivial if higher_is_better else trivial - model)
-    learned = low > 0 and not truncated and split != "train"
-    reason = (
-        f"{metric} against {trivial_name}: paired difference 95% interval [{low:.3f}, {high:.3f}] "
-        f"{'is above 0' if low > 0 else 'does not exclude 0'}"
-    )
-    if split == "train":
-        reason = "never judged on train, which a model can know by heart; " + reason
-    if truncated:
-        reason = "truncated by --max_batches; " + reason
-    if optimistic:
-        reason += "; fewer than five groups, so frames were resampled and the interval is optimistic"
-    if split == "val":
-        reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    return Verdict(learned, reason, [low, high])

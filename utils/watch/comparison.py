@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.classification import GroupBootstrap, interval
+from utils.metrics.verdict import GroupBootstrap, interval
 from utils.run.errors import CommandError
 from utils.tasks import TASKS, metrics_shown
 from utils.watch.predictions import Predictions, read_predictions

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.metrics.verdict import Verdict
 from utils.plotting.curves import curve_panels, finish_axis, plot_curves, plt, save_figure
 from utils.tasks import metrics_shown
-from utils.training.learning import Verdict
 from utils.watch.comparison import Condition
 from utils.watch.run_view import RunView, is_number
 

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from utils.metrics.classification import (
-    GroupBootstrap,
-    binary_metrics,
-    choose_threshold,
-    confusion,
-    interval,
-    multiclass_metrics,
-)
+from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
+from utils.metrics.verdict import GroupBootstrap, interval
 
 
 def two_classes(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

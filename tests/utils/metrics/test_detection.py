@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from utils.metrics.classification import GroupBootstrap
 from utils.metrics.detection import (
     alarm_statistics,
     breakdown,
@@ -17,6 +16,7 @@ from utils.metrics.detection import (
     within_group_auroc,
     within_group_replicates,
 )
+from utils.metrics.verdict import GroupBootstrap
 
 RNG = np.random.default_rng(0)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, never_fatal, plot_confusion, plot_curves, plot_distributions, to_beat
-from utils.training.learning import Verdict
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])

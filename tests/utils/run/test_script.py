@@ -6,13 +6,13 @@ import signal
 import pytest
 
 import train_stage1
+from utils.metrics.verdict import Verdict
 from utils.run.errors import CommandError, DataError, NonFiniteError
 from utils.run.folder import read_json, run_parent
 from utils.run.log import format_duration, start_log
 from utils.run.script import run_script
 from utils.run.status import Status
 from utils.training.interrupt import expected_time
-from utils.training.learning import Verdict
 
 
 def ending(action, **options) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from utils.metrics.verdict import judge
 from utils.run.errors import DataError, NonFiniteError
 from utils.training.learning import (
     LearningCheck,
@@ -14,7 +15,6 @@ from utils.training.learning import (
     best_constant_loss,
     check_finite,
     check_labels,
-    judge,
 )
 
 LABELS = torch.tensor([0] * 75 + [1] * 25)
