@@ -8,22 +8,24 @@ The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is 
         Healthy/Images/anon_ID_k.png image k of subject ID
         Pathological/Images/anon_ID_k.png
 
-    data = load_age_datasets(".../TA/Healthy/Images", ".../TA/characteristics.xlsx", image_size=(224, 224))
-    batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 224, 224) uint8, ages (3,), ...
+    data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
+    batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
 
-Any folder of images with a plain .xlsx or .csv table works as well (id_column, age_column, id_pattern).
+Any folder of images with a plain .xlsx or .csv table works as well (--id_column, --age_column, --id_pattern).
 B-mode images are grey: they are read as luminance, the grey value itself where the three channels are equal.
 """
 
 import argparse
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -33,16 +35,8 @@ from datasets.images import read_image
 from datasets.samples import ensure_sample
 from datasets.splits import PARTS, check_disjoint, read_split, split_groups
 from datasets.ultrasound.files import Source, find_sources
-from datasets.ultrasound.flags import ID_PATTERN, PROBLEMS, SAMPLE
-from datasets.ultrasound.records import (
-    Records,
-    collect_records,
-    drop_unreadable,
-    limit_ages,
-    list_some,
-    refuse_problems,
-    shared_images,
-)
+from datasets.ultrasound.flags import PROBLEMS, SAMPLE, data_arguments
+from datasets.ultrasound.records import collect_records, limit_ages, list_some, refuse_problems
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
@@ -59,18 +53,15 @@ class UltrasoundAgeDataset(Dataset):
     Attributes per sample: files (names), ages, subject_ids; and subjects, the names the ids stand for.
     """
 
-    def __init__(
-        self, pixels: np.ndarray, rows: Sequence[int], records: Records, mask_text: bool = False
-    ) -> None:
-        self.pixels = pixels  # (all images, 1, H, W) uint8
-        self.rows = np.asarray(rows, dtype=np.int64)  # the images of this part
-        self.files = [records.paths[row].name for row in self.rows]
-        names = [records.subjects[row] for row in self.rows]
-        self.subjects = sorted(set(names))
-        number = {name: k for k, name in enumerate(self.subjects)}
-        self.subject_ids = np.array([number[name] for name in names], dtype=np.int64)
-        self.ages = np.array([records.ages[row] for row in self.rows], dtype=np.float32)
-        self.mask_text = mask_text
+    def __init__(self, pixels: np.ndarray, images: pd.DataFrame, mask_text: bool = False) -> None:
+        """pixels: (all images, 1, H, W) uint8. images: path, subject and age; the index is the row in
+        pixels."""
+        self.pixels, self.mask_text = pixels, mask_text
+        self.rows = images.index.to_numpy()
+        self.files = [path.name for path in images.path]
+        self.subjects = sorted(set(images.subject))
+        self.subject_ids = np.searchsorted(self.subjects, images.subject.tolist())
+        self.ages = images.age.to_numpy(np.float32)
 
     @property
     def frames(self) -> np.ndarray:
@@ -126,6 +117,7 @@ class AgeDatasets:
     test: UltrasoundAgeDataset | None
     split: dict[str, list[str]]  # subjects by part
     split_source: str
+    leakage_check: str  # the outcome of `check_leakage`
     fingerprint: str  # of names, ages and file sizes: no path, no time
     report: dict[str, Any]  # counts, and left_out {kind: {"count", "first"}}
     sources: list[Source]
@@ -145,11 +137,6 @@ class AgeDatasets:
         """Whether the folder of the table, or the one above it, says that it was generated."""
         folder = self.sources[0].table.parent
         return any((place / "SYNTHETIC.json").is_file() for place in (folder, folder.parent))
-
-    @property
-    def leakage_check(self) -> str:
-        """The outcome of `check_leakage`, a DataError when there is a leak."""
-        return check_leakage(self.parts())
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""
@@ -195,114 +182,83 @@ class AgeDatasets:
         return lines + [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
 
 
-def build_datasets(args: argparse.Namespace) -> AgeDatasets:
-    """Train, val and test (None when --test_size is 0) as the flags of flags.py say."""
+def build_datasets(args: argparse.Namespace, cache_dir: Path | None = None) -> AgeDatasets:
+    """Train, val and test (None when --test_size is 0) as the flags of flags.py say.
+
+    Raises CommandError for flags and paths, DataError for what the files hold.
+    """
     image_dir, exclude = args.image_dir, set(args.exclude)
     if image_dir is None:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
         image_dir = folder / "TA" / "Healthy" / "Images"
         exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
-    return load_age_datasets(
-        image_dir, args.excel_path, cohort=args.cohort, muscle=args.muscle, id_column=args.id_column,
-        age_column=args.age_column, numeric_ids=args.numeric_ids, id_pattern=args.id_pattern,
-        unit=args.target_unit, min_age=args.min_age, max_age=args.max_age, exclude=exclude,
-        split_method=args.split_method, test_size=args.test_size, val_size=args.val_size, seed=args.seed,
-        stratify_age=args.stratify_age, image_size=args.image_size, mask_text=args.mask_text,
-        limit_gb=args.cache_limit_gb, log=LOG.info,
-    )  # fmt: skip
-
-
-def load_age_datasets(
-    image_dir: str | Path,
-    excel_path: str | Path | None = None,
-    *,
-    cohort: str = "healthy",
-    muscle: Sequence[str] | None = None,
-    id_column: str = "Number",
-    age_column: str = "Age",
-    numeric_ids: bool = False,
-    id_pattern: str = ID_PATTERN,
-    unit: str = "years",
-    min_age: float | None = None,
-    max_age: float | None = None,
-    exclude: Collection[str] = (),
-    split_method: str = "by_subject_id",
-    test_size: float = 0.2,
-    val_size: float = 0.1,
-    seed: int = 42,
-    stratify_age: bool = False,
-    image_size: Sequence[int] = (224, 224),
-    mask_text: bool = False,
-    **cache: Any,
-) -> AgeDatasets:
-    """Read a folder of images and its table into train, val and test.
-
-    image_dir, excel_path, cohort, muscle: see datasets/ultrasound/files.py. id_pattern: a regular
-    expression with one group, searched in the file name without its ending. unit: what the ages are counted
-    in. min_age, max_age: subjects outside are left out. exclude: kinds of PROBLEMS to leave out instead of
-    refusing them. split_method: "by_subject_id" (a split.json beside the table wins), or a split file.
-    stratify_age: every part gets the same share of every ten units of age. image_size: (height, width).
-    `cache` goes to open_cache: cache_dir, limit_gb, workers, log.
-    Raises CommandError for arguments and paths, DataError for what the files hold.
-    """
-    for kind in exclude:
-        if kind not in PROBLEMS:
-            raise CommandError(f"--exclude {kind}: not known; choose from {', '.join(PROBLEMS)}")
-    sources = find_sources(image_dir, excel_path, cohort, muscle)
-    records = collect_records(sources, id_column, age_column, numeric_ids, id_pattern, unit)
-    refuse_problems(records.problems, exclude)
-    if not records.paths:
+    sources = find_sources(image_dir, args)
+    records = collect_records(sources, args)
+    images, problems = records.images, records.problems
+    refuse_problems(problems, exclude)
+    if images.empty:
         raise DataError(
             f"{image_dir}: no image has a row with an age in {sources[0].table}\n"
             "Check --image_dir, --excel_path, --cohort and --id_pattern."
         )
-    outside = limit_ages(records, min_age, max_age, unit)
-    if "unreadable_images" in exclude:
-        records.problems["unreadable_images"] = drop_unreadable(records)
-    pixels = _decode(records, image_size, **cache)
-    hashes = [hashlib.sha256(pixels[row]).hexdigest() for row in range(len(pixels))]
-    records.problems["duplicate_images"], shared = shared_images(records, hashes)
-    refuse_problems(records.problems, exclude)
-    rows = [row for row in range(len(pixels)) if row not in shared]
-
-    age_of = {records.subjects[row]: records.ages[row] for row in rows}
-    split, split_source = _split(sources, age_of, split_method, test_size, val_size, seed, stratify_age)
-    parts = {}
-    for name, subjects in split.items():
-        members = set(subjects)
-        mine = [row for row in rows if records.subjects[row] in members]
-        parts[name] = UltrasoundAgeDataset(pixels, mine, records, mask_text) if mine else None
-        if parts[name] is None and name != "test":
-            raise DataError(
-                f"The {name} part is empty: {len(age_of)} subjects, --val_size {val_size}, --test_size "
-                f"{test_size}\nAdd subjects or change the sizes."
-            )
-    used = sum(len(part) for part in parts.values() if part is not None)
+    inside = limit_ages(images, args)
     report = {
         "rows": records.rows,
-        "images_used": used,
-        "subjects_outside_ages": outside,
-        "subjects_in_no_part": len(set(age_of) - set().union(*split.values())),
-        "sixteen_bit_images": _count_sixteen_bit(records.paths),
-        "repeated_within_subject": len(hashes) - len(set(zip(records.subjects, hashes, strict=True))),
-        "left_out": {
-            kind: {"count": len(found), "first": list(found[:10])}
-            for kind, found in records.problems.items()
-            if found
-        },
+        "subjects_outside_ages": images.subject.nunique() - inside.subject.nunique(),
     }
-    options = {"target_unit": unit, "random_seed": seed, "test_size": test_size, "val_size": val_size}
-    print_of_data = fingerprint(
-        [
-            [records.subjects[k], records.ages[k], records.paths[k].name, records.paths[k].stat().st_size]
-            for k in rows
-        ]
-    )
+    images = inside.reset_index(drop=True)
+    if "unreadable_images" in exclude:
+        reasons = why_unreadable(images.path)
+        problems["unreadable_images"] = reasons.dropna().tolist()
+        images = images[reasons.isna()].reset_index(drop=True)
+    pixels = _decode(images.path.tolist(), args, cache_dir)
+    images["hash"] = [hashlib.sha256(row).hexdigest() for row in pixels]
+    owners = images.groupby("hash").subject.transform("nunique")
+    copies = images[owners > 1].groupby("hash", sort=False).path
+    problems["duplicate_images"] = [" = ".join(path.name for path in same[:4]) for _, same in copies]
+    refuse_problems(problems, exclude)
+    images = images[owners == 1]
+
+    split, split_source = _split(sources, images, args)
+    parts = {
+        name: UltrasoundAgeDataset(pixels, images[images.subject.isin(subjects)], args.mask_text)
+        for name, subjects in split.items()
+        if subjects
+    }
+    for name in ("train", "val"):
+        if name not in parts:
+            raise DataError(
+                f"The {name} part is empty: {images.subject.nunique()} subjects, --val_size {args.val_size}, "
+                f"--test_size {args.test_size}\nAdd subjects or change the sizes."
+            )
+    report |= {
+        "images_used": sum(map(len, parts.values())),
+        "subjects_in_no_part": images.subject.nunique() - sum(map(len, split.values())),
+        "sixteen_bit_images": _count_sixteen_bit(images.path),
+        "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
+        "left_out": {k: {"count": len(found), "first": found[:10]} for k, found in problems.items() if found},
+    }
+    options = {
+        "target_unit": args.target_unit,
+        "random_seed": args.seed,
+        "test_size": args.test_size,
+        "val_size": args.val_size,
+    }
+    facts = [
+        [s, age, path.name, path.stat().st_size] for path, s, age in images[["path", "subject", "age"]].values
+    ]
     return AgeDatasets(
-        **parts, split=split, split_source=split_source, fingerprint=print_of_data, report=report,
-        sources=sources, options=options,
+        parts["train"], parts["val"], parts.get("test"), split, split_source, check_leakage(parts),
+        fingerprint(facts), report, sources, options,
     )  # fmt: skip
+
+
+def load_age_datasets(image_dir, excel_path, *, unit, limit_gb, log, **flags):
+    """What the scripts call until they call build_datasets."""
+    flags |= {"image_dir": image_dir, "excel_path": excel_path, "target_unit": unit}
+    args = data_arguments()
+    return build_datasets(argparse.Namespace(**vars(args) | flags | {"cache_limit_gb": limit_gb}))
 
 
 def check_leakage(parts: Mapping[str, UltrasoundAgeDataset]) -> str:
@@ -323,38 +279,54 @@ def check_leakage(parts: Mapping[str, UltrasoundAgeDataset]) -> str:
     return f"{outcome}, no identical images"
 
 
-def _produce(paths: Sequence[Path], image_size: tuple[int, int], k: int) -> np.ndarray:
+def _produce(paths: Sequence[Path], image_size: Sequence[int], k: int) -> np.ndarray:
     return read_grey(paths[k], image_size)[None]  # (1, 1, H, W)
 
 
-def _decode(records: Records, image_size: Sequence[int], **cache: Any) -> np.ndarray:
+def _decode(paths: Sequence[Path], args: argparse.Namespace, cache_dir: Path | None) -> np.ndarray:
     """All images, (N, 1, H, W) uint8, from the cache. If one can not be read, all are tried and listed."""
-    size = (int(image_size[0]), int(image_size[1]))
-    counts, produce = [1] * len(records.paths), partial(_produce, records.paths, size)
+    produce, counts, shape = (
+        partial(_produce, paths, args.image_size),
+        [1] * len(paths),
+        (1, *args.image_size),
+    )
     try:
-        return open_cache("ultrasound", {"grey": True}, records.paths, counts, (1, *size), produce, **cache)
+        return open_cache(
+            "ultrasound", {"grey": True}, paths, counts, shape, produce, cache_dir, args.cache_limit_gb,
+            log=LOG.info,
+        )  # fmt: skip
     except DataError:
-        refuse_problems({"unreadable_images": drop_unreadable(records)}, ())
+        refuse_problems({"unreadable_images": why_unreadable(paths).dropna().tolist()})
         raise
 
 
+def why_unreadable(paths: Sequence[Path]) -> pd.Series:
+    """Decode every image once: the reason why it can not be read, or None."""
+    with ProcessPoolExecutor(max_workers=8) as pool:
+        return pd.Series(list(pool.map(_why_unreadable, paths, chunksize=16)), dtype=object)
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        read_image(path, mode="L")
+    except DataError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
 def _split(
-    sources: Sequence[Source],
-    age_of: Mapping[str, float],
-    split_method: str,
-    test_size: float,
-    val_size: float,
-    seed: int,
-    stratify_age: bool,
+    sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
 ) -> tuple[dict[str, list[str]], str]:
     """({part: subject names}, where it comes from)."""
-    named = split_method != "by_subject_id"
-    file = Path(split_method) if named else sources[0].table.parent / "split.json"
+    age_of = dict(zip(images.subject, images.age, strict=True))
+    named = args.split_method != "by_subject_id"
+    file = Path(args.split_method) if named else sources[0].table.parent / "split.json"
     if named and not file.is_file():
-        raise CommandError(f"--split_method {split_method}: neither by_subject_id nor a file")
+        raise CommandError(f"--split_method {file}: neither by_subject_id nor a file")
     if not file.is_file():
-        decades = {name: int(age // 10) for name, age in age_of.items()} if stratify_age else None
-        return split_groups(age_of, test_size, val_size, seed, decades), f"seed {seed}"
+        decades = {name: int(age // 10) for name, age in age_of.items()} if args.stratify_age else None
+        split = split_groups(age_of, args.test_size, args.val_size, args.seed, decades)
+        return split, f"seed {args.seed}"
     split = read_split(file)
     check_disjoint(split, "subjects")
     split = {part: [name for name in names if name in age_of] for part, names in split.items()}

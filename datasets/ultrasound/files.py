@@ -10,20 +10,19 @@ Every cohort and every muscle counts its patients from 1, so with several of the
 of the same number.
 """
 
+import argparse
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from datasets.ultrasound.table import COHORTS
+from datasets.ultrasound.flags import COHORTS
 from utils.run.errors import CommandError
 
 TABLE_NAME = "characteristics.xlsx"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
 
     images: Path
@@ -32,60 +31,46 @@ class Source:
     prefix: str
 
 
-def find_sources(
-    image_dir: str | Path,
-    excel_path: str | Path | None = None,
-    cohort: str = "healthy",
-    muscle: Sequence[str] | None = None,
-) -> list[Source]:
+def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source]:
     """The folders and tables a command line means, by the rules at the top of this file.
 
     Raises CommandError naming the folder that is missing or the flags that contradict each other.
     """
-    image_dir = Path(image_dir)
+    image_dir, cohort, muscle, table = Path(image_dir), args.cohort, args.muscle, args.excel_path
     if not image_dir.is_dir():
         raise CommandError(f"--image_dir {image_dir}: no such folder{similar_folder(image_dir)}")
-    if cohort not in (*COHORTS, "both"):
-        raise CommandError(f"--cohort {cohort}: choose healthy, pathological or both")
-    cohorts = list(COHORTS) if cohort == "both" else [cohort]
-    published = image_dir.name == "Images" and image_dir.parent.name.casefold() in COHORTS
-    if published and cohort not in ("both", image_dir.parent.name.casefold()):
+    group = image_dir.parent.name.casefold()
+    published = image_dir.name == "Images" and group in COHORTS
+    if published and cohort not in ("both", group):
         raise CommandError(
             f"--image_dir {image_dir} holds the {image_dir.parent.name} images, but --cohort is {cohort}"
         )
     if muscle is None and cohort != "both":
-        table = Path(excel_path) if excel_path else image_dir.parent.parent / TABLE_NAME
-        return [Source(image_dir, table, cohort, "")]
+        return [Source(image_dir, Path(table or image_dir.parent.parent / TABLE_NAME), cohort, "")]
 
-    muscle_dir = image_dir.parent.parent if published else image_dir
-    if muscle is None:
-        folders = {"": muscle_dir}
-    else:
-        root = muscle_dir.parent if published else image_dir
+    folders = {"": image_dir.parent.parent if published else image_dir}
+    if muscle is not None:
+        root = folders[""].parent if published else image_dir
         folders = {name: root / name for name in muscle}
-        missing = [name for name, folder in folders.items() if not folder.is_dir()]
-        if missing or len(folders) != len(muscle):
+        if len(folders) != len(muscle) or not all(folder.is_dir() for folder in folders.values()):
             there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
             raise CommandError(
                 f"--muscle {' '.join(muscle)}: {root} has the folders {there}; name each muscle once"
             )
-    if excel_path and len(folders) > 1:
+    if table and len(folders) > 1:
         raise CommandError(
-            f"--excel_path {excel_path}: every muscle has its own table, MUSCLE/{TABLE_NAME}; "
+            f"--excel_path {table}: every muscle has its own table, MUSCLE/{TABLE_NAME}; "
             "leave --excel_path out when --muscle names several"
         )
     sources = []
     for name, folder in folders.items():
-        for group in cohorts:
+        for group in COHORTS if cohort == "both" else [cohort]:
             images = folder / group.capitalize() / "Images"
             if not images.is_dir():
-                raise CommandError(
-                    f"{images}: no such folder (--cohort {cohort}{f', --muscle {name}' if name else ''})"
-                )
-            prefix = (f"{name}/" if len(folders) > 1 else "") + (f"{group}/" if len(cohorts) > 1 else "")
-            sources.append(
-                Source(images, Path(excel_path) if excel_path else folder / TABLE_NAME, group, prefix)
-            )
+                asked = f"--cohort {cohort}" + (f", --muscle {name}" if name else "")
+                raise CommandError(f"{images}: no such folder ({asked})")
+            prefix = (f"{name}/" if len(folders) > 1 else "") + (f"{group}/" if cohort == "both" else "")
+            sources.append(Source(images, Path(table or folder / TABLE_NAME), group, prefix))
     return sources
 
 
@@ -95,13 +80,9 @@ def list_images(folder: Path) -> list[Path]:
         path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
     )
     if not files:
-        below = next((str(path) for path in folder.glob("*/Images")), None) or next(
-            (str(path) for path in folder.glob("Images")), None
-        )
-        raise CommandError(
-            f"{folder}: no images ({', '.join(IMAGE_ENDINGS)})"
-            + (f"; did you mean {below}?" if below else "")
-        )
+        below = next((folder.glob("*/Images")), None) or next(folder.glob("Images"), None)
+        hint = f"; did you mean {below}?" if below else ""
+        raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
     return files
 
 
@@ -112,8 +93,6 @@ def similar_folder(path: Path) -> str:
         path, parent = parent, parent.parent
     names = {child.name.casefold(): child.name for child in parent.iterdir() if child.is_dir()}
     close = difflib.get_close_matches(path.name.casefold(), names, 1, 0.6)
-    return (
-        f"; did you mean {parent / names[close[0]]}?"
-        if close
-        else f" ({parent} exists, {path.name} in it does not)"
-    )
+    if close:
+        return f"; did you mean {parent / names[close[0]]}?"
+    return f" ({parent} exists, {path.name} in it does not)"

@@ -7,10 +7,12 @@ Without torch and pandas, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
+from typing import Any
 
 from utils.run import arguments
 
 SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir
+COHORTS = ("healthy", "pathological")
 ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
 PROBLEMS = {
     "bad_ids": "rows without a usable id",
@@ -24,18 +26,26 @@ PROBLEMS = {
 }
 
 
+def data_arguments(**changed: Any) -> argparse.Namespace:
+    """The flags without a command line: their defaults, seed 42, and what is `changed` by name."""
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    parser.set_defaults(seed=42, cache_limit_gb=4.0)
+    defaults = vars(parser.parse_args([]))
+    if unknown := changed.keys() - defaults:
+        raise TypeError(f"no such flags: {', '.join(sorted(unknown))}")
+    return argparse.Namespace(**defaults | changed)
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group "data", which both age scripts share."""
-    amount, fraction, switch = (
-        arguments.non_negative_float,
-        arguments.fraction,
-        argparse.BooleanOptionalAction,
-    )
+    amount, fraction = arguments.non_negative_float, arguments.fraction
+    switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--image_dir", help="folder of images, such as TA/Healthy/Images; default: the built-in sample")
     add("--excel_path", help="table of ids and ages; default: characteristics.xlsx two folders up")
-    add("--cohort", choices=["healthy", "pathological", "both"], default="healthy", help="whose images")
+    add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images")
     add("--muscle", nargs="+", help="muscles, such as TA BB, when --image_dir is the folder above them")
     add("--id_column", default="Number", help="name of the column of subject ids")
     add("--age_column", default="Age", help="name of the column of ages")

@@ -4,90 +4,70 @@ Nothing is dropped silently. What is wrong with single rows and files is collect
 unless its kind is one that the caller excludes (--exclude KIND ...).
 """
 
-import os
+import argparse
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from datasets.images import read_image
 from datasets.ultrasound.files import Source, list_images
 from datasets.ultrasound.flags import ID_PATTERN as ID_PATTERN  # for the scripts, until they use flags.py
 from datasets.ultrasound.flags import PROBLEMS
-from datasets.ultrasound.table import read_age_table, subject_id
+from datasets.ultrasound.table import AgeTable, read_age_table, subject_id
 from utils.run.errors import CommandError, DataError
 
 
 @dataclass
 class Records:
-    """One entry per image that has an age, and the problems found on the way, {kind: [one sentence each]}."""
+    """What the folders and tables hold."""
 
-    paths: list[Path] = field(default_factory=list)
-    subjects: list[str] = field(default_factory=list)
-    ages: list[float] = field(default_factory=list)
-    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    images: pd.DataFrame  # path, subject and age of every image that has an age
+    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # a sentence each
     rows: int = 0
 
-    def keep(self, wanted: Sequence[int]) -> None:
-        """Keep these entries only."""
-        self.paths = [self.paths[k] for k in wanted]
-        self.subjects = [self.subjects[k] for k in wanted]
-        self.ages = [self.ages[k] for k in wanted]
 
-
-def collect_records(
-    sources: Sequence[Source], id_column: str, age_column: str, numeric_ids: bool, id_pattern: str, unit: str
-) -> Records:
+def collect_records(sources: Sequence[Source], args: argparse.Namespace) -> Records:
     """Match the images of every source with the rows of its own table and cohort, never with another's."""
     try:
-        pattern = re.compile(id_pattern)
+        pattern = re.compile(args.id_pattern)
     except re.error as error:
-        raise CommandError(f"--id_pattern {id_pattern!r} is not a regular expression: {error}") from error
+        raise CommandError(f"--id_pattern {args.id_pattern!r} is no regular expression: {error}") from error
     if pattern.groups != 1:
         raise CommandError(
-            f"--id_pattern {id_pattern!r} has {pattern.groups} groups; one is needed, around the id"
+            f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; one is needed, around the id"
         )
-    records = Records()
+    images, problems, rows = [], defaultdict(list), 0
     for source in sources:
-        table = read_age_table(source.table, source.cohort, id_column, age_column, numeric_ids, unit)
-        records.rows += len(table.ages)
+        table = read_age_table(source.table, source.cohort, args)
+        rows += len(table.ages)
         for kind, entries in table.problems.items():
-            records.problems[kind] += [f"{table.where}, {entries[0]}", *entries[1:]]
-        _match(source, table.ages, pattern, numeric_ids, table.left_out, records)
-    return records
+            problems[kind] += [f"{table.where}, {entries[0]}", *entries[1:]]
+        images += _match(source, table, pattern, args.numeric_ids, problems)
+    return Records(pd.DataFrame(images, columns=["path", "subject", "age"]), problems, rows)
 
 
 def _match(
-    source: Source,
-    ages: Mapping[str, float],
-    pattern: re.Pattern,
-    numeric_ids: bool,
-    left_out: Collection[str],
-    records: Records,
-) -> None:
-    """Append the images of one source. A subject whose row is a problem already is not reported again."""
-    seen = set()
+    source: Source, table: AgeTable, pattern: re.Pattern, numeric_ids: bool, problems: dict[str, list[str]]
+) -> list[tuple]:
+    """(path, subject, age) of the images of one source; what does not fit goes to `problems`."""
+    images, seen = [], set()
     for path in list_images(source.images):
         match = pattern.search(path.stem)
         try:
             subject = subject_id(match[1] if match else None, numeric_ids)
         except ValueError:
-            records.problems["unknown_names"].append(f"{path.name} (pattern {pattern.pattern})")
+            problems["unknown_names"].append(f"{path.name} (pattern {pattern.pattern})")
             continue
         seen.add(subject)
-        if subject in ages:
-            records.paths.append(path)
-            records.subjects.append(source.prefix + subject)
-            records.ages.append(ages[subject])
-        elif subject not in left_out:
-            records.problems["images_without_row"].append(f"{path.name}{_look_alike(subject, ages)}")
-    records.problems["rows_without_image"] += [
-        source.prefix + name for name in sorted(ages) if name not in seen
-    ]
+        if subject in table.ages:
+            images.append((path, source.prefix + subject, table.ages[subject]))
+        elif subject not in table.left_out:  # whose row is a problem already, is not reported again
+            problems["images_without_row"].append(f"{path.name}{_look_alike(subject, table.ages)}")
+    problems["rows_without_image"] += [source.prefix + name for name in sorted(table.ages.keys() - seen)]
+    return images
 
 
 def _look_alike(subject: str, ages: Mapping[str, float]) -> str:
@@ -96,7 +76,7 @@ def _look_alike(subject: str, ages: Mapping[str, float]) -> str:
     return f" (the table has {other!r}: pass --numeric_ids if they are one)" if other else ""
 
 
-def refuse_problems(problems: Mapping[str, Sequence[str]], exclude: Collection[str]) -> None:
+def refuse_problems(problems: Mapping[str, Sequence[str]], exclude: Collection[str] = ()) -> None:
     """One DataError for all problems that are not excluded: of each kind the number and the first entries."""
     refused = [kind for kind in PROBLEMS if problems.get(kind) and kind not in exclude]
     if not refused:
@@ -116,42 +96,17 @@ def list_some(entries: Sequence[str], shown: int, count: int | None = None) -> s
     return "; ".join(entries[:shown]) + (f"; and {count - shown} more" if count > shown else "")
 
 
-def limit_ages(records: Records, min_age: float | None, max_age: float | None, unit: str) -> int:
-    """Drop the images of subjects outside the ages; returns how many subjects that were."""
-    low, high = -np.inf if min_age is None else min_age, np.inf if max_age is None else max_age
+def limit_ages(images: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
+    """The images of subjects within --min_age and --max_age."""
+    low = -np.inf if args.min_age is None else args.min_age
+    high = np.inf if args.max_age is None else args.max_age
     if low > high:
         raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
-    subjects, ages = len(set(records.subjects)), records.ages
-    records.keep([k for k, age in enumerate(ages) if low <= age <= high])
-    if not records.paths:
-        found = f"; the images show {min(ages):g} to {max(ages):g}" if ages else ""
+    kept = images[images.age.between(low, high)]
+    if kept.empty:
+        ages = images.age
         raise DataError(
-            f"No subject is aged {low:g} to {high:g} {unit}{found}\nChange --min_age and --max_age."
+            f"No subject is aged {low:g} to {high:g} {args.target_unit}; the images show {ages.min():g} to "
+            f"{ages.max():g}\nChange --min_age and --max_age."
         )
-    return subjects - len(set(records.subjects))
-
-
-def drop_unreadable(records: Records) -> list[str]:
-    """Decode every image once; drop those that can not be read and return the reasons."""
-    with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        reasons = list(pool.map(_why_unreadable, records.paths, chunksize=16))
-    records.keep([k for k, reason in enumerate(reasons) if reason is None])
-    return [reason for reason in reasons if reason is not None]
-
-
-def _why_unreadable(path: Path) -> str | None:
-    try:
-        read_image(path, mode="L")
-    except DataError as error:
-        return str(error).splitlines()[0]
-    return None
-
-
-def shared_images(records: Records, hashes: Sequence[str]) -> tuple[list[str], set[int]]:
-    """Identical images under different subjects: (descriptions, positions of all their copies)."""
-    copies = defaultdict(list)
-    for position, digest in enumerate(hashes):
-        copies[digest].append(position)
-    shared = [group for group in copies.values() if len({records.subjects[k] for k in group}) > 1]
-    described = [" = ".join(records.paths[k].name for k in group[:4]) for group in shared]
-    return described, {k for group in shared for k in group}
+    return kept

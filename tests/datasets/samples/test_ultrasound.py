@@ -13,9 +13,12 @@ import datasets.samples.ultrasound as sample
 from datasets.samples.ultrasound import SIZES, generate
 from datasets.samples.ultrasound.image import View, ageing, draw_anatomy, render
 from datasets.samples.ultrasound.people import draw_people, oracle_errors, person_spread
-from datasets.ultrasound.dataset import load_age_datasets
+from datasets.ultrasound.dataset import build_datasets
+from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.table import read_age_table
 from utils.run.errors import DataError
+
+EXCLUDE = ["images_without_row", "rows_without_image"]
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +28,9 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def load(folder, **options):
-    options = {"image_size": (40, 42), "log": lambda line: None, "cache_dir": folder / "cache"} | options
-    excluded = ["images_without_row", "rows_without_image"]
-    return load_age_datasets(folder / "TA/Healthy/Images", exclude=excluded, **options)
+def load(folder, **flags):
+    flags = {"image_dir": folder / "TA/Healthy/Images", "image_size": [40, 42]} | flags
+    return build_datasets(data_arguments(**flags), cache_dir=folder / "cache")
 
 
 def test_sizes():
@@ -61,12 +63,12 @@ def test_true_layout(tiny):
 
 def test_loads_with_every_cohort_and_muscle(tiny):
     with pytest.raises(DataError, match="no row: anon_9000_1.png; anon_9001_1.png"):
-        load_age_datasets(tiny / "TA/Healthy/Images")
-    data = load(tiny)
+        load(tiny)
+    data = load(tiny, exclude=EXCLUDE)
     assert data.synthetic
     assert data.split == json.loads((tiny / "TA/split.json").read_text())
     assert data.report["left_out"]["rows_without_image"]["count"] == 6
-    options = {"split_method": str(tiny / "all.json"), "cohort": "both"}
+    options = {"split_method": str(tiny / "all.json"), "cohort": "both", "exclude": EXCLUDE}
     names = sorted(p.name.split("_")[1] for p in (tiny / "TA/Pathological/Images").glob("*_1.png"))
     split = {"train": [f"pathological/{n}" for n in names[1:]], "val": [f"pathological/{names[0]}"]}
     (tiny / "all.json").write_text(json.dumps(split))
