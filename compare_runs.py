@@ -20,6 +20,7 @@ import numpy as np
 
 from utils.run import arguments
 from utils.run.errors import CommandError
+from utils.run.find import find_runs
 from utils.run.folder import write_text
 from utils.run.script import run_script
 from utils.tasks import metrics_shown
@@ -37,7 +38,7 @@ from utils.watch.comparison import (
 )
 from utils.watch.run_picture import align, show
 from utils.watch.run_state import run_state
-from utils.watch.run_view import RunView, find_runs, is_number, read_run
+from utils.watch.run_view import RunView, is_number, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
 

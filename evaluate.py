@@ -81,7 +81,7 @@ def evaluate_split(
     rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, amp=args.amp)
     verdict, fields = script.report(folder, split, rows, data, trained.state, args.max_batches > 0)
     fields["metrics"] = {split: fields["metrics"]}
-    if script.SCRIPT == "train_stage2.py":
+    if trained.task["task"] == "stage2":
         fields["end_to_end"] = judge_both_stages(trained, data, split, folder)
     if corruptions:
         fields["degradation"] = degradation_table(trained, part, rows, corruptions, split, folder)
@@ -95,8 +95,8 @@ def main(args: argparse.Namespace) -> None:
         raise CommandError(f"--run {run}: give the run folder; another checkpoint of it goes to --checkpoint")
     trained = open_trained(run, choose_device(args.device), args.checkpoint)
     script = trained.script
-    if args.corrupt and script.SCRIPT != "train_anomaly_with_labels.py":
-        raise CommandError(f"--corrupt: only runs of train_anomaly_with_labels.py, not of {script.SCRIPT}")
+    if args.corrupt and trained.task["data"] != "anovox":
+        raise CommandError(f"--corrupt: for AnoVox, not for a run of {trained.state['script']}")
     point_to_other_data(trained, args)
     data = script.build_datasets(trained.args)
     if args.split not in data.parts():

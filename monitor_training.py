@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.run import arguments
+from utils.run.find import find_runs
 from utils.run.folder import plain
 from utils.run.log import format_value
 from utils.run.script import run_script
@@ -34,7 +35,7 @@ from utils.watch.run_state import (
     time_left,
     time_left_words,
 )
-from utils.watch.run_view import RunView, find_runs, newest_run, read_run
+from utils.watch.run_view import RunView, newest_run, read_run
 
 FOLLOW_SECONDS = 5.0
 CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty: understood by every terminal of this century

@@ -41,11 +41,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
     args = parser.parse_args(parser.typed(argv))
-    reading = {name: getattr(args, name) for name in ("input", "output", "boxes")}
-    given = [f"--{name}" for name, value in reading.items() if value is not None]
+    given = [f"--{name}" for name in ("input", "output", "boxes") if getattr(args, name) is not None]
     if args.export and given:
         parser.error(f"--export reads no input and writes one file: leave out {' '.join(given)}")
-    absent = [f"--{name}" for name in ("input", "output") if reading[name] is None]
+    absent = [flag for flag in ("--input", "--output") if flag not in given]
     if absent and not args.export:
         parser.error(f"the following arguments are required: {', '.join(absent)} (or --export FILE.pt2)")
     return args
@@ -62,30 +61,23 @@ from prediction.trained import open_trained
 from utils.run.log import LOG, start_log
 from utils.training.device import choose_device
 
-TASKS = {
-    "train_anomaly_with_labels.py": predict_anomalies,
-    "train_ddp.py": predict_ages,
-    "train_mae.py": predict_ages,
-    "train_stage1.py": predict_interactions,
-    "train_stage2.py": predict_interactions,
-}
+PREDICT = {"anovox": predict_anomalies, "ultrasound": predict_ages, "jrdb": predict_interactions}
 
 
 def main(args: argparse.Namespace) -> None:
     start_log(None)
     trained = open_trained(args.run, choose_device(args.device))
-    predict = TASKS[trained.state["script"]]
     LOG.info(f"{trained.path}: {trained.state['script']}, epoch {trained.state['epoch']}")
     if args.export:
         export_model(trained, Path(args.export))
         return
-    if args.boxes and predict is not predict_interactions:
+    if args.boxes and trained.task["data"] != "jrdb":
         raise CommandError(f"--boxes {args.boxes}: a run of {trained.state['script']} reads no boxes")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--output {args.output}: cannot be made ({error.strerror})") from error
-    predict(trained, args)
+    PREDICT[trained.task["data"]](trained, args)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from models.backbones import BACKBONES
 from utils.run import arguments
 from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_anomaly_with_labels.py", "1.0", "anomaly"
-EVALUATION_FRAMES = 16  # frames per evaluation batch
+EVALUATION_BATCH = 16  # frames per evaluation batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image in pixels")
     add("--max_points", type=arguments.positive_int, default=1024, help="points per frame; real scans: 4096")
     add = parser.add_argument_group("model").add_argument
-    add("--image_encoder", choices=["cnn", "resnet18", "mobilenet_v2", "efficientnet_lite0"], default="cnn",
+    add("--image_encoder", choices=BACKBONES, default="cnn",
         help="cnn: 32-64-128 channels, trained from nothing; else see models/encoders.py")
     add("--weights", default="none", help="of the image encoder: none, imagenet, a file or a run folder")
     add("--freeze_encoder", action=switch, default=False, help="do not train the image encoder")
@@ -346,7 +347,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {
-        name: distributed.evaluation_loader(part, EVALUATION_FRAMES, processes, args.num_workers)
+        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
         for name, part in data.parts().items()
         if name != "train"
     }

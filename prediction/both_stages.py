@@ -25,9 +25,9 @@ def judge_both_stages(trained: Trained, data: PairDatasets, split: str, folder: 
     part, model, threshold = data.with_task(split, "interaction"), trained.model, trained.state["threshold"]
     p_interaction, p_types = np.empty(len(part)), np.empty((len(part), len(INTERACTION_CLASSES)))
     for batch in trained.batches_of(part):
-        features = model.pair_features(move(batch, trained.device))
-        p_interaction[batch["indices"]] = model.stage1_head(features).double().softmax(dim=1)[:, 1].cpu()
-        p_types[batch["indices"]] = model.stage2_head(features).double().softmax(dim=1).cpu()
+        who, how = model.both_stages(move(batch, trained.device))
+        p_interaction[batch["indices"]] = who.double().softmax(dim=1)[:, 1].cpu()
+        p_types[batch["indices"]] = how.double().softmax(dim=1).cpu()
     outcomes, scores = six_outcomes(p_interaction, p_types, threshold)
     typed = (part.labels == 0) | (part.types >= 0)  # an interacting pair without a type has no true outcome
     people = np.bincount(part.people_frames, minlength=len(part.frame_keys))

@@ -35,25 +35,18 @@ def degradation_table(
     ranked = len(np.unique(labels)) == 2  # else there is no AUROC
     bootstrap = GroupBootstrap(part.names(), labels, np.arange(len(labels)))
 
-    def judge(name: str, rows: dict[str, np.ndarray]) -> None:
+    for name in (CLEAN, *corruptions):
+        rows = clean
+        if name != CLEAN:
+            options = {"amp": trained.args.amp, "corruption": name, "seed": trained.args.seed}
+            rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, **options)
         # No figure used here depends on the loss's weight of anomalies.
         criterion = script.AnomalyLoss(1.0)
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["temperature"])
         found[name] = {key: row[key] for key in METRICS}
         if ranked:
             change[name] = bootstrap.auroc(labels, sigmoid(rows["logits"] / state["temperature"]))
-
-    judge(CLEAN, clean)
-    for name in corruptions:
-        batches = trained.batches_of(part)
-        judge(
-            name,
-            script.evaluate(
-                trained.model, batches, trained.device, amp=trained.args.amp, corruption=name,
-                seed=trained.args.seed,
-            ),
-        )  # fmt: skip
-        if ranked:
+        if ranked and name != CLEAN:
             low, high = interval(change[name] - change[CLEAN])
             difference = found[name]["auroc"] - found[CLEAN]["auroc"]
             found[name] |= dict(zip(LOSS, (difference, low, high), strict=True))

@@ -33,31 +33,20 @@ RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "tem
 
 
 class Program(nn.Module):
-    """A model on plain tensors, as it is exported.
+    """A model on plain tensors, the inputs of its name, as it is exported; of pairs the first `stages`.
 
     It is not exported bare: a part of it called `code`, as the anomaly model's is, would hide an attribute of
     the exported module.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, inputs: tuple[str, ...], stages: int = 0):
         super().__init__()
-        self.model = model
+        self.model, self.inputs, self.stages = model, inputs, stages
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.model(*tensors)
-
-
-class PairProgram(Program):
-    """The heads of a pair model up to `stages`, on the tensors named by `inputs` in place of a dictionary."""
-
-    def __init__(self, model: nn.Module, inputs: tuple[str, ...], stages: int):
-        super().__init__(model)
-        self.inputs, self.stages = inputs, stages
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        features = self.model.pair_features(dict(zip(self.inputs, tensors, strict=True)))
-        heads = self.model.stage1_head, self.model.stage2_head
-        return tuple(head(features) for head in heads[: self.stages])
+        if not self.stages:
+            return self.model(*tensors)
+        return self.model.both_stages(dict(zip(self.inputs, tensors, strict=True)))[: self.stages]
 
 
 def export_model(trained: Trained, path: Path) -> float:
@@ -71,7 +60,8 @@ def export_model(trained: Trained, path: Path) -> float:
         raise CommandError(f"--export {path}: no folder {path.parent}")
     # On the CPU and in the plain memory layout, so that the file asks for neither a GPU nor channels_last.
     trained.model.to("cpu", memory_format=torch.contiguous_format)
-    model, inputs = as_program(trained)
+    model = as_program(trained)
+    inputs = model.inputs
     example = make_inputs(trained, inputs, TRACED)
     batch = {name: torch.export.Dim(name) for name in ("samples", "people")}
     shapes = tuple({0: batch["people" if name == "crops" else "samples"]} for name in inputs)
@@ -120,15 +110,14 @@ def allow_one_sample(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def as_program(trained: Trained) -> tuple[Program, tuple[str, ...]]:
-    """What is exported, and the names of its inputs."""
-    model, script = trained.model, trained.state["script"]
-    if script in ("train_stage1.py", "train_stage2.py"):
-        inputs = ("crops", "left", "right") if model.person is not None else ()
-        inputs += ("geometry",) if model.geometry is not None else ()
-        return PairProgram(model, inputs, stages=2 if script == "train_stage2.py" else 1).eval(), inputs
-    inputs = trained.script.INPUTS if script == "train_anomaly_with_labels.py" else ("images",)
-    return Program(model).eval(), inputs
+def as_program(trained: Trained) -> Program:
+    """What is exported."""
+    model = trained.model
+    if trained.task["data"] != "jrdb":
+        return Program(model, getattr(trained.script, "INPUTS", ("images",))).eval()
+    inputs = ("crops", "left", "right") if model.person is not None else ()
+    inputs += ("geometry",) if model.geometry is not None else ()
+    return Program(model, inputs, stages=2 if trained.task["task"] == "stage2" else 1).eval()
 
 
 def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[str, Tensor]:

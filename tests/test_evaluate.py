@@ -129,7 +129,7 @@ def test_other_data_of_the_same_task(run_of, tmp_path):
     [
         ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py reads --image_dir"),
         ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py reads --data_path"),
-        ("train_stage1", ["--corrupt", "all"], "--corrupt: only runs of train_anomaly"),
+        ("train_stage1", ["--corrupt", "all"], "--corrupt: for AnoVox, not for a run of train_stage1"),
         ("train_mae", ["--image_dir", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -175,9 +175,9 @@ def test_some_corruptions_on_request(run_of, capsys):
 def test_what_is_no_run_is_one_clear_error(run_of, tmp_path):
     run = run_of("train_stage1")
     typo = run.with_name(run.name[:-1])
-    with pytest.raises(CommandError, match=rf"no such run folder .*did you mean\n  .*{run.name}"):
+    with pytest.raises(CommandError, match=rf"there is no run .*did you mean {run.name}"):
         evaluated(typo)
-    with pytest.raises(CommandError, match=rf"no config\.json\); did you mean\n  .*{run.name}"):
+    with pytest.raises(CommandError, match=rf"is not a run folder: it holds 1 runs: .*\n.*{run.name}"):
         evaluated(run.parent)
     with pytest.raises(CommandError, match="--checkpoint"):
         evaluated(run / "best_f1.pth")

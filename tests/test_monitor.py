@@ -18,7 +18,7 @@ from utils.run.errors import CommandError
 from utils.run.folder import write_json
 from utils.watch.run_picture import draw_run
 from utils.watch.run_state import learning_signs, run_state, seconds_per_epoch, time_left, time_left_words
-from utils.watch.run_view import find_runs, newest_run, read_run
+from utils.watch.run_view import newest_run, read_run
 from utils.watch.trend import trend
 
 NOW = 1_800_000_000.0
@@ -239,13 +239,6 @@ def test_the_run_at_hand_is_the_live_one_else_the_newest(tmp_path):
     assert newest_run(tmp_path) == second
     with pytest.raises(CommandError, match="no run folder in .*nowhere"):
         newest_run(tmp_path / "nowhere")
-
-
-def test_runs_are_found_by_path_name_and_pattern_each_once(tmp_path):
-    first = make_run(tmp_path, "stage1_experiment_20261122_010000")
-    second = make_run(tmp_path, "stage1_experiment_20261122_020000")
-    assert find_runs([first.name, str(second), str(first / "config.json")], tmp_path) == [first, second]
-    assert find_runs(["stage1_*"], tmp_path) == find_runs([str(tmp_path / "*")], tmp_path) == [first, second]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import predict
 import train_stage1
 import train_stage2
 from datasets.jrdb.boxes import without_annotations
-from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences, read_sequence
-from prediction.interactions import InteractionModel
+from prediction.interactions import pairs_in_range
 from prediction.trained import open_trained
 from tests.jrdb_files import crowd, write_labels
 from utils.run.errors import CommandError, DataError
@@ -104,13 +103,13 @@ def run(checkpoint, folder, output, *more) -> pandas.DataFrame:
 def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     """The same pairs through the cached crops and both evaluate() of the training scripts."""
     rows = run(stage2, folder, tmp_path / "out")
-    model = InteractionModel(open_trained(stage2, torch.device("cpu")))
+    trained = open_trained(stage2, torch.device("cpu"))
     read = without_annotations(read_sequence(list_sequences(folder)[SEQUENCE], folder))
-    dataset = JRDBPairDataset("test", [read], model.rules)
+    dataset = pairs_in_range(trained, [read])
     dataset.load_crops(folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
-    expected = train_stage1.evaluate(model.model, loader, cpu)["scores"]
-    types = train_stage2.evaluate(model.model, loader, cpu)["scores"]
+    expected = train_stage1.evaluate(trained.model, loader, cpu)["scores"]
+    types = train_stage2.evaluate(trained.model, loader, cpu)["scores"]
     assert np.allclose(rows["p_interaction"], expected, atol=2e-6) and len(rows) == len(dataset) > 20
     interact = expected >= THRESHOLD
     assert 0 < interact.sum() < len(rows)
@@ -254,7 +253,7 @@ def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
     save_checkpoint(other, {"script": "train_other.py", "args": {}, "epoch": 1, "model": {}})
     with pytest.raises(CommandError, match="names the script 'train_other.py'; known: train_anomaly"):
         run(other, folder, tmp_path / "out")
-    with pytest.raises(CommandError, match="no such run folder or checkpoint"):
+    with pytest.raises(CommandError, match="there is no run .*nowhere.pth"):
         run(tmp_path / "nowhere.pth", folder, tmp_path / "out")
     renamed = make_checkpoint(tmp_path / "renamed.pth", "train_stage2.py")
     state = torch.load(renamed, weights_only=True)

@@ -5,14 +5,14 @@ RUN/config.json; a typed flag that would change what the run is gets refused.
 """
 
 import argparse
-import difflib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, suggest
+from utils.run.find import find_run
 from utils.run.folder import read_json
 
 NOT_RECORDED = {
@@ -57,12 +57,6 @@ class ScriptParser(argparse.ArgumentParser):
                     message += suggest(flag, list(self._option_string_actions))
                     break
         self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """'; did you mean --epochs?' or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def add_run_arguments(
@@ -136,9 +130,13 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
         parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
-    if args.resume and not Path(args.resume).is_dir():
-        parser.error(f"--resume {args.resume}: no such run folder{similar_run(args)}")
-    source = Path(args.resume) / "config.json" if args.resume else args.config
+    if args.resume:
+        try:
+            args.resume = find_run(args.resume, Path(args.output_dir))
+        except CommandError as error:
+            parser.error(f"--resume: {error}")
+        typed.append(f"--resume={args.resume}")  # the folder that was meant
+    source = args.resume / "config.json" if args.resume else args.config
     if source:
         recorded = recorded_args(parser, Path(source))
         args = parser.parse_args(to_argv(parser, recorded) + typed)
@@ -147,16 +145,6 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     return args
-
-
-def similar_run(args: argparse.Namespace) -> str:
-    """'; did you mean RUN?' for a checkpoint of a run or the name of a run in --output_dir; or nothing."""
-    given = Path(args.resume)
-    if given.is_file():
-        return f"; did you mean {given.parent}?"
-    return suggest(
-        str(Path(args.output_dir) / given.name), [str(p) for p in Path(args.output_dir).glob("*/")]
-    )
 
 
 def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:

@@ -5,6 +5,9 @@ non-finite, 5 NOT LEARNED with --require_learning, 130 Ctrl-C, 143 SIGTERM or --
 is wrong, where (file, record, flag), what was found and what to do, in at most five lines.
 """
 
+import difflib
+from collections.abc import Sequence
+
 
 class ScriptError(Exception):
     """An error that is explained, not traced."""
@@ -34,3 +37,9 @@ class NotLearnedError(ScriptError):
     """The run ended NOT LEARNED and --require_learning was given."""
 
     exit_code = 5
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """'; did you mean --epochs?' or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

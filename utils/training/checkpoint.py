@@ -126,18 +126,3 @@ def unsafe_globals(path: Path) -> str:
         return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path)) or "nothing named"
     except (RuntimeError, pickle.UnpicklingError, ValueError) as error:
         return f"not listed ({type(error).__name__})"
-
-
-def find_checkpoint(place: str | Path, name: str) -> Path:
-    """The checkpoint file meant by `place`: the file itself, or `name` in that run folder.
-
-    Raises CommandError listing the checkpoints beside it when there is none.
-    """
-    place = Path(place)
-    path = place / name if place.is_dir() else place
-    if path.is_file():
-        return path
-    around = place if place.is_dir() else place.parent
-    found = sorted(str(p) for p in around.glob("*.pth")) + sorted(str(p) for p in around.glob("*/" + name))
-    listing = "\n".join(f"  {p}" for p in found[:4]) if found else f"  (no checkpoint under {around})"
-    raise CommandError(f"no checkpoint at {path}; candidates:\n{listing}")

@@ -12,9 +12,10 @@ import numpy as np
 
 from utils.metrics.verdict import GroupBootstrap, interval
 from utils.run.errors import CommandError
+from utils.run.find import start_of
 from utils.tasks import TASKS, metrics_shown
 from utils.watch.predictions import Predictions, read_predictions
-from utils.watch.run_view import RunView, is_number, read_if_there, start_of
+from utils.watch.run_view import RunView, is_number, read_if_there
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run was put and how it was watched: no difference between experiments.

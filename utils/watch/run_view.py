@@ -3,23 +3,19 @@
 Needs neither torch nor numpy: monitor_training.py must show a run at once.
 """
 
-import glob
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.run.arguments import suggest
 from utils.run.errors import CommandError
+from utils.run.find import list_runs
 from utils.run.folder import read_json
 from utils.tasks import LOSS, TASKS
 
 READ_ATTEMPTS, READ_PAUSE = 5, 0.02  # a network file system may lose a file for the moment of its replacement
 FILES = ("status.json", "config.json", "history.json", "results.json")
 LIVE = ("starting", "training", "testing")
-STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder ends
 
 
 # A run whose config.json is not there yet.
@@ -122,30 +118,6 @@ def modified(path: Path) -> float:
         return 0.0
 
 
-def is_run(folder: Path) -> bool:
-    """Whether this folder was made by a training script; one that has just started holds only its log."""
-    if (folder / "config.json").is_file():
-        return True
-    return bool(STAMP.search(folder.name)) and any(
-        (folder / n).is_file() for n in ("status.json", "train.log")
-    )
-
-
-def list_runs(output_dir: Path) -> list[Path]:
-    """The run folders in `output_dir`, oldest first."""
-    try:
-        found = [folder for folder in output_dir.iterdir() if folder.is_dir() and is_run(folder)]
-    except OSError:
-        return []
-    return sorted(found, key=start_of)
-
-
-def start_of(folder: Path) -> tuple[str, int, str]:
-    """Sort key: the time in the folder's name, then the number appended when a second was taken."""
-    stamp = STAMP.search(folder.name)
-    return (stamp[1], int(stamp[2] or 1), folder.name) if stamp else ("", 0, folder.name)
-
-
 def newest_run(output_dir: Path) -> Path:
     """The run to look at when none is named: the newest of those that run now, else the newest.
 
@@ -166,55 +138,3 @@ def is_live(folder: Path) -> bool:
     """Whether the run says that it is running."""
     status = read_if_there(folder / "status.json")
     return isinstance(status, dict) and status.get("state") in LIVE
-
-
-def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
-    """The run folders of these names: a folder, a name in `output_dir`, or a pattern with * in either.
-
-    Each run once, in the order given. Raises CommandError with a suggestion for what is no run.
-    """
-    found: dict[Path, Path] = {}
-    for name in names:
-        for folder in matches(name, output_dir):
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
-def matches(name: str, output_dir: Path) -> list[Path]:
-    """The run folders that one name on the command line stands for."""
-    places = (Path(name), output_dir / name)
-    for place in places:
-        if place.is_dir() and is_run(place):
-            return [place]
-        if place.is_file() and is_run(place.parent):  # RUN/history.json, RUN/best_f1.pth
-            return [place.parent]
-    if glob.has_magic(name):
-        for place in places:
-            runs = [
-                folder for folder in map(Path, glob.glob(str(place))) if folder.is_dir() and is_run(folder)
-            ]
-            if runs:
-                return sorted(runs, key=start_of)
-        raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
-    for place in places:
-        if place.is_dir():
-            inside = list_runs(place)
-            hint = (
-                f"it holds {len(inside)} runs: {place}/*"
-                if inside
-                else "it holds no config.json and no status.json"
-            )
-            raise CommandError(f"{place} is not a run folder: {hint}")
-    folder = Path(name).parent if len(Path(name).parts) > 1 else output_dir
-    known = {run.name: str(run) for run in list_runs(folder) + list_runs(output_dir)}
-    hint = suggest(Path(name).name, list(known))
-    raise CommandError(f"there is no run {name}{hint}\n{known_runs(folder if known else output_dir)}")
-
-
-def known_runs(output_dir: Path, most: int = 3) -> str:
-    """One line on what runs there are, the newest first."""
-    names = [run.name for run in reversed(list_runs(output_dir))]
-    if not names:
-        return f"there is none in {output_dir}; --output_dir says where the runs are"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"runs in {output_dir}: {', '.join(names[:most])}{more}"

@@ -92,18 +92,19 @@ def test_unknown_keys_and_bad_values_in_a_config_are_refused(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "typed", ["stage1_experiment_20261122_1000", "stage1_experiment_20261122_1000/last.pth"]
-)
-def test_resume_of_what_is_no_run_folder_names_the_one_that_is_meant(typed, tmp_path, capsys):
-    run = tmp_path / "stage1_experiment_20261122_1000"
+def test_resume_takes_the_run_that_is_meant(tmp_path, capsys):
+    """By its name in --output_dir or by a file in it; another name is an error with a suggestion."""
+    run = tmp_path / "stage1_experiment_20261122_100000"
     run.mkdir()
+    save(run, epochs=7, output_dir=str(tmp_path))
     (run / "last.pth").touch()
-    given = str(tmp_path / typed) if typed.endswith(".pth") else typed
+    for given in (run, run.name, run / "last.pth"):
+        args = train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", str(given)])
+        assert args.resume == str(run) and args.epochs == 7
     with pytest.raises(SystemExit) as stop:
-        train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", given])
+        train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", run.name[:-1]])
     assert stop.value.code == 2
-    assert f"--resume {given}: no such run folder; did you mean {run}?" in capsys.readouterr().err
+    assert f"there is no run {run.name[:-1]}; did you mean {run.name}?" in capsys.readouterr().err
 
 
 def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.run.errors import CommandError
-from utils.training.checkpoint import FORMAT_VERSION, find_checkpoint, load_checkpoint, save_checkpoint
+from utils.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
 
 STATE = {
     "script": "train_stage1.py",
@@ -80,10 +80,3 @@ def test_other_scripts_newer_formats_and_other_names_are_refused(tmp_path):
     torch.save({"w": torch.ones(1)}, path)
     with pytest.raises(CommandError, match="not a checkpoint of this project"):
         load_checkpoint(path)
-
-
-def test_missing_checkpoint_lists_candidates(tmp_path):
-    save_checkpoint(tmp_path / "last.pth", STATE)
-    assert find_checkpoint(tmp_path, "last.pth") == tmp_path / "last.pth"
-    with pytest.raises(CommandError, match=r"best_f1\.pth; candidates:\n.*last\.pth"):
-        find_checkpoint(tmp_path, "best_f1.pth")

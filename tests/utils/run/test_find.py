@@ -1,0 +1,26 @@
+"""Runs and checkpoints: whatever of them is typed finds them, and what is none is one clear error."""
+
+import pytest
+
+from utils.run.errors import CommandError
+from utils.run.find import find_checkpoint, find_runs
+
+
+def make_run(parent, name):
+    (parent / name).mkdir()
+    (parent / name / "config.json").write_text("{}")
+    return parent / name
+
+
+def test_runs_are_found_by_path_name_and_pattern_each_once(tmp_path):
+    first = make_run(tmp_path, "stage1_experiment_20261122_010000")
+    second = make_run(tmp_path, "stage1_experiment_20261122_020000")
+    assert find_runs([first.name, str(second), str(first / "config.json")], tmp_path) == [first, second]
+    assert find_runs(["stage1_*"], tmp_path) == find_runs([str(tmp_path / "*")], tmp_path) == [first, second]
+
+
+def test_a_missing_checkpoint_lists_candidates(tmp_path):
+    (tmp_path / "last.pth").touch()
+    assert find_checkpoint(tmp_path, "last.pth") == tmp_path / "last.pth"
+    with pytest.raises(CommandError, match=r"best_f1\.pth; candidates:\n.*last\.pth"):
+        find_checkpoint(tmp_path, "best_f1.pth")

@@ -1,0 +1,109 @@
+"""Runs and checkpoints, found by what a user types: a folder, its name, a pattern, a file in it."""
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.run.errors import CommandError, suggest
+from utils.run.folder import read_json
+from utils.tasks import TASKS
+
+STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder ends
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this folder was made by a training script; one that has just started holds only its log."""
+    signs = ["config.json", *(["status.json", "train.log"] if STAMP.search(folder.name) else [])]
+    return any((folder / name).is_file() for name in signs)
+
+
+def list_runs(output_dir: Path) -> list[Path]:
+    """The run folders in `output_dir`, oldest first."""
+    try:
+        return sorted((folder for folder in output_dir.iterdir() if is_run(folder)), key=start_of)
+    except OSError:
+        return []
+
+
+def start_of(folder: Path) -> tuple[str, int, str]:
+    """Sort key: the time in the folder's name, then the number appended when a second was taken."""
+    stamp = STAMP.search(folder.name)
+    return (stamp[1], int(stamp[2] or 1), folder.name) if stamp else ("", 0, folder.name)
+
+
+def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
+    """The run folders of these names, each once, in the order given; * in a name stands for anything.
+
+    Raises CommandError with a suggestion for what is no run.
+    """
+    found: dict[Path, Path] = {}
+    for name in names:
+        places = (name, str(output_dir / name)) if glob.has_magic(name) else ()
+        matching = [[Path(path) for path in glob.glob(place) if is_run(Path(path))] for place in places]
+        if places and not any(matching):
+            raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
+        runs = sorted(next(filter(None, matching)), key=start_of) if places else [find_run(name, output_dir)]
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
+    """The run folder of this name: a folder or a file in it, by its path or by its name in `output_dir`.
+
+    Raises CommandError with a suggestion for what is no run.
+    """
+    places = (Path(name), output_dir / name)
+    for place in places:
+        folder = place.parent if place.is_file() else place
+        if is_run(folder):
+            return folder
+    for place in places:
+        if place.is_dir():
+            inside = list_runs(place)
+            hint = (
+                f"it holds {len(inside)} runs: {place}/*\n{known_runs(place)}" if inside else "no config.json"
+            )
+            raise CommandError(f"{place} is not a run folder: {hint}")
+    around = next((place.parent for place in places if list_runs(place.parent)), output_dir)
+    hint = suggest(Path(name).name, [run.name for run in list_runs(around)])
+    raise CommandError(f"there is no run {name}{hint}\n{known_runs(around)}")
+
+
+def known_runs(output_dir: Path, most: int = 3) -> str:
+    """One line on what runs there are, the newest first."""
+    names = [run.name for run in reversed(list_runs(output_dir))]
+    if not names:
+        return f"there is none in {output_dir}; --output_dir says where the runs are"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"runs in {output_dir}: {', '.join(names[:most])}{more}"
+
+
+def find_checkpoint(place: str | Path, name: str | None = None) -> Path:
+    """The checkpoint meant by `place`: the file itself, or `name` (default: the best) in that run folder.
+
+    Raises CommandError listing the checkpoints beside it when there is none.
+    """
+    path = Path(place)
+    if path.is_dir():
+        path /= name or TASKS[script_of(path)]["checkpoint"]
+    if path.is_file():
+        return path
+    around = path.parent
+    found = sorted(map(str, [*around.glob("*.pth"), *around.glob("*/*.pth")]))
+    listing = "\n".join(f"  {p}" for p in found[:4]) if found else f"  (no checkpoint under {around})"
+    raise CommandError(f"no checkpoint at {path}; candidates:\n{listing}")
+
+
+def script_of(run: Path) -> str:
+    """The script that made this run; CommandError where it is none of the table of tasks."""
+    config = read_json(run / "config.json")
+    return check_script(run / "config.json", config.get("script_name") if isinstance(config, dict) else None)
+
+
+def check_script(path: Path, name: object) -> str:
+    """`name`, which stands in `path`: nothing that a file names is imported but what the table holds."""
+    if name not in TASKS:
+        raise CommandError(f"{path} names the script {name!r}; known: {', '.join(TASKS)}")
+    return str(name)
