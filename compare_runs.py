@@ -22,6 +22,7 @@ from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.find import find_runs
 from utils.run.folder import write_text
+from utils.run.log import align
 from utils.run.script import run_script
 from utils.tasks import metrics_shown
 from utils.watch.comparison import (
@@ -36,7 +37,7 @@ from utils.watch.comparison import (
     short,
     split_notes,
 )
-from utils.watch.run_picture import align, show
+from utils.watch.run_picture import show
 from utils.watch.run_state import run_state
 from utils.watch.run_view import RunView, is_number, read_run
 

@@ -97,7 +97,8 @@ from models.encoders import build_encoder
 from models.pairs import TwoStageInteractionClassifier
 from utils.metrics.classification import binary_metrics, choose_threshold, multiclass_metrics
 from utils.metrics.references import reference_scores
-from utils.plotting.curves import Panel, plot_class_distribution, plot_curves, to_beat
+from utils.plotting.classification import plot_class_distribution
+from utils.plotting.curves import Panel, plot_curves, to_beat
 from utils.report.classification import epochs_and_time, report_multiclass, write_results, write_table
 from utils.run.find import find_checkpoint, list_runs
 from utils.run.folder import is_finished, read_json, write_json

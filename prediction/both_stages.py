@@ -10,7 +10,7 @@ from datasets.jrdb.dataset import PairDatasets
 from datasets.jrdb.labels import INTERACTION_CLASSES
 from prediction.trained import Trained
 from utils.metrics.interaction import NONE, end_to_end_metrics, find_groups, group_metrics, six_outcomes
-from utils.plotting.curves import plot_confusion
+from utils.plotting.classification import plot_confusion
 from utils.report.classification import confusion_table, table
 from utils.run.folder import write_text
 from utils.training.device import move

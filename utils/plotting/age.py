@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.metrics.regression import error_bands, limits_of_agreement, regression_metrics
-from utils.plotting.curves import never_fatal, plt, save_figure
+from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 
@@ -79,19 +79,10 @@ def plot_sheet(
     images: list[np.ndarray], names: list[str], preds: list[float], unit: str, path: Path, columns: int = 6
 ) -> None:
     """Grey images (H, W) of any size in rows of `columns`, the predicted age written on each."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
     shape = max(image.shape[0] / image.shape[1] for image in images)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(2.2 * columns, rows * (2.2 * shape + 0.25)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis in axes.flat:
+    figure, axes = grid_of_axes(len(images), min(columns, len(images)), 2.2, 2.2 * shape + 0.25)
+    for axis, image, name, pred in zip(axes, images, names, preds, strict=True):
         axis.set_axis_off()
-    for axis, image, name, pred in zip(axes.flat, images, names, preds, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         shown = name if len(name) <= 28 else f"{name[:12]}...{name[-12:]}"
         axis.set_title(shown, fontsize=7, parse_math=False)

@@ -1,4 +1,4 @@
-"""Figures of the anomaly task: ROC and precision-recall curves, one frame with heat map and points."""
+"""Figures of the anomaly task: one frame with heat map and points, and what failing sensors cost."""
 
 from pathlib import Path
 
@@ -11,36 +11,6 @@ from utils.plotting.curves import never_fatal, save_figure
 SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red
 
 
-@never_fatal
-def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -> None:
-    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-
-    if len(np.unique(labels)) < 2:
-        return
-    figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for name, values in scores.items():
-        false, true, _ = roc_curve(labels, values)
-        precision, recall, _ = precision_recall_curve(labels, values)
-        roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
-        pr.plot(recall, precision, label=f"{name}: AP {average_precision_score(labels, values):.3f}")
-    roc.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="chance")
-    pr.axhline(
-        labels.mean(),
-        linestyle="--",
-        color="0.4",
-        linewidth=1,
-        label=f"share of anomalies {labels.mean():.3f}",
-    )
-    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
-    pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
-    for axis in (roc, pr):
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize=8)
-    save_figure(figure, path)
-
-
-@never_fatal
 @never_fatal
 def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path: Path) -> None:
     """AUROC of the first row (clean) as a line, of every other one as a bar with the interval of its change.

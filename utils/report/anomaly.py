@@ -16,7 +16,7 @@ from utils.metrics.detection import (
 )
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import GroupBootstrap, Verdict, interval
-from utils.plotting.anomaly import plot_roc_pr
+from utils.plotting.classification import plot_roc_pr
 from utils.report.classification import report_binary, table, write_table
 from utils.run.log import format_values
 

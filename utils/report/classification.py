@@ -9,21 +9,15 @@ import numpy as np
 
 from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
 from utils.metrics.verdict import GroupBootstrap, Verdict, interval, judge
-from utils.plotting.curves import plot_class_probabilities, plot_confusion, plot_distributions
+from utils.plotting.classification import plot_class_probabilities, plot_confusion, plot_distributions
 from utils.run.folder import write_json, write_text
-from utils.run.log import LOG, format_value, format_values
+from utils.run.log import LOG, align, format_value, format_values
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
     """Aligned text: one line per row name, one column per metric."""
-    lines = [[first, *columns]]
-    lines += [[name, *(format_value(row.get(column)) for column in columns)] for name, row in rows.items()]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
-    return "\n".join(
-        line[0].ljust(widths[0])
-        + "".join("  " + cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    )
+    cells = [[name, *(format_value(row.get(column)) for column in columns)] for name, row in rows.items()]
+    return "\n".join(align([[first, *columns], *cells]))
 
 
 def confusion_table(counts: Any, names: Sequence[str]) -> str:

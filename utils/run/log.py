@@ -81,3 +81,9 @@ def format_duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{1 if unit == 'h' else 0}f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def align(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of columns, the first to the left, the others to the right."""
+    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]

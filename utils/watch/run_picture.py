@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from utils.run.log import format_duration, format_value
+from utils.run.log import align, format_duration, format_value
 from utils.tasks import log_columns
 from utils.watch.run_state import (
     epochs_done,
@@ -152,17 +152,6 @@ def short_names(views: Sequence[RunView]) -> list[str]:
     """Folder names, or whole paths where two runs have the same name."""
     names = [view.name for view in views]
     return names if len(set(names)) == len(names) else [str(view.folder) for view in views]
-
-
-def align(cells: list[list[str]]) -> list[str]:
-    """Lines of columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
-        for row in cells
-    ]
 
 
 def fold(fields: dict[str, str], width: int) -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from utils.metrics.verdict import Verdict
-from utils.plotting.curves import Panel, never_fatal, plot_confusion, plot_curves, plot_distributions, to_beat
+from utils.plotting.classification import plot_confusion, plot_distributions
+from utils.plotting.curves import Panel, never_fatal, plot_curves, to_beat
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])

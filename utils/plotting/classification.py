@@ -1,0 +1,110 @@
+"""Figures of a classifier: confusion matrix, scores by class, ROC and precision-recall curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.plotting.curves import never_fatal, plt, save_figure
+
+
+@never_fatal
+def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
+    """Rows are the truth, columns the prediction; each cell has its count and its share of the row."""
+    import seaborn
+
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    text = [
+        [f"{n}\n{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)
+    ]
+    side = 2.2 + 1.1 * len(names)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    labels = [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
+    seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
+                    xticklabels=list(names), yticklabels=labels)  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="true (support)", title=title)
+    axis.tick_params(axis="x", rotation=30)
+    axis.tick_params(axis="y", rotation=0)
+    for label in axis.get_xticklabels():
+        label.set_horizontalalignment("right")
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_distributions(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    path: Path,
+    threshold: float | None = None,
+) -> None:
+    """Histograms of the score by true class, each normalised to its class; dashed, the threshold."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for k, name in enumerate(names):
+        mine = scores[labels == k]
+        if len(mine):
+            axis.hist(mine, np.linspace(0, 1, 41), weights=np.full(len(mine), 1 / len(mine)), alpha=0.5,
+                      histtype="stepfilled", label=f"{name} ({len(mine)})")  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, linestyle="--", color="0.2", linewidth=1, label=f"threshold {threshold:.3f}")
+    axis.set(xlabel="score", ylabel="share of the class", title=title)
+    axis.legend(fontsize=9)
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_class_probabilities(
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
+) -> None:
+    """One panel per class: its probability (N, K) for samples of the class and for all others."""
+    figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
+    for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        for chosen, label in ((labels == k, name), (labels != k, "others")):
+            if chosen.any():
+                weights = np.full(chosen.sum(), 1 / chosen.sum())
+                axis.hist(scores[chosen, k], np.linspace(0, 1, 21), weights=weights, alpha=0.5, label=label)
+        axis.set(title=f"{name} ({(labels == k).sum()})", xlabel="probability", ylim=(0, 1))
+    axes[0].set_ylabel("share")
+    axes[0].legend(["of the class", "of the others"], fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_class_distribution(before: dict[str, int], after: dict[str, int], path: Path) -> None:
+    """Samples per class of the train split, as it is and after balancing."""
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    places = np.arange(len(before))
+    for shift, counts, label in ((-0.2, before, "train split"), (0.2, after, "after balancing")):
+        bars = axis.bar(places + shift, list(counts.values()), width=0.4, label=label)
+        axis.bar_label(bars, fontsize=8)
+    axis.set_xticks(places, list(before))
+    axis.set(ylabel="pairs", title="class distribution")
+    axis.margins(y=0.12)
+    axis.legend()
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -> None:
+    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    if len(np.unique(labels)) < 2:
+        return
+    figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for name, values in scores.items():
+        false, true, _ = roc_curve(labels, values)
+        precision, recall, _ = precision_recall_curve(labels, values)
+        roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
+        pr.plot(recall, precision, label=f"{name}: AP {average_precision_score(labels, values):.3f}")
+    roc.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="chance")
+    share = f"share of positives {labels.mean():.3f}"
+    pr.axhline(labels.mean(), linestyle="--", color="0.4", linewidth=1, label=share)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
+    for axis in (roc, pr):
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
