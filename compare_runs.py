@@ -14,9 +14,6 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from utils.run import arguments
 from utils.run.errors import CommandError
@@ -28,6 +25,7 @@ from utils.tasks import metrics_shown
 from utils.watch.comparison import (
     Condition,
     check_comparable,
+    condition_notes,
     differing_keys,
     figures_on_test,
     flatten,
@@ -35,8 +33,7 @@ from utils.watch.comparison import (
     mean_and_sd,
     paired_differences,
     short,
-    split_notes,
-)
+)  # fmt: skip
 from utils.watch.run_picture import show
 from utils.watch.run_state import run_state
 from utils.watch.run_view import RunView, is_number, read_run
@@ -59,44 +56,33 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
     key, metrics = first.decides, list(metrics_shown(first.task, "test"))
-    header = ["", "run", "seed", "verdict", "best epoch", f"{key} then", "last"]
-    rows = [[*header, *metrics, "minutes"]]
+    rows = [["", "run", "seed", "verdict", "best epoch", f"{key} then", "last", *metrics, "minutes"]]
     for condition in conditions:
         letter = condition.letter if len(conditions) > 1 else ""
         for view in condition.runs:
-            best, found = view.best_epoch(), figures_on_test(view)
+            best, found, last = view.best_epoch(), figures_on_test(view), view.history[-1:] or [{}]
             seconds = view.results.get("wall_seconds")
-            rows.append(
-                [
-                    letter,
-                    view.name,
-                    str(view.config.get("seed", "?")),
-                    view.results.get("verdict") or run_state(view, time.time()).word,
-                    f"{best}/{len(view.history)}" if best is not None else "-",
-                    shown(view.row(best).get(key)),
-                    shown(view.history[-1].get(key) if view.history else None),
-                    *(shown(*found.get(metric, (None,))) for metric in metrics),
-                    f"{seconds / 60:.1f}" if is_number(seconds) else "-",
-                ]
-            )
-        means = [over_runs(condition, metric) for metric in metrics]
+            rows.append([
+                letter,
+                view.name,
+                str(view.config.get("seed", "?")),
+                view.results.get("verdict") or run_state(view, time.time()).word,
+                f"{best}/{len(view.history)}" if best is not None else "-",
+                shown(view.row(best).get(key)),
+                shown(last[0].get(key)),
+                *(shown(*found.get(metric, (None,))) for metric in metrics),
+                f"{seconds / 60:.1f}" if is_number(seconds) else "-",
+            ])  # fmt: skip
+        means = [mean_and_sd([figures_on_test(view).get(metric, (None,))[0] for view in condition.distinct])
+                 for metric in metrics]  # fmt: skip
         if any(means):
-            seeds = len(condition.distinct)
-            last = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
-            rows.append([letter, f"mean +- sd of {seeds} seeds", "", "", "", plus_minus(last), "",
-                         *map(plus_minus, means), ""])  # fmt: skip
+            then = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
+            name = f"mean +- sd of {len(condition.distinct)} seeds"
+            rows.append([letter, name, "", "", "", plus_minus(then), "", *map(plus_minus, means), ""])
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
-    where = (
-        "test"
-        if split <= {"test"}
-        else "/".join(sorted(split)) + " (no test split: the epoch was chosen on it)"
-    )
-    return f"figures of the best epoch on {where}, with 95% intervals", rows
-
-
-def over_runs(condition: Condition, metric: str) -> tuple[float, float] | None:
-    """Mean and standard deviation of a test figure over the runs of a condition."""
-    return mean_and_sd([figures_on_test(view).get(metric, (None,))[0] for view in condition.distinct])
+    chosen = " (no test split: the epoch was chosen on it)" if "val" in split else ""
+    where = "/".join(sorted(split)) or "test"
+    return f"figures of the best epoch on {where}{chosen}, with 95% intervals", rows
 
 
 def plus_minus(found: tuple[float, float] | None) -> str:
@@ -120,46 +106,27 @@ def keys_table(conditions: Sequence[Condition]) -> Table:
     return "config keys that differ" if len(rows) > 1 else "no config key differs", rows
 
 
-def difference_table(conditions: Sequence[Condition]) -> tuple[Table | None, list[str]]:
-    """Every condition against the first on the same samples, and notes."""
+def difference_table(conditions: Sequence[Condition]) -> tuple[list[Table], list[str]]:
+    """Every condition against the first on the same samples, a table or none, and notes."""
     if len(conditions) == 1:
-        several = len(conditions[0].runs) > 1
-        return None, ["these runs repeat one setting: there is no difference to test"] if several else []
+        return [], ["these runs repeat one setting: there is no difference to test"]
     found, notes = paired_differences(conditions)
     if not found:
-        return None, notes
+        return [], notes
     metrics = list(dict.fromkeys(one.metric for one in found))
-    rows = [["", *metrics]]
-    for letter in dict.fromkeys(one.letter for one in found):
-        cells = {
-            one.metric: f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {one.words()}"
-            for one in found
-            if one.letter == letter
-        }
-        rows.append([f"{letter} - {conditions[0].letter}", *(cells[metric] for metric in metrics)])
-    if any(len(condition.distinct) > 1 for condition in conditions):
-        fewest = min(len(condition.distinct) for condition in conditions)
+    rows = {one.letter: [f"{one.letter} - {conditions[0].letter}"] for one in found}
+    for one in found:
+        rows[one.letter].append(f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {one.words()}")
+    runs = [len(condition.distinct) for condition in conditions]
+    if max(runs) > 1:
+        unknown = "" if min(runs) > 1 else ", but for a condition of one run it is unknown"
         notes.append(
-            "runs of a condition are resampled too: the intervals hold the scatter between seeds"
-            + ("" if fewest > 1 else ", but for a condition of one run it is unknown")
+            f"runs of a condition are resampled too: the intervals hold the scatter between seeds{unknown}"
         )
-    if len(rows) > 2:
-        notes.append(
-            f"{(len(rows) - 1) * len(metrics)} intervals of 95% each, not corrected for their number"
-        )
-    return ("paired differences on the same samples, 95% intervals", rows), notes
-
-
-def repeats(conditions: Sequence[Condition]) -> list[str]:
-    """A note where runs of one setting have the same seed: they are no independent repetitions."""
-    notes = []
-    for condition in conditions:
-        seeds = [str(view.config.get("seed")) for view in condition.runs]
-        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if twice:
-            name = condition.letter if len(conditions) > 1 else "the setting"
-            notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
-    return notes
+    if len(rows) > 1:
+        notes.append(f"{len(found)} intervals of 95% each, not corrected for their number")
+    heading = "paired differences on the same samples, 95% intervals"
+    return [(heading, [["", *metrics], *rows.values()])], notes
 
 
 def as_terminal(table: Table) -> str:
@@ -177,36 +144,30 @@ def as_markdown(table: Table) -> str:
 
 def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
     """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
+    import pandas
+
     from utils.report.classification import write_table
 
     rows = []
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]
-    for condition in conditions:
-        for view in condition.runs:
-            best, flat = view.best_epoch(), flatten(view.config)
-            row = {
-                "condition": condition.letter,
-                "run": str(view.folder),
-                "seed": view.config.get("seed"),
-                "verdict": view.results.get("verdict"),
-                "best_epoch": best,
-                "epochs": len(view.history),
-                view.decides: view.row(best).get(view.decides),
-            }
-            for metric in metrics_shown(view.task, "test"):
-                value, bounds = figures_on_test(view).get(metric, (None, None))
-                low, high = bounds or (None, None)
-                row |= {f"test_{metric}": value, f"test_{metric}_low": low, f"test_{metric}_high": high}
-            row["wall_seconds"] = view.results.get("wall_seconds")
-            rows.append(row | {key: short(flat.get(key)) for key in keys})
-    write_table(path, {name: column([row[name] for row in rows]) for name in rows[0]})
-
-
-def column(values: list[Any]) -> np.ndarray:
-    """Text with '' for what is not there, or numbers with NaN for it (an empty cell in both cases)."""
-    if any(isinstance(value, str) for value in values):
-        return np.array(["" if value is None else str(value) for value in values])
-    return np.array(values, float if None in values else None)
+    for letter, view in [(one.letter, view) for one in conditions for view in one.runs]:
+        best, flat = view.best_epoch(), flatten(view.config)
+        row = {
+            "condition": letter,
+            "run": str(view.folder),
+            "seed": view.config.get("seed"),
+            "verdict": view.results.get("verdict"),
+            "best_epoch": best,
+            "epochs": len(view.history),
+            view.decides: view.row(best).get(view.decides),
+        }
+        for metric in metrics_shown(view.task, "test"):
+            value, bounds = figures_on_test(view).get(metric, (None, None))
+            low, high = bounds or (None, None)
+            row |= {f"test_{metric}": value, f"test_{metric}_low": low, f"test_{metric}_high": high}
+        row["wall_seconds"] = view.results.get("wall_seconds")
+        rows.append(row | {key: short(flat.get(key)) for key in keys})
+    write_table(path, pandas.DataFrame(rows, dtype=object))
 
 
 def name_of(views: Sequence[RunView]) -> str:
@@ -224,12 +185,11 @@ def main(args: argparse.Namespace) -> None:
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
         raise CommandError(f"--name {args.name}: letters, digits, '_', '-' and '.' only")
     conditions = group_runs(views)
-    tables, notes = [runs_table(conditions)], repeats(conditions) + split_notes(conditions)
+    tables, notes = [runs_table(conditions)], condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))
         differences, said = difference_table(conditions)
-        tables += [differences] if differences else []
-        notes += said
+        tables, notes = tables + differences, notes + said
     named = [f"{c.letter}: {c.label}" for c in conditions] if len(conditions) > 1 else []
 
     folder = Path(args.picture_dir)
@@ -241,7 +201,7 @@ def main(args: argparse.Namespace) -> None:
     write_text(written[0], "\n\n".join(text for text in paragraphs if text) + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):
-        # It imports torch, which nothing else here needs.
+        # matplotlib takes its time to import.
         from utils.watch.comparison_picture import plot_one, plot_overlay
 
         plot_one(views[0], written[2]) if len(views) == 1 else plot_overlay(conditions, written[2])

@@ -14,8 +14,14 @@ from utils.metrics.verdict import GroupBootstrap
 from utils.report.classification import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
-from utils.watch.predictions import read_predictions
+from utils.watch.comparison import (
+    differing_keys,
+    group_runs,
+    mean_and_sd,
+    mean_over_runs,
+    paired_differences,
+    read_predictions,
+)
 from utils.watch.run_view import read_run
 
 SCRIPTS = {
@@ -131,44 +137,39 @@ def differences(*runs):
     return {one.metric: one for one in found}, notes
 
 
-def check(one, statistic, value, replicates):
+def check(one, statistic, value, runs):
     """The point by scikit-learn, the interval from both runs' replicates on the same draws."""
-    a, b = (statistic(run) for run in replicates)
-    assert one.value == pytest.approx(value(replicates[1]) - value(replicates[0]), abs=1e-9)
-    assert [one.low, one.high] == pytest.approx(np.percentile(b - a, [2.5, 97.5]), abs=1e-9)
+    rows = [read_predictions(read_run(run)) for run in runs]
+    a, b = ({name: p[name].to_numpy() for name in ("score", "pred") if name in p} for p in rows)
+    assert one.value == pytest.approx(value(**b) - value(**a), abs=1e-9)
+    draws = statistic(**b) - statistic(**a)
+    assert [one.low, one.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-9)
 
 
 @pytest.mark.parametrize(("task", "group"), [("stage1", "sequence"), ("anomaly", "scenario")])
 def test_paired_difference_of_two_scorers(tmp_path, task, group):
-    runs = [
-        make_run(tmp_path, task, noise, 42 + k, k, learning_rate=noise) for k, noise in enumerate((3.0, 0.7))
-    ]
+    runs = [make_run(tmp_path, task, n, 42 + k, k, learning_rate=n) for k, n in enumerate((3, 0.7))]
     found, notes = differences(*runs)
-    both = [read_predictions(read_run(run)) for run in runs]
-    boot = GroupBootstrap(TABLES[task](1, TRUTH)[group], LABELS)
+    boot, y = GroupBootstrap(TABLES[task](1, TRUTH)[group], LABELS), LABELS
     area, precision = metrics.roc_auc_score, metrics.average_precision_score
-    check(found["auroc"], lambda p: boot.auroc(LABELS, p.scores), lambda p: area(LABELS, p.scores), both)
-    check(found["ap"], lambda p: boot.ap(LABELS, p.scores), lambda p: precision(LABELS, p.scores), both)
-    check(found["f1"], lambda p: boot.f1(LABELS, p.preds), lambda p: metrics.f1_score(LABELS, p.preds), both)
+    check(found["auroc"], lambda score, pred: boot.auroc(y, score), lambda score, pred: area(y, score), runs)
+    check(found["ap"], lambda score, pred: boot.ap(y, score), lambda score, pred: precision(y, score), runs)
+    f1 = metrics.f1_score
+    check(found["f1"], lambda score, pred: boot.f1(y, pred), lambda score, pred: f1(y, pred), runs)
     assert found["auroc"].words() == "better" and "240 test samples; 10" in notes[0]
 
 
 def test_paired_difference_of_two_classifiers_of_types(tmp_path):
-    runs = [
-        make_run(tmp_path, "stage2", noise, 42, k, learning_rate=noise) for k, noise in enumerate((1.2, 3.0))
-    ]
+    runs = [make_run(tmp_path, "stage2", n, 42, k, learning_rate=n) for k, n in enumerate((1.2, 3))]
     found, _ = differences(*runs)
-    both = [read_predictions(read_run(run)) for run in runs]
     boot = GroupBootstrap(PAIRS["sequence"], KINDS)
-    check(
-        found["macro_f1"],
-        lambda p: boot.macro_f1(KINDS, np.eye(3)[p.preds]),
-        lambda p: metrics.f1_score(KINDS, p.preds, average="macro"),
-        both,
-    )
-    check(
-        found["accuracy"], lambda p: boot.means(p.preds == KINDS), lambda p: np.mean(p.preds == KINDS), both
-    )
+
+    def macro(pred):
+        return metrics.f1_score(KINDS, pred, average="macro")
+
+    check(found["macro_f1"], lambda pred: boot.macro_f1(KINDS, np.eye(3)[pred]), macro, runs)
+    right = [lambda pred: boot.means(pred == KINDS), lambda pred: np.mean(pred == KINDS)]
+    check(found["accuracy"], *right, runs)
     assert found["macro_f1"].words() == "worse"
 
 
@@ -176,7 +177,7 @@ def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
     a, b = make_run(tmp_path, "age_mse", 2.0), make_run(tmp_path, "age_mae", 1.0, 43)
     found, notes = differences(a, b)
     people = AGES.reshape(40, 6)[:, 0]
-    means = [read_predictions(read_run(run)).scores.reshape(40, 6).mean(axis=1) for run in (a, b)]
+    means = [read_predictions(read_run(run)).score.to_numpy().reshape(40, 6).mean(axis=1) for run in (a, b)]
     mae = [np.abs(one - people).mean() for one in means]
     assert found["subject_mae"].value == pytest.approx(mae[1] - mae[0])
     assert found["subject_mae"].high < 0 and found["subject_mae"].words() == "better"
@@ -302,7 +303,7 @@ def test_table_csv_markdown_and_picture_tell_the_same(tmp_path, capsys):
     assert (
         rows[1]["args.features"] == "crops|more" and rows[0]["val_f1"] == "0.7" and rows[2]["verdict"] == ""
     )
-    assert "0.400 [0.100, 0.900]" in text and "  training  " in text
+    assert "0.400 [0.100, 0.900]" in text and "  starting  " in text
     assert "no paired difference for C: stage1_experiment_20261122_010002 has no results yet" in text
     markdown = Path(f"{stem}.md").read_text()
     assert "| args.features | crops | crops\\|more | crops |" in markdown and "B - A" in markdown

@@ -17,9 +17,15 @@ import monitor_training as monitor
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
 from utils.watch.run_picture import draw_run
-from utils.watch.run_state import learning_signs, run_state, seconds_per_epoch, time_left, time_left_words
+from utils.watch.run_state import (
+    learning_signs,
+    run_state,
+    seconds_per_epoch,
+    time_left,
+    time_left_words,
+    trend,
+)
 from utils.watch.run_view import newest_run, read_run
-from utils.watch.trend import trend
 
 NOW = 1_800_000_000.0
 REPO = Path(monitor.__file__).parent
@@ -159,13 +165,9 @@ def test_a_slow_epoch_is_not_a_stall(tmp_path):
     assert run_state(read_run(run), NOW + 720).word == "training"
 
 
-def test_runs_without_status_json_show_too(tmp_path):
-    run = make_run(tmp_path, history=epochs(4))
-    os.utime(run / "history.json", (NOW, NOW))
-    os.utime(run / "config.json", (NOW - 999, NOW - 999))
-    assert run_state(read_run(run), NOW + 30).word == "training"
-    assert str(run_state(read_run(run), NOW + 3600)) == "stalled (last sign of life 60 min ago)"
-    write_json(run / "results.json", {"verdict": "NOT LEARNED", "verdict_reason": "because"})
+def test_a_run_that_has_only_its_log_is_starting_and_a_finished_one_says_its_verdict(tmp_path):
+    results = {"verdict": "NOT LEARNED", "verdict_reason": "because"}
+    run = make_run(tmp_path, history=epochs(4), status=status(state="finished"), results=results)
     assert str(run_state(read_run(run), NOW + 3600)) == "finished (NOT LEARNED)"
     assert "NOT LEARNED: because" in picture(run) and "4 of 50 epochs, stopped early" in picture(run)
     bare = tmp_path / "stage1_experiment_20261122_020000"
@@ -274,7 +276,8 @@ def test_json_is_for_programs(tmp_path, capsys):
 
 
 def test_several_runs_stand_side_by_side(tmp_path, capsys):
-    first = make_run(tmp_path / "a", history=epochs(12), results={"verdict": "LEARNED"})
+    ended = status(state="finished")
+    first = make_run(tmp_path / "a", history=epochs(12), status=ended, results={"verdict": "LEARNED"})
     second = make_run(tmp_path / "b", history=epochs(3), status=status(epoch=4, time=time.time()))
     monitor.main(monitor.parse_args([str(first), str(second)]))
     head, one, two = capsys.readouterr().out.splitlines()

@@ -13,6 +13,8 @@ from utils.plotting.classification import plot_class_probabilities, plot_confusi
 from utils.run.folder import write_json, write_text
 from utils.run.log import LOG, align, format_value, format_values
 
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins in a spreadsheet
+
 
 def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
     """Aligned text: one line per row name, one column per metric."""
@@ -48,14 +50,14 @@ def epochs_and_time(args: argparse.Namespace, history: list[dict[str, Any]]) -> 
     return {"epochs": args.epochs, "epochs_run": len(history), "wall_seconds": seconds}
 
 
-def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
-    """A CSV with these columns. Text that a spreadsheet would run as a formula gets a ' in front; numbers do
-    not."""
+def write_table(path: Path, columns: Any) -> None:
+    """A CSV of what pandas.DataFrame takes, such as {name: values}. Text that a spreadsheet would run as a
+    formula gets a ' in front; numbers do not."""
     import pandas
 
-    frame = pandas.DataFrame({name: np.array(values) for name, values in columns.items()})
+    frame = pandas.DataFrame(columns)
     for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
-        risky = frame[name].str.startswith(("=", "+", "-", "@", "\t", "\r"))
+        risky = [isinstance(cell, str) and cell.startswith(RISKY) for cell in frame[name]]
         frame.loc[risky, name] = "'" + frame.loc[risky, name]
     write_text(path, frame.to_csv(index=False))
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from utils.metrics.verdict import GroupBootstrap, interval
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.tasks import TASKS, metrics_shown
-from utils.watch.predictions import Predictions, read_predictions
 from utils.watch.run_view import RunView, is_number, read_if_there
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run was put and how it was watched: no difference between experiments.
@@ -53,15 +55,12 @@ class Condition:
 
 def check_comparable(views: Sequence[RunView]) -> None:
     """Raises CommandError for runs whose figures do not mean the same."""
-    for view in views:
-        if view.script not in TASKS:
-            raise CommandError(
-                f"{view.folder} can not be compared: "
-                + (f"its script is {view.script}" if view.script else "it has no config.json yet")
-            )
     first = {}
     for view in views:
-        unit = view.config.get("dataset", {}).get("target_unit")
+        if view.script not in TASKS:
+            reason = f"its script is {view.script}" if view.script else "it has no config.json yet"
+            raise CommandError(f"{view.folder} can not be compared: {reason}")
+        unit = view.data.get("target_unit")
         first.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)
     if len(first) > 1:
         kinds = "\n".join(f"  {kind}: {folder}" for kind, folder in list(first.items())[:3])
@@ -92,37 +91,34 @@ def group_runs(views: Sequence[RunView]) -> list[Condition]:
     """Runs that differ in nothing that matters but the seed, together; in the order of the first of each."""
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
-        mine = settings(view.config)
-        found.setdefault(json.dumps(mine, sort_keys=True), (mine, []))[1].append(view)
+        mine = flatten(settings(view.config))
+        found.setdefault(as_text(mine), (mine, []))[1].append(view)
     if len(found) > len(LETTERS):
         raise CommandError(f"{len(found)} different settings: at most {len(LETTERS)} fit one table")
-    flat = [flatten(mine) for mine, _ in found.values()]
-    keys = [key for key in all_keys(flat) if len({as_text(one.get(key)) for one in flat}) > 1]
+    keys = differing([mine for mine, _ in found.values()])
     conditions = []
-    for letter, one, (_, runs) in zip(LETTERS, flat, found.values(), strict=False):
-        label = ", ".join(f"{key}={short(one.get(key))}" for key in keys if key != "dataset.fingerprint")
+    for letter, (mine, runs) in zip(LETTERS, found.values(), strict=False):
+        parts = [f"{key}={short(mine.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:
-            label = ", ".join(text for text in (label, f"data {data_of(runs[0])}") if text)
+            path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
+            parts.append(f"data {short(path)} ({short(runs[0].data.get('fingerprint'))})")
+        label = ", ".join(parts)
         if not label or len(label) > 60:
             label = runs[0].name if len(runs) == 1 else f"{runs[0].name} and {len(runs) - 1} more"
         conditions.append(Condition(letter, label, runs))
     return conditions
 
 
-def data_of(view: RunView) -> str:
-    """Where the data of a run lay, and the beginning of their fingerprint."""
-    data = view.config.get("dataset", {})
-    path = data.get("data_path") or ", ".join(data.get("image_dir") or ["?"])
-    return f"{short(path)} ({short(data.get('fingerprint'))})"
-
-
-def split_notes(conditions: Sequence[Condition]) -> list[str]:
-    """A note where runs of one condition were trained and tested on other parts of the data."""
+def condition_notes(conditions: Sequence[Condition]) -> list[str]:
+    """Where runs of one setting are no independent repetitions, or saw other parts of the data."""
     notes = []
     for condition in conditions:
-        data = [flatten(view.config.get("dataset", {})) for view in condition.runs]
-        parts = [{key: one[key] for key in one if key.startswith(SPLIT_KEYS)} for one in data]
-        if any(part != parts[0] for part in parts):
+        seeds = [str(view.config.get("seed")) for view in condition.runs]
+        if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            name = condition.letter if len(conditions) > 1 else "the setting"
+            notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
+        data = [flatten(view.data) for view in condition.runs]
+        if any(key.startswith(SPLIT_KEYS) for key in differing(data)):
             notes.append(
                 f"the runs of {condition.letter} split the data differently: their sd holds that too"
             )
@@ -136,17 +132,21 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
     where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ.
     """
     configs = [[flatten(view.config) for view in condition.runs] for condition in conditions]
-    everything = [config for runs in configs for config in runs]
-    keys = sorted(all_keys(everything), key=lambda key: not key.startswith("args."))
-    found = {}
-    for key in keys:
-        values = [list(dict.fromkeys(short(run.get(key)) for run in runs)) for runs in configs]
-        differs = len({as_text(run.get(key)) for run in everything}) > 1
-        within = any(len({as_text(run.get(key)) for run in runs}) > 1 for runs in configs)
-        shown = key.startswith("args.") or key in CIRCUMSTANCES or within
-        if differs and shown and key not in NEVER_SHOWN and key.removeprefix("args.") not in PLACES:
-            found[key] = values
-    return found
+    keys = differing([config for runs in configs for config in runs])
+    within = {key for runs in configs for key in differing(runs)}
+    return {
+        key: [list(dict.fromkeys(short(run.get(key)) for run in runs)) for runs in configs]
+        for key in sorted(keys, key=lambda key: not key.startswith("args."))
+        if key not in NEVER_SHOWN
+        and key.removeprefix("args.") not in PLACES
+        and (key.startswith("args.") or key in CIRCUMSTANCES or key in within)
+    }
+
+
+def differing(flat: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys whose value is not the same in all, in the order they appear."""
+    keys = dict.fromkeys(key for one in flat for key in one)
+    return [key for key in keys if len({as_text(one.get(key)) for one in flat}) > 1]
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -155,11 +155,6 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         found |= flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
-
-
-def all_keys(flat: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys of all, each once, in the order they appear."""
-    return list(dict.fromkeys(key for one in flat for key in one))
 
 
 def as_text(value: Any) -> str:
@@ -181,11 +176,8 @@ def figures_on_test(view: RunView) -> dict[str, tuple[float | None, list[float] 
     """{metric: (value, 95% interval)} on the test split, from results.json; empty without results."""
     measured = view.results.get("metrics", {}).get("test", {})
     confidence = view.results.get("confidence", {})
-    return {
-        key: (measured[key], confidence.get(key))
-        for key in metrics_shown(view.task, "test")
-        if key in measured
-    }
+    names = metrics_shown(view.task, "test")
+    return {name: (measured[name], confidence.get(name)) for name in names if name in measured}
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
@@ -219,45 +211,95 @@ def paired_differences(conditions: Sequence[Condition], seed: int = 0) -> tuple[
     several runs, each replicate also draws its runs anew and takes their mean, so that the scatter between
     seeds is in the interval.
     """
-    reference = read_predictions(conditions[0].distinct[0])
+    first = conditions[0].distinct[0]
+    reference = read_predictions(first)
     if isinstance(reference, str):
         return [], [f"no paired difference: {reference}; name a finished run first"]
-    measure, rng = bootstrap(reference), np.random.default_rng(seed)
+    measure, rng = bootstrap(reference, first.task["task"]), np.random.default_rng(seed)
     means, notes = {}, []
     for condition in conditions:
-        paired = pair_with(reference, condition.distinct)
-        if isinstance(paired, str):
-            notes.append(f"no paired difference for {condition.letter}: {paired}")
+        paired = [read_predictions(view, reference) for view in condition.distinct]
+        if said := [one for one in paired if isinstance(one, str)]:
+            notes.append(f"no paired difference for {condition.letter}: {said[0]}")
         else:
             means[condition.letter] = mean_over_runs([measure(one) for one in paired], rng)
     base = means.pop(conditions[0].letter, None)
     if base is None or not means:
         return [], notes
-    declared = reference.task["metrics"]
-    found = [
-        Difference(
-            letter,
-            metric,
-            value - base[metric][0],
-            *interval(draws - base[metric][1]),
-            declared[metric].higher,
-        )
-        for letter, mean in means.items()
-        for metric, (value, draws) in mean.items()
-    ]
-    return found, [*notes, reference.note]
+    found = []
+    for letter, mean in means.items():
+        for metric, (value, draws) in mean.items():
+            low, high = interval(draws - base[metric][1])
+            better = first.task["metrics"][metric].higher
+            found.append(Difference(letter, metric, value - base[metric][0], low, high, better))
+    count, kind = reference.group.nunique(), first.task["groups"]
+    note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; "
+    if count >= 5 or first.task["task"] == "age":
+        note += f"{count} {kind} resampled"
+    else:
+        note += f"frames resampled, since there are only {count} {kind}: the intervals are optimistic"
+    return found, [*notes, note]
 
 
-def pair_with(reference: Predictions, runs: Sequence[RunView]) -> list[Predictions] | str:
-    """The runs' predictions of the reference's samples, in its order; a sentence where one has others."""
-    paired = []
-    for view in runs:
-        mine = read_predictions(view)
-        one = mine if isinstance(mine, str) else mine.in_order_of(reference)
-        if isinstance(one, str):
-            return one
-        paired.append(one)
-    return paired
+def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame | str":
+    """The predictions on the split that the run was judged on; a sentence where there are none to read.
+
+    A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
+    positive class, or an age), group and frame, which a bootstrap resamples. In the order of `reference`,
+    which must hold the same samples.
+    """
+    import pandas
+
+    split, task = view.results.get("test_split", "test"), view.task
+    path, sample = view.folder / f"{split}_predictions.csv", list(task["sample"])
+    if not view.results:
+        return f"{view.name} has no results yet"
+    try:
+        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        return f"{path} is not there"
+    except (OSError, ValueError) as error:
+        return f"{path} can not be read: {error}"
+    lacking = [name for name in (*sample, *task["columns"]) if name not in table.columns]
+    if lacking or not len(table):
+        return f"{path} has no {f'column {lacking[0]}' if lacking else 'row'}"
+    try:
+        rows = as_numbers(table, task)
+    except ValueError as error:
+        return f"{path} is not a table of predictions: {error}"
+    rows["group"] = table[sample[0]]
+    rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
+    # Two folders can hold a sample of the same name.
+    rows.index = pandas.MultiIndex.from_frame(table[sample].assign(n=table.groupby(sample).cumcount()))
+    rows.attrs |= {"split": split, "name": view.name}
+    if reference is None:
+        return rows
+    shared, name = int(reference.index.isin(rows.index).sum()), reference.attrs["name"]
+    if shared < len(reference) or len(rows) != len(reference):
+        many = f"{len(rows)}, {name} on {len(reference)}; {shared} are in both"
+        return f"{view.name} was tested on other samples ({many})"
+    rows = rows.reindex(reference.index)
+    changed = int((~np.isclose(rows.label, reference.label)).sum())
+    return (
+        f"{view.name} and {name} have different labels for {changed} of the same samples" if changed else rows
+    )
+
+
+def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
+    """label, pred and score of a table of text. Raises ValueError for a number that is none."""
+    import pandas
+
+    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
+    if task["task"] == "age":
+        return pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
+    if task["task"] == "stage2":
+        names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
+        number = {name: str(k) for k, name in enumerate(names)}
+        truth, said = truth.map(number), said.map(number)
+    elif task["task"] == "stage1":
+        truth, said = truth == "interaction", said == "interaction"
+    rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
+    return rows.assign(score=table["score"].astype(float)) if "score" in table else rows
 
 
 def mean_over_runs(
@@ -278,45 +320,45 @@ def mean_over_runs(
     return means
 
 
-def bootstrap(reference: Predictions) -> Callable[[Predictions], dict[str, tuple[float, np.ndarray]]]:
-    """A function that measures predictions of these samples, always on the same draws.
+def bootstrap(
+    reference: "DataFrame", task: str
+) -> "Callable[[DataFrame], dict[str, tuple[float, np.ndarray]]]":
+    """A function that gives {metric: (value, replicates)} of predictions of these samples, on the same draws.
 
-    It returns {metric: (value, replicates)}; definitions and resampling are those of the reports
-    (utils/report*.py).
+    Definitions and resampling are those of the reports (utils/report/).
     """
-    labels, task = reference.labels, reference.task["task"]
-    if task == "age":
-        images = GroupBootstrap(reference.groups)
-        names, subject = np.unique(reference.groups, return_inverse=True)
-        people, counts = GroupBootstrap(names), np.bincount(subject)
+    from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-        def measure_ages(one: Predictions) -> dict[str, tuple[float, np.ndarray]]:
-            errors = np.abs(one.scores - labels)
-            per_subject = np.abs(np.bincount(subject, one.scores - labels) / counts)
+    labels, groups = reference.label.to_numpy(), reference.group.to_numpy()
+    if task == "age":
+        images, people = GroupBootstrap(groups), GroupBootstrap(np.unique(groups))
+
+        def measure_ages(one: "DataFrame") -> dict[str, tuple[float, np.ndarray]]:
+            errors = one.score - reference.label
+            per_subject = errors.groupby(groups).mean().abs().to_numpy()
+            per_image = errors.abs().to_numpy()
             return {
                 "subject_mae": (float(per_subject.mean()), people.means(per_subject)),
-                "mae": (float(errors.mean()), images.means(errors)),
+                "mae": (float(per_image.mean()), images.means(per_image)),
             }
 
         return measure_ages
-    draws = GroupBootstrap(reference.groups, labels, reference.frames)
-    whole = GroupBootstrap(np.arange(len(labels)), replicates=1)
-    whole.counts = np.ones((1, len(labels)), int)  # every sample once: the value itself, by the same formulas
+    draws, present = GroupBootstrap(groups, labels, reference.frame.to_numpy()), np.unique(labels)
 
-    def measure_classes(one: Predictions) -> dict[str, tuple[float, np.ndarray]]:
-        def both(statistic: Callable[[GroupBootstrap], np.ndarray]) -> tuple[float, np.ndarray]:
-            return float(statistic(whole)[0]), statistic(draws)
-
+    def measure_classes(one: "DataFrame") -> dict[str, tuple[float, np.ndarray]]:
+        preds = one.pred.to_numpy()
         if task == "stage2":
-            hard = np.eye(one.scores.shape[1])[one.preds]
+            hard = np.eye(max(labels.max(), preds.max()) + 1)[preds]
+            macro = f1_score(labels, preds, labels=present, average="macro", zero_division=0)
             return {
-                "macro_f1": both(lambda b: b.macro_f1(labels, hard)),
-                "accuracy": both(lambda b: b.means(one.preds == labels)),
+                "macro_f1": (float(macro), draws.macro_f1(labels, hard)),
+                "accuracy": (float(accuracy_score(labels, preds)), draws.means(preds == labels)),
             }
+        scores = one.score.to_numpy()
         return {
-            "ap": both(lambda b: b.ap(labels, one.scores)),
-            "auroc": both(lambda b: b.auroc(labels, one.scores)),
-            "f1": both(lambda b: b.f1(labels, one.preds)),
+            "ap": (float(average_precision_score(labels, scores)), draws.ap(labels, scores)),
+            "auroc": (float(roc_auc_score(labels, scores)), draws.auroc(labels, scores)),
+            "f1": (float(f1_score(labels, preds)), draws.f1(labels, preds)),
         }
 
     return measure_classes

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.metrics.verdict import Verdict
-from utils.plotting.curves import curve_panels, finish_axis, plot_curves, plt, save_figure
+from utils.plotting.curves import curve_panels, finish_axis, grid_of_axes, plot_curves, plt, save_figure
 from utils.tasks import metrics_shown
 from utils.watch.comparison import Condition
 from utils.watch.run_view import RunView, is_number
@@ -22,15 +22,11 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     views = [view for condition in conditions for view in condition.runs]
     losses = {view.config.get("training", {}).get("loss_function") for view in views}
     panels = metrics_shown(views[0].task, "curves")
-    unit = views[0].config.get("dataset", {}).get("target_unit", "")
-    columns = 3
-    rows = -(-(len(panels) + 1) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(5 * columns, 3.4 * rows), layout="constrained", squeeze=False
-    )
+    unit = views[0].data.get("target_unit", "")
+    figure, axes = grid_of_axes(len(panels) + 1, 3, 5, 3.4)
     longest = max(views, key=lambda view: len(view.history))
     epochs = [row["epoch"] for row in longest.history]
-    for axis, (key, metric) in zip(axes.flat, panels.items(), strict=False):
+    for axis, (key, metric) in zip(axes, panels.items(), strict=False):
         title = metric.title.format(unit=unit)
         drawn = [
             value
@@ -43,17 +39,17 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
         if key == "loss" and len(losses) > 1:
             title += f" (not the same: {', '.join(sorted(map(str, losses)))})"
         finish_axis(axis, f"val {title}", epochs, None)
-    rate = axes.flat[len(panels)]
+    rate = axes[-1]
     for k, condition in enumerate(conditions):
         for view in condition.runs:
             draw_run_line(rate, view, "lr", k, best=False)
     rate.set_ylim(bottom=0)
     finish_axis(rate, "learning rate", epochs, None)
-    for axis in axes.flat[len(panels) + 1 :]:
-        axis.set_visible(False)
     handles = [plt.Line2D([], [], color=color_of(k), linestyle=style_of(k)) for k in range(len(conditions))]
     handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
-    names = [textwrap.fill(f"{c.letter}: {c.label}{count_of(c)}", 70) for c in conditions] + ["best epoch"]
+    counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
+    names = [textwrap.fill(f"{c.letter}: {c.label}{n}", 70) for c, n in zip(conditions, counts, strict=True)]
+    names.append("best epoch")
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize=9)
     save_figure(figure, path)
 
@@ -83,18 +79,10 @@ def style_of(k: int) -> str | tuple:
     return STYLES[k // len(COLORS) % len(STYLES)]
 
 
-def count_of(condition: Condition) -> str:
-    """' (3 runs)' where there are several."""
-    return f" ({len(condition.runs)} runs)" if len(condition.runs) > 1 else ""
-
-
 def plot_one(view: RunView, path: Path) -> None:
     """The curves of one run, train and val, as the run itself draws them."""
-    data = view.config.get("dataset", {})
-    counts = data.get("class_counts", {}).get("val")
-    panels = curve_panels(
-        view.task, counts if isinstance(counts, dict) else None, data.get("target_unit", "")
-    )
+    counts = view.data.get("class_counts", {}).get("val")
+    panels = curve_panels(view.task, counts, view.data.get("target_unit", ""))
     said = view.results.get("verdict")
     verdict = Verdict(said == "LEARNED", view.results.get("verdict_reason", ""), []) if said else None
     history = [

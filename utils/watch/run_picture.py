@@ -9,15 +9,16 @@ from typing import Any
 from utils.run.log import align, format_duration, format_value
 from utils.tasks import log_columns
 from utils.watch.run_state import (
+    Trend,
     epochs_done,
     learning_signs,
     run_state,
     seconds_per_epoch,
     time_left,
     time_left_words,
+    trend,
 )
 from utils.watch.run_view import RunView
-from utils.watch.trend import Trend, trend
 
 BAR = 30  # characters of the progress bar
 
@@ -53,10 +54,10 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
 
 def describe(view: RunView) -> dict[str, str]:
     """Device, data and model of the run, from config.json."""
-    config = view.config
+    config, data = view.config, view.data
     if not config:
         return {"run": "config.json is not there yet: it is written when the data are read"}
-    data, model = config.get("dataset", {}), config.get("model", {})
+    model = config.get("model", {})
     processes, threads = config.get("world_size", 1), config.get("num_threads")
     device = ", ".join(dict.fromkeys(config.get("gpu_names") or [])) or config.get("device", "?")
     device += f", {processes} process{'es' if processes > 1 else ''}"

@@ -1,11 +1,13 @@
-"""What a run is doing: its state, the time left, and what its history says about learning.
+"""What a run is doing: its state, the time left, where its figures go, what its history says of learning.
 
 Works on a RunView (utils/watch/run_view.py) and the clock; needs neither torch nor numpy.
 """
 
+import math
 import os
 import socket
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +16,13 @@ from utils.tasks import nothing_reaches
 from utils.watch.run_view import LIVE, RunView, is_number
 
 TYPICAL = 10  # epochs whose median stands for the ones to come
-QUIET = {
-    "starting": 1800.0,
-    "training": 120.0,
-    "testing": 900.0,
-}  # seconds without a sign of life that are normal
+QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}  # seconds without a sign of life: normal
 GONE = 60.0  # the same where the process is not found; one in another container is not found either
 NO_SKILL = 0.05  # a figure this near to what knowing nothing reaches shows no skill
+WINDOW = 10  # epochs looked at
+FEWEST = 4  # with fewer a line fits almost anything
+# 97.5% quantile of Student's t for 2 .. 8 degrees of freedom: a window has at most WINDOW - 2 of them.
+STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 FLAT = 0.01  # relative change of the train loss over RECENT epochs that counts as none
 RECENT = 5
 
@@ -44,15 +46,14 @@ class State:
 def run_state(view: RunView, now: float) -> State:
     """The state at `now` (unix seconds).
 
-    A run that says it is running is believed while it shows signs of life. Runs of earlier versions have no
-    status.json: results.json says that they finished, the last write to the folder is their sign of life.
+    A run that says it is running is believed while it shows signs of life; before it says anything, the last
+    write to its folder is one.
     """
-    said, reason = view.status.get("state"), view.status.get("reason") or ""
-    if said == "finished" or (said is None and view.results):
-        return State("finished", view.results.get("verdict", ""))
-    if said in ("interrupted", "failed"):
-        return State(said, reason)
-    word = said if said in LIVE else "training" if view.history else "starting"
+    word = view.status.get("state", "starting")
+    if word == "finished":
+        return State(word, view.results.get("verdict", ""))
+    if word not in LIVE:
+        return State(word, view.status.get("reason") or "")
     age = max(0.0, now - view.status.get("time", view.changed))
     gone = process_is_gone(view.status)
     # While an epoch is validated, or the test split, nothing is written.
@@ -67,19 +68,15 @@ def run_state(view: RunView, now: float) -> State:
 def process_is_gone(status: dict[str, Any]) -> bool:
     """Whether the process that wrote this status has ended; only its own machine can tell."""
     pid = status.get("pid")
-    if (
-        os.name != "posix"
-        or not isinstance(pid, int)
-        or pid <= 0
-        or status.get("host") != socket.gethostname()
-    ):
+    here = os.name == "posix" and status.get("host") == socket.gethostname()
+    if not here or not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:  # somebody else's process: it is there
-        return False
+        pass
     return False
 
 
@@ -107,21 +104,13 @@ def time_left(view: RunView) -> tuple[float, float] | None:
     if seconds is None:
         return None
     done = epochs_done(view)
-    most = max(0.0, view.epochs - done)
-    least = most
+    least = most = max(0.0, view.epochs - done)
     patience = view.status.get("patience", view.config.get("training", {}).get("patience", 0))
     if patience:
-        begun = done - int(done)  # of the epoch at hand
-        least = min(most, max(0.0, patience - epochs_without_gain(view) - begun))
+        best = view.best_epoch() or 0
+        wait = view.status.get("wait", view.history[-1]["epoch"] - best)
+        least = min(most, max(0.0, patience - wait - done % 1))  # a part of the epoch at hand is done
     return least * seconds, most * seconds
-
-
-def epochs_without_gain(view: RunView) -> int:
-    """Epochs since the best one, as the run counts them."""
-    if is_number(view.status.get("wait")):
-        return view.status["wait"]
-    best = view.best_epoch()
-    return view.history[-1]["epoch"] - best if best is not None else len(view.history)
 
 
 def time_left_words(view: RunView) -> str:
@@ -131,6 +120,47 @@ def time_left_words(view: RunView) -> str:
         return "known after the first epoch"
     least, most = map(format_duration, left)
     return most if least == most else f"up to {most} ({least} if no epoch gets better: early stopping)"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Least-squares line through the last epochs: change per epoch -+ `reach` (95% interval)."""
+
+    slope: float
+    reach: float
+    epochs: int  # points the line goes through
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of the slope excludes 0."""
+        return abs(self.slope) > self.reach
+
+    def words(self) -> str:
+        """'rising 0.012 +- 0.004 per epoch', or that nothing can be told from the noise."""
+        if not self.clear:
+            return f"no trend beyond its noise ({self.slope:+.2g} +- {self.reach:.2g} per epoch)"
+        return f"{self.arrow()} {abs(self.slope):.2g} +- {self.reach:.2g} per epoch"
+
+    def arrow(self) -> str:
+        """One word for a table."""
+        return ("rising" if self.slope > 0 else "falling") if self.clear else "noise"
+
+
+def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None:
+    """The line through the last WINDOW epochs that have a value; None with fewer than FEWEST.
+
+    The interval takes the scatter about the line as independent from epoch to epoch, so it is a rough one:
+    slope -+ t * sqrt(residual sum / (n - 2) / sum of squared distances of the epochs from their mean).
+    """
+    points = [(e, v) for e, v in zip(epochs, values, strict=True) if v is not None and math.isfinite(v)]
+    points, n = points[-WINDOW:], len(points[-WINDOW:])
+    if n < FEWEST:
+        return None
+    middle, mean = (sum(column) / n for column in zip(*points, strict=True))
+    spread = sum((e - middle) ** 2 for e, _ in points)
+    slope = sum((e - middle) * (v - mean) for e, v in points) / spread
+    scatter = sum((v - mean - slope * (e - middle)) ** 2 for e, v in points)
+    return Trend(slope, STUDENT_T[n - 2] * math.sqrt(scatter / (n - 2) / spread), n)
 
 
 def learning_signs(view: RunView) -> list[str]:
@@ -152,7 +182,7 @@ def not_finite(view: RunView) -> str:
 def no_skill(view: RunView) -> str:
     """The last three epochs' median of the task's skill figure against what knowing nothing reaches."""
     metric = view.task["metrics"].get(view.task["skill"])
-    counts = view.config.get("dataset", {}).get("class_counts", {}).get("val")
+    counts = view.data.get("class_counts", {}).get("val")
     nothing = nothing_reaches(metric, counts) if metric else None
     key = f"val_{view.task['skill']}"
     values = [row[key] for row in view.history[-3:] if is_number(row.get(key))]

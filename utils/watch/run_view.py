@@ -42,6 +42,11 @@ class RunView:
         return self.config.get("script_name", "")
 
     @property
+    def data(self) -> dict[str, Any]:
+        """The dataset section of config.json."""
+        return self.config.get("dataset", {})
+
+    @property
     def task(self) -> dict[str, Any]:
         """The row of utils/tasks.py for its script."""
         return TASKS.get(self.script, UNKNOWN)
@@ -88,11 +93,9 @@ def read_run(folder: Path) -> RunView:
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
     return RunView(
         folder,
-        parts["config.json"] or {},
-        history,
-        parts["status.json"] or {},
-        parts["results.json"] or {},
-        max(modified(folder / name) for name in FILES) or modified(folder),
+        history=history,
+        **{name: parts[f"{name}.json"] or {} for name in ("config", "status", "results")},
+        changed=max(modified(folder / name) for name in FILES) or modified(folder),
     )
 
 
@@ -130,11 +133,6 @@ def newest_run(output_dir: Path) -> Path:
             "or name a run folder, or the folder of the runs with --output_dir"
         )
     # A run that was resumed is live without being the newest; one whose folder is quiet for an hour is dead.
-    live = [run for run in runs if time.time() - modified(run / "status.json") < 3600 and is_live(run)]
+    quiet = {run: time.time() - modified(run / "status.json") > 3600 for run in runs}
+    live = [run for run in runs if not quiet[run] and read_run(run).status.get("state") in LIVE]
     return (live or runs)[-1]
-
-
-def is_live(folder: Path) -> bool:
-    """Whether the run says that it is running."""
-    status = read_if_there(folder / "status.json")
-    return isinstance(status, dict) and status.get("state") in LIVE
