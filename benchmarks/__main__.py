@@ -1,13 +1,14 @@
 """Run every benchmark, each in a process of its own, and rewrite the tables in benchmarks/README.md.
 
     python -m benchmarks                    all of them; meant for two idle cores
-    python -m benchmarks pair_loader scale  some; README.md keeps the others' tables
+    python -m benchmarks pair_loader peers  some; README.md keeps the others' tables
     python -m benchmarks --quick            do they run? README.md is left alone
 
 Exits with 1 when a benchmark failed, never for a figure.
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -15,12 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.report import FOLDER
+from benchmarks.report import FOLDER, Report
 
-NAMES = (
-    "pair_loader", "stage1_epoch", "crops_per_pair", "epoch_vs_memory", "jrdb_index", "peers", "anomaly_step",
-    "first_step", "bookkeeping", "two_processes", "scale", "profiles", "resources",
-)  # fmt: skip
+# The function of that name in the module is the benchmark, its docstring's first line the title.
+BENCHMARKS = {
+    "pair_loader": "pairs", "stage1_epoch": "pairs", "epoch_vs_memory": "epochs", "peers": "peers",
+    "first_step": "epochs", "bookkeeping": "epochs", "two_processes": "epochs", "jrdb_index": "scale",
+    "anovox_frames": "scale", "resources": "resources",
+}  # fmt: skip
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- tables: written by python -m benchmarks -->", "<!-- end of tables -->"
 
@@ -29,15 +32,22 @@ def run(name: str, quick: bool) -> bool:
     """One benchmark in a process of its own; whether it ended well."""
     started = time.perf_counter()
     print(f"== {name}", flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", "benchmarks", "--here", name, *(["--quick"] if quick else [])]
     done = subprocess.run(command, env=os.environ | {"TQDM_DISABLE": "1"})
     print(f"== {name}: {time.perf_counter() - started:.0f} s, exit code {done.returncode}\n", flush=True)
     return done.returncode == 0
 
 
+def run_here(name: str, quick: bool) -> None:
+    benchmark = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
+    report = Report(name, benchmark.__doc__.splitlines()[0].rstrip("."), quick)
+    benchmark(report, quick)
+    report.finish()
+
+
 def read_results() -> dict[str, dict]:
     """What the latest full run of each benchmark left, by name."""
-    found = {name: FOLDER / f"{name}.json" for name in NAMES}
+    found = {name: FOLDER / f"{name}.json" for name in BENCHMARKS}
     return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
 
 
@@ -46,23 +56,15 @@ def tables(results: dict[str, dict]) -> str:
     lines = ["## Demands", ""]
     for machine in dict.fromkeys(one["machine"] for one in results.values()):
         speeds = [one["convolution_gflops"] for one in results.values() if one["machine"] == machine]
-        lines.append(
-            f"Machine: {machine}; one large convolution {min(speeds):.0f} to {max(speeds):.0f} GFLOP/s."
-        )
-    lines += [
-        "",
-        "| question | measured (median) | worse quartile | n | demand | aim | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for one in results.values():
-        for row in one["judged"]:
-            figures = [f"{row[key]:.3g}{row['unit']}" for key in ("median", "counts")]
-            lines.append(
-                f"| {row['question']} | {' | '.join(figures)} | {row['n']} | {row['demand']} | "
-                f"{row['aim']} | {row['verdict']} |"
-            )
-    lines += ["", "## Tables", ""]
-    return "\n".join(lines) + "\n" + "\n".join(one["markdown"] for one in results.values())
+        speed = f"one large convolution {min(speeds):.0f} to {max(speeds):.0f} GFLOP/s"
+        lines.append(f"Machine: {machine}; {speed}.")
+    lines += ["", "| question | measured (median) | worse quartile | n | demand | aim | |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in (row for one in results.values() for row in one["judged"]):
+        figures = [f"{row[key]:.3g}{row['unit']}" for key in ("median", "counts")]
+        cells = [row["question"], *figures, row["n"], row["demand"], row["aim"], row["verdict"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", "## Tables", "", *(one["markdown"] for one in results.values())])
 
 
 def rewrite(text: str, new: str) -> str:
@@ -78,21 +80,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(NAMES)}; default: all")
-    parser.add_argument(
-        "--quick", action="store_true", help="few rounds on little data; figures not for quoting"
-    )
+    names = ", ".join(BENCHMARKS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {names}; default: all")
+    parser.add_argument("--quick", action="store_true", help="few rounds, little data; not for quoting")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if unknown := set(args.names) - set(NAMES):
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if unknown := set(args.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {names}")
+    if args.here:
+        run_here(*args.names, args.quick)
+        return 0
     started = time.perf_counter()
-    failed = [name for name in args.names or NAMES if not run(name, args.quick)]
+    failed = [name for name in args.names or BENCHMARKS if not run(name, args.quick)]
     if not args.quick:
         README.write_text(rewrite(README.read_text(), tables(read_results())))
         print(f"{README} rewritten")
-    print(
-        f"{time.perf_counter() - started:.0f} s in all" + (f"; failed: {', '.join(failed)}" if failed else "")
-    )
+    print(f"{time.perf_counter() - started:.0f} s in all; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 
 

@@ -61,12 +61,13 @@ def plain_epochs(model: nn.Module, loader) -> None:
         answer(started)
 
 
-def run_torchvision(rows: list, pixels: int, batch: int, workers: int) -> None:
-    loader = DataLoader(
-        Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
-        persistent_workers=workers > 0,
-    )  # fmt: skip
-    plain_epochs(models.resnet18(num_classes=1), loader)
+def plain_loader(rows: list, pixels: int, batch: int, workers: int) -> DataLoader:
+    images = Images(rows, resize_and_normalise(pixels))
+    return DataLoader(images, batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+
+def run_torchvision(*numbers) -> None:
+    plain_epochs(models.resnet18(num_classes=1), plain_loader(*numbers))
 
 
 def run_timm(rows: list, pixels: int, batch: int, workers: int) -> None:
@@ -80,7 +81,7 @@ def run_timm(rows: list, pixels: int, batch: int, workers: int) -> None:
     plain_epochs(timm.create_model("resnet18", num_classes=1), loader)
 
 
-def run_lightning(rows: list, pixels: int, batch: int, workers: int) -> None:
+def run_lightning(*numbers) -> None:
     import lightning
 
     class Regressor(lightning.LightningModule):
@@ -105,15 +106,9 @@ def run_lightning(rows: list, pixels: int, batch: int, workers: int) -> None:
         def on_train_epoch_end(self):
             answer(self.started)
 
-    loader = DataLoader(
-        Images(rows, resize_and_normalise(pixels)), batch, shuffle=True, num_workers=workers,
-        persistent_workers=workers > 0,
-    )  # fmt: skip
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(Regressor(), loader)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=-1, **dict.fromkeys(quiet, False))
+    trainer.fit(Regressor(), plain_loader(*numbers))
 
 
 def main() -> None:

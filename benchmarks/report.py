@@ -1,25 +1,17 @@
 """What a benchmark leaves: Markdown on stdout, raw timings and figures in data/benchmarks/NAME.json."""
 
-import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Ratio, Timing, convolution_gflops, machine, verdict
+from benchmarks.timing import QUICK, Ratio, Timing, convolution_gflops, machine, measure, verdict
 
 FOLDER = Path("data") / "benchmarks"
-
-
-def parse_quick(description: str | None) -> bool:
-    """The one flag of every benchmark."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few rounds on little data: for development")
-    return parser.parse_args().quick
 
 
 class Report:
@@ -31,17 +23,19 @@ class Report:
         self.judged: list[dict] = []
         self.raw: dict[str, dict] = {}
 
+    def measure(self, variants: dict[str, Callable[[], Any]], *rounds: float) -> dict[str, Timing]:
+        """`timing.measure`, with a few short rounds where the benchmark is only tried."""
+        return measure(variants, *(QUICK if self.quick else rounds))
+
     def timings(self, timings: dict[str, Timing], unit: str = "s") -> None:
-        """A table of seconds (or ms) per call: median, extremes, rounds, CPU time, foreign cores."""
-        scale = {"s": 1, "ms": 1e3}[unit]
+        """A table of seconds (or ms) per call: median, extremes, rounds, foreign cores."""
         rows = []
         for name, timing in timings.items():
-            wall = np.array(timing.wall) * scale
-            cpu, foreign = np.median(timing.cpu) * scale, np.median(timing.foreign)
-            span = f"{wall.min():.3g} .. {wall.max():.3g}"
-            rows.append([name, f"{np.median(wall):.3g}", span, len(wall), f"{cpu:.3g}", f"{foreign:.2f}"])
+            wall = np.array(timing.wall) * {"s": 1, "ms": 1e3}[unit]
+            span, foreign = f"{wall.min():.3g} .. {wall.max():.3g}", f"{np.median(timing.foreign):.2f}"
+            rows.append([name, f"{np.median(wall):.3g}", span, len(wall), foreign])
             self.raw[name] = asdict(timing)
-        self.table(["variant", f"median {unit}", "min .. max", "n", f"CPU {unit}", "foreign cores"], rows)
+        self.table(["variant", f"median {unit}", "min .. max", "n", "foreign cores"], rows)
 
     def table(self, header: list[str], rows: list[list]) -> None:
         """Any table."""
@@ -52,56 +46,26 @@ class Report:
         """A paragraph."""
         self.lines += [text, ""]
 
-    def judge(
-        self,
-        question: str,
-        ratio: Ratio,
-        *,
-        at_least: float | None = None,
-        at_most: float | None = None,
-        aim: str = "",
-        unit: str = "x",
-    ) -> None:
-        """One figure against its demand."""
+    def judge(self, question: str, figure: Ratio | float, *, at_least: float | None = None,
+              at_most: float | None = None, aim: str = "", unit: str = "x") -> None:  # fmt: skip
+        """One figure against its demand; a figure that is counted, not timed, is a plain number."""
+        ratio = figure if isinstance(figure, Ratio) else Ratio(figure, figure, figure, 1)
         demand = f">= {at_least:g}{unit}" if at_least is not None else f"<= {at_most:g}{unit}"
         counts = ratio.low if at_least is not None else ratio.high
-        self.judged.append(
-            {
-                "question": question,
-                "median": ratio.median,
-                "counts": counts,
-                "n": ratio.n,
-                "unit": unit,
-                "demand": demand,
-                "aim": aim,
-                "verdict": verdict(ratio, at_least=at_least, at_most=at_most),
-            }
-        )
-        last = self.judged[-1]
+        said = verdict(ratio, at_least=at_least, at_most=at_most)
+        self.judged.append({"question": question, "median": ratio.median, "counts": counts, "n": ratio.n,
+                            "unit": unit, "demand": demand, "aim": aim, "verdict": said})  # fmt: skip
         quartile = f" (worse quartile {counts:.3g}{unit}, n {ratio.n})" if ratio.n > 1 else ""
         text = f"**{question}: {ratio.median:.3g}{unit}**{quartile}; demand {demand}"
-        self.note(f"{text}{f', aim {aim}' if aim else ''}: {last['verdict']}.")
+        self.note(f"{text}{f', aim {aim}' if aim else ''}: {said}.")
 
     def finish(self) -> None:
         """Print the Markdown and write the JSON."""
-        self.note(
-            f"{time.perf_counter() - self.started:.0f} s{' (quick: not for quoting)' if self.quick else ''}."
-        )
+        seconds = time.perf_counter() - self.started
+        self.note(f"{seconds:.0f} s{' (quick: not for quoting)' if self.quick else ''}.")
+        content = {"machine": machine(), "convolution_gflops": convolution_gflops(), "judged": self.judged,
+                   "raw": self.raw, "markdown": "\n".join(self.lines)}  # fmt: skip
         FOLDER.mkdir(parents=True, exist_ok=True)
-        content = {
-            "machine": machine(),
-            "convolution_gflops": convolution_gflops(),
-            "quick": self.quick,
-            "judged": self.judged,
-            "raw": self.raw,
-            "markdown": "\n".join(self.lines),
-        }
-        (FOLDER / f"{self.name}{'.quick' if self.quick else ''}.json").write_text(
-            json.dumps(content, indent=1)
-        )
+        path = FOLDER / f"{self.name}{'.quick' if self.quick else ''}.json"
+        path.write_text(json.dumps(content, indent=1))
         print(content["markdown"], flush=True)
-
-
-def exactly(value: float) -> Ratio:
-    """A figure that is counted, not timed: no rounds, no spread."""
-    return Ratio(value, value, value, 1)

@@ -1,30 +1,138 @@
-"""Growth on two cores: 300,000 AnoVox frames and tables of 1,000,000 rows, at three sizes each.
+"""Time, memory and growth at full scale: the index of all of JRDB, 300,000 AnoVox frames.
 
-    python -m benchmarks.scale
+    python -m benchmarks jrdb_index anovox_frames
 
-Every size runs in a fresh process, whose peak memory is its own. AnoVox: files are hard links to one
-frame, so that finding, labelling, splitting and opening are real while decoding is not; the caches are
-sparse files, as after the first run. What decoding them once costs is measured per frame on files of
-native size. Tables: CSV of ids and ages; the row limit of the reader is lifted for this measurement. JRDB
-at full scale is in jrdb_index.
+Every size runs in a fresh process, whose peak memory is its own.
 """
 
-import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.report import Report
-from benchmarks.timing import current_memory_mb, growth, measure, peak_memory_mb
+from benchmarks.timing import Timing, growth, peak_memory_mb, times_faster
+from benchmarks.worker import in_a_process
+from datasets import cache
+from datasets.anovox.dataset import _sample, load_anovox, load_image
+from datasets.anovox.labels import count_frame
+from datasets.anovox.points import Region
+from datasets.jrdb.index import read_index
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, PANORAMA_SIZE
+from datasets.jrdb.records import no_garbage_collection
+from datasets.jrdb.sampling import PairRules, find_pairs
+from datasets.jrdb.splits import OFFICIAL_TRAIN, OFFICIAL_VAL
+
+SEQUENCES = (*OFFICIAL_TRAIN, *OFFICIAL_VAL)
+FRAMES, PEOPLE, GROUP = 1153, 30, 3  # frames of a sequence, people in a frame, people in a group
+RULES = PairRules()
+
+
+def write_jrdb(folder: Path, sequences: int = len(SEQUENCES), frames: int = FRAMES) -> Path:
+    """Label files of JRDB's size and form, made up; in every frame each person interacts with the next of
+    its group. Every frame has an image; only a sequence's first, whose size is read, is more than a name."""
+    for number, name in enumerate(SEQUENCES[:sequences]):
+        rng, images = np.random.default_rng(number), folder / IMAGE_FOLDER / name
+        images.mkdir(parents=True)
+        content = {f"{frame:06d}.jpg": write_frame(frame, rng) for frame in range(frames)}
+        for key in content:
+            (images / key).touch()
+        Image.new("RGB", PANORAMA_SIZE).save(images / f"{0:06d}.jpg")
+        path = folder / LABEL_FOLDER / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"labels": content}))
+    return folder
+
+
+def write_frame(frame: int, rng: np.random.Generator) -> list[dict]:
+    """The records of PEOPLE people, groups of GROUP side by side somewhere on the panorama."""
+    heights = rng.integers(60, 250, PEOPLE)
+    steps = np.tile(np.arange(GROUP) * 60, PEOPLE // GROUP)
+    places = (np.repeat(rng.integers(0, 3760, PEOPLE // GROUP), GROUP) + steps) % 3760
+    boxes = np.stack([places, 240 - heights // 2, (0.4 * heights).astype(int), heights], axis=1).tolist()
+    records = []
+    for person, box in enumerate(boxes):
+        partners = [p for p in (person - 1, person + 1) if 0 <= p < PEOPLE and p // GROUP == person // GROUP]
+        attributes = {"area": box[2] * box[3], "interpolated": False, "no_eval": False,
+                      "occlusion": "Mostly_visible", "truncated": "false"}  # fmt: skip
+        entries = [{"pair": f"pedestrian:{partner}", "box_pair": boxes[partner],
+                    "inter_labels": {"conversation": 1}} for partner in partners]  # fmt: skip
+        records.append({"action_label": {"standing": 1}, "attributes": attributes, "box": box,
+                        "file_id": f"{frame:06d}.jpg", "label_id": f"pedestrian:{person}",
+                        "social_activity": {"chatting": 1}, "H-interaction": entries,
+                        "social_group": {"cluster_ID": person // GROUP, "cluster_stat": 1}})  # fmt: skip
+    return records
+
+
+def index_worker(folder: str) -> Callable[[], dict]:
+    """Read all sequences, from the cache where they are in it, and find their pairs: seconds and counts."""
+    paths = sorted((Path(folder) / LABEL_FOLDER).glob("*.json"))
+    before = peak_memory_mb()
+
+    def run() -> dict:
+        lines, started = [], time.perf_counter()
+        sequences = read_index(paths, Path(folder), cache_dir=Path(folder) / "cache", log=lines.append)
+        read, started = time.perf_counter() - started, time.perf_counter()
+        pairs = sum(find_pairs(sequence, RULES).total for sequence in sequences)
+        return {
+            "frames": sum(len(sequence.keys) for sequence in sequences),
+            "boxes": sum(len(sequence.boxes) for sequence in sequences),
+            "pairs": pairs,
+            "read": read,
+            "find": time.perf_counter() - started,
+            "peak": peak_memory_mb() - before,
+            "cached": any("read from" in line for line in lines),
+            "columns": cache.fingerprint([vars(sequence) for sequence in sequences]),
+        }
+
+    return run
+
+
+def parse_everything(folder: Path) -> float:
+    """Seconds of json.loads alone, the collector off: what no reader of JSON can avoid."""
+    started = time.perf_counter()
+    for path in sorted((folder / LABEL_FOLDER).glob("*.json")):
+        with no_garbage_collection():
+            json.loads(path.read_bytes())
+    return time.perf_counter() - started
+
+
+def jrdb_index(report: Report, quick: bool) -> None:
+    """Index of JRDB at full scale.
+
+    From JSON at three sizes, and at full size from the cache, which must give the same columns.
+    """
+    sizes, frames = ([1, 2, 3], 100) if quick else ([3, 9, len(SEQUENCES)], FRAMES)
+    with tempfile.TemporaryDirectory(prefix="jrdb_") as name:
+        worlds = [write_jrdb(Path(name, str(size)), size, frames) for size in sizes]
+        runs = [in_a_process("benchmarks.scale:index_worker", world) for world in worlds]
+        warm = [in_a_process("benchmarks.scale:index_worker", worlds[-1]) for _ in range(2 if quick else 7)]
+        parse = parse_everything(worlds[-1])
+    cold = runs[-1]
+    if cold["cached"] or not all(run["cached"] and run["columns"] == cold["columns"] for run in warm):
+        raise AssertionError("the index from the cache is not the one from JSON")
+    shown = {"frames": "d", "boxes": "d", "pairs": "d", "read": ".3g", "find": ".2g", "peak": ".0f"}
+    named = zip([*sizes, f"{sizes[-1]}, from the cache"], [*runs, warm[0]], strict=True)
+    rows = [[size, *(format(run[key], form) for key, form in shown.items())] for size, run in named]
+    report.table(["sequences", "frames", "boxes", "pairs", "read s", "pairs s", "peak memory MB"], rows)
+    exponents = [growth(sizes, [run[key] for run in runs]) for key in ("read", "find")]
+    report.note(
+        f"Growth: read ~ n^{exponents[0]:.2f}, pairs ~ n^{exponents[1]:.2f}. json.loads alone takes "
+        f"{parse:.1f} s of the {cold['read']:.1f} s."
+    )
+    again, second = Timing([run["read"] for run in warm], [0]), Timing([1.0], [0])
+    report.judge("full index from the cache, seconds", times_faster(again, second), at_most=0.2, unit=" s")
+    peak = max(run["peak"] for run in (cold, *warm))
+    report.judge("full index, peak memory in MB", peak, at_most=600, unit=" MB")
+
 
 FRAMES_PER_SCENARIO = 200
 SENSORS = {  # folder and file name as AnoVox writes them
@@ -39,51 +147,42 @@ def write_native_frame(folder: Path) -> list[Path]:
     """One frame of 768x512 pixels and 90,000 points: a file per entry of SENSORS."""
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)).resize((768, 512))
-    noise = rng.integers(-6, 7, (512, 768, 3))
-    image = np.clip(np.asarray(smooth).astype(int) + noise, 0, 255).astype(np.uint8)
-    classes = np.repeat(np.repeat(rng.integers(0, 29, (16, 24), dtype=np.uint8), 32, 0), 32, 1)
+    image = np.clip(np.asarray(smooth).astype(int) + rng.integers(-6, 7, (512, 768, 3)), 0, 255)
+    classes = np.kron(rng.integers(0, 29, (16, 24), dtype=np.uint8), np.ones((32, 32), np.uint8))
     points = rng.normal(0, [15, 15, 1, 0.1], (90_000, 4)).astype(np.float32)
     labels = np.column_stack([points[:, :3], rng.integers(0, 29, len(points))]).astype(np.float32)
-    paths = [folder / f"frame{k}" for k in range(4)]
-    paths = [path.with_suffix(Path(name).suffix) for path, name in zip(paths, SENSORS.values(), strict=True)]
-    Image.fromarray(image).save(paths[0])
+    paths = [folder / f"frame{k}{Path(file).suffix}" for k, file in enumerate(SENSORS.values())]
+    Image.fromarray(image.astype(np.uint8)).save(paths[0])
     np.save(paths[1], points)
     Image.fromarray(np.repeat(classes[:, :, None], 3, axis=2)).save(paths[2])
     np.save(paths[3], labels)
     return paths
 
 
-def write_anovox(folder: Path, frames: int, sources: list[Path]) -> None:
-    """Scenarios of FRAMES_PER_SCENARIO frames, every other one said to hold an anomaly.
-
-    Their files are hard links to one copy of `sources` each.
-    """
-    kinds = ("NORMALITY", "STATIC")
-    entries = [
-        {"id": f"{scenario:06d}", "anomaly_config": {"anomalytype": kinds[scenario % 2]}}
-        for scenario in range(frames // FRAMES_PER_SCENARIO)
-    ]
+def write_anovox(folder: Path, frames: int, sources: list[Path]) -> Path:
+    """Scenarios of FRAMES_PER_SCENARIO frames, every other one said to hold an anomaly: hard links to
+    copies of `sources` (a file has 65,000 links at most)."""
+    scenarios = range(frames // FRAMES_PER_SCENARIO)
+    kinds = ({"anomalytype": ("NORMALITY", "STATIC")[scenario % 2]} for scenario in scenarios)
+    entries = [{"id": f"{k:06d}", "anomaly_config": kind} for k, kind in enumerate(kinds)]
     place = folder / "Scenario_Configuration_Files"
     place.mkdir(parents=True)
-    (place / "scenario_config_map_Town01.json").write_text(
-        json.dumps({"map": "Town01", "scenarios": entries})
-    )
-    for scenario in range(frames // FRAMES_PER_SCENARIO):
-        for (name, file), source in zip(SENSORS.items(), sources, strict=True):
-            place = folder / f"Scenario_{scenario:06d}" / name
-            place.mkdir(parents=True)
-            first = place / file.format(0)
-            shutil.copy(source, first) if scenario % 100 == 0 else os.link(  # a file has 65,000 links at most
-                folder / f"Scenario_{scenario // 100 * 100:06d}" / name / file.format(0), first
-            )
-            for frame in range(1, FRAMES_PER_SCENARIO):
-                os.link(first, place / file.format(frame))
+    content = json.dumps({"map": "Town01", "scenarios": entries})
+    (place / "scenario_config_map_Town01.json").write_text(content)
+    for scenario, ((name, file), source) in itertools.product(
+        scenarios, zip(SENSORS.items(), sources, strict=True)
+    ):
+        place = folder / f"Scenario_{scenario:06d}" / name
+        place.mkdir(parents=True)
+        shutil.copy(source, place / file.format(0))
+        for frame in range(1, FRAMES_PER_SCENARIO):
+            os.link(place / file.format(0), place / file.format(frame))
+    return folder
 
 
 @contextlib.contextmanager
 def sparse_caches():
     """Caches that were never decoded: holes in a file; half of the scenarios show something."""
-    from datasets import cache
 
     def build(kind, path, shape, *_):
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -99,120 +198,54 @@ def sparse_caches():
         cache._build = original
 
 
-def load_frames(folder: Path) -> dict[str, float]:
-    """In this process: find, label, split and open everything twice; the second time counts."""
-    from datasets.anovox.dataset import load_anovox
-
-    before = current_memory_mb()
-    options = {"cache_dir": folder / "cache", "limit_gb": 1e6, "log": lambda text: None}
+def frames_worker(folder: str) -> Callable[[], dict]:
+    """Find, label, split and open all frames, and read one batch; seconds and memory."""
+    before, options = peak_memory_mb(), {"limit_gb": 1e6, "log": lambda text: None}
+    options["cache_dir"] = Path(folder) / "cache"
     with sparse_caches():
-        load_anovox(folder, **options)
-    started = time.perf_counter()
-    data = load_anovox(folder, **options)
-    load = time.perf_counter() - started
-    started = time.perf_counter()
-    data.train.__getitems__(np.linspace(0, len(data.train) - 1, 8).astype(int).tolist())
-    batch = time.perf_counter() - started
-    return {"load": load, "batch": batch, "peak": peak_memory_mb() - before}
+        load_anovox(Path(folder), **options)
+
+    def run() -> dict:
+        started = time.perf_counter()
+        data = load_anovox(Path(folder), **options)
+        load, started = time.perf_counter() - started, time.perf_counter()
+        data.train.__getitems__(np.linspace(0, len(data.train) - 1, 8).astype(int).tolist())
+        return {"load": load, "batch": time.perf_counter() - started, "peak": peak_memory_mb() - before}
+
+    return run
 
 
-def read_table(path: Path) -> dict[str, float]:
-    """In this process: read a CSV of ids and ages, the limits of the reader lifted."""
-    from datasets.ultrasound import cells as ultrasound_cells
-    from datasets.ultrasound.table import read_age_table
+def anovox_frames(report: Report, quick: bool) -> None:
+    """Growth with AnoVox frames.
 
-    ultrasound_cells.MAX_ROWS = ultrasound_cells.MAX_UNPACKED_BYTES = 10**9
-    before, started = current_memory_mb(), time.perf_counter()
-    table = read_age_table(path)
-    seconds = time.perf_counter() - started
-    return {"rows": len(table.ages), "read": seconds, "peak": peak_memory_mb() - before}
-
-
-WORKERS = {"frames": load_frames, "table": read_table}
-
-
-def run_worker(kind: str, path: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.scale", "--worker", kind, str(path)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def decode_rates(sources: list[Path], quick: bool) -> dict:
-    """Seconds to decode one native frame of each kind into its cache, one core."""
-    from datasets.anovox.dataset import _sample, load_image
-    from datasets.anovox.labels import count_frame
-    from datasets.anovox.points import Region
-
-    image, points, semantic, semantic_points = sources
-    return measure(
-        {
-            "image 768x512 to 128x192": lambda: load_image(image, (128, 192)),
-            "scan of 90,000 points to 1,024": lambda: _sample([points], [0], Region(), 1024, 0),
-            "label from semantic image and scan": lambda: count_frame(
-                "current", semantic, semantic_points, None, Region()
-            ),
-        },
-        *((2, 0.01) if quick else (7, 0.3)),
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes: for development")
-    parser.add_argument("--worker", nargs=2, metavar=("KIND", "PATH"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        kind, path = args.worker
-        return print(json.dumps(WORKERS[kind](Path(path))))
-    report = Report("scale", "Growth: AnoVox frames and table rows", args.quick)
+    Files are hard links, so that finding, labelling, splitting and opening are real while decoding is not;
+    the caches are sparse files, as after the first run. What decoding them once costs is measured per frame
+    on files of native size.
+    """
+    sizes = [2000, 4000, 8000] if quick else [10_000, 60_000, 300_000]
     with tempfile.TemporaryDirectory(prefix="scale_") as name:
-        folder = Path(name)
-        sources = write_native_frame(folder)
-        rates = decode_rates(sources, args.quick)
-        report.timings(rates, "ms")
-        measure_frames(
-            report, folder, sources, [2000, 4000, 8000] if args.quick else [10_000, 60_000, 300_000]
+        sources = write_native_frame(Path(name))
+        image, points, *semantic = sources
+        rates = report.measure(
+            {
+                "image 768x512 to 128x192": lambda: load_image(image, (128, 192)),
+                "scan of 90,000 points to 1,024": lambda: _sample([points], [0], Region(), 1024, 0),
+                "label from semantic image and scan": lambda: count_frame(
+                    "current", *semantic, None, Region()
+                ),
+            }
         )
-        measure_tables(report, folder, [1000, 3000, 10_000] if args.quick else [100_000, 300_000, 1_000_000])
+        runs = []
+        for size in sizes:
+            world = write_anovox(Path(name, str(size)), size, sources)
+            runs.append(in_a_process("benchmarks.scale:frames_worker", world))
+            shutil.rmtree(world)
+    report.timings(rates, "ms")
+    rows = [[f"{n:,}", f"{run['load']:.2f}", f"{1e3 * run['batch']:.1f}", f"{run['peak']:.0f}"]
+            for n, run in zip(sizes, runs, strict=True)]  # fmt: skip
+    report.table(["AnoVox frames", "load, caches there s", "batch of 8 ms", "peak memory MB"], rows)
     seconds = sum(float(np.median(timing.wall)) for timing in rates.values())
     report.note(
-        f"Decoding 300,000 native frames once, extrapolated: {300_000 * seconds / 3600:.1f} core hours "
-        f"({1e3 * seconds:.0f} ms a frame on one core)."
+        f"Growth: load ~ n^{growth(sizes, [run['load'] for run in runs]):.2f}. Decoding 300,000 native "
+        f"frames once, extrapolated: {300_000 * seconds / 3600:.1f} core hours ({1e3 * seconds:.0f} ms each)."
     )
-    report.finish()
-
-
-def measure_frames(report: Report, folder: Path, sources: list[Path], sizes: list[int]) -> None:
-    runs = []
-    for size in sizes:
-        world = folder / f"anovox_{size}"
-        write_anovox(world, size, sources)
-        runs.append(run_worker("frames", world))
-        shutil.rmtree(world)
-    rows = [
-        [f"{size:,}", f"{run['load']:.2f}", f"{1e3 * run['batch']:.1f}", f"{run['peak']:.0f}"]
-        for size, run in zip(sizes, runs, strict=True)
-    ]
-    report.table(["AnoVox frames", "load, caches there s", "batch of 8 ms", "peak memory MB"], rows)
-    report.note(f"Growth: load ~ n^{growth(sizes, [run['load'] for run in runs]):.2f}.")
-
-
-def measure_tables(report: Report, folder: Path, sizes: list[int]) -> None:
-    runs = []
-    for size in sizes:
-        path = folder / f"table_{size}.csv"
-        rows = "".join(f"{k},{20 + k % 700 / 10}\n" for k in range(size))
-        path.write_text("Number,Age\n" + rows)
-        runs.append(run_worker("table", path))
-        if runs[-1]["rows"] != size:
-            raise AssertionError(f"{runs[-1]['rows']} of {size} rows were read")
-    rows = [
-        [f"{n:,}", f"{run['read']:.2f}", f"{run['peak']:.0f}"] for n, run in zip(sizes, runs, strict=True)
-    ]
-    report.table(["table rows", "read s", "peak memory MB"], rows)
-    report.note(f"Growth: read ~ n^{growth(sizes, [run['read'] for run in runs]):.2f}.")
-
-
-if __name__ == "__main__":
-    main()

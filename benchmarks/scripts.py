@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -44,6 +45,15 @@ class Training:
     scaler: torch.amp.GradScaler
     interrupt: Interrupt
     device: torch.device
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Train on these samples only."""
+        self.train = self.train.select(np.flatnonzero(rows))
+        processes, args = distributed.Processes(0, 1, self.device), self.args
+        self.sampler = distributed.EpochSampler(
+            len(self.train), args.batch_size, args.seed, processes, frames=self.train.frames
+        )
+        self.loader = distributed.make_loader(self.train, self.sampler, 0, self.device)
 
     def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
         """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
@@ -128,8 +138,3 @@ def build_optimizer(name: str, args: argparse.Namespace, model: nn.Module) -> to
     kind = torch.optim.AdamW if name == "train_mae" else torch.optim.Adam
     trainable = [p for p in model.parameters() if p.requires_grad]
     return kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
-
-
-def use_one_thread() -> None:
-    """Judged ratios are taken with one thread: a neighbour on the other core hardly disturbs it."""
-    torch.set_num_threads(1)

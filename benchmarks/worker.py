@@ -1,24 +1,28 @@
-"""Variants that cannot share a process: each waits in a process of its own and runs when it is called.
+"""Variants that need a process of their own: each waits in one and runs when it is called.
 
-    worker = Worker([sys.executable, "-m", "benchmarks.anomaly_step", "--worker", "naive"])
-    worker()                       # one round: its seconds
+    with Worker("benchmarks.steps:anomaly_worker", "naive") as worker:
+        worker()                       # one round: its seconds
 
-The process does its set-up once, so that a round costs no start.
+The process calls the named function once, for its set-up; what that returns is run once a round.
 """
 
+import importlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+HERE = (sys.executable, "-m", "benchmarks.worker")
 
 
 class Worker:
     """A process that runs once per call; `answers` keeps what it said each time."""
 
-    def __init__(self, command: list):
-        self.command = [str(part) for part in command]
+    def __init__(self, *arguments: Any, start: Sequence[Any] = HERE):
+        self.command = [str(part) for part in (*start, *arguments)]
         self.answers: list[dict] = []
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the object
         self.process = subprocess.Popen(
@@ -44,9 +48,21 @@ class Worker:
         self.process.wait()
 
 
+def in_a_process(*arguments: Any) -> dict[str, Any]:
+    """What one round in a fresh process says, whose peak memory is its own."""
+    with Worker(*arguments) as worker:
+        worker()
+    return worker.answers[0]
+
+
 def serve(run: Callable[[], dict]) -> None:
     """In the worker's process: for every line of stdin, print what `run` returns, with its seconds."""
     for _ in sys.stdin:
         started = time.perf_counter()
-        answer = run()
+        answer = run() or {}
         print(json.dumps({"seconds": time.perf_counter() - started} | answer), flush=True)
+
+
+if __name__ == "__main__":
+    module, function = sys.argv[1].split(":")
+    serve(getattr(importlib.import_module(module), function)(*sys.argv[2:]))

@@ -1,0 +1,164 @@
+"""Stage 1 against the naive pipeline.
+
+    python -m benchmarks pair_loader stage1_epoch
+
+That one decodes a panorama for every pair and encodes both its people.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.report import Report
+from benchmarks.scripts import Training, prepare
+from benchmarks.timing import times_faster
+from datasets.jrdb.crops import crop_regions
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import IMAGE_FOLDER
+from utils.training.distributed import as_collated, make_loader
+
+BATCH = 16
+
+
+class NaivePairs(Dataset):
+    """Pairs read naively: each opens its panorama and cuts two people from it."""
+
+    def __init__(self, pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int]):
+        self.pairs, self.size = pairs, size
+        frames = zip(pairs.frame_sequences, pairs.frame_keys, strict=True)
+        self.paths = [data_path / IMAGE_FOLDER / pairs.sequences[s] / str(key) for s, key in frames]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        pairs = self.pairs
+        with Image.open(self.paths[pairs.frames[index]]) as file:
+            panorama = np.asarray(file.convert("RGB"))  # (H, W, 3)
+        people = pairs.left[index], pairs.right[index]
+        left, right = (cut_person(panorama, pairs.boxes[person], self.size) for person in people)
+        geometry = torch.from_numpy(pairs.geometry[index])
+        return {"left": left, "right": right, "geometry": geometry, "label": int(pairs.labels[index])}
+
+
+def cut_person(panorama: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """(3, *size) uint8 of one box, wrapped round the seam, padded with the mean colour above and below."""
+    height, width = panorama.shape[:2]
+    left, top, crop_width, crop_height = crop_regions(box[None], size, width, height)[0]
+    columns = np.arange(left, left + crop_width) % width
+    first, last = max(top, 0), min(top + crop_height, height)
+    total = panorama.reshape(height * width, 3).sum(axis=0, dtype=np.int64)
+    region = np.empty((crop_height, crop_width, 3), np.uint8)
+    region[:] = (total + height * width // 2) // (height * width)
+    region[first - top : last - top] = panorama[first:last, columns]
+    pixels = torch.from_numpy(region).permute(2, 0, 1)[None]  # (1, 3, h, w)
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
+
+
+def check_equal(ours: DataLoader, naive: DataLoader) -> None:
+    """Both loaders must give the same pixels, geometry and labels in the same order."""
+    for a, b in zip(ours, naive, strict=True):
+        pairs = [(a["crops"][a["left"]], b["left"]), (a["crops"][a["right"]], b["right"])]
+        pairs += [(a["geometry"].nan_to_num(-9), b["geometry"].nan_to_num(-9)), (a["labels"], b["label"])]
+        if not all(torch.equal(*pair) for pair in pairs):
+            raise AssertionError("the cached pairs are not those decoded from the panoramas")
+
+
+def exhaust(loader: DataLoader) -> None:
+    for _ in loader:
+        pass
+
+
+def pair_loader(report: Report, quick: bool) -> None:
+    """Pair loader against decoding the panorama per pair.
+
+    Crops, geometry and label of the same pairs in batches of 16 through a DataLoader without workers, the
+    pixels compared bit for bit before the timing. The cache is warm: the second epoch on.
+    """
+    torch.set_num_threads(1)
+    training = prepare("train_stage1")
+    size, train = tuple(training.args.image_size), training.train
+    indices = [index for step in range(1 if quick else 4) for index in training.sampler.part(step)[0]]
+    batches = [indices[k : k + BATCH] for k in range(0, len(indices), BATCH)]
+    ours = make_loader(train, batches, 0, training.device)
+    naive = DataLoader(NaivePairs(train, training.data.data_path, size), batch_sampler=batches)
+    check_equal(ours, naive)
+    ready = [train.__getitems__(batch) for batch in batches]
+    in_memory = DataLoader(ready, batch_size=None, collate_fn=as_collated)
+    timings = report.measure(
+        {
+            f"decode per pair, {len(indices)} pairs": lambda: exhaust(naive),
+            "cache": lambda: exhaust(ours),
+            "limit: batches in memory": lambda: exhaust(in_memory),
+        }
+    )
+    report.timings(timings, "ms")
+    slow, fast, _ = timings.values()
+    question = "pair loader, times faster than decoding per pair"
+    report.judge(question, times_faster(slow, fast), at_least=20, aim=">= 45x")
+    kilobytes = np.mean([path.stat().st_size for path in naive.dataset.paths[:20]]) / 1000
+    report.note(f"1 thread; JPEG panoramas of {kilobytes:.0f} KB on average; crops {size[0]}x{size[1]}.")
+
+
+def naive_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Both people of every pair go through the encoder, however often they are in the batch."""
+    left, right = model.person(batch["left"]), model.person(batch["right"])
+    return model.stage1_head(torch.cat([left, right, model.geometry(batch["geometry"])], dim=1))
+
+
+def naive_epoch(training: Training, loader: DataLoader) -> None:
+    """The same step as the script's: the same loss, optimizer, and check of the gradient."""
+    model, trainable = training.model.train(), [p for p in training.model.parameters() if p.requires_grad]
+    for batch in loader:
+        loss = training.criterion(naive_logits(model, batch), batch["label"]).mean()
+        training.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, math.inf)
+        training.optimizer.step()
+
+
+@torch.no_grad()
+def check_logits(training: Training) -> None:
+    """In evaluation mode (BatchNorm sees other batches otherwise) both ways give the same logits."""
+    model, rows = training.model.eval(), list(range(min(16, len(training.train))))
+    dataset = NaivePairs(training.train, training.data.data_path, tuple(training.args.image_size))
+    naive = naive_logits(model, next(iter(DataLoader(dataset, batch_size=len(rows)))))
+    torch.testing.assert_close(model(training.train.__getitems__(rows)), naive, rtol=1e-4, atol=1e-5)
+
+
+def stage1_epoch(report: Report, quick: bool) -> None:
+    """Whole stage 1 epoch against the naive pipeline.
+
+    Naive: every annotated pair in range and the negatives beside it (no limit per group). Ours:
+    train_stage1.train_one_epoch with its default sampling. Neither augments.
+    """
+    torch.set_num_threads(1)
+    training = prepare("train_stage1", ["--no-augment"])
+    everything = prepare("train_stage1", ["--no-augment", "--no-use_group_sampling"])
+    share = len(training.train) / len(everything.train)
+    frames = 2 if quick else 12
+    for one in (training, everything):
+        one.keep(np.isin(one.train.frames, np.unique(one.train.frames)[:frames]))
+    check_logits(training)
+    size, path = tuple(training.args.image_size), training.data.data_path
+    loader = DataLoader(NaivePairs(everything.train, path, size), training.args.batch_size, shuffle=True)
+    timings = report.measure(
+        {
+            f"naive, {len(everything.train)} pairs": lambda: naive_epoch(training, loader),
+            f"train_stage1, {len(training.train)} pairs": training.epoch,
+        }
+    )
+    report.timings(timings)
+    ratio = times_faster(*reversed(timings.values()))
+    report.judge("stage 1 epoch, share of the naive epoch's time", ratio, at_most=0.15, aim="<= .05")
+    here = len(training.train) / len(everything.train)
+    report.note(
+        f"1 thread, {frames} frames of the sample. The sampler keeps {share:.2f} of the pairs of the whole "
+        f"train split, {here:.2f} on these frames; the rest is the cache and one encoding per person."
+    )
