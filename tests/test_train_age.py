@@ -1,14 +1,9 @@
-"""train_mae.py and train_ddp.py: equal but for the recipe; whole runs, resumed, replayed, distributed."""
+"""train_mae.py and train_ddp.py: equal but for the recipe; whole, replayed and distributed runs."""
 
 import csv
 import difflib
-import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,50 +11,22 @@ from sklearn import metrics
 
 import train_ddp
 import train_mae
-from tests import tiny_runs
+from tests.tiny_runs import assert_same_run, furthest_weight, history, replay, run_of, torchrun, train
+from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"train_mae": train_mae, "train_ddp": train_ddp}
-EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
+ONE_STEP = ("--epochs", 1, "--max_batches", 1)
 
 
-@pytest.fixture(scope="module")
-def sample():
-    return tiny_runs.ultrasound()
-
-
-def flags(sample, folder, *more):
-    return ["--image_dir", str(sample), *EXCLUDE, "--model", "cnn", "--image_size", "32", "--batch_size", "8",
-            "--epochs", "3", "--device", "cpu", "--output_dir", str(folder), *more]  # fmt: skip
-
-
-def run(script, sample, folder, *more) -> Path:
-    module = SCRIPTS[script]
-    module.main(module.parse_args(flags(sample, folder, *more)))
-    return max(Path(folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
-
-
-def history(folder: Path) -> list[dict]:
-    rows = json.loads((folder / "history.json").read_text())
-    return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in rows]
-
-
-def weights(folder: Path, name: str = "final.pth") -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / name)["model"]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert history(one) == history(other)
-    for name in ("final.pth", "best_model.pth"):
-        first, second = weights(one, name), weights(other, name)
-        assert all(torch.equal(first[key], second[key]) for key in first)
+def config_of(run) -> dict:
+    return read_json(run / "config.json")
 
 
 def test_the_two_scripts_differ_in_the_recipe_only():
-    one, other = ((ROOT / f"{name}.py").read_text().splitlines() for name in SCRIPTS)
+    one, other = ((REPO_ROOT / f"{name}.py").read_text().splitlines() for name in SCRIPTS)
     places = Counter()
     for kind, start, *_ in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         headings = [line for line in one[:start] if re.match("def |    # [A-Z]|import", line)]
@@ -72,7 +39,7 @@ def test_the_two_scripts_differ_in_the_recipe_only():
 
 @pytest.fixture(scope="module", params=list(SCRIPTS))
 def finished(request):
-    return request.param, tiny_runs.run_of(request.param)
+    return request.param, run_of(request.param)
 
 
 def test_run_folder(finished):
@@ -82,7 +49,7 @@ def test_run_folder(finished):
     expected += "training_curves.png scatter.png bland_altman.png error_by_age.png "
     expected += "evaluation_report.txt test_predictions.csv"
     assert set(expected.split()) <= names
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     assert results["task"] == {"train_mae": "age_mae", "train_ddp": "age_mse"}[script]
     assert results["verdict"] in ("LEARNED", "NOT LEARNED")
     assert results["synthetic"] is True
@@ -96,7 +63,7 @@ def test_metrics_are_those_of_sklearn_on_the_written_rows(finished):
     with open(folder / "test_predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     ages, preds = ([float(row[name]) for row in rows] for name in ("age", "prediction"))
-    test = json.loads((folder / "results.json").read_text())["metrics"]["test"]
+    test = read_json(folder / "results.json")["metrics"]["test"]
     assert test["mae"] == pytest.approx(metrics.mean_absolute_error(ages, preds), abs=1e-9)
     assert test["rmse"] == pytest.approx(metrics.root_mean_squared_error(ages, preds), abs=1e-9)
     assert test["r2"] == pytest.approx(metrics.r2_score(ages, preds), abs=1e-9)
@@ -105,9 +72,9 @@ def test_metrics_are_those_of_sklearn_on_the_written_rows(finished):
     assert test["subject_mae"] == pytest.approx(subject_mae, abs=1e-9)
 
 
-def test_config_has_what_the_requirement_reads(finished):
+def test_config_says_what_was_done(finished):
     script, folder = finished
-    config = json.loads((folder / "config.json").read_text())
+    config = config_of(folder)
     assert (config["script_name"], config["script_version"]) == (f"{script}.py", "1.0")
     dataset, training = config["dataset"], config["training"]
     assert training["loss_function"] == {"train_mae": "L1Loss", "train_ddp": "MSELoss"}[script]
@@ -116,10 +83,8 @@ def test_config_has_what_the_requirement_reads(finished):
     assert dataset["split_method"] == "by_subject_id"
     assert "none shared" in dataset["data_leakage_prevention"]
     assert dataset["total_subjects"] == 16
-    assert (
-        dataset["train_samples"] + dataset["val_samples"] + dataset["test_samples"]
-        == dataset["total_samples"]
-    )
+    parts = (dataset[f"{split}_samples"] for split in ("train", "val", "test"))
+    assert sum(parts) == dataset["total_samples"]
     assert (dataset["random_seed"], dataset["test_size"], dataset["val_size"]) == (42, 0.2, 0.1)
     assert dataset["target_unit"] == "years"
     assert training["effective_batch_size"] == 8
@@ -128,126 +93,71 @@ def test_config_has_what_the_requirement_reads(finished):
     assert config["optimizations"]["early_stopping"] == (script == "train_mae")
 
 
-def test_diff_of_two_configs_shows_what_differs_only(sample, tmp_path):
-    configs = []
-    for k, rate in enumerate(("1e-3", "2e-3")):
-        folder = run(
-            "train_mae", sample, tmp_path / str(k), "--epochs", "1", "--max_batches", "1", "--lr", rate
-        )
-        configs.append((folder / "config.json").read_text().splitlines())
-    pairs = zip(*configs, strict=True)
+def test_diff_of_two_configs_shows_what_differs_only(tmp_path):
+    runs = [train("train_mae", tmp_path / rate, *ONE_STEP, "--lr", rate) for rate in ("1e-3", "2e-3")]
+    pairs = zip(*((run / "config.json").read_text().splitlines() for run in runs), strict=True)
     changed = {line.split(":")[0].strip() for a, b in pairs if a != b for line in (a, b)}
     assert changed <= {'"timestamp"', '"output_dir"', '"learning_rate"', '"lr"', '"initial_lr"', '"commit"'}
 
 
-def test_warm_up_and_cosine_end_exactly(sample, tmp_path):
-    folder = run("train_mae", sample, tmp_path, "--epochs", "6", "--warmup_epochs", "3", "--max_batches", "1",
-                 "--lr", "1e-3", "--eta_min", "1e-6")  # fmt: skip
-    rates = [row["lr"] for row in history(folder)]
+def test_warm_up_and_cosine_end_exactly(tmp_path):
+    schedule = ("--epochs", 6, "--warmup_epochs", 3, "--lr", "1e-3", "--eta_min", "1e-6")
+    run = train("train_mae", tmp_path, "--max_batches", 1, *schedule)
+    rates = [row["lr"] for row in history(run)]
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] > rates[4] > rates[5]
     assert rates[5] == pytest.approx(1e-6)
-    config = json.loads((folder / "config.json").read_text())
-    recorded = config["training"]["scheduler_params"]
+    recorded = config_of(run)["training"]["scheduler_params"]
     assert (recorded["warmup_epochs"], recorded["T_max"], recorded["eta_min"]) == (3, 3, 1e-6)
-    assert config["optimizations"]["warmup"] is True
+    assert config_of(run)["optimizations"]["warmup"] is True
 
 
 @pytest.mark.parametrize(
     ("flags", "recorded"),
     [
-        (("--epochs", "1"), {"T_max": 1, "eta_min": 1e-7}),
-        (("--epochs", "3", "--warmup_epochs", "1"), {"T_max": 2, "eta_min": 1e-7}),
-        (("--epochs", "2", "--warmup_epochs", "0", "--scheduler", "none"), {}),
+        (("--epochs", 1), {"T_max": 1, "eta_min": 1e-7}),
+        (("--epochs", 3, "--warmup_epochs", 1), {"T_max": 2, "eta_min": 1e-7}),
+        (("--epochs", 2, "--warmup_epochs", 0, "--scheduler", "none"), {}),
     ],
 )
-def test_only_the_schedule_that_was_used_is_recorded(sample, tmp_path, flags, recorded):
+def test_only_the_schedule_that_was_used_is_recorded(tmp_path, flags, recorded):
     """The first epoch of none of these has less than the full rate."""
-    folder = run("train_mae", sample, tmp_path, "--max_batches", "1", "--lr", "1e-3", *flags)
-    config = json.loads((folder / "config.json").read_text())
-    schedule = config["training"]["scheduler_params"]
-    assert {
-        key: schedule[key] for key in ("T_max", "eta_min", "warmup_epochs") if key in schedule
-    } == recorded
-    assert config["optimizations"]["warmup"] is False
-    assert history(folder)[0]["lr"] == 1e-3
+    run = train("train_mae", tmp_path, "--max_batches", 1, "--lr", "1e-3", *flags)
+    schedule = config_of(run)["training"]["scheduler_params"]
+    kept = {key: schedule[key] for key in ("T_max", "eta_min", "warmup_epochs") if key in schedule}
+    assert kept == recorded
+    assert config_of(run)["optimizations"]["warmup"] is False
+    assert history(run)[0]["lr"] == 1e-3
 
 
-@pytest.mark.parametrize(
-    ("script", "more"),
-    [
-        ("train_mae", ("--warmup_epochs", "4", "--ema_decay", "0.5")),  # interrupted in the warm-up
-        ("train_ddp", ("--plateau_patience", "0", "--lr", "1e-6")),  # after the rate was cut
-    ],
-)
-@pytest.mark.long
-def test_resumed_run_is_the_uninterrupted_run(sample, tmp_path, monkeypatch, script, more):
-    more = ("--epochs", "5", *more)
-    whole = run(script, sample, tmp_path / "whole", *more)
-    module = SCRIPTS[script]
-    save = module.save_epoch
-
-    def save_and_die(folder, state, *rest):
-        save(folder, state, *rest)
-        if state["epoch"] == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "save_epoch", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        run(script, sample, tmp_path / "cut", *more)
-    monkeypatch.undo()
-    if script == "train_ddp":
-        rates = {row["lr"] for row in history(whole)[:4]}
-        assert len(rates) > 1, "the plateau never cut the rate: the test tests nothing"
-    cut = next((tmp_path / "cut").iterdir())
-    module.main(module.parse_args(["--resume", str(cut)]))
-    assert_same_run(whole, cut)
+def test_replay_from_config_is_bit_identical(finished, tmp_path):
+    script, run = finished
+    assert_same_run(run, replay(script, run, tmp_path))
 
 
-@pytest.mark.parametrize("script", list(SCRIPTS))
-def test_replay_from_config_is_bit_identical(finished, sample, tmp_path, script):
-    name, folder = finished
-    if name != script:
-        pytest.skip("the other script's run")
-    module = SCRIPTS[script]
-    module.main(module.parse_args(["--config", str(folder / "config.json"), "--output_dir", str(tmp_path)]))
-    assert_same_run(folder, next(tmp_path.iterdir()))
-
-
-def test_averaged_weights_are_what_is_kept(sample, tmp_path):
-    folder = run("train_mae", sample, tmp_path, "--epochs", "2", "--ema_decay", "0.9", "--lr", "1e-2")
-    state = load_checkpoint(folder / "last.pth")
+def test_averaged_weights_are_what_is_kept(tmp_path):
+    run = train("train_mae", tmp_path, "--epochs", 2, "--ema_decay", "0.9", "--lr", "1e-2")
+    state = load_checkpoint(run / "last.pth")
     key = "head.4.weight"
     assert not torch.equal(state["model"][key], state["trained"][key])
     assert state["model"][key].norm() < state["trained"][key].norm()
 
 
 @pytest.mark.long
-def test_one_two_and_three_processes_give_the_same_weights(sample, tmp_path):
+def test_one_two_and_three_processes_give_the_same_weights(tmp_path):
     """And the same figures: a global batch of 12, an uneven last one, frozen BatchNorm and no dropout."""
-    found = []
-    for processes in (1, 2, 3):
-        folder = tmp_path / str(processes)
-        more = ("--epochs", "1", "--batch_size", str(12 // processes), "--dropout", "0", "--freeze_batchnorm")
-        if processes == 1:
-            run("train_mae", sample, folder, *more)
-        else:
-            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-            command = [sys.executable, *launch, "train_mae.py", *flags(sample, folder), *more]
-            env = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr[-2000:]
-        (only,) = folder.iterdir()
-        found.append((weights(only), json.loads((only / "results.json").read_text())))
-        config = json.loads((only / "config.json").read_text())
-        assert config["training"]["effective_batch_size"] == 12
-        assert config["dataset"]["train_samples"] % 12 != 0
-    (first, results), *others = found
-    for state, other in others:
-        assert max((state[key] - first[key]).abs().max() for key in first) < 1e-6
-        for name, value in results["metrics"]["test"].items():
+    common = ("--epochs", 1, "--dropout", 0, "--freeze_batchnorm", "--batch_size")
+    alone = train("train_mae", tmp_path / "1", *common, 12)
+    others = [torchrun(n, "train_mae", tmp_path / str(n), *common, 12 // n) for n in (2, 3)]
+    assert config_of(alone)["dataset"]["train_samples"] % 12 != 0
+    expected = read_json(alone / "results.json")["metrics"]["test"]
+    for run in others:
+        assert config_of(run)["training"]["effective_batch_size"] == 12
+        assert furthest_weight(alone, run) < 1e-6
+        test = read_json(run / "results.json")["metrics"]["test"]
+        for name, value in expected.items():
             if isinstance(value, float):
-                assert other["metrics"]["test"][name] == pytest.approx(value, abs=1e-4), name
+                assert test[name] == pytest.approx(value, abs=1e-4), name
 
 
 def test_wrong_flags(capsys):

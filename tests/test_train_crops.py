@@ -1,7 +1,6 @@
 """Both stages with pixels, on the tiny built-in sample: the same promises as from geometry alone."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ import torch
 
 import evaluate
 import train_stage1
-import train_stage2
 from datasets.samples import ensure_sample
-from tests.test_train_stage1 import assert_same_run, spawn
+from tests.tiny_runs import assert_same_run, replay, torchrun, train
 from utils.run.errors import DataError
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint
@@ -24,52 +22,24 @@ def sample(tmp_path_factory):
     return ensure_sample("jrdb", tmp_path_factory.mktemp("data") / "sample", size="tiny")
 
 
-def arguments(sample, tmp_path, *more: str) -> list[str]:
-    return ["--data_path", str(sample), "--output_dir", str(tmp_path), "--epochs", "2", *more]
-
-
-SMALL = ["--image_size", "32", "16"]
-
-
-def train(script, argv: list[str]):
-    args = script.parse_args(argv)
-    script.main(args)
-    return max(Path(args.output_dir).glob(f"{script.NAME}_*"))
+def flags(sample, *more) -> list:
+    return ["--data_path", sample, "--features", "crops+geometry", "--image_size", 32, 16, *more]
 
 
 @pytest.fixture(scope="module")
 def stage1(sample, tmp_path_factory):
-    return train(train_stage1, arguments(sample, tmp_path_factory.mktemp("out"), *SMALL))
+    return train("train_stage1", tmp_path_factory.mktemp("out"), *flags(sample))
 
 
-@pytest.mark.long
-def test_config_and_resume_repeat_a_run_with_crops(sample, stage1, tmp_path, monkeypatch):
-    replayed = train(
-        train_stage1, ["--config", str(stage1 / "config.json"), "--output_dir", str(tmp_path / "a")]
-    )
-    assert_same_run(stage1, replayed)
-    save_epoch = train_stage1.save_epoch
-
-    def save_then_die(*values):
-        save_epoch(*values)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_stage1, "save_epoch", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
-        train(train_stage1, arguments(sample, tmp_path / "b", *SMALL))
-    monkeypatch.undo()
-    (stopped,) = (tmp_path / "b").iterdir()
-    train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
-    assert_same_run(stage1, stopped)
+def test_config_repeats_a_run_with_crops(stage1, tmp_path):
+    assert_same_run(stage1, replay("train_stage1", stage1, tmp_path))
 
 
 @pytest.mark.long
 def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_path):
     """BatchNorm sees half batches there, so weights differ from one process's; the metrics are the saved
     model's."""
-    done = spawn(2, arguments(sample, tmp_path, *SMALL, "--epochs", "1", "--batch_size", "8"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    (made,) = tmp_path.iterdir()
+    made = torchrun(2, "train_stage1", tmp_path, *flags(sample, "--epochs", 1, "--batch_size", 8))
     for split in ("val", "test"):
         evaluate.main(evaluate.parse_args(["--run", str(made), "--split", split]))
         (folder,) = made.glob(f"evaluation_{split}_*")
@@ -80,9 +50,8 @@ def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_p
 
 
 def test_stage_2_takes_its_trunk_from_stage_1(sample, stage1, tmp_path):
-    frozen = train(
-        train_stage2, arguments(sample, tmp_path, "--stage1_checkpoint", str(stage1), "--freeze_backbone")
-    )
+    start = ["--data_path", sample, "--stage1_checkpoint", stage1]
+    frozen = train("train_stage2", tmp_path, *start, "--freeze_backbone", "--epochs", 2)
     args = read_json(frozen / "config.json")["args"]
     assert (args["image_size"], args["features"], args["backbone"]) == ([32, 16], "crops+geometry", "cnn")
     results = read_json(frozen / "results.json")["stage1_on_val"]
@@ -92,7 +61,7 @@ def test_stage_2_takes_its_trunk_from_stage_1(sample, stage1, tmp_path):
 
 
 def test_a_person_is_encoded_once_however_many_pairs(sample):
-    args = train_stage1.parse_args(arguments(sample, "unused", *SMALL))
+    args = train_stage1.parse_args([str(flag) for flag in flags(sample)])
     data = train_stage1.build_datasets(args)
     model = train_stage1.build_model(args)[0].eval()
     encoded = []
@@ -112,4 +81,4 @@ def test_missing_frames_are_one_clear_error(sample, tmp_path):
     for image in list((copy / "images").rglob("*.jpg"))[::2]:
         image.unlink()
     with pytest.raises(DataError, match=r"images of the train split are missing\n.*\n.*--features geometry"):
-        train_stage1.build_datasets(train_stage1.parse_args(arguments(copy, tmp_path, *SMALL)))
+        train("train_stage1", tmp_path / "out", *flags(copy))

@@ -10,41 +10,35 @@ import torch
 
 import train_stage2
 from datasets.jrdb.labels import INTERACTION_CLASSES
-from tests import tiny_runs
 from tests.jrdb_world import TYPES, write_world
-from tests.test_train_stage1 import assert_same_run, history, spawn, train
+from tests.tiny_runs import (
+    assert_same_run,
+    flags_of,
+    furthest_weight,
+    history,
+    jrdb,
+    replay,
+    run_of,
+    torchrun,
+    train,
+)  # fmt: skip
 from utils.run.errors import CommandError
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.distributed import Processes
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
-
-
-@pytest.fixture(scope="module")
-def world():
-    return tiny_runs.jrdb()
+NAME = "train_stage2"
 
 
 @pytest.fixture(scope="module")
 def stage1():
-    return tiny_runs.run_of("train_stage1")
-
-
-def arguments(world, stage1, tmp_path, *more: str) -> list[str]:
-    flags = ["--data_path", str(world), "--stage1_checkpoint", str(stage1), "--output_dir", str(tmp_path)]
-    return [*flags, "--epochs", "4", "--learning_rate", "3e-3", *more]
-
-
-def train_types(world, stage1, tmp_path, *more: str):
-    before = set(tmp_path.iterdir())
-    train_stage2.main(train_stage2.parse_args(arguments(world, stage1, tmp_path, *more)))
-    return (set(tmp_path.iterdir()) - before).pop()
+    return run_of("train_stage1")
 
 
 @pytest.fixture(scope="module")
 def run():
-    return tiny_runs.run_of("train_stage2")
+    return run_of(NAME)
 
 
 def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
@@ -61,8 +55,8 @@ def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
     assert load_checkpoint(run / "last.pth")["best"]["loss"]["value"] == min(losses)
 
 
-def test_frozen_backbone_leaves_stage_1_bit_for_bit(world, stage1, tmp_path):
-    frozen = train_types(world, stage1, tmp_path, "--freeze_backbone")
+def test_frozen_backbone_leaves_stage_1_bit_for_bit(stage1, tmp_path):
+    frozen = train(NAME, tmp_path, "--freeze_backbone")
     results = read_json(frozen / "results.json")["stage1_on_val"]
     assert results["before"] == results["after"]
     old, new = (load_checkpoint(folder / "best_f1.pth")["model"] for folder in (stage1, frozen))
@@ -72,29 +66,25 @@ def test_frozen_backbone_leaves_stage_1_bit_for_bit(world, stage1, tmp_path):
 
 def test_class_map_does_not_follow_the_counts(tmp_path):
     """Val's most frequent type differs from train's; a type absent from val is shown as absent."""
-    world = write_world(tmp_path / "w", {"train": 3})
-    write_world(
-        world, {"train": 3, "val": 2}, seed=1, types=(TYPES[3], TYPES[3], TYPES[0], TYPES[3], TYPES[4])
-    )
-    stage1 = train(world, tmp_path, "--epochs", "1")
-    run = train_types(world, stage1, tmp_path, "--epochs", "1")
+    data = ["--data_path", write_world(tmp_path / "w", {"train": 3}), "--epochs", 1]
+    rare = (TYPES[3], TYPES[3], TYPES[0], TYPES[3], TYPES[4])
+    write_world(tmp_path / "w", {"train": 3, "val": 2}, seed=1, types=rare)
+    stage1 = train("train_stage1", tmp_path / "one", *data)
+    run = train(NAME, tmp_path / "two", *data, "--stage1_checkpoint", stage1)
     assert load_checkpoint(run / "best_f1.pth")["class_names"] == list(INTERACTION_CLASSES)
     per_class = read_json(run / "results.json")["metrics"]["val"]["per_class"]
     assert list(per_class) == list(INTERACTION_CLASSES)
-    assert per_class["conversation"] == {
-        "precision": None,
-        "recall": None,
-        "f1": None,
-        "ap": None,
-        "support": 0,
-    }
+    absent = dict.fromkeys(("precision", "recall", "f1", "ap"))
+    assert per_class["conversation"] == absent | {"support": 0}
     assert per_class["sitting together"]["support"] > per_class["walking together"]["support"] > 0
     counts = read_json(run / "config.json")["dataset"]["class_counts"]
     assert counts["val"]["sitting together"] == per_class["sitting together"]["support"]
 
 
-@pytest.mark.long
-def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypatch):
+def test_a_run_is_repeated_and_resumed_without_the_stage_1_run_it_came_from(
+    stage1, run, tmp_path, monkeypatch
+):
+    """What was taken from it is in the run."""
     save_epoch = train_stage2.save_epoch
 
     def save_then_die(folder, state, *rest):
@@ -103,32 +93,23 @@ def test_resume_and_config_repeat_the_run(world, stage1, run, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train_stage2, "save_epoch", save_then_die)
-    temporary = tmp_path / "stage1"
-    shutil.copytree(stage1, temporary)
+    temporary = shutil.copytree(stage1, tmp_path / "stage1")
     with pytest.raises(KeyboardInterrupt):
-        train_types(world, temporary, tmp_path)
+        train(NAME, tmp_path / "stopped", "--stage1_checkpoint", temporary)
     monkeypatch.undo()
-    shutil.rmtree(temporary)  # what was taken from it is in the run
-    (stopped,) = tmp_path.iterdir()
+    shutil.rmtree(temporary)
+    (stopped,) = (tmp_path / "stopped").iterdir()
     train_stage2.main(train_stage2.parse_args(["--resume", str(stopped)]))
     assert_same_run(run, stopped)
-    replayed = tmp_path / "replayed"
-    train_stage2.main(
-        train_stage2.parse_args(["--config", str(run / "config.json"), "--output_dir", str(replayed)])
-    )
-    assert_same_run(run, next(replayed.iterdir()))
+    assert_same_run(run, replay(NAME, run, tmp_path / "replayed"))
 
 
 @pytest.mark.long
-def test_two_processes_make_one_run(world, stage1, run, tmp_path):
-    common = ["--epochs", "1", "--dropout", "0", "--optimizer", "sgd"]
-    alone = train_types(world, stage1, tmp_path, *common, "--batch_size", "8")
-    argv = arguments(world, stage1, tmp_path / "two", *common, "--batch_size", "4")
-    done = spawn(2, argv, script="train_stage2.py")
-    assert done.returncode == 0, done.stderr[-2000:]
-    (made,) = (tmp_path / "two").iterdir()
-    expected, weights = (load_checkpoint(folder / "last.pth")["model"] for folder in (alone, made))
-    assert max((weights[key] - expected[key]).abs().max() for key in expected) < 1e-6
+def test_two_processes_make_one_run(tmp_path):
+    common = ["--epochs", 1, "--dropout", 0, "--optimizer", "sgd", "--batch_size"]
+    alone = train(NAME, tmp_path / "one", *common, 8)
+    made = torchrun(2, NAME, tmp_path / "two", *common, 4)
+    assert furthest_weight(alone, made) < 1e-6
     assert history(made)[0]["val_macro_f1"] == pytest.approx(history(alone)[0]["val_macro_f1"])
 
 
@@ -146,19 +127,18 @@ def test_focal_loss_by_hand():
     assert found.tolist() == pytest.approx([0.75**2 * -math.log(0.25), 3 * 0.25**2 * -math.log(0.75)])
     plain = train_stage2.FocalLoss(None, gamma=0.0)
     logits, labels = torch.randn(7, 5), torch.arange(7) % 5
-    assert torch.allclose(
-        plain(logits, labels), torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    )
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert torch.allclose(plain(logits, labels), expected)
 
 
-def test_unusable_stage_1_is_one_clear_error(world, stage1, tmp_path):
+def test_unusable_stage_1_is_one_clear_error(stage1, tmp_path):
     def error(*argv: str) -> str:
         with pytest.raises(CommandError) as caught:
             train_stage2.main(train_stage2.parse_args([*argv, "--output_dir", str(tmp_path)]))
         assert not list(tmp_path.glob("stage2_*"))
         return str(caught.value)
 
-    data = ["--data_path", str(world)]
+    data = ["--data_path", str(jrdb())]
     assert "--stage1_checkpoint is required" in error(*data)
     assert "python train_stage1.py" in error()
     assert "best_accuracy.pth" in error(*data, "--stage1_checkpoint", str(stage1 / "wrong.pth"))
@@ -183,8 +163,8 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
         assert train_stage2.find_stage1(args).parent.name.endswith("_10")
 
 
-def test_negatives_are_not_loaded(world, stage1):
-    args = train_stage2.parse_args(arguments(world, stage1, "unused"))
+def test_negatives_are_not_loaded():
+    args = train_stage2.parse_args([str(flag) for flag in flags_of(NAME)])
     train_stage2.adopt_stage1(args, Processes(0, 1, torch.device("cpu")))
     for part in train_stage2.build_datasets(args).parts().values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

@@ -1,20 +1,30 @@
-"""One finished run per training script on the smallest data there is, made once per session; read only."""
+"""The training scripts on the smallest data there is, and one finished run of each, made once per session and
+read only."""
 
 import contextlib
 import functools
 import importlib
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from datasets import cache
 from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.jrdb_world import write_world
+from utils.run.folder import REPO_ROOT, read_json
+from utils.training.checkpoint import load_checkpoint
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
+TIMES = {"seconds", "samples_per_second"}
 
 
 @functools.cache
@@ -45,33 +55,107 @@ def ultrasound() -> Path:
     return new_folder("ultrasound") / "TA/Healthy/Images"
 
 
+def flags_of(name: str) -> list:
+    """The data of a training script and a few epochs on it."""
+    if name == "train_anomaly_with_labels":
+        return ["--data_path", tiny_sample(), "--image_size", 64, 96, "--max_points", 128, "--epochs", 2]
+    if name in ("train_ddp", "train_mae"):
+        recipe = ["--model", "cnn", "--image_size", 32, "--epochs", 3, "--batch_size", 8]
+        return ["--image_dir", ultrasound(), *EXCLUDE, *recipe]
+    if name == "train_stage1":
+        return ["--data_path", jrdb(), "--features", "geometry", "--epochs", 2]
+    start = ["--stage1_checkpoint", run_of("train_stage1")]
+    return ["--data_path", jrdb(), *start, "--epochs", 4, "--lr", 3e-3]
+
+
+def train(name: str, folder: Path, *more: object) -> Path:
+    """Run a script in this process into `folder`; returns the new run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before, script = set(folder.iterdir()), importlib.import_module(name)
+    argv = [*flags_of(name), "--device", "cpu", "--output_dir", folder, *more]
+    script.main(script.parse_args([str(flag) for flag in argv]))
+    return (set(folder.iterdir()) - before).pop()
+
+
+def replay(name: str, run: Path, folder: Path) -> Path:
+    """Repeat a run from its own config.json."""
+    script = importlib.import_module(name)
+    script.main(script.parse_args(["--config", str(run / "config.json"), "--output_dir", str(folder)]))
+    return next(folder.iterdir())
+
+
+def torchrun(processes: int, name: str, folder: Path, *more: object) -> Path:
+    """The same as `train` on several processes."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", f"{name}.py"]
+    argv = [*launch, *flags_of(name), "--output_dir", folder, *more]
+    done = subprocess.run(
+        [sys.executable, *map(str, argv)],
+        cwd=REPO_ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = folder.iterdir()
+    return run
+
+
 @functools.cache
 def run_of(name: str) -> Path:
     """The run folder of a training script: a few epochs."""
-    if name == "train_anomaly_with_labels":
-        flags = ["--data_path", tiny_sample(), "--image_size", 64, 96, "--max_points", 128, "--epochs", 2]
-    elif name in ("train_ddp", "train_mae"):
-        flags = ["--image_dir", ultrasound(), *EXCLUDE, "--model", "cnn", "--image_size", 32]
-        flags += ["--epochs", 3, "--batch_size", 8]
-    elif name == "train_stage1":
-        flags = ["--data_path", jrdb(), "--features", "geometry", "--epochs", 2]
-    else:
-        flags = [
-            "--data_path",
-            jrdb(),
-            "--stage1_checkpoint",
-            run_of("train_stage1"),
-            "--epochs",
-            4,
-            "--lr",
-            3e-3,
-        ]
-    script = importlib.import_module(name)
-    output = new_folder(f"run_{name}")
     with private_cache():
-        argv = [*flags, "--device", "cpu", "--output_dir", output]
-        script.main(script.parse_args([str(flag) for flag in argv]))
-    return next(output.iterdir())
+        return train(name, new_folder(f"run_{name}"))
+
+
+def history(run: Path) -> list[dict]:
+    """One row per epoch, without times."""
+    return [without_times(row) for row in read_json(run / "history.json")]
+
+
+def without_times(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def weights(run: Path, name: str = "final.pth") -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / name)["model"]
+
+
+def furthest_weight(a: Path, b: Path) -> float:
+    """The largest difference of a weight of two runs."""
+    first, second = weights(a), weights(b)
+    return max((first[key] - second[key]).abs().max().item() for key in first)
+
+
+def checkpoints(run: Path) -> dict[str, dict[str, Any]]:
+    """All checkpoints of a run, without times, and without flags that say where it was or who resumed it."""
+    found = {}
+    for path in sorted(run.glob("*.pth")):
+        state = found[path.name] = load_checkpoint(path)
+        state["history"] = [without_times(row) for row in state["history"]]
+        del state["args"]
+    return found
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Everything a run keeps, bit for bit: all checkpoints with all their entries, history, results and
+    predictions."""
+    assert_equal(checkpoints(a), checkpoints(b), "")
+    assert history(a) == history(b)
+    results = [{**read_json(run / "results.json"), "wall_seconds": 0} for run in (a, b)]
+    assert results[0] == results[1]
+    assert (a / "test_predictions.csv").read_bytes() == (b / "test_predictions.csv").read_bytes()
+
+
+def assert_equal(a: Any, b: Any, where: str) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where} {key}")
+    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        assert len(a) == len(b), where
+        for k, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_equal(left, right, f"{where} {k}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
 
 
 def copy_of_run(name: str, folder: Path) -> Path:

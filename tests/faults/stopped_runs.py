@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import train_anomaly_with_labels
 import train_ddp
@@ -18,7 +17,6 @@ from tests.anovox_world import copy_of, tiny_sample
 from tests.tiny_runs import EXCLUDE, jrdb, new_folder, ultrasound
 from utils.run.folder import REPO_ROOT, read_json
 from utils.run.script import run_script
-from utils.training.checkpoint import load_checkpoint
 from utils.training.interrupt import Interrupt
 
 SCRIPTS = {
@@ -32,7 +30,6 @@ AGES = ("train_ddp", "train_mae")
 OTHERS = [name for name in SCRIPTS if name != "train_stage1"]  # the full counts are run on stage 1
 # For parametrize: stage 1 in the quick part, the other four in the long one.
 EACH = ["train_stage1", *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)]
-TIMES = {"seconds", "samples_per_second"}
 
 
 @functools.cache
@@ -141,46 +138,6 @@ def whole_run(script: str) -> Path:
 
 def steps_per_epoch(run: Path) -> int:
     return read_json(run / "status.json")["steps"]
-
-
-def checkpoints(run: Path) -> dict[str, dict[str, Any]]:
-    """All checkpoints of a run, without times, and without flags that say where it was or who resumed it."""
-    found = {}
-    for path in sorted(run.glob("*.pth")):
-        state = found[path.name] = load_checkpoint(path)
-        state["history"] = [without_times(row) for row in state["history"]]
-        del state["args"]
-    return found
-
-
-def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in TIMES}
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Everything a run keeps, bit for bit: all checkpoints with all their entries, history, results and
-    predictions."""
-    assert_equal(checkpoints(a), checkpoints(b), "")
-    histories = [[without_times(row) for row in read_json(run / "history.json")] for run in (a, b)]
-    assert histories[0] == histories[1]
-    results = [{**read_json(run / "results.json"), "wall_seconds": 0} for run in (a, b)]
-    assert results[0] == results[1]
-    assert (a / "test_predictions.csv").read_bytes() == (b / "test_predictions.csv").read_bytes()
-
-
-def assert_equal(a: Any, b: Any, where: str) -> None:
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_equal(a[key], b[key], f"{where} {key}")
-    elif isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        assert len(a) == len(b), where
-        for k, (left, right) in enumerate(zip(a, b, strict=True)):
-            assert_equal(left, right, f"{where} {k}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -12,13 +12,13 @@ from tests.faults.stopped_runs import (
     OTHERS,
     SCRIPTS,
     argv,
-    assert_same_run,
     exit_code,
     only_run,
     stopped,
     train,
     whole_run,
 )
+from tests.tiny_runs import assert_same_run
 from utils.run.errors import ScriptError
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint

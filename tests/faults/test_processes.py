@@ -22,7 +22,6 @@ from datasets.jrdb.dataset import JRDBPairDataset
 from tests.faults.children import FORK, in_a_child
 from tests.faults.stopped_runs import (
     argv,
-    assert_same_run,
     environment,
     exit_code,
     only_run,
@@ -31,6 +30,7 @@ from tests.faults.stopped_runs import (
     train,
     whole_run,
 )
+from tests.tiny_runs import assert_same_run
 from utils.run import status
 from utils.run.errors import DataError
 from utils.run.folder import REPO_ROOT, read_json, write_json

@@ -12,7 +12,6 @@ from tests.faults.stopped_runs import (
     AGES,
     EACH,
     SCRIPTS,
-    assert_same_run,
     copied_data,
     resume,
     signal_at,
@@ -21,6 +20,7 @@ from tests.faults.stopped_runs import (
     train,
     whole_run,
 )
+from tests.tiny_runs import assert_same_run
 from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.folder import read_json

@@ -10,7 +10,6 @@ import pytest
 import train_stage1
 from tests.faults.stopped_runs import (
     argv,
-    assert_same_run,
     exit_code,
     only_run,
     resume,
@@ -20,6 +19,7 @@ from tests.faults.stopped_runs import (
     train,
     whole_run,
 )
+from tests.tiny_runs import assert_same_run
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint
 from utils.training.interrupt import Interrupt
