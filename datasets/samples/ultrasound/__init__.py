@@ -58,41 +58,31 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     _run(partial(_write_images, resolution), jobs, workers)
 
     # Two images without a row, and rows without an image: real tables never match their folders.
-    absent = draw_people(6, rng)
-    taken = {one.name for one in people}
-    lost = [f"{9000 + k}" for k in range(2)]
-    for name, one in zip(lost, people, strict=False):
-        images = directory / "TA" / "Healthy" / "Images"
+    absent = [(f"{8000 + k}", one) for k, one in enumerate(draw_people(6, rng))]
+    images = directory / "TA" / "Healthy" / "Images"
+    for k, one in enumerate(people[:2]):
         with Image.open(images / f"anon_{one.name}_1.png") as image:
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / f"anon_{name}_1.png")
-    extra = [(f"{8000 + k}", one) for k, one in enumerate(absent) if f"{8000 + k}" not in taken]
-    _write_table(
-        directory / "TA" / "characteristics.xlsx",
-        [(one.name, one) for one in people] + extra,
-        [(one.name, one) for one in groups[1][2]],
-    )
-    _write_table(directory / "BB" / "characteristics.xlsx", [(one.name, one) for one in groups[2][2]], [])
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / f"anon_{9000 + k}_1.png")
+    rows = [[(one.name, one) for one in members] for _, _, members in groups]
+    _write_table(directory / "TA" / "characteristics.xlsx", rows[0] + absent, rows[1])
+    _write_table(directory / "BB" / "characteristics.xlsx", rows[2], [])
     _write_json(directory / "TA" / "split.json", split)
-    member = {name: part for part, names in split.items() for name in names}
-    errors = {
-        part: oracle_errors([one for one in people if member[one.name] == part], variant != "no_signal")
-        for part in split
-    }
-    _write_json(
-        directory / "SYNTHETIC.json",
-        {
-            "synthetic": True,
-            "statement": "Generated pictures of people who do not exist, made for trying out this code.",
-            "kind": "ultrasound",
-            "generator_version": VERSION,
-            "seed": seed,
-            "size": size,
-            "subjects": len(people),
-            "images": sum(len(one.muscle_ages) for one in people),
-            "unit": "years",
-            "oracle": errors,
+    about = {
+        "synthetic": True,
+        "statement": "Generated pictures of people who do not exist, made for trying out this code.",
+        "kind": "ultrasound",
+        "generator_version": VERSION,
+        "seed": seed,
+        "size": size,
+        "subjects": len(people),
+        "images": sum(len(one.muscle_ages) for one in people),
+        "unit": "years",
+        "oracle": {
+            part: oracle_errors([one for one in people if one.name in names], variant != "no_signal")
+            for part, names in split.items()
         },
-    )
+    }
+    _write_json(directory / "SYNTHETIC.json", about)
 
 
 def _write_images(resolution: tuple[int, int], job: tuple) -> None:
@@ -120,15 +110,13 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
             int(rng.integers(2**32)),
         )
         image, mask = render(anatomy, view)
-        for kind, pixels in (("Images", image), ("Masks", mask)):
-            picture = Image.fromarray(pixels)
-            if picture.size != resolution:
-                picture = picture.resize(
-                    resolution, Image.Resampling.BOX if kind == "Images" else Image.Resampling.NEAREST
-                )
-            if kind == "Images":  # grey in three equal channels, as published
-                picture = picture.convert("RGB")
-            picture.save(folder / kind / f"anon_{one.name}_{k}.png", compress_level=1)
+        picture, muscle_mask = Image.fromarray(image), Image.fromarray(mask)
+        if picture.size != resolution:
+            picture = picture.resize(resolution, Image.Resampling.BOX)
+            muscle_mask = muscle_mask.resize(resolution, Image.Resampling.NEAREST)
+        file = f"anon_{one.name}_{k}.png"  # grey in three equal channels, as published
+        picture.convert("RGB").save(folder / "Images" / file, compress_level=1)
+        muscle_mask.save(folder / "Masks" / file, compress_level=1)
 
 
 def _run(work, jobs: list, workers: int | None) -> None:
@@ -136,13 +124,11 @@ def _run(work, jobs: list, workers: int | None) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = min(workers or cores, len(jobs) // 8)
     if processes < 2:
-        for job in jobs:
-            work(job)
+        list(map(work, jobs))
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(method)) as pool:
-        for _ in pool.map(work, jobs, chunksize=4):
-            pass
+        list(pool.map(work, jobs, chunksize=4))
 
 
 def _write_table(
@@ -157,11 +143,9 @@ def _write_table(
     sheet.append([*columns, None, *columns])
     for first_column, entries in ((1, healthy), (7, pathological)):
         for row, (name, one) in enumerate(sorted(entries, key=lambda entry: int(entry[0])), start=3):
-            for column, value in enumerate(
-                (int(name), one.age, one.length, one.weight, one.sex), start=first_column
-            ):
+            for column, value in enumerate((int(name), one.age, one.length, one.weight, one.sex)):
                 if value == value:  # NaN stays a blank cell
-                    sheet.cell(row, column, value)
+                    sheet.cell(row, first_column + column, value)
     book.save(path)
 
 
