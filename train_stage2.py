@@ -88,10 +88,10 @@ from torch.utils.data import DataLoader
 
 import train_stage1
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.class_balance import balance_classes, class_weights
 from datasets.jrdb.dataset import PairDatasets, PairRules, load_pair_datasets
 from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import INTERACTION_CLASSES
+from datasets.jrdb.pairs import balance_classes, class_weights
 from datasets.samples import ensure_sample
 from models.encoders import build_encoder
 from models.pairs import TwoStageInteractionClassifier

@@ -35,15 +35,15 @@ def uniform(
     """
     key = np.zeros(1, np.uint64)
     for part in (seed, epoch, stream):
-        key = _mix(key + np.uint64((int(part) + 1) * GOLDEN % 2**64))
+        key = mix(key + np.uint64((int(part) + 1) * GOLDEN % 2**64))
     rows = np.asarray(indices, np.int64).reshape(-1).astype(np.uint64)
-    rows = _mix(key + (rows + np.uint64(1)) * np.uint64(GOLDEN))  # (n,)
+    rows = mix(key + (rows + np.uint64(1)) * np.uint64(GOLDEN))  # (n,)
     positions = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)  # (count,)
-    bits = _mix(rows[:, None] + positions)  # (n, count)
+    bits = mix(rows[:, None] + positions)  # (n, count)
     return (bits >> np.uint64(11)) * 2.0**-53  # the upper 53 bits: all that a float64 in [0, 1) can hold
 
 
-def _mix(state: np.ndarray) -> np.ndarray:
+def mix(state: np.ndarray) -> np.ndarray:
     """The output function of splitmix64 on uint64 arrays, which wrap: a bijection, every bit matters."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

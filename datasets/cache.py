@@ -92,7 +92,7 @@ def open_cache(
             "or use fewer frames or a smaller --image_size."
         )
     make_writable(directory)
-    with lock(path.with_suffix(".lock"), kind, log):
+    with lock(path.with_suffix(".lock"), f"cache {kind}", log):
         if (cached := _map(path, shape)) is not None:  # another process built it while this one waited
             log(f"cache {kind}: {shape[0]:,} items read from {path}")
             return cached
@@ -172,14 +172,14 @@ def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None
 
 
 @contextlib.contextmanager
-def lock(path: Path, kind: str, log: Callable[[str], None]) -> Iterator[None]:
+def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
     """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
     with open(path, "a") as file:
         if fcntl is not None:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                log(f"cache {kind}: another process builds it, waiting")
+                log(f"{what}: another process builds it, waiting")
                 fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

@@ -1,45 +1,54 @@
-"""What the data looks like before anything is trained on it: frames with their annotations drawn on them.
+"""What the data looks like before anything is trained on it, read with the readers that training uses.
 
     python -m datasets.preview jrdb                                         the built-in sample
     python -m datasets.preview jrdb --data_path JRDB --sequence bytes-cafe-2019-02-07_0 --frames 0
+    python -m datasets.preview anovox --data_path ANOVOX
+    python -m datasets.preview ultrasound --data_path ULTRASOUND
 
-Boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below, people on
-the seam on both ends. Written to OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png.
+jrdb: annotated frames, as OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png: boxes with ids (grey: in no annotated
+pair), annotated pairs by type, social groups as bars below, people on the seam on both ends. anovox: camera
+and scan of scenarios, anomalies red. ultrasound: images from the youngest to the oldest.
 """
 
 import argparse
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.labels import is_anomalous_image, is_anomalous_points
+from datasets.anovox.points import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
-from datasets.samples import ensure_sample
+from datasets.samples import KINDS, ensure_sample
+from datasets.ultrasound.table import read_age_table
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
 from utils.run.errors import CommandError, DataError
 from utils.run.script import run_script
 
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+PER_ROW = 6
+REACH = 40.0  # metres ahead that the LiDAR is drawn from above
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("python -m datasets.preview", __doc__)
     add = parser.add_argument
-    add("data_set", choices=["jrdb"], help="which data set")
+    add("data_set", choices=KINDS, help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
-    add("--sequence", help="a sequence by name; default: the first one with images")
-    add(
-        "--frames",
-        type=arguments.non_negative_int,
-        nargs="+",
-        metavar="K",
-        help="frame numbers as in the file names; default: three over the sequence",
-    )
+    add("--sequence", help="jrdb: a sequence by name; default: the first one with images")
+    add("--frames", type=arguments.non_negative_int, nargs="+", metavar="K",
+        help="jrdb: frame numbers as in the file names; default: three over the sequence")  # fmt: skip
     add("--output_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
 
 
 def preview_jrdb(
-    data_path: Path, sequence: str | None, frames: list[int] | None, output_dir: Path
+    data_path: Path, output_dir: Path, sequence: str | None = None, frames: list[int] | None = None
 ) -> list[Path]:
     """Draw frames of one sequence; returns the pictures written.
 
@@ -69,9 +78,7 @@ def choose_frames(sequence: Sequence, numbers: list[int] | None) -> list[int]:
     """Frame indices of these frame numbers; None: three with images, from the first to the last."""
     with_image = np.flatnonzero(sequence.image_found)
     if numbers is None:
-        return sorted(
-            {int(with_image[k]) for k in np.linspace(0, len(with_image) - 1, 3).round().astype(int)}
-        )
+        return np.unique(with_image[np.linspace(0, len(with_image) - 1, 3).round().astype(int)]).tolist()
     there = sequence.times[with_image]
     absent = [number for number in numbers if number not in there]
     if absent:
@@ -104,12 +111,77 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
     )
 
 
-def main(args: argparse.Namespace) -> None:
-    data_path = args.data_path or ensure_sample("jrdb", "data/sample_jrdb")
-    output_dir = Path(args.output_dir)
+def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
+    """The middle frames of up to 12 scenarios: camera (anomaly boxed) and scan from above (anomaly red)."""
+    sensors = ("image", "points", "semantic_image", "semantic_points")
+    there = [(scenario, frames) for scenario in find_scenarios(data_path)
+             if (frames := scenario.frames_with(sensors))]  # fmt: skip
+    if not there:
+        raise DataError(f"{data_path}: no scenario with images, points and both semantic files of one frame")
+    chosen = [there[k] for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int))]
+    figure, axes = plt.subplots(-(-len(chosen) // 3), 6, figsize=(18, len(chosen)), squeeze=False)
+    for (scenario, frames), camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
+        frame = frames[len(frames) // 2]
+        files = {sensor: scenario.files[sensor][frame] for sensor in sensors}
+        camera.imshow(read_image(files["image"]))
+        camera.set_title(f"{scenario.town} {scenario.name.removeprefix('Scenario_')[:8]} {frame}", fontsize=8)
+        rows, columns = np.nonzero(is_anomalous_image(read_image(files["semantic_image"]), scenario.layout))
+        if len(rows):
+            x, y = columns.min(), rows.min()
+            box = plt.Rectangle((x, y), np.ptp(columns), np.ptp(rows), fill=False, color="red")
+            camera.add_patch(box)
+        points, semantic = read_points(files["points"]), read_points(files["semantic_points"])
+        hits = semantic[is_anomalous_points(semantic[:, 3], scenario.layout)]
+        for cloud, size, color in ((points, 0.1, "grey"), (hits, 4, "red")):
+            scan.scatter(-cloud[:, 1], cloud[:, 0], size, color)  # left on the left
+        scan.set(xlim=(-REACH / 2, REACH / 2), ylim=(0, REACH), aspect="equal")
+    return [save_sheet(figure, axes, output_dir / "preview_anovox.png")]
+
+
+def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
+    """One image of 6 people of each muscle and cohort, evenly from the youngest to the oldest."""
+    rows = {}
+    for images in sorted(data_path.glob("**/Images")):
+        table, cohort = images.parent.parent / "characteristics.xlsx", images.parent.name
+        ages = read_age_table(table, cohort.lower()).ages.items()
+        found = sorted((age, name) for name, age in ages if (images / f"anon_{name}_1.png").is_file())
+        if found:
+            rows[f"{table.parent.name} {cohort}"] = images, found
+    if not rows:
+        raise DataError(f"{data_path}: no images in MUSCLE/COHORT/Images/anon_ID_1.png with an age")
+    figure, axes = plt.subplots(len(rows), PER_ROW, figsize=(15, 2.6 * len(rows)), squeeze=False)
+    for line, (title, (images, found)) in zip(axes, rows.items(), strict=True):
+        evenly = np.unique(np.linspace(0, len(found) - 1, PER_ROW).round().astype(int))
+        for axis, k in zip(line, evenly, strict=False):
+            age, name = found[k]
+            axis.imshow(read_image(images / f"anon_{name}_1.png"), cmap="gray")
+            axis.set_title(f"{title}: {age:.1f}, anon_{name}", fontsize=8)
+    return [save_sheet(figure, axes, output_dir / "preview_ultrasound.png")]
+
+
+def save_sheet(figure: plt.Figure, axes: np.ndarray, path: Path) -> Path:
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return path
+
+
+def draw(data_set: str, data_path: Path, output_dir: Path, **options: object) -> None:
+    """Write the pictures of a data set and print their names."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    for path in preview_jrdb(Path(data_path), args.sequence, args.frames, output_dir):
+    preview = {"jrdb": preview_jrdb, "anovox": preview_anovox, "ultrasound": preview_ultrasound}[data_set]
+    for path in preview(data_path, output_dir, **options):
         print(path)
+
+
+def main(args: argparse.Namespace) -> None:
+    options = {"sequence": args.sequence, "frames": args.frames} if args.data_set == "jrdb" else {}
+    if args.data_set != "jrdb" and (args.sequence or args.frames):
+        raise CommandError(f"--sequence and --frames choose from jrdb; {args.data_set} has neither")
+    data_path = args.data_path or ensure_sample(args.data_set, f"data/sample_{args.data_set}")
+    draw(args.data_set, Path(data_path), Path(args.output_dir), **options)
 
 
 if __name__ == "__main__":

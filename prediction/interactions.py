@@ -13,7 +13,7 @@ from datasets.jrdb.boxes import read_box_table, without_annotations
 from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
-from datasets.jrdb.sampling import PairRules
+from datasets.jrdb.pairs import PairRules
 from prediction.trained import Trained
 from utils.metrics.interaction import find_groups
 from utils.plotting.panorama import draw_panorama, save_panorama

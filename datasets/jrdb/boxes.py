@@ -16,8 +16,7 @@ import numpy as np
 import pandas
 
 from datasets.images import check_relative_name, read_image_size
-from datasets.jrdb.labels import Sequence
-from datasets.jrdb.records import check_boxes, natural_order
+from datasets.jrdb.labels import Sequence, check_boxes, natural_order
 from utils.run.errors import CommandError, DataError
 
 COLUMNS = ("frame", "id", "x", "y", "w", "h")

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.jrdb import pairs as geometry
 from datasets.jrdb.crops import crop_cache
 from datasets.jrdb.features import feature_names, pair_features
 from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
-from datasets.jrdb.sampling import PairRules, check_flags, choose_pairs, find_pairs
+from datasets.jrdb.pairs import PairRules, choose_pairs, find_pairs, first_is_left
 from datasets.jrdb.splits import split_sequences
 from datasets.splits import check_disjoint
-from utils.run.errors import DataError
+from utils.run.errors import CommandError, DataError
+
+FEATURE_SETS = ("crops+geometry", "crops", "geometry")
+TASKS = ("interaction", "type")
 
 
 class JRDBPairDataset(Dataset):
@@ -46,12 +48,7 @@ class JRDBPairDataset(Dataset):
     """
 
     def __init__(
-        self,
-        name: str,
-        sequences: list[Sequence],
-        rules: PairRules,
-        task: str = "interaction",
-        sampled: bool = False,
+        self, name: str, sequences: list[Sequence], rules: PairRules, task="interaction", sampled=False
     ):
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
         self.feature_names = feature_names(rules.history_seconds)
@@ -67,9 +64,8 @@ class JRDBPairDataset(Dataset):
             samples, inferred = choose_pairs(found, rules, task, sampled)
             first, second = found.first[samples], found.second[samples]
             # Rows are sorted by id, so the lower row has the lower id.
-            a_left = geometry.first_is_left(
-                sequence.boxes[first], sequence.boxes[second], np.ones(len(first), bool), sequence.width
-            )
+            lower = np.ones(len(first), bool)
+            a_left = first_is_left(sequence.boxes[first], sequence.boxes[second], lower, sequence.width)
             left, right = np.where(a_left, first, second), np.where(a_left, second, first)
             types, far = found.types[samples], np.flatnonzero(found.annotated & ~found.in_range)
             frame_index = np.full(len(sequence.keys), -1)
@@ -78,7 +74,7 @@ class JRDBPairDataset(Dataset):
             row_index = np.full(len(sequence.boxes), -1)
             row_index[kept] = row_count + np.arange(len(kept))
             part = {
-                "geometry": sequence_features(sequence, left, right, rules.history_seconds),
+                "geometry": pair_features(sequence, left, right, rules.history_seconds),
                 "types": np.maximum(types, -1),
                 "labels": types if task == "type" else ((types > -2) | inferred).astype(np.int64),
                 "inferred": inferred,
@@ -168,29 +164,18 @@ class JRDBPairDataset(Dataset):
         frames, counts = np.unique(self.people_frames[persons], return_counts=True)
         folder = Path(data_path) / IMAGE_FOLDER
         paths = [folder / self.sequences[self.frame_sequences[f]] / str(self.frame_keys[f]) for f in frames]
-        missing = [
-            str(path.relative_to(folder))
-            for path, found in zip(paths, self.image_found[frames], strict=True)
-            if not found
-        ]
+        missing = [paths[k] for k in np.flatnonzero(~self.image_found[frames])]
         if missing:
+            first = ", ".join(str(path.relative_to(folder)) for path in missing[:3])
             raise DataError(
                 f"{folder}: {len(missing)} of {len(paths)} images of the {self.name} split are missing\n"
-                f"  first: {', '.join(missing[:3])}\n"
+                f"  first: {first}\n"
                 "  add the images, or pass --features geometry, which needs none"
             )
         boxes = np.split(self.boxes[persons], np.cumsum(counts)[:-1])
         self.crop_rows = np.full(len(self.boxes), -1)
         self.crop_rows[persons] = np.arange(len(persons))
         self.crops = crop_cache(paths, boxes, tuple(image_size), self.pano_size, **cache)
-
-
-def sequence_features(
-    sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int
-) -> np.ndarray:
-    """(N, G) float32 features of pairs of one sequence, left and right (N,) rows in canonical order."""
-    people = sequence.boxes, sequence.starts, sequence.times, sequence.tracks
-    return pair_features(*people, left, right, (sequence.width, sequence.height), history_seconds)
 
 
 @dataclass
@@ -276,7 +261,10 @@ def load_pair_datasets(
     DataError for unusable files, empty and one-class splits.
     """
     rules = rules or PairRules()
-    check_flags(features, task, rules)
+    rules.check()
+    for flag, value, allowed in (("features", features, FEATURE_SETS), ("task", task, TASKS)):
+        if value not in allowed:
+            raise CommandError(f"--{flag} {value}: choose from {', '.join(allowed)}")
     data_path = Path(data_path)
     files = list_sequences(data_path)
     split, source = split_sequences(files, data_path, split_method)
@@ -330,17 +318,8 @@ def fingerprint(sequences: list[Sequence]) -> str:
     """sha256 over names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
     digest = hashlib.sha256()
     for sequence in sorted(sequences, key=lambda s: s.name):
-        text = "\n".join(
-            [sequence.name, *sequence.keys, *sequence.track_names, f"{sequence.width}x{sequence.height}"]
-        )
-        digest.update(text.encode())
-        for column in (
-            sequence.starts,
-            sequence.boxes,
-            sequence.tracks,
-            sequence.groups,
-            sequence.pairs,
-            sequence.types,
-        ):
-            digest.update(np.ascontiguousarray(column).tobytes())
+        size = f"{sequence.width}x{sequence.height}"
+        digest.update("\n".join([sequence.name, *sequence.keys, *sequence.track_names, size]).encode())
+        for column in ("starts", "boxes", "tracks", "groups", "pairs", "types"):
+            digest.update(np.ascontiguousarray(getattr(sequence, column)).tobytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ L, R: the left and the right person, short way round; h, w: their mean height an
 
 import numpy as np
 
+from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import distance, signed_offset
 
 METRES_TALL = 1.7  # assumed height of a person; turns box heights into rough depths
@@ -53,18 +54,14 @@ HISTORY_FEATURES = {
     "metres_spread": "standard deviation of the same",
     "metres_most": "largest of the same",
     "away_spread": "mean |away| over the lags",
+    "seen_share": "share of the lags with both people, never NaN",
 }
 
 
 def feature_names(history_seconds: int = 5) -> list[str]:
     """Names of the columns, in order. Those about the past are NaN where the two were not seen together."""
     lags = [f"{name}_{k}s" for k in range(1, history_seconds + 1) for name in LAG_FEATURES]
-    return [
-        *STATIC_FEATURES,
-        *lags,
-        *(HISTORY_FEATURES if history_seconds else ()),
-        *(["seen_share"] if history_seconds else []),
-    ]
+    return [*STATIC_FEATURES, *lags, *(HISTORY_FEATURES if history_seconds else ())]
 
 
 def history_frames(times: np.ndarray, seconds: int) -> np.ndarray:
@@ -83,8 +80,6 @@ def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np
 
     frames, tracks (R,) ascend together; past (F, seconds).
     """
-    if not past.shape[1]:
-        return np.zeros((len(frames), 0), np.int64)
     people = int(tracks.max(initial=0)) + 1
     keys = frames * people + tracks  # ascending: rows are sorted by frame, then id
     earlier = past[frames]
@@ -107,27 +102,19 @@ def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def pair_features(
-    boxes: np.ndarray,
-    starts: np.ndarray,
-    times: np.ndarray,
-    tracks: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    size: tuple[int, int],
-    history_seconds: int = 5,
+    sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int = 5
 ) -> np.ndarray:
     """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order.
 
-    boxes (R, 4), starts (F+1,), times (F,), tracks (R,) describe all people of one sequence, sorted by frame
-    and id; left, right are rows of them; size is (width, height) of the panorama in pixels.
+    left, right are rows of the people of one sequence.
     """
-    frames = np.repeat(np.arange(len(times)), np.diff(starts))
-    columns = static_columns(boxes[left], boxes[right], size)
+    boxes, times, frames = sequence.boxes, sequence.times, sequence.frame_of_row()
+    columns = static_columns(boxes[left], boxes[right], (sequence.width, sequence.height))
     if history_seconds:
         past = history_frames(times, history_seconds)
-        rows = history_rows(frames, tracks, past)
+        rows = history_rows(frames, sequence.tracks, past)
         seconds = (times[:, None] - times[np.maximum(past, 0)]) / FRAMES_PER_SECOND
-        columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], size[0])
+        columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], sequence.width)
     return np.stack([columns[name] for name in feature_names(history_seconds)], 1).astype(np.float32)
 
 
@@ -170,35 +157,27 @@ def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
 
 
 def history_columns(
-    boxes: np.ndarray,
-    left: np.ndarray,
-    right: np.ndarray,
-    rows: np.ndarray,
-    seconds: np.ndarray,
-    pano_width: int,
+    boxes: np.ndarray, left: np.ndarray, right: np.ndarray, rows: np.ndarray, seconds: np.ndarray, width: int
 ) -> dict:
-    """The features of the past, NaN where the two were not both seen.
-
-    rows (R, K) from `history_rows`, seconds (N, K).
-    """
+    """The features of the past, NaN where the two were not both seen. rows (R, K), seconds (N, K)."""
     a, b = boxes[left], boxes[right]
     mean_height = (a[:, 3] + b[:, 3]) / 2
-    offset = signed_offset(a, b, pano_width)
-    metres = [log_ground_metres(a, b, pano_width)]
+    offset = signed_offset(a, b, width)
+    metres = [log_ground_metres(a, b, width)]
     aways, columns = [], {}
     for lag in range(rows.shape[1]):
         row_a, row_b = rows[left, lag], rows[right, lag]
         seen = (row_a >= 0) & (row_b >= 0)
         past_a, past_b, elapsed = boxes[row_a], boxes[row_b], seconds[:, lag]
-        moved = np.mod(2 * (offset - signed_offset(past_a, past_b, pano_width)), 2 * pano_width) / 2
-        moved = np.where(2 * moved > pano_width, moved - pano_width, moved)
+        moved = np.mod(2 * (offset - signed_offset(past_a, past_b, width)), 2 * width) / 2
+        moved = np.where(2 * moved > width, moved - width, moved)
         foot = (b[:, 1] + b[:, 3] - a[:, 1] - a[:, 3]) - (
             past_b[:, 1] + past_b[:, 3] - past_a[:, 1] - past_a[:, 3]
         )
         scale = (np.log(b[:, 3]) - np.log(a[:, 3])) - (np.log(past_b[:, 3]) - np.log(past_a[:, 3]))
         with np.errstate(divide="ignore", invalid="ignore"):
             found = {
-                "metres": log_ground_metres(past_a, past_b, pano_width),
+                "metres": log_ground_metres(past_a, past_b, width),
                 "away": np.clip(moved / mean_height / elapsed, -2, 2),
                 "signed_foot_motion": np.clip(foot / mean_height / elapsed, -1, 1),
                 "foot_motion": np.minimum(np.abs(foot) / mean_height / elapsed, 1),
@@ -211,13 +190,14 @@ def history_columns(
     any_seen = ~np.isnan(aways).all(0)
     count = (~np.isnan(metres)).sum(0)
     mean = np.nansum(metres, 0) / count
-    spread = np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count)
-    columns["metres_mean"] = np.where(any_seen, mean, np.nan)
-    columns["metres_spread"] = np.where(any_seen, spread, np.nan)
-    columns["metres_most"] = np.where(any_seen, np.nanmax(metres, 0), np.nan)
-    columns["away_spread"] = np.where(any_seen, np.nansum(aways, 0) / np.maximum(count - 1, 1), np.nan)
-    columns["seen_share"] = (count - 1) / rows.shape[1]
-    return columns
+    found = {
+        "metres_mean": mean,
+        "metres_spread": np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count),
+        "metres_most": np.nanmax(metres, 0),
+        "away_spread": np.nansum(aways, 0) / np.maximum(count - 1, 1),
+    }
+    columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
+    return columns | {"seen_share": (count - 1) / rows.shape[1]}
 
 
 def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:

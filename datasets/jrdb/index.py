@@ -5,8 +5,8 @@ fingerprint of all that decides what is in it, it is written under a temporary n
 and a file that is cut short or damaged (zip keeps checksums) is built again. Refused labels leave no file.
 """
 
+import io
 import json
-import os
 import time
 import zipfile
 import zlib
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets import cache
-from datasets.jrdb import labels as jrdb
-from datasets.jrdb import records as jrdb_records
+from datasets.jrdb import labels
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images, read_sequence
 from utils.run.errors import CommandError
+from utils.run.folder import write_bytes
 
 KIND = "jrdb_index"
 COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
@@ -38,16 +38,16 @@ def read_index(
 
     Raises what it raises, DataError for missing files, and CommandError for an unwritable cache folder.
     """
-    labels = cache.describe_files(paths)
-    size = sum(size for _, size, _ in labels)
+    files = cache.describe_files(paths)
+    size = sum(size for _, size, _ in files)
     if size < SMALL:
         return [read_sequence(path, data_path, multi_label) for path in paths]
-    key = cache.fingerprint(labels, _describe_images(paths, data_path), multi_label, _code())
+    key = cache.fingerprint(files, _describe_images(paths, data_path), multi_label, _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
     path = directory / f"{KIND}-{key[:20]}.zip"
     if (sequences := _load(path)) is None:
         cache.make_writable(directory)
-        with cache.lock(path.with_suffix(".lock"), KIND, log):
+        with cache.lock(path.with_suffix(".lock"), f"cache {KIND}", log):
             if (sequences := _load(path)) is None:  # else another process built it while this one waited
                 log(f"cache {KIND}: building from {len(paths)} label files, {size / 1e9:.3f} GB")
                 started = time.monotonic()
@@ -71,9 +71,7 @@ def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[l
 
 def _code() -> list[str]:
     """The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index."""
-    return [
-        Path(file).read_text(encoding="utf-8") for file in (__file__, jrdb.__file__, jrdb_records.__file__)
-    ]
+    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__)]
 
 
 def _save(path: Path, sequences: list[Sequence]) -> None:
@@ -81,21 +79,17 @@ def _save(path: Path, sequences: list[Sequence]) -> None:
     plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
     parts = {column: [getattr(s, column) for s in sequences] for column in COLUMNS}
     forms = {c: (a[0].dtype.str, a[0].shape[1:], [len(part) for part in a]) for c, a in parts.items()}
-    for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
-        leftover.unlink(missing_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("index.json", json.dumps([plain, forms]))
+        for column, arrays in parts.items():
+            file.writestr(column, np.concatenate(arrays).tobytes())
     try:
-        with zipfile.ZipFile(partial, "w") as file:
-            file.writestr("index.json", json.dumps([plain, forms]))
-            for column, arrays in parts.items():
-                file.writestr(column, np.concatenate(arrays).tobytes())
-        os.replace(partial, path)
+        write_bytes(path, content.getbuffer())
     except OSError as error:
         raise CommandError(
             f"the index can not be written to {path.parent}: {error.strerror}\nFree some space there."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> list[Sequence] | None:

@@ -2,31 +2,22 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from datasets.jrdb.dataset import JRDBPairDataset, PairDatasets
 from datasets.jrdb.labels import COUNTS, LABEL_FOLDER
-from datasets.jrdb.pairs import mix, smallest_per_bin
-from datasets.jrdb.sampling import find_pairs
+from datasets.jrdb.pairs import find_pairs
 
-COUNTED = (
-    "seam_boxes",
-    "pairs_total",
-    "pairs_in_range",
-    "positives_total",
-    "positives_lost_to_distance",
-    "ambiguous_pairs",
-    "order_dependent_decisions",
-)
+COUNTED = ("seam_boxes", "pairs_total", "pairs_in_range", "positives_total", "positives_lost_to_distance",
+           "ambiguous_pairs", "order_dependent_decisions")  # fmt: skip
 
 
 def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
     """{"splits": {"train": {...}, "val": {...}, ..}} of plain numbers; None where a ratio would divide by 0.
 
     Pairs are undirected and counted over the frames used; what was found wrong in the annotations
-    (jrdb.COUNTS) over all labelled frames. negatives_that_are_positives is recounted from the
+    (labels.COUNTS) over all labelled frames. negatives_that_are_positives is recounted from the
     raw JSON, in both directions, never from the sampler's own sets. order_dependent_decisions: pairs whose
     in-range decision changes when the two people change places (0 for a symmetric norm).
     """
@@ -93,30 +84,3 @@ def raw_interactions(labels: dict[str, list[dict]]) -> Iterable[tuple[str, str, 
         for record in records:
             for entry in record.get("H-interaction", record.get("HHI")) or []:
                 yield key, record["label_id"], entry["pair"]
-
-
-def earlier_ratios(sets: PairDatasets) -> dict[str, float | None]:
-    """Positives per negative in train under an earlier project's rules, without and with its group sampling.
-
-    The limit is a multiple of the first person's width, so every pair is taken in both orders. Group sampling
-    draws at most max(1, round(n * ratio)) annotated pairs per group of n before the distance filter.
-    Negatives per frame are as many as positives, at most 5. The requirement states 10:1 and 2:1.
-    """
-    counts = {"group_sampling_off": [0, 0], "group_sampling_on": [0, 0]}
-    for sequence in sets.loaded["train"]:
-        found = find_pairs(sequence, replace(sets.rules, distance_norm="first"))
-        near = np.r_[found.in_range, found.in_range_swapped]
-        annotated, frame, group = (np.tile(v, 2) for v in (found.annotated, found.frame, found.group))
-        draws = np.r_[found.draws, mix(found.draws)]
-        every = np.flatnonzero(annotated)
-        quota = np.maximum(1, np.rint(found.group_sizes * sets.rules.max_group_samples_ratio)).astype(
-            np.int64
-        )
-        drawn = every[smallest_per_bin(group[every], quota, draws[every])]
-        frames = len(sequence.keys)
-        free = np.bincount(frame[near & ~annotated], minlength=frames)
-        for total, taken in zip(counts.values(), (every, drawn), strict=True):
-            positives = np.bincount(frame[taken[near[taken]]], minlength=frames)
-            total[0] += int(positives.sum())
-            total[1] += int(np.minimum(np.minimum(5, positives), free).sum())
-    return {name: ratio(positives, negatives) for name, (positives, negatives) in counts.items()}

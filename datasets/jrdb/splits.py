@@ -1,4 +1,4 @@
-"""Which JRDB sequences train, which validate, which test: the official lists, the earlier rule, or a file."""
+"""Which JRDB sequences train, which validate, which test: the official lists, by name, or a file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,68 +6,35 @@ from pathlib import Path
 from datasets.splits import PARTS, check_disjoint, read_split
 from utils.run.errors import CommandError, DataError
 
-# READ in the code of JRDB-Act and JRDB-Social: the 27 sequences with public labels.
+# The 27 sequences with public labels, as the code of JRDB-Act and JRDB-Social divides them.
 OFFICIAL_TRAIN = (
-    "bytes-cafe-2019-02-07_0",
-    "clark-center-2019-02-28_0",
-    "clark-center-intersection-2019-02-28_0",
-    "cubberly-auditorium-2019-04-22_0",
-    "forbes-cafe-2019-01-22_0",
-    "gates-159-group-meeting-2019-04-03_0",
-    "gates-basement-elevators-2019-01-17_1",
-    "gates-to-clark-2019-02-28_1",
-    "hewlett-packard-intersection-2019-01-24_0",
-    "huang-basement-2019-01-25_0",
-    "huang-lane-2019-02-12_0",
-    "jordan-hall-2019-04-22_0",
-    "memorial-court-2019-03-16_0",
-    "packard-poster-session-2019-03-20_0",
-    "packard-poster-session-2019-03-20_1",
-    "packard-poster-session-2019-03-20_2",
-    "stlc-111-2019-04-19_0",
-    "svl-meeting-gates-2-2019-04-08_0",
-    "svl-meeting-gates-2-2019-04-08_1",
-    "tressider-2019-03-16_0",
-)
+    "bytes-cafe-2019-02-07_0", "clark-center-2019-02-28_0", "clark-center-intersection-2019-02-28_0",
+    "cubberly-auditorium-2019-04-22_0", "forbes-cafe-2019-01-22_0",
+    "gates-159-group-meeting-2019-04-03_0", "gates-basement-elevators-2019-01-17_1",
+    "gates-to-clark-2019-02-28_1", "hewlett-packard-intersection-2019-01-24_0",
+    "huang-basement-2019-01-25_0", "huang-lane-2019-02-12_0", "jordan-hall-2019-04-22_0",
+    "memorial-court-2019-03-16_0", "packard-poster-session-2019-03-20_0",
+    "packard-poster-session-2019-03-20_1", "packard-poster-session-2019-03-20_2", "stlc-111-2019-04-19_0",
+    "svl-meeting-gates-2-2019-04-08_0", "svl-meeting-gates-2-2019-04-08_1", "tressider-2019-03-16_0",
+)  # fmt: skip
 OFFICIAL_VAL = (
-    "clark-center-2019-02-28_1",
-    "gates-ai-lab-2019-02-08_0",
-    "huang-2-2019-01-25_0",
-    "meyer-green-2019-03-16_0",
-    "nvidia-aud-2019-04-18_0",
-    "tressider-2019-03-16_1",
+    "clark-center-2019-02-28_1", "gates-ai-lab-2019-02-08_0", "huang-2-2019-01-25_0",
+    "meyer-green-2019-03-16_0", "nvidia-aud-2019-04-18_0", "tressider-2019-03-16_1",
     "tressider-2019-04-26_2",
-)
+)  # fmt: skip
 # The 27 sequences whose labels are not public; used where a user has them.
 OFFICIAL_TEST = (
-    "cubberly-auditorium-2019-04-22_1",
-    "discovery-walk-2019-02-28_0",
-    "discovery-walk-2019-02-28_1",
-    "food-trucks-2019-02-12_0",
-    "gates-ai-lab-2019-04-17_0",
-    "gates-basement-elevators-2019-01-17_0",
-    "gates-foyer-2019-01-17_0",
-    "gates-to-clark-2019-02-28_0",
-    "hewlett-class-2019-01-23_0",
-    "hewlett-class-2019-01-23_1",
-    "huang-2-2019-01-25_1",
-    "huang-intersection-2019-01-22_0",
-    "indoor-coupa-cafe-2019-02-06_0",
-    "lomita-serra-intersection-2019-01-30_0",
-    "meyer-green-2019-03-16_1",
-    "nvidia-aud-2019-01-25_0",
-    "nvidia-aud-2019-04-18_1",
-    "nvidia-aud-2019-04-18_2",
-    "outdoor-coupa-cafe-2019-02-06_0",
-    "quarry-road-2019-02-28_0",
-    "serra-street-2019-01-30_0",
-    "stlc-111-2019-04-19_1",
-    "stlc-111-2019-04-19_2",
-    "tressider-2019-03-16_2",
-    "tressider-2019-04-26_0",
-    "tressider-2019-04-26_1",
+    "cubberly-auditorium-2019-04-22_1", "discovery-walk-2019-02-28_0", "discovery-walk-2019-02-28_1",
+    "food-trucks-2019-02-12_0", "gates-ai-lab-2019-04-17_0", "gates-basement-elevators-2019-01-17_0",
+    "gates-foyer-2019-01-17_0", "gates-to-clark-2019-02-28_0", "hewlett-class-2019-01-23_0",
+    "hewlett-class-2019-01-23_1", "huang-2-2019-01-25_1", "huang-intersection-2019-01-22_0",
+    "indoor-coupa-cafe-2019-02-06_0", "lomita-serra-intersection-2019-01-30_0",
+    "meyer-green-2019-03-16_1", "nvidia-aud-2019-01-25_0", "nvidia-aud-2019-04-18_1",
+    "nvidia-aud-2019-04-18_2", "outdoor-coupa-cafe-2019-02-06_0", "quarry-road-2019-02-28_0",
+    "serra-street-2019-01-30_0", "stlc-111-2019-04-19_1", "stlc-111-2019-04-19_2",
+    "tressider-2019-03-16_2", "tressider-2019-04-26_0", "tressider-2019-04-26_1",
     "tressider-2019-04-26_3",
-)
+)  # fmt: skip
 
 
 def split_sequences(
@@ -76,8 +43,7 @@ def split_sequences(
     """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
 
     A split.json in the data folder wins over `method`: official (the lists above), sorted70 (names in order,
-    70/15/15 by count, as an earlier project did), or the path of a JSON file with lists of names under train,
-    val and test.
+    70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
     """
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"

@@ -6,21 +6,16 @@ A finished sample holds a DONE file with its kind, generator version, size and s
 of another version, size or seed, is rebuilt, as long as it is a sample of ours: any other is left alone.
 """
 
-import contextlib
 import importlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from datasets.cache import lock
 from utils.run.errors import CommandError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on Windows; there one process should make the sample first
-    fcntl = None
 
 KINDS = ("anovox", "jrdb", "ultrasound")
 
@@ -47,10 +42,7 @@ def ensure_sample(
     if read_done(directory) == wanted:
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with locked(
-        directory.parent / f".{directory.name}.lock",
-        lambda: log(f"sample {kind}: another process generates it, waiting"),
-    ):
+    with lock(directory.parent / f".{directory.name}.lock", f"sample {kind}", log):
         if read_done(directory) == wanted:
             return directory
         check_replaceable(directory)
@@ -78,28 +70,9 @@ def read_done(directory: Path) -> dict | None:
 
 def check_replaceable(directory: Path) -> None:
     """Only an empty folder or one of our samples may be replaced: never somebody's data."""
-    if not directory.exists():
-        return
-    ours = directory.is_dir() and (
-        (directory / "SYNTHETIC.json").exists()
-        or (directory / "DONE").exists()
-        or not any(directory.iterdir())
-    )
-    if not ours:
+    ours = any((directory / name).exists() for name in ("SYNTHETIC.json", "DONE"))
+    if directory.exists() and not ours and not (directory.is_dir() and not any(directory.iterdir())):
         raise CommandError(
             f"{directory}: in the way of the built-in sample and not one itself\n"
             "  move it, or pass it as --data_path"
         )
-
-
-@contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold `path` exclusively; calls `waiting` once if somebody else does. The lock ends with its process."""
-    with open(path, "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                waiting()
-                fcntl.lockf(file, fcntl.LOCK_EX)
-        yield

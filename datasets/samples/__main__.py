@@ -1,8 +1,8 @@
-"""Write a built-in sample anywhere, and a labelled contact sheet of it.
+"""Write a built-in sample anywhere, and pictures of what is in it.
 
     python -m datasets.samples jrdb DIR                              the default size, seed 0
     python -m datasets.samples ultrasound DIR --size tiny --seed 3
-    python -m datasets.samples anovox DIR --preview                  and draw a contact sheet
+    python -m datasets.samples anovox DIR --preview                  and draw what is in it
 
 The same size and seed give the same files on every machine. A folder that holds this sample already is left
 as it is, another sample of ours in it is replaced, and anything else is refused.
@@ -26,8 +26,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("directory", metavar="DIR", help="folder to write it to; made if need be")
     add("--size", default="small", help="each kind has its own sizes; a wrong one is answered with the list")
     add("--seed", type=arguments.non_negative_int, default=0, help="another seed is another made-up world")
-    add("--preview", action="store_true", help="draw a labelled contact sheet")
-    add("--picture_dir", default="visualizations", help="where the contact sheet goes")
+    add("--preview", action="store_true", help="draw what is in it, as python -m datasets.preview does")
+    add("--picture_dir", default="visualizations", help="where the pictures go")
     args = parser.parse_args(parser.typed(argv))
     if args.kind not in KINDS:
         known = f"known: {', '.join(KINDS)}{arguments.suggest(args.kind, KINDS)}"
@@ -49,10 +49,9 @@ def main(args: argparse.Namespace) -> None:
         ) from error
     print(f"sample {args.kind}: {args.size}, seed {args.seed}, in {folder}")
     if args.preview:
-        from datasets.samples.preview import draw_preview  # reads the sample with the loaders of training
+        from datasets.preview import draw
 
-        name = f"sample_{args.kind}_{args.size}_seed{args.seed}.png"
-        print(draw_preview(args.kind, Path(folder), Path(args.picture_dir) / name))
+        draw(args.kind, Path(folder), Path(args.picture_dir))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from PIL import Image
 
 from datasets import preview
 from datasets.jrdb.labels import IMAGE_FOLDER, list_sequences, read_sequence
+from datasets.samples import ensure_sample
+from tests.anovox_world import tiny_sample
 from tests.jrdb_files import crowd, write_labels
 from utils.plotting.panorama import HEADER, PALETTE, WHITE
 from utils.run.errors import CommandError, DataError
@@ -52,3 +54,22 @@ def test_what_is_not_there_is_named(folder):
         run(folder, "--sequence", "hall_0", "--frames", "90")
     with pytest.raises(DataError, match="no image of a labelled frame of attic_0"):
         run(folder, "--sequence", "attic_0")
+
+
+def test_anomalies_are_marked_red_and_people_stand_in_the_order_of_their_ages(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda axis, text, **_: titles.append(text))
+    (sheet,) = preview.preview_anovox(tiny_sample(), tmp_path)
+    red = (np.asarray(Image.open(sheet).convert("RGB")) == (255, 0, 0)).all(axis=2)
+    assert red.any() and len(titles) >= 4
+    titles.clear()
+    folder = ensure_sample("ultrasound", tmp_path / "sample", "tiny", log=lambda _: None)
+    assert preview.preview_ultrasound(folder, tmp_path)[0].is_file()
+    assert {title.split(":")[0] for title in titles} == {"BB Healthy", "TA Healthy", "TA Pathological"}
+    ages = [float(title.split(": ")[1].split(",")[0]) for title in titles if title.startswith("TA Healthy")]
+    assert ages == sorted(ages) and len(ages) == preview.PER_ROW and ages[0] < ages[-1]
+    for kind in ("anovox", "ultrasound"):
+        with pytest.raises((CommandError, DataError)):
+            preview.main(preview.parse_args([kind, "--data_path", str(tmp_path / "nowhere")]))
+    with pytest.raises(CommandError, match="--sequence"):
+        preview.main(preview.parse_args(["anovox", "--sequence", "hall"]))

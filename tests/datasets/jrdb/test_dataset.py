@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.jrdb.dataset import PairRules, load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
-from datasets.jrdb.sampling_report import earlier_ratios, sampling_report
+from datasets.jrdb.sampling_report import sampling_report
 from tests.jrdb_files import crowd, person, write_labels
 from utils.run.errors import CommandError, DataError
 
@@ -239,8 +239,6 @@ def test_figures_of_the_real_sequences(real):
     labels = sets.reference_pairs()[1]
     assert len(labels) + len(sets.val) == 50464
     assert labels.sum() + sets.val.labels.sum() == 5682 - 378
-    ratios = earlier_ratios(sets)
-    assert ratios["group_sampling_off"] > ratios["group_sampling_on"]
     first = load_pair_datasets(real / "jrdb", rules=PairRules(distance_norm="first"))
     decisions = sampling_report(first)["splits"]
     assert (

@@ -191,7 +191,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(world, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jrdb_index.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(CommandError, match="can not be written to .*cache: No space left"):
         world.read()
     assert [path.suffix for path in world.cache.iterdir()] == [".lock"]

@@ -1,7 +1,10 @@
 """Geometry on the circle, features, groups and sampling, against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from datasets.jrdb import pairs
 from datasets.jrdb.features import (
@@ -11,8 +14,10 @@ from datasets.jrdb.features import (
     pair_features,
     swaps_when_mirrored,
 )
+from datasets.jrdb.labels import Sequence
 
 WIDTH, HEIGHT = 3760, 480
+LABELS = np.array([0] * 100 + [1] * 20 + [3] * 70)
 
 
 def random_boxes(rng: np.random.Generator, count: int, whole: bool = True) -> np.ndarray:
@@ -24,25 +29,34 @@ def random_boxes(rng: np.random.Generator, count: int, whole: bool = True) -> np
     return np.floor(boxes) if whole else boxes
 
 
-def random_people(rng: np.random.Generator, frames: int = 30, people: int = 14):
-    """People of one sequence who come and go: boxes, starts, times, tracks as pair_features takes them."""
+def random_people(rng: np.random.Generator, frames: int = 30, people: int = 14) -> Sequence:
+    """One sequence of people who come and go, without annotations."""
     times = np.sort(rng.choice(np.arange(0, 300), frames, replace=False))
     tracks = [np.sort(rng.choice(people, rng.integers(2, people), replace=False)) for _ in times]
     starts = np.r_[0, np.cumsum([len(t) for t in tracks])]
     tracks = np.concatenate(tracks)
-    return random_boxes(rng, len(tracks)), starts, times, tracks
+    return people_of(random_boxes(rng, len(tracks)), starts, times, tracks)
 
 
-def features_of(boxes, starts, times, tracks):
+def people_of(boxes, starts, times, tracks) -> Sequence:
+    """A sequence of people without ids, groups, annotations or images."""
+    return Sequence(
+        "hall", WIDTH, HEIGHT, "", [f"{t:06d}.jpg" for t in times], times, starts, boxes, tracks, [],
+        np.full(len(boxes), -1), np.empty((0, 2), int), np.empty(0, int), np.zeros(len(times), bool),
+    )  # fmt: skip
+
+
+def features_of(people: Sequence):
     """Features of all pairs in canonical order, with (N,) bool whether the lower row is left."""
-    first, second = pairs.all_pairs(starts)
+    boxes = people.boxes
+    first, second = pairs.all_pairs(people.starts)
     is_left = pairs.first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
     left, right = np.where(is_left, first, second), np.where(is_left, second, first)
-    return pair_features(boxes, starts, times, tracks, left, right, (WIDTH, HEIGHT)), is_left
+    return pair_features(people, left, right), is_left
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_distance_and_gap_equal_brute_force_over_shifts(whole):
+def test_distance_equals_brute_force_over_shifts(whole):
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 120_000, whole), random_boxes(rng, 120_000, whole)
     assert (a[:, 0] + a[:, 2] > WIDTH).mean() > 0.05
@@ -52,9 +66,6 @@ def test_distance_and_gap_equal_brute_force_over_shifts(whole):
     nearest = np.abs(centres + shifts).min(0)
     assert np.abs(pairs.distance(a, b, WIDTH) - nearest).max() <= 1e-6
     assert np.abs(np.abs(pairs.signed_offset(a, b, WIDTH)) - nearest).max() <= 1e-6
-    left = np.maximum(a[:, 0], b[:, 0] + shifts)
-    right = np.minimum(a[:, 0] + a[:, 2], b[:, 0] + b[:, 2] + shifts)
-    assert np.abs(pairs.gap(a, b, WIDTH) - np.maximum(left - right, 0).min(0)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("norm", ["max", "mean"])
@@ -71,13 +82,13 @@ def test_range_does_not_depend_on_order(norm):
 
 def test_rolling_the_panorama_changes_no_bit():
     people = random_people(np.random.default_rng(2))
-    features, is_left = features_of(*people)
+    features, is_left = features_of(people)
     assert np.isnan(features).any()
     assert not np.isnan(features).all(0).any()
     for shift in (1, 777, 1880, 3759):
-        rolled = people[0].copy()
+        rolled = people.boxes.copy()
         rolled[:, 0] = (rolled[:, 0] + shift) % WIDTH
-        again, again_left = features_of(rolled, *people[1:])
+        again, again_left = features_of(replace(people, boxes=rolled))
         assert np.array_equal(features, again, equal_nan=True)
         assert np.array_equal(is_left, again_left)
 
@@ -97,17 +108,16 @@ def test_swapping_two_people_keeps_the_canonical_order():
 
 def test_mirrored_features_are_those_of_the_mirrored_panorama():
     rng = np.random.default_rng(4)
-    boxes, starts, times, tracks = random_people(rng)
-    boxes[starts[3] + 1, [0, 2]] = boxes[
-        starts[3], [0, 2]
-    ]  # coinciding centres: the order comes from y and h
+    people = random_people(rng)
+    boxes, starts = people.boxes, people.starts
+    boxes[starts[3] + 1, [0, 2]] = boxes[starts[3], [0, 2]]  # coinciding centres: y and h decide
     boxes[starts[9] + 1] = boxes[starts[9]] + [WIDTH // 2, 0, 0, 0]  # exactly opposite
     boxes[:, 0] %= WIDTH
-    features, _ = features_of(boxes, starts, times, tracks)
+    features, _ = features_of(people)
     names = feature_names()
     mirrored_boxes = boxes.copy()
     mirrored_boxes[:, 0] = np.mod(WIDTH - boxes[:, 0] - boxes[:, 2], WIDTH)
-    expected, _ = features_of(mirrored_boxes, starts, times, tracks)
+    expected, _ = features_of(replace(people, boxes=mirrored_boxes))
     assert (~swaps_when_mirrored(features, names)).sum() >= 2
     assert np.array_equal(mirror_features(features, names), expected, equal_nan=True)
     assert np.array_equal(mirror_features(expected, names), features, equal_nan=True)
@@ -117,7 +127,7 @@ def test_features_have_documented_values():
     boxes = np.array([[3700, 100, 100, 200], [190, 150, 60, 150.0], [10, 100, 100, 200], [190, 150, 60, 150]])
     starts, times, tracks = np.array([0, 2, 4]), np.array([0, 15]), np.array([0, 1, 0, 1])
     names = feature_names(1)
-    pair = pair_features(boxes, starts, times, tracks, np.array([0, 2]), np.array([1, 3]), (WIDTH, HEIGHT), 1)
+    pair = pair_features(people_of(boxes, starts, times, tracks), np.array([0, 2]), np.array([1, 3]), 1)
     early, late = (dict(zip(names, row.tolist(), strict=True)) for row in pair)
     # Centres 3750 and 220 are 230 apart through the seam; the mean width is 80, the mean height 175.
     assert early["distance_widths"] == pytest.approx(230 / 80)
@@ -169,11 +179,7 @@ def test_neighbouring_pairs_share_people():
         first += people.tolist()
         second += np.roll(people, 1).tolist()
         frame += [f] * 12
-    first, second, frame = (
-        np.sort([first, second], axis=0)[0],
-        np.sort([first, second], axis=0)[1],
-        np.array(frame),
-    )
+    (first, second), frame = np.sort([first, second], axis=0), np.array(frame)
     order = pairs.neighbouring_order(frame, first, second)
     assert np.array_equal(np.sort(order), np.arange(240))
     assert np.array_equal(frame[order], frame)
@@ -190,16 +196,16 @@ def test_samples_fill_quotas_and_take_annotated_pairs_first():
     rng = np.random.default_rng(5)
     group, inferred = rng.integers(0, 40, 900), rng.random(900) < 0.5
     draws, sizes = rng.integers(0, 2**63, 900).astype(np.uint64), rng.integers(2, 9, 40)
-    chosen = pairs.sample_positives(group, inferred, draws, sizes, 0.5)
+    everybody = np.ones(900, bool)
+    quotas = np.maximum(1, np.rint(sizes * 0.5))
+    chosen = pairs.smallest_per_bin(everybody, group, quotas, inferred, draws)
     for g in range(40):
         mine = group == g
         quota = max(1, round(sizes[g] * 0.5))
         assert chosen[mine].sum() == min(quota, mine.sum())
         assert (chosen & mine & ~inferred).sum() == min(quota, (mine & ~inferred).sum())
-    positives = rng.integers(0, 12, 40)
-    negatives = pairs.sample_negatives(group, draws, positives, 5, 0.7)
-    for f in range(40):
-        assert negatives[group == f].sum() == min(5, max(1, round(0.7 * positives[f])), (group == f).sum())
+    few = pairs.smallest_per_bin(group % 2 == 0, group, quotas, draws)
+    assert not few[group % 2 == 1].any() and few[group == 2].sum() == max(1, round(sizes[2] * 0.5))
 
 
 def test_draws_depend_on_names_only():
@@ -212,3 +218,24 @@ def test_draws_depend_on_names_only():
     )
     assert not np.isin(draws, pairs.pair_draws(2, "cafe", frames, ids[:-1], ids[1:])).any()
     assert not np.isin(draws, pairs.pair_draws(1, "aula", frames, ids[:-1], ids[1:])).any()
+
+
+def test_oversampling_lifts_every_class_to_half_the_largest():
+    chosen = pairs.balance_classes(LABELS, "oversample", seed=1)
+    assert np.bincount(LABELS[chosen]).tolist() == [100, 50, 0, 70]
+    assert set(chosen) == set(range(len(LABELS)))  # nothing is lost
+    assert np.array_equal(chosen, pairs.balance_classes(LABELS, "oversample", seed=1))
+    assert not np.array_equal(chosen, pairs.balance_classes(LABELS, "oversample", seed=2))
+
+
+def test_undersampling_keeps_at_most_twice_the_smallest():
+    chosen = pairs.balance_classes(LABELS, "undersample", seed=1)
+    assert np.bincount(LABELS[chosen]).tolist() == [40, 20, 0, 40]
+    assert len(np.unique(chosen)) == len(chosen)
+
+
+def test_weights_are_scikit_learns_balanced_ones_and_average_to_one():
+    weights = pairs.class_weights(LABELS, 5)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=LABELS)
+    assert weights[[0, 1, 3]] == pytest.approx(expected) and weights[[2, 4]].tolist() == [0, 0]
+    assert weights[LABELS].mean() == pytest.approx(1)
