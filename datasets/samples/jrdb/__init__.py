@@ -44,9 +44,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         with ProcessPoolExecutor(processes, multiprocessing.get_context(method)) as pool:
             list(pool.map(work, plans))
-    split = {
-        role: sorted(plan.name for plan in plans if plan.role == role) for role in ("train", "val", "test")
-    }
+    roles = ("train", "val", "test")
+    split = {role: sorted(plan.name for plan in plans if plan.role == role) for role in roles}
     write_json(directory / "split.json", split, indent=2)
     about = {
         "synthetic": True,

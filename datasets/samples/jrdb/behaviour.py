@@ -99,13 +99,13 @@ def stranger_pose(
         elsewhere = {"queue": heading, "phone": (90 if third < 0.5 else -90) + spread}
         yaw = elsewhere.get(manner, target + 180 + spread) + 0.6 * person.skew + jitter
         head = yaw + 20 * (third - 0.5)
-    choices = {
-        "walk": ("swing", "pocket"),
-        "stairs": ("swing", "pocket"),
-        "sit": ("table", "table"),
-        "cycle": ("grip", "grip"),
-        "bend": ("hang", "hang"),
-    }.get(posture, ("hang", "pocket", "crossed"))
+    resting = {
+        "sit": ("table",),
+        "cycle": ("grip",),
+        "bend": ("hang",),
+        "stand": ("hang", "pocket", "crossed"),
+    }
+    choices = resting.get(posture, ("swing", "pocket"))
     arm = choices[int(third * len(choices))]
     arms = (arm, arm)
     if phone and posture != "cycle":

@@ -46,30 +46,13 @@ def draw_torso(sketch: Sketch, look: Look, hip: Point, neck: Point) -> None:
     low, high = 0.86 * half, 1.12 * half
     axis = math.hypot(xn - xh, yn - yh) or 1.0
     px, py = (yn - yh) / axis, -(xn - xh) / axis  # unit vector across the trunk
-    corners = [
-        (xh - low * h * px, yh - low * h * py),
-        (xh + low * h * px, yh + low * h * py),
-        (xn + high * h * px, yn + high * h * py),
-        (xn - high * h * px, yn - high * h * py),
-    ]
+    edges = ((xh, yh, -low), (xh, yh, low), (xn, yn, high), (xn, yn, -high))
+    corners = [(x + half * h * px, y + half * h * py) for x, y, half in edges]
     sketch.limb(hip, neck, low, high * 0.55, look.top)
     sketch.shapes.append(("face", corners, look.top))
     shade = tuple(int(c * 0.82) for c in look.top)
-    sketch.shapes.append(
-        (
-            "face",
-            [
-                ((a + b) / 2, (c + d) / 2)
-                for (a, c), (b, d) in (
-                    (corners[0], corners[1]),
-                    (corners[1], corners[1]),
-                    (corners[2], corners[2]),
-                    (corners[3], corners[2]),
-                )
-            ],
-            shade,
-        )
-    )
+    right_half = zip(corners, [corners[k] for k in (1, 1, 2, 2)], strict=True)
+    sketch.shapes.append(("face", [((a + b) / 2, (c + d) / 2) for (a, c), (b, d) in right_half], shade))
     sketch.body += [(x - 0.075 * h, y, x + 0.075 * h, y) for x, y in corners]  # room for arms that hang
     if sketch.cos > -0.3:  # the open jacket: a light strip that slides with the facing
         slide, strip = 0.075 * k * h * sketch.sin, 0.030 * h * max(0.35, sketch.cos)
@@ -85,9 +68,7 @@ def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:
     hip, ankles, lean = legs(pose)
     ls, lc = rotate(lean)
     neck = (hip[0] + SPINE * ls, 0.0, hip[2] + SPINE * lc)
-    ts, tc = rotate(
-        pose.toward - pose.yaw
-    )  # partner's direction in the body frame: forward = cos, left = sin
+    ts, tc = rotate(pose.toward - pose.yaw)  # the partner's direction in the body frame: left, forward
     arms = []
     for side, mode in zip((1, -1), pose.arms, strict=True):
         shoulder = (neck[0] - 0.015 * ls, 0.118 * look.build * side, neck[2] - 0.03 * lc)
@@ -111,37 +92,21 @@ def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:
         sketch.limb(elbow, hand, 0.029, 0.024, look.skin, body=False)
         sketch.limb(hand, hand, 0.034, 0.034, look.skin, body=False)
         if mode == "phone":
-            sketch.limb(
-                (hand[0] + 0.02, hand[1], hand[2] + 0.02),
-                (hand[0] + 0.03, hand[1], hand[2] + 0.07),
-                0.022,
-                0.022,
-                (20, 22, 30),
-                False,
-                False,
-            )
-            sketch.limb(
-                (hand[0] + 0.01, hand[1], hand[2] + 0.03),
-                (hand[0] + 0.02, hand[1], hand[2] + 0.06),
-                0.014,
-                0.014,
-                (150, 200, 240),
-                False,
-                False,
-            )
+            f, s, u = hand
+            for df, low, high, r, colour in (
+                (0.02, 0.02, 0.07, 0.022, (20, 22, 30)),
+                (0.01, 0.03, 0.06, 0.014, (150, 200, 240)),
+            ):
+                sketch.limb((f + df, s, u + low), (f + df + 0.01, s, u + high), r, r, colour, False, False)
         if mode == "eat":
             sketch.limb(hand, (hand[0], hand[1], hand[2] + 0.03), 0.026, 0.026, (214, 120, 60), False, False)
 
     def draw_backpack() -> None:
         if look.backpack:
             drop = (neck[0] - hip[0]) * 0.45
-            sketch.limb(
-                (hip[0] - 0.085, 0.0, hip[2] + 0.09),
-                (neck[0] - 0.085 - 0.1 * drop, 0.0, neck[2] - 0.07),
-                0.062,
-                0.052,
-                look.backpack,
-            )
+            low = (hip[0] - 0.085, 0.0, hip[2] + 0.09)
+            high = (neck[0] - 0.085 - 0.1 * drop, 0.0, neck[2] - 0.07)
+            sketch.limb(low, high, 0.062, 0.052, look.backpack)
 
     if arms[0][0] < 0.02:
         draw_arm(arms[0])
@@ -149,22 +114,17 @@ def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:
         draw_backpack()
     if pose.posture == "cycle":
         draw_bicycle(sketch, look.shirt)
-    order = sorted(
-        ((sketch.near((0.0, 0.06 * k, 0.0)), k, ankle) for k, ankle in zip((1, -1), ankles, strict=True))
+    far_first = sorted(
+        (sketch.near((0.0, 0.06 * k, 0.0)), k, a) for k, a in zip((1, -1), ankles, strict=True)
     )
-    for rank, (_, k, ankle) in enumerate(order):
+    for rank, (_, k, ankle) in enumerate(far_first):
         top = (hip[0], 0.05 * k, hip[2])
         cloth = look.trousers if rank else tuple(int(c * 0.78) for c in look.trousers)
         knee = (top[0] + 0.22, top[1], top[2] + 0.01) if pose.posture == "sit" else knee_of(top, ankle)
         sketch.limb(top, knee, 0.056, 0.043, cloth)
         sketch.limb(knee, ankle, 0.041, 0.028, cloth)
-        sketch.limb(
-            (ankle[0] - 0.01, ankle[1], ankle[2] - 0.012),
-            (ankle[0] + 0.075, ankle[1], ankle[2] - 0.016),
-            0.024,
-            0.019,
-            look.shoes,
-        )
+        f, s, u = ankle
+        sketch.limb((f - 0.01, s, u - 0.012), (f + 0.075, s, u - 0.016), 0.024, 0.019, look.shoes)
     draw_torso(sketch, look, hip, neck)
     if arms[0][0] >= 0.02:
         draw_arm(arms[0])

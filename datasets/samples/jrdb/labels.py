@@ -10,32 +10,18 @@ from datasets.samples.jrdb.world import Scene
 
 OMITTED = 0.15  # share of the pairs in groups of three and more that nobody annotated
 CHAINS = 0.10  # share of such groups annotated as a chain A-B-C only
-DOUBLE = {
-    "conversation": 0.12,
-    "sitting": 0.08,
-}  # share with a second label; the rarer activities always carry theirs
+DOUBLE = {"conversation": 0.12, "sitting": 0.08}  # share with a second label; rarer activities always
 ONE_SIDED, CONFLICTING = 0.03, 0.02  # shares of pairs
 # Two annotators rarely differ wildly: the second one writes the plainer name.
-PLAINER = {
-    "conversation": "standing together",
-    "standing together": "walking together",
-    "sitting together": "standing together",
-}
-ACTIONS = {
-    "walk": "walking",
-    "stand": "standing",
-    "sit": "sitting",
-    "cycle": "cycling",
-    "bend": "bending",
-    "stairs": "going upstairs",
-}
+PLAINER = dict.fromkeys(("conversation", "sitting together"), "standing together")
+PLAINER["standing together"] = "walking together"
+ACTIONS = {"walk": "walking", "stand": "standing", "sit": "sitting", "cycle": "cycling", "bend": "bending",
+           "stairs": "going upstairs"}  # fmt: skip
 
 
 @dataclass
 class Edge:
-    """An annotated pair of one group: names with difficulty, in both directions; an empty one is not
-    written.
-    """
+    """An annotated pair of one group: names with difficulty in both directions; empty = not written."""
 
     forward: dict[str, int]
     backward: dict[str, int]
@@ -54,9 +40,7 @@ def group_edges(cluster: Cluster, rng: np.random.Generator) -> dict[tuple[int, i
     edges = {}
     for i in range(n):
         for j in range(i + 1, n):
-            if (
-                cluster.activity == "lecture"
-            ):  # neighbours in a row; the rest of the audience is left to inference
+            if cluster.activity == "lecture":  # neighbours in a row; the others are left to inference
                 keep = j == i + 1 and j % columns
             else:
                 keep = j == i + 1 if chain else n == 2 or rng.random() >= OMITTED
@@ -81,44 +65,28 @@ def occlusion_name(hidden: float) -> str:
 
 
 def sequence_labels(plan: SequencePlan, scene: Scene, frames: list[list[Placed]]) -> dict:
-    """{"labels": {"000015.jpg": [record, ..]}}: the content of
-    labels_2d_activity_social_stitched/SEQUENCE.json.
-    """
+    """{"labels": {"000015.jpg": [record, ..]}}: what the label file of one sequence holds."""
     rng = plan.random("labels")
     edges = [group_edges(cluster, rng) if cluster.engaged else {} for cluster in plan.clusters]
     ids = rng.permutation(scene.number)  # numbers tell nothing about groups
-    partners: list[
-        dict[int, list[tuple[int, dict]]]
-    ] = []  # per cluster: person number -> [(partner's number, names)]
-    for index, found in enumerate(edges):
-        listed: dict[int, list] = {}
-        members = scene.members[index]
+    partners: dict[
+        tuple[int, int], list[tuple[int, dict]]
+    ] = {}  # (cluster, person): (partner, names), by number
+    for cluster, (members, found) in enumerate(zip(scene.members, edges, strict=True)):
         for (i, j), edge in found.items():
             for a, b, names in ((i, j, edge.forward), (j, i, edge.backward)):
                 if names:
-                    listed.setdefault(members[a].number, []).append((members[b].number, names))
-        partners.append(listed)
+                    partners.setdefault((cluster, members[a].number), []).append((members[b].number, names))
     labels = {}
     for t, people in enumerate(frames):
         boxes = {placed.seen.person.number: placed.box for placed in people}
         records = []
         for placed in people:
-            number = placed.seen.person.number
-            listed = partners[placed.seen.cluster].get(number, [])
-            unnoticed = (
-                bool(listed) and rng.random() < 0.004
-            )  # an annotator missed this person; the partners' entries remain
-            if not unnoticed:
-                records.append(
-                    person_record(
-                        plan,
-                        placed,
-                        t,
-                        ids,
-                        [(other, boxes[other], names) for other, names in listed if other in boxes],
-                        rng,
-                    )
-                )
+            listed = partners.get((placed.seen.cluster, placed.seen.person.number), [])
+            if listed and rng.random() < 0.004:
+                continue  # an annotator missed this person; the partners' entries remain
+            here = [(other, boxes[other], names) for other, names in listed if other in boxes]
+            records.append(person_record(plan, placed, t, ids, here, rng))
         labels[frame_key(t)] = [records[k] for k in rng.permutation(len(records))]
     return {"labels": labels}
 

@@ -19,8 +19,7 @@ SHARES = {
     "test": {"walking": 0.39, "standing": 0.27, "conversation": 0.14, "sitting": 0.11, "others": 0.09},
 }
 OTHERS = ("cycling", "upstairs", "bending", "hugging", "downstairs", "waving")
-# Names and annotated extras of each activity: (posture, name, second names that only occur together with
-# the first).
+# Of each activity: posture, name, second names that only occur together with the first.
 ACTIVITIES = {
     "walking": ("walk", "walking together", ()),
     "standing": ("stand", "standing together", ()),
@@ -35,39 +34,16 @@ ACTIVITIES = {
     "eating": ("sit", "eating together", ()),
     "lecture": ("sit", "sitting together", ()),
 }
-SPACING = {
-    "walk": (0.70, 1.30),
-    "stand": (0.70, 1.30),
-    "sit": (0.85, 1.60),
-    "cycle": (0.75, 1.40),
-    "stairs": (0.65, 1.30),
-    "bend": (0.70, 1.30),
-}
+# Metres between neighbours, by posture.
+SPACING = dict.fromkeys(("walk", "stand", "bend"), (0.70, 1.30))
+SPACING |= {"sit": (0.85, 1.60), "cycle": (0.75, 1.40), "stairs": (0.65, 1.30)}
 
 MOVING = ("walk", "cycle", "stairs")  # postures of people on their way
 
-PLACES = {
-    "indoor": (
-        "atrium-cafe",
-        "north-hall",
-        "east-lobby",
-        "poster-gallery",
-        "basement-elevators",
-        "library-foyer",
-        "maker-lab",
-        "south-stairs",
-    ),
-    "outdoor": (
-        "fountain-court",
-        "elm-lane",
-        "oval-plaza",
-        "bridge-walk",
-        "market-street",
-        "quad-crossing",
-        "harbor-walk",
-        "garden-gate",
-    ),
-}
+INDOOR = ("atrium-cafe", "north-hall", "east-lobby", "poster-gallery", "basement-elevators",
+          "library-foyer", "maker-lab", "south-stairs")  # fmt: skip
+OUTDOOR = ("fountain-court", "elm-lane", "oval-plaza", "bridge-walk", "market-street", "quad-crossing",
+           "harbor-walk", "garden-gate")  # fmt: skip
 LECTURE_PLACE = "hall-120-lecture"
 
 
@@ -135,7 +111,7 @@ def name_sequences(size: Size, rng: np.random.Generator) -> list[SequencePlan]:
         for k in range(count):
             outdoor = k % 2 == 1
             lecture = role == "train" and k == 0
-            places = PLACES["outdoor" if outdoor else "indoor"]
+            places = OUTDOOR if outdoor else INDOOR
             drawn = sum(plan.outdoor == outdoor for plan in plans)
             place = LECTURE_PLACE if lecture else places[drawn % len(places)]
             take = used.get(place, 0)
@@ -166,9 +142,8 @@ def plan_sample(size_name: str, seed: int) -> list[SequencePlan]:
         for plan in members:
             add_strangers(plan, rng)
     lecture = plans[0]
-    lecture.clusters.append(
-        Cluster("lecture", 22 if size.width > 1000 else 8, lecture.slots, 0, max(2, size.frames // 4), True)
-    )
+    audience, end = 22 if size.width > 1000 else 8, max(2, size.frames // 4)
+    lecture.clusters.append(Cluster("lecture", audience, lecture.slots, 0, end, True))
     lecture.slots += 1
     return plans
 
@@ -215,9 +190,8 @@ def add_strangers(plan: SequencePlan, rng: np.random.Generator) -> None:
     for cluster in groups:
         if rng.random() < 0.75:
             size = int(rng.choice([2, 3, 4, 5, 6], p=[0.28, 0.27, 0.21, 0.15, 0.09]))
-            plan.clusters.append(
-                Cluster(cluster.activity, size, first + cluster.slot, cluster.start, cluster.stop, False)
-            )
+            slot = first + cluster.slot
+            plan.clusters.append(Cluster(cluster.activity, size, slot, cluster.start, cluster.stop, False))
     plan.slots = 2 * first
     for _ in range(int(rng.integers(0, 3))):
         activity = str(rng.choice(["walking", "standing", "sitting"], p=[0.5, 0.35, 0.15]))

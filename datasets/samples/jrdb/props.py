@@ -13,9 +13,8 @@ def draw_chair(sketch: Sketch, behind: bool) -> None:
         for f in (-0.10, 0.12):
             for s in (-0.10, 0.10):
                 sketch.limb((f, s, 0.22), (f, s, 0.0), 0.010, 0.008, steel, body=False, lit=False)
-        sketch.face(
-            [(-0.12, -0.12, 0.23), (-0.12, 0.12, 0.23), (0.14, 0.12, 0.23), (0.14, -0.12, 0.23)], seat
-        )
+        board = [(-0.12, -0.12, 0.23), (-0.12, 0.12, 0.23), (0.14, 0.12, 0.23), (0.14, -0.12, 0.23)]
+        sketch.face(board, seat)
         sketch.limb((-0.11, 0.0, 0.22), (0.13, 0.0, 0.22), 0.022, 0.022, seat, body=False, lit=False)
     if behind == (sketch.near((-1.0, 0.0, 0.0)) < 0):
         sketch.face(back, seat)
@@ -36,23 +35,16 @@ def draw_table(sketch: Sketch) -> None:
 
 def draw_bicycle(sketch: Sketch, paint: Colour) -> None:
     for f in (-0.30, 0.30):
-        rim = [
-            (f + 0.19 * math.cos(a / 10 * math.pi), 0.0, 0.19 + 0.19 * math.sin(a / 10 * math.pi))
-            for a in range(20)
-        ]
+        turns = [a / 10 * math.pi for a in range(20)]
+        rim = [(f + 0.19 * math.cos(a), 0.0, 0.19 + 0.19 * math.sin(a)) for a in turns]
         for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
             sketch.limb(a, b, 0.016, 0.016, (26, 26, 28), body=False, lit=False)
         for a in range(0, 10, 2):
             sketch.limb(rim[a], rim[a + 10], 0.004, 0.004, (150, 150, 150), body=False, lit=False)
     saddle, crank, stem = (-0.08, 0.0, 0.50), (0.02, 0.0, 0.18), (0.22, 0.0, 0.52)
-    for a, b in (
-        ((-0.30, 0.0, 0.19), crank),
-        (crank, saddle),
-        (saddle, (0.20, 0.0, 0.46)),
-        (crank, (0.20, 0.0, 0.46)),
-        ((-0.30, 0.0, 0.19), saddle),
-        ((0.30, 0.0, 0.19), stem),
-    ):
+    rear, front, head = (-0.30, 0.0, 0.19), (0.30, 0.0, 0.19), (0.20, 0.0, 0.46)
+    tubes = (rear, crank), (crank, saddle), (saddle, head), (crank, head), (rear, saddle), (front, stem)
+    for a, b in tubes:
         sketch.limb(a, b, 0.014, 0.014, paint, body=False, lit=False)
     sketch.limb((0.22, -0.13, 0.55), (0.22, 0.13, 0.55), 0.012, 0.012, (40, 40, 42), body=False, lit=False)
 
@@ -69,10 +61,8 @@ def draw_stairs(sketch: Sketch, direction: int) -> None:
         for f in (f0, f1):
             sketch.face([(f, -0.30, bottom), (f, 0.30, bottom), (f, 0.30, top), (f, -0.30, top)], riser)
         for s in (-0.30, 0.30):
-            sketch.face(
-                [(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)],
-                tuple(int(c * 0.9) for c in riser),
-            )
+            side = tuple(int(c * 0.9) for c in riser)
+            sketch.face([(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)], side)
         sketch.face([(f0, -0.30, top), (f0, 0.30, top), (f1, 0.30, top), (f1, -0.30, top)], tread)
         for f in (f0, f1):
             sketch.limb((f, -0.30, top), (f, 0.30, top), 0.010, 0.010, tread, body=False, lit=False)

@@ -18,9 +18,7 @@ BOX_SLACK = 0.03  # spread of an annotator's hand, of the box size
 
 @dataclass
 class Placed:
-    """A person in a frame with the box an annotator would draw: x in [0, width), x + w may run past the
-    width.
-    """
+    """A person in a frame with the box an annotator would draw: x in [0, width), x + w may exceed width."""
 
     seen: Seen
     box: tuple[int, int, int, int]
@@ -35,14 +33,14 @@ def frame_key(t: int) -> str:
 def box_of(
     extent: tuple[float, float, float, float], x: float, y: float, scale: float, size: tuple[int, int], rng
 ) -> tuple | None:
-    """Body extent in metres about the standing point (x, y) -> box and whether the frame cuts it, None
-    when out of sight.
+    """Body extent in metres about the standing point (x, y) -> box and whether the frame cuts it.
+
+    None when out of sight.
     """
     width, height = size
     x0, y0, x1, y1 = extent
-    slack = (
-        rng.normal(0, BOX_SLACK, 4) * (scale * (y1 - y0)) * (0.7, 0.7, 0.4, 0.4)
-    )  # sideways, where arms are, more than up and down
+    # Sideways, where arms are, more than up and down.
+    slack = rng.normal(0, BOX_SLACK, 4) * (scale * (y1 - y0)) * (0.7, 0.7, 0.4, 0.4)
     left, right = x + x0 * scale + slack[0], x + x1 * scale + slack[1]
     top, bottom = y - y1 * scale + slack[2], y - y0 * scale + slack[3]
     cut = bottom > height or top < 0
@@ -67,17 +65,14 @@ def cloth(sprite: Image.Image, grain: Image.Image, light: float, at: tuple[int, 
         return sprite
     x, y = at[0] % (grain.width - sprite.width + 1), at[1] % (grain.height - sprite.height + 1)
     piece = grain.crop((x, y, x + sprite.width, y + sprite.height))
-    textured = ImageChops.multiply(
-        sprite.convert("RGB"), piece.point(lambda v: min(255, int(v * light))).convert("RGB")
-    )
+    lit = piece.point(lambda v: min(255, int(v * light))).convert("RGB")
+    textured = ImageChops.multiply(sprite.convert("RGB"), lit)
     textured.putalpha(sprite.getchannel("A"))
     return textured
 
 
 def occlusions(people: list[Placed], width: int) -> None:
-    """Share of each box covered by the boxes of people in front (the largest single one); people come far
-    to near.
-    """
+    """Share of each box covered by one box in front of it, the largest; people come far to near."""
     for k, one in enumerate(people):
         x, y, w, h = one.box
         for other in people[k + 1 :]:
@@ -90,9 +85,7 @@ def occlusions(people: list[Placed], width: int) -> None:
 
 
 def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, list[list[Placed]]]:
-    """Draw all frames of a sequence into `folder` (None: boxes only) and return who was placed where,
-    frame by frame.
-    """
+    """Draw all frames of a sequence into `folder` (None: boxes only); who was placed where, by frame."""
     width, height = plan.size.width, plan.size.height
     focal = width / (2 * math.pi)
     margin = max(2, height // 40)
@@ -100,23 +93,19 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
     walls = draw_walls(plan.outdoor, look)
     scene = Scene(plan, room=float(walls.min()) - 1.0)
     scenery = draw_scenery(width, height, margin, plan.outdoor, walls, look) if folder else None
-    grain = Image.fromarray(
-        np.clip(look.normal(236, 7, (height + 160, height + 160)), 0, 255).astype(np.uint8)
-    )
-    sensor = Image.fromarray(np.clip(look.normal(16, 3.2, (height, width)), 0, 32).astype(np.uint8)).convert(
-        "RGB"
-    )
+    grain = np.clip(look.normal(236, 7, (height + 160, height + 160)), 0, 255)
+    grain = Image.fromarray(grain.astype(np.uint8))
+    sensor = np.clip(look.normal(16, 3.2, (height, width)), 0, 32)
+    sensor = Image.fromarray(sensor.astype(np.uint8)).convert("RGB")
     frames = []
     for t in range(plan.size.frames):
         rng = plan.random(f"frame/{t}")
         bob = int(rng.integers(-margin, margin + 1)) // 2
         roll = round(scene.camera_turn(t) * focal)
         gain = rng.uniform(0.82, 1.12)
-        frame = (
-            ImageChops.offset(scenery, -roll, 0).crop((0, margin - bob, width, margin - bob + height))
-            if folder
-            else None
-        )
+        if folder:
+            window = (0, margin - bob, width, margin - bob + height)
+            frame = ImageChops.offset(scenery, -roll, 0).crop(window)
         people = []
         for seen in sorted(scene.frame(t), key=lambda one: -one.distance):
             scale = focal / seen.distance
@@ -125,20 +114,16 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
             sketch = sketch_person(seen.person.look, seen.pose, seen.distance)
             boxed = box_of(sketch.extent(of_body=True), x, y, scale, (width, height), rng)
             light, at = rng.uniform(0.94, 1.14), tuple(int(v) for v in rng.integers(0, 4096, 2))
-            if frame is not None:
+            if folder:
                 sprite, left, top = draw_sketch(sketch, scale)
                 paste_wrapped(frame, cloth(sprite, grain, light, at), round(x) + left, round(y) + top)
             if boxed:
                 people.append(Placed(seen, *boxed))
         occlusions(people, width)
         frames.append(people)
-        if frame is not None:
-            shift = int(rng.integers(width))
-            frame = ImageChops.add(
-                frame.point([min(255, int(v * gain)) for v in range(256)] * 3),
-                ImageChops.offset(sensor, shift, 0),
-                1,
-                -16,
-            )
+        if folder:
+            noise = ImageChops.offset(sensor, int(rng.integers(width)), 0)
+            frame = frame.point([min(255, int(v * gain)) for v in range(256)] * 3)
+            frame = ImageChops.add(frame, noise, 1, -16)
             frame.save(folder / frame_key(t), quality=plan.size.quality)
     return scene, frames

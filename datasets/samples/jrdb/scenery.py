@@ -1,6 +1,4 @@
-"""The place around the camera: a room or a square, ray-cast onto the cylinder of the panorama, once per
-sequence.
-"""
+"""The place around the camera: a room or a square, ray-cast onto the panorama once per sequence."""
 
 import numpy as np
 from PIL import Image
@@ -11,9 +9,7 @@ HORIZON = 0.40  # row of the horizon / panorama height
 
 
 def speckle(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise in about +-1: white noise at one value per `cell` pixels, enlarged. Joins at the left
-    and right end.
-    """
+    """Smooth noise in about +-1: white noise, one value per `cell` pixels, enlarged; joins left and right."""
     rows, columns = max(2, shape[0] // cell), max(2, shape[1] // cell)
     coarse = rng.normal(0, 0.6, (rows, columns)).astype(np.float32)
     coarse = np.concatenate([coarse, coarse[:, :1]], 1)
@@ -21,9 +17,7 @@ def speckle(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> np.n
 
 
 def grid_lines(metres: np.ndarray, pitch: float, width: float | np.ndarray) -> np.ndarray:
-    """True where a grid of the given pitch has a line; widths grow with the distance so that far lines
-    stay visible.
-    """
+    """True where a grid of the given pitch has a line; widths may grow with the distance."""
     return (metres / pitch) % 1.0 < width / pitch
 
 
@@ -33,9 +27,7 @@ def draw_walls(outdoor: bool, rng: np.random.Generator) -> np.ndarray:
 
 
 def wall_distance(azimuth: np.ndarray, walls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rectangle around the camera -> distance, coordinate along the wall (metres), and which wall, per
-    column.
-    """
+    """Rectangle around the camera -> per column distance, coordinate along the wall (metres), which wall."""
     right, left, front, back = walls
     sin, cos = np.sin(azimuth), np.cos(azimuth)
     across = np.where(sin > 0, right, left) / np.maximum(np.abs(sin), 1e-6)
@@ -47,30 +39,20 @@ def wall_distance(azimuth: np.ndarray, walls: np.ndarray) -> tuple[np.ndarray, n
     return distance, coordinate, which
 
 
-def paint_walls(
-    pixels: np.ndarray,
-    mask: np.ndarray,
-    along: np.ndarray,
-    which: np.ndarray,
-    height: np.ndarray,
-    rng,
-    outdoor: bool,
-) -> None:
-    """Windows, doors, posters and boards, one per bay of the wall. `height` is metres above the floor, per
-    pixel.
+def paint_walls(pixels, mask, along, which, height, rng: np.random.Generator, outdoor: bool) -> None:
+    """Windows, doors, posters and boards, one per bay of the wall.
+
+    mask, height (rows, columns): where the wall shows, metres above the floor; along, which: wall_distance.
     """
     base = rng.uniform(120, 200, 3) * rng.uniform(0.8, 1.05)
     wainscot = base * rng.uniform(0.45, 0.75)
-    pitch = 3.2 if not outdoor else 4.5
+    pitch = 4.5 if outdoor else 3.2
     bay = np.floor(along / pitch).astype(int)
     local = along - bay * pitch
     index = (bay + 97 * which) % 61
-    kinds = rng.choice(
-        5, 61, p=[0.30, 0.28, 0.14, 0.18, 0.10] if not outdoor else [0.15, 0.65, 0.08, 0.04, 0.08]
-    )
-    kind = kinds[index][None, :]
-    tints = rng.uniform(30, 225, (61, 3))
-    tint = tints[index]
+    shares = [0.15, 0.65, 0.08, 0.04, 0.08] if outdoor else [0.30, 0.28, 0.14, 0.18, 0.10]
+    kind = rng.choice(5, 61, p=shares)[index][None, :]
+    tint = rng.uniform(30, 225, (61, 3))[index]
     local = local[None, :]
     shade = (1.0 + 0.06 * rng.normal(size=61))[index][None, :]
     wall = base[None, None, :] * shade[..., None] * np.ones((pixels.shape[0], 1, 1))
@@ -100,12 +82,8 @@ def paint_walls(
         pixels[rows, columns] = np.clip(tint[columns] * blocks[index[columns], r, c], 10, 245)
     board = mask & (kind == 4) & (local > 0.4) & (local < pitch - 0.3) & (height > 0.95) & (height < 2.2)
     pixels[board] = (224, 226, 222)
-    writing = (
-        board
-        & (((height * 9) % 1.0) < 0.28)
-        & (((local * 7.3 + np.floor(height * 9) * 2.7) % 3.0) < 1.9)
-        & (height > 1.2)
-    )
+    letters = (local * 7.3 + np.floor(height * 9) * 2.7) % 3.0 < 1.9
+    writing = board & ((height * 9) % 1.0 < 0.28) & letters & (height > 1.2)
     pixels[writing] = np.broadcast_to(tint[None] * 0.4, pixels.shape)[writing]
 
 
@@ -129,9 +107,8 @@ def draw_scenery(
 
     paint_walls(pixels, ~floor & ~above, along, which, level, rng, outdoor)
 
-    down = np.where(
-        floor, CAMERA_HEIGHT / np.maximum(drop, 1e-3), 1.0
-    )  # metres from the camera to the floor point
+    # Metres from the camera to the floor point.
+    down = np.where(floor, CAMERA_HEIGHT / np.maximum(drop, 1e-3), 1.0)
     x, y = down * np.sin(azimuth)[None, :], down * np.cos(azimuth)[None, :]
     tile = float(rng.choice([0.6, 0.9, 1.2])) if not outdoor else float(rng.choice([0.5, 1.5, 2.5]))
     stone = rng.uniform(70, 150) * rng.uniform(0.9, 1.1, 3)
@@ -146,12 +123,9 @@ def draw_scenery(
 
     if outdoor:
         sky = np.clip(1.0 - (horizon - rows) / (horizon + margin), 0, 1)
-        clouds = np.clip(
-            0.9 * speckle(pixels.shape[:2], 160, rng) + 0.5 * speckle(pixels.shape[:2], 50, rng), 0, 1
-        )
-        blue = (
-            np.array([112.0, 150, 200]) + sky[..., None] * np.array([80.0, 60, 30]) + clouds[..., None] * 60
-        )
+        clouds = 0.9 * speckle(pixels.shape[:2], 160, rng) + 0.5 * speckle(pixels.shape[:2], 50, rng)
+        clouds = np.clip(clouds, 0, 1)[..., None] * 60
+        blue = np.array([112.0, 150, 200]) + sky[..., None] * np.array([80.0, 60, 30]) + clouds
         pixels[above] = np.clip(blue, 0, 250)[above]
     else:
         up = np.where(above, (ceiling - CAMERA_HEIGHT) / np.maximum(-drop, 1e-3), 1.0)
@@ -163,23 +137,14 @@ def draw_scenery(
         pixels[above] = panel[above]
 
     plants(pixels, horizon + margin, focal, distance, outdoor, rng)
-    grain = (
-        9.0 * speckle(pixels.shape[:2], 3, rng)
-        + 10.0 * speckle(pixels.shape[:2], 9, rng)
-        + 14.0 * speckle(pixels.shape[:2], 60, rng)
+    grain = sum(
+        size * speckle(pixels.shape[:2], cell, rng) for size, cell in ((9.0, 3), (10.0, 9), (14.0, 60))
     )
     pixels += (grain * np.where(above, 0.35, 1.0))[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def plants(
-    pixels: np.ndarray,
-    horizon: float,
-    focal: float,
-    distance: np.ndarray,
-    outdoor: bool,
-    rng: np.random.Generator,
-) -> None:
+def plants(pixels, horizon: float, focal: float, distance: np.ndarray, outdoor: bool, rng) -> None:
     """Pillars indoors, trees outdoors, against the walls so that everybody stands in front of them."""
     width = pixels.shape[1]
     rows = np.arange(pixels.shape[0])
@@ -193,17 +158,13 @@ def plants(
                 pixels[int(max(top, 0)) : int(foot), (centre + dx) % width] = (66, 52, 40)
             green = np.array([48.0, 82, 40]) * rng.uniform(0.75, 1.3)
             for _ in range(26):
-                cx, cy, r = (
-                    centre + rng.normal(0, 0.5) * crown,
-                    top + rng.normal(0, 0.45) * crown,
-                    rng.uniform(0.25, 0.5) * crown,
-                )
+                cx, cy = centre + rng.normal(0, 0.5) * crown, top + rng.normal(0, 0.45) * crown
+                r = rng.uniform(0.25, 0.5) * crown
                 y0, y1 = int(max(cy - r, 0)), int(max(cy + r, 0))
                 columns = np.arange(int(cx - r), int(cx + r) + 1)
                 blob = (rows[y0:y1, None] - cy) ** 2 + (columns[None, :] - cx) ** 2 < r * r
-                leaf = np.broadcast_to(green * rng.uniform(0.7, 1.35), (*blob.shape, 3)) + rng.normal(
-                    0, 9, (*blob.shape, 1)
-                )
+                leaf = np.broadcast_to(green * rng.uniform(0.7, 1.35), (*blob.shape, 3))
+                leaf = leaf + rng.normal(0, 9, (*blob.shape, 1))
                 region = pixels[y0:y1, columns % width]
                 region[blob[: len(region)]] = leaf[: len(region)][blob[: len(region)]]
                 pixels[y0:y1, columns % width] = region
@@ -211,6 +172,5 @@ def plants(
             half = rng.uniform(0.25, 0.5) * scale
             tone = rng.uniform(140, 215)
             for dx in range(-int(half), int(half) + 1):
-                pixels[: int(foot), (centre + dx) % width] = tone * (
-                    0.62 + 0.38 * np.cos(1.4 * (dx / half + 0.3))
-                )
+                shade = 0.62 + 0.38 * np.cos(1.4 * (dx / half + 0.3))
+                pixels[: int(foot), (centre + dx) % width] = tone * shade

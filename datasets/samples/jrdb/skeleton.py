@@ -15,9 +15,7 @@ Point = tuple[float, float, float]  # forward, left, up
 
 @dataclass(frozen=True)
 class Look:
-    """What stays the same about a person: height in metres, build (1 = average), colours, and a few
-    belongings.
-    """
+    """What stays the same about a person: height in metres, build (1 = average), colours, belongings."""
 
     height: float
     build: float
@@ -33,19 +31,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Pose:
-    """What a person does in one frame. Angles in degrees as the camera sees them, `toward` is where an
-    open hand points.
-    """
+    """What a person does in one frame. Angles in degrees as the camera sees them."""
 
     posture: str  # stand | walk | sit | bend | cycle | stairs
     yaw: float
     head: float
     nod: float  # 0 upright, 1 looking down
     phase: float  # of the legs, radians
-    arms: tuple[
-        str, str
-    ]  # left, right: hang swing pocket crossed phone open raised point wave hug grip table eat
-    toward: float
+    arms: tuple[str, str]  # left and right, see arm_joints
+    toward: float  # where an open hand points
     stairs: int = 0  # +1 going up, -1 going down
 
 
@@ -73,9 +67,8 @@ def legs(pose: Pose) -> tuple[Point, list[Point], float]:
         return (0.0, 0.0, 0.52 - 0.03 * abs(swing)), feet, 6.0
     if pose.posture == "stairs":
         up = pose.stairs
-        feet = [
-            (0.10 * k, 0.04 * k, 0.035 + 0.09 * k * up + 0.02) for k in ((1, -1) if swing > 0 else (-1, 1))
-        ]
+        order = (1, -1) if swing > 0 else (-1, 1)
+        feet = [(0.10 * k, 0.04 * k, 0.035 + 0.09 * k * up + 0.02) for k in order]
         return (0.0, 0.0, 0.50), feet, 12.0 * max(up, 0)
     if pose.posture == "sit":
         return (0.0, 0.0, 0.27), [(0.20, 0.06 * k, 0.035) for k in (1, -1)], 4.0
@@ -90,9 +83,7 @@ def legs(pose: Pose) -> tuple[Point, list[Point], float]:
 def arm_joints(
     mode: str, side: int, shoulder: Point, toward: tuple[float, float], swing: float
 ) -> tuple[Point, Point]:
-    """Elbow and hand for an arm mode; `toward` is the partner's direction (forward, left) in the body
-    frame.
-    """
+    """Elbow and hand for an arm mode; `toward`: the partner's direction (forward, left) in the body frame."""
     tf, ts = toward
     offsets = {
         "hang": ((-0.01, 0.03, -0.15), (0.02, 0.04, -0.29)),

@@ -11,9 +11,7 @@ SUPERSAMPLE = 2  # drawn larger, then reduced: clean edges
 
 
 class Sketch:
-    """A display list in metres on the image plane: x right, y up, drawn in order. `body` shapes define the
-    box.
-    """
+    """A display list in metres on the image plane: x right, y up, drawn in order; `body` defines the box."""
 
     def __init__(self, yaw: float, height: float, distance: float, lift: float):
         self.sin, self.cos = rotate(yaw)
@@ -22,9 +20,7 @@ class Sketch:
         self.body: list[tuple[float, float, float, float]] = []
 
     def place(self, p: Point) -> tuple[float, float]:
-        """Body frame -> image plane; a point nearer to the camera moves away from the horizon (first
-        order).
-        """
+        """Body frame -> image plane; nearer points move away from the horizon (first order)."""
         f, s, u = (v * self.height for v in p)
         x, near = f * self.sin + s * self.cos, f * self.cos - s * self.sin
         u += self.lift
@@ -55,25 +51,21 @@ class Sketch:
 
     def extent(self, of_body: bool) -> tuple[float, float, float, float]:
         boxes = list(self.body)
-        if not of_body:
-            for shape in self.shapes:
-                if shape[0] == "limb":
-                    _, x1, y1, r1, x2, y2, r2, _ = shape
-                    boxes += [(x1 - r1, y1 - r1, x1 + r1, y1 + r1), (x2 - r2, y2 - r2, x2 + r2, y2 + r2)]
-                elif shape[0] == "disc":
-                    _, x, y, rx, ry, _ = shape
-                    boxes.append((x - rx, y - ry, x + rx, y + ry))
-                else:
-                    xs, ys = zip(*shape[1], strict=True)
-                    boxes.append((min(xs), min(ys), max(xs), max(ys)))
+        for kind, *shape in () if of_body else self.shapes:
+            if kind == "limb":
+                x1, y1, r1, x2, y2, r2, _ = shape
+                boxes += [(x1 - r1, y1 - r1, x1 + r1, y1 + r1), (x2 - r2, y2 - r2, x2 + r2, y2 + r2)]
+            elif kind == "disc":
+                x, y, rx, ry, _ = shape
+                boxes.append((x - rx, y - ry, x + rx, y + ry))
+            else:
+                boxes += [(x, y, x, y) for x, y in shape[0]]
         x0, y0, x1, y1 = zip(*boxes, strict=True)
         return min(x0), min(y0), max(x1), max(y1)
 
 
 def draw_sketch(sketch: Sketch, scale: float) -> tuple[Image.Image, float, float]:
-    """Rasterise at `scale` pixels per metre -> RGBA sprite and its top left corner (pixels from the
-    standing point).
-    """
+    """At `scale` pixels per metre: RGBA sprite, its left and top (pixels from the standing point)."""
     x0, y0, x1, y1 = sketch.extent(of_body=False)
     fine = SUPERSAMPLE if scale > 40 else 2 * SUPERSAMPLE
     left, top = math.floor(x0 * scale) - 1, math.floor(-y1 * scale) - 1
@@ -89,15 +81,8 @@ def draw_sketch(sketch: Sketch, scale: float) -> tuple[Image.Image, float, float
             length = math.hypot(bx - ax, by - ay)
             if length > 0.5:
                 nx, ny = -(by - ay) / length, (bx - ax) / length
-                draw.polygon(
-                    [
-                        (ax + nx * ra, ay + ny * ra),
-                        (bx + nx * rb, by + ny * rb),
-                        (bx - nx * rb, by - ny * rb),
-                        (ax - nx * ra, ay - ny * ra),
-                    ],
-                    fill=colour,
-                )
+                ends = ((ax, ay, ra), (bx, by, rb), (bx, by, -rb), (ax, ay, -ra))
+                draw.polygon([(x + nx * r, y + ny * r) for x, y, r in ends], fill=colour)
                 draw.ellipse((bx - rb, by - rb, bx + rb, by + rb), fill=colour)
             draw.ellipse((ax - ra, ay - ra, ax + ra, ay + ra), fill=colour)
         elif kind == "disc":

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.samples.jrdb.behaviour import (
-    Person,
-    engaged_pose,
-    nearest_offset,
-    stranger_pose,
-    turn,
-    view_angle,
-)
+from datasets.samples.jrdb import behaviour
+from datasets.samples.jrdb.behaviour import Person, turn
 from datasets.samples.jrdb.plan import ACTIVITIES, MOVING, SPACING, Cluster, SequencePlan
 from datasets.samples.jrdb.skeleton import Look, Pose
 
@@ -46,15 +40,13 @@ def draw_look(rng: np.random.Generator) -> Look:
 
     tone = rng.uniform(0.5, 1.05)
     skin = (int(232 * tone), int(190 * tone), int(160 * tone))
-    hair = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)][
-        rng.choice(5, p=[0.4, 0.27, 0.15, 0.1, 0.08])
-    ]
+    hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
+    hair = hairs[rng.choice(5, p=[0.4, 0.27, 0.15, 0.1, 0.08])]
     grey = int(rng.integers(24, 110))
     trousers = (grey, grey + int(rng.integers(0, 16)), grey + int(rng.integers(4, 40)))
+    grown = rng.random() > 0.3
     return Look(
-        height=float(
-            np.clip(rng.normal(1.71, 0.09), 1.48, 1.95) if rng.random() > 0.3 else rng.uniform(1.18, 1.5)
-        ),
+        height=float(np.clip(rng.normal(1.71, 0.09), 1.48, 1.95) if grown else rng.uniform(1.18, 1.5)),
         build=float(rng.uniform(0.9, 1.15)),
         skin=skin,
         hair=hair,
@@ -107,15 +99,7 @@ class Walkabout:
     """Centre of a cluster over time: at rest or moving straight at a constant speed, always in sight."""
 
     def __init__(
-        self,
-        cluster: Cluster,
-        azimuth: float,
-        room: float,
-        heading: float,
-        rng: np.random.Generator,
-        reach: tuple[float, float],
-        drive: np.ndarray,
-        centre: float,
+        self, cluster: Cluster, azimuth: float, room: float, heading: float, rng, reach, drive, centre
     ):
         posture = ACTIVITIES[cluster.activity][0]
         low, high = reach
@@ -129,9 +113,7 @@ class Walkabout:
             away -= float(drive @ (math.sin(azimuth), math.cos(azimuth)))
             start = np.array([-right * seconds / 2, distance - away * seconds / 2])
             end = start + seconds * np.array([right, away])
-            if all(
-                low < metres < min(room, high) for metres in (math.hypot(*start), math.hypot(*end), distance)
-            ):
+            if all(low < m < min(room, high) for m in (math.hypot(*start), math.hypot(*end), distance)):
                 break
         else:
             start, right, away = np.array([0.0, 0.5 * (low + min(room, high))]), 0.0, 0.0
@@ -177,9 +159,8 @@ class Scene:
                 reach = (5.0, 11.0)
             self.offsets.append(offsets)
             self.headings.append(heading)
-            self.tracks.append(
-                Walkabout(cluster, self.azimuths[cluster.slot], room, heading, rng, reach, drive, depth)
-            )
+            where = self.azimuths[cluster.slot]
+            self.tracks.append(Walkabout(cluster, where, room, heading, rng, reach, drive, depth))
             self.members.append([self.meet(rng) for _ in range(cluster.size + cluster.outsiders)])
             self.manners.append(self.draw_manners(cluster, rng))
             people = cluster.size + cluster.outsiders
@@ -187,9 +168,7 @@ class Scene:
             self.drift.append(np.cumsum(rng.normal(0, 0.4 * WANDER, shape), 0) + rng.normal(0, WANDER, shape))
             self.rises.append(rng.normal(0, UNEVEN, people) + rng.normal(0, 0.5 * UNEVEN))
             step = rng.uniform(0, 2 * math.pi, people)
-            self.beats.append(
-                np.full(people, step[0]) + rng.normal(0, 0.25, people) if cluster.engaged else step
-            )
+            self.beats.append(step[0] + rng.normal(0, 0.25, people) if cluster.engaged else step)
             self.change_group(index, cluster, rng)
 
     def meet(self, rng: np.random.Generator) -> Person:
@@ -197,13 +176,10 @@ class Scene:
         return Person(self.number, draw_look(rng), tuple(rng.random(3).tolist()), float(rng.normal(0, 12)))
 
     def draw_manners(self, cluster: Cluster, rng: np.random.Generator) -> list[str]:
-        """How strangers ignore each other. `attentive` is the one of them who looks at the others, in
-        vain.
-        """
+        """How strangers ignore each other. `attentive`: the one who looks at the others, in vain."""
         if cluster.engaged:
-            return ["engaged"] * cluster.size + [
-                str(rng.choice(["away", "phone"])) for _ in range(cluster.outsiders)
-            ]
+            outsiders = [str(rng.choice(["away", "phone"])) for _ in range(cluster.outsiders)]
+            return ["engaged"] * cluster.size + outsiders
         if cluster.size == 1:
             return [str(rng.choice(["phone", "away"]))]
         manner = str(rng.choice(["away", "queue", "phone"], p=[0.5, 0.25, 0.25]))
@@ -216,13 +192,11 @@ class Scene:
         """Now and then somebody leaves a group for the one that comes to the same place next."""
         if not cluster.engaged or cluster.start == 0:
             return
-        before = [
-            k
-            for k, old in enumerate(self.plan.clusters[:index])
-            if old.engaged and old.slot == cluster.slot and old.stop == cluster.start
-        ]
-        if before and rng.random() < 0.25:
-            self.members[index][0] = self.members[before[0]][1]
+        for k, old in enumerate(self.plan.clusters[:index]):
+            if old.engaged and old.slot == cluster.slot and old.stop == cluster.start:
+                if rng.random() < 0.25:
+                    self.members[index][0] = self.members[k][1]
+                return
 
     def camera_turn(self, t: int) -> float:
         """Azimuth of the camera's forward direction at second t."""
@@ -240,24 +214,15 @@ class Scene:
                 azimuth, distance = self.tracks[index].place(t - cluster.start, offsets[k])
                 company = offsets[: cluster.size] if cluster.engaged else offsets  # an outsider is none
                 others = np.delete(company, k, 0) if k < len(company) else company
-                away = nearest_offset(others - offsets[k], person.habit[1])
-                target = view_angle(float(away[0]), float(away[1]))
+                away = behaviour.nearest_offset(others - offsets[k], person.habit[1])
+                target = behaviour.view_angle(float(away[0]), float(away[1]))
                 heading = self.headings[index]
                 beat = float(self.beats[index][k] + 2.3 * t)
                 manner = self.manners[index][k]
                 if manner in ("engaged", "attentive"):
-                    pose = engaged_pose(cluster, person, heading, target, k == talker, beat, rng)
+                    pose = behaviour.engaged_pose(cluster, person, heading, target, k == talker, beat, rng)
                 else:
-                    pose = stranger_pose(cluster, person, heading, target, manner, beat, rng)
-                seen.append(
-                    Seen(
-                        person,
-                        index,
-                        azimuth - self.camera_turn(t),
-                        distance,
-                        pose,
-                        float(self.rises[index][k]),
-                        manner == "engaged",
-                    )
-                )
+                    pose = behaviour.stranger_pose(cluster, person, heading, target, manner, beat, rng)
+                azimuth, rise = azimuth - self.camera_turn(t), float(self.rises[index][k])
+                seen.append(Seen(person, index, azimuth, distance, pose, rise, manner == "engaged"))
         return seen
