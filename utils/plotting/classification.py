@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.plotting.curves import never_fatal, plt, save_figure
+from utils.metrics.calibration import BINS, calibration_bins, calibration_error
+from utils.plotting.curves import COLORS, never_fatal, plt, save_figure
 
 
 @never_fatal
@@ -107,4 +108,32 @@ def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -
     for axis in (roc, pr):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+@never_fatal
+def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: str, path: Path) -> None:
+    """How often it is so where the score says p, with the number of samples in each bin.
+
+    labels 0 or 1, scores (N,); `what` names what is so: 'interaction', 'the predicted class is right'.
+    """
+    bins = calibration_bins(labels, scores)
+    kept = bins["count"] > 0
+    figure, (axis, below) = plt.subplots(
+        2, 1, figsize=(5.6, 6.4), height_ratios=(3, 1), sharex=True, layout="constrained"
+    )
+    axis.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="a probability")
+    axis.plot(bins["score"][kept], bins["share"][kept], "o-", color=COLORS["train"], label="the model")
+    for x, y, count in zip(bins["score"][kept], bins["share"][kept], bins["count"][kept], strict=True):
+        axis.annotate(f"{count}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+    axis.set(ylabel=f"share: {what}", xlim=(0, 1), ylim=(-0.03, 1.08))
+    axis.set_title(f"{title}\ncalibration error {calibration_error(labels, scores):.3f}", fontsize=10)
+    axis.legend(fontsize=8, loc="upper left")
+    edges = np.linspace(0, 1, BINS + 1)
+    below.bar(
+        edges[:-1], bins["count"], width=1 / BINS, align="edge", color=COLORS["train"], edgecolor="white"
+    )
+    below.set(xlabel="score", ylabel="samples", yscale="log")
+    for each in (axis, below):
+        each.grid(alpha=0.25)
     save_figure(figure, path)

@@ -1,0 +1,130 @@
+"""Scores that are probabilities: .5 means one in two, on the mixture of classes of val.
+
+Training is sampled and weighted, and a network that is sure of its train split is too sure of others. A scale
+fitted on val mends both without changing any ranking: Platt scaling for one logit (Platt 1999, with his
+smoothed targets), a temperature for several classes and for a logit whose offset must stay (Guo et al. 2017).
+Labels are integers (N,); logits are of the positive class (N,), or of each class (N, K).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+BINS = 15  # of equal width, of the calibration error and the reliability diagram
+SCALES = (0.02, 20.0)  # what a logit may be multiplied by; a fit that ends here is said
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.exp(-np.logaddexp(0, -np.asarray(logits, float)))
+
+
+def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset).
+
+    The targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), so that a val split that is
+    separated perfectly gives no infinite slope. With one class only: 1 and 0.
+    """
+    from scipy.optimize import minimize
+
+    if len(np.unique(labels)) < 2:
+        return {"slope": 1.0, "offset": 0.0}
+    positives = int(labels.sum())
+    targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    logits = np.asarray(logits, float)
+
+    def log_loss(scale: np.ndarray) -> tuple[float, np.ndarray]:
+        slope = np.exp(scale[0])
+        scaled = slope * logits + scale[1]
+        wrong = sigmoid(scaled) - targets
+        loss = np.logaddexp(0, scaled) - targets * scaled
+        return loss.mean(), np.array([(wrong * slope * logits).mean(), wrong.mean()])
+
+    bounds = [tuple(np.log(SCALES)), (None, None)]
+    found = minimize(log_loss, [0.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B", tol=1e-12).x
+    return {"slope": float(np.exp(found[0])), "offset": float(found[1])}
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """The T > 0 with the smallest log-loss of sigmoid or softmax(logits / T); 1 with one class only."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    if len(np.unique(labels)) < 2:
+        return 1.0
+    logits = np.asarray(logits, float)
+    if logits.ndim == 1:
+        logits = np.stack([np.zeros(len(logits)), logits], axis=1)
+    right = logits[np.arange(len(labels)), labels]
+
+    def log_loss(log_t: float) -> float:
+        return float((logsumexp(logits / np.exp(log_t), axis=1) - right / np.exp(log_t)).mean())
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=-np.log(SCALES[::-1]), method="bounded").x))
+
+
+def scale_warning(scale: float, name: str) -> str:
+    """'' or what a slope (or a temperature's inverse) at the bound of its fit means."""
+    if SCALES[0] * 1.01 < scale < SCALES[1] / 1.01:
+        return ""
+    why = "the logits say nothing about val" if scale < 1 else "the logits separate val (almost) perfectly"
+    return f"the {name} stands at the bound of its fit: {why}; do not take the scores for probabilities"
+
+
+def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """count, score (mean) and share (of positives) of each of BINS bins of the scores (N,); NaN if empty."""
+    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    found = {"count": np.bincount(place, minlength=BINS)}
+    for name, values in {"score": scores, "share": labels}.items():
+        with np.errstate(invalid="ignore"):
+            found[name] = np.bincount(place, values, BINS) / found["count"]
+    return found
+
+
+def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Expected calibration error: |share of positives - mean score| over equal bins, weighted by counts.
+
+    Of several classes (N, K): of the class predicted, whether it is the right one.
+    """
+    if scores.ndim == 2:
+        labels, scores = (labels == scores.argmax(axis=1)).astype(int), scores.max(axis=1)
+    bins = calibration_bins(labels, scores)
+    gaps = np.abs(bins["share"] - bins["score"]) * bins["count"]
+    return float(np.nansum(gaps) / len(labels))
+
+
+def brier_score(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over several classes (Brier 1950)."""
+    if scores.ndim == 1:
+        return float(((scores - labels) ** 2).mean())
+    return float(((scores - np.eye(scores.shape[1])[labels]) ** 2).sum(axis=1).mean())
+
+
+def cross_fitted(
+    labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, scores_by: Callable, folds: int = 5
+) -> np.ndarray | None:
+    """Scores of the split a scale is fitted on, each group's by the scale of the others; None of one group.
+
+    `scores_by(labels, logits, logits to score)` fits and scores.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    folds = min(folds, len(np.unique(groups)))
+    if folds < 2:
+        return None
+    scores = np.empty(logits.shape)
+    for others, mine in GroupKFold(folds).split(logits, groups=groups):
+        scores[mine] = scores_by(labels[others], logits[others], logits[mine])
+    return scores
+
+
+def probability_figures(
+    labels: np.ndarray, scores: np.ndarray, prior: Sequence[float] | float
+) -> dict[str, float]:
+    """calibration_error, brier, and brier_prior: of always answering `prior`, val's share of each class."""
+    constant = np.full(len(labels), prior) if scores.ndim == 1 else np.tile(prior, (len(labels), 1))
+    return {
+        "calibration_error": calibration_error(labels, scores),
+        "brier": brier_score(labels, scores),
+        "brier_prior": brier_score(labels, constant),
+    }
