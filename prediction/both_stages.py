@@ -22,17 +22,18 @@ def judge_both_stages(trained: Trained, data: PairDatasets, split: str, folder: 
 
     Writes end_to_end_report.txt and end_to_end_confusion.png.
     """
-    part, model, threshold = data.with_task(split, "interaction"), trained.model, trained.state["threshold"]
+    part, model, threshold = data.with_task(split, "any"), trained.model, trained.state["threshold"]
     p_interaction, p_types = np.empty(len(part)), np.empty((len(part), len(INTERACTION_CLASSES)))
     for batch in trained.batches_of(part):
         who, how = model.both_stages(move(batch, trained.device))
         p_interaction[batch["indices"]] = who.double().softmax(dim=1)[:, 1].cpu()
         p_types[batch["indices"]] = how.double().softmax(dim=1).cpu()
     outcomes, scores = six_outcomes(p_interaction, p_types, threshold)
-    typed = (part.labels == 0) | (part.types >= 0)  # an interacting pair without a type has no true outcome
+    # An interacting pair without a type has no true outcome, nor has an ambiguous one; groups need them all.
+    typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)
     people = np.bincount(part.people_frames, minlength=len(part.frame_keys))
     pairs = people * (people - 1) // 2  # of each frame
-    seen = np.concatenate([part.frames, part.out_of_range_frames, part.ambiguous_frames])
+    seen = np.concatenate([part.frames[~part.ambiguous], part.out_of_range_frames, part.ambiguous_frames])
     far_others = pairs - np.bincount(seen, minlength=len(people))  # beyond the limit, not annotated
 
     def judged(frames: np.ndarray) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class JRDBPairDataset(Dataset):
         labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
         types (N,) int64                  into INTERACTION_CLASSES, -1 none
         inferred (N,) bool                joined through others of its group, never annotated
+        ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
         left, right (N,) int64            person rows in canonical order
         frames (N,) int64                 into the F frames
     Everybody in every frame of the split, in range of someone or not:
@@ -78,6 +79,7 @@ class JRDBPairDataset(Dataset):
                 "types": np.maximum(types, -1),
                 "labels": types if task == "type" else ((types > -2) | inferred).astype(np.int64),
                 "inferred": inferred,
+                "ambiguous": found.ambiguous[samples] & ~inferred,
                 "left": row_index[left],
                 "right": row_index[right],
                 "frames": frame_index[found.frame[samples]],
@@ -129,7 +131,7 @@ class JRDBPairDataset(Dataset):
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
         """The same people and frames with these samples only, in this order; a sample may be taken twice."""
         chosen = copy.copy(self)
-        for name in ("geometry", "types", "labels", "inferred", "left", "right", "frames"):
+        for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
             setattr(chosen, name, getattr(self, name)[samples])
         return chosen
 

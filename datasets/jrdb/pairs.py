@@ -218,13 +218,16 @@ def choose_pairs(
     Not sampled: every pair in range but the ambiguous ones, ordered by ids. Sampled: of each interaction
     group of n people at most max(1, round(n * ratio)) positives, annotated ones first; of each frame
     min(max_negatives, max(1, round(ratio * positives))) negatives; pairs that share people next to each
-    other. task "type" keeps annotated positives that have a type.
+    other. task "type" keeps annotated positives that have a type; "any" every pair in range, as predict.py
+    does, which can not know which ones are ambiguous.
     """
     positive = found.in_range & found.annotated
     inferred = np.zeros_like(positive)
     if sampled and rules.infer_group_pairs:
         inferred = found.in_range & ~found.annotated & found.same_interaction_group
-    negative = found.in_range & ~found.annotated & ~found.ambiguous
+    negative = found.in_range & ~found.annotated
+    if task != "any":
+        negative &= ~found.ambiguous
     if sampled and rules.use_group_sampling:
         quota = np.maximum(1, np.rint(found.group_sizes * rules.max_group_samples_ratio))
         kept = smallest_per_bin(positive | inferred, found.group, quota, inferred, found.draws)
