@@ -21,6 +21,7 @@ from utils.run.find import find_runs
 from utils.run.folder import write_text
 from utils.run.log import align
 from utils.run.script import run_script
+from utils.run.signs import is_number
 from utils.tasks import metrics_shown
 from utils.watch.comparison import (
     Condition,
@@ -36,7 +37,7 @@ from utils.watch.comparison import (
 )  # fmt: skip
 from utils.watch.run_picture import show
 from utils.watch.run_state import run_state
-from utils.watch.run_view import RunView, is_number, read_run
+from utils.watch.run_view import RunView, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
 

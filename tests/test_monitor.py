@@ -205,7 +205,7 @@ def signs(tmp_path, rows, **more):
 def test_learning_signs_say_what_is_wrong(tmp_path):
     assert signs(tmp_path / "good", epochs(12)) == []
     (text,) = signs(tmp_path / "guessing", epochs(6, val_auroc=lambda e: 0.5 + 0.01 * (-1) ** e))
-    assert text.startswith("no skill yet: val_auroc is 0.5") and "knowing nothing reaches 0.5" in text
+    assert text.startswith("no skill: val_auroc is 0.5") and "knowing nothing reaches 0.5" in text
     (text,) = signs(tmp_path / "flat", epochs(6, train_loss=lambda e: 0.69 + 1e-4 * e))
     assert text.startswith("flat: train_loss stays at 0.6906 for 5 epochs")
     assert not signs(
@@ -216,6 +216,10 @@ def test_learning_signs_say_what_is_wrong(tmp_path):
     assert text.endswith("val_f1, which decides, was best later, in epoch 12")
     broken = epochs(3, train_loss=lambda e: float("nan") if e == 3 else 0.5)
     assert signs(tmp_path / "nan", broken)[0] == "NaN: train_loss was not finite in epoch 3"
+    above = epochs(3, val_loss=lambda e: 0.5)
+    (text,) = signs(tmp_path / "above", above, status=status(constant_loss=0.43))
+    assert text.startswith("val loss above a constant's: 0.5 in the last epoch") and "0.43 on val" in text
+    assert not signs(tmp_path / "below", above, status=status(constant_loss=0.51))
     said = "no gradient reaches encoder: a detached or dead part of the model"
     assert signs(tmp_path / "said", epochs(2), status=status(warnings=[said])) == [said]
 
@@ -227,7 +231,7 @@ def test_no_skill_of_the_types_and_of_the_ages(tmp_path):
     assert "knowing nothing reaches 0.333" in signs(tmp_path / "types", rows, config=types)[0]
     ages = CONFIG | {"script_name": "train_mae.py"}
     rows = epochs(4, val_r2=lambda e: -0.1, val_mae=lambda e: 10 - e)
-    assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("no skill yet: val_r2 is -0.1")
+    assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("no skill: val_r2 is -0.1")
     assert read_run(tmp_path / "ages" / "stage1_experiment_20261122_013555").best_epoch() == 4  # lowest MAE
 
 

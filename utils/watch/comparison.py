@@ -13,8 +13,9 @@ import numpy as np
 from utils.metrics.verdict import GroupBootstrap, interval
 from utils.run.errors import CommandError
 from utils.run.find import start_of
+from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
-from utils.watch.run_view import RunView, is_number, read_if_there
+from utils.watch.run_view import RunView, read_if_there
 
 if TYPE_CHECKING:
     from pandas import DataFrame

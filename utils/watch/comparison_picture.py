@@ -8,9 +8,10 @@ import numpy as np
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import curve_panels, finish_axis, grid_of_axes, plot_curves, plt, save_figure
+from utils.run.signs import is_number
 from utils.tasks import metrics_shown
 from utils.watch.comparison import Condition
-from utils.watch.run_view import RunView, is_number
+from utils.watch.run_view import RunView
 
 # Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

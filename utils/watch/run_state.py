@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.run.log import format_duration
-from utils.tasks import nothing_reaches
-from utils.watch.run_view import LIVE, RunView, is_number
+from utils.run.signs import history_signs, is_number, kind_of
+from utils.watch.run_view import LIVE, RunView
 
 TYPICAL = 10  # epochs whose median stands for the ones to come
 QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}  # seconds without a sign of life: normal
@@ -164,66 +164,9 @@ def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None
 
 
 def learning_signs(view: RunView) -> list[str]:
-    """What the learning check of the run said, and what its history shows: sentences, the gravest first."""
-    found = [not_finite(view), no_skill(view), flat(view), overfitting(view)]
-    said = [text for text in view.status.get("warnings") or [] if isinstance(text, str)]
-    return [text for text in found if text] + said
-
-
-def not_finite(view: RunView) -> str:
-    """A loss of null is what NaN and infinity are written as."""
-    for row in view.history:
-        for key in ("train_loss", "val_loss"):
-            if key in row and not is_number(row[key]):
-                return f"NaN: {key} was not finite in epoch {row['epoch']}"
-    return ""
-
-
-def no_skill(view: RunView) -> str:
-    """The last three epochs' median of the task's skill figure against what knowing nothing reaches."""
-    metric = view.task["metrics"].get(view.task["skill"])
+    """What its history shows now, and what the run itself said of other kinds: sentences."""
     counts = view.data.get("class_counts", {}).get("val")
-    nothing = nothing_reaches(metric, counts) if metric else None
-    key = f"val_{view.task['skill']}"
-    values = [row[key] for row in view.history[-3:] if is_number(row.get(key))]
-    if len(values) < 3 or nothing is None or statistics.median(values) > nothing + NO_SKILL:
-        return ""
-    return (
-        f"no skill yet: {key} is {statistics.median(values):.3g} in the last three epochs, "
-        f"knowing nothing reaches {nothing:.3g}"
-    )
-
-
-def flat(view: RunView) -> str:
-    """A train loss that stands still; after the learning rate was lowered a plateau is what one hopes for."""
-    rows = [row for row in view.history if is_number(row.get("train_loss")) and is_number(row.get("lr"))]
-    last = [row["train_loss"] for row in rows[-RECENT:]]
-    if len(last) < RECENT or rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows):
-        return ""
-    if max(last) - min(last) > FLAT * abs(last[-1]):
-        return ""
-    return f"flat: train_loss stays at {last[-1]:.4g} for {RECENT} epochs; is the learning rate too low?"
-
-
-def overfitting(view: RunView) -> str:
-    """Val loss clearly above its best for the last three epochs while the train loss went on falling."""
-    rows = [
-        row for row in view.history if is_number(row.get("train_loss")) and is_number(row.get("val_loss"))
-    ]
-    if not rows:
-        return ""
-    turn = min(rows, key=lambda row: row["val_loss"])
-    later = rows[-3:]
-    fell = statistics.mean(row["train_loss"] for row in later) < turn["train_loss"]
-    rose = all(row["val_loss"] > turn["val_loss"] + FLAT * 5 * abs(turn["val_loss"]) for row in later)
-    if rows[-1]["epoch"] - turn["epoch"] < RECENT or not (fell and rose):
-        return ""
-    text = (
-        f"overfitting since epoch {turn['epoch']}: val_loss rose from {turn['val_loss']:.3g} to "
-        f"{rows[-1]['val_loss']:.3g} while train_loss fell from {turn['train_loss']:.3g} to "
-        f"{rows[-1]['train_loss']:.3g}"
-    )
-    best, key = view.best_epoch(), view.decides
-    if best is not None and best > turn["epoch"] and key != "val_loss":
-        text += f"; {key}, which decides, was best later, in epoch {best}"
-    return text
+    found = history_signs(view.history, view.task, counts, view.status.get("constant_loss"))
+    kinds = {kind_of(text) for text in found}
+    said = [text for text in view.status.get("warnings") or [] if isinstance(text, str)]
+    return found + [text for text in said if kind_of(text) not in kinds]

@@ -11,6 +11,7 @@ from typing import Any
 from utils.run.errors import CommandError
 from utils.run.find import list_runs
 from utils.run.folder import read_json
+from utils.run.signs import best_epoch, is_number
 from utils.tasks import LOSS, TASKS
 
 READ_ATTEMPTS, READ_PAUSE = 5, 0.02  # a network file system may lose a file for the moment of its replacement
@@ -63,19 +64,12 @@ class RunView:
         return max(self.status.get("epochs") or planned, len(self.history))
 
     def best_epoch(self) -> int | None:
-        """The epoch with the best value of the figure that decides, the first of equals; None without one."""
-        sign = -1 if self.task["metrics"][self.task["best"]].higher else 1
-        known = [row for row in self.history if is_number(row.get(self.decides))]
-        return min(known, key=lambda row: (sign * row[self.decides], row["epoch"]), default={}).get("epoch")
+        """The epoch with the best value of the figure that decides; None without one."""
+        return best_epoch(self.history, self.task)
 
     def row(self, epoch: int | None) -> dict[str, Any]:
         """The history row of an epoch, or an empty one."""
         return next((row for row in self.history if row["epoch"] == epoch), {})
-
-
-def is_number(value: Any) -> bool:
-    """Whether this is a value to compute with (null stands for NaN and for what is undefined)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def read_run(folder: Path) -> RunView:

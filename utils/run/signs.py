@@ -1,0 +1,116 @@
+"""What an epoch-by-epoch history says about learning, in sentences, the same wherever they stand.
+
+Log, status.json, evaluation_report.txt, results.json and monitor_training.py say them alike. A sentence
+begins with its kind ("overfitting since epoch 4: ..."). `history`: the rows of history.json. Imports no torch.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.tasks import nothing_reaches
+
+NO_SKILL = 0.05  # a figure this near to what knowing nothing reaches shows no skill
+FLAT = 0.01  # relative change of the train loss over RECENT epochs that counts as none
+RECENT = 5
+
+History = Sequence[Mapping[str, Any]]
+
+
+def history_signs(
+    history: History,
+    task: Mapping[str, Any],
+    counts: Mapping[str, int] | None = None,
+    constant: float | None = None,
+) -> list[str]:
+    """All of them, the gravest first; `task`: the row of utils/tasks.py, `counts`: val's samples per class,
+    `constant`: the loss that the best constant reaches on val."""
+    found = [
+        not_finite(history),
+        no_skill(history, task, counts),
+        above_constant(history, constant),
+        flat(history),
+        overfitting(history, task),
+    ]
+    return [text for text in found if text]
+
+
+def kind_of(text: str) -> str:
+    """'overfitting' of 'overfitting since epoch 4: ...': two sentences of one kind say the same."""
+    return text.split(":")[0].split(" since ")[0]
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a value to compute with (null stands for NaN and for what is undefined)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def not_finite(history: History) -> str:
+    """A loss of null is what NaN and infinity are written as."""
+    for row in history:
+        for key in ("train_loss", "val_loss"):
+            if key in row and not is_number(row[key]):
+                return f"NaN: {key} was not finite in epoch {row['epoch']}"
+    return ""
+
+
+def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int] | None) -> str:
+    """The last three epochs' median of the task's skill figure against what knowing nothing reaches."""
+    metric, key = task["metrics"].get(task["skill"]), f"val_{task['skill']}"
+    nothing = nothing_reaches(metric, counts) if metric else None
+    values = [row[key] for row in history[-3:] if is_number(row.get(key))]
+    if len(values) < 3 or nothing is None or statistics.median(values) > nothing + NO_SKILL:
+        return ""
+    middle = statistics.median(values)
+    return f"no skill: {key} is {middle:.3g} in the last three epochs, knowing nothing reaches {nothing:.3g}"
+
+
+def above_constant(history: History, constant: float | None) -> str:
+    """A val loss that three epochs on end do not get below what a constant answer reaches on val."""
+    last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
+    if constant is None or len(last) < 3 or min(last) <= constant:
+        return ""
+    return (
+        f"val loss above a constant's: {last[-1]:.4g} in the last epoch, always answering the same reaches "
+        f"{constant:.4g} on val"
+    )
+
+
+def flat(history: History) -> str:
+    """A train loss that stands still; after the learning rate was lowered a plateau is what one hopes for."""
+    rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("lr"))]
+    last = [row["train_loss"] for row in rows[-RECENT:]]
+    if len(last) < RECENT or rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows):
+        return ""
+    if max(last) - min(last) > FLAT * abs(last[-1]):
+        return ""
+    return f"flat: train_loss stays at {last[-1]:.4g} for {RECENT} epochs; is the learning rate too low?"
+
+
+def overfitting(history: History, task: Mapping[str, Any]) -> str:
+    """Val loss clearly above its best for the last three epochs while the train loss went on falling."""
+    rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("val_loss"))]
+    if not rows:
+        return ""
+    turn, end, later = min(rows, key=lambda row: row["val_loss"]), rows[-1], rows[-3:]
+    fell = statistics.mean(row["train_loss"] for row in later) < turn["train_loss"]
+    rose = all(row["val_loss"] > turn["val_loss"] + FLAT * 5 * abs(turn["val_loss"]) for row in later)
+    if end["epoch"] - turn["epoch"] < RECENT or not (fell and rose):
+        return ""
+    text = (
+        f"overfitting since epoch {turn['epoch']}: val_loss rose from {turn['val_loss']:.3g} to "
+        f"{end['val_loss']:.3g} while train_loss fell from {turn['train_loss']:.3g} to "
+        f"{end['train_loss']:.3g}"
+    )
+    best, key = best_epoch(history, task), f"val_{task['best']}"
+    if best is not None and best > turn["epoch"] and key != "val_loss":
+        text += f"; {key}, which decides, was best later, in epoch {best}"
+    return text
+
+
+def best_epoch(history: History, task: Mapping[str, Any]) -> int | None:
+    """The epoch with the best value of the figure that decides, the first of equals; None without one."""
+    key, sign = f"val_{task['best']}", -1 if task["metrics"][task["best"]].higher else 1
+    known = [row for row in history if is_number(row.get(key))]
+    return min(known, key=lambda row: (sign * row[key], row["epoch"]), default={}).get("epoch")
