@@ -1,7 +1,7 @@
 """What an epoch-by-epoch history says about learning, in sentences, the same wherever they stand.
 
 Log, status.json, evaluation_report.txt, results.json and monitor_training.py say them alike. A sentence
-begins with its kind ("overfitting since epoch 4: ..."). `history`: the rows of history.json. Imports no torch.
+begins with its kind ("overfitting since epoch 4: ..."). `history`: the rows of history.json. No torch.
 """
 
 import math
