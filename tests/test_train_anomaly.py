@@ -10,7 +10,7 @@ import torch
 import train_anomaly_with_labels as script
 from datasets.anovox.augmentation import CORRUPTIONS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
-from tests.tiny_runs import assert_same_run, private_cache, replay, run_of, torchrun, train
+from tests.tiny_runs import assert_same_run, private_cache, replay, run_of, torchrun, train, weights
 from utils.metrics.detection import sigmoid
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json
@@ -21,6 +21,7 @@ from utils.training.learning import LearningCheck
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 
 NAME = "train_anomaly_with_labels"
+OFF = ("--location_weight", 0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,6 +93,13 @@ def test_loss_by_hand(gamma, weight):
     loss = script.AnomalyLoss(weight, gamma)
     assert torch.allclose(loss(logits, labels), expected, atol=1e-6)
     assert LearningCheck(loss, labels, 1).constant_loss < expected.mean()
+
+
+def test_where_the_anomaly_is_is_learned_unless_its_weight_is_0(tmp_path):
+    """The bias of the cells, which starts at -3, gets a gradient from the location loss alone."""
+    step = ("--epochs", 1, "--max_batches", 1, "--weight_decay", 0)
+    moved = [weights(train(NAME, tmp_path, *step, *more))["cell_bias"] != -3 for more in ((), OFF)]
+    assert moved == [True, False]
 
 
 def test_corrupted_sensors_change_the_scores(run):

@@ -61,6 +61,18 @@ def test_reported_metrics_are_those_of_the_saved_rows(run):
     assert test["f1"] == pytest.approx(f1_score(truth, rows["score"] >= results["threshold"]), abs=1e-9)
 
 
+def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_end(tmp_path):
+    """Every frame of the 6 test sequences of 12 frames has 4 interacting couples."""
+    import pandas
+
+    run = train(NAME, tmp_path, "--epochs", 1, "--distance_multiplier", 1)
+    rows = pandas.read_csv(run / "test_predictions.csv")
+    found = ((rows["label"] == "interaction") & (rows["prediction"] == "interaction")).sum()
+    assert (rows["label"] == "interaction").sum() < 288 - 20, "hardly any stands too far apart"
+    recall = read_json(run / "results.json")["metrics"]["test"]["recall_end_to_end"]
+    assert recall == pytest.approx(found / 288) and 0 < recall < 1
+
+
 def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, replay(NAME, run, tmp_path))
 

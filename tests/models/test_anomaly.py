@@ -232,6 +232,18 @@ def test_attention_keeps_its_own_tokens_and_ignores_masked_keys():
     assert torch.allclose(out[1], layer.norm(queries[1]), atol=1e-6)
 
 
+def test_the_place_of_a_token_decides_who_attends_to_whom_and_is_not_mixed_into_what_they_say():
+    """A code that all keys share matches none of them better: nothing may change."""
+    torch.manual_seed(0)
+    layer = CrossModalAttention(16, 4).eval()
+    queries, keys, mask = torch.randn(2, 3, 16), torch.randn(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)
+    code, plain = torch.randn(16), layer(queries, keys, mask)
+    assert torch.allclose(layer(queries, keys, mask, 0.0, code), plain, atol=1e-5)
+    places = torch.randn(5, 16)
+    assert not torch.allclose(layer(queries, keys, mask, 0.0, places), plain, atol=1e-3)
+    assert not torch.allclose(layer(queries, keys, mask, code, 0.0), plain, atol=1e-3)
+
+
 def test_heat_map_and_point_scores_point_at_the_evidence():
     """After a short training on bright squares, the square stands out in the heat map; scores are never
     negative.

@@ -154,6 +154,34 @@ def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp
     assert (build_table(find_scenarios(root), allow_unlabelled=True, **cache).labels == -1).all()
 
 
+@pytest.mark.parametrize(
+    ("seen", "kept", "gone", "label"),
+    [
+        ("nothing", "SEMANTIC-CAM", "frame", None),  # what the scan would have shown is not known
+        ("nothing", "SEMANTIC-LIDAR", "frame", None),
+        ("nothing", "SEMANTIC-CAM", "sensor", 0),  # it has no such sensor: the other one decides
+        ("nothing", "SEMANTIC-LIDAR", "sensor", 0),
+        ("anomaly", "SEMANTIC-CAM", "frame", 1),  # one sensor that shows it is enough
+        ("anomaly", "SEMANTIC-LIDAR", "frame", 1),
+    ],
+)
+def test_a_frame_that_lost_the_truth_of_one_sensor(tmp_path, cache, seen, kept, gone, label):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=0)
+    source = next(s for s in scenario_folders(tiny_sample()) if (s / "ANOMALY").exists())
+    scenario = root / source.relative_to(tiny_sample())
+    shutil.copytree(source, scenario)
+    image, scan = frame_files(scenario, "SEMANTIC-CAM")[0], frame_files(scenario, "SEMANTIC-LIDAR")[0]
+    shape, points = (64, 96, 3), np.load(scan)
+    Image.fromarray(np.full(shape, 30 if seen == "anomaly" else 1, np.uint8)).save(image)
+    points[:, :3], points[:, 3] = [10, 0, -1], 30 if seen == "anomaly" else 1
+    np.save(scan, points)
+    lost = scan if kept == "SEMANTIC-CAM" else image
+    lost.unlink() if gone == "frame" else shutil.rmtree(lost.parent)
+    table = build_table(find_scenarios(root), **cache)
+    number = int(image.stem.rsplit("_", 1)[1])
+    assert table.labels[table.frame_id == number].tolist() == ([] if label is None else [label])
+
+
 def test_missing_sensors_are_reported_and_leave_out_frames(tmp_path, cache):
     root = copy_of(tiny_sample(), tmp_path / "data")
     first = scenario_folders(root)[0]

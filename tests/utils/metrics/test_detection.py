@@ -56,6 +56,12 @@ def test_threshold_rules():
     assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.0)).sum() == 0
 
 
+def test_false_alarms_are_a_share_of_the_normal_frames_however_many_anomalies_there_are():
+    labels = np.repeat([0, 1], [100, 300])
+    scores = np.concatenate([np.arange(100) / 200, np.full(300, 0.9)])
+    assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.05)).sum() == 5
+
+
 def test_within_group_auroc_ignores_differences_between_groups():
     groups = np.repeat([0, 1], 50)
     labels = (RNG.random(100) < np.where(groups == 0, 0.2, 0.8)).astype(int)
