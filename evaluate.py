@@ -52,6 +52,7 @@ from prediction.trained import Trained, open_trained
 from utils.report.classification import write_results
 from utils.run.folder import create_run_folder
 from utils.run.log import LOG, start_log
+from utils.tasks import TASKS
 from utils.training.device import choose_device
 
 DATA_FLAGS = ("data_path", "image_dir", "excel_path", "exclude", "cache_limit_gb")
@@ -107,8 +108,9 @@ def main(args: argparse.Namespace) -> None:
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {args.split} split")
     corruptions = list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt
     verdict, fields = evaluate_split(trained, data, args.split, folder, corruptions)
+    task = f"{TASKS[script.SCRIPT]['folder']}, {args.split}"
     write_results(
-        folder, f"{script.NAME}, {args.split}", verdict, **fields, threshold=trained.state.get("threshold"),
+        folder, task, verdict, **fields, threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip
 

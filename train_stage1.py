@@ -16,11 +16,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from datasets.jrdb.flags import add_data_arguments
 from models.backbones import BACKBONES
 from utils.run import arguments
-from utils.run.script import open_run, run_script
+from utils.run.script import run_script
 
-SCRIPT, VERSION, NAME = "train_stage1.py", "1.0", "stage1"
+SCRIPT, VERSION = "train_stage1.py", "1.0"
 CLASSES = ("no interaction", "interaction")
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 
@@ -31,13 +32,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     count, amount = arguments.non_negative_int, arguments.non_negative_float
     positive = arguments.positive_float
     switch = argparse.BooleanOptionalAction
+    add_data_arguments(parser)
     # fmt: off
-    add = parser.add_argument_group("data").add_argument
-    add("--data_path", help="JRDB folder with labels/ and images/; default: the built-in sample")
-    add("--split_method", default="official", help="official, sorted70 or a JSON file of sequence names")
-    add("--frame_stride", type=arguments.positive_int, default=1, help="use every Nth labelled frame")
-    add("--multi_label", choices=["priority", "first", "drop"], default="priority",
-        help="type of a pair with several labels")
+    add = parser.add_argument_group("pairs").add_argument
     add("--distance_multiplier", type=positive, default=3.0, help="distance limit in person widths")
     add("--distance_norm", choices=["max", "mean", "first"], default="max",
         help="whose width: the wider one, the mean, or the first person's (order-dependent)")
@@ -76,46 +73,31 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.dataset import PairDatasets, PairRules, load_pair_datasets
+from datasets.jrdb.dataset import PairDatasets, build_datasets
 from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.jrdb.sampling_report import sampling_report
-from datasets.samples import ensure_sample
 from models.encoders import build_encoder, load_weights
 from models.pairs import TwoStageInteractionClassifier
 from utils.metrics.classification import binary_metrics, choose_threshold
 from utils.metrics.references import reference_scores
-from utils.plotting.curves import Panel, plot_curves, to_beat
-from utils.report.classification import epochs_and_time, report_binary, write_results, write_table
-from utils.run.folder import is_finished, write_json
-from utils.run.log import LOG, epoch_line, epoch_row
-from utils.training import config, distributed
-from utils.training.checkpoint import load_checkpoint, restore, save_checkpoint, save_epoch, save_last
+from utils.metrics.verdict import Verdict
+from utils.report.classification import report_binary, write_table
+from utils.run.folder import write_json
+from utils.training import distributed
+from utils.training.checkpoint import Checkpoint
+from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
-from utils.training.learning import LearningCheck, Verdict, check_finite, check_labels
-
-
-def build_datasets(args: argparse.Namespace) -> PairDatasets:
-    """Train (sampled), val and test (every pair in range; None where the data has none) as the flags say."""
-    return load_pair_datasets(
-        args.data_path or ensure_sample("jrdb", "data/sample_jrdb", log=LOG.info),
-        features=args.features,
-        image_size=tuple(args.image_size),
-        split_method=args.split_method,
-        multi_label=args.multi_label,
-        rules=PairRules(**{name: getattr(args, name) for name in PairRules.__dataclass_fields__}),
-        limit_gb=args.cache_limit_gb,
-        log=LOG.info,
-    )
+from utils.training.learning import LearningCheck, check_finite
+from utils.training.run import finish, open_run
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
-    """The model, stage 2's head frozen, and where the encoder's weights come from."""
+    """The model, of which stage 1 trains trunk and first head, and where the encoder's weights come from."""
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.features != "geometry":
         encoder = build_encoder(args.backbone)
@@ -124,6 +106,27 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
     model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
     model.train_stage(1)
     return model, weights
+
+
+def build_recipe(
+    args: argparse.Namespace, model: nn.Module
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Cross-entropy (one loss per pair: a step divides by the global count), optimizer and schedule."""
+    criterion = nn.CrossEntropyLoss(reduction="none")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+    if args.optimizer == "sgd":
+        optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
+    elif args.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(trainable, **options)
+    else:
+        optimizer = torch.optim.Adam(trainable, **options)
+    if args.scheduler == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
+    else:
+        gamma = 0.1 if args.scheduler == "step" else 1.0
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, gamma)
+    return criterion, optimizer, scheduler
 
 
 def train_one_epoch(
@@ -177,6 +180,7 @@ def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
     """Score every pair, once over all ranks: indices, labels and scores (N,), logits (N, 2)."""
+    distributed.broadcast_buffers(model)
     model.eval()
     batches = []
     for batch in loader:
@@ -229,163 +233,69 @@ def report(
 
 def main(args: argparse.Namespace) -> Verdict | None:
     """Train and test one run; rank 0 returns its verdict."""
-    # Device and processes
-    processes = distributed.start_processes(args.device)
-    device = processes.device
-    distributed.seed_everything(args.seed)
-
-    # Run folder
-    if args.resume and is_finished(Path(args.resume), args.epochs):
-        if processes.first:
-            print(f"{args.resume} is finished: nothing to resume")
+    run = open_run(args, SCRIPT, VERSION, __doc__)
+    if run is None:
         return None
-    run, status = open_run(args, f"{SCRIPT} {VERSION}", NAME, processes)
 
     # Data
     data = build_datasets(args)
-    train, val = data.train, data.val
-    for name, part in data.parts().items():
-        check_labels(part.labels, name, CLASSES)
-        LOG.info(f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}")
-    LOG.info(f"split: {data.split_source}; {data.leakage_check}")
-    if args.check_data:
-        LOG.info("the data can be trained on")
+    if run.check(data, CLASSES):
         return None
-    sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
-    train_loader = distributed.make_loader(train, sampler, args.num_workers, device)
-    loaders = {
-        name: distributed.evaluation_loader(part, EVALUATION_BATCH, processes, args.num_workers)
-        for name, part in data.parts().items()
-        if name != "train"
-    }
+    train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)
 
     # Model
     bare, weights = build_model(args)
     if bare.geometry is not None:
         bare.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
-    bare.to(device, memory_format=torch.channels_last)
-    model = DistributedDataParallel(bare) if processes.world_size > 1 else bare
-    trainable = [p for p in bare.parameters() if p.requires_grad]
-    LOG.info(f"model: {args.features}, {sum(p.numel() for p in trainable)} trainable parameters, {weights}")
+    model = run.place(bare)
 
-    # Optimisation
-    criterion = nn.CrossEntropyLoss(reduction="none")  # one loss per pair; a step divides by the global count
-    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer == "sgd":
-        optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
-    elif args.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(trainable, **options)
-    else:
-        optimizer = torch.optim.Adam(trainable, **options)
-    if args.scheduler == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
-    else:
-        gamma = 0.1 if args.scheduler == "step" else 1.0
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.step_size, gamma)
-    scaler = make_scaler(device, args.amp)
-
-    # Resume
-    interrupt = Interrupt(processes, status, args)
-    epoch, wait, history, threshold = 0, 0, [], None
-    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": train.feature_names}
+    # Recipe
+    criterion, optimizer, scheduler = build_recipe(args, bare)
+    scaler = make_scaler(run.device, args.amp)
+    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": data.train.feature_names}
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
-    best = {name: {"value": value, "epoch": 0} for name, value in worst.items()}
-    if args.resume:
-        config.check_resumed(run, data.describe(), processes)
-        state = processes.from_first(lambda: load_checkpoint(run / "last.pth", SCRIPT, **names))
-        restore(state, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler)
-        epoch, wait, history, best = (state[key] for key in ("epoch", "wait", "history", "best"))
-        best["loss"]["value"] = abs(best["loss"]["value"])  # earlier versions kept minus the loss
-        threshold = state["threshold"]
-        interrupt.resume(state)
-        if processes.first:
-            config.record_resumed(run, args)
+    checkpoint = Checkpoint(
+        run, worst, names, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler
+    )
+    history, best = checkpoint.resume()
+    section = describe_model(
+        bare, "pair classification", weights, 2, features=args.features, backbone=args.backbone,
+        image_size=args.image_size, **names,
+    )  # fmt: skip
+    run.record(data, section, criterion, optimizer, scheduler)
+    if run.processes.first:
+        write_json(run.folder / "sampling_report.json", sampling_report(data))
 
-    # Record the run
-    if processes.first and not args.resume:
-        head = config.describe_run(SCRIPT, VERSION, __doc__, args, processes)
-        model_section = config.describe_model(
-            bare, "pair classification", weights, 2, features=args.features, backbone=args.backbone,
-            image_size=args.image_size, **names,
-        )  # fmt: skip
-        training = config.describe_training(args, criterion, optimizer, scheduler, processes.world_size)
-        config.write_config(run, head, data.describe(), model_section, training, args, scheduler)
-        write_json(run / "split.json", data.split)
-        write_json(run / "sampling_report.json", sampling_report(data))
-
-    # Train
-    check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=2)
-    check.before_training(lambda chosen: train.__getitems__(chosen)["labels"])
-    if args.overfit_one_batch:
-        check.overfit_one_batch(bare, train, device, lambda model, batch: model(batch))
-    panels = [
-        Panel("loss", "loss", check.constant_loss, "best constant"),
-        Panel("auroc", "AUROC", 0.5, "chance"),
-        Panel("ap", "average precision", float(val.labels.mean()), "share of positives"),
-        Panel("f1", "F1 at the val threshold"),
-        Panel("accuracy", "accuracy", float(1 - val.labels.mean()), "never interacts"),
-    ]
-    LOG.info(to_beat(panels))
-
-    def state_after(step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
-        """What a checkpoint holds, `step` steps into the epoch after those in `history`."""
-        return {
-            "script": SCRIPT, "epoch": len(history), "step": step, "totals": totals, "seconds": seconds,
-            "model": bare.state_dict(), "threshold": threshold, "best": best, "wait": wait,
-            "history": history, "args": vars(args), **names,
-        }  # fmt: skip
-
-    interrupt.save = lambda *done: save_last(run, state_after(*done), optimizer, scheduler, scaler)
-    while epoch < args.epochs and not (args.patience and wait >= args.patience):
-        epoch, lr = epoch + 1, optimizer.param_groups[0]["lr"]
+    # Training
+    check = LearningCheck(criterion, torch.from_numpy(data.train.labels), outputs=2)
+    check.before_training(data.train, bare, run, forward=lambda model, batch: model(batch))
+    panels = run.panels(data.val.class_counts(), loss=check.constant_loss)
+    while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
+        epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
-            model, train_loader, criterion, optimizer, scaler, interrupt, device, epoch,
+            model, train_loader, criterion, optimizer, scaler, checkpoint.interrupt, run.device, epoch,
             augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
-        distributed.broadcast_buffers(bare)
-        rows = evaluate(bare, loaders["val"], device, amp=args.amp)
+        rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
         threshold = choose_threshold(rows["labels"], rows["scores"])
         validated = measure(rows, criterion, threshold)
         scheduler.step()
-        row = epoch_row(epoch, lr, interrupt.seconds, interrupt.samples, trained, validated)
-        history.append(row)
-
-        improved = []
-        for name, sign in {"accuracy": 1, "loss": -1, "f1": 1}.items():
-            if sign * validated[name] > sign * best[name]["value"]:
-                best[name] = {"value": validated[name], "epoch": epoch}
-                improved.append(name)
-        wait = 0 if "f1" in improved else wait + 1
-        status.write(wait=wait)
-        if processes.first:
-            save_epoch(run, state_after(), improved, args.save_interval, optimizer, scheduler, scaler)
-            if args.plot_interval and epoch % args.plot_interval == 0:
-                plot_curves(history, panels, run / "training_curves.png", best["f1"]["epoch"])
-        shown = ("train_loss", "val_loss", "val_ap", "val_auroc", "val_f1")
-        LOG.info(epoch_line(row, args.epochs, shown, best="f1" in improved))
+        history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
+        improved = [
+            name
+            for name, sign in {"accuracy": 1, "loss": -1, "f1": 1}.items()
+            if sign * validated[name] > sign * best[name]["value"]
+        ]
+        best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
+        checkpoint.save_epoch(improved, threshold=threshold)
+        run.show_epoch(history, panels, best["f1"]["epoch"])
         check.after_epoch(history, bare, rows["logits"])
-    if args.patience and wait >= args.patience:
-        LOG.info(f"stopped early: no better val F1 for {wait} epochs")
 
     # Test
-    interrupt.end()
-    chosen = processes.from_first(lambda: load_checkpoint(run / "best_f1.pth", SCRIPT))
-    bare.load_state_dict(chosen["model"])
-    rows = {name: evaluate(bare, loaders[name], device, amp=args.amp) for name in loaders}
-    if processes.first:
-        save_checkpoint(run / "final.pth", load_checkpoint(run / "last.pth", SCRIPT))
-        split, threshold = "test" if "test" in rows else "val", chosen["threshold"]
-        verdict, fields = report(run, split, rows[split], data, chosen, truncated=args.max_batches > 0)
-        metrics = {name: measure(part, criterion, threshold) for name, part in rows.items()}
-        metrics["test"] = metrics[split] | fields.pop("metrics")
-        plot_curves(history, panels, run / "training_curves.png", chosen["epoch"], verdict)
-        write_results(
-            run, NAME, verdict, metrics=metrics, test_split=split, **fields, **epochs_and_time(args, history),
-            threshold=threshold, best_epoch=chosen["epoch"], synthetic=data.synthetic,
-        )  # fmt: skip
-        status.end("finished", verdict.word)
-    distributed.stop_processes()
-    return verdict if processes.first else None
+    chosen = checkpoint.load_best("f1")
+    rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
+    metrics = {name: measure(part, criterion, chosen["threshold"]) for name, part in rows.items()}
+    return finish(run, data, checkpoint, panels, rows, metrics, report)
 
 
 if __name__ == "__main__":

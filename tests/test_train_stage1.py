@@ -3,7 +3,6 @@
 Stopped and resumed, and with planted faults: tests/faults.
 """
 
-import contextlib
 import json
 import shutil
 
@@ -13,7 +12,16 @@ import pytest
 import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.jrdb_world import write_world
-from tests.tiny_runs import assert_same_run, furthest_weight, history, replay, run_of, torchrun, train
+from tests.tiny_runs import (
+    assert_same_run,
+    furthest_weight,
+    history,
+    replay,
+    run_of,
+    stopped_after,
+    torchrun,
+    train,
+)
 from utils.run.errors import DataError
 from utils.run.folder import read_json
 from utils.run.script import run_script
@@ -75,22 +83,6 @@ def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_en
 
 def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, replay(NAME, run, tmp_path))
-
-
-@contextlib.contextmanager
-def stopped_after(epoch: int, monkeypatch):
-    """Runs within it are interrupted once this epoch is saved."""
-    save_epoch = train_stage1.save_epoch
-
-    def save_then_die(folder, state, *rest):
-        save_epoch(folder, state, *rest)
-        if state["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_stage1, "save_epoch", save_then_die)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 def test_a_lengthened_run_that_was_stopped_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):

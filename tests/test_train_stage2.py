@@ -19,13 +19,14 @@ from tests.tiny_runs import (
     jrdb,
     replay,
     run_of,
+    stopped_after,
     torchrun,
     train,
 )  # fmt: skip
 from utils.run.errors import CommandError
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
-from utils.training.distributed import Processes
+from utils.training.stage1 import adopt_stage1, find_stage1
 
 pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 NAME = "train_stage2"
@@ -97,18 +98,9 @@ def test_a_run_is_repeated_and_resumed_without_the_stage_1_run_it_came_from(
     stage1, run, tmp_path, monkeypatch
 ):
     """What was taken from it is in the run."""
-    save_epoch = train_stage2.save_epoch
-
-    def save_then_die(folder, state, *rest):
-        save_epoch(folder, state, *rest)
-        if state["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_stage2, "save_epoch", save_then_die)
     temporary = shutil.copytree(stage1, tmp_path / "stage1")
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_after(2, monkeypatch):
         train(NAME, tmp_path / "stopped", "--stage1_checkpoint", temporary)
-    monkeypatch.undo()
     shutil.rmtree(temporary)
     (stopped,) = (tmp_path / "stopped").iterdir()
     train_stage2.main(train_stage2.parse_args(["--resume", str(stopped)]))
@@ -164,11 +156,11 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
         (folder / "best_f1.pth").touch()
     for flags in ([], ["--dry_run"], ["--check_data"]):
         args = train_stage2.parse_args(["--output_dir", str(tmp_path), *flags])
-        assert train_stage2.find_stage1(args).parent.name.endswith("_10")
+        assert find_stage1(args).parent.name.endswith("_10")
 
 
 def test_negatives_are_not_loaded():
     args = train_stage2.parse_args([str(flag) for flag in flags_of(NAME)])
-    train_stage2.adopt_stage1(args, Processes(0, 1, torch.device("cpu")))
+    adopt_stage1(args, train_stage2.FROM_STAGE1, train_stage2.names_of)
     for part in train_stage2.build_datasets(args).parts().values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

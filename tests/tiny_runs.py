@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from datasets import cache
@@ -20,7 +21,7 @@ from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.jrdb_world import write_world
 from utils.run.folder import REPO_ROOT, read_json
-from utils.training.checkpoint import load_checkpoint
+from utils.training.checkpoint import Checkpoint, load_checkpoint
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
@@ -161,3 +162,19 @@ def assert_equal(a: Any, b: Any, where: str) -> None:
 def copy_of_run(name: str, folder: Path) -> Path:
     """A copy that a test may write into or damage."""
     return Path(shutil.copytree(run_of(name), folder / run_of(name).name))
+
+
+@contextlib.contextmanager
+def stopped_after(epoch, monkeypatch):
+    """Runs within it are interrupted once this epoch is saved."""
+    save_epoch = Checkpoint.save_epoch
+
+    def save_then_die(self, *values, **options):
+        save_epoch(self, *values, **options)
+        if len(self.history) == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save_epoch", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            yield

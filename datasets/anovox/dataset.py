@@ -9,6 +9,7 @@ samples its scan, the cache holds it, this file makes batches of it, augmentatio
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.anovox.files import find_scenarios
+from datasets.anovox.flags import SAMPLE
 from datasets.anovox.labels import (
     FrameTable,
     build_table,
@@ -32,6 +34,8 @@ from datasets.anovox.labels import (
 from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, read_points, sample_points
 from datasets.cache import fingerprint, open_cache
 from datasets.images import read_image
+from datasets.samples import ensure_sample
+from utils.run.log import LOG
 
 CLASSES = ("normal", "anomaly")
 PARTS = ("train", "val", "test")
@@ -98,6 +102,10 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         truth = [(path, table.scenarios[i].layout) for path, i in zip(semantic, self.scenario, strict=True)]
         located = {"grid": list(grid), "known": [path is not None for path in semantic]}
         self.cell_shares = cached("cells", located, semantic, grid, partial(_share_of_cells, truth, grid))
+
+    def class_counts(self) -> dict[str, int]:
+        """Frames per class."""
+        return dict(zip(CLASSES, np.bincount(self.labels, minlength=2).tolist(), strict=True))
 
     @property
     def frames(self) -> np.ndarray:
@@ -265,11 +273,18 @@ class AnoVoxData:
     def parts(self) -> dict[str, AnoVoxDataset]:
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
+    def log_lines(self) -> list[str]:
+        """What was noticed while reading, and counts per part, a line each."""
+        counts = {name: int(part.labels.sum()) for name, part in self.parts().items()}
+        return self.train.table.notes + [
+            f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {counts[name]} anomalous"
+            for name, part in self.parts().items()
+        ]
+
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
         parts, table = self.parts(), self.train.table
         towns = {name: [table.scenarios[i].town for i in part.scenario] for name, part in parts.items()}
-        classes = {name: np.bincount(part.labels, minlength=2).tolist() for name, part in parts.items()}
         counts = {f"{name}_samples": len(part) for name, part in parts.items()}
         content = [[s.name, s.kind, s.town] for s in table.scenarios]
         content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
@@ -278,7 +293,7 @@ class AnoVoxData:
             "total_samples": sum(counts.values()),
             **counts,
             "scenarios": self.split,
-            "class_counts": {k: dict(zip(CLASSES, count, strict=True)) for k, count in classes.items()},
+            "class_counts": {name: part.class_counts() for name, part in parts.items()},
             "towns": {name: sorted(set(names)) for name, names in towns.items()},
             "label": self.label,
             "split_method": self.split_source,
@@ -299,6 +314,19 @@ def _file_sizes(table: FrameTable) -> np.ndarray:
     frames = zip(files, table.frame_id, strict=True)
     paths = [(sensors["image"].get(frame), sensors["points"].get(frame)) for sensors, frame in frames]
     return np.array([[os.stat(path).st_size if path else 0 for path in pair] for pair in paths])
+
+
+def build_datasets(args: argparse.Namespace) -> AnoVoxData:
+    """Train, val and test (None where a split has none) as the flags of flags.py say."""
+    sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
+    return load_anovox(
+        args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info),
+        label=args.label, min_pixels=args.min_pixels, min_points=args.min_points, camera=args.camera,
+        modality=args.modality, split_method=args.split_method, test_size=args.test_size,
+        val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns,
+        image_size=tuple(args.image_size), max_points=args.max_points, limit_gb=args.cache_limit_gb,
+        log=LOG.info,
+    )  # fmt: skip
 
 
 def load_anovox(

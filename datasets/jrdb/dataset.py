@@ -7,6 +7,7 @@
 Train is sampled (groups, negatives). Val and test hold every pair in range but the ambiguous, in fixed order.
 """
 
+import argparse
 import copy
 import hashlib
 from dataclasses import dataclass, field
@@ -18,12 +19,15 @@ from torch.utils.data import Dataset
 
 from datasets.jrdb.crops import crop_cache
 from datasets.jrdb.features import feature_names, pair_features
+from datasets.jrdb.flags import SAMPLE
 from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
 from datasets.jrdb.pairs import PairRules, choose_pairs, find_pairs, first_is_left
 from datasets.jrdb.splits import split_sequences
+from datasets.samples import ensure_sample
 from datasets.splits import check_disjoint
 from utils.run.errors import CommandError, DataError
+from utils.run.log import LOG
 
 FEATURE_SETS = ("crops+geometry", "crops", "geometry")
 TASKS = ("interaction", "type")
@@ -203,6 +207,13 @@ class PairDatasets:
         """The splits that exist, by name."""
         return {name: part for name in ("train", "val", "test") if (part := getattr(self, name)) is not None}
 
+    def log_lines(self) -> list[str]:
+        """Counts per part, a line each."""
+        return [
+            f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}"
+            for name, part in self.parts().items()
+        ]
+
     @property
     def synthetic(self) -> bool:
         """Whether the folder says of itself that it was generated."""
@@ -242,6 +253,19 @@ class PairDatasets:
         if self.features != "geometry":
             dataset.load_crops(self.data_path, self.image_size, **self.cache)
         return dataset
+
+
+def build_datasets(args: argparse.Namespace, task: str = "interaction") -> PairDatasets:
+    """Train, val and test (None where a split has none) as the flags say; val and test: every pair in range.
+
+    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
+    """
+    rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
+    return load_pair_datasets(
+        args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
+        image_size=tuple(args.image_size), split_method=args.split_method, multi_label=args.multi_label,
+        rules=PairRules(**rules), limit_gb=args.cache_limit_gb, log=LOG.info,
+    )  # fmt: skip
 
 
 def load_pair_datasets(

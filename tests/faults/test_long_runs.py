@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import train_stage1
 from tests.faults.stopped_runs import EACH, argv, exit_code, only_run, train
 from utils.run.folder import read_json
+from utils.training.checkpoint import Checkpoint
 
 SCRIPT = "train_stage1"
 
@@ -28,13 +28,13 @@ def resident_kilobytes() -> float:
 def test_memory_does_not_grow_over_300_epochs(tmp_path, monkeypatch):
     """The slope of the last hundred, when the allocator has what it needs; the curves are redrawn every tenth
     epoch, and each epoch adds its row to the history."""
-    seen, save_epoch = [], train_stage1.save_epoch
+    seen, save_epoch = [], Checkpoint.save_epoch
 
-    def save_and_look(*values):
-        save_epoch(*values)
+    def save_and_look(*values, **options):
+        save_epoch(*values, **options)
         seen.append(resident_kilobytes())
 
-    monkeypatch.setattr(train_stage1, "save_epoch", save_and_look)
+    monkeypatch.setattr(Checkpoint, "save_epoch", save_and_look)
     train(SCRIPT, tmp_path, "--epochs", 300, "--max_batches", 2, "--patience", 0, "--plot_interval", 10)
     slope = np.polyfit(np.arange(100), seen[200:], 1)[0]
     print(f"memory: {seen[0]:.0f} kB after an epoch, {seen[-1]:.0f} kB at the end, {slope:.2f} kB per epoch")

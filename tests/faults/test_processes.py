@@ -37,7 +37,7 @@ from utils.run.folder import REPO_ROOT, read_json, write_json
 from utils.run.script import end_status
 from utils.run.status import Status
 from utils.training import distributed
-from utils.training.checkpoint import load_checkpoint
+from utils.training.checkpoint import Checkpoint, load_checkpoint
 from utils.training.interrupt import Interrupt
 from utils.training.stall import StallWatch
 
@@ -305,13 +305,14 @@ def test_only_training_steps_are_watched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StallWatch, "__init__", make)
     for name, seen in places.items():
-        original = getattr(train_stage1, name)
+        place = Checkpoint if name == "save_epoch" else train_stage1
+        original = getattr(place, name)
 
         def noted(*values, original=original, seen=seen, **options):
             seen.append(watches[0].place)
             return original(*values, **options)
 
-        monkeypatch.setattr(train_stage1, name, noted)
+        monkeypatch.setattr(place, name, noted)
     train(SCRIPT, tmp_path, "--epochs", 1, "--max_batches", 3)
     assert places.pop("check_finite") == [(1, 0), (1, 1), (1, 2)]
     assert {place for seen in places.values() for place in seen} == {None}

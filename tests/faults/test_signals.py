@@ -21,7 +21,8 @@ from tests.faults.stopped_runs import (
 )
 from tests.tiny_runs import assert_same_run
 from utils.run.folder import read_json
-from utils.training.checkpoint import load_checkpoint
+from utils.training import run as training_run
+from utils.training.checkpoint import Checkpoint, load_checkpoint
 from utils.training.interrupt import Interrupt
 
 SCRIPT = "train_stage1"
@@ -72,15 +73,16 @@ def test_three_stops_in_one_epoch(whole, tmp_path, monkeypatch):
 
 
 def signal_in(monkeypatch, name: str, call: int, number: int) -> None:
-    """Send this process a signal at the n-th call of a function that train_stage1 calls, before its work."""
-    original, calls = getattr(train_stage1, name), iter(range(1, 10**6))
+    """Send this process a signal at the n-th call of a function of a run of stage 1, before its work."""
+    place = {"save_epoch": Checkpoint, "write_results": training_run}.get(name, train_stage1)
+    original, calls = getattr(place, name), iter(range(1, 10**6))
 
     def called(*values, **options):
         if next(calls) == call:
             os.kill(os.getpid(), number)
         return original(*values, **options)
 
-    monkeypatch.setattr(train_stage1, name, called)
+    monkeypatch.setattr(place, name, called)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=LONG)])
@@ -113,11 +115,9 @@ def test_a_signal_at_any_other_moment(whole, tmp_path, monkeypatch, name, call, 
 def test_sigusr1_saves_and_goes_on(whole, tmp_path, monkeypatch):
     signal_at(monkeypatch, (3, signal.SIGUSR1))
     saved = []
-    save_last = train_stage1.save_last
+    save_last = Checkpoint.save_last
     monkeypatch.setattr(
-        train_stage1,
-        "save_last",
-        lambda run, state, *rest: (saved.append(state["step"]), save_last(run, state, *rest)),
+        Checkpoint, "save_last", lambda self, *done: (saved.extend(done[:1]), save_last(self, *done))
     )
     run = train(SCRIPT, tmp_path)
     assert saved == [3]

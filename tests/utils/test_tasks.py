@@ -14,7 +14,6 @@ def test_the_table_and_the_script_say_the_same(script):
     task = TASKS[script]
     module = importlib.import_module(task["module"])
     assert script == module.SCRIPT
-    assert task["folder"] == module.NAME
     assert {task["best"], task["skill"]} <= set(task["metrics"])
     assert log_columns(task)[:2] == ["train_loss", "val_loss"]
 

@@ -79,6 +79,12 @@ def trivial_predictions(train_targets: np.ndarray, count: int) -> dict[str, np.n
     return {name: np.full(count, float(value)) for name, value in values.items()}
 
 
+def best_trivial_mae(train_targets: np.ndarray, targets: np.ndarray) -> float:
+    """The lower MAE on `targets` of the train part's mean and median."""
+    guesses = trivial_predictions(train_targets, len(targets)).values()
+    return min(float(np.abs(guess - targets).mean()) for guess in guesses)
+
+
 def limits_of_agreement(targets: Sequence[float], preds: Sequence[float]) -> tuple[float, float, float]:
     """(low, bias, high): mean error -+ 1.96 standard deviations (Bland and Altman 1986)."""
     errors = np.asarray(preds, float) - np.asarray(targets, float)

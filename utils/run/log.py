@@ -47,15 +47,6 @@ def stop_log() -> None:
         handler.close()
 
 
-def epoch_row(
-    epoch: int, lr: float, seconds: float, samples: int, train: dict[str, Any], val: dict[str, Any]
-) -> dict[str, Any]:
-    """One object of history.json: an epoch's figures, train_ and val_ ones after the times."""
-    row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": samples / seconds}
-    row |= {f"train_{key}": value for key, value in train.items()}
-    return row | {f"val_{key}": value for key, value in val.items()}
-
-
 def epoch_line(row: dict[str, Any], epochs: int, keys: Sequence[str], best: bool) -> str:
     """'epoch 002/050 train_loss 0.3039 ... lr 0.001 1.6 s 812 samples/s best': the line people tail for."""
     values = format_values({key: row[key] for key in (*keys, "lr")})

@@ -4,13 +4,18 @@ weights_only=True."""
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from utils.run.errors import CommandError
 from utils.run.folder import write_bytes, write_json
+from utils.training.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from utils.training.run import Run
 
 FORMAT_VERSION = 1
 
@@ -20,8 +25,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
     Keys every script uses: script, epoch (finished epochs), step (steps done of the next epoch), totals (its
     sums so far, one row per process), seconds (what it took so far), model, optimizer, scheduler, scaler,
-    best {metric: {value, epoch}}, wait, history, threshold, args.
-    `format_version` is added.
+    best {metric: {value, epoch}}, history, threshold, args. `format_version` is added.
     """
     buffer = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **state}, buffer)
@@ -34,36 +38,83 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def save_epoch(
-    run: Path,
-    state: dict[str, Any],
-    improved: list[str],
-    save_interval: int,
-    optimizer: Any,
-    scheduler: Any,
-    scaler: Any,
-) -> None:
-    """After an epoch: best_NAME.pth for every name in `improved`, checkpoint_epoch_N.pth every
-    `save_interval` epochs, history.json and last.pth.
+class Checkpoint:
+    """What a run saves and restores: named parts, the epochs so far, and plain values beside the weights.
+
+    parts have state_dict and load_state_dict; `model` is the one that is judged and that every file holds,
+    the others are in last.pth alone, for resuming. best: {name: {value, epoch}}, a file best_NAME.pth each.
+    names: lists of names, such as class_names, that a loaded file must agree on. values: kept with the
+    weights and restored, such as the threshold that belongs to them.
     """
-    for name in improved:
-        save_checkpoint(run / f"best_{name}.pth", state)
-    if save_interval and state["epoch"] % save_interval == 0:
-        save_checkpoint(run / f"checkpoint_epoch_{state['epoch']}.pth", state)
-    write_json(run / "history.json", state["history"])
-    save_last(run, state, optimizer, scheduler, scaler)
 
+    def __init__(
+        self, run: "Run", best: Mapping[str, float], names: dict[str, list[str]] | None = None, **parts: Any
+    ):
+        self.run, self.parts, self.names = run, parts, names or {}
+        self.history: list[dict[str, Any]] = []
+        self.best = {name: {"value": worst, "epoch": 0} for name, worst in best.items()}
+        self.values: dict[str, Any] = {"threshold": None}
+        self.interrupt = Interrupt(run.processes, run.status, run.args, self.save_last)
+        self.chosen: dict[str, Any] = {}  # the state that the test pass judges, after load_best
 
-def save_last(run: Path, state: dict[str, Any], optimizer: Any, scheduler: Any, scaler: Any) -> None:
-    """last.pth, which alone also holds what resuming needs: optimizer, scheduler and scaler."""
-    parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    save_checkpoint(run / "last.pth", state | {name: part.state_dict() for name, part in parts.items()})
+    def resume(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The history and the best values to go on with: those of last.pth with --resume, else fresh ones."""
+        if self.run.args.resume:
+            state = self.load("last.pth")
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.history, self.best = state["history"], state["best"]
+            self.values = {key: state[key] for key in state["values"]}
+            self.interrupt.resume(state)
+        return self.history, self.best
 
+    @property
+    def begun(self) -> bool:
+        """Whether any training step was done: false in a new run, and in one stopped before its first."""
+        return bool(self.history) or self.interrupt.first_step > 0
 
-def restore(state: dict[str, Any], **parts: Any) -> None:
-    """Load state[name] into each part: model, optimizer, scheduler, scaler, whatever has load_state_dict."""
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    def load(self, name: str) -> dict[str, Any]:
+        """A checkpoint of this run, on every rank."""
+        path = self.run.folder / name
+        return self.run.processes.from_first(lambda: load_checkpoint(path, self.run.script, **self.names))
+
+    def state(self, step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
+        """What every file holds, `step` steps into the epoch after those in `history`."""
+        return {
+            "script": self.run.script, "epoch": len(self.history), "step": step, "totals": totals,
+            "seconds": seconds, "model": self.parts["model"].state_dict(), "best": self.best,
+            "history": self.history, "args": vars(self.run.args), "values": list(self.values), **self.values,
+            **self.names,
+        }  # fmt: skip
+
+    def save_last(self, *done: Any) -> None:
+        """last.pth: the state and what only resuming needs. `done`: step, totals and seconds of a begun
+        epoch."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        save_checkpoint(self.run.folder / "last.pth", self.state(*done) | parts)
+
+    def save_epoch(self, improved: Sequence[str], **values: Any) -> None:
+        """After an epoch, on rank 0: best_NAME.pth of every name in `improved`, checkpoint_epoch_N.pth every
+        --save_interval epochs, history.json and last.pth; `values` are kept from now on."""
+        self.values |= values
+        if not self.run.processes.first:
+            return
+        folder, interval, epoch = self.run.folder, self.run.args.save_interval, len(self.history)
+        state = self.state()
+        for name in improved:
+            save_checkpoint(folder / f"best_{name}.pth", state)
+        if interval and epoch % interval == 0:
+            save_checkpoint(folder / f"checkpoint_epoch_{epoch}.pth", state)
+        write_json(folder / "history.json", self.history)
+        self.save_last()
+
+    def load_best(self, name: str) -> dict[str, Any]:
+        """Training is over, signals act at once again: the state of best_NAME.pth, its weights in the
+        model."""
+        self.interrupt.end()
+        self.chosen = self.load(f"best_{name}.pth")
+        self.parts["model"].load_state_dict(self.chosen["model"])
+        return self.chosen
 
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:

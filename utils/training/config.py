@@ -105,14 +105,19 @@ def describe_training(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     world_size: int,
+    **fields: Any,
 ) -> dict[str, Any]:
     """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
-    kinds = (bool, int, float, str, list, tuple, type(None))
-    scheduler_params = {
-        key: value
-        for key, value in scheduler.state_dict().items()
-        if isinstance(value, kinds) and not key.startswith("_") and key not in ("last_epoch", "base_lrs")
-    }
+    kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
+    scheduler_params = {}
+    for part in [*getattr(scheduler, "_schedulers", []), scheduler]:  # of a SequentialLR, its parts first
+        scheduler_params |= {
+            key: value
+            for key, value in part.state_dict().items()
+            if isinstance(value, kinds) and not key.startswith("_") and key not in left_out
+        }
+    if hasattr(scheduler, "_milestones"):
+        scheduler_params["warmup_epochs"] = scheduler._milestones[0] + 1
     return {
         "loss_function": type(criterion).__name__,
         "optimizer": type(optimizer).__name__,
@@ -132,6 +137,7 @@ def describe_training(
         "num_workers": args.num_workers,
         "plot_interval": args.plot_interval,
         "max_batches": args.max_batches,
+        **fields,
     }
 
 
@@ -147,19 +153,3 @@ def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str
         "ema": getattr(args, "ema_decay", 0.0) > 0,
         "frozen_backbone": getattr(args, "freeze_backbone", False) or getattr(args, "freeze_encoder", False),
     }
-
-
-def write_config(
-    run: Path,
-    head: dict[str, Any],
-    dataset: dict[str, Any],
-    model: dict[str, Any],
-    training: dict[str, Any],
-    args: argparse.Namespace,
-    scheduler: Any,
-) -> None:
-    """RUN/config.json, sections always in this order, so that `diff A/config.json B/config.json` shows the
-    changes."""
-    optimizations = describe_optimizations(args, scheduler)
-    sections = {"dataset": dataset, "model": model, "training": training, "optimizations": optimizations}
-    write_json(run / "config.json", head | sections | {"output_dir": str(run)})

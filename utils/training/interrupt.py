@@ -39,15 +39,20 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
 class Interrupt:
     """The steps of an epoch, with a place to stop after each.
 
-    `save(step, totals, seconds)`, set by the script, writes last.pth for `step` finished steps of the epoch;
+    `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch;
     `totals` (processes, K) are the sums that each process had until then, `seconds` what it took until then.
     """
 
-    def __init__(self, processes: Processes, status: Status, args: argparse.Namespace):
-        self.processes, self.status = processes, status
+    def __init__(
+        self,
+        processes: Processes,
+        status: Status,
+        args: argparse.Namespace,
+        save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None,
+    ):
+        self.processes, self.status, self.save = processes, status, save
         self.max_batches, self.log_interval = args.max_batches, args.log_interval
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
-        self.save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
         self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
         # A flag must not wait for the GPU: it travels between the CPUs.
@@ -72,7 +77,7 @@ class Interrupt:
     def resume(self, state: dict[str, Any]) -> None:
         """Begin the next epoch where the checkpoint `state` stopped in it."""
         self.first_step, self.totals = state["step"], state["totals"]
-        self.seconds_before = state.get("seconds", 0.0)  # checkpoints of earlier versions do not know
+        self.seconds_before = state["seconds"]
         if self.processes.first:
             for unfinished in self.status.path.parent.glob(".*.tmp"):  # a killed process was writing it
                 unfinished.unlink()
@@ -125,6 +130,13 @@ class Interrupt:
     def seconds(self) -> float:
         """What the epoch at hand has taken so far; the time between a stop and --resume does not count."""
         return time.monotonic() - self.began
+
+    def epoch_row(self, lr: float, train: dict[str, Any], val: dict[str, Any]) -> dict[str, Any]:
+        """One object of history.json: the epoch's figures, train_ and val_ ones after the times."""
+        epoch, seconds = self.status.fields["epoch"], self.seconds
+        row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": self.samples / seconds}
+        row |= {f"train_{key}": value for key, value in train.items()}
+        return row | {f"val_{key}": value for key, value in val.items()}
 
     def obey(self, done: int, steps: int, totals: Tensor) -> None:
         """Do what was asked for, in the same place in all processes."""

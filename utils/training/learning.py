@@ -6,19 +6,22 @@ criterion here maps (outputs, labels) to one loss per sample.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from utils.metrics.verdict import Verdict as Verdict
 from utils.run.errors import DataError, NonFiniteError
 from utils.run.log import LOG
 from utils.training.device import move
 
+if TYPE_CHECKING:
+    from utils.training.run import Run
+
 Criterion = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
 FLAT = 1e-3  # relative change of the train loss that counts as none
 BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by heart costs less
 
@@ -136,25 +139,24 @@ class LearningCheck:
         self.constant_loss = best_constant_loss(criterion, labels, outputs)  # what knowing nothing reaches
         self.said: set[str] = set()
 
-    def before_training(self, read_labels: Callable[[list[int]], Tensor], samples: int = 256) -> list[str]:
-        """Log and return warnings about the labels and the loss.
+    def before_training(
+        self, dataset: Dataset, model: nn.Module, run: "Run", forward: Forward, target: str = "labels"
+    ) -> list[str]:
+        """Log and return warnings about the labels and the loss; --overfit_one_batch tries the model too.
 
-        `read_labels(indices)` reads labels of the train split, here twice for about `samples` samples.
+        `target` names the labels in a batch of the train split, of which about 256 are read twice here.
         """
-        chosen = list(range(0, len(self.labels), max(1, len(self.labels) // samples)))
-        warnings = check_label_source(lambda: read_labels(chosen).numpy())
+        chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
+        if run.args.overfit_one_batch:
+            self.overfit_one_batch(model, dataset, run.device, forward)
+        warnings = check_label_source(lambda: dataset.__getitems__(chosen)[target].numpy())
         labels = self.labels[chosen]
         warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
         warnings += check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
         return warn(warnings)
 
     def overfit_one_batch(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        device: torch.device,
-        forward: Callable[[nn.Module, dict[str, Tensor]], Tensor],
-        steps: int = 300,
+        self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
     ) -> bool:
         """Whether a copy of the model can learn one batch of the train split by heart; logs the answer.
 

@@ -1,0 +1,57 @@
+"""Losses that torch has not, one value per sample: a step divides by the count of all processes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy times (1 - p of the true class)^gamma, one value per pair (Lin et al. 2017, eq. 5)."""
+
+    def __init__(self, weight: torch.Tensor | None, gamma: float):
+        super().__init__()
+        self.cross_entropy, self.gamma = nn.CrossEntropyLoss(weight, reduction="none"), gamma
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        return self.cross_entropy.weight
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        true = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)  # (N,)
+        return (1 - true) ** self.gamma * self.cross_entropy(logits, labels)
+
+
+class AnomalyLoss(nn.Module):
+    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times.
+
+    gamma > 0 gives the focal loss (Lin et al. 2017): a frame counts by (1 - probability of its label) **
+    gamma. Without their alpha = .25, which would count the rare class less.
+    """
+
+    def __init__(self, weight: float, gamma: float = 0.0):
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("pos_weight", torch.tensor(weight))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        targets = labels.to(logits.dtype)
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=self.pos_weight.to(logits.dtype), reduction="none"
+        )
+        if self.gamma > 0:
+            wrong = torch.sigmoid(torch.where(labels == 1, -logits, logits))
+            losses = wrong**self.gamma * losses
+        return losses
+
+
+def location_loss(cells: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy summed over the cells (N, rows, columns) of each frame, (N,); NaN in truth: unknown, 0.
+
+    A frame label says that something is wrong, not what: hundreds of frames are too few to find out by
+    itself. The semantic images that the labels come from say where.
+    """
+    known = torch.isfinite(truth)
+    losses = functional.binary_cross_entropy_with_logits(
+        cells, torch.where(known, truth, 0.0), reduction="none"
+    )
+    return torch.where(known, losses, 0.0).sum(dim=(1, 2))

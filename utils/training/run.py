@@ -1,0 +1,199 @@
+"""How a run begins and ends: the prologue and the epilogue that all five scripts share.
+
+A Run holds what a script needs around its loop and decides nothing about the order of things: `main` in the
+script does.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from utils.metrics.verdict import Verdict
+from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
+from utils.report.classification import write_results
+from utils.run.folder import create_run_folder, is_finished, run_parent, write_json
+from utils.run.log import LOG, epoch_line, start_log
+from utils.run.status import Status
+from utils.tasks import TASKS, log_columns
+from utils.training import config
+from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.training.distributed import (
+    EpochSampler,
+    Processes,
+    evaluation_loader,
+    make_loader,
+    seed_everything,
+    start_processes,
+    stop_processes,
+)
+from utils.training.learning import check_labels
+
+
+@dataclass
+class Run:
+    """A run of one training script in this process, one of `processes`."""
+
+    args: argparse.Namespace
+    script: str  # 'train_mae.py'
+    version: str
+    doc: str  # the script's docstring
+    folder: Path
+    status: Status
+    processes: Processes
+
+    @property
+    def device(self) -> torch.device:
+        return self.processes.device
+
+    @property
+    def name(self) -> str:
+        """What results.json and the folder's name call the task: 'stage1', 'age_mae'."""
+        return TASKS[self.script]["folder"]
+
+    def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
+        """Log what was read; DataError for what nothing can be learned from, CommandError for a resumed run
+        with other data. True: --check_data ends here."""
+        for name, part in data.parts().items():
+            check_labels(part.labels if classes else part.ages, name, classes)
+        for line in data.log_lines():
+            LOG.info(line)
+        LOG.info(f"split: {data.split_source}; {data.leakage_check}")
+        if self.args.check_data:
+            LOG.info("the data can be trained on")
+        elif self.args.resume:
+            config.check_resumed(self.folder, data.describe(), self.processes)
+        return self.args.check_data
+
+    def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
+        """The shuffled train loader, and loaders of val and test with about `batch` samples a step."""
+        args, processes = self.args, self.processes
+        sampler = EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
+        parts = {name: part for name, part in data.parts().items() if name != "train"}
+        return make_loader(train, sampler, args.num_workers, self.device), {
+            name: self.evaluation_loader(part, batch) for name, part in parts.items()
+        }
+
+    def evaluation_loader(self, part: Any, batch: int) -> DataLoader:
+        """This process's share of a data set, whole frames, about `batch` samples a step."""
+        return evaluation_loader(part, batch, self.processes, self.args.num_workers)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, wrapped only where there are several processes."""
+        model.to(self.device, memory_format=torch.channels_last)
+        return DistributedDataParallel(model) if self.processes.world_size > 1 else model
+
+    def record(
+        self,
+        data: Any,
+        model: dict[str, Any],
+        criterion: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        **training: Any,
+    ) -> None:
+        """Write config.json and split.json; of a resumed run, the flags that may have changed."""
+        parameters = model["trainable_parameters"]
+        LOG.info(
+            f"model: {model['architecture']}, {parameters} trainable parameters, weights {model['source']}"
+        )
+        if not self.processes.first:
+            return
+        if self.args.resume:
+            config.record_resumed(self.folder, self.args)
+        else:
+            sections = {
+                "dataset": data.describe(),
+                "model": model,
+                "training": config.describe_training(
+                    self.args, criterion, optimizer, scheduler, self.processes.world_size, **training
+                ),
+                "optimizations": config.describe_optimizations(self.args, scheduler),
+            }
+            head = config.describe_run(self.script, self.version, self.doc, self.args, self.processes)
+            write_json(self.folder / "config.json", head | sections | {"output_dir": str(self.folder)})
+            write_json(self.folder / "split.json", data.split)
+
+    def panels(
+        self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
+    ) -> list[Panel]:
+        """The panels of training_curves.png that the task declares; logs what is to beat in them.
+
+        counts: val's {class: samples}; nothing: what knowing nothing reaches where only the script knows it.
+        """
+        panels = curve_panels(TASKS[self.script], counts, unit, **nothing)
+        LOG.info(to_beat(panels))
+        return panels
+
+    def out_of_patience(self, history: list[dict[str, Any]], best_epoch: int) -> bool:
+        """Whether --patience epochs have passed since the best one."""
+        wait = len(history) - best_epoch
+        if stop := 0 < self.args.patience <= wait:
+            LOG.info(f"stopped early: no better epoch for {wait} epochs")
+        return stop
+
+    def show_epoch(self, history: list[dict[str, Any]], panels: Sequence[Panel], best_epoch: int) -> None:
+        """The epoch's line in the log, status.json, and every --plot_interval epochs the curves."""
+        row, interval = history[-1], self.args.plot_interval
+        self.status.write(wait=row["epoch"] - best_epoch)
+        if interval and row["epoch"] % interval == 0 and self.processes.first:
+            plot_curves(history, panels, self.folder / "training_curves.png", best_epoch)
+        shown = log_columns(TASKS[self.script])
+        LOG.info(epoch_line(row, self.args.epochs, shown, best=row["epoch"] == best_epoch))
+
+
+def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:
+    """Join the processes, seed, make or find the run folder, begin its log; None: that run is finished."""
+    processes = start_processes(args.device)
+    seed_everything(args.seed)
+    if args.resume and is_finished(Path(args.resume), args.epochs):
+        if processes.first:
+            print(f"{args.resume} is finished: nothing to resume")
+        return None
+    name = TASKS[script]["folder"]
+    folder = args.resume or processes.from_first(lambda: str(create_run_folder(run_parent(args), name)))
+    start_log(Path(folder) / "train.log", quiet=not processes.first)
+    status = Status(Path(folder), args.epochs, args.patience, enabled=processes.first)
+    LOG.info(
+        f"{script} {version} on {processes.device}, {processes.world_size} process(es), run folder {folder}"
+    )
+    return Run(args, script, version, doc, Path(folder), status, processes)
+
+
+def finish(
+    run: Run,
+    data: Any,
+    checkpoint: Checkpoint,
+    panels: Sequence[Panel],
+    rows: Mapping[str, dict[str, np.ndarray]],
+    metrics: dict[str, dict[str, Any]],
+    report: Callable[..., tuple[Verdict, dict[str, Any]]],
+    **fields: Any,
+) -> Verdict | None:
+    """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
+
+    rows, metrics: of every split that was evaluated; report: the script's; fields: more of results.json.
+    Rank 0 returns the verdict.
+    """
+    verdict, args, chosen = None, run.args, checkpoint.chosen
+    if run.processes.first:
+        save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))
+        split = "test" if "test" in rows else "val"
+        verdict, found = report(run.folder, split, rows[split], data, chosen, args.max_batches > 0)
+        metrics["test"] = metrics[split] | found.pop("metrics")
+        plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
+        write_results(
+            run.folder, run.name, verdict, metrics=metrics, test_split=split, **found, epochs=args.epochs,
+            epochs_run=len(checkpoint.history), threshold=chosen["threshold"], best_epoch=chosen["epoch"],
+            wall_seconds=sum(r["seconds"] for r in checkpoint.history), synthetic=data.synthetic, **fields,
+        )  # fmt: skip
+        run.status.end("finished", verdict.word)
+    stop_processes()
+    return verdict
