@@ -148,7 +148,7 @@ def run_timed(name: str, flags: list[str], folder: Path) -> tuple[dict[str, floa
     finally:
         for owner, function, original in replaced:
             setattr(owner, function, original)
-    run = max(folder.glob(f"{script.NAME}_experiment_*"))
+    run = max(folder.glob("*_experiment_*"))
     parameters = json.loads((run / "config.json").read_text())["model"]["total_parameters"]
     # The final pass draws and measures once more; the default draws every tenth epoch.
     calls = {"plots": 10 * (EPOCHS + 1), "metrics": EPOCHS + 1}

@@ -53,7 +53,7 @@ def our_worker(name: str, images: str) -> Callable[[], dict[str, float]]:
     """An epoch of train_mae.py per round."""
     torch.set_num_threads(THREADS)
     training = prepare_ours(amp="--amp" in name)
-    training.script.augment = lambda images, *_, **__: images  # nobody augments
+    training.augmentation = {}  # nobody augments
     epochs = itertools.count(1)
     return lambda: {"loss": training.epoch(epoch=next(epochs), steps=int(images) // BATCH)["loss"]}
 

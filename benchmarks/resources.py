@@ -99,7 +99,7 @@ def loader_variants(name: str) -> tuple[dict[str, Callable[[], object]], int]:
     batch[pixels] = batch[pixels][:, :, :1, :1]
     augment = {
         "train_stage1": lambda: augment_pairs(batch, one.train.feature_names, 0, 1),
-        "train_mae": lambda: one.script.augment(batch[pixels], batch["indices"], 1, one.args),
+        "train_mae": lambda: one.augmentation["transform"](batch[pixels], batch["indices"], 1),
         "train_anomaly_with_labels": lambda: augment_frames(batch, 0, 1),
     }
     read = partial(one.train.__getitems__, rows)

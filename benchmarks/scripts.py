@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from datasets.ultrasound.augmentation import augment_images
 from utils.run.status import Status
 from utils.training import distributed
 from utils.training.device import make_scaler
@@ -45,6 +46,7 @@ class Training:
     scaler: torch.amp.GradScaler
     interrupt: Interrupt
     device: torch.device
+    augmentation: dict[str, Any]  # how train_one_epoch is told to augment
 
     def keep(self, rows: np.ndarray) -> None:
         """Train on these samples only."""
@@ -58,11 +60,7 @@ class Training:
     def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
         """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
         self.interrupt.max_batches = steps
-        options = {"amp": self.args.amp}
-        if hasattr(self.script, "augment"):  # the age scripts
-            options["transform"] = partial(self.script.augment, args=self.args)
-        else:
-            options["augmented"] = self.args.augment
+        options = {"amp": self.args.amp} | self.augmentation
         if hasattr(self.args, "max_grad_norm"):
             options["max_grad_norm"] = self.args.max_grad_norm
         if hasattr(self.args, "location_weight"):
@@ -108,33 +106,18 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
     if hasattr(model, "fit"):
         model.fit(torch.from_numpy(train.ages))
     model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(name, args, model)
+    labels = [train.labels] if name in ("train_stage2", "train_anomaly_with_labels") else []
+    criterion, optimizer, _ = script.build_recipe(args, model, *labels)
+    augmentation = {"augmented": getattr(args, "augment", True)}
+    if hasattr(args, "rotation"):  # the age scripts
+        settings = {key: getattr(args, key) for key in ("seed", "rotation", "jitter", "flip")}
+        augmentation = {"transform": partial(augment_images, **settings)}
     if processes.world_size > 1:
         model = DistributedDataParallel(model)
     status = Status(Path(), args.epochs, args.patience, enabled=False)
     return Training(
         script, args, data, train, sampler,
         distributed.make_loader(train, sampler, args.num_workers, processes.device), model,
-        build_criterion(script, train), optimizer,
-        make_scaler(processes.device, args.amp),
-        Interrupt(processes, status, args), processes.device,
+        criterion, optimizer, make_scaler(processes.device, args.amp), Interrupt(processes, status, args),
+        processes.device, augmentation,
     )  # fmt: skip
-
-
-def build_criterion(script: ModuleType, train: Any) -> nn.Module:
-    """The script's loss at its default flags, one value per sample."""
-    if hasattr(script, "AnomalyLoss"):
-        share = float(train.labels.mean())
-        return script.AnomalyLoss((1 - share) / share)
-    if script.NAME == "age_mse":
-        return nn.MSELoss(reduction="none")
-    if script.NAME == "age_mae":
-        return nn.L1Loss(reduction="none")
-    return nn.CrossEntropyLoss(reduction="none")
-
-
-def build_optimizer(name: str, args: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
-    """The script's optimizer at its default flags."""
-    kind = torch.optim.AdamW if name == "train_mae" else torch.optim.Adam
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)

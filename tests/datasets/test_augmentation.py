@@ -5,7 +5,6 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-import train_mae
 from datasets.anovox.augmentation import augment_frames
 from datasets.augmentation import (
     adjust_brightness,
@@ -17,6 +16,7 @@ from datasets.augmentation import (
 )
 from datasets.jrdb.augmentation import augment_pairs
 from datasets.jrdb.features import feature_names
+from datasets.ultrasound.augmentation import augment_images
 
 
 def some_images(count=5, height=13, width=17):
@@ -167,5 +167,5 @@ def test_pixels_are_worked_on_where_the_model_is_and_never_read_back():
         "indices": torch.arange(4),
     }
     assert all(values.is_meta for values in augment_frames(frames, 0, 1, "meta").values())
-    args = train_mae.parse_args(["--device", "cpu"])
-    assert train_mae.augment(crops.to("meta"), torch.arange(4), 1, args).is_meta
+    options = {"seed": 0, "rotation": 10.0, "jitter": 0.2, "flip": True}
+    assert augment_images(crops.to("meta"), torch.arange(4), 1, **options).is_meta
