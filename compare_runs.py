@@ -121,9 +121,7 @@ def difference_table(conditions: Sequence[Condition]) -> tuple[list[Table], list
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
         unknown = "" if min(runs) > 1 else ", but for a condition of one run it is unknown"
-        notes.append(
-            f"runs of a condition are resampled too: the intervals hold the scatter between seeds{unknown}"
-        )
+        notes.append(f"the scatter between the runs (seeds) of a condition is in the intervals{unknown}")
     if len(rows) > 1:
         notes.append(f"{len(found)} intervals of 95% each, not corrected for their number")
     heading = "paired differences on the same samples, 95% intervals"

@@ -7,7 +7,7 @@ import numpy as np
 from datasets.anovox.dataset import AnoVoxDataset
 from prediction.trained import Trained
 from utils.metrics.detection import sigmoid
-from utils.metrics.verdict import GroupBootstrap, interval
+from utils.metrics.verdict import GroupJackknife
 from utils.plotting.anomaly import plot_degradation
 from utils.report.classification import table, write_table
 
@@ -27,13 +27,13 @@ def degradation_table(
     """METRICS of the clean frames and under each corruption, and what each costs in AUROC.
 
     Taken at the run's threshold and temperature; the change of AUROC has the 95% interval of the paired
-    difference over resampled scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv
+    difference over scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv
     and degradation.png, prints the table.
     """
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}
     ranked = len(np.unique(labels)) == 2  # else there is no AUROC
-    bootstrap = GroupBootstrap(part.names(), labels, np.arange(len(labels)))
+    jackknife = GroupJackknife(part.names(), labels, np.arange(len(labels)))
 
     for name in (CLEAN, *corruptions):
         rows = clean
@@ -45,9 +45,9 @@ def degradation_table(
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["temperature"])
         found[name] = {key: row[key] for key in METRICS}
         if ranked:
-            change[name] = bootstrap.auroc(labels, sigmoid(rows["logits"] / state["temperature"]))
+            change[name] = jackknife.auroc(labels, sigmoid(rows["logits"] / state["temperature"]))
         if ranked and name != CLEAN:
-            low, high = interval(change[name] - change[CLEAN])
+            low, high = jackknife.interval(change[name] - change[CLEAN])
             difference = found[name]["auroc"] - found[CLEAN]["auroc"]
             found[name] |= dict(zip(LOSS, (difference, low, high), strict=True))
     columns = [*METRICS, *LOSS]

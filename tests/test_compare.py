@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import t
 from sklearn import metrics
 
 import compare_runs
-from utils.metrics.verdict import GroupBootstrap
+from utils.metrics.verdict import GroupJackknife
 from utils.report.classification import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
@@ -137,38 +138,40 @@ def differences(*runs):
     return {one.metric: one for one in found}, notes
 
 
-def check(one, statistic, value, runs):
-    """The point by scikit-learn, the interval from both runs' replicates on the same draws."""
+def check(one, jackknife, statistic, value, runs):
+    """The point by scikit-learn, the interval from both runs without the same groups in turn."""
     rows = [read_predictions(read_run(run)) for run in runs]
     a, b = ({name: p[name].to_numpy() for name in ("score", "pred") if name in p} for p in rows)
     assert one.value == pytest.approx(value(**b) - value(**a), abs=1e-9)
-    draws = statistic(**b) - statistic(**a)
-    assert [one.low, one.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-9)
+    expected = jackknife.interval(statistic(**b) - statistic(**a))
+    assert [one.low, one.high] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(("task", "group"), [("stage1", "sequence"), ("anomaly", "scenario")])
 def test_paired_difference_of_two_scorers(tmp_path, task, group):
     runs = [make_run(tmp_path, task, n, 42 + k, k, learning_rate=n) for k, n in enumerate((3, 0.7))]
     found, notes = differences(*runs)
-    boot, y = GroupBootstrap(TABLES[task](1, TRUTH)[group], LABELS), LABELS
-    area, precision = metrics.roc_auc_score, metrics.average_precision_score
-    check(found["auroc"], lambda score, pred: boot.auroc(y, score), lambda score, pred: area(y, score), runs)
-    check(found["ap"], lambda score, pred: boot.ap(y, score), lambda score, pred: precision(y, score), runs)
+    by, y = GroupJackknife(TABLES[task](1, TRUTH)[group], LABELS), LABELS
+    area, precision, f1 = metrics.roc_auc_score, metrics.average_precision_score, metrics.f1_score
+    check(
+        found["auroc"], by, lambda score, pred: by.auroc(y, score), lambda score, pred: area(y, score), runs
+    )
+    check(found["ap"], by, lambda score, pred: by.ap(y, score), lambda score, pred: precision(y, score), runs)
     f1 = metrics.f1_score
-    check(found["f1"], lambda score, pred: boot.f1(y, pred), lambda score, pred: f1(y, pred), runs)
-    assert found["auroc"].words() == "better" and "240 test samples; 10" in notes[0]
+    check(found["f1"], by, lambda score, pred: by.f1(y, pred), lambda score, pred: f1(y, pred), runs)
+    assert found["auroc"].words() == "better" and "240 test samples; intervals over 10" in notes[0]
 
 
 def test_paired_difference_of_two_classifiers_of_types(tmp_path):
     runs = [make_run(tmp_path, "stage2", n, 42, k, learning_rate=n) for k, n in enumerate((1.2, 3))]
     found, _ = differences(*runs)
-    boot = GroupBootstrap(PAIRS["sequence"], KINDS)
+    by = GroupJackknife(PAIRS["sequence"])
 
     def macro(pred):
         return metrics.f1_score(KINDS, pred, average="macro")
 
-    check(found["macro_f1"], lambda pred: boot.macro_f1(KINDS, np.eye(3)[pred]), macro, runs)
-    right = [lambda pred: boot.means(pred == KINDS), lambda pred: np.mean(pred == KINDS)]
+    check(found["macro_f1"], by, lambda pred: by.macro_f1(KINDS, np.eye(3)[pred]), macro, runs)
+    right = [by, lambda pred: by.means(pred == KINDS), lambda pred: np.mean(pred == KINDS)]
     check(found["accuracy"], *right, runs)
     assert found["macro_f1"].words() == "worse"
 
@@ -181,7 +184,7 @@ def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
     mae = [np.abs(one - people).mean() for one in means]
     assert found["subject_mae"].value == pytest.approx(mae[1] - mae[0])
     assert found["subject_mae"].high < 0 and found["subject_mae"].words() == "better"
-    assert found["mae"].words() == "better" and "40 subjects resampled" in notes[0]
+    assert found["mae"].words() == "better" and "intervals over 40 subjects" in notes[0]
 
 
 def test_rows_are_paired_by_sample_not_by_position(tmp_path):
@@ -274,11 +277,15 @@ def test_mean_and_sd_over_seeds_count_a_repeated_seed_once(tmp_path, capsys):
 
 def test_the_scatter_between_seeds_is_in_the_interval():
     values = [0.4, 0.5, 0.7]
-    measured = [{"ap": (value, np.full(40_000, value))} for value in values]
-    mean, draws = mean_over_runs(measured, np.random.default_rng(0))["ap"]
-    assert mean == pytest.approx(np.mean(values))
-    assert draws.std() == pytest.approx(np.std(values, ddof=1) / np.sqrt(3), rel=0.02)  # the standard error
-    (_, alone) = mean_over_runs(measured[:1], np.random.default_rng(0))["ap"]
+    rows = [np.full(21, value) for value in values]  # 20 groups that change nothing
+    mean, seeds = mean_over_runs(rows)
+    assert np.allclose(mean, np.mean(values))
+    assert seeds == (pytest.approx(np.var(values, ddof=1) / 3), 2)
+    reach = t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+    assert GroupJackknife(np.arange(20)).interval(mean, seeds) == pytest.approx(
+        [mean[0] - reach, mean[0] + reach]
+    )
+    (alone,) = mean_over_runs(rows[:1])
     assert (alone == 0.4).all()
 
 

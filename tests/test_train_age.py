@@ -51,7 +51,7 @@ def test_run_folder(finished):
     assert set(expected.split()) <= names
     results = read_json(folder / "results.json")
     assert results["task"] == {"train_mae": "age_mae", "train_ddp": "age_mse"}[script]
-    assert results["verdict"] in ("LEARNED", "NOT LEARNED")
+    assert results["verdict"] in ("LEARNED", "NOT LEARNED", "NOT JUDGED")
     assert results["synthetic"] is True
     log = (folder / "train.log").read_text()
     assert "expected time: " in log

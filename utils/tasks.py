@@ -61,7 +61,7 @@ AGES = {
 # best        the metric of val that decides which epoch that is
 # skill       the metric by which the monitor sees that nothing is learned yet
 # metrics     what history.json and results.json hold, in the order they are shown
-# groups      what splits keep apart and a bootstrap resamples
+# groups      what splits keep apart and a jackknife leaves out
 # sample      the columns of *_predictions.csv that name a sample, its group first
 # columns     those that hold truth and prediction
 TASKS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.classification import choose_threshold
-from utils.metrics.verdict import GroupBootstrap
+from utils.metrics.verdict import GroupJackknife, divide
 
 TICK = 0.1  # seconds between CARLA frame numbers, at AnoVox's 10 Hz
 
@@ -95,13 +95,12 @@ def within_group_auroc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarra
     return float(right.sum() / pairs.sum()) if pairs.any() else None
 
 
-def within_group_replicates(
-    bootstrap: GroupBootstrap, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
+def within_group_rows(
+    jackknife: GroupJackknife, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """Bootstrap replicates of `within_group_auroc`; those without any pair are left out."""
+    """The jackknife's rows of `within_group_auroc`; NaN without any pair."""
     right, pairs = within_group_pairs(labels, scores, groups)
-    numerator, denominator = bootstrap.sums(right), bootstrap.sums(pairs)
-    return numerator[denominator > 0] / denominator[denominator > 0]
+    return divide(jackknife.sums(right), jackknife.sums(pairs))
 
 
 def alarm_statistics(

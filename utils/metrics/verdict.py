@@ -1,22 +1,29 @@
-"""Did it learn? Intervals that resample whole groups, and the verdict that rests on one of them."""
+"""Did it learn? Intervals that leave out one whole group at a time, and the verdict that rests on one.
+
+How often LEARNED is said of a model that learned nothing is measured by `python -m benchmarks.verdict`;
+docs/reliability.md has the table.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+MINIMUM = 5  # groups: with 2 or 3, chance alone is called LEARNED in more than 5% of data sets
+BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enough to be quick
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """LEARNED or NOT LEARNED, why, and the interval of the paired difference it rests on."""
+    """LEARNED, NOT LEARNED or NOT JUDGED, why, and the interval of the paired difference it rests on."""
 
-    learned: bool
+    word: str
     reason: str
     difference: list[float]
 
     @property
-    def word(self) -> str:
-        return "LEARNED" if self.learned else "NOT LEARNED"
+    def learned(self) -> bool:
+        return self.word == "LEARNED"
 
 
 def judge(
@@ -25,87 +32,107 @@ def judge(
     trivial: np.ndarray,
     trivial_name: str,
     split: str,
+    jackknife: "GroupJackknife",
     *,
+    unit: str,
     higher_is_better: bool = True,
-    optimistic: bool = False,
     truncated: bool = False,
 ) -> Verdict:
-    """LEARNED iff the lower 95% bound of the paired bootstrap difference model - trivial is above 0.
+    """LEARNED iff the lower 95% bound of the paired difference model - trivial is above 0.
 
-    `model` and `trivial` (replicates,) hold the metric on the same resampled groups of `split`; for an error
+    `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`; for an error
     metric (higher_is_better False) the difference is trivial - model. The train split, which can be known by
-    heart, and a run cut by --max_batches are never LEARNED.
+    heart, and a run cut by --max_batches are never LEARNED. With fewer than MINIMUM groups (`unit` is their
+    plural) nothing tells learning from luck: NOT JUDGED.
     """
-    low, high = interval(model - trivial if higher_is_better else trivial - model)
-    learned = low > 0 and not truncated and split != "train"
-    reason = (
-        f"{metric} against {trivial_name}: paired difference 95% interval [{low:.3f}, {high:.3f}] "
-        f"{'is above 0' if low > 0 else 'does not exclude 0'}"
-    )
+    low, high = jackknife.interval(model - trivial if higher_is_better else trivial - model)
+    reason = f"{metric} against {trivial_name}: paired difference 95% interval "
+    reason += f"[{low:.3f}, {high:.3f}] {'is above 0' if low > 0 else 'does not exclude 0'}"
+    if np.isnan(low):
+        reason = f"{metric} against {trivial_name}: no interval"
+    word = "LEARNED" if low > 0 else "NOT LEARNED"
+    if not jackknife.enough:
+        word, count = "NOT JUDGED", jackknife.count
+        held = "" if count == jackknife.total else f" of {jackknife.total} {unit} hold the rarer class"
+        reason = f"{count}{held or ' ' + unit}, {MINIMUM} are needed to tell learning from luck; {reason}"
+        if jackknife.over_frames:
+            reason += f" (left out were frames, not {unit}: optimistic)"
     if split == "train":
-        reason = "never judged on train, which a model can know by heart; " + reason
+        word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {reason}"
     if truncated:
-        reason = "truncated by --max_batches; " + reason
-    if optimistic:
-        reason += "; fewer than five groups, so frames were resampled and the interval is optimistic"
+        word, reason = "NOT LEARNED", f"truncated by --max_batches; {reason}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    return Verdict(learned, reason, [low, high])
+    return Verdict(word, reason, [low, high])
 
 
-class GroupBootstrap:
-    """Resamples whole groups with replacement, the same draws for every statistic.
+class GroupJackknife:
+    """Leaves out one whole group at a time, the same ones for every statistic.
 
-    Groups are sequences, scenarios or subjects. Classes are fixed to those present in `labels`; a replicate
-    that lacks one is drawn again (labels None: no rule). With fewer than five groups the finer `fallback`
-    groups (frames) are resampled and `optimistic` is True.
+    Groups are sequences, scenarios or subjects; n of them give rows (1 + n, ...): the figure itself, then
+    without each. Their spread is its standard error (Tukey 1958; Efron and Tibshirani 1993, chapter 11).
 
-    `counts` (replicates, groups) says how often each group was drawn; `group` (N,) is each sample's group.
+    labels: of the two classes that a metric ranks. What counts then is the number of groups that hold the
+    rarer class, `count` of `total`: as often chance had its say. Below MINIMUM `enough` is False and the
+    finer `fallback` groups (frames), if given, are left out, in at most BLOCKS blocks on end (over_frames).
     """
 
     def __init__(
-        self,
-        groups: np.ndarray,
-        labels: np.ndarray | None = None,
-        fallback: np.ndarray | None = None,
-        replicates: int = 1000,
-        seed: int = 0,
+        self, groups: np.ndarray, labels: np.ndarray | None = None, fallback: np.ndarray | None = None
     ):
-        names, group = np.unique(groups, return_inverse=True)
-        self.optimistic = len(names) < 5
-        if self.optimistic and fallback is not None:
-            names, group = np.unique(fallback, return_inverse=True)
-        self.group, n = group, len(names)
-        has_class = np.ones((n, 1), dtype=bool)
-        if labels is not None:
-            has_class = np.stack([np.bincount(group, labels == k, n) > 0 for k in np.unique(labels)], axis=1)
-        rng = np.random.default_rng(seed)
-        kept: list[np.ndarray] = []
-        while len(kept) < replicates:
-            drawn = rng.multinomial(n, np.full(n, 1 / n), size=replicates)
-            complete = ((drawn @ has_class.astype(int)) > 0).all(axis=1)
-            kept.extend(drawn[complete])
-        self.counts = np.array(kept[:replicates])
+        def holding(group: np.ndarray) -> int:
+            """Of the groups, or of those that hold the rarer class."""
+            sides = [group] if labels is None else [group[labels == k] for k in np.unique(labels)]
+            return min(len(np.unique(side)) for side in sides)
+
+        names, self.group = np.unique(groups, return_inverse=True)
+        self.total, self.count = len(names), holding(self.group)
+        self.enough = self.count >= MINIMUM
+        self.over_frames = not self.enough and fallback is not None
+        if self.over_frames:
+            names, frame = np.unique(fallback, return_inverse=True)
+            self.group = frame * min(len(names), BLOCKS) // len(names)
+        self.n, self.degrees = int(self.group.max()) + 1, holding(self.group) - 1
+
+    def interval(self, rows: np.ndarray, *others: tuple[float, int]) -> list[float]:
+        """The 95% interval of a figure by Student's t, from its rows (1 + n,); NaN where it is not defined.
+
+        others: (variance, degrees of freedom) of what else makes it scatter, such as seeds (Welch 1947).
+        """
+        from scipy.stats import t
+
+        parts = [(float((self.n - 1) * np.var(rows[1:])), self.degrees), *others]
+        total = sum(variance for variance, _ in parts)
+        if any(degrees < 1 for _, degrees in parts) or not np.isfinite(total):
+            return [float("nan"), float("nan")]
+        freedom = total**2 / sum(v**2 / d for v, d in parts) if total > 0 else self.degrees
+        reach = float(t.ppf(0.975, freedom)) * total**0.5
+        return [float(rows[0]) - reach, float(rows[0]) + reach]
+
+    def intervals(self, **rows: np.ndarray) -> dict[str, list[float]]:
+        """The 95% interval of each figure for which there is one."""
+        found = {name: self.interval(values) for name, values in rows.items()}
+        return {name: bounds for name, bounds in found.items() if np.isfinite(bounds).all()}
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Replicates of the sum over samples of `values` (N,) or (N, ...): (replicates, ...)."""
+        """Rows of the sum over samples of `values` (N,) or (N, ...): (1 + n, ...)."""
         flat = values.reshape(len(values), -1).astype(float)
-        per_group = np.stack(
-            [np.bincount(self.group, column, self.counts.shape[1]) for column in flat.T], axis=1
-        )
-        return (self.counts @ per_group).reshape(len(self.counts), *values.shape[1:])
+        parts = np.stack([np.bincount(self.group, column, self.n) for column in flat.T], axis=1)
+        whole = parts.sum(axis=0)
+        return np.vstack([whole, whole - parts]).reshape(1 + self.n, *values.shape[1:])
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Replicates of the mean of `values` (N,)."""
-        return self.sums(values) / self.sums(np.ones(len(values)))
+        """Rows of the mean of `values` (N,)."""
+        return divide(self.sums(values), self.sums(np.ones(len(values))))
 
     def ranking(self, metric: Callable, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Replicates of `weighted_auroc` or `weighted_ap`, 50 at a time to bound the memory."""
+        """Rows of `weighted_auroc` or `weighted_ap`, 50 at a time to bound the memory."""
         order = np.argsort(-scores, kind="stable")
         last_of_ties = np.append(np.diff(scores[order]) != 0, True)
+        left_out = np.arange(-1, self.n)[:, None]  # -1: none
         parts = [
-            metric(labels[order], last_of_ties, counts[:, self.group[order]])
-            for counts in np.array_split(self.counts, max(1, len(self.counts) // 50))
+            metric(labels[order], last_of_ties, (some != self.group[order]).astype(int))
+            for some in np.array_split(left_out, 1 + self.n // 50)
         ]
         return np.concatenate(parts)
 
@@ -116,7 +143,7 @@ class GroupBootstrap:
         return self.ranking(weighted_ap, labels, scores)
 
     def macro_f1(self, labels: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """Replicates of the macro F1 over the classes present in all of `labels`.
+        """Rows of the macro F1 over the classes present in all of `labels`.
 
         `guess` (N, K): one-hot predictions, or the probabilities of a random guess (its expected counts are
         used).
@@ -127,15 +154,14 @@ class GroupBootstrap:
         return (2 * hits / np.maximum(support + guessed, 1e-9))[:, present].mean(axis=1)
 
     def f1(self, labels: np.ndarray, preds: np.ndarray) -> np.ndarray:
-        """Replicates of the F1 of class 1."""
+        """Rows of the F1 of class 1."""
         hits, support, guessed = (self.sums(v) for v in (labels * preds, labels, preds))
         return 2 * hits / np.maximum(support + guessed, 1)
 
 
-def interval(replicates: np.ndarray) -> list[float]:
-    """The central 95% of the replicates: [low, high]."""
-    low, high = np.percentile(replicates, [2.5, 97.5])
-    return [float(low), float(high)]
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """NaN, without a warning, where nothing is left to divide by."""
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
 
 
 def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -147,7 +173,7 @@ def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.nda
     zero = np.zeros((len(weights), 1))
     true, false = np.hstack([zero, true]), np.hstack([zero, false])
     area = (np.diff(false, axis=1) * (true[:, 1:] + true[:, :-1])).sum(axis=1) / 2
-    return area / (true[:, -1] * false[:, -1])
+    return divide(area, true[:, -1] * false[:, -1])
 
 
 def weighted_ap(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -157,4 +183,4 @@ def weighted_ap(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarra
     )
     precision = true / np.maximum(total, 1)
     steps = np.diff(true, axis=1, prepend=0)
-    return (steps * precision).sum(axis=1) / true[:, -1]
+    return divide((steps * precision).sum(axis=1), true[:, -1])

@@ -95,7 +95,7 @@ def plot_curves(
 ) -> None:
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
 
-    A dotted line marks `best_epoch`; a verdict of NOT LEARNED stands in red above, with its reason.
+    A dotted line marks `best_epoch`; a verdict other than LEARNED stands in red above, with its reason.
     """
     columns = 2 if len(panels) < 4 else 3
     figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
@@ -122,7 +122,7 @@ def plot_curves(
     finish_axis(rate, "learning rate", epochs, best_epoch)
     if verdict is not None and not verdict.learned:
         reason = textwrap.fill(verdict.reason, width=50 * columns)
-        figure.suptitle(f"NOT LEARNED\n{reason}", color="#B00020", fontsize=10)
+        figure.suptitle(f"{verdict.word}\n{reason}", color="#B00020", fontsize=10)
     save_figure(figure, path)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
-from utils.metrics.verdict import GroupBootstrap, Verdict, interval, judge
+from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.classification import table, write_report, write_table
 from utils.run.log import LOG, format_values
@@ -31,7 +31,7 @@ def report_age(
 
     rows: ages, preds and subject_ids (N,), one per image; files: their names; subjects: the names the ids
     stand for. The verdict compares the error per subject (mean over its images) with the better of the
-    train mean and median, resampling subjects. Returns it and {metrics, baselines, confidence}.
+    train mean and median, leaving out subjects. Returns it and {metrics, baselines, confidence}.
     """
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
@@ -44,19 +44,17 @@ def report_age(
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
     floor = np.abs(trivial[best] - subject_ages)
 
-    # One row per subject: a bootstrap over them can not be narrowed by taking more images of each.
-    subject_boot, image_boot = GroupBootstrap(numbers), GroupBootstrap(ids)
-    subject_mae = subject_boot.means(np.abs(subject_preds - subject_ages))
-    floor_mae = subject_boot.means(floor)
+    # One row per subject: an interval over them can not be narrowed by taking more images of each.
+    by_subject, by_image = GroupJackknife(numbers), GroupJackknife(ids)
+    subject_mae = by_subject.means(np.abs(subject_preds - subject_ages))
+    floor_mae = by_subject.means(floor)
     verdict = judge(
-        f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, higher_is_better=False,
-        optimistic=len(numbers) < 5, truncated=truncated,
+        f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, by_subject, unit="subjects",
+        higher_is_better=False, truncated=truncated,
     )  # fmt: skip
-    confidence = {
-        "mae": interval(image_boot.means(np.abs(preds - ages))),
-        "subject_mae": interval(subject_mae),
-        "skill": interval(1 - subject_mae / floor_mae),
-    }
+    skill = 1 - divide(subject_mae, floor_mae)
+    confidence = by_image.intervals(mae=by_image.means(np.abs(preds - ages)))
+    confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
     bands = error_bands(subject_ages, subject_preds)
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
@@ -84,7 +82,7 @@ def report_age(
             {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, COLUMNS
         ),
         f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, COLUMNS),
-        "95% intervals of the model, bootstrap over subjects": "\n".join(
+        "95% intervals of the model, jackknife over subjects": "\n".join(
             f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
         ),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",

@@ -12,10 +12,10 @@ from utils.metrics.detection import (
     breakdown,
     detection_metrics,
     name_distances,
-    within_group_replicates,
+    within_group_rows,
 )
 from utils.metrics.references import reference_scores
-from utils.metrics.verdict import GroupBootstrap, Verdict, interval
+from utils.metrics.verdict import GroupJackknife, Verdict
 from utils.plotting.classification import plot_roc_pr
 from utils.report.classification import report_binary, table, write_table
 from utils.run.log import format_values
@@ -42,7 +42,7 @@ def report_anomaly(
     rows: labels, scores (N,); columns: scenario, frame_id, category, size, visibility, distance (N,);
     features: for train, val and this split, trivial features (M, K) with labels (M,), under the keys "train",
     "val" and "here". The verdict compares AUROC with the better of chance and logistic regression on the
-    trivial features, resampling scenarios.
+    trivial features, leaving out scenarios.
     """
     labels, scores, scenarios = rows["labels"], rows["scores"], columns["scenario"]
     alarms = scores >= threshold
@@ -53,8 +53,8 @@ def report_anomaly(
         TRIVIAL: np.split(trivial, [len(val_labels)]),
         "chance": (np.zeros(len(val_labels)), np.zeros(len(labels))),
     }
-    bootstrap = GroupBootstrap(scenarios, labels, np.arange(len(labels)))
-    best = TRIVIAL if bootstrap.auroc(labels, references[TRIVIAL][1]).mean() > 0.5 else "chance"
+    jackknife = GroupJackknife(scenarios, labels, np.arange(len(labels)))
+    best = TRIVIAL if jackknife.auroc(labels, references[TRIVIAL][1])[0] > 0.5 else "chance"
 
     statistics = alarm_statistics(labels, alarms, scenarios, columns["frame_id"])
     parts = {key: columns[key] for key in ("visibility", "category", "size")} | {
@@ -78,10 +78,9 @@ def report_anomaly(
     verdict, fields = report_binary(
         folder, split, title, labels, scores, threshold, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=np.arange(len(labels)), truncated=truncated,
-        notes=notes,
+        notes=notes, unit="scenarios",
     )  # fmt: skip
     fields["metrics"] |= extra | {"by_kind": by_part}
-    within = within_group_replicates(bootstrap, labels, scores, scenarios)
-    if len(within):
-        fields["confidence"]["auroc_within_scenarios"] = interval(within)
+    within = within_group_rows(jackknife, labels, scores, scenarios)
+    fields["confidence"] |= jackknife.intervals(auroc_within_scenarios=within)
     return verdict, fields

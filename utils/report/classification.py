@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
-from utils.metrics.verdict import GroupBootstrap, Verdict, interval, judge
+from utils.metrics.verdict import GroupJackknife, Verdict, judge
 from utils.plotting.classification import plot_class_probabilities, plot_confusion, plot_distributions
 from utils.run.folder import write_json, write_text
 from utils.run.log import LOG, align, format_value, format_values
@@ -78,11 +78,13 @@ def report_binary(
     fallback: np.ndarray,
     truncated: bool,
     notes: str,
+    unit: str = "sequences",
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
     `references` maps a name to its scores on val and on these samples; its threshold is chosen on val, as the
-    model's is. The verdict compares AUROC with the reference named `trivial`, resampling `groups` (N,).
+    model's is. The verdict compares AUROC with the reference named `trivial`, leaving out one of `groups`
+    (N,) at a time, which are called `unit`.
     Writes evaluation_report.txt, confusion_matrix.png and probability_distributions.png into `folder`;
     returns the verdict and {metrics, baselines, confidence}.
     """
@@ -94,28 +96,26 @@ def report_binary(
     for name, (on_val, here) in references.items():
         baselines[name] = binary_metrics(labels, here, choose_threshold(val_labels, on_val))
 
-    bootstrap = GroupBootstrap(groups, labels, fallback)
-    model_auroc = bootstrap.auroc(labels, scores)
+    jackknife = GroupJackknife(groups, labels, fallback)
+    model_auroc = jackknife.auroc(labels, scores)
     verdict = judge(
-        "AUROC", model_auroc, bootstrap.auroc(labels, references[trivial][1]), trivial, split,
-        optimistic=bootstrap.optimistic, truncated=truncated,
+        "AUROC", model_auroc, jackknife.auroc(labels, references[trivial][1]), trivial, split, jackknife,
+        unit=unit, truncated=truncated,
     )  # fmt: skip
-    confidence = {
-        "ap": interval(bootstrap.ap(labels, scores)),
-        "auroc": interval(model_auroc),
-        "f1": interval(bootstrap.f1(labels, preds)),
-    }
+    confidence = jackknife.intervals(
+        ap=jackknife.ap(labels, scores), auroc=model_auroc, f1=jackknife.f1(labels, preds)
+    )
 
     counts = confusion(labels, preds, 2)
     plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
     plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
     columns = ["ap", "auroc", "f1", "balanced_accuracy", "accuracy", "precision", "recall"]
-    what = "frames" if bootstrap.optimistic else "groups"
+    what = "frames" if jackknife.over_frames else unit
     sections = {
         f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
             {"model": metrics, **baselines}, columns
         ),
-        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+        f"95% intervals of the model, jackknife over {what}": "\n".join(
             f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
         ),
         f"confusion matrix at threshold {threshold:.4f}, chosen on val": confusion_table(counts, classes),
@@ -141,6 +141,7 @@ def report_multiclass(
     fallback: np.ndarray,
     truncated: bool,
     notes: str,
+    unit: str = "sequences",
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a K-class model on N samples beside reference scorers (N, K) and guessing.
 
@@ -155,27 +156,26 @@ def report_multiclass(
         "guess by train shares": prior,
     }
     preds = scores.argmax(axis=1)
-    bootstrap = GroupBootstrap(groups, labels, fallback)
-    model = bootstrap.macro_f1(labels, np.eye(count)[preds])
-    trivial = {name: bootstrap.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
-    best_guess = max(trivial, key=lambda name: trivial[name].mean())
+    jackknife = GroupJackknife(groups, fallback=fallback)
+    model = jackknife.macro_f1(labels, np.eye(count)[preds])
+    trivial = {name: jackknife.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
+    best_guess = max(trivial, key=lambda name: trivial[name][0])
     verdict = judge(
-        "macro F1", model, trivial[best_guess], best_guess, split,
-        optimistic=bootstrap.optimistic, truncated=truncated,
-    )  # fmt: skip
+        "macro F1", model, trivial[best_guess], best_guess, split, jackknife, unit=unit, truncated=truncated
+    )
     metrics = multiclass_metrics(labels, scores, classes)
-    baselines = {name: {"macro_f1": float(values.mean())} for name, values in trivial.items()}
+    baselines = {name: {"macro_f1": float(rows[0])} for name, rows in trivial.items()}
     baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
-    confidence = {"macro_f1": interval(model), "accuracy": interval(bootstrap.means(preds == labels))}
+    confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(preds == labels))
 
     counts = confusion(labels, preds, count)
     plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
     plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
     columns = ["macro_f1", "balanced_accuracy", "accuracy"]
-    what = "frames" if bootstrap.optimistic else "groups"
+    what = "frames" if jackknife.over_frames else unit
     sections = {
         f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
-        f"95% intervals of the model, bootstrap over {what}": "\n".join(
+        f"95% intervals of the model, jackknife over {what}": "\n".join(
             f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
         ),
         "per class": table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),

@@ -41,7 +41,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
     try:
         verdict = main(args)
         if options.get("require_learning") and verdict is not None and not verdict.learned:
-            raise NotLearnedError(f"NOT LEARNED: {verdict.reason}")
+            raise NotLearnedError(f"{verdict.word}: {verdict.reason}")
         if options.get("dry_run"):
             print(f"dry run: everything a full run needs works; it wrote to {run_parent(args)}")
     except KeyboardInterrupt:

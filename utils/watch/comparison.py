@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.metrics.verdict import GroupBootstrap, interval
+from utils.metrics.verdict import GroupJackknife
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.signs import is_number
@@ -200,45 +200,47 @@ class Difference:
 
     def words(self) -> str:
         """What the interval says."""
-        if self.low <= 0 <= self.high:
+        if not (self.low > 0 or self.high < 0):  # NaN where there is no interval
             return "no clear difference"
         return "better" if (self.value > 0) == self.higher_is_better else "worse"
 
 
-def paired_differences(conditions: Sequence[Condition], seed: int = 0) -> tuple[list[Difference], list[str]]:
+def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Difference], list[str]]:
     """Every condition against the first on the same test samples, and notes on what was or was not done.
 
-    Both are measured on the same resampled groups (sequences, scenarios, subjects). Where a condition has
-    several runs, each replicate also draws its runs anew and takes their mean, so that the scatter between
-    seeds is in the interval.
+    The same groups (sequences, scenarios, subjects) are left out of both in turn. Where a condition has
+    several runs their mean counts, and the scatter between seeds is in the interval.
     """
     first = conditions[0].distinct[0]
     reference = read_predictions(first)
     if isinstance(reference, str):
         return [], [f"no paired difference: {reference}; name a finished run first"]
-    measure, rng = bootstrap(reference, first.task["task"]), np.random.default_rng(seed)
-    means, notes = {}, []
+    measures, means, notes = measures_on(reference, first.task["task"]), {}, []
     for condition in conditions:
         paired = [read_predictions(view, reference) for view in condition.distinct]
         if said := [one for one in paired if isinstance(one, str)]:
             notes.append(f"no paired difference for {condition.letter}: {said[0]}")
         else:
-            means[condition.letter] = mean_over_runs([measure(one) for one in paired], rng)
+            means[condition.letter] = {
+                metric: mean_over_runs([rows_of(one) for one in paired])
+                for metric, (_, rows_of) in measures.items()
+            }
     base = means.pop(conditions[0].letter, None)
     if base is None or not means:
         return [], notes
     found = []
     for letter, mean in means.items():
-        for metric, (value, draws) in mean.items():
-            low, high = interval(draws - base[metric][1])
+        for metric, (rows, *seeds) in mean.items():
+            jackknife, (without, *other_seeds) = measures[metric][0], base[metric]
+            low, high = jackknife.interval(rows - without, *seeds, *other_seeds)
             better = first.task["metrics"][metric].higher
-            found.append(Difference(letter, metric, value - base[metric][0], low, high, better))
+            found.append(Difference(letter, metric, float((rows - without)[0]), low, high, better))
     count, kind = reference.group.nunique(), first.task["groups"]
-    note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; "
-    if count >= 5 or first.task["task"] == "age":
-        note += f"{count} {kind} resampled"
+    note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; intervals over "
+    if any(jackknife.over_frames for jackknife, _ in measures.values()):
+        note += f"frames, since there are too few of {count} {kind}: optimistic"
     else:
-        note += f"frames resampled, since there are only {count} {kind}: the intervals are optimistic"
+        note += f"{count} {kind}"
     return found, [*notes, note]
 
 
@@ -246,7 +248,7 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
     """The predictions on the split that the run was judged on; a sentence where there are none to read.
 
     A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
-    positive class, or an age), group and frame, which a bootstrap resamples. In the order of `reference`,
+    positive class, or an age), group and frame, which a jackknife leaves out. In the order of `reference`,
     which must hold the same samples.
     """
     import pandas
@@ -303,63 +305,45 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
     return rows.assign(score=table["score"].astype(float)) if "score" in table else rows
 
 
-def mean_over_runs(
-    measured: Sequence[dict[str, tuple[float, np.ndarray]]], rng: np.random.Generator
-) -> dict[str, tuple[float, np.ndarray]]:
-    """{metric: (mean, replicates)} of several runs; each replicate takes the mean of as many runs drawn anew.
-
-    Means of n values drawn anew scatter sqrt((n - 1) / n) too little, much with few seeds; that is mended.
-    """
-    means, n = {}, len(measured)
-    for metric in measured[0]:
-        draws = np.stack([one[metric][1] for one in measured])  # (n, replicates)
-        middle = draws.mean(axis=0)
-        if n > 1:
-            drawn = np.take_along_axis(draws, rng.integers(n, size=draws.shape), axis=0).mean(axis=0)
-            draws = middle + np.sqrt(n / (n - 1)) * (drawn - middle)
-        means[metric] = (float(np.mean([one[metric][0] for one in measured])), draws.reshape(-1))
-    return means
+def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
+    """The mean of several runs' rows; of two runs and more also the variance of that mean between seeds, with
+    its degrees of freedom."""
+    mean, n = np.mean(rows, axis=0), len(rows)
+    if n == 1:
+        return (mean,)
+    return mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)
 
 
-def bootstrap(
+def measures_on(
     reference: "DataFrame", task: str
-) -> "Callable[[DataFrame], dict[str, tuple[float, np.ndarray]]]":
-    """A function that gives {metric: (value, replicates)} of predictions of these samples, on the same draws.
-
-    Definitions and resampling are those of the reports (utils/report/).
-    """
-    from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
-
+) -> "dict[str, tuple[GroupJackknife, Callable[[DataFrame], np.ndarray]]]":
+    """{metric: (jackknife, function that gives its rows for predictions of these samples)}, as in reports."""
     labels, groups = reference.label.to_numpy(), reference.group.to_numpy()
     if task == "age":
-        images, people = GroupBootstrap(groups), GroupBootstrap(np.unique(groups))
+        images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
 
-        def measure_ages(one: "DataFrame") -> dict[str, tuple[float, np.ndarray]]:
-            errors = one.score - reference.label
-            per_subject = errors.groupby(groups).mean().abs().to_numpy()
-            per_image = errors.abs().to_numpy()
-            return {
-                "subject_mae": (float(per_subject.mean()), people.means(per_subject)),
-                "mae": (float(per_image.mean()), images.means(per_image)),
-            }
+        def per_subject(one: "DataFrame") -> np.ndarray:
+            return (one.score - reference.label).groupby(groups).mean().abs().to_numpy()
 
-        return measure_ages
-    draws, present = GroupBootstrap(groups, labels, reference.frame.to_numpy()), np.unique(labels)
-
-    def measure_classes(one: "DataFrame") -> dict[str, tuple[float, np.ndarray]]:
-        preds = one.pred.to_numpy()
-        if task == "stage2":
-            hard = np.eye(max(labels.max(), preds.max()) + 1)[preds]
-            macro = f1_score(labels, preds, labels=present, average="macro", zero_division=0)
-            return {
-                "macro_f1": (float(macro), draws.macro_f1(labels, hard)),
-                "accuracy": (float(accuracy_score(labels, preds)), draws.means(preds == labels)),
-            }
-        scores = one.score.to_numpy()
         return {
-            "ap": (float(average_precision_score(labels, scores)), draws.ap(labels, scores)),
-            "auroc": (float(roc_auc_score(labels, scores)), draws.auroc(labels, scores)),
-            "f1": (float(f1_score(labels, preds)), draws.f1(labels, preds)),
+            "subject_mae": (people, lambda one: people.means(per_subject(one))),
+            "mae": (images, lambda one: images.means((one.score - reference.label).abs().to_numpy())),
         }
+    frames = reference.frame.to_numpy()
+    if task == "stage2":
+        by = GroupJackknife(groups, fallback=frames)
 
-    return measure_classes
+        def macro_f1(one: "DataFrame") -> np.ndarray:
+            preds = one.pred.to_numpy()
+            return by.macro_f1(labels, np.eye(max(labels.max(), preds.max()) + 1)[preds])
+
+        return {
+            "macro_f1": (by, macro_f1),
+            "accuracy": (by, lambda one: by.means(one.pred.to_numpy() == labels)),
+        }
+    ranked = GroupJackknife(groups, labels, frames)
+    return {
+        "ap": (ranked, lambda one: ranked.ap(labels, one.score.to_numpy())),
+        "auroc": (ranked, lambda one: ranked.auroc(labels, one.score.to_numpy())),
+        "f1": (ranked, lambda one: ranked.f1(labels, one.pred.to_numpy())),
+    }

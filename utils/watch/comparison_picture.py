@@ -85,7 +85,7 @@ def plot_one(view: RunView, path: Path) -> None:
     counts = view.data.get("class_counts", {}).get("val")
     panels = curve_panels(view.task, counts, view.data.get("target_unit", ""))
     said = view.results.get("verdict")
-    verdict = Verdict(said == "LEARNED", view.results.get("verdict_reason", ""), []) if said else None
+    verdict = Verdict(said, view.results.get("verdict_reason", ""), []) if said else None
     history = [
         {key: np.nan if value is None else value for key, value in row.items()} for row in view.history
     ]

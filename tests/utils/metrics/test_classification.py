@@ -5,7 +5,6 @@ import pytest
 from sklearn import metrics as reference
 
 from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
-from utils.metrics.verdict import GroupBootstrap, interval
 
 
 def two_classes(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,47 +32,6 @@ def test_one_class_is_undefined_not_zero():
     found = binary_metrics(np.zeros(5, int), np.linspace(0, 1, 5), 0.5)
     assert found["ap"] is None and found["auroc"] is None and found["f1"] is None
     assert found["accuracy"] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize("metric", ["auroc", "ap", "f1", "macro_f1"])
-def test_bootstrap_equals_scikit_learn_on_the_resampled_rows(metric):
-    labels, scores = two_classes()
-    groups = np.arange(200) // 20
-    preds = (scores >= 0.5).astype(int)
-    bootstrap = GroupBootstrap(groups, labels, replicates=20)
-    ours = {
-        "auroc": lambda: bootstrap.auroc(labels, scores),
-        "ap": lambda: bootstrap.ap(labels, scores),
-        "f1": lambda: bootstrap.f1(labels, preds),
-        "macro_f1": lambda: bootstrap.macro_f1(labels, np.eye(2)[preds]),
-    }[metric]()
-    for counts, value in zip(bootstrap.counts, ours, strict=True):
-        rows = np.repeat(np.arange(200), counts[groups])
-        theirs = {
-            "auroc": lambda rows: reference.roc_auc_score(labels[rows], scores[rows]),
-            "ap": lambda rows: reference.average_precision_score(labels[rows], scores[rows]),
-            "f1": lambda rows: reference.f1_score(labels[rows], preds[rows]),
-            "macro_f1": lambda rows: reference.f1_score(labels[rows], preds[rows], average="macro"),
-        }[metric](rows)
-        assert value == pytest.approx(theirs, abs=1e-12)
-
-
-def test_bootstrap_resamples_groups_not_samples():
-    rng = np.random.default_rng(0)
-    values = np.repeat(rng.normal(size=40), 3)  # every subject three times the same
-    once = GroupBootstrap(np.arange(40)).means(values[::3])
-    thrice = GroupBootstrap(np.repeat(np.arange(40), 3)).means(values)
-    assert np.allclose(once, thrice)
-    width = np.diff(interval(once))[0]
-    assert width == pytest.approx(2 * 1.96 * values.std() / np.sqrt(40), rel=0.15)
-
-
-def test_bootstrap_keeps_every_class_and_says_when_it_is_optimistic():
-    labels = np.array([1, 0, 0, 0, 0, 0])  # one group of six holds the only positive
-    bootstrap = GroupBootstrap(np.arange(6), labels, replicates=100)
-    assert (bootstrap.counts[:, 0] > 0).all() and not bootstrap.optimistic
-    few = GroupBootstrap(np.zeros(6, int), fallback=np.arange(6))
-    assert few.optimistic and few.counts.shape == (1000, 6)
 
 
 def test_absent_class_is_shown_as_absent():

@@ -14,9 +14,9 @@ from utils.metrics.detection import (
     name_distances,
     sigmoid,
     within_group_auroc,
-    within_group_replicates,
+    within_group_rows,
 )
-from utils.metrics.verdict import GroupBootstrap
+from utils.metrics.verdict import GroupJackknife
 
 RNG = np.random.default_rng(0)
 
@@ -74,12 +74,13 @@ def test_within_group_auroc_ignores_differences_between_groups():
     assert within_group_auroc(labels, scores, np.arange(100)) is None
 
 
-def test_within_group_replicates_average_to_the_metric():
+def test_within_group_rows_are_the_metric_without_each_group():
     groups = np.repeat(np.arange(20), 10)
     labels = (RNG.random(200) < 0.4).astype(int)
     scores = labels + RNG.normal(0, 1, 200)
-    replicates = within_group_replicates(GroupBootstrap(groups, labels), labels, scores, groups)
-    assert replicates.mean() == pytest.approx(within_group_auroc(labels, scores, groups), abs=0.02)
+    rows = within_group_rows(GroupJackknife(groups, labels), labels, scores, groups)
+    kept = [np.full(200, True), *(groups != k for k in range(20))]
+    assert rows == pytest.approx([within_group_auroc(labels[k], scores[k], groups[k]) for k in kept])
 
 
 def test_alarms_by_hand():

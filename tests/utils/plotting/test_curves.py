@@ -18,7 +18,7 @@ def test_curves(tmp_path, epochs):
         {"epoch": e, "lr": 1e-3 * 0.9**e, "train_loss": 0.9**e, "val_loss": None if e == 2 else 0.9**e + 0.1}
         for e in range(1, epochs + 1)
     ]
-    verdict = Verdict(False, "AUROC against distance alone: " + "a long reason " * 20, [0, 0])
+    verdict = Verdict("NOT LEARNED", "AUROC against distance alone: " + "a long reason " * 20, [0, 0])
     panels = [Panel("loss", "loss", 0.69, "best constant"), Panel("absent", "not measured")]
     plot_curves(history, panels, tmp_path / "curves.png", best_epoch=1, verdict=verdict)
     with Image.open(tmp_path / "curves.png") as image:

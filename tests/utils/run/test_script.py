@@ -62,7 +62,7 @@ def test_sigterm_outside_of_training_leaves_with_143():
     ("learned", "required", "code"), [(True, True, 0), (False, True, 5), (False, False, 0)]
 )
 def test_require_learning(learned, required, code):
-    verdict = Verdict(learned, "AUROC against chance", [0.0, 0.0])
+    verdict = Verdict("LEARNED" if learned else "NOT JUDGED", "AUROC against chance", [0.0, 0.0])
     assert ending(lambda: verdict, require_learning=required) == code
 
 

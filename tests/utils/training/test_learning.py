@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from utils.metrics.verdict import judge
 from utils.run.errors import DataError, NonFiniteError
 from utils.training.learning import (
     LearningCheck,
@@ -153,27 +152,3 @@ def test_non_finite_step_stops_with_the_samples_named():
                 torch.tensor(loss), torch.tensor(norm), scaler, "epoch 1 step 3", torch.tensor([4, 7])
             )
         assert error.value.exit_code == 4
-
-
-def test_verdict_needs_the_lower_bound_above_zero():
-    trivial = np.random.default_rng(0).normal(0.7, 0.02, 1000)
-    better = judge("AUROC", trivial + 0.05, trivial, "distance alone", "test")
-    assert better.learned and better.word == "LEARNED" and better.difference == pytest.approx([0.05, 0.05])
-    noisy = judge("AUROC", trivial + np.linspace(-0.02, 0.3, 1000), trivial, "distance alone", "test")
-    assert not noisy.learned and "does not exclude 0" in noisy.reason
-    error = judge("MAE", trivial - 0.05, trivial, "the mean", "test", higher_is_better=False)
-    assert error.learned
-    cut = judge("AUROC", trivial + 0.05, trivial, "distance alone", "test", truncated=True)
-    assert cut.word == "NOT LEARNED" and "truncated" in cut.reason
-    assert "optimistic" in judge("AUROC", trivial, trivial, "d", "test", optimistic=True).reason
-    assert "val is the split that selects" in judge("AUROC", trivial, trivial, "d", "val").reason
-
-
-def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
-    trivial = np.random.default_rng(0).normal(0.7, 0.02, 1000)
-    known = judge("AUROC", trivial + 0.05, trivial, "distance alone", "train")
-    assert known.word == "NOT LEARNED" and known.difference == pytest.approx([0.05, 0.05])
-    assert known.reason.startswith(
-        "never judged on train, which a model can know by heart; AUROC against distance alone"
-    )
-    assert judge("AUROC", trivial + 0.05, trivial, "distance alone", "val").learned

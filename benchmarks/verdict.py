@@ -1,0 +1,299 @@
+"""How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
+
+    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here
+    python -m benchmarks.verdict --quick    40 a cell: does it run?
+
+Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
+labels are drawn apart, each alike within a group (and a pair of people alike from frame to frame).
+Beside the rule in use stands the percentile bootstrap over groups, which resamples frames where there
+are fewer than five groups. The hardest case repeats the rule with groups that decide nearly everything;
+the last table draws models that did learn.
+
+Correlations and sizes are those measured (intraclass correlations, one-way analysis of variance):
+- 15 official JRDB sequences, `train_stage1.py --features geometry --epochs 3` on shuffled labels: 23 to 360
+  pairs a sequence (median 151), seen in 1 to 116 frames (median 1, mean 3.9) of 28 to 116; logits .13 between
+  pairs' means by sequence, .86 between frames by pair; log distance .05 and .56; log odds of the labels of a
+  sequence sd .67.
+- `train_stage2.py` there: 4 to 59 pairs a sequence (median 21), 14 frames each; labels .25, predictions .09.
+- HC18, ages of 20 +- 6.5 weeks, skewed; `train_mae.py --model cnn` on shuffled ages, 4 seeds: predictions of
+  sd .00 to .88 around the train median, off it by up to .6 weeks.
+- the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.report import Report
+from utils.metrics.verdict import MINIMUM, GroupJackknife, divide
+
+SEED, DATA_SETS, REPLICATES = 0, 2000, 1000
+GROUPS = (1, 2, 3, 4, 5, 8, 12, 20, 50)
+BINS = 128  # scores are cut into this many; equal ones count half, as in any AUROC
+SHARES = np.array([0.26, 0.25, 0.12, 0.22, 0.15])  # of the five classes of stage 2
+FRAMES = 60  # of a sequence
+
+Statistic = Callable[[np.ndarray], np.ndarray]  # how often each unit counts (R, units) -> difference (R,)
+
+
+class World(NamedTuple):
+    """One data set: each sample's group and frame (N,), and the verdict's difference over units of samples.
+
+    labels are None for ages, which need no class present; for two classes the rarer one's groups count.
+    """
+
+    group: np.ndarray
+    frame: np.ndarray
+    labels: np.ndarray | None
+    difference: Callable[[np.ndarray, int], Statistic]
+    two_classes: bool
+
+
+def alike(rng: np.random.Generator, groups: np.ndarray, correlation: float) -> np.ndarray:
+    """Standard normal values (N,) with this intraclass correlation within `groups` (N,)."""
+    shared = rng.standard_normal(groups.max() + 1)[groups]
+    return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.standard_normal(len(groups))
+
+
+def between(
+    rng: np.random.Generator, median: float, sd: float, low: float, high: float, n: int
+) -> np.ndarray:
+    """Whole numbers (n,), log-normal, cut to [low, high]."""
+    return np.clip(median * np.exp(sd * rng.standard_normal(n)), low, high).astype(int)
+
+
+def auroc(labels: np.ndarray, scores: np.ndarray, unit: np.ndarray, units: int) -> Statistic:
+    """AUROC when unit u counts c_u times: c' W c / (c' P  c' N), W the pairs won between two units."""
+    bins = np.clip(BINS / (1 + np.exp(-1.7 * scores)), 0, BINS - 1).astype(int)
+    counts = np.bincount((unit * 2 + labels) * BINS + bins, minlength=units * 2 * BINS)
+    false, true = counts.reshape(units, 2, BINS).transpose(1, 0, 2).astype(float)
+    won = true @ (np.cumsum(false, axis=1) - false / 2).T
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        pairs = (counts @ true.sum(axis=1)) * (counts @ false.sum(axis=1))
+        return divide(((counts @ won) * counts).sum(axis=1), pairs)
+
+    return statistic
+
+
+def against(labels: np.ndarray, model: np.ndarray, trivial: np.ndarray, chance: bool) -> Callable:
+    """AUROC of the model minus the trivial scorer's, or minus the better of it and one half."""
+
+    def difference(unit: np.ndarray, units: int) -> Statistic:
+        ours, theirs = (auroc(labels, scores, unit, units) for scores in (model, trivial))
+        if chance and not theirs(np.ones((1, units)))[0] > 0.5:
+            return lambda counts: ours(counts) - 0.5
+        return lambda counts: ours(counts) - theirs(counts)
+
+    return difference
+
+
+def follow(rng: np.random.Generator, group: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (P,) of people, each seen in `spans` (P,) frames on end: (pair, frame) of every sample."""
+    first = (rng.random(len(spans)) * (FRAMES - spans + 1)).astype(int)
+    pair = np.repeat(np.arange(len(spans)), spans)
+    since = np.arange(len(pair)) - np.repeat(np.cumsum(spans) - spans, spans)
+    return pair, (group * FRAMES + first)[pair] + since
+
+
+def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+    """Pairs of people that interact or not; the model against distance alone."""
+    group = np.repeat(np.arange(groups), between(rng, 150, 0.75, 23, 360, groups))
+    rate = 1 / (1 + np.exp(-(4 if hard else 0.67) * rng.standard_normal(groups)))
+    label = (rng.random(len(group)) < rate[group]).astype(int)
+    model = alike(rng, group, 0.95 if hard else 0.13) + effect * 1.5 * label
+    distance = alike(rng, group, 0.95 if hard else 0.05) + effect * 0.9 * label
+    pair, frame = follow(rng, group, between(rng, 1, 1.6, 1, FRAMES, len(group)))
+    labels, noise = label[pair], rng.standard_normal((2, len(pair)))
+    ranked = against(labels, model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1], chance=False)
+    return World(group[pair], frame, labels, ranked, two_classes=True)
+
+
+def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+    """Frames of scenarios, anomalous on end (hard: throughout); the better of chance and a trivial scorer."""
+    frames = 20
+    group, moment = np.repeat(np.arange(groups), frames), np.tile(np.arange(frames) / frames, groups)
+    normal = rng.random(groups) < (0.5 if hard else 0.2)
+    share = np.where(normal, 0, 1 if hard else rng.uniform(0.1, 0.75, groups))
+    start = rng.random(groups) * (1 - share)
+    labels = ((moment >= start[group]) & (moment < (start + share)[group])).astype(int)
+    model = alike(rng, group, 0.95 if hard else 0.5) + effect * 1.2 * labels
+    trivial = alike(rng, group, 0.95 if hard else 0.5) + effect * 0.35 * labels
+    return World(
+        group, np.arange(len(group)), labels, against(labels, model, trivial, chance=True), two_classes=True
+    )
+
+
+def shares(rng: np.random.Generator, correlation: float, n: int, mean: np.ndarray = SHARES) -> np.ndarray:
+    """Shares of the classes (n, K), one row per group (Dirichlet)."""
+    drawn = rng.gamma(np.tile(mean * (1 / correlation - 1), (n, 1))) + 1e-12
+    return drawn / drawn.sum(axis=1, keepdims=True)
+
+
+def pick(rng: np.random.Generator, chances: np.ndarray) -> np.ndarray:
+    """One class (N,) by the chances (N, K) of each."""
+    return (rng.random(len(chances))[:, None] > np.cumsum(chances, axis=1)[:, :-1]).sum(axis=1)
+
+
+def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+    """Five kinds of interaction; macro F1 against the best guesser. The model guesses by the train
+    shares: none that knows nothing comes closer."""
+    group = np.repeat(np.arange(groups), between(rng, 21, 0.85, 4, 60, groups))
+    classes = len(SHARES)
+    label = pick(rng, shares(rng, 0.9 if hard else 0.25, groups)[group])
+    train = shares(rng, 0.25, 12).mean(axis=0)
+    guess = pick(rng, shares(rng, 0.9 if hard else 0.09, groups, train)[group])
+    guess = np.where(rng.random(len(group)) < effect * 0.3, label, guess)
+    pair, frame = follow(rng, group, between(rng, 9, 1.0, 1, FRAMES, len(group)))
+    labels, preds = label[pair], guess[pair]
+
+    def difference(unit: np.ndarray, units: int) -> Statistic:
+        def count(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+            return np.bincount(unit * classes + values, weights, units * classes).reshape(units, classes)
+
+        support, hits, guessed = count(labels), count(labels, labels == preds), count(preds)
+        present = support.sum(axis=0) > 0
+
+        def macro_f1(hits: np.ndarray, guessed: np.ndarray) -> Statistic:
+            def statistic(c: np.ndarray) -> np.ndarray:
+                return (2 * (c @ hits) / np.maximum(c @ (support + guessed), 1e-9))[:, present].mean(axis=1)
+
+            return statistic
+
+        guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
+        scored = [macro_f1(support * p, support.sum(axis=1, keepdims=True) * p) for p in guessers]
+        best = max(scored, key=lambda statistic: statistic(np.ones((1, units)))[0])
+        model = macro_f1(hits, guessed)
+        return lambda counts: model(counts) - best(counts)
+
+    return World(group[pair], frame, labels, difference, two_classes=False)
+
+
+def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+    """MAE of the better of train mean and median minus the model's; hard: a constant off the median."""
+
+    def people(n: int) -> np.ndarray:
+        late = rng.random(n) < 0.25
+        return np.clip(np.where(late, rng.normal(28, 6, n), rng.normal(17.5, 3.6, n)), 10, 41)
+
+    train, ages = people(200), people(groups)
+    middle = np.median(train)
+    preds = middle + 0.4 * rng.standard_normal() + (0.01 if hard else 0.9) * rng.standard_normal(groups)
+    preds += effect * 0.5 * (ages - middle)
+    floors = [np.abs(guess - ages) for guess in (middle, train.mean())]
+    gain = min(floors, key=np.mean) - np.abs(preds - ages)
+    one = np.arange(groups)
+    return World(
+        one, one, None, lambda unit, units: lambda c: divide(c @ gain, c.sum(axis=1)), two_classes=False
+    )
+
+
+def classes_of(world: World, unit: np.ndarray, units: int) -> np.ndarray:
+    """(units, classes) whether a unit holds a class; one column of True where no class is needed."""
+    if world.labels is None:
+        return np.ones((units, 1), dtype=bool)
+    return np.stack(
+        [np.bincount(unit[world.labels == k], minlength=units) > 0 for k in np.unique(world.labels)], axis=1
+    )
+
+
+def bootstrap_says(world: World, groups: int, rng: np.random.Generator) -> bool:
+    """LEARNED by the lower end of a percentile bootstrap, frames instead of fewer than five groups."""
+    unit, units = world.group, groups
+    if groups < 5:
+        names, unit = np.unique(world.frame, return_inverse=True)
+        units = len(names)
+    has_class = classes_of(world, unit, units)
+    kept: list[np.ndarray] = []
+    while len(kept) < REPLICATES:
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=REPLICATES)
+        kept.extend(drawn[((drawn @ has_class.astype(int)) > 0).all(axis=1)])
+    replicates = world.difference(unit, units)(np.array(kept[:REPLICATES], dtype=float))
+    return bool(np.percentile(replicates, 2.5) > 0)
+
+
+def rule_says(world: World, groups: int) -> tuple[bool, float, float]:
+    """(judged, lower end of the interval, the difference itself) by the rule in use."""
+    jackknife = GroupJackknife(world.group, world.labels if world.two_classes else None)
+    rows = world.difference(world.group, groups)(np.vstack([np.ones(groups), 1 - np.eye(groups)]))
+    return jackknife.enough, jackknife.interval(rows)[0], float(rows[0])
+
+
+def simulate(
+    draw: Callable, groups: int, data_sets: int, effect: float = 0, hard: bool = False, old: bool = False
+) -> dict[str, float]:
+    """Percent of `data_sets` that end LEARNED by the rule, by its interval without a minimum of groups,
+    and by the bootstrap (old only); the mean difference."""
+    rng = np.random.default_rng([SEED, groups])
+    found = []
+    for _ in range(data_sets):
+        world = draw(rng, groups, effect, hard)
+        if world.labels is not None and len(np.unique(world.labels)) < 2:
+            found.append((False, False, False, np.nan))  # one class: such a split is refused
+            continue
+        judged, low, difference = rule_says(world, groups)
+        found.append((judged and low > 0, low > 0, old and bootstrap_says(world, groups, rng), difference))
+    rule, interval, bootstrap, difference = np.array(found, dtype=float).T
+    shares = {"rule": rule, "interval": interval, "bootstrap": bootstrap}
+    known = difference[np.isfinite(difference)]
+    return {name: 100 * float(v.mean()) for name, v in shares.items()} | {
+        "difference": float(known.sum() / max(1, len(known)))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few data sets: for development")
+    quick = parser.parse_args().quick
+    report = Report("verdict", "LEARNED, said of models that learned nothing", quick)
+    data_sets = 40 if quick else DATA_SETS
+    draws = {"stage 1": stage1, "stage 2": stage2, "anomaly": anomaly, "age": age}
+    kinds = {"nothing": {"old": True}, "hard": {"hard": True}, "effect": {"effect": 1}}
+    found = {
+        (kind, name, n): simulate(draw, n, data_sets, **options)
+        for kind, options in kinds.items()
+        for name, draw in draws.items()
+        for n in GROUPS
+    }
+
+    def says(kind: str, name: str, n: int) -> str:
+        cell = found[kind, name, n]
+        return f"{cell['rule']:.1f}" if n >= MINIMUM else f"- ({cell['interval']:.1f})"
+
+    report.note(
+        f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the bootstrap, by the "
+        f"rule, and by the rule where groups decide nearly everything. With fewer than {MINIMUM} groups "
+        "(that hold the rarer class, where two are ranked) nothing is judged; in brackets what the "
+        "interval alone would say."
+    )
+    table = [
+        [n]
+        + [
+            cell
+            for name in draws
+            for cell in (
+                f"{found['nothing', name, n]['bootstrap']:.1f}",
+                says("nothing", name, n),
+                says("hard", name, n),
+            )
+        ]
+        for n in GROUPS
+    ]
+    columns = [f"{name}, {what}" for name in draws for what in ("bootstrap", "rule", "hardest")]
+    report.table(["groups", *columns], table)
+    gains = [f"{name} +{found['effect', name, GROUPS[-1]]['difference']:.2f}" for name in draws]
+    report.note(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.")
+    report.table(["groups", *draws], [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS])
+    worst = max(
+        found[kind, name, n]["rule"] for kind in ("nothing", "hard") for name in draws for n in GROUPS
+    )
+    report.judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

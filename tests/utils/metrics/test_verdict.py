@@ -1,0 +1,122 @@
+"""The jackknife against brute force and textbook formulas; when a verdict is LEARNED, when there is none."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+from sklearn import metrics as reference
+
+from utils.metrics.verdict import BLOCKS, MINIMUM, GroupJackknife, judge
+
+RNG = np.random.default_rng(0)
+LABELS = (RNG.random(200) < 0.3).astype(int)
+SCORES = np.round(0.4 * LABELS + RNG.random(200), 1) / 1.4  # ties occur
+GROUPS = np.arange(200) // 20
+
+
+@pytest.mark.parametrize("metric", ["auroc", "ap", "f1", "macro_f1"])
+def test_rows_are_scikit_learn_without_each_group(metric):
+    preds = (SCORES >= 0.5).astype(int)
+    by = GroupJackknife(GROUPS, LABELS)
+    ours = {
+        "auroc": lambda: by.auroc(LABELS, SCORES),
+        "ap": lambda: by.ap(LABELS, SCORES),
+        "f1": lambda: by.f1(LABELS, preds),
+        "macro_f1": lambda: by.macro_f1(LABELS, np.eye(2)[preds]),
+    }[metric]()
+    theirs = {
+        "auroc": lambda rows: reference.roc_auc_score(LABELS[rows], SCORES[rows]),
+        "ap": lambda rows: reference.average_precision_score(LABELS[rows], SCORES[rows]),
+        "f1": lambda rows: reference.f1_score(LABELS[rows], preds[rows]),
+        "macro_f1": lambda rows: reference.f1_score(LABELS[rows], preds[rows], average="macro"),
+    }[metric]
+    assert ours == pytest.approx([theirs(left_out != GROUPS) for left_out in range(-1, 10)], abs=1e-12)
+
+
+def test_the_interval_of_a_mean_is_students():
+    values = RNG.normal(size=12)
+    by = GroupJackknife(np.arange(12))
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert by.interval(by.means(values)) == pytest.approx([expected.low, expected.high])
+
+
+def test_groups_are_left_out_not_samples():
+    values = RNG.normal(size=40)
+    once, thrice = GroupJackknife(np.arange(40)), GroupJackknife(np.repeat(np.arange(40), 3))
+    assert thrice.interval(thrice.means(np.repeat(values, 3))) == pytest.approx(
+        once.interval(once.means(values))
+    )
+
+
+def test_groups_of_the_rarer_class_are_what_counts():
+    groups = np.arange(40) // 2
+    labels = (groups < 2).astype(int)  # 2 of 20 groups hold the only anomalies
+    by = GroupJackknife(groups, labels)
+    assert (by.count, by.total, by.enough) == (2, 20, False)
+    rows = by.auroc(labels, RNG.random(40))
+    error = np.sqrt(19 * np.var(rows[1:]))
+    assert by.interval(rows)[1] - rows[0] == pytest.approx(12.706 * error, rel=1e-4)  # t of one degree
+
+
+def test_a_class_in_one_group_only_has_no_interval():
+    labels = (GROUPS == 0).astype(int)
+    by = GroupJackknife(GROUPS, labels)
+    assert np.isnan(by.interval(by.auroc(labels, SCORES))).all()
+    assert by.intervals(auroc=by.auroc(labels, SCORES)) == {}
+    alone = GroupJackknife(np.zeros(9))
+    assert np.isnan(alone.interval(alone.means(np.arange(9)))).all()
+
+
+def test_with_few_groups_blocks_of_frames_are_left_out():
+    frames = np.arange(1000)
+    few = GroupJackknife(frames // 250, fallback=frames)
+    assert few.over_frames and not few.enough and few.n == BLOCKS
+    assert (np.diff(few.group) >= 0).all() and (np.bincount(few.group) == 5).all()
+    assert GroupJackknife(frames // 250).over_frames is False
+    assert GroupJackknife(frames // 200, fallback=frames).n == MINIMUM
+
+
+def verdict(gain, groups=8, split="test", **options):
+    """Of a metric that is `gain` (groups,) above the trivial scorer's in each group."""
+    by = GroupJackknife(np.arange(groups))
+    trivial = by.means(np.linspace(0.6, 0.8, groups))
+    return judge(
+        "AUROC", trivial + by.means(gain), trivial, "distance alone", split, by, unit="sequences", **options
+    )
+
+
+def test_the_verdict_needs_the_lower_bound_above_zero():
+    clear, noisy = np.linspace(0.04, 0.06, 8), np.linspace(-0.2, 0.3, 8)
+    better = verdict(clear)
+    assert better.learned and better.word == "LEARNED" and 0 < better.difference[0] < 0.05
+    assert verdict(noisy).word == "NOT LEARNED" and "does not exclude 0" in verdict(noisy).reason
+    assert verdict(-clear, higher_is_better=False).learned and not verdict(-clear).learned
+    cut = verdict(clear, truncated=True)
+    assert cut.word == "NOT LEARNED" and cut.reason.startswith("truncated by --max_batches")
+    on_val = verdict(clear, split="val")
+    assert on_val.learned and "val is the split that selects" in on_val.reason
+
+
+def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
+    known = verdict(np.linspace(0.04, 0.06, 8), split="train")
+    assert known.word == "NOT LEARNED" and known.difference[0] > 0
+    assert known.reason.startswith(
+        "never judged on train, which a model can know by heart; AUROC against distance alone"
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 2, MINIMUM - 1])
+def test_few_groups_are_not_judged_however_good_they_look(groups):
+    found = verdict(np.full(groups, 0.3), groups)
+    assert found.word == "NOT JUDGED" and not found.learned
+    assert found.reason.startswith(f"{groups} sequences, 5 are needed to tell learning from luck; AUROC")
+    assert verdict(np.full(MINIMUM, 0.3), MINIMUM).word == "LEARNED"
+
+
+def test_the_reason_says_what_was_left_out_and_which_groups_count():
+    labels = (GROUPS < 2).astype(int)
+    by = GroupJackknife(GROUPS, labels, np.arange(200))
+    rows = by.auroc(labels, SCORES)
+    reason = judge("AUROC", rows, rows, "chance", "test", by, unit="scenarios").reason
+    assert reason.startswith("2 of 10 scenarios hold the rarer class, 5 are needed")
+    assert reason.endswith("(left out were frames, not scenarios: optimistic)")
+    assert "frames" not in verdict(np.full(3, 0.3), 3).reason  # there were none to fall back to
