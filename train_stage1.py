@@ -7,8 +7,8 @@
     python train_stage1.py --config RUN/config.json                      repeat a run bit for bit
 
 A pair is two people of one frame within the distance limit. Training samples positives by interaction group
-and negatives by frame; validation and test score every pair in range. A run ends LEARNED only when the model
-beats distance alone on sequences it has not seen, with 95% confidence.
+and negatives by frame; validation and test score all pairs but those of one group that nobody annotated. A
+run ends LEARNED only when the model beats distance alone on sequences it has not seen, with 95% confidence.
 """
 
 import argparse

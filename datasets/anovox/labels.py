@@ -3,7 +3,7 @@
 visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
           points of the semantic LiDAR in the region that the model looks at. A frame before the object comes
           into view is normal.
-scenario  every frame of an anomaly scenario (so the earlier attempt learned which archive a frame is from)
+scenario  every frame of an anomaly scenario (a model may then learn which drive it is, not what it shows)
 voxel     some voxel of the voxel grid is anomalous
 
 Splits are by scenario, never by frame, with both classes in each part.

@@ -1,10 +1,11 @@
 """Pairs of people as a torch data set: who interacts, and which pairs a run trains and is judged on.
 
-    sets = load_pair_datasets("../shared/real/jrdb", features="geometry")
+    sets = load_pair_datasets("JRDB", features="geometry")
     batch = sets.train.__getitems__([0, 1, 2])     # geometry (3, G), left, right, labels ...
     report = sampling_report(sets)
 
-Train is sampled (groups, negatives). Val and test hold every pair in range but the ambiguous, in fixed order.
+Train is sampled (groups, negatives). Val and test hold every pair in range, in fixed order, but for the
+ambiguous ones: two people of one group whose interaction nobody annotated.
 """
 
 import argparse
@@ -256,7 +257,7 @@ class PairDatasets:
 
 
 def build_datasets(args: argparse.Namespace, task: str = "interaction") -> PairDatasets:
-    """Train, val and test (None where a split has none) as the flags say; val and test: every pair in range.
+    """Train, val and test (None where a split has none) as the flags say; val and test: not sampled.
 
     Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
     """

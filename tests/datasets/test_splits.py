@@ -9,7 +9,7 @@ from datasets.splits import check_disjoint, read_split, split_groups
 from utils.run.errors import CommandError, DataError
 
 
-def test_counts_of_the_requirement():
+def test_counts_of_each_part():
     split = split_groups([str(i) for i in range(1021)], 0.2, 0.1, 42)
     assert [len(split[p]) for p in ("train", "val", "test")] == [734, 82, 205]
     assert check_disjoint(split, "subjects") == "734 train, 82 val and 205 test subjects, none shared"

@@ -52,7 +52,7 @@ def test_every_parameter_gets_a_gradient(modality, fusion, position_code):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_size_is_that_of_the_requirement():
+def test_it_has_about_a_million_parameters():
     assert 8e5 <= sum(p.numel() for p in AnomalyDetectionModel().parameters()) <= 1.5e6
 
 

@@ -11,8 +11,6 @@ from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatte
 from utils.report.classification import table, write_report, write_table
 from utils.run.log import LOG, format_values
 
-COLUMNS = ("mae", "rmse", "r2", "pearson_r", "slope", "bias", "within_5", "within_10", "within_15")
-
 
 def report_age(
     folder: Path,
@@ -60,7 +58,7 @@ def report_age(
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
 
     per_subject = dict(zip(numbers.tolist(), subject_preds.tolist(), strict=True))
-    columns = {
+    written = {
         "file": np.array(files),
         "subject": np.array([subjects[k] for k in ids]),
         "age": ages,
@@ -68,20 +66,22 @@ def report_age(
         "error": preds - ages,
         "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
     }
-    write_table(folder / f"{split}_predictions.csv", columns)
+    write_table(folder / f"{split}_predictions.csv", written)
     plot_scatter(subject_ages, subject_preds, unit, title, folder / "scatter.png")
     plot_bland_altman(subject_ages, subject_preds, unit, title, folder / "bland_altman.png")
     plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
 
+    columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
+
     def per_subject_row(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: row[f"subject_{key}"] for key in COLUMNS}
+        return {key: row[f"subject_{key}"] for key in columns}
 
     by_band = {f"{b['from']:g} to {b['to']:g}": b for b in bands}
     sections = {
         f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
-            {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, COLUMNS
+            {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, columns
         ),
-        f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, COLUMNS),
+        f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": "\n".join(
             f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
         ),

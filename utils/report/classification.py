@@ -109,11 +109,10 @@ def report_binary(
     counts = confusion(labels, preds, 2)
     plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
     plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
-    columns = ["ap", "auroc", "f1", "balanced_accuracy", "accuracy", "precision", "recall"]
     what = "frames" if jackknife.over_frames else unit
     sections = {
         f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
-            {"model": metrics, **baselines}, columns
+            {"model": metrics, **baselines}, list(metrics)
         ),
         f"95% intervals of the model, jackknife over {what}": "\n".join(
             f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
@@ -171,7 +170,7 @@ def report_multiclass(
     counts = confusion(labels, preds, count)
     plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
     plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
-    columns = ["macro_f1", "balanced_accuracy", "accuracy"]
+    columns = [key for key in metrics if key != "per_class"]
     what = "frames" if jackknife.over_frames else unit
     sections = {
         f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
