@@ -145,7 +145,7 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
     """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
     import pandas
 
-    from utils.report.classification import write_table
+    from utils.report.results import write_table
 
     rows = []
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]

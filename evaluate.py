@@ -49,8 +49,8 @@ if __name__ == "__main__":
 from prediction.both_stages import judge_both_stages
 from prediction.degradation import degradation_table
 from prediction.trained import Trained, open_trained
-from utils.report.classification import write_results
-from utils.run.folder import create_run_folder
+from utils.report.results import write_results
+from utils.run.folder import create_run_folder, read_json
 from utils.run.log import LOG, start_log
 from utils.tasks import TASKS
 from utils.training.device import choose_device
@@ -98,6 +98,7 @@ def main(args: argparse.Namespace) -> None:
     script = trained.script
     if args.corrupt and trained.task["data"] != "anovox":
         raise CommandError(f"--corrupt: for AnoVox, not for a run of {trained.state['script']}")
+    trained.state["history"] = read_json(run / "history.json")  # of all epochs, as the run's own report
     point_to_other_data(trained, args)
     data = script.build_datasets(trained.args)
     if args.split not in data.parts():

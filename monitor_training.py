@@ -96,6 +96,7 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
         "learning": learning_signs(view),
         "verdict": view.results.get("verdict"),
         "verdict_reason": view.results.get("verdict_reason"),
+        "reference": view.results.get("reference"),
     })  # fmt: skip
 
 

@@ -96,8 +96,9 @@ from datasets.anovox.dataset import CLASSES, AnoVoxData, build_datasets, localis
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
+from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
-from utils.metrics.detection import choose_alarm_threshold, detection_metrics, fit_temperature, sigmoid
+from utils.metrics.detection import choose_alarm_threshold, detection_metrics
 from utils.metrics.verdict import Verdict
 from utils.report.anomaly import report_anomaly
 from utils.training import distributed
@@ -230,15 +231,15 @@ def measure(
     scenarios: np.ndarray,
     criterion: nn.Module,
     threshold: float,
-    temperature: float,
+    calibration: dict[str, float],
 ) -> dict[str, float | None]:
     """Loss of the logits; metrics of utils/metrics/ of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
-    labels, scores = rows["labels"], sigmoid(rows["logits"] / temperature)
+    labels, odds = rows["labels"], calibrated(rows["logits"], **calibration)
     return {
         "loss": float(losses.mean()),
-        **binary_metrics(labels, scores, threshold),
-        **detection_metrics(labels, scores, scenarios),
+        **binary_metrics(labels, odds, sigmoid(odds) >= threshold),
+        **detection_metrics(labels, odds, scenarios),
     }
 
 
@@ -255,15 +256,13 @@ def report(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     located = localisation_ap(dataset, lambda batch: explain(model, *inputs_of(batch)))
-    scores = sigmoid(rows["logits"] / state["temperature"])
     parts = {"train": data.train, "val": data.val, "here": dataset}
     known = ("frame_id", "category", "size", "visibility", "distance")
     return report_anomaly(
-        folder, split, f"{SCRIPT} on {split}", rows | {"scores": scores},
+        folder, split, state, rows,
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
         {name: (trivial_features(part), part.labels) for name, part in parts.items()},
-        data.val.labels, CLASSES, state["threshold"], located=located,
-        truncated=truncated,
+        CLASSES, located=located, truncated=truncated,
     )  # fmt: skip
 
 
@@ -301,9 +300,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
     run.record(data, section, criterion, optimizer, scheduler, **loss)
 
     # Training
-    check = LearningCheck(criterion, torch.from_numpy(data.train.labels), outputs=1)
+    check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=1)
     check.before_training(data.train, bare, run, forward=lambda model, batch: model(*inputs_of(batch))[0])
-    panels = run.panels(data.val.class_counts(), loss=check.constant_loss)
+    panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["auroc"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
@@ -312,27 +311,28 @@ def main(args: argparse.Namespace) -> Verdict | None:
             max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
-        temperature = fit_temperature(rows["labels"], rows["logits"])
-        scores = sigmoid(rows["logits"] / temperature)
+        calibration = fit_slope(rows["labels"], rows["logits"])
+        scores = sigmoid(calibrated(rows["logits"], **calibration))
         threshold = choose_alarm_threshold(rows["labels"], scores, args.threshold_rule, args.target_fpr)
-        validated = measure(rows, data.val.scenario, check.criterion, threshold, temperature)
+        validated = measure(rows, data.val.scenario, check.criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
         improved = validated["auroc"] > best["auroc"]["value"]
         if improved:
             best["auroc"] = {"value": validated["auroc"], "epoch": epoch}
-        checkpoint.save_epoch(["auroc"] if improved else [], threshold=threshold, temperature=temperature)
+        at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
+        checkpoint.save_epoch(["auroc"] if improved else [], **at)
         run.show_epoch(history, panels, best["auroc"]["epoch"])
         check.after_epoch(history, bare, rows["logits"])
 
     # Test
     chosen = checkpoint.load_best("auroc")
     rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
-    at = chosen["threshold"], chosen["temperature"]
+    at = chosen["threshold"], chosen["calibration"]
     metrics = {
         name: measure(part, data.parts()[name].scenario, check.criterion, *at) for name, part in rows.items()
     }
-    return finish(run, data, checkpoint, panels, rows, metrics, report, temperature=at[1])
+    return finish(run, data, checkpoint, panels, rows, metrics, report, calibration=at[1])
 
 
 if __name__ == "__main__":

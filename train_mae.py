@@ -199,7 +199,7 @@ def report(
     """Judge a split beside the train mean and median; write report, figures, predictions."""
     part = data.parts()[split]
     return report_age(
-        folder, split, f"{SCRIPT} on {split}", rows, part.files, part.subjects, data.train.ages,
+        folder, split, state, rows, part.files, part.subjects, data.train.ages,
         unit=data.unit, truncated=truncated,
     )  # fmt: skip
 
@@ -240,11 +240,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
     run.record(data, section, criterion, optimizer, scheduler)
 
     # Training
-    check = LearningCheck(criterion, torch.from_numpy(data.train.ages), outputs=1)
+    check = LearningCheck(SCRIPT, criterion, data.train.ages, data.val.ages, outputs=1)
     forward = lambda model, batch: model(batch["images"])  # noqa: E731
     check.before_training(data.train, bare, run, forward, target="ages")
     trivial = best_trivial_mae(data.train.ages, data.val.ages)
-    panels = run.panels(unit=data.unit, loss=check.constant_loss, mae=trivial)
+    panels = run.panels(unit=data.unit, loss=check.val_constant, mae=trivial)
     augmented = partial(
         augment_images, seed=args.seed, rotation=args.rotation, jitter=args.jitter, flip=args.flip
     )
@@ -262,7 +262,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         improved = validated[SELECT_BY] < best["model"]["value"]
         if improved:
             best["model"] = {"value": validated[SELECT_BY], "epoch": epoch}
-        checkpoint.save_epoch(["model"] if improved else [])
+        checkpoint.save_epoch(["model"] if improved else [], constant_loss=check.val_constant)
         run.show_epoch(history, panels, best["model"]["epoch"])
         check.after_epoch(history, bare, rows["preds"])
 

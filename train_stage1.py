@@ -82,10 +82,12 @@ from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.jrdb.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
 from models.pairs import TwoStageInteractionClassifier
+from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
 from utils.metrics.classification import binary_metrics, choose_threshold
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import Verdict
-from utils.report.classification import report_binary, write_table
+from utils.report.classification import report_binary
+from utils.report.results import write_table
 from utils.run.folder import write_json
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -179,7 +181,7 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair, once over all ranks: indices, labels and scores (N,), logits (N, 2)."""
+    """Score every pair, once over all ranks: indices and labels (N,), logits (N, 2)."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
@@ -189,15 +191,16 @@ def evaluate(
         batches.append(
             {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
         )
-    rows = distributed.gather_rows(batches)
-    difference = rows["logits"][:, 0].astype(float) - rows["logits"][:, 1]
-    return rows | {"scores": 1 / (1 + np.exp(difference))}  # the softmax of two logits
+    return distributed.gather_rows(batches)
 
 
-def measure(rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float) -> dict[str, float | None]:
-    """Loss, and the metrics of utils/metrics/classification.py at a threshold."""
+def measure(
+    rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float, calibration: dict[str, float]
+) -> dict[str, float | None]:
+    """Loss of the logits, and the metrics of utils/metrics/classification.py of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
-    return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], rows["scores"], threshold)}
+    odds = calibrated(log_odds(rows["logits"])[:, 1], **calibration)
+    return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], odds, sigmoid(odds) >= threshold)}
 
 
 def report(
@@ -209,23 +212,22 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
-    dataset, val, threshold = data.parts()[split], data.val, state["threshold"]
+    dataset, val, logits = data.parts()[split], data.val, log_odds(rows["logits"])[:, 1]
     both = np.concatenate([val.geometry, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
     references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
-    interacting = int(dataset.labels.sum()) + dataset.positives_out_of_range
-    found = int(dataset.labels[rows["scores"] >= threshold].sum())
-    columns = {
-        "score": rows["scores"],
-        "prediction": np.array(CLASSES)[(rows["scores"] >= threshold).astype(int)],
-    }
+    scores = sigmoid(calibrated(logits, **state["calibration"]))
+    interacts = (scores >= state["threshold"]).astype(int)
+    columns = {"score": scores, "prediction": np.array(CLASSES)[interacts]}
     write_table(folder / f"{split}_predictions.csv", dataset.pair_columns() | columns)
+    beyond = dataset.positives_out_of_range
+    interacting, found = int(dataset.labels.sum()) + beyond, int(dataset.labels @ interacts)
+    far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "
     verdict, fields = report_binary(
-        folder, split, f"{SCRIPT} on {split}", dataset.labels, rows["scores"], threshold, CLASSES,
+        folder, split, state, dataset.labels, logits, CLASSES,
         trivial="distance alone", references={k: np.split(v, [len(val)]) for k, v in references.items()},
         val_labels=val.labels, groups=dataset.groups, fallback=dataset.frames, truncated=truncated,
-        notes=f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs "
-        f"{dataset.positives_out_of_range} stand beyond the distance limit and count as misses",
+        notes={"notes": far + "beyond the distance limit and count as misses"},
     )  # fmt: skip
     fields["metrics"]["recall_end_to_end"] = found / interacting
     return verdict, fields
@@ -267,9 +269,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
         write_json(run.folder / "sampling_report.json", sampling_report(data))
 
     # Training
-    check = LearningCheck(criterion, torch.from_numpy(data.train.labels), outputs=2)
+    check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2)
     check.before_training(data.train, bare, run, forward=lambda model, batch: model(batch))
-    panels = run.panels(data.val.class_counts(), loss=check.constant_loss)
+    panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
@@ -277,8 +279,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
             augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
-        threshold = choose_threshold(rows["labels"], rows["scores"])
-        validated = measure(rows, criterion, threshold)
+        logits = log_odds(rows["logits"])[:, 1]
+        calibration = fit_platt(rows["labels"], logits)
+        threshold = choose_threshold(rows["labels"], sigmoid(calibrated(logits, **calibration)))
+        validated = measure(rows, criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
         improved = [
@@ -287,15 +291,17 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if sign * validated[name] > sign * best[name]["value"]
         ]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
-        checkpoint.save_epoch(improved, threshold=threshold)
+        at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
+        checkpoint.save_epoch(improved, **at)
         run.show_epoch(history, panels, best["f1"]["epoch"])
         check.after_epoch(history, bare, rows["logits"])
 
     # Test
     chosen = checkpoint.load_best("f1")
     rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
-    metrics = {name: measure(part, criterion, chosen["threshold"]) for name, part in rows.items()}
-    return finish(run, data, checkpoint, panels, rows, metrics, report)
+    at = chosen["threshold"], chosen["calibration"]
+    metrics = {name: measure(part, criterion, *at) for name, part in rows.items()}
+    return finish(run, data, checkpoint, panels, rows, metrics, report, calibration=at[1])
 
 
 if __name__ == "__main__":

@@ -91,11 +91,13 @@ from datasets.jrdb.pairs import balance_classes, class_weights
 from models.encoders import build_encoder
 from models.losses import FocalLoss
 from models.pairs import TwoStageInteractionClassifier
+from utils.metrics.calibration import calibrated, fit_platt, fit_temperature, log_odds, sigmoid
 from utils.metrics.classification import binary_metrics, choose_threshold, multiclass_metrics
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
-from utils.report.classification import report_multiclass, write_table
+from utils.report.classification import report_multiclass
+from utils.report.results import write_table
 from utils.run.log import LOG, format_values
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -205,7 +207,7 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair, once over all ranks: indices and labels (N,), logits and scores (N, 5)."""
+    """Score every pair, once over all ranks: indices and labels (N,), logits (N, 5)."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
@@ -215,25 +217,25 @@ def evaluate(
         batches.append(
             {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
         )
-    rows = distributed.gather_rows(batches)
-    return rows | {"scores": softmax(rows["logits"].astype(float), axis=1)}
+    return distributed.gather_rows(batches)
 
 
 def measure_stage1(model: nn.Module, loader: DataLoader, device: torch.device, amp: bool) -> dict[str, float]:
-    """Stage 1 of the same model on every val pair: AP, AUROC, F1 and the threshold it is best at."""
+    """Stage 1 of the same model on every val pair: AP, AUROC, F1, threshold and the scale of its scores."""
     rows = train_stage1.evaluate(model, loader, device, amp=amp)
-    threshold = choose_threshold(rows["labels"], rows["scores"])
-    found = binary_metrics(rows["labels"], rows["scores"], threshold)
-    return {key: found[key] for key in ("ap", "auroc", "f1")} | {"threshold": threshold}
+    labels, logits = rows["labels"], log_odds(rows["logits"])[:, 1]
+    calibration = fit_platt(labels, logits)
+    scores = sigmoid(calibrated(logits, **calibration))
+    threshold = choose_threshold(labels, scores)
+    found = binary_metrics(labels, logits, scores >= threshold)
+    return {key: found[key] for key in ("ap", "auroc", "f1")} | {"threshold": threshold, **calibration}
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]:
     """Loss under `criterion` (in double precision), and the metrics of utils/metrics/."""
     losses = criterion(torch.from_numpy(rows["logits"]).double(), torch.from_numpy(rows["labels"]))
-    return {
-        "loss": float(losses.mean()),
-        **multiclass_metrics(rows["labels"], rows["scores"], INTERACTION_CLASSES),
-    }
+    odds = log_odds(rows["logits"])
+    return {"loss": float(losses.mean()), **multiclass_metrics(rows["labels"], odds, INTERACTION_CLASSES)}
 
 
 def report(
@@ -245,18 +247,17 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
-    part = data.parts()[split]
-    columns = {name: rows["scores"][:, k] for k, name in enumerate(INTERACTION_CLASSES)}
+    part, classes = data.parts()[split], np.array(INTERACTION_CLASSES)
+    scores = softmax(rows["logits"].astype(float) / state["temperature"], axis=1)
     notes = [f"stage 1 on val {when}: {format_values(v)}" for when, v in state["stage1_on_val"].items()]
-    prediction = np.array(INTERACTION_CLASSES)[rows["scores"].argmax(axis=1)]
-    write_table(
-        folder / f"{split}_predictions.csv", part.pair_columns() | columns | {"prediction": prediction}
-    )
+    columns = {name: scores[:, k] for k, name in enumerate(classes)}
+    columns |= {"prediction": classes[scores.argmax(axis=1)]}
+    write_table(folder / f"{split}_predictions.csv", part.pair_columns() | columns)
     return report_multiclass(
-        folder, split, f"{SCRIPT} on {split}", part.labels, rows["scores"], INTERACTION_CLASSES,
-        references=reference_scores(*data.reference_pairs(), part.geometry, len(INTERACTION_CLASSES)),
-        train_labels=data.reference_pairs()[1], groups=part.groups, fallback=part.frames,
-        truncated=truncated, notes="\n".join(notes),
+        folder, split, state, part.labels, rows["logits"], INTERACTION_CLASSES,
+        references=reference_scores(*data.reference_pairs(), part.geometry, len(classes)),
+        train_labels=data.reference_pairs()[1], val_labels=data.val.labels, groups=part.groups,
+        fallback=part.frames, truncated=truncated, notes={"notes": "\n".join(notes)},
     )  # fmt: skip
 
 
@@ -310,9 +311,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
         plot_class_distribution(*counts, run.folder / "class_distribution.png")
 
     # Training
-    check = LearningCheck(criterion, torch.from_numpy(train.labels), outputs=len(INTERACTION_CLASSES))
+    check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))
     check.before_training(train, bare, run, forward=lambda model, batch: model(batch, stage=2))
-    panels = run.panels(data.val.class_counts(), loss=check.constant_loss, stage1_ap=on_val["before"]["ap"])
+    panels = run.panels(data.val.class_counts(), loss=check.val_constant, stage1_ap=on_val["before"]["ap"])
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
@@ -332,7 +333,12 @@ def main(args: argparse.Namespace) -> Verdict | None:
             if sign * validated[key] > sign * best[name]["value"]
         }
         best |= {name: {"value": value, "epoch": epoch} for name, value in improved.items()}
-        checkpoint.save_epoch(improved, threshold=on_val["after"]["threshold"], stage1_on_val=on_val)
+        after = on_val["after"]
+        checkpoint.save_epoch(
+            improved, threshold=after["threshold"], stage1_on_val=on_val, constant_loss=check.val_constant,
+            calibration={name: after[name] for name in ("slope", "offset")},
+            temperature=fit_temperature(rows["labels"], rows["logits"]),
+        )  # fmt: skip
         run.show_epoch(history, panels, best["f1"]["epoch"])
         check.after_epoch(history, bare, rows["logits"])
 
@@ -341,8 +347,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     LOG.info("stage 1 on val after: " + format_values(chosen["stage1_on_val"]["after"]))
     rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-    on_val = chosen["stage1_on_val"]
-    return finish(run, data, checkpoint, panels, rows, metrics, report, stage1_on_val=on_val)
+    more = {name: chosen[name] for name in ("stage1_on_val", "calibration", "temperature")}
+    return finish(run, data, checkpoint, panels, rows, metrics, report, **more)
 
 
 if __name__ == "__main__":

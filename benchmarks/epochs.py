@@ -113,7 +113,7 @@ EPOCH_SECONDS, EPOCHS = 60.0, 3
 PARTS = {
     "checkpoints": ("Checkpoint.save_epoch",),
     "plots": ("plot_curves",),
-    "metrics": ("measure", "choose_threshold", "fit_temperature", "choose_alarm_threshold"),
+    "metrics": ("measure", "choose_threshold", "fit_platt", "fit_slope", "choose_alarm_threshold"),
     "log and history": ("epoch_line", "Interrupt.epoch_row"),
     "learning check": ("LearningCheck.after_epoch",),
 }

@@ -16,7 +16,7 @@ from datasets.ultrasound.table import subject_id
 from prediction.trained import Trained
 from utils.metrics.regression import subject_means
 from utils.plotting.age import plot_sheet
-from utils.report.classification import write_table
+from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.log import LOG
 

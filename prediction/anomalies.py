@@ -12,9 +12,9 @@ from datasets.anovox.labels import build_table
 from datasets.images import read_image
 from models.anomaly import explain
 from prediction.trained import Trained
-from utils.metrics.detection import sigmoid
+from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
-from utils.report.classification import write_table
+from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.log import LOG
 from utils.training.device import move
@@ -38,7 +38,7 @@ def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:
     dataset = AnoVoxDataset(table, every, size, points, seed=options.seed, **cache)
     batches = tqdm(trained.batches_of(dataset), desc="batches", disable=None)
     rows = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)
-    scores = sigmoid(rows["logits"] / trained.state["temperature"])
+    scores = sigmoid(calibrated(rows["logits"], **trained.state["calibration"]))
     threshold = trained.state["threshold"]
     alarms = scores >= threshold
     columns = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}

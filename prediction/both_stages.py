@@ -8,10 +8,11 @@ import torch
 
 from datasets.jrdb.dataset import PairDatasets
 from datasets.jrdb.labels import INTERACTION_CLASSES
+from prediction.interactions import probabilities
 from prediction.trained import Trained
 from utils.metrics.interaction import NONE, end_to_end_metrics, find_groups, group_metrics, six_outcomes
 from utils.plotting.classification import plot_confusion
-from utils.report.classification import confusion_table, table
+from utils.report.results import confusion_table, table
 from utils.run.folder import write_text
 from utils.training.device import move
 
@@ -25,9 +26,8 @@ def judge_both_stages(trained: Trained, data: PairDatasets, split: str, folder: 
     part, model, threshold = data.with_task(split, "any"), trained.model, trained.state["threshold"]
     p_interaction, p_types = np.empty(len(part)), np.empty((len(part), len(INTERACTION_CLASSES)))
     for batch in trained.batches_of(part):
-        who, how = model.both_stages(move(batch, trained.device))
-        p_interaction[batch["indices"]] = who.double().softmax(dim=1)[:, 1].cpu()
-        p_types[batch["indices"]] = how.double().softmax(dim=1).cpu()
+        rows, stages = batch["indices"], model.both_stages(move(batch, trained.device))
+        p_interaction[rows], p_types[rows] = probabilities(trained, *stages)
     outcomes, scores = six_outcomes(p_interaction, p_types, threshold)
     # An interacting pair without a type has no true outcome, nor has an ambiguous one; groups need them all.
     typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)

@@ -6,10 +6,9 @@ import numpy as np
 
 from datasets.anovox.dataset import AnoVoxDataset
 from prediction.trained import Trained
-from utils.metrics.detection import sigmoid
 from utils.metrics.verdict import GroupJackknife
 from utils.plotting.anomaly import plot_degradation
-from utils.report.classification import table, write_table
+from utils.report.results import table, write_table
 
 CLEAN = "clean"
 METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")
@@ -26,7 +25,7 @@ def degradation_table(
 ) -> dict[str, dict[str, float | None]]:
     """METRICS of the clean frames and under each corruption, and what each costs in AUROC.
 
-    Taken at the run's threshold and temperature; the change of AUROC has the 95% interval of the paired
+    Taken at the run's threshold and calibration; the change of AUROC has the 95% interval of the paired
     difference over scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv
     and degradation.png, prints the table.
     """
@@ -42,10 +41,10 @@ def degradation_table(
             rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, **options)
         # No figure used here depends on the loss's weight of anomalies.
         criterion = script.AnomalyLoss(1.0)
-        row = script.measure(rows, part.scenario, criterion, state["threshold"], state["temperature"])
+        row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])
         found[name] = {key: row[key] for key in METRICS}
         if ranked:
-            change[name] = jackknife.auroc(labels, sigmoid(rows["logits"] / state["temperature"]))
+            change[name] = jackknife.auroc(labels, rows["logits"])
         if ranked and name != CLEAN:
             low, high = jackknife.interval(change[name] - change[CLEAN])
             difference = found[name]["auroc"] - found[CLEAN]["auroc"]

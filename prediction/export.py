@@ -11,7 +11,9 @@ stage 1  crops (P, 3, H, W), left (N,), right (N,), geometry (N, G) -> logits (N
 stage 2  the same                                                   -> those, and logits (N, 5) of the types
 
 A model of crops or of geometry alone takes only what it reads. P people and N pairs vary
-independently. about.json in the file says what the outputs mean: class names, threshold, temperature, unit.
+independently. about.json in the file says what the outputs mean: class names, threshold, unit, and the scales
+of the probabilities: sigmoid(slope * x + offset), where x is the logit of an anomaly or, of stage 1, the
+second logit minus the first; for the types softmax(logits / temperature).
 """
 
 import io
@@ -29,7 +31,8 @@ from utils.run.log import LOG
 
 TOLERANCE = 1e-5
 TRACED, CHECKED = 3, (1, 7)  # samples the program is traced with, and those it is compared on
-RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "temperature", "target_unit")
+RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "calibration", "temperature",
+            "target_unit")  # fmt: skip
 
 
 class Program(nn.Module):

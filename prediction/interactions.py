@@ -15,9 +15,10 @@ from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.jrdb.pairs import PairRules
 from prediction.trained import Trained
+from utils.metrics.calibration import calibrated, log_odds, sigmoid
 from utils.metrics.interaction import find_groups
 from utils.plotting.panorama import draw_panorama, save_panorama
-from utils.report.classification import write_table
+from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 from utils.training.device import move
@@ -97,9 +98,14 @@ def score_pairs(
     if trained.model.person is not None:
         boxes = dataset.boxes[batch["persons"].numpy()]
         batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(trained.args.image_size)))
-    stages = [softmax(logits.double().cpu().numpy(), axis=1) for logits in
-              trained.model.both_stages(move(batch, trained.device))]  # fmt: skip
-    return stages[0][:, 1], stages[1]
+    return probabilities(trained, *trained.model.both_stages(move(batch, trained.device)))
+
+
+def probabilities(trained: Trained, who: torch.Tensor, how: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """p_interaction (N,) and type probabilities (N, 5) of both stages' logits, by the run's scales."""
+    odds, state = log_odds(who.cpu().numpy())[:, 1], trained.state
+    p_types = softmax(how.double().cpu().numpy() / state.get("temperature", 1.0), axis=1)
+    return sigmoid(calibrated(odds, **state["calibration"])), p_types
 
 
 def prediction_columns(

@@ -12,7 +12,7 @@ from sklearn import metrics
 
 import compare_runs
 from utils.metrics.verdict import GroupJackknife
-from utils.report.classification import write_table
+from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
 from utils.watch.comparison import (

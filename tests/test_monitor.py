@@ -166,10 +166,12 @@ def test_a_slow_epoch_is_not_a_stall(tmp_path):
 
 
 def test_a_run_that_has_only_its_log_is_starting_and_a_finished_one_says_its_verdict(tmp_path):
-    results = {"verdict": "NOT LEARNED", "verdict_reason": "because"}
+    results = {"verdict": "NOT LEARNED", "verdict_reason": "because", "reference": "worse than trees"}
     run = make_run(tmp_path, history=epochs(4), status=status(state="finished"), results=results)
     assert str(run_state(read_run(run), NOW + 3600)) == "finished (NOT LEARNED)"
-    assert "NOT LEARNED: because" in picture(run) and "4 of 50 epochs, stopped early" in picture(run)
+    assert "NOT LEARNED (because); worse than trees" in picture(
+        run
+    ) and "4 of 50 epochs, stopped early" in picture(run)
     bare = tmp_path / "stage1_experiment_20261122_020000"
     bare.mkdir()
     (bare / "train.log").write_text("train_stage1.py starts\n")

@@ -9,6 +9,7 @@ import pandas
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 import predict
 import train_stage1
@@ -19,13 +20,14 @@ from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequenc
 from prediction.interactions import pairs_in_range
 from prediction.trained import open_trained
 from tests.jrdb_files import crowd, write_labels
+from utils.metrics.calibration import sigmoid
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import save_checkpoint
 
 SEQUENCE = "hall_0"
 FRAMES = [15, 30, 45]
 
-THRESHOLD = 0.4905  # scores of the untrained model lie on both sides
+THRESHOLD = 0.5183  # scores of the untrained model lie on both sides
 
 
 def write_frames(folder, numbers=FRAMES, size=(3760, 480)):
@@ -63,6 +65,7 @@ def make_checkpoint(path, script, features="crops+geometry", threshold=THRESHOLD
     state = {
         "script": script, "epoch": 3, "model": model.state_dict(), "threshold": threshold, "args": options,
         "class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(2),
+        "calibration": {"slope": 0.7, "offset": 0.1}, "temperature": 1.3,
     }  # fmt: skip
     save_checkpoint(path, state)
     return path
@@ -108,8 +111,10 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     dataset = pairs_in_range(trained, [read])
     dataset.load_crops(folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
-    expected = train_stage1.evaluate(trained.model, loader, cpu)["scores"]
-    types = train_stage2.evaluate(trained.model, loader, cpu)["scores"]
+    scale, temperature = trained.state["calibration"], trained.state["temperature"]
+    logits = train_stage1.evaluate(trained.model, loader, cpu)["logits"].astype(float)
+    expected = sigmoid(scale["slope"] * (logits[:, 1] - logits[:, 0]) + scale["offset"])
+    types = softmax(train_stage2.evaluate(trained.model, loader, cpu)["logits"] / temperature, axis=1)
     assert np.allclose(rows["p_interaction"], expected, atol=2e-6) and len(rows) == len(dataset) > 20
     interact = expected >= THRESHOLD
     assert 0 < interact.sum() < len(rows)

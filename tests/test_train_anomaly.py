@@ -11,7 +11,7 @@ import train_anomaly_with_labels as script
 from datasets.anovox.augmentation import CORRUPTIONS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.tiny_runs import assert_same_run, private_cache, replay, run_of, torchrun, train, weights
-from utils.metrics.detection import sigmoid
+from utils.metrics.calibration import sigmoid
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def test_run_folder_is_complete(run):
     assert {path.name for path in run.iterdir()} == {
         "config.json", "split.json", "train.log", "history.json", "results.json", "best_auroc.pth",
         "last.pth", "final.pth", "status.json", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
-        "probability_distributions.png", "evaluation_report.txt", "test_predictions.csv",
+        "probability_distributions.png", "reliability.png", "evaluation_report.txt", "test_predictions.csv",
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")
     assert results["synthetic"] is True and config["dataset"]["test_samples"] == 12
@@ -62,7 +62,8 @@ def test_reported_metrics_are_those_of_the_saved_rows(run):
     test = results["metrics"]["test"]
     assert test["auroc"] == pytest.approx(roc_auc_score(rows["label"], rows["score"]), abs=1e-9)
     assert test["ap"] == pytest.approx(average_precision_score(rows["label"], rows["score"]), abs=1e-9)
-    assert np.allclose(rows["score"], sigmoid(rows["logit"] / results["temperature"]))
+    scale = results["calibration"]
+    assert np.allclose(rows["score"], sigmoid(rows["logit"] * scale["slope"])) and scale["offset"] == 0
     assert np.array_equal(rows["alarm"], rows["score"] >= results["threshold"])
 
 
@@ -83,7 +84,7 @@ def test_permuted_labels_end_not_learned(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(script, "build_datasets", permuted)
     results = read_json(train(NAME, tmp_path, "--seed", seed, "--epochs", 1) / "results.json")
     assert results["verdict"] == "NOT JUDGED"  # three scenarios
-    assert "does not exclude 0" in results["verdict_reason"]
+    assert "are needed to tell learning from luck; against " in results["verdict_reason"]
 
 
 @pytest.mark.parametrize(("gamma", "weight"), [(0.0, 1.0), (0.0, 3.0), (2.0, 1.5)])
@@ -93,7 +94,7 @@ def test_loss_by_hand(gamma, weight):
     expected = -((1 - p) ** gamma) * p.log() * torch.where(labels == 1, weight, 1.0)
     loss = script.AnomalyLoss(weight, gamma)
     assert torch.allclose(loss(logits, labels), expected, atol=1e-6)
-    assert LearningCheck(loss, labels, 1).constant_loss < expected.mean()
+    assert LearningCheck(script.SCRIPT, loss, labels, labels, 1).constant_loss < expected.mean()
 
 
 def test_where_the_anomaly_is_is_learned_unless_its_weight_is_0(tmp_path):

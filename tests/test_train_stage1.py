@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+import monitor_training
 import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.jrdb_world import write_world
@@ -42,8 +43,8 @@ def test_run_folder_is_complete_and_learned(run):
     assert {p.name for p in run.iterdir()} == {
         "config.json", "split.json", "sampling_report.json", "train.log", "history.json", "results.json",
         "best_accuracy.pth", "best_loss.pth", "best_f1.pth", "last.pth", "final.pth", "training_curves.png",
-        "confusion_matrix.png", "probability_distributions.png", "evaluation_report.txt", "status.json",
-        "test_predictions.csv",
+        "confusion_matrix.png", "probability_distributions.png", "reliability.png", "evaluation_report.txt",
+        "status.json", "test_predictions.csv",
     }  # fmt: skip
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED" and results["synthetic"] is False
@@ -55,6 +56,28 @@ def test_run_folder_is_complete_and_learned(run):
     config = read_json(run / "config.json")
     kept = report["train"]["sampled_positives"] + report["train"]["sampled_negatives"]
     assert config["dataset"]["train_samples"] == kept
+
+
+def test_the_strongest_reference_stands_wherever_the_verdict_stands(run, capsys):
+    results = read_json(run / "results.json")
+    best = max(("logistic regression", "boosted trees"), key=lambda name: results["baselines"][name]["ap"])
+    assert f" than {best} (AP " in results["reference"] and results["verdict_reason"].startswith(
+        "beats distance"
+    )
+    sentence = f"LEARNED ({results['verdict_reason']}); {results['reference']}"
+    assert f"verdict: {sentence}; run folder" in (run / "train.log").read_text()
+    report = (run / "evaluation_report.txt").read_text()
+    assert results["verdict_reason"] in report and results["reference"] in report
+    monitor_training.main(monitor_training.parse_args([str(run)]))
+    assert results["reference"] in " ".join(capsys.readouterr().out.split())
+
+
+def test_probabilities_are_calibrated_on_val_and_kept_with_the_weights(run):
+    results, state = read_json(run / "results.json"), load_checkpoint(run / "best_f1.pth")
+    assert results["calibration"] == state["calibration"] and state["calibration"]["slope"] > 0
+    test = results["metrics"]["test"]
+    assert test["calibration_error"] < 0.1 and test["brier"] < test["brier_prior"]
+    assert "Brier score" in (run / "evaluation_report.txt").read_text()
 
 
 def test_reported_metrics_are_those_of_the_saved_rows(run):

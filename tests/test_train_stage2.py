@@ -85,7 +85,9 @@ def test_class_map_does_not_follow_the_counts(tmp_path):
     run = train(NAME, tmp_path / "two", *data, "--stage1_checkpoint", stage1)
     assert_weights_of_the_balanced_train_split(run)
     assert load_checkpoint(run / "best_f1.pth")["class_names"] == list(INTERACTION_CLASSES)
-    per_class = read_json(run / "results.json")["metrics"]["val"]["per_class"]
+    results = read_json(run / "results.json")
+    assert "test" not in results["metrics"] and results["test_split"] == "val"  # no copy of val
+    per_class = results["metrics"]["val"]["per_class"]
     assert list(per_class) == list(INTERACTION_CLASSES)
     absent = dict.fromkeys(("precision", "recall", "f1", "ap"))
     assert per_class["conversation"] == absent | {"support": 0}

@@ -45,8 +45,9 @@ def test_a_perfect_scorer_finds_every_group(tmp_path):
         return 40 * torch.stack([1 - chosen, chosen], 1), torch.zeros(len(chosen), 5)
 
     cpu = torch.device("cpu")
+    state = {"threshold": 0.5, "calibration": {"slope": 1.0, "offset": 0.0}, "temperature": 1.0}
     trained = SimpleNamespace(
-        model=SimpleNamespace(both_stages=both_stages), device=cpu, state={"threshold": 0.5},
+        model=SimpleNamespace(both_stages=both_stages), device=cpu, state=state,
         batches_of=lambda part: distributed.evaluation_loader(part, 64, distributed.Processes(0, 1, cpu)),
     )  # fmt: skip
     found = judge_both_stages(trained, data, "test", tmp_path)

@@ -37,7 +37,7 @@ def test_one_input_per_sample(tmp_path, capsys, name):
         else:
             assert found[0].shape == (samples,) and torch.allclose(found[0], expected[0], atol=1e-5)
             assert torch.allclose(found[1], expected[1], atol=1e-5)
-            assert about["temperature"] == trained.state["temperature"]
+            assert about["calibration"] == trained.state["calibration"]
     assert about["script"] == f"{name}.py" and about["threshold"] == trained.state["threshold"]
     assert "on 1 and 7 samples (traced on 3)" in capsys.readouterr().out
 

@@ -19,6 +19,20 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -np.asarray(logits, float)))
 
 
+def calibrated(logits: np.ndarray, slope: float, offset: float) -> np.ndarray:
+    """Log odds (N,) in double precision; the sigmoid of them is the score."""
+    return slope * np.asarray(logits, float) + offset
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """(N, K) of each class against the others, from logits (N, K): a softmax that does not saturate."""
+    from scipy.special import logsumexp
+
+    logits = np.asarray(logits, float)
+    others = [np.delete(logits, k, axis=1) for k in range(logits.shape[1])]
+    return logits - np.stack([logsumexp(rest, axis=1) for rest in others], axis=1)
+
+
 def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset).
 
@@ -43,6 +57,11 @@ def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     bounds = [tuple(np.log(SCALES)), (None, None)]
     found = minimize(log_loss, [0.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B", tol=1e-12).x
     return {"slope": float(np.exp(found[0])), "offset": float(found[1])}
+
+
+def fit_slope(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """A temperature as slope, with offset 0: of a logit that is 0 where both classes are as likely."""
+    return {"slope": 1 / fit_temperature(labels, logits), "offset": 0.0}
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """The definition of every number in a report.
 
-scikit-learn computes them. Scores are probabilities of the positive class (N,) or of each class (N, K);
-labels are integers. A metric that is undefined (one class only) is None, never 0 or NaN.
+scikit-learn computes them. Labels are integers. A metric that is undefined (one class only) is None, never
+0 or NaN.
 """
 
 from collections.abc import Sequence
@@ -26,34 +26,37 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float((float(sorted_scores[cut]) + float(below)) / 2)
 
 
-def binary_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float | None]:
-    """AP, AUROC, and F1, balanced accuracy, accuracy, precision and recall at `threshold`."""
+def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
+    """AP and AUROC of `ranks`, and F1, balanced accuracy, accuracy, precision and recall of `preds` (0 or 1).
+
+    ranks (N,): logits rather than probabilities, which are equal where they saturate.
+    """
     from sklearn import metrics
 
-    preds = (scores >= threshold).astype(int)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         labels, preds, labels=[0, 1], zero_division=0
     )
     known, both = np.any(labels == 1), len(np.unique(labels)) == 2
     return {
-        "ap": float(metrics.average_precision_score(labels, scores)) if both else None,
-        "auroc": float(metrics.roc_auc_score(labels, scores)) if both else None,
+        "ap": float(metrics.average_precision_score(labels, ranks)) if both else None,
+        "auroc": float(metrics.roc_auc_score(labels, ranks)) if both else None,
         "f1": float(f1[1]) if known else None,
         "balanced_accuracy": float(recall.mean()) if both else None,
         "accuracy": float(np.mean(labels == preds)),
-        "precision": float(precision[1]) if preds.any() else None,
+        "precision": float(precision[1]) if np.any(preds) else None,
         "recall": float(recall[1]) if known else None,
     }
 
 
-def multiclass_metrics(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> dict:
+def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[str]) -> dict:
     """Macro F1 and balanced accuracy over the classes present, accuracy, and a row per class.
 
-    A class absent from `labels` has support 0 and None for its figures; it is not part of any mean.
+    ranks (N, K): log odds, or probabilities; the highest is the prediction. A class absent from `labels` has
+    support 0 and None for its figures; it is not part of any mean.
     """
     from sklearn import metrics
 
-    preds = scores.argmax(axis=1)
+    preds = ranks.argmax(axis=1)
     present = np.unique(labels)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, preds, labels=range(len(names)), zero_division=0
@@ -61,7 +64,7 @@ def multiclass_metrics(labels: np.ndarray, scores: np.ndarray, names: Sequence[s
     rows = {}
     for k, name in enumerate(names):
         known = k in present
-        ap = float(metrics.average_precision_score(labels == k, scores[:, k])) if known else None
+        ap = float(metrics.average_precision_score(labels == k, ranks[:, k])) if known else None
         figures = {"precision": precision[k], "recall": recall[k], "f1": f1[k]}
         rows[name] = {key: float(v) if known else None for key, v in figures.items()}
         rows[name] |= {"ap": ap, "support": int(support[k])}

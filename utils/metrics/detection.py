@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from utils.metrics.calibration import calibration_error, sigmoid
 from utils.metrics.classification import choose_threshold
 from utils.metrics.verdict import GroupJackknife, divide
 
 TICK = 0.1  # seconds between CARLA frame numbers, at AnoVox's 10 Hz
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), without overflow."""
-    return np.exp(-np.logaddexp(0, -np.asarray(logits, float)))
 
 
 def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
@@ -27,33 +23,6 @@ def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) 
         return None
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
     return float(false[np.argmax(true >= recall)])
-
-
-def calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |share of anomalies - mean score| over equal-width bins.
-
-    Bins are weighted by their counts.
-    """
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, labels, bins) - np.bincount(place, scores, bins)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The T > 0 with the smallest log-loss of sigmoid(logit / T) on val; 1 with one class only.
-
-    Guo et al. 2017.
-    """
-    from scipy.optimize import minimize_scalar
-
-    if len(np.unique(labels)) < 2:
-        return 1.0
-    sign = np.where(labels == 1, -1.0, 1.0)
-
-    def log_loss(log_t: float) -> float:
-        return float(np.logaddexp(0, sign * np.asarray(logits, float) / np.exp(log_t)).mean())
-
-    return float(np.exp(minimize_scalar(log_loss, bounds=(-3, 3), method="bounded").x))
 
 
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
@@ -137,18 +106,21 @@ def alarm_statistics(
     }
 
 
-def detection_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
-    """What validation adds to binary_metrics: FPR95, calibration error, AUROC in scenarios, mean score."""
+def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
+    """What validation adds to binary_metrics: FPR95, calibration error, AUROC in scenarios, mean score.
+
+    odds (N,): calibrated log odds.
+    """
     return {
-        "fpr95": fpr_at_recall(labels, scores),
-        "calibration_error": calibration_error(labels, scores),
-        "auroc_within_scenarios": within_group_auroc(labels, scores, groups),
-        "mean_score": float(scores.mean()),
+        "fpr95": fpr_at_recall(labels, odds),
+        "calibration_error": calibration_error(labels, sigmoid(odds)),
+        "auroc_within_scenarios": within_group_auroc(labels, odds, groups),
+        "mean_score": float(sigmoid(odds).mean()),
     }
 
 
 def breakdown(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, groups: dict[str, np.ndarray]
+    labels: np.ndarray, odds: np.ndarray, alarms: np.ndarray, groups: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     """Recall, and AUROC against all normal frames, of the anomalies with each value of each column."""
     from sklearn.metrics import roc_auc_score
@@ -159,11 +131,11 @@ def breakdown(
         for value in sorted(set(values[~normal].tolist()) - {""}):
             chosen = ~normal & (values == value)
             both = normal | chosen
-            auroc = float(roc_auc_score(labels[both], scores[both])) if normal.any() else None
+            auroc = float(roc_auc_score(labels[both], odds[both])) if normal.any() else None
             rows[f"{column}: {value}"] = {
                 "frames": int(chosen.sum()),
                 "auroc": auroc,
-                "recall": float((scores[chosen] >= threshold).mean()),
+                "recall": float(alarms[chosen].mean()),
             }
     return rows
 

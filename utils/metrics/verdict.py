@@ -15,15 +15,22 @@ BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enou
 
 @dataclass(frozen=True)
 class Verdict:
-    """LEARNED, NOT LEARNED or NOT JUDGED, why, and the interval of the paired difference it rests on."""
+    """LEARNED, NOT LEARNED or NOT JUDGED, why, and the interval of the paired difference it rests on.
+
+    reference: how the model stands to the strongest reference, which has no part in the word; may be empty.
+    """
 
     word: str
     reason: str
     difference: list[float]
+    reference: str = ""
 
     @property
     def learned(self) -> bool:
         return self.word == "LEARNED"
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.reason})" + (f"; {self.reference}" if self.reference else "")
 
 
 def judge(
@@ -37,33 +44,79 @@ def judge(
     unit: str,
     higher_is_better: bool = True,
     truncated: bool = False,
+    reference: str = "",
 ) -> Verdict:
-    """LEARNED iff the lower 95% bound of the paired difference model - trivial is above 0.
+    """LEARNED iff the 95% interval of the paired difference model - trivial lies on the better side of 0.
 
-    `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`; for an error
-    metric (higher_is_better False) the difference is trivial - model. The train split, which can be known by
-    heart, and a run cut by --max_batches are never LEARNED. With fewer than MINIMUM groups (`unit` is their
-    plural) nothing tells learning from luck: NOT JUDGED.
+    `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`. The train
+    split, which can be known by heart, and a run cut by --max_batches are never LEARNED. With fewer than
+    MINIMUM groups (`unit` is their plural) nothing tells learning from luck: NOT JUDGED.
     """
-    low, high = jackknife.interval(model - trivial if higher_is_better else trivial - model)
-    reason = f"{metric} against {trivial_name}: paired difference 95% interval "
-    reason += f"[{low:.3f}, {high:.3f}] {'is above 0' if low > 0 else 'does not exclude 0'}"
-    if np.isnan(low):
-        reason = f"{metric} against {trivial_name}: no interval"
-    word = "LEARNED" if low > 0 else "NOT LEARNED"
+    found = Comparison.of(metric, model, trivial, trivial_name, jackknife, higher_is_better)
+    word = "LEARNED" if found.better else "NOT LEARNED"
+    reason, against = f"{'beats' if found.better else 'does not beat'} {found}", f"against {found}"
     if not jackknife.enough:
         word, count = "NOT JUDGED", jackknife.count
         held = "" if count == jackknife.total else f" of {jackknife.total} {unit} hold the rarer class"
-        reason = f"{count}{held or ' ' + unit}, {MINIMUM} are needed to tell learning from luck; {reason}"
+        reason = f"{count}{held or ' ' + unit}, {MINIMUM} are needed to tell learning from luck; {against}"
         if jackknife.over_frames:
             reason += f" (left out were frames, not {unit}: optimistic)"
     if split == "train":
-        word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {reason}"
+        word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {against}"
     if truncated:
-        word, reason = "NOT LEARNED", f"truncated by --max_batches; {reason}"
+        word, reason = "NOT LEARNED", f"truncated by --max_batches; {against}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    return Verdict(word, reason, [low, high])
+    gain = [found.low, found.high] if higher_is_better else [-found.high, -found.low]
+    return Verdict(word, reason, gain, reference)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model beside one other scorer: the paired difference model - other of one metric."""
+
+    name: str
+    metric: str
+    model: float
+    other: float
+    low: float
+    high: float
+    higher_is_better: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        metric: str,
+        model: np.ndarray,
+        other: np.ndarray,
+        name: str,
+        jackknife: "GroupJackknife",
+        higher_is_better: bool = True,
+    ) -> "Comparison":
+        """From the metric's rows (1 + n,) of both."""
+        low, high = jackknife.interval(model - other)
+        return cls(name, metric, float(model[0]), float(other[0]), low, high, higher_is_better)
+
+    @property
+    def better(self) -> bool:
+        """With 95% confidence; False where there is no interval."""
+        return self.low > 0 if self.higher_is_better else self.high < 0
+
+    @property
+    def worse(self) -> bool:
+        """With 95% confidence."""
+        return self.high < 0 if self.higher_is_better else self.low > 0
+
+    def __str__(self) -> str:
+        """'distance alone: AUROC +0.120 [+0.080, +0.240]'."""
+        interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if np.isfinite(self.low) else "(no interval)"
+        return f"{self.name}: {self.metric} {self.model - self.other:+.3f} {interval}"
+
+    def words(self) -> str:
+        """'not better than boosted trees (AP -0.019 [-0.050, +0.010])'."""
+        word = "better than" if self.better else "worse than" if self.worse else "not better than"
+        name, difference = str(self).split(": ", 1)
+        return f"{word} {name} ({difference})"
 
 
 class GroupJackknife:

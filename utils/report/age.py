@@ -1,5 +1,6 @@
 """The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ import numpy as np
 from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
-from utils.report.classification import table, write_report, write_table
+from utils.report.results import interval_lines, state_warnings, table, write_report, write_table
 from utils.run.log import LOG, format_values
 
 
 def report_age(
     folder: Path,
     split: str,
-    title: str,
+    state: Mapping[str, Any],
     rows: dict[str, np.ndarray],
     files: list[str],
     subjects: list[str],
@@ -27,10 +28,12 @@ def report_age(
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
 
-    rows: ages, preds and subject_ids (N,), one per image; files: their names; subjects: the names the ids
-    stand for. The verdict compares the error per subject (mean over its images) with the better of the
-    train mean and median, leaving out subjects. Returns it and {metrics, baselines, confidence}.
+    state: the checkpoint; rows: ages, preds and subject_ids (N,), one per image; files: their names;
+    subjects: the names the ids stand for. The verdict compares the error per subject (mean over its images)
+    with the better of the train mean and median, leaving out subjects. Returns it and {metrics, baselines,
+    confidence, warnings}.
     """
+    title = f"{state['script']} on {split}"
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
     images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
@@ -53,7 +56,13 @@ def report_age(
     skill = 1 - divide(subject_mae, floor_mae)
     confidence = by_image.intervals(mae=by_image.means(np.abs(preds - ages)))
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    bands = error_bands(subject_ages, subject_preds)
+    bands, others = (error_bands(subject_ages, guess) for guess in (subject_preds, trivial[best]))
+    worse = [
+        f"{b['from']:g} to {b['to']:g}" for b, o in zip(bands, others, strict=True) if b["mae"] > o["mae"]
+    ]
+    warnings = state_warnings(state)
+    if worse:
+        warnings.append(f"worse than the {best}: of the age {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
 
@@ -82,17 +91,17 @@ def report_age(
             {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, columns
         ),
         f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
-        "95% intervals of the model, jackknife over subjects": "\n".join(
-            f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items()
-        ),
+        "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
         "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
         "range of ages; compare them between cohorts through the skill.",
     }
-    write_report(folder / "evaluation_report.txt", title, verdict, sections)
+    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     shown = ("mae", "rmse", "r2", "slope")
     LOG.info(f"{title}: per subject: {format_values({key: people[key] for key in shown})} {unit}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
-    return verdict, {"metrics": images | metrics, "baselines": baselines, "confidence": confidence}
+    return verdict, {
+        "metrics": images | metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings
+    }  # fmt: skip

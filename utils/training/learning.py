@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 
 from utils.run.errors import DataError, NonFiniteError
 from utils.run.log import LOG
+from utils.run.signs import above_constant, kind_of, overfitting
+from utils.tasks import TASKS
 from utils.training.device import move
 
 if TYPE_CHECKING:
@@ -134,9 +136,14 @@ def check_finite(
 class LearningCheck:
     """Watches one run and says, once each, what looks like not learning."""
 
-    def __init__(self, criterion: Criterion, labels: Tensor, outputs: int):
-        self.criterion, self.labels, self.outputs = on_cpu(criterion), labels, outputs
-        self.constant_loss = best_constant_loss(criterion, labels, outputs)  # what knowing nothing reaches
+    def __init__(
+        self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int
+    ):
+        self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
+        self.labels = torch.as_tensor(labels)
+        # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
+        self.constant_loss = best_constant_loss(criterion, self.labels, outputs)
+        self.val_constant = best_constant_loss(criterion, torch.as_tensor(val_labels), outputs)
         self.said: set[str] = set()
 
     def before_training(
@@ -149,6 +156,7 @@ class LearningCheck:
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
         if run.args.overfit_one_batch:
             self.overfit_one_batch(model, dataset, run.device, forward)
+        run.status.write(constant_loss=self.val_constant)
         warnings = check_label_source(lambda: dataset.__getitems__(chosen)[target].numpy())
         labels = self.labels[chosen]
         warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
@@ -208,12 +216,14 @@ class LearningCheck:
         if still := unused_parameters(model):
             found["gradient"] = f"no gradient reaches {still}: a detached or dead part of the model"
         if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(losses[-1]):
-            found["flat"] = f"the train loss is flat at {losses[-1]:.4g}: learning rate 0 or far too low"
+            found["flat"] = f"flat: the train loss stays at {losses[-1]:.4g}; learning rate 0 or far too low"
         if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
             found["entropy"] = (
                 f"the train loss stays at {losses[-1]:.4g}, a constant output reaches {constant:.4g}: "
                 "labels that do not belong to their inputs look like this"
             )
+        signs = above_constant(history, self.val_constant), overfitting(history, self.task)
+        found |= {kind_of(text): text for text in signs if text}
         fresh = [text for key, text in found.items() if key not in self.said]
         self.said |= set(found)
         return warn(fresh)

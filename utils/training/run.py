@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
-from utils.report.classification import write_results
+from utils.report.results import write_results
 from utils.run.folder import create_run_folder, is_finished, run_parent, write_json
 from utils.run.log import LOG, epoch_line, start_log
 from utils.run.status import Status
@@ -186,8 +186,9 @@ def finish(
     if run.processes.first:
         save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))
         split = "test" if "test" in rows else "val"
-        verdict, found = report(run.folder, split, rows[split], data, chosen, args.max_batches > 0)
-        metrics["test"] = metrics[split] | found.pop("metrics")
+        state = chosen | {"history": checkpoint.history}  # of all epochs, not only those until the best one
+        verdict, found = report(run.folder, split, rows[split], data, state, args.max_batches > 0)
+        metrics[split] |= found.pop("metrics")
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
             run.folder, run.name, verdict, metrics=metrics, test_split=split, **found, epochs=args.epochs,

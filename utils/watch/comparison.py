@@ -111,8 +111,11 @@ def group_runs(views: Sequence[RunView]) -> list[Condition]:
 
 
 def condition_notes(conditions: Sequence[Condition]) -> list[str]:
-    """Where runs of one setting are no independent repetitions, or saw other parts of the data."""
+    """How each run stands to its strongest reference; runs of one setting that are no repetitions of it."""
     notes = []
+    for view in [view for condition in conditions for view in condition.runs]:
+        if reference := view.results.get("reference"):
+            notes.append(f"{view.name}: {view.results['verdict']}, {reference}")
     for condition in conditions:
         seeds = [str(view.config.get("seed")) for view in condition.runs]
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
@@ -175,7 +178,7 @@ def short(value: Any) -> str:
 
 def figures_on_test(view: RunView) -> dict[str, tuple[float | None, list[float] | None]]:
     """{metric: (value, 95% interval)} on the test split, from results.json; empty without results."""
-    measured = view.results.get("metrics", {}).get("test", {})
+    measured = view.results.get("metrics", {}).get(view.results.get("test_split", "test"), {})
     confidence = view.results.get("confidence", {})
     names = metrics_shown(view.task, "test")
     return {name: (measured[name], confidence.get(name)) for name in names if name in measured}

@@ -47,8 +47,8 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
         lines += fold({key: line.words() for key, line in trends.items()}, width)
     if signs := learning_signs(view):
         lines += ["", "learning check", *fold_list(signs, width)]
-    if verdict := view.results.get("verdict"):
-        lines += ["", *fold_list([f"{verdict}: {view.results.get('verdict_reason', '')}"], width)]
+    if view.verdict:
+        lines += ["", *fold_list([view.verdict], width)]
     return lines
 
 

@@ -58,6 +58,14 @@ class RunView:
         return f"val_{self.task['best']}"
 
     @property
+    def verdict(self) -> str:
+        """The verdict with its reason and the strongest reference, as the log's last line says it."""
+        word, reason, reference = (
+            self.results.get(key) for key in ("verdict", "verdict_reason", "reference")
+        )
+        return f"{word} ({reason})" + (f"; {reference}" if reference else "") if word else ""
+
+    @property
     def epochs(self) -> int:
         """Epochs planned; a resumed run may have other plans than its config.json."""
         planned = self.config.get("training", {}).get("epochs", len(self.history))

@@ -29,7 +29,8 @@ def test_threshold_lies_between_two_scores_and_needs_two_classes():
 
 
 def test_one_class_is_undefined_not_zero():
-    found = binary_metrics(np.zeros(5, int), np.linspace(0, 1, 5), 0.5)
+    ranks = np.linspace(0, 1, 5)
+    found = binary_metrics(np.zeros(5, int), ranks, ranks >= 0.5)
     assert found["ap"] is None and found["auroc"] is None and found["f1"] is None
     assert found["accuracy"] == pytest.approx(0.4)
 

@@ -81,7 +81,8 @@ def make_report(folder, rows, train_ages, **options):
     options = {"unit": "years", "truncated": False} | options
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
-    return report_age(folder, "test", "a run on test", rows, files, subjects, train_ages, **options)
+    state = {"script": "train_mae.py", "history": []}
+    return report_age(folder, "test", state, rows, files, subjects, train_ages, **options)
 
 
 def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from sklearn import metrics as reference
 
-from utils.metrics.verdict import BLOCKS, MINIMUM, GroupJackknife, judge
+from utils.metrics.verdict import BLOCKS, MINIMUM, Comparison, GroupJackknife, judge
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random(200) < 0.3).astype(int)
@@ -88,7 +88,7 @@ def test_the_verdict_needs_the_lower_bound_above_zero():
     clear, noisy = np.linspace(0.04, 0.06, 8), np.linspace(-0.2, 0.3, 8)
     better = verdict(clear)
     assert better.learned and better.word == "LEARNED" and 0 < better.difference[0] < 0.05
-    assert verdict(noisy).word == "NOT LEARNED" and "does not exclude 0" in verdict(noisy).reason
+    assert verdict(noisy).word == "NOT LEARNED" and "does not beat distance alone" in verdict(noisy).reason
     assert verdict(-clear, higher_is_better=False).learned and not verdict(-clear).learned
     cut = verdict(clear, truncated=True)
     assert cut.word == "NOT LEARNED" and cut.reason.startswith("truncated by --max_batches")
@@ -100,7 +100,7 @@ def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
     known = verdict(np.linspace(0.04, 0.06, 8), split="train")
     assert known.word == "NOT LEARNED" and known.difference[0] > 0
     assert known.reason.startswith(
-        "never judged on train, which a model can know by heart; AUROC against distance alone"
+        "never judged on train, which a model can know by heart; against distance alone: AUROC"
     )
 
 
@@ -108,7 +108,7 @@ def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
 def test_few_groups_are_not_judged_however_good_they_look(groups):
     found = verdict(np.full(groups, 0.3), groups)
     assert found.word == "NOT JUDGED" and not found.learned
-    assert found.reason.startswith(f"{groups} sequences, 5 are needed to tell learning from luck; AUROC")
+    assert found.reason.startswith(f"{groups} sequences, 5 are needed to tell learning from luck; against")
     assert verdict(np.full(MINIMUM, 0.3), MINIMUM).word == "LEARNED"
 
 
@@ -120,3 +120,29 @@ def test_the_reason_says_what_was_left_out_and_which_groups_count():
     assert reason.startswith("2 of 10 scenarios hold the rarer class, 5 are needed")
     assert reason.endswith("(left out were frames, not scenarios: optimistic)")
     assert "frames" not in verdict(np.full(3, 0.3), 3).reason  # there were none to fall back to
+
+
+def test_the_strongest_reference_is_named_with_the_paired_difference():
+    by = GroupJackknife(np.arange(8))
+    model, spread = by.means(np.linspace(0.2, 0.3, 8)), np.linspace(-0.05, 0.05, 8)
+
+    def beside(gain, **options):
+        other = model - by.means(gain)
+        return Comparison.of("AP", model, other, "boosted trees", by, **options).words()
+
+    assert beside(0.2 + spread) == "better than boosted trees (AP +0.200 [+0.171, +0.229])"
+    assert beside(0.01 + spread) == "not better than boosted trees (AP +0.010 [-0.019, +0.039])"
+    assert beside(spread - 0.2).startswith("worse than boosted trees (AP -0.200 [-0.229, -0.171])")
+    assert beside(0.2 + spread, higher_is_better=False).startswith("worse than")
+    alone = GroupJackknife(np.zeros(8))
+    rows = alone.means(np.arange(8.0))
+    assert (
+        Comparison.of("AP", rows, rows, "trees", alone).words()
+        == "not better than trees (AP +0.000 (no interval))"
+    )
+    found = judge(
+        "AUROC", model, model, "chance", "test", by, unit="sequences", reference="worse than trees (AP)"
+    )
+    assert str(found).startswith("NOT LEARNED (does not beat chance: AUROC +0.000 [") and str(found).endswith(
+        "); worse than trees (AP)"
+    )

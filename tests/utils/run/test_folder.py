@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from utils.report.classification import table, write_table
+from utils.report.results import table, write_table
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, create_run_folder, read_json, write_json, write_text
 from utils.run.log import format_values, start_log, stop_log

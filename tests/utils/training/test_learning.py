@@ -30,16 +30,21 @@ def test_best_constant_is_the_entropy_and_the_variance():
     assert best_constant_loss(weighted, LABELS, 2) == pytest.approx(1.5 * np.log(2), abs=1e-9)
 
 
+def check_of(criterion, labels, outputs):
+    return LearningCheck("train_stage1.py", criterion, labels, labels, outputs)
+
+
 def test_made_up_labels_and_label_free_losses_are_flagged_before_the_first_epoch():
     def said(check, read_labels):
         data = SimpleNamespace(__getitems__=lambda chosen: {"labels": read_labels(chosen)})
-        run = SimpleNamespace(args=SimpleNamespace(overfit_one_batch=False))
+        status = SimpleNamespace(write=lambda **fields: None)
+        run = SimpleNamespace(args=SimpleNamespace(overfit_one_batch=False), status=status)
         return check.before_training(data, None, run, None)
 
-    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    check = check_of(CROSS_ENTROPY, LABELS, 2)
     assert said(check, lambda chosen: LABELS[chosen]) == []
     assert "differ between two reads" in said(check, lambda chosen: torch.randint(0, 2, (len(chosen),)))[0]
-    free = LearningCheck(lambda logits, labels: logits[:, 0] ** 2 + 0.1 * logits.std(), LABELS, 2)
+    free = check_of(lambda logits, labels: logits[:, 0] ** 2 + 0.1 * logits.std(), LABELS, 2)
     assert "does not depend on the labels" in said(free, lambda chosen: LABELS[chosen])[0]
 
 
@@ -67,7 +72,7 @@ class Years(nn.Module):
 def test_one_batch_is_learned_by_heart_without_a_trace(labels, caplog):
     outputs = 1 if labels.is_floating_point() else 2
     criterion = nn.L1Loss(reduction="none") if labels.is_floating_point() else CROSS_ENTROPY
-    check = LearningCheck(criterion, labels, outputs)
+    check = check_of(criterion, labels, outputs)
     torch.manual_seed(0)
     layers = [nn.Linear(8, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.1), nn.Linear(256, outputs)]
     model = nn.Sequential(*layers, *([Years()] if outputs == 1 else [])).eval()
@@ -83,7 +88,7 @@ def test_one_batch_is_learned_by_heart_without_a_trace(labels, caplog):
 
 def test_a_batch_of_inputs_that_are_all_alike_can_not_be_learned_by_heart(monkeypatch, caplog):
     monkeypatch.setattr(Rows, "inputs", torch.zeros(100, 8))
-    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    check = check_of(CROSS_ENTROPY, LABELS, 2)
     with caplog.at_level("INFO", logger="run"):
         assert not check.overfit_one_batch(nn.Linear(8, 2), Rows(), torch.device("cpu"), forward)
     assert "can not be learned by heart: loss 0.69" in caplog.text  # 16 of each class: ln 2
@@ -118,19 +123,32 @@ def model_with_gradient() -> nn.Module:
     ],
 )
 def test_epochs_are_judged_by_their_losses(losses, word):
-    said = LearningCheck(CROSS_ENTROPY, LABELS, 2).after_epoch(
+    said = check_of(CROSS_ENTROPY, LABELS, 2).after_epoch(
         epochs(*losses), model_with_gradient(), np.diag([1.0, 2.0, 3.0])
     )
     assert said == [] if word is None else any(word in text for text in said)
 
 
 def test_dead_outputs_and_detached_parts_are_named_once():
-    check = LearningCheck(CROSS_ENTROPY, LABELS, 2)
+    check = check_of(CROSS_ENTROPY, LABELS, 2)
     model = model_with_gradient()
     model["body"].zero_grad()
     said = check.after_epoch(epochs(0.5), model, np.full((5, 2), 0.3))
     assert any("same output" in text for text in said) and any("reaches body" in text for text in said)
     assert check.after_epoch(epochs(0.5, 0.4), model, np.full((5, 2), 0.3)) == []
+
+
+def test_a_val_loss_above_what_a_constant_reaches_on_val_is_said_once():
+    """Train is sampled half and half, val is not: its own constant is lower."""
+    val = torch.tensor([0] * 90 + [1] * 10)
+    check = LearningCheck("train_stage1.py", CROSS_ENTROPY, torch.tensor([0, 1] * 50), val, 2)
+    assert (check.constant_loss, check.val_constant) == pytest.approx((np.log(2), 0.3251), abs=1e-4)
+    rows = [{"epoch": k, "train_loss": 0.6 - 0.1 * k, "val_loss": 0.5, "lr": 0.1} for k in range(4)]
+    model, outputs = model_with_gradient(), np.diag([1.0, 2.0, 3.0])
+    said = [check.after_epoch(rows[: k + 1], model, outputs) for k in range(4)]
+    assert said[:2] == [[], []] and said[3] == []
+    assert said[2][0].startswith("val loss above a constant's: 0.5 in the last epoch")
+    assert said[2][0].endswith("0.3251 on val") and len(said[2]) == 1
 
 
 def test_labels_must_differ_be_finite_and_exist():

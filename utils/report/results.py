@@ -1,0 +1,73 @@
+"""evaluation_report.txt and results.json: the same figures for people and for programs. Tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.metrics.calibration import scale_warning
+from utils.metrics.verdict import Verdict
+from utils.run.folder import write_json, write_text
+from utils.run.log import LOG, align, format_value
+from utils.run.signs import history_signs
+from utils.tasks import TASKS
+
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins in a spreadsheet
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
+    """Aligned text: one line per row name, one column per metric."""
+    cells = [[name, *(format_value(row.get(column)) for column in columns)] for name, row in rows.items()]
+    return "\n".join(align([[first, *columns], *cells]))
+
+
+def confusion_table(counts: Any, names: Sequence[str]) -> str:
+    """The confusion matrix as text; rows are the truth."""
+    rows = [dict(zip(names, map(int, row), strict=True)) for row in counts]
+    return table(dict(zip(names, rows, strict=True)), names, "true \\ predicted")
+
+
+def interval_lines(confidence: Mapping[str, Sequence[float]]) -> str:
+    """'auroc: [0.551, 0.752]', a line each."""
+    return "\n".join(f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items())
+
+
+def state_warnings(state: Mapping[str, Any]) -> list[str]:
+    """What the history and the scales in a checkpoint give reason to doubt."""
+    found = history_signs(state["history"], TASKS[state["script"]], constant=state.get("constant_loss"))
+    if "calibration" in state:
+        found.append(scale_warning(state["calibration"]["slope"], "slope of the calibration"))
+    if "temperature" in state:
+        found.append(scale_warning(1 / state["temperature"], "temperature"))
+    return [text for text in found if text]
+
+
+def write_report(
+    path: Path, title: str, verdict: Verdict, warnings: Sequence[str], sections: Mapping[str, str]
+) -> None:
+    """The verdict first, then what gives reason to doubt, which is logged too, then each section."""
+    for warning in warnings:
+        LOG.warning(warning)
+    parts = [title, f"verdict: {verdict.word}\n{verdict.reason}"]
+    parts += [verdict.reference] if verdict.reference else []
+    sections = ({"warnings": "\n".join(warnings)} if warnings else {}) | dict(sections)
+    parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items() if text]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
+    """RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
+    head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
+    write_json(run / "results.json", head | {"reference": verdict.reference} | fields)
+    LOG.info(f"verdict: {verdict}; run folder {run}")
+
+
+def write_table(path: Path, columns: Any) -> None:
+    """A CSV of what pandas.DataFrame takes, such as {name: values}. Text that a spreadsheet would run as a
+    formula gets a ' in front; numbers do not."""
+    import pandas
+
+    frame = pandas.DataFrame(columns)
+    for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
+        risky = [isinstance(cell, str) and cell.startswith(RISKY) for cell in frame[name]]
+        frame.loc[risky, name] = "'" + frame.loc[risky, name]
+    write_text(path, frame.to_csv(index=False))
