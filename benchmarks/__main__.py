@@ -22,7 +22,7 @@ from benchmarks.report import FOLDER, Report
 BENCHMARKS = {
     "pair_loader": "pairs", "stage1_epoch": "pairs", "epoch_vs_memory": "epochs", "peers": "peers",
     "first_step": "epochs", "bookkeeping": "epochs", "two_processes": "epochs", "jrdb_index": "scale",
-    "anovox_frames": "scale", "resources": "resources",
+    "anovox_frames": "scale", "resources": "resources", "verdict": "verdict",
 }  # fmt: skip
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- tables: written by python -m benchmarks -->", "<!-- end of tables -->"

@@ -25,6 +25,7 @@ from benchmarks.report import Report
 from benchmarks.scripts import SCRIPTS, SMALL, InMemory, Training, prepare
 from benchmarks.timing import times_faster
 from benchmarks.worker import Worker
+from utils.tasks import TASKS
 from utils.training import run as training_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,7 +151,7 @@ def run_timed(name: str, flags: list[str], folder: Path) -> tuple[dict[str, floa
     finally:
         for owner, function, original in replaced:
             setattr(owner, function, original)
-    run = max(folder.glob("*_experiment_*"))
+    run = max(folder.glob(f"{TASKS[script.SCRIPT]['folder']}_experiment_*"))
     parameters = json.loads((run / "config.json").read_text())["model"]["total_parameters"]
     # The final pass draws and measures once more; the default draws every tenth epoch.
     calls = {"plots": 10 * (EPOCHS + 1), "metrics": EPOCHS + 1}

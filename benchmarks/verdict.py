@@ -1,7 +1,7 @@
 """How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
 
-    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here
-    python -m benchmarks.verdict --quick    40 a cell: does it run?
+    python -m benchmarks verdict            2,000 data sets a cell, seed 0, both fixed here
+    python -m benchmarks verdict --quick    40 a cell: does it run?
 
 Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
 labels are drawn apart, each alike within a group (and a pair of people alike from frame to frame).
@@ -20,7 +20,6 @@ Correlations and sizes are those measured (intraclass correlations, one-way anal
 - the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -243,13 +242,8 @@ def simulate(
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="few data sets: for development")
-    quick = parser.parse_args().quick
-    report = Report("verdict", "LEARNED, said of models that learned nothing", quick)
+def verdict(report: Report, quick: bool) -> None:
+    """LEARNED, said of models that learned nothing."""
     data_sets = 40 if quick else DATA_SETS
     draws = {"stage 1": stage1, "stage 2": stage2, "anomaly": anomaly, "age": age}
     kinds = {"nothing": {"old": True}, "hard": {"hard": True}, "effect": {"effect": 1}}
@@ -292,8 +286,3 @@ def main() -> None:
         found[kind, name, n]["rule"] for kind in ("nothing", "hard") for name in draws for n in GROUPS
     )
     report.judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
-    report.finish()
-
-
-if __name__ == "__main__":
-    main()
