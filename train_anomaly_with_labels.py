@@ -126,6 +126,8 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
         if args.freeze_encoder:
             freeze(encoder)
     model = AnomalyDetectionModel(encoder, args.fusion, args.modality, args.position_code, args.dropout)
+    if args.location_weight == 0:
+        model.freeze_cells()
     return model, weights
 
 
@@ -301,7 +303,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Training
     check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=1)
-    check.before_training(data.train, bare, run, forward=lambda model, batch: model(*inputs_of(batch))[0])
+    inputs = {"both": ["images", "points"], "camera": ["images"], "lidar": ["points"]}[args.modality]
+    check.before_training(
+        checkpoint, loaders | {"train": train_loader}, inputs,
+        forward=lambda model, batch: model(*inputs_of(batch))[0],
+    )  # fmt: skip
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["auroc"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -323,7 +329,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
         checkpoint.save_epoch(["auroc"] if improved else [], **at)
         run.show_epoch(history, panels, best["auroc"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"])
+        check.after_epoch(history, bare, rows["logits"], rows)
 
     # Test
     chosen = checkpoint.load_best("auroc")

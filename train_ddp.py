@@ -230,8 +230,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Training
     check = LearningCheck(SCRIPT, criterion, data.train.ages, data.val.ages, outputs=1)
-    forward = lambda model, batch: model(batch["images"])  # noqa: E731
-    check.before_training(data.train, bare, run, forward, target="ages")
+    check.before_training(
+        checkpoint, loaders | {"train": train_loader}, ["images"], target="ages",
+        forward=lambda model, batch: model(batch["images"]),
+    )  # fmt: skip
     trivial = best_trivial_mae(data.train.ages, data.val.ages)
     panels = run.panels(unit=data.unit, loss=check.val_constant, mae=trivial)
     augmented = partial(
@@ -252,7 +254,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
             best["model"] = {"value": validated[SELECT_BY], "epoch": epoch}
         checkpoint.save_epoch(["model"] if improved else [], constant_loss=check.val_constant)
         run.show_epoch(history, panels, best["model"]["epoch"])
-        check.after_epoch(history, bare, rows["preds"])
+        check.after_epoch(history, bare, rows["preds"], rows)
 
     # Test
     checkpoint.load_best("model")

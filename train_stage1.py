@@ -270,7 +270,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Training
     check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2)
-    check.before_training(data.train, bare, run, forward=lambda model, batch: model(batch))
+    every, inputs = loaders | {"train": train_loader}, args.features.split("+")
+    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -294,7 +295,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
         checkpoint.save_epoch(improved, **at)
         run.show_epoch(history, panels, best["f1"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"])
+        check.after_epoch(history, bare, rows["logits"], rows)
 
     # Test
     chosen = checkpoint.load_best("f1")

@@ -312,7 +312,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Training
     check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))
-    check.before_training(train, bare, run, forward=lambda model, batch: model(batch, stage=2))
+    every, inputs = loaders | {"train": train_loader}, args.features.split("+")
+    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch, stage=2))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant, stage1_ap=on_val["before"]["ap"])
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -340,7 +341,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
             temperature=fit_temperature(rows["labels"], rows["logits"]),
         )  # fmt: skip
         run.show_epoch(history, panels, best["f1"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"])
+        check.after_epoch(history, bare, rows["logits"], rows)
 
     # Test
     chosen = checkpoint.load_best("f1")

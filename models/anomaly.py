@@ -137,6 +137,13 @@ class AnomalyDetectionModel(nn.Module):
             nn.Linear(256, 1),
         )
 
+    def freeze_cells(self) -> None:
+        """What says where the anomaly is does not learn: nobody asks it."""
+        for part in (self.image_cells, self.point_cells):
+            if part is not None:
+                part.requires_grad_(False)
+        self.cell_bias.requires_grad_(False)
+
     def forward(
         self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor, point_pixels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +26,7 @@ from models.backbones import BACKBONES
 from models.efficientnet_lite0 import EfficientNetLite0
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint
+from utils.training.invariants import fingerprints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1
@@ -44,6 +46,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str, features: nn.Module, out_channels: int, mean: tuple, std: tuple):
         super().__init__()
         self.name, self.features, self.out_channels, self.frozen = name, features, out_channels, False
+        self.loaded: np.ndarray | None = None  # fingerprints of the weights that load_weights wrote
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -144,6 +147,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
             f"--weights {path}: does not fit the backbone {encoder.name}.\nKeys: {'; '.join(listed)}"
         )
     encoder.features.load_state_dict(own | found)
+    encoder.loaded = fingerprints(encoder.parameters())
     return {
         "pretrained": True,
         "source": "imagenet" if weights == "imagenet" else str(weights),

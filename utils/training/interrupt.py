@@ -54,6 +54,7 @@ class Interrupt:
         self.max_batches, self.log_interval = args.max_batches, args.log_interval
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
+        self.look: Callable[[int, int, Any], None] = lambda epoch, step, batch: None  # who watches the loop
         self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
         # A flag must not wait for the GPU: it travels between the CPUs.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
@@ -104,7 +105,9 @@ class Interrupt:
         try:
             for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=None):
                 self.watch.place = epoch, step
-                yield step, next(batches)
+                batch = next(batches)
+                self.look(epoch, step, batch)
+                yield step, batch
                 done = step + 1
                 self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 if done == first + 1:

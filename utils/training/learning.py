@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from utils.run.errors import DataError, NonFiniteError
 from utils.run.log import LOG
 from utils.run.signs import above_constant, kind_of, overfitting
 from utils.tasks import TASKS
 from utils.training.device import move
+from utils.training.invariants import ENOUGH, Invariants
 
 if TYPE_CHECKING:
-    from utils.training.run import Run
+    from utils.training.checkpoint import Checkpoint
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
@@ -70,15 +71,19 @@ def check_loss_uses_labels(criterion: Criterion, labels: Tensor, outputs: int) -
 def check_loss_of_right_outputs(
     criterion: Criterion, labels: Tensor, outputs: int, constant: float
 ) -> list[str]:
-    """Outputs that are certain and right must cost next to nothing, compared with the best constant."""
+    """Outputs that are certain and right must cost next to nothing, compared with the best constant.
+
+    Under label smoothing they do not, but certainty then costs more and more; under a softmax too many it
+    stops to matter.
+    """
     if labels.is_floating_point():
-        right = labels.double()
+        rights = [labels.double()] * 2
     elif outputs > 1:
-        right = 30.0 * nn.functional.one_hot(labels, outputs).double()
+        rights = [scale * nn.functional.one_hot(labels, outputs).double() for scale in (30.0, 300.0)]
     else:
-        right = 60.0 * labels.double() - 30.0
-    loss = float(criterion(right, labels).mean())
-    if loss <= 0.05 * constant:
+        rights = [scale * (2 * labels.double() - 1) for scale in (30.0, 300.0)]
+    loss, more_certain = (float(criterion(right, labels).mean()) for right in rights)
+    if loss <= 0.05 * constant or more_certain > 2 * loss:
         return []
     return [
         f"outputs that are certain and right still cost {loss:.4g}, a constant {constant:.4g}: softmax or "
@@ -139,6 +144,7 @@ class LearningCheck:
     def __init__(
         self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int
     ):
+        self.watched, self.invariants = criterion, None
         self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
         self.labels = torch.as_tensor(labels)
         # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
@@ -147,21 +153,39 @@ class LearningCheck:
         self.said: set[str] = set()
 
     def before_training(
-        self, dataset: Dataset, model: nn.Module, run: "Run", forward: Forward, target: str = "labels"
+        self,
+        checkpoint: "Checkpoint",
+        loaders: dict[str, DataLoader],
+        inputs: Sequence[str],
+        forward: Forward,
+        target: str = "labels",
     ) -> list[str]:
-        """Log and return warnings about the labels and the loss; --overfit_one_batch tries the model too.
+        """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
 
-        `target` names the labels in a batch of the train split, of which about 256 are read twice here.
+        loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch,
+        of which about 256 are read twice here.
         """
-        chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
+        run, dataset = checkpoint.run, loaders["train"].dataset
         if run.args.overfit_one_batch:
+            model = checkpoint.parts.get("trained", checkpoint.parts["model"])
             self.overfit_one_batch(model, dataset, run.device, forward)
         run.status.write(constant_loss=self.val_constant)
-        warnings = check_label_source(lambda: dataset.__getitems__(chosen)[target].numpy())
+        self.invariants = Invariants(checkpoint, loaders, tuple(inputs), target)
+        self.invariants.watch_loss(self.watched)
+        said = list(self.invariants.found.values())
+        if len(dataset) != len(self.labels):
+            return said + warn(
+                [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
+            )
+        return said + warn(self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target]))
+
+    def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
+        """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss."""
+        chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
         labels = self.labels[chosen]
-        warnings += check_loss_uses_labels(self.criterion, labels, self.outputs)
-        warnings += check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
-        return warn(warnings)
+        found = check_label_source(lambda: read_labels(chosen).numpy())
+        found += check_loss_uses_labels(self.criterion, labels, self.outputs)
+        return found + check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
 
     def overfit_one_batch(
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
@@ -195,13 +219,23 @@ class LearningCheck:
             )
         return learned
 
-    def after_epoch(self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray) -> list[str]:
-        """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's."""
+    def after_epoch(
+        self,
+        history: list[dict[str, Any]],
+        model: nn.Module,
+        outputs: np.ndarray,
+        rows: dict[str, np.ndarray] | None = None,
+    ) -> list[str]:
+        """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's, in
+        `rows` beside their indices and labels."""
+        if self.invariants:
+            self.invariants.after_epoch(rows)
         found = {}
         peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
         losses = [row["train_loss"] for row in history[peak:]]
         constant = self.constant_loss
-        if len(history) == 1 and not 0.2 * constant <= losses[0] <= 5 * constant:
+        on_val = history[0].get("val_loss", constant)  # a first epoch that learns fast is low on both
+        if len(history) == 1 and (losses[0] > 5 * constant or losses[0] < 0.2 * constant < 0.8 * on_val):
             found["first"] = (
                 f"the first epoch's loss {losses[0]:.4g} is far from the best constant's {constant:.4g}: the "
                 "outputs start far off, or the loss is not what it seems"
@@ -213,7 +247,8 @@ class LearningCheck:
                 "the outputs are probabilities, not logits: the model ends in the softmax or sigmoid that "
                 "the loss applies again"
             )
-        if still := unused_parameters(model):
+        moved = self.invariants is None or self.invariants.steps >= ENOUGH
+        if moved and (still := unused_parameters(model)):
             found["gradient"] = f"no gradient reaches {still}: a detached or dead part of the model"
         if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(losses[-1]):
             found["flat"] = f"flat: the train loss stays at {losses[-1]:.4g}; learning rate 0 or far too low"

@@ -1,7 +1,6 @@
 """The learning check: what it flags, what it leaves alone, and the verdict's rule."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,17 +34,12 @@ def check_of(criterion, labels, outputs):
 
 
 def test_made_up_labels_and_label_free_losses_are_flagged_before_the_first_epoch():
-    def said(check, read_labels):
-        data = SimpleNamespace(__getitems__=lambda chosen: {"labels": read_labels(chosen)})
-        status = SimpleNamespace(write=lambda **fields: None)
-        run = SimpleNamespace(args=SimpleNamespace(overfit_one_batch=False), status=status)
-        return check.before_training(data, None, run, None)
-
     check = check_of(CROSS_ENTROPY, LABELS, 2)
-    assert said(check, lambda chosen: LABELS[chosen]) == []
-    assert "differ between two reads" in said(check, lambda chosen: torch.randint(0, 2, (len(chosen),)))[0]
+    assert check.check_loss(lambda chosen: LABELS[chosen]) == []
+    made_up = check.check_loss(lambda chosen: torch.randint(0, 2, (len(chosen),)))
+    assert "differ between two reads" in made_up[0]
     free = check_of(lambda logits, labels: logits[:, 0] ** 2 + 0.1 * logits.std(), LABELS, 2)
-    assert "does not depend on the labels" in said(free, lambda chosen: LABELS[chosen])[0]
+    assert "does not depend on the labels" in free.check_loss(lambda chosen: LABELS[chosen])[0]
 
 
 class Rows:
