@@ -51,8 +51,11 @@ def age_metrics(rows: dict[str, np.ndarray]) -> dict[str, float | None]:
     return regression_metrics(rows["ages"], rows["preds"]) | {"subject_mae": subject_mae}
 
 
-def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float]]:
-    """Count, bias, MAE and sd of the error per band of the target: decades, or what gives 3 to 10 bands."""
+def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float | None]]:
+    """Count, bias, MAE and sd of the error per band of the target: decades, or what gives 3 to 10 bands.
+
+    sd: with n - 1; None of a single value.
+    """
     errors = np.asarray(preds, float) - targets
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
@@ -67,7 +70,7 @@ def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float]
                 "count": len(mine),
                 "bias": float(mine.mean()),
                 "mae": float(np.abs(mine).mean()),
-                "sd": float(mine.std()),
+                "sd": float(mine.std(ddof=1)) if len(mine) > 1 else None,
             }
         )
     return rows

@@ -1,5 +1,6 @@
 """Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,27 @@ from utils.metrics.regression import error_bands, limits_of_agreement, regressio
 from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
+NAMED = 5  # outliers whose ids are written
+
+
+def name_outliers(
+    axis: plt.Axes, x: np.ndarray, y: np.ndarray, errors: np.ndarray, names: Sequence[str]
+) -> None:
+    """The ids of the few points with the largest errors, beside them."""
+    style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
+    for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
+        axis.annotate(names[k], (x[k], y[k]), (4, 3), **style)
 
 
 @never_fatal
-def plot_scatter(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
+def plot_scatter(
+    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path
+) -> None:
     """Prediction against truth, one point per subject, with the identity and the least-squares line."""
     found = regression_metrics(targets, preds)
-    figure, axis = plt.subplots(figsize=(5.6, 5.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
     axis.scatter(targets, preds, s=16, alpha=0.6, color=MODEL, linewidths=0)
+    name_outliers(axis, targets, preds, preds - targets, names)
     low, high = min(targets.min(), preds.min()), max(targets.max(), preds.max())
     ends = np.array([low, high])
     axis.plot(ends, ends, color="0.3", linewidth=1, label="prediction = truth")
@@ -26,24 +40,29 @@ def plot_scatter(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, 
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
     axis.set_title(f"{title}\n{len(targets)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     save_figure(figure, path)
 
 
 @never_fatal
-def plot_bland_altman(targets: np.ndarray, preds: np.ndarray, unit: str, title: str, path: Path) -> None:
+def plot_bland_altman(
+    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path
+) -> None:
     """Error against the mean of prediction and truth, with the bias and the 95% limits of agreement."""
     low, bias, high = limits_of_agreement(targets, preds)
-    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
-    axis.scatter((targets + preds) / 2, preds - targets, s=16, alpha=0.6, color=MODEL, linewidths=0)
+    figure, axis = plt.subplots(figsize=(6.4, 5), layout="constrained")
+    middle, errors = (targets + preds) / 2, preds - targets
+    axis.scatter(middle, errors, s=16, alpha=0.6, color=MODEL, linewidths=0)
+    name_outliers(axis, middle, errors, errors - bias, names)
     axis.axhline(bias, color="#DD8452", label=f"bias {bias:+.2f}")
-    for value in (low, high):
-        axis.axhline(value, color="#DD8452", linestyle="--", label=f"bias -+ 1.96 SD: {value:+.2f}")
+    limits = f"limits of agreement, bias -+ 1.96 SD: {low:+.2f} to {high:+.2f}"
+    for value, label in ((low, limits), (high, None)):
+        axis.axhline(value, color="#DD8452", linestyle="--", label=label)
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=f"mean of predicted and true age ({unit})", ylabel=f"predicted - true ({unit})")
-    axis.set_title(title, fontsize=10)
+    axis.set_title(f"{title}\n{len(targets)} subjects", fontsize=10)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     save_figure(figure, path)
 
 
@@ -54,23 +73,24 @@ def plot_error_by_age(
     """Bias with the standard deviation, and MAE beside a trivial predictor's, per band of age.
 
     A model that shrinks towards the mean is too old for the young and too young for the old: a falling bias.
+    A bar for the SD needs three subjects.
     """
     bands, others = error_bands(targets, preds), error_bands(targets, trivial)
     names = [f"{band['from']:g}-{band['to']:g}\nn {band['count']}" for band in bands]
     at = np.arange(len(bands))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    spread = [band["sd"] for band in bands]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    spread = [band["sd"] if band["count"] > 2 else np.nan for band in bands]
     left.errorbar(at, [band["bias"] for band in bands], spread, fmt="o", color=MODEL, capsize=3)
     left.axhline(0, color="0.3", linewidth=1)
     left.set(ylabel=f"predicted - true, mean -+ SD ({unit})", title="bias")
     right.bar(at - 0.2, [band["mae"] for band in bands], 0.4, color=MODEL, label="model")
     right.bar(at + 0.2, [band["mae"] for band in others], 0.4, color=BASELINE, label="trivial predictor")
     right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
-    right.legend(fontsize=8)
     for axis in (left, right):
         axis.set_xticks(at, names, fontsize=8)
         axis.set_xlabel(f"true age ({unit})")
         axis.grid(alpha=0.25, axis="y")
+    figure.legend(loc="outside lower right", ncols=2, fontsize=8)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 

@@ -1,5 +1,6 @@
 """Figures of a classifier: confusion matrix, scores by class, ROC and precision-recall curves."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,15 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     text = [
         [f"{n}\n{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)
     ]
-    side = 2.2 + 1.1 * len(names)
-    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
     labels = [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
+    side, room = (
+        2.2 + 1.1 * len(names),
+        0.09 * max(map(len, labels)),
+    )  # inches; room for the names of the rows
+    figure, axis = plt.subplots(figsize=(side + room, side), layout="constrained")
     seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
                     xticklabels=list(names), yticklabels=labels)  # fmt: skip
-    axis.set(xlabel="predicted", ylabel="true (support)", title=title)
+    axis.set(xlabel="predicted", ylabel="true (samples)", title=title)
     axis.tick_params(axis="x", rotation=30)
     axis.tick_params(axis="y", rotation=0)
     for label in axis.get_xticklabels():
@@ -80,7 +84,7 @@ def plot_class_distribution(before: dict[str, int], after: dict[str, int], path:
     for shift, counts, label in ((-0.2, before, "train split"), (0.2, after, "after balancing")):
         bars = axis.bar(places + shift, list(counts.values()), width=0.4, label=label)
         axis.bar_label(bars, fontsize=8)
-    axis.set_xticks(places, list(before))
+    axis.set_xticks(places, [textwrap.fill(name, 10, break_long_words=False) for name in before])
     axis.set(ylabel="pairs", title="class distribution")
     axis.margins(y=0.12)
     axis.legend()

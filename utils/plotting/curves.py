@@ -4,7 +4,7 @@ import functools
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,14 @@ def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
 
 
 def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure of `count` axes, `columns` in a row, each `width` x `height` inches."""
+    """A figure of `count` axes, `columns` in a row, each `width` x `height` inches; the last one fills its
+    row."""
     rows = -(-count // columns)
-    size = (width * columns, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.set_visible(False)
-    return figure, list(axes.flat[:count])
+    figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    places = [grid[divmod(k, columns)] for k in range(count - 1)]
+    places.append(grid[rows - 1, (count - 1) % columns :])
+    return figure, [figure.add_subplot(place) for place in places]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -97,6 +98,7 @@ def plot_curves(
 
     A dotted line marks `best_epoch`; a verdict other than LEARNED stands in red above, with its reason.
     """
+    panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3
     figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
     epochs = [row["epoch"] for row in history]
@@ -124,6 +126,20 @@ def plot_curves(
         reason = textwrap.fill(verdict.reason, width=50 * columns)
         figure.suptitle(f"{verdict.word}\n{reason}", color="#B00020", fontsize=10)
     save_figure(figure, path)
+
+
+def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> list[Panel]:
+    """The panels but those that would draw val's loss again, as MAE does an L1 loss; its title says so."""
+
+    def is_twin(panel: Panel) -> bool:
+        pairs = [(row.get("val_loss"), row.get(f"val_{panel.key}")) for row in history]
+        known = [pair for pair in pairs if None not in pair]
+        return panel.key != "loss" and bool(known) and np.allclose(*np.array(known).T, rtol=1e-5, atol=0)
+
+    twins = [panel for panel in panels if is_twin(panel)]
+    title = " = ".join(["loss", *(panel.title for panel in twins)])
+    kept = [panel for panel in panels if panel not in twins]
+    return [replace(panel, title=title) if twins and panel.key == "loss" else panel for panel in kept]
 
 
 def finish_axis(axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None) -> None:

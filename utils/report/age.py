@@ -76,8 +76,9 @@ def report_age(
         "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
     }
     write_table(folder / f"{split}_predictions.csv", written)
-    plot_scatter(subject_ages, subject_preds, unit, title, folder / "scatter.png")
-    plot_bland_altman(subject_ages, subject_preds, unit, title, folder / "bland_altman.png")
+    people_names = [subjects[k] for k in numbers]
+    plot_scatter(subject_ages, subject_preds, people_names, unit, title, folder / "scatter.png")
+    plot_bland_altman(subject_ages, subject_preds, people_names, unit, title, folder / "bland_altman.png")
     plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target

@@ -205,7 +205,7 @@ def better_reference(beside: Comparison | None) -> list[str]:
     if not beside or beside.other - beside.model < 0.0005:  # the same to three digits
         return []
     return [
-        f"a reference is better: {beside.name} reaches {beside.metric} {beside.other:.3f}, the model "
+        f"a reference is better: {beside.name}, {beside.metric} {beside.other:.3f}, the model has "
         f"{beside.model:.3f}"
     ]
 

@@ -65,6 +65,7 @@ def test_bands_are_decades_for_years_and_finer_for_weeks():
         (80, 90, 1),
     ]
     assert [band["bias"] for band in bands] == [1.0, -5.0, -1.0]
+    assert [band["sd"] for band in bands] == [pytest.approx(2**0.5), None, None]  # with n - 1; none of one
     assert {
         band["to"] - band["from"] for band in error_bands(np.linspace(11, 40, 50), np.full(50, 20.0))
     } == {5}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
-from utils.plotting.curves import Panel, never_fatal, plot_curves, to_beat
+from utils.plotting.curves import Panel, grid_of_axes, never_fatal, plot_curves, to_beat, without_twins
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])
@@ -24,6 +24,21 @@ def test_curves(tmp_path, epochs):
     with Image.open(tmp_path / "curves.png") as image:
         assert image.width >= 1000
     assert plt.get_fignums() == []
+
+
+def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
+    panels = [Panel("loss", "loss", 3.0), Panel("mae", "MAE"), Panel("r2", "R2")]
+    history = [{"val_loss": 4.0 / e, "val_mae": 4.0 / e, "val_r2": 0.1 * e} for e in (1, 2)]
+    kept = without_twins(history, panels)
+    assert [(panel.key, panel.title, panel.baseline) for panel in kept] == [
+        ("loss", "loss = MAE", 3.0),
+        ("r2", "R2", None),
+    ]
+    assert without_twins([row | {"val_loss": row["val_mae"] ** 2} for row in history], panels) == panels
+    figure, axes = grid_of_axes(5, 3, 2, 2)
+    figure.canvas.draw()
+    assert axes[4].get_position().width > 1.8 * axes[3].get_position().width
+    plt.close(figure)
 
 
 def test_confusion_and_distributions(tmp_path):
