@@ -46,7 +46,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
-from prediction.both_stages import judge_both_stages
 from prediction.degradation import degradation_table
 from prediction.trained import Trained, open_trained
 from utils.report.results import write_results
@@ -78,12 +77,10 @@ def evaluate_split(
 ) -> tuple[Any, dict[str, Any]]:
     """The verdict and figures of the script's own evaluate and report, and what is judged beside them."""
     script, args = trained.script, trained.args
-    part = data.parts()[split]
+    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts()[split]
     rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, amp=args.amp)
     verdict, fields = script.report(folder, split, rows, data, trained.state, args.max_batches > 0)
     fields["metrics"] = {split: fields["metrics"]}
-    if trained.task["task"] == "stage2":
-        fields["end_to_end"] = judge_both_stages(trained, data, split, folder)
     if corruptions:
         fields["degradation"] = degradation_table(trained, part, rows, corruptions, split, folder)
     return verdict, fields

@@ -81,7 +81,7 @@ from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.jrdb.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
-from models.pairs import TwoStageInteractionClassifier
+from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
 from utils.metrics.classification import binary_metrics, choose_threshold
 from utils.metrics.references import reference_scores
@@ -98,16 +98,14 @@ from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import finish, open_run
 
 
-def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
-    """The model, of which stage 1 trains trunk and first head, and where the encoder's weights come from."""
+def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any]]:
+    """The model and where the encoder's weights come from."""
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.features != "geometry":
         encoder = build_encoder(args.backbone)
         weights = load_weights(encoder, args.weights)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
-    model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
-    model.train_stage(1)
-    return model, weights
+    return PairClassifier(encoder, inputs, args.dropout), weights
 
 
 def build_recipe(
@@ -247,8 +245,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Model
     bare, weights = build_model(args)
-    if bare.geometry is not None:
-        bare.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
+    if bare.trunk.geometry is not None:
+        bare.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     model = run.place(bare)
 
     # Recipe

@@ -6,11 +6,11 @@
     python train_stage2.py --resume RUN                              go on with a run
     python train_stage2.py --config RUN/config.json                  repeat a run bit for bit
 
-Five types (walking, standing, sitting together, conversation, others) on interacting pairs alone. Features,
-backbone, crop size and distance limit are those of the stage 1 run this one starts from. When the shared
-trunk is trained, stage 1 is measured before and after, so that nobody loses it silently. A run ends LEARNED
-only when macro F1 beats the best of majority, uniform and prior-random guessing on sequences it has not seen,
-with 95% confidence.
+Five types (walking, standing, sitting together, conversation, others), trained on interacting pairs alone.
+The stage 1 run this one starts from gives features, crop size and distance limit, and its model is part of
+this one, unchanged: who interacts stays its answer, bit for bit. A run ends LEARNED only when macro F1 beats
+the best of majority, uniform and prior-random guessing on sequences it has not seen, with 95% confidence.
+end_to_end in results.json: both stages against stage 1's pairs always called the most frequent type.
 """
 
 import argparse
@@ -18,22 +18,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-from datasets.jrdb.flags import add_data_arguments
+from datasets.jrdb.flags import FROM_STAGE1, add_data_arguments, add_stage1_arguments
 from utils.run import arguments
 from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_stage2.py", "1.0"
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
-FROM_STAGE1 = (
-    "features", "backbone", "image_size", "history_seconds", "distance_multiplier", "distance_norm"
-)  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 2; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    count, amount = arguments.non_negative_int, arguments.non_negative_float
-    positive = arguments.positive_float
+    amount, positive = arguments.non_negative_float, arguments.positive_float
     switch = argparse.BooleanOptionalAction
     add_data_arguments(parser)
     # fmt: off
@@ -43,17 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--stage2_balance_strategy", choices=["oversample", "undersample", "none"], default="oversample",
         help="oversample: each type at least half as often as the most frequent; "
         "undersample: none more than twice as often as the rarest")
-    add = parser.add_argument_group("model, from the stage 1 run").add_argument
-    add("--stage1_checkpoint", metavar="RUN",
-        help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")
-    add("--features", choices=["crops+geometry", "crops", "geometry"], help="must be that of the stage 1 run")
-    add("--backbone", help="must be that of the stage 1 run")
-    add("--image_size", action=arguments.ImageSize, help="must be that of the stage 1 run")
-    add("--history_seconds", type=count, help="must be that of the stage 1 run")
-    add("--distance_multiplier", type=positive, help="must be that of the stage 1 run")
-    add("--distance_norm", choices=["max", "mean", "first"], help="must be that of the stage 1 run")
+    add = add_stage1_arguments(parser)
     add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
-    add("--freeze_backbone", action=switch, default=False, help="train the stage 2 head alone")
+    add("--freeze_backbone", action=switch, default=False, help="train a head on stage 1's trunk alone")
     add = parser.add_argument_group("recipe").add_argument
     add("--loss", choices=["focal", "cross_entropy"], default="focal", help="loss of a pair")
     add("--focal_gamma", type=amount, default=2.0, help="weight of hard pairs; 0 = cross-entropy")
@@ -77,26 +65,26 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import nn
 from torch.utils.data import DataLoader
 
-import train_stage1
 from datasets.jrdb import dataset
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.dataset import PairDatasets
+from datasets.jrdb.dataset import PairDatasets, names_of
 from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.jrdb.pairs import balance_classes, class_weights
 from models.encoders import build_encoder
 from models.losses import FocalLoss
-from models.pairs import TwoStageInteractionClassifier
-from utils.metrics.calibration import calibrated, fit_platt, fit_temperature, log_odds, sigmoid
-from utils.metrics.classification import binary_metrics, choose_threshold, multiclass_metrics
+from models.pairs import PairClassifier, TwoStageInteractionClassifier
+from utils.metrics.calibration import log_odds
+from utils.metrics.classification import multiclass_metrics
+from utils.metrics.interaction import pair_probabilities
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
 from utils.report.classification import report_multiclass
+from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.results import write_table
 from utils.run.log import LOG, format_values
 from utils.training import distributed
@@ -109,22 +97,17 @@ from utils.training.run import finish, open_run
 from utils.training.stage1 import adopt_stage1
 
 
-def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
-    """The lists of names that a checkpoint must agree on with this code."""
-    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
-
-
 def build_datasets(args: argparse.Namespace) -> PairDatasets:
     """Interacting pairs of a known type; negatives are neither loaded nor decoded."""
     return dataset.build_datasets(args, task="type")
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
-    """The model of the stage 1 run: the head of stage 2 learns, and the trunk without --freeze_backbone."""
+    """Stage 1, and what stage 2 trains: trunk and head, or with --freeze_backbone a head on its trunk."""
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
-    model = TwoStageInteractionClassifier(encoder, inputs, dropout=args.dropout)
-    model.train_stage(2, trunk=not args.freeze_backbone)
+    stage1, types = PairClassifier(encoder, inputs, args.dropout), len(INTERACTION_CLASSES)
+    model = TwoStageInteractionClassifier(stage1, types, args.dropout, share_trunk=args.freeze_backbone)
     return model, {"pretrained": True, "source": args.stage1_checkpoint}
 
 
@@ -186,7 +169,7 @@ def train_one_epoch(
             batch = augment_pairs(batch, loader.dataset.feature_names, sampler.seed, epoch, device)
         batch = move(batch, device)
         with autocast(device, amp):
-            logits = model(batch, stage=2)  # (N, 5)
+            logits = model(batch)  # (N, 5)
         losses = criterion(logits.float(), batch["labels"])  # (N,)
         loss = losses.sum() * weight
         optimizer.zero_grad(set_to_none=True)
@@ -207,35 +190,27 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair, once over all ranks: indices and labels (N,), logits (N, 5)."""
+    """Score every pair by both stages, once over all ranks.
+
+    indices, labels (interacts 0/1) and types (-1 none) (N,); logits of types (N, 5), `who` of stage 1 (N, 2).
+    """
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
     for batch in loader:
         with autocast(device, amp):
-            logits = model(move(batch, device), stage=2)
-        batches.append(
-            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
-        )
-    return distributed.gather_rows(batches)
-
-
-def measure_stage1(model: nn.Module, loader: DataLoader, device: torch.device, amp: bool) -> dict[str, float]:
-    """Stage 1 of the same model on every val pair: AP, AUROC, F1, threshold and the scale of its scores."""
-    rows = train_stage1.evaluate(model, loader, device, amp=amp)
-    labels, logits = rows["labels"], log_odds(rows["logits"])[:, 1]
-    calibration = fit_platt(labels, logits)
-    scores = sigmoid(calibrated(logits, **calibration))
-    threshold = choose_threshold(labels, scores)
-    found = binary_metrics(labels, logits, scores >= threshold)
-    return {key: found[key] for key in ("ap", "auroc", "f1")} | {"threshold": threshold, **calibration}
+            who, how = model.both_stages(move(batch, device))
+        given = {name: batch[name] for name in ("indices", "labels")}
+        batches.append(given | {"who": who.float().cpu(), "logits": how.float().cpu()})
+    rows = distributed.gather_rows(batches)
+    return rows | {"types": loader.dataset.types[rows["indices"]]}
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]:
-    """Loss under `criterion` (in double precision), and the metrics of utils/metrics/."""
-    losses = criterion(torch.from_numpy(rows["logits"]).double(), torch.from_numpy(rows["labels"]))
-    odds = log_odds(rows["logits"])
-    return {"loss": float(losses.mean()), **multiclass_metrics(rows["labels"], odds, INTERACTION_CLASSES)}
+    """Loss under `criterion` (in double precision) and metrics of the types, on the pairs that have one."""
+    labels, logits = (rows[key][rows["types"] >= 0] for key in ("types", "logits"))
+    losses = criterion(torch.from_numpy(logits).double(), torch.from_numpy(labels))
+    return {"loss": float(losses.mean()), **multiclass_metrics(labels, log_odds(logits), INTERACTION_CLASSES)}
 
 
 def report(
@@ -247,24 +222,26 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
-    part, classes = data.parts()[split], np.array(INTERACTION_CLASSES)
-    scores = softmax(rows["logits"].astype(float) / state["temperature"], axis=1)
-    notes = [f"stage 1 on val {when}: {format_values(v)}" for when, v in state["stage1_on_val"].items()]
-    columns = {name: scores[:, k] for k, name in enumerate(classes)}
-    columns |= {"prediction": classes[scores.argmax(axis=1)]}
+    part, classes, typed = data.parts()[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
+    p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
+    columns = {"p_interaction": p_interaction[typed]}
+    columns |= {name: p_types[typed, k] for k, name in enumerate(classes)}
+    columns["prediction"] = classes[p_types[typed].argmax(axis=1)]
     write_table(folder / f"{split}_predictions.csv", part.pair_columns() | columns)
-    return report_multiclass(
-        folder, split, state, part.labels, rows["logits"], INTERACTION_CLASSES,
-        references=reference_scores(*data.reference_pairs(), part.geometry, len(classes)),
-        train_labels=data.reference_pairs()[1], val_labels=data.val.labels, groups=part.groups,
-        fallback=part.frames, truncated=truncated, notes={"notes": "\n".join(notes)},
+    train = data.reference_pairs()
+    verdict, fields = report_multiclass(
+        folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,
+        references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
+        val_labels=data.val.labels, groups=part.groups, fallback=part.frames, truncated=truncated,
+        notes={"notes": "both stages together: end_to_end_report.txt"},
     )  # fmt: skip
+    fields["end_to_end"] = report_end_to_end(folder, split, data, rows, state, truncated)
+    return verdict, fields
 
 
 def main(args: argparse.Namespace) -> Verdict | None:
     """Train and test one run; rank 0 returns its verdict."""
     stage1 = None if args.resume else adopt_stage1(args, FROM_STAGE1, names_of)
-    names = names_of(args)
     run = open_run(args, SCRIPT, VERSION, __doc__)
     if run is None:
         return None
@@ -276,45 +253,39 @@ def main(args: argparse.Namespace) -> Verdict | None:
     train = data.train.select(balance_classes(data.train.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
     train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)
-    every_pair = run.evaluation_loader(data.with_task("val", "interaction"), EVALUATION_BATCH)
+    every_pair = {name: data.with_task(name, "any") for name in loaders}  # both stages are judged
+    loaders = {name: run.evaluation_loader(part, EVALUATION_BATCH) for name, part in every_pair.items()}
 
     # Model
     bare, weights = build_model(args)
     if stage1 is not None:
-        bare.load_state_dict(stage1["model"])
+        bare.start_from(stage1["model"])
     model = run.place(bare)
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare, train.labels)
-    scaler = make_scaler(run.device, args.amp)
+    scaler, names = make_scaler(run.device, args.amp), names_of(args)
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
-    checkpoint = Checkpoint(
-        run, worst, names, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler
-    )
+    parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    checkpoint = Checkpoint(run, worst, names, **parts)
+    if stage1 is not None:
+        who = {"calibration": stage1["calibration"], "stage1_threshold": stage1["threshold"]}
+        checkpoint.values |= who | {"threshold": stage1["threshold"]}
     history, best = checkpoint.resume()
-    on_val = checkpoint.values.get("stage1_on_val")
-    if on_val is None:
-        before = measure_stage1(bare, every_pair, run.device, args.amp)
-        on_val = {"before": before, "after": before}
-        checkpoint.values |= {"stage1_on_val": on_val, "threshold": before["threshold"]}
-    LOG.info("stage 1 on val before: " + format_values(on_val["before"]))
-    section = describe_model(
-        bare, "interaction type", weights, len(INTERACTION_CLASSES), features=args.features,
-        backbone=args.backbone, image_size=args.image_size, **names,
-    )  # fmt: skip
-    run.record(
-        data, section, criterion, optimizer, scheduler, class_counts_after_balancing=train.class_counts(),
-        class_weights=None if criterion.weight is None else criterion.weight.tolist(),
-    )  # fmt: skip
+    taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
+    section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **taken, **names)
+    balanced = {"class_counts_after_balancing": train.class_counts()}
+    balanced["class_weights"] = None if criterion.weight is None else criterion.weight.tolist()
+    run.record(data, section, criterion, optimizer, scheduler, **balanced)
     if run.processes.first:
-        counts = data.train.class_counts(), train.class_counts()
-        plot_class_distribution(*counts, run.folder / "class_distribution.png")
+        natural = data.train.class_counts()
+        plot_class_distribution(natural, train.class_counts(), run.folder / "class_distribution.png")
 
     # Training
     check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))
     every, inputs = loaders | {"train": train_loader}, args.features.split("+")
-    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch, stage=2))
-    panels = run.panels(data.val.class_counts(), loss=check.val_constant, stage1_ap=on_val["before"]["ap"])
+    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch))
+    panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
@@ -323,33 +294,26 @@ def main(args: argparse.Namespace) -> Verdict | None:
         )  # fmt: skip
         rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
         validated = measure(rows, check.criterion)
-        on_val["after"] = measure_stage1(bare, every_pair, run.device, args.amp)
+        chosen, validated["end_to_end_f1"] = choose_on_val(loaders["val"].dataset, rows, checkpoint.values)
         scheduler.step()
-        validated |= {f"stage1_{key}": value for key, value in on_val["after"].items()}
         del validated["per_class"]
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        improved = {
-            name: validated[key]
-            for name, key, sign in (("accuracy", "accuracy", 1), ("loss", "loss", -1), ("f1", "macro_f1", 1))
-            if sign * validated[key] > sign * best[name]["value"]
-        }
-        best |= {name: {"value": value, "epoch": epoch} for name, value in improved.items()}
-        after = on_val["after"]
-        checkpoint.save_epoch(
-            improved, threshold=after["threshold"], stage1_on_val=on_val, constant_loss=check.val_constant,
-            calibration={name: after[name] for name in ("slope", "offset")},
-            temperature=fit_temperature(rows["labels"], rows["logits"]),
-        )  # fmt: skip
+        figures = validated | {"f1": validated["macro_f1"]}
+        sign = {"accuracy": 1, "loss": -1, "f1": 1}
+        improved = [name for name in best if sign[name] * (figures[name] - best[name]["value"]) > 0]
+        best |= {name: {"value": figures[name], "epoch": epoch} for name in improved}
+        checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)
         run.show_epoch(history, panels, best["f1"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"], rows)
+        check.after_epoch(history, bare, rows["logits"][rows["types"] >= 0], rows)
 
     # Test
     chosen = checkpoint.load_best("f1")
-    LOG.info("stage 1 on val after: " + format_values(chosen["stage1_on_val"]["after"]))
     rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-    more = {name: chosen[name] for name in ("stage1_on_val", "calibration", "temperature")}
-    return finish(run, data, checkpoint, panels, rows, metrics, report, **more)
+    both = report_end_to_end(None, "val", data, rows["val"], chosen, args.max_batches > 0)
+    metrics["val"]["end_to_end"] = both
+    scales = {name: chosen[name] for name in ("calibration", "temperature")}
+    return finish(run, data, checkpoint, panels, rows, metrics, report, **scales)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ def pair_loader(report: Report, quick: bool) -> None:
 
 def naive_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Both people of every pair go through the encoder, however often they are in the batch."""
-    left, right = model.person(batch["left"]), model.person(batch["right"])
-    return model.stage1_head(torch.cat([left, right, model.geometry(batch["geometry"])], dim=1))
+    person, geometry = model.trunk.person, model.trunk.geometry(batch["geometry"])
+    return model.head(torch.cat([person(batch["left"]), person(batch["right"]), geometry], dim=1))
 
 
 def naive_epoch(training: Training, loader: DataLoader) -> None:

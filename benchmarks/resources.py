@@ -23,14 +23,14 @@ from datasets.jrdb.features import feature_names
 from models.age import AgeRegressor
 from models.anomaly import AnomalyDetectionModel
 from models.encoders import build_encoder
-from models.pairs import TwoStageInteractionClassifier
+from models.pairs import PairClassifier
 
 Counted = tuple[int, nn.Module, dict[str, Tensor], Callable]  # samples, model, inputs, forward pass
 
 
 def need_of_pairs(backbone: str) -> Counted:
     pairs, people = 10, 14  # 1.4 people are encoded per pair, as in docs/scaling.md
-    model = TwoStageInteractionClassifier(build_encoder(backbone), len(feature_names()))
+    model = PairClassifier(build_encoder(backbone), len(feature_names()))
     batch = {
         "crops": torch.randint(0, 256, (people, 3, 128, 64), dtype=torch.uint8),
         "left": torch.arange(pairs) % people,

@@ -101,8 +101,8 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
     frames = train.frames if name.startswith("train_stage") else None
     sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=frames)
     model, _ = script.build_model(args)
-    if getattr(model, "geometry", None) is not None:
-        model.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
+    if name.startswith("train_stage") and args.features != "crops":
+        model.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     if hasattr(model, "fit"):
         model.fit(torch.from_numpy(train.ages))
     model.to(memory_format=torch.channels_last)

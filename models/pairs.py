@@ -1,8 +1,10 @@
 """Two people of a panorama: do they interact, and how?
 
 Every person is encoded once; a pair is the two people's features in canonical (left to right) order beside
-the geometry of their boxes. Both stages share this trunk and have a head each.
+the geometry of their boxes.
 """
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -62,38 +64,30 @@ class PersonBranch(nn.Module):
         return self.project(cells.flatten(1))  # (P, 8C) -> (P, width)
 
 
-def make_head(inputs: int, outputs: int, width: int, dropout: float) -> nn.Sequential:
+def make_head(inputs: int, outputs: int, dropout: float, width: int = 128) -> nn.Sequential:
     """A classification head: one hidden layer, logits out."""
-    return nn.Sequential(
-        nn.Dropout(dropout),
-        nn.Linear(inputs, width),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(width, outputs),
-    )
+    layers = nn.Dropout(dropout), nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
-class TwoStageInteractionClassifier(nn.Module):
-    """Stage 1: 2 logits (no interaction, interaction). Stage 2: 5 logits (the interaction types).
+class PairTrunk(nn.Module):
+    """What both people look like, left before right, beside the geometry of their boxes: one vector per pair.
 
     `encoder` (any of models/encoders.py) is None for geometry alone; `geometry_inputs` is 0 for crops alone.
     """
 
-    def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, types: int = 5):
+    def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float):
         super().__init__()
-        features = 0
-        self.trunk_frozen = False
+        self.out_features = 0
         self.person = self.geometry = None
         if encoder is not None:
             self.person = PersonBranch(encoder, dropout=dropout)
-            features += 2 * 128
+            self.out_features += 2 * 128
         if geometry_inputs:
             self.geometry = GeometryBranch(geometry_inputs, dropout=dropout)
-            features += 64
-        self.stage1_head = make_head(features, 2, 128, dropout)
-        self.stage2_head = make_head(features, types, 128, dropout)
+            self.out_features += 64
 
-    def pair_features(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """crops (P,3,H,W) one per person, left and right (N,) rows of crops, geometry (N,G) -> (N, F)."""
         parts = []
         if self.person is not None:
@@ -103,33 +97,52 @@ class TwoStageInteractionClassifier(nn.Module):
             parts.append(self.geometry(batch["geometry"]))  # (N, 64)
         return torch.cat(parts, dim=1)
 
-    def forward(self, batch: dict[str, Tensor], stage: int = 1) -> Tensor:
-        """Logits (N, 2) of stage 1 or (N, 5) of stage 2."""
-        head = self.stage1_head if stage == 1 else self.stage2_head
-        return head(self.pair_features(batch))
+
+class PairClassifier(nn.Module):
+    """Stage 1: a batch of pairs -> logits (N, 2), no interaction and interaction."""
+
+    def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2):
+        super().__init__()
+        self.trunk = PairTrunk(encoder, geometry_inputs, dropout)
+        self.head = make_head(self.trunk.out_features, 2, dropout)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.head(self.trunk(batch))
+
+
+class TwoStageInteractionClassifier(nn.Module):
+    """Stage 2 around the stage 1 model it starts from: a batch of pairs -> logits (N, types).
+
+    Stage 1 is kept as it was, weights and BatchNorm statistics: who interacts is its answer, bit for bit.
+    Stage 2 trains a trunk of its own, a copy to begin with, or (`share_trunk`) a head on stage 1's, which
+    costs one pass.
+    """
+
+    def __init__(
+        self, stage1: PairClassifier, types: int = 5, dropout: float = 0.2, share_trunk: bool = False
+    ):
+        super().__init__()
+        self.trunk = None if share_trunk else copy.deepcopy(stage1.trunk)
+        self.head = make_head(stage1.trunk.out_features, types, dropout)
+        self.stage1 = stage1.requires_grad_(False)
+
+    def start_from(self, stage1: dict[str, Tensor]) -> None:
+        """Take over the weights of a stage 1 run, for stage 1 and to begin with."""
+        self.stage1.load_state_dict(stage1)
+        if self.trunk is not None:
+            self.trunk.load_state_dict(self.stage1.trunk.state_dict())
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (N, types): how they interact, if they do."""
+        return self.head((self.trunk or self.stage1.trunk)(batch))
 
     def both_stages(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, 2) of stage 1 and (N, 5) of stage 2, from one pass through the trunk."""
-        features = self.pair_features(batch)
-        return self.stage1_head(features), self.stage2_head(features)
-
-    def train_stage(self, stage: int, trunk: bool = True) -> None:
-        """Train the head of this stage, and the trunk unless it is to stay in evaluation mode.
-
-        Of a trunk that stays no BatchNorm statistic moves, no dropout is drawn, and the other stage's logits
-        are the same, bit for bit.
-        """
-        if not trunk:
-            self.requires_grad_(False)
-        self.stage1_head.requires_grad_(stage == 1)
-        self.stage2_head.requires_grad_(stage == 2)
-        self.trunk_frozen = not trunk
-        self.train(self.training)
+        """Logits (N, 2) of stage 1 and (N, types) of stage 2."""
+        features = self.stage1.trunk(batch)
+        own = features if self.trunk is None else self.trunk(batch)
+        return self.stage1.head(features), self.head(own)
 
     def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
         super().train(mode)
-        if self.trunk_frozen:
-            for part in (self.person, self.geometry, self.stage1_head):
-                if part is not None:
-                    part.eval()
+        self.stage1.eval()  # no BatchNorm statistic moves, no dropout is drawn
         return self

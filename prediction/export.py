@@ -36,7 +36,7 @@ RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "cal
 
 
 class Program(nn.Module):
-    """A model on plain tensors, the inputs of its name, as it is exported; of pairs the first `stages`.
+    """A model on plain tensors, the inputs of its name, as it is exported; of pairs one or two `stages`.
 
     It is not exported bare: a part of it called `code`, as the anomaly model's is, would hide an attribute of
     the exported module.
@@ -49,7 +49,8 @@ class Program(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         if not self.stages:
             return self.model(*tensors)
-        return self.model.both_stages(dict(zip(self.inputs, tensors, strict=True)))[: self.stages]
+        batch = dict(zip(self.inputs, tensors, strict=True))
+        return self.model.both_stages(batch) if self.stages == 2 else (self.model(batch),)
 
 
 def export_model(trained: Trained, path: Path) -> float:
@@ -118,8 +119,8 @@ def as_program(trained: Trained) -> Program:
     model = trained.model
     if trained.task["data"] != "jrdb":
         return Program(model, getattr(trained.script, "INPUTS", ("images",))).eval()
-    inputs = ("crops", "left", "right") if model.person is not None else ()
-    inputs += ("geometry",) if model.geometry is not None else ()
+    inputs = ("crops", "left", "right") if "crops" in trained.args.features else ()
+    inputs += ("geometry",) if "geometry" in trained.args.features else ()
     return Program(model, inputs, stages=2 if trained.task["task"] == "stage2" else 1).eval()
 
 
@@ -143,7 +144,7 @@ def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[
         ),
     }
     if "geometry" in names:
-        inputs["geometry"] = torch.randn(samples, len(trained.model.geometry.mean), generator=rng)
+        inputs["geometry"] = torch.randn(samples, len(trained.state["feature_names"]), generator=rng)
         inputs["geometry"][-1, -1] = torch.nan  # no past
     return {name: inputs[name] for name in names}
 

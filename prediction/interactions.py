@@ -1,11 +1,15 @@
-"""Who interacts with whom, and how, on JRDB panoramas without annotations: by a stage 1 or stage 2 run."""
+"""Who interacts with whom, how, and in which groups, on JRDB panoramas without annotations.
+
+predictions.csv   a row per pair within the distance limit of the training
+groups.csv        a row per person; groups are numbered from 1 in every frame
+det_group.txt     keyframes (frame numbers 15, 30, ...) as JRDB-Act's toolkit reads them
+"""
 
 import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from tqdm import tqdm
 
 from datasets.images import read_image
@@ -15,11 +19,13 @@ from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.jrdb.pairs import PairRules
 from prediction.trained import Trained
-from utils.metrics.calibration import calibrated, log_odds, sigmoid
-from utils.metrics.interaction import find_groups
+from utils.metrics.groups import find_clusters
+from utils.metrics.interaction import pair_probabilities
+from utils.metrics.jrdb_act import rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
+from utils.run.folder import write_text
 from utils.run.log import LOG
 from utils.training.device import move
 
@@ -28,8 +34,8 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
     """Score every pair in range of every frame; of frames without an image only where the model needs
     none."""
     sequences, folders = read_people(Path(args.input), args.boxes)
-    dataset = pairs_in_range(trained, sequences)
-    pixels = trained.model.person is not None
+    dataset, output = pairs_in_range(trained, sequences), Path(args.output)
+    pixels = trained.args.features != "geometry"
     pictured = np.flatnonzero(dataset.image_found)
     frames = len(dataset.frame_keys)
     if frames > len(pictured):
@@ -39,33 +45,43 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
         raise DataError(
             f"{args.input}: no frame with boxes has an image\n  expected: {folders[0]}/000015.jpg"
         )
-    drawn = pictured[
-        np.linspace(0, len(pictured) - 1, min(args.max_pictures, len(pictured))).round().astype(int)
-    ]
-    begin = np.searchsorted(dataset.frames, np.arange(frames + 1))
+
+    def panorama(frame: int) -> np.ndarray:
+        number = dataset.frame_sequences[frame]
+        return read_panorama(folders[number] / dataset.frame_keys[frame], sequences[number])
+
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
-    for frame in tqdm(range(frames), desc="frames", disable=None):
-        if pixels and not dataset.image_found[frame]:
-            continue
-        number, key = dataset.frame_sequences[frame], dataset.frame_keys[frame]
-        needed = pixels or frame in drawn
-        image = read_panorama(folders[number] / key, sequences[number]) if needed else None
-        samples = np.arange(begin[frame], begin[frame + 1])
+    scored = pictured if pixels else np.arange(frames)
+    for frame in tqdm(scored.tolist(), desc="frames", disable=None):
+        image = panorama(frame) if pixels else None
+        samples = np.flatnonzero(dataset.frames == frame)
         if len(samples):
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
-        if frame in drawn:
-            name = f"{sequences[number].name}_" if len(sequences) > 1 else ""
-            picture = draw_frame(trained, dataset, frame, image, p_interaction[samples], p_types[samples])
-            save_panorama(picture, Path(args.output) / f"{name}{Path(key).stem}.png")
-    scored = np.flatnonzero(np.isfinite(p_interaction))
-    columns = prediction_columns(trained, dataset.select(scored), p_interaction[scored], p_types[scored])
-    if len(sequences) == 1:
-        del columns["sequence"]
-    write_table(Path(args.output) / "predictions.csv", columns)
+
+    known = np.flatnonzero(np.isfinite(p_interaction))
+    answers = dataset.select(known)
+    columns = pair_columns(trained, answers, p_interaction[known], p_types[known])
+    groups = predicted_groups(trained, answers, p_interaction[known])
+    people = np.flatnonzero(np.isin(dataset.people_frames, scored))
+    tables = {"predictions.csv": columns, "groups.csv": person_columns(dataset, groups, people)}
+    for name, table in tables.items():
+        if len(sequences) == 1:
+            del table["sequence"]
+        write_table(output / name, table)
+    rows = dataset.keyframe_rows(groups, people, dataset.sequences)
+    write_text(output / "det_group.txt", rows_text(rows))
+
+    count = min(args.max_pictures, len(pictured))
+    drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
+    for frame in tqdm(drawn.tolist(), desc="pictures", disable=None):
+        picture = draw_frame(trained, dataset, frame, panorama(frame), p_interaction, p_types, groups)
+        name = f"{dataset.sequences[dataset.frame_sequences[frame]]}_" if len(sequences) > 1 else ""
+        save_panorama(picture, output / f"{name}{Path(dataset.frame_keys[frame]).stem}.png")
     LOG.info(
-        f"{len(scored)} pairs in range scored, {int((columns['type'] != 'none').sum())} interact "
-        f"(p >= {trained.state['threshold']:.4g}); predictions.csv and {len(drawn)} pictures in {args.output}"
+        f"{len(known)} pairs in range scored, {int((columns['type'] != 'none').sum())} interact "
+        f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "
+        f"({len(rows)} people on keyframes) and {len(drawn)} pictures in {output}"
     )
 
 
@@ -92,37 +108,55 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
 @torch.no_grad()
 def score_pairs(
     trained: Trained, dataset: JRDBPairDataset, samples: np.ndarray, image: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """p_interaction (N,) and type probabilities (N, 5) of the samples of one frame, the panorama `image`."""
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """p_interaction (N,) and type probabilities (N, 5), NaN of a stage 1 run, of the samples of one frame."""
     batch = dataset.__getitems__(samples)
-    if trained.model.person is not None:
+    if image is not None:
         boxes = dataset.boxes[batch["persons"].numpy()]
         batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(trained.args.image_size)))
-    return probabilities(trained, *trained.model.both_stages(move(batch, trained.device)))
+    batch, how = move(batch, trained.device), None
+    if trained.task["task"] == "stage2":
+        who, how = (logits.cpu().numpy() for logits in trained.model.both_stages(batch))
+    else:
+        who = trained.model(batch).cpu().numpy()
+    return pair_probabilities(who, how, trained.state)
 
 
-def probabilities(trained: Trained, who: torch.Tensor, how: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """p_interaction (N,) and type probabilities (N, 5) of both stages' logits, by the run's scales."""
-    odds, state = log_odds(who.cpu().numpy())[:, 1], trained.state
-    p_types = softmax(how.double().cpu().numpy() / state.get("temperature", 1.0), axis=1)
-    return sigmoid(calibrated(odds, **state["calibration"])), p_types
-
-
-def prediction_columns(
+def pair_columns(
     trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray, p_types: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The columns of predictions.csv: p_interaction (N,) and p_types (N, 5) of the samples."""
     interacts, typed = p_interaction >= trained.state["threshold"], trained.task["task"] == "stage2"
     kind = np.array(INTERACTION_CLASSES)[p_types.argmax(axis=1)] if typed else "interaction"
     who = dataset.pair_columns()
-    return {
-        "sequence": who["sequence"],
-        "frame": who["frame"],
-        "id_1": who["id_left"],
-        "id_2": who["id_right"],
+    del who["label"]
+    return who | {
         "p_interaction": p_interaction.round(6),
         "type": np.where(interacts, kind, "none"),
-        "p_type": np.where(interacts & typed, p_types.max(axis=1).round(6), np.nan),
+        "p_type": np.where(interacts, p_types.max(axis=1).round(6), np.nan),
+    }
+
+
+def predicted_groups(trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray) -> np.ndarray:
+    """Group numbers (R,) by average linkage, cut where stage 2's run chose it on val, else at one half."""
+    frames, pairs = dataset.people_and_pairs()
+    threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
+    return find_clusters(frames, pairs, p_interaction, threshold, [trained.state.get("cut", 0.5)])[0]
+
+
+def person_columns(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of groups.csv: of these people (rows) of whole frames, in groups (R,)."""
+    frames = dataset.people_frames[people]
+    _, first_row, place, sizes = np.unique(
+        groups[people], return_index=True, return_inverse=True, return_counts=True
+    )
+    before = np.searchsorted(frames[first_row], np.arange(len(dataset.frame_keys)))  # earlier groups
+    return {
+        "sequence": np.array(dataset.sequences)[dataset.frame_sequences[frames]],
+        "frame": dataset.frame_keys[frames],
+        "id": dataset.person_ids[people],
+        "group": place - before[frames] + 1,
+        "size": sizes[place],
     }
 
 
@@ -145,16 +179,15 @@ def draw_frame(
     image: np.ndarray,
     p_interaction: np.ndarray,
     p_types: np.ndarray,
+    groups: np.ndarray,
 ) -> np.ndarray:
     """The panorama with everybody, the pairs that interact and the groups they form.
 
-    p_interaction (n,) and p_types (n, 5) of the frame's samples, in their order.
+    p_interaction (N,) and p_types (N, 5) of all samples, groups (R,) of all people.
     """
     threshold = trained.state["threshold"]
-    people, samples = np.flatnonzero(dataset.people_frames == frame), dataset.frames == frame
-    pairs = np.stack([dataset.left[samples], dataset.right[samples]], axis=1)  # (n, 2)
-    pairs = np.searchsorted(people, pairs)  # rows of `people`
-    shown = p_interaction >= threshold
+    people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
+    shown = samples[p_interaction[samples] >= threshold]
     if trained.task["task"] == "stage2":
         kinds, names, beside = p_types[shown].argmax(axis=1), INTERACTION_CLASSES, "its type and the type's"
         texts = [
@@ -162,18 +195,18 @@ def draw_frame(
             for k, p in zip(kinds, p_types[shown], strict=True)
         ]
     else:
-        kinds, names, beside = np.full(shown.sum(), -1), (), "the interaction's"
+        kinds, names, beside = np.full(len(shown), -1), (), "the interaction's"
         texts = [f"{p:.2f}" for p in p_interaction[shown]]
     return draw_panorama(
         image,
         dataset.boxes[people],
         [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]],
-        pairs=pairs[shown],
+        pairs=np.searchsorted(people, dataset.people_and_pairs()[1][shown]),  # rows of `people`
         kinds=kinds,
         texts=texts,
         kind_names=names,
-        groups=find_groups(len(people), pairs, p_interaction, threshold)[0],
+        groups=groups[people],
         title=f"{dataset.sequences[dataset.frame_sequences[frame]]} {dataset.frame_keys[frame]}: "
-        f"{len(people)} people, predicted: {shown.sum()} of {len(pairs)} pairs in range interact "
+        f"{len(people)} people, predicted: {len(shown)} of {len(samples)} pairs in range interact "
         f"(p >= {threshold:.3f}); beside a line: {beside} probability",
     )

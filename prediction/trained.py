@@ -12,8 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.anovox.dataset import CLASSES
-from datasets.jrdb.features import feature_names
-from datasets.jrdb.labels import INTERACTION_CLASSES
+from datasets.jrdb.dataset import names_of
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, script_of
 from utils.tasks import TASKS
@@ -63,11 +62,7 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     if task["data"] == "anovox":  # a weight means nothing under another name
         check_names(path, state, class_names=list(CLASSES))
     elif task["data"] == "jrdb":
-        names = {
-            "class_names": list(INTERACTION_CLASSES),
-            "feature_names": feature_names(args.history_seconds),
-        }
-        check_names(path, state, **names)
+        check_names(path, state, **names_of(args))
     model, _ = script.build_model(args)
     try:
         model.load_state_dict(state["model"])

@@ -16,7 +16,7 @@ from datasets.jrdb import index
 from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from models.encoders import build_encoder
-from models.pairs import TwoStageInteractionClassifier
+from models.pairs import PairClassifier
 from tests.jrdb_world import write_world
 from utils.run.folder import REPO_ROOT
 from utils.training.distributed import make_loader
@@ -133,7 +133,7 @@ def test_naive_pairs_are_the_cached_ones(pairs):
 
 def test_naive_encoding_gives_the_logits_of_encoding_each_person_once(pairs):
     train = pairs.train
-    model = TwoStageInteractionClassifier(build_encoder("cnn"), len(train.feature_names)).eval()
+    model = PairClassifier(build_encoder("cnn"), len(train.feature_names)).eval()
     rows = list(range(6))
     dataset = pair_benchmarks.NaivePairs(train, pairs.data_path, (32, 16))
     batch = next(iter(DataLoader(dataset, batch_size=len(rows))))

@@ -16,6 +16,7 @@ from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
 from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.jrdb_world import write_world
+from utils.metrics.jrdb_act import score_groups
 from utils.run.errors import CommandError
 from utils.run.folder import read_json
 
@@ -101,11 +102,15 @@ def test_both_stages_are_judged_over_every_pair_of_every_frame(judged):
             annotated += sum(len(person["H-interaction"]) for person in records) // 2
     assert counts[1:].sum() == annotated
     assert found["macro_f1"] > 0.4
-    assert set(found["by_sequence"]) == {f"test-{k}_0" for k in range(6)}
-    assert found["social_groups"]["G2"]["true_groups"] == 6 * 12 * 4
-    assert found["social_groups"]["G2"]["ap"] > found["social_groups"]["G1"]["ap"] / 2 > 0
+    groups = found["groups"]["clusters"]["whole"]
+    assert groups["G2"]["true_groups"] == 6 * 12 * 4
+    assert groups["G2"]["ap"] > groups["G1"]["ap"] / 2 > 0
+    assert set(found["jrdb_act"]) == {"clusters", "connected components", "everybody alone"}
+    assert found["jrdb_act"]["clusters"]["task_3"] > found["jrdb_act"]["everybody alone"]["task_3"]
+    truth, rows = (np.loadtxt(folder / name) for name in ("gt_group.txt", "det_group.txt"))
+    assert score_groups(truth, rows)["task_3"] == pytest.approx(found["jrdb_act"]["clusters"]["task_3"])
     report = (folder / "end_to_end_report.txt").read_text()
-    assert "none" in report and "by sequence" in report
+    assert "six outcomes" in report and "whole groups" in report and "JRDB-Act" in report
 
 
 def test_other_data_of_the_same_task(run_of, tmp_path):

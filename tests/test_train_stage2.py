@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import train_stage2
+from datasets.jrdb.dataset import names_of
+from datasets.jrdb.flags import FROM_STAGE1
 from datasets.jrdb.labels import INTERACTION_CLASSES
+from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
 from tests.tiny_runs import (
     assert_same_run,
@@ -42,27 +45,43 @@ def run():
     return run_of(NAME)
 
 
-def test_learns_types_and_says_what_became_of_stage_1(run, stage1):
+def test_learns_types_and_is_judged_with_stage_1(run):
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED"
     assert results["metrics"]["test"]["macro_f1"] > 0.5 > results["baselines"]["uniform guess"]["macro_f1"]
-    before, after = results["stage1_on_val"]["before"], results["stage1_on_val"]["after"]
-    assert before["auroc"] == pytest.approx(read_json(stage1 / "results.json")["metrics"]["val"]["auroc"])
-    assert after != before  # the trunk was trained
-    assert f"stage 1 on val after: ap {after['ap']:.4g}" in (run / "evaluation_report.txt").read_text()
-    assert load_checkpoint(run / "best_f1.pth")["threshold"] == after["threshold"]
-    assert (run / "class_distribution.png").is_file()
-    losses = [row["val_loss"] for row in read_json(run / "history.json")]
+    both = results["end_to_end"]
+    assert both["verdict"] == "LEARNED" and "stage 1's pairs, always" in both["verdict_reason"]
+    assert both["confidence"]["macro_f1"][0] < both["macro_f1"] < both["confidence"]["macro_f1"][1]
+    assert set(both["per_outcome"]) == {"none", *INTERACTION_CLASSES}
+    best = load_checkpoint(run / "best_f1.pth")
+    rows = read_json(run / "history.json")
+    assert results["metrics"]["val"]["end_to_end"]["macro_f1"] == rows[best["epoch"] - 1]["val_end_to_end_f1"]
+    assert results["threshold"] == best["threshold"] and 0 < best["cut"] < 1
+    for name in ("class_distribution.png", "end_to_end_report.txt", "det_group.txt", "gt_group.txt"):
+        assert (run / name).is_file(), name
+    losses = [row["val_loss"] for row in rows]
     assert load_checkpoint(run / "last.pth")["best"]["loss"]["value"] == min(losses)
 
 
-def test_frozen_backbone_leaves_stage_1_bit_for_bit(stage1, tmp_path):
-    frozen = train(NAME, tmp_path, "--freeze_backbone")
-    results = read_json(frozen / "results.json")["stage1_on_val"]
-    assert results["before"] == results["after"]
-    old, new = (load_checkpoint(folder / "best_f1.pth")["model"] for folder in (stage1, frozen))
-    for key in old:
-        assert torch.equal(old[key], new[key]) != key.startswith("stage2_head"), key
+@pytest.mark.parametrize("flags", [[], ["--freeze_backbone"]])
+def test_who_interacts_stays_the_answer_of_stage_1_bit_for_bit(stage1, tmp_path, flags):
+    """Weights, statistics and every probability, whether stage 2 trains a trunk of its own or not."""
+    run = train(NAME, tmp_path, *flags)
+    alone, together = (open_trained(folder, torch.device("cpu")) for folder in (stage1, run))
+    for key, value in alone.state["model"].items():
+        assert torch.equal(value, together.state["model"][f"stage1.{key}"]), key
+    own = [key for key in together.state["model"] if key.startswith("trunk.")]
+    assert bool(own) != bool(flags)
+    assert not own or any(
+        not torch.equal(together.state["model"][key], together.state["model"][f"stage1.{key}"]) for key in own
+    )
+    part = together.script.build_datasets(together.args).with_task("test", "interaction")
+    cpu = torch.device("cpu")
+    expected = alone.script.evaluate(alone.model, alone.batches_of(part), cpu)
+    found = together.script.evaluate(together.model, together.batches_of(part), cpu)
+    assert np.array_equal(found["who"], expected["logits"])
+    for mine, theirs in (("calibration", "calibration"), ("stage1_threshold", "threshold")):
+        assert together.state[mine] == alone.state[theirs]
 
 
 def assert_weights_of_the_balanced_train_split(run):
@@ -163,6 +182,6 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
 
 def test_negatives_are_not_loaded():
     args = train_stage2.parse_args([str(flag) for flag in flags_of(NAME)])
-    adopt_stage1(args, train_stage2.FROM_STAGE1, train_stage2.names_of)
+    adopt_stage1(args, FROM_STAGE1, names_of)
     for part in train_stage2.build_datasets(args).parts().values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

@@ -27,6 +27,8 @@ from datasets.jrdb.pairs import PairRules, choose_pairs, find_pairs, first_is_le
 from datasets.jrdb.splits import split_sequences
 from datasets.samples import ensure_sample
 from datasets.splits import check_disjoint
+from utils.metrics.interaction import Outcomes
+from utils.metrics.jrdb_act import group_rows
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
@@ -49,6 +51,7 @@ class JRDBPairDataset(Dataset):
         boxes (R, 4) float64 pixels, people_frames (R,) int64
         social_groups (R,) int64 (-1 none), person_ids (R,) str
         frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
+        frame_times (F,) int64 frame numbers, 15 per second
     Annotated pairs beyond the distance limit, misses of any model:
         out_of_range_types (M,) int64, out_of_range_frames (M,) int64
     """
@@ -94,6 +97,7 @@ class JRDBPairDataset(Dataset):
                 "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
                 "frame_sequences": np.full(len(found.frames), number),
                 "frame_keys": np.array(sequence.keys)[found.frames],
+                "frame_times": sequence.times[found.frames],
                 "image_found": sequence.image_found[found.frames],
                 "out_of_range_types": np.maximum(found.types[far], -1),
                 "out_of_range_frames": frame_index[found.frame[far]],
@@ -132,6 +136,45 @@ class JRDBPairDataset(Dataset):
             "id_right": self.person_ids[self.right],
             "label": np.array(self.class_names)[self.labels],
         }
+
+    def people_and_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The frame of everybody (R,) and the two people of every sample (N, 2): what groups are made of."""
+        return self.people_frames, np.stack([self.left, self.right], axis=1)
+
+    def every_pair(self, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:
+        """All pairs of all frames with these answers (N,) and (N, K): "none" beyond the distance limit.
+
+        Left out are the ambiguous, and interacting pairs whose type nobody knows: they have no true outcome.
+        """
+        typed = ((self.labels == 0) & ~self.ambiguous) | (self.types >= 0)
+        far = self.out_of_range_types >= 0
+        people = np.bincount(self.people_frames, minlength=len(self.frame_keys))
+        seen = np.concatenate([self.frames[~self.ambiguous], self.out_of_range_frames, self.ambiguous_frames])
+        others = people * (people - 1) // 2 - np.bincount(seen, minlength=len(people))  # far, not annotated
+        frames = np.concatenate([self.frames[typed], self.out_of_range_frames[far], np.arange(len(people))])
+        beyond = len(frames) - typed.sum()
+        return Outcomes(
+            truth=np.concatenate([self.types[typed] + 1, self.out_of_range_types[far] + 1, 0 * others]),
+            p_interaction=np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
+            p_types=np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
+            weight=np.concatenate([np.ones(len(frames) - len(others)), others]),
+            groups=self.frame_sequences[frames],
+            frames=frames,
+        )
+
+    def keyframe_rows(
+        self, groups: np.ndarray, people: np.ndarray, names: list[str], last: float = 1.0
+    ) -> np.ndarray:
+        """The rows of det_group.txt or gt_group.txt of these `people` (rows), in groups (R,).
+
+        Sequences are numbered by their place in the sorted `names`, as the toolkit numbers a folder; `last`
+        is a detection's score or the truth's difficulty.
+        """
+        frames = self.people_frames[people]
+        number = np.array([sorted(names).index(name) for name in self.sequences])
+        sequences, times = number[self.frame_sequences[frames]], self.frame_times[frames]
+        scores = np.full(len(people), last)
+        return group_rows(sequences, times, self.boxes[people], groups[people], scores, self.pano_size)
 
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
         """The same people and frames with these samples only, in this order; a sample may be taken twice."""
@@ -203,6 +246,7 @@ class PairDatasets:
     image_size: tuple[int, int]  # height, width of a crop
     cache: dict[str, object]  # options of crop_cache
     loaded: dict[str, list[Sequence]] = field(repr=False)
+    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
 
     def parts(self) -> dict[str, JRDBPairDataset]:
         """The splits that exist, by name."""
@@ -250,10 +294,17 @@ class PairDatasets:
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
-        dataset = JRDBPairDataset(part, self.loaded[part], self.rules, task)
-        if self.features != "geometry":
-            dataset.load_crops(self.data_path, self.image_size, **self.cache)
-        return dataset
+        if (part, task) not in self.others:
+            dataset = JRDBPairDataset(part, self.loaded[part], self.rules, task)
+            if self.features != "geometry":
+                dataset.load_crops(self.data_path, self.image_size, **self.cache)
+            self.others[part, task] = dataset
+        return self.others[part, task]
+
+
+def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """What a checkpoint must agree on with this code: a weight means nothing under another name."""
+    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
 
 
 def build_datasets(args: argparse.Namespace, task: str = "interaction") -> PairDatasets:

@@ -4,10 +4,14 @@ Without torch and numpy, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
+from collections.abc import Callable
 
 from utils.run import arguments
 
 SAMPLE = "data/sample_jrdb"  # what is read without --data_path
+FROM_STAGE1 = (
+    "features", "backbone", "image_size", "history_seconds", "distance_multiplier", "distance_norm"
+)  # fmt: skip
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,3 +24,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--multi_label", choices=["priority", "first", "drop"], default="priority",
         help="type of a pair with several labels")
     # fmt: on
+
+
+def add_stage1_arguments(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the group of the stage 1 run that stage 2 starts from, and return its add_argument."""
+    add, same = (
+        parser.add_argument_group("model, from the stage 1 run").add_argument,
+        "must be that of the stage 1 run",
+    )
+    # fmt: off
+    add("--stage1_checkpoint", metavar="RUN",
+        help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")
+    add("--features", choices=["crops+geometry", "crops", "geometry"], help=same)
+    add("--backbone", help=same)
+    add("--image_size", action=arguments.ImageSize, help=same)
+    add("--history_seconds", type=arguments.non_negative_int, help=same)
+    add("--distance_multiplier", type=arguments.positive_float, help=same)
+    add("--distance_norm", choices=["max", "mean", "first"], help=same)
+    # fmt: on
+    return add

@@ -17,7 +17,7 @@ from tests.faults.stopped_runs import SCRIPTS
 Patch = pytest.MonkeyPatch
 INPUTS = ("images", "points", "point_pixels", "crops", "geometry")
 TRUNK = {  # the part of the model whose output gets detached
-    "train_stage1": "geometry", "train_stage2": "geometry", "train_anomaly_with_labels": "image_encoder",
+    "train_stage1": "trunk", "train_stage2": "trunk", "train_anomaly_with_labels": "image_encoder",
     "train_ddp": "encoder", "train_mae": "encoder",
 }  # fmt: skip
 

@@ -1,0 +1,137 @@
+"""Both stages together, and the social groups they form: end_to_end_report.txt and the toolkit's files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.metrics.calibration import fit_temperature
+from utils.metrics.groups import (
+    SIZE_BINS,
+    choose_cut,
+    find_clusters,
+    find_components,
+    group_metrics,
+    group_scores,
+    share_right,
+)
+from utils.metrics.interaction import NONE, choose_threshold, end_to_end, pair_probabilities
+from utils.metrics.jrdb_act import rows_text, score_groups
+from utils.plotting.classification import plot_confusion
+from utils.report.results import confusion_table, table
+from utils.run.folder import write_text
+from utils.run.log import LOG
+
+
+def choose_on_val(
+    part: Any, rows: dict[str, np.ndarray], values: dict[str, Any]
+) -> tuple[dict[str, float], float]:
+    """{temperature, threshold, cut} of types, both stages and groups, and the macro F1 of the six outcomes.
+
+    rows: types (N,), -1 none, and logits of both stages, `who` and `logits`, of every pair in range;
+    values: what is chosen already, of stage 1 and, from the first time on, the cut, which rests on it alone.
+    """
+    typed = rows["types"] >= 0
+    chosen = {"temperature": fit_temperature(rows["types"][typed], rows["logits"][typed])}
+    p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
+    pairs = part.every_pair(p_interaction, p_types)
+    chosen |= {"threshold": choose_threshold(pairs), "cut": values.get("cut")}
+    if chosen["cut"] is None:
+        people = part.people_and_pairs()
+        chosen["cut"] = choose_cut(*people, p_interaction, values["stage1_threshold"], part.social_groups)
+    return chosen, pairs.macro_f1(chosen["threshold"])
+
+
+def report_end_to_end(
+    folder: Path | None,
+    split: str,
+    data: Any,
+    rows: dict[str, np.ndarray],
+    state: dict[str, Any],
+    truncated: bool,
+) -> dict[str, Any]:
+    """Verdict and figures over all pairs of every frame of a split, and of the social groups.
+
+    data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
+    checkpoint, with all that was chosen on val. Writes its report, a confusion matrix and the toolkit's two
+    files into `folder`, if there is one.
+    """
+    types = data.train.class_names
+    part = data.with_task(split, "any")
+    p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
+    pairs = part.every_pair(p_interaction, p_types)
+    frequent = int(np.bincount(data.reference_pairs()[1]).argmax())
+    verdict, figures = end_to_end(
+        pairs, state["threshold"], types, state["stage1_threshold"], frequent, split, truncated
+    )
+    sequences = [name for names in data.split.values() for name in names]
+    groups, files = report_groups(part, p_interaction, state, sequences)
+    found = {"verdict": verdict.word, "verdict_reason": verdict.reason, **figures, **groups}
+    if folder is None:
+        return found
+    names = [NONE, *types]
+    count, threshold = int(pairs.weight.sum()), state["threshold"]
+    text = {
+        f"six outcomes of {count} pairs, threshold {threshold:.4f} (chosen on val)": table(
+            figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]
+        ),
+        "macro F1": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"])
+        + "".join("\n95% interval [{:.3f}, {:.3f}]".format(*ends) for ends in figures["confidence"].values()),
+        "confusion matrix": confusion_table(figures["confusion"], names),
+    }
+    if groups["groups"]:
+        people = {how: values["people"] for how, values in groups["groups"].items()}
+        text["social groups: share of people in the right one, by true size"] = table(
+            people, list(next(iter(people.values())))
+        )
+        for how, values in groups["groups"].items():
+            text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
+    if groups["jrdb_act"]:
+        official = {how: score | score["by_size"] for how, score in groups["jrdb_act"].items()}
+        text["social groups by the rules of JRDB-Act's toolkit: AP of people on keyframes"] = table(
+            official, ["task_2", "task_3", *SIZE_BINS]
+        )
+    head = f"verdict: {verdict.word}\n{verdict.reason}\n\n"
+    body = "\n\n".join(f"{title}\n{'-' * len(title)}\n{lines}" for title, lines in text.items())
+    write_text(folder / "end_to_end_report.txt", head + body + "\n")
+    for name, lines in files.items():
+        write_text(folder / name, lines)
+    plot_confusion(
+        figures["confusion"], names, f"both stages on {split}", folder / "end_to_end_confusion.png"
+    )
+    LOG.info(f"both stages on {split}: macro F1 {found['macro_f1']:.4g}; {verdict.word} ({verdict.reason})")
+    return found
+
+
+def report_groups(
+    part: Any, p_interaction: np.ndarray, state: dict[str, Any], sequences: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Clusters beside connected components and everybody alone; and the toolkit's files, of the clusters.
+
+    Whole groups are judged by utils/metrics/groups.py, people by the toolkit's rules, where keyframes have
+    people of a known group.
+    """
+    frames, pairs = part.people_and_pairs()
+    threshold, cut = state["stage1_threshold"], state["cut"]
+    known = np.flatnonzero(part.social_groups >= 0)
+    if not len(known):
+        return {"groups": {}, "jrdb_act": {}}, {}
+    ways = {
+        "clusters": find_clusters(frames, pairs, p_interaction, threshold, [cut])[0],
+        "connected components": find_components(len(frames), pairs, p_interaction, threshold),
+        "everybody alone": np.arange(len(frames)),
+    }
+    truth = part.keyframe_rows(part.social_groups, known, sequences, last=0)
+    found, official, files = {}, {}, {}
+    for how, groups in ways.items():
+        scores = group_scores(groups, pairs, p_interaction)
+        found[how] = {
+            "people": share_right(frames[known], groups[known], part.social_groups[known]),
+            "whole": group_metrics(frames, groups, scores, part.social_groups),
+        }
+        if len(truth):
+            rows = part.keyframe_rows(groups, known, sequences)
+            official[how] = score_groups(truth, rows)
+            files = files or {"det_group.txt": rows_text(rows), "gt_group.txt": rows_text(truth)}
+    return {"groups": found, "jrdb_act": official, "cut": cut}, files
