@@ -11,7 +11,7 @@ from sklearn import metrics
 
 import train_ddp
 import train_mae
-from tests.tiny_runs import assert_same_run, furthest_weight, history, replay, run_of, torchrun, train
+from tests.tiny_runs import assert_same_run, furthest_weight, history, replay, run_of, train, train_on
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import load_checkpoint
 
@@ -148,7 +148,7 @@ def test_one_two_and_three_processes_give_the_same_weights(tmp_path):
     """And the same figures: a global batch of 12, an uneven last one, frozen BatchNorm and no dropout."""
     common = ("--epochs", 1, "--dropout", 0, "--freeze_batchnorm", "--batch_size")
     alone = train("train_mae", tmp_path / "1", *common, 12)
-    others = [torchrun(n, "train_mae", tmp_path / str(n), *common, 12 // n) for n in (2, 3)]
+    others = [train_on(n, "train_mae", tmp_path / str(n), *common, 12 // n) for n in (2, 3)]
     assert config_of(alone)["dataset"]["train_samples"] % 12 != 0
     expected = read_json(alone / "results.json")["metrics"]["test"]
     for run in others:

@@ -131,7 +131,7 @@ def test_every_configuration_runs(tmp_path, flags):
 
 @pytest.mark.long
 def test_two_processes_share_one_run_and_count_every_frame_once(tmp_path):
-    run = torchrun(2, NAME, tmp_path, "--epochs", 1, "--batch_size", 4)
+    run = torchrun(NAME, tmp_path, "--epochs", 1, "--batch_size", 4)
     assert read_json(run / "config.json")["world_size"] == 2
     assert len((run / "test_predictions.csv").read_text().splitlines()) == 13
 

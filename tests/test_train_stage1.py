@@ -20,8 +20,8 @@ from tests.tiny_runs import (
     replay,
     run_of,
     stopped_after,
-    torchrun,
     train,
+    train_on,
 )
 from utils.run.errors import DataError
 from utils.run.folder import read_json
@@ -184,7 +184,7 @@ def test_several_processes_train_the_model_of_one(tmp_path, processes):
     model."""
     common = ["--dropout", 0, "--epochs", 1, "--optimizer", "sgd", "--batch_size"]
     alone = train(NAME, tmp_path / "alone", *common, 12)
-    made = torchrun(processes, NAME, tmp_path / "together", *common, 12 // processes)
+    made = train_on(processes, NAME, tmp_path / "together", *common, 12 // processes)
     assert furthest_weight(alone, made) < 1e-6
     ours, theirs = (read_json(run / "results.json")["metrics"]["val"] for run in (alone, made))
     assert ours == pytest.approx(theirs, abs=1e-5)

@@ -133,7 +133,7 @@ def test_a_run_is_repeated_and_resumed_without_the_stage_1_run_it_came_from(
 def test_two_processes_make_one_run(tmp_path):
     common = ["--epochs", 1, "--dropout", 0, "--optimizer", "sgd", "--batch_size"]
     alone = train(NAME, tmp_path / "one", *common, 8)
-    made = torchrun(2, NAME, tmp_path / "two", *common, 4)
+    made = torchrun(NAME, tmp_path / "two", *common, 4)
     assert furthest_weight(alone, made) < 1e-6
     assert history(made)[0]["val_macro_f1"] == pytest.approx(history(alone)[0]["val_macro_f1"])
 

@@ -19,6 +19,7 @@ import torch
 from datasets import cache
 from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
+from tests.faults.children import on_ranks
 from tests.jrdb_world import write_world
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import Checkpoint, load_checkpoint
@@ -72,28 +73,39 @@ def flags_of(name: str) -> list:
 def train(name: str, folder: Path, *more: object) -> Path:
     """Run a script in this process into `folder`; returns the new run folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    before, script = set(folder.iterdir()), importlib.import_module(name)
-    argv = [*flags_of(name), "--device", "cpu", "--output_dir", folder, *more]
-    script.main(script.parse_args([str(flag) for flag in argv]))
+    before = set(folder.iterdir())
+    run_main(name, *flags_of(name), "--device", "cpu", "--output_dir", folder, *more)
     return (set(folder.iterdir()) - before).pop()
+
+
+def run_main(name: str, *argv: object) -> None:
+    script = importlib.import_module(name)
+    script.main(script.parse_args([str(flag) for flag in argv]))
 
 
 def replay(name: str, run: Path, folder: Path) -> Path:
     """Repeat a run from its own config.json."""
-    script = importlib.import_module(name)
-    script.main(script.parse_args(["--config", str(run / "config.json"), "--output_dir", str(folder)]))
+    run_main(name, "--config", run / "config.json", "--output_dir", folder)
     return next(folder.iterdir())
 
 
-def torchrun(processes: int, name: str, folder: Path, *more: object) -> Path:
-    """The same as `train` on several processes."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", f"{name}.py"]
+def torchrun(name: str, folder: Path, *more: object) -> Path:
+    """The same as `train` as two processes of torchrun."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", f"{name}.py"]
     argv = [*launch, *flags_of(name), "--output_dir", folder, *more]
     done = subprocess.run(
         [sys.executable, *map(str, argv)],
         cwd=REPO_ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = folder.iterdir()
+    return run
+
+
+def train_on(processes: int, name: str, folder: Path, *more: object) -> Path:
+    """The same as `train` on several processes, which need not import torch first, as those of torchrun."""
+    argv = [*flags_of(name), "--device", "cpu", "--output_dir", folder, *more]
+    assert on_ranks(processes, lambda: run_main(name, *argv)) == [0] * processes
     (run,) = folder.iterdir()
     return run
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable
 
 FORK = multiprocessing.get_context("fork")  # no second import of torch: fifty children in seconds
@@ -15,3 +16,23 @@ def in_a_child(work: Callable[[], int], seconds: float = 60) -> int:
     if process.exitcode is None:
         process.kill()
     return process.exitcode
+
+
+def on_ranks(count: int, work: Callable[[], int | None]) -> list[int]:
+    """The exit codes of `work` (None: 0) in that many processes, which meet as those that torchrun starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+    def work_as(rank: int) -> None:
+        os.environ.update(meeting, WORLD_SIZE=str(count), RANK=str(rank), LOCAL_RANK=str(rank))
+        os._exit(work() or 0)
+
+    ranks = [FORK.Process(target=work_as, args=(rank,)) for rank in range(count)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(240)
+        if rank.exitcode is None:
+            rank.kill()
+    return [rank.exitcode for rank in ranks]

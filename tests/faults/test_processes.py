@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from torch.utils.data import _utils
 
 import train_stage1
 from datasets.jrdb.dataset import JRDBPairDataset
-from tests.faults.children import FORK, in_a_child
+from tests.faults.children import in_a_child, on_ranks
 from tests.faults.stopped_runs import (
     argv,
     environment,
@@ -231,21 +230,8 @@ def flags_of_two(folder: Path) -> list[str]:
 
 
 def run_on_two(folder: Path) -> Path:
-    """The uninterrupted run, on two forked processes that meet as those of torchrun do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-
-    def train_rank(rank: str) -> None:
-        os.environ.update(meeting, RANK=rank, LOCAL_RANK=rank)
-        os._exit(exit_code(SCRIPT, flags_of_two(folder)))
-
-    ranks = [FORK.Process(target=train_rank, args=(rank,), daemon=True) for rank in "01"]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(60)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    """The uninterrupted run."""
+    assert on_ranks(2, lambda: exit_code(SCRIPT, flags_of_two(folder))) == [0, 0]
     return only_run(folder)
 
 

@@ -389,6 +389,7 @@ def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
     )
     broken, again = (corrupt_frames(batch, corruption, seed=3) for _ in range(2))
     assert all(torch.equal(broken[key], again[key]) for key in broken)
+    assert broken["images"].dtype == torch.uint8 or 0 <= broken["images"].min() <= broken["images"].max() <= 1
     if corruption.startswith("camera"):
         assert torch.equal(broken["points"], batch["points"]) and not torch.equal(
             broken["images"], batch["images"].float() / 255

@@ -126,6 +126,8 @@ def test_frame_stride_thins_samples_but_not_history(folder):
         load_pair_datasets(folder, rules=PairRules(frame_stride=3)).val,
     )
     assert thin.frame_keys.tolist() == ["000015.jpg", "000060.jpg"]
+    half = load_pair_datasets(folder, rules=PairRules(frame_stride=2)).val
+    assert half.frame_keys.tolist() == full.frame_keys.tolist()[::2]
     every, kept = named_samples(full), named_samples(thin)
     rows = {key: i for i, key in enumerate(every)}
     assert set(kept) == {key for key in every if key[0] in thin.frame_keys}

@@ -24,6 +24,8 @@ def test_fpr_at_recall_by_hand():
     threshold = np.sort(scores[:20])[1]  # 19 of 20 found
     assert fpr_at_recall(labels, scores) == pytest.approx((scores[20:] >= threshold).mean())
     assert fpr_at_recall(np.ones(3, int), np.ones(3)) is None
+    tied = np.tile(np.arange(20.0), 2)  # an anomaly and a normal frame share every score
+    assert fpr_at_recall(np.repeat([0, 1], 20), tied) == pytest.approx(0.95)
 
 
 def test_threshold_rules():
