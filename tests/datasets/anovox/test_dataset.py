@@ -382,6 +382,19 @@ def test_mirroring_keeps_points_on_their_pixels(cache):
     assert all(torch.equal(alone[key][0], mirrored[key][5]) for key in ("images", "points", "point_pixels"))
 
 
+def test_brightness_and_contrast_are_drawn_apart_within_their_limits():
+    """Factors read off images of two grey values: the mean tells brightness, the spread contrast."""
+    images = torch.tensor([100, 150], dtype=torch.uint8).repeat(300, 3, 4, 2)
+    rest = {"points": torch.zeros(300, 1, 4), "point_pixels": torch.zeros(300, 1, 2)}
+    batch = {"images": images, "indices": torch.arange(300), "cells": torch.zeros(300, 8, 12), **rest}
+    found = augment_frames(batch, seed=0, epoch=1)["images"].double().flatten(1) * 255
+    brightness = found.mean(dim=1) / 125
+    contrast = found.std(dim=1, correction=0) / 25 / brightness
+    for factor in (brightness, contrast):
+        assert 0.85 <= factor.min() < 0.87 and 1.13 < factor.max() <= 1.15 + 1e-6
+    assert abs(np.corrcoef(brightness, contrast)[0, 1]) < 0.2
+
+
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
     batch = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache).train.__getitems__(
