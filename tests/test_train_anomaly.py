@@ -104,6 +104,12 @@ def test_where_the_anomaly_is_is_learned_unless_its_weight_is_0(tmp_path):
     assert moved == [True, False]
 
 
+def test_the_model_by_itself_is_the_one_that_the_script_trains():
+    alone, trained = script.AnomalyDetectionModel(), script.build_model(script.parse_args([]))[0]
+    assert [str(part) for part in alone.modules()] == [str(part) for part in trained.modules()]
+    assert alone.state_dict().keys() == trained.state_dict().keys()
+
+
 def test_corrupted_sensors_change_the_scores(run):
     args = script.parse_args(["--config", str(run / "config.json")])
     data, processes = script.build_datasets(args), start_processes("cpu")

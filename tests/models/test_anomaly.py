@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, locate
+from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, grid_waves, locate
 from models.encoders import build_encoder
 from models.pointnet import masked_max, pool_by_cell
 from utils.metrics.verdict import GroupJackknife
@@ -212,6 +212,13 @@ def test_masked_max_ignores_what_is_masked():
     features = torch.tensor([[[1.0], [5.0]], [[-3.0], [-1.0]], [[2.0], [2.0]]])
     mask = torch.tensor([[True, False], [True, True], [False, False]])
     assert masked_max(features, mask).flatten().tolist() == [1.0, -1.0, 0.0]
+
+
+def test_waves_of_a_cell_by_hand():
+    """Cell 1 of 2 columns and 1 row: v = 1/2, u = 3/4; six frequencies half an octave apart."""
+    angles = np.pi * np.array([[0.5], [0.75]]) * 2 ** (np.arange(6) / 2)
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).ravel()
+    assert grid_waves((1, 2))[1].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_locate_puts_points_into_the_cell_of_their_pixel():

@@ -34,6 +34,13 @@ def test_the_class_map_is_fixed():
     assert CLASS_OF_NAME["moving together"] == CLASS_OF_NAME["hugging"] == 4
 
 
+def test_people_without_a_group_are_of_group_minus_1(tmp_path):
+    records = [person(k, BOX) for k in (1, 2, 3)]
+    records[0].pop("social_group", None)
+    records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7}
+    assert read_sequence(write_labels(tmp_path, "s", {FRAME: records})).groups.tolist() == [-1, -1, 7]
+
+
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
     labels = crowd()
     shuffled = {key: records[::-1] for key, records in reversed(labels.items())}

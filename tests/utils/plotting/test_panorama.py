@@ -5,12 +5,16 @@ import pytest
 from PIL import Image
 
 from utils.plotting.panorama import (
+    BAR_ROW,
+    DARK,
     HEADER,
     PALETTE,
+    SMALL,
     WHITE,
     draw_group_bars,
     draw_panorama,
     free_place,
+    load_font,
     save_panorama,
 )
 
@@ -53,6 +57,11 @@ def test_the_id_of_a_cut_person_is_whole_on_both_ends():
     assert left.min() == 0 and right.min() >= 370 and len(left) > 10 and len(right) > 10
     inside = drawn([[100, 30, 40, 50]], ["17"])[:30]
     assert is_color(tagged[:30], (160, 160, 160)).sum() == 2 * is_color(inside, (160, 160, 160)).sum()
+
+
+def test_the_tag_is_as_wide_as_its_id():
+    tag = is_color(drawn([[100, 60, 20, 30]], ["pedestrian:17"])[:58], DARK)
+    assert tag.any(axis=0).sum() >= load_font(SMALL).getlength("pedestrian:17")
 
 
 @pytest.mark.parametrize("pair", [[0, 1], [1, 0]])
@@ -116,6 +125,14 @@ def test_a_group_across_the_seam_has_its_bar_on_both_ends():
     bar = np.flatnonzero(is_color(strip, WHITE)[10])
     assert {0, 30, 360, 399} <= set(bar.tolist()) and not ((bar > 35) & (bar < 355)).any()
     assert draw_group_bars(boxes, np.array([-1, -1, 5]), ["1", "2", "3"], WIDTH).height == 0
+
+
+@pytest.mark.parametrize(("second", "rows"), [(130, 2), (260, 1)])
+def test_bars_share_a_row_only_where_their_words_do_not_meet(second, rows):
+    """The bars themselves end at 60 and begin at 130 or 260."""
+    boxes = np.array([[x - 5, 30, 10, 40] for x in (50, 60, second, second + 10)])
+    strip = draw_group_bars(boxes, np.array([1, 1, 2, 2]), ["one", "two", "three", "four"], WIDTH)
+    assert strip.height == rows * BAR_ROW + 6
 
 
 def test_nobody_and_no_room_are_no_error(tmp_path):
