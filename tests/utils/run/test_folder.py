@@ -59,6 +59,17 @@ def test_log_is_one_ascii_line_per_event(tmp_path, capsys):
     assert logging.getLogger("run").handlers == []
 
 
+def test_a_library_that_sets_up_logging_does_not_make_every_line_appear_twice(capsys):
+    with_handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(with_handler)
+    try:
+        start_log(None).info("once")
+    finally:
+        logging.getLogger().removeHandler(with_handler)
+        stop_log()
+    assert capsys.readouterr().out == "once\n"
+
+
 def test_small_values_stay_visible():
     assert format_values({"loss": 3.3e-5, "f1": None, "epoch": 2}) == "loss 3.3e-05 f1 undefined epoch 2"
 

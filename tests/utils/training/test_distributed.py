@@ -64,6 +64,12 @@ def test_evaluation_batches_hold_whole_frames_and_every_sample_once():
         assert sorted(sum(parts, [])) == sorted(alone)
 
 
+def test_an_evaluation_batch_ends_with_the_frame_that_fills_it():
+    frames = np.repeat(np.arange(4), [4, 4, 2, 5])
+    batches = evaluation_batches(frames, 4, Processes(0, 1, CPU))
+    assert [len(batch) for batch in batches] == [4, 4, 7]
+
+
 def test_gather_puts_rows_in_order_and_refuses_doubles():
     batches = [([2], [0.5]), ([0, 1], [0.0, 0.25])]
     rows = gather_rows([{"indices": torch.tensor(i), "scores": torch.tensor(s)} for i, s in batches])
