@@ -14,6 +14,7 @@ logistic regression on colours, point counts and weather, with 95% confidence.
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -333,12 +334,23 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Test
     chosen = checkpoint.load_best("auroc")
-    rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
+    score = partial(evaluate, bare, device=run.device, amp=args.amp)
+    rows = {name: score(loader) for name, loader in loaders.items()}
     at = chosen["threshold"], chosen["calibration"]
     metrics = {
         name: measure(part, data.parts()[name].scenario, check.criterion, *at) for name, part in rows.items()
     }
-    return finish(run, data, checkpoint, panels, rows, metrics, report, calibration=at[1])
+    return finish(
+        run,
+        data,
+        checkpoint,
+        panels,
+        rows,
+        metrics,
+        report,
+        check.input_worth(score, rows),
+        calibration=at[1],
+    )
 
 
 if __name__ == "__main__":

@@ -258,9 +258,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Test
     checkpoint.load_best("model")
-    rows = {name: evaluate(judged, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
+    score = partial(evaluate, judged, device=run.device, amp=args.amp)
+    rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, criterion) for name, part in rows.items()}
-    return finish(run, data, checkpoint, panels, rows, metrics, report)
+    return finish(run, data, checkpoint, panels, rows, metrics, report, check.input_worth(score, rows))
 
 
 if __name__ == "__main__":

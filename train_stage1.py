@@ -13,6 +13,7 @@ run ends LEARNED only when the model beats distance alone on sequences it has no
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,10 +298,21 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Test
     chosen = checkpoint.load_best("f1")
-    rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
+    score = partial(evaluate, bare, device=run.device, amp=args.amp)
+    rows = {name: score(loader) for name, loader in loaders.items()}
     at = chosen["threshold"], chosen["calibration"]
     metrics = {name: measure(part, criterion, *at) for name, part in rows.items()}
-    return finish(run, data, checkpoint, panels, rows, metrics, report, calibration=at[1])
+    return finish(
+        run,
+        data,
+        checkpoint,
+        panels,
+        rows,
+        metrics,
+        report,
+        check.input_worth(score, rows),
+        calibration=at[1],
+    )
 
 
 if __name__ == "__main__":

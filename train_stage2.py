@@ -15,6 +15,7 @@ end_to_end in results.json: both stages against stage 1's pairs always called th
 
 import argparse
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,12 +309,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Test
     chosen = checkpoint.load_best("f1")
-    rows = {name: evaluate(bare, loader, run.device, amp=args.amp) for name, loader in loaders.items()}
+    score = partial(evaluate, bare, device=run.device, amp=args.amp)
+    rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
     both = report_end_to_end(None, "val", data, rows["val"], chosen, args.max_batches > 0)
     metrics["val"]["end_to_end"] = both
-    scales = {name: chosen[name] for name in ("calibration", "temperature")}
-    return finish(run, data, checkpoint, panels, rows, metrics, report, **scales)
+    scales, worth = (
+        {name: chosen[name] for name in ("calibration", "temperature")},
+        check.input_worth(score, rows),
+    )
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scales)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.jrdb.crops import crop_cache
-from datasets.jrdb.features import feature_names, pair_features
+from datasets.jrdb.features import STATIC_FEATURES, feature_names, pair_features
 from datasets.jrdb.flags import SAMPLE
 from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
@@ -121,6 +121,11 @@ class JRDBPairDataset(Dataset):
     def groups(self) -> np.ndarray:
         """(N,) sequence number of every sample: what the bootstrap resamples."""
         return self.frame_sequences[self.frames]
+
+    @property
+    def past_columns(self) -> list[int]:
+        """The columns of the geometry that tell the past."""
+        return [k for k, name in enumerate(self.feature_names) if name not in STATIC_FEATURES]
 
     def class_counts(self) -> dict[str, int]:
         """Samples per class, by name."""

@@ -54,6 +54,12 @@ def write_report(
     write_text(path, "\n\n".join(parts) + "\n")
 
 
+def add_section(path: Path, heading: str, text: str) -> None:
+    """One more section at the end of a report, and its text in the log."""
+    LOG.info(f"{heading}: {text}")
+    write_text(path, f"{path.read_text(encoding='utf-8')}\n{heading}\n{'-' * len(heading)}\n{text}\n")
+
+
 def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
     """RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
     head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}

@@ -19,6 +19,7 @@ from utils.run.signs import above_constant, kind_of, overfitting
 from utils.tasks import TASKS
 from utils.training.device import move
 from utils.training.invariants import ENOUGH, Invariants
+from utils.training.worth import input_worth
 
 if TYPE_CHECKING:
     from utils.training.checkpoint import Checkpoint
@@ -218,6 +219,13 @@ class LearningCheck:
                 "alike, a dead, detached or frozen part, or a loss that does not fit the outputs"
             )
         return learned
+
+    def input_worth(
+        self, score: Callable[[DataLoader], dict[str, np.ndarray]], rows: dict[str, dict[str, np.ndarray]]
+    ) -> dict[str, Any]:
+        """What each input is worth on test (val where there is none), rows: by split."""
+        split = "test" if "test" in rows else "val"
+        return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
 
     def after_epoch(
         self,

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
-from utils.report.results import write_results
+from utils.report.results import add_section, write_results
 from utils.run.folder import create_run_folder, is_finished, run_parent, write_json
 from utils.run.log import LOG, epoch_line, start_log
 from utils.run.status import Status
@@ -35,6 +35,7 @@ from utils.training.distributed import (
     stop_processes,
 )
 from utils.training.learning import check_labels
+from utils.training.worth import in_words
 
 
 @dataclass
@@ -175,11 +176,13 @@ def finish(
     rows: Mapping[str, dict[str, np.ndarray]],
     metrics: dict[str, dict[str, Any]],
     report: Callable[..., tuple[Verdict, dict[str, Any]]],
+    worth: dict[str, Any],
     **fields: Any,
 ) -> Verdict | None:
     """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
 
-    rows, metrics: of every split that was evaluated; report: the script's; fields: more of results.json.
+    rows, metrics: of every split that was evaluated; report: the script's; worth: of each input; fields: more
+    of results.json.
     Rank 0 returns the verdict.
     """
     verdict, args, chosen = None, run.args, checkpoint.chosen
@@ -189,11 +192,13 @@ def finish(
         state = chosen | {"history": checkpoint.history}  # of all epochs, not only those until the best one
         verdict, found = report(run.folder, split, rows[split], data, state, args.max_batches > 0)
         metrics[split] |= found.pop("metrics")
+        add_section(run.folder / "evaluation_report.txt", "what each input is worth", in_words(worth))
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
             run.folder, run.name, verdict, metrics=metrics, test_split=split, **found, epochs=args.epochs,
             epochs_run=len(checkpoint.history), threshold=chosen["threshold"], best_epoch=chosen["epoch"],
-            wall_seconds=sum(r["seconds"] for r in checkpoint.history), synthetic=data.synthetic, **fields,
+            wall_seconds=sum(r["seconds"] for r in checkpoint.history), synthetic=data.synthetic,
+            input_worth=worth, **fields,
         )  # fmt: skip
         run.status.end("finished", verdict.word)
     stop_processes()

@@ -1,0 +1,50 @@
+"""What an input is worth: nothing where the model does not look at it, all where it looks at nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from utils.training.worth import MixedUp, figure, in_words, input_worth
+
+
+class Loader(list):
+    """Batches of a data set with 40 samples, of which the images say the label and the scans say nothing."""
+
+    dataset = None
+
+
+@pytest.fixture
+def loader():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    images, points = labels[:, None].float(), torch.rand(40, 1, generator=generator)
+    parts = {"images": images, "points": points, "point_mask": points > 0.5, "labels": labels}
+    return Loader({k: v[i : i + 10] for k, v in parts.items()} for i in range(0, 40, 10))
+
+
+def score(loader) -> dict[str, np.ndarray]:
+    batches = list(loader)
+    for batch in batches:  # what belongs to the points travels with them
+        assert torch.equal(batch["point_mask"], batch["points"] > 0.5)
+    return {
+        k: torch.cat([b[n].flatten() for b in batches]).numpy()
+        for k, n in (("labels", "labels"), ("logits", "images"))
+    }
+
+
+def test_what_the_model_looks_at_is_worth_all(loader):
+    worth = input_worth(score, loader, ["images", "points"], score(loader))
+    assert worth["all"] == worth["without"]["points"] == 1
+    assert worth["without"]["images"] < 0.75
+    assert in_words(worth).startswith("auroc 1.000; 0.")
+    mixed = torch.cat([batch["images"] for batch in MixedUp(loader, "images")])
+    assert sorted(mixed.flatten().tolist()) == sorted(score(loader)["logits"].tolist()), "nothing is invented"
+
+
+def test_the_figure_is_that_of_the_task():
+    ages = np.array([20.0, 40.0])
+    assert figure({"ages": ages, "preds": ages + [1, -3]}) == ("mae", 2.0)
+    three = {"labels": np.array([0, 1, 2, 2]), "logits": np.eye(3)[[0, 1, 2, 0]]}
+    assert figure(three) == ("balanced_accuracy", pytest.approx((1 + 1 + 0.5) / 3))
+    two = {"labels": np.array([0, 1, 1]), "logits": np.array([[1.0, 0], [0, 0], [3, 0]])}
+    assert figure(two) == ("auroc", 0.5)

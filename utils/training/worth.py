@@ -1,0 +1,76 @@
+"""What each input of a model is worth: how much a figure loses when that input belongs to other samples."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+Rows = dict[str, np.ndarray]
+
+
+class MixedUp:
+    """A loader whose batches have one input exchanged between samples, within the batch (frames of a group).
+
+    name: a key of the batch, or "history": the columns of the geometry that tell the past. Of the points,
+    which of them are real and where they fall in the image go with them.
+    """
+
+    def __init__(self, loader: DataLoader, name: str):
+        self.loader, self.name, self.dataset = loader, name, loader.dataset
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(0)
+        for batch in self.loader:
+            batch = dict(batch)
+            if self.name == "history":
+                order, values = mixed(len(batch["geometry"]), generator), batch["geometry"].clone()
+                past = self.dataset.past_columns
+                values[:, past] = values[order][:, past]
+                batch["geometry"] = values
+            else:
+                order = mixed(len(batch[self.name]), generator)
+                keys = [
+                    key for key in batch if key == self.name or key.startswith(self.name.rstrip("s") + "_")
+                ]
+                batch |= {key: batch[key][order] for key in keys}
+            yield batch
+
+
+def mixed(count: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randperm(count, generator=generator)
+
+
+def figure(rows: Rows) -> tuple[str, float]:
+    """The figure in which inputs are weighed: AUROC, balanced accuracy of several classes, MAE of ages."""
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    if "preds" in rows:
+        return "mae", float(np.abs(rows["preds"] - rows["ages"]).mean())
+    labels = rows.get("types", rows["labels"])  # -1: of no type
+    logits, labels = rows["logits"][labels >= 0], labels[labels >= 0]
+    if logits.ndim == 2 and logits.shape[1] > 2:
+        return "balanced_accuracy", float(balanced_accuracy_score(labels, logits.argmax(axis=1)))
+    scores = logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
+    return "auroc", float(roc_auc_score(labels, scores))
+
+
+def input_worth(
+    score: Callable[[Any], Rows], loader: DataLoader, inputs: Sequence[str], rows: Rows
+) -> dict[str, Any]:
+    """{figure, all, without {input: figure}}: of `rows`, and of score(loader) with an input mixed up.
+
+    inputs: keys of a batch.
+    """
+    if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
+        inputs = [*inputs, "history"]
+    name, value = figure(rows)
+    without = {key: figure(score(MixedUp(loader, key)))[1] for key in inputs}
+    return {"figure": name, "all": value, "without": without}
+
+
+def in_words(worth: dict[str, Any]) -> str:
+    """'auroc 0.871; 0.622 with crops mixed up, 0.804 with geometry mixed up'."""
+    parts = ", ".join(f"{value:.3f} with {name} mixed up" for name, value in worth["without"].items())
+    return f"{worth['figure']} {worth['all']:.3f}; {parts}"
