@@ -5,6 +5,7 @@
     python evaluate.py --run RUN --data_path OTHER_DATA                        JRDB or AnoVox
     python evaluate.py --run RUN --image_dir OTHER/Images --excel_path OTHER.xlsx          ages
     python evaluate.py --run ANOMALY_RUN --corrupt all                         what failing sensors cost
+    python evaluate.py --run ANOMALY_RUN --data_path RECORDINGS --paste 200    without a labelled anomaly
 
 Writes evaluation_report.txt, results.json and the figures into RUN/evaluation_SPLIT_TIMESTAMP/. For a stage 2
 run the two stages are also judged together: six outcomes over all pairs of every frame, and the social groups
@@ -36,6 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--exclude", nargs="+", metavar="KIND", help="ages: problems of other data to leave out")
     add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", default=[],
         help="anomaly runs: judge the same frames with failing sensors too")
+    add("--paste", type=arguments.positive_int, metavar="N",
+        help="anomaly runs: only paste N things into normal frames, and count which are found")
     add("--cache_limit_gb", type=arguments.positive_float, help="largest image cache; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
@@ -47,9 +50,10 @@ if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
 from prediction.degradation import degradation_table
+from prediction.pasting import judge_pastes
 from prediction.trained import Trained, open_trained
 from utils.report.results import write_results
-from utils.run.folder import create_run_folder, read_json
+from utils.run.folder import create_run_folder, read_json, write_json
 from utils.run.log import LOG, start_log
 from utils.tasks import TASKS
 from utils.training.device import choose_device
@@ -96,7 +100,17 @@ def main(args: argparse.Namespace) -> None:
     if args.corrupt and trained.task["data"] != "anovox":
         raise CommandError(f"--corrupt: for AnoVox, not for a run of {trained.state['script']}")
     trained.state["history"] = read_json(run / "history.json")  # of all epochs, as the run's own report
+    if args.paste and trained.task["data"] != "anovox":
+        raise CommandError(f"--paste: only runs of train_anomaly_with_labels.py, not of {script.SCRIPT}")
     point_to_other_data(trained, args)
+    if args.paste:
+        folder = create_run_folder(run, "evaluation_paste", kind="")
+        start_log(folder / "evaluate.log")
+        split = None if args.data_path else run / "split.json"
+        results = judge_pastes(trained, args.paste, split, folder)
+        write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
+        LOG.info(f"{args.paste} pastes; pastes.csv and results.json in {folder}")
+        return
     data = script.build_datasets(trained.args)
     if args.split not in data.parts():
         raise CommandError(f"the data has no {args.split} split; it has {', '.join(data.parts())}")

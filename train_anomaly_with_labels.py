@@ -46,12 +46,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--loss", choices=["bce", "focal"], default="bce", help="binary cross-entropy, or focal with gamma 2")
     add("--pos_weight", type=pos_weight, default="auto",
         help="weight of anomalies: auto (normal / anomalous frames) or a number")
-    add("--location_weight", type=arguments.non_negative_float, default=0.1,
+    add("--location_weight", type=arguments.non_negative_float, default=0.3,
         help="weight of the loss of where the anomaly is; 0 = learn from frame labels alone")
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate schedule")
     add("--max_grad_norm", type=arguments.non_negative_float, default=1.0,
         help="clip the gradient norm; 0 = off")
     add("--augment", action=switch, default=True, help="in training, mirror frames and jitter brightness")
+    add("--modality_dropout", type=arguments.fraction, default=0.1,
+        help="share of the frames that lose one sensor in training, camera or LiDAR")
     add("--threshold_rule", choices=["f1", "fpr"], default="f1",
         help="the alarm threshold on val: best F1, or --target_fpr")
     add("--target_fpr", type=arguments.fraction, default=0.05, help="share of normal frames that may alarm")
@@ -72,6 +74,8 @@ def check_encoder_flags(parser: arguments.ScriptParser, args: argparse.Namespace
         parser.error(f"{given}: --modality lidar has no image encoder; leave one of them out")
     if args.weights != "none" and args.image_encoder == "cnn":
         parser.error(f"{given}: the encoder cnn starts from nothing; add --image_encoder resnet18")
+    if args.feature_mixing and (args.label != "pasted" or args.modality != "both"):
+        parser.error("--feature_mixing: needs --label pasted and --modality both")
     if args.freeze_encoder and args.weights == "none":
         remedy = "add --image_encoder resnet18 --weights imagenet"
         parser.error(f"--freeze_encoder: there are no weights to keep; {remedy}")
@@ -93,10 +97,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.anovox.augmentation import augment_frames, corrupt_frames
-from datasets.anovox.dataset import CLASSES, AnoVoxData, build_datasets, localisation_ap, trivial_features
+from datasets.anovox.dataset import CLASSES, AnoVoxData, build_datasets, localise, trivial_features
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
+from models.patch_distance import patch_distances
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
 from utils.metrics.detection import choose_alarm_threshold, detection_metrics
@@ -159,6 +164,8 @@ def train_one_epoch(
     epoch: int,
     *,
     augmented: bool = True,
+    modality_dropout: float = 0.0,
+    feature_mixing: bool = False,
     amp: bool = False,
     location_weight: float = 0.0,
     max_grad_norm: float = 0.0,
@@ -176,10 +183,11 @@ def train_one_epoch(
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
-            batch = augment_frames(batch, sampler.seed, epoch, device)
+            batch = augment_frames(batch, sampler.seed, epoch, device, modality_dropout)
         batch = move(batch, device)
         with autocast(device, amp):
-            logits, cells = model(*inputs_of(batch))  # (N,), (N, rows, columns)
+            mixed = batch["labels"] == 1 if feature_mixing else None
+            logits, cells = model(*inputs_of(batch), mixed)  # (N,), (N, rows, columns)
         losses = criterion(logits.float(), batch["labels"])  # (N,)
         located = location_loss(cells.float(), batch["cells"])  # (N,)
         loss = (losses + location_weight * located).sum() * weight
@@ -258,14 +266,17 @@ def report(
     dataset = data.parts()[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
-    located = localisation_ap(dataset, lambda batch: explain(model, *inputs_of(batch)))
+    located = localise(dataset, lambda batch: explain(model, *inputs_of(batch)))
     parts = {"train": data.train, "val": data.val, "here": dataset}
+    normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
+    distances = patch_distances(normal, [data.val.images, dataset.images])
     known = ("frame_id", "category", "size", "visibility", "distance")
     return report_anomaly(
         folder, split, state, rows,
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
         {name: (trivial_features(part), part.labels) for name, part in parts.items()},
-        CLASSES, located=located, truncated=truncated,
+        CLASSES, located=located, truncated=truncated, frame_rate=state["args"]["frame_rate"],
+        others={} if distances is None else {"patch distance": distances}, pasted=dataset.pasting is not None,
     )  # fmt: skip
 
 
@@ -314,7 +325,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
             model, train_loader, criterion, optimizer, scaler, checkpoint.interrupt, run.device, epoch,
-            augmented=args.augment, amp=args.amp, location_weight=args.location_weight,
+            augmented=args.augment, modality_dropout=args.modality_dropout if args.modality == "both" else 0,
+            feature_mixing=args.feature_mixing, amp=args.amp, location_weight=args.location_weight,
             max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)

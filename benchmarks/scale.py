@@ -23,9 +23,10 @@ from benchmarks.report import Report
 from benchmarks.timing import Timing, growth, peak_memory_mb, times_faster
 from benchmarks.worker import in_a_process
 from datasets import cache
-from datasets.anovox.dataset import _sample, load_anovox, load_image
+from datasets.anovox.dataset import fit_image, load_anovox
 from datasets.anovox.labels import count_frame
-from datasets.anovox.points import Region
+from datasets.anovox.points import Region, read_points, sample_points
+from datasets.images import read_image
 from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, PANORAMA_SIZE
 from datasets.jrdb.pairs import PairRules, find_pairs
@@ -227,13 +228,14 @@ def anovox_frames(report: Report, quick: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="scale_") as name:
         sources = write_native_frame(Path(name))
         image, points, *semantic = sources
+        region = Region()
         rates = report.measure(
             {
-                "image 768x512 to 128x192": lambda: load_image(image, (128, 192)),
-                "scan of 90,000 points to 1,024": lambda: _sample([points], [0], Region(), 1024, 0),
-                "label from semantic image and scan": lambda: count_frame(
-                    "current", *semantic, None, Region()
+                "image 768x512 to 128x192": lambda: fit_image(read_image(image), (128, 192)),
+                "scan of 90,000 points to 1,024": lambda: sample_points(
+                    read_points(points), Region(), 1024, 0
                 ),
+                "label from semantic image and scan": lambda: count_frame("AnoVox", *semantic, None, region),
             }
         )
         runs = []

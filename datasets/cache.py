@@ -137,8 +137,8 @@ def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
     described, missing = [], []
     for source in sources:
         try:
-            stat = os.stat(source)
-            described.append((os.path.abspath(source), stat.st_size, stat.st_mtime_ns))
+            stat = Path(source).stat() if isinstance(source, str) else source.stat()
+            described.append((os.path.abspath(str(source)), stat.st_size, stat.st_mtime_ns))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(str(source))
     if missing:

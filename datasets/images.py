@@ -32,7 +32,7 @@ def read_image(path: Path | str, mode: str = "RGB") -> np.ndarray:
     if mode not in ("RGB", "L"):
         raise ValueError(f"mode must be 'RGB' or 'L', not {mode!r}")
     try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
+        with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             _open_checked(file, path).verify()  # checksums, where the format has them
             file.seek(0)
@@ -49,10 +49,25 @@ def read_image(path: Path | str, mode: str = "RGB") -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
+def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8.
+
+    Else (H, W) or (H, W, 3) uint8 and None. DataError for anything but a whole image.
+    """
+    pixels = read_image(path)  # complains about damage
+    with _opened(path) as file, Image.open(file, formats=FORMATS) as image:
+        if image.mode == "P":
+            colours = np.zeros((256, 3), np.uint8)
+            palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            colours[: len(palette)] = palette
+            return np.asarray(image), colours
+    return pixels, None
+
+
 def read_image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of what `read_image` returns, from the header alone: damage further in goes unseen."""
     try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
+        with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open_checked(file, path) as image:
                 width, height = image.size
@@ -88,6 +103,11 @@ def check_relative_name(name: str, where: str) -> str:
             "Names must be relative to the data folder, with '/' between folders and without '..'."
         )
     return name
+
+
+def _opened(path: Path | str):
+    """The file's bytes; a member of an archive opens itself."""
+    return open(path, "rb") if isinstance(path, str) else path.open("rb")
 
 
 def _open_checked(file, path: Path | str) -> Image.Image:

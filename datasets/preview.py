@@ -16,8 +16,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from datasets.anovox.classes import ANOMALY_IDS, read_class_image
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import is_anomalous_image, is_anomalous_points
 from datasets.anovox.points import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
@@ -125,13 +125,13 @@ def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
         files = {sensor: scenario.files[sensor][frame] for sensor in sensors}
         camera.imshow(read_image(files["image"]))
         camera.set_title(f"{scenario.town} {scenario.name.removeprefix('Scenario_')[:8]} {frame}", fontsize=8)
-        rows, columns = np.nonzero(is_anomalous_image(read_image(files["semantic_image"]), scenario.layout))
+        rows, columns = np.nonzero(np.isin(read_class_image(files["semantic_image"]), ANOMALY_IDS))
         if len(rows):
             x, y = columns.min(), rows.min()
             box = plt.Rectangle((x, y), np.ptp(columns), np.ptp(rows), fill=False, color="red")
             camera.add_patch(box)
         points, semantic = read_points(files["points"]), read_points(files["semantic_points"])
-        hits = semantic[is_anomalous_points(semantic[:, 3], scenario.layout)]
+        hits = semantic[np.isin(semantic[:, 3], ANOMALY_IDS)]
         for cloud, size, color in ((points, 0.1, "grey"), (hits, 4, "red")):
             scan.scatter(-cloud[:, 1], cloud[:, 0], size, color)  # left on the left
         scan.set(xlim=(-REACH / 2, REACH / 2), ylim=(0, REACH), aspect="equal")

@@ -145,13 +145,21 @@ class AnomalyDetectionModel(nn.Module):
         self.cell_bias.requires_grad_(False)
 
     def forward(
-        self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor, point_pixels: torch.Tensor
+        self,
+        images: torch.Tensor,
+        points: torch.Tensor,
+        point_mask: torch.Tensor,
+        point_pixels: torch.Tensor,
+        mixed: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of the frames (B,), and of the cells of the image (B, rows, columns): where the anomaly is.
 
-        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1.
+        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1. mixed (B,):
+        frames whose features of camera and LiDAR are mixed.
         """
         image_tokens, point_tokens, filled = self.encode(images, points, point_mask, point_pixels)
+        if mixed is not None:
+            image_tokens, point_tokens = mix_features(image_tokens, point_tokens, mixed)
         cells = self.cell_bias.expand(len(images), math.prod(self.token_grid))
         if image_tokens is not None:
             cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
@@ -204,6 +212,19 @@ class AnomalyDetectionModel(nn.Module):
         parts = [] if image_tokens is None else [image_tokens.amax(dim=1)]
         parts += [] if point_tokens is None else [masked_max(point_tokens, filled)]
         return torch.cat(parts, dim=1)
+
+
+def mix_features(
+    image_tokens: torch.Tensor, point_tokens: torch.Tensor, mixed: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feature Mixing (arXiv 2505.16985): of the frames in `mixed` (B,), a random half of the dimensions of
+    the tokens (B, T, C) change places between the sensors. What comes out stands for an anomaly.
+    """
+    half = (
+        torch.rand(image_tokens.shape[2], device=image_tokens.device).argsort() < image_tokens.shape[2] // 2
+    )
+    swapped = mixed[:, None, None] & half
+    return torch.where(swapped, point_tokens, image_tokens), torch.where(swapped, image_tokens, point_tokens)
 
 
 @torch.enable_grad()

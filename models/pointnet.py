@@ -35,7 +35,11 @@ class PointNetEncoder(nn.Module):
 
         points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P).
         """
-        features = self.first((points - self.offset) / self.scale)  # (B, N, 64)
+        scaled = (points - self.offset) / self.scale
+        scaled = torch.cat(
+            [scaled[..., :3], scaled[..., 3:].clamp(-2, 1)], dim=2
+        )  # reflectance means nothing
+        features = self.first(scaled)  # (B, N, 64)
         if self.paint is not None:
             features = features + self.paint(painted)
         features = F.relu(self.second(F.relu(features)))  # (B, N, 128)

@@ -23,14 +23,13 @@ from utils.training.device import move
 def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:
     """predictions.csv and pictures of the scenarios below --input; frames by scenario and frame number."""
     folder, output, options = Path(args.input), Path(args.output), trained.args
-    if not folder.is_dir():
+    if not folder.exists():
         raise CommandError(
-            f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders"
+            f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders, or images"
         )
     cache = {"limit_gb": args.cache_limit_gb, "log": LOG.info}
-    table = build_table(
-        find_scenarios(folder, options.camera), modality=options.modality, allow_unlabelled=True, **cache
-    )
+    scenarios = find_scenarios(folder, options.camera, images_alone=True)
+    table = build_table(scenarios, modality=options.modality, allow_unlabelled=True, **cache)
     for note in table.notes:
         LOG.info(note)
     every = np.arange(len(table.labels))

@@ -10,29 +10,60 @@ from datasets.anovox.points import OUTSIDE
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, uniform
 
 JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
+HEIGHT_JITTER = 0.1  # metres; sensors are mounted at 1.6 to 1.8 m
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
 def augment_frames(
-    batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu"
+    batch: dict[str, Tensor],
+    seed: int,
+    epoch: int,
+    device: torch.device | str = "cpu",
+    modality_dropout: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Mirror half of the frames, image and points together, and jitter brightness and contrast.
+    """Mirror half of the frames, image and points together, jitter colours, height and intensity.
 
-    Takes a CPU batch and returns it on `device`, where the work is done; images become float 0..1. Every draw
-    depends on (seed, epoch, frame) alone, never on the rest of the batch.
+    Half of the images have their hues turned by any angle: an anomaly may have any. Of a share
+    `modality_dropout` of the frames one sensor is taken away, never both. Takes a CPU batch and returns it on
+    `device`, where the work is done; images become float 0..1. Every draw depends on (seed, epoch, frame)
+    alone, never on the rest of the batch.
     """
-    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 3)).float().to(device)  # (B, 3)
+    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 8)).float().to(device)  # (B, 8)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
     mirrored = draws[:, 0] < 0.5
     images = flip_horizontal(batch["images"], mirrored).float() / 255
     images = adjust_brightness(images, 1 + JITTER * (2 * draws[:, 1] - 1))
     images = adjust_contrast(images, 1 + JITTER * (2 * draws[:, 2] - 1))
+    images = turn_hues(images, 4 * torch.pi * (draws[:, 3] - 0.5).clamp_min(0))
     side = torch.where(mirrored, -1.0, 1.0)[:, None]
     points, pixels = batch["points"].clone(), batch["point_pixels"].clone()
     points[..., 1] *= side
+    points[..., 2] += HEIGHT_JITTER * (2 * draws[:, 4:5] - 1)
+    # One in four scans loses its intensity: that of another LiDAR means something else.
+    points[..., 3] = torch.where(draws[:, 5:6] < 0.25, 0.95, points[..., 3])
+    points *= batch["point_mask"][..., None]
     pixels[..., 0] = torch.where(pixels[..., 0] == OUTSIDE, OUTSIDE, pixels[..., 0] * side)
     cells = torch.where(mirrored[:, None, None], batch["cells"].flip(-1), batch["cells"])
-    return batch | {"images": images, "points": points, "point_pixels": pixels, "cells": cells}
+    batch = batch | {"images": images, "points": points, "point_pixels": pixels, "cells": cells}
+    if modality_dropout:
+        lost = draws[:, 6] < modality_dropout
+        camera = lost & (draws[:, 7] < 0.5)
+        batch["images"] = torch.where(camera[:, None, None, None], 0.0, batch["images"])
+        batch |= _keep(batch, batch["point_mask"] & ~(lost & ~camera)[:, None])
+    return batch
+
+
+def turn_hues(images: Tensor, angle: Tensor) -> Tensor:
+    """Images (B, 3, H, W), 0..1, with colours turned about the grey axis by `angle` (B,), radians."""
+    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None] / 3**0.5
+    grey, (red, green, blue) = (1 - cosine) / 3, images.unbind(1)  # (B, H, W) each
+    plus, minus = grey + sine, grey - sine
+    turned = (
+        (grey + cosine) * red + minus * green + plus * blue,
+        plus * red + (grey + cosine) * green + minus * blue,
+        minus * red + plus * green + (grey + cosine) * blue,
+    )
+    return torch.stack(turned, dim=1).clamp_(0, 1)
 
 
 def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict[str, Tensor]:
@@ -72,5 +103,5 @@ def _keep(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
     return {
         "point_mask": mask,
         "points": batch["points"] * mask[..., None],
-        "point_pixels": torch.where(mask[..., None], batch["point_pixels"], torch.tensor(OUTSIDE)),
+        "point_pixels": torch.where(mask[..., None], batch["point_pixels"], OUTSIDE),
     }

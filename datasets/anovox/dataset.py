@@ -11,30 +11,28 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.anovox.files import find_scenarios
+from datasets.anovox.check import check_frames
+from datasets.anovox.classes import AGENT_IDS, ANOMALY_IDS, point_classes, read_class_image
+from datasets.anovox.files import AnyPath, ScenarioFiles, find_scenarios
 from datasets.anovox.flags import SAMPLE
-from datasets.anovox.labels import (
-    FrameTable,
-    build_table,
-    is_anomalous_image,
-    is_anomalous_points,
-    split_scenarios,
-)
+from datasets.anovox.labels import FrameTable, build_table, split_scenarios
+from datasets.anovox.pasted import SENSORS, Thing, draw_thing, paste_image, paste_scan
 from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, read_points, sample_points
 from datasets.cache import fingerprint, open_cache
-from datasets.images import read_image
+from datasets.images import read_image, read_image_size
 from datasets.samples import ensure_sample
+from utils.metrics.detection import benchmark_metrics
 from utils.run.log import LOG
 
 CLASSES = ("normal", "anomaly")
@@ -42,7 +40,8 @@ PARTS = ("train", "val", "test")
 CELL_GRID = (8, 12)  # rows and columns of the parts in which an anomaly is located
 CELL_SHARE = 5  # a cell shows an anomaly from this share of its pixels on, in 254ths: 2%
 UNKNOWN_SHARE = 255  # no semantic image
-LOCATED_FRAMES = 200  # anomalous frames, at most, on which pixel AP and point AP are measured
+LOCATED_FRAMES = 100  # anomalous and normal frames, at most, on which pixels and points are judged
+PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 
@@ -67,41 +66,65 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         max_points: int = 1024,
         region: Region | None = None,
         seed: int = 42,
+        pasting: Pasting | None = None,
         **cache,
     ):
-        """`image_size` = (H, W); `seed` draws the points.
+        """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times.
 
         `cache`: cache_dir, limit_gb, workers, log for open_cache.
         """
-        self.table, self.rows = table, np.asarray(rows)
+        copies = 2 * pasting.copies if pasting else 1
+        self.table, self.rows, self.pasting = table, np.repeat(np.asarray(rows, np.int64), copies), pasting
         self.image_size, self.max_points = tuple(image_size), max_points
         region = region or Region()
         self.region = replace(region, cell=region.cell * (1024 / max_points) ** 0.5)  # more points see finer
-        self.labels = table.labels[self.rows]
+        copy = np.arange(len(self.rows)) % copies  # of a frame: 0 as it is, 1 pasted, 2 as it is, ...
+        self.labels = copy % 2 if pasting else table.labels[self.rows]
         self.scenario = table.scenario[self.rows]
         self.frame_ids = table.frame_id[self.rows]
         self.image_paths, self.point_paths = self.paths("image"), self.paths("points")
         self.projections = np.stack([scenario.projection for scenario in table.scenarios])
+        frames = zip(self.names(), self.frame_ids, strict=True)
+        self.seeds = [frame_seed(seed, name, int(frame)) for name, frame in frames]
+        semantic, donors = self.paths("semantic_image"), sorted(set(self.image_paths))
+        self.sources = [
+            Source(
+                self.image_paths[k],
+                self.point_paths[k],
+                None if pasting else semantic[k],
+                table.scenarios[self.scenario[k]],
+                (table.palette, table.anomaly_ids),
+                self.seeds[k],
+                int(copy[k]) if pasting and copy[k] % 2 and pasting.sensors != "none" else None,
+                pasting,
+                donors if pasting else [],
+            )
+            for k in range(len(self.rows))
+        ]
+        one_each = [1] * len(self.rows)
+        pasted = {
+            "pasting": asdict(pasting) if pasting else None,
+            "coding": [table.palette, table.anomaly_ids],
+        }
+        inner = [str(path) for path in self.image_paths if not isinstance(path, Path)]  # members of archives
+        pasted |= {"members": inner} if inner else {}
 
-        def cached(kind: str, settings: dict, sources: list, shape: tuple, produce: Callable) -> np.ndarray:
-            """One item per frame; where a frame lacks the source its image stands in."""
-            known = [path or image for path, image in zip(sources, self.image_paths, strict=True)]
-            return open_cache(f"anovox_{kind}", settings, known, [1] * len(known), shape, produce, **cache)
+        def cached(kind: str, settings: dict, files: list, shape: tuple, produce: Callable) -> np.ndarray:
+            """One item per frame; where a frame lacks the file its image stands in."""
+            known = [path or image for path, image in zip(files, self.image_paths, strict=True)]
+            return open_cache(f"anovox_{kind}", settings | pasted, known, one_each, shape, produce, **cache)
 
         size, grid = self.image_size, CELL_GRID
-        produce = partial(_decode, self.image_paths, size)
+        produce = partial(_decode, self.sources, size)
         self.images = cached("images", {"image_size": list(size)}, self.image_paths, (*size, 3), produce)
-        frames = zip(self.names(), self.frame_ids, strict=True)
-        seeds = [frame_seed(seed, name, int(frame)) for name, frame in frames]
         sampling = {"region": self.region.settings(), "max_points": max_points, "seed": seed}
         sampling["scans"] = [path is not None for path in self.point_paths]
-        produce = partial(_sample, self.point_paths, seeds, self.region, max_points)
+        produce = partial(_sample, self.sources, self.region, max_points)
         # (F, N, 16) bytes = float32 x, y, z, intensity; padding is NaN
         self.packed_points = cached("points", sampling, self.point_paths, (max_points, 16), produce)
-        semantic = self.paths("semantic_image")
-        truth = [(path, table.scenarios[i].layout) for path, i in zip(semantic, self.scenario, strict=True)]
         located = {"grid": list(grid), "known": [path is not None for path in semantic]}
-        self.cell_shares = cached("cells", located, semantic, grid, partial(_share_of_cells, truth, grid))
+        produce = partial(_share_of_cells, self.sources, grid)
+        self.cell_shares = cached("cells", located, semantic, grid, produce)
 
     def class_counts(self) -> dict[str, int]:
         """Frames per class."""
@@ -112,7 +135,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """(F,) the unit of sampling and evaluation: every frame is its own."""
         return np.arange(len(self.rows))
 
-    def paths(self, sensor: str) -> list[Path | None]:
+    def paths(self, sensor: str) -> list[AnyPath | None]:
         """The file of a sensor for each frame, None where there is none."""
         files = [scenario.files[sensor] for scenario in self.table.scenarios]
         return [files[i].get(int(frame)) for i, frame in zip(self.scenario, self.frame_ids, strict=True)]
@@ -150,36 +173,119 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             "indices": torch.from_numpy(where),
         }
 
-    def anomalous_pixels(self, index: int) -> np.ndarray | None:
-        """(H, W) bool at the data set's image size (nearest), None without a semantic image."""
-        path = self.paths("semantic_image")[index]
-        if path is None:
-            return None
-        mask = is_anomalous_image(read_image(path), self.table.scenarios[self.scenario[index]].layout)
-        image = Image.fromarray(mask.astype(np.uint8))
-        return np.asarray(image.resize(self.image_size[::-1], Image.Resampling.NEAREST)).astype(bool)
+    def true_pixels(self, index: int) -> np.ndarray | None:
+        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out, at the data set's image size (nearest).
 
-    def anomalous_points(self, index: int) -> np.ndarray | None:
-        """(N,) bool per sampled point, by the nearest semantic return; None without a semantic scan."""
+        None where it is not known.
+        """
+        truth = self.sources[index].true_pixels()
+        if truth is None:
+            return None
+        image = Image.fromarray(truth.view(np.uint8))
+        return np.array(image.resize(self.image_size[::-1], Image.Resampling.NEAREST)).view(np.int8)
+
+    def true_points(self, index: int) -> np.ndarray | None:
+        """(N,) int8 as true_pixels, per sampled point, by the nearest return whose class is known."""
         from scipy.spatial import cKDTree  # slow to import, and needed after training only
 
-        path = self.paths("semantic_points")[index]
-        if path is None:
+        scenario, path = self.table.scenarios[self.scenario[index]], self.paths("semantic_points")[index]
+        if self.pasting:
+            known, truth = self.sources[index].scan()
+        elif path is None:
             return None
-        semantic = read_points(path)
-        truth = is_anomalous_points(semantic[:, 3], self.table.scenarios[self.scenario[index]].layout)
+        else:
+            known = read_points(path, classes=True, turn=scenario.turn)
+            truth = _truth(point_classes(known[:, 3], self.table.palette, path), self.table.anomaly_ids)
         sample = self[index]
-        points, mask = sample["points"][:, :3].numpy(), sample["point_mask"].numpy()
-        near, found = cKDTree(semantic[:, :3]).query(points, distance_upper_bound=NEIGHBOUR)
-        return mask & np.isfinite(near) & np.append(truth, False)[found]
+        near, found = cKDTree(known[:, :3]).query(
+            sample["points"][:, :3].numpy(), distance_upper_bound=NEIGHBOUR
+        )
+        return np.where(sample["point_mask"].numpy() & np.isfinite(near), np.append(truth, 0)[found], 0)
 
 
-def _share_of_cells(jobs: list[tuple[Path | None, str]], grid: tuple[int, int], k: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Pasting:
+    """Every frame is there 2 * `copies` times: as it is, and with a thing of this `part` pasted into it.
+
+    sensors: which see the thing, one of pasted.SENSORS; None = drawn from those that `modality` has;
+    "none" = nothing is pasted, and label 1 marks the frames whose features a model is to mix.
+    """
+
+    part: str
+    copies: int
+    sensors: str | None = None
+    modality: str = "both"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one item of the data set, and what is pasted into them."""
+
+    image_path: AnyPath
+    point_path: AnyPath | None
+    semantic_path: AnyPath | None
+    scenario: ScenarioFiles
+    coding: tuple[str, tuple[int, ...]]  # palette and ids of anomalies
+    seed: int
+    copy: int | None  # which paste; None = none
+    pasting: Pasting | None
+    donors: list[AnyPath]  # images that textures are cut from
+
+    def thing(self) -> Thing:
+        """What is pasted: the same in image, scan and truth."""
+        allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[self.pasting.modality]
+        scan = None if self.point_path is None else self._recorded()
+        allowed = allowed if scan is not None else ("both",)
+        paste = self.pasting
+        return draw_thing(
+            scan, self.scenario.projection, [self.seed, self.copy], paste.part, paste.sensors, allowed
+        )
+
+    def image(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """(H, W, 3) uint8 as recorded, and the share of each pixel (H, W) that is pasted."""
+        image = read_image(self.image_path)
+        if self.copy is None:
+            return image, None
+        rng = np.random.default_rng([self.seed, self.copy, 9])
+        thing = self.thing()
+        others = [read_image(rng.choice(self.donors))] if thing.texture == "cut" else []
+        return paste_image(image, thing, self.scenario.projection, [self.seed, self.copy], others)
+
+    def scan(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 4) as recorded, and which returns come from what is pasted (N,)."""
+        scan = self._recorded()
+        if self.copy is None:
+            return scan, np.zeros(len(scan), bool)
+        return paste_scan(scan, self.thing(), [self.seed, self.copy])
+
+    def _recorded(self) -> np.ndarray:
+        none = np.zeros((0, 4), np.float32)
+        return none if self.point_path is None else read_points(self.point_path, turn=self.scenario.turn)
+
+    def true_pixels(self) -> np.ndarray | None:
+        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out (agents); None where it is not known."""
+        if self.pasting is not None and self.pasting.sensors == "none":
+            return None
+        if self.pasting is not None:
+            cover = self.image()[1] if self.copy is not None else None
+            size = read_image_size(self.image_path)[::-1]
+            return np.zeros(size, np.int8) if cover is None else (cover > 0.5).astype(np.int8)
+        if self.semantic_path is None:
+            return None
+        return _truth(read_class_image(self.semantic_path, self.coding[0]), self.coding[1])
+
+
+def _truth(classes: np.ndarray, anomaly_ids: tuple[int, ...]) -> np.ndarray:
+    agents = np.isin(classes, [number for number in AGENT_IDS if number not in anomaly_ids])
+    return np.where(agents, -1, np.isin(classes, anomaly_ids)).astype(np.int8)
+
+
+def _share_of_cells(sources: list[Source], grid: tuple[int, int], k: int) -> np.ndarray:
     """(1, rows, columns) uint8: anomalous share of each cell in 254ths; UNKNOWN_SHARE without a file."""
-    path, layout = jobs[k]
-    if path is None:
+    truth = sources[k].true_pixels()
+    if truth is None:
         return np.full((1, *grid), UNKNOWN_SHARE, np.uint8)
-    mask = is_anomalous_image(read_image(path), layout)
+    mask = truth == 1
     whole = np.pad(np.cumsum(np.cumsum(mask, 0), 1), ((1, 0), (1, 0)))  # cells need not divide the image
     rows, columns = (np.linspace(0, mask.shape[k], grid[k] + 1).round().astype(int) for k in (0, 1))
     counts = np.diff(np.diff(whole[np.ix_(rows, columns)], axis=0), axis=1)
@@ -187,26 +293,22 @@ def _share_of_cells(jobs: list[tuple[Path | None, str]], grid: tuple[int, int], 
     return np.ceil(254 * counts / areas).astype(np.uint8)[None]
 
 
-def _decode(paths: list[Path], image_size: tuple[int, int], k: int) -> np.ndarray:
-    return load_image(paths[k], image_size)[None]
+def _decode(sources: list[Source], image_size: tuple[int, int], k: int) -> np.ndarray:
+    return fit_image(sources[k].image()[0], image_size)[None]
 
 
-def load_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+def fit_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """RGB uint8 (H, W, 3) at `image_size` = (H, W); antialiased bilinear where the size changes."""
-    image = read_image(path)
     if image.shape[:2] == tuple(image_size):
         return image
     return np.asarray(Image.fromarray(image).resize(image_size[::-1], Image.Resampling.BILINEAR))
 
 
-def _sample(
-    paths: list[Path | None], seeds: list[int], region: Region, max_points: int, k: int
-) -> np.ndarray:
+def _sample(sources: list[Source], region: Region, max_points: int, k: int) -> np.ndarray:
     """(1, max_points, 16) bytes of float32 rows; what no point fills is NaN."""
     packed = np.full((max_points, 4), np.nan, np.float32)
-    if paths[k] is not None:
-        chosen = sample_points(read_points(paths[k]), region, max_points, seeds[k])
-        packed[: len(chosen)] = chosen
+    chosen = sample_points(sources[k].scan()[0], region, max_points, sources[k].seed)
+    packed[: len(chosen)] = chosen
     return packed.view(np.uint8).reshape(1, max_points, 16)
 
 
@@ -226,33 +328,43 @@ def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
     return np.column_stack([histogram, *sizes, dataset.frame_ids, *map(np.array, one_hot)]).astype(float)
 
 
-def localisation_ap(
+def localise(
     dataset: AnoVoxDataset, explain: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
-) -> dict[str, float | None]:
-    """pixel_ap and point_ap: do heat map and point scores show where the anomaly is?
+) -> dict[str, Any]:
+    """pixel_ap and point_ap: do heat map and point scores show where the anomaly is? And AnoVox's tables.
 
     Beside each stands chance, the share of anomalous ones. Over up to LOCATED_FRAMES anomalous frames, evenly
-    spread. `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one frame.
-    None where the data has no semantic ground truth.
+    spread, and as many normal ones for the table with normality included; agents are left out, as AnoVox
+    advises. `explain(batch)` gives the heat map (1, H, W) and the point scores (1, N) of a batch of one
+    frame. None where the data has no semantic ground truth.
     """
-    from sklearn.metrics import average_precision_score
-
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"pixel": [], "point": []}
-    anomalous = np.flatnonzero(dataset.labels == 1)
-    for index in anomalous[:: max(1, math.ceil(len(anomalous) / LOCATED_FRAMES))].tolist():
-        batch = dataset.__getitems__([index])
-        heat, point_scores = explain(batch)
-        mask = batch["point_mask"][0].numpy()
-        if (truth := dataset.anomalous_pixels(index)) is not None:
-            found["pixel"].append((truth.ravel(), heat[0].numpy().ravel()))
-        if (truth := dataset.anomalous_points(index)) is not None:
-            found["point"].append((truth[mask], point_scores[0].numpy()[mask]))
-    results: dict[str, float | None] = {}
-    for name, parts in found.items():
-        truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else ([], [])
-        known = bool(np.any(truth))
-        results[f"{name}_ap"] = float(average_precision_score(truth, scores)) if known else None
-        results[f"{name}_ap_chance"] = float(np.mean(truth)) if known else None
+    found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
+    for label in (1, 0):
+        frames = np.flatnonzero(dataset.labels == label)
+        for index in frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))].tolist():
+            batch = dataset.__getitems__([index])
+            heat, point_scores = explain(batch)
+            mask, size = batch["point_mask"][0].numpy(), dataset.column("size")[index]
+            for sensor, truth, scores in (
+                ("pixel", dataset.true_pixels(index), heat[0].numpy()),
+                ("point", dataset.true_points(index), point_scores[0].numpy()),
+            ):
+                if truth is not None:
+                    judged = truth >= 0 if sensor == "pixel" else mask & (truth >= 0)
+                    tables = ["normality included"]
+                    if (truth[judged] == 1).any():  # detectable by this sensor
+                        tables += ["anomalies only"] + [f"size {size}"] * bool(size)
+                    for name in tables:
+                        found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
+    results: dict[str, Any] = {"benchmark": {}}
+    for sensor, tables in found.items():
+        for name, parts in tables.items():
+            truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+            results["benchmark"][f"{sensor}, {name}"] = benchmark_metrics(truth, scores)
+        only = results["benchmark"].get(f"{sensor}, anomalies only", {})
+        shares = [truth.mean() for truth, _ in tables.get("anomalies only", [])]
+        results[f"{sensor}_ap"] = only.get("aupr")
+        results[f"{sensor}_ap_chance"] = float(np.mean(shares)) if shares else None
     return results
 
 
@@ -278,6 +390,7 @@ class AnoVoxData:
         counts = {name: int(part.labels.sum()) for name, part in self.parts().items()}
         return self.train.table.notes + [
             f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {counts[name]} anomalous"
+            + (" (things pasted into copies)" if part.pasting else "")
             for name, part in self.parts().items()
         ]
 
@@ -296,6 +409,8 @@ class AnoVoxData:
             "class_counts": {name: part.class_counts() for name, part in parts.items()},
             "towns": {name: sorted(set(names)) for name, names in towns.items()},
             "label": self.label,
+            "labels": "pasted" if self.label == "pasted" else "ground truth",
+            "pasting": {name: asdict(part.pasting) for name, part in parts.items() if part.pasting},
             "split_method": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,
@@ -313,19 +428,26 @@ def _file_sizes(table: FrameTable) -> np.ndarray:
     files = [table.scenarios[i].files for i in table.scenario]
     frames = zip(files, table.frame_id, strict=True)
     paths = [(sensors["image"].get(frame), sensors["points"].get(frame)) for sensors, frame in frames]
-    return np.array([[os.stat(path).st_size if path else 0 for path in pair] for pair in paths])
+    return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
 
 
 def build_datasets(args: argparse.Namespace) -> AnoVoxData:
     """Train, val and test (None where a split has none) as the flags of flags.py say."""
     sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
-    return load_anovox(
+    root, ids = (
         args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info),
+        tuple(args.anomaly_ids),
+    )
+    if args.check_data:  # before anything is decoded: it tells all problems, not the first
+        for line in check_frames(find_scenarios(root, args.camera), ids, args.frame_rate):
+            LOG.info(line)
+    return load_anovox(
+        root,
         label=args.label, min_pixels=args.min_pixels, min_points=args.min_points, camera=args.camera,
         modality=args.modality, split_method=args.split_method, test_size=args.test_size,
         val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns,
-        image_size=tuple(args.image_size), max_points=args.max_points, limit_gb=args.cache_limit_gb,
-        log=LOG.info,
+        image_size=tuple(args.image_size), max_points=args.max_points, pastes=args.pastes,
+        mixing=args.feature_mixing, anomaly_ids=ids, limit_gb=args.cache_limit_gb, log=LOG.info,
     )  # fmt: skip
 
 
@@ -345,21 +467,31 @@ def load_anovox(
     image_size: tuple[int, int] = (128, 192),
     max_points: int = 1024,
     region: Region | None = None,
+    pastes: int = 0,
+    mixing: bool = False,
+    anomaly_ids: tuple[int, ...] = ANOMALY_IDS,
     **cache,
 ) -> AnoVoxData:
-    """Find, label, split, and cache. `cache`: cache_dir, limit_gb, workers, log for open_cache."""
+    """Find, label, split, and cache. `pastes`: pasted copies of a frame with label pasted, 0 = by itself.
+
+    `cache`: cache_dir, limit_gb, workers, log for open_cache."""
     root = Path(root)
     scenarios = find_scenarios(root, camera)
-    table = build_table(scenarios, label, min_pixels, min_points, region, modality, **cache)
-    split, source, outcome = split_scenarios(
-        table, root, split_method, test_size, val_size, seed, holdout_towns
+    table = build_table(
+        scenarios, label, min_pixels, min_points, region, modality, anomaly_ids=anomaly_ids, **cache
     )
-    parts = {
-        name: AnoVoxDataset(table, table.rows_of(split[name]), image_size, max_points, region, seed, **cache)
-        if split[name]
-        else None
-        for name in PARTS
-    }
+    split, source, outcome = split_scenarios(
+        table, root, split_method, test_size, val_size, seed, holdout_towns, pasted=label == "pasted"
+    )
+    parts: dict[str, AnoVoxDataset | None] = {}
+    copies = pastes
+    for name in PARTS:
+        rows, pasting = table.rows_of(split[name]), None
+        if label == "pasted" and not table.labels[rows].any():
+            copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
+            pasting = Pasting(name, copies, "none" if mixing and name == "train" else None, modality)
+        known = (table, rows, image_size, max_points, region, seed, pasting)
+        parts[name] = AnoVoxDataset(*known, **cache) if len(rows) else None
     synthetic = (root / "SYNTHETIC.json").exists()
     return AnoVoxData(**parts, root=root, label=label, split=split, split_source=source,
                       leakage_check=outcome, synthetic=synthetic)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Finding AnoVox scenarios on disk: layouts, nested archives, sensors, frames, camera calibration.
+"""Finding AnoVox scenarios: layouts, archives, sensors, frames, calibration.
 
     Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, once more nested or not
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
@@ -7,11 +7,13 @@
         RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>/..._<frame>.png       SEMANTIC-CAM(...)_<hash>/..._<frame>.png
         LIDAR(...)_<hash>/..._<frame>.npy                        SEMANTIC-LIDAR(...)_<hash>/..._<frame>.npy
         VOXEL_GRID/VOXEL_GRID_<frame>.npy                        ANOMALY/ANOMALY_<frame>.csv
-legacy:
+older, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
+or a folder of images alone, <frame>.png or .jpg, for prediction.
 
-Frames are numbers without leading zeros and sort as numbers; sensors are matched by them within a scenario.
-Poses are read from sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
+Any of these may lie in zip, tar or tar.gz archives, which are read as they are. Frames are numbers without
+leading zeros and sort as numbers; sensors are matched by them within a scenario. Poses are read from
+sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
 """
 
 from __future__ import annotations
@@ -19,45 +21,29 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from datasets.anovox.archives import ArchivePath, is_archive, open_archive
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError
 
 LAYOUTS = {
-    "current": {
-        "image": "RGB-CAM",
-        "points": "LIDAR",
-        "semantic_image": "SEMANTIC-CAM",
-        "semantic_points": "SEMANTIC-LIDAR",
-        "voxels": "VOXEL_GRID",
-        "anomaly": "ANOMALY",
-    },
-    "legacy": {
-        "image": "RGB_IMG",
-        "points": "PCD",
-        "semantic_image": "SEMANTIC_IMG",
-        "semantic_points": "SEMANTIC_PCD",
-        "voxels": "VOXEL_GRID",
-        "anomaly": "ANOMALY",
-    },
+    "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
+    "legacy": ("RGB_IMG", "PCD", "SEMANTIC_IMG", "SEMANTIC_PCD", "VOXEL_GRID", "ANOMALY"),
 }
-ENDINGS = {
-    "image": "png",
-    "points": "npy|pcd",
-    "semantic_image": "png",
-    "semantic_points": "npy|pcd",
-    "voxels": "npy",
-    "anomaly": "csv",
-}
-NORMALITY = "NORMALITY"
+IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
+ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
+           "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
+CAMERAS = ("image", "semantic_image")
+NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
+CONFIGURATIONS = "Scenario_Configuration_Files"
 FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}
 DEPTH = 4  # folders between the given root and a scenario
+AnyPath = Path | ArchivePath
 
 
 @dataclass
@@ -65,19 +51,21 @@ class ScenarioFiles:
     """One drive: its files by sensor and frame number, and what is known about it."""
 
     name: str
-    path: Path
+    path: AnyPath
     layout: str
-    kind: str = "unknown"  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
+    kind: str = UNKNOWN_KIND  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
     town: str = "unknown"
     weather: str = "unknown"
-    files: dict[str, dict[int, Path]] = field(default_factory=dict)  # sensor -> frame -> file
-    projection: np.ndarray | None = None  # (3, 4), see anovox_points.project
+    files: dict[str, dict[int, AnyPath]] = field(default_factory=dict)  # sensor -> frame -> file
+    folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)  # sensor -> ending -> files not read
+    projection: np.ndarray | None = None  # (3, 4), see points.project
+    turn: float = 0.0  # degrees from the LiDAR's heading to the camera's, to the right
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
 
     def frames_with(self, sensors: tuple[str, ...]) -> list[int]:
         """Frame numbers, ascending, that all these sensors recorded."""
-        common = set.intersection(*(set(self.files[sensor]) for sensor in sensors))
-        return sorted(common)
+        return sorted(set.intersection(*(set(self.files[sensor]) for sensor in sensors)))
 
     def missing(self) -> str:
         """What a reader should know is not there, '' when nothing is."""
@@ -87,106 +75,116 @@ class ScenarioFiles:
             absent = len(every) - len(files)
             if absent and not (sensor == "anomaly" and self.kind == NORMALITY):
                 lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames")
-        return "; ".join(
-            lacks + ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
-        )
+        assumed = ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
+        return "; ".join(lacks + assumed)
 
 
-def find_scenarios(root: Path | str, camera: str | None = None) -> list[ScenarioFiles]:
-    """All scenarios below `root`, sorted by name.
+def find_scenarios(
+    root: Path | str, camera: str | None = None, images_alone: bool = False
+) -> list[ScenarioFiles]:
+    """All scenarios below `root`, a folder or an archive, sorted by name.
 
-    `camera`: part of the name of the camera to use, default the front one. CommandError for a wrong path;
-    DataError for no scenario, two of one name, or a mixture of the layouts.
+    `camera`: part of the name of the camera to use, default the front one. `images_alone`: without a
+    scenario, take a folder of images as one. CommandError for a wrong path or camera; DataError for no
+    scenario, two of one name, or a mixture of the layouts; what is wrong with several scenarios is one error.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise CommandError(
-            f"--data_path {root}: no such folder.\n"
-            "Give the folder that holds Scenario_... or AnoVox_... folders."
+    if not root.is_dir() and not is_archive(root):
+        remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
+        raise CommandError(f"--data_path {root}: no such folder or archive.\n{remedy}")
+    places, configured = _walk(root)
+    places.sort(key=lambda folder: folder.name)
+    if not places and images_alone and (found := _images_alone(root)):
+        return found
+    if not places:
+        inside = (
+            ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) if root.is_dir() else "no folder"
         )
-    folders = sorted(_scenario_folders(root), key=lambda folder: folder.name)
-    if not folders:
-        inside = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
         raise DataError(
-            f"{root}: no Scenario_... folder within {DEPTH} levels; found {inside}.\n"
-            "Unpack the AnoVox archives, and give the folder that holds them."
+            f"{root}: no Scenario_... folder within {DEPTH} levels; found {inside or 'nothing'}.\n"
+            "Give the folder that holds the AnoVox archives or their folders."
         )
-    for first, second in itertools.pairwise(folders):
+    for first, second in itertools.pairwise(places):
         if first.name == second.name:
             raise DataError(
                 f"scenario {first.name} is there twice:\n  {first}\n  {second}\n"
                 "Remove one: it could land in two splits."
             )
-    layouts = {folder: _layout_of(folder) for folder in folders}
-    if len(set(layouts.values())) > 1:
-        examples = {layout: folder for folder, layout in layouts.items()}
+    scenarios, problems = [], []
+    for folder in places:
+        try:
+            scenarios.append(_open_scenario(folder, configured, camera))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
         raise DataError(
-            f"{root} mixes both AnoVox layouts, whose labels are not coded alike:\n"
-            + "\n".join(f"  {layout}: {folder}" for layout, folder in sorted(examples.items()))
-            + "\nGive the folder of one of them."
+            "\n".join(problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
         )
-    configured = _read_configurations(root)
-    return [_open_scenario(folder, layouts[folder], configured, camera) for folder in folders]
-
-
-def _scenario_folders(root: Path) -> list[Path]:
-    found = []
-    for folder, below, _ in os.walk(root, followlinks=True):
-        path = Path(folder)
-        if path.name.startswith("Scenario_") and path.name != "Scenario_Configuration_Files":
-            found.append(path)
-            below.clear()
-        elif len(path.relative_to(root).parts) >= DEPTH:
-            below.clear()
-    return found
-
-
-def _layout_of(folder: Path) -> str:
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    found = [
-        layout
-        for layout, sensors in LAYOUTS.items()
-        if any(name.startswith((sensors["image"], sensors["points"])) for name in names)
-    ]
-    if len(found) == 2:
+    layouts = {scenario.layout: scenario.path for scenario in scenarios}
+    if len(layouts) > 1:
+        examples = "\n".join(f"  {layout}: {folder}" for layout, folder in sorted(layouts.items()))
         raise DataError(
-            f"{folder} holds folders of both AnoVox layouts: {', '.join(sorted(names)[:6])}.\n"
-            "Keep one of the two."
+            f"{root} mixes both AnoVox layouts, whose labels are not coded alike:\n{examples}\n"
+            "Give the folder of one of them."
         )
-    if not found:
-        raise DataError(
-            f"{folder}: neither RGB-CAM... / LIDAR... nor RGB_IMG / PCD folders, "
-            f"found {', '.join(sorted(names)[:6]) or 'none'}."
-            "\nUnpack the archive again, or remove the folder."
-        )
-    return found[0]
+    return scenarios
 
 
-def _read_configurations(root: Path) -> dict[str, dict]:
-    """Scenario id -> {kind, town, weather} from every Scenario_Configuration_Files folder."""
+def some_semantic(scenarios: list[ScenarioFiles]) -> list[AnyPath]:
+    """A semantic image from the middle of up to eight scenarios."""
+    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
+    some = with_images[:: max(1, len(with_images) // 8)]
+    return [files[sorted(files)[len(files) // 2]] for files in some]
+
+
+def _walk(root: Path) -> tuple[list[AnyPath], dict[str, dict]]:
+    """Folders of scenarios, and {kind, town, weather} of every scenario id in the configuration files."""
+    found, configured = [], {}
+    level: list[AnyPath] = [open_archive(root) if is_archive(root) else root]
+    for depth in range(DEPTH + 1):
+        below = []
+        for folder in level:
+            if folder.name == CONFIGURATIONS:
+                for file in folder.iterdir():
+                    configured |= _read_configuration(file) if file.name.endswith(".json") else {}
+            elif folder.name.startswith("Scenario_") and (_layouts_of(folder) or not _is_top(folder, depth)):
+                found.append(folder)
+            else:
+                entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+                below += [
+                    open_archive(e) if is_archive(e) else e for e in entries if e.is_dir() or is_archive(e)
+                ]
+        level = below
+    return found, configured
+
+
+def _is_top(folder: AnyPath, depth: int) -> bool:
+    """What was given, or an archive: of one scenario it holds the folder or, bare, what is in that."""
+    return depth == 0 or (isinstance(folder, ArchivePath) and not folder.inner)
+
+
+def _read_configuration(path: AnyPath) -> dict[str, dict]:
+    """As the generator writes it, {"scenario_definition": {"map", "scenarios"}}, or without that wrapper."""
+    content = _read_json(path)
+    content = content.get("scenario_definition", content)
     known = {}
-    for folder, below, files in os.walk(root, followlinks=True):
-        path = Path(folder)
-        if path.name.startswith("Scenario_") and path.name != "Scenario_Configuration_Files":
-            below.clear()
-            continue
-        if path.name != "Scenario_Configuration_Files":
-            continue
-        for name in sorted(files):
-            if not name.endswith(".json"):
-                continue
-            content = _read_json(path / name)
-            for entry in content.get("scenarios", []):
-                kind = entry.get("anomaly_config", {}).get("anomalytype", "unknown")
-                known[str(entry.get("id"))] = {
-                    "kind": str(kind).split(".")[-1],
-                    "town": str(content.get("map", "unknown")),
-                    "weather": str(entry.get("weather_preset", "unknown")),
-                }
+    try:
+        for entry in content["scenarios"]:
+            kind = str(entry.get("anomaly_config", {}).get("anomalytype", UNKNOWN_KIND)).split(".")[-1]
+            weather = entry.get("weather_preset") or entry.get("ego_route", {}).get(
+                "weather_preset", "unknown"
+            )
+            town = str(content.get("map", "unknown"))
+            known[str(entry["id"])] = {"kind": kind, "town": town, "weather": str(weather)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: no configuration of scenarios ({type(error).__name__}: {error}); expected "
+            '{"scenario_definition": {"map": TOWN, "scenarios": [{"id": ...}]}}.'
+        ) from error
     return known
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: AnyPath) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -196,43 +194,55 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _open_scenario(
-    folder: Path, layout: str, configured: dict[str, dict], camera: str | None
-) -> ScenarioFiles:
-    scenario = ScenarioFiles(
-        folder.name, folder, layout, **configured.get(folder.name.removeprefix("Scenario_"), {})
-    )
+def _layouts_of(folder: AnyPath) -> list[str]:
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    return [layout for layout, sensors in LAYOUTS.items() if any(n.startswith(sensors[:2]) for n in names)]
+
+
+def _open_scenario(folder: AnyPath, configured: dict[str, dict], camera: str | None) -> ScenarioFiles:
+    folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
+    listed = ", ".join(entry.name for entry in folders[:6]) or "none"
+    layouts = _layouts_of(folder)
+    if len(layouts) != 1:
+        what = (
+            "holds folders of both AnoVox layouts" if layouts else "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
+        )
+        raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
+    known = configured.get(folder.name.removeprefix("Scenario_"), {})
+    scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
     setup = _read_json(folder / "sensor_setup.json") if (folder / "sensor_setup.json").exists() else {}
-    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    chosen = {}
-    for sensor, prefix in LAYOUTS[layout].items():
-        candidates = [
-            entry for entry in folders if re.fullmatch(re.escape(prefix) + r"([(_].*)?", entry.name)
-        ]
-        if sensor in ("image", "semantic_image") and len(candidates) > 1:
-            candidates = [
-                _choose_camera(candidates, camera if sensor == "image" else None, chosen.get("image"))
-            ]
-        elif len(candidates) > 1:
-            candidates = [min(candidates, key=_distance_to_front)]
+    chosen: dict[str, AnyPath] = {}
+    for sensor, prefix in zip(ENDINGS, LAYOUTS[scenario.layout], strict=True):
+        pattern = re.compile(re.escape(prefix) + r"([(_].*)?")
+        candidates = [entry for entry in folders if pattern.fullmatch(entry.name)]
         if candidates:
-            chosen[sensor] = candidates[0]
-        scenario.files[sensor] = _frames_in(candidates[0], ENDINGS[sensor]) if candidates else {}
-    if scenario.kind == "unknown" and scenario.files["anomaly"]:
+            chosen[sensor] = _choose(sensor, candidates, camera, chosen)
+            scenario.folders[sensor] = chosen[sensor].name
+        here = chosen.get(sensor)
+        scenario.files[sensor], scenario.unread[sensor] = (
+            _frames_in(here, ENDINGS[sensor]) if here else ({}, {})
+        )
+    if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
     scenario.assumed_calibration = not setup
     if scenario.files["image"]:
-        scenario.projection = _calibrate(scenario, setup, chosen)
+        _calibrate(scenario, setup, chosen)
     return scenario
 
 
-def _frames_in(folder: Path, endings: str) -> dict[int, Path]:
-    pattern = re.compile(rf".*_(\d+)\.({endings})", re.IGNORECASE)
-    with os.scandir(folder) as entries:
-        matches = [pattern.fullmatch(entry.name) for entry in entries]
-    return {int(match[1]): folder / match[0] for match in matches if match}
+def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], dict[str, int]]:
+    """Files by the last number in their name, and how many of other endings there are."""
+    pattern = re.compile(rf"(?:.*[_-])?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
+    frames, others = {}, {}
+    for entry in folder.iterdir():
+        if match := pattern.fullmatch(entry.name):
+            frames[int(match[1])] = entry
+        else:
+            ending = entry.suffix or "no ending"
+            others[ending] = others.get(ending, 0) + 1
+    return frames, others
 
 
 def _pose_in_name(name: str) -> list[float] | None:
@@ -245,37 +255,42 @@ def _pose_in_name(name: str) -> list[float] | None:
     return numbers if len(numbers) == 6 else None
 
 
-def _distance_to_front(folder: Path) -> float:
-    pose = _pose_in_name(folder.name)
-    return float("inf") if pose is None else sum(map(abs, (pose[0], pose[1], pose[3], pose[4], pose[5])))
+def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict) -> AnyPath:
+    """Of several folders of a sensor: the camera asked for, else the front one, and what shares its pose.
 
-
-def _choose_camera(candidates: list[Path], camera: str | None, image: Path | None) -> Path:
-    """The front camera, the one `camera` names, or the semantic one in the pose of the `image` folder."""
-    if image is not None:
-        return next(
-            (entry for entry in candidates if _pose_in_name(entry.name) == _pose_in_name(image.name)),
-            candidates[0],
-        )
-    if camera:
+    Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose.
+    """
+    if sensor == "image" and camera:
         named = [entry for entry in candidates if camera in entry.name]
         if len(named) != 1:
-            listed = "\n".join(f"  {entry.name}" for entry in candidates[:3])
+            listed = "\n".join(f"  {entry.name}" for entry in candidates)
             raise CommandError(
                 f"--camera {camera!r} names {len(named)} of {len(candidates)} cameras "
                 f"in {candidates[0].parent}; there are\n{listed}"
             )
         return named[0]
-    return min(candidates, key=_distance_to_front)
+    partner = chosen.get("points" if sensor == "semantic_points" else "image")
+    pose = (partner and _pose_in_name(partner.name)) or [0, 0, 1.8, 0, 0, 0]
+
+    def distance(entry: AnyPath) -> float:
+        own = _pose_in_name(entry.name)
+        turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
+        return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn
+
+    return min(candidates, key=distance)
 
 
-def _calibrate(scenario: ScenarioFiles, setup: dict, chosen: dict[str, Path]) -> np.ndarray:
+def _calibrate(scenario: ScenarioFiles, setup: dict, chosen: dict[str, AnyPath]) -> None:
+    """Set `projection`, and `turn` where the LiDAR that serves the camera heads elsewhere."""
     camera = _sensor_in(setup, "RGB-CAM", chosen["image"], scenario.path)
     lidar = _sensor_in(setup, "LIDAR", chosen.get("points"), scenario.path)
     width, height = read_image_size(next(iter(scenario.files["image"].values())))
     try:
         fov = float(camera.get("args", {}).get("camera_fov", 90))
-        return projection_matrix(width, height, fov, camera, lidar)
+        roll, pitch, yaw = map(float, lidar["rotation"])
+        scenario.turn = (float(camera["rotation"][2]) - yaw + 180) % 360 - 180
+        turned = {"location": lidar["location"], "rotation": [roll, pitch, yaw + scenario.turn]}
+        scenario.projection = projection_matrix(width, height, fov, camera, turned)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise DataError(
             f"{scenario.path / 'sensor_setup.json'}: location and rotation need three numbers each, "
@@ -283,15 +298,13 @@ def _calibrate(scenario: ScenarioFiles, setup: dict, chosen: dict[str, Path]) ->
         ) from error
 
 
-def _sensor_in(setup: dict, sensor_type: str, folder: Path | None, scenario: Path) -> dict:
-    """A folder's entry in sensor_setup.json: the only one of its type, else the one in its pose."""
-    entries = [
-        entry
-        for entry in setup.values()
-        if isinstance(entry, dict) and entry.get("sensor_type") == sensor_type
-    ]
+def _sensor_in(setup: dict, sensor_type: str, folder: AnyPath | None, scenario: AnyPath) -> dict:
+    """A folder's entry in sensor_setup.json: of its name, else the only one of its type or in its pose."""
     if not setup or folder is None:
         return FRONT
+    if isinstance(setup.get(folder.name), dict):
+        return setup[folder.name]
+    entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
     if len(entries) == 1:
         return entries[0]
     pose = _pose_in_name(folder.name)
@@ -302,6 +315,23 @@ def _sensor_in(setup: dict, sensor_type: str, folder: Path | None, scenario: Pat
         f"{scenario / 'sensor_setup.json'}: {len(entries)} sensors of type {sensor_type}, "
         f"none in the pose of {folder.name}."
     )
+
+
+def _images_alone(root: Path) -> list[ScenarioFiles]:
+    """A folder (or archive) of images as one scenario without any other sensor."""
+    folder = open_archive(root) if is_archive(root) else root
+    frames, unread = _frames_in(folder, IMAGES)
+    if not frames:
+        return []
+    files = {sensor: {} for sensor in ENDINGS} | {"image": frames}
+    width, height = read_image_size(next(iter(frames.values())))
+    return [
+        ScenarioFiles(
+            root.resolve().name, folder, "images", files=files, folders={"image": root.name},
+            unread={"image": unread}, assumed_calibration=True,
+            projection=projection_matrix(width, height, 90.0, FRONT, FRONT),
+        )
+    ]  # fmt: skip
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:

@@ -5,6 +5,8 @@ visible   (default) some sensor can see it: enough anomalous pixels in the seman
           into view is normal.
 scenario  every frame of an anomaly scenario (a model may then learn which drive it is, not what it shows)
 voxel     some voxel of the voxel grid is anomalous
+pasted    recordings are taken as normal where nothing says otherwise, and things are pasted into copies of
+          their frames (pasted.py); scenarios that hold anomalies are the test part, with their own labels
 
 Splits are by scenario, never by frame, with both classes in each part.
 """
@@ -17,15 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import NORMALITY, ScenarioFiles
+from datasets.anovox.classes import ANOMALY_IDS, point_classes, read_class_image, tell_palette
+from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles, some_semantic
 from datasets.anovox.points import Region, read_points, read_voxels
 from datasets.cache import open_cache
-from datasets.images import read_image
 from datasets.splits import check_disjoint, read_split, split_groups
 from utils.run.errors import DataError
 
-ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)
-LABELS = ("visible", "scenario", "voxel")
+LABELS = ("visible", "scenario", "voxel", "pasted")
 UNKNOWN = -1
 REFERENCE_AREA = 512 * 768  # --min_pixels is meant for this image size
 _KEYS = ("semantic_image", "semantic_points", "voxels")
@@ -47,30 +48,21 @@ class FrameTable:
     size: np.ndarray  # (F,) text from ANOMALY csv: tiny, small, medium, big; '' where unknown
     visibility: np.ndarray  # (F,) text, on the built-in sample: both, camera, lidar, conflict; '' elsewhere
     notes: list[str]  # what was left out and what is missing, one line each
+    palette: str = "AnoVox"  # of semantic colours
+    anomaly_ids: tuple[int, ...] = ANOMALY_IDS
 
     def rows_of(self, names: list[str]) -> np.ndarray:
-        """Rows of the scenarios of these names, ascending."""
-        wanted = np.isin([scenario.name for scenario in self.scenarios], names)
-        return np.flatnonzero(wanted[self.scenario])
-
-
-def is_anomalous_image(pixels: np.ndarray, layout: str) -> np.ndarray:
-    """(H, W) bool of a semantic image (H, W, 3).
-
-    Anomalous is the class id in red, or the legacy colours (245, 0, 0) and (245, 29..34, 0).
-    """
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    if layout == "legacy":
-        return (red == 245) & (blue == 0) & ((green == 0) | np.isin(green, ANOMALY_IDS))
-    return np.isin(red, ANOMALY_IDS)
-
-
-def is_anomalous_points(column: np.ndarray, layout: str) -> np.ndarray:
-    """(N,) bool of the last column of a semantic scan: class ids, or the legacy colours as 0xRRGGBB."""
-    if layout == "legacy":
-        colour = column.astype(np.int64)[:, None] >> np.array([16, 8, 0]) & 255
-        return is_anomalous_image(colour, layout)
-    return np.isin(column, ANOMALY_IDS)
+        """Rows of the scenarios of these names, or blocks of one, "NAME:FIRST-LAST" frame; ascending."""
+        chosen = np.zeros(len(self.scenario), bool)
+        numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
+        for name in names:
+            whole, _, block = name.partition(":")
+            if whole in numbers:
+                first, last = map(int, block.split("-")) if block else (0, self.frame_id.max(initial=0))
+                chosen |= (
+                    (self.scenario == numbers[whole]) & (first <= self.frame_id) & (self.frame_id <= last)
+                )
+        return np.flatnonzero(chosen)
 
 
 def build_table(
@@ -81,6 +73,7 @@ def build_table(
     region: Region | None = None,
     modality: str = "both",
     allow_unlabelled: bool = False,
+    anomaly_ids: tuple[int, ...] = ANOMALY_IDS,
     **cache,
 ) -> FrameTable:
     """Label the frames that have the sensors needed; those that can not be labelled are only counted.
@@ -92,7 +85,10 @@ def build_table(
         raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
     region = region or Region()
     needed = {"both": ("image", "points"), "camera": ("image",), "lidar": ("image", "points")}[modality]
-    notes, rows = [], []
+    notes, rows = _name_sensors(scenarios), []
+    if needed != ("image",) and allow_unlabelled and not any(s.files["points"] for s in scenarios):
+        needed = ("image",)
+        notes.append("no LiDAR: the camera alone is used")
     for index, scenario in enumerate(scenarios):
         frames = scenario.frames_with(needed)
         every = set().union(*scenario.files.values())
@@ -107,7 +103,9 @@ def build_table(
         )
     index, frame_id = (np.array(column, np.int64) for column in zip(*rows, strict=True))
 
-    counted = _count_anomalies(scenarios, rows, region, cache)
+    anomaly_ids = tuple(anomaly_ids)
+    palette = tell_palette(some_semantic(scenarios), anomaly_ids)
+    counted = _count_anomalies(scenarios, rows, region, palette, anomaly_ids, cache)
     frames = zip(rows, counted, strict=True)
     labels = np.array(
         [_decide(label, scenarios[i], frame, row, min_pixels, min_points) for (i, frame), row in frames]
@@ -128,7 +126,21 @@ def build_table(
         )
     words = [_read_anomaly_file(scenarios[i].files["anomaly"].get(frame)) for i, frame in rows]
     columns = (index, frame_id, labels, *counted.T[:3], *map(np.array, zip(*words, strict=True)))
-    return FrameTable(scenarios, *(column[keep] for column in columns), notes)
+    return FrameTable(scenarios, *(column[keep] for column in columns), notes, palette, anomaly_ids)
+
+
+def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
+    """The folders of camera and LiDAR that were chosen where there were several, without their hashes."""
+    chosen = {
+        " and ".join(
+            s.folders[sensor].rpartition(")")[0] + ")"
+            for sensor in ("image", "points")
+            if sensor in s.folders
+        )
+        for s in scenarios
+        if ")" in s.folders.get("image", "")
+    }
+    return [f"sensors: {names}" for names in sorted(chosen)]
 
 
 def _decide(
@@ -137,44 +149,52 @@ def _decide(
     """1, 0 or UNKNOWN for one frame; `counted` = pixels, points, distance, voxels, nan without a file."""
     pixels, points, _, voxels = counted
     if label == "scenario":
-        return UNKNOWN if scenario.kind == "unknown" else int(scenario.kind != NORMALITY)
+        return UNKNOWN if scenario.kind == UNKNOWN_KIND else int(scenario.kind != NORMALITY)
     if label == "voxel":
         return int(voxels > 0) if np.isfinite(voxels) else 0 if scenario.kind == NORMALITY else UNKNOWN
     if pixels >= min_pixels or points >= min_points:
         return 1
-    if scenario.kind == NORMALITY:
+    if scenario.kind == NORMALITY or (label == "pasted" and scenario.kind == UNKNOWN_KIND):
         return 0
     # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not the frame.
     lost = [key for key in _KEYS[:2] if scenario.files[key] and frame not in scenario.files[key]]
     return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
 
 
-def _count_anomalies(scenarios, rows, region: Region, cache: dict) -> np.ndarray:
+def _count_anomalies(scenarios, rows, region: Region, palette: str, ids: tuple, cache: dict) -> np.ndarray:
     """(F, 4) float32 pixels, points, distance, voxels; read once, then from the cache."""
-    jobs = [(scenarios[i].layout, *(scenarios[i].files[k].get(frame) for k in _KEYS)) for i, frame in rows]
+    jobs = [(*(scenarios[i].files[k].get(frame) for k in _KEYS), scenarios[i].turn) for i, frame in rows]
     # The folder stands in where a frame has no ground truth at all.
     named = zip(jobs, rows, strict=True)
-    sources = [next(filter(None, job[1:]), scenarios[i].path) for job, (i, _) in named]
-    described = [[_stamp(path) for path in job[1:]] for job in jobs]
-    settings = {"region": region.settings(), "ids": ANOMALY_IDS, "columns": _COLUMNS, "files": described}
-    produce = partial(_count_job, jobs, region)
+    sources = [next(filter(None, job[:3]), scenarios[i].path) for job, (i, _) in named]
+    described = [[_stamp(path) for path in job[:3]] + [job[3]] for job in jobs]
+    settings = {"region": region.settings(), "ids": ids, "palette": palette, "columns": _COLUMNS}
+    produce = partial(_count_job, jobs, region, palette, ids)
+    settings["files"] = described
     stored = open_cache("anovox_labels", settings, sources, [1] * len(jobs), (16,), produce, **cache)
     return np.ascontiguousarray(stored[:]).view(np.float32)
 
 
-def _stamp(path: Path | None) -> list:
+def _stamp(path: AnyPath | None) -> list:
     if path is None:
         return []
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _count_job(jobs: list, region: Region, k: int) -> np.ndarray:
-    return count_frame(*jobs[k], region).view(np.uint8).reshape(1, 16)
+def _count_job(jobs: list, region: Region, palette: str, ids: tuple[int, ...], k: int) -> np.ndarray:
+    image, scan, grid, turn = jobs[k]
+    return count_frame(palette, image, scan, grid, region, ids, turn).view(np.uint8).reshape(1, 16)
 
 
 def count_frame(
-    layout: str, image: Path | None, scan: Path | None, grid: Path | None, region: Region
+    palette: str,
+    image: AnyPath | None,
+    scan: AnyPath | None,
+    grid: AnyPath | None,
+    region: Region,
+    ids: tuple[int, ...] = ANOMALY_IDS,
+    turn: float = 0.0,
 ) -> np.ndarray:
     """(4,) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest, voxels.
 
@@ -182,20 +202,20 @@ def count_frame(
     """
     pixels = points = distance = voxels = np.nan
     if image is not None:
-        shown = is_anomalous_image(read_image(image), layout)
+        shown = np.isin(read_class_image(image, palette), ids)
         pixels = shown.sum() * REFERENCE_AREA / shown.size
     if scan is not None:
-        hits = read_points(scan)
-        hits = hits[is_anomalous_points(hits[:, 3], layout)]
+        hits = read_points(scan, classes=True, turn=turn)
+        hits = hits[np.isin(point_classes(hits[:, 3], palette, scan), ids)]
         hits = hits[region.contains(hits[:, :3])]
         points = len(hits)
         distance = np.linalg.norm(hits[:, :3], axis=1).min() if points else np.nan
     if grid is not None:
-        voxels = np.isin(read_voxels(grid)[:, 3], ANOMALY_IDS).sum()
+        voxels = np.isin(read_voxels(grid)[:, 3], ids).sum()
     return np.array([pixels, points, distance, voxels], np.float32)
 
 
-def _read_anomaly_file(path: Path | None) -> tuple[str, str, str]:
+def _read_anomaly_file(path: AnyPath | None) -> tuple[str, str, str]:
     """Category, size and visibility from a csv of 'key ; value' lines; '' for what it does not say."""
     if path is None:
         return "", "", ""
@@ -217,22 +237,28 @@ def split_scenarios(
     val_size: float = 0.2,
     seed: int = 42,
     holdout_towns: list[str] | None = None,
+    pasted: bool = False,
 ) -> tuple[dict[str, list[str]], str, str]:
     """Scenario names of train, val and test, how they were split, and the check that none is shared.
 
     `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";
     "random" = stratified by scenario type and town; or a path of a split file. `holdout_towns`: their
-    scenarios are the test part. DataError when a part lacks a class: AUROC would mean nothing there.
+    scenarios are the test part. `pasted`: scenarios with anomalies are the test part, if there are any, and
+    fewer than three normal ones are cut into blocks of consecutive frames. DataError when a part lacks a
+    class that nothing is pasted for: AUROC would mean nothing there.
     """
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
     own = Path(root) / "split.json"
     if method == "auto" and own.exists() and not holdout_towns:
         method = str(own)
-    if method in ("auto", "random"):
+    if method in ("auto", "random") and pasted:
+        split, how = _draw_normal(table, present, test_size, val_size, seed)
+    elif method in ("auto", "random"):
         split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
     else:
         split, how = read_split(Path(method)), f"file {method}"
-        if strangers := sorted(set().union(*split.values()) - {scenario.name for scenario in present}):
+        named = {name.partition(":")[0] for names in split.values() for name in names}
+        if strangers := sorted(named - {scenario.name for scenario in present}):
             raise DataError(
                 f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
                 f"first {strangers[0]}.\nCorrect the file, or use --split_method random."
@@ -241,7 +267,7 @@ def split_scenarios(
     for part, members in split.items():
         labels = table.labels[table.rows_of(members)]
         known = set(labels[labels != UNKNOWN].tolist())
-        if members and known != {0, 1}:
+        if members and known != {0, 1} and not (pasted and known == {0}):
             every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
             raise DataError(
                 f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: "
@@ -268,3 +294,29 @@ def _draw_split(
     rest = {name: stratum for name, stratum in strata.items() if name not in held}
     split = split_groups(list(rest), 0, val_size, seed, rest) | {"test": held}
     return split, f"test = towns {', '.join(sorted(holdout_towns))}; the rest random by scenario"
+
+
+def _draw_normal(
+    table: FrameTable, present: list[ScenarioFiles], test_size, val_size, seed
+) -> tuple[dict[str, list[str]], str]:
+    """Train and val, and test where the data hold no anomaly, of normal recordings."""
+    found = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
+    judged = sorted(s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND) or s.name in found)
+    normal = {s.name: s.town for s in present if s.name not in judged}
+    size = 0 if judged else test_size
+    how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"
+    if len(normal) >= 3:
+        return split_groups(list(normal), size, val_size, seed, normal) | (
+            {"test": judged} if judged else {}
+        ), f"{how} random by scenario"
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": judged}
+    for name in normal:
+        frames = np.sort(table.frame_id[table.rows_of([name])])
+        shares = {"train": (1 - size) * (1 - val_size), "val": (1 - size) * val_size, "test": size}
+        ends = np.round(np.cumsum(list(shares.values())) * len(frames)).astype(int)
+        for part, start, end in zip(shares, [0, *ends[:-1]], ends, strict=True):
+            if end > start:
+                parts[part].append(f"{name}:{frames[start]}-{frames[end - 1]}")
+    if not parts["train"] or not parts["val"]:
+        raise DataError(f"{len(normal)} normal recordings are too few to train and to validate on pastes.")
+    return parts, f"{how} in blocks of consecutive frames: of one drive, nothing is independent"

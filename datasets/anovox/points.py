@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from utils.run.errors import DataError
 
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
+LAST = ("label", "class", "tag", "rgb", "intensity", "reflectance", "i")  # names of a fourth column
 OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 
 
@@ -40,13 +41,33 @@ class Region:
         return asdict(self)
 
 
-def read_points(path: Path) -> np.ndarray:
-    """A scan as (N, 4) floats, columns x, y, z and intensity or class id.
+def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
+    """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
 
-    Files: .npy (N, 4), or the legacy .pcd, whose fourth column is the colour as an integer 0xRRGGBB.
-    DataError for a file that is no scan or not finite.
+    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .pcd and .ply with
+    x, y, z and what they call intensity, label or rgb. Intensity that a file lacks is 1. `turn`: degrees that
+    the axes are turned to the right. DataError for a file that is no scan, lacks classes or is not finite.
     """
-    points = _read_pcd(path) if path.suffix == ".pcd" else _load_array(path, "fiu", "intensity or class")
+    try:
+        if path.suffix == ".npy":
+            columns = _read_npy(path)
+        elif path.suffix == ".bin":
+            data = np.frombuffer(path.read_bytes(), "<f4")
+            columns = data.reshape(-1, 4 if len(data) % 4 == 0 else 3).T
+        else:
+            columns = {".pcd": _read_pcd, ".ply": _read_ply}[path.suffix](path.read_bytes())
+        if len(columns) == 3 and not classes:
+            columns = [*columns, np.ones(len(columns[0]))]
+        if len(columns) != 4:
+            raise ValueError(
+                f"{len(columns)} columns instead of x, y, z and {'class' if classes else 'intensity'}"
+            )
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such scan.") from None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        remedy = "Export it again, or remove the frame."
+        raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
+    points = np.column_stack(columns)
     if len(points) > MAX_SCAN:
         raise DataError(f"{path}: {len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan.")
     bad = ~np.isfinite(points).all(axis=1)
@@ -55,62 +76,97 @@ def read_points(path: Path) -> np.ndarray:
             f"{path}: {bad.sum():,} of {len(points):,} points are NaN or infinite, "
             f"the first in row {bad.argmax()}.\nExport the scan again, or remove the frame."
         )
+    if turn:
+        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        points[:, :2] = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
     return points
 
 
-def read_voxels(path: Path) -> np.ndarray:
+def read_voxels(path) -> np.ndarray:
     """A voxel file: integers (M, 4) ix, iy, iz and class id."""
-    return _load_array(path, "iu", "class, all integers")
-
-
-def _load_array(path: Path, kinds: str, last: str) -> np.ndarray:
-    """(N, 4) of one of the numpy `kinds`; `last` says what its last column is."""
     try:
-        array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
-    except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
-        remedy = "Export it again, or remove the frame."
-        raise DataError(f"{path}: not a readable .npy array ({error}).\n{remedy}") from error
-    if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in kinds:
-        raise DataError(
-            f"{path}: 4 columns are expected, x, y, z and {last}; found {array.dtype} {array.shape}.\n"
-            "Export it again, or remove the frame."
-        )
-    return array
+        voxels = _read_npy(path)
+        if len(voxels) != 4 or voxels.dtype.kind not in "iu":
+            raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable voxel file ({error}).") from error
+    return voxels.T
 
 
-def _read_pcd(path: Path) -> np.ndarray:
-    """The Point Cloud Library's format, ascii or binary: x, y, z and optionally rgb or intensity."""
+def _read_npy(path) -> np.ndarray:
+    """The columns of a table of numbers, (3 or 4, N)."""
     try:
-        data = path.read_bytes()
-        head, header, line = 0, {}, b""
-        while not line.startswith(b"DATA"):
-            end = data.index(b"\n", head)
-            line, head = data[head:end].strip(), end + 1
-            words = line.decode("ascii").split()
-            header[words[0] if words else "#"] = words[1:]
-        count = int(header["POINTS"][0])
-        both = zip(header["TYPE"], header["SIZE"], strict=True)
-        types = [{"F": "f", "U": "u", "I": "i"}[kind] + size for kind, size in both]
-        record = np.dtype([(name, f"<{kind}") for name, kind in zip(header["FIELDS"], types, strict=True)])
-        if count > MAX_SCAN:
-            raise ValueError(f"{count:,} points")
-        if header["DATA"] == ["ascii"]:
-            rows = np.loadtxt(data[head:].decode("ascii").splitlines(), ndmin=2, dtype=np.float64)[:count]
-            columns = dict(zip(header["FIELDS"], rows.T, strict=True))
-            if "rgb" in columns and types[header["FIELDS"].index("rgb")] == "f4":
-                columns["rgb"] = columns["rgb"].astype(np.float32).view(np.uint32)
-        elif header["DATA"] == ["binary"]:
-            rows = np.frombuffer(data, record, count, head)
-            columns = {name: rows[name] for name in header["FIELDS"]}
-            if "rgb" in columns:
-                columns["rgb"] = np.ascontiguousarray(columns["rgb"]).view(np.uint32)
+        if isinstance(path, os.PathLike):
+            array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
         else:
-            raise ValueError(f"DATA {' '.join(header['DATA'])} is not supported")
-        known = (columns[name] for name in ("rgb", "intensity", "label") if name in columns)
-        last = next(known, np.ones(len(rows)))
-        return np.column_stack([columns["x"], columns["y"], columns["z"], last]).astype(np.float64)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise DataError(f"{path}: not a readable .pcd point cloud ({error}).") from error
+            array = np.load(path.open(), allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
+        raise ValueError(str(error)) from error
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.dtype} {array.shape} instead of numbers (N, 4)")
+    return array.T
+
+
+def _read_pcd(data: bytes) -> list[np.ndarray]:
+    """The Point Cloud Library's format, ascii or binary: columns x, y, z and one of LAST."""
+    head, header, line = 0, {}, b""
+    while not line.startswith(b"DATA"):
+        end = data.index(b"\n", head)
+        line, head = data[head:end].strip(), end + 1
+        words = line.decode("ascii").split()
+        header[words[0] if words else "#"] = words[1:]
+    both = zip(header["TYPE"], header["SIZE"], strict=True)
+    types = [{"F": "f", "U": "u", "I": "i"}[kind] + size for kind, size in both]
+    if header["DATA"] not in (["ascii"], ["binary"]):
+        raise ValueError(f"DATA {' '.join(header['DATA'])} is not supported")
+    fields = list(zip(header["FIELDS"], types, strict=True))
+    return _pick(data[head:], fields, int(header["POINTS"][0]), header["DATA"] == ["ascii"], "<")
+
+
+def _read_ply(data: bytes) -> list[np.ndarray]:
+    """The Stanford format, ascii or binary: its first element, the vertices."""
+    end = data.index(b"end_header")
+    lines = [line.split() for line in data[:end].decode("ascii").splitlines()]
+    if not lines or lines[0] != ["ply"]:
+        raise ValueError("it does not begin with ply")
+    names = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
+             "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
+             "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}  # fmt: skip
+    kind = next(line[1] for line in lines if line and line[0] == "format")
+    begin = next(k for k, line in enumerate(lines) if line[:2] == ["element", "vertex"])
+    fields = []
+    for line in lines[begin + 1 :]:
+        if line[:1] != ["property"]:
+            break
+        fields.append((line[2], names[line[1]]))
+    order = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
+    body = data[data.index(b"\n", end) + 1 :]
+    return _pick(body, fields, int(lines[begin][2]), kind == "ascii", order)
+
+
+def _pick(
+    body: bytes, fields: list[tuple[str, str]], count: int, ascii: bool, order: str
+) -> list[np.ndarray]:
+    """Columns x, y, z and, where there is one, the intensity, class or colour, of `count` records."""
+    if count > MAX_SCAN:
+        raise ValueError(f"{count:,} points")
+    if ascii:
+        rows = np.loadtxt(body.decode("ascii").splitlines()[:count], ndmin=2, dtype=np.float64)
+        columns = dict(zip([name for name, _ in fields], rows.reshape(-1, len(fields)).T, strict=True))
+    else:
+        record = np.frombuffer(body, np.dtype([(name, order + kind) for name, kind in fields]), count)
+        columns = {name: record[name] for name, _ in fields}
+    if len(columns["x"]) != count:
+        raise ValueError(f"{len(columns['x']):,} of {count:,} points")
+    if "rgb" in columns and dict(fields)["rgb"] == "f4":  # the bits of a float are the colour
+        columns["rgb"] = np.ascontiguousarray(columns["rgb"], np.float32).view(np.uint32)
+    if {"red", "green", "blue"} <= columns.keys():
+        red, green, blue = (columns[name].astype(np.int64) for name in ("red", "green", "blue"))
+        columns["rgb"] = red << 16 | green << 8 | blue
+    last = next((columns[name] for name in LAST if name in columns), None)
+    return [columns[name] for name in "xyz"] + ([] if last is None else [last])
 
 
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:

@@ -162,6 +162,7 @@ def test_pixels_are_worked_on_where_the_model_is_and_never_read_back():
     frames = {
         "images": crops,
         "points": torch.zeros(4, 5, 4),
+        "point_mask": torch.ones(4, 5, dtype=torch.bool),
         "point_pixels": torch.zeros(4, 5, 2),
         "cells": torch.zeros(4, 2, 3),
         "indices": torch.arange(4),

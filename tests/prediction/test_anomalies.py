@@ -87,12 +87,21 @@ def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(unlabelled, damaged)
     image = frame_files(scenario_folders(damaged)[1], "RGB-CAM")[2]
-    image.write_bytes(image.read_bytes()[:200])
+    whole = image.read_bytes()
+    image.write_bytes(whole[:200])
     with pytest.raises(DataError, match=r"_2\.png|_\d+\.png") as caught:
         run(damaged, tmp_path / "out")
     assert image.name in str(caught.value) and not (tmp_path / "out" / "predictions.csv").exists()
-    for scenario in scenario_folders(damaged):
-        for scan in frame_files(scenario, "LIDAR"):
-            scan.unlink()
-    with pytest.raises(DataError, match="no frame has image and points files"):
-        run(damaged, tmp_path / "out")
+    frame_files(scenario_folders(damaged)[1], "LIDAR")[0].unlink()
+    image.write_bytes(whole)
+    assert len(run(damaged, tmp_path / "out")) == 11  # one frame has lost its scan
+
+
+def test_a_folder_of_images_alone(tmp_path, capsys):
+    """As KITTI's image_02/data: no scenario, no LiDAR, frames by the number in the name."""
+    (tmp_path / "data").mkdir()
+    for number, source in enumerate(frame_files(scenario_folders(tiny_sample())[0], "RGB-CAM")):
+        shutil.copy(source, tmp_path / "data" / f"{number + 8:010d}.png")
+    rows = run(tmp_path / "data", tmp_path / "out", "--max_pictures", 1)
+    assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
+    assert "no LiDAR: the camera alone is used" in capsys.readouterr().out

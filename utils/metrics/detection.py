@@ -12,7 +12,7 @@ from utils.metrics.calibration import calibration_error, sigmoid
 from utils.metrics.classification import choose_threshold
 from utils.metrics.verdict import GroupJackknife, divide
 
-TICK = 0.1  # seconds between CARLA frame numbers, at AnoVox's 10 Hz
+TIME_STAMP = 1_000_000  # larger steps between frame numbers are nanoseconds
 
 
 def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
@@ -72,29 +72,41 @@ def within_group_rows(
     return divide(jackknife.sums(right), jackknife.sums(pairs))
 
 
+def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray:
+    """Time of frames (N,) in seconds: their numbers are ticks at `frame_rate` (Hz), or nanoseconds."""
+    if len(frame_ids) < 2:
+        return np.zeros(len(frame_ids))
+    in_nanoseconds = np.median(np.diff(np.sort(frame_ids))) >= TIME_STAMP
+    return (frame_ids - frame_ids.min()) / (1e9 if in_nanoseconds else frame_rate)
+
+
 def alarm_statistics(
-    labels: np.ndarray, alarms: np.ndarray, scenarios: np.ndarray, frame_ids: np.ndarray
+    labels: np.ndarray,
+    alarms: np.ndarray,
+    scenarios: np.ndarray,
+    frame_ids: np.ndarray,
+    frame_rate: float = 10.0,
 ) -> dict[str, Any]:
     """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
 
     An encounter is an unbroken run of anomalous frames of one scenario; the delay counts from its first
-    visible frame. A frame stands for the time to the next recorded one (the scenario's median step, 10 Hz
-    ticks). Encounters never alarmed are counted apart, not averaged in.
+    visible frame. A frame stands for the time to the next recorded one (the scenario's median step, see
+    frame_seconds). Encounters never alarmed are counted apart, not averaged in.
     """
     minutes, false_alarms, delays, missed = 0.0, 0, [], 0
     for scenario in np.unique(scenarios):
         members = np.flatnonzero(scenarios == scenario)
         members = members[np.argsort(frame_ids[members])]
-        step = float(np.median(np.diff(frame_ids[members]))) * TICK if len(members) > 1 else TICK
+        seconds = frame_seconds(frame_ids[members], frame_rate)
+        step = float(np.median(np.diff(seconds))) if len(members) > 1 else 1 / frame_rate
         normal = labels[members] == 0
         minutes += normal.sum() * step / 60
         false_alarms += int(alarms[members][normal].sum())
         edges = np.flatnonzero(np.diff(np.r_[0, labels[members], 0]))
         for begin, end in edges.reshape(-1, 2):
-            run = members[begin:end]
-            raised = np.flatnonzero(alarms[run])
+            raised = np.flatnonzero(alarms[members[begin:end]])
             if len(raised):
-                delays.append((frame_ids[run[raised[0]]] - frame_ids[run[0]]) * TICK)
+                delays.append(seconds[begin + raised[0]] - seconds[begin])
             else:
                 missed += 1
     return {
@@ -117,6 +129,41 @@ def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) 
         "auroc_within_scenarios": within_group_auroc(labels, odds, groups),
         "mean_score": float(sigmoid(odds).mean()),
     }
+
+
+def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """AnoVox's own figures over pixels or points: truth (N,) 0 or 1, scores (N,) in 0..1.
+
+    auroc, aupr, specificity (at the threshold where precision and recall are closest), f1_score and ppv (mean
+    over the thresholds .25, .30 ... .70) are those of benchmark/eval/metrics.py; fpr95 is exact, while theirs
+    stands on a grid of .01. None with one class only.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    names = ("auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv")
+    if len(np.unique(truth)) < 2:
+        return dict.fromkeys(names)
+    order = np.argsort(scores)
+    ranked, anomalous = scores[order], np.cumsum(truth[order][::-1])[::-1]
+
+    def above(threshold: float) -> tuple[int, int]:
+        """True and false alarms of scores above it."""
+        first = np.searchsorted(ranked, threshold, side="right")
+        hits = int(anomalous[first]) if first < len(ranked) else 0
+        return hits, len(ranked) - first - hits
+
+    precision, recall, thresholds = precision_recall_curve(truth, scores)
+    gap = np.abs(precision - recall)[:-1]
+    # Of equally good thresholds the lowest, as there.
+    chosen = thresholds[np.argmin(gap)]
+    positives = int(truth.sum())
+    specificity = 1 - above(chosen)[1] / (len(truth) - positives)
+    alarms = [above(threshold) for threshold in np.arange(0.25, 0.75, 0.05)]
+    f1 = [2 * hit / (hit + false + positives) for hit, false in alarms]
+    ppv = [hit / (hit + false) if hit + false else 0.0 for hit, false in alarms]
+    auroc, ap = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    values = (auroc, ap, fpr_at_recall(truth, scores), specificity, np.mean(f1), np.mean(ppv))
+    return dict(zip(names, map(float, values), strict=True))
 
 
 def breakdown(

@@ -3,6 +3,7 @@ verdict.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def report_anomaly(
     *,
     located: dict[str, float | None],
     truncated: bool,
+    frame_rate: float = 10.0,
+    pasted: bool = False,
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
@@ -56,20 +60,26 @@ def report_anomaly(
     references = {
         TRIVIAL: np.split(trivial, [len(val_labels)]),
         "chance": (np.zeros(len(val_labels)), np.zeros(len(labels))),
+        **(others or {}),
     }
     by, frames = GroupJackknife(scenarios, labels, np.arange(len(labels))), np.arange(len(labels))
     best = TRIVIAL if by.auroc(labels, references[TRIVIAL][1])[0] > 0.5 else "chance"
 
     parts = {key: columns[key] for key in ("visibility", "category", "size")}
     parts["distance"] = name_distances(columns["distance"])
-    by_part = breakdown(labels, odds, alarms, parts)
+    by_part, benchmark = breakdown(labels, odds, alarms, parts), located.pop("benchmark", {})
     extra = detection_metrics(labels, odds, scenarios) | located
-    extra |= alarm_statistics(labels, alarms, scenarios, columns["frame_id"])
+    extra |= alarm_statistics(labels, alarms, scenarios, columns["frame_id"], frame_rate)
     del extra["calibration_error"]  # stands with the other figures of probabilities
     notes = {
         "anomalies by kind, AUROC against all normal frames, recall at the threshold": table(
             by_part, ["frames", "auroc", "recall"]
         ),
+        "per pixel and point, as AnoVox's benchmark has it (fpr95 exact, theirs is on a grid)": table(
+            benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"]
+        )
+        if benchmark
+        else "no semantic ground truth",
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
@@ -80,6 +90,10 @@ def report_anomaly(
         val_labels=val_labels, groups=scenarios, fallback=frames, truncated=truncated, notes=notes,
         fit=fit_slope,
     )  # fmt: skip
+    if pasted:  # no claim about anomalies that somebody met
+        verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
+        fields["labels"] = "pasted"
+    fields["benchmark"] = benchmark
     fields["metrics"] |= extra | {"by_kind": by_part}
     within = within_group_rows(by, labels, odds, scenarios)
     fields["confidence"] |= by.intervals(auroc_within_scenarios=within)

@@ -27,7 +27,7 @@ from datasets.samples.anovox.files import scenario_entry, scenario_identifier, w
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
 
-VERSION = 3
+VERSION = 4
 SIZES = ("tiny", "small", "full", "native")
 # scenarios in train, val, test; frames; camera (height, width); LiDAR (rings, azimuths)
 _SETTINGS = {
@@ -40,9 +40,7 @@ ANOMALOUS = 0.6  # share of the scenarios that hold anomalies
 
 
 def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
-    """Write the sample of one of SIZES into `directory`, which is made if need be. `workers` = processes,
-    default all cores.
-    """
+    """Write the sample of one of SIZES into `directory`; `workers` = processes, default all cores."""
     if size not in _SETTINGS:
         raise ValueError(f"size {size!r} is none of {', '.join(SIZES)}")
     counts, frames, camera, lidar = _SETTINGS[size]
@@ -67,15 +65,11 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     (root / "Scenario_Configuration_Files").mkdir(exist_ok=True)
     for town, scenarios in towns.items():
         path = root / "Scenario_Configuration_Files" / f"scenario_config_map_{town}.json"
-        path.write_text(json.dumps({"map": town, "scenarios": scenarios}, indent=1) + "\n", encoding="ascii")
-    split = {
-        part: sorted(
-            f"Scenario_{entry['id']}"
-            for plan, entry in zip(plans, entries, strict=True)
-            if plan["part"] == part
-        )
-        for part in ("train", "val", "test")
-    }
+        definition = {"scenario_definition": {"map": town, "scenarios": scenarios}}
+        path.write_text(json.dumps(definition, indent=4), encoding="ascii")
+    split: dict[str, list] = {"train": [], "val": [], "test": []}
+    for plan, entry in zip(plans, entries, strict=True):
+        split[plan["part"]].append(f"Scenario_{entry['id']}")
     (Path(directory) / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="ascii")
     camera_share, lidar_share = SHARES[0] + SHARES[1], SHARES[0] + SHARES[2]
     note = {
@@ -97,9 +91,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
 
 
 def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[dict]:
-    """Town, part, whether anomalous, and the kinds of the events, for every scenario; the mix of each part is
-    exact.
-    """
+    """Town, part, whether anomalous, kinds of the events of every scenario; the mix of a part is exact."""
     rng = np.random.default_rng([seed, 0])
     plans = []
     for part, count in zip(("train", "val", "test"), counts, strict=True):
@@ -111,25 +103,16 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
             kinds = np.repeat(KINDS, np.diff(np.round(np.cumsum((0, *SHARES)) * events).astype(int)))
             kinds = rng.permutation(kinds).reshape(len(members), frames)
             for k, row in enumerate(kinds):
-                plans.append(
-                    {
-                        "part": part,
-                        "town": towns[k % len(towns)],
-                        "anomalous": group,
-                        "kinds": [str(kind) for kind in row],
-                    }
-                )
-    for number, plan in enumerate(plans):
-        plan["number"] = number
+                plan = {"part": part, "town": towns[k % len(towns)], "anomalous": group}
+                plans.append(plan | {"kinds": list(map(str, row)), "number": len(plans)})
     return plans
 
 
 def _write(root: Path, frames: int, camera, lidar, seed: int, plan: dict) -> dict:
     """One scenario; returns its entry for Scenario_Configuration_Files."""
     key = [seed, 1, plan["number"]]
-    scenario = plan_scenario(
-        plan["town"], plan["anomalous"], plan["kinds"], plan["part"] == "test", frames, key
-    )
+    held_out = plan["part"] == "test"
+    scenario = plan_scenario(plan["town"], plan["anomalous"], plan["kinds"], held_out, frames, key)
     identifier = scenario_identifier(key + [1])
     write_scenario(root / f"Scenario_{identifier}", scenario, camera, lidar, key + [2])
     return scenario_entry(identifier, scenario)

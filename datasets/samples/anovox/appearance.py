@@ -1,31 +1,22 @@
-"""Colours: what the camera makes of the surfaces that its rays hit, in the light of a CARLA weather
-preset."""
+"""Colours: what the camera makes of the surfaces that its rays hit, in the light of a weather preset."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from datasets.samples.anovox.raycast import GROUND, SKY, Decal, Solid, covers, local_hit
+from datasets.anovox.raycast import GROUND, SKY, Decal, Solid, covers, local_hit
 from datasets.samples.anovox.town import ROAD, SKY_CLASS, TERRAIN, Town
 
-ORANGE, WHITE = (0.95, 0.45, 0.05), (0.9, 0.9, 0.9)
+GLASS = (0.09, 0.1, 0.12)
 
 
 def light_of(weather: str, rng: np.random.Generator) -> dict:
-    """Sun direction and colour, ambient light, haze per metre, sky, wetness and exposure of a weather
-    preset."""
-    sunset = weather.endswith("Sunset")
-    sky = weather.removesuffix("Sunset").removesuffix("Noon")
-    strength = {
-        "Clear": 0.75,
-        "Cloudy": 0.3,
-        "Wet": 0.6,
-        "WetCloudy": 0.25,
-        "MidRain": 0.2,
-        "HardRain": 0.1,
-        "SoftRain": 0.25,
-    }[sky]
-    haze = {"MidRain": 0.004, "HardRain": 0.008, "SoftRain": 0.003}.get(sky, 0.0008)
+    """Sun, ambient light, haze per metre, sky, wetness and exposure of a weather preset of AnoVox."""
+    sunset = weather.endswith("SUNSET")
+    sky = weather.removesuffix("SUNSET").removesuffix("NOON").strip("_").replace("RAINY", "RAIN")
+    strength = {"CLEAR": 0.75, "CLOUDY": 0.3, "WET": 0.6, "WET_CLOUDY": 0.25, "MID_RAIN": 0.2,
+                "HARD_RAIN": 0.1, "SOFT_RAIN": 0.25}[sky]  # fmt: skip
+    haze = {"MID_RAIN": 0.004, "HARD_RAIN": 0.008, "SOFT_RAIN": 0.003}.get(sky, 0.0008)
     height, turn = np.radians(15 if sunset else 60), rng.uniform(0, 2 * np.pi)
     colour = np.array((1.0, 0.82, 0.62) if sunset else (1.0, 0.98, 0.95))
     blue = np.array((0.8, 0.62, 0.5) if sunset else (0.45, 0.62, 0.88))
@@ -35,7 +26,7 @@ def light_of(weather: str, rng: np.random.Generator) -> dict:
         "ambient": (1.0 - 0.7 * strength) * (0.8 if sunset else 1.0) * (0.5 + 0.5 * colour) * 0.85,
         "haze": haze,
         "sky": blue if strength > 0.5 else np.full(3, 0.6 if sunset else 0.75),
-        "wet": 0.8 if sky not in ("Clear", "Cloudy") else 1.0,  # a wet road is darker
+        "wet": 0.8 if sky not in ("CLEAR", "CLOUDY") else 1.0,  # a wet road is darker
         "exposure": rng.uniform(0.9, 1.1),
     }
 
@@ -74,7 +65,7 @@ def paint_image(
         solid, window = solids[index], windows[index]
         hit = surface[window] == index
         classes[window][hit] = solid.class_id
-        if solid.camouflaged:
+        if solid.seen_by == "lidar":
             image[window][hit] = ground[window][hit]
             continue
         depth = t[window][hit]
@@ -103,8 +94,9 @@ def ground_at(x, y, decals: list[Decal], town: Town, wet: float = 1.0) -> tuple[
     for decal in decals:
         reach = max(decal.size) / 2
         near = np.flatnonzero(np.abs(x - decal.centre[0]) <= reach * 1.42)
-        inside = near[covers(decal, x[near], y[near])]
-        colours[inside] = (1 - decal.opacity) * colours[inside] + decal.opacity * np.asarray(decal.colour)
+        covered, local = covers(decal, x[near], y[near])
+        inside, colour = near[covered], texture(decal, local[covered])
+        colours[inside] = (1 - decal.opacity) * colours[inside] + decal.opacity * colour
         ids[inside] = decal.class_id
     return ids, colours
 
@@ -115,54 +107,42 @@ def _noise(x, y, cell: float) -> np.ndarray:
     return value - np.floor(value)
 
 
-def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Albedo (n, 3) at points on the solid's own axes (its centre is 0)."""
-    colour = np.broadcast_to(np.asarray(solid.colour, float), local.shape).copy()
-    half = np.asarray(solid.size) / 2
-    upright = np.abs(normal[:, 2]) < 0.5
-    if solid.pattern == "stripes":
-        band = np.floor((local[:, 2] + 0.5 * local[:, 1] + 10) / 0.28) % 2 == 0
-        colour[:] = np.where(band[:, None], ORANGE, WHITE)
-    elif solid.pattern == "windows":
-        along = local[:, 0] % 3.0
-        colour[upright & (local[:, 2] % 3.0 > 1.4) & (along > 0.8) & (along < 2.2)] = (0.13, 0.16, 0.2)
-    elif solid.pattern == "bump":
-        colour[np.floor(local[:, 1] / 0.6) % 2 == 0] = (0.1, 0.1, 0.1)
-    elif solid.pattern == "leaves":
-        colour *= (0.7 + 0.6 * _noise(local[:, 0] + local[:, 2], local[:, 1], 0.3))[:, None]
-    elif solid.pattern == "glass":
-        colour[upright] = (0.09, 0.1, 0.12)
-    elif solid.pattern == "car":
-        _paint_car_ends(
-            colour,
-            local[:, 1],
-            local[:, 2],
-            half[1],
-            upright,
-            np.where(local[:, 0] < 0, -1, 1),
-            local[:, 0],
-            half[0],
-        )
-    elif solid.pattern == "car picture":  # the back of a car: body below, window above
-        z = local[:, 2] + half[2] - 0.6
-        _paint_car_ends(colour, local[:, 1], z, half[1], upright, -1, -half[0], half[0])
-        colour[(z > 0.42) & (z < half[2] * 2 - 0.6) & (np.abs(local[:, 1]) < 0.88 * half[1])] = (
-            0.09,
-            0.1,
-            0.12,
-        )
+def texture(thing: Solid | Decal, local: np.ndarray) -> np.ndarray:
+    """Albedo (n, 3) at points (n, 2 or 3) on the thing's own axes: its two colours, spread by its pattern."""
+    colour = np.broadcast_to(np.asarray(thing.colour, float), (len(local), 3)).copy()
+    if thing.pattern == "stripes":
+        other = np.floor((local @ (0.5, 1.0, 1.0)[: local.shape[1]]) / 0.3) % 2 == 0
+    elif thing.pattern == "checks":
+        other = np.floor(local / 0.35).sum(axis=1) % 2 == 0
+    elif thing.pattern == "spots":
+        other = ((local % 0.4 - 0.2) ** 2).sum(axis=1) < 0.016 * local.shape[1] / 2
+    else:
+        return colour
+    colour[other] = thing.second
     return colour
 
 
-def _paint_car_ends(colour, y, z, half_width, upright, end, x, half_length) -> None:
-    """Lights red behind and white in front, and the dark underside; z counts from the middle of a body from
-    .2 to 1 m.
-    """
-    face = upright & (np.abs(np.abs(x) - half_length) < 0.02)
-    lamp = face & (np.abs(y) > 0.6 * half_width) & (z > 0.0) & (z < 0.28)
-    colour[lamp & (np.asarray(end) < 0)] = (0.8, 0.03, 0.03)
-    colour[lamp & (np.asarray(end) > 0)] = (0.95, 0.95, 0.9)
-    colour[upright & (z < -0.2)] = (0.05, 0.05, 0.05)
+def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Albedo (n, 3) at points on the solid's own axes (its centre is 0)."""
+    colour, half = texture(solid, local), np.asarray(solid.size) / 2
+    upright = np.abs(normal[:, 2]) < 0.5
+    x, y, z = local.T
+    if solid.pattern == "windows":
+        colour[upright & (z % 3.0 > 1.4) & (x % 3.0 > 0.8) & (x % 3.0 < 2.2)] = (0.13, 0.16, 0.2)
+    elif solid.pattern == "bump":
+        colour[np.floor(y / 0.6) % 2 == 0] = (0.1, 0.1, 0.1)
+    elif solid.pattern == "leaves":
+        colour *= (0.7 + 0.6 * _noise(x + z, y, 0.3))[:, None]
+    if solid.car == "cabin":
+        colour[upright] = GLASS
+    elif solid.car == "body":  # lights red behind and white in front, the dark underside, a van's windows
+        z = z + half[2]  # from the lower edge
+        ends = upright & (np.abs(np.abs(x) - half[0]) < 0.02)
+        lamps = ends & (np.abs(y) > 0.6 * half[1]) & (z > 0.4) & (z < 0.68)
+        colour[lamps & (x < 0)], colour[lamps & (x > 0)] = (0.8, 0.03, 0.03), (0.95, 0.95, 0.9)
+        colour[upright & (z < 0.2)] = (0.05, 0.05, 0.05)
+        colour[ends & (z > 0.9) & (z < 2 * half[2] - 0.15) & (np.abs(y) < 0.8 * half[1])] = GLASS
+    return colour
 
 
 def label_points(
@@ -171,10 +151,7 @@ def label_points(
     """Class ids (n,) of LiDAR hits: `surface` (n,) from the cast (no SKY), `points` (n, 3) in the world."""
     if (surface == SKY).any():
         raise ValueError("the sky gives no return")
-    of_solid = np.array(
-        [solid.class_id for solid in solids] + [0]
-    )  # GROUND is -1: the last entry, filled below
-    ids = of_solid[surface]
+    ids = np.array([solid.class_id for solid in solids] + [0])[surface]  # GROUND is -1: the last, see below
     ground = surface == GROUND
     ids[ground] = ground_at(points[ground, 0], points[ground, 1], decals, town)[0]
     return ids

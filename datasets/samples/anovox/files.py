@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datasets.anovox.raycast import SKY, camera_rays, camera_window, cast, lidar_rays, lidar_window
 from datasets.samples.anovox.appearance import label_points, light_of, paint_image
-from datasets.samples.anovox.raycast import SKY, camera_rays, camera_window, cast, lidar_rays, lidar_window
-from datasets.samples.anovox.scenario import CATEGORY, WAITING, Frame, Scenario
+from datasets.samples.anovox.scenario import CATEGORY, WAITING, Event, Frame, Scenario
+from datasets.samples.anovox.town import NPCS
 
-LOCATION = (0, 0, 1.8)  # of every sensor
+LOCATION, POSE = (0, 0, 1.8), "(0, 0, 1.8)(0, 0, 0)"  # of every sensor
 LIDAR_RANGE, LIDAR_NOISE = 100.0, 0.1  # metres; the noise is Gaussian along the ray
 VOXEL_SIZE, VOXEL_ORIGIN, VOXEL_COUNT = 0.5, np.array([250, 250, 16]), np.array([1000, 1000, 64])
 ROAD_LINE = 24  # wins its voxel, as in the official voxelizer
@@ -28,19 +29,14 @@ def write_scenario(
     """All files of one scenario; `camera` = (height, width), `lidar` = (rings, azimuths)."""
     rng = np.random.default_rng(seed)
     light = light_of(scenario.weather, rng)
-    camera_hash, lidar_hash = (
-        int(number) for number in rng.integers(2**60, 2**62, 2)
-    )  # as Python's salted hash
-    pose = "(0, 0, 1.8)(0, 0, 0)"
-    names = {sensor: f"{sensor}{pose}_{camera_hash}" for sensor in ("RGB-CAM", "SEMANTIC-CAM")}
-    names |= {sensor: f"{sensor}{pose}_{lidar_hash}" for sensor in ("LIDAR", "SEMANTIC-LIDAR")}
-    names["VOXEL_GRID"] = "VOXEL_GRID"
-    if scenario.anomalous:
-        names["ANOMALY"] = "ANOMALY"
+    hashes = rng.integers(2**60, 2**62, 2)  # in place of Python's salted ones
+    setup = describe_sensors(camera, lidar, hashes.tolist())
+    folder.mkdir(parents=True)
+    (folder / "sensor_setup.json").write_text(json.dumps(setup), encoding="ascii")
+    names = {entry["sensor_type"]: name for name, entry in setup.items() if entry["save_data"]}
+    names |= {name: name for name in ("VOXEL_GRID", *["ANOMALY"] * scenario.anomalous)}
     for name in names.values():
-        (folder / name).mkdir(parents=True)
-
-    _write_setup(folder / "sensor_setup.json", camera, lidar)
+        (folder / name).mkdir()
     grids = camera_rays(*camera), lidar_rays(*lidar)
     for number, frame in enumerate(scenario.frames):
 
@@ -55,9 +51,8 @@ def write_scenario(
         np.save(path("SEMANTIC-LIDAR", "npy"), semantic)
         np.save(path("VOXEL_GRID", "npy"), voxelize(semantic))
         if scenario.anomalous:
-            path("ANOMALY", "csv").write_text(
-                _anomaly_text(number, scenario, folder.name), encoding="ascii", newline="\n"
-            )
+            text = _anomaly_text(number, scenario, folder.name)
+            path("ANOMALY", "csv").write_text(text, encoding="ascii", newline="\n")
 
 
 def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> tuple[np.ndarray, ...]:
@@ -69,24 +64,21 @@ def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> t
 
 
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
-    """LIDAR float32 (N, 4) x, y, z, intensity with noise, and SEMANTIC-LIDAR float64 (N, 4) x, y, z, class
-    without.
-    """
-    eye = np.asarray(frame.eye)
-    windows = [lidar_window(solid, eye, *rays.shape[:2]) for solid in frame.solids]
-    t, surface = cast(rays, frame.solids, windows, eye)
+    """LIDAR float32 (N, 4) x, y, z, intensity with noise; SEMANTIC-LIDAR float64 (N, 4) x, y, z, class."""
+    eye, solids = np.asarray(frame.eye), [solid for solid in frame.solids if solid.seen_by != "camera"]
+    windows = [lidar_window(solid, eye, *rays.shape[:2]) for solid in solids]
+    t, surface = cast(rays, solids, windows, eye)
     returned = (surface != SKY) & (t < LIDAR_RANGE)
     t, directions = t[returned], rays[returned]
     exact = t[:, None] * directions
-    ids = label_points(surface[returned], exact + eye, frame.solids, frame.decals, scenario.town)
+    ids = label_points(surface[returned], exact + eye, solids, frame.decals, scenario.town)
     noisy = np.maximum(t + rng.normal(0, LIDAR_NOISE, t.shape), 0.05)
     points = np.column_stack([noisy[:, None] * directions, np.exp(-0.004 * t)]).astype(np.float32)
     return points, np.column_stack([exact, ids]).astype(np.float64)
 
 
 def voxelize(semantic: np.ndarray) -> np.ndarray:
-    """uint16 (M, 4) ix, iy, iz, class: the class of the point nearest the voxel's lower corner, but any road
-    line wins.
+    """uint16 (M, 4) ix, iy, iz, class of the point nearest the voxel's lower corner; any road line wins.
 
     The sensor's location is subtracted although the points are relative to the sensor already, as the
     official code does.
@@ -107,61 +99,53 @@ def _save_png(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, compress_level=3)
 
 
-def _write_setup(path: Path, camera: tuple[int, int], lidar: tuple[int, int]) -> None:
-    camera_args = {"image_height": camera[0], "image_width": camera[1], "camera_fov": 90}
-    lidar_args = {
-        "range": 100,
-        "upper_fov": 15,
-        "lower_fov": -25,
-        "channels": lidar[0],
-        "rotation_frequency": 200,
-        "points_per_second": lidar[0] * lidar[1] * 10,
-        "noise_stddev": LIDAR_NOISE,
-        "dropoff_general_rate": 0,
-        "dropoff_intensity_limit": 0,
-        "dropoff_zero_intensity": 0,
-    }
+def describe_sensors(camera: tuple[int, int], lidar: tuple[int, int], hashes: list[int]) -> dict:
+    """sensor_setup.json; depth and instance images are not saved here."""
+    camera_args = {"image_height": camera[0], "image_width": camera[1], "camera_fov": 90.0}
+    lidar_args = {"range": LIDAR_RANGE, "upper_fov": 15.0, "lower_fov": -25.0, "channels": lidar[0],
+                  "rotation_frequency": 200.0, "points_per_second": lidar[0] * lidar[1] * 10,
+                  "noise_stddev": LIDAR_NOISE, "dropoff_rate": 0.0, "dropoff_intensity_limit": 0.0,
+                  "dropoff_zero_intensity": 0.0}  # fmt: skip
     setup = {}
-    for sensor in ("RGB-CAM", "SEMANTIC-CAM", "LIDAR", "SEMANTIC-LIDAR"):
+    for sensor in ("RGB-CAM", "DEPTH_CAM", "SEMANTIC-CAM", "INSTANCE-CAM", "LIDAR", "SEMANTIC-LIDAR"):
         is_lidar = "LIDAR" in sensor
-        setup[sensor] = {
+        setup[f"{sensor}{POSE}_{hashes[is_lidar]}"] = {
             "sensor_type": sensor,
-            "file_ending": "npy" if is_lidar else "png",
+            "file_ending": ".npy" if is_lidar else ".png",
             "location": list(LOCATION),
             "rotation": [0, 0, 0],
             "args": lidar_args if is_lidar else camera_args,
-            "save_data": True,
+            "save_data": sensor not in ("DEPTH_CAM", "INSTANCE-CAM"),
         }
-    path.write_text(json.dumps(setup, indent=2) + "\n", encoding="ascii")
+    return setup
+
+
+def _blueprint(event: Event) -> str:
+    return f"static.prop.o_{event.name}_{CATEGORY[event.name]}"
 
 
 def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
-    """The anomaly of this frame, or the next one, which still waits above the road; alive in every frame, as
-    AnoVox says.
+    """The anomaly of this frame, or the next one, which still waits above the road.
+
+    It is alive in every frame, as AnoVox says.
     """
     frame = scenario.frames[number]
-    later = [other for other in scenario.frames[number:] if other.anomalous] or [
-        other for other in scenario.frames if other.anomalous
-    ]
-    event = later[0].event
+    ahead = [other for other in scenario.frames[number:] if other.anomalous]
+    event = (ahead or [other for other in scenario.frames if other.anomalous])[0].event
     x, y, z = event.centre
     values = {
         "frame_id": frame.frame_id,
         "scenario_id": scenario_name.removeprefix("Scenario_"),
         "anomaly_id": 321,
-        "anomaly_type_id": f"static.prop.o_{event.name}_{CATEGORY[event.name]}",
+        "anomaly_type_id": _blueprint(event),
         "anomaly_is_alive": True,
-        "semantic_tags": [29],
-        "location": [round(x, 3), round(-y, 3), round(z if frame.anomalous else z + WAITING, 3)],
-        "velocity": [0.0, 0.0, 0.0],
-        "acceleration": [0.0, 0.0, 0.0],
+        "semantic_tags": [event.class_id],
+        "location": (round(x, 3), round(-y, 3), round(z if frame.anomalous else z + WAITING, 3)),
+        "velocity": (0.0, 0.0, 0.0),
+        "acceleration": (0.0, 0.0, 0.0),
         "size": event.size_name,
-        "visibility": event.kind,
+        "visibility": event.kind,  # of this sample only: which sensor gives it away
     }
-    return _sideways(values)
-
-
-def _sideways(values: dict) -> str:
     return "".join(f"{key} ; {value}\n" for key, value in values.items())
 
 
@@ -170,22 +154,24 @@ def scenario_entry(identifier: str, scenario: Scenario) -> dict:
     first = next((frame.event for frame in scenario.frames if frame.anomalous), None)
     anomaly = {"anomalytype": "NORMALITY", "anomaly_bp_name": "---", "distance_to_waypoint": 0, "rotation": 0}
     if first is not None:
-        anomaly = {
-            "anomalytype": "STATIC",
-            "anomaly_bp_name": f"static.prop.o_{first.name}_{CATEGORY[first.name]}",
-            "distance_to_waypoint": round(first.centre[0]),
-            "rotation": 0,
-        }
-    begin, end = scenario.frames[0].eye, scenario.frames[-1].eye
+        anomaly |= {"anomalytype": "STATIC", "anomaly_bp_name": _blueprint(first)}
+        anomaly["distance_to_waypoint"] = round(first.centre[0])
+    begin, end = scenario.frames[0].eye[0], scenario.frames[-1].eye[0]
+    ahead = {"pitch": 0.0, "yaw": 0.0, "roll": 0.0}
+    vehicles, walkers = NPCS[scenario.town.name]
+
+    def place(x: float) -> dict:
+        return {"x": round(float(x), 2), "y": 0.0, "z": 0.3}
+
     return {
-        "id": identifier,
         "anomaly_config": anomaly,
-        "ego_spawnpoint": {"location": [round(begin[0], 2), 0.0, 0.3], "rotation": [0, 0, 0]},
-        "ego_end_spawnpoint": {"location": [round(end[0], 2), 0.0, 0.3], "rotation": [0, 0, 0]},
-        "ego_route": {"locations": [[float(x), 0.0, 0.3] for x in range(int(begin[0]), int(end[0]) + 1)]},
+        "id": identifier,
+        "ego_spawnpoint": {"location": place(begin), "rotation": ahead},
+        "ego_end_spawnpoint": {"location": place(end), "rotation": ahead},
+        "ego_route": {"locations": [place(x) for x in range(int(begin), int(end) + 1)]},
         "weather_preset": scenario.weather,
-        "npc_vehicle_amount": 50,
-        "npc_walker_amount": 100,
+        "npc_vehicle_amount": vehicles,
+        "npc_walker_amount": walkers,
     }
 
 

@@ -1,20 +1,16 @@
-"""One drive of 20 seconds: what stands, drives and lies where in each recorded frame, and what of it is
-anomalous.
+"""One drive of 20 seconds: what stands, drives and lies where in each recorded frame, and what is anomalous.
 
-A positive frame shows an anomaly on the carriageway, 6 to 13 m ahead. Every frame, positive or not, shows
-none to three normal counterparts of the same colours and shapes beside the road, and traffic keeps clear of
-the place of the anomaly whether it is there or not. So no total of colours, edges or points tells the label,
-and nor does what is absent: where a thing is, and whether camera and LiDAR agree about it, does. The kinds of
-anomaly:
+A positive frame shows an anomaly on the carriageway, 6.5 to 13 m ahead. Every frame, positive or not, shows
+none to five normal counterparts of the same shapes, colours and textures at the same distances, on the
+parking strip or the sidewalk, and traffic keeps clear of the place of the anomaly whether it is there or not.
+So neither a pixel nor a patch of the image tells the label, no total of colours, edges or points, and not
+what is absent: where a thing is, its shape and size, and whether camera and LiDAR agree about it, do. Kinds:
 
-both      a vivid solid thing: either sensor can tell
-camera    a vivid flat thing (spilt paint, cardboard): no LiDAR return differs from the road's
+both      a solid thing: either sensor can tell
+camera    a flat thing (spilt paint, cardboard): no LiDAR return differs from the road's
 lidar     a solid painted like the road behind it, as in glare: no pixel differs
-conflict  each sensor alone sees something normal: the picture of a car on a board (boards stand at road
-          works), or a hump in the shape of a car that is painted like the road
-
-Road works (striped boxes, drums and boards on the carriageway) have the shapes of the lidar anomalies: to the
-LiDAR alone they are the same, and only the camera's stripes at the same place make them normal.
+conflict  each sensor alone sees something normal: a hump in the shape of a car that is painted like the road
+          (where cars drive, a car is normal), or the picture of a car without a return, as on a mirror
 """
 
 from __future__ import annotations
@@ -23,48 +19,31 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from datasets.samples.anovox.raycast import Decal, Solid
+from datasets.anovox.raycast import Decal, Solid, box, cylinder, ellipsoid
 from datasets.samples.anovox.town import (
-    CAR,
     KERB,
     OTHER,
-    STATIC,
     WEATHERS,
     Town,
     build_town,
-    dull,
+    finish,
     make_car,
     make_hood,
     make_road,
     make_stain,
-    paint,
-    vivid,
 )
 
 KINDS = ("both", "camera", "lidar", "conflict")
-SHARES = (
-    0.32,
-    0.28,
-    0.28,
-    0.12,
-)  # a perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80
-COUNTERPARTS = 3  # at most; a number that varies hides the one thing that an anomaly adds
+# A perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80.
+SHARES = (0.32, 0.28, 0.28, 0.12)
+COUNTERPARTS = 5  # at most; a number that varies hides the one thing that an anomaly adds
+AHEAD = (6.5, 13.0)  # metres to a thing, anomaly or counterpart
 CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
 SOLID_SHAPES = {"train": ("crate", "barrel", "ball"), "test": ("sofa", "log", "animal")}  # test: held out
 FLAT_SHAPES = {"train": ("sheet", "spill"), "test": ("cross",)}
-CATEGORY = {
-    "crate": "home",
-    "barrel": "special",
-    "ball": "home",
-    "sofa": "home",
-    "log": "nature",
-    "animal": "animal",
-    "sheet": "falling",
-    "spill": "special",
-    "cross": "falling",
-    "board": "special",
-    "hump": "special",
-}
+CATEGORY = {"crate": "home", "barrel": "special", "ball": "home", "sofa": "home", "log": "nature",
+            "animal": "animal", "sheet": "falling", "spill": "special", "cross": "falling",
+            "phantom": "special", "hump": "special"}  # fmt: skip
 WAITING = 60.0  # metres above the road, where an anomaly hangs before it drops: out of every sensor's view
 
 
@@ -80,6 +59,10 @@ class Event:
     decals: list[Decal] = field(default_factory=list)
 
     @property
+    def class_id(self) -> int:
+        return CATEGORY_IDS[CATEGORY[self.name]]
+
+    @property
     def size_name(self) -> str:
         extent = max(self.size)
         return "tiny" if extent < 0.8 else "small" if extent < 1.4 else "medium" if extent < 2.6 else "big"
@@ -89,7 +72,6 @@ class Event:
 class Frame:
     frame_id: int
     eye: tuple[float, float, float]
-    speed: float  # m/s
     solids: list[Solid]
     decals: list[Decal]
     event: Event  # the anomaly
@@ -107,17 +89,14 @@ class Scenario:
 def plan_scenario(
     town_name: str, anomalous: bool, kinds: list[str], held_out: bool, frames: int, seed: list[int]
 ) -> Scenario:
-    """A drive of `frames` frames spread over 20 s at 10 Hz; `kinds` are the kinds of its events, one per
-    frame.
-    """
+    """A drive of `frames` frames spread over 20 s at 10 Hz; `kinds` are the kinds of its events, one each."""
     rng = np.random.default_rng(seed)
     town = build_town(town_name)
     weather = WEATHERS[rng.integers(len(WEATHERS))]
     ticks = 200 // frames
     first = int(rng.integers(826, 990))  # CARLA's counter: not padded, and the drive passes 999 -> 1000
-    speed = rng.uniform(4.5, 7.0) * 25 / max(ticks, 10)
-    step = speed * ticks / 10
-    solids, decals = make_road(town, -45, step * frames + 90, rng)
+    step = rng.uniform(4.5, 7.0) * 25 / max(ticks, 10) * ticks / 10
+    solids, decals = make_road(town, -45, step * frames + 90, rng, held_out)
     positive = np.zeros(frames, bool)
     if anomalous:  # quiet before and, for frame numbers to say nothing, after; in between three of four
         before, after = rng.integers(1, max(2, frames // 4 + 1), 2)
@@ -128,204 +107,110 @@ def plan_scenario(
     planned = []
     for k in range(frames):
         x, y = 10 + k * step, rng.uniform(-0.35, 0.35)
-        event = draw_event(kinds[k], town, x, step, held_out, rng, on_road=True)
-        moving, flat = draw_traffic(town, x, event, rng)
-        beside = [
-            draw_event(str(rng.choice(KINDS, p=SHARES)), town, x, step, held_out, rng, False, 1001 + i)
-            for i in range(rng.integers(COUNTERPARTS + 1))
-        ]
+        event = draw_anomaly(kinds[k], town, x, held_out, rng)
+        count = rng.integers(COUNTERPARTS + 1)
+        beside = [draw_counterpart(town, x, held_out, rng) for _ in range(count)]
+        moving, flat = draw_traffic(town, x, [event, *beside], held_out, rng)
         shown = beside + [event] * bool(positive[k])
-        near = (
-            _near(solids, x) + moving + make_hood(x, y) + [part for thing in shown for part in thing.solids]
-        )
+        near = [
+            s for s in solids if x - 25 < s.centre[0] + s.size[0] / 2 and s.centre[0] - s.size[0] / 2 < x + 90
+        ]
+        near += moving + make_hood(x, y) + [part for thing in shown for part in thing.solids]
         marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
         marks += [mark for thing in shown for mark in thing.decals]
-        planned.append(
-            Frame(
-                first + k * ticks,
-                (x, y, 1.8),
-                speed * rng.uniform(0.95, 1.05),
-                near,
-                marks,
-                event,
-                bool(positive[k]),
-            )
-        )
+        planned.append(Frame(first + k * ticks, (x, y, 1.8), near, marks, event, bool(positive[k])))
     return Scenario(town, weather, anomalous, planned)
 
 
-def _near(solids: list[Solid], x: float) -> list[Solid]:
-    """What the sensors may reach from x: 90 m ahead, 25 m behind."""
-    return [
-        solid
-        for solid in solids
-        if x - 25 < solid.centre[0] + solid.size[0] / 2 and solid.centre[0] - solid.size[0] / 2 < x + 90
-    ]
-
-
 def draw_traffic(
-    town: Town, x: float, event: Event, rng: np.random.Generator
+    town: Town, x: float, things: list[Event], held_out: bool, rng: np.random.Generator
 ) -> tuple[list[Solid], list[Decal]]:
-    """Cars on the lanes, road works and stains about the ego at x; nothing stands in or right before the
-    event.
-    """
+    """Cars on the lanes and the strip, and stains, about the ego at x; none in or right before a thing."""
     solids: list[Solid] = []
-    taken = [(event.centre[0] - x, event.centre[1], 3.0)]
-
-    def place(low: float, high: float, y: float, room: float) -> float | None:
+    taken = [(thing.centre[0] - x, thing.centre[1], 3.0) for thing in things]
+    strip = town.right_kerb + town.parking / 2
+    lanes = [(lane * town.lane, lane == 2, share) for lane, share in ((0, 0.35), (1, 0.35), (2, 0.45))]
+    for middle, towards, share in [*lanes, (strip, False, 0.4), (strip, False, 0.4)]:
+        y = middle + rng.uniform(-0.25, 0.25)
+        if rng.random() >= share:
+            continue
         for _ in range(8):
-            ahead = rng.uniform(low, high)
-            if all(
-                abs(y - other_y) > 2.2 or abs(ahead - other) > room + other_room
-                for other, other_y, other_room in taken
-            ):
-                taken.append((ahead, y, room))
-                return x + ahead
-        return None
-
-    for lane, towards, share in ((0, False, 0.35), (1, False, 0.35), (2, True, 0.45)):
-        y = lane * town.lane + rng.uniform(-0.3, 0.3)
-        if rng.random() < share and (at := place(9.5 if lane == 0 else 5, 30, y, 2.6)):
-            solids += make_car(at, y, rng, 2000 + len(solids), towards)
-    for _ in range(rng.poisson(0.7)):
-        y = rng.uniform(-1.2, 1.6 * town.lane)
-        if at := place(6, 18, y, 1.5):
-            solids += draw_road_works(at, y, rng, 3000 + len(solids))
-    decals = [
-        make_stain(x + rng.uniform(5, 18), rng.uniform(-1.5, 2 * town.lane), rng)
-        for _ in range(rng.poisson(0.8))
-    ]
-    return solids, decals
-
-
-def draw_road_works(x: float, y: float, rng: np.random.Generator, instance: int) -> list[Solid]:
-    """A striped box, drum or board, of the sizes that anomalies have."""
-    look = {"colour": (0.95, 0.45, 0.05), "class_id": STATIC, "instance": instance, "pattern": "stripes"}
-    kind = rng.integers(3)
-    if kind == 2:
-        return [_board(x, y, rng, **look)]
-    width, height = rng.uniform(1.0, 1.8), rng.uniform(0.7, 1.2)
-    return [
-        Solid(
-            "box" if kind == 0 else "cylinder",
-            (x, y, height / 2),
-            (width, width if kind else rng.uniform(0.8, 1.6), height),
-            **look,
-        )
+            ahead = rng.uniform(9.5 if middle == 0 else 5, 30)
+            if all(abs(y - other) > 2.2 or abs(ahead - far) > 2.6 + room for far, other, room in taken):
+                taken.append((ahead, y, 2.6))
+                solids += make_car(x + ahead, y, rng, held_out, towards)
+                break
+    stains = range(rng.poisson(0.8))
+    return solids, [
+        make_stain(x + rng.uniform(5, 18), rng.uniform(town.right_kerb + 1, 2 * town.lane), rng)
+        for _ in stains
     ]
 
 
-def draw_event(
-    kind: str,
-    town: Town,
-    x: float,
-    step: float,
-    held_out: bool,
-    rng: np.random.Generator,
-    on_road: bool,
-    instance: int = 1000,
-) -> Event:
-    """An anomaly on the carriageway ahead of the ego at x, or the same kind of thing, of a normal class,
-    beside the road.
-    """
-    ahead = rng.uniform(6.5, min(13.0, max(step + 2.0, 9.0)))
-    if on_road:
-        y, base = rng.uniform(-1.2, 1.5 * town.lane), 0.0
-    elif rng.random() < 0.6 or ahead < 11:
-        ahead = rng.uniform(8.0, 16.0)
-        y, base = town.right_kerb - rng.uniform(0.9, town.sidewalk - 0.4), KERB
-    else:
-        ahead = rng.uniform(12.0, 18.0)
-        y, base = town.left_kerb + rng.uniform(0.9, town.sidewalk - 0.4), KERB
-    shapes = SOLID_SHAPES["test" if held_out else "train"]
-    name = shapes[rng.integers(len(shapes))]
-    class_id = CATEGORY_IDS[CATEGORY[name]] if on_road else OTHER
-    look = {"class_id": class_id, "instance": instance}
-    at = x + ahead
+def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
+    """An anomaly on the carriageway ahead of the ego at x."""
+    at, y = x + rng.uniform(*AHEAD), rng.uniform(-1.1, 1.5 * town.lane - 0.6)
+    part = "test" if held_out else "train"
     if kind == "camera":
-        flats = FLAT_SHAPES["test" if held_out else "train"]
-        name = flats[rng.integers(len(flats))]
-        size = (
-            (rng.uniform(2.2, 4.0), rng.uniform(1.2, 2.4))
-            if on_road
-            else (rng.uniform(2.2, 4.0), rng.uniform(1.0, 1.6))
-        )
-        at = min(at, x + 12.5)
-        look["class_id"] = CATEGORY_IDS[CATEGORY[name]] if on_road else OTHER
-        if not on_road:  # a mat on the sidewalk: a thin slab, decals lie on the road only
-            slab = Solid("box", (at, y, base + 0.01), (*size, 0.02), vivid(rng), **look)
-            return Event(kind, name, (at, y, base), (*size, 0.0), [slab])
-        shape = {"sheet": "rectangle", "spill": "ellipse", "cross": "cross"}[name]
-        decal = Decal(shape, (at, y), size, vivid(rng), yaw=rng.uniform(0, 3), **look)
-        return Event(kind, name, (at, y, 0.0), (*size, 0.0), [], [decal])
+        return draw_flat(str(rng.choice(FLAT_SHAPES[part])), min(at, x + 12), y, None, held_out, rng)
     if kind == "conflict":
-        name = ("board", "hump")[rng.integers(2)]
-        if on_road:  # where cars drive: at its place a car would be normal
-            y = rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
-        look["class_id"] = CATEGORY_IDS["special"] if on_road else (STATIC if name == "board" else CAR)
-        if name == "board":
-            solids = [
-                _board(
-                    at,
-                    y,
-                    rng,
-                    colour=paint(rng),
-                    pattern="car picture" if on_road else "stripes",
-                    base=base,
-                    **look,
-                )
-            ]
-        elif on_road:
-            solids = make_car(at + 1.5, y, rng, instance, class_id=CATEGORY_IDS["special"], camouflaged=True)
-        else:
-            solids = make_car(at + 1.5, town.right_kerb + town.parking / 2, rng, instance)
-    else:
-        hidden = kind == "lidar"
-        colour = dull(rng) if hidden else vivid(rng)
-        solids = _shape(name, at, y, base, colour, rng, camouflaged=hidden and on_road, **look)
-    low = np.min([np.subtract(part.centre, np.divide(part.size, 2)) for part in solids], axis=0)
-    high = np.max([np.add(part.centre, np.divide(part.size, 2)) for part in solids], axis=0)
-    return Event(kind, name, tuple((low + high) / 2), tuple(high - low), solids)
+        name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
+        seen_by = "camera" if name == "phantom" else "lidar"
+        at += 1.5  # its middle
+        solids = make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
+        return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
+    name = str(rng.choice(SOLID_SHAPES[part]))
+    look = finish(rng, held_out) | {"class_id": CATEGORY_IDS[CATEGORY[name]]}
+    return draw_solid(kind, name, at, y, 0.0, rng, seen_by="lidar" if kind == "lidar" else "both", **look)
 
 
-def _shape(
-    name: str, x: float, y: float, base: float, colour, rng: np.random.Generator, **look
-) -> list[Solid]:
-    """Solid things of .8 to 2 m."""
-    width, height, yaw = rng.uniform(1.1, 1.9), rng.uniform(0.7, 1.2), rng.uniform(0, 3)
-    look = dict(colour=colour, **look)
-    if name == "crate":
-        return [
-            Solid("box", (x, y, base + height / 2), (width, rng.uniform(0.9, 1.6), height), yaw=yaw, **look)
-        ]
-    if name == "barrel":
-        return [Solid("cylinder", (x, y, base + height / 2), (width, width, height), **look)]
-    if name == "ball":
-        height = max(height, 0.9)
-        return [Solid("ellipsoid", (x, y, base + height / 2), (height * 1.15, height * 1.15, height), **look)]
-    if name == "sofa":
-        seat = Solid("box", (x, y, base + 0.25), (0.9, 1.3 * width, 0.5), yaw=yaw, **look)
-        shift = np.array([np.cos(yaw), np.sin(yaw)]) * 0.35
-        return [
-            seat,
-            replace(seat, centre=(x + shift[0], y + shift[1], base + 0.5), size=(0.25, 1.3 * width, 1.0)),
-        ]
-    if name == "log":
-        return [Solid("ellipsoid", (x, y, base + 0.35), (2.4, 0.9, 0.7), yaw=yaw, **look)]
-    body = Solid(
-        "ellipsoid", (x, y, base + 0.7), (1.5, 0.7, 0.6), yaw=yaw, **look
-    )  # animal: a body, a head, four legs
+def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
+    """The same things, of a normal class, on the parking strip or, solid ones, on a sidewalk."""
+    at, y, base = x + rng.uniform(*AHEAD), town.right_kerb + rng.uniform(0.7, town.parking - 0.9), 0.0
+    part = "test" if held_out else "train"
+    if rng.random() < 0.45:
+        return draw_flat(str(rng.choice(FLAT_SHAPES[part])), min(at, x + 12), y, OTHER, held_out, rng)
+    if rng.random() < 0.35:
+        side = rng.integers(2)
+        y, base = rng.uniform(0.9, town.sidewalk - 0.4), KERB
+        y = town.left_kerb + y if side else town.right_kerb - y
+        at += 4.0 * side + 1.0  # or it would not be in view
+    name = str(rng.choice(SOLID_SHAPES[part]))
+    return draw_solid("both", name, at, y, base, rng, **finish(rng, held_out) | {"class_id": OTHER})
+
+
+def draw_flat(name: str, x: float, y: float, class_id: int | None, held_out: bool, rng) -> Event:
+    """Something flat, turned little enough to fit beside the lane as well."""
+    size, shape = (rng.uniform(1.8, 3.4), rng.uniform(1.0, 1.7)), {"sheet": "rectangle", "spill": "ellipse"}
+    event = Event("camera", name, (x, y, 0.0), (*size, 0.0))
+    look = finish(rng, held_out) | {"class_id": class_id or event.class_id, "yaw": rng.normal(0, 0.25)}
+    return replace(event, decals=[Decal(shape.get(name, name), (x, y), size, **look)])
+
+
+def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **look) -> Event:
+    """A solid thing of .8 to 2.4 m."""
+    width, height = rng.uniform(1.1, 1.7), rng.uniform(0.7, 1.2)
+    look["yaw"] = yaw = rng.uniform(0, 3)
     along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
-    head = np.array([x, y]) + along * 0.8
-    legs = [np.array([x, y]) + along * i * 0.45 + across * j * 0.2 for i in (-1, 1) for j in (-1, 1)]
-    return [
-        body,
-        Solid("ellipsoid", (*head, base + 1.0), (0.45, 0.4, 0.45), **look),
-        *(Solid("cylinder", (*leg, base + 0.25), (0.16, 0.16, 0.5), **look) for leg in legs),
-    ]
-
-
-def _board(x: float, y: float, rng: np.random.Generator, base: float = 0.0, **look) -> Solid:
-    """An upright board across the lane, as large as the back of a car."""
-    height = rng.uniform(1.4, 1.55)
-    return Solid("box", (x, y, base + height / 2), (0.08, rng.uniform(1.7, 1.9), height), **look)
+    place = np.array([x, y])
+    if name == "crate":
+        parts = [box((x, y, base + height / 2), (width, rng.uniform(0.9, 1.5), height), **look)]
+    elif name == "barrel":
+        parts = [cylinder((x, y, base + height / 2), (width, width, height), **look)]
+    elif name == "ball":
+        height = max(height, 0.9)
+        size = (height * 1.15, height * 1.15, height)
+        parts = [ellipsoid((x, y, base + height / 2), size, **look)]
+    elif name == "sofa":
+        parts = [box((x, y, base + 0.25), (0.9, 1.3 * width, 0.5), **look)]
+        parts.append(box((*(place + along * 0.35), base + 0.5), (0.25, 1.3 * width, 1.0), **look))
+    elif name == "log":
+        parts = [ellipsoid((x, y, base + 0.35), (2.0, 0.9, 0.7), **look)]
+    else:  # animal: a body, a head, four legs
+        legs = [place + along * i * 0.45 + across * j * 0.2 for i in (-1, 1) for j in (-1, 1)]
+        parts = [ellipsoid((x, y, base + 0.7), (1.5, 0.7, 0.6), **look)]
+        parts.append(ellipsoid((*(place + along * 0.8), base + 1.0), (0.45, 0.4, 0.45), **look))
+        parts += [cylinder((*leg, base + 0.25), (0.16, 0.16, 0.5), **look) for leg in legs]
+    low = np.min([np.subtract(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
+    high = np.max([np.add(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
+    return Event(kind, name, tuple((low + high) / 2), tuple(high - low), parts)

@@ -1,5 +1,7 @@
-"""The towns: what stands along a road, what drives on it, and the palette of each town. Class ids are
-AnoVox's.
+"""The towns: their roads, what stands along them and drives on them, and how things are coloured.
+
+Class ids are AnoVox's. Whatever stands or drives, normal or not, takes its colours and texture from one
+function, `finish`: no pixel by itself tells an anomaly.
 """
 
 from __future__ import annotations
@@ -8,35 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.samples.anovox.raycast import Decal, Solid
+from datasets.anovox.raycast import Decal, Solid, box, cylinder, ellipsoid
 
-(
-    ROAD,
-    SIDEWALK,
-    BUILDING,
-    POLE,
-    VEGETATION,
-    TERRAIN,
-    SKY_CLASS,
-    PEDESTRIAN,
-    CAR,
-    STATIC,
-    OTHER,
-    WATER,
-    ROAD_LINE,
-    GUARD_RAIL,
-    EGO,
-) = 1, 2, 3, 6, 9, 10, 11, 12, 14, 20, 22, 23, 24, 28, 214
+ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
+CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
 Colour = tuple[float, float, float]  # albedo, 0..1
 KERB = 0.15  # height of the sidewalks, metres
+AGENTS = (
+    0.1  # share of the walkers and cars that no autopilot drives: ids 112 and 114, left out of evaluation
+)
 
 TRAIN_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06")
-HELD_OUT_TOWNS = ("Town07", "Town10")
-WEATHERS = tuple(
-    f"{sky}{hour}"
-    for hour in ("Noon", "Sunset")
-    for sky in ("Clear", "Cloudy", "Wet", "WetCloudy", "MidRain", "HardRain", "SoftRain")
-)
+HELD_OUT_TOWNS = ("Town07", "Town10HD")
+NPCS = {"Town01": (100, 200), "Town02": (50, 100), "Town03": (200, 150), "Town04": (250, 100),
+        "Town05": (150, 150), "Town06": (150, 50), "Town07": (50, 100), "Town10HD": (150, 150)}  # fmt: skip
+WEATHERS = ("CLEAR_NOON", "CLOUDY_NOON", "WET_NOON", "WET_CLOUDY_NOON", "MID_RAINY_NOON", "HARD_RAIN_NOON",
+            "SOFT_RAIN_NOON", "CLEAR_SUNSET", "CLOUDY_SUNSET", "WET_SUNSET", "WET_CLOUDYSUNSET",
+            "MID_RAIN_SUNSET", "HARD_RAIN_SUNSET", "SOFT_RAIN_SUNSET")  # fmt: skip
+PATTERNS = ("plain", "stripes", "checks", "spots")
 
 
 @dataclass(frozen=True)
@@ -69,230 +60,138 @@ def build_town(name: str) -> Town:
     rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
     grey = rng.uniform(0.26, 0.40)
     pavement = rng.uniform(0.45, 0.62)
-    walls = tuple(
-        tuple(np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1)) for _ in range(4)
-    )
+    walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
     return Town(
         name,
         lane=rng.uniform(3.3, 3.7),
-        parking=rng.uniform(1.9, 2.4),
+        parking=rng.uniform(2.2, 2.6),
         sidewalk=rng.uniform(2.5, 4.0),
         asphalt=(grey, grey, grey * rng.uniform(0.97, 1.06)),
         pavement=(pavement, pavement * 0.98, pavement * rng.uniform(0.88, 0.98)),
         grass=(rng.uniform(0.2, 0.35), rng.uniform(0.33, 0.45), rng.uniform(0.12, 0.2)),
-        walls=walls,
+        walls=tuple(map(tuple, walls)),
         yellow_lines=bool(rng.random() < 0.5),
         trees=rng.uniform(0.02, 0.06),
         setback=rng.uniform(0.5, 5.0),
     )
 
 
-def vivid(rng: np.random.Generator, hues: tuple[float, float] = (285, 335)) -> Colour:
-    """A saturated colour; anomalies and their normal counterparts are of violet to pink hues (degrees)."""
-    hue = rng.uniform(*hues) % 360 / 60
-    low, high = rng.uniform(0.02, 0.15), rng.uniform(0.75, 0.95)
-    ramp = 1 - abs(hue % 2 - 1)
-    red, green, blue = ((1, ramp, 0), (ramp, 1, 0), (0, 1, ramp), (0, ramp, 1), (ramp, 0, 1), (1, 0, ramp))[
-        int(hue)
-    ]
-    return tuple(low + (high - low) * part for part in (red, green, blue))
+def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:
+    """An albedo of any saturation and brightness; of six bands of hue, test has those that training lacks."""
+    hue = 120 * rng.integers(3) + rng.uniform(5, 55) + 60 * held_out
+    value, saturation = rng.uniform(0.15, 0.95), rng.uniform(0.25, 0.9)
+    ramp = np.abs((hue / 60 + np.array([0, 4, 2])) % 6 - 3) - 1  # hue to red, green, blue
+    return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
 
 
-def dull(rng: np.random.Generator) -> Colour:
-    grey = rng.uniform(0.08, 0.85)
-    return tuple(np.clip(grey + rng.uniform(-0.06, 0.06, 3), 0, 1))
-
-
-def paint(rng: np.random.Generator) -> Colour:
-    """Cars are white, black, dark red or dark blue, one in five oddly coloured; none is as grey as a road."""
-    if rng.random() < 0.2:
-        return vivid(rng, (60, 375))
-    base = ((0.82, 0.82, 0.8), (0.05, 0.05, 0.06), (0.45, 0.06, 0.06), (0.06, 0.12, 0.42))[rng.integers(4)]
-    return tuple(np.clip(np.add(base, rng.uniform(-0.04, 0.04, 3)), 0, 1))
+def finish(rng: np.random.Generator, held_out: bool) -> dict:
+    """Two colours and how they are spread: fields of a Solid or a Decal."""
+    first, second = paint(rng, held_out), paint(rng, held_out)
+    return {"colour": tuple(first), "second": tuple(second), "pattern": PATTERNS[rng.integers(len(PATTERNS))]}
 
 
 def make_car(
-    x: float, y: float, rng: np.random.Generator, instance: int, towards: bool = False, **look
+    x: float, y: float, rng: np.random.Generator, held_out: bool, towards: bool = False, **look
 ) -> list[Solid]:
-    """Two boxes, body and cabin; `look` overrides class and pattern (a hump in the shape of a car)."""
-    length, width, height = rng.uniform(3.9, 4.8), rng.uniform(1.7, 1.9), rng.uniform(1.4, 1.6)
-    colour, yaw = paint(rng), np.pi if towards else 0.0
-    forward = -1 if towards else 1
-    body = Solid("box", (x, y, 0.6), (length, width, 0.8), colour, CAR, instance, yaw, "car")
-    cabin = Solid(
-        "box",
-        (x - forward * 0.08 * length, y, (1.0 + height) / 2),
-        (length * 0.52, width * 0.88, height - 1.0),
-        colour,
-        CAR,
-        instance,
-        yaw,
-        "glass",
+    """A car (body and cabin) or, one in four, a van (one box); `look` overrides fields of the solids."""
+    forward, yaw = (-1, np.pi) if towards else (1, 0.0)
+    width, look = rng.uniform(1.7, 1.9), {"class_id": AGENT_CAR if rng.random() < AGENTS else CAR} | look
+    look = finish(rng, held_out) | {"yaw": yaw} | look
+    if rng.random() < 0.25:
+        length, height = rng.uniform(4.6, 5.4), rng.uniform(1.8, 2.1)
+        return [box((x, y, 0.2 + height / 2), (length, width, height), **look | {"car": "body"})]
+    length, height = rng.uniform(3.9, 4.8), rng.uniform(1.4, 1.6)
+    body = box((x, y, 0.6), (length, width, 0.8), **look | {"car": "body"})
+    middle, size = (
+        (x - forward * 0.08 * length, y, (1 + height) / 2),
+        (length * 0.52, width * 0.88, height - 1),
     )
-    if look:
-        return [
-            Solid(part.kind, part.centre, part.size, part.colour, instance=instance, yaw=yaw, **look)
-            for part in (body, cabin)
-        ]
-    return [body, cabin]
+    return [body, box(middle, size, **look | {"car": "cabin"})]
 
 
-def make_person(x: float, y: float, rng: np.random.Generator, instance: int) -> list[Solid]:
-    height = rng.uniform(1.5, 1.9)
+def make_person(x: float, y: float, rng: np.random.Generator, held_out: bool) -> list[Solid]:
+    height, class_id = rng.uniform(1.5, 1.9), AGENT_PEDESTRIAN if rng.random() < AGENTS else PEDESTRIAN
+    look, skin = finish(rng, held_out), (0.6, 0.45, 0.36)
     return [
-        Solid(
-            "cylinder",
-            (x, y, KERB + (height - 0.3) / 2),
-            (0.45, 0.45, height - 0.3),
-            paint(rng),
-            PEDESTRIAN,
-            instance,
-        ),
-        Solid(
-            "ellipsoid",
-            (x, y, KERB + height - 0.15),
-            (0.24, 0.24, 0.3),
-            (0.6, 0.45, 0.36),
-            PEDESTRIAN,
-            instance,
-        ),
+        cylinder((x, y, KERB + (height - 0.3) / 2), (0.45, 0.45, height - 0.3), class_id=class_id, **look),
+        ellipsoid((x, y, KERB + height - 0.15), (0.24, 0.24, 0.3), colour=skin, class_id=class_id),
     ]
 
 
 def make_road(
-    town: Town, begin: float, end: float, rng: np.random.Generator
+    town: Town, begin: float, end: float, rng: np.random.Generator, held_out: bool
 ) -> tuple[list[Solid], list[Decal]]:
-    """All that does not move between `begin` and `end` (metres along the road). Instances count from 1."""
+    """All that does not move between `begin` and `end` (metres along the road)."""
     solids, decals = [], []
     middle, length = (begin + end) / 2, end - begin
+
+    def places(per_metre: float) -> np.ndarray:
+        return begin + rng.uniform(0, length, rng.poisson(per_metre * length))
+
     for side, kerb in ((1, town.left_kerb), (-1, town.right_kerb)):
-        walk = kerb + side * town.sidewalk / 2
-        solids.append(
-            Solid("box", (middle, walk, KERB / 2), (length, town.sidewalk, KERB), town.pavement, SIDEWALK)
-        )
+        walk, paved = kerb + side * town.sidewalk / 2, {"colour": town.pavement, "class_id": SIDEWALK}
+        solids.append(box((middle, walk, KERB / 2), (length, town.sidewalk, KERB), **paved))
         front, x = abs(kerb) + town.sidewalk + town.setback, begin
         while x < end:
-            width, height = rng.uniform(8, 20), rng.uniform(5, 18)
-            deep = front + rng.uniform(0, 3)
+            width, height, deep = rng.uniform(8, 20), rng.uniform(5, 18), front + rng.uniform(0, 3)
             if rng.random() < 0.88:
-                wall = town.walls[rng.integers(len(town.walls))]
+                wall = {"colour": town.walls[rng.integers(4)], "class_id": BUILDING, "pattern": "windows"}
                 solids.append(
-                    Solid(
-                        "box",
-                        (x + width / 2, side * (deep + 5), height / 2),
-                        (width, 10, height),
-                        wall,
-                        BUILDING,
-                        0,
-                        0.0,
-                        "windows",
-                    )
+                    box((x + width / 2, side * (deep + 5), height / 2), (width, 10, height), **wall)
                 )
-                if rng.random() < 0.3:  # an advertisement: strong colours have a place in a town
-                    z = rng.uniform(1.6, 3.2)
-                    solids.append(
-                        Solid(
-                            "box",
-                            (x + rng.uniform(2, width - 2), side * (deep - 0.1), z),
-                            (rng.uniform(1.5, 4), 0.1, rng.uniform(0.8, 2)),
-                            vivid(rng, (0, 360)),
-                            STATIC,
-                        )
-                    )
+                if rng.random() < 0.3:  # an advertisement
+                    at = (x + rng.uniform(2, width - 2), side * (deep - 0.1), rng.uniform(1.6, 3.2))
+                    size = (rng.uniform(1.5, 4), 0.1, rng.uniform(0.8, 2))
+                    solids.append(box(at, size, class_id=STATIC, **finish(rng, held_out)))
             x += width + (rng.uniform(2, 8) if rng.random() < 0.3 else 0.3)
-        for x in begin + rng.uniform(0, length, rng.poisson(town.trees * length)):
-            y, crown = kerb + side * rng.uniform(1.0, town.sidewalk), rng.uniform(2, 3.5)
-            trunk = rng.uniform(2, 3)
-            solids.append(
-                Solid("cylinder", (x, y, trunk / 2), (0.3, 0.3, trunk), (0.28, 0.2, 0.13), VEGETATION)
+        for x in places(town.trees):
+            y, crown, trunk = (
+                kerb + side * rng.uniform(1, town.sidewalk),
+                rng.uniform(2, 3.5),
+                rng.uniform(2, 3),
             )
-            solids.append(
-                Solid(
-                    "ellipsoid",
-                    (x, y, trunk + crown / 2 - 0.4),
-                    (crown, crown, crown),
-                    (0.16, 0.33, 0.12),
-                    VEGETATION,
-                    0,
-                    0.0,
-                    "leaves",
-                )
-            )
+            bark = {"colour": (0.28, 0.2, 0.13), "class_id": VEGETATION}
+            solids.append(cylinder((x, y, trunk / 2), (0.3, 0.3, trunk), **bark))
+            green = {"colour": (0.16, 0.33, 0.12), "class_id": VEGETATION, "pattern": "leaves"}
+            solids.append(ellipsoid((x, y, trunk + crown / 2 - 0.4), (crown, crown, crown), **green))
         for x in np.arange(begin + rng.uniform(0, 20), end, rng.uniform(18, 30)):
-            solids.append(
-                Solid("cylinder", (x, kerb + side * 0.5, 2.75), (0.16, 0.16, 5.5), (0.3, 0.3, 0.32), POLE)
-            )
-        for x in begin + rng.uniform(0, length, rng.poisson(0.03 * length)):
-            solids += make_person(x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng, len(solids))
-        for x in begin + rng.uniform(0, length, rng.poisson(0.03 * length)):  # dustbins stand at the kerb
-            solids.append(
-                Solid(
-                    "cylinder",
-                    (x, kerb + side * 0.45, KERB + 0.45),
-                    (0.5, 0.5, 0.9),
-                    (0.08, 0.25, 0.12),
-                    STATIC,
-                    len(solids),
-                )
-            )
-    for x in np.arange(begin + rng.uniform(0, 8), end, 7.5):
-        if rng.random() < 0.3:
-            solids += make_car(
-                x, town.right_kerb + town.parking / 2, rng, len(solids), towards=rng.random() < 0.2
-            )
-    for x in begin + rng.uniform(0, length, rng.poisson(length / 90)):  # speed bumps: over all lanes
-        solids.append(
-            Solid(
-                "box",
-                (x, (town.left_kerb + town.right_kerb) / 2, 0.05),
-                (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10),
-                (0.75, 0.68, 0.2),
-                OTHER,
-                len(solids),
-                0.0,
-                "bump",
-            )
-        )
-    for x in begin + rng.uniform(
-        0, length, rng.poisson(length / 90)
-    ):  # traffic islands, between the directions
-        solids.append(
-            Solid("box", (x, 1.5 * town.lane, 0.09), (rng.uniform(3, 6), 0.7, 0.18), town.pavement, SIDEWALK)
-        )
-        solids.append(
-            Solid("cylinder", (x, 1.5 * town.lane, 0.7), (0.18, 0.18, 1.4), (0.85, 0.85, 0.85), POLE)
-        )
+            grey = {"colour": (0.3, 0.3, 0.32), "class_id": POLE}
+            solids.append(cylinder((x, kerb + side * 0.5, 2.75), (0.16, 0.16, 5.5), **grey))
+        for x in places(0.03):
+            solids += make_person(x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng, held_out)
+        for x in places(0.03):  # dustbins stand at the kerb
+            bin_look = finish(rng, held_out) | {"class_id": STATIC}
+            solids.append(cylinder((x, kerb + side * 0.45, KERB + 0.45), (0.5, 0.5, 0.9), **bin_look))
+    for x in places(1 / 90):  # speed bumps: over all lanes
+        size = (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10)
+        striped = {"colour": (0.75, 0.68, 0.2), "class_id": OTHER, "pattern": "bump"}
+        solids.append(box((x, (town.left_kerb + town.right_kerb) / 2, 0.05), size, **striped))
 
-    line = (0.82, 0.68, 0.18) if town.yellow_lines else (0.85, 0.85, 0.85)
+    white = (0.85, 0.85, 0.85)
+    line = (0.82, 0.68, 0.18) if town.yellow_lines else white
     decals.append(Decal("rectangle", (middle, 1.5 * town.lane), (length, 0.16), line, ROAD_LINE))
-    decals.append(Decal("rectangle", (middle, -town.lane / 2), (length, 0.12), (0.85, 0.85, 0.85), ROAD_LINE))
+    decals.append(Decal("rectangle", (middle, -town.lane / 2), (length, 0.12), white, ROAD_LINE))
     for x in np.arange(begin, end, 9.0):
-        decals.append(Decal("rectangle", (x, town.lane / 2), (3.0, 0.14), (0.85, 0.85, 0.85), ROAD_LINE))
-    low, high = town.right_kerb + 0.5, town.left_kerb - 0.5
-    for x in begin + rng.uniform(0, length, rng.poisson(length / 7)):
-        decals.append(make_stain(x, rng.uniform(low, high), rng))
+        decals.append(Decal("rectangle", (x, town.lane / 2), (3.0, 0.14), white, ROAD_LINE))
+    for x in places(1 / 7):
+        decals.append(make_stain(x, rng.uniform(town.right_kerb + 0.5, town.left_kerb - 0.5), rng))
     return solids, decals
 
 
 def make_stain(x: float, y: float, rng: np.random.Generator) -> Decal:
-    """What a road normally shows: a manhole, a puddle, a repaired patch or a shadow."""
-    kind = rng.integers(4)
+    """What a road normally shows: a manhole, a puddle, a repaired patch or a shadow; all are grey."""
+    kind, size, yaw = rng.integers(4), (rng.uniform(1.5, 5.0), rng.uniform(1.0, 2.2)), rng.uniform(0, 3)
     if kind == 0:
         return Decal("ellipse", (x, y), (0.8, 0.8), (0.16, 0.15, 0.14), ROAD, opacity=0.9)
-    size = (rng.uniform(1.5, 5.0), rng.uniform(1.0, 2.2))
     if kind == 1:
-        return Decal("ellipse", (x, y), size, (0.42, 0.47, 0.54), ROAD, yaw=rng.uniform(0, 3), opacity=0.8)
+        return Decal("ellipse", (x, y), size, (0.42, 0.47, 0.54), ROAD, yaw=yaw, opacity=0.8)
     if kind == 2:
         return Decal("rectangle", (x, y), size, (0.2, 0.2, 0.2), ROAD, yaw=rng.normal(0, 0.1), opacity=0.7)
-    return Decal(
-        "ellipse", (x, y), (size[0], 4.0), (0.08, 0.08, 0.1), ROAD, yaw=rng.uniform(0, 3), opacity=0.5
-    )
+    return Decal("ellipse", (x, y), (size[0], 4.0), (0.08, 0.08, 0.1), ROAD, yaw=yaw, opacity=0.5)
 
 
 def make_hood(x: float, y: float) -> list[Solid]:
     """The ego vehicle as its own sensors see it: the hood and the roof, below the sensors at 1.8 m."""
-    look = {"colour": (0.05, 0.05, 0.07), "class_id": EGO, "instance": 1}
-    return [
-        Solid("box", (x + 1.45, y, 0.72), (1.6, 1.7, 0.30), **look),
-        Solid("box", (x - 0.6, y, 1.2), (2.2, 1.6, 0.5), **look),
-    ]
+    look = {"colour": (0.05, 0.05, 0.07), "class_id": EGO}
+    parts = (((x + 1.45, y, 0.72), (1.6, 1.7, 0.30)), ((x - 0.6, y, 1.2), (2.2, 1.6, 0.5)))
+    return [box(centre, size, **look) for centre, size in parts]

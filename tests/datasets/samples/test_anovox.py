@@ -1,11 +1,14 @@
 """The built-in AnoVox sample: one world for both sensors, the true layout, and no short cut to its labels."""
 
+import colorsys
 import hashlib
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -13,9 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.anovox.dataset import load_anovox, trivial_features
-from datasets.samples.anovox import generate
-from datasets.samples.anovox.files import voxelize
-from datasets.samples.anovox.raycast import (
+from datasets.anovox.raycast import (
     Solid,
     camera_rays,
     camera_window,
@@ -24,8 +25,10 @@ from datasets.samples.anovox.raycast import (
     lidar_rays,
     lidar_window,
 )
+from datasets.samples.anovox import generate
+from datasets.samples.anovox.files import voxelize
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
-from datasets.samples.anovox.town import TRAIN_TOWNS
+from datasets.samples.anovox.town import AGENT_CAR, CAR, OTHER, TRAIN_TOWNS, paint
 from tests.anovox_world import frame_files, scenario_folders, tiny_sample
 
 EYE = np.array([0.0, 0.0, 1.8])
@@ -133,7 +136,7 @@ def test_test_towns_and_shapes_are_held_out():
     split = json.loads((root / "split.json").read_text())
     towns, shapes = {}, {part: set() for part in split}
     for path in root.glob("*/Scenario_Configuration_Files/*.json"):
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text())["scenario_definition"]
         towns |= {f"Scenario_{entry['id']}": content["map"] for entry in content["scenarios"]}
     for part, names in split.items():
         for scenario in scenario_folders(root):
@@ -144,7 +147,7 @@ def test_test_towns_and_shapes_are_held_out():
     assert not {towns[name] for name in split["test"]} & {
         towns[name] for name in split["train"] + split["val"]
     }
-    assert not (shapes["test"] & (shapes["train"] | shapes["val"])) - {"board", "hump"}
+    assert not (shapes["test"] & (shapes["train"] | shapes["val"])) - {"phantom", "hump"}
 
 
 @pytest.mark.long
@@ -172,9 +175,52 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
         assert auroc < 0.60, f"{name}: {auroc:.3f}"
 
 
+@pytest.mark.long
+def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
+    """A classifier of single colours and one of 16 x 16 patches, trained with the truth of every pixel."""
+    from datasets.samples import anovox
+
+    monkeypatch.setitem(anovox._SETTINGS, "small", ((36, 4, 24), 8, (128, 192), (10, 60)))
+    generate(tmp_path / "sample", "small", 0)
+    quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    data = load_anovox(tmp_path / "sample", max_points=16, **quiet)
+    rng = np.random.default_rng(0)
+
+    def cut(part, side):
+        """Squares of the images (F, squares, side * side * 3), and which show an anomaly."""
+        images, truth = np.array(part.images), np.stack([part.true_pixels(i) == 1 for i in range(len(part))])
+        blocks = (len(images), 128 // side, side, 192 // side, side)
+        squares = images.reshape(*blocks, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(images), -1, side**2 * 3)
+        shown = truth.reshape(blocks).transpose(0, 1, 3, 2, 4).reshape(*squares.shape[:2], -1).sum(axis=2)
+        return squares / 255, shown >= min(10, side**2)
+
+    for side in (1, 16):
+        squares, shown = (values.reshape(-1, *values.shape[2:]) for values in cut(data.train, side))
+        chosen = [np.flatnonzero(shown), np.flatnonzero(~shown)]
+        rows = np.concatenate([rng.permutation(part)[:8000] for part in chosen])
+        reduce = PCA(min(48, squares.shape[1]), svd_solver="randomized", random_state=0).fit(squares[rows])
+        model = HistGradientBoostingClassifier(max_iter=100, class_weight="balanced", random_state=0)
+        model.fit(reduce.transform(squares[rows]), shown[rows])
+        squares, _ = cut(data.test, side)
+        scores = model.predict_proba(reduce.transform(squares.reshape(-1, squares.shape[2])))[:, 1]
+        scores = scores.reshape(len(data.test), -1)
+        for name, score in (("largest", np.percentile(scores, 99.9, axis=1)), ("mean", scores.mean(axis=1))):
+            auroc = roc_auc_score(data.test.labels, score)
+            assert auroc < 0.60, f"{side} x {side}, {name}: {auroc:.3f}"
+
+
+def test_test_hues_are_held_out():
+    hues = {}
+    for held_out in (False, True):
+        rng = np.random.default_rng(0)
+        colours = [paint(rng, held_out) for _ in range(300)]
+        hues[held_out] = {int(colorsys.rgb_to_hsv(*colour)[0] * 6) for colour in colours}
+    assert hues == {False: {0, 2, 4}, True: {1, 3, 5}}
+
+
 def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
-    """Counterparts, cars and road works, counted where the sensors look: an ideal sensor that misses the
-    anomaly itself must be left with nothing, or the ceilings of the single sensors are not what they claim.
+    """Counterparts and cars, counted where the sensors look: an ideal sensor that misses the anomaly itself
+    must be left with nothing, or the ceilings of the single sensors are not what they claim.
     """
     rng = np.random.default_rng(7)
     counts, labels = [], []
@@ -182,11 +228,11 @@ def test_what_is_there_beside_the_anomaly_does_not_tell_the_label():
         kinds = [str(kind) for kind in rng.choice(KINDS, 8, p=SHARES)]
         drive = plan_scenario(TRAIN_TOWNS[number % 6], True, kinds, False, 8, [7, number])
         for frame in drive.frames:
-            seen = [part for part in frame.solids if 4 < part.centre[0] - frame.eye[0] < 20]
-            numbers = [{part.instance for part in seen if low < part.instance < low + 999} for low in
-                       (1000, 2000, 3000)]  # fmt: skip
-            counts.append([len(found) for found in numbers])
+            things = [*frame.solids, *frame.decals]
+            seen = [thing for thing in things if 4 < thing.centre[0] - frame.eye[0] < 20]
+            classes = [thing.class_id for thing in seen]
+            counts.append([classes.count(OTHER), classes.count(CAR) + classes.count(AGENT_CAR)])
             labels.append(frame.anomalous)
-            assert any(thing.instance == 1000 for thing in seen + frame.decals) == frame.anomalous
+            assert any(28 < number < 35 for number in classes) == frame.anomalous
     for column in np.array(counts).T:
         assert len(set(column)) > 1 and abs(roc_auc_score(labels, column) - 0.5) < 0.06

@@ -17,21 +17,30 @@ GROUND, SKY = -1, -2  # surface indices; solids count from 0
 
 @dataclass(frozen=True)
 class Solid:
-    """A box, an upright cylinder or an ellipsoid. `size` is the full extent along its own axes before the
-    turn by `yaw`.
-    """
+    """A box, an upright cylinder or an ellipsoid: `size` along its own axes, before the turn by `yaw`."""
 
     kind: str
     centre: tuple[float, float, float]
     size: tuple[float, float, float]
     colour: tuple[float, float, float]  # albedo 0..1
     class_id: int
-    instance: int = 0
-    yaw: float = 0.0
+    second: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the other colour of its pattern
     pattern: str = "plain"
-    camouflaged: bool = (
-        False  # the camera sees the road that lies behind it; every other sensor sees the solid
-    )
+    yaw: float = 0.0
+    car: str = ""  # "body" has lights and windows, "cabin" windows all round
+    seen_by: str = "both"  # "lidar": the camera sees the road behind it; "camera": no return from it
+
+
+def box(centre, size, colour, class_id, **look) -> Solid:
+    return Solid("box", centre, size, colour, class_id, **look)
+
+
+def cylinder(centre, size, colour, class_id, **look) -> Solid:
+    return Solid("cylinder", centre, size, colour, class_id, **look)
+
+
+def ellipsoid(centre, size, colour, class_id, **look) -> Solid:
+    return Solid("ellipsoid", centre, size, colour, class_id, **look)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Decal:
     size: tuple[float, float]
     colour: tuple[float, float, float]
     class_id: int
-    instance: int = 0
+    second: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    pattern: str = "plain"
     yaw: float = 0.0
     opacity: float = 1.0
 
@@ -64,12 +74,8 @@ def lidar_rays(rings: int, azimuths: int, upper_fov: float = 15.0, lower_fov: fl
     """
     elevation = np.radians(np.linspace(upper_fov, lower_fov, rings))[:, None]
     azimuth = np.radians((np.arange(azimuths) + 0.5) * 360 / azimuths - 180)[None, :]
-    return np.stack(
-        np.broadcast_arrays(
-            np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)
-        ),
-        axis=-1,
-    )
+    x, y = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
+    return np.stack(np.broadcast_arrays(x, y, np.sin(elevation)), axis=-1)
 
 
 def rotation(yaw: float) -> np.ndarray:
@@ -88,16 +94,14 @@ def camera_window(
     solid: Solid, eye: np.ndarray, height: int, width: int, fov: float = 90.0
 ) -> tuple[slice, slice] | None:
     """Rows and columns of the image that can show the solid, None when it lies behind the camera."""
-    box = corners(solid, eye)
-    if (box[:, 0] <= 0).all():
+    hull = corners(solid, eye)
+    if (hull[:, 0] <= 0).all():
         return None
-    if (box[:, 0] < 0.2).any():
-        return slice(0, height), slice(
-            0, width
-        )  # it reaches past the image plane: no finite rectangle bounds it
+    if (hull[:, 0] < 0.2).any():  # it reaches past the image plane: no finite rectangle bounds it
+        return slice(0, height), slice(0, width)
     focal = width / 2 / np.tan(np.radians(fov) / 2)
-    column = width / 2 - focal * box[:, 1] / box[:, 0]
-    row = height / 2 - focal * box[:, 2] / box[:, 0]
+    column = width / 2 - focal * hull[:, 1] / hull[:, 0]
+    row = height / 2 - focal * hull[:, 2] / hull[:, 0]
     return _rectangle(row.min() - 1, row.max() + 1, column.min() - 1, column.max() + 1, height, width)
 
 
@@ -110,23 +114,20 @@ def lidar_window(
     lower_fov: float = -25.0,
 ) -> tuple[slice, slice] | None:
     """Rings and azimuths that can hit the solid, None when it lies between no two rings."""
-    box = corners(solid, eye)
+    hull = corners(solid, eye)
     middle = np.asarray(solid.centre) - eye
     nearest = np.hypot(*middle[:2]) - np.hypot(*solid.size[:2]) / 2
     if nearest < 0.1:
         return slice(0, rings), slice(0, azimuths)
     farthest = nearest + np.hypot(*solid.size[:2])
-    elevation = np.degrees(np.arctan2(box[:, 2].repeat(2), np.tile([nearest, farthest], 8)))
+    elevation = np.degrees(np.arctan2(hull[:, 2].repeat(2), np.tile([nearest, farthest], 8)))
     ring = (upper_fov - elevation) / (upper_fov - lower_fov) * (rings - 1)
     direction = np.arctan2(middle[1], middle[0])
-    spread = np.angle(
-        np.exp(1j * (np.arctan2(box[:, 1], box[:, 0]) - direction))
-    )  # corners about the centre, wrapped
+    # Corners about the centre, wrapped.
+    spread = np.angle(np.exp(1j * (np.arctan2(hull[:, 1], hull[:, 0]) - direction)))
     column = (np.degrees(direction + spread) + 180) / 360 * azimuths
-    if column.min() < 1 or column.max() > azimuths - 1:
-        return _rectangle(
-            ring.min() - 1, ring.max() + 1, 0, azimuths, rings, azimuths
-        )  # straddles the seam behind the car
+    if column.min() < 1 or column.max() > azimuths - 1:  # straddles the seam behind the car
+        return _rectangle(ring.min() - 1, ring.max() + 1, 0, azimuths, rings, azimuths)
     return _rectangle(ring.min() - 1, ring.max() + 1, column.min() - 1, column.max() + 1, rings, azimuths)
 
 
@@ -169,11 +170,8 @@ def intersect(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
     dx, dy, dz = (dx * cosine + dy * sine) / half_x, (dy * cosine - dx * sine) / half_y, dz / half_z
     with np.errstate(divide="ignore", invalid="ignore"):
         if solid.kind == "ellipsoid":
-            return _nearest(
-                *_solve(
-                    dx * dx + dy * dy + dz * dz, dx * ox + dy * oy + dz * oz, ox * ox + oy * oy + oz * oz - 1
-                )
-            )
+            a, b = dx * dx + dy * dy + dz * dz, dx * ox + dy * oy + dz * oz
+            return _nearest(*_solve(a, b, ox * ox + oy * oy + oz * oz - 1))
         enter, leave = _slab(oz, dz)
         if solid.kind == "cylinder":
             sides = [_solve(dx * dx + dy * dy, dx * ox + dy * oy, ox * ox + oy * oy - 1)]
@@ -221,14 +219,14 @@ def local_hit(solid: Solid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return local, normal @ turn.T
 
 
-def covers(decal: Decal, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which ground points (n,) a decal covers."""
-    cosine, sine = np.cos(decal.yaw), np.sin(decal.yaw)
-    along = ((x - decal.centre[0]) * cosine + (y - decal.centre[1]) * sine) / (decal.size[0] / 2)
-    across = ((y - decal.centre[1]) * cosine - (x - decal.centre[0]) * sine) / (decal.size[1] / 2)
+def covers(decal: Decal, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which ground points (n,) a decal covers, and all of them on its own axes (n, 2), metres."""
+    turn = rotation(decal.yaw)[:2, :2]
+    local = np.column_stack([x - decal.centre[0], y - decal.centre[1]]) @ turn
+    along, across = (local / (np.asarray(decal.size) / 2)).T
     if decal.kind == "ellipse":
-        return along**2 + across**2 <= 1
+        return along**2 + across**2 <= 1, local
     inside = (np.abs(along) <= 1) & (np.abs(across) <= 1)
     if decal.kind == "cross":
         inside &= (np.abs(along) <= 0.4) | (np.abs(across) <= 0.4)
-    return inside
+    return inside, local

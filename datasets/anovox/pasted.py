@@ -1,0 +1,275 @@
+"""Things pasted into normal recordings, into image and scan alike: labels that are known, not invented.
+
+    thing = draw_thing(scan, projection, seed, "train")
+    image, shown = paste_image(image, thing, projection, seed, others)
+    scan, hit = paste_scan(scan, thing, seed)
+
+A thing stands on the ground, where the scan is flat and free. The camera sees it with its own shades, soft
+edges, a shadow on the ground and the noise of the image; a LiDAR ray that it stops returns from its surface,
+and what lay behind is gone. Some things are pasted into one sensor only. Shapes and textures differ between
+train, val and test, so that a test on pastes is no test of memory.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from datasets.anovox.raycast import Solid, corners, intersect, local_hit
+
+SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
+TEXTURES = {
+    "train": ("plain", "noise", "cut"),
+    "val": ("plain", "checks", "cut"),
+    "test": ("plain", "stripes", "cut"),
+}
+SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
+NEAR, FAR = 4.5, 28.0  # metres ahead
+MIN_HITS = 4  # returns from a thing that only the LiDAR sees
+TRIES = 60
+NO_SCAN_HEIGHT = -1.7  # of the ground below the sensor, where no scan says
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What is pasted: solids in the axes of the LiDAR, which sensors see it, how it is coloured."""
+
+    solids: tuple[Solid, ...]
+    centre: tuple[float, float, float]  # on the ground
+    size: float  # metres, the largest extent
+    sensors: str
+    texture: str
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    @property
+    def hue(self) -> float:
+        """Of its first colour, 0..1."""
+        return colorsys.rgb_to_hsv(*self.colours[0])[0]
+
+    @property
+    def distance(self) -> float:
+        return float(np.hypot(*self.centre[:2]))
+
+
+def draw_thing(
+    scan: np.ndarray | None,
+    projection: np.ndarray,
+    seed: list[int],
+    part: str,
+    sensors: str | None = None,
+    allowed: tuple[str, ...] = SENSORS,
+) -> Thing:
+    """A thing at a random place in view; `part` is train, val or test.
+
+    `sensors`: which see it, one of SENSORS, by default drawn from those `allowed`; a thing for the LiDAR
+    alone is then drawn again until some returns hit it.
+    """
+    for attempt in range(20):
+        rng = np.random.default_rng([*seed, attempt])
+        share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
+        drawn = str(rng.choice(allowed, p=share / share.sum()))
+        x, y, ground = _find_place(scan, projection, rng)
+        shape, size, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
+        solids = _build(shape, x, y, ground, size, yaw, rng)
+        extent = float(max(max(solid.size) for solid in solids))
+        colours = tuple(tuple(_any_colour(rng)) for _ in range(2))
+        texture = str(rng.choice(TEXTURES[part]))
+        thing = Thing(solids, (x, y, ground), extent, sensors or drawn, texture, colours)
+        if sensors or drawn != "lidar" or paste_scan(scan, thing, seed)[1].sum() >= MIN_HITS:
+            return thing
+    return replace(thing, sensors=allowed[0])
+
+
+def _any_colour(rng: np.random.Generator) -> np.ndarray:
+    """Any hue, saturation and brightness, 0..1."""
+    hue, saturation, value = rng.uniform(0, 6), rng.uniform(0, 1), rng.uniform(0.1, 1)
+    ramp = np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1
+    return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
+
+
+def _find_place(scan, projection, rng) -> tuple[float, float, float]:
+    """x, y and height of a place on the ground that the camera sees and where nothing stands."""
+    points = None if scan is None else scan[(scan[:, 0] > 3) & (scan[:, 2] < 0.5), :3]
+    best = (8.0, 0.0, NO_SCAN_HEIGHT)
+    for _ in range(TRIES):
+        distance = NEAR * (FAR / NEAR) ** rng.random()  # as many near as far
+        column = rng.uniform(-0.85, 0.85)  # of the image
+        x, y = _ahead(projection, column, distance)
+        if points is None:
+            return x, y, NO_SCAN_HEIGHT
+        near = points[np.hypot(points[:, 0] - x, points[:, 1] - y) < max(1.2, 0.08 * distance)]
+        if len(near) < 3:
+            continue
+        low, high = np.percentile(near[:, 2], [10, 95])
+        best = (x, y, float(np.median(near[:, 2])))
+        if high - low < 0.35 and low < -0.7:  # flat, and below the sensor
+            return best
+    return best
+
+
+def _ahead(projection: np.ndarray, column: float, distance: float) -> tuple[float, float]:
+    """Where, on the plane z = the sensor's, the camera's column (-1..1) lies at this distance."""
+    ray = np.linalg.solve(projection[:, :3], np.array([column, 0.0, 1.0]))
+    x, y = ray[:2] / np.hypot(*ray[:2]) * distance
+    return float(x), float(y)
+
+
+def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: float, rng) -> tuple[Solid, ...]:
+    """The solids of a shape that stands on the ground."""
+
+    def solid(kind, w, d, h, dx=0.0, dy=0.0, up=0.0, turn=yaw):
+        centre = (x + dx, y + dy, ground + up + h / 2)
+        return Solid(kind, centre, (w, d, h), (0, 0, 0), 0, yaw=turn)
+
+    a, b = rng.uniform(0.5, 1.0, 2) * size
+    if shape == "box":
+        return (solid("box", size, a, b),)
+    if shape == "ellipsoid":
+        return (solid("ellipsoid", size, a, b),)
+    if shape == "blob":  # three ellipsoids that overlap
+        shifts = rng.uniform(-0.3, 0.3, (3, 2)) * size
+        return tuple(solid("ellipsoid", 0.7 * size, 0.6 * a, 0.5 * b + 0.2, dx, dy) for dx, dy in shifts)
+    if shape == "cylinder":
+        return (solid("cylinder", a, a, size),)
+    if shape == "chair":
+        shift = 0.4 * a * np.array([np.cos(yaw), np.sin(yaw)])
+        return solid("box", a, a, size / 2), solid("box", 0.2 * a, a, size, *shift)
+    return tuple(
+        solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in enumerate((a, 0.6 * a, 0.3 * a))
+    )
+
+
+def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The scan (N, 4) with the rays that the thing stops cut short, and which they are (N,) bool.
+
+    A new return has the intensity of one that came from as far, and the noise of a LiDAR along the ray.
+    """
+    if thing.sensors == "camera" or len(scan) == 0:
+        return scan, np.zeros(len(scan), bool)
+    rng = np.random.default_rng([*seed, 1])
+    scan = np.array(scan, np.float32)
+    ranges = np.linalg.norm(scan[:, :3], axis=1)
+    rays = scan[:, :3] / np.maximum(ranges, 1e-6)[:, None]
+    stop = np.min([intersect(solid, rays, np.zeros(3)) for solid in thing.solids], axis=0)
+    hit = stop < ranges - 0.05
+    if hit.any():
+        stop = stop[hit] + rng.normal(0, rng.uniform(0.01, 0.1), hit.sum())
+        order = np.argsort(ranges)
+        like = order[np.minimum(np.searchsorted(ranges[order], stop), len(order) - 1)]
+        scan[hit] = np.column_stack([stop[:, None] * rays[hit], scan[like, 3]])
+    return scan, hit
+
+
+def paste_image(
+    image: np.ndarray, thing: Thing, projection: np.ndarray, seed: list[int], others: list[np.ndarray] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H, W, 3) uint8 with the thing in it, and the share of each pixel it covers (H, W) 0..1.
+
+    Of a thing that only the LiDAR sees, the image shows nothing, and the share is where it would be.
+
+    `others`: images that textures may be cut from.
+    """
+    height, width = image.shape[:2]
+    cover = np.zeros((height, width), np.float32)
+    window = _window(thing, projection, height, width)
+    if window is None:
+        return image, cover
+    rng = np.random.default_rng([*seed, 2])
+    rows, columns = window
+    # Twice as fine as the pixels, for soft edges.
+    v = (np.arange(2 * rows.start, 2 * rows.stop) + 0.5) / height - 1
+    u = (np.arange(2 * columns.start, 2 * columns.stop) + 0.5) / width - 1
+    inverse = np.linalg.inv(projection[:, :3])
+    eye = -inverse @ projection[:, 3]
+    grid = np.stack(np.broadcast_arrays(u[None], v[:, None], 1.0), -1)  # (2h, 2w, 3)
+    rays = grid @ inverse.T
+    distances = np.stack([intersect(solid, rays, eye) for solid in thing.solids])
+    nearest, t = distances.argmin(0), distances.min(0)
+    patch = image[window].astype(np.float32) / 255
+
+    shadow = _shadow(thing, rays, eye) * rng.uniform(0.3, 0.7)
+    patch *= 1 - _halve(shadow[..., None])
+    colour = np.zeros((*t.shape, 3), np.float32)
+    sun = rng.normal(size=3)
+    sun[2] = abs(sun[2]) + 0.5
+    sun /= np.linalg.norm(sun)
+    surround = max(float(patch.mean()), 0.08)
+    picture = _cut(others, rng) if thing.texture == "cut" else rng.random((8, 8, 3))
+    for index, solid in enumerate(thing.solids):
+        seen = (nearest == index) & np.isfinite(t)
+        if not seen.any():
+            continue
+        local, normal = local_hit(solid, eye + t[seen][:, None] * rays[seen])
+        shade = 0.65 + 0.5 * np.clip(normal @ sun, 0, 1)
+        colour[seen] = _texture(thing, local / np.max(solid.size), picture) * shade[:, None]
+    if thing.texture == "cut":  # as bright as where it came from
+        surround = 0.5
+    colour *= np.clip(2 * surround, 0.3, 1.3) * rng.uniform(0.8, 1.2)
+    solid_share = np.isfinite(t).astype(np.float32)[..., None]
+    share = _halve(solid_share)
+    colour = _halve(colour * solid_share) / np.maximum(share, 1e-6)
+    colour += rng.normal(0, rng.uniform(0.002, 0.02), colour.shape)
+    cover[window] = share[..., 0]
+    if thing.sensors == "lidar":
+        return image, cover
+    image = image.copy()
+    image[window] = (np.clip(share * colour + (1 - share) * patch, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return image, cover
+
+
+def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tuple[slice, slice] | None:
+    """Rows and columns that the thing and its shadow can cover, None where it is out of view."""
+    hulls = [
+        corners(replace(solid, size=tuple(1.5 * np.array(solid.size))), np.zeros(3)) for solid in thing.solids
+    ]
+    points = np.concatenate(hulls) @ projection[:, :3].T + projection[:, 3]
+    if (points[:, 2] < 0.2).any():
+        return None
+    u = (points[:, 0] / points[:, 2] + 1) / 2 * width
+    v = (points[:, 1] / points[:, 2] + 1) / 2 * height
+    top, bottom = max(0, int(v.min())), min(height, int(v.max()) + 2)
+    left, right = max(0, int(u.min())), min(width, int(u.max()) + 2)
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def _shadow(thing: Thing, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """How deep the ground that each ray meets lies in the thing's shadow, 0..1."""
+    x, y, ground = thing.centre
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (ground - eye[2]) / rays[..., 2]
+        distance = np.hypot(eye[0] + t * rays[..., 0] - x, eye[1] + t * rays[..., 1] - y)
+    radius = 0.65 * thing.size
+    return np.where(t > 0, np.clip(1.5 - distance / radius, 0, 1), 0).astype(np.float32)
+
+
+def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Colours (n, 3), 0..1, at points on a solid, in units of its size."""
+    first, second = map(np.array, thing.colours)
+    if thing.texture == "plain":
+        return np.broadcast_to(first, local.shape)
+    if thing.texture in ("stripes", "checks"):
+        cells = (
+            np.floor(local * 6) if thing.texture == "checks" else np.floor(local @ (3.0, 4.0, 5.0))[:, None]
+        )
+        return np.where(cells.sum(1, keepdims=True) % 2 == 0, first, second)
+    height, width = picture.shape[:2]
+    rows = np.clip((0.5 - local[:, 2]) * height, 0, height - 1).astype(int)
+    columns = np.clip((0.5 + local[:, 0] - local[:, 1]) % 1 * width, 0, width - 1).astype(int)
+    piece = picture[rows, columns]
+    return piece if thing.texture == "cut" else 0.6 * first + 0.4 * piece
+
+
+def _cut(others: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """A piece of another image, from below its upper third, 0..1."""
+    image = others[rng.integers(len(others))]
+    height, width = image.shape[:2]
+    side = int(rng.uniform(0.06, 0.25) * height)
+    top, left = rng.integers(height // 3, height - side), rng.integers(0, width - side)
+    return image[top : top + side, left : left + side] / 255
+
+
+def _halve(values: np.ndarray) -> np.ndarray:
+    """The mean over squares of 2 x 2."""
+    return values.reshape(values.shape[0] // 2, 2, values.shape[1] // 2, 2, -1).mean((1, 3))

@@ -1,0 +1,328 @@
+"""AnoVox as it comes: what the generator writes, older layouts, palettes, rigs, kinds of scans, archives."""
+
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.anovox.check import check_frames
+from datasets.anovox.classes import ANOMALY_IDS, ANOVOX, CARLA, read_class_image, tell_palette
+from datasets.anovox.dataset import load_anovox
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.labels import build_table
+from datasets.anovox.points import read_points
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from utils.run.errors import CommandError, DataError
+
+README = {  # the example of the generator's README: weather and counts stand inside the route
+    "scenario_definition": {
+        "map": "Town10HD",
+        "scenarios": [
+            {
+                "anomaly_config": {
+                    "anomalytype": "STATIC",
+                    "anomaly_bp_name": "static.prop.o_barbedwire_special",
+                    "distance_to_waypoint": 78,
+                    "rotation": 237.30526616506287,
+                },
+                "id": "739b5ee1-e1e9-43d7-93e5-b3097de8dc6e",
+                "ego_spawnpoint": {
+                    "location": {"x": -110.9, "y": 59.7, "z": 0.6},
+                    "rotation": {"pitch": 0.0},
+                },
+                "ego_route": {
+                    "locations": [{"x": -110.9, "y": 63.9, "z": 0.0}],
+                    "weather_preset": "SOFT_RAIN_SUNSET",
+                    "npc_vehicle_amount": 100,
+                    "npc_walker_amount": 50,
+                },
+            }
+        ],
+    }
+}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+
+
+def one_scenario(target: Path, identifier: str = "one") -> Path:
+    """The second scenario of the tiny sample, which holds an anomaly, by itself and without configuration."""
+    source = next(s for s in scenario_folders(tiny_sample()) if (s / "ANOMALY").exists())
+    shutil.copytree(source, target / f"Scenario_{identifier}")
+    return target / f"Scenario_{identifier}"
+
+
+def write_configuration(root: Path, content: dict) -> None:
+    (root / "Scenario_Configuration_Files").mkdir(parents=True)
+    file = root / "Scenario_Configuration_Files" / f"scenario_config_map_{len(content)}.json"
+    file.write_text(json.dumps(content))
+
+
+def semantic_files(scenario: Path) -> list[Path]:
+    return frame_files(scenario, "SEMANTIC-CAM")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_town_weather_and_kind_as_the_generator_writes_them(tmp_path, wrapped):
+    one_scenario(tmp_path, "739b5ee1-e1e9-43d7-93e5-b3097de8dc6e")
+    write_configuration(tmp_path, README if wrapped else README["scenario_definition"])
+    (scenario,) = find_scenarios(tmp_path)
+    assert (scenario.kind, scenario.town, scenario.weather) == ("STATIC", "Town10HD", "SOFT_RAIN_SUNSET")
+
+
+def test_the_sample_is_written_like_that():
+    for scenario in find_scenarios(tiny_sample()):
+        assert scenario.town.startswith("Town") and scenario.weather.isupper() and scenario.kind != "unknown"
+    content = json.loads(next(tiny_sample().glob("*/Scenario_Conf*/*.json")).read_text())
+    assert set(content) == {"scenario_definition"}
+    setup = json.loads((scenario_folders(tiny_sample())[0] / "sensor_setup.json").read_text())
+    fields = {"sensor_type", "file_ending", "location", "rotation", "args", "save_data"}
+    assert all(set(entry) == fields for entry in setup.values())
+    assert {p.name for p in scenario_folders(tiny_sample())[0].iterdir() if "CAM" in p.name} <= set(setup)
+
+
+def test_a_configuration_that_says_nothing_is_an_error(tmp_path):
+    one_scenario(tmp_path)
+    write_configuration(tmp_path, {"scenario_definition": {"map": "Town01"}})
+    with pytest.raises(DataError, match="no configuration of scenarios"):
+        find_scenarios(tmp_path)
+
+
+def test_the_middle_layout(tmp_path, cache):
+    """Folders of the older names, scans as .npy: the same labels."""
+    current, middle = tmp_path / "current", tmp_path / "middle"
+    source = one_scenario(current)
+    for name, new in (("RGB-CAM", "RGB_IMG"), ("SEMANTIC-CAM", "SEMANTIC_IMG"), ("LIDAR", "PCD"),
+                      ("SEMANTIC-LIDAR", "SEMANTIC_PCD")):  # fmt: skip
+        (middle / source.name / new).mkdir(parents=True)
+        for file in frame_files(source, name):
+            frame = file.stem.rsplit("_", 1)[1]
+            shutil.copy(file, middle / source.name / new / f"{new}_{frame}{file.suffix}")
+    tables = [build_table(find_scenarios(root), **cache) for root in (current, middle)]
+    assert np.array_equal(tables[0].labels, tables[1].labels) and tables[0].labels.any()
+    assert np.array_equal(tables[0].points, tables[1].points)
+
+
+def recolour(ids: np.ndarray, kind: str) -> Image.Image:
+    if kind == "red":
+        return Image.fromarray(np.dstack([ids, ids * 0, ids * 0]))
+    if kind == "grey":
+        return Image.fromarray(np.dstack([ids] * 3))
+    if kind == "ids in mode P":
+        image = Image.fromarray(ids, mode="P")
+        image.putpalette([value for k in range(256) for value in (k, 255 - k, k // 2)])
+        return image
+    colours = np.zeros((256, 3), np.uint8)
+    for colour, number in reversed(ANOVOX.items()):
+        colours[number] = colour
+    image = Image.fromarray(colours[ids])
+    return image.quantize(64, method=Image.Quantize.MEDIANCUT) if kind == "colours in mode P" else image
+
+
+@pytest.mark.parametrize("kind", ["red", "grey", "colours", "ids in mode P", "colours in mode P"])
+def test_classes_however_they_are_coded(tmp_path, kind):
+    for file in semantic_files(one_scenario(tmp_path)):
+        ids = np.asarray(Image.open(file))
+        recolour(ids, kind).save(file)
+        assert np.array_equal(read_class_image(file), ids)
+
+
+def paint(path: Path, colours: list[tuple[int, int, int]]) -> Path:
+    Image.fromarray(np.repeat(np.array(colours, np.uint8), 8, axis=0)[None]).save(path)
+    return path
+
+
+def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp_path):
+    road, fence, terrain = (128, 64, 128), (100, 40, 40), (152, 251, 152)
+    assert tell_palette([paint(tmp_path / "a.png", [road, fence])], (29,)) == "CARLA"
+    assert tell_palette([paint(tmp_path / "b.png", [road, terrain])], (29,)) == "AnoVox"
+    assert read_class_image(tmp_path / "a.png", "CARLA")[0, [0, 8]].tolist() == [7, 2]
+    shared = paint(tmp_path / "c.png", [road, (110, 190, 160)])
+    assert tell_palette([shared], (29,)) == "AnoVox"
+    with pytest.raises(DataError, match=r"\(110, 190, 160\): AnoVox 20, CARLA 19"):
+        tell_palette([shared], (20,))
+    with pytest.raises(DataError, match=r"neither .*\n *\(1, 2, 3\): AnoVox none, CARLA none"):
+        tell_palette([paint(tmp_path / "d.png", [(1, 2, 3), road])], (29,))
+    with pytest.raises(DataError, match=r"d\.png: 1 colours, \(1, 2, 3\) x 8"):
+        read_class_image(tmp_path / "d.png")
+    assert len(set(CARLA.values())) == len(CARLA) == 23
+
+
+def test_anomaly_ids_are_what_the_caller_says(tmp_path, cache):
+    """A prop of stock CARLA carries the tag 21."""
+    scenario = one_scenario(tmp_path)
+    for file in semantic_files(scenario):
+        ids = np.array(Image.open(file))
+        Image.fromarray(np.where((ids > 28) & (ids < 35), 21, ids).astype(np.uint8)).save(file)
+    for file in frame_files(scenario, "SEMANTIC-LIDAR"):
+        points = np.load(file)
+        points[(points[:, 3] > 28) & (points[:, 3] < 35), 3] = 21
+        np.save(file, points)
+    expected = build_table(find_scenarios(tiny_sample()), **cache)
+    scenarios = find_scenarios(tmp_path)
+    assert not build_table(scenarios, **cache).labels.any()
+    labels = build_table(scenarios, anomaly_ids=(21,), **cache).labels
+    source = next(i for i, s in enumerate(expected.scenarios) if s.files["anomaly"])
+    assert np.array_equal(labels, expected.labels[expected.scenario == source]) and labels.any()
+
+
+def test_of_a_surround_rig_the_lidar_and_the_labels_of_the_camera_are_taken(tmp_path):
+    scenario = one_scenario(tmp_path)
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for folder in [p for p in scenario.iterdir() if "(" in p.name]:
+        for yaw in (40, -80):
+            name = folder.name.replace("(0, 0, 0)", f"(0, 0, {yaw})")
+            shutil.copytree(folder, scenario / name)
+            setup[name] = setup[folder.name] | {"rotation": [0, 0, yaw]}
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    for yaw in (0, 40, -80):
+        (found,) = find_scenarios(tmp_path, camera=f"(0, 0, {yaw})")
+        assert all(f"(0, 0, {yaw})" in found.folders[s] for s in found.folders if "(" in found.folders[s])
+        assert found.turn == 0 and np.allclose(found.projection[2], [1, 0, 0, 0])
+    with pytest.raises(CommandError, match="names 0 of 3 cameras"):
+        find_scenarios(tmp_path, camera="(9, 9, 9)")
+    for folder in [p for p in scenario.iterdir() if "LIDAR" in p.name and "(0, 0, 0)" not in p.name]:
+        shutil.rmtree(folder)
+    assert find_scenarios(tmp_path, camera="(0, 0, 40)")[0].turn == 40  # one LiDAR for all cameras
+
+
+def write_ply(path: Path, points: np.ndarray, kind: str) -> None:
+    names = ["x", "y", "z", "intensity"][: points.shape[1]]
+    head = [
+        "ply",
+        f"format {kind} 1.0",
+        f"element vertex {len(points)}",
+        *(f"property float {n}" for n in names),
+    ]
+    body = points.astype("<f4").tobytes()
+    if kind == "ascii":
+        body = "\n".join(" ".join(map(str, row)) for row in points.tolist()).encode()
+    path.write_bytes("\n".join([*head, "end_header\n"]).encode() + body)
+
+
+def write_scan(path: Path, points: np.ndarray, kind: str) -> Path:
+    if kind == "npy":
+        np.save(path.with_suffix(".npy"), points)
+        return path.with_suffix(".npy")
+    if kind == "bin":
+        path = path.with_suffix(".bin")
+        points.astype("<f4").tofile(path)
+        return path
+    if kind == "pcd":
+        columns = " ".join(["x", "y", "z", "intensity"][: points.shape[1]])
+        count = points.shape[1]
+        lines = ["VERSION .7", f"FIELDS {columns}", "SIZE" + " 4" * count, "TYPE" + " F" * count,
+                 "COUNT" + " 1" * count, f"POINTS {len(points)}", "DATA binary\n"]  # fmt: skip
+        path = path.with_suffix(".pcd")
+        path.write_bytes("\n".join(lines).encode() + points.astype("<f4").tobytes())
+        return path
+    write_ply(path.with_suffix(".ply"), points, kind)
+    return path.with_suffix(".ply")
+
+
+@pytest.mark.parametrize("columns", [3, 4])
+@pytest.mark.parametrize("kind", ["npy", "bin", "pcd", "ascii", "binary_little_endian"])
+def test_scans_of_every_kind_hold_the_same_points(tmp_path, kind, columns):
+    points = np.random.default_rng(0).uniform(-20, 20, (7, columns)).astype(np.float32)
+    read = read_points(write_scan(tmp_path / "scan", points, kind))
+    assert np.allclose(read[:, :columns], points, atol=1e-6) and read.shape == (7, 4)
+    assert columns == 4 or (read[:, 3] == 1).all()
+    if columns == 3:
+        with pytest.raises(DataError, match="3 columns instead of x, y, z and class"):
+            read_points(tmp_path / next(tmp_path.iterdir()).name, classes=True)
+
+
+def test_a_scan_cut_short_is_an_error(tmp_path):
+    points = np.random.default_rng(0).uniform(-20, 20, (7, 4)).astype(np.float32)
+    for kind in ("pcd", "ascii", "binary_little_endian"):
+        path = write_scan(tmp_path / kind, points, kind)
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(DataError, match="not a readable"):
+            read_points(path)
+
+
+def pack(root: Path, target: Path, prefix: str) -> None:
+    """All files below `root` under `prefix` in a zip, tar or tar.gz archive."""
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in files:
+                archive.write(path, prefix + str(path.relative_to(root)))
+    else:
+        with tarfile.open(target, "w:gz" if target.suffix == ".gz" else "w") as archive:
+            for path in files:
+                archive.add(path, prefix + str(path.relative_to(root)))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
+    """One archive of all scenarios, beside one of a single scenario: the same frames and labels."""
+    monkeypatch.setattr("datasets.anovox.archives.SPACING", 20_000)  # states that are used
+    monkeypatch.setattr("datasets.anovox.archives.BLOCK", 3_000)
+    root = copy_of(tiny_sample(), tmp_path / "whole")
+    options = {"image_size": (32, 48), "max_points": 30, "split_method": "random", "test_size": 0.3}
+    options |= {"val_size": 0.3, "seed": 1} | cache
+    expected = load_anovox(root, **options)
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    alone = scenario_folders(root)[0]
+    pack(alone, packed / f"{alone.name}.{ending}", "" if ending == "zip" else f"./{alone.name}/")
+    shutil.rmtree(alone)
+    pack(root, packed / f"AnoVox_Static_Mono_Town01.{ending}", "./AnoVox_Static_Mono_Town01/")
+    before = sorted(packed.rglob("*"))
+    data = load_anovox(packed, **options)
+    assert data.split == expected.split and sorted(packed.rglob("*")) == before
+    for name, part in data.parts().items():
+        batch, wanted = (d.__getitems__(list(range(len(d)))) for d in (part, expected.parts()[name]))
+        assert all((batch[key] == wanted[key]).all() for key in ("images", "points", "labels", "cells"))
+    (packed / f"Scenario_broken.{ending}").write_bytes(b"PK damaged")
+    with pytest.raises(DataError, match="not a readable archive"):
+        find_scenarios(packed)
+
+
+def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    lines = "\n".join(check_frames(find_scenarios(root), ANOMALY_IDS))
+    assert "points: 48 files read (.npy x 48)" in lines and "semantic_image: 48 files read" in lines
+    assert "1 x " in lines and "camera chosen: RGB-CAM(0, 0, 1.8)(0, 0, 0) x 12" in lines
+    assert "a frame every 5 s" in lines and "same class at 9" in lines
+    first, second = (frame_files(scenario_folders(root)[k], "LIDAR")[1] for k in (0, 3))
+    np.save(first, np.full((3, 4), np.nan))
+    second.write_bytes(b"")
+    image = frame_files(scenario_folders(root)[2], "RGB-CAM")[0]
+    image.write_bytes(image.read_bytes()[:90])
+    (image.parent / "notes.txt").write_text("left")
+    with pytest.raises(DataError, match="3 problems") as caught:
+        list(check_frames(find_scenarios(root), ANOMALY_IDS))
+    assert all(path.name in str(caught.value) for path in (first, second, image))
+
+
+def test_mirrored_scans_are_noticed(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        for file in frame_files(scenario, "SEMANTIC-LIDAR"):
+            np.save(file, np.load(file) * (1, -1, 1, 1))
+    with pytest.raises(DataError, match="y must point to the left"):
+        list(check_frames(find_scenarios(root), ANOMALY_IDS))
+
+
+def test_real_frames_have_no_semantics_to_agree_about(real):
+    lines = check_frames(find_scenarios(real / "anovox_carla"), ANOMALY_IDS)
+    assert "can not be told: no frame has semantics of both" in "\n".join(lines)
+
+
+def test_the_generators_configuration_of_the_case(tmp_path):
+    case = Path(__file__).parents[4] / "shared" / "cases" / "anovox"
+    if not case.exists():
+        pytest.skip("no case files here")
+    one_scenario(tmp_path, "11111111-2222-4333-8444-555555555555")
+    shutil.copytree(case, tmp_path / "Scenario_Configuration_Files")
+    (scenario,) = find_scenarios(tmp_path)
+    assert (scenario.kind, scenario.town, scenario.weather) == ("STATIC", "Town10HD", "SOFT_RAIN_SUNSET")
