@@ -21,7 +21,7 @@ from datasets.splits import read_split
 from prediction.trained import Trained
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.metrics.detection import name_distances
-from utils.report.classification import table, write_table
+from utils.report.results import table, write_table
 from utils.run.errors import DataError
 from utils.run.log import LOG
 
