@@ -13,6 +13,7 @@ Splits are by scenario, never by frame, with both classes in each part.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -305,18 +306,18 @@ def _draw_normal(
     normal = {s.name: s.town for s in present if s.name not in judged}
     size = 0 if judged else test_size
     how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"
-    if len(normal) >= 3:
-        return split_groups(list(normal), size, val_size, seed, normal) | (
-            {"test": judged} if judged else {}
-        ), f"{how} random by scenario"
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": judged}
-    for name in normal:
-        frames = np.sort(table.frame_id[table.rows_of([name])])
-        shares = {"train": (1 - size) * (1 - val_size), "val": (1 - size) * val_size, "test": size}
-        ends = np.round(np.cumsum(list(shares.values())) * len(frames)).astype(int)
-        for part, start, end in zip(shares, [0, *ends[:-1]], ends, strict=True):
-            if end > start:
-                parts[part].append(f"{name}:{frames[start]}-{frames[end - 1]}")
+    if len(normal) >= 3:
+        parts |= {k: v for k, v in split_groups(list(normal), size, val_size, seed, normal).items() if v}
+        how += " random by scenario"
+    else:
+        how += " in blocks of consecutive frames: of one drive, nothing is independent"
+        for name in normal:
+            frames = np.sort(table.frame_id[table.rows_of([name])])
+            tested = math.ceil(size * len(frames))
+            kept = len(frames) - tested - max(1, round(val_size * (len(frames) - tested)))
+            for part, block in zip(parts, np.split(frames, [kept, len(frames) - tested]), strict=True):
+                parts[part] += [f"{name}:{block[0]}-{block[-1]}"] if len(block) else []
     if not parts["train"] or not parts["val"]:
         raise DataError(f"{len(normal)} normal recordings are too few to train and to validate on pastes.")
-    return parts, f"{how} in blocks of consecutive frames: of one drive, nothing is independent"
+    return parts, how

@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from utils.metrics.detection import (
     alarm_statistics,
+    benchmark_metrics,
     breakdown,
     choose_alarm_threshold,
     fpr_at_recall,
+    frame_seconds,
     name_distances,
     within_group_auroc,
     within_group_rows,
@@ -86,3 +94,41 @@ def test_breakdown_counts_each_kind_against_all_normal_frames():
     assert rows["size: big"] == {"frames": 2, "auroc": 1.0, "recall": 1.0}
     assert rows["size: tiny"] == {"frames": 1, "auroc": 0.5, "recall": 0.0}
     assert name_distances(np.array([3.0, 12.0, 99.0, np.nan])).tolist() == ["00-05 m", "10-15 m", "30+ m", ""]
+
+
+def as_the_benchmark_computes(preds: np.ndarray, gts: np.ndarray) -> dict[str, float]:
+    """compute_metrics of benchmark/eval/metrics.py of AnoVox (MIT), less its fpr95 on a grid."""
+    precision, recall, thresholds = precision_recall_curve(gts, preds)
+    chosen = sorted(zip(np.abs(precision - recall), thresholds, strict=False), key=lambda i: i[0])[0][1]
+    tn, fp, _, _ = confusion_matrix(gts, np.where(preds > chosen, 1, 0)).ravel()
+    precisions, f1s = [], []
+    for threshold in np.arange(start=0.25, stop=0.75, step=0.05):
+        alarms = np.where(preds > threshold, 1, 0)
+        _, false, _, true = confusion_matrix(gts, alarms).ravel()
+        precisions.append(true / (true + false) if true + false else 0)
+        f1s.append(f1_score(gts, alarms))
+    return {
+        "auroc": roc_auc_score(gts, preds),
+        "aupr": average_precision_score(gts, preds),
+        "specificity": tn / (tn + fp),
+        "f1_score": np.mean(f1s),
+        "ppv": np.mean(precisions),
+    }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_figures_per_pixel_are_those_of_the_benchmark(seed):
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(3000) < 0.03).astype(int)
+    scores = np.clip(rng.normal(0.2 + 0.3 * truth, 0.15), 0, 1)
+    scores = scores.round(2) if seed % 2 else scores  # with ties
+    ours, theirs = benchmark_metrics(truth, scores), as_the_benchmark_computes(scores, truth)
+    assert ours.pop("fpr95") == pytest.approx(fpr_at_recall(truth, scores))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert set(benchmark_metrics(truth * 0, scores).values()) == {None}
+
+
+def test_time_of_frames():
+    assert frame_seconds(np.array([990, 1000, 995]), 20.0).tolist() == [0, 0.5, 0.25]
+    stamps = 1_700_000_000_000_000_000 + np.array([0, 50_000_000, 100_000_000])
+    assert np.allclose(frame_seconds(stamps), [0, 0.05, 0.1])

@@ -1,0 +1,134 @@
+"""Pasting: one thing in image and scan alike, known truth, held-out shapes, and a training set made of it."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from datasets.anovox.dataset import AnoVoxDataset, Pasting, load_anovox
+from datasets.anovox.files import find_scenarios, projection_matrix
+from datasets.anovox.labels import build_table
+from datasets.anovox.pasted import SENSORS, SHAPES, draw_thing, paste_image, paste_scan
+from datasets.anovox.points import project
+from tests.anovox_world import copy_of, scenario_folders, tiny_sample
+from utils.run.errors import DataError
+
+POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
+PROJECTION = projection_matrix(360, 240, 90, POSE, POSE)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+
+
+def road_scan() -> np.ndarray:
+    """Returns from a flat road 1.8 m below, 40 rings."""
+    elevation = np.radians(np.linspace(-2, -25, 40))[:, None]
+    azimuth = np.radians(np.linspace(-60, 60, 400))[None]
+    distance = 1.8 / np.tan(-elevation)
+    x, y = distance * np.cos(azimuth), distance * np.sin(azimuth)
+    points = np.stack(np.broadcast_arrays(x, y, -1.8, 0.9), axis=-1).reshape(-1, 4)
+    return points[np.linalg.norm(points[:, :3], axis=1) < 60].astype(np.float32)
+
+
+@pytest.mark.parametrize("part", SHAPES)
+def test_image_and_scan_show_one_thing_in_one_place(part):
+    scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
+    others = [np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)]
+    inside = []
+    for k in range(12):
+        thing = draw_thing(scan, PROJECTION, [1, k], part, "both")
+        pasted, cover = paste_image(image, thing, PROJECTION, [1, k], others)
+        moved, hit = paste_scan(scan, thing, [1, k])
+        assert cover.max() == 1 and (pasted != image).any() and (moved[~hit] == scan[~hit]).all()
+        pixels = project(moved[hit], PROJECTION)
+        rows, columns = ((pixels[:, ::-1] + 1) / 2 * (240, 360)).astype(int).T
+        inside += cover[np.clip(rows, 0, 239), np.clip(columns, 0, 359)].tolist()
+        lower = np.linalg.norm(moved[hit, :3], axis=1) < np.linalg.norm(scan[hit, :3], axis=1) + 0.5
+        assert lower.all()  # a ray is cut short, up to its noise
+        assert (
+            abs(thing.centre[2] + 1.8) < 0.05 and moved[hit, 2].min(initial=0) > -2.1
+        )  # it stands on the road
+        assert np.abs(np.hypot(*moved[hit, :2].T) - thing.distance).max(initial=0) < 2.5
+    assert len(inside) > 40 and np.mean(np.array(inside) > 0) > 0.9
+
+
+def test_of_one_sensor_the_other_sees_nothing():
+    scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
+    camera, lidar = (
+        draw_thing(scan, PROJECTION, [2, 0], "train", sensors) for sensors in ("camera", "lidar")
+    )
+    assert camera.centre == lidar.centre
+    assert not paste_scan(scan, camera, [2, 0])[1].any()
+    pasted, cover = paste_image(image, lidar, PROJECTION, [2, 0], [image])
+    assert (pasted == image).all() and cover.any()  # where it would be
+
+
+def test_shapes_and_textures_are_held_out_and_all_sensors_occur():
+    scan = road_scan()
+    kinds = {}
+    for part in SHAPES:
+        things = [draw_thing(scan, PROJECTION, [3, k], part) for k in range(40)]
+        kinds[part] = {tuple(solid.kind for solid in thing.solids) for thing in things}
+        assert {thing.sensors for thing in things} == set(SENSORS)
+        assert len({int(6 * thing.hue) for thing in things}) == 6  # any hue
+    assert not kinds["train"] & kinds["test"] and not kinds["train"] & kinds["val"]
+
+
+def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    normal = [s for s in scenario_folders(root) if not (s / "ANOMALY").exists()]
+    for scenario in scenario_folders(root):
+        if scenario != normal[0]:
+            shutil.rmtree(scenario)
+    (root / "split.json").unlink()
+    options = {"label": "pasted", "pastes": 3, "image_size": (64, 96), "max_points": 200}
+    data = load_anovox(root, **options, **cache)
+    assert {name: len(part) for name, part in data.parts().items()} == {"train": 12, "val": 6, "test": 6}
+    assert data.describe()["labels"] == "pasted" and "blocks of consecutive frames" in data.split_source
+    train = data.train
+    assert train.labels.tolist() == [0, 1] * 6
+    batch = train.__getitems__(list(range(12)))
+    clean, pasted = batch["images"][0::2].float(), batch["images"][1::2].float()
+    assert (clean[0] == clean[1]).all() and (clean != pasted).flatten(1).any(1).float().mean() > 0.6
+    assert (batch["cells"][0::2] == 0).all() and (batch["cells"][1::2].sum((1, 2)) > 0).all()
+    truth = train.true_pixels(1)
+    assert truth.shape == (64, 96) and set(np.unique(truth)) <= {0, 1} and (train.true_pixels(0) == 0).all()
+    again = load_anovox(root, **options, **cache | {"cache_dir": tmp_path / "other"})
+    assert (again.train.images[:] == train.images[:]).all()
+    mixed = load_anovox(root, **options, mixing=True, **cache)
+    images = mixed.train.__getitems__([0, 1])["images"]
+    assert (images[0] == images[1]).all() and mixed.train.labels[:2].tolist() == [0, 1]
+    assert (mixed.val.images[0] != mixed.val.images[1]).any()  # judged on pastes all the same
+
+
+def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache):
+    options = {
+        "image_size": (32, 48),
+        "max_points": 50,
+        "pastes": 1,
+        "split_method": "random",
+        "val_size": 0.3,
+    }
+    data = load_anovox(tiny_sample(), label="pasted", **options, **cache)
+    kinds = {
+        name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts().items()
+    }
+    assert kinds == {"train": {"NORMALITY"}, "val": {"NORMALITY"}, "test": {"STATIC"}}
+    assert data.test.pasting is None and set(data.test.labels) == {0, 1} and data.train.pasting is not None
+    with pytest.raises(DataError, match="too few to train and to validate"):
+        load_anovox(tiny_sample(), label="pasted", **options | {"val_size": 0.0}, **cache)
+
+
+def test_the_same_places_for_every_sensor(cache):
+    table = build_table(find_scenarios(tiny_sample()), "pasted", **cache)
+    rows = np.flatnonzero(table.labels == 0)[:3]
+    parts = [
+        AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, sensors), **cache)
+        for sensors in SENSORS
+    ]
+    places = [[source.thing().centre for source in part.sources[1::2]] for part in parts]
+    assert places[0] == places[1] == places[2] and len(set(places[0])) == 6
+    assert (parts[2].images[1] == parts[2].images[0]).all()  # points only
+    assert (parts[1].packed_points[1] == parts[1].packed_points[0]).all()  # pixels only
