@@ -371,6 +371,7 @@ def test_brightness_and_contrast_are_drawn_apart_within_their_limits():
     """Factors read off images of two grey values: the mean tells brightness, the spread contrast."""
     images = torch.tensor([100, 150], dtype=torch.uint8).repeat(300, 3, 4, 2)
     rest = {"points": torch.zeros(300, 1, 4), "point_pixels": torch.zeros(300, 1, 2)}
+    rest["point_mask"] = torch.ones(300, 1, dtype=torch.bool)
     batch = {"images": images, "indices": torch.arange(300), "cells": torch.zeros(300, 8, 12), **rest}
     found = augment_frames(batch, seed=0, epoch=1)["images"].double().flatten(1) * 255
     brightness = found.mean(dim=1) / 125
