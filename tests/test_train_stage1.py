@@ -14,6 +14,7 @@ import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.jrdb_world import write_world
 from tests.tiny_runs import (
+    assert_best_epoch,
     assert_same_run,
     furthest_weight,
     history,
@@ -51,6 +52,7 @@ def test_run_folder_is_complete_and_learned(run):
     assert results["metrics"]["test"]["auroc"] > 0.9 > results["baselines"]["distance alone"]["auroc"]
     log = (run / "train.log").read_text().splitlines()
     assert log[-1].startswith("verdict: LEARNED") and any(line.startswith("epoch 002/002") for line in log)
+    assert_best_epoch(run)
     report = read_json(run / "sampling_report.json")["splits"]
     assert all(part["negatives_that_are_positives"] == 0 for part in report.values())
     config = read_json(run / "config.json")

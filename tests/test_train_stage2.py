@@ -15,6 +15,7 @@ from datasets.jrdb.labels import INTERACTION_CLASSES
 from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
 from tests.tiny_runs import (
+    assert_best_epoch,
     assert_same_run,
     flags_of,
     furthest_weight,
@@ -46,6 +47,7 @@ def run():
 
 
 def test_learns_types_and_is_judged_with_stage_1(run):
+    assert_best_epoch(run)
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED"
     assert results["metrics"]["test"]["macro_f1"] > 0.5 > results["baselines"]["uniform guess"]["macro_f1"]
@@ -59,6 +61,8 @@ def test_learns_types_and_is_judged_with_stage_1(run):
     assert results["threshold"] == best["threshold"] and 0 < best["cut"] < 1
     for name in ("class_distribution.png", "end_to_end_report.txt", "det_group.txt", "gt_group.txt"):
         assert (run / name).is_file(), name
+    model = read_json(run / "config.json")["model"]
+    assert model["pretrained"] is True and model["source"].startswith(str(run_of("train_stage1")))
     losses = [row["val_loss"] for row in rows]
     assert load_checkpoint(run / "last.pth")["best"]["loss"]["value"] == min(losses)
 
