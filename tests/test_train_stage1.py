@@ -12,9 +12,9 @@ import pytest
 import monitor_training
 import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.pairs import PairRules
 from tests.jrdb_world import write_world
 from tests.tiny_runs import (
-    assert_best_epoch,
     assert_same_run,
     furthest_weight,
     history,
@@ -52,7 +52,6 @@ def test_run_folder_is_complete_and_learned(run):
     assert results["metrics"]["test"]["auroc"] > 0.9 > results["baselines"]["distance alone"]["auroc"]
     log = (run / "train.log").read_text().splitlines()
     assert log[-1].startswith("verdict: LEARNED") and any(line.startswith("epoch 002/002") for line in log)
-    assert_best_epoch(run)
     report = read_json(run / "sampling_report.json")["splits"]
     assert all(part["negatives_that_are_positives"] == 0 for part in report.values())
     config = read_json(run / "config.json")
@@ -191,6 +190,11 @@ def test_several_processes_train_the_model_of_one(tmp_path, processes):
     ours, theirs = (read_json(run / "results.json")["metrics"]["val"] for run in (alone, made))
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert read_json(made / "config.json")["world_size"] == processes
+
+
+def test_the_rules_by_themselves_are_the_defaults_of_the_flags():
+    flags, rules = vars(train_stage1.parse_args([])), vars(PairRules())
+    assert {name: flags[name] for name in rules} == rules
 
 
 def test_bad_input_is_one_clear_error_and_a_code(tmp_path, capsys):

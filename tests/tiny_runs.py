@@ -22,7 +22,6 @@ from tests.anovox_world import tiny_sample
 from tests.faults.children import on_ranks
 from tests.jrdb_world import write_world
 from utils.run.folder import REPO_ROOT, read_json
-from utils.tasks import TASKS
 from utils.training.checkpoint import Checkpoint, load_checkpoint
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
@@ -125,15 +124,6 @@ def history(run: Path) -> list[dict]:
 
 def without_times(row: dict) -> dict:
     return {key: value for key, value in row.items() if key not in TIMES}
-
-
-def assert_best_epoch(run: Path) -> None:
-    """The epoch that is called the best one, kept and judged, is it by the history."""
-    task = TASKS[read_json(run / "config.json")["script_name"]]
-    values = [row[f"val_{task['best']}"] for row in history(run)]
-    best = max(values) if task["metrics"][task["best"]].higher else min(values)
-    kept = load_checkpoint(run / task["checkpoint"])["epoch"]
-    assert read_json(run / "results.json")["best_epoch"] == kept == 1 + values.index(best)
 
 
 def weights(run: Path, name: str = "final.pth") -> dict[str, torch.Tensor]:

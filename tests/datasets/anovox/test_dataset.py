@@ -294,6 +294,12 @@ def test_points_keep_the_road_and_do_not_follow_the_file_order():
     assert len(sample_points(scan[:0], Region(), 300, seed=1)) == 0
 
 
+def test_the_limits_of_the_region_belong_to_it():
+    region = Region()
+    x = np.array([region.min_range, region.max_range, region.min_range - 0.01, region.max_range + 0.01])
+    assert region.contains(np.stack([x, 0 * x, 0 * x], axis=1)).tolist() == [True, True, False, False]
+
+
 def test_bad_scans_are_errors_that_name_the_file(tmp_path):
     cases = {
         "nan": np.array([[1.0, 2, np.nan, 0]]),

@@ -41,6 +41,17 @@ def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
     plt.close(figure)
 
 
+def test_the_reason_of_a_verdict_is_broken_into_lines_as_wide_as_the_figure(tmp_path, monkeypatch):
+    written, write = [], plt.Figure.suptitle
+    monkeypatch.setattr(
+        plt.Figure, "suptitle", lambda self, text, **o: written.append(text) or write(self, text, **o)
+    )
+    verdict = Verdict("NOT LEARNED", "a long reason " * 30, [0, 0])
+    rows = [{"epoch": 1, "lr": 1e-3, "train_loss": 1.0, "val_loss": 1.0}]
+    plot_curves(rows, [Panel("loss", "loss")], tmp_path / "curves.png", 1, verdict)
+    assert 60 < max(map(len, written[0].splitlines())) <= 120
+
+
 def test_confusion_and_distributions(tmp_path):
     plot_confusion(np.array([[5, 0], [0, 0]]), ["a", "b"], "title", tmp_path / "c.png")
     labels, scores = np.array([0, 0, 0]), np.array([0.1, 0.2, 1.0])

@@ -1,0 +1,56 @@
+"""What holds for the loops of all five scripts alike."""
+
+import importlib
+
+import pytest
+
+from tests.tiny_runs import NAMES, history, private_cache, run_of, train
+from utils.run.folder import read_json
+from utils.tasks import TASKS
+from utils.training.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of session-wide runs
+EACH = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _private_cache():
+    with private_cache():
+        yield
+
+
+@EACH
+def test_the_best_epoch_is_the_best_of_the_history(name):
+    run, task = run_of(name), TASKS[f"{name}.py"]
+    values = [row[f"val_{task['best']}"] for row in history(run)]
+    best = max(values) if task["metrics"][task["best"]].higher else min(values)
+    kept = load_checkpoint(run / task["checkpoint"])["epoch"]
+    assert read_json(run / "results.json")["best_epoch"] == kept == 1 + values.index(best)
+
+
+@EACH
+def test_of_equal_epochs_the_first_is_the_best_and_patience_counts_from_it(name, tmp_path, monkeypatch):
+    script, first = importlib.import_module(name), []
+    measure = script.measure
+
+    def the_same(*values, **options):
+        first.append(measure(*values, **options))
+        return dict(first[0])
+
+    monkeypatch.setattr(script, "measure", the_same)
+    run = train(name, tmp_path, "--epochs", 4, "--patience", 2, "--max_batches", 1)
+    results = read_json(run / "results.json")
+    assert (results["best_epoch"], results["epochs_run"]) == (1, 3)
+
+
+@EACH
+def test_a_step_goes_down_the_mean_loss_of_its_batch(name, tmp_path, monkeypatch):
+    """Not down their sum: no learning rate would fit two batch sizes."""
+    script, seen = importlib.import_module(name), []
+    check = script.check_finite
+    monkeypatch.setattr(
+        script, "check_finite", lambda loss, *rest: seen.append(float(loss)) or check(loss, *rest)
+    )
+    more = ["--location_weight", 0] if "anomaly" in name else []
+    (row,) = history(train(name, tmp_path, "--epochs", 1, "--max_batches", 1, *more))
+    assert seen == [pytest.approx(row["train_loss"], rel=1e-5)]
