@@ -106,6 +106,7 @@ from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
 from utils.metrics.detection import choose_alarm_threshold, detection_metrics
 from utils.metrics.verdict import Verdict
+from utils.plotting.anomaly import explained
 from utils.report.anomaly import report_anomaly
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -266,7 +267,7 @@ def report(
     dataset = data.parts()[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
-    located = localise(dataset, lambda batch: explain(model, *inputs_of(batch)))
+    where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
     parts = {"train": data.train, "val": data.val, "here": dataset}
     normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
     distances = patch_distances(normal, [data.val.images, dataset.images])
@@ -275,8 +276,9 @@ def report(
         folder, split, state, rows,
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
         {name: (trivial_features(part), part.labels) for name, part in parts.items()},
-        CLASSES, located=located, truncated=truncated, frame_rate=state["args"]["frame_rate"],
+        CLASSES, located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
         others={} if distances is None else {"patch distance": distances}, pasted=dataset.pasting is not None,
+        truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip
 
 

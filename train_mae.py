@@ -69,10 +69,11 @@ from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.dataset import AgeDatasets, build_datasets
-from models.age import AgeRegressor
+from models.age import AgeRegressor, explain
 from models.encoders import build_encoder, freeze, load_weights
 from utils.metrics.regression import age_metrics, best_trivial_mae
 from utils.metrics.verdict import Verdict
+from utils.plotting.age import explained
 from utils.report.age import report_age
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -198,9 +199,11 @@ def report(
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside the train mean and median; write report, figures, predictions."""
     part = data.parts()[split]
+    model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
+    model.load_state_dict(state["model"])
     return report_age(
-        folder, split, state, rows, part.files, part.subjects, data.train.ages,
-        unit=data.unit, truncated=truncated,
+        folder, split, state, rows, part.files, part.subjects, data.train.ages, unit=data.unit,
+        truncated=truncated, look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
     )  # fmt: skip
 
 

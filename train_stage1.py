@@ -88,7 +88,7 @@ from utils.metrics.classification import binary_metrics, choose_threshold
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import Verdict
 from utils.report.classification import report_binary
-from utils.report.results import write_table
+from utils.report.samples import report_samples
 from utils.run.folder import write_json
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -217,8 +217,8 @@ def report(
     references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
     scores = sigmoid(calibrated(logits, **state["calibration"]))
     interacts = (scores >= state["threshold"]).astype(int)
-    columns = {"score": scores, "prediction": np.array(CLASSES)[interacts]}
-    write_table(folder / f"{split}_predictions.csv", dataset.pair_columns() | columns)
+    columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
+    report_samples(folder, split, state, columns, abs(1 - dataset.labels - scores), dataset.look)
     beyond = dataset.positives_out_of_range
     interacting, found = int(dataset.labels.sum()) + beyond, int(dataset.labels @ interacts)
     far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "

@@ -86,7 +86,7 @@ from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
 from utils.report.classification import report_multiclass
 from utils.report.interaction import choose_on_val, report_end_to_end
-from utils.report.results import write_table
+from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -228,7 +228,8 @@ def report(
     columns = {"p_interaction": p_interaction[typed]}
     columns |= {name: p_types[typed, k] for k, name in enumerate(classes)}
     columns["prediction"] = classes[p_types[typed].argmax(axis=1)]
-    write_table(folder / f"{split}_predictions.csv", part.pair_columns() | columns)
+    p_label = p_types[typed][np.arange(len(part)), part.labels]
+    report_samples(folder, split, state, part.pair_columns() | columns, p_label, part.look)
     train = data.reference_pairs()
     verdict, fields = report_multiclass(
         folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,

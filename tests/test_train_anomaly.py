@@ -39,7 +39,8 @@ def test_run_folder_is_complete(run):
     assert {path.name for path in run.iterdir()} == {
         "config.json", "split.json", "train.log", "history.json", "results.json", "best_auroc.pth",
         "last.pth", "final.pth", "status.json", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
-        "probability_distributions.png", "reliability.png", "evaluation_report.txt", "test_predictions.csv",
+        "probability_distributions.png", "reliability.png", "mistakes.png", "suspects.csv",
+        "evaluation_report.txt", "test_predictions.csv",
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")
     assert results["synthetic"] is True and config["dataset"]["test_samples"] == 12

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 from datasets.jrdb.crops import crop_cache
@@ -212,6 +213,22 @@ class JRDBPairDataset(Dataset):
         if self.crops is not None:
             batch["crops"] = self.crops[self.crop_rows[persons]]
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
+
+    def look(self, sample: int) -> list[np.ndarray]:
+        """Pictures of a pair: the two crops, where there are some, and its boxes in the panorama.
+
+        The left person's box is orange, the right one's blue, everybody else's grey.
+        """
+        (width, height), pair = self.pano_size, (self.left[sample], self.right[sample])
+        picture = Image.new("RGB", (width // 4, height // 4), (235, 235, 235))
+        draw, styles = ImageDraw.Draw(picture), zip(pair, ("#D55E00", "#0072B2"), strict=True)
+        others = np.flatnonzero(self.people_frames == self.frames[sample])
+        for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
+            x, y, w, h = self.boxes[person] / 4
+            for shift in (0, -picture.width):  # a box may run over the right edge
+                draw.rectangle((x + shift, y, x + w + shift, y + h), outline=colour, width=2)
+        crops = [] if self.crops is None else [self.crops[self.crop_rows[k]].transpose(1, 2, 0) for k in pair]
+        return [*map(np.ascontiguousarray, crops), np.asarray(picture)]
 
     def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
         """Cut and cache the people that samples use. image_size is (H, W); DataError names missing images."""

@@ -7,6 +7,7 @@ from tests.tiny_runs import private_cache
 from utils.report import age as report_age
 from utils.report import anomaly as report_anomaly
 from utils.report import classification as report
+from utils.report import samples as report_samples
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +29,7 @@ def _no_references():
 def _no_figures():
     """No fault test but those of test_long_runs.py, which put their own in this place, looks at a figure."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (report, report_age, report_anomaly, *SCRIPTS.values()):
+        for module in (report, report_age, report_anomaly, report_samples, *SCRIPTS.values()):
             for name in [name for name in vars(module) if name.startswith("plot_")]:
                 patch.setattr(module, name, lambda *values, **options: None)
         yield

@@ -1,12 +1,14 @@
 """Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.metrics.regression import error_bands, limits_of_agreement, regression_metrics
 from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
+from utils.plotting.mistakes import overlay
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers whose ids are written
@@ -93,6 +95,12 @@ def plot_error_by_age(
     figure.legend(loc="outside lower right", ncols=2, fontsize=8)
     figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
+
+
+def explained(batch: dict[str, Any], explain: Callable[[Any], Any]) -> list[np.ndarray]:
+    """Of a batch of one image: the image, and over it what it is judged by, explain(images) (1, H, W)."""
+    grey = batch["images"][0, 0].numpy()
+    return [grey, overlay(grey, explain(batch["images"])[0].numpy())]
 
 
 def plot_sheet(

@@ -1,12 +1,15 @@
 """Figures of the anomaly task: one frame with heat map and points, and what failing sensors cost."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from utils.plotting.curves import never_fatal, save_figure
+from utils.plotting.mistakes import overlay
 
 SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red
 
@@ -32,6 +35,21 @@ def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path
     axis.set_title(title, fontsize=10)
     figure.legend(loc="outside right upper", fontsize=8)
     save_figure(figure, path)
+
+
+def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> list[np.ndarray]:
+    """Of a batch of one frame: the image, and over it the heat map and the points, red by their score.
+
+    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N).
+    """
+    heat, scores = (values[0].numpy() for values in where(batch))
+    image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
+    inside = (np.abs(pixels) < 1).all(axis=1)
+    x, y = ((pixels[inside] + 1) / 2 * image.shape[1::-1]).astype(int).T
+    shares = scores[inside] / max(float(scores.max(initial=0)), 1e-9)
+    order, drawn = np.argsort(shares, kind="stable"), overlay(image, heat)  # the highest on top
+    drawn[y[order], x[order]] = (SUSPICION(shares[order])[:, :3] * 255).astype(np.uint8)
+    return [image, drawn]
 
 
 def plot_frame(

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import erfc
 
 from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
-from utils.report.results import interval_lines, state_warnings, table, write_report, write_table
+from utils.report.results import interval_lines, state_warnings, table, write_report
+from utils.report.samples import Look, report_samples
 from utils.run.log import LOG, format_values
 
 
@@ -24,6 +26,7 @@ def report_age(
     *,
     unit: str,
     truncated: bool,
+    look: Look,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
@@ -32,6 +35,9 @@ def report_age(
     subjects: the names the ids stand for. The verdict compares the error per subject (mean over its images)
     with the better of the train mean and median, leaving out subjects. Returns it and {metrics, baselines,
     confidence, warnings}.
+
+    look: pictures of an image. suspects.csv: how rare an error of that size is, were errors normal (sd from
+    their median absolute deviation).
     """
     title = f"{state['script']} on {split}"
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
@@ -75,7 +81,8 @@ def report_age(
         "error": preds - ages,
         "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
     }
-    write_table(folder / f"{split}_predictions.csv", written)
+    spread = 1.4826 * float(np.median(np.abs(preds - ages - np.median(preds - ages)))) or 1.0
+    report_samples(folder, split, state, written, erfc(np.abs(preds - ages) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
     plot_scatter(subject_ages, subject_preds, people_names, unit, title, folder / "scatter.png")
     plot_bland_altman(subject_ages, subject_preds, people_names, unit, title, folder / "bland_altman.png")

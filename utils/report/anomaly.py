@@ -21,7 +21,8 @@ from utils.metrics.references import reference_scores
 from utils.metrics.verdict import GroupJackknife, Verdict
 from utils.plotting.classification import plot_roc_pr
 from utils.report.classification import report_binary
-from utils.report.results import table, write_table
+from utils.report.results import table
+from utils.report.samples import Look, report_samples
 from utils.run.log import format_values
 
 TRIVIAL = "trivial features"
@@ -38,6 +39,7 @@ def report_anomaly(
     *,
     located: dict[str, float | None],
     truncated: bool,
+    look: Look,
     frame_rate: float = 10.0,
     pasted: bool = False,
     others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
@@ -46,8 +48,8 @@ def report_anomaly(
 
     state: the checkpoint; rows: labels, logits (N,); columns: scenario, frame_id, category, size, visibility,
     distance (N,); features: for train, val and this split, trivial features (M, K) with labels (M,), under
-    the keys "train", "val" and "here". The verdict compares AUROC with the better of chance and logistic
-    regression on the trivial features, leaving out scenarios.
+    the keys "train", "val" and "here"; look: pictures of a frame. The verdict compares AUROC with the better
+    of chance and logistic regression on the trivial features, leaving out scenarios.
     """
     labels, logits, scenarios = rows["labels"], rows["logits"], columns["scenario"]
     odds = calibrated(logits, **state["calibration"])
@@ -83,7 +85,8 @@ def report_anomaly(
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
-    write_table(folder / f"{split}_predictions.csv", columns | written)
+    p_label = np.where(labels == 1, scores, 1 - scores)
+    report_samples(folder, split, state, columns | written, p_label, look)
     plot_roc_pr(labels, {"model": odds, TRIVIAL: references[TRIVIAL][1]}, folder / "roc_pr.png")
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,

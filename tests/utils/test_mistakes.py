@@ -1,0 +1,50 @@
+"""suspects.csv puts a wrong label first; mistakes.png shows what there is to see of it."""
+
+import numpy as np
+import pandas
+import torch
+from PIL import Image
+
+from utils.plotting.anomaly import explained
+from utils.plotting.mistakes import block_of
+from utils.report.samples import report_samples
+
+
+def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
+    labels = np.array([0, 1] * 10)
+    scores = np.where(labels == 1, 0.9, 0.1) + np.linspace(0, 0.05, 20)
+    labels[7] = 0  # somebody's slip
+    columns = {
+        "scenario": np.array(["Scenario_a"] * 20), "frame_id": np.arange(20), "label": labels,
+        "score": scores, "alarm": (scores > 0.5).astype(int),
+    }  # fmt: skip
+    seen, p_label = [], np.where(labels == 1, scores, 1 - scores)
+
+    def look(k):
+        seen.append(k)
+        return [np.full((20, 30, 3), k, np.uint8), np.zeros((10, 300, 3), np.uint8)]
+
+    report_samples(tmp_path, "test", {"script": "train_anomaly_with_labels.py"}, columns, p_label, look)
+    table = pandas.read_csv(tmp_path / "suspects.csv")
+    assert table["frame_id"].tolist()[0] == seen[0] == 7 and len(seen) == 12 and len(table) == 20
+    assert (np.diff(table["p_label"]) >= 0).all() and list(table)[-1] == "p_label"
+    with Image.open(tmp_path / "mistakes.png") as picture:
+        assert picture.width > 1000
+
+
+def test_wide_pictures_stand_below_the_others():
+    block = block_of(
+        [np.zeros((20, 20, 3), np.uint8), np.zeros((40, 20), np.uint8), np.full((10, 400, 3), 9, np.uint8)]
+    )
+    assert block.shape == (160 + 4 + 12 + 4, 480, 3) and (block[164:176] == 9).all()
+
+
+def test_points_are_drawn_where_they_fall():
+    batch = {
+        "images": torch.zeros(1, 3, 10, 20, dtype=torch.uint8),
+        "point_pixels": torch.tensor([[[0.0, 0.0], [0.95, -0.9], [2.0, 2.0]]]),
+    }
+    image, drawn = explained(batch, lambda batch: (torch.zeros(1, 10, 20), torch.tensor([[0.0, 1.0, 5.0]])))
+    assert image.shape == drawn.shape == (10, 20, 3)
+    moved = {tuple(place) for place in np.argwhere((drawn != drawn[9, 0]).any(axis=2)).tolist()}
+    assert moved == {(5, 10), (0, 19)}  # the third lies outside
