@@ -126,6 +126,10 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         produce = partial(_share_of_cells, self.sources, grid)
         self.cell_shares = cached("cells", located, semantic, grid, produce)
 
+    def group_names(self) -> list[str]:
+        """The scenarios of the frames."""
+        return np.unique(self.names()).tolist()
+
     def class_counts(self) -> dict[str, int]:
         """Frames per class."""
         return dict(zip(CLASSES, np.bincount(self.labels, minlength=2).tolist(), strict=True))

@@ -123,6 +123,10 @@ class JRDBPairDataset(Dataset):
         """(N,) sequence number of every sample: what the bootstrap resamples."""
         return self.frame_sequences[self.frames]
 
+    def group_names(self) -> list[str]:
+        """The sequences of the samples."""
+        return [self.sequences[k] for k in np.unique(self.groups)]
+
     @property
     def past_columns(self) -> list[int]:
         """The columns of the geometry that tell the past."""

@@ -68,6 +68,10 @@ class UltrasoundAgeDataset(Dataset):
         """(N,) number of the picture a sample is in: every image is its own."""
         return np.arange(len(self.rows))
 
+    def group_names(self) -> list[str]:
+        """The subjects of the images."""
+        return list(self.subjects)
+
     def __len__(self) -> int:
         return len(self.rows)
 
