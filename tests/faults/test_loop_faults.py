@@ -85,7 +85,8 @@ PLANTED = {
             (
                 "    return PairClassifier(encoder, inputs, args.dropout), weights\n",
                 "    model = PairClassifier(encoder, inputs, args.dropout)\n"
-                "    for p in (model.person or model.geometry).parameters():\n        p.requires_grad_(False)\n"
+                "    for p in (model.trunk.person or model.trunk.geometry).parameters():\n"
+                "        p.requires_grad_(False)\n"
                 "    return model, weights\n",
             )
         ],
@@ -232,7 +233,8 @@ PLANTED = {
             (
                 "    return PairClassifier(encoder, inputs, args.dropout), weights\n",
                 "    model = PairClassifier(encoder, inputs, args.dropout)\n"
-                "    model.person.register_forward_hook(lambda m, i, o: 0 * o)\n    return model, weights\n",
+                "    model.trunk.person.register_forward_hook(lambda m, i, o: 0 * o)\n"
+                "    return model, weights\n",
             )
         ],
         [],

@@ -198,11 +198,10 @@ class Invariants:
                 )
             if not self.looking():
                 return
-            kept = self.freezing or getattr(self.model, "trunk_frozen", False)
-            if not part.training and not kept:
+            if not part.training and not self.freezing:
                 self.say("mode", f"{name} is not in train mode in a training step: model.train() is missing")
             own = [p.requires_grad for p in part.parameters(recurse=False)]
-            if own and not any(own) and not kept:
+            if own and not any(own) and not self.freezing:
                 self.say("frozen", f"{name} does not learn, although no flag freezes anything")
             wanted = amp_dtype(self.run.device)
             if self.flags["amp"] and isinstance(part, (nn.Linear, nn.Conv2d)) and output.dtype != wanted:
