@@ -2,24 +2,31 @@
 
     python evaluate.py --run checkpoints/stage2_experiment_... --split test
     python evaluate.py --run RUN --checkpoint RUN/last.pth --split val
-    python evaluate.py --run RUN --data_path OTHER_DATA                        JRDB or AnoVox
-    python evaluate.py --run RUN --image_dir OTHER/Images --excel_path OTHER.xlsx          ages
+    python evaluate.py --run RUN --split all --data_path OTHER_DATA            a whole other data set
+    python evaluate.py --run RUN --split all --image_dir OTHER/Images --excel_path OTHER.csv --id_column ID
+    python evaluate.py --run RUN --split unseen                                what was added since
     python evaluate.py --run ANOMALY_RUN --corrupt all                         what failing sensors cost
     python evaluate.py --run ANOMALY_RUN --data_path RECORDINGS --paste 200    without a labelled anomaly
 
 Writes evaluation_report.txt, results.json and the figures into RUN/evaluation_SPLIT_TIMESTAMP/. For a stage 2
 run the two stages are also judged together: six outcomes over all pairs of every frame, and the social groups
-they form. Other data is split by the rules of the run, its own split.json first.
+they form.
+
+Whom the run was trained on is known by RUN/split.json and by contents (RUN/hashes.json), whatever it is
+called now, and is judged by --split train alone. What is to be beaten is the run's own: the mean and median
+of its train ages, its reference models.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from prediction.flags import add_reading_arguments, read_otherwise
 from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.script import run_script
 
+SPLITS = ("train", "val", "test", "unseen", "all")
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
@@ -30,11 +37,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, help="run folder")
     add("--checkpoint", help="another checkpoint of that run; default: the best one")
-    add("--split", choices=["train", "val", "test"], default="test", help="which part")
-    add("--data_path", help="other data of the same task; default: that of the run")
-    add("--image_dir", help="the same for ages: other images")
-    add("--excel_path", help="their table; default: characteristics.xlsx two folders up")
-    add("--exclude", nargs="+", metavar="KIND", help="ages: problems of other data to leave out")
+    add("--split", choices=SPLITS,
+        help="a part of the run's split.json; unseen: whom the run does not know; all: a whole other data "
+        "set; default: test, or all where the run knows nobody")
     add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", default=[],
         help="anomaly runs: judge the same frames with failing sensors too")
     add("--paste", type=arguments.positive_int, metavar="N",
@@ -43,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
+    add_reading_arguments(parser)
     return parser.parse_args(parser.typed(argv))
 
 
@@ -50,30 +56,15 @@ if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
 from prediction.degradation import degradation_table
+from prediction.judged import Judged
 from prediction.pasting import judge_pastes
 from prediction.trained import Trained, open_trained
 from utils.report.results import write_results
-from utils.run.folder import create_run_folder, read_json, write_json
+from utils.run.find import find_run
+from utils.run.folder import create_run_folder, read_arrays, read_json, write_json, write_text
 from utils.run.log import LOG, start_log
 from utils.tasks import TASKS
 from utils.training.device import choose_device
-
-DATA_FLAGS = ("data_path", "image_dir", "excel_path", "exclude", "cache_limit_gb")
-
-
-def point_to_other_data(trained: Trained, typed: argparse.Namespace) -> None:
-    """Put the data flags that were typed in place of the run's. CommandError for those of another task."""
-    recorded = trained.args
-    for name in DATA_FLAGS:
-        value = getattr(typed, name)
-        if value is None:
-            continue
-        if not hasattr(recorded, name):
-            own = "--image_dir and --excel_path" if hasattr(recorded, "image_dir") else "--data_path"
-            raise CommandError(f"--{name}: a run of {trained.state['script']} reads {own}")
-        setattr(recorded, name, value)
-    if typed.image_dir is not None and typed.excel_path is None:
-        recorded.excel_path = None  # the run's table knows other people
 
 
 def evaluate_split(
@@ -99,30 +90,34 @@ def main(args: argparse.Namespace) -> None:
     script = trained.script
     if args.corrupt and trained.task["data"] != "anovox":
         raise CommandError(f"--corrupt: for AnoVox, not for a run of {trained.state['script']}")
+    if args.cache_limit_gb is not None:
+        trained.args.cache_limit_gb = args.cache_limit_gb
+    changed = read_otherwise(trained.args, args, trained.state["script"])
+    run = find_run(run)
     trained.state["history"] = read_json(run / "history.json")  # of all epochs, as the run's own report
-    if args.paste and trained.task["data"] != "anovox":
-        raise CommandError(f"--paste: only runs of train_anomaly_with_labels.py, not of {script.SCRIPT}")
-    point_to_other_data(trained, args)
     if args.paste:
         folder = create_run_folder(run, "evaluation_paste", kind="")
         start_log(folder / "evaluate.log")
-        split = None if args.data_path else run / "split.json"
-        results = judge_pastes(trained, args.paste, split, folder)
+        results = judge_pastes(trained, args.paste, None if changed else run / "split.json", folder)
         write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
         LOG.info(f"{args.paste} pastes; pastes.csv and results.json in {folder}")
         return
-    data = script.build_datasets(trained.args)
-    if args.split not in data.parts():
-        raise CommandError(f"the data has no {args.split} split; it has {', '.join(data.parts())}")
+    judged = Judged(run, args.split, own=not changed, unit=trained.task["groups"])
+    data = script.build_datasets(trained.args, choose=judged)
+    data.recorded = read_arrays(run / "references.npz")
 
-    folder = create_run_folder(run, f"evaluation_{args.split}", kind="")
+    split = judged.split
+    folder = create_run_folder(run, f"evaluation_{split}", kind="")
     start_log(folder / "evaluate.log")
-    LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {args.split} split")
+    LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
+    LOG.info(judged.sentence())
     corruptions = list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt
-    verdict, fields = evaluate_split(trained, data, args.split, folder, corruptions)
-    task = f"{TASKS[script.SCRIPT]['folder']}, {args.split}"
+    verdict, fields = evaluate_split(trained, data, split, folder, corruptions)
+    task = f"{TASKS[script.SCRIPT]['folder']}, {split}"
+    report = folder / "evaluation_report.txt"
+    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judged.sentence()}\n", 1))
     write_results(
-        folder, task, verdict, **fields, threshold=trained.state.get("threshold"),
+        folder, task, verdict, **fields, judged=judged.counts, threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip
 

@@ -101,7 +101,7 @@ from datasets.anovox.dataset import CLASSES, AnoVoxData, build_datasets, localis
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
-from models.patch_distance import patch_distances
+from models.patch_distance import patch_distances, remember_patches
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
 from utils.metrics.detection import choose_alarm_threshold, detection_metrics
@@ -268,17 +268,20 @@ def report(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
-    parts = {"train": data.train, "val": data.val, "here": dataset}
-    normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
-    distances = patch_distances(normal, [data.val.images, dataset.images])
+    references = data.references()
+    if "train" in data.parts():  # the run itself: evaluate.py finds in its folder what is kept here
+        normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
+        references |= remember_patches(normal, data.val.images)
+    memory = references.get("patch_memory")
+    distances = None if memory is None else patch_distances(memory, dataset.images)
     known = ("frame_id", "category", "size", "visibility", "distance")
     return report_anomaly(
         folder, split, state, rows,
         {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
-        {name: (trivial_features(part), part.labels) for name, part in parts.items()},
-        CLASSES, located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
-        others={} if distances is None else {"patch distance": distances}, pasted=dataset.pasting is not None,
-        truncated=truncated, frame_rate=state["args"]["frame_rate"],
+        references, trivial_features(dataset, references["words"]), CLASSES,
+        located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
+        others={} if distances is None else {"patch distance": (references["patch_val"], distances)},
+        pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip
 
 

@@ -202,8 +202,9 @@ def report(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     return report_age(
-        folder, split, state, rows, part.files, part.subjects, data.train.ages, unit=data.unit,
-        truncated=truncated, look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
+        folder, split, state, rows, part.files, part.subjects, data.references()["train_labels"],
+        unit=data.unit, truncated=truncated,
+        look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
     )  # fmt: skip
 
 

@@ -211,8 +211,9 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
-    dataset, val, logits = data.parts()[split], data.val, log_odds(rows["logits"])[:, 1]
-    both = np.concatenate([val.geometry, dataset.geometry])
+    dataset, logits = data.parts()[split], log_odds(rows["logits"])[:, 1]
+    on_val, val_labels = data.reference_pairs("val")
+    both = np.concatenate([on_val, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
     references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
     scores = sigmoid(calibrated(logits, **state["calibration"]))
@@ -224,8 +225,8 @@ def report(
     far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "
     verdict, fields = report_binary(
         folder, split, state, dataset.labels, logits, CLASSES,
-        trivial="distance alone", references={k: np.split(v, [len(val)]) for k, v in references.items()},
-        val_labels=val.labels, groups=dataset.groups, fallback=dataset.frames, truncated=truncated,
+        trivial="distance alone", references={k: np.split(v, [len(on_val)]) for k, v in references.items()},
+        val_labels=val_labels, groups=dataset.groups, fallback=dataset.frames, truncated=truncated,
         notes={"notes": far + "beyond the distance limit and count as misses"},
     )  # fmt: skip
     fields["metrics"]["recall_end_to_end"] = found / interacting

@@ -75,6 +75,7 @@ from datasets.jrdb.dataset import PairDatasets, names_of
 from datasets.jrdb.features import feature_names
 from datasets.jrdb.labels import INTERACTION_CLASSES
 from datasets.jrdb.pairs import balance_classes, class_weights
+from datasets.splits import Choose
 from models.encoders import build_encoder
 from models.losses import FocalLoss
 from models.pairs import PairClassifier, TwoStageInteractionClassifier
@@ -98,9 +99,9 @@ from utils.training.run import finish, open_run
 from utils.training.stage1 import adopt_stage1
 
 
-def build_datasets(args: argparse.Namespace) -> PairDatasets:
+def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> PairDatasets:
     """Interacting pairs of a known type; negatives are neither loaded nor decoded."""
-    return dataset.build_datasets(args, task="type")
+    return dataset.build_datasets(args, task="type", choose=choose)
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
@@ -234,8 +235,8 @@ def report(
     verdict, fields = report_multiclass(
         folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,
         references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
-        val_labels=data.val.labels, groups=part.groups, fallback=part.frames, truncated=truncated,
-        notes={"notes": "both stages together: end_to_end_report.txt"},
+        val_labels=data.reference_pairs("val")[1], groups=part.groups, fallback=part.frames,
+        truncated=truncated, notes={"notes": "both stages together: end_to_end_report.txt"},
     )  # fmt: skip
     fields["end_to_end"] = report_end_to_end(folder, split, data, rows, state, truncated)
     return verdict, fields

@@ -8,15 +8,18 @@ two samples of the same label do, so a split inside a group measures memory, not
 of group *names*; which samples follow from it is the data set's business.
 """
 
+import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from utils.run.errors import CommandError, DataError
 
 PARTS = ("train", "val", "test")
+# From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
+Choose = Callable[[dict[str, list[str]]], dict[str, list[str]]]
 MAX_SPLIT_BYTES = 64_000_000
 # A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
 MIN_STRATUM = 5
@@ -105,9 +108,9 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
 
     split: the group of each sample or group names, per part. Raises DataError naming the shared groups.
     """
-    parts = {part: set(split[part]) for part in PARTS if part in split}
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = sorted(parts.get(first, set()) & parts.get(second, set()))
+    parts = {part: set(names) for part, names in split.items()}
+    for first, second in itertools.combinations(parts, 2):
+        shared = sorted(parts[first] & parts[second])
         if shared:
             shown = ", ".join(map(str, shared[:10])) + (", ..." if len(shared) > 10 else "")
             raise DataError(
@@ -115,7 +118,8 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
                 f"Scores on such a split measure memory. Split by {unit}, each in one part only."
             )
     counts = [f"{len(names)} {part}" for part, names in parts.items()]
-    return f"{', '.join(counts[:-1])} and {counts[-1]} {unit}, none shared"
+    listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
+    return f"{listed} {unit}, none shared"
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:

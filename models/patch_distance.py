@@ -13,25 +13,38 @@ from utils.run.errors import CommandError
 MEMORY, NORMAL_FRAMES, BATCH = 4000, 200, 32
 
 
-def patch_distances(normal: np.ndarray, parts: list[np.ndarray]) -> list[np.ndarray] | None:
-    """Scores (F,) of the frames (F, H, W, 3) uint8 in each of `parts`; `normal` frames fill the memory.
+def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarray]:
+    """patch_memory (MEMORY, C), drawn from `normal` frames (F, H, W, 3) uint8, and patch_val, the scores of
+    `val`.
 
-    None where ImageNet weights of efficientnet_lite0 are not on this machine.
+    Nothing where ImageNet weights of efficientnet_lite0 are not on this machine.
     """
+    encoder = _lite0()
+    if encoder is None:
+        return {}
+    few = normal[np.linspace(0, len(normal) - 1, min(NORMAL_FRAMES, len(normal))).astype(int)]
+    memory = _patches(encoder, few).flatten(0, 1)  # (patches, C)
+    drawn = torch.randperm(len(memory), generator=torch.Generator().manual_seed(0))[:MEMORY]
+    memory = memory[drawn].numpy()
+    return {"patch_memory": memory, "patch_val": patch_distances(memory, val)}
+
+
+def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray | None:
+    """Scores (F,) of the frames (F, H, W, 3) uint8; None where the weights are not on this machine."""
+    known, encoder = torch.from_numpy(memory), _lite0()
+    if encoder is None:
+        return None
+    distances = [torch.cdist(frame, known).amin(dim=1).amax() for frame in _patches(encoder, images)]
+    return torch.stack(distances).numpy()
+
+
+def _lite0() -> torch.nn.Module | None:
     encoder = build_encoder("efficientnet_lite0").eval()
     try:
         load_weights(encoder, "imagenet")
     except CommandError:
         return None
-    few = normal[np.linspace(0, len(normal) - 1, min(NORMAL_FRAMES, len(normal))).astype(int)]
-    memory = _patches(encoder, few).flatten(0, 1)  # (patches, C)
-    drawn = torch.randperm(len(memory), generator=torch.Generator().manual_seed(0))[:MEMORY]
-    memory = memory[drawn]
-    scores = []
-    for images in parts:
-        distances = [torch.cdist(frame, memory).amin(dim=1).amax() for frame in _patches(encoder, images)]
-        scores.append(torch.stack(distances).numpy())
-    return scores
+    return encoder
 
 
 @torch.no_grad()

@@ -9,16 +9,22 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import evaluate
 from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
+from datasets.samples.ultrasound import generate
+from datasets.ultrasound.flags import data_arguments
+from datasets.ultrasound.table import read_age_table
 from prediction.trained import open_trained
 from tests import tiny_runs
+from tests.anovox_world import copy_of, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
 from utils.metrics.jrdb_act import score_groups
-from utils.run.errors import CommandError
-from utils.run.folder import read_json
+from utils.metrics.references import reference_scores
+from utils.run.errors import CommandError, DataError
+from utils.run.folder import read_arrays, read_json
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +72,10 @@ def test_figures_and_files_are_those_of_the_run(judged, name):
     assert again["epoch"] == recorded["best_epoch"]
     assert (folder / "test_predictions.csv").read_bytes() == (run / "test_predictions.csv").read_bytes()
     theirs, ours = ((place / "evaluation_report.txt").read_text() for place in (run, folder))
-    assert theirs.startswith(ours.rstrip())  # a run adds what each input is worth
+    title, said, rest = ours.split("\n", 2)
+    assert theirs.startswith(f"{title}\n{rest}".rstrip())  # a run adds what each input is worth
+    split = read_json(run / "split.json")
+    assert said.startswith(f"judged {len(split['test'])} of {sum(map(len, split.values()))} ")
     pictures = {p.name for p in run.glob("*.png")} - {"training_curves.png", "class_distribution.png"}
     assert pictures and pictures <= {p.name for p in folder.glob("*.png")}
 
@@ -114,27 +123,174 @@ def test_both_stages_are_judged_over_every_pair_of_every_frame(judged):
     assert "six outcomes" in report and "whole groups" in report and "JRDB-Act" in report
 
 
-def test_other_data_of_the_same_task(run_of, tmp_path):
-    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 5}, seed=9)
+def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run_of, tmp_path, capsys):
+    """Sequences named like the run's, other pairs in them: no reference model is made of those."""
+    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 6}, seed=9)
     stage1 = run_of("train_stage1")
-    results = read_json(evaluated(stage1, "--data_path", other) / "results.json")
-    assert results["metrics"]["test"]["auroc"] > 0.9
-    assert results["metrics"]["test"] != read_json(stage1 / "results.json")["metrics"]["test"]
-    root = tiny_runs.ultrasound().parents[2]  # the same people, split by seed instead of by split.json
-    shutil.copytree(root, tmp_path / "people")
-    (tmp_path / "people" / "TA" / "split.json").unlink()
+    folder = evaluated(stage1, "--data_path", other, "--split", "all")
+    results = read_json(folder / "results.json")
+    assert results["judged"] == {"judged": 8, "present": 8, "unseen": 0}
+    assert results["metrics"]["all"]["auroc"] > 0.9
+    assert "8 of the run's sequences hold other contents than it read" in capsys.readouterr().out
+    assert "judged 8 of 8 sequences" in (folder / "evaluate.log").read_text()
+    trained = open_trained(stage1, torch.device("cpu"))
+    theirs = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
+    trained.args.data_path = str(other)
+    data = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
+    recorded = read_arrays(stage1 / "references.npz")
+    scores = reference_scores(
+        recorded["train_inputs"], recorded["train_labels"], data.parts()["all"].geometry
+    )
+    auroc = roc_auc_score(data.parts()["all"].labels, scores["boosted trees"][:, 1])
+    assert results["baselines"]["boosted trees"]["auroc"] == pytest.approx(auroc)
+    assert len(recorded["train_labels"]) < len(theirs.parts()["all"])
+
+
+def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run_of, tmp_path):
+    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 5}, seed=9)
+    results = read_json(evaluated(run_of("train_stage1"), "--data_path", other) / "results.json")
+    assert results["judged"] == {"judged": 5, "present": 7, "unseen": 0}
+
+
+def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
+    """(images, table) of healthy people of another generator's seed; `rename` gives the names they go by."""
+    generate(folder, "tiny", seed=seed, workers=1)
+    rename, rows = rename or str, []
+    (folder / "images").mkdir()
+    ages = read_ages(folder / "TA/characteristics.xlsx")
+    for path in sorted((folder / "TA/Healthy/Images").glob("*.png")):
+        _, subject, number = path.stem.split("_")
+        if subject in ages:
+            shutil.copy(path, folder / "images" / f"anon_{rename(subject)}_{number}.png")
+            rows.append((rename(subject), ages[subject]))
+    pandas.DataFrame(sorted(set(rows)), columns=list(columns)).to_csv(folder / "table.csv", index=False)
+    return folder / "images", folder / "table.csv"
+
+
+def read_ages(table):
+    args = data_arguments(exclude=[])
+    return read_age_table(table, "healthy", args).ages
+
+
+def test_an_external_cohort_is_judged_whole_against_the_runs_own_baseline(run_of, tmp_path):
     mae = run_of("train_mae")
-    images = tmp_path / "people" / "TA" / "Healthy" / "Images"
-    found = pandas.read_csv(evaluated(mae, "--image_dir", images) / "test_predictions.csv")
-    before = pandas.read_csv(mae / "test_predictions.csv")
-    assert len(found) and set(found["subject"]) != set(before["subject"])
+    images, table = other_cohort(tmp_path / "them", rename="X{}".format, columns=("Image ID", "Years"))
+    flags = ["--image_dir", images, "--excel_path", table, "--id_column", "Image ID", "--age_column", "Years"]
+    folder = evaluated(mae, *flags)  # nobody is known: all are judged
+    results, rows = read_json(folder / "results.json"), pandas.read_csv(folder / "all_predictions.csv")
+    assert results["judged"]["judged"] == results["judged"]["present"] == rows["subject"].nunique() > 5
+    trained = open_trained(mae, torch.device("cpu"))
+    mean = trained.script.build_datasets(trained.args).train.ages.mean()
+    expected = rows.groupby("subject")["age"].first().sub(mean).abs().mean()
+    assert results["baselines"]["train mean"]["subject_mae"] == pytest.approx(expected, rel=1e-5)
+    assert "judged 16 of 16 subjects" in (folder / "evaluation_report.txt").read_text().splitlines()[1]
+
+
+def test_who_was_trained_on_is_refused_under_any_name(run_of, tmp_path):
+    mae = run_of("train_mae")
+    images, table = other_cohort(tmp_path / "them", seed=0, rename="X{}".format)  # the run's own people
+    flags = ["--image_dir", images, "--excel_path", table, "--id_column", "id", "--age_column", "age"]
+    trained = read_json(mae / "split.json")["train"]
+    for split in ("all", "unseen"):
+        with pytest.raises(DataError, match=f"{len(trained)} of 16 subjects hold what the run") as caught:
+            evaluated(mae, *flags, "--split", split)
+        assert all(f"X{name} (there {name})" in str(caught.value) for name in trained[:5])
+        assert caught.value.exit_code == 3
+    assert not list(mae.glob("evaluation_*_*"))
+
+
+@pytest.fixture
+def moved_run(tmp_path):
+    """A run of ages whose data lies in a folder of its own, which a test may change."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_runs.ultrasound().parents[2], folder)
+    images = folder / "TA/Healthy/Images"
+    with tiny_runs.private_cache():
+        return tiny_runs.train("train_mae", tmp_path / "runs", "--image_dir", images, "--epochs", 1), images
+
+
+def test_people_added_and_removed_since_are_counted(moved_run, tmp_path, capsys):
+    run, images = moved_run
+    split = read_json(run / "split.json")
+    ages = read_ages(images.parents[1] / "characteristics.xlsx")
+    new, _ = other_cohort(tmp_path / "new", rename="N{}".format)
+    for path in sorted(new.glob("anon_N1*_*.png")):
+        shutil.copy(path, images)
+    names = sorted({path.stem.split("_")[1] for path in images.glob("anon_N*.png")})
+    gone = split["test"][0]
+    for path in images.glob(f"anon_{gone}_*.png"):
+        path.unlink()
+    rows = [*ages.items(), *((name, 40.0) for name in names)]
+    pandas.DataFrame(rows, columns=["id", "age"]).to_csv(images.parents[1] / "table.csv", index=False)
+    flags = ["--excel_path", images.parents[1] / "table.csv", "--id_column", "id", "--age_column", "age"]
+    folder = evaluated(run, *flags)
+    judged = set(pandas.read_csv(folder / "test_predictions.csv", dtype=str)["subject"])
+    assert judged == set(split["test"]) - {gone}
+    assert read_json(folder / "results.json")["judged"]["unseen"] == len(names) > 0
+    assert (
+        f"1 of the {len(split['test'])} subjects of the test part are not in the data"
+        in capsys.readouterr().out
+    )
+    assert "that the run never saw are left out" in (folder / "evaluate.log").read_text()
+    folder = evaluated(run, *flags, "--split", "unseen")
+    assert set(pandas.read_csv(folder / "unseen_predictions.csv", dtype=str)["subject"]) == set(names)
+
+
+def test_data_that_changed_since_is_refused(moved_run):
+    run, images = moved_run
+    split = read_json(run / "split.json")
+    first, second = (next(images.glob(f"anon_{name}_1.png")) for name in (split["test"][0], split["val"][0]))
+    shutil.copy(first, first.with_suffix(".keep"))
+    shutil.copy(second, first)  # someone else's picture under this name
+    second.unlink()
+    with pytest.raises(
+        DataError, match=r"2 of the run's subjects hold other contents than it read: "
+    ) as caught:
+        evaluated(run)
+    assert split["test"][0] in str(caught.value) and "has changed since" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train_stage1", "train_anomaly_with_labels"])
+def test_renamed_recordings_are_known_by_their_contents(run_of, tmp_path, name):
+    run = run_of(name)
+    if name == "train_stage1":
+        shutil.copytree(tiny_runs.jrdb(), tmp_path / "data")
+        for path in (tmp_path / "data").rglob("*-?_0.json"):
+            path.rename(path.with_name(f"new-{path.name}"))
+    else:
+        copy_of(tiny_sample(), tmp_path / "data")
+        for path in scenario_folders(tmp_path / "data"):
+            path.rename(path.with_name(f"{path.name[:-4]}ffff"))
+    with pytest.raises(DataError, match="hold what the run was trained on: .* \\(there ") as caught:
+        evaluated(run, "--data_path", tmp_path / "data", "--split", "all")
+    trained = len(read_json(run / "split.json")["train"])
+    assert f"Leakage: {trained} of " in str(caught.value)
+
+
+def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path):
+    data = copy_of(tiny_sample(), tmp_path / "data")
+    run = run_of("train_anomaly_with_labels")
+    trained = open_trained(run, torch.device("cpu"))
+    parts = trained.script.build_datasets(trained.args).parts().values()
+    anomalous = {name for part in parts for name in part.names()[part.labels == 1]}
+    for k, path in enumerate(scenario_folders(data)):
+        if path.name in anomalous:
+            shutil.rmtree(path)
+        else:
+            path.rename(path.with_name(f"Scenario_{k}"))
+            first = next(iter(path.with_name(f"Scenario_{k}").glob("RGB*"))).iterdir()
+            Image.new("RGB", (96, 64), (k, 99, 7)).save(next(iter(sorted(first))))  # another recording
+    folder = evaluated(run, "--data_path", data)
+    results = read_json(folder / "results.json")
+    assert results["verdict"] == "NOT JUDGED" and results["metrics"]["all"]["auroc"] is None
+    assert results["metrics"]["all"]["false_alarms_per_minute"] >= 0
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py reads --image_dir"),
-        ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py reads --data_path"),
+        ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py knows --image_dir"),
+        ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py knows --data_path"),
         ("train_stage1", ["--corrupt", "all"], "--corrupt: for AnoVox, not for a run of train_stage1"),
         ("train_mae", ["--image_dir", "nowhere"], "nowhere: no such folder"),
     ],
@@ -208,5 +364,8 @@ def test_what_is_no_run_is_one_clear_error(run_of, tmp_path):
 
 def test_a_split_that_is_not_there(run_of, tmp_path):
     other = write_world(tmp_path / "other", {"train": 3, "val": 2, "test": 0})
-    with pytest.raises(CommandError, match="no test split; it has train, val"):
-        evaluated(run_of("train_stage1"), "--data_path", other)
+    run = run_of("train_stage1")
+    with pytest.raises(CommandError, match="--split test: the data holds none of the 6 sequences"):
+        evaluated(run, "--data_path", other)
+    with pytest.raises(CommandError, match=r"(?s)--split unseen: .*--split all a whole other data set"):
+        evaluated(run, "--split", "unseen")

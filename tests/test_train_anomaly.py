@@ -37,7 +37,8 @@ def run():
 
 def test_run_folder_is_complete(run):
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "split.json", "train.log", "history.json", "results.json", "best_auroc.pth",
+        "config.json", "split.json", "hashes.json", "references.npz", "train.log", "history.json",
+        "results.json", "best_auroc.pth",
         "last.pth", "final.pth", "status.json", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
         "probability_distributions.png", "reliability.png", "mistakes.png", "suspects.csv",
         "evaluation_report.txt", "test_predictions.csv",

@@ -42,7 +42,8 @@ def run():
 
 def test_run_folder_is_complete_and_learned(run):
     assert {p.name for p in run.iterdir()} == {
-        "config.json", "split.json", "sampling_report.json", "train.log", "history.json", "results.json",
+        "config.json", "split.json", "hashes.json", "references.npz",
+        "sampling_report.json", "train.log", "history.json", "results.json",
         "best_accuracy.pth", "best_loss.pth", "best_f1.pth", "last.pth", "final.pth", "training_curves.png",
         "confusion_matrix.png", "probability_distributions.png", "reliability.png", "mistakes.png",
         "suspects.csv", "evaluation_report.txt", "status.json", "test_predictions.csv",

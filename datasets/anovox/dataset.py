@@ -32,11 +32,11 @@ from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, read_po
 from datasets.cache import fingerprint, open_cache
 from datasets.images import read_image, read_image_size
 from datasets.samples import ensure_sample
+from datasets.splits import PARTS, Choose
 from utils.metrics.detection import benchmark_metrics
 from utils.run.log import LOG
 
 CLASSES = ("normal", "anomaly")
-PARTS = ("train", "val", "test")
 CELL_GRID = (8, 12)  # rows and columns of the parts in which an anomaly is located
 CELL_SHARE = 5  # a cell shows an anomaly from this share of its pixels on, in 254ths: 2%
 UNKNOWN_SHARE = 255  # no semantic image
@@ -83,7 +83,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         self.scenario = table.scenario[self.rows]
         self.frame_ids = table.frame_id[self.rows]
         self.image_paths, self.point_paths = self.paths("image"), self.paths("points")
-        self.projections = np.stack([scenario.projection for scenario in table.scenarios])
+        known = [s.projection for s in table.scenarios]  # none of a scenario without a camera: it has no row
+        self.projections = np.stack([np.full((3, 4), np.nan) if p is None else p for p in known])
         frames = zip(self.names(), self.frame_ids, strict=True)
         self.seeds = [frame_seed(seed, name, int(frame)) for name, frame in frames]
         semantic, donors = self.paths("semantic_image"), sorted(set(self.image_paths))
@@ -151,6 +152,11 @@ class AnoVoxDataset(torch.utils.data.Dataset):
     def names(self) -> np.ndarray:
         """(F,) the scenario of each frame."""
         return np.array([self.table.scenarios[i].name for i in self.scenario])
+
+    def places(self) -> np.ndarray:
+        """(F, 2) str: weather and town of each frame."""
+        known = [[f"weather {s.weather}", f"town {s.town}"] for s in self.table.scenarios]
+        return np.array(known)[self.scenario]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -316,20 +322,18 @@ def _sample(sources: list[Source], region: Region, max_points: int, k: int) -> n
     return packed.view(np.uint8).reshape(1, max_points, 16)
 
 
-def trivial_features(dataset: AnoVoxDataset) -> np.ndarray:
+def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
     """(F, K) what says nothing about an anomaly: the input of a scorer that sees no content.
 
-    Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, weather, town.
+    Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, and a column for each
+    weather and town of `words`.
     """
     channels = [np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images]
     histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]
     both = (dataset.point_paths, dataset.image_paths)
     sizes = [np.array([path.stat().st_size if path else 0 for path in paths]) for paths in both]
-    scenarios, one_hot = dataset.table.scenarios, []
-    for key in ("weather", "town"):
-        known = sorted({getattr(scenario, key) for scenario in scenarios})
-        one_hot.append([[getattr(scenarios[i], key) == word for word in known] for i in dataset.scenario])
-    return np.column_stack([histogram, *sizes, dataset.frame_ids, *map(np.array, one_hot)]).astype(float)
+    one_hot = (dataset.places()[:, :, None] == words).any(axis=1)
+    return np.column_stack([histogram, *sizes, dataset.frame_ids, one_hot]).astype(float)
 
 
 def localise(
@@ -374,20 +378,46 @@ def localise(
 
 @dataclass
 class AnoVoxData:
-    """The three parts of a data set, and how they came about."""
+    """The parts of a data set, and how they came about."""
 
-    train: AnoVoxDataset
-    val: AnoVoxDataset
-    test: AnoVoxDataset | None
+    sets: dict[str, AnoVoxDataset]  # train, val and, where it is not empty, test
     root: Path
     label: str
     split: dict[str, list[str]]
     split_source: str
     leakage_check: str
     synthetic: bool
+    hashes: dict[str, list[str]]  # by scenario: of file sizes and labels, then of the sizes alone
+    recorded: dict[str, np.ndarray] | None = None  # `references`, or a run's
+
+    @property
+    def train(self) -> AnoVoxDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> AnoVoxDataset:
+        return self.sets["val"]
+
+    @property
+    def test(self) -> AnoVoxDataset | None:
+        """None where its part is empty."""
+        return self.sets.get("test")
 
     def parts(self) -> dict[str, AnoVoxDataset]:
-        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+        """The parts that exist, by name."""
+        return self.sets
+
+    def references(self) -> dict[str, np.ndarray]:
+        """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
+        of val, to choose its threshold; words: the weathers and towns that are columns."""
+        if self.recorded is None:
+            words = self.train.places()
+            self.recorded = {"words": np.unique(words)}
+            for name in ("train", "val"):
+                part = self.sets[name]
+                self.recorded[f"{name}_inputs"] = trivial_features(part, self.recorded["words"])
+                self.recorded[f"{name}_labels"] = part.labels
+        return self.recorded
 
     def log_lines(self) -> list[str]:
         """What was noticed while reading, and counts per part, a line each."""
@@ -424,6 +454,23 @@ class AnoVoxData:
         }
 
 
+def groups_of(table: FrameTable, choose: Choose) -> list[str]:
+    """The scenarios there are; of those that the run has cut into blocks of frames, the blocks."""
+    names = {table.scenarios[i].name for i in table.scenario}
+    blocks = [name for name in getattr(choose, "known", ()) if name.partition(":")[0] in names - {name}]
+    return sorted(names - {block.partition(":")[0] for block in blocks}) + blocks
+
+
+def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
+    """By group, of the sizes of its files and its labels, and of the sizes alone: the same recording under
+    any name."""
+    sizes, rows = _file_sizes(table), {group: table.rows_of([group]) for group in groups}
+    return {
+        group: [fingerprint(sizes[mine], table.labels[mine]), fingerprint(sizes[mine])]
+        for group, mine in rows.items()
+    }
+
+
 def _file_sizes(table: FrameTable) -> np.ndarray:
     """(F, 2) bytes of each frame's image and scan, 0 where there is none.
 
@@ -435,8 +482,9 @@ def _file_sizes(table: FrameTable) -> np.ndarray:
     return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
 
 
-def build_datasets(args: argparse.Namespace) -> AnoVoxData:
-    """Train, val and test (None where a split has none) as the flags of flags.py say."""
+def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> AnoVoxData:
+    """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
+    `choose` makes of the scenarios."""
     sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
     root, ids = (
         args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info),
@@ -451,7 +499,8 @@ def build_datasets(args: argparse.Namespace) -> AnoVoxData:
         modality=args.modality, split_method=args.split_method, test_size=args.test_size,
         val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns,
         image_size=tuple(args.image_size), max_points=args.max_points, pastes=args.pastes,
-        mixing=args.feature_mixing, anomaly_ids=ids, limit_gb=args.cache_limit_gb, log=LOG.info,
+        mixing=args.feature_mixing, anomaly_ids=ids, choose=choose, limit_gb=args.cache_limit_gb,
+        log=LOG.info,
     )  # fmt: skip
 
 
@@ -474,6 +523,7 @@ def load_anovox(
     pastes: int = 0,
     mixing: bool = False,
     anomaly_ids: tuple[int, ...] = ANOMALY_IDS,
+    choose: Choose | None = None,
     **cache,
 ) -> AnoVoxData:
     """Find, label, split, and cache. `pastes`: pasted copies of a frame with label pasted, 0 = by itself.
@@ -484,18 +534,24 @@ def load_anovox(
     table = build_table(
         scenarios, label, min_pixels, min_points, region, modality, anomaly_ids=anomaly_ids, **cache
     )
-    split, source, outcome = split_scenarios(
-        table, root, split_method, test_size, val_size, seed, holdout_towns, pasted=label == "pasted"
-    )
-    parts: dict[str, AnoVoxDataset | None] = {}
+    if choose:
+        split = choose(hash_contents(table, groups_of(table, choose)))
+        source, outcome = "chosen", ""
+    else:
+        split, source, outcome = split_scenarios(
+            table, root, split_method, test_size, val_size, seed, holdout_towns, pasted=label == "pasted"
+        )
+    parts: dict[str, AnoVoxDataset] = {}
     copies = pastes
-    for name in PARTS:
+    for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if label == "pasted" and not table.labels[rows].any():
             copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
-            pasting = Pasting(name, copies, "none" if mixing and name == "train" else None, modality)
+            part = name if name in PARTS else "test"
+            pasting = Pasting(part, copies, "none" if mixing and name == "train" else None, modality)
         known = (table, rows, image_size, max_points, region, seed, pasting)
-        parts[name] = AnoVoxDataset(*known, **cache) if len(rows) else None
+        parts[name] = AnoVoxDataset(*known, **cache)
     synthetic = (root / "SYNTHETIC.json").exists()
-    return AnoVoxData(**parts, root=root, label=label, split=split, split_source=source,
+    hashes = hash_contents(table, sum(split.values(), []))
+    return AnoVoxData(parts, hashes=hashes, root=root, label=label, split=split, split_source=source,
                       leakage_check=outcome, synthetic=synthetic)  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
+from datasets.cache import fingerprint as fingerprint_of
 from datasets.jrdb.crops import crop_cache
 from datasets.jrdb.features import STATIC_FEATURES, feature_names, pair_features
 from datasets.jrdb.flags import SAMPLE
@@ -27,7 +28,7 @@ from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, li
 from datasets.jrdb.pairs import PairRules, choose_pairs, find_pairs, first_is_left
 from datasets.jrdb.splits import split_sequences
 from datasets.samples import ensure_sample
-from datasets.splits import check_disjoint
+from datasets.splits import Choose, check_disjoint
 from utils.metrics.interaction import Outcomes
 from utils.metrics.jrdb_act import group_rows
 from utils.run.errors import CommandError, DataError
@@ -258,9 +259,7 @@ class JRDBPairDataset(Dataset):
 class PairDatasets:
     """The splits of one data folder and what was decided on the way."""
 
-    train: JRDBPairDataset
-    val: JRDBPairDataset
-    test: JRDBPairDataset | None
+    sets: dict[str, JRDBPairDataset]  # train, val and, where there is one, test
     split: dict[str, list[str]]
     split_source: str
     pano_size: tuple[int, int]  # width, height
@@ -272,11 +271,26 @@ class PairDatasets:
     image_size: tuple[int, int]  # height, width of a crop
     cache: dict[str, object]  # options of crop_cache
     loaded: dict[str, list[Sequence]] = field(repr=False)
+    hashes: dict[str, list[str]] = field(repr=False)  # by sequence: of all it holds, then of frames and boxes
+    recorded: dict[str, np.ndarray] | None = field(default=None, repr=False)  # `references`, or a run's
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
 
     def parts(self) -> dict[str, JRDBPairDataset]:
         """The splits that exist, by name."""
-        return {name: part for name in ("train", "val", "test") if (part := getattr(self, name)) is not None}
+        return self.sets
+
+    @property
+    def train(self) -> JRDBPairDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> JRDBPairDataset:
+        return self.sets["val"]
+
+    @property
+    def test(self) -> JRDBPairDataset | None:
+        """None where there is no such split."""
+        return self.sets.get("test")
 
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
@@ -313,10 +327,19 @@ class PairDatasets:
         """The outcome of the check that no sequence is in two splits (a DataError when one is)."""
         return check_disjoint(self.split, "sequences")
 
-    def reference_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """geometry (N, G) and labels (N,) of every train pair in range: what reference models are fit on."""
-        every = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
-        return every.geometry, every.labels
+    def references(self) -> dict[str, np.ndarray]:
+        """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
+        fit them and of val to choose their thresholds."""
+        if self.recorded is None:
+            train = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
+            parts = {"train": train, "val": self.val}
+            self.recorded = {f"{name}_inputs": part.geometry for name, part in parts.items()}
+            self.recorded |= {f"{name}_labels": part.labels for name, part in parts.items()}
+        return self.recorded
+
+    def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+        """geometry (N, G) and labels (N,) of `references`."""
+        return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
@@ -333,8 +356,11 @@ def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
     return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
 
 
-def build_datasets(args: argparse.Namespace, task: str = "interaction") -> PairDatasets:
-    """Train, val and test (None where a split has none) as the flags say; val and test: not sampled.
+def build_datasets(
+    args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
+) -> PairDatasets:
+    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
+    of the sequences; val and test: not sampled.
 
     Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
     """
@@ -342,7 +368,7 @@ def build_datasets(args: argparse.Namespace, task: str = "interaction") -> PairD
     return load_pair_datasets(
         args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
         image_size=tuple(args.image_size), split_method=args.split_method, multi_label=args.multi_label,
-        rules=PairRules(**rules), limit_gb=args.cache_limit_gb, log=LOG.info,
+        rules=PairRules(**rules), choose=choose, limit_gb=args.cache_limit_gb, log=LOG.info,
     )  # fmt: skip
 
 
@@ -355,9 +381,10 @@ def load_pair_datasets(
     split_method: str = "official",
     multi_label: str = "priority",
     rules: PairRules | None = None,
+    choose: Choose | None = None,
     **cache: object,
 ) -> PairDatasets:
-    """Read a JRDB folder into train, val and test (None when the split has none).
+    """Read a JRDB folder into train, val and test (none when the split has none).
 
     features decides whether crops are cached (image_size H, W; `cache` goes to crop_cache: cache_dir,
     limit_gb, workers, log; the index takes cache_dir and log). task "interaction": every sample is labelled
@@ -371,10 +398,13 @@ def load_pair_datasets(
             raise CommandError(f"--{flag} {value}: choose from {', '.join(allowed)}")
     data_path = Path(data_path)
     files = list_sequences(data_path)
-    split, source = split_sequences(files, data_path, split_method)
+    split, source = ({"all": list(files)}, "") if choose else split_sequences(files, data_path, split_method)
     paths = [files[name] for names in split.values() for name in names]
     every = read_index(paths, data_path, multi_label, cache.get("cache_dir"), cache.get("log", print))
     by_name = {sequence.name: sequence for sequence in every}
+    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
+    if choose:
+        split, source = choose(hashes), "chosen"
     loaded = {part: [by_name[name] for name in names] for part, names in split.items()}
     sets = {
         part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
@@ -388,9 +418,7 @@ def load_pair_datasets(
         for dataset in sets.values():
             dataset.load_crops(data_path, image_size, **cache)
     return PairDatasets(
-        train=sets["train"],
-        val=sets["val"],
-        test=sets.get("test"),
+        sets=sets,
         split=split,
         split_source=source,
         pano_size=(measured[0].width, measured[0].height),
@@ -402,6 +430,7 @@ def load_pair_datasets(
         image_size=tuple(image_size),
         cache=cache,
         loaded=loaded,
+        hashes=hashes,
     )
 
 
@@ -416,6 +445,13 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
             "  positives are H-interaction entries (JRDB-Social), negatives the other pairs in range\n"
             "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
         )
+
+
+def hash_contents(sequence: Sequence) -> list[str]:
+    """Of everything but the name, and of frames and boxes alone: the same recording, whatever it is
+    called."""
+    everything = ("starts", "boxes", "tracks", "groups", "pairs", "types")
+    return [fingerprint_of(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
 
 
 def fingerprint(sequences: list[Sequence]) -> str:

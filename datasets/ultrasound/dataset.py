@@ -33,7 +33,7 @@ from torch.utils.data import Dataset
 from datasets.cache import fingerprint, open_cache
 from datasets.images import read_image
 from datasets.samples import ensure_sample
-from datasets.splits import PARTS, check_disjoint, read_split, split_groups
+from datasets.splits import Choose, check_disjoint, read_split, split_groups
 from datasets.ultrasound.files import Source, find_sources
 from datasets.ultrasound.flags import PROBLEMS, SAMPLE, data_arguments
 from datasets.ultrasound.records import collect_records, limit_ages, list_some, refuse_problems
@@ -114,11 +114,9 @@ def read_grey(path: str | Path, image_size: Sequence[int]) -> np.ndarray:
 
 @dataclass
 class AgeDatasets:
-    """The parts of a split and what was decided on the way. test is None when its part is empty."""
+    """The parts of a split and what was decided on the way."""
 
-    train: UltrasoundAgeDataset
-    val: UltrasoundAgeDataset
-    test: UltrasoundAgeDataset | None
+    sets: dict[str, UltrasoundAgeDataset]  # train, val and, where it is not empty, test
     split: dict[str, list[str]]  # subjects by part
     split_source: str
     leakage_check: str  # the outcome of `check_leakage`
@@ -126,15 +124,36 @@ class AgeDatasets:
     report: dict[str, Any]  # counts, and left_out {kind: {"count", "first"}}
     sources: list[Source]
     options: dict[str, Any]  # unit, seed and the sizes asked for
+    hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
+    recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
 
     @property
     def unit(self) -> str:
         """What the ages are counted in."""
         return self.options["target_unit"]
 
+    @property
+    def train(self) -> UltrasoundAgeDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> UltrasoundAgeDataset:
+        return self.sets["val"]
+
+    @property
+    def test(self) -> UltrasoundAgeDataset | None:
+        """None where its part is empty."""
+        return self.sets.get("test")
+
     def parts(self) -> dict[str, UltrasoundAgeDataset]:
         """The parts that exist, by name."""
-        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+        return self.sets
+
+    def references(self) -> dict[str, np.ndarray]:
+        """train_labels: the ages that mean and median of the train part are of."""
+        if self.recorded is None:
+            self.recorded = {"train_labels": self.train.ages}
+        return self.recorded
 
     @property
     def synthetic(self) -> bool:
@@ -186,8 +205,11 @@ class AgeDatasets:
         return lines + [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
 
 
-def build_datasets(args: argparse.Namespace, cache_dir: Path | None = None) -> AgeDatasets:
-    """Train, val and test (None when --test_size is 0) as the flags of flags.py say.
+def build_datasets(
+    args: argparse.Namespace, cache_dir: Path | None = None, choose: Choose | None = None
+) -> AgeDatasets:
+    """Train, val and test (none when --test_size is 0) as the flags of flags.py say, or the parts that
+    `choose` makes of the subjects.
 
     Raises CommandError for flags and paths, DataError for what the files hold.
     """
@@ -224,13 +246,17 @@ def build_datasets(args: argparse.Namespace, cache_dir: Path | None = None) -> A
     refuse_problems(problems, exclude)
     images = images[owners == 1]
 
-    split, split_source = _split(sources, images, args)
+    hashes = {
+        subject: [fingerprint([float(mine.age.iloc[0]), sorted(mine.hash)]), *sorted(mine.hash)]
+        for subject, mine in images.groupby("subject")
+    }
+    split, split_source = (choose(hashes), "chosen") if choose else _split(sources, images, args)
     parts = {
         name: UltrasoundAgeDataset(pixels, images[images.subject.isin(subjects)], args.mask_text)
         for name, subjects in split.items()
         if subjects
     }
-    for name in ("train", "val"):
+    for name in () if choose else ("train", "val"):
         if name not in parts:
             raise DataError(
                 f"The {name} part is empty: {images.subject.nunique()} subjects, --val_size {args.val_size}, "
@@ -253,8 +279,8 @@ def build_datasets(args: argparse.Namespace, cache_dir: Path | None = None) -> A
         [s, age, path.name, path.stat().st_size] for path, s, age in images[["path", "subject", "age"]].values
     ]
     return AgeDatasets(
-        parts["train"], parts["val"], parts.get("test"), split, split_source, check_leakage(parts),
-        fingerprint(facts), report, sources, options,
+        parts, split, split_source, check_leakage(parts), fingerprint(facts), report, sources, options,
+        hashes,
     )  # fmt: skip
 
 

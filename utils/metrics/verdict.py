@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MINIMUM = 5  # groups: with 2 or 3, chance alone is called LEARNED in more than 5% of data sets
+MINIMUM = 5  # groups: with 2, chance alone is called LEARNED in 8% of data sets, with 3 in almost 5%
 BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enough to be quick
 
 

@@ -34,7 +34,8 @@ def report_anomaly(
     state: Mapping[str, Any],
     rows: dict[str, np.ndarray],
     columns: dict[str, np.ndarray],
-    features: dict[str, tuple[np.ndarray, np.ndarray]],
+    known: dict[str, np.ndarray],
+    features: np.ndarray,
     classes: tuple[str, str],
     *,
     located: dict[str, float | None],
@@ -46,18 +47,20 @@ def report_anomaly(
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
-    state: the checkpoint; rows: labels, logits (N,); columns: scenario, frame_id, category, size, visibility,
-    distance (N,); features: for train, val and this split, trivial features (M, K) with labels (M,), under
-    the keys "train", "val" and "here"; look: pictures of a frame. The verdict compares AUROC with the better
-    of chance and logistic regression on the trivial features, leaving out scenarios.
+    state: the checkpoint; rows: labels, logits (N,); columns: scenario, frame_id, category, size,
+    visibility, distance (N,); known: train_inputs (M, K) with train_labels (M,), the trivial features that
+    their scorer is fitted on, and val's, on which its threshold is chosen; features (N, K): of this split;
+    look: pictures of a frame. The verdict compares AUROC with the better of chance and logistic regression
+    on the trivial features, leaving out scenarios.
     """
     labels, logits, scenarios = rows["labels"], rows["logits"], columns["scenario"]
     odds = calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
     alarms = scores >= state["threshold"]
-    val_labels = features["val"][1]
-    both = np.concatenate([features["val"][0], features["here"][0]])
-    fitted = reference_scores(*features["train"], both, names=["logistic regression"])
+    val_labels, both = known["val_labels"], np.concatenate([known["val_inputs"], features])
+    fitted = reference_scores(
+        known["train_inputs"], known["train_labels"], both, names=["logistic regression"]
+    )
     trivial = fitted["logistic regression"][:, 1]
     references = {
         TRIVIAL: np.split(trivial, [len(val_labels)]),

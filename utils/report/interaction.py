@@ -57,7 +57,7 @@ def report_end_to_end(
     checkpoint, with all that was chosen on val. Writes its report, a confusion matrix and the toolkit's two
     files into `folder`, if there is one.
     """
-    types = data.train.class_names
+    types = data.parts()[split].class_names
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = part.every_pair(p_interaction, p_types)

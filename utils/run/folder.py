@@ -1,10 +1,13 @@
 """The run folder: one new folder per run, and files in it that are complete or absent, never half-written."""
 
 import argparse
+import io
 import json
 import math
 import os
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,6 +80,26 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON atomically, keys in the order given; NaN and infinity become null (JSON has
     neither)."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write numpy arrays atomically as a compressed .npz."""
+    import numpy as np
+
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_bytes(path, file.getvalue())
+
+
+def read_arrays(path: str | Path) -> dict[str, Any]:
+    """Read an .npz of plain arrays. Raises CommandError naming the file when it is missing or none."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CommandError(f"{path} can not be read: {error}") from error
 
 
 def read_json(path: str | Path) -> Any:

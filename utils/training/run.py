@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
-from utils.run.folder import create_run_folder, is_finished, run_parent, write_json
+from utils.run.folder import create_run_folder, is_finished, run_parent, write_arrays, write_json
 from utils.run.log import LOG, epoch_line, start_log
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
@@ -100,7 +100,8 @@ class Run:
         scheduler: Any,
         **training: Any,
     ) -> None:
-        """Write config.json and split.json; of a resumed run, the flags that may have changed."""
+        """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
+        reference models are made of); of a resumed run, the flags that may have changed."""
         parameters = model["trainable_parameters"]
         LOG.info(
             f"model: {model['architecture']}, {parameters} trainable parameters, weights {model['source']}"
@@ -121,6 +122,9 @@ class Run:
             head = config.describe_run(self.script, self.version, self.doc, self.args, self.processes)
             write_json(self.folder / "config.json", head | sections | {"output_dir": str(self.folder)})
             write_json(self.folder / "split.json", data.split)
+            read = sum(data.split.values(), [])
+            write_json(self.folder / "hashes.json", {name: data.hashes[name] for name in read})
+            write_arrays(self.folder / "references.npz", data.references())
 
     def panels(
         self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
@@ -191,6 +195,7 @@ def finish(
         split = "test" if "test" in rows else "val"
         state = chosen | {"history": checkpoint.history}  # of all epochs, not only those until the best one
         verdict, found = report(run.folder, split, rows[split], data, state, args.max_batches > 0)
+        write_arrays(run.folder / "references.npz", data.references())  # with what the report has added
         metrics[split] |= found.pop("metrics")
         add_section(run.folder / "evaluation_report.txt", "what each input is worth", in_words(worth))
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)

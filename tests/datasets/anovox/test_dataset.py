@@ -177,6 +177,17 @@ def test_missing_sensors_are_reported_and_leave_out_frames(tmp_path, cache):
     assert len(build_table(find_scenarios(root), modality="camera", **cache).labels) == 48
 
 
+def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    (root / "split.json").unlink()
+    first = scenario_folders(root)[0]
+    shutil.rmtree(next(path for path in first.iterdir() if path.name.startswith("RGB-CAM")))
+    data = load_anovox(root, image_size=(16, 24), max_points=16, seed=3, **cache)
+    assert first.name not in sum(data.split.values(), []) and len(sum(data.split.values(), [])) == 11
+    assert any(note.startswith(f"{first.name}: missing ") for note in data.log_lines())
+    assert all(torch.isfinite(part[0]["point_pixels"]).all() for part in data.parts().values())
+
+
 def test_nested_archives_and_wrong_paths(tmp_path, cache):
     copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_Static_Mono_Town01" / "AnoVox_Static_Mono_Town01", 2)
     assert len(find_scenarios(tmp_path / "data")) == 2

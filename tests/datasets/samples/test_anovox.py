@@ -162,7 +162,8 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
     data = load_anovox(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
     parts = list(data.parts().values())
-    features = np.concatenate([trivial_features(part) for part in parts])
+    words = np.unique(next(part.places() for part in parts))
+    features = np.concatenate([trivial_features(part, words) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     scenarios = np.concatenate([part.scenario for part in parts])
     groups = {"colours": slice(0, 24), "points": slice(24, 25), "file size": slice(25, 26),

@@ -1,0 +1,54 @@
+"""The flags that say where other data lies and how it is read, as evaluate.py and predict.py take them.
+
+Without torch, so that --help and a mistyped flag answer at once.
+"""
+
+import argparse
+import os
+from typing import Any
+
+from datasets.anovox import flags as anovox
+from datasets.jrdb import flags as jrdb
+from datasets.ultrasound import flags as ultrasound
+from utils.run.errors import CommandError
+
+PLACES = ("data_path", "image_dir", "excel_path")
+READING = (*PLACES, "camera", "cohort", "muscle", "id_column", "age_column", "numeric_ids", "id_pattern",
+           "min_age", "max_age", "exclude")  # fmt: skip
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
+    """Add the flags `names` of the data sets' own, each None where it is not typed: as the run has it."""
+    group = parser.add_argument_group("other data, read otherwise than the run's")
+    for room in (jrdb, anovox, ultrasound):
+        own = argparse.ArgumentParser(add_help=False)
+        room.add_data_arguments(own)
+        for action in own._actions:
+            if action.dest in names and action.option_strings[0] not in parser._option_string_actions:
+                action.default = None
+                group._add_action(action)
+
+
+def read_otherwise(recorded: argparse.Namespace, typed: argparse.Namespace, script: str) -> bool:
+    """Put the flags that were typed in place of the run's; whether any changed.
+
+    CommandError for those of another task.
+    """
+    changed = False
+    for name in READING:
+        value = getattr(typed, name, None)
+        if value is None:
+            continue
+        if not hasattr(recorded, name):
+            own = [f"--{flag}" for flag in READING if hasattr(recorded, flag)]
+            raise CommandError(f"--{name}: a run of {script} knows {', '.join(own)}")
+        changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
+        setattr(recorded, name, value)
+    if getattr(typed, "image_dir", None) is not None and typed.excel_path is None:
+        recorded.excel_path = None  # the run's table knows other people
+    return changed
+
+
+def same_place(name: str, value: Any) -> Any:
+    """A path as it is found from anywhere; other values as they are."""
+    return os.path.realpath(value) if name in PLACES and value is not None else value
