@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.run.errors import CommandError, DataError
+from utils.run.log import format_size
 
 try:
     import fcntl
@@ -112,7 +113,8 @@ def open_cache(
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-        log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {gigabytes:.3f} GB in {path}")
+        size = format_size(1e9 * gigabytes)
+        log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
     return _map(path, shape)
 
 
@@ -192,7 +194,7 @@ def _build(kind, path, shape, counts, produce, workers, log) -> None:
     size = "x".join(map(str, shape[1:]))
     log(
         f"cache {kind}: building {shape[0]:,} items of {size} from {len(busy):,} files, "
-        f"{math.prod(shape) / 1e9:.3f} GB, {processes} process{'es' if processes > 1 else ''}"
+        f"{format_size(math.prod(shape))}, {processes} process{'es' if processes > 1 else ''}"
     )
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

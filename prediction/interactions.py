@@ -195,7 +195,7 @@ def draw_frame(
             for k, p in zip(kinds, p_types[shown], strict=True)
         ]
     else:
-        kinds, names, beside = np.full(len(shown), -1), (), "the interaction's"
+        kinds, names, beside = np.zeros(len(shown), int), ("interaction",), "the interaction's"
         texts = [f"{p:.2f}" for p in p_interaction[shown]]
     return draw_panorama(
         image,

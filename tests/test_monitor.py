@@ -207,7 +207,7 @@ def signs(tmp_path, rows, **more):
 def test_learning_signs_say_what_is_wrong(tmp_path):
     assert signs(tmp_path / "good", epochs(12)) == []
     (text,) = signs(tmp_path / "guessing", epochs(6, val_auroc=lambda e: 0.5 + 0.01 * (-1) ** e))
-    assert text.startswith("no skill: val_auroc is 0.5") and "knowing nothing reaches 0.5" in text
+    assert text.startswith("hardly any skill: val_auroc is 0.5") and "knowing nothing reaches 0.5" in text
     (text,) = signs(tmp_path / "flat", epochs(6, train_loss=lambda e: 0.69 + 1e-4 * e))
     assert text.startswith("flat: train_loss stays at 0.6906 for 5 epochs")
     assert not signs(
@@ -233,7 +233,7 @@ def test_no_skill_of_the_types_and_of_the_ages(tmp_path):
     assert "knowing nothing reaches 0.333" in signs(tmp_path / "types", rows, config=types)[0]
     ages = CONFIG | {"script_name": "train_mae.py"}
     rows = epochs(4, val_r2=lambda e: -0.1, val_mae=lambda e: 10 - e)
-    assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("no skill: val_r2 is -0.1")
+    assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("hardly any skill: val_r2 is -0.1")
     assert read_run(tmp_path / "ages" / "stage1_experiment_20261122_013555").best_epoch() == 4  # lowest MAE
 
 

@@ -21,6 +21,7 @@ from datasets.jrdb import labels
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images, read_sequence
 from utils.run.errors import CommandError
 from utils.run.folder import write_bytes
+from utils.run.log import format_size
 
 KIND = "jrdb_index"
 COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
@@ -49,7 +50,7 @@ def read_index(
         cache.make_writable(directory)
         with cache.lock(path.with_suffix(".lock"), f"cache {KIND}", log):
             if (sequences := _load(path)) is None:  # else another process built it while this one waited
-                log(f"cache {KIND}: building from {len(paths)} label files, {size / 1e9:.3f} GB")
+                log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
                 started = time.monotonic()
                 sequences = [read_sequence(path, data_path, multi_label) for path in paths]
                 _save(path, sequences)

@@ -68,7 +68,7 @@ def report_age(
     ]
     warnings = state_warnings(state)
     if worse:
-        warnings.append(f"worse than the {best}: of the age {', '.join(worse)} {unit}")
+        warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
 

@@ -74,6 +74,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+def format_size(count: float) -> str:
+    """'1.2 GB', '34 MB' or '8 kB' of so many bytes."""
+    for limit, unit, size in ((1e6, "kB", 1e3), (1e9, "MB", 1e6)):
+        if count < limit:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e9:.3g} GB"
+
+
 def align(cells: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of columns, the first to the left, the others to the right."""
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -62,8 +62,10 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
     values = [row[key] for row in history[-3:] if is_number(row.get(key))]
     if len(values) < 3 or nothing is None or statistics.median(values) > nothing + NO_SKILL:
         return ""
-    middle = statistics.median(values)
-    return f"no skill: {key} is {middle:.3g} in the last three epochs, knowing nothing reaches {nothing:.3g}"
+    return (
+        f"hardly any skill: {key} is {statistics.median(values):.3g} in the last three epochs, knowing "
+        f"nothing reaches {nothing:.3g}"
+    )
 
 
 def above_constant(history: History, constant: float | None) -> str:

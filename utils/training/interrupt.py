@@ -33,7 +33,8 @@ TIMED_STEPS = 5  # of the first epoch, after one that warms up: they say how lon
 def expected_time(seconds: float, steps: int, epochs: int) -> str:
     """'expected time: 12 min for 30 epochs of 24 steps, 0.9 s each'; a tenth is added for the evaluation."""
     total = format_duration(1.1 * seconds * steps * epochs)
-    return f"expected time: {total} for {epochs} epochs of {steps} steps, {seconds:.2g} s each"
+    many = f"{epochs} epochs" if epochs > 1 else "one epoch"
+    return f"expected time: {total} for {many} of {steps} steps, {seconds:.2g} s each"
 
 
 class Interrupt:

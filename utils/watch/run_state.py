@@ -18,13 +18,10 @@ from utils.watch.run_view import LIVE, RunView
 TYPICAL = 10  # epochs whose median stands for the ones to come
 QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}  # seconds without a sign of life: normal
 GONE = 60.0  # the same where the process is not found; one in another container is not found either
-NO_SKILL = 0.05  # a figure this near to what knowing nothing reaches shows no skill
 WINDOW = 10  # epochs looked at
 FEWEST = 4  # with fewer a line fits almost anything
 # 97.5% quantile of Student's t for 2 .. 8 degrees of freedom: a window has at most WINDOW - 2 of them.
 STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
-FLAT = 0.01  # relative change of the train loss over RECENT epochs that counts as none
-RECENT = 5
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from utils.report.results import table, write_table
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, create_run_folder, read_json, write_json, write_text
-from utils.run.log import format_values, start_log, stop_log
+from utils.run.log import format_size, format_values, start_log, stop_log
 
 
 def test_runs_of_one_second_get_folders_of_their_own(tmp_path):
@@ -72,6 +72,10 @@ def test_a_library_that_sets_up_logging_does_not_make_every_line_appear_twice(ca
 
 def test_small_values_stay_visible():
     assert format_values({"loss": 3.3e-5, "f1": None, "epoch": 2}) == "loss 3.3e-05 f1 undefined epoch 2"
+
+
+def test_sizes_are_said_in_a_unit_that_shows_them():
+    assert [format_size(n) for n in (884_736, 35_200_000, 1.25e9)] == ["885 kB", "35.2 MB", "1.25 GB"]
 
 
 def test_table_is_aligned():
