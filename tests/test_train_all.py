@@ -48,9 +48,12 @@ def test_a_step_goes_down_the_mean_loss_of_its_batch(name, tmp_path, monkeypatch
     """Not down their sum: no learning rate would fit two batch sizes."""
     script, seen = importlib.import_module(name), []
     check = script.check_finite
-    monkeypatch.setattr(
-        script, "check_finite", lambda loss, *rest: seen.append(float(loss)) or check(loss, *rest)
-    )
+
+    def noted(loss, *rest):
+        seen.append(float(loss))
+        check(loss, *rest)
+
+    monkeypatch.setattr(script, "check_finite", noted)
     more = ["--location_weight", 0] if "anomaly" in name else []
     (row,) = history(train(name, tmp_path, "--epochs", 1, "--max_batches", 1, *more))
     assert seen == [pytest.approx(row["train_loss"], rel=1e-5)]

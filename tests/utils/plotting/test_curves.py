@@ -42,10 +42,8 @@ def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
 
 
 def test_the_reason_of_a_verdict_is_broken_into_lines_as_wide_as_the_figure(tmp_path, monkeypatch):
-    written, write = [], plt.Figure.suptitle
-    monkeypatch.setattr(
-        plt.Figure, "suptitle", lambda self, text, **o: written.append(text) or write(self, text, **o)
-    )
+    written = []
+    monkeypatch.setattr(plt.Figure, "suptitle", lambda self, text, **options: written.append(text))
     verdict = Verdict("NOT LEARNED", "a long reason " * 30, [0, 0])
     rows = [{"epoch": 1, "lr": 1e-3, "train_loss": 1.0, "val_loss": 1.0}]
     plot_curves(rows, [Panel("loss", "loss")], tmp_path / "curves.png", 1, verdict)
