@@ -1,7 +1,7 @@
 """Apply a trained checkpoint to new files: predictions.csv and pictures. No labels are needed, none are used.
 
     python predict.py --run RUN --input JRDB --output OUT                     who interacts; boxes of labels
-    python predict.py --run RUN --input IMAGES --boxes FILE.csv --output OUT  boxes from frame,id,x,y,w,h
+    python predict.py --run RUN --input IMAGES --boxes FILE --output OUT      boxes of a detector or tracker
     python predict.py --run RUN --input IMAGES --output OUT                   ages of a folder of images
     python predict.py --run RUN --input ANOVOX --output OUT                   alarm scores of AnoVox scenarios
     python predict.py --run RUN --export MODEL.pt2                            a program for torch.export.load
@@ -30,7 +30,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, help="run folder (its best checkpoint is taken) or a .pth file")
     add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios")
-    add("--boxes", metavar="FILE", help="JRDB: CSV with frame, id, x, y, w, h and, if several, sequence")
+    add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
+        "MOT or KITTI; default: the labels or detections in --input")
+    add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),
+        help="JRDB: size of the panorama that the boxes are given for, where it is not that of the images")
+    add("--frame_rate", type=arguments.positive_float, default=15.0, help="JRDB: frame numbers per second")
+    add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
+        help="JRDB: leave out people whose box has no area or lies outside the panorama")
     add("--output", help="folder for the tables and pictures")
     add("--max_pictures", type=arguments.non_negative_int, default=100,
         help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")

@@ -42,8 +42,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--use_group_sampling", action=switch, default=True, help="limit the positives per interaction group")
     add("--max_group_samples_ratio", type=positive, default=1.0, help="positives per group member")
     add("--infer_group_pairs", action=switch, default=True, help="A-B and B-C give A-C, flagged, in training")
-    add("--max_negatives_per_frame", type=count, default=5, help="negatives per frame, at most")
-    add("--stage1_balance_ratio", type=positive, default=1.0, help="negatives per positive")
+    add("--max_negatives_per_frame", type=count, default=50, help="negatives per frame, at most")
+    add("--stage1_balance_ratio", type=positive, default=4.0, help="negatives per positive of a frame")
+    add("--pairs_per_sequence", type=count, default=1500,
+        help="pairs per sequence and epoch, at most, so that no place drowns the others; 0 = all")
+    add("--resample", action=switch, default=True, help="draw positives and negatives afresh every epoch")
     add("--history_seconds", type=count, default=5, help="seconds of past motion in the geometry; 0 = none")
     add("--image_size", action=arguments.ImageSize, default=[128, 64], help="person crop in pixels")
     add = parser.add_argument_group("model").add_argument
@@ -51,16 +54,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="what the model sees of a pair")
     add("--backbone", choices=BACKBONES, default="cnn", help="encoder of a person crop")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
-    add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
+    add("--dropout", type=arguments.fraction, default=0.5, help="dropout in branches and heads")
     add = parser.add_argument_group("recipe").add_argument
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
-    add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
+    add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
     add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
     # fmt: on
     arguments.add_run_arguments(
-        parser, epochs=50, batch_size=16, learning_rate=1e-3, weight_decay=1e-4, patience=10
+        parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
     if args.weights != "none" and args.features == "geometry" and not args.resume:
@@ -215,7 +218,8 @@ def report(
     on_val, val_labels = data.reference_pairs("val")
     both = np.concatenate([on_val, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
-    references |= {name: p[:, 1] for name, p in reference_scores(*data.reference_pairs(), both).items()}
+    fitted = reference_scores(*data.reference_pairs(), both, weights=data.references()["train_weights"])
+    references |= {name: p[:, 1] for name, p in fitted.items()}
     scores = sigmoid(calibrated(logits, **state["calibration"]))
     interacts = (scores >= state["threshold"]).astype(int)
     columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
@@ -269,7 +273,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         write_json(run.folder / "sampling_report.json", sampling_report(data))
 
     # Training
-    check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2)
+    drawn = data.train.draw()
+    check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2, drawn=drawn)
     every, inputs = loaders | {"train": train_loader}, args.features.split("+")
     check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)

@@ -253,7 +253,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     data = build_datasets(args)
     if run.check(data, INTERACTION_CLASSES):
         return None
-    train = data.train.select(balance_classes(data.train.labels, args.stage2_balance_strategy, args.seed))
+    natural = data.train.select(data.train.draw())
+    train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
     train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)
     every_pair = {name: data.with_task(name, "any") for name in loaders}  # both stages are judged
@@ -281,8 +282,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     balanced["class_weights"] = None if criterion.weight is None else criterion.weight.tolist()
     run.record(data, section, criterion, optimizer, scheduler, **balanced)
     if run.processes.first:
-        natural = data.train.class_counts()
-        plot_class_distribution(natural, train.class_counts(), run.folder / "class_distribution.png")
+        counts = natural.class_counts(), train.class_counts()
+        plot_class_distribution(*counts, run.folder / "class_distribution.png")
 
     # Training
     check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))

@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.images import read_image
-from datasets.jrdb.boxes import read_box_table, without_annotations
+from datasets.jrdb.boxes import BoxRules, read_people
 from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
-from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
+from datasets.jrdb.labels import INTERACTION_CLASSES, Sequence
 from datasets.jrdb.pairs import PairRules
 from prediction.trained import Trained
 from utils.metrics.groups import find_clusters
@@ -33,9 +33,15 @@ from utils.training.device import move
 def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
     """Score every pair in range of every frame; of frames without an image only where the model needs
     none."""
-    sequences, folders = read_people(Path(args.input), args.boxes)
-    dataset, output = pairs_in_range(trained, sequences), Path(args.output)
+    folder = Path(args.input)
     pixels = trained.args.features != "geometry"
+    if not folder.is_dir() and (not args.boxes or pixels):
+        raise CommandError(
+            f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"
+        )
+    rules = BoxRules(args.frame_rate, args.boxes_size, args.skip_bad_boxes)
+    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)
+    dataset, output = pairs_in_range(trained, sequences), Path(args.output)
     pictured = np.flatnonzero(dataset.image_found)
     frames = len(dataset.frame_keys)
     if frames > len(pictured):
@@ -83,19 +89,6 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
         f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "
         f"({len(rows)} people on keyframes) and {len(drawn)} pictures in {output}"
     )
-
-
-def read_people(folder: Path, boxes: str | None) -> tuple[list[Sequence], list[Path]]:
-    """Sequences without annotations, and the folder of images of each."""
-    if not folder.is_dir():
-        raise CommandError(
-            f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"
-        )
-    if boxes:
-        return read_box_table(Path(boxes), folder)
-    files = list_sequences(folder)
-    sequences = [without_annotations(read_sequence(path, folder)) for path in files.values()]
-    return sequences, [folder / IMAGE_FOLDER / name for name in files]
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:

@@ -138,9 +138,8 @@ def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run
     trained.args.data_path = str(other)
     data = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
     recorded = read_arrays(stage1 / "references.npz")
-    scores = reference_scores(
-        recorded["train_inputs"], recorded["train_labels"], data.parts()["all"].geometry
-    )
+    train = recorded["train_inputs"], recorded["train_labels"]
+    scores = reference_scores(*train, data.parts()["all"].geometry, weights=recorded["train_weights"])
     auroc = roc_auc_score(data.parts()["all"].labels, scores["boosted trees"][:, 1])
     assert results["baselines"]["boosted trees"]["auroc"] == pytest.approx(auroc)
     assert len(recorded["train_labels"]) < len(theirs.parts()["all"])

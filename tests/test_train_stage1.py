@@ -149,7 +149,9 @@ def test_times_of_a_run_that_was_stopped_in_an_epoch_are_those_of_all_its_parts(
 
 
 def test_speed_counts_what_was_trained(tmp_path):
-    (row,) = read_json(train(NAME, tmp_path, "--max_batches", 2, "--epochs", 1) / "history.json")
+    (row,) = read_json(
+        train(NAME, tmp_path, "--max_batches", 2, "--epochs", 1, "--batch_size", 16) / "history.json"
+    )
     assert row["samples_per_second"] * row["seconds"] == pytest.approx(2 * 16)
 
 

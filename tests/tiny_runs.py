@@ -65,7 +65,8 @@ def flags_of(name: str) -> list:
         recipe = ["--model", "cnn", "--image_size", 32, "--epochs", 3, "--batch_size", 8]
         return ["--image_dir", ultrasound(), *EXCLUDE, *recipe]
     if name == "train_stage1":
-        return ["--data_path", jrdb(), "--features", "geometry", "--epochs", 2]
+        recipe = ["--features", "geometry", "--epochs", 2, "--batch_size", 16, "--scheduler", "step"]
+        return ["--data_path", jrdb(), *recipe]
     start = ["--stage1_checkpoint", run_of("train_stage1")]
     return ["--data_path", jrdb(), *start, "--epochs", 4, "--lr", 3e-3]
 

@@ -4,14 +4,15 @@
     batch = sets.train.__getitems__([0, 1, 2])     # geometry (3, G), left, right, labels ...
     report = sampling_report(sets)
 
-Train is sampled (groups, negatives). Val and test hold every pair in range, in fixed order, but for the
-ambiguous ones: two people of one group whose interaction nobody annotated.
+Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
+whose interaction nobody annotated. Of train an epoch takes a draw (`draw`: positives by group, negatives by
+frame); there, pairs inferred to interact are candidates as well.
 """
 
 import argparse
 import copy
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,27 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 from datasets.cache import fingerprint as fingerprint_of
+from datasets.images import read_image
 from datasets.jrdb.crops import crop_cache
 from datasets.jrdb.features import STATIC_FEATURES, feature_names, pair_features
 from datasets.jrdb.flags import SAMPLE
 from datasets.jrdb.index import read_index
-from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences
-from datasets.jrdb.pairs import PairRules, choose_pairs, find_pairs, first_is_left
+from datasets.jrdb.labels import (
+    IMAGE_FOLDER,
+    INTERACTION_CLASSES,
+    LabelRules,
+    Problems,
+    Sequence,
+    list_sequences,
+)
+from datasets.jrdb.pairs import (
+    PairRules,
+    candidates,
+    draw_samples,
+    find_pairs,
+    first_is_left,
+    neighbouring_order,
+)
 from datasets.jrdb.splits import split_sequences
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint
@@ -34,6 +50,7 @@ from utils.metrics.jrdb_act import group_rows
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
+TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
 FEATURE_SETS = ("crops+geometry", "crops", "geometry")
 TASKS = ("interaction", "type")
 
@@ -41,7 +58,7 @@ TASKS = ("interaction", "type")
 class JRDBPairDataset(Dataset):
     """Samples of one split. N samples over F frames and R people, G features, S sequences.
 
-    Per sample, ordered by sequence and frame, in a frame by ids (sampled: by whom they share):
+    Per sample (of a `sampled` part: per candidate), ordered by sequence and frame, in a frame by ids:
         geometry (N, G) float32           columns `feature_names`, NaN where there is no past
         labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
         types (N,) int64                  into INTERACTION_CLASSES, -1 none
@@ -49,6 +66,7 @@ class JRDBPairDataset(Dataset):
         ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
         left, right (N,) int64            person rows in canonical order
         frames (N,) int64                 into the F frames
+        draws (N,) uint64, interaction_groups (N,) int64: what `draw` goes by
     Everybody in every frame of the split, in range of someone or not:
         boxes (R, 4) float64 pixels, people_frames (R,) int64
         social_groups (R,) int64 (-1 none), person_ids (R,) str
@@ -69,10 +87,11 @@ class JRDBPairDataset(Dataset):
         self.image_paths: list[Path] = []
         self.crops: np.ndarray | None = None
         columns: dict[str, list[np.ndarray]] = {}
-        frame_count = row_count = 0
+        frame_count = row_count = group_count = 0
         for number, sequence in enumerate(sequences):
             found = find_pairs(sequence, rules)
-            samples, inferred = choose_pairs(found, rules, task, sampled)
+            samples = candidates(found, rules, task, sampled)
+            inferred = found.ambiguous[samples] & sampled
             first, second = found.first[samples], found.second[samples]
             # Rows are sorted by id, so the lower row has the lower id.
             lower = np.ones(len(first), bool)
@@ -93,6 +112,9 @@ class JRDBPairDataset(Dataset):
                 "left": row_index[left],
                 "right": row_index[right],
                 "frames": frame_index[found.frame[samples]],
+                "draws": found.draws[samples],
+                "interaction_groups": group_count + found.group[samples],
+                "group_sizes": found.group_sizes,
                 "boxes": sequence.boxes[kept],
                 "people_frames": frame_index[sequence.frame_of_row()[kept]],
                 "social_groups": sequence.groups[kept],
@@ -108,6 +130,7 @@ class JRDBPairDataset(Dataset):
             for key, values in part.items():
                 columns.setdefault(key, []).append(values)
             frame_count, row_count = frame_count + len(found.frames), row_count + len(kept)
+            group_count += len(found.group_sizes)
         for key, parts in columns.items():
             setattr(self, key, np.concatenate(parts))
 
@@ -134,8 +157,8 @@ class JRDBPairDataset(Dataset):
         return [k for k, name in enumerate(self.feature_names) if name not in STATIC_FEATURES]
 
     def class_counts(self) -> dict[str, int]:
-        """Samples per class, by name."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        """Samples per class, by name; of a sampled part those of the first epoch."""
+        counts = np.bincount(self.labels[self.draw()], minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def pair_columns(self) -> dict[str, np.ndarray]:
@@ -187,9 +210,28 @@ class JRDBPairDataset(Dataset):
         scores = np.full(len(people), last)
         return group_rows(sequences, times, self.boxes[people], groups[people], scores, self.pano_size)
 
+    def draw(self, epoch: int = 1) -> np.ndarray:
+        """The samples that an epoch takes, frame by frame, in each such that pairs of the same people are
+        neighbours; all samples of a part that is not sampled. With --no-resample every epoch takes the same.
+        """
+        if not self.sampled:
+            return np.arange(len(self))
+        positive = (self.labels > 0) | (self.task == "type")
+        taken = np.flatnonzero(
+            draw_samples(
+                self.rules, epoch, self.draws, positive, self.inferred, self.interaction_groups,
+                self.group_sizes, self.frames, self.groups,
+            )
+        )  # fmt: skip
+        return taken[neighbouring_order(self.frames[taken], self.left[taken], self.right[taken])]
+
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
-        """The same people and frames with these samples only, in this order; a sample may be taken twice."""
+        """The same people and frames with these samples only, in this order; a sample may be taken twice.
+
+        Nothing is drawn from them any more.
+        """
         chosen = copy.copy(self)
+        chosen.sampled = False
         for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
             setattr(chosen, name, getattr(self, name)[samples])
         return chosen
@@ -235,20 +277,38 @@ class JRDBPairDataset(Dataset):
         crops = [] if self.crops is None else [self.crops[self.crop_rows[k]].transpose(1, 2, 0) for k in pair]
         return [*map(np.ascontiguousarray, crops), np.asarray(picture)]
 
-    def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
-        """Cut and cache the people that samples use. image_size is (H, W); DataError names missing images."""
+    def images_needed(self, data_path: Path | str) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
+        """Images (K) that samples are cut from, whether each is there, people per image (K), person rows."""
         persons = np.unique(np.r_[self.left, self.right])
         frames, counts = np.unique(self.people_frames[persons], return_counts=True)
         folder = Path(data_path) / IMAGE_FOLDER
         paths = [folder / self.sequences[self.frame_sequences[f]] / str(self.frame_keys[f]) for f in frames]
-        missing = [paths[k] for k in np.flatnonzero(~self.image_found[frames])]
-        if missing:
-            first = ", ".join(str(path.relative_to(folder)) for path in missing[:3])
-            raise DataError(
-                f"{folder}: {len(missing)} of {len(paths)} images of the {self.name} split are missing\n"
-                f"  first: {first}\n"
-                "  add the images, or pass --features geometry, which needs none"
-            )
+        return paths, self.image_found[frames], counts, persons
+
+    def find_problems(self, data_path: Path | str, problems: Problems, decode: bool = False) -> None:
+        """Gather the images that are missing and, with `decode`, damaged or of another size."""
+        paths, found, *_ = self.images_needed(data_path)
+        for path, there in zip(paths, found, strict=True):
+            name = path.relative_to(Path(data_path) / IMAGE_FOLDER)
+            if not there:
+                what = f"missing images of the {self.name} split, which needs {len(paths)}"
+                remedy = "add them, or pass --features geometry, which needs none"
+                problems.add(what, remedy, str(name))
+            elif decode:
+                try:
+                    height, width = read_image(path).shape[:2]
+                except DataError as error:
+                    problems.add("an image can not be read", "copy it again, or remove its frame",
+                                 str(error).splitlines()[0])  # fmt: skip
+                    continue
+                if (width, height) != self.pano_size:
+                    what = f"an image of another size than {self.pano_size[0]}x{self.pano_size[1]}"
+                    remedy = "boxes are in pixels: all frames need the size that was annotated"
+                    problems.add(what, remedy, f"{name}: {width}x{height}")
+
+    def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
+        """Cut and cache the people that samples use. image_size is (H, W)."""
+        paths, _, counts, persons = self.images_needed(data_path)
         boxes = np.split(self.boxes[persons], np.cumsum(counts)[:-1])
         self.crop_rows = np.full(len(self.boxes), -1)
         self.crop_rows[persons] = np.arange(len(persons))
@@ -295,7 +355,7 @@ class PairDatasets:
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
         return [
-            f"{name}: {len(part.sequences)} sequences, {len(part)} pairs, {part.class_counts()}"
+            f"{name}: {len(part.sequences)} sequences, {len(part.draw())} pairs, {part.class_counts()}"
             for name, part in self.parts().items()
         ]
 
@@ -307,7 +367,7 @@ class PairDatasets:
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
         parts = self.parts()
-        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
+        counts = {f"{name}_samples": len(part.draw()) for name, part in parts.items()}  # train: of an epoch
         return {
             "data_path": str(self.data_path),
             "total_samples": sum(counts.values()),
@@ -329,17 +389,34 @@ class PairDatasets:
 
     def references(self) -> dict[str, np.ndarray]:
         """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
-        fit them and of val to choose their thresholds."""
+        fit them and of val to choose their thresholds; weights: the share of 20 epochs that draw a pair."""
         if self.recorded is None:
-            train = JRDBPairDataset("train", self.loaded["train"], self.rules, self.train.task, sampled=False)
-            parts = {"train": train, "val": self.val}
-            self.recorded = {f"{name}_inputs": part.geometry for name, part in parts.items()}
-            self.recorded |= {f"{name}_labels": part.labels for name, part in parts.items()}
+            train, annotated = copy.copy(self.train), ~self.train.inferred
+            train.rules = replace(self.rules, resample=True)
+            drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
+            self.recorded = {
+                "train_inputs": train.geometry[annotated],
+                "train_labels": train.labels[annotated],
+                "train_weights": drawn[annotated] / 20,
+                "val_inputs": self.val.geometry,
+                "val_labels": self.val.labels,
+            }
         return self.recorded
 
     def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
         """geometry (N, G) and labels (N,) of `references`."""
         return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
+
+    def balance(self) -> tuple[str, bool]:
+        """The class balance of an epoch beside the natural one, in words, and whether it is upside down."""
+        drawn, natural = self.train.labels[self.train.draw()].mean(), self.reference_pairs()[1].mean()
+        text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
+        if upside_down := bool((drawn > 0.5) != (natural > 0.5)):
+            text += (
+                ": sampling turns the classes upside down, and scores are no probabilities; "
+                "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
+            )
+        return text, upside_down
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
@@ -365,11 +442,18 @@ def build_datasets(
     Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
     """
     rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
-    return load_pair_datasets(
+    rules = {"pairs_per_sequence": 0} | rules  # stage 2 has few enough
+    labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
+    data = load_pair_datasets(
         args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
-        image_size=tuple(args.image_size), split_method=args.split_method, multi_label=args.multi_label,
-        rules=PairRules(**rules), choose=choose, limit_gb=args.cache_limit_gb, log=LOG.info,
+        image_size=tuple(args.image_size), split_method=args.split_method, labels=LabelRules(**labels),
+        rules=PairRules(**rules), choose=choose, check_images=getattr(args, "check_data", False),
+        limit_gb=args.cache_limit_gb, log=LOG.info,
     )  # fmt: skip
+    if task == "interaction" and choose is None:
+        text, upside_down = data.balance()
+        (LOG.warning if upside_down else LOG.info)(text)
+    return data
 
 
 def load_pair_datasets(
@@ -379,20 +463,23 @@ def load_pair_datasets(
     image_size: tuple[int, int] = (128, 64),
     task: str = "interaction",
     split_method: str = "official",
-    multi_label: str = "priority",
+    labels: LabelRules | None = None,
     rules: PairRules | None = None,
     choose: Choose | None = None,
+    check_images: bool = False,
     **cache: object,
 ) -> PairDatasets:
     """Read a JRDB folder into train, val and test (none when the split has none).
 
     features decides whether crops are cached (image_size H, W; `cache` goes to crop_cache: cache_dir,
     limit_gb, workers, log; the index takes cache_dir and log). task "interaction": every sample is labelled
-    0 or 1. task "type": annotated positives only, labelled by class. Raises CommandError for wrong flags,
-    DataError for unusable files, empty and one-class splits.
+    0 or 1. task "type": annotated positives only, labelled by class. check_images: decode every image that
+    crops are cut from, and name all that are damaged or of another size. Raises CommandError for wrong flags,
+    DataError for unusable files (all of them at once), empty and one-class splits.
     """
-    rules = rules or PairRules()
+    rules, labels, log = rules or PairRules(), labels or LabelRules(), cache.get("log", print)
     rules.check()
+    labels.check()
     for flag, value, allowed in (("features", features, FEATURE_SETS), ("task", task, TASKS)):
         if value not in allowed:
             raise CommandError(f"--{flag} {value}: choose from {', '.join(allowed)}")
@@ -400,7 +487,13 @@ def load_pair_datasets(
     files = list_sequences(data_path)
     split, source = ({"all": list(files)}, "") if choose else split_sequences(files, data_path, split_method)
     paths = [files[name] for names in split.values() for name in names]
-    every = read_index(paths, data_path, multi_label, cache.get("cache_dir"), cache.get("log", print))
+    every = read_index(paths, data_path, labels, cache.get("cache_dir"), log)
+    told = {name: sum(sequence.counts[name] for sequence in every) for name in TOLD}
+    if any(told.values()):
+        log(
+            "labels: "
+            + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in told.items() if count)
+        )
     by_name = {sequence.name: sequence for sequence in every}
     hashes = {sequence.name: hash_contents(sequence) for sequence in every}
     if choose:
@@ -415,6 +508,10 @@ def load_pair_datasets(
         check_labels(data_path, part, dataset)
     measured = [s for s in every if not s.size_source.startswith("no image")] or every
     if features != "geometry":
+        problems = Problems()
+        for dataset in sets.values():
+            dataset.find_problems(data_path, problems, decode=check_images)
+        problems.raise_any()
         for dataset in sets.values():
             dataset.load_crops(data_path, image_size, **cache)
     return PairDatasets(
@@ -442,7 +539,8 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
         raise DataError(
             f"{data_path}: the {part} split can not be learned from\n"
             f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
-            "  positives are H-interaction entries (JRDB-Social), negatives the other pairs in range\n"
+            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
+            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
             "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
         )
 
@@ -460,6 +558,6 @@ def fingerprint(sequences: list[Sequence]) -> str:
     for sequence in sorted(sequences, key=lambda s: s.name):
         size = f"{sequence.width}x{sequence.height}"
         digest.update("\n".join([sequence.name, *sequence.keys, *sequence.track_names, size]).encode())
-        for column in ("starts", "boxes", "tracks", "groups", "pairs", "types"):
+        for column in ("starts", "boxes", "tracks", "groups", "difficult", "pairs", "types"):
             digest.update(np.ascontiguousarray(getattr(sequence, column)).tobytes())
     return digest.hexdigest()

@@ -10,12 +10,11 @@ L, R: the left and the right person, short way round; h, w: their mean height an
 
 import numpy as np
 
-from datasets.jrdb.labels import Sequence
-from datasets.jrdb.pairs import distance, signed_offset
+from datasets.jrdb.labels import FRAMES_PER_SECOND, Sequence
+from datasets.jrdb.pairs import distance, in_range, signed_offset
 
 METRES_TALL = 1.7  # assumed height of a person; turns box heights into rough depths
-FRAMES_PER_SECOND = 15
-LAG_TOLERANCE = 7  # frames either side of a lag in which a labelled frame may stand for it
+LAG_TOLERANCE = 7 / 15  # seconds either side of a lag in which a labelled frame may stand for it
 
 # Name: meaning. `*_left` and `*_right` belong to one person; `signed_*` change sign in the mirrored pair.
 STATIC_FEATURES = {
@@ -58,21 +57,33 @@ HISTORY_FEATURES = {
 }
 
 
+# What everybody else in the frame says about a pair; near is judged by metres on the ground.
+SURROUNDING_FEATURES = {
+    "rank_left": "log(1 + people nearer to L than R is)",
+    "rank_right": "log(1 + people nearer to R than L is)",
+    "margin_left": "log_metres less that of L to the nearest other person",
+    "margin_right": "log_metres less that of R to the nearest other person",
+    "neighbours_left": "log(1 + people within 3 widths of the wider of them and L)",
+    "neighbours_right": "log(1 + people within 3 widths of the wider of them and R)",
+    "people": "log(1 + people in the frame)",
+}
+
+
 def feature_names(history_seconds: int = 5) -> list[str]:
     """Names of the columns, in order. Those about the past are NaN where the two were not seen together."""
     lags = [f"{name}_{k}s" for k in range(1, history_seconds + 1) for name in LAG_FEATURES]
-    return [*STATIC_FEATURES, *lags, *(HISTORY_FEATURES if history_seconds else ())]
+    return [*STATIC_FEATURES, *SURROUNDING_FEATURES, *lags, *(HISTORY_FEATURES if history_seconds else ())]
 
 
-def history_frames(times: np.ndarray, seconds: int) -> np.ndarray:
+def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_PER_SECOND) -> np.ndarray:
     """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1.
 
-    It is the latest within LAG_TOLERANCE frames. times (F,): ascending frame numbers of all labelled frames
-    of one sequence, also those that --frame_stride leaves out.
+    It is the latest within LAG_TOLERANCE. times (F,): ascending frame numbers of all labelled frames of one
+    sequence, also those that --frame_stride leaves out.
     """
-    lag = times[:, None] - FRAMES_PER_SECOND * np.arange(1, seconds + 1)
-    index = np.searchsorted(times, lag + LAG_TOLERANCE, side="right") - 1
-    return np.where((index >= 0) & (times[np.maximum(index, 0)] >= lag - LAG_TOLERANCE), index, -1)
+    lag, tolerance = times[:, None] - frame_rate * np.arange(1, seconds + 1), frame_rate * LAG_TOLERANCE
+    index = np.searchsorted(times, lag + tolerance, side="right") - 1
+    return np.where((index >= 0) & (times[np.maximum(index, 0)] >= lag - tolerance), index, -1)
 
 
 def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np.ndarray:
@@ -110,10 +121,11 @@ def pair_features(
     """
     boxes, times, frames = sequence.boxes, sequence.times, sequence.frame_of_row()
     columns = static_columns(boxes[left], boxes[right], (sequence.width, sequence.height))
+    columns |= surrounding_columns(sequence, left, right)
     if history_seconds:
-        past = history_frames(times, history_seconds)
+        past = history_frames(times, history_seconds, sequence.frame_rate)
         rows = history_rows(frames, sequence.tracks, past)
-        seconds = (times[:, None] - times[np.maximum(past, 0)]) / FRAMES_PER_SECOND
+        seconds = (times[:, None] - times[np.maximum(past, 0)]) / sequence.frame_rate
         columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], sequence.width)
     return np.stack([columns[name] for name in feature_names(history_seconds)], 1).astype(np.float32)
 
@@ -154,6 +166,29 @@ def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
         "foot_left": feet_a / pano_height,
         "foot_right": feet_b / pano_height,
     }
+
+
+def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray) -> dict:
+    """The SURROUNDING_FEATURES of pairs, frame by frame over everybody in it. (N,) float64 by name."""
+    frames = sequence.frame_of_row()[left]
+    order = np.argsort(frames, kind="stable")
+    found = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
+    for mine in np.split(order, np.flatnonzero(np.diff(frames[order])) + 1) if len(left) else ():
+        first, last = sequence.starts[frames[mine[0]] : frames[mine[0]] + 2]
+        people = last - first
+        a = np.repeat(sequence.boxes[first:last], people, axis=0)  # (n * n, 4): everybody with everybody
+        b = np.tile(sequence.boxes[first:last], (people, 1))
+        metres = log_ground_metres(a, b, sequence.width).reshape(people, people)
+        near = in_range(a, b, sequence.width).reshape(people, people).sum(axis=1) - 1  # not oneself
+        np.fill_diagonal(metres, np.inf)
+        one, other = left[mine] - first, right[mine] - first
+        apart = metres[one, other]
+        for side, person in (("left", one), ("right", other)):
+            found[f"rank_{side}"][mine] = np.log1p((metres[person] < apart[:, None]).sum(axis=1))
+            found[f"margin_{side}"][mine] = apart - metres[person].min(axis=1)
+            found[f"neighbours_{side}"][mine] = np.log1p(near[person])
+        found["people"][mine] = np.log1p(people)
+    return found
 
 
 def history_columns(

@@ -18,7 +18,7 @@ import numpy as np
 
 from datasets import cache
 from datasets.jrdb import labels
-from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, LabelRules, Problems, Sequence, list_images, read_sequence
 from utils.run.errors import CommandError
 from utils.run.folder import write_bytes
 from utils.run.log import format_size
@@ -31,19 +31,21 @@ SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a f
 def read_index(
     paths: list[Path],
     data_path: Path | str | None = None,
-    multi_label: str = "priority",
+    rules: LabelRules | None = None,
     cache_dir: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Sequence]:
     """The sequences of these label files, in this order, as `read_sequence` reads them.
 
-    Raises what it raises, DataError for missing files, and CommandError for an unwritable cache folder.
+    One DataError for all that is wrong in them, another for missing files; CommandError for an unwritable
+    cache folder.
     """
+    rules = rules or LabelRules()
     files = cache.describe_files(paths)
     size = sum(size for _, size, _ in files)
     if size < SMALL:
-        return [read_sequence(path, data_path, multi_label) for path in paths]
-    key = cache.fingerprint(files, _describe_images(paths, data_path), multi_label, _code())
+        return _read(paths, data_path, rules)
+    key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), rules.classes(), _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
     path = directory / f"{KIND}-{key[:20]}.zip"
     if (sequences := _load(path)) is None:
@@ -52,11 +54,18 @@ def read_index(
             if (sequences := _load(path)) is None:  # else another process built it while this one waited
                 log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
                 started = time.monotonic()
-                sequences = [read_sequence(path, data_path, multi_label) for path in paths]
+                sequences = _read(paths, data_path, rules)
                 _save(path, sequences)
                 log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
                 return sequences
     log(f"cache {KIND}: {len(sequences)} sequences read from {path}")
+    return sequences
+
+
+def _read(paths: list[Path], data_path: Path | str | None, rules: LabelRules) -> list[Sequence]:
+    problems = Problems()
+    sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
+    problems.raise_any()
     return sequences
 
 

@@ -29,8 +29,10 @@ class PairRules:
     use_group_sampling: bool = True
     max_group_samples_ratio: float = 1.0
     infer_group_pairs: bool = True
-    max_negatives_per_frame: int = 5
-    stage1_balance_ratio: float = 1.0
+    max_negatives_per_frame: int = 50
+    stage1_balance_ratio: float = 4.0
+    pairs_per_sequence: int = 1500
+    resample: bool = True
     frame_stride: int = 1
     history_seconds: int = 5
     seed: int = 42
@@ -98,14 +100,15 @@ class SequencePairs:
     first: np.ndarray  # (P,) int64 rows
     second: np.ndarray
     frame: np.ndarray  # (P,) int64 index into sequence.keys
-    types: np.ndarray  # (P,) int64 class; -1 annotated without a type; -2 not annotated
+    types: np.ndarray  # (P,) int64 class; -1 annotated without a type; -2 not annotated, or not counted
     in_range: np.ndarray  # (P,) bool
     in_range_swapped: np.ndarray  # (P,) bool, the decision with the two people named in the other order
     same_interaction_group: np.ndarray  # (P,) bool, connected by annotated pairs
     same_social_group: np.ndarray  # (P,) bool
+    difficult: np.ndarray  # (P,) bool, a label of the pair or of one of them is above --max_difficulty
     group: np.ndarray  # (P,) int64 interaction group of the first person
     group_sizes: np.ndarray  # people in each interaction group
-    draws: np.ndarray  # (P,) uint64
+    draws: np.ndarray  # (P,) uint64, what sampling goes by
 
     @property
     def annotated(self) -> np.ndarray:
@@ -113,8 +116,9 @@ class SequencePairs:
 
     @property
     def ambiguous(self) -> np.ndarray:
-        """In one group, yet not annotated: neither a positive nor a negative."""
-        return ~self.annotated & (self.same_interaction_group | self.same_social_group)
+        """In one group, yet not annotated, or too difficult: neither a positive nor a negative."""
+        together = self.same_interaction_group | self.same_social_group
+        return ~self.annotated & (together | self.difficult)
 
 
 def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
@@ -126,10 +130,12 @@ def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
     first, second = all_pairs(sequence.starts)
     types = np.full(len(first), -2, np.int64)
     types[pair_positions(sequence.starts, sequence.pairs)] = sequence.types
+    difficult = sequence.difficult[first] | sequence.difficult[second] | (types == -3)
+    types[difficult] = -2
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
     if rules.frame_stride > 1:
         keep = used[frame_of_row[first]]
-        first, second, types = first[keep], second[keep], types[keep]
+        first, second, types, difficult = first[keep], second[keep], types[keep], difficult[keep]
     columns = np.ascontiguousarray(sequence.boxes.T)  # gathered and computed with twice as fast as rows
     a, b = columns.take(first, 1).T, columns.take(second, 1).T
     limit = sequence.width, rules.distance_multiplier, rules.distance_norm
@@ -139,7 +145,7 @@ def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
     groups, social = interaction_groups(sequence.pairs, len(sequence.boxes)), sequence.groups
     interacting = groups[first] == groups[second]
     together = (social[first] == social[second]) & (social[first] >= 0)
-    kept = np.flatnonzero(near | swapped | interacting | together)
+    kept = np.flatnonzero(near | swapped | interacting | together | difficult)
     rows, frame = np.stack([first[kept], second[kept]]), frame_of_row[first[kept]]
     ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
     return SequencePairs(
@@ -153,6 +159,7 @@ def find_pairs(sequence: Sequence, rules: PairRules) -> SequencePairs:
         in_range_swapped=swapped[kept],
         same_interaction_group=interacting[kept],
         same_social_group=together[kept],
+        difficult=difficult[kept],
         group=groups[rows[0]],
         group_sizes=np.bincount(groups),
         draws=pair_draws(rules.seed, sequence.name, sequence.times[frame], *ids[rows]),
@@ -210,42 +217,53 @@ def pair_draws(
 # Sampling
 
 
-def choose_pairs(
-    found: SequencePairs, rules: PairRules, task: str, sampled: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (into the P pairs) of the N samples, frame by frame, and (N,) bool: an inferred positive.
+def candidates(found: SequencePairs, rules: PairRules, task: str, sampled: bool) -> np.ndarray:
+    """Positions (into the P pairs) of all that may become a sample, frame by frame, ordered by ids.
 
-    Not sampled: every pair in range but the ambiguous ones, ordered by ids. Sampled: of each interaction
-    group of n people at most max(1, round(n * ratio)) positives, annotated ones first; of each frame
-    min(max_negatives, max(1, round(ratio * positives))) negatives; pairs that share people next to each
-    other. task "type" keeps annotated positives that have a type; "any" every pair in range, as predict.py
-    does, which can not know which ones are ambiguous.
+    That is every pair in range but the ambiguous ones; where samples are drawn, also the ambiguous ones that
+    are inferred to interact. task "type" keeps annotated positives that have a type; "any" every pair in
+    range, as predict.py does, which can not know which ones are ambiguous.
     """
-    positive = found.in_range & found.annotated
-    inferred = np.zeros_like(positive)
-    if sampled and rules.infer_group_pairs:
-        inferred = found.in_range & ~found.annotated & found.same_interaction_group
-    negative = found.in_range & ~found.annotated
-    if task != "any":
-        negative &= ~found.ambiguous
-    if sampled and rules.use_group_sampling:
-        quota = np.maximum(1, np.rint(found.group_sizes * rules.max_group_samples_ratio))
-        kept = smallest_per_bin(positive | inferred, found.group, quota, inferred, found.draws)
-        positive, inferred = positive & kept, inferred & kept
+    if task == "any":
+        return np.flatnonzero(found.in_range)
     if task == "type":
-        positive &= found.types >= 0
-        inferred[:] = negative[:] = False
-    elif sampled:
-        frames = int(found.frame.max(initial=0)) + 1
-        positives = np.bincount(found.frame[positive | inferred], minlength=frames)
-        quota = np.maximum(1, np.rint(rules.stage1_balance_ratio * positives))
-        quota = np.minimum(rules.max_negatives_per_frame, quota)
-        negative = smallest_per_bin(negative, found.frame, quota, found.draws)
-    samples = np.flatnonzero(positive | inferred | negative)
-    if sampled:
-        near = neighbouring_order(found.frame[samples], found.first[samples], found.second[samples])
-        samples = samples[near]
-    return samples, inferred[samples]
+        return np.flatnonzero(found.in_range & (found.types >= 0))
+    inferred = found.same_interaction_group & ~found.difficult & (sampled and rules.infer_group_pairs)
+    return np.flatnonzero(found.in_range & (~found.ambiguous | inferred))
+
+
+def draw_samples(
+    rules: PairRules,
+    epoch: int,
+    draws: np.ndarray,
+    positive: np.ndarray,
+    inferred: np.ndarray,
+    group: np.ndarray,
+    group_sizes: np.ndarray,
+    frame: np.ndarray,
+    sequence: np.ndarray,
+) -> np.ndarray:
+    """(N,) bool: which of N candidates an epoch takes, by random numbers made from `draws` (N,) and epoch.
+
+    Of each interaction group (`group` (N,), into `group_sizes`) of n people at most max(1, round(n * ratio))
+    `positive` ones, annotated ones before `inferred`; of each frame min(max_negatives, max(1, round(ratio *
+    positives))) others; of what is then left of a sequence at most pairs_per_sequence (0: all).
+    """
+    if rules.resample:
+        draws = mix(draws ^ np.uint64(text_key(f"epoch {epoch}")))
+    if rules.use_group_sampling:
+        quota = np.maximum(1, np.rint(group_sizes * rules.max_group_samples_ratio))
+        taken = smallest_per_bin(positive, group, quota, inferred, draws)
+    else:
+        taken = positive.copy()
+    positives = np.bincount(frame[taken], minlength=int(frame.max(initial=0)) + 1)
+    quota = np.maximum(1, np.rint(rules.stage1_balance_ratio * positives))
+    quota = np.minimum(rules.max_negatives_per_frame, quota)
+    taken |= smallest_per_bin(~positive, frame, quota, draws)
+    if rules.pairs_per_sequence:
+        quota = np.full(int(sequence.max(initial=0)) + 1, rules.pairs_per_sequence)
+        taken = smallest_per_bin(taken, sequence, quota, mix(draws + np.uint64(GOLDEN)))
+    return taken
 
 
 def smallest_per_bin(

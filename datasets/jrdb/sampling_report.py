@@ -37,8 +37,9 @@ def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int 
         counts["positives_lost_to_distance"] += int((found.annotated & ~found.in_range).sum())
         counts["ambiguous_pairs"] += int((found.ambiguous & found.in_range).sum())
         counts["order_dependent_decisions"] += int((found.in_range != found.in_range_swapped).sum())
+    drawn = dataset.select(dataset.draw())  # of train: the first epoch's
     positives_in_range = counts["positives_total"] - counts["positives_lost_to_distance"]
-    is_negative = (dataset.labels == 0) & (dataset.task == "interaction")
+    is_negative = (drawn.labels == 0) & (dataset.task == "interaction")
     negatives = int(is_negative.sum())
     total, near = counts["pairs_total"], counts["pairs_in_range"]
     return {
@@ -48,11 +49,11 @@ def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int 
         "pairs_removed_share": ratio(total - near, total),
         "negatives_per_positive_natural": ratio(total - counts["positives_total"], counts["positives_total"]),
         "negatives_per_positive_in_range": ratio(near - positives_in_range, positives_in_range),
-        "sampled_positives": len(dataset) - negatives,
+        "sampled_positives": len(drawn) - negatives,
         "sampled_negatives": negatives,
-        "positives_per_negative": ratio(len(dataset) - negatives, negatives),
-        "inferred_positives": int(dataset.inferred.sum()),
-        "negatives_that_are_positives": wrong_negatives(sets, dataset, np.flatnonzero(is_negative)),
+        "positives_per_negative": ratio(len(drawn) - negatives, negatives),
+        "inferred_positives": int(drawn.inferred.sum()),
+        "negatives_that_are_positives": wrong_negatives(sets, drawn, np.flatnonzero(is_negative)),
         **{name: sum(sequence.counts[name] for sequence in sequences) for name in COUNTS},
     }
 

@@ -70,7 +70,7 @@ def small_flags(script: str) -> list[Any]:
         }
         return ["--model", "cnn", "--image_size", 32, "--batch_size", 8, "--lr", "1e-3", *recipe[script]]
     more = ["--stage1_checkpoint", stage1_run()] if script == "train_stage2" else ["--features", "geometry"]
-    return [*more, "--step_size", 2]
+    return [*more, "--scheduler", "step", "--step_size", 2, "--batch_size", 16]
 
 
 def argv(script: str, folder: Path, *more: Any) -> list[str]:

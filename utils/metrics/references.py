@@ -10,9 +10,10 @@ def reference_scores(
     train_labels: np.ndarray,
     inputs: np.ndarray,
     classes: int = 2,
+    weights: np.ndarray | None = None,
     names: Sequence[str] = ("logistic regression", "boosted trees"),
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G).
+    """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G); weights: of train.
 
     The trees are HistGradientBoosting. NaN means not known: boosted trees take it as it is; for logistic
     regression it becomes the train mean beside an indicator column. Columns that are NaN throughout the train
@@ -34,7 +35,9 @@ def reference_scores(
     }
     scores = {}
     for name in names:
-        model = models[name].fit(train_inputs, train_labels)
+        last = getattr(models[name], "steps", [("", None)])[-1][0]
+        weight = f"{last}__sample_weight" if last else "sample_weight"  # a pipeline hands it to its last step
+        model = models[name].fit(train_inputs, train_labels, **{weight: weights})
         scores[name] = np.zeros((len(inputs), classes))
         scores[name][:, model.classes_] = model.predict_proba(inputs)  # a class absent from train keeps 0
     return scores

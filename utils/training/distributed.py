@@ -111,24 +111,32 @@ class EpochSampler:
     Samples are shuffled by (seed, epoch) in whole frames (`frames[i]` = the frame of sample i; without frames
     each sample is its own) and cut into global batches of batch_size * world_size. Each rank takes its
     contiguous part. The last global batch is split evenly; a rank left with nothing computes one sample of it
-    with weight 0.
+    with weight 0. With `draw` an epoch takes only the samples draw(epoch), a pure function, in that order.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, processes: Processes, frames: np.ndarray | None = None
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        processes: Processes,
+        frames: np.ndarray | None = None,
+        draw: Callable[[int], np.ndarray] | None = None,
     ):
         self.frames = np.arange(length) if frames is None else frames
+        self.draw = draw or (lambda epoch: np.arange(length))
         self.batch_size, self.seed = batch_size, seed
         self.rank, self.world_size = processes.rank, processes.world_size
-        self.steps = -(-length // (batch_size * processes.world_size))
         self.start(epoch=1)
 
     def start(self, epoch: int, step: int = 0) -> None:
         """Begin `epoch` (from 1) at `step` (from 0)."""
         rng = np.random.default_rng([self.seed, epoch])
+        samples = self.draw(epoch)
         # The place of each sample's frame in this epoch.
-        place = rng.permutation(self.frames.max() + 1)[self.frames]
-        self.order, self.first_step = np.argsort(place, kind="stable"), step
+        place = rng.permutation(self.frames.max() + 1)[self.frames[samples]]
+        self.order, self.first_step = samples[np.argsort(place, kind="stable")], step
+        self.steps = -(-len(samples) // (self.batch_size * self.world_size))
 
     def part(self, step: int) -> tuple[list[int], float]:
         """This rank's samples at a step, and the weight of their summed loss: world_size / global count."""

@@ -140,16 +140,25 @@ def check_finite(
 
 
 class LearningCheck:
-    """Watches one run and says, once each, what looks like not learning."""
+    """Watches one run and says, once each, what looks like not learning.
+
+    drawn: positions of the train samples that an epoch takes, where it does not take all of them.
+    """
 
     def __init__(
-        self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int
+        self,
+        script: str,
+        criterion: Criterion,
+        labels: np.ndarray,
+        val_labels: np.ndarray,
+        outputs: int,
+        drawn: np.ndarray | slice = slice(None),
     ):
         self.watched, self.invariants = criterion, None
         self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
         self.labels = torch.as_tensor(labels)
         # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
-        self.constant_loss = best_constant_loss(criterion, self.labels, outputs)
+        self.constant_loss = best_constant_loss(criterion, self.labels[drawn], outputs)
         self.val_constant = best_constant_loss(criterion, torch.as_tensor(val_labels), outputs)
         self.said: set[str] = set()
 

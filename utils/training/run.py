@@ -76,7 +76,9 @@ class Run:
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
         """The shuffled train loader, and loaders of val and test with about `batch` samples a step."""
         args, processes = self.args, self.processes
-        sampler = EpochSampler(len(train), args.batch_size, args.seed, processes, frames=train.frames)
+        sampler = EpochSampler(
+            len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
+        )
         parts = {name: part for name, part in data.parts().items() if name != "train"}
         return make_loader(train, sampler, args.num_workers, self.device), {
             name: self.evaluation_loader(part, batch) for name, part in parts.items()

@@ -1,6 +1,7 @@
 """The data sets of pairs: what is sampled, what is kept out, batches, and the sampling report."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +24,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def named_samples(dataset) -> dict[tuple, tuple]:
-    """(frame, left id, right id) -> (label, type, inferred)."""
+def named_samples(dataset, epoch: int = 1) -> dict[tuple, tuple]:
+    """(frame, left id, right id) -> (label, type, inferred) of the samples of an epoch."""
+    dataset = dataset.select(dataset.draw(epoch))
     keys = zip(
         dataset.frame_keys[dataset.frames].tolist(),
         dataset.person_ids[dataset.left].tolist(),
@@ -76,14 +78,57 @@ def test_train_takes_inferred_positives_and_few_negatives(folder):
     assert (1, 3) not in first_frame(plain)
 
 
+def test_every_epoch_draws_afresh_and_every_draw_keeps_the_rules(folder):
+    train = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2)).train
+    epochs = [named_samples(train, epoch) for epoch in range(1, 31)]
+    assert epochs[0] == named_samples(train, 1) != epochs[1]
+    for drawn in epochs:
+        frames = Counter(frame for (frame, *_), (label, *_) in drawn.items() if label == 0)
+        assert set(frames.values()) == {2} and len(frames) == 6
+        assert sum(label for label, *_ in drawn.values()) == 18
+    seen = set().union(*epochs)
+    every = named_samples(train.select(np.arange(len(train))))
+    assert seen == set(every)  # no candidate is left out for ever
+    fixed = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2, resample=False)).train
+    assert named_samples(fixed, 1) == named_samples(fixed, 2)
+
+
+def test_no_sequence_gives_more_pairs_than_asked_for(folder):
+    sets = load_pair_datasets(folder, rules=PairRules(pairs_per_sequence=10))
+    draws = [sets.train.draw(epoch) for epoch in range(1, 41)]
+    assert {len(drawn) for drawn in draws} == {10}
+    share = np.mean([sets.train.labels[drawn].mean() for drawn in draws])
+    whole = load_pair_datasets(folder).train
+    assert abs(share - whole.labels[whole.draw()].mean()) < 0.08  # positives and negatives alike
+    assert len(sets.val) == len(load_pair_datasets(folder).val)  # never of what is judged
+
+
+def test_references_weigh_a_pair_by_how_often_it_is_drawn(folder):
+    sets = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2))
+    geometry, labels = sets.reference_pairs()
+    weights = sets.references()["train_weights"]
+    assert len(geometry) == len(labels) == len(weights)
+    assert (weights[labels == 1] == 1).all()  # the quota holds all of them
+    assert weights[labels == 0].sum() == pytest.approx(6 * 2)
+
+
+def test_the_balance_of_an_epoch_is_told_beside_the_natural_one(folder):
+    text, upside_down = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2)).balance()
+    assert text.startswith("60.0% of an epoch's train pairs interact, 25.0% of all") and upside_down
+    every = PairRules(max_negatives_per_frame=99, stage1_balance_ratio=99, infer_group_pairs=False)
+    text, upside_down = load_pair_datasets(folder, rules=every).balance()
+    assert text.startswith("25.0% of an epoch's train pairs interact, 25.0% of all") and not upside_down
+
+
 def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
     small = load_pair_datasets(folder, rules=PairRules(max_group_samples_ratio=0.34)).train
+    small = small.select(small.draw())
     assert small.labels.sum() == 6  # one per frame
     assert not small.inferred.any()
     every = load_pair_datasets(
         folder, rules=PairRules(max_group_samples_ratio=0.34, use_group_sampling=False)
     )
-    assert every.train.labels.sum() == 18
+    assert every.train.labels[every.train.draw()].sum() == 18
 
 
 def test_a_frame_without_positives_gives_one_negative(tmp_path):
@@ -93,6 +138,7 @@ def test_a_frame_without_positives_gives_one_negative(tmp_path):
         write_labels(tmp_path, name, labels)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     train = load_pair_datasets(tmp_path).train
+    train = train.select(train.draw())
     assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
 
 
@@ -154,9 +200,24 @@ def test_a_batch_holds_each_person_once(folder):
 
 def test_missing_images_are_named_when_pixels_are_asked_for(folder):
     with pytest.raises(
-        DataError, match=r"6 of 6 images of the train split are missing\n  first: a/000015.jpg"
+        DataError, match=r"images of the train split, which needs 6 \(6 times\)\n  a/000015.jpg"
     ):
         load_pair_datasets(folder, features="crops")
+
+
+def test_checking_the_data_names_every_damaged_image_and_wrong_size(folder):
+    for name in "abc":
+        for key in crowd(6):
+            path = folder / IMAGE_FOLDER / name / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (3760, 480) if (name, key) != ("b", "000045.jpg") else (1880, 240)).save(path)
+    damaged = [folder / IMAGE_FOLDER / name / "000030.jpg" for name in "ac"]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError) as error:
+        load_pair_datasets(folder, features="crops", check_images=True)
+    for line in ("can not be read (2 times)", *map(str, damaged), "another size", "b/000045.jpg: 1880x240"):
+        assert line in str(error.value)
 
 
 def test_crops_are_those_of_the_people(folder, tmp_path):

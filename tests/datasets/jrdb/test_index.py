@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.jrdb import index as jrdb_index
 from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.index import read_index
-from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, LabelRules, Sequence, read_sequence
 from tests.jrdb_files import crowd, person, write_labels
 from utils.run.errors import CommandError, DataError
 
@@ -34,11 +34,12 @@ class World:
         self.images.mkdir(parents=True)
         Image.new("L", (3760, 480)).save(self.images / "000030.jpg")
 
-    def read(self, *policy):
-        return read_index(self.paths, self.data, *policy, cache_dir=self.cache, log=self.lines.append)
+    def read(self, policy="priority"):
+        rules = LabelRules(multi_label=policy)
+        return read_index(self.paths, self.data, rules, cache_dir=self.cache, log=self.lines.append)
 
-    def cold(self, *policy):
-        return [read_sequence(path, self.data, *policy) for path in self.paths]
+    def cold(self, policy="priority"):
+        return [read_sequence(path, self.data, LabelRules(multi_label=policy)) for path in self.paths]
 
     def builds(self):
         return sum("built in" in line for line in self.lines)
@@ -67,10 +68,10 @@ def assert_same(one: list[Sequence], two: list[Sequence]):
                 assert x == y, name
 
 
-@pytest.mark.parametrize("policy", [(), ("first",), ("drop",)])
+@pytest.mark.parametrize("policy", ["priority", "first", "drop"])
 def test_the_index_is_what_json_gives(world, policy):
-    first, second = world.read(*policy), world.read(*policy)
-    assert_same(world.cold(*policy), first)
+    first, second = world.read(policy), world.read(policy)
+    assert_same(world.cold(policy), first)
     assert_same(first, second)
     assert second[0].image_found.tolist() == [False, True, False, False]
     assert [line.split()[2] for line in world.lines] == ["building", "built", "3"]

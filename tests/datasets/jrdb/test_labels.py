@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 
+from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import (
     CLASS_OF_NAME,
     INTERACTION_CLASSES,
     LABEL_FOLDER,
+    LabelRules,
     list_sequences,
     read_sequence,
 )
+from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, OFFICIAL_VAL, split_sequences
 from tests.jrdb_files import crowd, person, write_labels
 from utils.run.errors import CommandError, DataError
@@ -28,7 +31,8 @@ def pair_labels(first: str, second: str) -> dict:
 
 
 def test_the_class_map_is_fixed():
-    assert len(CLASS_OF_NAME) == 19
+    assert len(CLASS_OF_NAME) == 21
+    assert CLASS_OF_NAME["standing together together"] == 1 and CLASS_OF_NAME["pointing at sth together"] == 4
     assert [CLASS_OF_NAME[name] for name in INTERACTION_CLASSES[:4]] == [0, 1, 2, 3]
     assert set(CLASS_OF_NAME.values()) == set(range(5))
     assert CLASS_OF_NAME["moving together"] == CLASS_OF_NAME["hugging"] == 4
@@ -72,7 +76,7 @@ def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
 )  # fmt: skip
 def test_two_sides_of_a_pair_are_merged_by_the_stated_rule(tmp_path, first, second, policy, types, counted):
     path = write_labels(tmp_path, "s", pair_labels(first, second))
-    sequence = read_sequence(path, multi_label=policy)
+    sequence = read_sequence(path, rules=LabelRules(multi_label=policy))
     assert sequence.types.tolist() == types
     assert sequence.pairs.tolist() == [[0, 1]] * len(types)
     assert {
@@ -121,8 +125,8 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({"0000\0015.jpg": []}, "control character"),
         ({"frame.jpg": []}, "frame name"),
         ({FRAME: [], "15.jpg": []}, "one number"),
-        ({FRAME: [{"box": BOX}]}, "record 0\n  no label_id"),
-        ({FRAME: [person(1, BOX), {"label_id": "pedestrian:2"}]}, "record 1\n  no box"),
+        ({FRAME: [{"box": BOX}]}, "no label_id .*\n.*record 0"),
+        ({FRAME: [person(1, BOX), {"label_id": "pedestrian:2"}]}, "no box .*\n.*record 1"),
         ({FRAME: ["text"]}, "no label_id"),
         ({FRAME: [person(1, [1, 2, 3])]}, "four numbers"),
         ({FRAME: [person(1, [1, 2, 3, "4"])]}, "four numbers"),
@@ -132,7 +136,9 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [person(1, [1, 2, 10**400, 4])]}, "not finite"),
         ({FRAME: [person(1, [1, 2, -3, 4])]}, "positive"),
         ({FRAME: [person(1, [1, 2, 3, 0])]}, "positive"),
-        ({FRAME: [person(1, [-1, 2, 3, 4])]}, "negative"),
+        ({FRAME: [person(1, [-3, 2, 3, 4])]}, "outside the 3760x480 panorama"),
+        ({FRAME: [person(1, [1, -5, 3, 4])]}, "outside the 3760x480 panorama"),
+        ({FRAME: [person(1, [1, 480, 3, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, [3760, 2, 3, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, BOX) | {"H-interaction": [{"pair": 3}]}]}, "H-interaction"),
         ({FRAME: [person(1, BOX) | {"H-interaction": 7}]}, "H-interaction"),
@@ -150,6 +156,93 @@ def test_bad_input_is_one_clear_error(tmp_path, labels, message):
         assert FRAME in str(error.value)
 
 
+def test_every_problem_of_every_file_is_in_one_error(tmp_path):
+    bad = person(2, BOX, pedestrian_1="flying together,playing cards")
+    for name in ("attic", "cellar"):
+        write_labels(tmp_path, name, {FRAME: [person(1, [1, 2, -3, 4]), bad, {"box": BOX}]})
+    paths = [*list_sequences(tmp_path).values(), write_labels(tmp_path, "hall", "{")]
+    with pytest.raises(DataError) as error:
+        read_index(paths, tmp_path)
+    text = str(error.value)
+    for line in (
+        "5 kinds", "unknown interaction name 'flying together', did you mean", "'playing cards' (2 times)",
+        "--class_map", "not positive (2 times)", "--skip_bad_boxes", "no label_id (2 times)",
+        f"{paths[0]}: frame 000015.jpg, pedestrian:1, box [1, 2, -3, 4]", "not valid JSON (1 time)",
+    ):  # fmt: skip
+        assert line in text, line
+
+
+def test_a_class_map_names_what_the_published_list_does_not(tmp_path):
+    path = write_labels(tmp_path, "s", pair_labels("playing cards", "playing cards"))
+    classes = tmp_path / "classes.json"
+    classes.write_text('{"playing cards": "sitting together"}')
+    assert read_sequence(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [3]
+    classes.write_text('{"*": "others"}')
+    assert read_sequence(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [4]
+    classes.write_text('{"playing cards": "gambling"}')
+    with pytest.raises(CommandError, match="no such class for 'playing cards'"):
+        read_sequence(path, rules=LabelRules(class_map=str(classes)))
+    with pytest.raises(CommandError, match="not a JSON file"):
+        read_sequence(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
+
+
+def test_a_name_with_the_value_0_is_no_label(tmp_path):
+    labels = pair_labels("hugging,conversation", "hugging")
+    one, two = (record["H-interaction"][0]["inter_labels"] for record in labels[FRAME])
+    one["hugging"] = two["hugging"] = 0
+    sequence = read_sequence(write_labels(tmp_path, "s", labels))
+    assert sequence.types.tolist() == [2]
+    assert sequence.counts["one_sided_pairs"] == sequence.counts["unnamed_annotations"] == 1
+    one["conversation"] = 0
+    assert len(read_sequence(write_labels(tmp_path, "s", labels)).pairs) == 0
+
+
+def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
+    labels = {FRAME: [person(k, BOX, group) for k, group in enumerate([4, 4, -1, -1, 4, 7])]}
+    path = write_labels(tmp_path, "s", labels)
+    sequence = read_sequence(path, rules=LabelRules(pairs_from="social_group"))
+    assert sequence.pairs.tolist() == [[0, 1], [0, 4], [1, 4]] and set(sequence.types.tolist()) == {-1}
+    assert sequence.groups.tolist() == [4, 4, -1, -1, 4, 7]
+    assert len(read_sequence(path).pairs) == 0
+
+
+def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
+    boxes = [[-8.5, 20, 60, 100], [10, -20, 60, 100], [20, 400, 60, 100], [1, 2, 0, 5], [0, 600, 5, 5]]
+    records = [person(k, box, pedestrian_4="hugging", pedestrian_2="hugging") for k, box in enumerate(boxes)]
+    path = write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": records[:2]})
+    with pytest.raises(DataError, match="2 kinds"):
+        read_sequence(path)
+    sequence = read_sequence(path, rules=LabelRules(skip_bad_boxes=True))
+    assert sequence.boxes[:3].tolist() == [[3751.5, 20, 60, 100], [10, 0, 60, 80], [20, 400, 60, 80]]
+    assert [sequence.counts[f"{what}_boxes"] for what in ("wrapped", "clipped", "skipped")] == [2, 3, 2]
+    assert sequence.starts.tolist() == [0, 3, 5]
+    assert [sequence.track_names[k] for k in sequence.tracks] == [f"pedestrian:{k}" for k in (0, 1, 2, 0, 1)]
+    assert sequence.pairs.tolist() == [[0, 2], [1, 2]]  # those with people left out are gone
+
+
+def test_difficult_labels_do_not_count(tmp_path):
+    labels = crowd(1)
+    labels[FRAME][0]["H-interaction"][0]["inter_labels"]["walking together"] = 3
+    labels[FRAME][1]["H-interaction"][0]["inter_labels"]["walking together"] = 3
+    labels[FRAME][5]["social_group"]["cluster_stat"] = 3
+    path = write_labels(tmp_path, "s", labels)
+    easy = find_pairs(read_sequence(path, rules=LabelRules(max_difficulty=2)), PairRules())
+    every = find_pairs(read_sequence(path), PairRules())
+    assert every.annotated.sum() == easy.annotated.sum() + 1 and not every.difficult.any()
+
+    def left_out(found):
+        rows = np.flatnonzero(found.in_range & found.ambiguous)
+        return set(zip(found.first[rows].tolist(), found.second[rows].tolist(), strict=True))
+
+    assert left_out(easy) - left_out(every) == {(0, 1), (4, 5)}  # the pair 1-2, and all of person 6
+
+
+def test_a_number_anywhere_in_a_frames_name(tmp_path):
+    labels = {"cam2_IMG_0030.jpg": [person(1, BOX)], "IMG_0004.PNG": [person(1, BOX)]}
+    sequence = read_sequence(write_labels(tmp_path, "s", labels), rules=LabelRules(frame_rate=30))
+    assert sequence.keys == ["IMG_0004.PNG", "cam2_IMG_0030.jpg"] and sequence.times.tolist() == [4, 30]
+
+
 def test_a_wrong_data_path_says_what_was_expected(tmp_path):
     with pytest.raises(CommandError, match=r"no such folder"):
         list_sequences(tmp_path / "nowhere")
@@ -157,6 +250,11 @@ def test_a_wrong_data_path_says_what_was_expected(tmp_path):
     with pytest.raises(CommandError, match=r"pass --data_path .*train_dataset_with_activity"):
         list_sequences(tmp_path)
     assert list(list_sequences(tmp_path / "train_dataset_with_activity")) == ["s"]
+    boxes = tmp_path / "boxes" / "labels" / "labels_2d_stitched"
+    boxes.mkdir(parents=True)
+    (boxes / "s.json").write_text("{}")
+    with pytest.raises(CommandError, match=r"(?s)holds labels_2d_stitched: who interacts is in.*predict.py"):
+        list_sequences(tmp_path / "boxes")
 
 
 def test_official_lists():

@@ -10,6 +10,7 @@ from datasets.jrdb import pairs
 from datasets.jrdb.features import (
     feature_names,
     history_frames,
+    log_ground_metres,
     mirror_features,
     pair_features,
     swaps_when_mirrored,
@@ -40,9 +41,10 @@ def random_people(rng: np.random.Generator, frames: int = 30, people: int = 14) 
 
 def people_of(boxes, starts, times, tracks) -> Sequence:
     """A sequence of people without ids, groups, annotations or images."""
+    keys, nobody = [f"{t:06d}.jpg" for t in times], np.full(len(boxes), -1)
     return Sequence(
-        "hall", WIDTH, HEIGHT, "", [f"{t:06d}.jpg" for t in times], times, starts, boxes, tracks, [],
-        np.full(len(boxes), -1), np.empty((0, 2), int), np.empty(0, int), np.zeros(len(times), bool),
+        "hall", WIDTH, HEIGHT, "", keys, times, starts, boxes, tracks, [], nobody, nobody > 0,
+        np.empty((0, 2), int), np.empty(0, int), np.zeros(len(times), bool),
     )  # fmt: skip
 
 
@@ -142,9 +144,32 @@ def test_features_have_documented_values():
     assert late["metres_1s"] == pytest.approx(early["log_metres"])
 
 
+def test_surroundings_are_those_of_everybody_in_the_frame():
+    people = random_people(np.random.default_rng(8), frames=6, people=9)
+    first, second = pairs.all_pairs(people.starts)
+    names, frames = feature_names(0), people.frame_of_row()
+    features = pair_features(people, first, second, 0)
+
+    def metres(a, b):
+        return log_ground_metres(people.boxes[[a]], people.boxes[[b]], WIDTH)[0]
+
+    for row, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        there = np.flatnonzero(frames == frames[a]).tolist()
+        found = {"people": np.log1p(len(there))}
+        for side, one, other in (("left", a, b), ("right", b, a)):
+            apart = {k: metres(one, k) for k in there if k != one}
+            near = [pairs.in_range(people.boxes[[one]], people.boxes[[k]], WIDTH)[0] for k in apart]
+            found[f"rank_{side}"] = np.log1p(sum(apart[k] < apart[other] for k in apart))
+            found[f"margin_{side}"] = apart[other] - min(apart.values())
+            found[f"neighbours_{side}"] = np.log1p(sum(near))
+        for name, value in found.items():
+            assert features[row, names.index(name)] == np.float32(value), name
+
+
 def test_history_takes_the_latest_labelled_frame_near_each_lag():
     times = np.array([0, 3, 10, 15, 22, 30, 38, 60])
     rows = history_frames(times, 2)
+    assert np.array_equal(rows, history_frames(2 * times, 2, frame_rate=30))
     for now, time in enumerate(times):
         for lag in (1, 2):
             near = [i for i, t in enumerate(times) if abs(t - (time - 15 * lag)) <= 7]

@@ -44,6 +44,31 @@ def test_order_depends_on_seed_and_epoch_only():
     assert list(sampler) == first[3:] and len(sampler) == len(first) - 3
 
 
+def test_an_epoch_takes_what_it_draws_on_any_number_of_processes_and_after_a_stop():
+    frames = np.repeat(np.arange(20), 5)
+
+    def draw(epoch):
+        return np.sort(np.random.default_rng(epoch).choice(100, 30 + epoch, replace=False))
+
+    def make(world):
+        return [
+            EpochSampler(100, 12 // world, 7, Processes(rank, world, CPU), frames, draw)
+            for rank in range(world)
+        ]
+
+    for epoch in (1, 2, 5):
+        alone, *ranks = make(1) + make(3)
+        for sampler in (alone, *ranks):
+            sampler.start(epoch)
+        batches = list(alone)
+        assert sorted(sum(batches, [])) == draw(epoch).tolist() and alone.steps == len(batches)
+        for step, batch in enumerate(batches):
+            parts = [rank.part(step) for rank in ranks]
+            assert sum((part for part, weight in parts if weight), []) == batch
+        alone.start(epoch, step=2)
+        assert list(alone) == batches[2:]
+
+
 def test_frames_stay_together():
     frames = np.repeat(np.arange(10), 4)
     order = np.concatenate(list(samplers(1, 40, 6, frames)[0]))

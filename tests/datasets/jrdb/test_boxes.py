@@ -1,0 +1,198 @@
+"""Boxes of detectors and trackers: the same people out of every form they come in."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from datasets.jrdb.boxes import BoxRules, read_people
+from utils.run.errors import CommandError, DataError
+
+# frame number, id, x, y, w, h: two frames one second apart, one person on the seam
+PEOPLE = [
+    (0, 7, 100, 150, 60, 150),
+    (0, 9, 3724, 172, 56, 98),
+    (15, 7, 110, 150, 60, 150),
+    (15, 9, 3724, 172, 56, 98),
+]
+FRAMES = {number: [row for row in PEOPLE if row[0] == number] for number in (0, 15)}
+
+
+def labels(key: str, ids: bool = True) -> str:
+    def record(row):
+        return {"label_id": f"pedestrian:{row[1]}" if ids else "person:-1", "box": list(row[2:])}
+
+    return json.dumps(
+        {key: {f"{number:06d}.jpg": [record(row) for row in rows] for number, rows in FRAMES.items()}}
+    )
+
+
+def coco() -> str:
+    images = [{"id": k, "file_name": f"hall/IMG_{n:04d}.jpg"} for k, n in enumerate(FRAMES)]
+    images = [image | {"width": 3760, "height": 480} for image in images]
+    people = [{"id": k, "image_id": row[0] // 15, "track_id": row[1], "category_id": 1, "bbox": list(row[2:])}
+              for k, row in enumerate(PEOPLE)]  # fmt: skip
+    car = {"id": 99, "image_id": 0, "category_id": 3, "bbox": [0, 0, 50, 50]}
+    categories = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
+    return json.dumps({"images": images, "annotations": [*people, car], "categories": categories})
+
+
+def csv(columns: str, separator: str = ",") -> str:
+    table = pandas.DataFrame(PEOPLE, columns=["frame", "id", "x", "y", "w", "h"])
+    table["x1"], table["y1"], table["x2"], table["y2"] = (
+        table.x,
+        table.y,
+        table.x + table.w,
+        table.y + table.h,
+    )
+    table = table.rename(columns={"id": "track_id"} if "track_id" in columns else {})
+    return table[columns.split(",")].to_csv(index=False, sep=separator)
+
+
+def kitti(track: bool, frame: int | None = None) -> str:
+    rows = PEOPLE if frame is None else FRAMES[frame]
+    lines = []
+    for time, person, x, y, w, h in rows:
+        start = f"{time} {person} " if track else ""
+        lines.append(f"{start}Pedestrian 0 0 -1.5 {x}.00 {y} {x + w} {y + h} -1 -1 -1 -1 -1 -1 -1 0.9")
+    other = f"{'0 3 ' if track else ''}DontCare -1 -1 -10 1 2 30 40 -1 -1 -1 -1 -1 -1 -1"
+    return "\n".join([*lines, other])
+
+
+def mot(separator: str = ",") -> str:
+    return "\n".join(separator.join(map(str, (*row, 1, -1, -1, -1))) for row in PEOPLE)
+
+
+def read(folder, boxes=None, **rules):
+    lines = []
+    sequences, folders = read_people(folder, boxes, BoxRules(**rules), lines.append)
+    return sequences, folders, "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "ids"),
+    [
+        (labels("labels"), "JRDB labels", True),
+        (labels("detections"), "JRDB detections", True),
+        (labels("detections", ids=False), "JRDB detections, without ids: no past", False),
+        (coco(), "COCO", True),
+        (csv("frame,id,x,y,w,h"), "CSV", True),
+        (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
+        (csv("frame,x,y,w,h", ";"), "CSV, without ids: no past", False),
+        (csv("id,frame,x1,y1,x2,y2", "\t"), "CSV", True),
+        ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
+        (mot(), "MOT", True),
+        (mot(" "), "MOT", True),
+        (kitti(track=True), "KITTI tracks", True),
+    ],
+)
+def test_every_form_gives_the_same_people(tmp_path, text, form, ids):
+    """Whatever the file is called."""
+    path = tmp_path / "whatever.dat"
+    path.write_text(text)
+    (sequence,), _, said = read(tmp_path, path)
+    assert f"{path}: 4 boxes, {form}" in said
+    assert sequence.boxes.tolist() == [list(row[2:]) for row in PEOPLE]
+    assert sequence.times.tolist() == [0, 15] and sequence.starts.tolist() == [0, 2, 4]
+    assert (sequence.width, sequence.height) == (3760, 480) and not sequence.image_found.any()
+    met_again = sequence.tracks[0] == sequence.tracks[2]
+    assert met_again == ids and len(sequence.track_names) == (2 if ids else 4)
+
+
+def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path):
+    boxes = tmp_path / "boxes"
+    for name in ("hall", "aula"):
+        (boxes / name).mkdir(parents=True)
+        for frame in FRAMES:
+            (boxes / name / f"{frame:06d}.txt").write_text(kitti(track=False, frame=frame))
+    sequences, _, said = read(tmp_path, boxes)
+    assert "8 boxes, KITTI detections, without ids" in said
+    assert [s.name for s in sequences] == ["aula", "hall"]
+    assert all(s.boxes.tolist() == [list(row[2:]) for row in PEOPLE] for s in sequences)
+    tracks = tmp_path / "tracks"
+    tracks.mkdir()
+    for name in ("hall", "aula"):
+        (tracks / f"{name}.txt").write_text(mot())
+    assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall"]
+
+
+def test_a_frame_without_people_is_a_frame(tmp_path):
+    content = json.loads(labels("labels"))
+    content["labels"] |= {"000030.jpg": [], "000010.jpg": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.json")
+    assert sequence.times.tolist() == [0, 10, 15, 30] and sequence.starts.tolist() == [0, 2, 2, 4, 4]
+
+
+def test_a_jrdb_folder_without_labels_is_read_by_its_detections_or_says_what_helps(tmp_path):
+    with pytest.raises(
+        CommandError, match=r"(?s)no labels or detections.*found: an empty folder.*pass --boxes"
+    ):
+        read(tmp_path)
+    folder = tmp_path / "detections" / "detections_2d_stitched"
+    folder.mkdir(parents=True)
+    (folder / "hall.json").write_text(labels("detections", ids=False))
+    (sequence,), _, said = read(tmp_path)
+    assert sequence.name == "hall" and "JRDB detections" in said
+
+
+def test_images_are_found_by_the_number_in_their_names(tmp_path):
+    images = tmp_path / "frames"
+    images.mkdir()
+    for name in ("cam2_IMG_0000.PNG", "cam2_IMG_0015.PNG"):
+        Image.new("RGB", (3760, 480)).save(images / name)
+    (tmp_path / "boxes.csv").write_text(csv("frame,id,x,y,w,h"))
+    (sequence,), (folder,), _ = read(images, tmp_path / "boxes.csv", frame_rate=30)
+    assert sequence.keys == ["cam2_IMG_0000.PNG", "cam2_IMG_0015.PNG"] and sequence.image_found.all()
+    assert folder == images and sequence.frame_rate == 30
+
+
+def test_boxes_for_another_size_are_an_error_or_scaled(tmp_path):
+    Image.new("RGB", (1880, 240)).save(tmp_path / "IMG_0000.jpg")
+    (tmp_path / "coco.json").write_text(coco())
+    with pytest.raises(
+        DataError, match=r"image is 1880x240, the boxes are for 3760x480\n.*--boxes_size 480 3760"
+    ):
+        read(tmp_path, tmp_path / "coco.json")
+    (sequence,), *_ = read(tmp_path, tmp_path / "coco.json", boxes_size=(480, 3760))
+    assert (sequence.width, sequence.height) == (1880, 240)
+    assert np.array_equal(sequence.boxes, np.array(PEOPLE)[:, 2:] / 2)
+    (tmp_path / "boxes.csv").write_text(csv("frame,id,x,y,w,h"))
+    with pytest.raises(DataError, match=r"(?s)outside the 1880x240 panorama.*--boxes_size H W"):
+        read(tmp_path, tmp_path / "boxes.csv")
+
+
+def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("frame,id,x,y,w,h\n0,1,-8.5,-20,60,150\n0,2,10,400,60,100\n0,3,10,900,60,100\n")
+    with pytest.raises(DataError, match=r"(?s)outside the 3760x480.*line 4.*--skip_bad_boxes"):
+        read(tmp_path, path)
+    (sequence,), _, said = read(tmp_path, path, skip_bad_boxes=True)
+    assert sequence.boxes.tolist() == [[3751.5, 0, 60, 130], [10, 400, 60, 80]]
+    assert "1 wrapped, 2 clipped, 1 skipped" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
+        ("frame,id,x,y,w,h\n", "no box in it"),
+        ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
+        ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four numbers[^\n]*\n.*line 2"),
+        ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
+        ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
+        ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
+        ('{"people": []}', "without labels, detections or annotations"),
+        ("{", "can not be read"),
+        ("", "an empty file"),
+        ("hello 3\n", "neither a header nor a row"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path, text, message):
+    path = tmp_path / "boxes.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as error:
+        read(tmp_path, path)
+    assert str(path) in str(error.value) and len(str(error.value).splitlines()) <= 5
