@@ -12,12 +12,14 @@ from torch.utils.data import DataLoader
 from benchmarks import __main__ as everything
 from benchmarks import pairs as pair_benchmarks
 from benchmarks import report, resources, scale, timing, worker
+from benchmarks.scripts import SCRIPTS, prepare
 from datasets.jrdb import index
 from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from models.encoders import build_encoder
 from models.pairs import PairClassifier
 from tests.jrdb_world import write_world
+from tests.tiny_runs import flags_of, private_cache
 from utils.run.folder import REPO_ROOT
 from utils.training.distributed import make_loader
 
@@ -165,6 +167,18 @@ def test_operations_and_kept_bytes_of_a_linear_layer_by_hand():
     assert flops == pytest.approx(3 * 2 * 8 * 4 / 1e9)
     assert kept == pytest.approx((8 + 4) * 4 / 2**20)  # the input, and the output of the ReLU
     assert (size, parameters) == (pytest.approx(0.032), pytest.approx(36 / 1e6))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_made_ready_as_its_main_does(name):
+    """And trains: the same batch twice costs less."""
+    argv = [str(flag) for flag in flags_of(name)]
+    if name == "train_stage2":  # of a stage 1 run that is not read
+        argv += ["--features", "geometry"]
+    with private_cache():
+        training = prepare(name, argv)
+        losses = [training.epoch(steps=1)["loss"] for _ in range(2)]
+    assert 0 < losses[1] < losses[0]
 
 
 def test_every_benchmark_is_there_and_has_a_title():
