@@ -69,9 +69,9 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
 
 
 def above_constant(history: History, constant: float | None) -> str:
-    """A val loss that three epochs on end do not get below what a constant answer reaches on val."""
+    """A val loss clearly above what the constant that fits val best reaches, three epochs on end."""
     last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
-    if constant is None or len(last) < 3 or min(last) <= constant:
+    if constant is None or len(last) < 3 or min(last) <= (1 + 5 * FLAT) * constant:
         return ""
     return (
         f"val loss above a constant's: {last[-1]:.4g} in the last epoch, always answering the same reaches "
