@@ -16,6 +16,7 @@ one row per frame; `alarm` is 1 where the calibrated score reaches the run's thr
 import argparse
 from pathlib import Path
 
+from prediction.flags import add_reading_arguments, read_otherwise
 from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.script import run_script
@@ -46,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="AnoVox: largest cache of decoded frames to build without asking, in GB")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
+    add_reading_arguments(parser, ("camera", "numeric_ids", "id_pattern"))
     args = parser.parse_args(parser.typed(argv))
     given = [f"--{name}" for name in ("input", "output", "boxes") if getattr(args, name) is not None]
     if args.export and given:
@@ -74,6 +76,7 @@ def main(args: argparse.Namespace) -> None:
     start_log(None)
     trained = open_trained(args.run, choose_device(args.device))
     LOG.info(f"{trained.path}: {trained.state['script']}, epoch {trained.state['epoch']}")
+    read_otherwise(trained.args, args, trained.state["script"])
     if args.export:
         export_model(trained, Path(args.export))
         return

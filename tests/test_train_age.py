@@ -11,7 +11,17 @@ from sklearn import metrics
 
 import train_ddp
 import train_mae
-from tests.tiny_runs import assert_same_run, furthest_weight, history, replay, run_of, train, train_on
+from tests.tiny_runs import (
+    assert_same_run,
+    flags_of,
+    furthest_weight,
+    history,
+    replay,
+    run_of,
+    train,
+    train_on,
+)
+from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import load_checkpoint
 
@@ -170,3 +180,27 @@ def test_wrong_flags(capsys):
             train_mae.parse_args(argv)
         assert caught.value.code == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
+    run = train("train_mae", tmp_path, "--epochs", 6, "--lr", 1e-9, "--patience", 2)
+    stopped = read_json(run / "results.json")
+    assert stopped["epochs_run"] < 6
+    train_mae.main(train_mae.parse_args(["--resume", str(run)]))  # the same patience: finished
+    assert read_json(run / "results.json") == stopped
+    train_mae.main(train_mae.parse_args(["--resume", str(run), "--patience", "0"]))
+    assert read_json(run / "results.json")["epochs_run"] == 6 == len(read_json(run / "history.json"))
+    assert read_json(run / "config.json")["args"]["patience"] == 0
+
+
+def test_one_image_left_for_batchnorm_is_refused_before_the_first_epoch(tmp_path):
+    args = train_mae.parse_args([str(flag) for flag in flags_of("train_mae")])
+    images = len(train_mae.build_datasets(args).train)
+    with pytest.raises(
+        CommandError, match=f"of {images} train samples the last batch .* has\\s+one"
+    ) as caught:
+        train("train_mae", tmp_path, "--model", "resnet18", "--batch_size", images - 1)
+    assert f"pass --batch_size {images - 2} " in str(caught.value)
+    train(
+        "train_mae", tmp_path, "--batch_size", images - 1, "--image_size", 64, "--epochs", 1
+    )  # a larger map

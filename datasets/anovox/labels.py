@@ -257,7 +257,8 @@ def split_scenarios(
     elif method in ("auto", "random"):
         split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
     else:
-        split, how = read_split(Path(method)), f"file {method}"
+        split = read_split(Path(method))
+        how = "split.json in the data folder" if method == str(own) else f"--split_method {method}"
         named = {name.partition(":")[0] for names in split.values() for name in names}
         if strangers := sorted(named - {scenario.name for scenario in present}):
             raise DataError(

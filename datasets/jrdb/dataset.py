@@ -462,7 +462,7 @@ def load_pair_datasets(
     features: str = "geometry",
     image_size: tuple[int, int] = (128, 64),
     task: str = "interaction",
-    split_method: str = "official",
+    split_method: str = "auto",
     labels: LabelRules | None = None,
     rules: PairRules | None = None,
     choose: Choose | None = None,

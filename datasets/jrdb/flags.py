@@ -19,7 +19,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data_path", help="JRDB folder with labels/ and images/; default: the built-in sample")
-    add("--split_method", default="official", help="official, sorted70 or a JSON file of sequence names")
+    add("--split_method", default="auto",
+        help="auto (the data's split.json, else official), official, sorted70 or a JSON file of names")
     add("--frame_stride", type=arguments.positive_int, default=1, help="use every Nth labelled frame")
     add("--multi_label", choices=["priority", "first", "drop"], default="priority",
         help="type of a pair with several labels")

@@ -4,7 +4,7 @@ The folder is the official one; images are needed only by runs that look at pixe
 
     DATA/labels/labels_2d_activity_social_stitched/SEQUENCE.json
     DATA/images/image_stitched/SEQUENCE/000015.jpg               3760x480; the number counts frames
-    DATA/split.json                                              optional; wins over --split_method
+    DATA/split.json                                              optional; unless --split_method names another
 
 A person is a row. Rows are sorted by frame number and then by person id, whatever the order in the file, so
 everything built on them is independent of the order of files, frames and records. Demographics are not read.

@@ -38,18 +38,18 @@ OFFICIAL_TEST = (
 
 
 def split_sequences(
-    names: Iterable[str], data_path: Path | str, method: str = "official"
+    names: Iterable[str], data_path: Path | str, method: str = "auto"
 ) -> tuple[dict[str, list[str]], str]:
     """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
 
-    A split.json in the data folder wins over `method`: official (the lists above), sorted70 (names in order,
-    70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
+    `method`: auto (split.json in the data folder, else official), official (the lists above), sorted70 (names
+    in order, 70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
     """
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"
-    if own.is_file():
+    if method == "auto" and own.is_file():
         split, source = read_split(own), f"{own.name} in the data folder"
-    elif method == "official":
+    elif method in ("auto", "official"):
         lists = dict(zip(PARTS, (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST), strict=True))
         split = {part: [n for n in names if n in lists[part]] for part in PARTS}
         source = "the official JRDB lists"
@@ -65,10 +65,10 @@ def split_sequences(
         split = {"train": names[:first], "val": names[first:second], "test": names[second:]}
         source = "sequences sorted by name, 70/15/15 by count"
     elif method.endswith(".json"):
-        split, source = read_split(Path(method)), f"the file {method}"
+        split, source = read_split(Path(method)), f"--split_method {method}"
     else:
         raise CommandError(
-            f"--split_method {method}: expected official, sorted70 or the path of a .json file"
+            f"--split_method {method}: expected auto, official, sorted70 or the path of a .json file"
         )
     split = {part: sorted(split.get(part) or []) for part in PARTS}
     for part in PARTS:

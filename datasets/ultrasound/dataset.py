@@ -4,7 +4,7 @@ The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is 
 
     TA/                              one folder per muscle: TA, BB, GM
         characteristics.xlsx         sheet Blad1: id, age, length, weight, sex, both cohorts side by side
-        split.json                   optional: {"train": [ids], "val": [ids], "test": [ids]}; wins
+        split.json                   optional: {"train": [ids], "val": [ids], "test": [ids]}; of one cohort
         Healthy/Images/anon_ID_k.png image k of subject ID
         Pathological/Images/anon_ID_k.png
 
@@ -349,11 +349,14 @@ def _split(
 ) -> tuple[dict[str, list[str]], str]:
     """({part: subject names}, where it comes from)."""
     age_of = dict(zip(images.subject, images.age, strict=True))
-    named = args.split_method != "by_subject_id"
-    file = Path(args.split_method) if named else sources[0].table.parent / "split.json"
+    method, own = args.split_method, sources[0].table.parent / "split.json"
+    named = method not in ("auto", "by_subject_id")
+    file = Path(method) if named else own
     if named and not file.is_file():
-        raise CommandError(f"--split_method {file}: neither by_subject_id nor a file")
-    if not file.is_file():
+        raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
+    # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
+    fits = named or not any(source.prefix for source in sources)
+    if method == "by_subject_id" or not file.is_file() or not fits:
         decades = {name: int(age // 10) for name, age in age_of.items()} if args.stratify_age else None
         split = split_groups(age_of, args.test_size, args.val_size, args.seed, decades)
         return split, f"seed {args.seed}"
@@ -365,7 +368,7 @@ def _split(
             f"{file}: none of its names is a subject of the data (such as {min(age_of)!r})\n"
             "Names in a split file are the ids of the table. Remove the file to split by --seed."
         )
-    return split, file.name
+    return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 
 def _count_sixteen_bit(paths: Sequence[Path]) -> int:

@@ -56,7 +56,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_age", type=amount, help="leave out older subjects")
     add("--exclude", nargs="*", default=[], choices=list(PROBLEMS), metavar="KIND",
         help=f"leave these out instead of refusing them: {', '.join(PROBLEMS)}")
-    add("--split_method", default="by_subject_id", help="by_subject_id or a JSON file of ids per part")
+    add("--split_method", default="auto",
+        help="auto (the data's split.json, else by_subject_id), by_subject_id or a JSON file of ids per part")
     add("--test_size", type=fraction, default=0.2, help="share of the subjects")
     add("--val_size", type=fraction, default=0.1, help="share of the subjects that test leaves")
     add("--stratify_age", action=switch, default=False, help="every part gets its share of every decade")

@@ -49,12 +49,13 @@ def run_parent(args: argparse.Namespace) -> Path:
     return Path(args.output_dir)
 
 
-def is_finished(run: Path, epochs: int) -> bool:
-    """Whether the run in this folder has its results, for at least this many epochs (or it stopped early)."""
+def is_finished(run: Path, epochs: int, patience: int) -> bool:
+    """Whether the run in this folder has its results, of this many epochs or stopped early by this
+    patience."""
     results = read_json(run / "results.json") if (run / "results.json").is_file() else None
     if results is None:
         return False
-    return epochs <= results.get("epochs", read_json(run / "config.json")["training"]["epochs"])
+    return results["epochs_run"] >= epochs or 0 < patience <= results["epochs_run"] - results["best_epoch"]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

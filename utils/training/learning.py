@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from utils.run.errors import DataError, NonFiniteError
+from utils.run.errors import CommandError, DataError, NonFiniteError
 from utils.run.log import LOG
 from utils.run.signs import above_constant, kind_of, overfitting
 from utils.tasks import TASKS
@@ -90,6 +90,32 @@ def check_loss_of_right_outputs(
         f"outputs that are certain and right still cost {loss:.4g}, a constant {constant:.4g}: softmax or "
         "sigmoid is applied twice, or the loss is not what it seems"
     ]
+
+
+def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Forward) -> None:
+    """CommandError where the last batch of an epoch leaves a process one sample of which BatchNorm can not
+    learn; such a step would end the run after all the others."""
+    sampler, limit = loader.batch_sampler, run.args.max_batches
+    world, count = sampler.world_size, len(sampler.frames)
+
+    def fewest(batch_size: int) -> int:
+        return (count % (batch_size * world) or batch_size * world) // world
+
+    if fewest(sampler.batch_size) > 1 or 0 < limit < sampler.steps:
+        return
+    batch = move(loader.dataset.__getitems__([0]), run.device)
+    with torch.no_grad(), torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+        try:
+            forward(copy.deepcopy(model).train(), batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            near = [size for size in range(sampler.batch_size, 1, -1) if fewest(size) > 1]
+            raise CommandError(
+                f"--batch_size {sampler.batch_size}: of {count} train samples the last batch of an epoch has "
+                f"one for a process, and BatchNorm can not learn from it: {error}\n"
+                f"pass --batch_size {near[0] if near else 2 * sampler.batch_size} or a larger --image_size"
+            ) from error
 
 
 def on_cpu(criterion: Criterion) -> Criterion:
@@ -179,6 +205,7 @@ class LearningCheck:
         if run.args.overfit_one_batch:
             model = checkpoint.parts.get("trained", checkpoint.parts["model"])
             self.overfit_one_batch(model, dataset, run.device, forward)
+        check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
         self.invariants = Invariants(checkpoint, loaders, tuple(inputs), target)
         self.invariants.watch_loss(self.watched)

@@ -160,7 +160,7 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
     """Join the processes, seed, make or find the run folder, begin its log; None: that run is finished."""
     processes = start_processes(args.device)
     seed_everything(args.seed)
-    if args.resume and is_finished(Path(args.resume), args.epochs):
+    if args.resume and is_finished(Path(args.resume), args.epochs, args.patience):
         if processes.first:
             print(f"{args.resume} is finished: nothing to resume")
         return None

@@ -275,9 +275,19 @@ def test_split_methods(tmp_path):
     own.write_text(json.dumps({"train": ["s01"], "val": ["s00"]}))
     assert split_sequences(every, tmp_path, str(own))[0] == {"train": ["s01"], "val": ["s00"], "test": []}
     own.rename(tmp_path / "split.json")
-    split, source = split_sequences(every, tmp_path, "sorted70")
-    assert split["train"] == ["s01"]
-    assert "split.json" in source
+    split, source = split_sequences(every, tmp_path)
+    assert split["train"] == ["s01"] and source == "split.json in the data folder"
+    assert split_sequences(every, tmp_path, "sorted70")[0]["train"] == every[:18]  # what is typed wins
+
+
+def test_a_typed_fold_wins_over_the_folders_own_split(tmp_path):
+    names = ["a", "b", "c"]
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"]}))
+    for k, held in enumerate(names):
+        fold = tmp_path / f"fold{k}.json"
+        fold.write_text(json.dumps({"train": [n for n in names if n != held], "val": [held]}))
+        split, source = split_sequences(names, tmp_path, str(fold))
+        assert split["val"] == [held] and source == f"--split_method {fold}"
 
 
 @pytest.mark.parametrize(

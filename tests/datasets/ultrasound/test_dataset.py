@@ -276,7 +276,9 @@ def test_split_file_wins_and_is_checked(study):
     data = load(study)
     assert data.split["test"] == ["4"]
     assert data.report["subjects_in_no_part"] == 7
-    assert data.split_source == "split.json"
+    assert data.split_source == "split.json beside the table"
+    drawn = load(study, split_method="by_subject_id")  # what is typed wins
+    assert drawn.split_source == "seed 42" and sum(map(len, drawn.split.values())) == 12
     (study / "split.json").write_text('{"train": ["1", "2"], "val": ["2"], "test": ["4"]}')
     with pytest.raises(DataError, match="both train and val: 2"):
         load(study)
