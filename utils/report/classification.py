@@ -1,6 +1,7 @@
 """The reports of the classifiers: judged beside references, with intervals, probabilities and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def report_binary(
     for name, values in {"model": metrics, **baselines}.items():
         LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in ('ap', 'auroc', 'f1')})}")
     return verdict, {
-        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings
+        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings,
+        "references": asdict(beside) if beside else None,
     }  # fmt: skip
 
 
@@ -192,7 +194,8 @@ def report_multiclass(
     for name, values in {"model": metrics, **baselines}.items():
         LOG.info(f"{title}: {name}: macro_f1 {values['macro_f1']:.4g}")
     return verdict, {
-        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings
+        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings,
+        "references": asdict(beside) if beside else None,
     }  # fmt: skip
 
 
