@@ -61,15 +61,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports: --help and a mistyped flag answer at once
 
-from prediction.ages import predict_ages
-from prediction.anomalies import predict_anomalies
 from prediction.export import export_model
-from prediction.interactions import predict_interactions
-from prediction.trained import open_trained
+from prediction.trained import OPTIONS, open_trained
 from utils.run.log import LOG, start_log
 from utils.training.device import choose_device
-
-PREDICT = {"anovox": predict_anomalies, "ultrasound": predict_ages, "jrdb": predict_interactions}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -86,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--output {args.output}: cannot be made ({error.strerror})") from error
-    PREDICT[trained.task["data"]](trained, args)
+    trained.predict(args.input, **{name: getattr(args, name) for name in OPTIONS})
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@
     python train_stage2.py --resume RUN                              go on with a run
     python train_stage2.py --config RUN/config.json                  repeat a run bit for bit
 
-Five types (walking, standing, sitting together, conversation, others), trained on interacting pairs alone.
-The stage 1 run this one starts from gives features, crop size and distance limit, and its model is part of
-this one, unchanged: who interacts stays its answer, bit for bit. A run ends LEARNED only when macro F1 beats
-the best of majority, uniform and prior-random guessing on sequences it has not seen, with 95% confidence.
-end_to_end in results.json: both stages against stage 1's pairs always called the most frequent type.
+Five types, trained on interacting pairs alone. The stage 1 run this one starts from gives features, crop size
+and distance limit, and its model is part of this one, unchanged: who interacts stays its answer, bit for bit.
+LEARNED: macro F1 beats the best of majority, uniform and prior-random guessing on sequences it has not seen,
+with 95% confidence; under end_to_end: both stages beat stage 1's pairs always called the most frequent type.
 """
 
 import argparse
+import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,12 @@ EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 2; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    amount, positive = arguments.non_negative_float, arguments.positive_float
-    switch = argparse.BooleanOptionalAction
+    amount, switch = arguments.non_negative_float, argparse.BooleanOptionalAction
     add_data_arguments(parser)
     # fmt: off
     add = parser.add_argument_group("pairs").add_argument
     add("--use_group_sampling", action=switch, default=True, help="limit the pairs per interaction group")
-    add("--max_group_samples_ratio", type=positive, default=1.0, help="pairs per group member")
+    add("--max_group_samples_ratio", type=arguments.positive_float, default=1.0, help="pairs per member")
     add("--stage2_balance_strategy", choices=["oversample", "undersample", "none"], default="oversample",
         help="oversample: each type at least half as often as the most frequent; "
         "undersample: none more than twice as often as the rarest")
@@ -47,17 +47,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--loss", choices=["focal", "cross_entropy"], default="focal", help="loss of a pair")
     add("--focal_gamma", type=amount, default=2.0, help="weight of hard pairs; 0 = cross-entropy")
     add("--use_class_weights", action=switch, default=True,
-        help="weigh types by inverse frequency in the train split after balancing, "
-        "so that the imbalance is not corrected twice")
+        help="weigh types by inverse frequency in the train split as it is after balancing")
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
     add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=15, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
+    add("--ema_decay", type=arguments.fraction, default=0.995, help="judge and keep averaged weights; 0: not")
     add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
+    arguments.add_run_arguments(parser, epochs=30, batch_size=16, learning_rate=5e-4, weight_decay=1e-4,
+                                patience=10)
     # fmt: on
-    arguments.add_run_arguments(
-        parser, epochs=30, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, patience=10
-    )
     return arguments.parse_arguments(parser, argv)
 
 
@@ -90,6 +89,7 @@ from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 from utils.training import distributed
+from utils.training.averaging import follow
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
@@ -122,18 +122,14 @@ def build_recipe(
         weights = class_weights(labels, len(INTERACTION_CLASSES))
         LOG.info("class weights: " + format_values(dict(zip(INTERACTION_CLASSES, weights, strict=True))))
         weights = torch.from_numpy(weights).float().to(next(model.parameters()).device)
+    criterion = nn.CrossEntropyLoss(weights, reduction="none")
     if args.loss == "focal":
         criterion = FocalLoss(weights, args.focal_gamma)
-    else:
-        criterion = nn.CrossEntropyLoss(weights, reduction="none")
     trainable = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer == "sgd":
-        optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
-    elif args.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(trainable, **options)
-    else:
-        optimizer = torch.optim.Adam(trainable, **options)
+    sgd = partial(torch.optim.SGD, momentum=0.9)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[args.optimizer]
+    optimizer = kind(trainable, **options)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -152,13 +148,15 @@ def train_one_epoch(
     device: torch.device,
     epoch: int,
     *,
+    average: Callable | None = None,
     augmented: bool = True,
     amp: bool = False,
     max_grad_norm: float = 0.0,
 ) -> dict[str, float]:
-    """One pass over the train split. Returns loss and accuracy over all samples of all ranks.
+    """One pass over the train split; average(weights, step=k) follows the weights, step k of the run.
 
-    Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
+    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError before a step would carry a
+    NaN or infinite loss or gradient into the weights.
     """
     model.train()
     sampler = loader.batch_sampler
@@ -181,6 +179,8 @@ def train_one_epoch(
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
         scaler.step(optimizer)
         scaler.update()
+        if average is not None:
+            average(getattr(model, "module", model), step=(epoch - 1) * len(loader) + step)
         if weight > 0:  # a rank left with nothing computes one sample that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
             totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
@@ -192,18 +192,16 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Score every pair by both stages, once over all ranks.
-
-    indices, labels (interacts 0/1) and types (-1 none) (N,); logits of types (N, 5), `who` of stage 1 (N, 2).
-    """
+    """Every pair, once over all ranks: indices, labels (interacts 0/1), types (-1 none) (N,), logits of types
+    (N, 5), and `who` (N, 2), stage 1's."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
     for batch in loader:
         with autocast(device, amp):
             who, how = model.both_stages(move(batch, device))
-        given = {name: batch[name] for name in ("indices", "labels")}
-        batches.append(given | {"who": who.float().cpu(), "logits": how.float().cpu()})
+        batches.append({name: batch[name] for name in ("indices", "labels")})
+        batches[-1] |= {"who": who.float().cpu(), "logits": how.float().cpu()}
     rows = distributed.gather_rows(batches)
     return rows | {"types": loader.dataset.types[rows["indices"]]}
 
@@ -226,9 +224,8 @@ def report(
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
     part, classes, typed = data.parts()[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
-    columns = {"p_interaction": p_interaction[typed]}
-    columns |= {name: p_types[typed, k] for k, name in enumerate(classes)}
-    columns["prediction"] = classes[p_types[typed].argmax(axis=1)]
+    columns = {name: p_types[typed, k] for k, name in enumerate(classes)}
+    columns |= {"p_interaction": p_interaction[typed], "prediction": classes[p_types[typed].argmax(axis=1)]}
     p_label = p_types[typed][np.arange(len(part)), part.labels]
     report_samples(folder, split, state, part.pair_columns() | columns, p_label, part.look)
     train = data.reference_pairs()
@@ -238,8 +235,7 @@ def report(
         val_labels=data.reference_pairs("val")[1], groups=part.groups, fallback=part.frames,
         truncated=truncated, notes={"notes": "both stages together: end_to_end_report.txt"},
     )  # fmt: skip
-    fields["end_to_end"] = report_end_to_end(folder, split, data, rows, state, truncated)
-    return verdict, fields
+    return verdict, fields | {"end_to_end": report_end_to_end(folder, split, data, rows, state)}
 
 
 def main(args: argparse.Namespace) -> Verdict | None:
@@ -257,24 +253,25 @@ def main(args: argparse.Namespace) -> Verdict | None:
     train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
     train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)
-    every_pair = {name: data.with_task(name, "any") for name in loaders}  # both stages are judged
-    loaders = {name: run.evaluation_loader(part, EVALUATION_BATCH) for name, part in every_pair.items()}
+    loaders = {n: run.evaluation_loader(data.with_task(n, "any"), EVALUATION_BATCH) for n in loaders}
 
     # Model
     bare, weights = build_model(args)
     if stage1 is not None:
         bare.start_from(stage1["model"])
     model = run.place(bare)
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    average = partial(follow, judged, decay=args.ema_decay) if args.ema_decay else None
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare, train.labels)
     scaler, names = make_scaler(run.device, args.amp), names_of(args)
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
-    parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    checkpoint = Checkpoint(run, worst, names, **parts)
+    parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     if stage1 is not None:
-        who = {"calibration": stage1["calibration"], "stage1_threshold": stage1["threshold"]}
-        checkpoint.values |= who | {"threshold": stage1["threshold"]}
+        checkpoint.values |= {name: stage1[name] for name in ("calibration", "threshold")}
+        checkpoint.values["stage1_threshold"] = stage1["threshold"]
     history, best = checkpoint.resume()
     taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **taken, **names)
@@ -294,16 +291,15 @@ def main(args: argparse.Namespace) -> Verdict | None:
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
             model, train_loader, criterion, optimizer, scaler, checkpoint.interrupt, run.device, epoch,
-            augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
+            average=average, augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
-        rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
+        rows = evaluate(judged, loaders["val"], run.device, amp=args.amp)
         validated = measure(rows, check.criterion)
         chosen, validated["end_to_end_f1"] = choose_on_val(loaders["val"].dataset, rows, checkpoint.values)
         scheduler.step()
         del validated["per_class"]
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        figures = validated | {"f1": validated["macro_f1"]}
-        sign = {"accuracy": 1, "loss": -1, "f1": 1}
+        figures, sign = validated | {"f1": validated["macro_f1"]}, {"accuracy": 1, "loss": -1, "f1": 1}
         improved = [name for name in best if sign[name] * (figures[name] - best[name]["value"]) > 0]
         best |= {name: {"value": figures[name], "epoch": epoch} for name in improved}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)
@@ -312,15 +308,12 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Test
     chosen = checkpoint.load_best("f1")
-    score = partial(evaluate, bare, device=run.device, amp=args.amp)
+    score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-    both = report_end_to_end(None, "val", data, rows["val"], chosen, args.max_batches > 0)
-    metrics["val"]["end_to_end"] = both
-    scales, worth = (
-        {name: chosen[name] for name in ("calibration", "temperature")},
-        check.input_worth(score, rows),
-    )
+    metrics["val"]["end_to_end"] = report_end_to_end(None, "val", data, rows["val"], chosen)
+    scales = {name: chosen[name] for name in ("calibration", "temperature")}
+    worth = check.input_worth(score, rows)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scales)
 
 

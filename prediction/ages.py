@@ -2,10 +2,13 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -26,15 +29,22 @@ SHEET = 24  # images on the sheet, at most
 class ImagesWithoutAge(Dataset):
     """Batches like those of UltrasoundAgeDataset, decoded when asked for; ages are NaN, nobody is made up."""
 
-    def __init__(self, paths: list[Path], image_size: list[int], mask_text: bool):
-        self.paths, self.image_size, self.mask_text = paths, image_size, mask_text
-        self.frames = np.arange(len(paths))
+    def __init__(self, sources: Sequence[Path | np.ndarray], image_size: list[int], mask_text: bool):
+        self.sources, self.image_size, self.mask_text = sources, image_size, mask_text
+        self.frames = np.arange(len(sources))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.sources)
+
+    def read(self, source: Path | np.ndarray) -> np.ndarray:
+        """(1, H, W) uint8 of a file or of pixels (h, w) or (h, w, 3)."""
+        if isinstance(source, Path):
+            return read_grey(source, self.image_size)
+        size, way = self.image_size[::-1], Image.Resampling.BILINEAR
+        return np.asarray(Image.fromarray(source).convert("L").resize(size, way))[None]
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        pixels = np.stack([read_grey(self.paths[k], self.image_size) for k in indices])
+        pixels = np.stack([self.read(self.sources[k]) for k in indices])
         images = torch.from_numpy(pixels)  # (B, 1, H, W)
         if self.mask_text:
             images = blank_text(images)
@@ -46,25 +56,31 @@ class ImagesWithoutAge(Dataset):
         }
 
 
-def predict_ages(trained: Trained, args: argparse.Namespace) -> None:
-    """predictions.csv, subjects.csv and sheet.png of the images in the folder --input."""
-    folder, output, options = Path(args.input), Path(args.output), trained.args
-    if not folder.is_dir():
-        raise CommandError(f"--input {folder}: no such folder{similar_folder(folder)}")
-    paths = list_images(folder)
+def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
+    """An age per image and the mean per subject; with --output their CSVs and a sheet of images."""
+    options, paths = trained.args, args.input
+    if isinstance(paths, (str, Path)):
+        if not Path(paths).is_dir():
+            raise CommandError(f"--input {paths}: no such folder{similar_folder(Path(paths))}")
+        paths = list_images(Path(paths))
+    files = np.array([path.name if isinstance(path, Path) else str(k) for k, path in enumerate(paths)])
     images = ImagesWithoutAge(paths, options.image_size, options.mask_text)
     batches = tqdm(trained.batches_of(images), desc="batches", disable=None)
     ages = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)["preds"]
-    subjects = np.array([find_subject(path, options.id_pattern, options.numeric_ids) for path in paths])
-
-    files = np.array([path.name for path in paths])
-    table = {"file": files, "subject_id": subjects, "prediction": ages.round(3)}
-    write_table(output / "predictions.csv", table)
+    named = [path if isinstance(path, Path) else Path() for path in paths]
+    subjects = np.array([find_subject(path, options.id_pattern, options.numeric_ids) for path in named])
     known = np.flatnonzero(subjects != "")
     names, _, means = subject_means(subjects[known], ages[known], ages[known])
     counts = np.unique(subjects[known], return_counts=True)[1]
-    table = {"subject_id": names, "images": counts, "prediction": means.round(3)}
-    write_table(output / "subjects.csv", table)
+    tables = {
+        "predictions": pandas.DataFrame({"file": files, "subject": subjects, "prediction": ages.round(3)}),
+        "subjects": pandas.DataFrame({"subject": names, "images": counts, "prediction": means.round(3)}),
+    }
+    if args.output is None:
+        return tables
+    output = Path(args.output)
+    for name, table in tables.items():
+        write_table(output / f"{name}.csv", table)
     if len(known) < len(paths):
         LOG.warning(
             f"{len(paths) - len(known)} of {len(paths)} file names hold no subject id by the run's pattern "
@@ -79,6 +95,7 @@ def predict_ages(trained: Trained, args: argparse.Namespace) -> None:
         f"{len(paths)} images, {len(names)} subjects: predicted {ages.mean():.1f} +- {ages.std():.1f} "
         f"({ages.min():.1f} to {ages.max():.1f}) {unit}; predictions.csv and subjects.csv in {output}"
     )
+    return tables
 
 
 def find_subject(path: Path, pattern: str, numeric: bool) -> str:

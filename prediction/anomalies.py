@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas
 from tqdm import tqdm
 
 from datasets.anovox.dataset import AnoVoxDataset
@@ -20,9 +21,9 @@ from utils.run.log import LOG
 from utils.training.device import move
 
 
-def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:
+def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
     """predictions.csv and pictures of the scenarios below --input; frames by scenario and frame number."""
-    folder, output, options = Path(args.input), Path(args.output), trained.args
+    folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(
             f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders, or images"
@@ -42,8 +43,11 @@ def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:
     alarms = scores >= threshold
     columns = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     columns |= {"score": scores.round(6), "alarm": alarms.astype(int)}
-    write_table(output / "predictions.csv", columns)
-
+    tables = {"predictions": pandas.DataFrame(columns)}
+    if args.output is None:
+        return tables
+    output = Path(args.output)
+    write_table(output / "predictions.csv", tables["predictions"])
     drawn = np.linspace(0, len(scores) - 1, min(args.max_pictures, len(scores))).round().astype(int)
     for index in tqdm(drawn.tolist(), desc="pictures", disable=None):
         draw(trained, dataset, index, scores[index], output)
@@ -52,6 +56,7 @@ def predict_anomalies(trained: Trained, args: argparse.Namespace) -> None:
         f"(alarm rate {alarms.mean():.1%}, score >= {threshold:.4g}); "
         f"predictions.csv and {len(drawn)} pictures in {output}"
     )
+    return tables
 
 
 def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, output: Path) -> None:

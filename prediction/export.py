@@ -1,19 +1,19 @@
 """A trained model as one file that runs without this project: a torch.export program with a dynamic batch.
 
     program = torch.export.load("model.pt2", extra_files=(about := {"about.json": ""})).module()
-    logits = program(images, points, point_mask, point_pixels)
+    (years,) = program(torch.from_numpy(grey)[None, None])          # uint8 (H, W) of any size
 
-The program takes what the data sets deliver (images and crops as uint8) and returns what the model returns:
+The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
+size, and are resized inside as in training; what comes out is what a user wants:
 
-age      images (B, 3, H, W)                                        -> ages (B,)
-anomaly  images, points, point_mask, point_pixels                   -> logits (B,), cells (B, rows, columns)
-stage 1  crops (P, 3, H, W), left (N,), right (N,), geometry (N, G) -> logits (N, 2)
-stage 2  the same                                                   -> those, and logits (N, 5) of the types
+age      images (B, 1, H, W) grey                               -> ages (B,)
+anomaly  images (B, 3, H, W), points, point_mask, point_pixels  -> probability (B,), cells (B, rows, columns)
+stage 1  crops (P, 3, H, W), left, right (N,), geometry (N, G)  -> p_interaction (N,)
+stage 2  the same                                               -> p_interaction (N,), p_types (N, 5)
 
-A model of crops or of geometry alone takes only what it reads. P people and N pairs vary
-independently. about.json in the file says what the outputs mean: class names, threshold, unit, and the scales
-of the probabilities: sigmoid(slope * x + offset), where x is the logit of an anomaly or, of stage 1, the
-second logit minus the first; for the types softmax(logits / temperature).
+A model of crops or of geometry alone takes only what it reads. P people and N pairs vary independently.
+about.json in the file says what each input and output is, and the threshold, unit, class names and columns of
+the geometry.
 """
 
 import io
@@ -22,39 +22,84 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datasets.ultrasound.dataset import blank_text
 from prediction.trained import Trained
 from utils.run.errors import CommandError, ScriptError
 from utils.run.folder import plain, write_bytes
 from utils.run.log import LOG
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # of probabilities; of ages, in standard deviations of the train split
 TRACED, CHECKED = 3, (1, 7)  # samples the program is traced with, and those it is compared on
-RECORDED = ("script", "epoch", "class_names", "feature_names", "threshold", "calibration", "temperature",
-            "target_unit")  # fmt: skip
+PIXELS = "uint8 0..255 as in the file, any height and width; resized inside"
+INPUTS = {
+    "images": f"(B, channels, H, W) {PIXELS}; 1 channel is luminance, 3 are red, green, blue",
+    "crops": f"(P, 3, H, W) one per person, red, green, blue, {PIXELS}; cut as datasets/jrdb/crops.py says",
+    "left": "(N,) int64, of each pair the row in crops of the person to the left, the short way round",
+    "right": "(N,) int64, the other person",
+    "geometry": "(N, G) float32, the columns geometry_columns; NaN where there is no past",
+    "points": "(B, N, 4) float32, x forward, y left, z up in metres, intensity",
+    "point_mask": "(B, N) bool, True for a point, False for padding",
+    "point_pixels": "(B, N, 2) float32, where the point falls in the image, -1..1 rightwards and downwards",
+}
+OUTPUTS = {
+    "ultrasound": {"ages": "(B,) in the unit of the table, see target_unit"},
+    "anovox": {
+        "probability": "(B,) calibrated, of an anomaly in the frame; an alarm from `threshold` on",
+        "cells": "(B, rows, columns) probability of an anomaly in each cell of the image",
+    },
+    "jrdb": {
+        "p_interaction": "(N,) the pair interacts from `threshold` on",
+        "p_types": "(N, 5) how, if it interacts: class_names in this order",
+    },
+}
 
 
 class Program(nn.Module):
-    """A model on plain tensors, the inputs of its name, as it is exported; of pairs one or two `stages`.
+    """What is exported: pixels and plain tensors in, named outputs (OUTPUTS) out.
 
-    It is not exported bare: a part of it called `code`, as the anomaly model's is, would hide an attribute of
-    the exported module.
+    The model is not exported bare also since a part of it called `code`, as the anomaly model's is, would
+    hide an attribute of the exported module.
     """
 
-    def __init__(self, model: nn.Module, inputs: tuple[str, ...], stages: int = 0):
+    def __init__(self, trained: Trained):
         super().__init__()
-        self.model, self.inputs, self.stages = model, inputs, stages
+        args, self.data, self.stages = trained.args, trained.task["data"], 0
+        self.model, self.size = trained.model, tuple(args.image_size)
+        self.mask_text, state = getattr(args, "mask_text", False), trained.state
+        self.calibration, self.temperature = state.get("calibration"), state.get("temperature", 1.0)
+        self.inputs = getattr(trained.script, "INPUTS", ("images",))
+        if self.data == "jrdb":
+            self.inputs = ("crops", "left", "right") if "crops" in args.features else ()
+            self.inputs += ("geometry",) if "geometry" in args.features else ()
+            self.stages = 2 if trained.task["task"] == "stage2" else 1
+        self.outputs = tuple(OUTPUTS[self.data])[: self.stages or None]
 
-    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if not self.stages:
-            return self.model(*tensors)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         batch = dict(zip(self.inputs, tensors, strict=True))
-        return self.model.both_stages(batch) if self.stages == 2 else (self.model(batch),)
+        for name in {"images", "crops"} & set(batch):
+            batch[name] = F.interpolate(batch[name], self.size, mode="bilinear", antialias=True)
+        if self.data == "ultrasound":
+            images = blank_text(batch["images"]) if self.mask_text else batch["images"]
+            return (self.model(images.expand(-1, 3, -1, -1)),)
+        if self.data == "anovox":
+            logits, cells = self.model(*batch.values())
+            return self.probability(logits), cells.sigmoid()
+        if self.stages == 1:
+            who = self.model(batch)
+            return (self.probability(who[:, 1] - who[:, 0]),)
+        who, how = self.model.both_stages(batch)
+        return self.probability(who[:, 1] - who[:, 0]), (how / self.temperature).softmax(dim=1)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """By the scale that the run chose on val."""
+        return (self.calibration["slope"] * logits + self.calibration["offset"]).sigmoid()
 
 
 def export_model(trained: Trained, path: Path) -> float:
-    """Write `path` and return the largest difference from the eager model on batches of other sizes.
+    """Write `path` and return the largest difference from the eager model on other batches and image sizes.
 
     Raises CommandError where the file can not be written, ScriptError when the program gives other numbers.
     """
@@ -63,27 +108,30 @@ def export_model(trained: Trained, path: Path) -> float:
     if not path.absolute().parent.is_dir():
         raise CommandError(f"--export {path}: no folder {path.parent}")
     # On the CPU and in the plain memory layout, so that the file asks for neither a GPU nor channels_last.
-    trained.model.to("cpu", memory_format=torch.contiguous_format)
-    model = as_program(trained)
-    inputs = model.inputs
-    example = make_inputs(trained, inputs, TRACED)
-    batch = {name: torch.export.Dim(name) for name in ("samples", "people")}
-    shapes = tuple({0: batch["people" if name == "crops" else "samples"]} for name in inputs)
+    trained.model.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False)
+    model = Program(trained).eval()
+    example = make_inputs(trained, model.inputs, TRACED)
+    size = {name: torch.export.Dim(name) for name in ("samples", "people", "height", "width")}
+    shapes = tuple(
+        {0: size["people" if name == "crops" else "samples"]}
+        | ({2: size["height"], 3: size["width"]} if name in ("images", "crops") else {})
+        for name in model.inputs
+    )
     with torch.no_grad():
         # Not strict, torch 2.14 takes the batch of the attention for a constant.
         program = torch.export.export(model, tuple(example.values()), dynamic_shapes=(shapes,), strict=True)
         allow_one_sample(program)
         buffer = io.BytesIO()
-        about = {key: trained.state[key] for key in RECORDED if key in trained.state}
-        about |= {"inputs": list(inputs), "args": trained.state["args"]}
-        torch.export.save(program, buffer, extra_files={"about.json": json.dumps(plain(about), indent=2)})
+        about = json.dumps(plain(describe(trained, model)), indent=2)
+        torch.export.save(program, buffer, extra_files={"about.json": about})
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()  # what is checked is what was written
+        scale = float(getattr(trained.model, "target_sd", 1.0))
         difference = 0.0
         for samples in CHECKED:
-            check = make_inputs(trained, inputs, samples).values()
-            pairs = zip(as_tuple(loaded(*check)), as_tuple(model(*check)), strict=True)
-            difference = max(difference, *(float((a - b).abs().max()) for a, b in pairs))
+            check = make_inputs(trained, model.inputs, samples).values()
+            pairs = zip(loaded(*check), model(*check), strict=True)
+            difference = max(difference, *(float((a - b).abs().max()) / scale for a, b in pairs))
     if not difference < TOLERANCE:
         raise ScriptError(
             f"the exported program differs from the model by {difference:.3g}, more than {TOLERANCE:g}\n"
@@ -94,15 +142,35 @@ def export_model(trained: Trained, path: Path) -> float:
     except OSError as error:
         raise CommandError(f"--export {path}: cannot be written ({error.strerror})") from error
     LOG.info(
-        f"{path}: takes {', '.join(f'{name} {describe(tensor)}' for name, tensor in example.items())}; "
-        f"largest difference from the model {difference:.3g}, on {' and '.join(map(str, CHECKED))} samples "
-        f"(traced on {TRACED})"
+        f"{path}: takes {', '.join(model.inputs)}, returns {', '.join(model.outputs)}; largest difference "
+        f"from the model {difference:.3g}, on {' and '.join(map(str, CHECKED))} samples (traced on {TRACED})"
     )
     return difference
 
 
+def describe(trained: Trained, program: Program) -> dict[str, Any]:
+    """about.json: all that a caller needs to feed the program and to read what it returns."""
+    state = trained.state
+    outputs = OUTPUTS[program.data]
+    about = {
+        "script": state["script"],
+        "epoch": state["epoch"],
+        "inputs": {name: INPUTS[name] for name in program.inputs},
+        "outputs": {name: outputs[name] for name in program.outputs},
+        "resize": f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside",
+    }
+    if program.stages != 1 and "class_names" in state:
+        about["class_names"] = state["class_names"]
+    if program.stages == 1:
+        about["class_names"] = ["no interaction", "interaction"]
+    if "geometry" in program.inputs:
+        about["geometry_columns"] = state["feature_names"]
+    about |= {key: state[key] for key in ("threshold", "target_unit") if key in state}
+    return about | {"args": state["args"]}
+
+
 def allow_one_sample(program: torch.export.ExportedProgram) -> None:
-    """Drop the trace's assertions: that of scatter_reduce in models/pointnet.py holds from two samples on.
+    """Drop the trace's assertions: that of segment_reduce in models/pointnet.py holds from two samples on.
 
     No result depends on them, and the numbers on one sample are compared with the model's.
     """
@@ -114,46 +182,30 @@ def allow_one_sample(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def as_program(trained: Trained) -> Program:
-    """What is exported."""
-    model = trained.model
-    if trained.task["data"] != "jrdb":
-        return Program(model, getattr(trained.script, "INPUTS", ("images",))).eval()
-    inputs = ("crops", "left", "right") if "crops" in trained.args.features else ()
-    inputs += ("geometry",) if "geometry" in trained.args.features else ()
-    return Program(model, inputs, stages=2 if trained.task["task"] == "stage2" else 1).eval()
-
-
 def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[str, Tensor]:
-    """Random inputs as the data sets deliver them, and what is special: padding, no point at all, no past."""
+    """Random inputs as files hold them, and what is special: another size, padding, no point, no past."""
     options, rng = trained.args, torch.Generator().manual_seed(samples)
-    people = samples + 2
-    points = getattr(options, "max_points", 0)
+    people, points = samples + 2, getattr(options, "max_points", 0)
+    height, width = (side + 8 * samples for side in options.image_size)
     mask = torch.rand(samples, points, generator=rng) < 0.7
     mask[-1, -points // 2 :] = False
     mask[1:2] = False  # of one sample, some points are kept
+    pixels = 2 * torch.rand(samples, points, 2, generator=rng) - 1
+    channels = 1 if trained.task["data"] == "ultrasound" else 3
+
+    def noise(count: int, channels: int) -> Tensor:
+        return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=rng)
+
     inputs = {
-        "images": torch.randint(256, (samples, 3, *options.image_size), dtype=torch.uint8, generator=rng),
-        "crops": torch.randint(256, (people, 3, *options.image_size), dtype=torch.uint8, generator=rng),
+        "images": noise(samples, channels),
+        "crops": noise(people, 3),
         "left": torch.randint(people, (samples,), generator=rng),
         "right": torch.randint(people, (samples,), generator=rng),
         "points": 20 * torch.rand(samples, points, 4, generator=rng) * mask[..., None],
         "point_mask": mask,
-        "point_pixels": torch.where(
-            mask[..., None], 2 * torch.rand(samples, points, 2, generator=rng) - 1, 2.0
-        ),
+        "point_pixels": torch.where(mask[..., None], pixels, 2.0),
     }
     if "geometry" in names:
         inputs["geometry"] = torch.randn(samples, len(trained.state["feature_names"]), generator=rng)
         inputs["geometry"][-1, -1] = torch.nan  # no past
     return {name: inputs[name] for name in names}
-
-
-def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def describe(tensor: Tensor) -> str:
-    """'uint8 (*, 3, 96, 96)': the first dimension is free."""
-    sizes = ", ".join(["*", *map(str, tensor.shape[1:])])
-    return f"{str(tensor.dtype).removeprefix('torch.')} ({sizes})"

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ from utils.run.log import LOG
 from utils.training.device import move
 
 
-def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
+def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
     """Score every pair in range of every frame; of frames without an image only where the model needs
     none."""
     folder = Path(args.input)
@@ -41,7 +42,7 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
         )
     rules = BoxRules(args.frame_rate, args.boxes_size, args.skip_bad_boxes)
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)
-    dataset, output = pairs_in_range(trained, sequences), Path(args.output)
+    dataset = pairs_in_range(trained, sequences)
     pictured = np.flatnonzero(dataset.image_found)
     frames = len(dataset.frame_keys)
     if frames > len(pictured):
@@ -70,12 +71,15 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
     columns = pair_columns(trained, answers, p_interaction[known], p_types[known])
     groups = predicted_groups(trained, answers, p_interaction[known])
     people = np.flatnonzero(np.isin(dataset.people_frames, scored))
-    tables = {"predictions.csv": columns, "groups.csv": person_columns(dataset, groups, people)}
+    tables = {"predictions": columns, "groups": person_columns(dataset, groups, people)}
+    tables = {name: pandas.DataFrame(table) for name, table in tables.items()}
+    if len(sequences) == 1:
+        tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
+    if args.output is None:
+        return tables
+    output, rows = Path(args.output), dataset.keyframe_rows(groups, people, dataset.sequences)
     for name, table in tables.items():
-        if len(sequences) == 1:
-            del table["sequence"]
-        write_table(output / name, table)
-    rows = dataset.keyframe_rows(groups, people, dataset.sequences)
+        write_table(output / f"{name}.csv", table)
     write_text(output / "det_group.txt", rows_text(rows))
 
     count = min(args.max_pictures, len(pictured))
@@ -89,6 +93,7 @@ def predict_interactions(trained: Trained, args: argparse.Namespace) -> None:
         f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "
         f"({len(rows)} people on keyframes) and {len(drawn)} pictures in {output}"
     )
+    return tables
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:

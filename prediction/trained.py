@@ -2,11 +2,14 @@
 
 import argparse
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pandas
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +21,16 @@ from utils.run.find import check_script, find_checkpoint, find_run, script_of
 from utils.tasks import TASKS
 from utils.training import distributed
 from utils.training.checkpoint import check_names, load_checkpoint
+
+# Where each data set's predictions are made.
+PREDICTION = {
+    "anovox": "prediction.anomalies", "ultrasound": "prediction.ages", "jrdb": "prediction.interactions",
+}  # fmt: skip
+
+OPTIONS = {
+    "boxes": None, "boxes_size": None, "frame_rate": 15.0, "skip_bad_boxes": False, "output": None,
+    "max_pictures": 0, "cache_limit_gb": 4.0,
+}  # fmt: skip
 
 
 @dataclass
@@ -36,6 +49,17 @@ class Trained:
         """A data set in the batches of training's evaluation: the same sums in the same order."""
         alone = distributed.Processes(0, 1, self.device)
         return distributed.evaluation_loader(part, self.script.EVALUATION_BATCH, alone)
+
+    def predict(
+        self, folder: "str | Path | Sequence[np.ndarray]", **options: Any
+    ) -> dict[str, pandas.DataFrame]:
+        """The tables of predict.py by their names, {"predictions": ..., "subjects" or "groups": ...}.
+
+        folder: what predict.py takes as --input; of ages also uint8 images (H, W) or (H, W, 3) in a list.
+        options: flags of predict.py, such as boxes; files and pictures are written where `output` is given.
+        """
+        module = importlib.import_module(PREDICTION[self.task["data"]])
+        return module.predict(self, argparse.Namespace(input=folder, **OPTIONS | options))
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pandas
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 
 import evaluate
 import predict
+import prediction
 from datasets.ultrasound.dataset import blank_text, read_grey
 from tests import tiny_runs
 from utils.run.errors import CommandError, DataError
@@ -34,27 +36,38 @@ def outspoken(request, tmp_path_factory):
 def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     argv = ["--run", checkpoint, "--input", images, "--output", output, "--device", "cpu", *more]
     predict.main(predict.parse_args([str(token) for token in argv]))
-    ids = {"subject_id": str}
+    ids = {"subject": str}
     tables = (output / "predictions.csv", output / "subjects.csv")
     return tuple(pandas.read_csv(path, dtype=ids, keep_default_na=False) for path in tables)
 
 
 def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     rows, people = run(outspoken, tiny_runs.ultrasound(), tmp_path)
-    assert list(rows) == ["file", "subject_id", "prediction"]
-    assert list(people) == ["subject_id", "images", "prediction"]
+    assert list(rows) == ["file", "subject", "prediction"]
+    assert list(people) == ["subject", "images", "prediction"]
     assert rows["file"].tolist() == sorted(path.name for path in tiny_runs.ultrasound().iterdir())
     evaluate.main(evaluate.parse_args(["--run", str(outspoken), "--device", "cpu"]))
     table = next(outspoken.glob("evaluation_test_*")) / "test_predictions.csv"
     truth = pandas.read_csv(table, dtype={"subject": str})
     mine = rows.set_index("file").loc[truth["file"]]
     assert mine["prediction"].std() > 0.1, "all alike: the test tests nothing"
-    assert mine["subject_id"].tolist() == truth["subject"].tolist()
+    assert mine["subject"].tolist() == truth["subject"].tolist()
     assert mine["prediction"].to_numpy() == pytest.approx(truth["prediction"].to_numpy(), abs=2e-3)
-    per_subject = people.set_index("subject_id")["prediction"].loc[truth["subject"]]
+    per_subject = people.set_index("subject")["prediction"].loc[truth["subject"]]
     assert per_subject.to_numpy() == pytest.approx(truth["subject_prediction"].to_numpy(), abs=2e-3)
     assert people["images"].sum() == len(rows)
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_from_python_files_and_pixels_give_the_same(outspoken, tmp_path):
+    """What a program of one's own does: a run folder, a folder of images or the pixels themselves."""
+    model = prediction.load(outspoken, "cpu")
+    expected = model.predict(tiny_runs.ultrasound())["predictions"]
+    pixels = [np.array(Image.open(path).convert("RGB")) for path in sorted(tiny_runs.ultrasound().iterdir())]
+    found = model.predict(pixels)["predictions"]
+    assert np.allclose(found["prediction"], expected["prediction"], atol=2e-3)
+    written, _ = run(outspoken, tiny_runs.ultrasound(), tmp_path)
+    assert np.allclose(written["prediction"], expected["prediction"], atol=2e-3)
 
 
 def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
@@ -69,7 +82,7 @@ def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
     rows, people = run(outspoken, bare, tmp_path / "out", "--max_pictures", "0")
     assert rows["file"].tolist() == ["'=1+1.png", "a scan.png", paths[2].name]
     assert sorted(rows["prediction"]) == pytest.approx(sorted(expected["prediction"][:3]), abs=2e-3)
-    assert rows["subject_id"].tolist()[:2] == ["", ""] and len(people) == 1
+    assert rows["subject"].tolist()[:2] == ["", ""] and len(people) == 1
     assert "2 of 3 file names hold no subject id" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.csv", "subjects.csv"]
 

@@ -44,12 +44,7 @@ def choose_on_val(
 
 
 def report_end_to_end(
-    folder: Path | None,
-    split: str,
-    data: Any,
-    rows: dict[str, np.ndarray],
-    state: dict[str, Any],
-    truncated: bool,
+    folder: Path | None, split: str, data: Any, rows: dict[str, np.ndarray], state: dict[str, Any]
 ) -> dict[str, Any]:
     """Verdict and figures over all pairs of every frame of a split, and of the social groups.
 
@@ -57,7 +52,7 @@ def report_end_to_end(
     checkpoint, with all that was chosen on val. Writes its report, a confusion matrix and the toolkit's two
     files into `folder`, if there is one.
     """
-    types = data.parts()[split].class_names
+    types, truncated = data.parts()[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = part.every_pair(p_interaction, p_types)
