@@ -270,8 +270,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     if stage1 is not None:
-        checkpoint.values |= {name: stage1[name] for name in ("calibration", "threshold")}
-        checkpoint.values["stage1_threshold"] = stage1["threshold"]
+        checkpoint.values |= {key: stage1[key] for key in ("calibration", "threshold", "stage1_threshold")}
     history, best = checkpoint.resume()
     taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **taken, **names)

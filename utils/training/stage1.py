@@ -51,4 +51,4 @@ def adopt_stage1(
         setattr(args, name, trained)
     args.stage1_checkpoint = str(path)
     check_names(path, state, **names_of(args))
-    return state
+    return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses one of its own
