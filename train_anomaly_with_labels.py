@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.anovox.flags import add_data_arguments
-from models.backbones import BACKBONES
+from models.backbones import BACKBONES, check_anomaly_flags
 from utils.run import arguments
 from utils.run.script import run_script
 
@@ -63,22 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = arguments.parse_arguments(parser, argv)
     if not args.resume:
-        check_encoder_flags(parser, args)
+        check_anomaly_flags(parser.error, args)
     return args
-
-
-def check_encoder_flags(parser: arguments.ScriptParser, args: argparse.Namespace) -> None:
-    """End through parser.error where --weights would load nothing or --freeze_encoder keep random weights."""
-    given = f"--weights {args.weights}"
-    if args.weights != "none" and args.modality == "lidar":
-        parser.error(f"{given}: --modality lidar has no image encoder; leave one of them out")
-    if args.weights != "none" and args.image_encoder == "cnn":
-        parser.error(f"{given}: the encoder cnn starts from nothing; add --image_encoder resnet18")
-    if args.feature_mixing and (args.label != "pasted" or args.modality != "both"):
-        parser.error("--feature_mixing: needs --label pasted and --modality both")
-    if args.freeze_encoder and args.weights == "none":
-        remedy = "add --image_encoder resnet18 --weights imagenet"
-        parser.error(f"--freeze_encoder: there are no weights to keep; {remedy}")
 
 
 def pos_weight(text: str) -> str:
@@ -274,12 +260,9 @@ def report(
         references |= remember_patches(normal, data.val.images)
     memory = references.get("patch_memory")
     distances = None if memory is None else patch_distances(memory, dataset.images)
-    known = ("frame_id", "category", "size", "visibility", "distance")
     return report_anomaly(
-        folder, split, state, rows,
-        {"scenario": dataset.names(), **{name: dataset.column(name) for name in known}},
-        references, trivial_features(dataset, references["words"]), CLASSES,
-        located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
+        folder, split, state, rows, dataset.columns(), references,
+        trivial_features(dataset, references["words"]), CLASSES, located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
         others={} if distances is None else {"patch distance": (references["patch_val"], distances)},
         pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip

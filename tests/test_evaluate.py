@@ -25,6 +25,7 @@ from utils.metrics.jrdb_act import score_groups
 from utils.metrics.references import reference_scores
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json
+from utils.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -368,3 +369,28 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
         evaluated(run, "--data_path", other)
     with pytest.raises(CommandError, match=r"(?s)--split unseen: .*--split all a whole other data set"):
         evaluated(run, "--split", "unseen")
+
+
+def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys):
+    run = run_of("train_anomaly_with_labels")
+    folder = evaluated(run, "--paste", 10)
+    found = read_json(folder / "results.json")["pasted"]
+    rows = pandas.read_csv(folder / "pastes.csv")
+    state = load_checkpoint(run / "best_auroc.pth")
+    test = set(read_json(run / "split.json")["test"])
+    assert set(rows["scenario"]) <= test and len(rows) >= 10
+    for name, sensors in (("both sensors", "both"), ("pixels only", "camera"), ("points only", "lidar")):
+        row = found[f"{name}, all"]
+        alarms = rows[f"score_{sensors}"] >= state["threshold"]
+        assert (row["found"], row["pastes"]) == (alarms.sum(), len(rows))
+        assert row["rate_low"] <= row["rate"] <= row["rate_high"]
+        better = (rows[f"score_{sensors}"] > rows["score_clean"]) + 0.5 * (
+            rows[f"score_{sensors}"] == rows["score_clean"]
+        )
+        assert row["paired_auroc"] == pytest.approx(better.mean(), abs=0.06)  # the table is rounded
+        for group in ("distance", "size", "colour"):
+            parts = [part for key, part in found.items() if key.startswith(f"{name}, {group} ")]
+            assert sum(part["pastes"] for part in parts) == len(rows)
+    assert found["frames as they are"]["pastes"] == len(rows.drop_duplicates(["scenario", "frame_id"]))
+    with pytest.raises(CommandError, match="--paste: only runs of train_anomaly"):
+        evaluated(run_of("train_mae"), "--paste", 3)

@@ -3,6 +3,8 @@
 Stopped and resumed, and with planted faults: tests/faults.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,17 @@ import torch
 import train_anomaly_with_labels as script
 from datasets.anovox.augmentation import CORRUPTIONS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
-from tests.tiny_runs import assert_same_run, private_cache, replay, run_of, torchrun, train, weights
+from tests.tiny_runs import (
+    assert_same_run,
+    flags_of,
+    private_cache,
+    replay,
+    run_main,
+    run_of,
+    torchrun,
+    train,
+    weights,
+)
 from utils.metrics.calibration import sigmoid
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json
@@ -154,3 +166,38 @@ def test_bad_input_is_one_clear_error(tmp_path):
         train(NAME, tmp_path / "out", "--data_path", root)
     with pytest.raises(CommandError, match="nowhere"):
         train(NAME, tmp_path / "out", "--data_path", tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def normal_drives(tmp_path_factory):
+    """The scenarios of the tiny sample without an anomaly."""
+    root = copy_of(tiny_sample(), tmp_path_factory.mktemp("normal") / "data")
+    for scenario in scenario_folders(root):
+        if (scenario / "ANOMALY").exists():
+            shutil.rmtree(scenario)
+    (root / "split.json").unlink()
+    return root
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["--feature_mixing"], marks=pytest.mark.long)])
+def test_normal_drives_are_enough_to_train_and_the_verdict_says_on_what(tmp_path, normal_drives, flags):
+    pasted = ("--label", "pasted", "--pastes", 1, "--epochs", 1, "--data_path", normal_drives)
+    run = train(NAME, tmp_path, *pasted, *flags)
+    results, config = read_json(run / "results.json"), read_json(run / "config.json")
+    assert results["verdict"] != "LEARNED" and results["verdict_reason"].startswith("on pasted objects; ")
+    assert results["labels"] == config["dataset"]["labels"] == "pasted"
+    assert results["metrics"]["test"]["pixel_ap"] is not None
+    assert "normality included" in (run / "evaluation_report.txt").read_text()
+
+
+def test_mixing_needs_both_sensors_and_pasted_labels(capsys):
+    for flags in (["--feature_mixing"], ["--feature_mixing", "--label", "pasted", "--modality", "lidar"]):
+        with pytest.raises(SystemExit):
+            script.parse_args(flags)
+        assert "--label pasted and --modality both" in capsys.readouterr().err
+
+
+def test_check_data_describes_the_sensors(tmp_path, capsys):
+    run_main(NAME, *flags_of(NAME), "--device", "cpu", "--output_dir", tmp_path, "--check_data")
+    said = capsys.readouterr().out
+    assert "semantic_points: 48 files read" in said and "the data can be trained on" in said

@@ -149,6 +149,17 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """A column of the frame table for these rows."""
         return getattr(self.table, name)[self.rows]
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """What a table of the frames says beside their scores; what is pasted has its own distance."""
+        known = {
+            name: self.column(name) for name in ("frame_id", "category", "size", "visibility", "distance")
+        }
+        if self.pasting:
+            things = [source.thing() if source.copy else None for source in self.sources]
+            known["distance"] = np.array([thing.distance if thing else np.nan for thing in things])
+            known["visibility"] = np.array([thing.sensors if thing else "" for thing in things])
+        return {"scenario": self.names(), **known}
+
     def names(self) -> np.ndarray:
         """(F,) the scenario of each frame."""
         return np.array([self.table.scenarios[i].name for i in self.scenario])

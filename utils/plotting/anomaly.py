@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
 from utils.plotting.curves import never_fatal, save_figure
 from utils.plotting.mistakes import overlay
@@ -62,23 +62,26 @@ def plot_frame(
     without suspicion shows none in either picture.
     """
     aspect = image.shape[1] / image.shape[0]
-    widths = (aspect, aspect + 0.2, 1)  # in heights of the image
+    widths = (aspect, aspect + 0.2, 1)  # in heights of the image; of a wide one less high than the scan
+    height = 3.4 * min(1, 1.8 / aspect)
     figure, axes = plt.subplots(
-        1, 3, figsize=(3.4 * sum(widths), 3.9), width_ratios=widths, layout="constrained"
-    )
+        1, 3, figsize=(height * (widths[0] + widths[1]) + 3.4, 3.9), layout="constrained",
+        width_ratios=(height * widths[0], height * widths[1], 3.4),
+    )  # fmt: skip
     axes[0].imshow(image)
     axes[0].set_title("camera", fontsize=10)
     axes[1].imshow(image)
     frame = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)  # the heat map covers the image
-    shown = axes[1].imshow(heat, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=frame)
-    figure.colorbar(shown, ax=axes[1], shrink=0.8)
-    axes[1].set_title("where: probability of an anomaly", fontsize=10)
+    scale = PowerNorm(0.5, 0, 1)  # a probability of .25 stands in the middle
+    shown = axes[1].imshow(heat, cmap="inferno", alpha=0.55, norm=scale, extent=frame)
+    figure.colorbar(shown, ax=axes[1], shrink=0.8, ticks=[0, 0.05, 0.25, 0.5, 1])
+    axes[1].set_title("where: probability of an anomaly (root scale)", fontsize=10)
     for axis in axes[:2]:
         axis.set_axis_off()
     shares = point_scores / max(float(point_scores.max(initial=0)), 1e-9) * float(heat.max())
     order = np.argsort(shares)  # the highest on top
-    axes[2].scatter(-points[order, 1], points[order, 0], c=shares[order], s=5, cmap=SUSPICION, vmin=0, vmax=1)
+    axes[2].scatter(-points[order, 1], points[order, 0], c=shares[order], s=5, cmap=SUSPICION, norm=scale)
     axes[2].set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
-    axes[2].set_title("LiDAR from above", fontsize=10)
+    axes[2].set_title("LiDAR from above, cut at 15 m to each side", fontsize=10)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)

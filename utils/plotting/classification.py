@@ -103,7 +103,9 @@ def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -
         false, true, _ = roc_curve(labels, values)
         precision, recall, _ = precision_recall_curve(labels, values)
         roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
-        pr.plot(recall, precision, label=f"{name}: AP {average_precision_score(labels, values):.3f}")
+        pr.step(
+            recall, precision, where="post", label=f"{name}: AP {average_precision_score(labels, values):.3f}"
+        )
     roc.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="chance")
     share = f"share of positives {labels.mean():.3f}"
     pr.axhline(labels.mean(), linestyle="--", color="0.4", linewidth=1, label=share)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames
+from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames, turn_hues
 from datasets.anovox.classes import ANOVOX
 from datasets.anovox.dataset import AnoVoxDataset, fit_image, load_anovox
 from datasets.anovox.files import find_scenarios, projection_matrix
@@ -461,3 +461,31 @@ def test_real_frames_load_in_numeric_order_and_line_up(real, cache):
     assert (ground > 0).all()  # below the horizon
     with pytest.raises(DataError, match="both classes are needed"):
         split_scenarios(table, real / "anovox_carla", "random", 0, 0)
+
+
+def test_modality_dropout_takes_one_sensor_never_both(cache):
+    data = load_anovox(tiny_sample(), image_size=(32, 48), max_points=50, **cache)
+    batch = data.train.__getitems__(list(range(24)))
+    lost = {"camera": 0, "lidar": 0}
+    for epoch in range(20):
+        dropped = augment_frames(batch, 0, epoch, modality_dropout=0.3)
+        black = (dropped["images"] == 0).flatten(1).all(1)
+        empty = ~dropped["point_mask"].any(1)
+        assert not (black & empty).any()
+        assert (dropped["points"][empty] == 0).all() and (dropped["point_pixels"][empty] == OUTSIDE).all()
+        lost["camera"] += int(black.sum())
+        lost["lidar"] += int(empty.sum())
+    assert all(0.1 < count / 480 < 0.2 for count in lost.values())
+    kept = augment_frames(batch, 0, 1)
+    assert kept["point_mask"].any(1).all() and (kept["images"] > 0).flatten(1).any(1).all()
+
+
+def test_turned_hues_keep_grey_and_brightness():
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    grey = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    angle = torch.linspace(0, 5, 6)
+    assert torch.allclose(turn_hues(grey, angle), grey, atol=1e-6)
+    assert torch.allclose(turn_hues(images, angle).mean(dim=1), images.mean(dim=1), atol=1e-5)
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    third = turn_hues(red, torch.tensor([2 * torch.pi / 3])).flatten()
+    assert torch.allclose(third, torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
