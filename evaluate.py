@@ -88,8 +88,9 @@ def main(args: argparse.Namespace) -> None:
         raise CommandError(f"--run {run}: give the run folder; another checkpoint of it goes to --checkpoint")
     trained = open_trained(run, choose_device(args.device), args.checkpoint)
     script = trained.script
-    if args.corrupt and trained.task["data"] != "anovox":
-        raise CommandError(f"--corrupt: for AnoVox, not for a run of {trained.state['script']}")
+    for flag, given in (("--corrupt", args.corrupt), ("--paste", args.paste)):
+        if given and trained.task["data"] != "anovox":
+            raise CommandError(f"{flag}: for AnoVox, not for a run of {trained.state['script']}")
     if args.cache_limit_gb is not None:
         trained.args.cache_limit_gb = args.cache_limit_gb
     changed = read_otherwise(trained.args, args, trained.state["script"])

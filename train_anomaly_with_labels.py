@@ -262,7 +262,8 @@ def report(
     distances = None if memory is None else patch_distances(memory, dataset.images)
     return report_anomaly(
         folder, split, state, rows, dataset.columns(), references,
-        trivial_features(dataset, references["words"]), CLASSES, located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
+        trivial_features(dataset, references["words"]), CLASSES,
+        located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
         others={} if distances is None else {"patch distance": (references["patch_val"], distances)},
         pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip

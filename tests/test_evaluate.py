@@ -392,5 +392,5 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
             parts = [part for key, part in found.items() if key.startswith(f"{name}, {group} ")]
             assert sum(part["pastes"] for part in parts) == len(rows)
     assert found["frames as they are"]["pastes"] == len(rows.drop_duplicates(["scenario", "frame_id"]))
-    with pytest.raises(CommandError, match="--paste: only runs of train_anomaly"):
+    with pytest.raises(CommandError, match="--paste: for AnoVox, not for a run of train_mae"):
         evaluated(run_of("train_mae"), "--paste", 3)
