@@ -44,8 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--infer_group_pairs", action=switch, default=True, help="A-B and B-C give A-C, flagged, in training")
     add("--max_negatives_per_frame", type=count, default=50, help="negatives per frame, at most")
     add("--stage1_balance_ratio", type=positive, default=4.0, help="negatives per positive of a frame")
-    add("--pairs_per_sequence", type=count, default=1500,
-        help="pairs per sequence and epoch, at most, so that no place drowns the others; 0 = all")
+    add("--pairs_per_sequence", type=count, default=1500, help="pairs per sequence and epoch; 0 = all")
     add("--resample", action=switch, default=True, help="draw positives and negatives afresh every epoch")
     add("--history_seconds", type=count, default=5, help="seconds of past motion in the geometry; 0 = none")
     add("--image_size", action=arguments.ImageSize, default=[128, 64], help="person crop in pixels")
@@ -121,10 +120,9 @@ def build_recipe(
     options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "sgd":
         optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
-    elif args.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(trainable, **options)
     else:
-        optimizer = torch.optim.Adam(trainable, **options)
+        adam = torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam
+        optimizer = adam(trainable, **options)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -291,11 +289,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         validated = measure(rows, criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        improved = [
-            name
-            for name, sign in {"accuracy": 1, "loss": -1, "f1": 1}.items()
-            if sign * validated[name] > sign * best[name]["value"]
-        ]
+        signs = {"accuracy": 1, "loss": -1, "f1": 1}.items()
+        improved = [name for name, sign in signs if sign * validated[name] > sign * best[name]["value"]]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
         at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
         checkpoint.save_epoch(improved, **at)
