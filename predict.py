@@ -6,11 +6,11 @@
     python predict.py --run RUN --input ANOVOX --output OUT                   alarm scores of AnoVox scenarios
     python predict.py --run RUN --export MODEL.pt2                            a program for torch.export.load
 
-The run says which task it is. JRDB (a stage 1 or stage 2 run): one row per pair within the distance limit of
-the training; id_1 stands left of id_2, the short way round. `type` is "none" below the threshold and, of a
-stage 1 run, "interaction" above it. Frame numbers count 15 per second: by them the past of a pair is found in
-the given frames. Ages: one row per image in predictions.csv, the mean per subject in subjects.csv. AnoVox:
-one row per frame; `alarm` is 1 where the calibrated score reaches the run's threshold.
+The run says which task it is; docs/columns.md says what is in the columns. JRDB (a stage 1 or stage 2 run): a
+row per pair within the distance limit of the training, groups.csv with everybody's group, and det_group.txt
+for JRDB-Act's toolkit. `type` is "none" below the threshold and, of a stage 1 run, "interaction" above it.
+Frame numbers count --frame_rate per second: by them the past of a pair is found in the given frames. Ages: a
+row per image in predictions.csv, the mean per subject in subjects.csv. AnoVox: a row per frame.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.special import softmax
 
 import predict
+import prediction
 import train_stage1
 import train_stage2
 from datasets.jrdb.boxes import BoxRules, read_people
@@ -137,6 +138,23 @@ def test_annotations_are_not_looked_at_and_a_table_gives_the_same(folder, stage2
     shuffled.assign(sequence=SEQUENCE).to_csv(tmp_path / "boxes.csv", index=False)
     again = run(stage2, images.parent, tmp_path / "shuffled", "--boxes", tmp_path / "boxes.csv")
     assert again.equals(expected)
+
+
+def test_from_python_the_tables_are_those_of_the_files(folder, stage2, tmp_path):
+    """And everybody is in one group of the right size, on keyframes also in the toolkit's file."""
+    rows = run(stage2, folder, tmp_path / "out")
+    tables = prediction.load(stage2, "cpu").predict(folder)
+    assert tables["predictions"]["p_interaction"].tolist() == rows["p_interaction"].tolist()
+    groups = pandas.read_csv(tmp_path / "out" / "groups.csv")
+    assert groups.equals(tables["groups"].astype(groups.dtypes))
+    assert len(groups) == sum(len(records) for records in crowd(3).values())
+    assert (groups.groupby(["frame", "group"])["id"].transform("size") == groups["size"]).all()
+    assert (groups.groupby("frame")["group"].max() == groups.groupby("frame")["group"].nunique()).all()
+    official = np.loadtxt(tmp_path / "out" / "det_group.txt")
+    assert set(official[:, 1]) == set(FRAMES) and (official[:, 6] >= 1).all()
+    boxes = box_rows(crowd(3))
+    inside = (boxes["x"] >= 0) & (boxes["x"] + boxes["w"] <= 3760) & (boxes["y"] + boxes["h"] <= 480)
+    assert len(official) == inside.sum() < len(boxes)
 
 
 def test_pairs_are_told_left_to_right_and_through_the_seam(folder, stage2, tmp_path):
