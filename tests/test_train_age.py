@@ -204,3 +204,18 @@ def test_one_image_left_for_batchnorm_is_refused_before_the_first_epoch(tmp_path
     train(
         "train_mae", tmp_path, "--batch_size", images - 1, "--image_size", 64, "--epochs", 1
     )  # a larger map
+
+
+def test_errors_are_reported_by_group(tmp_path):
+    run = train("train_mae", tmp_path, *ONE_STEP, "--group_column", "Sex")
+    by_group = read_json(run / "results.json")["metrics"]["test"]["by_group"]
+    with open(run / "test_predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(by_group) == {row["group"] for row in rows} <= {"F", "M"}
+    for sex, found in by_group.items():
+        people = {row["subject"]: row for row in rows if row["group"] == sex}
+        errors = [abs(float(row["subject_prediction"]) - float(row["age"])) for row in people.values()]
+        assert found["subjects"] == len(people)
+        assert found["mae"] == pytest.approx(sum(errors) / len(errors))
+    assert "by group, per subject, years" in (run / "evaluation_report.txt").read_text()
+    assert config_of(run)["args"]["intensity_range"] == [0, 255]  # resolved, for whoever repeats the run

@@ -14,16 +14,18 @@ def augment_images(
     rotation: float,
     jitter: float,
     flip: bool,
+    colour: bool = False,
 ) -> torch.Tensor:
-    """uint8 (B, 3, H, W) with equal channels -> float in [0, 1]; what happens to a sample hangs on (seed,
-    epoch, its index) alone.
+    """uint8 (B, 3, H, W), channels equal unless colour, -> float in [0, 1].
 
+    What happens to a sample hangs on (seed, epoch, its index) alone.
     rotation: up to this many degrees either way. jitter: brightness and contrast +- this share. flip: mirror
     half of the images, and the text burnt into them.
     """
     draws = torch.from_numpy(uniform(seed, epoch, indices.numpy(), 4)).float()
     turn, light, contrast, mirror = draws.to(images.device).unbind(1)  # each (B,) in [0, 1)
-    grey = rotate(images[:, :1].float() / 255, rotation * (2 * turn - 1))  # (B, 1, H, W)
-    images = adjust_brightness(grey.expand(-1, 3, -1, -1), 1 + jitter * (2 * light - 1))
+    channels = images if colour else images[:, :1]
+    turned = rotate(channels.float() / 255, rotation * (2 * turn - 1))  # (B, 1 or 3, H, W)
+    images = adjust_brightness(turned.expand(-1, 3, -1, -1), 1 + jitter * (2 * light - 1))
     images = adjust_contrast(images, 1 + jitter * (2 * contrast - 1))
     return flip_horizontal(images, mirror < 0.5) if flip else images

@@ -12,12 +12,14 @@ The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is 
     batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
 
 Any folder of images with a plain .xlsx or .csv table works as well (--id_column, --age_column, --id_pattern).
-B-mode images are grey: they are read as luminance, the grey value itself where the three channels are equal.
+B-mode images are grey: they are read as luminance, the grey value itself where the three channels are equal,
+unless --colour keeps the three channels.
 """
 
 import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -31,12 +33,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.cache import fingerprint, open_cache
-from datasets.images import read_image
+from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint, read_split, split_groups
 from datasets.ultrasound.files import Source, find_sources
-from datasets.ultrasound.flags import PROBLEMS, SAMPLE, data_arguments
-from datasets.ultrasound.records import collect_records, limit_ages, list_some, refuse_problems
+from datasets.ultrasound.flags import PROBLEMS, SAMPLE
+from datasets.ultrasound.records import Records, collect_records, limit_ages, refuse_problems
+from datasets.ultrasound.table import list_some
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
@@ -48,20 +51,22 @@ TEXT_BANDS = ((0.855, 0.92, 0.0, 0.32), (0.98, 1.0, 0.0, 1.0))
 class UltrasoundAgeDataset(Dataset):
     """One part of a split. Samples are images; `__getitems__` gives a whole batch as tensors.
 
-    images (B, 3, H, W) uint8, the grey channel three times without copying; ages (B,) float32 in the table's
+    images (B, 3, H, W) uint8, a grey channel three times without copying; ages (B,) float32 in the table's
     unit; subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
-    Attributes per sample: files (names), ages, subject_ids; and subjects, the names the ids stand for.
+    Attributes per sample: files (names), ages, subject_ids, sites ("" without --group_column); and
+    subjects, the names the ids stand for.
     """
 
     def __init__(self, pixels: np.ndarray, images: pd.DataFrame, mask_text: bool = False) -> None:
-        """pixels: (all images, 1, H, W) uint8. images: path, subject and age; the index is the row in
-        pixels."""
+        """pixels: (all images, 1 or 3, H + 1, W) uint8 as `read_sample` gives them. images: path, subject,
+        age and group of this part; the index is the row in pixels."""
         self.pixels, self.mask_text = pixels, mask_text
         self.rows = images.index.to_numpy()
         self.files = [path.name for path in images.path]
         self.subjects = sorted(set(images.subject))
         self.subject_ids = np.searchsorted(self.subjects, images.subject.tolist())
         self.ages = images.age.to_numpy(np.float32)
+        self.sites = images.group.tolist()
 
     @property
     def frames(self) -> np.ndarray:
@@ -80,7 +85,8 @@ class UltrasoundAgeDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         indices = np.asarray(indices, dtype=np.int64)
-        images = torch.from_numpy(np.array(self.pixels[self.rows[indices]]))  # (B, 1, H, W)
+        pixels = self.pixels[self.rows[indices]][:, :, :-1]
+        images = torch.from_numpy(np.ascontiguousarray(pixels))  # (B, 1, H, W), with --colour (B, 3, H, W)
         if self.mask_text:
             images = blank_text(images)
         return {
@@ -100,16 +106,29 @@ def blank_text(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def read_grey(path: str | Path, image_size: Sequence[int]) -> np.ndarray:
-    """One image as the data set stores it: uint8 (1, H, W) luminance, squashed to (H, W).
+def read_sample(
+    path: str | Path,
+    image_size: Sequence[int],
+    colour: bool = False,
+    intensity_range: Sequence[float] | None = None,
+) -> np.ndarray:
+    """One image as the data set stores it, squashed to (H, W): uint8 (1, H + 1, W), or 3 channels of colour.
 
-    Bilinear with antialiasing. Raises DataError.
+    Bilinear with antialiasing. The last row is no part of the image: its first value says whether the file
+    shows colour that is lost here. Raises DataError.
     """
     height, width = image_size
-    grey = read_image(path, mode="L")
-    if grey.shape != (height, width):
-        grey = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
-    return grey[None]
+    lost = False
+    if colour:
+        pixels = read_image(path, "RGB", intensity_range)
+    else:
+        pixels, lost = read_grey(path, intensity_range)
+    if pixels.shape[:2] != (height, width):
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    sample = np.zeros((3 if colour else 1, height + 1, width), np.uint8)
+    sample[:, :-1] = np.moveaxis(np.atleast_3d(pixels), 2, 0)
+    sample[:, -1, 0] = lost
+    return sample
 
 
 @dataclass
@@ -123,7 +142,7 @@ class AgeDatasets:
     fingerprint: str  # of names, ages and file sizes: no path, no time
     report: dict[str, Any]  # counts, and left_out {kind: {"count", "first"}}
     sources: list[Source]
-    options: dict[str, Any]  # unit, seed and the sizes asked for
+    options: dict[str, Any]  # unit, seed, the sizes asked for and how pixels were read
     hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
     recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
 
@@ -145,6 +164,11 @@ class AgeDatasets:
         """None where its part is empty."""
         return self.sets.get("test")
 
+    @property
+    def intensity_range(self) -> list[float]:
+        """The grey values that are black and white in images of more than 8 bits."""
+        return self.options["intensity_range"]
+
     def parts(self) -> dict[str, UltrasoundAgeDataset]:
         """The parts that exist, by name."""
         return self.sets
@@ -158,7 +182,7 @@ class AgeDatasets:
     @property
     def synthetic(self) -> bool:
         """Whether the folder of the table, or the one above it, says that it was generated."""
-        folder = self.sources[0].table.parent
+        folder = self.sources[0].home
         return any((place / "SYNTHETIC.json").is_file() for place in (folder, folder.parent))
 
     def describe(self) -> dict[str, Any]:
@@ -169,12 +193,11 @@ class AgeDatasets:
         every = np.concatenate([part.ages for part in parts.values()])
         return {
             "image_dir": [str(source.images) for source in self.sources],
-            "excel_path": sorted({str(source.table) for source in self.sources}),
+            "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
             "total_samples": sum(samples.values()),
             **samples,
             "total_subjects": sum(subjects.values()),
             **subjects,
-            "split_method": "by_subject_id",
             "split_source": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,
@@ -194,15 +217,22 @@ class AgeDatasets:
                 f"{ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f}) {self.unit}"
             )
         for kind, found in self.report["left_out"].items():
-            some = list_some(found["first"], 3, found["count"])
-            lines.append(f"left out: {found['count']} {PROBLEMS[kind]}: {some}")
+            lines.append(f"left out: {found['count']} {PROBLEMS[kind]}: {list_some(found['first'], 3)}")
         noticed = {
+            "missing_ages": "rows left out for an unknown age (--missing_values)",
             "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
             "subjects_in_no_part": "subjects are in no part of the split file",
-            "sixteen_bit_images": "16-bit images, rescaled to 8 bits",
             "repeated_within_subject": "images repeat another one of the same subject",
+            "images_with_colour": "images show colour, which is not read (luminance is); --colour keeps it",
         }
-        return lines + [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
+        lines += [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
+        low, high = self.intensity_range
+        if deep := self.report["images_of_more_than_8_bits"]:
+            lines.append(
+                f"{deep} of {self.report['images']} images have over 8 bits: {low:g} is black and {high:g} "
+                f"white in all of these (--intensity_range), {self.report['images_cut']} hold values beyond"
+            )
+        return lines + self.report["notes"]
 
 
 def build_datasets(
@@ -221,36 +251,40 @@ def build_datasets(
         exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
     sources = find_sources(image_dir, args)
     records = collect_records(sources, args)
-    images, problems = records.images, records.problems
-    refuse_problems(problems, exclude)
+    images = records.images
+    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
+        refuse_problems(records, exclude)
     if images.empty:
         raise DataError(
-            f"{image_dir}: no image has a row with an age in {sources[0].table}\n"
+            f"{image_dir}: no image has a row with an age in {sources[0].table or 'its header'}\n"
             "Check --image_dir, --excel_path, --cohort and --id_pattern."
         )
+    if not choose:
+        _refuse_half(records, len(images), exclude, args)
     inside = limit_ages(images, args)
-    report = {
-        "rows": records.rows,
-        "subjects_outside_ages": images.subject.nunique() - inside.subject.nunique(),
-    }
+    outside = images.subject.nunique() - inside.subject.nunique()
     images = inside.reset_index(drop=True)
     if "unreadable_images" in exclude:
-        reasons = why_unreadable(images.path)
-        problems["unreadable_images"] = reasons.dropna().tolist()
-        images = images[reasons.isna()].reset_index(drop=True)
-    pixels = _decode(images.path.tolist(), args, cache_dir)
+        images = _drop_unreadable(images, records)
+    split, split_source = ({}, "") if choose else _split(sources, images, args)
+    train = set(split.get("train", ()))
+    pixels, read, depth = _decode(images, train, records, args, cache_dir)
     images["hash"] = [hashlib.sha256(row).hexdigest() for row in pixels]
     owners = images.groupby("hash").subject.transform("nunique")
     copies = images[owners > 1].groupby("hash", sort=False).path
-    problems["duplicate_images"] = [" = ".join(path.name for path in same[:4]) for _, same in copies]
-    refuse_problems(problems, exclude)
+    records.problems["duplicate_images"] = [("", " = ".join(p.name for p in same[:4])) for _, same in copies]
+    refuse_problems(records, exclude)
     images = images[owners == 1]
-
+    if not choose:
+        _refuse_half(records, len(images), exclude, args)
     hashes = {
-        subject: [fingerprint([float(mine.age.iloc[0]), sorted(mine.hash)]), *sorted(mine.hash)]
+        subject: [fingerprint([sorted(map(float, set(mine.age))), sorted(mine.hash)]), *sorted(mine.hash)]
         for subject, mine in images.groupby("subject")
     }
-    split, split_source = (choose(hashes), "chosen") if choose else _split(sources, images, args)
+    if choose:
+        split, split_source = choose(hashes), "chosen"
+    elif len(images) < len(pixels):
+        split, split_source = _split(sources, images, args)
     parts = {
         name: UltrasoundAgeDataset(pixels, images[images.subject.isin(subjects)], args.mask_text)
         for name, subjects in split.items()
@@ -262,33 +296,54 @@ def build_datasets(
                 f"The {name} part is empty: {images.subject.nunique()} subjects, --val_size {args.val_size}, "
                 f"--test_size {args.test_size}\nAdd subjects or change the sizes."
             )
-    report |= {
+    report = {
+        "rows": records.rows,
+        "images": len(images),
+        "missing_ages": records.missing,
+        "subjects_outside_ages": outside,
         "images_used": sum(map(len, parts.values())),
         "subjects_in_no_part": images.subject.nunique() - sum(map(len, split.values())),
-        "sixteen_bit_images": _count_sixteen_bit(images.path),
+        **depth,
+        "images_with_colour": int(pixels[images.index, 0, -1, 0].sum()),
         "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
-        "left_out": {k: {"count": len(found), "first": found[:10]} for k, found in problems.items() if found},
+        "left_out": {
+            kind: {
+                "count": len(found),
+                "first": [f"{where}: {reason}".removesuffix(": ") for reason, where in found[:10]],
+            }
+            for kind, found in records.problems.items()
+            if found
+        },
+        "notes": records.notes,
     }
+    if args.group_column:
+        report["groups"] = images.groupby("group").subject.nunique().to_dict()
     options = {
         "target_unit": args.target_unit,
+        "split_method": "by_group" if args.split_by == "group" else "by_subject_id",
         "random_seed": args.seed,
         "test_size": args.test_size,
         "val_size": args.val_size,
+        **read,
     }
-    facts = [
-        [s, age, path.name, path.stat().st_size] for path, s, age in images[["path", "subject", "age"]].values
-    ]
+    columns = images[["path", "subject", "age"]].values
+    facts = [[subject, age, path.name, path.stat().st_size] for path, subject, age in columns]
     return AgeDatasets(
         parts, split, split_source, check_leakage(parts), fingerprint(facts), report, sources, options,
         hashes,
     )  # fmt: skip
 
 
-def load_age_datasets(image_dir, excel_path, *, unit, limit_gb, log, **flags):
-    """What the scripts call until they call build_datasets."""
-    flags |= {"image_dir": image_dir, "excel_path": excel_path, "target_unit": unit}
-    args = data_arguments()
-    return build_datasets(argparse.Namespace(**vars(args) | flags | {"cache_limit_gb": limit_gb}))
+def _refuse_half(records: Records, used: int, exclude: Collection[str], args: argparse.Namespace) -> None:
+    """--exclude never removes most of the images without being asked twice."""
+    if exclude and 2 * used < records.found and not args.exclude_more_than_half:
+        counts = [
+            f"{len(records.problems[kind])} {PROBLEMS[kind]}" for kind in exclude if records.problems[kind]
+        ]
+        raise DataError(
+            f"--exclude leaves {used} of {records.found} images: {'; '.join(counts)}\n"
+            "If that is meant, pass --exclude_more_than_half as well."
+        )
 
 
 def check_leakage(parts: Mapping[str, UltrasoundAgeDataset]) -> str:
@@ -309,31 +364,64 @@ def check_leakage(parts: Mapping[str, UltrasoundAgeDataset]) -> str:
     return f"{outcome}, no identical images"
 
 
-def _produce(paths: Sequence[Path], image_size: Sequence[int], k: int) -> np.ndarray:
-    return read_grey(paths[k], image_size)[None]  # (1, 1, H, W)
+def _produce(paths: Sequence[Path], options: dict[str, Any], k: int) -> np.ndarray:
+    return read_sample(paths[k], **options)[None]  # (1, C, H + 1, W)
 
 
-def _decode(paths: Sequence[Path], args: argparse.Namespace, cache_dir: Path | None) -> np.ndarray:
-    """All images, (N, 1, H, W) uint8, from the cache. If one can not be read, all are tried and listed."""
-    produce, counts, shape = (
-        partial(_produce, paths, args.image_size),
-        [1] * len(paths),
-        (1, *args.image_size),
-    )
+def _produce_limits(paths: Sequence[Path], k: int) -> np.ndarray:
+    return np.array(read_grey_limits(paths[k]), "<u2").view(np.uint8)[None]  # (1, 4)
+
+
+def _decode(
+    images: pd.DataFrame,
+    train: Collection[str],
+    records: Records,
+    args: argparse.Namespace,
+    cache_dir: Path | None,
+) -> tuple[np.ndarray, dict[str, Any], dict[str, int]]:
+    """All images, (N, C, H + 1, W) uint8, from the cache; how they were read; counts for the report.
+
+    The intensity range of images of more than 8 bits is the bit depth that those of `train` need: one for
+    all, so that brightness stays comparable. If an image can not be read, all are tried and listed.
+    """
+    cache = {"cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    deep = images[[has_more_than_8_bits(path) for path in images.path]]
+    paths, chosen, cut = images.path.tolist(), args.intensity_range, 0
     try:
-        return open_cache(
-            "ultrasound", {"grey": True}, paths, counts, shape, produce, cache_dir, args.cache_limit_gb,
-            log=LOG.info,
-        )  # fmt: skip
+        if len(deep):
+            produce = partial(_produce_limits, deep.path.tolist())
+            limits = open_cache(
+                "ultrasound_limits", {}, deep.path.tolist(), [1] * len(deep), (4,), produce, **cache
+            )
+            lows, highs = np.ascontiguousarray(limits).view("<u2").T.astype(int)  # (N,) each
+            if chosen is None:
+                mine = highs[deep.subject.isin(train)]
+                greatest = int((mine if len(mine) else highs).max())
+                chosen = [0, 2 ** max(8, greatest.bit_length()) - 1]
+            cut = int(((lows < chosen[0]) | (highs > chosen[1])).sum())
+        chosen = chosen or [0, 255]
+        options = {
+            "image_size": list(args.image_size),
+            "colour": args.colour,
+            "intensity_range": list(chosen) if len(deep) else None,
+        }
+        shape = (3 if args.colour else 1, args.image_size[0] + 1, args.image_size[1])
+        produce = partial(_produce, paths, options)
+        pixels = open_cache("ultrasound", options, paths, [1] * len(paths), shape, produce, **cache)
     except DataError:
-        refuse_problems({"unreadable_images": why_unreadable(paths).dropna().tolist()})
+        _drop_unreadable(images, records)
+        refuse_problems(records)
         raise
+    read = {"intensity_range": list(chosen), "colour": args.colour}
+    return pixels, read, {"images_of_more_than_8_bits": len(deep), "images_cut": cut}
 
 
-def why_unreadable(paths: Sequence[Path]) -> pd.Series:
-    """Decode every image once: the reason why it can not be read, or None."""
-    with ProcessPoolExecutor(max_workers=8) as pool:
-        return pd.Series(list(pool.map(_why_unreadable, paths, chunksize=16)), dtype=object)
+def _drop_unreadable(images: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """Decode every image once; those that can not be read become problems and are left out."""
+    with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        reasons = list(pool.map(_why_unreadable, images.path, chunksize=16))
+    records.problems["unreadable_images"] = [("", reason) for reason in reasons if reason]
+    return images[[reason is None for reason in reasons]].reset_index(drop=True)
 
 
 def _why_unreadable(path: Path) -> str | None:
@@ -348,32 +436,43 @@ def _split(
     sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
 ) -> tuple[dict[str, list[str]], str]:
     """({part: subject names}, where it comes from)."""
-    age_of = dict(zip(images.subject, images.age, strict=True))
-    method, own = args.split_method, sources[0].table.parent / "split.json"
+    age_of = images.groupby("subject").age.mean()
+    method, own = args.split_method, sources[0].home / "split.json"
     named = method not in ("auto", "by_subject_id")
     file = Path(method) if named else own
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
+    if args.split_by == "group" and not named:
+        return _split_groups(images, args), f"seed {args.seed}, by {args.group_column}"
     # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
     fits = named or not any(source.prefix for source in sources)
     if method == "by_subject_id" or not file.is_file() or not fits:
         decades = {name: int(age // 10) for name, age in age_of.items()} if args.stratify_age else None
-        split = split_groups(age_of, args.test_size, args.val_size, args.seed, decades)
+        split = split_groups(age_of.index, args.test_size, args.val_size, args.seed, decades)
         return split, f"seed {args.seed}"
     split = read_split(file)
     check_disjoint(split, "subjects")
     split = {part: [name for name in names if name in age_of] for part, names in split.items()}
     if not any(split.values()):
         raise DataError(
-            f"{file}: none of its names is a subject of the data (such as {min(age_of)!r})\n"
+            f"{file}: none of its names is a subject of the data (such as {min(age_of.index)!r})\n"
             "Names in a split file are the ids of the table. Remove the file to split by --seed."
         )
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 
-def _count_sixteen_bit(paths: Sequence[Path]) -> int:
-    count = 0
-    for path in paths:
-        with Image.open(path) as image:  # the header only
-            count += image.mode.startswith("I")
-    return count
+def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Subjects by part, whole groups of --group_column in one part."""
+    if not args.group_column:
+        raise CommandError("--split_by group needs --group_column, the column of sites or devices")
+    groups = images.groupby("subject").group.unique()
+    several = groups[groups.map(len) > 1]
+    if len(several):
+        name, members = several.index[0], several.iloc[0]
+        raise DataError(
+            f"{len(several)} subjects are in more than one group, such as {name} in {' and '.join(members)}\n"
+            "Whole groups can only be held out where everybody is in one: split by subject instead."
+        )
+    split = split_groups(images.group, args.test_size, args.val_size, args.seed)
+    group_of = groups.map(lambda members: members[0])
+    return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}

@@ -3,32 +3,45 @@
     --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
     --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
     --image_dir ROOT --muscle TA BB [--cohort both]  ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images, ...
-    --image_dir FOLDER --excel_path TABLE            any folder of images
+    --image_dir FOLDER --excel_path TABLE            any folder of images, or of one folder per subject
+    --image_dir BIDS                                 sub-01/.../*.png, participants.tsv beside the folders
 
 Every cohort and every muscle counts its patients from 1, so with several of them a subject is called
 "TA/healthy/12": an id is never looked up in the rows of another cohort or muscle, and never merged with one
-of the same number.
+of the same number. DICOM files are read where pydicom is installed, and need no table: their headers name
+PatientID and PatientAge.
 """
 
 import argparse
 import difflib
+import importlib.util
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.ultrasound.flags import COHORTS
 from utils.run.errors import CommandError
 
-TABLE_NAME = "characteristics.xlsx"
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
+DICOM_ENDINGS = (".dcm", ".dicom")
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
+)  # fmt: skip
+CLUTTER = ("thumbs.db", "desktop.ini")  # of file managers, like every name that begins with a dot
 
 
 class Source(NamedTuple):
     """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
 
     images: Path
-    table: Path
+    table: Path | None  # None: the headers of the DICOM files
     cohort: str
     prefix: str
+
+    @property
+    def home(self) -> Path:
+        """The folder that may hold split.json."""
+        return self.table.parent if self.table else self.images
 
 
 def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source]:
@@ -46,7 +59,7 @@ def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source
             f"--image_dir {image_dir} holds the {image_dir.parent.name} images, but --cohort is {cohort}"
         )
     if muscle is None and cohort != "both":
-        return [Source(image_dir, Path(table or image_dir.parent.parent / TABLE_NAME), cohort, "")]
+        return [Source(image_dir, _find_table(image_dir, table), cohort, "")]
 
     folders = {"": image_dir.parent.parent if published else image_dir}
     if muscle is not None:
@@ -74,16 +87,59 @@ def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source
     return sources
 
 
+def _find_table(images: Path, given: str | None) -> Path | None:
+    """The table given, the one of the layout, or None where DICOM headers take its place."""
+    if given:
+        return Path(given)
+    usual = images.parent.parent / TABLE_NAME
+    beside = images / BIDS_TABLE
+    if beside.is_file() and not usual.is_file():
+        return beside
+    is_dicom = any(path.suffix.lower() in DICOM_ENDINGS for path in images.rglob("*"))
+    return None if is_dicom and not usual.is_file() else usual
+
+
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name; CommandError when there are none."""
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
-    )
+    """The image files of a folder, or where it has none of the folders in it, sorted by name.
+
+    Raises CommandError when there are none, and for DICOM files alone without pydicom.
+    """
+    endings = IMAGE_ENDINGS + (DICOM_ENDINGS if importlib.util.find_spec("pydicom") else ())
+    files = _sorted_files(folder.iterdir(), endings)
+    published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
+    if not files and not published:
+        files = _sorted_files(folder.rglob("*"), endings)
+    if not files and _sorted_files(folder.rglob("*"), DICOM_ENDINGS):
+        raise CommandError(f"{folder}: DICOM files; to read them run: pip install pydicom")
     if not files:
-        below = next((folder.glob("*/Images")), None) or next(folder.glob("Images"), None)
-        hint = f"; did you mean {below}?" if below else ""
+        hint = f"; did you mean {published}?" if published else ""
         raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
     return files
+
+
+def describe_unread(folder: Path, images: list[Path]) -> str:
+    """What else is in the folder, counted by ending; '' where there is nothing."""
+    read, others = set(images), Counter()
+    for path in _sorted_files(folder.rglob("*"), None):
+        if path not in read and path.name not in ("split.json", "SYNTHETIC.json", *TABLE_NAMES):
+            others[(path.suffix.lower() or "no ending") + " in subfolders" * (path.parent != folder)] += 1
+    if not others:
+        return ""
+    named = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
+    dicom = any(ending.startswith(DICOM_ENDINGS) for ending in others)
+    remedy = "; to read DICOM run: pip install pydicom" if dicom else ""
+    return f"{sum(others.values())} files of {folder} are not read: {named}{remedy}"
+
+
+def _sorted_files(paths, endings: tuple[str, ...] | None) -> list[Path]:
+    return sorted(
+        path
+        for path in paths
+        if (endings is None or path.suffix.lower() in endings)
+        and not path.name.startswith(".")
+        and path.name.lower() not in CLUTTER
+        and path.is_file()
+    )
 
 
 def similar_folder(path: Path) -> str:

@@ -17,6 +17,8 @@ ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
 PROBLEMS = {
     "bad_ids": "rows without a usable id",
     "bad_ages": "rows without a usable age",
+    "far_ages": "rows with an age far outside the rest that repeats",
+    "bad_groups": "rows without a group",
     "duplicate_ids": "ids with more than one row",
     "unknown_names": "image files whose name holds no subject id",
     "images_without_row": "images whose subject has no row",
@@ -30,7 +32,7 @@ def data_arguments(**changed: Any) -> argparse.Namespace:
     """The flags without a command line: their defaults, seed 42, and what is `changed` by name."""
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
-    parser.set_defaults(seed=42, cache_limit_gb=4.0)
+    parser.set_defaults(seed=42, cache_limit_gb=4.0, check_data=False)
     defaults = vars(parser.parse_args([]))
     if unknown := changed.keys() - defaults:
         raise TypeError(f"no such flags: {', '.join(sorted(unknown))}")
@@ -38,31 +40,52 @@ def data_arguments(**changed: Any) -> argparse.Namespace:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group "data", which both age scripts share."""
+    """Add the groups "images", "table" and "split", which both age scripts share."""
     amount, fraction = arguments.non_negative_float, arguments.fraction
     switch = argparse.BooleanOptionalAction
     # fmt: off
-    add = parser.add_argument_group("data").add_argument
-    add("--image_dir", help="folder of images, such as TA/Healthy/Images; default: the built-in sample")
-    add("--excel_path", help="table of ids and ages; default: characteristics.xlsx two folders up")
+    add = parser.add_argument_group("images").add_argument
+    add("--image_dir", help="folder of images, such as TA/Healthy/Images, or of one folder per subject; "
+        "default: the built-in sample")
     add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images")
     add("--muscle", nargs="+", help="muscles, such as TA BB, when --image_dir is the folder above them")
+    add("--id_pattern", default=ID_PATTERN,
+        help="regular expression for the id in a file name without its ending, one group; with a / in it, "
+        "in the path below --image_dir; two groups, id and visit, with --visit_column")
+    add("--image_size", action=arguments.ImageSize, default=[224, 224], help="pixels of the model's input")
+    add("--intensity_range", type=amount, nargs=2, metavar=("LOW", "HIGH"),
+        help="grey values of images of more than 8 bits that become black and white; default: 0 to the "
+        "bit depth that the train images need, the same for all")
+    add("--colour", action=switch, default=False, help="keep the colours instead of reading luminance")
+    add("--mask_text", action=switch, default=False, help="blank the burnt-in text and the ruler")
+    add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
+        help="which built-in sample, without --image_dir")
+    add = parser.add_argument_group("table").add_argument
+    add("--excel_path", help="table of ids and ages (.xlsx, .csv, .tsv); default: characteristics.xlsx two "
+        "folders up, or participants.tsv in --image_dir")
+    add("--sheet", help="name of its sheet; default: Blad1, or the only one with the columns")
+    add("--header_row", type=arguments.positive_int, help="row of the column names; default: found")
     add("--id_column", default="Number", help="name of the column of subject ids")
     add("--age_column", default="Age", help="name of the column of ages")
+    add("--visit_column", help="name of the column of visits: a row is a visit, with its own age")
+    add("--file_column", help="name of the column of image files: a row is an image")
+    add("--group_column", help="name of the column of sites or devices, to report by and to split by")
     add("--numeric_ids", action=switch, default=False, help="ids are numbers: '001' and '1' are one subject")
-    add("--id_pattern", default=ID_PATTERN, help="regular expression for the id in a file name, one group")
-    add("--target_unit", default="years", help="what the ages are counted in")
+    add("--target_unit", default="years", help="what the ages are counted in; '79Y' is converted")
+    add("--missing_values", nargs="*", default=[], metavar="VALUE",
+        help="what stands for an unknown age, such as 999 or n/a")
     add("--min_age", type=amount, help="leave out younger subjects")
     add("--max_age", type=amount, help="leave out older subjects")
     add("--exclude", nargs="*", default=[], choices=list(PROBLEMS), metavar="KIND",
         help=f"leave these out instead of refusing them: {', '.join(PROBLEMS)}")
+    add("--exclude_more_than_half", action=switch, default=False,
+        help="even if that leaves less than half of the images")
+    add = parser.add_argument_group("split").add_argument
+    add("--split_by", choices=["subject", "group"], default="subject",
+        help="what is in one part only: subjects, or whole groups of --group_column")
     add("--split_method", default="auto",
         help="auto (the data's split.json, else by_subject_id), by_subject_id or a JSON file of ids per part")
-    add("--test_size", type=fraction, default=0.2, help="share of the subjects")
-    add("--val_size", type=fraction, default=0.1, help="share of the subjects that test leaves")
+    add("--test_size", type=fraction, default=0.2, help="share of the subjects (groups)")
+    add("--val_size", type=fraction, default=0.1, help="share of the subjects (groups) that test leaves")
     add("--stratify_age", action=switch, default=False, help="every part gets its share of every decade")
-    add("--image_size", action=arguments.ImageSize, default=[224, 224], help="pixels of the model's input")
-    add("--mask_text", action=switch, default=False, help="blank the burnt-in text and the ruler")
-    add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
-        help="which built-in sample, without --image_dir")
     # fmt: on

@@ -192,11 +192,55 @@ def test_what_does_not_fit_is_named(tmp_path):
     assert torch.equal(encoder.features.conv1.weight, before)  # refused as a whole
 
 
+def numbered(state):
+    """Keys as nn.Sequential(*resnet.children()) has them."""
+    at = {name: str(k) for k, (name, _) in enumerate(models.resnet18(weights=None).named_children())}
+    return {f"{at[key.split('.')[0]]}.{key.split('.', 1)[1]}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: {"model": state, "epoch": 3},
+    lambda state: {"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}, "arch": "r18"},
+    lambda state: {"state_dict": {f"model.encoder.{key}": tensor for key, tensor in state.items()}},
+    lambda state: {"model_state_dict": {f"backbone.features.{key}": tensor for key, tensor in state.items()}},
+    lambda state: {f"backbone.{key}": tensor for key, tensor in numbered(state).items()},
+    lambda state: {"state_dict": {f"module.encoder_{side}.{key}": tensor + (side == "k")
+                                  for side in "kq" for key, tensor in state.items()}},
+    lambda state: {"teacher": state, "student": {key: tensor + 1 for key, tensor in state.items()}},
+])  # fmt: skip
+def test_weights_of_others_are_found_where_they_stand(wrap, tmp_path, capsys):
+    model = models.resnet18(weights=None)
+    torch.save(wrap(model.state_dict()), tmp_path / "a.pth")
+    encoder, report = build("resnet18", str(tmp_path / "a.pth"))
+    for key, tensor in encoder.features.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[key])
+    assert report["tensors"] == len(encoder.features.state_dict())
+    assert report["dropped"] >= 2  # fc
+
+
+def test_weights_that_fit_in_part_are_refused_with_their_level(tmp_path):
+    state = {f"module.{key}": tensor for key, tensor in models.resnet18(weights=None).state_dict().items()}
+    del state["module.layer3.0.conv1.weight"]
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    with pytest.raises(CommandError) as caught:
+        build("resnet18", str(tmp_path / "a.pth"))
+    for text in (
+        "119 of its 120 tensors",
+        'state_dict, behind "module."',
+        "1 missing (layer3.0.conv1.weight",
+    ):
+        assert text in str(caught.value)
+    deeper = models.resnet34(weights=None).state_dict()  # holds every key of resnet18, and is another network
+    torch.save(deeper, tmp_path / "b.pth")
+    with pytest.raises(CommandError, match="unexpected"):
+        build("resnet18", str(tmp_path / "b.pth"))
+
+
 def test_two_encoders_in_one_file_are_ambiguous(tmp_path):
     one = build_encoder("cnn").state_dict()
     both = {f"{side}.{key}": value for side in ("left", "right") for key, value in one.items()}
     torch.save({"model": both}, tmp_path / "a.pth")
-    with pytest.raises(CommandError, match=r"several such encoders: left\.features\., right\.features\."):
+    with pytest.raises(CommandError, match=r"several such encoders: .*left\.features\..*right\.features\."):
         build("cnn", str(tmp_path / "a.pth"))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 import evaluate
 import predict
 import prediction
-from datasets.ultrasound.dataset import blank_text, read_grey
+from datasets.ultrasound.dataset import blank_text, read_sample
 from tests import tiny_runs
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -96,7 +96,7 @@ def test_preprocessing_is_that_of_the_run(outspoken, tmp_path):
     blanked = tmp_path / "blanked"
     blanked.mkdir()
     for path in tiny_runs.ultrasound().iterdir():
-        grey = blank_text(torch.from_numpy(read_grey(path, (32, 32)).copy()))
+        grey = blank_text(torch.from_numpy(read_sample(path, (32, 32))[:, :-1].copy()))
         Image.fromarray(grey[0].numpy()).save(blanked / path.name)
     no_sheet = ("--max_pictures", "0")
     masked, _ = run(tmp_path / "masked.pth", tiny_runs.ultrasound(), tmp_path / "a", *no_sheet)
@@ -105,22 +105,74 @@ def test_preprocessing_is_that_of_the_run(outspoken, tmp_path):
     assert masked.equals(by_hand) and not masked.equals(as_they_are)
 
 
+def test_a_broken_file_costs_its_own_prediction_only(outspoken, tmp_path):
+    images = tmp_path / "Images"
+    shutil.copytree(tiny_runs.ultrasound(), images)
+    whole, _ = run(outspoken, images, tmp_path / "whole")
+    broken = sorted(images.iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(DataError, match=rf"1 of \d+ images can not be read: {broken.name}") as caught:
+        run(outspoken, images, tmp_path / "out")
+    assert caught.value.exit_code == 3 and "skipped.csv" in str(caught.value)
+    rest = pandas.read_csv(
+        tmp_path / "out" / "predictions.csv", dtype={"subject": str}, keep_default_na=False
+    )
+    expected = whole[whole["file"] != broken.name].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(rest, expected, check_dtype=False, atol=2e-3)
+    skipped = pandas.read_csv(tmp_path / "out" / "skipped.csv")
+    assert skipped["file"].tolist() == [broken.name] and "not a readable image" in skipped["reason"][0]
+    for path in images.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="the other 0 are predicted"):
+        run(outspoken, images, tmp_path / "none")
+
+
+def test_a_single_file_and_folders_of_subjects(outspoken, tmp_path):
+    images = sorted(tiny_runs.ultrasound().iterdir())[:4]
+    whole, _ = run(outspoken, tiny_runs.ultrasound(), tmp_path / "whole")
+    one, people = run(outspoken, images[0], tmp_path / "one")
+    assert one["file"].tolist() == [images[0].name] and len(people) == 1
+    assert one["prediction"][0] == pytest.approx(whole["prediction"][0], abs=2e-3)
+    for k, path in enumerate(images):
+        (tmp_path / f"bids/sub-{k}").mkdir(parents=True)
+        shutil.copy(path, tmp_path / f"bids/sub-{k}/us.png")
+    nested, people = run(outspoken, tmp_path / "bids", tmp_path / "nested")
+    assert nested["file"].tolist() == [f"sub-{k}/us.png" for k in range(4)]
+    assert people["subject"].tolist() == [f"sub-{k}" for k in range(4)]
+
+
+def test_the_trained_intensity_range_is_used(outspoken, tmp_path, capsys):
+    """12-bit images are read by the depth of the run's own train images, whatever their maximum is."""
+    state = load_checkpoint(outspoken / "best_model.pth")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "plain").mkdir()
+    for path in sorted(tiny_runs.ultrasound().iterdir())[:3]:
+        grey = np.array(Image.open(path).convert("L"))
+        Image.fromarray(grey).save(tmp_path / "plain" / path.name)
+        deep = (grey.astype(np.uint32) * 4095 + 127) // 255
+        Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "deep" / path.name)
+    state["args"]["intensity_range"] = [0, 4095]
+    save_checkpoint(tmp_path / "deep.pth", state)
+    deep, _ = run(tmp_path / "deep.pth", tmp_path / "deep", tmp_path / "a")
+    plain, _ = run(outspoken, tmp_path / "plain", tmp_path / "b")
+    assert deep["prediction"].tolist() == pytest.approx(plain["prediction"].tolist(), abs=2e-3)
+    assert "beyond" not in capsys.readouterr().out
+    state["args"]["intensity_range"] = [0, 1023]
+    save_checkpoint(tmp_path / "narrow.pth", state)
+    run(tmp_path / "narrow.pth", tmp_path / "deep", tmp_path / "c")
+    assert "3 images hold grey values beyond 0 to 1023" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_clear_error(tmp_path):
     images = tmp_path / "TA" / "Images"
     shutil.copytree(tiny_runs.ultrasound(), images)
     checkpoint = tiny_runs.run_of("train_mae")
-    with pytest.raises(CommandError, match=rf"no such folder; did you mean {images}"):
+    with pytest.raises(CommandError, match=rf"no such file or folder; did you mean {images}"):
         run(checkpoint, images.with_name("Imges"), tmp_path / "out")
     with pytest.raises(CommandError, match=rf"no images .*did you mean {images}"):
         run(checkpoint, images.parent, tmp_path / "out")
     with pytest.raises(CommandError, match="reads no boxes"):
         run(checkpoint, images, tmp_path / "out", "--boxes", "boxes.csv")
-    broken = sorted(images.iterdir())[2]
-    broken.write_bytes(broken.read_bytes()[:300])
-    with pytest.raises(DataError, match=broken.name) as caught:
-        run(checkpoint, images, tmp_path / "out")
-    assert len(str(caught.value).splitlines()) <= 5
-    assert not list((tmp_path / "out").iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match="--output .*cannot be made"):
         run(checkpoint, images, tmp_path / "file" / "out")

@@ -1,6 +1,6 @@
 """The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ def report_age(
     unit: str,
     truncated: bool,
     look: Look,
+    groups: Sequence[str] = (),
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
 
     state: the checkpoint; rows: ages, preds and subject_ids (N,), one per image; files: their names;
-    subjects: the names the ids stand for. The verdict compares the error per subject (mean over its images)
-    with the better of the train mean and median, leaving out subjects. Returns it and {metrics, baselines,
-    confidence, warnings}.
+    subjects: the names the ids stand for; groups: the site or device of each image, if any. The verdict
+    compares the error per subject (mean over its images) with the better of the train mean and median,
+    leaving out subjects. Returns it and {metrics, baselines, confidence, warnings}.
 
     look: pictures of an image. suspects.csv: how rare an error of that size is, were errors normal (sd from
     their median absolute deviation).
@@ -81,6 +82,9 @@ def report_age(
         "error": preds - ages,
         "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
     }
+    by_group = error_by_group(groups, rows, train_ages) if any(groups) else {}
+    if by_group:
+        written["group"], metrics["by_group"] = np.array(groups), by_group
     spread = 1.4826 * float(np.median(np.abs(preds - ages - np.median(preds - ages)))) or 1.0
     report_samples(folder, split, state, written, erfc(np.abs(preds - ages) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
@@ -102,6 +106,11 @@ def report_age(
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
+        **(
+            {f"by group, per subject, {unit}": table(by_group, ("subjects", "mae", "baseline_mae", "bias"))}
+            if by_group
+            else {}
+        ),
         "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
         "range of ages; compare them between cohorts through the skill.",
     }
@@ -113,3 +122,22 @@ def report_age(
     return verdict, {
         "metrics": images | metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings
     }  # fmt: skip
+
+
+def error_by_group(
+    groups: Sequence[str], rows: dict[str, np.ndarray], train_ages: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """{group: subjects, MAE and bias over them, MAE of the better of train mean and median}."""
+    found = {}
+    for group in sorted(set(groups)):
+        mine = np.array(groups) == group
+        ids, ages, preds = (rows[key][mine] for key in ("subject_ids", "ages", "preds"))
+        _, ages, preds = subject_means(ids, ages.astype(float), preds.astype(float))
+        guesses = trivial_predictions(train_ages, len(ages)).values()
+        found[group] = {
+            "subjects": len(ages),
+            "mae": float(np.abs(preds - ages).mean()),
+            "baseline_mae": min(float(np.abs(guess - ages).mean()) for guess in guesses),
+            "bias": float((preds - ages).mean()),
+        }
+    return found

@@ -1,5 +1,7 @@
 """The ultrasound data set: both table layouts, every kind of bad table, matching, leaks, batches."""
 
+import importlib.util
+import json
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.dataset import (
     UltrasoundAgeDataset,
     blank_text,
     build_datasets,
     check_leakage,
-    read_grey,
+    read_sample,
 )
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.table import read_age_table, subject_id
@@ -119,24 +122,29 @@ def build_bad_tables(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     path = published("sheets")
     book = openpyxl.load_workbook(path)
     book["Blad1"].title = "data"
-    book.create_sheet("notes")
+    book.create_sheet("notes").append(["probe 12 MHz"])
     book.save(path)
-    cases["several sheets"] = (path, ["2 sheets (data, notes)", "Blad1"])
-    path = folder / "renamed_csv.xlsx"
-    path.write_text("Number,Age\n1,20\n")
-    cases["csv renamed"] = (path, ["not an .xlsx file", ".csv"])
+    book["data"]["A2"] = book["data"]["G2"] = "Id"
+    book.save(path)
+    cases["several sheets"] = (
+        path,
+        ["2 sheets, none with the columns Number, Age", "data (Healthy", "--sheet"],
+    )
+    path = folder / "page.xls"
+    path.write_text("<html><table><tr><td>Number</td></tr></table></html>")
+    cases["web page"] = (path, ["a web page or XML", "save it as .xlsx"])
     path = folder / "truncated.xlsx"
     path.write_bytes(published("whole").read_bytes()[:-200])
     cases["truncated"] = (path, ["damaged or truncated"])
     path = folder / "password.xlsx"
-    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(1000))
+    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(100) + "EncryptedPackage".encode("utf-16-le"))
     cases["password"] = (path, ["protected by a password"])
     return cases
 
 
 KINDS = ("missing column", "renamed column", "duplicate column", "blank age", "text in age", "negative age",
          "200 years", "date", "formula", "ids '1' and '1 '", "duplicate subject", "merged header",
-         "several sheets", "csv renamed", "truncated", "password")  # fmt: skip
+         "several sheets", "web page", "truncated", "password")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,9 +156,7 @@ def test_bad_tables_end_in_one_clear_error(tmp_path, kind):
     message = str(caught.value)
     assert path.name in message
     assert len(message.splitlines()) <= 5
-    assert ("sheet Blad1" in message) == (
-        kind not in ("several sheets", "csv renamed", "truncated", "password")
-    )
+    assert ("sheet Blad1" in message) == (kind not in ("several sheets", "web page", "truncated", "password"))
     for text in expected:
         assert text in message, message
 
@@ -212,7 +218,9 @@ def test_ids():
 
 def test_leading_zeros_are_pointed_out(study):
     write_images(study / "Healthy/Images", ["anon_007_1"], seed=9)
-    with pytest.raises(DataError, match=r"anon_007_1.png \(the table has '7': pass --numeric_ids"):
+    with pytest.raises(
+        DataError, match=r"anon_007_1.png: the table writes '7' for '007': pass --numeric_ids"
+    ):
         load(study)
     assert load(study, numeric_ids=True).report["images_used"] == 25
 
@@ -302,9 +310,8 @@ def test_identical_images_of_two_subjects_are_refused(study):
 def test_image_wise_split_is_caught():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (6, 1, 4, 4), dtype=np.uint8)
-    images = pd.DataFrame(
-        {"path": [Path(f"{k}.png") for k in range(6)], "subject": list("aabbcc"), "age": 1.0}
-    )
+    images = pd.DataFrame({"path": [Path(f"{k}.png") for k in range(6)], "subject": list("aabbcc")})
+    images = images.assign(age=1.0, group="")
 
     def part(*rows):
         return UltrasoundAgeDataset(pixels, images.loc[list(rows)])
@@ -334,7 +341,7 @@ def test_sixteen_bit_images_are_rescaled(study):
     values = np.linspace(0, 65535, 20 * 24).reshape(20, 24).astype(np.uint16)
     Image.fromarray(values).save(path)
     data = load(study, image_size=[20, 24])
-    assert data.report["sixteen_bit_images"] == 1
+    assert data.report["images_of_more_than_8_bits"] == 1
     part = next(part for part in data.parts().values() if path.name in part.files)
     grey = part[part.files.index(path.name)]["images"][0].numpy()
     np.testing.assert_allclose(grey, values / 257, atol=1)
@@ -363,7 +370,7 @@ def test_batches(study):
     for channel in batch["images"][0]:
         np.testing.assert_array_equal(channel.numpy(), pixels)
     assert torch.equal(data.train[3]["images"], batch["images"][0])
-    np.testing.assert_array_equal(read_grey(study / "Healthy/Images" / name, (20, 24))[0], pixels)
+    np.testing.assert_array_equal(read_sample(study / "Healthy/Images" / name, (20, 24))[0, :-1], pixels)
 
 
 def test_blank_text():
@@ -400,6 +407,185 @@ def test_real_images(real, tmp_path):
     assert sum(map(len, data.split.values())) == 484
     assert 11 < data.train.ages.min() < data.train.ages.max() < 42
     for path in sorted((real / "ultrasound_ta_probe/TA/Healthy/Images").glob("*.png"))[:6]:
-        grey = torch.from_numpy(read_grey(path, (480, 504)))
+        grey = torch.from_numpy(read_sample(path, (480, 504)))[:, :-1]
         assert (grey[:, 405:450, :150] > 200).any()
         assert (blank_text(grey.clone())[:, 405:450, :150] > 215).sum() == 0
+
+
+def test_brightness_keeps_its_order_over_images_of_different_depth(study):
+    """One depth for all: 12-bit and 13-bit maxima must not give each image its own gain."""
+    noise = np.random.default_rng(0)
+    for k in range(1, 13):
+        for view in (1, 2):
+            values = (3000 + 250 * k + noise.integers(0, 400, (20, 24))).astype(np.uint16)
+            Image.fromarray(values).save(study / f"Healthy/Images/anon_{k}_{view}.png")
+    data = load(study)
+    assert data.intensity_range == [0, 8191]
+    assert data.describe()["intensity_range"] == [0, 8191]
+    assert any("0 is black and 8191 white" in line for line in data.log_lines())
+    ages = np.concatenate([part.ages for part in data.parts().values()])
+    means = np.concatenate([
+        part.__getitems__(range(len(part)))["images"].float().mean((1, 2, 3)).numpy()
+        for part in data.parts().values()
+    ])  # fmt: skip
+    assert np.corrcoef(ages, means)[0, 1] > 0.999
+    typed = load(study, intensity_range=[3000, 6000])
+    assert typed.report["images_cut"] == 4
+    assert typed.train[0]["images"].max() <= 255
+
+
+def test_the_depth_is_that_of_the_train_images(study):
+    split = {"train": [str(k) for k in range(1, 9)], "val": ["9"], "test": ["10", "11", "12"]}
+    (study / "split.json").write_text(json.dumps(split))
+    for k in range(1, 13):
+        values = np.full((20, 24), 900 if k < 10 else 60000, np.uint16)
+        values[0, 2 * k :] = 0
+        Image.fromarray(values).save(study / f"Healthy/Images/anon_{k}_1.png")
+    data = load(study)
+    assert data.intensity_range == [0, 1023]
+    assert data.report["images_cut"] == 3
+
+
+def test_colour_is_counted_and_kept_where_asked(study):
+    path = study / "Healthy/Images/anon_1_1.png"
+    pixels = np.zeros((20, 24, 3), np.uint8)
+    pixels[5:9, :, 0] = 200
+    Image.fromarray(pixels).save(path)
+    Image.fromarray(np.repeat(np.arange(24, dtype=np.uint8)[None, :, None], 20, 0).repeat(3, 2)).save(
+        study / "Healthy/Images/anon_2_1.png"
+    )  # three equal channels are no colour
+    data = load(study, image_size=[20, 24])
+    assert data.report["images_with_colour"] == 1
+    assert any("1 images show colour" in line and "--colour" in line for line in data.log_lines())
+    data = load(study, image_size=[20, 24], colour=True)
+    part = next(part for part in data.parts().values() if path.name in part.files)
+    batch = part.__getitems__([part.files.index(path.name)])
+    np.testing.assert_array_equal(batch["images"][0].permute(1, 2, 0).numpy(), pixels)
+    turned = augment_images(
+        batch["images"], batch["indices"], 1, seed=0, rotation=0, jitter=0, flip=False, colour=True
+    )
+    torch.testing.assert_close(turned, batch["images"].float() / 255)
+
+
+def test_unread_endings_are_named_and_more_formats_are_read(study):
+    images = study / "Healthy/Images"
+    for k, ending in enumerate((".webp", ".PNG", ".gif"), start=1):
+        (images / f"anon_{k}_1.png").rename(images / "x.png")
+        Image.open(images / "x.png").save(images / f"anon_{k}_1{ending}", **{"lossless": True})
+        (images / "x.png").unlink()
+    (images / "anon_4_3.nii").write_bytes(b"x")
+    (images / "anon_5_3.nii").write_bytes(b"x")
+    (images / "._anon_5_1.png").write_bytes(b"of a file manager")
+    (images / "old").mkdir()
+    Image.new("L", (8, 8)).save(images / "old/anon_6_9.png")
+    data = load(study)
+    assert data.report["images_used"] == 24
+    (line,) = [line for line in data.log_lines() if "are not read" in line]
+    assert "3 files" in line
+    assert "2 .nii, 1 .png in subfolders" in line
+
+
+def test_excluding_most_images_is_asked_twice(study):
+    write_published(study / "characteristics.xlsx", [(i, 9.0 * i) for i in (1, 2, 3, 4, 5)])
+    with pytest.raises(DataError, match=r"leaves 10 of 24 images: 14 images whose subject has no row"):
+        load(study, exclude=["images_without_row"])
+    data = load(study, exclude=["images_without_row"], exclude_more_than_half=True)
+    assert data.report["images_used"] == 10
+
+
+def test_check_data_lists_all_problems_at_once(study):
+    images = study / "Healthy/Images"
+    write_published(study / "characteristics.xlsx", [(i, 9.0 * i if i > 1 else "?") for i in range(1, 13)])
+    write_images(images, ["scan7"], seed=5)
+    (images / "anon_3_1.png").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        load(study, check_data=True)
+    for line in (
+        "1 rows without a usable age",
+        "1 image files whose name",
+        "1 image files that can not be read",
+    ):
+        assert line in str(caught.value)
+
+
+def test_a_pattern_is_proposed_and_said_once(study):
+    images = study / "Healthy/Images"
+    for path in images.iterdir():
+        path.rename(images / path.name.replace("anon_", "P").replace("_", "-"))
+    write_published(study / "characteristics.xlsx", [(f"P{i}", 9.0 * i) for i in range(1, 13)])
+    with pytest.raises(DataError) as caught:
+        load(study)
+    message = str(caught.value)
+    assert "24 image files whose name holds no subject id" in message
+    assert message.count("anon_") == 1
+    assert "with --id_pattern '^([^-]+)-' 24 of 24 images find their row" in message
+    assert "--exclude" not in message  # it would leave nothing
+    assert load(study, id_pattern="^([^-]+)-").report["images_used"] == 24
+
+
+def test_a_row_is_a_visit(study):
+    images = study / "Healthy/Images"
+    rows = [f"{i},v{k},{9 * i + k}" for i in range(1, 13) for k in (1, 2)]
+    (study / "visits.csv").write_text("id,when,Age\n" + "\n".join(rows))
+    for path in images.iterdir():
+        path.rename(images / path.name.replace("anon_", "").replace("_", "_v"))
+    flags = {"excel_path": study / "visits.csv", "id_column": "id", "visit_column": "when"}
+    data = load(study, id_pattern=r"^(\d+)_(v\d)$", **flags)
+    for part in data.parts().values():
+        for file, age, subject in zip(part.files, part.ages, part.subject_ids, strict=True):
+            name, visit = file.removesuffix(".png").split("_v")
+            assert age == 9 * int(name) + int(visit)
+            assert part.subjects[subject] == name
+    assert [len(names) for names in data.split.values()] == [8, 1, 3]
+    with pytest.raises(CommandError, match="has 1 groups; with --visit_column two are needed"):
+        load(study, id_pattern=r"^(\d+)_v\d$", **flags)
+
+
+def test_a_row_is_an_image(study):
+    images = study / "Healthy/Images"
+    names = sorted(path.name for path in images.iterdir())
+    rows = [f"{name if k % 3 else name[:-4]},S{k // 2},{20 + k}" for k, name in enumerate(names)]
+    (study / "files.csv").write_text("picture,Number,Age\n" + "\n".join([*rows, "gone.png,S1,50"]))
+    flags = {"excel_path": study / "files.csv", "file_column": "picture"}
+    with pytest.raises(DataError, match=r"1 rows whose subject has no image: gone.png"):
+        load(study, **flags)
+    data = load(study, exclude=["rows_without_image"], **flags)
+    assert data.report["images_used"] == 24
+    part = data.train
+    for file, age, subject in zip(part.files, part.ages, part.subject_ids, strict=True):
+        k = names.index(file)
+        assert (age, part.subjects[subject]) == (20 + k, f"S{k // 2}")
+
+
+def test_one_folder_per_subject(tmp_path):
+    for i in range(1, 13):
+        write_images(tmp_path / f"sub-{i:02d}/anat", [f"sub-{i:02d}_us"], seed=i)
+    rows = "\n".join(f"sub-{i:02d}\t{20 + i}" for i in range(1, 13))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tage\n{rows}\n")
+    data = load(tmp_path, image_dir=tmp_path)
+    assert data.report["images_used"] == 12
+    assert set(data.train.subjects) <= {f"sub-{i:02d}" for i in range(1, 13)}
+    assert load(tmp_path, image_dir=tmp_path, id_pattern=r"^(sub-\d+)/anat/").split == data.split
+
+
+def test_whole_groups_are_held_out(study):
+    rows = [f"{i},{9 * i},site {i % 6}" for i in range(1, 13)]
+    (study / "t.csv").write_text("Number,Age,Site\n" + "\n".join(rows))
+    flags = {"excel_path": study / "t.csv", "group_column": "Site"}
+    data = load(study, split_by="group", **flags)
+    sites = {name: set(part.sites) for name, part in data.parts().items()}
+    assert not sites["train"] & sites["test"]
+    assert not sites["train"] & sites["val"]
+    assert data.describe()["split_method"] == "by_group"
+    assert load(study, **flags).describe()["split_method"] == "by_subject_id"
+    with pytest.raises(CommandError, match="needs --group_column"):
+        load(study, split_by="group")
+
+
+def test_dicom_without_its_reader_is_one_line(study):
+    if importlib.util.find_spec("pydicom"):
+        pytest.skip("pydicom is installed")
+    for path in (study / "Healthy/Images").iterdir():
+        path.rename(path.with_suffix(".dcm"))
+    with pytest.raises(CommandError, match="pip install pydicom"):
+        load(study)

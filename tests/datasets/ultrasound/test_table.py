@@ -1,0 +1,216 @@
+"""Tables as labs have them: found headers and sheets, encodings, decimal commas, units, codes for unknown."""
+
+import zipfile
+
+import openpyxl
+import pytest
+
+from datasets.ultrasound.flags import data_arguments
+from datasets.ultrasound.table import read_age_table
+from utils.run.errors import CommandError, DataError
+
+
+def write_book(path, **sheets):
+    """Sheets as keyword arguments: name=rows; a name that ends in _hidden is a hidden sheet."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name.removesuffix("_hidden"))
+        for row in rows:
+            sheet.append(row)
+        if name.endswith("_hidden"):
+            sheet.sheet_state = "hidden"
+    book.save(path)
+    return path
+
+
+def read(path, **flags):
+    return read_age_table(path, args=data_arguments(**flags))
+
+
+PEOPLE = [["Number", "Age"], [1, 20.5], [2, 30]]
+AGES = {"1": 20.5, "2": 30.0}
+
+
+def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
+    titled = [["Muscle study, St. Somewhere", None], [None, None], *PEOPLE]
+    for path in (write_book(tmp_path / "t.xlsx", Sheet1=titled), tmp_path / "t.csv"):
+        if path.suffix == ".csv":
+            path.write_text("Muscle study, St. Somewhere\n\nNumber;Age\n1;20.5\n2;30\n")
+        table = read(path)
+        assert table.ages == AGES
+        assert "header in row 3, 1 rows above not read" in table.notes[0]
+    published = [
+        ["Study 7"],
+        ["Healthy", None, None, "Pathological"],
+        ["Number", "Age", None, "Number", "Age"],
+    ]
+    path = write_book(tmp_path / "p.xlsx", Blad1=[*published, [1, 20.5, None, 1, 60], [2, 30, None, 3, 61]])
+    assert read(path).ages == AGES
+    assert read_age_table(path, "pathological").ages == {"1": 60.0, "3": 61.0}
+
+
+def test_a_header_row_can_be_named(tmp_path):
+    path = write_book(
+        tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
+    )
+    assert read(path, header_row=3).ages == {"1": 20.5}
+    with pytest.raises(CommandError, match="--header_row 9"):
+        read(path, header_row=9)
+
+
+def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
+    notes = [["probe 12 MHz"], [None], ["x"]]
+    table = read(write_book(tmp_path / "a.xlsx", Notes=notes, Demographics=PEOPLE))
+    assert table.ages == AGES
+    assert "Demographics" in table.notes[0]
+    assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).ages == AGES
+    path = write_book(tmp_path / "c.xlsx", One=PEOPLE, Two=PEOPLE[:2], Three_hidden=notes)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    for text in ("3 sheets, several with", "One (Number, Age)", "Three (hidden, probe 12 MHz)", "--sheet"):
+        assert text in str(caught.value)
+    assert read(path, sheet="Two").ages == {"1": 20.5}
+    with pytest.raises(DataError, match="no sheet 'Four'; there are One, Two, Three"):
+        read(path, sheet="Four")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("sep=;\nNumber;Age\n1;20.5\n2;30\n", "utf-8"),
+        ("Number\tAge\tName\n1\t20.5\tZoë\n2\t30\tRené\n", "utf-8"),
+        ("Number,Age,Name\n1,20.5,Zo\xeb\n2,30,Ren\xe9\n", "cp1252"),
+        ("Number,Age,\u59d3\u540d\n1,20.5,\u5f20\u4f1f\n2,30,\u738b\u82b3\n", "gbk"),
+        ("Number;Age\r\n1;20,5\r\n2;30\r\n", "utf-16"),
+        ('"Number"|"Age"\n"1"|"20.5"\n"2"|"30"\n', "utf-8"),
+    ],
+)
+def test_text_of_other_programs(tmp_path, content, encoding):
+    path = tmp_path / "t.xlsx"  # the content counts, not the ending
+    path.write_bytes(content.encode(encoding))
+    table = read(path)
+    assert table.ages == AGES
+    assert any(encoding in note for note in table.notes) == (encoding != "utf-8")
+
+
+def test_an_encoding_in_doubt_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("Number,Age,Name\n1,20,Zo\xeb\n2,30,\xc4\xd6\n".encode("cp1252"))
+    with pytest.raises(DataError, match="encoding is not UTF-8"):
+        read(path)
+
+
+def test_strict_open_xml_is_read(tmp_path):
+    plain = write_book(tmp_path / "plain.xlsx", Blad1=PEOPLE)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(tmp_path / "strict.xlsx", "w") as new:
+        for name in old.namelist():
+            part = old.read(name)
+            part = part.replace(b"http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+                                b"http://purl.oclc.org/ooxml/spreadsheetml/main")  # fmt: skip
+            part = part.replace(b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+                                b"http://purl.oclc.org/ooxml/officeDocument/relationships")  # fmt: skip
+            new.writestr(name, part)
+    assert read(tmp_path / "strict.xlsx").ages == AGES
+
+
+def test_other_spreadsheets_are_named(tmp_path):
+    for name, content, words in (
+        ("t.xls", bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "an old .xls workbook"),
+        ("t.ods", {"content.xml": "<x/>"}, "OpenDocument"),
+        ("t.xlsb", {"xl/workbook.bin": ""}, "binary workbook"),
+        ("t.xlsx", {"a.txt": ""}, "a zip archive, no workbook"),
+    ):
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            with zipfile.ZipFile(tmp_path / name, "w") as archive:
+                for member, text in content.items():
+                    archive.writestr(member, text)
+        with pytest.raises(DataError, match=words) as caught:
+            read(tmp_path / name)
+        assert "ave it as .xlsx" in str(caught.value)
+
+
+def test_ids_and_names_however_they_are_written(tmp_path):
+    rows = [
+        ["Patienten\u2011ID", "Age\n(years)"],
+        [12.0, 20],
+        ["13.0", 30],
+        ["001", 40],
+        ["Mu\u0308ller", 50],
+    ]
+    path = write_book(tmp_path / "t.xlsx", A=rows)
+    ages = read(path, id_column="patienten\u2011id", age_column="Age (years)").ages
+    assert ages == {"12": 20.0, "13": 30.0, "001": 40.0, "M\u00fcller": 50.0}
+    with pytest.raises(DataError) as caught:
+        read(path, id_column="Patienten\u2011ID")
+    assert "--age_column 'Age (years)'" in str(caught.value)  # on one line: it can be pasted
+    names = write_book(tmp_path / "n.xlsx", A=[["Number", "A\u0308ge"], [1, 20]])
+    assert read(names, age_column="\u00c4ge").ages == {"1": 20.0}
+
+
+def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number;Age\n1;62,667\n2;30\n3;7,5\n")
+    table = read(path)
+    assert table.ages == {"1": 62.667, "2": 30.0, "3": 7.5}
+    assert "decimal commas" in table.notes[0]
+    path.write_text("Number;Age\n1;12,345\n2;9,876\n")  # days: 12345 or 12.345?
+    with_doubt = read(path, target_unit="days")
+    assert len(with_doubt.problems["bad_ages"]) == 2
+    assert read(path).ages == {"1": 12.345, "2": 9.876}  # nobody is 12345 years old
+    path.write_text("Number;Age\n1;62,6\n2;30.5\n")
+    assert [reason for reason, _ in read(path).problems["bad_ages"]] == [
+        "'62,6' is text, not a number (write a decimal point)"
+    ]
+
+
+def test_ages_that_name_their_unit(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number;Age\n1;079Y\n2;12 months\n3;2y 6m\n4;40\n5;730.5 d\n6;40 dogs\n")
+    table = read(path)
+    assert table.ages == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
+    assert table.notes == ["4 ages name their unit and are read in years"]
+    assert "'40 dogs' is text" in table.problems["bad_ages"][0][0]
+    assert read(path, target_unit="months").ages["1"] == 948
+
+
+def write_ages(path, ages):
+    path.write_text("Number,Age\n" + "".join(f"{k},{age}\n" for k, age in enumerate(ages)))
+    return path
+
+
+def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
+    ages = [20 + k % 40 for k in range(60)]
+    path = write_ages(tmp_path / "t.csv", [*ages, 999, 999, 999])
+    table = read(path, target_unit="months")
+    assert len(table.problems["far_ages"]) == 3
+    assert "60" not in table.ages
+    named = read(path, target_unit="months", missing_values=["999"])
+    assert (named.missing, len(named.rows), dict(named.problems)) == (3, 60, {})
+    assert len(read(path, target_unit="months", max_age=1200).rows) == 63
+    once = write_ages(tmp_path / "once.csv", [*ages, 999])  # an outlier that does not repeat is no code
+    assert len(read(once, target_unit="months").rows) == 61
+    zeros = write_ages(tmp_path / "zeros.csv", [*(age + 300 for age in ages), 0, 0])
+    assert len(read(zeros, target_unit="months").problems["far_ages"]) == 2
+    text = write_ages(tmp_path / "text.csv", [*ages, "n/a", "N/A", -1, -1])
+    assert len(read(text).problems["bad_ages"]) == 4
+    assert read(text, missing_values=["n/a", "-1"]).missing == 4
+
+
+def test_a_long_tail_of_true_ages_is_no_code(tmp_path):
+    students = [20, 21, 21, 22, 22] * 20 + [27, 27, 30, 30, 33, 38, 38, 41, 41]
+    assert not read(write_ages(tmp_path / "t.csv", students)).problems["far_ages"]
+
+
+def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number,Age,Visit\n1,20,a\n1,20,b\n2,30,a\n2,31.5,b\n")
+    table = read(path)
+    assert table.ages == {"1": 20.0}
+    assert table.problems["duplicate_ids"] == [
+        ("the rows of one id differ in Visit", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")
+    ]
+    visits = read(path, visit_column="visit")
+    assert visits.ages == {("1", "a"): 20.0, ("1", "b"): 20.0, ("2", "a"): 30.0, ("2", "b"): 31.5}
