@@ -160,6 +160,10 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], tuple[int, int] | No
                 return f"JRDB {key}", list(jrdb_rows(content[key], path)), None
         if isinstance(content, dict) and isinstance(content.get("annotations"), list):
             return "COCO", *coco_rows(content, path)
+        if isinstance(content, list):  # COCO results: the image's number is its frame
+            rows = [("", str(entry["image_id"]), "", *entry["bbox"][:4], f"{path}: entry {k}")
+                    for k, entry in enumerate(content)]  # fmt: skip
+            return "COCO results", rows, None
         raise ValueError("JSON without labels, detections or annotations")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:

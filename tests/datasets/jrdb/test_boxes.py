@@ -39,6 +39,12 @@ def coco() -> str:
     return json.dumps({"images": images, "annotations": [*people, car], "categories": categories})
 
 
+def results() -> str:
+    return json.dumps(
+        [{"image_id": row[0], "category_id": 1, "bbox": list(row[2:]), "score": 0.9} for row in PEOPLE]
+    )
+
+
 def csv(columns: str, separator: str = ",") -> str:
     table = pandas.DataFrame(PEOPLE, columns=["frame", "id", "x", "y", "w", "h"])
     table["x1"], table["y1"], table["x2"], table["y2"] = (
@@ -78,6 +84,7 @@ def read(folder, boxes=None, **rules):
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: no past", False),
         (coco(), "COCO", True),
+        (results(), "COCO results, without ids: no past", False),
         (csv("frame,id,x,y,w,h"), "CSV", True),
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
         (csv("frame,x,y,w,h", ";"), "CSV, without ids: no past", False),

@@ -114,7 +114,11 @@ def test_blemishes_of_the_real_annotations_are_there(boxes):
                             back["pair"] != record["label_id"] for back in partner["H-interaction"]
                         )
                         assert partner["box"] == entry["box_pair"]
-    assert set(names) == set(INTERACTION_NAMES)
+    rare = {
+        "pointing at sth together",
+        "standing together together",
+    }  # in JRDB-Social's list, counted nowhere
+    assert set(names) == set(INTERACTION_NAMES) - rare
     assert one_sided and missing and other_file
 
 
