@@ -13,9 +13,10 @@ from datasets.ultrasound import flags as ultrasound
 from utils.run.errors import CommandError
 
 PLACES = ("data_path", "image_dir", "excel_path")
+CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half")  # of the same data
 READING = (*PLACES, "camera", "cohort", "muscle", "id_column", "age_column", "numeric_ids", "id_pattern",
-           "min_age", "max_age", "exclude", "exclude_more_than_half", "sheet", "header_row", "visit_column",
-           "file_column", "group_column", "missing_values", "intensity_range")  # fmt: skip
+           *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column", "missing_values",
+           "intensity_range")  # fmt: skip
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
@@ -31,7 +32,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...
 
 
 def read_otherwise(recorded: argparse.Namespace, typed: argparse.Namespace, script: str) -> bool:
-    """Put the flags that were typed in place of the run's; whether any changed.
+    """Put the flags that were typed in place of the run's; whether they mean other data.
 
     CommandError for those of another task.
     """
@@ -43,7 +44,8 @@ def read_otherwise(recorded: argparse.Namespace, typed: argparse.Namespace, scri
         if not hasattr(recorded, name):
             own = [f"--{flag}" for flag in READING if hasattr(recorded, flag)]
             raise CommandError(f"--{name}: a run of {script} knows {', '.join(own)}")
-        changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
+        if name not in CHOOSING:
+            changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
         setattr(recorded, name, value)
     if getattr(typed, "image_dir", None) is not None and typed.excel_path is None:
         recorded.excel_path = None  # the run's table knows other people
