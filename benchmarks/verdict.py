@@ -20,11 +20,13 @@ Correlations and sizes are those measured (intraclass correlations, one-way anal
 - the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
 """
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.__main__ import run_here
 from benchmarks.report import Report
 from utils.metrics.verdict import MINIMUM, GroupJackknife, divide
 
@@ -286,3 +288,7 @@ def verdict(report: Report, quick: bool) -> None:
         found[kind, name, n]["rule"] for kind in ("nothing", "hard") for name in draws for n in GROUPS
     )
     report.judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
+
+
+if __name__ == "__main__":  # run as a module it would else say nothing
+    run_here("verdict", "--quick" in sys.argv)
