@@ -142,9 +142,9 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         return None
     columns = ["sequence", "frame", "id", "x", "y", "w", "h", "where"]
     table = pandas.DataFrame(rows, columns=columns)
-    if given.is_dir() and form == "KITTI detections":  # a frame in each file
-        table["frame"], parent = path.stem, path.parent
-        table["sequence"] = parent.name if parent != given else ""
+    if form == "KITTI detections":  # a frame in each file
+        table["frame"] = path.stem
+        table["sequence"] = path.parent.name if given.is_dir() and path.parent != given else ""
     elif given.is_dir() or form.startswith("JRDB"):
         table.loc[table["sequence"] == "", "sequence"] = path.stem
     table.attrs = {"form": form, "size": size}

@@ -118,6 +118,8 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path):
     assert "8 boxes, KITTI detections, without ids" in said
     assert [s.name for s in sequences] == ["aula", "hall"]
     assert all(s.boxes.tolist() == [list(row[2:]) for row in PEOPLE] for s in sequences)
+    (frame,), *_ = read(tmp_path, boxes / "hall" / "000015.txt")
+    assert frame.times.tolist() == [15] and len(frame.boxes) == 2
     tracks = tmp_path / "tracks"
     tracks.mkdir()
     for name in ("hall", "aula"):
