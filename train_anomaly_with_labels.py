@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--dropout", type=arguments.fraction, default=0.3, help="dropout in the head")
     add = parser.add_argument_group("recipe").add_argument
     add("--loss", choices=["bce", "focal"], default="bce", help="binary cross-entropy, or focal with gamma 2")
-    add("--pos_weight", type=pos_weight, default="auto",
+    add("--pos_weight", type=arguments.auto_or_positive, default="auto",
         help="weight of anomalies: auto (normal / anomalous frames) or a number")
     add("--location_weight", type=arguments.non_negative_float, default=0.3,
         help="weight of the loss of where the anomaly is; 0 = learn from frame labels alone")
@@ -65,13 +65,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not args.resume:
         check_anomaly_flags(parser.error, args)
     return args
-
-
-def pos_weight(text: str) -> str:
-    """'auto' or a number above 0, kept as text so that config.json shows what was asked for."""
-    if text != "auto":
-        arguments.positive_float(text)
-    return text
 
 
 if __name__ == "__main__":
@@ -130,7 +123,8 @@ def build_recipe(
     """Loss (one value per frame: a step divides by the global count), Adam and schedule; labels: train's."""
     share = float(labels.mean())
     weight = (1 - share) / share if args.pos_weight == "auto" else float(args.pos_weight)
-    criterion = AnomalyLoss(weight, gamma=2.0 if args.loss == "focal" else 0.0)
+    device = next(model.parameters()).device
+    criterion = AnomalyLoss(weight, gamma=2.0 if args.loss == "focal" else 0.0).to(device)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     if args.scheduler == "cosine":
@@ -141,22 +135,11 @@ def build_recipe(
 
 
 def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    interrupt: Interrupt,
-    device: torch.device,
-    epoch: int,
-    *,
-    augmented: bool = True,
-    modality_dropout: float = 0.0,
-    feature_mixing: bool = False,
-    amp: bool = False,
-    location_weight: float = 0.0,
-    max_grad_norm: float = 0.0,
-) -> dict[str, float]:
+    model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
+    augmented: bool = True, modality_dropout: float = 0.0, feature_mixing: bool = False, amp: bool = False,
+    location_weight: float = 0.0, max_grad_norm: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns its means over all samples of all ranks.
 
     The loss is that of the frame labels; beside it accuracy, mean score and location loss.
@@ -198,14 +181,9 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    loader: DataLoader,
-    device: torch.device,
-    *,
-    amp: bool = False,
-    corruption: str | None = None,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
+    model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False,
+    corruption: str | None = None, seed: int = 0,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Score every frame, once over all ranks: indices, labels, logits (N,).
 
     `corruption`: one of datasets.anovox.augmentation.CORRUPTIONS, how a sensor fails.
@@ -225,12 +203,9 @@ def evaluate(
 
 
 def measure(
-    rows: dict[str, np.ndarray],
-    scenarios: np.ndarray,
-    criterion: nn.Module,
-    threshold: float,
+    rows: dict[str, np.ndarray], scenarios: np.ndarray, criterion: nn.Module, threshold: float,
     calibration: dict[str, float],
-) -> dict[str, float | None]:
+) -> dict[str, float | None]:  # fmt: skip
     """Loss of the logits; metrics of utils/metrics/ of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     labels, odds = rows["labels"], calibrated(rows["logits"], **calibration)
@@ -242,13 +217,9 @@ def measure(
 
 
 def report(
-    folder: Path,
-    split: str,
-    rows: dict[str, np.ndarray],
-    data: AnoVoxData,
-    state: dict[str, Any],
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: AnoVoxData, state: dict[str, Any],
     truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a split beside chance and trivial features; write report, figures, predictions."""
     dataset = data.parts()[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
@@ -287,18 +258,15 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare, data.train.labels)
-    criterion.to(run.device)
     scaler = make_scaler(run.device, args.amp)
     names = {"class_names": list(CLASSES)}
     checkpoint = Checkpoint(
         run, {"auroc": -math.inf}, names, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler
     )
     history, best = checkpoint.resume()
-    section = describe_model(
-        bare, "frame classification", weights, 1, image_encoder=args.image_encoder, fusion=args.fusion,
-        modality=args.modality, position_code=args.position_code, image_size=args.image_size,
-        max_points=args.max_points, **names,
-    )  # fmt: skip
+    taken = ("image_encoder", "fusion", "modality", "position_code", "image_size", "max_points")
+    settings = names | {name: getattr(args, name) for name in taken}
+    section = describe_model(bare, "frame classification", weights, 1, **settings)
     loss = {"pos_weight": float(criterion.pos_weight), "focal_gamma": criterion.gamma}
     run.record(data, section, criterion, optimizer, scheduler, **loss)
 
@@ -337,21 +305,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
     chosen = checkpoint.load_best("auroc")
     score = partial(evaluate, bare, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
-    at = chosen["threshold"], chosen["calibration"]
-    metrics = {
-        name: measure(part, data.parts()[name].scenario, check.criterion, *at) for name, part in rows.items()
-    }
-    return finish(
-        run,
-        data,
-        checkpoint,
-        panels,
-        rows,
-        metrics,
-        report,
-        check.input_worth(score, rows),
-        calibration=at[1],
-    )
+    at, parts = (chosen["threshold"], chosen["calibration"]), data.parts()
+    metrics = {name: measure(rows[name], parts[name].scenario, check.criterion, *at) for name in rows}
+    worth = check.input_worth(score, rows)
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, calibration=at[1])
 
 
 if __name__ == "__main__":

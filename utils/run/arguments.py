@@ -224,6 +224,13 @@ non_negative_float = number(float, lambda v: v >= 0, "a number, 0 or more")
 fraction = number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
 
 
+def auto_or_positive(text: str) -> str:
+    """'auto' or a number above 0, kept as text so that config.json shows what was asked for."""
+    if text != "auto":
+        positive_float(text)
+    return text
+
+
 class ImageSize(argparse.Action):
     """One or two whole numbers, stored as [height, width]."""
 
