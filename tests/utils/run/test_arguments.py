@@ -108,7 +108,7 @@ def test_resume_takes_the_run_that_is_meant(tmp_path, capsys):
 
 
 def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):
-    save(tmp_path, epochs=7, learning_rate=0.5)
+    save(tmp_path, epochs=7, learning_rate=0.5, scheduler="step")
     resumed = train_stage1.parse_args(["--resume", str(tmp_path), "--epochs", "9", "--num_workers", "2"])
     assert (resumed.epochs, resumed.num_workers, resumed.learning_rate) == (9, 2, 0.5)
     with pytest.raises(SystemExit):
