@@ -44,6 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="anomaly runs: judge the same frames with failing sensors too")
     add("--paste", type=arguments.positive_int, metavar="N",
         help="anomaly runs: only paste N things into normal frames, and count which are found")
+    add("--cache_dir", help="where decoded images are kept; default: the run's")
     add("--cache_limit_gb", type=arguments.positive_float, help="largest image cache; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
@@ -91,8 +92,9 @@ def main(args: argparse.Namespace) -> None:
     for flag, given in (("--corrupt", args.corrupt), ("--paste", args.paste)):
         if given and trained.task["data"] != "anovox":
             raise CommandError(f"{flag}: for AnoVox, not for a run of {trained.state['script']}")
-    if args.cache_limit_gb is not None:
-        trained.args.cache_limit_gb = args.cache_limit_gb
+    for name in ("cache_dir", "cache_limit_gb"):
+        if getattr(args, name) is not None:
+            setattr(trained.args, name, getattr(args, name))
     changed = read_otherwise(trained.args, args, trained.state["script"])
     run = find_run(run)
     trained.state["history"] = read_json(run / "history.json")  # of all epochs, as the run's own report

@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser, epochs=30, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
-    if not args.resume:
+    if args.resume in (None, "auto"):
         check_anomaly_flags(parser.error, args)
     return args
 
@@ -196,9 +196,8 @@ def evaluate(
             batch = corrupt_frames(batch, corruption, seed)
         with autocast(device, amp):
             logits, _ = model(*inputs_of(move(batch, device)))
-        batches.append(
-            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
-        )
+        row = {key: batch[key].clone() for key in ("indices", "labels")}
+        batches.append(row | {"logits": logits.float().cpu()})
     return distributed.gather_rows(batches)
 
 

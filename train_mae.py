@@ -178,7 +178,7 @@ def evaluate(
     for batch in loader:
         with autocast(device, amp):
             preds = model(move(batch, device)["images"])
-        row = {key: batch[key] for key in ("indices", "subject_ids", "ages")}
+        row = {key: batch[key].clone() for key in ("indices", "subject_ids", "ages")}
         batches.append(row | {"preds": preds.float().cpu()})
     return distributed.gather_rows(batches)
 

@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
-    if args.weights != "none" and args.features == "geometry" and not args.resume:
+    if args.weights != "none" and args.features == "geometry":
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
     return args
 
@@ -188,9 +188,8 @@ def evaluate(
     for batch in loader:
         with autocast(device, amp):
             logits = model(move(batch, device))
-        batches.append(
-            {"indices": batch["indices"], "labels": batch["labels"], "logits": logits.float().cpu()}
-        )
+        row = {key: batch[key].clone() for key in ("indices", "labels")}
+        batches.append(row | {"logits": logits.float().cpu()})
     return distributed.gather_rows(batches)
 
 

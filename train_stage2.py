@@ -200,7 +200,7 @@ def evaluate(
     for batch in loader:
         with autocast(device, amp):
             who, how = model.both_stages(move(batch, device))
-        batches.append({name: batch[name] for name in ("indices", "labels")})
+        batches.append({name: batch[name].clone() for name in ("indices", "labels")})
         batches[-1] |= {"who": who.float().cpu(), "logits": how.float().cpu()}
     rows = distributed.gather_rows(batches)
     return rows | {"types": loader.dataset.types[rows["indices"]]}
@@ -240,7 +240,7 @@ def report(
 
 def main(args: argparse.Namespace) -> Verdict | None:
     """Train and test one run; rank 0 returns its verdict."""
-    stage1 = None if args.resume else adopt_stage1(args, FROM_STAGE1, names_of)
+    stage1 = adopt_stage1(args, FROM_STAGE1, names_of) if args.resume in (None, "auto") else None
     run = open_run(args, SCRIPT, VERSION, __doc__)
     if run is None:
         return None

@@ -24,18 +24,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, ScriptError
+from utils.run.lock import Lock
 from utils.run.log import format_size
-
-try:
-    import fcntl
-except ImportError:  # Windows: two builders at once do the work twice, the rename keeps the result right
-    fcntl = None
 
 CACHE_DIR = Path(__file__).resolve().parent.parent / "data" / "cache"
 FORMAT = 1  # part of every key; raise it when the files' layout changes
@@ -176,14 +173,15 @@ def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None
 @contextlib.contextmanager
 def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
     """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
-    with open(path, "a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                log(f"{what}: another process builds it, waiting")
-                fcntl.lockf(file, fcntl.LOCK_EX)
+    ours = Lock(path)
+    if not ours.take():
+        log(f"{what}: another process builds it, waiting")
+        while not ours.take():
+            time.sleep(0.2)
+    try:
         yield
+    finally:
+        ours.release()
 
 
 def _build(kind, path, shape, counts, produce, workers, log) -> None:
@@ -209,9 +207,15 @@ def _build(kind, path, shape, counts, produce, workers, log) -> None:
             job = (path, starts, produce, os.getpid())
             context = multiprocessing.get_context(method)
             chunk = max(1, min(8, len(busy) // (4 * processes)))
-            with ProcessPoolExecutor(processes, context, _start_worker, job) as pool:
-                for written in pool.map(_work, busy, chunksize=chunk):
-                    progress.update(written)
+            try:
+                with ProcessPoolExecutor(processes, context, _start_worker, job) as pool:
+                    for written in pool.map(_work, busy, chunksize=chunk):
+                        progress.update(written)
+            except BrokenProcessPool as error:
+                raise ScriptError(
+                    f"cache {kind}: a process that decodes images was killed, most often for want of memory "
+                    f"({processes} ran)\nstart again with fewer of them: taskset -c 0,1 python ..."
+                ) from error
     array.flush()
 
 

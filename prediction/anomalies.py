@@ -28,7 +28,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         raise CommandError(
             f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders, or images"
         )
-    cache = {"limit_gb": args.cache_limit_gb, "log": LOG.info}
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     scenarios = find_scenarios(folder, options.camera, images_alone=True)
     table = build_table(scenarios, modality=options.modality, allow_unlabelled=True, **cache)
     for note in table.notes:

@@ -137,10 +137,7 @@ def export_model(trained: Trained, path: Path) -> float:
             f"the exported program differs from the model by {difference:.3g}, more than {TOLERANCE:g}\n"
             "nothing was written"
         )
-    try:
-        write_bytes(path, buffer.getbuffer())
-    except OSError as error:
-        raise CommandError(f"--export {path}: cannot be written ({error.strerror})") from error
+    write_bytes(path, buffer.getbuffer())
     LOG.info(
         f"{path}: takes {', '.join(model.inputs)}, returns {', '.join(model.outputs)}; largest difference "
         f"from the model {difference:.3g}, on {' and '.join(map(str, CHECKED))} samples (traced on {TRACED})"

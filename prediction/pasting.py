@@ -43,7 +43,7 @@ def judge_pastes(
     from scipy.stats import binomtest
 
     args, state = trained.args, trained.state
-    cache = {"limit_gb": args.cache_limit_gb, "log": LOG.info}
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
     root = args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info)
     ids = tuple(args.anomaly_ids)

@@ -13,6 +13,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from utils.run.script import ending_signals
+
 torch.set_num_threads(1)
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real"
 
@@ -36,7 +38,8 @@ def _signal_handlers():
     """A run that a test breaks off leaves its handlers behind: put back those that pytest had. Started in the
     background it ignores SIGINT, and so would the runs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    handled = (signal.SIGINT, signal.SIGUSR1, *ending_signals())
+    kept = {number: signal.getsignal(number) for number in handled}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)

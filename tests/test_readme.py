@@ -11,7 +11,7 @@ from utils.run.folder import REPO_ROOT
 
 LANGUAGES = ("README.md", "README.zh.md")
 FLAGS_OF_TORCHRUN = re.compile(
-    r"--(nproc_per_node|nnodes|rdzv_backend|rdzv_endpoint|standalone|max-restarts)\b"
+    r"--(nproc_per_node|nnodes|rdzv_backend|rdzv_endpoint|standalone|max-restarts|signals-to-handle)\b"
 )
 
 

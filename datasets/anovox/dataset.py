@@ -510,7 +510,8 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> An
         modality=args.modality, split_method=args.split_method, test_size=args.test_size,
         val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns,
         image_size=tuple(args.image_size), max_points=args.max_points, pastes=args.pastes,
-        mixing=args.feature_mixing, anomaly_ids=ids, choose=choose, limit_gb=args.cache_limit_gb,
+        mixing=args.feature_mixing, anomaly_ids=ids, choose=choose, cache_dir=args.cache_dir,
+        limit_gb=args.cache_limit_gb,
         log=LOG.info,
     )  # fmt: skip
 

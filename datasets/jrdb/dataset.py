@@ -448,7 +448,7 @@ def build_datasets(
         args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
         image_size=tuple(args.image_size), split_method=args.split_method, labels=LabelRules(**labels),
         rules=PairRules(**rules), choose=choose, check_images=getattr(args, "check_data", False),
-        limit_gb=args.cache_limit_gb, log=LOG.info,
+        cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb, log=LOG.info,
     )  # fmt: skip
     if task == "interaction" and choose is None:
         text, upside_down = data.balance()

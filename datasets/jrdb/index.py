@@ -19,7 +19,6 @@ import numpy as np
 from datasets import cache
 from datasets.jrdb import labels
 from datasets.jrdb.labels import IMAGE_FOLDER, LabelRules, Problems, Sequence, list_images, read_sequence
-from utils.run.errors import CommandError
 from utils.run.folder import write_bytes
 from utils.run.log import format_size
 
@@ -94,12 +93,7 @@ def _save(path: Path, sequences: list[Sequence]) -> None:
         file.writestr("index.json", json.dumps([plain, forms]))
         for column, arrays in parts.items():
             file.writestr(column, np.concatenate(arrays).tobytes())
-    try:
-        write_bytes(path, content.getbuffer())
-    except OSError as error:
-        raise CommandError(
-            f"the index can not be written to {path.parent}: {error.strerror}\nFree some space there."
-        ) from error
+    write_bytes(path, content.getbuffer())
 
 
 def _load(path: Path) -> list[Sequence] | None:

@@ -268,7 +268,7 @@ def build_datasets(
         images = _drop_unreadable(images, records)
     split, split_source = ({}, "") if choose else _split(sources, images, args)
     train = set(split.get("train", ()))
-    pixels, read, depth = _decode(images, train, records, args, cache_dir)
+    pixels, read, depth = _decode(images, train, records, args, cache_dir or args.cache_dir)
     images["hash"] = [hashlib.sha256(row).hexdigest() for row in pixels]
     owners = images.groupby("hash").subject.transform("nunique")
     copies = images[owners > 1].groupby("hash", sort=False).path

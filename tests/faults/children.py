@@ -1,9 +1,13 @@
 """Work in a forked process, where limits, handlers and hooks may be changed for good."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from utils.run.lock import Lock
 
 FORK = multiprocessing.get_context("fork")  # no second import of torch: fifty children in seconds
 
@@ -36,3 +40,23 @@ def on_ranks(count: int, work: Callable[[], int | None]) -> list[int]:
         if rank.exitcode is None:
             rank.kill()
     return [rank.exitcode for rank in ranks]
+
+
+@contextlib.contextmanager
+def held_by_another(path: Path) -> Iterator[None]:
+    """A lock that a forked process holds meanwhile."""
+    held, done = FORK.Event(), FORK.Event()
+
+    def hold() -> None:
+        theirs = Lock(path)  # closed, and free, when nothing refers to it
+        theirs.take()
+        held.set()
+        done.wait(60)
+        os._exit(0)
+
+    process = FORK.Process(target=hold)
+    process.start()
+    held.wait(60)
+    yield
+    done.set()
+    process.join()

@@ -1,21 +1,28 @@
 """Files that are damaged, hostile, cut off in the middle of a write, or can not be written at all."""
 
+import contextlib
+import errno
+import io
 import os
 import pickle
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.faults.children import FORK, in_a_child
-from tests.faults.stopped_runs import EACH, argv, exit_code, resume, stopped, whole_run
+from tests.faults.stopped_runs import EACH, argv, exit_code, only_run, resume, stopped, whole_run
+from tests.tiny_runs import assert_equal, assert_same_run, checkpoints
 from utils.run.errors import CommandError
 from utils.run.folder import create_run_folder, read_json
-from utils.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from utils.training.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, save_checkpoint
 
 SCRIPT = "train_stage1"
 
@@ -49,9 +56,10 @@ def test_fifty_kills_while_saving_leave_a_whole_checkpoint(tmp_path):
 
 def test_a_resumed_run_removes_what_a_killed_one_left(tmp_path, monkeypatch):
     run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
-    (run / ".last.pth.4711.tmp").write_bytes(b"half a checkpoint")
+    (run / f".last.pth.{os.getpid()}.tmp").write_bytes(b"half a checkpoint")
+    (run / ".evaluation_report.txt.4711.tmp").write_bytes(b"of evaluate.py, which is not done")
     resume(SCRIPT, run)
-    assert not list(run.glob(".*.tmp"))
+    assert [path.name for path in run.glob(".*.tmp")] == [".evaluation_report.txt.4711.tmp"]
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
@@ -65,7 +73,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
             save_checkpoint(path, state_of_size(2))
         except CommandError as error:
             said = str(error)
-            return 0 if "cannot save" in said and str(path) in said and "is intact" in said else 3
+            return 0 if f"cannot write {path}: File too large\n" in said and "is whole" in said else 3
         return 4
 
     assert in_a_child(save_too_much) == 0
@@ -84,7 +92,99 @@ def test_a_run_on_a_full_disk_ends_with_code_2_and_can_go_on(tmp_path, monkeypat
     assert in_a_child(resume_without_room) == 2
     assert not list(run.glob(".*.tmp"))
     assert load_checkpoint(run / "last.pth")["step"] == 3
-    assert "cannot save" in read_json(run / "status.json")["reason"]
+    assert "cannot write" in read_json(run / "status.json")["reason"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root mounts a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)  # the log of the last run is open
+
+
+def fill(disk: Path) -> Path:
+    """Somebody else writes until nothing is left."""
+    with open(disk / "other", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return disk / "other"
+
+
+def before_saving_epoch(monkeypatch, epoch: int, action) -> None:
+    save = Checkpoint.save_epoch
+
+    def act_and_save(self, *values, **options):
+        if len(self.history) == epoch:
+            action()
+        return save(self, *values, **options)
+
+    monkeypatch.setattr(Checkpoint, "save_epoch", act_and_save)
+
+
+def test_a_disk_that_somebody_else_filled(small_disk, monkeypatch, capsys):
+    whole = whole_run(SCRIPT)
+    with monkeypatch.context() as patch:
+        before_saving_epoch(patch, 2, lambda: fill(small_disk))
+        assert exit_code(SCRIPT, argv(SCRIPT, small_disk)) == 2
+    said = capsys.readouterr()
+    assert "pth: No space left on device; make room there\nthe checkpoint before it is whole" in said.err
+    assert "Traceback" not in said.err
+    assert said.out.count("history.json failed, the run goes on") <= 1
+    run = only_run(small_disk)
+    status = read_json(run / "status.json")
+    assert status["state"] == "failed" and "No space left on device" in status["reason"]
+    assert load_checkpoint(run / "last.pth")["epoch"] == 1
+    (small_disk / "other").unlink()
+    resume(SCRIPT, run)
+    assert_same_run(whole, run)
+
+
+def refuse(monkeypatch, number: int, *names: str) -> None:
+    """The system refuses to put files of these names in their place."""
+    replace = os.replace
+
+    def refused(source, target):
+        if Path(target).name in names:
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC])
+def test_what_stands_beside_the_weights_never_ends_a_run(number, tmp_path, monkeypatch):
+    class Lost(io.StringIO):
+        def write(self, text):
+            raise OSError(number, os.strerror(number))
+
+    whole = whole_run(SCRIPT)
+    refuse(monkeypatch, number, "status.json", "history.json")
+    monkeypatch.setattr(sys, "stdout", Lost())
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 0
+    run = only_run(tmp_path)
+    assert_equal(checkpoints(whole), checkpoints(run), "")
+    lines = (run / "train.log").read_text().splitlines()
+    for what in ("status.json", "history.json", "stdout"):
+        (warning,) = (line for line in lines if line.startswith(f"warning: {what} failed, the run goes on: "))
+        assert os.strerror(number) in warning
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.EDQUOT])
+def test_a_checkpoint_that_can_not_be_written_ends_the_run_with_the_reason(
+    number, tmp_path, monkeypatch, capsys
+):
+    before_saving_epoch(monkeypatch, 2, lambda: refuse(monkeypatch, number, "last.pth"))
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 2
+    said, run = capsys.readouterr().err, only_run(tmp_path)
+    assert f"cannot write {run / 'last.pth'}: {os.strerror(number)}" in said
+    assert ("make room" in said) == (number == errno.EDQUOT)
+    assert os.strerror(number) in read_json(run / "status.json")["reason"]
+    assert load_checkpoint(run / "last.pth")["epoch"] == 1
 
 
 @pytest.fixture(scope="module")

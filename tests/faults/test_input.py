@@ -3,6 +3,7 @@
 What each kind of damaged file does to its reader is tested beside the readers (docs/reliability.md lists it).
 """
 
+import atexit
 import csv
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets import cache
 from datasets.anovox.points import MAX_SCAN, read_points
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.anovox_world import frame_files, scenario_folders
@@ -51,6 +53,35 @@ def make_read_only(root: Path) -> None:
 def make_writable(root: Path) -> None:
     for path in [root, *root.rglob("*")]:
         path.chmod(0o755)
+
+
+def test_a_trial_writes_into_a_private_folder_that_is_removed(tmp_path, monkeypatch):
+    temporary, output = tmp_path / "temporary", tmp_path / "runs"
+    temporary.mkdir()
+    flags = argv("train_stage1", output)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def try_both() -> int:
+        atexit._clear()  # what pytest has to do when it ends
+        codes = [exit_code("train_stage1", [*flags, trial]) for trial in ("--dry_run", "--check_data")]
+        modes = [folder.stat().st_mode & 0o777 for folder in temporary.glob("trial_*")]
+        atexit._run_exitfuncs()
+        return int((codes, modes, list(temporary.glob("trial_*"))) != ([0, 0], [0o700] * 2, []))
+
+    assert in_a_child(try_both) == 0
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "script", ["train_mae", pytest.param("train_anomaly_with_labels", marks=pytest.mark.long)]
+)
+def test_decoded_images_go_where_cache_dir_says(script, tmp_path, monkeypatch):
+    """The folder of the checkout can not be written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache, "CACHE_DIR", tmp_path / "file" / "cache")
+    folder = tmp_path / "cache"
+    assert exit_code(script, argv(script, tmp_path, "--check_data", "--cache_dir", folder)) == 0
+    assert list(folder.glob("*.npy"))
 
 
 @pytest.mark.parametrize("script", EACH)

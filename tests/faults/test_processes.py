@@ -1,5 +1,8 @@
 """Processes that fail or are stopped: loader workers, and the ranks of torchrun jobs."""
 
+import argparse
+import gc
+import json
 import multiprocessing
 import os
 import random
@@ -14,29 +17,36 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.data import _utils
 
 import train_stage1
 from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import LABEL_FOLDER
 from tests.faults.children import in_a_child, on_ranks
 from tests.faults.stopped_runs import (
+    EACH,
+    SCRIPTS,
     argv,
+    copied_data,
     environment,
     exit_code,
     only_run,
     resume,
+    signal_at,
     stopped,
     train,
     whole_run,
 )
-from tests.tiny_runs import assert_same_run
+from tests.tiny_runs import assert_same_run, furthest_weight, history, new_folder
 from utils.run import status
-from utils.run.errors import DataError
+from utils.run.errors import CommandError, DataError
 from utils.run.folder import REPO_ROOT, read_json, write_json
 from utils.run.script import end_status
 from utils.run.status import Status
 from utils.training import distributed
-from utils.training.checkpoint import Checkpoint, load_checkpoint
+from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.training.config import check_resumed
 from utils.training.interrupt import Interrupt
 from utils.training.stall import StallWatch
 
@@ -236,6 +246,25 @@ def run_on_two(folder: Path) -> Path:
 
 
 @pytest.mark.long
+def test_two_ranks_that_lose_their_terminal_save_the_step(tmp_path):
+    """torchrun hands SIGHUP on to its ranks, also under nohup. Here one of them gets it first."""
+
+    flags = flags_of_two(tmp_path)
+
+    def lose_terminal() -> int:
+        if os.environ["RANK"] == "1":
+            plant_later(lambda: os.kill(os.getpid(), signal.SIGHUP), STEPS + 9, 0)
+        return exit_code(SCRIPT, flags)
+
+    assert on_ranks(2, lose_terminal) == [128 + signal.SIGHUP] * 2
+    run = only_run(tmp_path)
+    state = load_checkpoint(run / "last.pth")
+    assert state["epoch"] == 1 and 0 < state["step"] < STEPS
+    assert on_ranks(2, lambda: exit_code(SCRIPT, ["--resume", str(run)])) == [0, 0]
+    assert_same_run(run_on_two(tmp_path / "whole"), run)
+
+
+@pytest.mark.long
 def test_a_job_ended_by_sigterm_and_restarted_by_torchrun_is_the_uninterrupted_one(tmp_path):
     """SIGTERM to torchrun in the second epoch; in the resumed job a rank is killed, and torchrun starts both
     again."""
@@ -319,9 +348,106 @@ def test_the_watch_ends_a_process_that_stands_still_and_no_other(tmp_path):
     assert read_json(tmp_path / "status.json")["reason"] == "rank 1 stalls in epoch 1 step 1, for 1 s now"
 
 
-def test_a_run_is_not_resumed_on_another_number_of_processes(tmp_path, monkeypatch, capsys):
-    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
-    config = (run / "config.json").read_text()
-    (run / "config.json").write_text(config.replace('"world_size": 1', '"world_size": 2'))
-    assert exit_code(SCRIPT, ["--resume", str(run)]) == 2
-    assert "processes: recorded 2, now 1" in capsys.readouterr().err
+def recorded_on(run: Path, processes: int, batch: int) -> None:
+    config = read_json(run / "config.json")
+    config["args"]["batch_size"] = batch
+    write_json(run / "config.json", config | {"world_size": processes})
+
+
+def test_a_run_goes_on_with_the_same_global_batch_on_another_number_of_processes(tmp_path, monkeypatch):
+    """Recorded as one of 4 processes: their sums of the begun epoch are joined."""
+    run = stopped(monkeypatch, SCRIPT, tmp_path, STEPS + 9, signal.SIGTERM)
+    recorded_on(run, 4, 4)
+    state = load_checkpoint(run / "last.pth")
+    state["totals"] = torch.cat([state["totals"] / 4] * 4)
+    save_checkpoint(run / "last.pth", state)
+    resume(SCRIPT, run)
+    assert furthest_weight(whole_run(SCRIPT), run) == 0
+    losses = [[row["train_loss"] for row in history(folder)] for folder in (whole_run(SCRIPT), run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    warnings = read_json(run / "status.json")["warnings"]
+    assert any("1 process(es) with 16 samples a step each, 4 with 4 before" in text for text in warnings)
+
+
+def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path):
+    recorded = {"args": {"batch_size": 9}, "world_size": 1, "dataset": {"fingerprint": "f"}}
+    write_json(tmp_path / "config.json", recorded)
+    args, two = argparse.Namespace(resume=str(tmp_path)), distributed.Processes(0, 2, torch.device("cpu"))
+    with pytest.raises(CommandError, match=r"a step takes 9 samples \(9 on 1\): no share for 2"):
+        check_resumed(args, recorded["dataset"], two)
+
+
+@pytest.mark.long
+def test_one_process_goes_on_with_a_run_of_two_and_two_with_one(tmp_path):
+    """Without dropout, and this model has no BatchNorm."""
+    whole = train(SCRIPT, new_folder("whole_without_dropout"), "--dropout", 0)
+
+    flags = [*flags_of_two(tmp_path), "--dropout", "0"]
+
+    def train_and_stop() -> int:
+        plant_later(partial(os.kill, os.getpid(), signal.SIGTERM), STEPS + 9, 0)
+        return exit_code(SCRIPT, flags)
+
+    assert on_ranks(2, train_and_stop) == [143, 143]
+    run = only_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at(patch, (5, signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            resume(SCRIPT, run)
+    assert load_checkpoint(run / "last.pth")["totals"].shape == (1, 3)
+    assert on_ranks(2, lambda: exit_code(SCRIPT, ["--resume", str(run)])) == [0, 0]
+    assert furthest_weight(whole, run) < 1e-6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["data", "flag"])
+def test_ranks_that_differ_end_at_once_with_a_table(what, tmp_path):
+    """As two nodes of which one has a stale copy of the data, or another command."""
+    root, given = copied_data(SCRIPT, tmp_path / "stale")
+    path = next((root / LABEL_FOLDER).iterdir())
+    content = json.loads(path.read_text())
+    next(iter(content["labels"].values()))[0]["box"][3] += 1
+    path.write_text(json.dumps(content))
+    differs = given if what == "data" else ["--weight_decay", "1e-3"]
+    flags, said = flags_of_two(tmp_path / "runs"), tmp_path / "said"
+
+    def train_rank() -> int:
+        rank = os.environ["RANK"]
+        sys.stderr = open(said.with_name(f"said{rank}"), "w", buffering=1)  # noqa: SIM115
+        return exit_code(SCRIPT, [*flags, *(differs if rank == "1" else [])])
+
+    assert on_ranks(2, train_rank) == [2, 2]
+    for rank in "01":
+        lines = said.with_name(f"said{rank}").read_text().splitlines()
+        assert lines[0].endswith("the ranks differ, they would not train one model:")
+        assert ("--weight_decay" if what == "flag" else "data") in lines[1]
+        assert [line.split("  ")[0] for line in lines[2:]] == ["rank 0", "rank 1"]
+
+
+def test_srun_without_torchrun_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path, "--epochs", 1, "--max_batches", 1)) == 0
+    assert "srun torchrun" in read_json(only_run(tmp_path) / "status.json")["warnings"][0]
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("script", EACH)
+def test_what_evaluate_keeps_holds_no_files_open(script, tmp_path, monkeypatch):
+    """Each tensor that a worker of a loader made is an open file until it is gone."""
+    monkeypatch.setattr(SCRIPTS[script], "EVALUATION_BATCH", 1)
+    gather, seen = distributed.gather_rows, []
+
+    def look(batches):
+        gc.collect()
+        seen.append((len(batches), open_files()))
+        return gather(batches)
+
+    monkeypatch.setattr(distributed, "gather_rows", look)
+    before = open_files()
+    train(script, tmp_path, "--epochs", 1, "--num_workers", 2)
+    print(f"{script}: (batches, open files) {seen}, {before} before")
+    assert max(batches for batches, _ in seen) > 8
+    assert max(count for _, count in seen) <= before + 16

@@ -4,15 +4,20 @@ would notice anything that last.pth forgot."""
 import json
 import shutil
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
 from datasets.jrdb.labels import LABEL_FOLDER
+from tests.faults.children import held_by_another, in_a_child
 from tests.faults.stopped_runs import (
     AGES,
     EACH,
     SCRIPTS,
+    argv,
     copied_data,
+    exit_code,
     resume,
     signal_at,
     steps_per_epoch,
@@ -23,9 +28,10 @@ from tests.faults.stopped_runs import (
 from tests.tiny_runs import assert_same_run
 from utils.run import arguments
 from utils.run.errors import CommandError
-from utils.run.folder import read_json
-from utils.training.checkpoint import load_checkpoint, save_checkpoint
+from utils.run.folder import read_json, write_json
+from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
+SCRIPT = "train_stage1"
 RESUMED = "resumed after epoch 1"
 
 
@@ -176,6 +182,58 @@ def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, m
         refused += 1
     print(f"{script}: {refused} flags refused")
     assert refused > 25
+
+
+def test_a_run_has_one_owner(tmp_path, monkeypatch, capsys):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM)
+    before = (run / "train.log").read_text()
+    live = {"state": "training", "pid": 4711, "host": "node3", "time": time.time() - 4}
+    with held_by_another(run / ".lock"):
+        write_json(run / "status.json", read_json(run / "status.json") | live)
+        assert exit_code(SCRIPT, ["--resume", str(run)]) == 2
+        said = capsys.readouterr().err
+        assert "is being trained by pid 4711 on node3, last sign of life" in said and "--force" in said
+        assert read_json(run / "status.json")["pid"] == 4711
+        assert (run / "train.log").read_text() == before
+        with monkeypatch.context() as patch:
+            signal_at(patch, (1, signal.SIGTERM))
+            assert exit_code(SCRIPT, ["--resume", str(run), "--force"]) == 143
+    resume(SCRIPT, run)  # its owner is gone
+    assert_same_run(whole_run(SCRIPT), run)
+
+
+def test_a_run_is_owned_from_its_start_to_its_end(tmp_path, monkeypatch):
+    def fork_that_resumes(run: Path) -> int:
+        return in_a_child(lambda: exit_code(SCRIPT, ["--resume", str(run)]))
+
+    codes, save = [], Checkpoint.save_epoch
+
+    def save_and_try(self, *values, **options):
+        save(self, *values, **options)
+        if len(self.history) == 2:
+            codes.append(fork_that_resumes(self.run.folder))
+
+    monkeypatch.setattr(Checkpoint, "save_epoch", save_and_try)
+    run = train(SCRIPT, tmp_path)
+    assert codes == [2]
+    assert_same_run(whole_run(SCRIPT), run)
+    assert fork_that_resumes(run) == 0  # finished: nothing to do
+
+
+def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_flags(tmp_path, monkeypatch, capsys):
+    run, flags = stopped(monkeypatch, SCRIPT, tmp_path, 3, signal.SIGTERM), argv(SCRIPT, tmp_path)
+    other = [*flags, "--lr", "1e-4", "--resume", "auto", "--max_hours", "1e-9"]
+    assert exit_code(SCRIPT, other) == 143  # other flags: a new run, itself unfinished now
+    (second,) = set(tmp_path.iterdir()) - {run}
+    with held_by_another(run / ".lock"):
+        assert exit_code(SCRIPT, [*flags, "--resume", "auto", "--max_hours", "1e-9"]) == 143
+    (third,) = set(tmp_path.iterdir()) - {run, second}  # the first has an owner
+    shutil.rmtree(third)
+    assert exit_code(SCRIPT, [*flags, "--resume", "auto"]) == 0
+    assert set(tmp_path.iterdir()) == {run, second}
+    assert_same_run(whole_run(SCRIPT), run)
+    assert exit_code(SCRIPT, [*flags, "--resume", "auto", "--max_hours", "1e-9"]) == 143
+    assert len(list(tmp_path.iterdir())) == 3  # the first is finished: a new one
 
 
 def change_data(script, root) -> None:

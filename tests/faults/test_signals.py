@@ -58,6 +58,24 @@ def test_sigterm_at_any_step(whole, steps, tmp_path, monkeypatch, place):
     assert read_json(run / "status.json")["state"] == "finished"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR2])
+def test_other_signals_that_end_a_process_save_the_step_too(tmp_path, monkeypatch, number):
+    run = stopped(monkeypatch, SCRIPT, tmp_path, 3, number)
+    assert load_checkpoint(run / "last.pth")["step"] == 3
+    status = read_json(run / "status.json")
+    assert (status["state"], status["reason"]) == ("interrupted", f"stopped by {number.name}")
+
+
+def test_what_nohup_started_outlives_the_terminal(whole, tmp_path, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signal_at(monkeypatch, (3, signal.SIGHUP))
+        assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert_same_run(whole, only_run(tmp_path))
+
+
 @LONG
 def test_three_stops_in_one_epoch(whole, tmp_path, monkeypatch):
     run = stopped(monkeypatch, SCRIPT, tmp_path, 2, signal.SIGTERM)

@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.metrics.verdict import Verdict
 from utils.run.folder import write_bytes
-from utils.run.log import LOG
+from utils.run.log import run_goes_on
 from utils.tasks import metrics_shown, nothing_reaches
 
 matplotlib.use("Agg")
@@ -62,7 +62,7 @@ def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
             draw(*args, **options)
         except Exception as error:
             plt.close("all")  # the figure it was drawing would stay open
-            LOG.warning(f"{draw.__name__} failed, the run goes on: {type(error).__name__}: {error}")
+            run_goes_on(draw.__name__, f"{type(error).__name__}: {error}")
 
     return drawn_or_warned
 

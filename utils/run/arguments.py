@@ -1,7 +1,8 @@
 """The flags every script shares, and the way a command line, `--config` and `--resume` come together.
 
 Precedence: defaults < the args of `--config FILE` < flags typed. `--resume RUN` takes the args of
-RUN/config.json; a typed flag that would change what the run is gets refused.
+RUN/config.json; a typed flag that would change what the run is gets refused. `--resume auto` looks for a run
+of the flags that were typed.
 """
 
 import argparse
@@ -17,11 +18,11 @@ from utils.run.folder import read_json
 
 NOT_RECORDED = {
     "config", "resume", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
-    "max_hours",
+    "max_hours", "force",
 }  # fmt: skip
 MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
     "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
-    "cache_limit_gb", "stall_timeout",
+    "cache_dir", "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
 
 
@@ -88,7 +89,11 @@ def add_run_arguments(
     run.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False,
                      help="mixed precision: bfloat16, or float16 with a scaler")  # fmt: skip
     run.add_argument("--output_dir", default="checkpoints", help="where run folders are made")
-    run.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    run.add_argument("--resume", metavar="RUN",
+                     help="go on with the run in this folder; auto = with the newest unfinished run of the "
+                     "same flags in --output_dir that no process trains, else a new one")  # fmt: skip
+    run.add_argument("--force", action=argparse.BooleanOptionalAction, default=False,
+                     help="--resume a run that seems to be trained by another process")  # fmt: skip
     run.add_argument("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
     run.add_argument("--save_interval", type=non_negative_int, default=0,
                      help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")  # fmt: skip
@@ -98,6 +103,8 @@ def add_run_arguments(
                      help="log a line every N steps; 0 = every minute of a long epoch")  # fmt: skip
     run.add_argument("--max_batches", type=non_negative_int, default=0,
                      help="cut every epoch after N steps (never LEARNED); 0 = no cut")  # fmt: skip
+    run.add_argument("--cache_dir", metavar="FOLDER",
+                     help="where decoded images are kept; without it data/cache in the checkout")  # fmt: skip
     run.add_argument("--cache_limit_gb", type=positive_float, default=4.0,
                      help="largest image cache to build without asking, in GB")  # fmt: skip
     switch = argparse.BooleanOptionalAction
@@ -130,13 +137,14 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
         parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
-    if args.resume:
+    source = args.config
+    if args.resume and args.resume != "auto":
         try:
-            args.resume = find_run(args.resume, Path(args.output_dir))
+            run = find_run(args.resume, Path(args.output_dir))
         except CommandError as error:
             parser.error(f"--resume: {error}")
-        typed.append(f"--resume={args.resume}")  # the folder that was meant
-    source = args.resume / "config.json" if args.resume else args.config
+        typed.append(f"--resume={run}")  # the folder that was meant
+        source = run / "config.json"
     if source:
         recorded = recorded_args(parser, Path(source))
         args = parser.parse_args(to_argv(parser, recorded) + typed)

@@ -1,8 +1,9 @@
 """What a user did or a file contains, as one clear message and an exit code.
 
 Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected, 2 bad command, 3 bad data, 4
-non-finite, 5 NOT LEARNED with --require_learning, 130 Ctrl-C, 143 SIGTERM or --max_hours. A message says what
-is wrong, where (file, record, flag), what was found and what to do, in at most five lines.
+non-finite, 5 NOT LEARNED with --require_learning, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM and
+--max_hours). A message says what is wrong, where (file, record, flag), what was found and what to do, in at
+most five lines.
 """
 
 import difflib

@@ -1,11 +1,11 @@
 """The run folder: one new folder per run, and files in it that are complete or absent, never half-written."""
 
-import argparse
+import contextlib
+import errno
 import io
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -42,13 +42,6 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
     raise CommandError(f"{output_dir} holds 10,000 runs of this second; give another --output_dir")
 
 
-def run_parent(args: argparse.Namespace) -> Path:
-    """Where a run with these flags makes its folder: --output_dir, or a temporary folder for a trial."""
-    if args.dry_run or args.check_data:
-        return Path(tempfile.gettempdir()) / "dry_runs"
-    return Path(args.output_dir)
-
-
 def is_finished(run: Path, epochs: int, patience: int) -> bool:
     """Whether the run in this folder has its results, of this many epochs or stopped early by this
     patience."""
@@ -59,7 +52,10 @@ def is_finished(run: Path, epochs: int, patience: int) -> bool:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write through a temporary name and os.replace, so that `path` is the old file or the whole new one."""
+    """Write through a temporary name and os.replace, so that `path` is the old file or the whole new one.
+
+    Raises CommandError with the system's reason.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -68,8 +64,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        room = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise CommandError(f"cannot write {path}: {error.strerror}{room}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,13 +1,16 @@
 """What `tail -f RUN/train.log` shows: one event, one line, ASCII, flushed at once, the same on stdout."""
 
+import contextlib
 import logging
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 LOG = logging.getLogger("run")
+FAILED: set[str] = set()  # what failed in the present run, and was said to
 
 
 class OneLineFormatter(logging.Formatter):
@@ -29,22 +32,41 @@ def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
     stop_log()
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    handlers: list[logging.Handler] = [logging.NullHandler()]
-    if not quiet:
-        handlers = [logging.StreamHandler(sys.stdout)]
-        if path is not None:
+    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else logging.StreamHandler(sys.stdout)]
+    failed = None
+    if not quiet and path is not None:
+        try:
             handlers.append(logging.FileHandler(path, mode="a", encoding="ascii"))
+        except OSError as error:
+            failed = error.strerror
     for handler in handlers:
         handler.setFormatter(OneLineFormatter("%(message)s"))
+        handler.handleError = partial(line_failed, getattr(handler, "baseFilename", "stdout"))
         LOG.addHandler(handler)
+    if failed:
+        run_goes_on(str(path), failed)
     return LOG
 
 
 def stop_log() -> None:
     """Close the handlers of the last run, so that the next run in this process starts clean."""
+    FAILED.clear()
     for handler in list(LOG.handlers):
         LOG.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # of what is still to be written
+            handler.close()
+
+
+def line_failed(place: str, record: logging.LogRecord) -> None:
+    """In place of logging's own, which prints a traceback for every line that a full disk refuses."""
+    run_goes_on(place, sys.exc_info()[1])
+
+
+def run_goes_on(what: str, reason: object) -> None:
+    """Warn, once a run, that something beside the weights failed: hours of training outweigh it."""
+    if what not in FAILED:
+        FAILED.add(what)  # first, since the warning may be the very line that can not be written
+        LOG.warning(f"{what} failed, the run goes on: {reason}")
 
 
 def epoch_line(row: dict[str, Any], epochs: int, keys: Sequence[str], best: bool) -> str:

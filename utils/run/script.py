@@ -1,29 +1,25 @@
-"""How every script begins its run folder, and ends: with an exit code, and a clear message if it failed."""
+"""How every script ends: with an exit code, and a clear message if it failed."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.run.errors import NotLearnedError, ScriptError
-from utils.run.folder import create_run_folder, run_parent
-from utils.run.log import LOG, start_log
 from utils.run.status import Status
 
-if TYPE_CHECKING:
-    from utils.training.distributed import Processes  # imports torch, which --help does without
+SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
-def open_run(args: argparse.Namespace, title: str, name: str, processes: "Processes") -> tuple[Path, Status]:
-    """The run folder, one for all processes, new or that of --resume; its log and status.json are begun."""
-    run = Path(args.resume or processes.from_first(lambda: str(create_run_folder(run_parent(args), name))))
-    start_log(run / "train.log", quiet=not processes.first)
-    status = Status(run, args.epochs, args.patience, enabled=processes.first)
-    LOG.info(f"{title} on {processes.device}, {processes.world_size} process(es), run folder {run}")
-    return run, status
+def ending_signals() -> list[int]:
+    """The signals that end a run, beside Ctrl-C: with `nohup`, which ignores SIGHUP, it stays ignored."""
+    names = ("SIGHUP", "SIGTERM", "SIGUSR2", "SIGXCPU")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    ignored = signal.getsignal(numbers[0]) == signal.SIG_IGN and hasattr(signal, "SIGHUP")
+    return numbers[ignored:]
 
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
@@ -35,20 +31,21 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a console of any encoding can be told any path
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save but while training
+    for number in ending_signals():
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    if SAVE_SIGNAL:
+        signal.signal(SAVE_SIGNAL, signal.SIG_IGN)  # there is nothing to save but while training
     try:
         verdict = main(args)
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"{verdict.word}: {verdict.reason}")
         if options.get("dry_run"):
-            print(f"dry run: everything a full run needs works; it wrote to {run_parent(args)}")
+            print("dry run: everything a full run needs works; what it wrote is removed")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
         sys.exit(128 + signal.SIGINT)
-    except SystemExit:
-        end_status("interrupted", "stopped by a signal")
+    except SystemExit as left:
+        end_status("interrupted", stopped_by(left.code))
         raise
     except Exception as error:
         end_status("failed", str(error))
@@ -58,12 +55,17 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
             raise
         rank = os.environ.get("RANK", "0")
         message = out_of_memory_message(error, options) if out_of_memory(error) else str(error)
-        print(
-            f"error: {message}" if rank == "0" else f"error (rank {rank}): {message}",
-            file=sys.stderr,
-            flush=True,
-        )
+        with contextlib.suppress(OSError):
+            print("error:" if rank == "0" else f"error (rank {rank}):", message, file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", 1))
+    finally:
+        flush_output()
+
+
+def stopped_by(code: object) -> str:
+    """'stopped by SIGTERM' of exit code 143."""
+    names = {128 + number: number.name for number in signal.Signals}
+    return f"stopped by {names.get(code, 'a signal')}"
 
 
 def end_status(state: str, reason: str) -> None:
@@ -76,6 +78,15 @@ def end_status(state: str, reason: str) -> None:
     Status.current.end(state, reason.splitlines()[0] if reason else None)
     if handler:
         signal.signal(child_ended, handler)
+
+
+def flush_output() -> None:
+    """What can not be printed (a full disk, a terminal that is gone) must not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # where Python flushes it once more
 
 
 def out_of_memory(error: Exception) -> bool:

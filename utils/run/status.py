@@ -1,5 +1,7 @@
 """RUN/status.json: a run's sign of life, for people and for monitor_training.py. Needs no torch."""
 
+import contextlib
+import json
 import logging
 import os
 import socket
@@ -7,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from utils.run.folder import write_json
-from utils.run.log import LOG
+from utils.run.errors import CommandError
+from utils.run.folder import plain, write_json
+from utils.run.lock import Lock
+from utils.run.log import LOG, run_goes_on
 
 BEAT_SECONDS = 5.0  # at most one write in this time while steps run
 
@@ -25,9 +29,9 @@ class Status(logging.Handler):
 
     current: "Status | None" = None  # that of the run in this process, so that a failure can be written
 
-    def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True):
+    def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
-        self.path, self.enabled, self.written = run / "status.json", enabled, 0.0
+        self.path, self.enabled, self.written, self.hold = run / "status.json", enabled, 0.0, lock
         self.fields: dict[str, Any] = {
             "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
             "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
@@ -38,11 +42,23 @@ class Status(logging.Handler):
         self.write()
 
     def write(self, **changed: Any) -> None:
-        """Write now, with these fields changed."""
+        """Write now, with these fields changed; where that fails, the run goes on."""
         self.fields |= changed | {"time": time.time()}
         self.written = time.monotonic()
         if self.enabled:
-            write_json(self.path, self.fields)
+            try:
+                write_json(self.path, self.fields)
+            except CommandError as error:
+                self.overwrite()
+                run_goes_on("status.json", error)
+
+    def overwrite(self) -> None:
+        """On a disk without room for a second file: into the blocks that this one has."""
+        text = json.dumps(plain(self.fields)).encode()
+        with contextlib.suppress(OSError), open(self.path, "r+b") as file:
+            if len(text) <= 512 * os.fstat(file.fileno()).st_blocks:
+                file.write(text)
+                file.truncate()
 
     def beat(self, **changed: Any) -> None:
         """Note these fields; write when the last write is a while ago."""
@@ -54,6 +70,8 @@ class Status(logging.Handler):
         self.write(warnings=[*self.fields["warnings"], record.getMessage()])
 
     def end(self, state: str, reason: str | None = None) -> None:
-        """The run ended in this state; nothing is written after that."""
+        """The run ended in this state; nothing is written after that, and others may have the folder."""
         self.write(state=state, reason=reason)
+        if self.hold:
+            self.hold.release()
         self.enabled, Status.current = False, None

@@ -12,6 +12,7 @@ import torch
 
 from utils.run.errors import CommandError
 from utils.run.folder import write_bytes, write_json
+from utils.run.log import run_goes_on
 from utils.training.interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     torch.save({"format_version": FORMAT_VERSION, **state}, buffer)
     try:
         write_bytes(path, buffer.getbuffer())
-    except OSError as error:
-        raise CommandError(
-            f"cannot save {path}: {error.strerror}; the checkpoint before it is intact\n"
-            "make room, then go on with --resume"
-        ) from error
+    except CommandError as error:
+        raise CommandError(f"{error}\nthe checkpoint before it is whole: go on with --resume") from error
 
 
 class Checkpoint:
@@ -105,7 +103,10 @@ class Checkpoint:
             save_checkpoint(folder / f"best_{name}.pth", state)
         if interval and epoch % interval == 0:
             save_checkpoint(folder / f"checkpoint_epoch_{epoch}.pth", state)
-        write_json(folder / "history.json", self.history)
+        try:
+            write_json(folder / "history.json", self.history)
+        except CommandError as error:
+            run_goes_on("history.json", error)
         self.save_last()
 
     def load_best(self, name: str) -> dict[str, Any]:

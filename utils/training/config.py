@@ -2,19 +2,22 @@
 hopes."""
 
 import argparse
+import platform
 import subprocess
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json, write_json
-from utils.run.log import LOG
+from utils.run.log import LOG, align
 from utils.training.device import describe_device
 from utils.training.distributed import Processes
 
@@ -36,25 +39,56 @@ def describe_run(
     }
 
 
-def check_resumed(run: Path, dataset: dict[str, Any], processes: Processes) -> None:
-    """A resumed run goes on with the same data on as many processes, or it would be another run.
+def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
+    """A resumed run goes on with the same data and global batch, or it would be another run.
 
-    Raises CommandError with the recorded and the present value. Another number of threads is allowed and
-    logged.
+    Raises CommandError with the recorded and the present value. On another number of processes
+    args.batch_size becomes their share of the batch; that is logged, as is another number of threads.
     """
-    recorded = read_json(run / "config.json")
-    pairs = {
-        "fingerprint of the data": (recorded["dataset"]["fingerprint"], dataset["fingerprint"]),
-        "processes": (recorded["world_size"], processes.world_size),
-    }
-    changed = [f"  {name}: recorded {old}, now {new}" for name, (old, new) in pairs.items() if old != new]
+    recorded, world = read_json(Path(args.resume) / "config.json"), processes.world_size
+    batch, before = recorded["args"]["batch_size"], recorded["world_size"]
+    old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
+    changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
+    if batch * before % world:
+        changed.append(f"  a step takes {batch * before} samples ({batch} on {before}): no share for {world}")
     if changed:
         raise CommandError(
-            f"--resume {run} can not go on: it would not be the same run\n" + "\n".join(changed)
+            f"--resume {args.resume} can not go on: it would not be the same run\n" + "\n".join(changed)
             + "\nstart a new run with --config"
         )  # fmt: skip
+    if world != before:
+        args.batch_size = batch * before // world
+        LOG.warning(
+            f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
+            "the same run within rounding only without dropout and without BatchNorm that is trained"
+        )
     if recorded["num_threads"] != torch.get_num_threads():
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
+
+
+def check_ranks(facts: dict[str, Any], processes: Processes) -> None:
+    """CommandError, on every rank, with a table of the facts in which ranks differ."""
+    every: list[dict[str, Any]] = [facts] * processes.world_size
+    if processes.world_size > 1:
+        dist.all_gather_object(every, facts)
+    names = sorted({name for rank in every for name in rank if rank[name] != every[0].get(name)})
+    if names:
+        rows = [[f"rank {k}", *(str(rank.get(name)) for name in names)] for k, rank in enumerate(every)]
+        table = "\n".join(align([["", *names], *rows]))
+        raise CommandError(f"the ranks differ, they would not train one model:\n{table}")
+
+
+def facts_of_rank(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> dict[str, Any]:
+    """What is the same on all ranks of one run: data (wherever they are), steps, flags, versions."""
+    own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
+    return {
+        "data": dataset["fingerprint"][:12],
+        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * processes.world_size)),
+        **{f"--{key}": value for key, value in vars(args).items() if key not in own},
+        "commit": describe_git()["commit"],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy")},
+    }
 
 
 def record_resumed(run: Path, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ A script never branches on the number of processes except to wrap its model in D
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
+from utils.run.script import SAVE_SIGNAL, ending_signals
 from utils.training.device import choose_device, keep_freed_memory
 
 WORKER_TIMEOUT = 300  # seconds after which a loader process that gives nothing is an error, not a silence
@@ -73,7 +75,10 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-    """The rows of all batches of all ranks, in the order of 'indices', each of which counts once."""
+    """The rows of all batches of all ranks, in the order of 'indices', each of which counts once.
+
+    What a loader's worker made is to be kept as a clone: each of its tensors is an open file otherwise.
+    """
     keys = batches[0] if batches else ()  # a rank may have been left without a batch
     parts = [{key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}]
     if dist.is_initialized():
@@ -160,13 +165,15 @@ def as_collated(batch: Any) -> Any:
 
 
 def outlive_signals(worker: int) -> None:
-    """In a loader process: leave Ctrl-C and SIGTERM to the process that trains, which ends its loaders.
+    """In a loader process: leave Ctrl-C and other signals to the process that trains, which ends its loaders.
 
     A loader that is still there after 30 seconds ends by itself.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in filter(None, (signal.SIGINT, SAVE_SIGNAL)):
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
+        for number in ending_signals():
+            signal.signal(number, lambda number, frame: signal.alarm(30))
 
 
 class Loader(DataLoader):
@@ -187,6 +194,8 @@ def make_loader(
     """A DataLoader over index lists; `batches` is an EpochSampler or a list of evaluation_batches."""
     return Loader(
         dataset,
+        # Python 3.14 starts workers from a server, and each imports torch anew in every epoch.
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
         batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=as_collated,

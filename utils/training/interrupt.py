@@ -1,9 +1,10 @@
 """Stopping a run, or saving and going on, between any two training steps.
 
-SIGTERM, SIGINT (Ctrl-C) and --max_hours let the step at hand end, write last.pth and leave with exit code 143
-(SIGINT: 130); `--resume RUN` goes on at that very step. A second SIGINT leaves at once. SIGUSR1 writes
-last.pth and goes on. While an epoch is validated and saved a signal waits for the end of that; before
-training and in the final test pass it ends the process at once: nothing is lost then.
+SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone), SIGXCPU, SIGUSR2 and --max_hours let the step at
+hand end, write last.pth and leave with exit code 128 + number (--max_hours: 143); `--resume RUN` goes on at
+that very step. A second SIGINT leaves at once. SIGUSR1 writes last.pth and goes on. While an epoch is
+validated and saved a signal waits for the end of that; before training and in the final test pass it ends the
+process at once: nothing is lost then.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils.run.log import LOG, format_duration, format_values
+from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
 from utils.run.status import Status
 from utils.training.device import gpu_memory_mb
 from utils.training.distributed import Processes
@@ -64,7 +66,7 @@ class Interrupt:
             self.watch.start()
         self.handlers = {
             number: signal.signal(number, self.receive)
-            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None))
+            for number in (signal.SIGINT, SAVE_SIGNAL, *ending_signals())
             if number is not None
         }
         run = status.path.parent
@@ -74,15 +76,14 @@ class Interrupt:
         """The signal handler: remember the wish; a second SIGINT is not kept waiting."""
         if number == signal.SIGINT and self.wish == INTERRUPTED:
             raise KeyboardInterrupt
-        self.wish = max(self.wish, 128 + number if number in (signal.SIGINT, signal.SIGTERM) else SAVE)
+        self.wish = max(self.wish, SAVE if number == SAVE_SIGNAL else 128 + number)
 
     def resume(self, state: dict[str, Any]) -> None:
         """Begin the next epoch where the checkpoint `state` stopped in it."""
-        self.first_step, self.totals = state["step"], state["totals"]
+        self.first_step, self.totals, world = state["step"], state["totals"], self.processes.world_size
+        if self.totals is not None and len(self.totals) != world:  # on another number of processes
+            self.totals = self.totals.sum(0) * (torch.arange(world) == 0)[:, None]  # all of it on the first
         self.seconds_before = state["seconds"]
-        if self.processes.first:
-            for unfinished in self.status.path.parent.glob(".*.tmp"):  # a killed process was writing it
-                unfinished.unlink()
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
     def steps(self, loader: DataLoader, epoch: int, totals: Tensor) -> Iterator[tuple[int, Any]]:
@@ -175,7 +176,7 @@ class Interrupt:
         """End the process; what a resumed run needs is in last.pth."""
         if self.group is not None:
             dist.barrier(group=self.group)  # nobody leaves while the first process is still writing
-        reason = "--max_hours is over" if time.monotonic() > self.deadline else "stopped by a signal"
+        reason = "--max_hours is over" if time.monotonic() > self.deadline else stopped_by(wish)
         LOG.info(f"{reason}; go on with --resume {self.status.path.parent}")
         self.status.end("interrupted", reason)
         raise SystemExit(wish)

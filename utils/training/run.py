@@ -5,6 +5,7 @@ script does.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
-from utils.run.folder import create_run_folder, is_finished, run_parent, write_arrays, write_json
+from utils.run.folder import is_finished, write_arrays, write_json
 from utils.run.log import LOG, epoch_line, start_log
+from utils.run.owner import claim_folder
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config
@@ -60,17 +62,19 @@ class Run:
         return TASKS[self.script]["folder"]
 
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
-        """Log what was read; DataError for what nothing can be learned from, CommandError for a resumed run
-        with other data. True: --check_data ends here."""
+        """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
+        differ and for a resumed run with other data. True: --check_data ends here."""
         for name, part in data.parts().items():
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
             LOG.info(line)
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
+        described = data.describe()
+        if self.args.resume:
+            config.check_resumed(self.args, described, self.processes)
+        config.check_ranks(config.facts_of_rank(self.args, described, self.processes), self.processes)
         if self.args.check_data:
             LOG.info("the data can be trained on")
-        elif self.args.resume:
-            config.check_resumed(self.folder, data.describe(), self.processes)
         return self.args.check_data
 
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
@@ -160,18 +164,21 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
     """Join the processes, seed, make or find the run folder, begin its log; None: that run is finished."""
     processes = start_processes(args.device)
     seed_everything(args.seed)
-    if args.resume and is_finished(Path(args.resume), args.epochs, args.patience):
+    auto = args.resume == "auto"
+    if args.resume and not auto and is_finished(Path(args.resume), args.epochs, args.patience):
         if processes.first:
             print(f"{args.resume} is finished: nothing to resume")
         return None
-    name = TASKS[script]["folder"]
-    folder = args.resume or processes.from_first(lambda: str(create_run_folder(run_parent(args), name)))
-    start_log(Path(folder) / "train.log", quiet=not processes.first)
-    status = Status(Path(folder), args.epochs, args.patience, enabled=processes.first)
+    folder, lock = claim_folder(args, script) if processes.first else (None, None)
+    folder, args.resume = processes.from_first(lambda: (folder, args.resume))
+    start_log(folder / "train.log", quiet=not processes.first)
+    status = Status(folder, args.epochs, args.patience, enabled=processes.first, lock=lock)
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in os.environ:
+        LOG.warning("srun starts this script several times, as runs of their own: srun torchrun makes one")
     LOG.info(
         f"{script} {version} on {processes.device}, {processes.world_size} process(es), run folder {folder}"
     )
-    return Run(args, script, version, doc, Path(folder), status, processes)
+    return Run(args, script, version, doc, folder, status, processes)
 
 
 def finish(

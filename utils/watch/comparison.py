@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run was put and how it was watched: no difference between experiments.
-PLACES = {"output_dir", "resume", "config"}
+PLACES = {"output_dir", "resume", "config", "cache_dir", "force"}
 # These do not make another experiment of it; they are shown where they differ.
 NO_SETTING = PLACES | {
     "seed", "device", "num_workers", "save_interval", "plot_interval", "log_interval", "cache_limit_gb",

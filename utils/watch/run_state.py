@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from utils.run.lock import is_alive
 from utils.run.log import format_duration
 from utils.run.signs import history_signs, is_number, kind_of
 from utils.watch.run_view import LIVE, RunView
@@ -66,15 +67,7 @@ def process_is_gone(status: dict[str, Any]) -> bool:
     """Whether the process that wrote this status has ended; only its own machine can tell."""
     pid = status.get("pid")
     here = os.name == "posix" and status.get("host") == socket.gethostname()
-    if not here or not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's process: it is there
-        pass
-    return False
+    return here and isinstance(pid, int) and pid > 0 and not is_alive(pid)
 
 
 def seconds_per_epoch(view: RunView) -> float | None:

@@ -193,9 +193,9 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(world, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(CommandError, match="can not be written to .*cache: No space left"):
+    with pytest.raises(CommandError, match="cannot write .*cache.*: No space left.*make room"):
         world.read()
-    assert [path.suffix for path in world.cache.iterdir()] == [".lock"]
+    assert [path.suffix for path in world.cache.iterdir()] == []
 
 
 def test_few_labels_leave_no_file(world, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import train_stage1
 from utils.metrics.verdict import Verdict
 from utils.run.errors import CommandError, DataError, NonFiniteError
-from utils.run.folder import read_json, run_parent
+from utils.run.folder import read_json
 from utils.run.log import format_duration, start_log
 from utils.run.script import run_script
 from utils.run.status import Status
@@ -53,8 +53,12 @@ def test_debug_shows_the_traceback_and_the_unforeseen_keeps_it():
         ending(lambda: 1 // 0)
 
 
-def test_sigterm_outside_of_training_leaves_with_143():
-    assert ending(lambda: signal.raise_signal(signal.SIGTERM)) == 143
+def test_a_signal_outside_of_training_leaves_with_its_code(tmp_path):
+    start_log(None)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU):
+        Status(tmp_path, epochs=3, patience=0)
+        assert ending(lambda number=number: signal.raise_signal(number)) == 128 + number
+        assert read_json(tmp_path / "status.json")["reason"] == f"stopped by {number.name}"
     assert ending(lambda: signal.raise_signal(signal.SIGUSR1)) == 0
 
 
@@ -83,11 +87,9 @@ def test_status_says_how_a_run_ended(tmp_path):
     assert read_json(tmp_path / "status.json")["reason"] == "stopped by Ctrl-C"
 
 
-def test_a_dry_run_is_two_steps_in_a_temporary_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+def test_a_dry_run_is_two_steps(tmp_path):
     args = train_stage1.parse_args(["--dry_run", "--epochs", "50"])
     assert (args.epochs, args.max_batches, args.plot_interval) == (1, 2, 1)
-    assert run_parent(args).parent == tmp_path
     with pytest.raises(SystemExit):
         train_stage1.parse_args(["--dry_run", "--resume", str(tmp_path)])
 

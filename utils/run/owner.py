@@ -1,0 +1,74 @@
+"""Which folder a run works in: a new one, that of --resume, or a private one for a trial; one owner each."""
+
+import argparse
+import atexit
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from utils.run.arguments import MAY_CHANGE_ON_RESUME
+from utils.run.errors import CommandError
+from utils.run.find import list_runs
+from utils.run.folder import create_run_folder, is_finished, plain, read_json
+from utils.run.lock import Lock
+from utils.run.log import format_duration
+from utils.tasks import TASKS
+
+
+def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
+    """The folder to work in and what holds it, where args.resume is 'auto' set to what was found or None.
+
+    Raises CommandError for a run that another process trains, but with --force.
+    """
+    if args.resume == "auto":
+        args.resume = None
+        for run in reversed(list_runs(Path(args.output_dir))):
+            lock = Lock(run / ".lock")
+            if is_unfinished(run, args, script) and lock.take():
+                args.resume = str(run)
+                break
+    elif args.resume:
+        run = Path(args.resume)
+        lock = Lock(run / ".lock")
+        if not lock.take() and not args.force:
+            raise CommandError(f"--resume {run}: is being trained by {describe_owner(run)}")
+    if args.resume:
+        if not args.force:
+            remove_leftovers(run)
+        return run, lock
+    parent = args.output_dir
+    if args.dry_run or args.check_data:
+        parent = tempfile.mkdtemp(prefix="trial_")
+        atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    lock = Lock(create_run_folder(parent, TASKS[script]["folder"]) / ".lock")
+    lock.take()
+    return lock.path.parent, lock
+
+
+def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
+    """Whether this is a run of the same script and flags that can go on and is not at its end."""
+    if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
+        return False
+    config, fixed = read_json(run / "config.json"), vars(args).keys() - MAY_CHANGE_ON_RESUME | {"epochs"}
+    same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
+    return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)
+
+
+def read_status(run: Path) -> dict:
+    """status.json; a run that has just begun has none."""
+    return read_json(run / "status.json") if (run / "status.json").is_file() else {}
+
+
+def describe_owner(run: Path) -> str:
+    """'pid 4711 on node3, last sign of life 4 s ago; --force if that is wrong'."""
+    status = read_status(run)
+    ago = format_duration(max(0.0, time.time() - status.get("time", 0)))
+    who = f"pid {status.get('pid')} on {status.get('host')}, last sign of life {ago} ago"
+    return f"{who}; --force if that is wrong"
+
+
+def remove_leftovers(run: Path) -> None:
+    """What the run's last process was writing when it was killed."""
+    for unfinished in run.glob(f".*.{read_status(run).get('pid')}.tmp"):
+        unfinished.unlink()
