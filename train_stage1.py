@@ -65,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
-    if args.weights != "none" and args.features == "geometry":
+    if args.weights != "none" and args.features == "geometry" and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
     return args
 
