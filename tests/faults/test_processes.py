@@ -259,7 +259,7 @@ def test_two_ranks_that_lose_their_terminal_save_the_step(tmp_path):
     assert on_ranks(2, lose_terminal) == [128 + signal.SIGHUP] * 2
     run = only_run(tmp_path)
     state = load_checkpoint(run / "last.pth")
-    assert state["epoch"] == 1 and 0 < state["step"] < STEPS
+    assert 0 < state["step"] < read_json(run / "status.json")["steps"]
     assert on_ranks(2, lambda: exit_code(SCRIPT, ["--resume", str(run)])) == [0, 0]
     assert_same_run(run_on_two(tmp_path / "whole"), run)
 

@@ -51,6 +51,7 @@ def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
     if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
         return False
     config, fixed = read_json(run / "config.json"), vars(args).keys() - MAY_CHANGE_ON_RESUME | {"epochs"}
+    fixed -= {"intensity_range"}  # recorded as the data resolved it
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)
 
