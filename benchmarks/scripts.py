@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
+from utils.run.log import start_log
 from utils.run.status import Status
 from utils.training import distributed
 from utils.training.device import make_scaler
@@ -114,6 +115,7 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
         augmentation = {"transform": partial(augment_images, **settings)}
     if processes.world_size > 1:
         model = DistributedDataParallel(model)
+    start_log(None, quiet=True)  # what this run says belongs to no folder
     status = Status(Path(), args.epochs, args.patience, enabled=False)
     return Training(
         script, args, data, train, sampler,
