@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.faults.stopped_runs import argv, only_run
+from tests.tiny_runs import run_of
 from utils.run.errors import ScriptError
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.distributed import EpochSampler
@@ -300,6 +301,18 @@ def loaded_parts():
     from datasets.ultrasound.dataset import UltrasoundAgeDataset
 
     return [UltrasoundAgeDataset]
+
+
+def test_loaded_weights_that_are_drawn_again_are_named(tmp_path, monkeypatch):
+    again = (
+        "    [part.reset_parameters() for part in encoder.modules() if hasattr(part, 'reset_parameters')]\n"
+    )
+    drawn = ("    return AgeRegressor(", again + "    return AgeRegressor(")
+    flags = line(MAE, tmp_path, "--weights", run_of(MAE))
+    assert not any("loaded weights" in text for text in said_of(edited(MAE), flags, tmp_path, monkeypatch))
+    flags[flags.index("--output_dir") + 1] = str(tmp_path / "again")
+    said = said_of(edited(MAE, drawn), flags, tmp_path / "again", monkeypatch)
+    assert any("the loaded weights are gone" in text for text in said), said
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=LONG) for seed in SEEDS[1:])])
