@@ -86,6 +86,7 @@ class InMemory:
 
 def prepare(name: str, argv: list[str] | None = None) -> Training:
     """What the script `name` builds for `argv` (default: SMALL) before its first epoch, on the CPU."""
+    start_log(None, quiet=True)  # what this run says belongs to no folder
     script = importlib.import_module(name)
     args = script.parse_args(["--device", "cpu", *(SMALL.get(name, []) if argv is None else argv)])
     if name == "train_stage2":  # the flags a stage 1 run would hand over; its weights do not change the time
@@ -115,7 +116,6 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
         augmentation = {"transform": partial(augment_images, **settings)}
     if processes.world_size > 1:
         model = DistributedDataParallel(model)
-    start_log(None, quiet=True)  # what this run says belongs to no folder
     status = Status(Path(), args.epochs, args.patience, enabled=False)
     return Training(
         script, args, data, train, sampler,
