@@ -180,7 +180,7 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         if average is not None:
-            average(getattr(model, "module", model), step=(epoch - 1) * len(loader) + step)
+            average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank left with nothing computes one sample that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
             totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])

@@ -218,7 +218,7 @@ import train_stage1
 from utils.plotting import curves as plotting
 from utils.run.script import run_script
 
-plotting.save_figure = train_stage1.reference_scores = lambda *values: {}  # no path is shown there
+plotting.save_figure = train_stage1.reference_scores = lambda *values, **options: {}  # no path is shown there
 for encoding in ("gbk", "cp1252", "ascii"):
     sys.stdout.reconfigure(encoding=encoding, errors="strict")
     folder = Path(sys.argv[1], encoding)

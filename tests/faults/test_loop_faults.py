@@ -120,7 +120,7 @@ PLANTED = {
     ),
     "the same augmentation every epoch": (
         (CROPS, ANOMALY),
-        [("sampler.seed, epoch, device)", "sampler.seed, 1, device)")],
+        [("sampler.seed, epoch, device", "sampler.seed, 1, device")],
         [],
         "look the same in every epoch",
     ),

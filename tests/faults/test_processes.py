@@ -51,7 +51,7 @@ from utils.training.interrupt import Interrupt
 from utils.training.stall import StallWatch
 
 SCRIPT = "train_stage1"
-STEPS = 24  # of an epoch of the tiny world with a global batch of 16
+STEPS = 49  # of an epoch of the tiny world with a global batch of 16
 
 
 class Job:

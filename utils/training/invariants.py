@@ -352,9 +352,9 @@ class Invariants:
 
     def check_orders(self) -> None:
         """Order and augmentation of the second epoch are not those of the first."""
-        first, second = (np.concatenate(self.orders[k]) for k in (1, 2))
+        first, second = (np.concatenate([[], *self.orders[k]]) for k in (1, 2))  # resumed: maybe no step
         frames = self.loaders["train"].batch_sampler.frames
-        if len(np.unique(frames)) >= 8 and np.array_equal(first, second):
+        if len(first) and len(np.unique(frames)) >= 8 and np.array_equal(first, second):
             self.say("order", "samples come in the same order every epoch: the sampler is not told the epoch")
         if self.compared >= 16 and self.same == self.compared:
             self.say("augmentation", "augmentation is on, but samples look the same in every epoch")
