@@ -11,8 +11,7 @@ import types
 import pytest
 import torch
 
-from tests.faults.stopped_runs import argv, only_run
-from tests.tiny_runs import run_of
+from tests.faults.stopped_runs import argv, only_run, whole_run
 from utils.run.errors import ScriptError
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.distributed import EpochSampler
@@ -308,7 +307,7 @@ def test_loaded_weights_that_are_drawn_again_are_named(tmp_path, monkeypatch):
         "    [part.reset_parameters() for part in encoder.modules() if hasattr(part, 'reset_parameters')]\n"
     )
     drawn = ("    return AgeRegressor(", again + "    return AgeRegressor(")
-    flags = line(MAE, tmp_path, "--weights", run_of(MAE))
+    flags = line(MAE, tmp_path, "--weights", whole_run(MAE))
     assert not any("loaded weights" in text for text in said_of(edited(MAE), flags, tmp_path, monkeypatch))
     flags[flags.index("--output_dir") + 1] = str(tmp_path / "again")
     said = said_of(edited(MAE, drawn), flags, tmp_path / "again", monkeypatch)
