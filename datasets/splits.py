@@ -61,6 +61,34 @@ def split_groups(
     return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
 
 
+def fold_groups(
+    groups: Iterable[str], fold: str, seed: int = 42, stratify: Mapping[str, object] | None = None
+) -> dict[str, list[str]]:
+    """Fold K of N, `fold` = "K/N": part K is test, the next one (after the last the first) is val.
+
+    The N parts of one seed hold every group once, and differ by one group at most; names in any order give
+    the same. stratify: {group: stratum}; each stratum is dealt out over the parts, going on where the one
+    before ended. Raises DataError for fewer than N groups.
+    """
+    from random import Random  # the same numbers on every machine and in every version
+
+    k, n = map(int, fold.split("/"))
+    names = sorted(set(groups))
+    if len(names) < n:
+        raise DataError(f"--fold {fold}: {len(names)} groups make at most {len(names)} folds")
+    Random(seed).shuffle(names)
+    names.sort(key=lambda name: str(stratify[name]) if stratify else "")
+    parts = [sorted(names[i::n]) for i in range(n)]
+    test, val = parts[k - 1], parts[k % n]
+    train = sorted(name for name in names if name not in {*test, *val})
+    return {"train": train, "val": val, "test": test}
+
+
+def describe_fold(fold: str, seed: int) -> str:
+    """How it was split, for the log and config.json."""
+    return f"--fold {fold} of --seed {seed}"
+
+
 def _strata_by_group(groups: Sequence[str], stratify) -> dict[str, object] | None:
     if stratify is None:
         return None

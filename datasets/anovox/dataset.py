@@ -508,7 +508,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> An
         root,
         label=args.label, min_pixels=args.min_pixels, min_points=args.min_points, camera=args.camera,
         modality=args.modality, split_method=args.split_method, test_size=args.test_size,
-        val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns,
+        val_size=args.val_size, seed=args.seed, holdout_towns=args.holdout_towns, fold=args.fold,
         image_size=tuple(args.image_size), max_points=args.max_points, pastes=args.pastes,
         mixing=args.feature_mixing, anomaly_ids=ids, choose=choose, cache_dir=args.cache_dir,
         limit_gb=args.cache_limit_gb,
@@ -529,6 +529,7 @@ def load_anovox(
     val_size: float = 0.2,
     seed: int = 42,
     holdout_towns: list[str] | None = None,
+    fold: str | None = None,
     image_size: tuple[int, int] = (128, 192),
     max_points: int = 1024,
     region: Region | None = None,
@@ -551,7 +552,7 @@ def load_anovox(
         source, outcome = "chosen", ""
     else:
         split, source, outcome = split_scenarios(
-            table, root, split_method, test_size, val_size, seed, holdout_towns, pasted=label == "pasted"
+            table, root, split_method, test_size, val_size, seed, holdout_towns, fold, label == "pasted"
         )
     parts: dict[str, AnoVoxDataset] = {}
     copies = pastes

@@ -24,8 +24,8 @@ from datasets.anovox.classes import ANOMALY_IDS, point_classes, read_class_image
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles, some_semantic
 from datasets.anovox.points import Region, read_points, read_voxels
 from datasets.cache import open_cache
-from datasets.splits import check_disjoint, read_split, split_groups
-from utils.run.errors import DataError
+from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
+from utils.run.errors import CommandError, DataError
 
 LABELS = ("visible", "scenario", "voxel", "pasted")
 UNKNOWN = -1
@@ -238,21 +238,31 @@ def split_scenarios(
     val_size: float = 0.2,
     seed: int = 42,
     holdout_towns: list[str] | None = None,
+    fold: str | None = None,
     pasted: bool = False,
 ) -> tuple[dict[str, list[str]], str, str]:
     """Scenario names of train, val and test, how they were split, and the check that none is shared.
 
     `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";
     "random" = stratified by scenario type and town; or a path of a split file. `holdout_towns`: their
-    scenarios are the test part. `pasted`: scenarios with anomalies are the test part, if there are any, and
-    fewer than three normal ones are cut into blocks of consecutive frames. DataError when a part lacks a
-    class that nothing is pasted for: AUROC would mean nothing there.
+    scenarios are the test part. `fold`: "K/N" of `seed`, stratified alike, above all of these. `pasted`:
+    scenarios with anomalies are the test part, if there are any, and fewer than three normal ones are cut
+    into blocks of consecutive frames. DataError when a part lacks a class that nothing is pasted for: AUROC
+    would mean nothing there.
     """
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
     own = Path(root) / "split.json"
-    if method == "auto" and own.exists() and not holdout_towns:
+    if method == "auto" and own.exists() and not holdout_towns and not fold:
         method = str(own)
-    if method in ("auto", "random") and pasted:
+    if fold:
+        strata = {s.name: f"{s.kind} {s.town}" for s in present}
+        if pasted and (judged := _with_anomalies(table, present)):
+            raise CommandError(
+                f"--fold {fold}: with --label pasted the {len(judged)} scenarios with anomalies are "
+                f"the test part, first {judged[0]}\nLeave --fold out, or give recordings without anomalies."
+            )
+        split, how = fold_groups(strata, fold, seed, strata), describe_fold(fold, seed)
+    elif method in ("auto", "random") and pasted:
         split, how = _draw_normal(table, present, test_size, val_size, seed)
     elif method in ("auto", "random"):
         split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
@@ -298,12 +308,16 @@ def _draw_split(
     return split, f"test = towns {', '.join(sorted(holdout_towns))}; the rest random by scenario"
 
 
+def _with_anomalies(table: FrameTable, present: list[ScenarioFiles]) -> list[str]:
+    found = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
+    return sorted(s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND) or s.name in found)
+
+
 def _draw_normal(
     table: FrameTable, present: list[ScenarioFiles], test_size, val_size, seed
 ) -> tuple[dict[str, list[str]], str]:
     """Train and val, and test where the data hold no anomaly, of normal recordings."""
-    found = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
-    judged = sorted(s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND) or s.name in found)
+    judged = _with_anomalies(table, present)
     normal = {s.name: s.town for s in present if s.name not in judged}
     size = 0 if judged else test_size
     how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"

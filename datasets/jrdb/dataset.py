@@ -446,7 +446,8 @@ def build_datasets(
     labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
     data = load_pair_datasets(
         args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
-        image_size=tuple(args.image_size), split_method=args.split_method, labels=LabelRules(**labels),
+        image_size=tuple(args.image_size), split_method=args.split_method, fold=args.fold, seed=args.seed,
+        labels=LabelRules(**labels),
         rules=PairRules(**rules), choose=choose, check_images=getattr(args, "check_data", False),
         cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb, log=LOG.info,
     )  # fmt: skip
@@ -463,6 +464,8 @@ def load_pair_datasets(
     image_size: tuple[int, int] = (128, 64),
     task: str = "interaction",
     split_method: str = "auto",
+    fold: str | None = None,
+    seed: int = 42,
     labels: LabelRules | None = None,
     rules: PairRules | None = None,
     choose: Choose | None = None,
@@ -485,7 +488,8 @@ def load_pair_datasets(
             raise CommandError(f"--{flag} {value}: choose from {', '.join(allowed)}")
     data_path = Path(data_path)
     files = list_sequences(data_path)
-    split, source = ({"all": list(files)}, "") if choose else split_sequences(files, data_path, split_method)
+    how = (split_method, fold, seed)
+    split, source = ({"all": list(files)}, "") if choose else split_sequences(files, data_path, *how)
     paths = [files[name] for names in split.values() for name in names]
     every = read_index(paths, data_path, labels, cache.get("cache_dir"), log)
     told = {name: sum(sequence.counts[name] for sequence in every) for name in TOLD}

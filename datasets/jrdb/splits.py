@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from datasets.splits import PARTS, check_disjoint, read_split
+from datasets.splits import PARTS, check_disjoint, describe_fold, fold_groups, read_split
 from utils.run.errors import CommandError, DataError
 
 # The 27 sequences with public labels, as the code of JRDB-Act and JRDB-Social divides them.
@@ -38,16 +38,19 @@ OFFICIAL_TEST = (
 
 
 def split_sequences(
-    names: Iterable[str], data_path: Path | str, method: str = "auto"
+    names: Iterable[str], data_path: Path | str, method: str = "auto", fold: str | None = None, seed: int = 42
 ) -> tuple[dict[str, list[str]], str]:
     """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
 
     `method`: auto (split.json in the data folder, else official), official (the lists above), sorted70 (names
     in order, 70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
+    `fold`, "K/N" of `seed`, stands above them.
     """
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"
-    if method == "auto" and own.is_file():
+    if fold:
+        split, source = fold_groups(names, fold, seed), describe_fold(fold, seed)
+    elif method == "auto" and own.is_file():
         split, source = read_split(own), f"{own.name} in the data folder"
     elif method in ("auto", "official"):
         lists = dict(zip(PARTS, (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST), strict=True))

@@ -35,7 +35,7 @@ from torch.utils.data import Dataset
 from datasets.cache import fingerprint, open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
 from datasets.samples import ensure_sample
-from datasets.splits import Choose, check_disjoint, read_split, split_groups
+from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, read_split, split_groups
 from datasets.ultrasound.files import Source, find_sources
 from datasets.ultrasound.flags import PROBLEMS, SAMPLE
 from datasets.ultrasound.records import Records, collect_records, limit_ages, refuse_problems
@@ -439,15 +439,18 @@ def _split(
     age_of = images.groupby("subject").age.mean()
     method, own = args.split_method, sources[0].home / "split.json"
     named = method not in ("auto", "by_subject_id")
+    decades = {name: int(age // 10) for name, age in age_of.items()} if args.stratify_age else None
     file = Path(method) if named else own
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
     if args.split_by == "group" and not named:
-        return _split_groups(images, args), f"seed {args.seed}, by {args.group_column}"
+        how = describe_fold(args.fold, args.seed) if args.fold else f"seed {args.seed}"
+        return _split_groups(images, args), f"{how}, by {args.group_column}"
+    if args.fold:
+        return fold_groups(age_of.index, args.fold, args.seed, decades), describe_fold(args.fold, args.seed)
     # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
     fits = named or not any(source.prefix for source in sources)
     if method == "by_subject_id" or not file.is_file() or not fits:
-        decades = {name: int(age // 10) for name, age in age_of.items()} if args.stratify_age else None
         split = split_groups(age_of.index, args.test_size, args.val_size, args.seed, decades)
         return split, f"seed {args.seed}"
     split = read_split(file)
@@ -473,6 +476,9 @@ def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, l
             f"{len(several)} subjects are in more than one group, such as {name} in {' and '.join(members)}\n"
             "Whole groups can only be held out where everybody is in one: split by subject instead."
         )
-    split = split_groups(images.group, args.test_size, args.val_size, args.seed)
+    if args.fold:
+        split = fold_groups(images.group, args.fold, args.seed)
+    else:
+        split = split_groups(images.group, args.test_size, args.val_size, args.seed)
     group_of = groups.map(lambda members: members[0])
     return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}

@@ -32,7 +32,7 @@ def data_arguments(**changed: Any) -> argparse.Namespace:
     """The flags without a command line: their defaults, seed 42, and what is `changed` by name."""
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
-    parser.set_defaults(seed=42, cache_dir=None, cache_limit_gb=4.0, check_data=False)
+    parser.set_defaults(seed=42, cache_dir=None, cache_limit_gb=4.0, check_data=False, fold=None)
     defaults = vars(parser.parse_args([]))
     if unknown := changed.keys() - defaults:
         raise TypeError(f"no such flags: {', '.join(sorted(unknown))}")

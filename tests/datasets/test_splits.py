@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from datasets.splits import check_disjoint, read_split, split_groups
+from datasets.splits import check_disjoint, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError
 
 
@@ -42,6 +42,26 @@ def test_stratified_split_keeps_the_shares():
     assert sum(decade[name] == 0 for name in split["test"]) == 12
     assert split == split_groups(names, 0.2, 0.1, 0, stratify=[decade[name] for name in names])
     split_groups(["a", "b", "c", "d"], 0.25, 0.25, 0, stratify=[0, 1, 2, 3])  # all joined into one
+
+
+def test_folds_partition_random_tables_and_every_stratum_evenly():
+    rng = np.random.default_rng(2)
+    for trial in range(100):
+        n = int(rng.integers(3, 9))
+        names = [f"{i:03d}" for i in range(int(rng.integers(n, 60)))]
+        decade = {name: int(rng.integers(0, 4)) for name in names}
+        shuffled = rng.permutation(names).tolist()
+        splits = [fold_groups(shuffled, f"{k}/{n}", trial, decade) for k in range(1, n + 1)]
+        assert splits == [fold_groups(names * 2, f"{k}/{n}", trial, decade) for k in range(1, n + 1)]
+        tested = [split["test"] for split in splits]
+        assert sorted(sum(tested, [])) == names
+        assert [split["val"] for split in splits] == tested[1:] + tested[:1]
+        for split in splits:
+            check_disjoint(split)
+        for stratum in range(4):
+            counts = [sum(decade[name] == stratum for name in part) for part in tested]
+            assert max(counts) - min(counts) <= 1
+    assert fold_groups(names, "1/3", 0) != fold_groups(names, "1/3", 1)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -24,6 +24,7 @@ MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
     "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
     "cache_dir", "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
+SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # what --fold overrides
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -85,6 +86,9 @@ def add_run_arguments(
     run.add_argument("--num_workers", type=non_negative_int, default=0,
                      help="loader processes; 0 is fastest once the images are cached")  # fmt: skip
     run.add_argument("--seed", type=non_negative_int, default=42, help="seed of everything random")
+    run.add_argument("--fold", type=fold, metavar="K/N",
+                     help="cross-validation: of the N parts of a --seed, K is test, the next val, the others "
+                     "train, whatever split.json says")  # fmt: skip
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False,
                      help="mixed precision: bfloat16, or float16 with a scaler")  # fmt: skip
@@ -150,6 +154,12 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         args = parser.parse_args(to_argv(parser, recorded) + typed)
         if args.resume:
             refuse_changes(parser, args, recorded)
+    if args.fold:
+        typed = [f"--{n}" for n in SPLITS if getattr(args, n, None) != parser.get_default(n)]
+        if typed:
+            parser.error(
+                f"--fold {args.fold} decides who trains and who is tested: leave out {' '.join(typed)}"
+            )
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     return args
@@ -230,6 +240,14 @@ non_negative_int = number(int, lambda v: v >= 0, "a whole number, 0 or more")
 positive_float = number(float, lambda v: v > 0, "a number above 0")
 non_negative_float = number(float, lambda v: v >= 0, "a number, 0 or more")
 fraction = number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+def fold(text: str) -> str:
+    """'2/5', the second of five folds, kept as text; three at least, for train, val and test."""
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n) and int(n) >= 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with N from 3 and K from 1 to N, such as 1/5")
+    return f"{int(k)}/{int(n)}"
 
 
 def auto_or_positive(text: str) -> str:

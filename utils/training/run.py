@@ -37,6 +37,7 @@ from utils.training.distributed import (
     stop_processes,
 )
 from utils.training.learning import check_labels
+from utils.training.stage1 import refuse_judged
 from utils.training.worth import in_words
 
 
@@ -63,7 +64,8 @@ class Run:
 
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
         """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
-        differ and for a resumed run with other data. True: --check_data ends here."""
+        differ, a resumed run with other data, a stage 1 run that was trained on what is judged. True:
+        --check_data ends here."""
         for name, part in data.parts().items():
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
@@ -72,6 +74,8 @@ class Run:
         described = data.describe()
         if self.args.resume:
             config.check_resumed(self.args, described, self.processes)
+        elif getattr(self.args, "stage1_checkpoint", None):
+            refuse_judged(self.args, data)
         config.check_ranks(config.facts_of_rank(self.args, described, self.processes), self.processes)
         if self.args.check_data:
             LOG.info("the data can be trained on")

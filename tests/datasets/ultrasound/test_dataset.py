@@ -578,6 +578,10 @@ def test_whole_groups_are_held_out(study):
     assert not sites["train"] & sites["val"]
     assert data.describe()["split_method"] == "by_group"
     assert load(study, **flags).describe()["split_method"] == "by_subject_id"
+    folds = [load(study, split_by="group", fold=f"{k}/3", **flags) for k in (1, 2, 3)]
+    tested = [set(fold.test.sites) for fold in folds]
+    assert sorted(site for sites in tested for site in sites) == [f"site {k}" for k in range(6)]
+    assert set(folds[0].val.sites) == tested[1]
     with pytest.raises(CommandError, match="needs --group_column"):
         load(study, split_by="group")
 
