@@ -16,13 +16,12 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.report import FOLDER, Report
+from benchmarks.measure import FOLDER, Report, markdown
 
 # The function of that name in the module is the benchmark, its docstring's first line the title.
 BENCHMARKS = {
-    "pair_loader": "pairs", "stage1_epoch": "pairs", "epoch_vs_memory": "epochs", "peers": "peers",
-    "first_step": "epochs", "bookkeeping": "epochs", "two_processes": "epochs", "jrdb_index": "scale",
-    "anovox_frames": "scale", "resources": "resources", "verdict": "verdict",
+    "pair_loader": "epochs", "stage1_epoch": "epochs", "epoch_vs_memory": "epochs", "peers": "peers",
+    "verdict": "verdict",
 }  # fmt: skip
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- tables: written by python -m benchmarks -->", "<!-- end of tables -->"
@@ -39,6 +38,7 @@ def run(name: str, quick: bool) -> bool:
 
 
 def run_here(name: str, quick: bool) -> None:
+    """One benchmark in this process."""
     benchmark = getattr(importlib.import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
     report = Report(name, benchmark.__doc__.splitlines()[0].rstrip("."), quick)
     benchmark(report, quick)
@@ -58,13 +58,14 @@ def tables(results: dict[str, dict]) -> str:
         speeds = [one["convolution_gflops"] for one in results.values() if one["machine"] == machine]
         speed = f"one large convolution {min(speeds):.0f} to {max(speeds):.0f} GFLOP/s"
         lines.append(f"Machine: {machine}; {speed}.")
-    lines += ["", "| question | measured (median) | worse quartile | n | demand | aim | |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    rows = []
     for row in (row for one in results.values() for row in one["judged"]):
         figures = [f"{row[key]:.3g}{row['unit']}" for key in ("median", "counts")]
-        cells = [row["question"], *figures, row["n"], row["demand"], row["aim"], row["verdict"]]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, "", "## Tables", "", *(one["markdown"] for one in results.values())])
+        rows.append([row["question"], *figures, row["n"], row["demand"], row["aim"], row["verdict"]])
+    demands = markdown(["question", "measured (median)", "worse quartile", "n", "demand", "aim", ""], rows)
+    return "\n".join(
+        [*lines, "", *demands, "", "## Tables", "", *(one["markdown"] for one in results.values())]
+    )
 
 
 def rewrite(text: str, new: str) -> str:

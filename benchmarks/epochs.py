@@ -1,38 +1,169 @@
-"""What a run costs beside its arithmetic.
+"""The loader and whole epochs.
 
-    python -m benchmarks epoch_vs_memory bookkeeping first_step two_processes
+    python -m benchmarks pair_loader stage1_epoch epoch_vs_memory
 
-The loader, checkpoints and figures, the start of a script, the exchange between processes.
+The first two beside the naive pipeline, which decodes a panorama for every pair and encodes both its people;
+the last beside the same steps on tensors that are in memory already.
 """
 
 import copy
-import functools
-import importlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable
+import math
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.distributed as dist
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.report import Report
-from benchmarks.scripts import SCRIPTS, SMALL, InMemory, Training, prepare
-from benchmarks.timing import times_faster
-from benchmarks.worker import Worker
-from utils.tasks import TASKS
-from utils.training import run as training_run
+from benchmarks.measure import Report, times_faster
+from benchmarks.scripts import SCRIPTS, InMemory, Training, prepare
+from datasets.jrdb.crops import crop_regions
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import IMAGE_FOLDER
+from utils.training.distributed import as_collated, make_loader
 
-ROOT = Path(__file__).resolve().parent.parent
+BATCH = 16
+
+
+class NaivePairs(Dataset):
+    """Pairs read naively: each opens its panorama and cuts two people from it."""
+
+    def __init__(self, pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int]):
+        self.pairs, self.size = pairs, size
+        frames = zip(pairs.frame_sequences, pairs.frame_keys, strict=True)
+        self.paths = [data_path / IMAGE_FOLDER / pairs.sequences[s] / str(key) for s, key in frames]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        pairs = self.pairs
+        with Image.open(self.paths[pairs.frames[index]]) as file:
+            panorama = np.asarray(file.convert("RGB"))  # (H, W, 3)
+        people = pairs.left[index], pairs.right[index]
+        left, right = (cut_person(panorama, pairs.boxes[person], self.size) for person in people)
+        geometry = torch.from_numpy(pairs.geometry[index])
+        return {"left": left, "right": right, "geometry": geometry, "label": int(pairs.labels[index])}
+
+
+def cut_person(panorama: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """(3, *size) uint8 of one box, wrapped round the seam, padded with the mean colour above and below."""
+    height, width = panorama.shape[:2]
+    left, top, crop_width, crop_height = crop_regions(box[None], size, width, height)[0]
+    columns = np.arange(left, left + crop_width) % width
+    first, last = max(top, 0), min(top + crop_height, height)
+    total = panorama.reshape(height * width, 3).sum(axis=0, dtype=np.int64)
+    region = np.empty((crop_height, crop_width, 3), np.uint8)
+    region[:] = (total + height * width // 2) // (height * width)
+    region[first - top : last - top] = panorama[first:last, columns]
+    pixels = torch.from_numpy(region).permute(2, 0, 1)[None]  # (1, 3, h, w)
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
+
+
+def check_pixels(ours: DataLoader, naive: DataLoader) -> None:
+    """Both loaders must give the same pixels, geometry and labels in the same order."""
+    for a, b in zip(ours, naive, strict=True):
+        pairs = [(a["crops"][a["left"]], b["left"]), (a["crops"][a["right"]], b["right"])]
+        pairs += [(a["geometry"].nan_to_num(-9), b["geometry"].nan_to_num(-9)), (a["labels"], b["label"])]
+        if not all(torch.equal(*pair) for pair in pairs):
+            raise AssertionError("the cached pairs are not those decoded from the panoramas")
+
+
+def pair_loader(report: Report, quick: bool) -> None:
+    """Pair loader against decoding the panorama per pair.
+
+    Crops, geometry and label of the same pairs in batches of 16 through a DataLoader without workers, the
+    pixels compared bit for bit before the timing. The cache is warm: the second epoch on.
+    """
+    torch.set_num_threads(1)
+    training = prepare("train_stage1")
+    size, train = tuple(training.args.image_size), training.train
+    indices = [index for step in range(1 if quick else 4) for index in training.sampler.part(step)[0]]
+    batches = [indices[k : k + BATCH] for k in range(0, len(indices), BATCH)]
+    ours = make_loader(train, batches, 0, training.device)
+    naive = DataLoader(NaivePairs(train, training.data.data_path, size), batch_sampler=batches)
+    check_pixels(ours, naive)
+    ready = [train.__getitems__(batch) for batch in batches]
+    in_memory = DataLoader(ready, batch_size=None, collate_fn=as_collated)
+    timings = report.measure(
+        {
+            f"decode per pair, {len(indices)} pairs": lambda: deque(naive, maxlen=0),
+            "cache": lambda: deque(ours, maxlen=0),
+            "limit: batches in memory": lambda: deque(in_memory, maxlen=0),
+        }
+    )
+    report.timings(timings, "ms")
+    slow, fast, _ = timings.values()
+    question = "pair loader, times faster than decoding per pair"
+    report.judge(question, times_faster(slow, fast), at_least=20, aim=">= 45x")
+    report.note(f"1 thread; crops {size[0]}x{size[1]}.")
+
+
+def naive_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Both people of every pair go through the encoder, however often they are in the batch."""
+    person, geometry = model.trunk.person, model.trunk.geometry(batch["geometry"])
+    return model.head(torch.cat([person(batch["left"]), person(batch["right"]), geometry], dim=1))
+
+
+def naive_epoch(training: Training, loader: DataLoader) -> None:
+    """The same step as the script's: the same loss, optimizer, and check of the gradient."""
+    model, trainable = training.model.train(), [p for p in training.model.parameters() if p.requires_grad]
+    for batch in loader:
+        loss = training.criterion(naive_logits(model, batch), batch["label"]).mean()
+        training.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, math.inf)
+        training.optimizer.step()
+
+
+@torch.no_grad()
+def check_logits(training: Training) -> None:
+    """In evaluation mode (BatchNorm sees other batches otherwise) both ways give the same logits."""
+    model, rows = training.model.eval(), list(range(min(16, len(training.train))))
+    dataset = NaivePairs(training.train, training.data.data_path, tuple(training.args.image_size))
+    naive = naive_logits(model, next(iter(DataLoader(dataset, batch_size=len(rows)))))
+    torch.testing.assert_close(model(training.train.__getitems__(rows)), naive, rtol=1e-4, atol=1e-5)
+
+
+def stage1_epoch(report: Report, quick: bool) -> None:
+    """Whole stage 1 epoch against the naive pipeline.
+
+    Naive: every annotated pair in range and the negatives beside it (no limit per group). Ours:
+    train_stage1.train_one_epoch with its default sampling. Neither augments.
+    """
+    torch.set_num_threads(1)
+    training = prepare("train_stage1", ["--no-augment"])
+    everything = prepare("train_stage1", ["--no-augment", "--no-use_group_sampling"])
+    share = len(training.train) / len(everything.train)
+    frames = 2 if quick else 12
+    for one in (training, everything):
+        one.keep(np.isin(one.train.frames, np.unique(one.train.frames)[:frames]))
+    check_logits(training)
+    size, path = tuple(training.args.image_size), training.data.data_path
+    loader = DataLoader(NaivePairs(everything.train, path, size), training.args.batch_size, shuffle=True)
+    timings = report.measure(
+        {
+            f"naive, {len(everything.train)} pairs": lambda: naive_epoch(training, loader),
+            f"train_stage1, {len(training.train)} pairs": training.epoch,
+        }
+    )
+    report.timings(timings)
+    ratio = times_faster(*reversed(timings.values()))
+    report.judge("stage 1 epoch, share of the naive epoch's time", ratio, at_most=0.15, aim="<= .05")
+    here = len(training.train) / len(everything.train)
+    report.note(
+        f"1 thread, {frames} frames of the sample. The sampler keeps {share:.2f} of the pairs of the whole "
+        f"train split, {here:.2f} on these frames; the rest is the cache and one encoding per person."
+    )
+
+
 STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each; else 30
 
 
-def check_equal(training: Training, memory: InMemory, steps: int) -> None:
+def check_losses(training: Training, memory: InMemory, steps: int) -> None:
     """The losses of both variants from the same weights must be equal, bit for bit."""
     start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
     losses = []
@@ -58,7 +189,7 @@ def epoch_vs_memory(report: Report, quick: bool) -> None:
         training.sampler.start(epoch=1)
         batches = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
         memory = InMemory(batches, training.train, training.sampler)
-        check_equal(training, memory, steps)
+        check_losses(training, memory, steps)
         timings |= report.measure(
             {
                 f"{name}, {steps} steps": lambda t=training, s=steps: t.epoch(steps=s),
@@ -69,156 +200,3 @@ def epoch_vs_memory(report: Report, quick: bool) -> None:
     for name, epoch, memory in zip(SCRIPTS, *[iter(timings.values())] * 2, strict=True):
         report.judge(f"{name}: epoch / in memory", times_faster(epoch, memory), at_most=1.1, aim="<= 1.03")
     report.note("1 thread, `--num_workers 0`.")
-
-
-# The hook needs torch before the script does; the time is the same, since the script imports it anyway.
-UNTIL_FIRST_STEP = """
-import os, runpy, sys
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from torch.optim.optimizer import register_optimizer_step_post_hook
-register_optimizer_step_post_hook(lambda *_: os._exit(77))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-IMPORTS = "import torch, torchvision"
-
-
-def run_until_first_step(script: str, folder: str) -> None:
-    """Run a script in a process of its own until its optimizer has made a step."""
-    flags = ["--output_dir", folder, *SMALL.get(script, [])]
-    command = [sys.executable, "-c", UNTIL_FIRST_STEP, ROOT / f"{script}.py", *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 77:
-        raise RuntimeError(f"{script} ended with {done.returncode} too early:\n{done.stderr[-2000:]}")
-
-
-def first_step(report: Report, quick: bool) -> None:
-    """From the start of a script to its first step.
-
-    Beside importing torch and torchvision. Every process is started anew; samples and caches are there.
-    """
-    scripts = ("train_stage1", "train_anomaly_with_labels", "train_mae")
-    with tempfile.TemporaryDirectory() as folder:
-        variants = {IMPORTS: lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True)}
-        variants |= {f"{s}.py": functools.partial(run_until_first_step, s, folder) for s in scripts}
-        timings = report.measure(variants)
-    report.timings(timings)
-    for script in scripts:
-        ratio = times_faster(timings[f"{script}.py"], timings[IMPORTS])
-        report.judge(f"{script}: first step / imports", ratio, at_most=1.3)
-    report.note(f"{' '.join(SMALL['train_mae'])} for train_mae, which also times a step before it trains.")
-
-
-EPOCH_SECONDS, EPOCHS = 60.0, 3
-# Names in the scripts' own namespaces, by what they are for.
-PARTS = {
-    "checkpoints": ("Checkpoint.save_epoch",),
-    "plots": ("plot_curves",),
-    "metrics": ("measure", "choose_threshold", "fit_platt", "fit_slope", "choose_alarm_threshold"),
-    "log and history": ("epoch_line", "Interrupt.epoch_row"),
-    "learning check": ("LearningCheck.after_epoch",),
-}
-
-
-def timed(function: Callable, seconds: dict[str, float], part: str) -> Callable:
-    """`function`, which adds the time of each call to seconds[part]."""
-
-    @functools.wraps(function)
-    def run(*args, **kwargs):
-        started = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            seconds[part] += time.perf_counter() - started
-
-    return run
-
-
-def run_timed(name: str, flags: list[str], folder: Path) -> tuple[dict[str, float], int]:
-    """Seconds per epoch of each part in a run of the script `name`, and the parameters of its model."""
-    script, seconds, replaced = importlib.import_module(name), defaultdict(float), []
-    for part, places in PARTS.items():
-        for place in places:
-            *within, function = place.split(".")
-            # The script calls it, or what begins and ends its run.
-            owners = {getattr(m, within[0], None) if within else m for m in (script, training_run)}
-            for owner in filter(lambda owner, function=function: hasattr(owner, function), owners):
-                replaced.append((owner, function, getattr(owner, function)))
-                setattr(owner, function, timed(getattr(owner, function), seconds, part))
-    try:
-        flags = [*flags, "--output_dir", str(folder), "--device", "cpu", "--plot_interval", "1"]
-        script.main(script.parse_args([*flags, "--epochs", str(EPOCHS), "--max_batches", "1"]))
-    finally:
-        for owner, function, original in replaced:
-            setattr(owner, function, original)
-    run = max(folder.glob(f"{TASKS[script.SCRIPT]['folder']}_experiment_*"))
-    parameters = json.loads((run / "config.json").read_text())["model"]["total_parameters"]
-    # The final pass draws and measures once more; the default draws every tenth epoch.
-    calls = {"plots": 10 * (EPOCHS + 1), "metrics": EPOCHS + 1}
-    return {part: seconds[part] / calls.get(part, EPOCHS) for part in PARTS}, parameters
-
-
-def bookkeeping(report: Report, quick: bool) -> None:
-    """Checkpoints, log, plots, metrics and learning check, per epoch.
-
-    Each script trains for a few epochs of one step on its sample with the functions that are not training
-    or evaluating timed from outside; validation rows, history and plots are those of the real run.
-    """
-    torch.set_num_threads(1)
-    rows, shares = [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in SCRIPTS[:1] if quick else SCRIPTS:
-            flags = SMALL.get(name, [])
-            if name == "train_stage2":  # the run of SCRIPTS[0], which is too short to be found by itself
-                flags = ["--stage1_checkpoint", str(next(Path(folder).glob("stage1_experiment_*")))]
-            seconds, parameters = run_timed(name, flags, Path(folder))
-            total = sum(seconds.values())
-            shares[name] = 100 * total / EPOCH_SECONDS
-            rows.append([name, parameters, *(f"{1e3 * s:.0f}" for s in (*seconds.values(), total))])
-    report.table(["script", "parameters", *(f"{part} ms" for part in PARTS), "sum ms"], rows)
-    for name, share in shares.items():
-        report.judge(f"{name}: bookkeeping of a 60 s epoch", share, at_most=2, unit="%")
-    report.note(f"Means over {EPOCHS} epochs, 1 thread; the first epoch writes every best checkpoint.")
-
-
-def ranks_worker(pixels: str) -> Callable[[], dict[str, float]]:
-    """One or two processes: three training steps of 16 images per round. Only rank 0 returns."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    torch.set_num_threads(2 // world)
-    flags = ["--model", "resnet18", "--image_size", pixels, "--batch_size", str(16 // world)]
-    training = prepare("train_mae", [*flags, "--freeze_batchnorm", "--dropout", "0"])
-
-    def run() -> dict[str, float]:
-        if dist.is_initialized():
-            dist.barrier()  # the other rank waits here for the next round
-        return {"loss": training.epoch(steps=3)["loss"]}
-
-    while os.environ.get("RANK", "0") != "0":
-        run()
-    return run
-
-
-def two_processes(report: Report, quick: bool) -> None:
-    """Two processes against one, the same global batch.
-
-    train_mae.py's own epoch with ResNet-18 under torchrun (gloo) and without, on two cores. BatchNorm is
-    frozen and dropout 0, so that both must see the same mean loss. What two processes cost on a CPU is the
-    exchange of gradients (45 MB per step), which weighs more the cheaper the step.
-    """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    torchrun += ["-m", "benchmarks.worker"]
-    timings = {}
-    for pixels in (96,) if quick else (224, 96):
-        work = ("benchmarks.epochs:ranks_worker", pixels)
-        with Worker(*work) as one, Worker(*work, start=torchrun) as two:
-            names = f"1 process, 2 threads, @{pixels}", f"2 processes, @{pixels}"
-            timings |= report.measure(dict(zip(names, (one, two), strict=True)))
-            two.process.terminate()  # rank 1 waits for a round that does not come
-        first, second = one.answers[0]["loss"], two.answers[0]["loss"]
-        if abs(first - second) > 1e-4 * first:
-            raise AssertionError(f"one process starts with loss {first}, two with {second}")
-    report.timings(timings)
-    if not quick:
-        ratio = times_faster(*reversed(list(timings.values())[:2]))
-        report.judge("2 processes / 1 process, ResNet-18 @224", ratio, at_most=1.1)
-    report.note("Seconds of 3 steps of 16 images, start-up not included; @96 is not judged.")

@@ -45,19 +45,25 @@ def answer(started: float) -> None:
     print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
 
 
+def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """The loop of torchvision's references: a loss, a step, a meter read every step."""
+    criterion, total = nn.L1Loss(), 0.0
+    model.train()
+    for images, ages in loader:
+        images, ages = images.to(device, non_blocking=True), ages.to(device, non_blocking=True)
+        loss = criterion(model(images).squeeze(1), ages.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+
+
 def plain_epochs(model: nn.Module, loader) -> None:
-    """The loop of torchvision's references: criterion, AdamW, a meter read every step."""
-    criterion = nn.L1Loss()
+    """An epoch for every line of stdin, with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
     for _ in sys.stdin:
-        started, total = time.perf_counter(), 0.0
-        model.train()
-        for images, ages in loader:
-            loss = criterion(model(images).squeeze(1), ages.float())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
+        started = time.perf_counter()
+        plain_epoch(model, loader, optimizer, torch.device("cpu"))
         answer(started)
 
 

@@ -85,7 +85,8 @@ class InMemory:
 
 
 def prepare(name: str, argv: list[str] | None = None) -> Training:
-    """What the script `name` builds for `argv` (default: SMALL) before its first epoch, on the CPU."""
+    """What the script `name` builds for `argv` (default: SMALL) before its first epoch; --device cpu is meant
+    where argv names none."""
     start_log(None, quiet=True)  # what this run says belongs to no folder
     script = importlib.import_module(name)
     args = script.parse_args(["--device", "cpu", *(SMALL.get(name, []) if argv is None else argv)])
@@ -107,7 +108,7 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
         model.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     if hasattr(model, "fit"):
         model.fit(torch.from_numpy(train.ages))
-    model.to(memory_format=torch.channels_last)
+    model.to(processes.device, memory_format=torch.channels_last)
     labels = [train.labels] if name in ("train_stage2", "train_anomaly_with_labels") else []
     criterion, optimizer, _ = script.build_recipe(args, model, *labels)
     augmentation = {"augmented": getattr(args, "augment", True)}

@@ -5,9 +5,8 @@
 
 Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
 labels are drawn apart, each alike within a group (and a pair of people alike from frame to frame).
-Beside the rule in use stands the percentile bootstrap over groups, which resamples frames where there
-are fewer than five groups. The hardest case repeats the rule with groups that decide nearly everything;
-the last table draws models that did learn.
+The hardest case repeats it with groups that decide nearly everything; the last table draws models that did
+learn.
 
 Correlations and sizes are those measured (intraclass correlations, one-way analysis of variance):
 - 15 official JRDB sequences, `train_stage1.py --features geometry --epochs 3` on shuffled labels: 23 to 360
@@ -27,28 +26,27 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.__main__ import run_here
-from benchmarks.report import Report
+from benchmarks.measure import Report
 from utils.metrics.verdict import MINIMUM, GroupJackknife, divide
 
-SEED, DATA_SETS, REPLICATES = 0, 2000, 1000
+SEED, DATA_SETS = 0, 2000
 GROUPS = (1, 2, 3, 4, 5, 8, 12, 20, 50)
 BINS = 128  # scores are cut into this many; equal ones count half, as in any AUROC
 SHARES = np.array([0.26, 0.25, 0.12, 0.22, 0.15])  # of the five classes of stage 2
-FRAMES = 60  # of a sequence
+FRAMES = 60  # of a sequence, in which a pair can be seen
 
-Statistic = Callable[[np.ndarray], np.ndarray]  # how often each unit counts (R, units) -> difference (R,)
+Statistic = Callable[[np.ndarray], np.ndarray]  # how often each group counts (R, groups) -> difference (R,)
 
 
 class World(NamedTuple):
-    """One data set: each sample's group and frame (N,), and the verdict's difference over units of samples.
+    """One data set: each sample's group (N,), its label, and the verdict's difference over groups.
 
     labels are None for ages, which need no class present; for two classes the rarer one's groups count.
     """
 
     group: np.ndarray
-    frame: np.ndarray
     labels: np.ndarray | None
-    difference: Callable[[np.ndarray, int], Statistic]
+    difference: Statistic
     two_classes: bool
 
 
@@ -65,11 +63,11 @@ def between(
     return np.clip(median * np.exp(sd * rng.standard_normal(n)), low, high).astype(int)
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray, unit: np.ndarray, units: int) -> Statistic:
-    """AUROC when unit u counts c_u times: c' W c / (c' P  c' N), W the pairs won between two units."""
+def auroc(labels: np.ndarray, scores: np.ndarray, group: np.ndarray, groups: int) -> Statistic:
+    """AUROC when group g counts c_g times: c' W c / (c' P  c' N), W the pairs won between two groups."""
     bins = np.clip(BINS / (1 + np.exp(-1.7 * scores)), 0, BINS - 1).astype(int)
-    counts = np.bincount((unit * 2 + labels) * BINS + bins, minlength=units * 2 * BINS)
-    false, true = counts.reshape(units, 2, BINS).transpose(1, 0, 2).astype(float)
+    counts = np.bincount((group * 2 + labels) * BINS + bins, minlength=groups * 2 * BINS)
+    false, true = counts.reshape(groups, 2, BINS).transpose(1, 0, 2).astype(float)
     won = true @ (np.cumsum(false, axis=1) - false / 2).T
 
     def statistic(counts: np.ndarray) -> np.ndarray:
@@ -79,26 +77,6 @@ def auroc(labels: np.ndarray, scores: np.ndarray, unit: np.ndarray, units: int) 
     return statistic
 
 
-def against(labels: np.ndarray, model: np.ndarray, trivial: np.ndarray, chance: bool) -> Callable:
-    """AUROC of the model minus the trivial scorer's, or minus the better of it and one half."""
-
-    def difference(unit: np.ndarray, units: int) -> Statistic:
-        ours, theirs = (auroc(labels, scores, unit, units) for scores in (model, trivial))
-        if chance and not theirs(np.ones((1, units)))[0] > 0.5:
-            return lambda counts: ours(counts) - 0.5
-        return lambda counts: ours(counts) - theirs(counts)
-
-    return difference
-
-
-def follow(rng: np.random.Generator, group: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (P,) of people, each seen in `spans` (P,) frames on end: (pair, frame) of every sample."""
-    first = (rng.random(len(spans)) * (FRAMES - spans + 1)).astype(int)
-    pair = np.repeat(np.arange(len(spans)), spans)
-    since = np.arange(len(pair)) - np.repeat(np.cumsum(spans) - spans, spans)
-    return pair, (group * FRAMES + first)[pair] + since
-
-
 def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
     """Pairs of people that interact or not; the model against distance alone."""
     group = np.repeat(np.arange(groups), between(rng, 150, 0.75, 23, 360, groups))
@@ -106,10 +84,13 @@ def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     label = (rng.random(len(group)) < rate[group]).astype(int)
     model = alike(rng, group, 0.95 if hard else 0.13) + effect * 1.5 * label
     distance = alike(rng, group, 0.95 if hard else 0.05) + effect * 0.9 * label
-    pair, frame = follow(rng, group, between(rng, 1, 1.6, 1, FRAMES, len(group)))
+    pair = np.repeat(np.arange(len(group)), between(rng, 1, 1.6, 1, FRAMES, len(group)))  # in each frame
     labels, noise = label[pair], rng.standard_normal((2, len(pair)))
-    ranked = against(labels, model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1], chance=False)
-    return World(group[pair], frame, labels, ranked, two_classes=True)
+    ours, distances = (
+        auroc(labels, scores, group[pair], groups)
+        for scores in (model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1])
+    )
+    return World(group[pair], labels, lambda counts: ours(counts) - distances(counts), two_classes=True)
 
 
 def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
@@ -122,9 +103,10 @@ def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) ->
     labels = ((moment >= start[group]) & (moment < (start + share)[group])).astype(int)
     model = alike(rng, group, 0.95 if hard else 0.5) + effect * 1.2 * labels
     trivial = alike(rng, group, 0.95 if hard else 0.5) + effect * 0.35 * labels
-    return World(
-        group, np.arange(len(group)), labels, against(labels, model, trivial, chance=True), two_classes=True
-    )
+    ours, theirs = (auroc(labels, scores, group, groups) for scores in (model, trivial))
+    if not theirs(np.ones((1, groups)))[0] > 0.5:
+        theirs = lambda counts: 0.5  # noqa: E731
+    return World(group, labels, lambda counts: ours(counts) - theirs(counts), two_classes=True)
 
 
 def shares(rng: np.random.Generator, correlation: float, n: int, mean: np.ndarray = SHARES) -> np.ndarray:
@@ -147,29 +129,26 @@ def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     train = shares(rng, 0.25, 12).mean(axis=0)
     guess = pick(rng, shares(rng, 0.9 if hard else 0.09, groups, train)[group])
     guess = np.where(rng.random(len(group)) < effect * 0.3, label, guess)
-    pair, frame = follow(rng, group, between(rng, 9, 1.0, 1, FRAMES, len(group)))
-    labels, preds = label[pair], guess[pair]
+    pair = np.repeat(np.arange(len(group)), between(rng, 9, 1.0, 1, FRAMES, len(group)))  # in each frame
+    group, labels, preds = group[pair], label[pair], guess[pair]
 
-    def difference(unit: np.ndarray, units: int) -> Statistic:
-        def count(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-            return np.bincount(unit * classes + values, weights, units * classes).reshape(units, classes)
+    def count(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(group * classes + values, weights, groups * classes).reshape(groups, classes)
 
-        support, hits, guessed = count(labels), count(labels, labels == preds), count(preds)
-        present = support.sum(axis=0) > 0
+    support, hits, guessed = count(labels), count(labels, labels == preds), count(preds)
+    present = support.sum(axis=0) > 0
 
-        def macro_f1(hits: np.ndarray, guessed: np.ndarray) -> Statistic:
-            def statistic(c: np.ndarray) -> np.ndarray:
-                return (2 * (c @ hits) / np.maximum(c @ (support + guessed), 1e-9))[:, present].mean(axis=1)
+    def macro_f1(hits: np.ndarray, guessed: np.ndarray) -> Statistic:
+        def statistic(c: np.ndarray) -> np.ndarray:
+            return (2 * (c @ hits) / np.maximum(c @ (support + guessed), 1e-9))[:, present].mean(axis=1)
 
-            return statistic
+        return statistic
 
-        guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
-        scored = [macro_f1(support * p, support.sum(axis=1, keepdims=True) * p) for p in guessers]
-        best = max(scored, key=lambda statistic: statistic(np.ones((1, units)))[0])
-        model = macro_f1(hits, guessed)
-        return lambda counts: model(counts) - best(counts)
-
-    return World(group[pair], frame, labels, difference, two_classes=False)
+    guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
+    scored = [macro_f1(support * p, support.sum(axis=1, keepdims=True) * p) for p in guessers]
+    best = max(scored, key=lambda statistic: statistic(np.ones((1, groups)))[0])
+    model = macro_f1(hits, guessed)
+    return World(group, labels, lambda counts: model(counts) - best(counts), two_classes=False)
 
 
 def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
@@ -185,73 +164,46 @@ def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Wor
     preds += effect * 0.5 * (ages - middle)
     floors = [np.abs(guess - ages) for guess in (middle, train.mean())]
     gain = min(floors, key=np.mean) - np.abs(preds - ages)
-    one = np.arange(groups)
-    return World(
-        one, one, None, lambda unit, units: lambda c: divide(c @ gain, c.sum(axis=1)), two_classes=False
-    )
-
-
-def classes_of(world: World, unit: np.ndarray, units: int) -> np.ndarray:
-    """(units, classes) whether a unit holds a class; one column of True where no class is needed."""
-    if world.labels is None:
-        return np.ones((units, 1), dtype=bool)
-    return np.stack(
-        [np.bincount(unit[world.labels == k], minlength=units) > 0 for k in np.unique(world.labels)], axis=1
-    )
-
-
-def bootstrap_says(world: World, groups: int, rng: np.random.Generator) -> bool:
-    """LEARNED by the lower end of a percentile bootstrap, frames instead of fewer than five groups."""
-    unit, units = world.group, groups
-    if groups < 5:
-        names, unit = np.unique(world.frame, return_inverse=True)
-        units = len(names)
-    has_class = classes_of(world, unit, units)
-    kept: list[np.ndarray] = []
-    while len(kept) < REPLICATES:
-        drawn = rng.multinomial(units, np.full(units, 1 / units), size=REPLICATES)
-        kept.extend(drawn[((drawn @ has_class.astype(int)) > 0).all(axis=1)])
-    replicates = world.difference(unit, units)(np.array(kept[:REPLICATES], dtype=float))
-    return bool(np.percentile(replicates, 2.5) > 0)
+    return World(np.arange(groups), None, lambda c: divide(c @ gain, c.sum(axis=1)), two_classes=False)
 
 
 def rule_says(world: World, groups: int) -> tuple[bool, float, float]:
     """(judged, lower end of the interval, the difference itself) by the rule in use."""
     jackknife = GroupJackknife(world.group, world.labels if world.two_classes else None)
-    rows = world.difference(world.group, groups)(np.vstack([np.ones(groups), 1 - np.eye(groups)]))
+    rows = world.difference(np.vstack([np.ones(groups), 1 - np.eye(groups)]))
     return jackknife.enough, jackknife.interval(rows)[0], float(rows[0])
 
 
 def simulate(
-    draw: Callable, groups: int, data_sets: int, effect: float = 0, hard: bool = False, old: bool = False
+    draw: Callable, groups: int, data_sets: int, effect: float = 0, hard: bool = False
 ) -> dict[str, float]:
-    """Percent of `data_sets` that end LEARNED by the rule, by its interval without a minimum of groups,
-    and by the bootstrap (old only); the mean difference."""
+    """Percent of `data_sets` that end LEARNED by the rule, and by its interval without a minimum of groups;
+    the mean difference."""
     rng = np.random.default_rng([SEED, groups])
     found = []
     for _ in range(data_sets):
         world = draw(rng, groups, effect, hard)
         if world.labels is not None and len(np.unique(world.labels)) < 2:
-            found.append((False, False, False, np.nan))  # one class: such a split is refused
+            found.append((False, False, np.nan))  # one class: such a split is refused
             continue
         judged, low, difference = rule_says(world, groups)
-        found.append((judged and low > 0, low > 0, old and bootstrap_says(world, groups, rng), difference))
-    rule, interval, bootstrap, difference = np.array(found, dtype=float).T
-    shares = {"rule": rule, "interval": interval, "bootstrap": bootstrap}
+        found.append((judged and low > 0, low > 0, difference))
+    rule, interval, difference = np.array(found, dtype=float).T
     known = difference[np.isfinite(difference)]
-    return {name: 100 * float(v.mean()) for name, v in shares.items()} | {
-        "difference": float(known.sum() / max(1, len(known)))
+    return {
+        "rule": 100 * float(rule.mean()),
+        "interval": 100 * float(interval.mean()),
+        "difference": float(known.sum() / max(1, len(known))),
     }
 
 
 def verdict(report: Report, quick: bool) -> None:
     """LEARNED, said of models that learned nothing."""
-    data_sets = 40 if quick else DATA_SETS
     draws = {"stage 1": stage1, "stage 2": stage2, "anomaly": anomaly, "age": age}
-    kinds = {"nothing": {"old": True}, "hard": {"hard": True}, "effect": {"effect": 1}}
+    data_sets = 40 if quick else DATA_SETS
     found = {
-        (kind, name, n): simulate(draw, n, data_sets, **options)
-        for kind, options in kinds.items()
+        (kind, name, n): simulate(draw, n, data_sets, effect=kind == "effect", hard=kind == "hard")
+        for kind in ("nothing", "hard", "effect")
         for name, draw in draws.items()
         for n in GROUPS
     }
@@ -261,32 +213,18 @@ def verdict(report: Report, quick: bool) -> None:
         return f"{cell['rule']:.1f}" if n >= MINIMUM else f"- ({cell['interval']:.1f})"
 
     report.note(
-        f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the bootstrap, by the "
-        f"rule, and by the rule where groups decide nearly everything. With fewer than {MINIMUM} groups "
-        "(that hold the rarer class, where two are ranked) nothing is judged; in brackets what the "
-        "interval alone would say."
+        f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the rule, and where groups "
+        f"decide nearly everything. With fewer than {MINIMUM} groups (that hold the rarer class, where two "
+        "are ranked) nothing is judged; in brackets what the interval alone would say."
     )
-    table = [
-        [n]
-        + [
-            cell
-            for name in draws
-            for cell in (
-                f"{found['nothing', name, n]['bootstrap']:.1f}",
-                says("nothing", name, n),
-                says("hard", name, n),
-            )
-        ]
-        for n in GROUPS
-    ]
-    columns = [f"{name}, {what}" for name in draws for what in ("bootstrap", "rule", "hardest")]
+    kinds = ("nothing", "hard")
+    columns = [f"{name}, {what}" for name in draws for what in ("rule", "hardest")]
+    table = [[n, *(says(kind, name, n) for name in draws for kind in kinds)] for n in GROUPS]
     report.table(["groups", *columns], table)
     gains = [f"{name} +{found['effect', name, GROUPS[-1]]['difference']:.2f}" for name in draws]
     report.note(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.")
     report.table(["groups", *draws], [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS])
-    worst = max(
-        found[kind, name, n]["rule"] for kind in ("nothing", "hard") for name in draws for n in GROUPS
-    )
+    worst = max(cell["rule"] for (kind, _, _), cell in found.items() if kind in kinds)
     report.judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
 
 

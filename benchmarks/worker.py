@@ -1,6 +1,6 @@
 """Variants that need a process of their own: each waits in one and runs when it is called.
 
-    with Worker("benchmarks.steps:anomaly_worker", "naive") as worker:
+    with Worker("benchmarks.peers:our_worker", "ours", 96) as worker:
         worker()                       # one round: its seconds
 
 The process calls the named function once, for its set-up; what that returns is run once a round.
@@ -46,13 +46,6 @@ class Worker:
     def __exit__(self, *_) -> None:
         self.process.stdin.close()
         self.process.wait()
-
-
-def in_a_process(*arguments: Any) -> dict[str, Any]:
-    """What one round in a fresh process says, whose peak memory is its own."""
-    with Worker(*arguments) as worker:
-        worker()
-    return worker.answers[0]
 
 
 def serve(run: Callable[[], dict]) -> None:

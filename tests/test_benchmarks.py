@@ -10,10 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks import __main__ as everything
-from benchmarks import pairs as pair_benchmarks
-from benchmarks import report, resources, scale, timing, worker
+from benchmarks import epochs, gpu, measure, verdict_time, worker
 from benchmarks.scripts import SCRIPTS, prepare
-from datasets.jrdb import index
 from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from models.encoders import build_encoder
@@ -25,31 +23,31 @@ from utils.training.distributed import make_loader
 
 
 def test_a_ratio_is_taken_round_by_round_and_judged_by_its_worse_quartile():
-    slow = timing.Timing([4, 6, 10, 8], [0.0] * 4)
-    fast = timing.Timing([2, 2, 2, 2], [0.0] * 4)
-    ratio = timing.times_faster(slow, fast)
+    slow = measure.Timing([4, 6, 10, 8], [0.0] * 4)
+    fast = measure.Timing([2, 2, 2, 2], [0.0] * 4)
+    ratio = measure.times_faster(slow, fast)
     assert (ratio.median, ratio.low, ratio.high, ratio.n) == (3.5, 2.75, 4.25, 4)
-    assert timing.verdict(ratio, at_least=2.7) == "met"
-    assert timing.verdict(ratio, at_least=3) == "not met"  # although the median is above 3
-    assert timing.verdict(ratio, at_most=4) == "not met"
-    assert timing.verdict(ratio, at_most=4.3) == "met"
+    assert measure.verdict(ratio, at_least=2.7) == "met"
+    assert measure.verdict(ratio, at_least=3) == "not met"  # although the median is above 3
+    assert measure.verdict(ratio, at_most=4) == "not met"
+    assert measure.verdict(ratio, at_most=4.3) == "met"
 
 
 def test_a_busy_machine_gives_no_verdict_it_could_have_decided():
-    slow = timing.Timing([4, 6, 10, 8], [1.5] * 4)
-    fast = timing.Timing([2, 2, 2, 2], [0.0] * 4)
-    ratio = timing.times_faster(slow, fast)
-    assert timing.verdict(ratio, at_least=3) == "inconclusive"
-    assert timing.verdict(ratio, at_least=5) == "not met"
-    assert timing.verdict(ratio, at_least=2) == "met"
+    slow = measure.Timing([4, 6, 10, 8], [1.5] * 4)
+    fast = measure.Timing([2, 2, 2, 2], [0.0] * 4)
+    ratio = measure.times_faster(slow, fast)
+    assert measure.verdict(ratio, at_least=3) == "inconclusive"
+    assert measure.verdict(ratio, at_least=5) == "not met"
+    assert measure.verdict(ratio, at_least=2) == "met"
 
 
 def test_rounds_are_interleaved_and_start_with_another_variant_each(monkeypatch):
-    monkeypatch.setattr(timing, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(measure, "busy_cores", lambda: 0.0)
     calls = []
     variants = {name: lambda name=name: calls.append(name) or 2.0 for name in "abc"}
-    timings = timing.measure(variants, rounds=3, least=0)
-    assert "".join(calls) == "abcbcacab"
+    timings = measure.measure(variants, rounds=3)
+    assert "".join(calls) == "abc" + "abcbcacab"  # the first of each warms up
     assert timings["b"].wall == [2.0] * 3  # a variant that returns seconds is believed
 
 
@@ -78,12 +76,6 @@ def test_a_worker_that_fails_says_why():
         one()
 
 
-def test_growth_is_the_exponent():
-    sizes = [10, 100, 1000]
-    assert timing.growth(sizes, [3 * n for n in sizes]) == pytest.approx(1)
-    assert timing.growth(sizes, [n**2 for n in sizes]) == pytest.approx(2)
-
-
 def test_what_stands_outside_the_markers_of_the_readme_stays():
     text = f"before\n{everything.BEGIN}\nold\n{everything.END}\nafter\n"
     new = everything.rewrite(text, "new")
@@ -96,11 +88,11 @@ def test_what_stands_outside_the_markers_of_the_readme_stays():
 
 
 def test_report_writes_tables_raw_timings_and_judged_figures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "FOLDER", tmp_path)
-    monkeypatch.setattr(report, "convolution_gflops", lambda: 100.0)
-    one = report.Report("name", "Title")
-    one.timings({"ours": timing.Timing([0.5, 0.25, 1.0], [0.0] * 3)}, "ms")
-    one.judge("faster", timing.Ratio(3, 2, 4, 5), at_least=2.5, aim=">= 4x")
+    monkeypatch.setattr(measure, "FOLDER", tmp_path)
+    monkeypatch.setattr(measure, "convolution_gflops", lambda: 100.0)
+    one = measure.Report("name", "Title")
+    one.timings({"ours": measure.Timing([0.5, 0.25, 1.0], [0.0] * 3)}, "ms")
+    one.judge("faster", measure.Ratio(3, 2, 4, 5), at_least=2.5, aim=">= 4x")
     one.finish()
     content = json.loads((tmp_path / "name.json").read_text())
     assert content["raw"]["ours"]["wall"] == [0.5, 0.25, 1.0]
@@ -126,47 +118,22 @@ def pairs(tmp_path):
 
 def test_naive_pairs_are_the_cached_ones(pairs):
     train, batches = pairs.train, [[0, 1, 2], [3, 5]]
-    naive = DataLoader(pair_benchmarks.NaivePairs(train, pairs.data_path, (32, 16)), batch_sampler=batches)
-    pair_benchmarks.check_equal(make_loader(train, batches, 0, torch.device("cpu")), naive)
+    naive = DataLoader(epochs.NaivePairs(train, pairs.data_path, (32, 16)), batch_sampler=batches)
+    epochs.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
     train.boxes = train.boxes + [40, 0, 0, 0]  # other people than those in the cache
     with pytest.raises(AssertionError, match="not those"):
-        pair_benchmarks.check_equal(make_loader(train, batches, 0, torch.device("cpu")), naive)
+        epochs.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
 
 
 def test_naive_encoding_gives_the_logits_of_encoding_each_person_once(pairs):
     train = pairs.train
     model = PairClassifier(build_encoder("cnn"), len(train.feature_names)).eval()
     rows = list(range(6))
-    dataset = pair_benchmarks.NaivePairs(train, pairs.data_path, (32, 16))
+    dataset = epochs.NaivePairs(train, pairs.data_path, (32, 16))
     batch = next(iter(DataLoader(dataset, batch_size=len(rows))))
     with torch.no_grad():
-        naive = pair_benchmarks.naive_logits(model, batch)
+        naive = epochs.naive_logits(model, batch)
         torch.testing.assert_close(model(train.__getitems__(rows)), naive, rtol=1e-4, atol=1e-5)
-
-
-def test_the_made_up_index_is_read_from_json_once(tmp_path, monkeypatch):
-    world = scale.write_jrdb(tmp_path, sequences=2, frames=3)
-    monkeypatch.setattr(index, "SMALL", 0)
-    run = scale.index_worker(str(world))
-    cold, warm = run(), run()
-    assert (cold["cached"], warm["cached"]) == (False, True) and cold["columns"] == warm["columns"]
-    assert cold["frames"] == 2 * 3 and cold["boxes"] == 2 * 3 * scale.PEOPLE
-    assert cold["pairs"] == 2 * 3 * scale.PEOPLE * (scale.PEOPLE - 1) // 2
-
-
-def test_scale_counts_the_frames_it_wrote(tmp_path, monkeypatch):
-    monkeypatch.setattr(scale, "FRAMES_PER_SCENARIO", 4)
-    world = scale.write_anovox(tmp_path / "world", 80, scale.write_native_frame(tmp_path))
-    assert len(list(world.glob("*/RGB-CAM*/*.png"))) == 80
-    assert scale.frames_worker(str(world))()["load"] > 0
-
-
-def test_operations_and_kept_bytes_of_a_linear_layer_by_hand():
-    layer, inputs = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU()), torch.randn(2, 8)
-    flops, kept, size, parameters = resources.count(2, layer, {"x": inputs}, lambda: layer(inputs))
-    assert flops == pytest.approx(3 * 2 * 8 * 4 / 1e9)
-    assert kept == pytest.approx((8 + 4) * 4 / 2**20)  # the input, and the output of the ReLU
-    assert (size, parameters) == (pytest.approx(0.032), pytest.approx(36 / 1e6))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -188,3 +155,69 @@ def test_every_benchmark_is_there_and_has_a_title():
             in (REPO_ROOT / "benchmarks" / f"{module}.py").read_text()
         )
         assert f"| `{name}` |" in everything.README.read_text()
+
+
+LOG = """train_stage1.py 1.0 on cpu, 1 process(es), run folder checkpoints/stage1_experiment_1
+sample jrdb: generating the small sample (synthetic, seed 0) in data/sample_jrdb
+sample jrdb: done in 2.5 s
+cache crops: built in 1.5 s, 0.1 GB in data/cache/crops.npy
+cache crops: 777 items read from data/cache/crops.npy
+epoch 001/001 train_loss 0.5 val_loss 0.6 lr 0.001 1.6 s 812 samples/s best
+verdict: LEARNED (AUROC)"""
+SCRIPT = f"""
+import json, pathlib, sys
+print({LOG!r}, flush=True)
+run = pathlib.Path("checkpoints/stage1_experiment_1")
+run.mkdir(parents=True)
+(run / "final.pth").touch()
+test = {{"auroc": int(sys.argv[-1]) / 100}}
+results = {{"wall_seconds": 1.6, "verdict": "LEARNED", "metrics": {{"test": test}}}}
+(run / "results.json").write_text(json.dumps(results))
+"""
+
+
+def test_parts_of_a_run_come_from_what_it_says_and_leaves(tmp_path, monkeypatch, capsys):
+    def checkout(folder):
+        (folder / "run.py").write_text(SCRIPT)
+        return folder
+
+    monkeypatch.setattr(verdict_time, "copy_checkout", checkout)
+    monkeypatch.setitem(verdict_time.COMMANDS, "stage 1", ["run.py"])
+    found = verdict_time.measure_command("stage 1", checkout(tmp_path), seed=42)
+    assert (found["generation"], found["cache"], found["training"]) == (2.5, 1.5, 1.6)
+    assert 0 < found["imports"] < found["seconds"] and found["cpu"] > 0
+    assert found["figure"] == 0.42 and 0 <= found["report"] < found["seconds"]
+    verdict_time.main(["--seeds", "2", "--only", "stage 1"])
+    assert "auroc 0.425 (0.42 to 0.43) | 2 of 2 |" in capsys.readouterr().out
+
+
+def test_a_copy_of_the_checkout_holds_the_code_alone(tmp_path):
+    copy = verdict_time.copy_checkout(tmp_path)
+    assert (copy / "train_mae.py").is_file() and (copy / "datasets/samples/jrdb").is_dir()
+    assert not any((copy / name).exists() for name in ("data", "checkpoints", ".git"))
+
+
+@pytest.fixture
+def tiny_gpu(monkeypatch):
+    for name in SCRIPTS:
+        more = ["--features", "geometry"] if name == "train_stage2" else []
+        monkeypatch.setitem(gpu.TINY, name, [*map(str, flags_of(name)), *more])
+    with private_cache():
+        yield gpu.Checks("cpu", tiny=True)
+
+
+def test_the_prepared_gpu_script_compares_losses(tiny_gpu, monkeypatch, capsys):
+    tiny_gpu.same_losses("train_stage1")
+    assert "ok train_stage1, 3 steps: losses differ from the CPU's by 0.0e+00" in capsys.readouterr().out
+    losses = {"cpu": torch.ones(3), "cuda": torch.tensor([1, 1, 1.01])}
+    monkeypatch.setattr(tiny_gpu, "device", "cuda")
+    monkeypatch.setattr(tiny_gpu, "losses", lambda name, device: losses[device])
+    tiny_gpu.same_losses("train_mae")
+    assert "FAILED train_mae" in capsys.readouterr().out and tiny_gpu.failed == 1
+
+
+@pytest.mark.long
+def test_the_prepared_gpu_script_runs_on_a_cpu(tiny_gpu, capsys):
+    assert gpu.main(["--device", "cpu", "--tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "FAILED " not in out.replace("0 FAILED", "") and "gloo 1" in out and "--amp --compile" in out

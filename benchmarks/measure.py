@@ -1,4 +1,4 @@
-"""Times that can be compared: interleaved rounds, medians, and how busy the machine was with other things.
+"""Times that can be compared, and what a benchmark leaves: Markdown on stdout, data/benchmarks/NAME.json.
 
     timings = measure({"naive": naive, "ours": ours})
     times_faster(timings["naive"], timings["ours"]).low        # the figure that counts
@@ -7,17 +7,19 @@ A round runs every variant once, each round starting with another one, so that a
 slows all of them. A ratio is taken round by round, and judged by the quartile that is worse for it.
 """
 
+import json
 import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+FOLDER = Path("data") / "benchmarks"
 BUSY = 0.25  # cores that other processes may use before a round waits for them
 PATIENCE = 3  # waits per measurement, at most
 QUICK = (2, 0.01)  # rounds and seconds, to see whether a benchmark runs
@@ -31,8 +33,7 @@ class Timing:
     foreign: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """Median and quartiles of paired ratios over n rounds; `clean`: no other process interfered."""
 
     median: float
@@ -45,12 +46,10 @@ class Ratio:
 def measure(variants: dict[str, Callable[[], Any]], rounds: int = 7, least: float = 0.3) -> dict[str, Timing]:
     """Time all variants, `rounds` rounds of at least `least` seconds each, after a call that warms up.
 
-    With `least` 0 each variant is called once a round and nothing warms up: for processes of their own. A
-    variant may return a float, the seconds that count, when its start does not.
+    A variant may return a float, the seconds that count, when its start does not.
     """
     repeats = {name: repeats_needed(run, least) for name, run in variants.items()}
-    timings = {name: Timing() for name in variants}
-    names, waits = list(variants), 0
+    timings, names, waits = {name: Timing() for name in variants}, list(variants), 0
     for k in range(rounds):
         while (foreign := busy_cores()) > BUSY and waits < PATIENCE:
             waits += 1
@@ -63,10 +62,8 @@ def measure(variants: dict[str, Callable[[], Any]], rounds: int = 7, least: floa
 
 def repeats_needed(run: Callable[[], Any], least: float) -> int:
     """How many calls last `least` seconds; the first call warms up and counts only if it is that long."""
-    seconds = np.inf
-    for _ in range(2 if least else 0):
-        if (seconds := seconds_per_call(run, 1)) >= least:
-            break
+    if (seconds := seconds_per_call(run, 1)) < least:
+        seconds = seconds_per_call(run, 1)
     return max(1, int(np.ceil(least / max(seconds, 1e-9))))
 
 
@@ -95,9 +92,9 @@ def busy_cores(seconds: float = 0.2) -> float:
 def times_faster(slow: Timing, fast: Timing) -> Ratio:
     """Seconds of `slow` over seconds of `fast`, round by round."""
     ratios = np.array(slow.wall) / np.array(fast.wall)
-    low, median, high = np.percentile(ratios, [25, 50, 75])
+    low, median, high = map(float, np.percentile(ratios, [25, 50, 75]))
     clean = bool(np.median(np.maximum(slow.foreign, fast.foreign)) <= BUSY)
-    return Ratio(float(median), float(low), float(high), len(ratios), clean)
+    return Ratio(median, low, high, len(ratios), clean)
 
 
 def verdict(ratio: Ratio, *, at_least: float | None = None, at_most: float | None = None) -> str:
@@ -109,17 +106,6 @@ def verdict(ratio: Ratio, *, at_least: float | None = None, at_most: float | Non
     if worse:
         return "met"
     return "not met" if ratio.clean or not better else "inconclusive"
-
-
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, in MB (Linux; getrusage would count its parent's)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def growth(sizes: list[int], costs: list[float]) -> float:
-    """The exponent k of cost = c * size ** k through the points, least squares on logarithms; 1 is linear."""
-    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
 def machine() -> str:
@@ -134,11 +120,6 @@ def machine() -> str:
             f"Python {platform.python_version()}, torch {torch.__version__}")  # fmt: skip
 
 
-def has_bf16() -> bool:
-    """Whether this processor computes in bfloat16; without it, --amp is several times slower than float32."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def convolution_gflops() -> float:
     """GFLOP/s at best: one large float32 convolution, channels last, with the threads in use."""
     images = torch.randn(8, 128, 56, 56).to(memory_format=torch.channels_last)
@@ -146,3 +127,65 @@ def convolution_gflops() -> float:
     with torch.no_grad():
         timing = measure({"convolution": lambda: layer(images)}, rounds=5, least=0.1)["convolution"]
     return 2 * 8 * 56 * 56 * 128 * 128 * 9 / float(np.median(timing.wall)) / 1e9
+
+
+def markdown(header: list[str], rows: list[list]) -> list[str]:
+    """The lines of a table."""
+    cells = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
+
+
+class Report:
+    """Tables, judged figures and notes of one benchmark, in the order they are added."""
+
+    def __init__(self, name: str, title: str, quick: bool = False):
+        self.name, self.quick, self.started = name, quick, time.perf_counter()
+        self.lines = [f"### {title}", ""]
+        self.judged: list[dict] = []
+        self.raw: dict[str, dict] = {}
+
+    def measure(self, variants: dict[str, Callable[[], Any]]) -> dict[str, Timing]:
+        """`measure` (a few short rounds where the benchmark is only tried)."""
+        return measure(variants, *(QUICK if self.quick else ()))
+
+    def timings(self, timings: dict[str, Timing], unit: str = "s") -> None:
+        """A table of seconds (or ms) per call: median, extremes, rounds, foreign cores."""
+        rows = []
+        for name, timing in timings.items():
+            wall = np.array(timing.wall) * {"s": 1, "ms": 1e3}[unit]
+            span, foreign = f"{wall.min():.3g} .. {wall.max():.3g}", f"{np.median(timing.foreign):.2f}"
+            rows.append([name, f"{np.median(wall):.3g}", span, len(wall), foreign])
+            self.raw[name] = asdict(timing)
+        self.table(["variant", f"median {unit}", "min .. max", "n", "foreign cores"], rows)
+
+    def table(self, header: list[str], rows: list[list]) -> None:
+        """Any table."""
+        self.lines += [*markdown(header, rows), ""]
+
+    def note(self, text: str) -> None:
+        """A paragraph."""
+        self.lines += [text, ""]
+
+    def judge(self, question: str, figure: Ratio | float, *, at_least: float | None = None,
+              at_most: float | None = None, aim: str = "", unit: str = "x") -> None:  # fmt: skip
+        """One figure against its demand; a figure that is counted, not timed, is a plain number."""
+        ratio = figure if isinstance(figure, Ratio) else Ratio(figure, figure, figure, 1)
+        demand = f">= {at_least:g}{unit}" if at_least is not None else f"<= {at_most:g}{unit}"
+        counts = ratio.low if at_least is not None else ratio.high
+        said = verdict(ratio, at_least=at_least, at_most=at_most)
+        self.judged.append({"question": question, "median": ratio.median, "counts": counts, "n": ratio.n,
+                            "unit": unit, "demand": demand, "aim": aim, "verdict": said})  # fmt: skip
+        quartile = f" (worse quartile {counts:.3g}{unit}, n {ratio.n})" if ratio.n > 1 else ""
+        text = f"**{question}: {ratio.median:.3g}{unit}**{quartile}; demand {demand}"
+        self.note(f"{text}{f', aim {aim}' if aim else ''}: {said}.")
+
+    def finish(self) -> None:
+        """Print the Markdown and write the JSON."""
+        seconds = time.perf_counter() - self.started
+        self.note(f"{seconds:.0f} s{' (quick: not for quoting)' if self.quick else ''}.")
+        content = {"machine": machine(), "convolution_gflops": convolution_gflops(), "judged": self.judged,
+                   "raw": self.raw, "markdown": "\n".join(self.lines)}  # fmt: skip
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        path = FOLDER / f"{self.name}{'.quick' if self.quick else ''}.json"
+        path.write_text(json.dumps(content, indent=1))
+        print(content["markdown"], flush=True)

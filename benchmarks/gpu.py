@@ -1,0 +1,257 @@
+"""One script for an hour with a GPU: does everything work on it, and how fast? Under 8 minutes on one card.
+
+    python -m benchmarks.gpu                      the repository is all it needs; for docs/scaling.md
+    python -m benchmarks.gpu --device cpu --tiny  does the script itself run? its figures say nothing
+
+Exits with 1 when a check FAILED.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torchvision import models
+
+from benchmarks.measure import machine, markdown
+from benchmarks.peers_worker import plain_epoch, plain_loader
+from benchmarks.scripts import SCRIPTS, Training, prepare
+from utils.run.folder import REPO_ROOT
+from utils.training.checkpoint import load_checkpoint
+from utils.training.device import gpu_memory_mb
+
+STEPS = 20
+TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
+AGE = ["--model", "resnet18", "--image_size", "96", "--rotation", "0", "--jitter", "0", "--dropout", "0"]
+PLAIN = {  # no augmentation, no dropout, small enough for 20 steps on a CPU
+    "train_stage1": ["--no-augment", "--dropout", "0"],
+    "train_stage2": ["--no-augment", "--dropout", "0"],
+    "train_anomaly_with_labels": ["--no-augment", "--dropout", "0", "--modality_dropout", "0"],
+    "train_mae": AGE,
+    "train_ddp": AGE,
+}
+SIZES = {  # those that the requirements name
+    "ResNet-50 @224": ("train_mae", ["--model", "resnet50", "--image_size", "224", "--batch_size", "32"]),
+    "frames @512x768, 4,096 points": (
+        "train_anomaly_with_labels",
+        ["--image_size", "512", "768", "--max_points", "4096", "--batch_size", "8"],
+    ),
+    "pairs, mobilenet_v2": ("train_stage1", ["--backbone", "mobilenet_v2", "--batch_size", "16"]),
+}
+TINY: dict[str, list[str]] = {  # what --tiny adds to the flags of a script
+    "train_stage1": ["--backbone", "cnn", "--max_negatives_per_frame", "2"],
+    "train_stage2": [],
+    "train_anomaly_with_labels": ["--image_size", "64", "96", "--max_points", "128"],
+    "train_mae": ["--model", "cnn", "--image_size", "32"],
+    "train_ddp": ["--model", "cnn", "--image_size", "32"],
+}
+JOINED = """
+import torch, torch.distributed as dist
+cuda = torch.cuda.is_available()
+dist.init_process_group("nccl" if cuda else "gloo")
+device = f"cuda:{dist.get_rank()}" if cuda else "cpu"
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1).to(device))
+model(torch.ones(2, 4, device=device)).sum().backward()
+print(dist.get_backend(), dist.get_world_size(), flush=True)
+dist.destroy_process_group()
+"""
+SMALL_GPU = """
+import runpy, sys, torch
+torch.cuda.set_per_process_memory_fraction(0.01)
+sys.argv = ["train_mae.py", "--model", "resnet50", "--batch_size", "256", "--output_dir", sys.argv[1]]
+runpy.run_path("train_mae.py", run_name="__main__")
+"""
+
+
+class TimedLoader:
+    """A loader that adds up how long it was waited for."""
+
+    def __init__(self, loader: Any):
+        self.loader, self.dataset, self.batch_sampler = loader, loader.dataset, loader.batch_sampler
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        batches, end = iter(self.loader), object()
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, end)
+            self.waited += time.perf_counter() - started
+            if batch is end:
+                return
+            yield batch
+
+
+class Checks:
+    """What is measured on one device; every method is a question."""
+
+    def __init__(self, device: str, tiny: bool):
+        self.device, self.tiny, self.cuda, self.failed = device, tiny, device != "cpu", 0
+
+    def say(self, name: str, fine: bool, text: str) -> None:
+        """A line of the report."""
+        self.failed += not fine
+        print(f"- {'ok' if fine else 'FAILED'} {name}: {text}", flush=True)
+
+    def flags(self, name: str, flags: list[str], device: str | None = None) -> list[str]:
+        return [*flags, *(TINY[name] if self.tiny else []), "--device", device or self.device]
+
+    def losses(self, name: str, device: str) -> torch.Tensor:
+        """Those of the first steps, each of another epoch, in float32."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        training = prepare(name, self.flags(name, PLAIN[name], device))
+        steps = 3 if self.tiny else STEPS
+        return torch.tensor([training.epoch(epoch=k, steps=1)["loss"] for k in range(1, steps + 1)])
+
+    def same_losses(self, name: str) -> None:
+        """Do CPU and GPU compute the same?"""
+        here, there = self.losses(name, "cpu"), self.losses(name, self.device)
+        off = float(((here - there).abs() / here.abs()).max())
+        self.say(f"{name}, {len(here)} steps", off < TOLERANCE, f"losses differ from the CPU's by {off:.1e}")
+
+    def moved(self) -> None:
+        """Are batches pinned, and convolutions in channels_last?"""
+        training = prepare("train_mae", self.flags("train_mae", AGE))
+        batch = next(iter(training.loader))
+        kernels = [p for p in training.model.parameters() if p.dim() == 4]
+        last = all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+        fine = last and batch["images"].is_pinned() == self.cuda
+        self.say("pinned memory, channels_last", fine, f"{len(kernels)} convolutions")
+
+    def train(self, folder: Path, *flags: str) -> Path:
+        """A short run of train_mae.py in this process."""
+        script = importlib.import_module("train_mae")
+        with contextlib.redirect_stdout(io.StringIO()):
+            script.main(script.parse_args([*flags, "--output_dir", str(folder)]))
+        return max(folder.iterdir())
+
+    def resumes(self, folder: Path, dtype: torch.dtype) -> None:
+        """Is a run in this precision the same, bit for bit, when its second epoch comes after --resume?"""
+        cut = self.flags("train_mae", [*AGE, "--amp", "--max_batches", "3", "--scheduler", "none"])
+        torch.use_deterministic_algorithms(True)
+        with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
+            whole = self.train(folder / "whole", *cut, "--epochs", "2")
+            parts = self.train(folder / "parts", *cut, "--epochs", "1")
+            self.train(folder / "parts", "--resume", str(parts), "--epochs", "2")
+        torch.use_deterministic_algorithms(False)
+        a, b = (load_checkpoint(run / "final.pth")["model"] for run in (whole, parts))
+        same = all(torch.equal(a[key], b[key]) for key in a)
+        self.say(f"resumed in {dtype}", same, "the same weights" if same else "other weights")
+
+    def rate(self, training: Training, steps: int) -> tuple[float, float]:
+        """Samples per second of an epoch's steps, and the share of the time waited for the loader."""
+        loader = TimedLoader(training.loader)
+        training.epoch(loader, steps=2)
+        loader.waited, started = 0.0, time.perf_counter()
+        training.epoch(loader, epoch=2, steps=steps)  # reads its totals at the end: the device is done
+        seconds = time.perf_counter() - started
+        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, loader.waited / seconds
+
+    def busy(self, training: Training, steps: int) -> str:
+        """The share of the time in which the GPU computes."""
+        if not self.cuda:
+            return "-"
+        started = time.perf_counter()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            training.epoch(epoch=3, steps=steps)
+        computing = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
+        return f"{computing / (time.perf_counter() - started):.2f}"
+
+    def sizes(self) -> None:
+        """How fast, how large, at the requirements' sizes?"""
+        steps, rows = (2 if self.tiny else 20), []
+        for title, (name, flags) in SIZES.items():
+            for how in ("fp32", "--amp", "--amp --num_workers 4", "--amp --compile"):
+                if self.cuda:
+                    torch.cuda.reset_peak_memory_stats()
+                more = [word for word in how.split() if word not in ("fp32", "--compile")]
+                training = prepare(name, self.flags(name, [*flags, *more]))
+                if "--compile" in how:
+                    training.model.compile()
+                rate, waited = self.rate(training, steps)
+                memory = f"{gpu_memory_mb(training.device):.0f}" if self.cuda else "-"
+                rows.append([title, how, f"{rate:.0f}", memory, self.busy(training, steps), f"{waited:.2f}"])
+        header = ["size", "how", "samples/s", "GPU memory MB", "GPU busy", "waits for the loader"]
+        print("", *markdown(header, rows), "", sep="\n", flush=True)
+
+    def peers(self) -> None:
+        """How fast are torchvision's and timm's loops on the images of train_mae.py, at its size?"""
+        training = prepare("train_mae", self.flags("train_mae", SIZES["ResNet-50 @224"][1]))
+        folder, train, batch = training.data.sources[0].images, training.train, training.args.batch_size
+        files = list(zip(train.files, train.ages, strict=True))[: 2 * batch if self.tiny else None]
+        rows = [[str(folder / name), float(age)] for name, age in files]
+        found = {"train_mae.py": self.rate(training, len(training.sampler))[0]}
+        makers = {"torchvision": models.resnet50}
+        if importlib.util.find_spec("timm"):
+            makers["timm"] = partial(importlib.import_module("timm").create_model, "resnet50")
+        for peer, make in makers.items():
+            model = make(num_classes=1).to(training.device)
+            loader = plain_loader(rows, train.images.shape[-1], batch, 0 if self.tiny else 4)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+            for _ in range(2):  # the first starts the workers
+                started = time.perf_counter()
+                plain_epoch(model, loader, optimizer, training.device)
+            found[peer] = len(rows) / (time.perf_counter() - started)
+        self.say("samples/s", True, ", ".join(f"{name} {rate:.0f}" for name, rate in found.items()))
+
+    def torchrun(self) -> None:
+        """Does NCCL join the processes, as many as there are GPUs?"""
+        count = max(1, torch.cuda.device_count())
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        with tempfile.TemporaryDirectory() as folder:
+            script = Path(folder, "joined.py")
+            script.write_text(JOINED)
+            done = subprocess.run([sys.executable, *launch, script], capture_output=True, text=True)
+        said = (done.stdout.splitlines() or [done.stderr[-300:]])[0]
+        self.say("torchrun", said == f"{'nccl' if self.cuda else 'gloo'} {count}", said)
+
+    def out_of_memory(self, folder: Path) -> None:
+        """Is the message of a full GPU one that helps?"""
+        command = [sys.executable, "-c", SMALL_GPU, str(folder)]
+        done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True)
+        fine = done.returncode == 1 and "try --batch_size 128" in done.stderr
+        self.say("out of memory", fine, done.stderr.strip())
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
+    parser.add_argument("--tiny", action="store_true", help="a few steps at tiny sizes")
+    args = parser.parse_args(argv)
+    if args.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: no GPU here")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic algorithms
+    checks, started = Checks(args.device, args.tiny), time.perf_counter()
+    card = torch.cuda.get_device_name() if checks.cuda else "no GPU"
+    print(f"{card}, CUDA {torch.version.cuda}, {machine()}\n", flush=True)
+    for name in SCRIPTS:
+        checks.same_losses(name)
+    checks.moved()
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in (torch.bfloat16, *((torch.float16,) if checks.cuda else ())):
+            checks.resumes(Path(folder, str(dtype)), dtype)
+        if checks.cuda:
+            checks.out_of_memory(Path(folder, "full"))
+    checks.torchrun()
+    checks.sizes()
+    checks.peers()
+    print(f"- {time.perf_counter() - started:.0f} s in all, {checks.failed} FAILED", flush=True)
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Seconds from Enter to the verdict of the README's four commands, as a table for docs/speed.md.
+
+    python -m benchmarks.verdict_time                 seed 42, each command once; for two idle cores
+    python -m benchmarks.verdict_time --seeds 3       seeds 42, 43 and 44: mean and spread of the figures too
+    python -m benchmarks.verdict_time --only anomaly age
+
+For every seed the commands run one after the other in a fresh copy of the checkout, so that samples and
+caches are made anew (stage 2 finds those of stage 1, and its run). The parts come from what a run leaves:
+imports = until its first line; generation and cache = what their lines say; training = epochs with their pass
+over val (history.json); evaluation = from the last epoch's line until final.pth is there: the passes over val
+and test and what each input is worth; report = from then until the process has ended: references, verdict,
+figures. The rest is reading data and the checks before training. `figure` is the metric that stands first in
+the task's row: on test, with the paired interval that decides the verdict in `verdict_reason`.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import machine, markdown
+from utils.run.folder import REPO_ROOT, read_json
+
+COMMANDS = {  # as in README.md
+    "stage 1": ["train_stage1.py", "--use_group_sampling"],
+    "stage 2": ["train_stage2.py"],
+    "anomaly": ["train_anomaly_with_labels.py"],
+    "age": ["train_mae.py", "--epochs", "24", "--model", "resnet18", "--image_size", "96"],
+}
+FIGURES = {"stage 1": "auroc", "stage 2": "macro_f1", "anomaly": "auroc", "age": "subject_mae"}
+PARTS = ("imports", "generation", "cache", "training", "evaluation", "report")
+FIRST_SEED = 42
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The code alone: no samples, caches or runs."""
+    left_out = shutil.ignore_patterns("data", "checkpoints", "visualizations", ".git", "__pycache__")
+    return Path(shutil.copytree(REPO_ROOT, folder / "checkout", ignore=lambda place, names: (
+        left_out(place, names) if Path(place) == REPO_ROOT else {"__pycache__"} & set(names)
+    )))  # fmt: skip
+
+
+def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str]], float, float]:
+    """Run a command: its lines with the seconds at which each came, then wall and CPU seconds of it all."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
+    )  # fmt: skip
+    lines = [(time.perf_counter() - started, line.rstrip()) for line in process.stdout]
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {lines[-1:]}")
+    return lines, time.perf_counter() - started, used.ru_utime + used.ru_stime
+
+
+def seconds_said(lines: list[tuple[float, str]], what: str) -> float:
+    """The sum of 'sample jrdb: done in 9.1 s' or 'cache crops: built in 2.3 s in FILE'."""
+    said = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and line.count(" s")]
+    return sum(float(words.split(" s")[0]) for words in said if words[:1].isdigit())
+
+
+def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
+    """One command in a checkout: seconds of all and of the parts, CPU seconds, verdict and figure on test."""
+    began = time.time()
+    lines, wall, cpu = run_stamped([*COMMANDS[name], "--seed", str(seed)], checkout)
+    run = max((checkout / "checkpoints").glob("*_experiment_*"), key=lambda folder: folder.stat().st_mtime)
+    results, last_epoch = (
+        read_json(run / "results.json"),
+        [s for s, line in lines if line[:6] == "epoch "][-1],
+    )
+    judged = (run / "final.pth").stat().st_mtime - began
+    parts = {
+        "imports": lines[0][0],
+        "generation": seconds_said(lines, "sample"),
+        "cache": seconds_said(lines, "cache"),
+        "training": results["wall_seconds"],
+        "evaluation": judged - last_epoch,
+        "report": wall - judged,
+    }
+    figure = results["metrics"]["test"][FIGURES[name]]
+    return {"seconds": wall, "cpu": cpu, "verdict": results["verdict"], "figure": figure, **parts}
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Means over the seeds, the figure with its range, how many ended LEARNED."""
+    rows = []
+    for name, runs in found.items():
+        mean = {key: np.mean([run[key] for run in runs]) for key in ("seconds", *PARTS, "cpu", "figure")}
+        figures = [run["figure"] for run in runs]
+        figure = f"{FIGURES[name]} {mean['figure']:.4g}"
+        if len(runs) > 1:
+            figure += f" ({min(figures):.4g} to {max(figures):.4g})"
+        learned = f"{sum(run['verdict'] == 'LEARNED' for run in runs)} of {len(runs)}"
+        times = [f"{mean[key]:.1f}" for key in ("seconds", *PARTS, "cpu")]
+        rows.append([f"`{' '.join(COMMANDS[name])}`", *times, figure, learned])
+    return markdown(["command", "seconds", *PARTS, "CPU s", "figure on test", "LEARNED"], rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.verdict_time", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each command")
+    parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="these commands")
+    args = parser.parse_args(argv)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in COMMANDS if name in args.only}
+    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
+        with tempfile.TemporaryDirectory(prefix="verdict_time_") as folder:
+            checkout = copy_checkout(Path(folder))
+            for name, runs in found.items():
+                runs.append(measure_command(name, checkout, seed))
+                print(f"{name}, seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
+    print(f"{machine()}\n", *table(found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
