@@ -16,8 +16,8 @@ from tqdm import tqdm
 from datasets.images import read_image
 from datasets.jrdb.boxes import BoxRules, read_people
 from datasets.jrdb.crops import crop_people
-from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import INTERACTION_CLASSES, Sequence
+from datasets.jrdb.pair_dataset import JRDBPairDataset
 from datasets.jrdb.pairs import PairRules
 from prediction.trained import Trained
 from utils.metrics.groups import find_clusters

@@ -1,9 +1,21 @@
 """Small JRDB folders for tests."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
+from datasets.jrdb.dataset import PairDatasets, build_datasets
 from datasets.jrdb.labels import LABEL_FOLDER
+
+FLAGS = {
+    "features": "geometry", "image_size": (128, 64), "split_method": "auto", "fold": None, "seed": 42, "cache_dir": None,
+    "cache_limit_gb": 4.0, "pairs_per_sequence": 1500,
+}  # fmt: skip
+
+
+def load(folder: Path, task: str = "interaction", **flags: object) -> PairDatasets:
+    """The splits of a folder as the training scripts read it with these flags."""
+    return build_datasets(Namespace(data_path=folder, **FLAGS | flags), task)
 
 
 def person(number: int, box: list, group: int | None = None, **interactions: str) -> dict:

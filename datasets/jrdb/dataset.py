@@ -1,8 +1,4 @@
-"""Pairs of people as a torch data set: who interacts, and which pairs a run trains and is judged on.
-
-    sets = load_pair_datasets("JRDB", features="geometry")
-    batch = sets.train.__getitems__([0, 1, 2])     # geometry (3, G), left, right, labels ...
-    report = sampling_report(sets)
+"""A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated. Of train an epoch takes a draw (`draw`: positives by group, negatives by
@@ -12,307 +8,27 @@ frame); there, pairs inferred to interact are candidates as well.
 import argparse
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
-from torch.utils.data import Dataset
 
 from datasets.cache import fingerprint as fingerprint_of
-from datasets.images import read_image
-from datasets.jrdb.crops import crop_cache
-from datasets.jrdb.features import STATIC_FEATURES, feature_names, pair_features
+from datasets.jrdb.features import feature_names
 from datasets.jrdb.flags import SAMPLE
 from datasets.jrdb.index import read_index
-from datasets.jrdb.labels import (
-    IMAGE_FOLDER,
-    INTERACTION_CLASSES,
-    LabelRules,
-    Problems,
-    Sequence,
-    list_sequences,
-)
-from datasets.jrdb.pairs import (
-    PairRules,
-    candidates,
-    draw_samples,
-    find_pairs,
-    first_is_left,
-    neighbouring_order,
-)
+from datasets.jrdb.labels import INTERACTION_CLASSES, LabelRules, Sequence, list_sequences
+from datasets.jrdb.pair_dataset import JRDBPairDataset
+from datasets.jrdb.pairs import PairRules
+from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import split_sequences
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint
-from utils.metrics.interaction import Outcomes
-from utils.metrics.jrdb_act import group_rows
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import DataError
 from utils.run.log import LOG
 
 TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
-FEATURE_SETS = ("crops+geometry", "crops", "geometry")
-TASKS = ("interaction", "type")
-
-
-class JRDBPairDataset(Dataset):
-    """Samples of one split. N samples over F frames and R people, G features, S sequences.
-
-    Per sample (of a `sampled` part: per candidate), ordered by sequence and frame, in a frame by ids:
-        geometry (N, G) float32           columns `feature_names`, NaN where there is no past
-        labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
-        types (N,) int64                  into INTERACTION_CLASSES, -1 none
-        inferred (N,) bool                joined through others of its group, never annotated
-        ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
-        left, right (N,) int64            person rows in canonical order
-        frames (N,) int64                 into the F frames
-        draws (N,) uint64, interaction_groups (N,) int64: what `draw` goes by
-    Everybody in every frame of the split, in range of someone or not:
-        boxes (R, 4) float64 pixels, people_frames (R,) int64
-        social_groups (R,) int64 (-1 none), person_ids (R,) str
-        frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
-        frame_times (F,) int64 frame numbers, 15 per second
-    Annotated pairs beyond the distance limit, misses of any model:
-        out_of_range_types (M,) int64, out_of_range_frames (M,) int64
-    """
-
-    def __init__(
-        self, name: str, sequences: list[Sequence], rules: PairRules, task="interaction", sampled=False
-    ):
-        self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
-        self.feature_names = feature_names(rules.history_seconds)
-        self.sequences = [s.name for s in sequences]
-        self.pano_size = sequences[0].width, sequences[0].height
-        self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
-        self.image_paths: list[Path] = []
-        self.crops: np.ndarray | None = None
-        columns: dict[str, list[np.ndarray]] = {}
-        frame_count = row_count = group_count = 0
-        for number, sequence in enumerate(sequences):
-            found = find_pairs(sequence, rules)
-            samples = candidates(found, rules, task, sampled)
-            inferred = found.ambiguous[samples] & sampled
-            first, second = found.first[samples], found.second[samples]
-            # Rows are sorted by id, so the lower row has the lower id.
-            lower = np.ones(len(first), bool)
-            a_left = first_is_left(sequence.boxes[first], sequence.boxes[second], lower, sequence.width)
-            left, right = np.where(a_left, first, second), np.where(a_left, second, first)
-            types, far = found.types[samples], np.flatnonzero(found.annotated & ~found.in_range)
-            frame_index = np.full(len(sequence.keys), -1)
-            frame_index[found.frames] = frame_count + np.arange(len(found.frames))
-            kept = np.flatnonzero(frame_index[sequence.frame_of_row()] >= 0)
-            row_index = np.full(len(sequence.boxes), -1)
-            row_index[kept] = row_count + np.arange(len(kept))
-            part = {
-                "geometry": pair_features(sequence, left, right, rules.history_seconds),
-                "types": np.maximum(types, -1),
-                "labels": types if task == "type" else ((types > -2) | inferred).astype(np.int64),
-                "inferred": inferred,
-                "ambiguous": found.ambiguous[samples] & ~inferred,
-                "left": row_index[left],
-                "right": row_index[right],
-                "frames": frame_index[found.frame[samples]],
-                "draws": found.draws[samples],
-                "interaction_groups": group_count + found.group[samples],
-                "group_sizes": found.group_sizes,
-                "boxes": sequence.boxes[kept],
-                "people_frames": frame_index[sequence.frame_of_row()[kept]],
-                "social_groups": sequence.groups[kept],
-                "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
-                "frame_sequences": np.full(len(found.frames), number),
-                "frame_keys": np.array(sequence.keys)[found.frames],
-                "frame_times": sequence.times[found.frames],
-                "image_found": sequence.image_found[found.frames],
-                "out_of_range_types": np.maximum(found.types[far], -1),
-                "out_of_range_frames": frame_index[found.frame[far]],
-                "ambiguous_frames": frame_index[found.frame[found.ambiguous]],
-            }
-            for key, values in part.items():
-                columns.setdefault(key, []).append(values)
-            frame_count, row_count = frame_count + len(found.frames), row_count + len(kept)
-            group_count += len(found.group_sizes)
-        for key, parts in columns.items():
-            setattr(self, key, np.concatenate(parts))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def positives_out_of_range(self) -> int:
-        """Annotated pairs beyond the distance limit."""
-        return len(self.out_of_range_types)
-
-    @property
-    def groups(self) -> np.ndarray:
-        """(N,) sequence number of every sample: what the bootstrap resamples."""
-        return self.frame_sequences[self.frames]
-
-    def group_names(self) -> list[str]:
-        """The sequences of the samples."""
-        return [self.sequences[k] for k in np.unique(self.groups)]
-
-    @property
-    def past_columns(self) -> list[int]:
-        """The columns of the geometry that tell the past."""
-        return [k for k, name in enumerate(self.feature_names) if name not in STATIC_FEATURES]
-
-    def class_counts(self) -> dict[str, int]:
-        """Samples per class, by name; of a sampled part those of the first epoch."""
-        counts = np.bincount(self.labels[self.draw()], minlength=len(self.class_names))
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
-
-    def pair_columns(self) -> dict[str, np.ndarray]:
-        """Who each sample is, for tables: sequence, frame, id_left, id_right, label (a class name)."""
-        return {
-            "sequence": np.array(self.sequences)[self.groups],
-            "frame": self.frame_keys[self.frames],
-            "id_left": self.person_ids[self.left],
-            "id_right": self.person_ids[self.right],
-            "label": np.array(self.class_names)[self.labels],
-        }
-
-    def people_and_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The frame of everybody (R,) and the two people of every sample (N, 2): what groups are made of."""
-        return self.people_frames, np.stack([self.left, self.right], axis=1)
-
-    def every_pair(self, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:
-        """All pairs of all frames with these answers (N,) and (N, K): "none" beyond the distance limit.
-
-        Left out are the ambiguous, and interacting pairs whose type nobody knows: they have no true outcome.
-        """
-        typed = ((self.labels == 0) & ~self.ambiguous) | (self.types >= 0)
-        far = self.out_of_range_types >= 0
-        people = np.bincount(self.people_frames, minlength=len(self.frame_keys))
-        seen = np.concatenate([self.frames[~self.ambiguous], self.out_of_range_frames, self.ambiguous_frames])
-        others = people * (people - 1) // 2 - np.bincount(seen, minlength=len(people))  # far, not annotated
-        frames = np.concatenate([self.frames[typed], self.out_of_range_frames[far], np.arange(len(people))])
-        beyond = len(frames) - typed.sum()
-        return Outcomes(
-            truth=np.concatenate([self.types[typed] + 1, self.out_of_range_types[far] + 1, 0 * others]),
-            p_interaction=np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
-            p_types=np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
-            weight=np.concatenate([np.ones(len(frames) - len(others)), others]),
-            groups=self.frame_sequences[frames],
-            frames=frames,
-        )
-
-    def keyframe_rows(
-        self, groups: np.ndarray, people: np.ndarray, names: list[str], last: float = 1.0
-    ) -> np.ndarray:
-        """The rows of det_group.txt or gt_group.txt of these `people` (rows), in groups (R,).
-
-        Sequences are numbered by their place in the sorted `names`, as the toolkit numbers a folder; `last`
-        is a detection's score or the truth's difficulty.
-        """
-        frames = self.people_frames[people]
-        number = np.array([sorted(names).index(name) for name in self.sequences])
-        sequences, times = number[self.frame_sequences[frames]], self.frame_times[frames]
-        scores = np.full(len(people), last)
-        return group_rows(sequences, times, self.boxes[people], groups[people], scores, self.pano_size)
-
-    def draw(self, epoch: int = 1) -> np.ndarray:
-        """The samples that an epoch takes, frame by frame, in each such that pairs of the same people are
-        neighbours; all samples of a part that is not sampled. With --no-resample every epoch takes the same.
-        """
-        if not self.sampled:
-            return np.arange(len(self))
-        positive = (self.labels > 0) | (self.task == "type")
-        taken = np.flatnonzero(
-            draw_samples(
-                self.rules, epoch, self.draws, positive, self.inferred, self.interaction_groups,
-                self.group_sizes, self.frames, self.groups,
-            )
-        )  # fmt: skip
-        return taken[neighbouring_order(self.frames[taken], self.left[taken], self.right[taken])]
-
-    def select(self, samples: np.ndarray) -> "JRDBPairDataset":
-        """The same people and frames with these samples only, in this order; a sample may be taken twice.
-
-        Nothing is drawn from them any more.
-        """
-        chosen = copy.copy(self)
-        chosen.sampled = False
-        for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
-            setattr(chosen, name, getattr(self, name)[samples])
-        return chosen
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """A collated batch of N samples and their P people, each person once.
-
-        crops (P, 3, H, W) uint8 (only with pixels), left, right (N,) int64 into the crops, geometry (N, G)
-        float32, labels (N,), indices (N,), frames (N,), persons (P,) int64 person rows.
-        """
-        indices = np.asarray(indices)
-        persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
-        place = place.reshape(2, len(indices))
-        batch = {
-            "left": place[0],
-            "right": place[1],
-            "geometry": self.geometry[indices],
-            "labels": self.labels[indices],
-            "indices": indices,
-            "frames": self.frames[indices],
-            "persons": persons,
-        }
-        if self.crops is not None:
-            batch["crops"] = self.crops[self.crop_rows[persons]]
-        return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
-
-    def look(self, sample: int) -> list[np.ndarray]:
-        """Pictures of a pair: the two crops, where there are some, and its boxes in the panorama.
-
-        The left person's box is orange, the right one's blue, everybody else's grey.
-        """
-        (width, height), pair = self.pano_size, (self.left[sample], self.right[sample])
-        picture = Image.new("RGB", (width // 4, height // 4), (235, 235, 235))
-        draw, styles = ImageDraw.Draw(picture), zip(pair, ("#D55E00", "#0072B2"), strict=True)
-        others = np.flatnonzero(self.people_frames == self.frames[sample])
-        for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
-            x, y, w, h = self.boxes[person] / 4
-            for shift in (0, -picture.width):  # a box may run over the right edge
-                draw.rectangle((x + shift, y, x + w + shift, y + h), outline=colour, width=2)
-        crops = [] if self.crops is None else [self.crops[self.crop_rows[k]].transpose(1, 2, 0) for k in pair]
-        return [*map(np.ascontiguousarray, crops), np.asarray(picture)]
-
-    def images_needed(self, data_path: Path | str) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
-        """Images (K) that samples are cut from, whether each is there, people per image (K), person rows."""
-        persons = np.unique(np.r_[self.left, self.right])
-        frames, counts = np.unique(self.people_frames[persons], return_counts=True)
-        folder = Path(data_path) / IMAGE_FOLDER
-        paths = [folder / self.sequences[self.frame_sequences[f]] / str(self.frame_keys[f]) for f in frames]
-        return paths, self.image_found[frames], counts, persons
-
-    def find_problems(self, data_path: Path | str, problems: Problems, decode: bool = False) -> None:
-        """Gather the images that are missing and, with `decode`, damaged or of another size."""
-        paths, found, *_ = self.images_needed(data_path)
-        for path, there in zip(paths, found, strict=True):
-            name = path.relative_to(Path(data_path) / IMAGE_FOLDER)
-            if not there:
-                what = f"missing images of the {self.name} split, which needs {len(paths)}"
-                remedy = "add them, or pass --features geometry, which needs none"
-                problems.add(what, remedy, str(name))
-            elif decode:
-                try:
-                    height, width = read_image(path).shape[:2]
-                except DataError as error:
-                    problems.add("an image can not be read", "copy it again, or remove its frame",
-                                 str(error).splitlines()[0])  # fmt: skip
-                    continue
-                if (width, height) != self.pano_size:
-                    what = f"an image of another size than {self.pano_size[0]}x{self.pano_size[1]}"
-                    remedy = "boxes are in pixels: all frames need the size that was annotated"
-                    problems.add(what, remedy, f"{name}: {width}x{height}")
-
-    def load_crops(self, data_path: Path | str, image_size: tuple[int, int], **cache: object) -> None:
-        """Cut and cache the people that samples use. image_size is (H, W)."""
-        paths, _, counts, persons = self.images_needed(data_path)
-        boxes = np.split(self.boxes[persons], np.cumsum(counts)[:-1])
-        self.crop_rows = np.full(len(self.boxes), -1)
-        self.crop_rows[persons] = np.arange(len(persons))
-        self.crops = crop_cache(paths, boxes, tuple(image_size), self.pano_size, **cache)
 
 
 @dataclass
@@ -322,16 +38,11 @@ class PairDatasets:
     sets: dict[str, JRDBPairDataset]  # train, val and, where there is one, test
     split: dict[str, list[str]]
     split_source: str
-    pano_size: tuple[int, int]  # width, height
-    size_source: str
-    fingerprint: str  # of the annotations: no path, no time
-    rules: PairRules
     data_path: Path
-    features: str
-    image_size: tuple[int, int]  # height, width of a crop
-    cache: dict[str, object]  # options of crop_cache
-    loaded: dict[str, list[Sequence]] = field(repr=False)
+    rules: PairRules
+    loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
     hashes: dict[str, list[str]] = field(repr=False)  # by sequence: of all it holds, then of frames and boxes
+    cut: Callable[[JRDBPairDataset], None] = field(repr=False)  # gives a part the crops that its samples need
     recorded: dict[str, np.ndarray] | None = field(default=None, repr=False)  # `references`, or a run's
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
 
@@ -347,16 +58,11 @@ class PairDatasets:
     def val(self) -> JRDBPairDataset:
         return self.sets["val"]
 
-    @property
-    def test(self) -> JRDBPairDataset | None:
-        """None where there is no such split."""
-        return self.sets.get("test")
-
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
         return [
             f"{name}: {len(part.sequences)} sequences, {len(part.draw())} pairs, {part.class_counts()}"
-            for name, part in self.parts().items()
+            for name, part in self.sets.items()
         ]
 
     @property
@@ -366,20 +72,23 @@ class PairDatasets:
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
-        parts = self.parts()
-        counts = {f"{name}_samples": len(part.draw()) for name, part in parts.items()}  # train: of an epoch
+        counts = {
+            f"{name}_samples": len(part.draw()) for name, part in self.sets.items()
+        }  # train: an epoch's
+        every = sum(self.loaded.values(), [])
+        measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
         return {
             "data_path": str(self.data_path),
             "total_samples": sum(counts.values()),
             **counts,
-            "sequences": {name: part.sequences for name, part in parts.items()},
-            "class_counts": {name: part.class_counts() for name, part in parts.items()},
+            "sequences": {name: part.sequences for name, part in self.sets.items()},
+            "class_counts": {name: part.class_counts() for name, part in self.sets.items()},
             "split_method": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,
-            "panorama_size": list(self.pano_size),
-            "panorama_size_source": self.size_source,
-            "fingerprint": self.fingerprint,
+            "panorama_size": [measured.width, measured.height],
+            "panorama_size_source": measured.size_source,
+            "fingerprint": fingerprint(every),
         }
 
     @property
@@ -421,10 +130,8 @@ class PairDatasets:
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
         if (part, task) not in self.others:
-            dataset = JRDBPairDataset(part, self.loaded[part], self.rules, task)
-            if self.features != "geometry":
-                dataset.load_crops(self.data_path, self.image_size, **self.cache)
-            self.others[part, task] = dataset
+            self.others[part, task] = JRDBPairDataset(part, self.loaded[part], self.rules, task)
+            self.cut(self.others[part, task])
         return self.others[part, task]
 
 
@@ -439,100 +146,55 @@ def build_datasets(
     """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
     of the sequences; val and test: not sampled.
 
+    task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
     Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
+    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
+    one-class splits; with --check_data every image is decoded that crops are cut from.
     """
     rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
-    rules = {"pairs_per_sequence": 0} | rules  # stage 2 has few enough
+    rules = PairRules(**{"pairs_per_sequence": 0} | rules)  # stage 2 has few enough
     labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
-    data = load_pair_datasets(
-        args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info), task=task, features=args.features,
-        image_size=tuple(args.image_size), split_method=args.split_method, fold=args.fold, seed=args.seed,
-        labels=LabelRules(**labels),
-        rules=PairRules(**rules), choose=choose, check_images=getattr(args, "check_data", False),
-        cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb, log=LOG.info,
-    )  # fmt: skip
+    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
+    files = list_sequences(data_path)
+    if choose:
+        split, source = {"all": list(files)}, "chosen"
+    else:
+        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
+    paths = [files[name] for names in split.values() for name in names]
+    every = read_index(paths, data_path, LabelRules(**labels), args.cache_dir, LOG.info)
+    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
+    if any(told.values()):
+        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
+    if choose:
+        split = choose(hashes)
+    by_name = {sequence.name: sequence for sequence in every}
+    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
+    sets = {
+        part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
+        for part, sequences in loaded.items()
+    }
+    for part, dataset in sets.items():
+        check_labels(data_path, part, dataset)
+    pixels = args.features != "geometry"
+    if pixels:
+        problems = Problems()
+        for dataset in sets.values():
+            dataset.find_problems(data_path, problems, decode=getattr(args, "check_data", False))
+        problems.raise_any()
+
+    def cut(dataset: JRDBPairDataset) -> None:
+        if pixels:
+            where = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+            dataset.load_crops(data_path, args.image_size, **where)
+
+    for dataset in sets.values():
+        cut(dataset)
+    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, cut)
     if task == "interaction" and choose is None:
         text, upside_down = data.balance()
         (LOG.warning if upside_down else LOG.info)(text)
     return data
-
-
-def load_pair_datasets(
-    data_path: Path | str,
-    *,
-    features: str = "geometry",
-    image_size: tuple[int, int] = (128, 64),
-    task: str = "interaction",
-    split_method: str = "auto",
-    fold: str | None = None,
-    seed: int = 42,
-    labels: LabelRules | None = None,
-    rules: PairRules | None = None,
-    choose: Choose | None = None,
-    check_images: bool = False,
-    **cache: object,
-) -> PairDatasets:
-    """Read a JRDB folder into train, val and test (none when the split has none).
-
-    features decides whether crops are cached (image_size H, W; `cache` goes to crop_cache: cache_dir,
-    limit_gb, workers, log; the index takes cache_dir and log). task "interaction": every sample is labelled
-    0 or 1. task "type": annotated positives only, labelled by class. check_images: decode every image that
-    crops are cut from, and name all that are damaged or of another size. Raises CommandError for wrong flags,
-    DataError for unusable files (all of them at once), empty and one-class splits.
-    """
-    rules, labels, log = rules or PairRules(), labels or LabelRules(), cache.get("log", print)
-    rules.check()
-    labels.check()
-    for flag, value, allowed in (("features", features, FEATURE_SETS), ("task", task, TASKS)):
-        if value not in allowed:
-            raise CommandError(f"--{flag} {value}: choose from {', '.join(allowed)}")
-    data_path = Path(data_path)
-    files = list_sequences(data_path)
-    how = (split_method, fold, seed)
-    split, source = ({"all": list(files)}, "") if choose else split_sequences(files, data_path, *how)
-    paths = [files[name] for names in split.values() for name in names]
-    every = read_index(paths, data_path, labels, cache.get("cache_dir"), log)
-    told = {name: sum(sequence.counts[name] for sequence in every) for name in TOLD}
-    if any(told.values()):
-        log(
-            "labels: "
-            + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in told.items() if count)
-        )
-    by_name = {sequence.name: sequence for sequence in every}
-    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
-    if choose:
-        split, source = choose(hashes), "chosen"
-    loaded = {part: [by_name[name] for name in names] for part, names in split.items()}
-    sets = {
-        part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
-        for part, sequences in loaded.items()
-        if sequences
-    }
-    for part, dataset in sets.items():
-        check_labels(data_path, part, dataset)
-    measured = [s for s in every if not s.size_source.startswith("no image")] or every
-    if features != "geometry":
-        problems = Problems()
-        for dataset in sets.values():
-            dataset.find_problems(data_path, problems, decode=check_images)
-        problems.raise_any()
-        for dataset in sets.values():
-            dataset.load_crops(data_path, image_size, **cache)
-    return PairDatasets(
-        sets=sets,
-        split=split,
-        split_source=source,
-        pano_size=(measured[0].width, measured[0].height),
-        size_source=measured[0].size_source,
-        fingerprint=fingerprint(every),
-        rules=rules,
-        data_path=data_path,
-        features=features,
-        image_size=tuple(image_size),
-        cache=cache,
-        loaded=loaded,
-        hashes=hashes,
-    )
 
 
 def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets import cache
-from datasets.jrdb import labels
-from datasets.jrdb.labels import IMAGE_FOLDER, LabelRules, Problems, Sequence, list_images, read_sequence
+from datasets.jrdb import labels, records
+from datasets.jrdb.labels import LabelRules, Sequence, read_sequence
+from datasets.jrdb.problems import Problems
+from datasets.jrdb.records import IMAGE_FOLDER, list_images
 from utils.run.folder import write_bytes
 from utils.run.log import format_size
 
@@ -46,7 +48,7 @@ def read_index(
         return _read(paths, data_path, rules)
     key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), rules.classes(), _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
-    path = directory / f"{KIND}-{key[:20]}.zip"
+    path = directory / f"{KIND}-{key[:20]}.npz"
     if (sequences := _load(path)) is None:
         cache.make_writable(directory)
         with cache.lock(path.with_suffix(".lock"), f"cache {KIND}", log):
@@ -80,35 +82,23 @@ def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[l
 
 def _code() -> list[str]:
     """The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index."""
-    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__)]
+    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, records.__file__)]
 
 
 def _save(path: Path, sequences: list[Sequence]) -> None:
-    """A zip archive: one member per column, all sequences behind each other, and as JSON what is no array."""
+    """An .npz archive: an array per sequence and column, and as JSON what is no array."""
     plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
-    parts = {column: [getattr(s, column) for s in sequences] for column in COLUMNS}
-    forms = {c: (a[0].dtype.str, a[0].shape[1:], [len(part) for part in a]) for c, a in parts.items()}
+    arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(sequences) for c in COLUMNS}
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:
-        file.writestr("index.json", json.dumps([plain, forms]))
-        for column, arrays in parts.items():
-            file.writestr(column, np.concatenate(arrays).tobytes())
+    np.savez(content, index=np.array(json.dumps(plain)), **arrays)
     write_bytes(path, content.getbuffer())
 
 
 def _load(path: Path) -> list[Sequence] | None:
-    """The sequences of a complete file, arrays read-only; None where there is none, or a damaged one."""
+    """The sequences of a complete file; None where there is none, or a damaged one."""
     try:
-        with zipfile.ZipFile(path) as file:  # read() compares the checksum of what it returns
-            plain, forms = json.loads(file.read("index.json"))
-            content = {column: file.read(column) for column in forms}
+        with np.load(path) as file:  # zip's checksums are compared
+            plain = json.loads(str(file["index"]))
+            return [Sequence(**v, **{c: file[f"{k} {c}"] for c in COLUMNS}) for k, v in enumerate(plain)]
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
-    parts = [
-        np.split(np.frombuffer(content[column], dtype).reshape(-1, *shape), np.cumsum(lengths)[:-1])
-        for column, (dtype, shape, lengths) in forms.items()
-    ]
-    return [
-        Sequence(**values, **dict(zip(forms, arrays, strict=True)))
-        for values, *arrays in zip(plain, *parts, strict=True)
-    ]

@@ -2,17 +2,15 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.jrdb.dataset import PairRules, load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from datasets.jrdb.sampling_report import sampling_report
-from tests.jrdb_files import crowd, person, write_labels
-from utils.run.errors import CommandError, DataError
+from tests.jrdb_files import crowd, load, person, write_labels
+from utils.run.errors import DataError
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def first_frame(dataset) -> dict[tuple[int, int], tuple]:
 
 
 def test_val_holds_every_pair_in_range_but_the_ambiguous_ones(folder):
-    sets = load_pair_datasets(folder)
+    sets = load(folder)
     assert first_frame(sets.val) == {
         (1, 2): (1, 0, False),
         (2, 3): (1, 2, False),  # 1-3 is in their group without being annotated: ambiguous
@@ -65,7 +63,7 @@ def test_val_holds_every_pair_in_range_but_the_ambiguous_ones(folder):
 
 
 def test_train_takes_inferred_positives_and_few_negatives(folder):
-    sets = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2))
+    sets = load(folder, max_negatives_per_frame=2)
     samples = first_frame(sets.train)
     assert samples.pop((1, 3)) == (1, -1, True)
     assert samples.pop((1, 2)) == (1, 0, False)
@@ -73,13 +71,13 @@ def test_train_takes_inferred_positives_and_few_negatives(folder):
     assert len(samples) == 2
     assert set(samples.values()) == {(0, -1, False)}
     assert not {(7, 10), (4, 5)} & set(samples)
-    plain = load_pair_datasets(folder, rules=PairRules(infer_group_pairs=False)).train
+    plain = load(folder, infer_group_pairs=False).train
     assert not plain.inferred.any()
     assert (1, 3) not in first_frame(plain)
 
 
 def test_every_epoch_draws_afresh_and_every_draw_keeps_the_rules(folder):
-    train = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2)).train
+    train = load(folder, max_negatives_per_frame=2).train
     epochs = [named_samples(train, epoch) for epoch in range(1, 31)]
     assert epochs[0] == named_samples(train, 1) != epochs[1]
     for drawn in epochs:
@@ -89,22 +87,22 @@ def test_every_epoch_draws_afresh_and_every_draw_keeps_the_rules(folder):
     seen = set().union(*epochs)
     every = named_samples(train.select(np.arange(len(train))))
     assert seen == set(every)  # no candidate is left out for ever
-    fixed = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2, resample=False)).train
+    fixed = load(folder, max_negatives_per_frame=2, resample=False).train
     assert named_samples(fixed, 1) == named_samples(fixed, 2)
 
 
 def test_no_sequence_gives_more_pairs_than_asked_for(folder):
-    sets = load_pair_datasets(folder, rules=PairRules(pairs_per_sequence=10))
+    sets = load(folder, pairs_per_sequence=10)
     draws = [sets.train.draw(epoch) for epoch in range(1, 41)]
     assert {len(drawn) for drawn in draws} == {10}
     share = np.mean([sets.train.labels[drawn].mean() for drawn in draws])
-    whole = load_pair_datasets(folder).train
+    whole = load(folder).train
     assert abs(share - whole.labels[whole.draw()].mean()) < 0.08  # positives and negatives alike
-    assert len(sets.val) == len(load_pair_datasets(folder).val)  # never of what is judged
+    assert len(sets.val) == len(load(folder).val)  # never of what is judged
 
 
 def test_references_weigh_a_pair_by_how_often_it_is_drawn(folder):
-    sets = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2))
+    sets = load(folder, max_negatives_per_frame=2)
     geometry, labels = sets.reference_pairs()
     weights = sets.references()["train_weights"]
     assert len(geometry) == len(labels) == len(weights)
@@ -113,21 +111,19 @@ def test_references_weigh_a_pair_by_how_often_it_is_drawn(folder):
 
 
 def test_the_balance_of_an_epoch_is_told_beside_the_natural_one(folder):
-    text, upside_down = load_pair_datasets(folder, rules=PairRules(max_negatives_per_frame=2)).balance()
+    text, upside_down = load(folder, max_negatives_per_frame=2).balance()
     assert text.startswith("60.0% of an epoch's train pairs interact, 25.0% of all") and upside_down
-    every = PairRules(max_negatives_per_frame=99, stage1_balance_ratio=99, infer_group_pairs=False)
-    text, upside_down = load_pair_datasets(folder, rules=every).balance()
+    every = {"max_negatives_per_frame": 99, "stage1_balance_ratio": 99, "infer_group_pairs": False}
+    text, upside_down = load(folder, **every).balance()
     assert text.startswith("25.0% of an epoch's train pairs interact, 25.0% of all") and not upside_down
 
 
 def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
-    small = load_pair_datasets(folder, rules=PairRules(max_group_samples_ratio=0.34)).train
+    small = load(folder, max_group_samples_ratio=0.34).train
     small = small.select(small.draw())
     assert small.labels.sum() == 6  # one per frame
     assert not small.inferred.any()
-    every = load_pair_datasets(
-        folder, rules=PairRules(max_group_samples_ratio=0.34, use_group_sampling=False)
-    )
+    every = load(folder, max_group_samples_ratio=0.34, use_group_sampling=False)
     assert every.train.labels[every.train.draw()].sum() == 18
 
 
@@ -137,7 +133,7 @@ def test_a_frame_without_positives_gives_one_negative(tmp_path):
     for name in ("a", "b"):
         write_labels(tmp_path, name, labels)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    train = load_pair_datasets(tmp_path).train
+    train = load(tmp_path).train
     train = train.select(train.draw())
     assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
 
@@ -148,18 +144,17 @@ def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):
         labels = json.loads(path.read_text())["labels"]
         write_labels(other, path.stem, {key: records[::-1] for key, records in reversed(labels.items())})
     (other / "split.json").write_bytes((folder / "split.json").read_bytes())
-    rules = PairRules(max_negatives_per_frame=2)
-    one, two = load_pair_datasets(folder, rules=rules), load_pair_datasets(other, rules=rules)
+    one, two = load(folder, max_negatives_per_frame=2), load(other, max_negatives_per_frame=2)
     assert named_samples(one.train) == named_samples(two.train)
     assert np.array_equal(one.train.geometry, two.train.geometry, equal_nan=True)
-    assert one.fingerprint == two.fingerprint
-    third = load_pair_datasets(folder, rules=replace(rules, seed=7))
+    assert one.describe()["fingerprint"] == two.describe()["fingerprint"]
+    third = load(folder, max_negatives_per_frame=2, seed=7)
     assert named_samples(one.train) != named_samples(third.train)
     assert named_samples(one.val) == named_samples(third.val)
 
 
 def test_types_are_annotated_positives_only(folder):
-    sets = load_pair_datasets(folder, task="type")
+    sets = load(folder, task="type")
     for dataset in sets.parts().values():
         assert dataset.class_counts() == dict(zip(dataset.class_names, (6, 0, 6, 0, 0), strict=True))
         assert np.array_equal(dataset.labels, dataset.types)
@@ -167,12 +162,9 @@ def test_types_are_annotated_positives_only(folder):
 
 
 def test_frame_stride_thins_samples_but_not_history(folder):
-    full, thin = (
-        load_pair_datasets(folder).val,
-        load_pair_datasets(folder, rules=PairRules(frame_stride=3)).val,
-    )
+    full, thin = (load(folder).val, load(folder, frame_stride=3).val)
     assert thin.frame_keys.tolist() == ["000015.jpg", "000060.jpg"]
-    half = load_pair_datasets(folder, rules=PairRules(frame_stride=2)).val
+    half = load(folder, frame_stride=2).val
     assert half.frame_keys.tolist() == full.frame_keys.tolist()[::2]
     every, kept = named_samples(full), named_samples(thin)
     rows = {key: i for i, key in enumerate(every)}
@@ -185,7 +177,7 @@ def test_frame_stride_thins_samples_but_not_history(folder):
 
 
 def test_a_batch_holds_each_person_once(folder):
-    val = load_pair_datasets(folder).val
+    val = load(folder).val
     indices = [5, 0, 1, 17]
     batch = val.__getitems__(indices)
     persons = batch["persons"].numpy()
@@ -202,7 +194,7 @@ def test_missing_images_are_named_when_pixels_are_asked_for(folder):
     with pytest.raises(
         DataError, match=r"images of the train split, which needs 6 \(6 times\)\n  a/000015.jpg"
     ):
-        load_pair_datasets(folder, features="crops")
+        load(folder, features="crops")
 
 
 def test_checking_the_data_names_every_damaged_image_and_wrong_size(folder):
@@ -215,7 +207,7 @@ def test_checking_the_data_names_every_damaged_image_and_wrong_size(folder):
     for path in damaged:
         path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError) as error:
-        load_pair_datasets(folder, features="crops", check_images=True)
+        load(folder, features="crops", check_data=True)
     for line in ("can not be read (2 times)", *map(str, damaged), "another size", "b/000045.jpg: 1880x240"):
         assert line in str(error.value)
 
@@ -228,13 +220,7 @@ def test_crops_are_those_of_the_people(folder, tmp_path):
         for key in crowd(6):
             colours = rng.integers(0, 255, (1, 94, 3), dtype=np.uint8).repeat(40, 1).repeat(480, 0)
             Image.fromarray(colours).save(images / key)
-    sets = load_pair_datasets(
-        folder,
-        features="crops+geometry",
-        image_size=(16, 8),
-        cache_dir=tmp_path / "cache",
-        log=lambda _: None,
-    )
+    sets = load(folder, features="crops+geometry", image_size=(16, 8), cache_dir=tmp_path / "cache")
     assert sets.val.image_found.all()
     assert "b/" in sets.val.sequences[0] + "/"
     batch = sets.val.__getitems__([0, 7, 9])
@@ -251,17 +237,13 @@ def test_one_class_and_empty_splits_are_refused(tmp_path):
     write_labels(tmp_path, "b", {key: [r | {"H-interaction": []} for r in rs] for key, rs in labels.items()})
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     with pytest.raises(DataError, match=r"(?s)the val split.* 0 interaction;"):
-        load_pair_datasets(tmp_path)
+        load(tmp_path)
     with pytest.raises(DataError, match="the val split"):
-        load_pair_datasets(tmp_path, task="type")
-    with pytest.raises(CommandError, match="--distance_norm"):
-        load_pair_datasets(tmp_path, rules=PairRules(distance_norm="min"))
-    with pytest.raises(CommandError, match="--frame_stride 0"):
-        load_pair_datasets(tmp_path, rules=PairRules(frame_stride=0))
+        load(tmp_path, task="type")
 
 
 def test_report_of_the_crowd(folder):
-    report = sampling_report(load_pair_datasets(folder))["splits"]["val"]
+    report = sampling_report(load(folder))["splits"]["val"]
     assert json.loads(json.dumps(report)) == report
     assert report["frames"] == 6
     assert report["boxes"] == 48
@@ -276,13 +258,13 @@ def test_report_of_the_crowd(folder):
 
 
 def test_the_recount_finds_a_negative_that_is_a_positive(folder):
-    sets = load_pair_datasets(folder)
+    sets = load(folder)
     sets.val.labels[0] = 0  # a positive sold as a negative
     assert sampling_report(sets)["splits"]["val"]["negatives_that_are_positives"] == 1
 
 
 def test_figures_of_the_real_sequences(real):
-    sets = load_pair_datasets(real / "jrdb")
+    sets = load(real / "jrdb")
     report = sampling_report(sets)["splits"]
     total = {k: report["train"][k] + v for k, v in report["val"].items() if type(v) is int}
     expected = {
@@ -299,11 +281,11 @@ def test_figures_of_the_real_sequences(real):
         "missing_partners": 0,
     }
     assert {key: total[key] for key in expected} == expected
-    assert sets.test is None
+    assert "test" not in sets.parts()
     labels = sets.reference_pairs()[1]
     assert len(labels) + len(sets.val) == 50464
     assert labels.sum() + sets.val.labels.sum() == 5682 - 378
-    first = load_pair_datasets(real / "jrdb", rules=PairRules(distance_norm="first"))
+    first = load(real / "jrdb", distance_norm="first")
     decisions = sampling_report(first)["splits"]
     assert (
         decisions["train"]["order_dependent_decisions"] + decisions["val"]["order_dependent_decisions"]

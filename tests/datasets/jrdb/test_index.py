@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from datasets.jrdb import index as jrdb_index
-from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.index import read_index
 from datasets.jrdb.labels import IMAGE_FOLDER, LabelRules, Sequence, read_sequence
-from tests.jrdb_files import crowd, person, write_labels
+from tests.jrdb_files import crowd, load, person, write_labels
 from utils.run.errors import CommandError, DataError
 
 HELLO = person(1, [3, 4, 50, 60], pedestrian_2="conversation,hugging")
@@ -45,7 +44,7 @@ class World:
         return sum("built in" in line for line in self.lines)
 
     def file(self):
-        (path,) = self.cache.glob("*.zip")
+        (path,) = self.cache.glob("*.npz")
         return path
 
 
@@ -135,7 +134,7 @@ def test_a_damaged_file_is_built_again(world):
     assert world.builds() > 250
     assert_same(expected, world.read())
     assert "read from" in world.lines[-1]
-    assert [path.suffix for path in world.cache.iterdir()] == [".zip"]
+    assert [path.suffix for path in world.cache.iterdir()] == [".npz"]
 
 
 def test_a_refused_label_file_leaves_nothing(world):
@@ -208,13 +207,12 @@ def test_data_sets_from_the_index_are_those_from_json(tmp_path, monkeypatch):
     for name in "abc":
         write_labels(tmp_path, name, crowd(frames=6))
     (tmp_path / "split.json").write_text(json.dumps({"train": ["b"], "val": ["c"], "test": ["a"]}))
-    cold = load_pair_datasets(tmp_path)
+    cold = load(tmp_path)
     monkeypatch.setattr(jrdb_index, "SMALL", 0)
-    for line in ("built in", "read from"):
-        lines = []
-        warm = load_pair_datasets(tmp_path, cache_dir=tmp_path / "cache", log=lines.append)
-        assert line in lines[-1]
-        assert warm.fingerprint == cold.fingerprint and warm.split == cold.split
+    for _ in range(2):
+        warm = load(tmp_path, cache_dir=tmp_path / "cache")
+        assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+        assert warm.describe() == cold.describe() and warm.split == cold.split
         assert [part.sequences for part in warm.parts().values()] == [["b"], ["c"], ["a"]]
         for one, two in zip(cold.parts().values(), warm.parts().values(), strict=True):
             assert np.array_equal(one.geometry, two.geometry, equal_nan=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.jrdb.dataset import JRDBPairDataset, load_pair_datasets
 from datasets.jrdb.labels import CLASS_OF_NAME, INTERACTION_CLASSES, INTERACTION_NAMES
+from datasets.jrdb.pair_dataset import JRDBPairDataset
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
 from datasets.samples.jrdb.figure import sketch_person
@@ -19,6 +19,7 @@ from datasets.samples.jrdb.plan import plan_sample
 from datasets.samples.jrdb.render import render_sequence
 from datasets.samples.jrdb.skeleton import Look, Pose
 from datasets.samples.jrdb.sketch import draw_sketch
+from tests.jrdb_files import load
 from utils.run.errors import CommandError
 
 OTHER_SEED = 5  # the gates are checked on another seed than the default
@@ -141,7 +142,7 @@ def test_the_most_frequent_class_of_val_is_another_than_that_of_train(boxes):
 
 
 def test_ratios_are_those_of_the_real_data(boxes):
-    sets = load_pair_datasets(boxes, features="geometry")
+    sets = load(boxes)
     total = near = positive = positive_near = 0
     for part, sequences in sets.loaded.items():
         every = JRDBPairDataset(part, sequences, sets.rules, sampled=False)
@@ -157,7 +158,7 @@ def test_ratios_are_those_of_the_real_data(boxes):
 
 
 def test_every_type_has_eight_couples_in_test(boxes):
-    test = load_pair_datasets(boxes, features="geometry", task="type").test
+    test = load(boxes, task="type").parts()["test"]
     left, right = test.person_ids[test.left], test.person_ids[test.right]
     couples = {
         (int(label), int(test.frame_sequences[frame]), *sorted(pair))
@@ -172,14 +173,21 @@ def test_boxes_and_their_history_do_not_give_the_answer_away(boxes):
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import f1_score, roc_auc_score
 
-    sets = load_pair_datasets(boxes, features="geometry")
+    sets = load(boxes)
     trees = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(*sets.reference_pairs())
-    assert 0.55 < roc_auc_score(sets.test.labels, trees.predict_proba(sets.test.geometry)[:, 1]) <= 0.88
-    sets = load_pair_datasets(boxes, features="geometry", task="type")
+    assert (
+        0.55
+        < roc_auc_score(sets.parts()["test"].labels, trees.predict_proba(sets.parts()["test"].geometry)[:, 1])
+        <= 0.88
+    )
+    sets = load(boxes, task="type")
     trees = HistGradientBoostingClassifier(max_iter=25, class_weight="balanced", random_state=0).fit(
         *sets.reference_pairs()
     )
-    assert f1_score(sets.test.labels, trees.predict(sets.test.geometry), average="macro") <= 0.55
+    assert (
+        f1_score(sets.parts()["test"].labels, trees.predict(sets.parts()["test"].geometry), average="macro")
+        <= 0.55
+    )
 
 
 def test_same_bytes_from_one_worker_and_from_two(tiny, tmp_path):

@@ -1,0 +1,36 @@
+"""What is wrong in many files, gathered and told in one error."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from utils.run.errors import DataError
+
+
+@dataclass
+class Problems:
+    """Every kind of problem with its count, first examples and remedy."""
+
+    found: dict[tuple[str, str], Counter] = field(default_factory=dict)  # (what, remedy): examples
+
+    def add(self, what: str, remedy: str, example: str) -> None:
+        self.found.setdefault((what, remedy), Counter())[example] += 1
+
+    def __str__(self) -> str:
+        lines = []
+        for (what, remedy), examples in self.found.items():
+            total = examples.total()
+            lines.append(f"{what} ({total} {'times' if total > 1 else 'time'})")
+            lines += [f"  {example}" for example in list(examples)[:3]]
+            rest = f"... and {len(examples) - 3} more; " if len(examples) > 3 else ""
+            lines.append(f"  {rest}{remedy}")
+        return "\n".join(lines)
+
+    @property
+    def count(self) -> int:
+        return sum(examples.total() for examples in self.found.values())
+
+    def raise_any(self) -> None:
+        """DataError with all of them, if there are any."""
+        if self.found:
+            kinds = f"{len(self.found)} kinds of problems in the data\n" if len(self.found) > 1 else ""
+            raise DataError(f"{kinds}{self}")
