@@ -8,8 +8,8 @@ from datasets.jrdb.dataset import PairDatasets, build_datasets
 from datasets.jrdb.labels import LABEL_FOLDER
 
 FLAGS = {
-    "features": "geometry", "image_size": (128, 64), "split_method": "auto", "fold": None, "seed": 42, "cache_dir": None,
-    "cache_limit_gb": 4.0, "pairs_per_sequence": 1500,
+    "features": "geometry", "image_size": (128, 64), "split_method": "auto", "fold": None, "seed": 42,
+    "cache_dir": None, "cache_limit_gb": 4.0, "pairs_per_sequence": 1500,
 }  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from benchmarks import __main__ as everything
 from benchmarks import epochs, gpu, measure, verdict_time, worker
 from benchmarks.scripts import SCRIPTS, prepare
-from datasets.jrdb.dataset import load_pair_datasets
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from models.encoders import build_encoder
 from models.pairs import PairClassifier
+from tests.jrdb_files import load
 from tests.jrdb_world import write_world
 from tests.tiny_runs import flags_of, private_cache
 from utils.run.folder import REPO_ROOT
@@ -112,8 +112,7 @@ def pairs(tmp_path):
         for key in json.loads(path.read_text())["labels"]:
             small = Image.fromarray(rng.integers(0, 256, (48, 376, 3), dtype=np.uint8))
             small.resize((3760, 480)).save(place / key)
-    options = {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
-    return load_pair_datasets(folder, features="crops+geometry", image_size=(32, 16), **options)
+    return load(folder, features="crops+geometry", image_size=(32, 16), cache_dir=tmp_path / "cache")
 
 
 def test_naive_pairs_are_the_cached_ones(pairs):
