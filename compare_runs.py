@@ -2,6 +2,7 @@
 
     python compare_runs.py RUN RUN                   the second against the first
     python compare_runs.py "checkpoints/stage1_*"    a pattern; runs repeated with other seeds are grouped
+    python compare_runs.py --folds "checkpoints/*"   pools runs of --fold 1/N to N/N, by recipe
     python compare_runs.py RUN                       draws the curves of one run again
 
 RUN is a run folder or its name under checkpoints/. The first run (with those that repeat it) is what the
@@ -35,6 +36,8 @@ from utils.watch.comparison import (
     paired_differences,
     short,
 )  # fmt: skip
+from utils.watch.folds import check_folds, pool_folds
+from utils.watch.predictions import Pooled
 from utils.watch.run_picture import show
 from utils.watch.run_state import run_state
 from utils.watch.run_view import RunView, read_run
@@ -47,6 +50,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("compare_runs.py", __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, their names, or patterns")
+    add("--folds", action="store_true", help="pool the test predictions of each recipe's folds: everybody is "
+        "judged once, by a model that never saw them")  # fmt: skip
     add("--output_dir", default="checkpoints", help="where the run folders are")
     add("--picture_dir", default="visualizations", help="where picture, CSV and Markdown go")
     add("--name", help="compare_NAME; default: task and times of the runs")
@@ -57,16 +62,31 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
     key, metrics = first.decides, list(metrics_shown(first.task, "test"))
-    rows = [["", "run", "seed", "verdict", "best epoch", f"{key} then", "last", *metrics, "minutes"]]
+    folds = any(condition.pooled for condition in conditions)
+    rows = [
+        [
+            "",
+            "run",
+            "seed",
+            *(["fold"] if folds else []),
+            "verdict",
+            "best epoch",
+            f"{key} then",
+            "last",
+            *metrics,
+            "minutes",
+        ]
+    ]
     for condition in conditions:
         letter = condition.letter if len(conditions) > 1 else ""
-        for view in condition.runs:
+        for view in (*condition.runs, *condition.pooled):
             best, found, last = view.best_epoch(), figures_on_test(view), view.history[-1:] or [{}]
             seconds = view.results.get("wall_seconds")
             rows.append([
                 letter,
                 view.name,
                 str(view.config.get("seed", "?")),
+                *([fold_of(view)] if folds else []),
                 view.results.get("verdict") or run_state(view, time.time()).word,
                 f"{best}/{len(view.history)}" if best is not None else "-",
                 shown(view.row(best).get(key)),
@@ -79,11 +99,17 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
         if any(means):
             then = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
             name = f"mean +- sd of {len(condition.distinct)} seeds"
-            rows.append([letter, name, "", "", "", plus_minus(then), "", *map(plus_minus, means), ""])
+            blank = [""] * (4 if folds else 3)
+            rows.append([letter, name, *blank, plus_minus(then), "", *map(plus_minus, means), ""])
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
     chosen = " (no test split: the epoch was chosen on it)" if "val" in split else ""
     where = "/".join(sorted(split)) or "test"
     return f"figures of the best epoch on {where}{chosen}, with 95% intervals", rows
+
+
+def fold_of(view: RunView) -> str:
+    """'2/5', and 'all' of pooled folds."""
+    return "all" if isinstance(view, Pooled) else view.config["args"]["fold"]
 
 
 def plus_minus(found: tuple[float, float] | None) -> str:
@@ -147,14 +173,15 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
 
     from utils.report.results import write_table
 
-    rows = []
+    rows, folds = [], any(one.pooled for one in conditions)
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]
-    for letter, view in [(one.letter, view) for one in conditions for view in one.runs]:
+    for letter, view in [(one.letter, view) for one in conditions for view in (*one.runs, *one.pooled)]:
         best, flat = view.best_epoch(), flatten(view.config)
         row = {
             "condition": letter,
             "run": str(view.folder),
             "seed": view.config.get("seed"),
+            **({"fold": fold_of(view)} if folds else {}),
             "verdict": view.results.get("verdict"),
             "best_epoch": best,
             "epochs": len(view.history),
@@ -183,8 +210,14 @@ def main(args: argparse.Namespace) -> None:
     check_comparable(views)
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
         raise CommandError(f"--name {args.name}: letters, digits, '_', '-' and '.' only")
-    conditions = group_runs(views)
-    tables, notes = [runs_table(conditions)], condition_notes(conditions)
+    notes = []
+    if args.folds:
+        check_folds(views)
+    conditions = group_runs(views, args.folds)
+    if args.folds:
+        conditions, said = zip(*map(pool_folds, conditions), strict=True)
+        notes = sum(said, [])
+    tables, notes = [runs_table(conditions)], notes + condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))
         differences, said = difference_table(conditions)

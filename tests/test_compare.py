@@ -15,14 +15,8 @@ from utils.metrics.verdict import GroupJackknife
 from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.watch.comparison import (
-    differing_keys,
-    group_runs,
-    mean_and_sd,
-    mean_over_runs,
-    paired_differences,
-    read_predictions,
-)
+from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
+from utils.watch.predictions import read_predictions
 from utils.watch.run_view import read_run
 
 SCRIPTS = {

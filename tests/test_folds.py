@@ -1,12 +1,23 @@
 """--fold K/N: every group is tested exactly once, whatever the task, and nobody is trained on and judged."""
 
+import functools
 import importlib
+import shutil
+from pathlib import Path
 
+import numpy as np
+import pandas
 import pytest
+from scipy.stats import t
+from sklearn import metrics
 
+import compare_runs
 from datasets.jrdb.flags import FROM_STAGE1
-from tests.tiny_runs import NAMES, flags_of, jrdb, private_cache, run_main, run_of
+from tests.tiny_runs import NAMES, flags_of, jrdb, new_folder, private_cache, run_main, run_of, train
+from utils.metrics.regression import subject_means
 from utils.run.errors import CommandError, DataError
+from utils.run.folder import read_json, write_json
+from utils.run.log import stop_log
 
 FOLDS = 4
 
@@ -23,6 +34,7 @@ def parts_of(name, *flags):
     if name == "train_stage2":  # which takes these from its stage 1 run
         stage1 = importlib.import_module("train_stage1").parse_args(["--features", "geometry"])
         vars(args).update({flag: vars(stage1)[flag] for flag in FROM_STAGE1})
+    stop_log()  # what is read here is no part of the log of the run before
     data = script.build_datasets(args)
     assert data.leakage_check
     return data.split, data.split_source
@@ -88,3 +100,128 @@ def test_stage_2_refuses_a_stage_1_that_was_trained_on_whom_it_judges(tmp_path):
     with pytest.raises(CommandError, match="Leakage: stage 1 was trained on .*\n.*no --fold\n.*--fold"):
         run_main("train_stage2", *start, "--fold", "1/4", "--check_data")
     run_main("train_stage2", *start, "--check_data")
+
+
+@functools.cache
+def folds_of(name):
+    """The runs of three folds, one epoch each."""
+    with private_cache():
+        return [
+            train(name, new_folder(f"folds_{name}"), "--fold", f"{k}/3", "--epochs", 1) for k in (1, 2, 3)
+        ]
+
+
+def compare(tmp_path, *runs):
+    argv = ["--folds", *map(str, runs), "--picture_dir", str(tmp_path), "--name", "x"]
+    compare_runs.main(compare_runs.parse_args(argv))
+    return pandas.read_csv(tmp_path / "compare_x.csv", dtype={"fold": str})
+
+
+def jackknife(table, value):
+    """The figure on the pooled table, and Student's interval from leaving out each group."""
+    names = table["group"].unique()
+    left = [value(table[table.group != name]) for name in names]
+    reach = t.ppf(0.975, len(names) - 1) * np.sqrt((len(names) - 1) * np.var(left))
+    return [value(table), value(table) - reach, value(table) + reach]
+
+
+def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys, empty_figures):
+    runs = folds_of("train_stage1")
+    tables = [pandas.read_csv(run / "test_predictions.csv") for run in runs]
+    table = pandas.concat(tables).rename(columns={"sequence": "group"})
+    assert (
+        not table.duplicated(["group", "frame", "id_left", "id_right"]).any() and table.group.nunique() == 12
+    )
+    pooled = compare(tmp_path, *runs).set_index("fold").loc["all"]
+    for name, score in (("auroc", metrics.roc_auc_score), ("ap", metrics.average_precision_score)):
+        expected = jackknife(table, lambda rows, score=score: score(rows.label == "interaction", rows.score))
+        found = [pooled[f"test_{name}{end}"] for end in ("", "_low", "_high")]
+        assert found == pytest.approx(expected, abs=1e-9)
+    said = capsys.readouterr().out
+    gain = [
+        metrics.roc_auc_score(table.label == "interaction", table[column] * sign)
+        for column, sign in (("score", 1), ("distance_widths", -1))
+    ]
+    assert f"pooled, 3 of 3 folds: LEARNED (beats distance alone: AUROC +{gain[0] - gain[1]:.3f}" in said
+
+
+@pytest.mark.parametrize("name", ["train_mae", "train_stage2", "train_anomaly_with_labels"])
+def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys, empty_figures):
+    if name == "train_stage2":
+        starts = folds_of("train_stage1")
+        runs = [
+            train(name, tmp_path / str(k), "--fold", f"{k}/3", "--stage1_checkpoint", start, "--epochs", 1)
+            for k, start in enumerate(starts, start=1)
+        ]
+    else:
+        runs = folds_of(name)
+    pooled = compare(tmp_path, *runs).set_index("fold").loc["all"]
+    tables = [pandas.read_csv(run / "test_predictions.csv") for run in runs]
+    table = pandas.concat(tables)
+    if name == "train_mae":
+        ages = [pandas.read_csv(run / "test_predictions.csv") for run in runs]
+        floors = []
+        for run, one in zip(runs, ages, strict=True):
+            train_ages = np.load(run / "references.npz")["train_labels"]
+            _, truth, _ = subject_means(one.subject.astype(str), one.age, one.prediction)
+            floors.append([abs(truth - value(train_ages)) for value in (np.mean, np.median)])
+        floor = min(np.concatenate([one[k] for one in floors]).mean() for k in (0, 1))
+        error = table.groupby("subject").apply(lambda rows: abs(rows.prediction.mean() - rows.age.mean()))
+        assert pooled.test_subject_mae == pytest.approx(error.mean())
+        assert pooled.test_skill == pytest.approx(1 - error.mean() / floor)
+    elif name == "train_stage2":
+        assert pooled.test_accuracy == pytest.approx((table.label == table.prediction).mean())
+    else:
+        assert pooled.test_auroc == pytest.approx(metrics.roc_auc_score(table.label, table.score))
+    assert "pooled, 3 of 3 folds: " in capsys.readouterr().out and pooled.verdict in (
+        "LEARNED",
+        "NOT LEARNED",
+    )
+
+
+def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
+    """Of whatever seed: other folds hold the same samples."""
+    first, second = folds_of("train_stage1"), []
+    for run in first:
+        second.append(Path(shutil.copytree(run, tmp_path / run.name)))
+        config = read_json(run / "config.json")
+        config |= {"seed": 7, "args": config["args"] | {"seed": 7, "learning_rate": 0.1}}
+        write_json(second[-1] / "config.json", config)
+        table = pandas.read_csv(run / "test_predictions.csv")
+        table.sample(frac=1, random_state=0).assign(score=0.5).to_csv(second[-1] / "test_predictions.csv")
+    compare(tmp_path, *first, *second)
+    said = capsys.readouterr().out
+    table = pandas.concat([pandas.read_csv(run / "test_predictions.csv") for run in first])
+    auroc = metrics.roc_auc_score(table.label == "interaction", table.score)
+    (row,) = [line for line in said.splitlines() if line.strip().startswith("B - A")]
+    assert f"{0.5 - auroc:+.3f} [" in row and "worse" in row
+    total = sum(len(pandas.read_csv(run / "test_predictions.csv")) for run in first)
+    assert f"paired on the same {total} test samples; intervals over 12 sequences" in said
+    assert "B - A" in said and "A, seed 42" in said and "B, seed 7" in said
+
+
+def test_missing_and_doubled_folds_are_said(tmp_path, capsys, empty_figures):
+    runs = folds_of("train_stage1")
+    again = shutil.copytree(runs[0], tmp_path / "stage1_experiment_20990101_000000")
+    table = compare(tmp_path, runs[0], again, runs[2])
+    said = capsys.readouterr().out
+    assert "no finished run of fold 2/3" in said and "1 folds ran twice" in said
+    assert "pooled, 2 of 3 folds" in said and list(table.fold) == ["1/3", "1/3", "3/3", "all"]
+
+
+def test_what_can_not_be_pooled_is_refused(tmp_path, empty_figures):
+    runs = folds_of("train_stage1")
+    with pytest.raises(CommandError, match="these are none: stage1_"):
+        compare(tmp_path, *runs, run_of("train_stage1"))
+    other = Path(shutil.copytree(runs[1], tmp_path / runs[1].name))
+    config = read_json(other / "config.json")
+    config["dataset"]["fingerprint"] = "f" * 64
+    write_json(other / "config.json", config)
+    with pytest.raises(CommandError, match="folds of different data"):
+        compare(tmp_path, runs[0], other)
+    config = read_json(runs[0] / "config.json")
+    config["args"]["fold"] = "2/3"
+    same = Path(shutil.copytree(runs[0], tmp_path / "same" / runs[0].name))
+    write_json(same / "config.json", config)
+    with pytest.raises(CommandError, match="tested the same samples"):
+        compare(tmp_path, runs[0], same)

@@ -133,12 +133,14 @@ class JRDBPairDataset(Dataset):
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def pair_columns(self) -> dict[str, np.ndarray]:
-        """Who each sample is, for tables: sequence, frame, id_left, id_right, label (a class name)."""
+        """Who each sample is, for tables: sequence, frame, id_left, id_right, distance_widths (between
+        them, in widths of a person), label (a class name)."""
         return {
             "sequence": np.array(self.sequences)[self.groups],
             "frame": self.frame_keys[self.frames],
             "id_left": self.person_ids[self.left],
             "id_right": self.person_ids[self.right],
+            "distance_widths": self.geometry[:, self.feature_names.index("distance_widths")],
             "label": np.array(self.class_names)[self.labels],
         }
 

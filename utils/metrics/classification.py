@@ -79,3 +79,13 @@ def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[st
 def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
     """(classes, classes) counts, rows = truth, columns = prediction."""
     return np.bincount(labels * classes + preds, minlength=classes * classes).reshape(classes, classes)
+
+
+def trivial_guesses(train_labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Class probabilities (count,) of guessing without a look at the sample."""
+    prior = np.bincount(train_labels, minlength=count) / len(train_labels)
+    return {
+        "majority class": np.eye(count)[prior.argmax()],
+        "uniform guess": np.full(count, 1 / count),
+        "guess by train shares": prior,
+    }

@@ -88,6 +88,7 @@ def report_anomaly(
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
+    written["trivial_score"] = references[TRIVIAL][1]
     p_label = np.where(labels == 1, scores, 1 - scores)
     report_samples(folder, split, state, columns | written, p_label, look)
     plot_roc_pr(labels, {"model": odds, TRIVIAL: references[TRIVIAL][1]}, folder / "roc_pr.png")

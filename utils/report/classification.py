@@ -16,7 +16,13 @@ from utils.metrics.calibration import (
     probability_figures,
     sigmoid,
 )  # fmt: skip
-from utils.metrics.classification import binary_metrics, choose_threshold, confusion, multiclass_metrics
+from utils.metrics.classification import (
+    binary_metrics,
+    choose_threshold,
+    confusion,
+    multiclass_metrics,
+    trivial_guesses,
+)  # fmt: skip
 from utils.metrics.verdict import Comparison, GroupJackknife, Verdict, judge
 from utils.plotting.classification import (
     plot_class_probabilities,
@@ -143,12 +149,7 @@ def report_multiclass(
     split's shares. Writes and returns what report_binary does.
     """
     title, unit, count = f"{state['script']} on {split}", TASKS[state["script"]]["groups"], len(classes)
-    prior = np.bincount(train_labels, minlength=count) / len(train_labels)
-    guesses = {
-        "majority class": np.eye(count)[prior.argmax()],
-        "uniform guess": np.full(count, 1 / count),
-        "guess by train shares": prior,
-    }
+    guesses = trivial_guesses(train_labels, count)
     preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
     model = by.macro_f1(labels, np.eye(count)[preds])
     trivial = {name: by.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}

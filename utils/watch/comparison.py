@@ -3,22 +3,19 @@
 import json
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from utils.metrics.verdict import GroupJackknife
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
+from utils.watch.predictions import measures_on, read_predictions
 from utils.watch.run_view import RunView, read_if_there
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run was put and how it was watched: no difference between experiments.
@@ -46,10 +43,13 @@ class Condition:
     letter: str
     label: str
     runs: list[RunView]
+    pooled: tuple[RunView, ...] = ()  # of --folds: a run for each seed
 
     @property
     def distinct(self) -> list[RunView]:
         """One run per seed, the newest: a seed that ran twice is no second sample of the experiment."""
+        if self.pooled:
+            return list(self.pooled)
         newest = sorted(self.runs, key=lambda view: start_of(view.folder))
         return list({view.config.get("seed"): view for view in newest}.values())
 
@@ -68,14 +68,17 @@ def check_comparable(views: Sequence[RunView]) -> None:
         raise CommandError(f"runs of different tasks can not be compared\n{kinds}\nname runs of one task")
 
 
-def settings(config: dict[str, Any], depth: int = 2) -> dict[str, Any]:
+def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dict[str, Any]:
     """What makes a run another experiment: script, flags, data, effective batch size; not seed and places.
 
-    Stage 2 starts from a stage 1 run: that one's settings stand for its path, which changes with the seed.
+    folds: nor which of how many folds it is, and what it found in its train part. Stage 2 starts
+    from a stage 1 run: that one's settings stand for its path, which changes with the seed.
     """
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
+    if folds and found.get("fold"):
+        found |= {"fold": found["fold"].split("/")[1], "intensity_range": None}
     found |= {
         "script": config.get("script_name"),
         "dataset.fingerprint": fingerprint,
@@ -84,15 +87,16 @@ def settings(config: dict[str, Any], depth: int = 2) -> dict[str, Any]:
     source = config.get("model", {}).get("source") if config.get("script_name") == "train_stage2.py" else None
     if source and source != "none":
         start = read_if_there(Path(source).parent / "config.json") if depth else None
-        found["stage1"] = settings(start, depth - 1) if isinstance(start, dict) else source
+        found["stage1"] = settings(start, folds, depth - 1) if isinstance(start, dict) else source
     return found
 
 
-def group_runs(views: Sequence[RunView]) -> list[Condition]:
-    """Runs that differ in nothing that matters but the seed, together; in the order of the first of each."""
+def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]:
+    """Runs that differ in nothing that matters but the seed (and the fold), together; in the order of the
+    first of each."""
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
-        mine = flatten(settings(view.config))
+        mine = flatten(settings(view.config, folds))
         found.setdefault(as_text(mine), (mine, []))[1].append(view)
     if len(found) > len(LETTERS):
         raise CommandError(f"{len(found)} different settings: at most {len(LETTERS)} fit one table")
@@ -117,6 +121,8 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
         if reference := view.results.get("reference"):
             notes.append(f"{view.name}: {view.results['verdict']}, {reference}")
     for condition in conditions:
+        if condition.pooled:
+            continue
         seeds = [str(view.config.get("seed")) for view in condition.runs]
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             name = condition.letter if len(conditions) > 1 else "the setting"
@@ -135,7 +141,12 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
     Flags first. What follows from the flags (the model's size from its name) is left out: it is shown only
     where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ.
     """
-    configs = [[flatten(view.config) for view in condition.runs] for condition in conditions]
+    # Folds differ by what follows from the fold: one of each condition stands for all.
+    runs = [
+        [min(one.runs, key=lambda view: view.config["args"]["fold"])] if one.pooled else one.runs
+        for one in conditions
+    ]
+    configs = [[flatten(view.config) for view in views] for views in runs]
     keys = differing([config for runs in configs for config in runs])
     within = {key for runs in configs for key in differing(runs)}
     return {
@@ -247,67 +258,6 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Difference
     return found, [*notes, note]
 
 
-def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame | str":
-    """The predictions on the split that the run was judged on; a sentence where there are none to read.
-
-    A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
-    positive class, or an age), group and frame, which a jackknife leaves out. In the order of `reference`,
-    which must hold the same samples.
-    """
-    import pandas
-
-    split, task = view.results.get("test_split", "test"), view.task
-    path, sample = view.folder / f"{split}_predictions.csv", list(task["sample"])
-    if not view.results:
-        return f"{view.name} has no results yet"
-    try:
-        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        return f"{path} is not there"
-    except (OSError, ValueError) as error:
-        return f"{path} can not be read: {error}"
-    lacking = [name for name in (*sample, *task["columns"]) if name not in table.columns]
-    if lacking or not len(table):
-        return f"{path} has no {f'column {lacking[0]}' if lacking else 'row'}"
-    try:
-        rows = as_numbers(table, task)
-    except ValueError as error:
-        return f"{path} is not a table of predictions: {error}"
-    rows["group"] = table[sample[0]]
-    rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
-    # Two folders can hold a sample of the same name.
-    rows.index = pandas.MultiIndex.from_frame(table[sample].assign(n=table.groupby(sample).cumcount()))
-    rows.attrs |= {"split": split, "name": view.name}
-    if reference is None:
-        return rows
-    shared, name = int(reference.index.isin(rows.index).sum()), reference.attrs["name"]
-    if shared < len(reference) or len(rows) != len(reference):
-        many = f"{len(rows)}, {name} on {len(reference)}; {shared} are in both"
-        return f"{view.name} was tested on other samples ({many})"
-    rows = rows.reindex(reference.index)
-    changed = int((~np.isclose(rows.label, reference.label)).sum())
-    return (
-        f"{view.name} and {name} have different labels for {changed} of the same samples" if changed else rows
-    )
-
-
-def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
-    """label, pred and score of a table of text. Raises ValueError for a number that is none."""
-    import pandas
-
-    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
-    if task["task"] == "age":
-        return pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
-    if task["task"] == "stage2":
-        names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
-        number = {name: str(k) for k, name in enumerate(names)}
-        truth, said = truth.map(number), said.map(number)
-    elif task["task"] == "stage1":
-        truth, said = truth == "interaction", said == "interaction"
-    rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
-    return rows.assign(score=table["score"].astype(float)) if "score" in table else rows
-
-
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
     """The mean of several runs' rows; of two runs and more also the variance of that mean between seeds, with
     its degrees of freedom."""
@@ -315,38 +265,3 @@ def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
     if n == 1:
         return (mean,)
     return mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)
-
-
-def measures_on(
-    reference: "DataFrame", task: str
-) -> "dict[str, tuple[GroupJackknife, Callable[[DataFrame], np.ndarray]]]":
-    """{metric: (jackknife, function that gives its rows for predictions of these samples)}, as in reports."""
-    labels, groups = reference.label.to_numpy(), reference.group.to_numpy()
-    if task == "age":
-        images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
-
-        def per_subject(one: "DataFrame") -> np.ndarray:
-            return (one.score - reference.label).groupby(groups).mean().abs().to_numpy()
-
-        return {
-            "subject_mae": (people, lambda one: people.means(per_subject(one))),
-            "mae": (images, lambda one: images.means((one.score - reference.label).abs().to_numpy())),
-        }
-    frames = reference.frame.to_numpy()
-    if task == "stage2":
-        by = GroupJackknife(groups, fallback=frames)
-
-        def macro_f1(one: "DataFrame") -> np.ndarray:
-            preds = one.pred.to_numpy()
-            return by.macro_f1(labels, np.eye(max(labels.max(), preds.max()) + 1)[preds])
-
-        return {
-            "macro_f1": (by, macro_f1),
-            "accuracy": (by, lambda one: by.means(one.pred.to_numpy() == labels)),
-        }
-    ranked = GroupJackknife(groups, labels, frames)
-    return {
-        "ap": (ranked, lambda one: ranked.ap(labels, one.score.to_numpy())),
-        "auroc": (ranked, lambda one: ranked.auroc(labels, one.score.to_numpy())),
-        "f1": (ranked, lambda one: ranked.f1(labels, one.pred.to_numpy())),
-    }

@@ -1,0 +1,116 @@
+"""The runs of a cross-validation (--fold 1/N to N/N) as one: every group is judged once, by a model that
+never saw it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.metrics.classification import trivial_guesses
+from utils.metrics.regression import trivial_predictions
+from utils.metrics.verdict import divide, judge
+from utils.run.errors import CommandError
+from utils.run.find import start_of
+from utils.run.folder import read_arrays
+from utils.watch.comparison import Condition
+from utils.watch.predictions import Pooled, measures_on, read_predictions
+from utils.watch.run_view import RunView
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# What decides the verdict, as in a run's report.
+JUDGED_BY = {"age": "subject_mae", "stage1": "auroc", "stage2": "macro_f1", "anomaly": "auroc"}
+
+
+def check_folds(views: Sequence[RunView]) -> None:
+    """Raises CommandError for runs that are no folds of one data set."""
+    if others := [view.name for view in views if not view.config["args"].get("fold")]:
+        raise CommandError(f"--folds pools runs of --fold K/N; these are none: {', '.join(others)}")
+    found: dict[str, str] = {}
+    for view in views:
+        found.setdefault(view.data.get("fingerprint"), view.name)
+    if len(found) > 1:
+        listed = ", ".join(f"{name} (data {str(mark)[:7]})" for mark, name in found.items())
+        raise CommandError(f"folds of different data can not be pooled: {listed}")
+
+
+def pool_folds(condition: Condition) -> tuple[Condition, list[str]]:
+    """The condition with its folds pooled, once per seed, and what is missing or doubled."""
+    runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
+    for seed in dict.fromkeys(view.config.get("seed") for view in runs):
+        mine = [view for view in runs if view.config.get("seed") == seed and view.results]
+        folds = {int(view.config["args"]["fold"].split("/")[0]): view for view in mine}  # the newest of each
+        count = int(runs[0].config["args"]["fold"].split("/")[1])
+        name = f"{condition.letter}, seed {seed}"
+        if len(mine) > len(folds):
+            notes.append(f"{name}: {len(mine) - len(folds)} folds ran twice, the newest of each counts")
+        if missing := [f"{k}/{count}" for k in range(1, count + 1) if k not in folds]:
+            notes.append(f"{name}: no finished run of fold {', '.join(missing)}: nobody of it is judged here")
+        if folds:
+            pooled.append(pool([folds[k] for k in sorted(folds)], count))
+            notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
+    return replace(condition, pooled=tuple(pooled)), notes
+
+
+def pool(folds: Sequence[RunView], count: int) -> Pooled:
+    """Folds of one recipe and seed. Raises CommandError for predictions that can not be read or pooled."""
+    import pandas
+
+    tables = [read_predictions(view) for view in folds]
+    if said := [one for one in tables if isinstance(one, str)]:
+        raise CommandError(said[0])
+    table, task = pandas.concat(tables), folds[0].task
+    name = f"pooled, {len(folds)} of {count} folds"
+    if table.index.duplicated().any():
+        raise CommandError(
+            f"{folds[0].name} and its other folds tested the same samples: they split otherwise"
+        )
+    table.attrs = {"split": "test", "name": name}
+    if task["task"] == "anomaly":
+        table["frame"] = np.arange(len(table))
+    measures = measures_on(table, task["task"])
+    rows = {metric: rows_of(table) for metric, (_, rows_of) in measures.items()}
+    metric = JUDGED_BY[task["task"]]
+    by, higher = measures[metric][0], task["metrics"][metric].higher
+    guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
+    trivial = {}
+    for which in guesses[0]:
+        guess = np.concatenate([one[which] for one in guesses])
+        if guess.ndim == 2:
+            trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
+        else:
+            trivial[which] = measures[metric][1](table.assign(score=guess))
+    best = (max if higher else min)(trivial, key=lambda which: trivial[which][0])
+    title = task["metrics"][metric].title.format(unit=folds[0].data.get("target_unit", ""))
+    verdict = judge(
+        title, rows[metric], trivial[best], best, "test", by, unit=task["groups"], higher_is_better=higher
+    )
+    if task["task"] == "age":
+        measures["skill"] = measures[metric]
+        rows["skill"] = 1 - divide(rows[metric], trivial[best])
+    results = {
+        "verdict": verdict.word,
+        "verdict_reason": verdict.reason,
+        "metrics": {"test": {one: float(values[0]) for one, values in rows.items()}},
+        "confidence": {one: measures[one][0].interval(values) for one, values in rows.items()},
+        "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
+    }
+    return Pooled(Path(name), folds[0].config, [], {}, results, 0.0, table)
+
+
+def guess_trivially(view: RunView, rows: "DataFrame") -> dict[str, np.ndarray]:
+    """{name: scores (N,), or of stage 2 class probabilities (N, K)} of what the verdict of a run compares
+    with."""
+    task, count = view.task["task"], len(rows)
+    if task == "stage1":
+        return {"distance alone": rows.trivial.to_numpy()}
+    if task == "anomaly":
+        return {"trivial features": rows.trivial.to_numpy(), "chance": np.zeros(count)}
+    train = read_arrays(view.folder / "references.npz")["train_labels"]
+    if task == "age":
+        return trivial_predictions(train, count)
+    guesses = trivial_guesses(train, len(view.config["model"]["class_names"]))
+    return {name: np.tile(guess, (count, 1)) for name, guess in guesses.items()}

@@ -1,0 +1,132 @@
+"""The predictions of a run as its CSV has them, and the figures of a report on any rows of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.metrics.verdict import GroupJackknife
+from utils.watch.run_view import RunView
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Columns with the score of what a verdict compares with, and the sign that turns it into one.
+TRIVIAL = (("trivial", "distance_widths", -1), ("trivial", "trivial_score", 1))
+
+
+@dataclass(frozen=True)
+class Pooled(RunView):
+    """The folds of one recipe and seed, read like one run; table: their predictions on test."""
+
+    table: "DataFrame"
+
+
+def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame | str":
+    """The predictions on the split that the run was judged on; a sentence where there are none to read.
+
+    A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
+    positive class, or an age), group and frame, which a jackknife leaves out, and where it was written
+    trivial, the score of what the verdict compares with. In the order of `reference`,
+    which must hold the same samples.
+    """
+    rows = view.table if isinstance(view, Pooled) else read_table(view)
+    if reference is None or isinstance(rows, str):
+        return rows
+    shared, name = int(reference.index.isin(rows.index).sum()), reference.attrs["name"]
+    if shared < len(reference) or len(rows) != len(reference):
+        many = f"{len(rows)}, {name} on {len(reference)}; {shared} are in both"
+        return f"{view.name} was tested on other samples ({many})"
+    rows = rows.reindex(reference.index)
+    changed = int((~np.isclose(rows.label, reference.label)).sum())
+    return (
+        f"{view.name} and {name} have different labels for {changed} of the same samples" if changed else rows
+    )
+
+
+def read_table(view: RunView) -> "DataFrame | str":
+    """The rows of `read_predictions` from the CSV of a run."""
+    import pandas
+
+    split, task = view.results.get("test_split", "test"), view.task
+    path, sample = view.folder / f"{split}_predictions.csv", list(task["sample"])
+    if not view.results:
+        return f"{view.name} has no results yet"
+    try:
+        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        return f"{path} is not there"
+    except (OSError, ValueError) as error:
+        return f"{path} can not be read: {error}"
+    lacking = [name for name in (*sample, *task["columns"]) if name not in table.columns]
+    if lacking or not len(table):
+        return f"{path} has no {f'column {lacking[0]}' if lacking else 'row'}"
+    try:
+        rows = as_numbers(table, task)
+    except ValueError as error:
+        return f"{path} is not a table of predictions: {error}"
+    rows["group"] = table[sample[0]]
+    rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
+    # Two folders can hold a sample of the same name.
+    rows.index = pandas.MultiIndex.from_frame(table[sample].assign(n=table.groupby(sample).cumcount()))
+    rows.attrs |= {"split": split, "name": view.name}
+    return rows
+
+
+def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
+    """label, pred, score and, where the table has one, trivial score of a table of text.
+
+    Raises ValueError for a number that is none.
+    """
+    import pandas
+
+    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
+    if task["task"] == "age":
+        return pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
+    if task["task"] == "stage2":
+        names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
+        number = {name: str(k) for k, name in enumerate(names)}
+        truth, said = truth.map(number), said.map(number)
+    elif task["task"] == "stage1":
+        truth, said = truth == "interaction", said == "interaction"
+    rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
+    for name, column, sign in (("score", "score", 1), *TRIVIAL):
+        if column in table and task["task"] != "stage2":
+            rows[name] = sign * table[column].astype(float)
+    return rows
+
+
+def measures_on(
+    reference: "DataFrame", task: str
+) -> "dict[str, tuple[GroupJackknife, Callable[[DataFrame], np.ndarray]]]":
+    """{metric: (jackknife, function that gives its rows for predictions of these samples)}, as in reports."""
+    labels, groups = reference.label.to_numpy(), reference.group.to_numpy()
+    if task == "age":
+        images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
+
+        def per_subject(one: "DataFrame") -> np.ndarray:
+            return (one.score - reference.label).groupby(groups).mean().abs().to_numpy()
+
+        return {
+            "subject_mae": (people, lambda one: people.means(per_subject(one))),
+            "mae": (images, lambda one: images.means((one.score - reference.label).abs().to_numpy())),
+        }
+    frames = reference.frame.to_numpy()
+    if task == "stage2":
+        by = GroupJackknife(groups, fallback=frames)
+
+        def macro_f1(one: "DataFrame") -> np.ndarray:
+            preds = one.pred.to_numpy()
+            return by.macro_f1(labels, np.eye(max(labels.max(), preds.max()) + 1)[preds])
+
+        return {
+            "macro_f1": (by, macro_f1),
+            "accuracy": (by, lambda one: by.means(one.pred.to_numpy() == labels)),
+        }
+    ranked = GroupJackknife(groups, labels, frames)
+    return {
+        "ap": (ranked, lambda one: ranked.ap(labels, one.score.to_numpy())),
+        "auroc": (ranked, lambda one: ranked.auroc(labels, one.score.to_numpy())),
+        "f1": (ranked, lambda one: ranked.f1(labels, one.pred.to_numpy())),
+    }
