@@ -127,7 +127,15 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
 
 def test_annotations_are_not_looked_at_and_a_table_gives_the_same(folder, stage2, tmp_path):
     expected = run(stage2, folder, tmp_path / "labelled")
-    assert list(expected) == "frame id_left id_right distance_widths p_interaction type p_type".split()
+    assert list(expected) == [
+        "frame",
+        "id_left",
+        "id_right",
+        "distance_widths",
+        "p_interaction",
+        "type",
+        "p_type",
+    ]
     write_labels(tmp_path / "bare", SEQUENCE, strip(crowd(3)))
     (tmp_path / "bare" / "images").symlink_to(folder / "images")
     assert run(stage2, tmp_path / "bare", tmp_path / "unlabelled").equals(expected)
