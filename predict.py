@@ -43,9 +43,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")
     add("--export", metavar="FILE.pt2", help="write the model as a torch.export program, and read no input")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--cache_dir", help="AnoVox: where decoded frames are kept; without it data/cache in the checkout")
-    add("--cache_limit_gb", type=arguments.positive_float, default=4.0,
-        help="AnoVox: largest cache of decoded frames to build without asking, in GB")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
     add_reading_arguments(parser, ("camera", "numeric_ids", "id_pattern"))

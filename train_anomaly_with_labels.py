@@ -76,7 +76,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.anovox.augmentation import augment_frames, corrupt_frames
-from datasets.anovox.dataset import CLASSES, AnoVoxData, build_datasets, localise, trivial_features
+from datasets.anovox.dataset import CLASSES
+from datasets.anovox.load import AnoVoxData, build_datasets, trivial_features
+from datasets.anovox.localise import localise
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss

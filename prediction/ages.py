@@ -15,6 +15,7 @@ from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
 from datasets.ultrasound.dataset import blank_text, read_sample
 from datasets.ultrasound.files import describe_unread, list_images, similar_folder
 from datasets.ultrasound.records import find_subject
+from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.regression import subject_means
 from utils.plotting.age import plot_sheet
@@ -110,8 +111,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         "subjects": pandas.DataFrame({"subject": names, "images": counts, "prediction": means.round(3)}),
     }
     if skipped:
-        reasons = [images.skipped[k] for k in skipped]
-        tables["skipped"] = pandas.DataFrame({"file": [files[k] for k in skipped], "reason": reasons})
+        tables["skipped"] = skipped_table({"file": files}, images.skipped)
     if images.cut:
         low, high = options.intensity_range
         LOG.warning(
@@ -139,10 +139,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             f"({ages.min():.1f} to {ages.max():.1f}) {unit}; predictions.csv and subjects.csv in {output}"
         )
     if skipped:
-        raise DataError(
-            f"{len(skipped)} of {len(paths)} images can not be read: {files[skipped[0]]}: {reasons[0]}\n"
-            f"All of them are listed in {output / 'skipped.csv'}; the other {len(read)} are predicted."
-        )
+        tell_skipped(tables["skipped"], len(paths), "images", output)
     return tables
 
 

@@ -1,6 +1,7 @@
 """An alarm score for every frame of AnoVox scenarios, labelled or not, and pictures of what raised it."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,53 +10,86 @@ from tqdm import tqdm
 
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import build_table
+from datasets.anovox.labels import unlabelled_table
 from datasets.images import read_image
 from models.anomaly import explain
+from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
 from utils.report.results import write_table
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 from utils.training.device import move
 
 
+class Opened:
+    """In place of a cache: items made when they are asked for.
+
+    What can not be read is blank, and its row in `skipped`, {row: reason}: its prediction means nothing.
+    """
+
+    def __init__(self, produce: Callable[[int], np.ndarray], shape: tuple[int, ...], skipped: dict[int, str]):
+        self.produce, self.shape, self.skipped = produce, shape, skipped
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.read(int(k)) for k in rows])
+
+    def read(self, k: int) -> np.ndarray:
+        try:
+            return self.produce(k)
+        except DataError as error:
+            self.skipped[k] = str(error).splitlines()[0]
+            return np.zeros((1, *self.shape), np.uint8)
+
+
 def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
-    """predictions.csv and pictures of the scenarios below --input; frames by scenario and frame number."""
+    """predictions.csv and pictures of the scenarios below --input; frames by scenario and frame number.
+
+    What can not be read is listed in skipped.csv; a DataError says so when all else is written.
+    """
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(
             f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders, or images"
         )
-    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     scenarios = find_scenarios(folder, options.camera, images_alone=True)
-    table = build_table(scenarios, modality=options.modality, allow_unlabelled=True, **cache)
+    table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
         LOG.info(note)
-    every = np.arange(len(table.labels))
-    size, points = tuple(options.image_size), options.max_points
-    dataset = AnoVoxDataset(table, every, size, points, seed=options.seed, **cache)
+    reasons: dict[int, str] = {}
+
+    def opened(kind: str, settings: dict, files: list, shape: tuple, produce: Callable) -> Opened:
+        return Opened(produce, shape, {} if kind == "anovox_cells" else reasons)
+
+    every, shape = np.arange(len(table.labels)), (tuple(options.image_size), options.max_points, options.seed)
+    dataset = AnoVoxDataset(table, every, *shape, store=opened)
     batches = tqdm(trained.batches_of(dataset), desc="batches", disable=None)
     rows = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)
     scores = sigmoid(calibrated(rows["logits"], **trained.state["calibration"]))
     threshold = trained.state["threshold"]
     alarms = scores >= threshold
-    columns = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
-    columns |= {"score": scores.round(6), "alarm": alarms.astype(int)}
-    tables = {"predictions": pandas.DataFrame(columns)}
+    names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
+    read = np.array([k for k in every if k not in reasons], int)
+    frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
+    tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
+    if reasons:
+        tables["skipped"] = skipped_table(names, reasons)
     if args.output is None:
         return tables
     output = Path(args.output)
-    write_table(output / "predictions.csv", tables["predictions"])
-    drawn = np.linspace(0, len(scores) - 1, min(args.max_pictures, len(scores))).round().astype(int)
-    for index in tqdm(drawn.tolist(), desc="pictures", disable=None):
+    for name, written in tables.items():
+        write_table(output / f"{name}.csv", written)
+    drawn = np.linspace(0, len(read) - 1, min(args.max_pictures, len(read))).round().astype(int)
+    for index in tqdm(read[drawn].tolist(), desc="pictures", disable=None):
         draw(trained, dataset, index, scores[index], output)
     LOG.info(
-        f"{len(scores)} frames of {len(set(columns['scenario']))} scenarios, {int(alarms.sum())} alarms "
-        f"(alarm rate {alarms.mean():.1%}, score >= {threshold:.4g}); "
+        f"{len(read)} frames of {len(set(names['scenario'][read]))} scenarios, {alarms[read].sum()} alarms "
+        f"(alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}); "
         f"predictions.csv and {len(drawn)} pictures in {output}"
     )
+    if reasons:
+        tell_skipped(tables["skipped"], len(every), "frames", output)
     return tables
 
 
@@ -67,7 +101,7 @@ def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, out
     name = f"{dataset.names()[index]}_{dataset.column('frame_id')[index]}"
     word = "ALARM" if score >= trained.state["threshold"] else "no alarm"
     plot_frame(
-        read_image(dataset.image_paths[index], "RGB"),
+        read_image(dataset.paths("image")[index], "RGB"),
         heat[0].cpu().numpy(),
         batch["points"][0].cpu().numpy()[real],
         point_scores[0].cpu().numpy()[real],

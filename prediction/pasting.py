@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.dataset import AnoVoxDataset, Pasting
+from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.flags import SAMPLE
 from datasets.anovox.labels import build_table
+from datasets.anovox.load import find_root
 from datasets.anovox.pasted import SENSORS
-from datasets.samples import ensure_sample
+from datasets.anovox.source import Pasting
 from datasets.splits import read_split
 from prediction.trained import Trained
 from utils.metrics.calibration import calibrated, sigmoid
@@ -44,9 +44,7 @@ def judge_pastes(
 
     args, state = trained.args, trained.state
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
-    sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
-    root = args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info)
-    ids = tuple(args.anomaly_ids)
+    root, ids = find_root(args), tuple(args.anomaly_ids)
     frames = build_table(
         find_scenarios(root, args.camera), "pasted", modality=args.modality, anomaly_ids=ids, **cache
     )
@@ -68,7 +66,7 @@ def judge_pastes(
         clean, pasted = scores[0::2], scores[1::2]  # a frame as it is, then with a thing in it
         found = pasted >= state["threshold"]
         if not columns:
-            things = [source.thing() for source in part.sources[1::2]]
+            things = [source.thing for source in part.sources[1::2]]
             columns = {
                 "scenario": part.names()[1::2],
                 "frame_id": part.frame_ids[1::2],

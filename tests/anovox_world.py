@@ -1,10 +1,13 @@
 """The tiny AnoVox sample, generated once per test session, and copies of it that a test may damage."""
 
+import argparse
 import functools
 import shutil
 import tempfile
 from pathlib import Path
 
+from datasets.anovox.flags import add_data_arguments
+from datasets.anovox.load import AnoVoxData, build_datasets
 from datasets.samples.anovox import generate
 
 
@@ -14,6 +17,15 @@ def tiny_sample() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="anovox_tiny_"))
     generate(folder, "tiny", seed=0, workers=1)
     return folder
+
+
+def load(root: Path, cache_dir=None, log=print, seed=42, modality="both", **flags) -> AnoVoxData:
+    """What a script reads of `root` with these flags of datasets/anovox/flags.py."""
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    rest = {"seed": seed, "modality": modality, "check_data": False, "cache_dir": cache_dir, "fold": None}
+    known = vars(parser.parse_args([])) | rest | {"data_path": root, "cache_limit_gb": 4.0} | flags
+    return build_datasets(argparse.Namespace(**known), log=log)
 
 
 def copy_of(sample: Path, target: Path, scenarios: int | None = None) -> Path:

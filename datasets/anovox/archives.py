@@ -2,9 +2,9 @@
 
     for entry in open_archive(Path("AnoVox_Static_Mono_Town03.tar.gz")).iterdir(): ...
 
-A member has what the readers use of a pathlib.Path. A gzip stream has no index: the first look at a tar.gz
-reads it once from end to end (about a minute per 20 GB) and keeps the state of the decompressor every
-`SPACING` bytes, so that any member is then at most that far away.
+A gzip stream has no index: the first look at a tar.gz reads it once from end to end (about a minute per
+20 GB) and keeps the state of the decompressor every `SPACING` bytes, so that any member is then at most that
+far away.
 """
 
 from __future__ import annotations
@@ -16,59 +16,64 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 from utils.run.errors import DataError
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 SPACING = 16_000_000  # bytes of the decompressed stream; a state takes about 50 KB
 BLOCK = 1_000_000
 
 
+@dataclass(frozen=True, order=True)
 class ArchivePath:
-    """A file or folder inside an archive."""
+    """A file or folder inside an archive, with what the readers use of a pathlib.Path."""
 
-    def __init__(self, archive: Archive, inner: str):
-        self.archive, self.inner = archive, inner
-        self.name = PurePosixPath(inner).name or stem_of(archive.path)
-        self.suffix = PurePosixPath(inner).suffix
+    archive: Path
+    inner: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.inner}"
 
     def __truediv__(self, name: str) -> ArchivePath:
         return ArchivePath(self.archive, f"{self.inner}/{name}".lstrip("/"))
 
-    def __str__(self) -> str:
-        return f"{self.archive.path}/{self.inner}"
+    @property
+    def contents(self) -> Archive:
+        return list_archive(self.archive)
 
-    def __hash__(self) -> int:
-        return hash(str(self))
+    @property
+    def name(self) -> str:
+        """Of the root, that of the archive without its ending."""
+        ending = next(ending for ending in ENDINGS if self.archive.name.lower().endswith(ending))
+        return PurePosixPath(self.inner).name or self.archive.name[: -len(ending)]
 
-    def __eq__(self, other: object) -> bool:
-        return str(self) == str(other)
-
-    def __lt__(self, other: object) -> bool:
-        return str(self) < str(other)
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.inner).suffix
 
     @property
     def parent(self) -> ArchivePath:
         return ArchivePath(self.archive, self.inner.rpartition("/")[0])
 
     def is_dir(self) -> bool:
-        return self.inner in self.archive.folders
+        return self.inner in self.contents.folders
 
     def exists(self) -> bool:
-        return self.is_dir() or self.inner in self.archive.sizes
+        return self.is_dir() or self.inner in self.contents.members
 
     def iterdir(self) -> Iterator[ArchivePath]:
-        return (self / name for name in sorted(self.archive.folders[self.inner]))
+        return (self / name for name in sorted(self.contents.folders[self.inner]))
 
-    def stat(self) -> os.stat_result:
-        """That of the archive, with the size of the member."""
-        whole = list(os.stat(self.archive.path))
-        whole[6] = self.archive.sizes.get(self.inner, 0)
-        return os.stat_result(whole)
+    def stat(self) -> SimpleNamespace:
+        """The size of the member and the time of the archive."""
+        size, time = self.contents.members.get(self.inner, (0,))[0], os.stat(self.archive).st_mtime_ns
+        return SimpleNamespace(st_size=size, st_mtime_ns=time)
 
     def read_bytes(self) -> bytes:
-        return self.archive.read(self.inner)
+        return self.contents.read(self.inner)
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors)
@@ -81,35 +86,25 @@ class Archive:
     """The table of contents of an archive, which each process opens for itself: forks share a position."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.sizes: dict[str, int] = {}
-        self.folders: dict[str, set[str]] = {"": set()}
-        self.states: list[
-            tuple[int, int, object]
-        ] = []  # of a gzip stream: position, place in the file, state
+        self.path, self.zipped = path, path.name.lower().endswith(".zip")
+        self.states: list[tuple[int, int, object]] = []  # of a gzip stream: position, place, decompressor
+        self.handle: tuple[int, object] | None = None
         try:
-            if path.name.lower().endswith(".zip"):
-                members = [
-                    (m.filename, m.file_size) for m in zipfile.ZipFile(path).infolist() if not m.is_dir()
-                ]
+            if self.zipped:
+                files = [file for file in zipfile.ZipFile(path).infolist() if not file.is_dir()]
+                found = [(file.filename, file.file_size, file) for file in files]
             else:
                 with tarfile.open(fileobj=self._stream(), mode="r:") as tar:
-                    files = [member for member in tar if member.isfile()]
-                members = [(member.name, member.size) for member in files]
-                self.places = {_clean(member.name): member.offset_data for member in files}
+                    found = [(file.name, file.size, file.offset_data) for file in tar if file.isfile()]
         except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
             raise DataError(f"{path}: not a readable archive ({error}).\nDownload it again.") from error
-        for name, size in members:
-            name = _clean(name)
-            self.sizes[name] = size
+        self.members = {n.removeprefix("./").strip("/"): (size, place) for n, size, place in found}
+        self.folders: dict[str, set[str]] = {"": set()}
+        for name in self.members:
             while name:
                 folder, _, last = name.rpartition("/")
                 self.folders.setdefault(folder, set()).add(last)
                 name = folder
-        self.handle: tuple[int, object] | None = None
-
-    def __reduce__(self):
-        return open_archive_file, (self.path,)
 
     def _stream(self):
         gzipped = self.path.name.lower().endswith((".tar.gz", ".tgz"))
@@ -117,17 +112,16 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The content of a member."""
-        if name not in self.sizes:
+        if name not in self.members:
             raise FileNotFoundError(f"{self.path}: no member {name}")
-        zipped = self.path.name.lower().endswith(".zip")
         if self.handle is None or self.handle[0] != os.getpid():
-            self.handle = (os.getpid(), zipfile.ZipFile(self.path) if zipped else self._stream())
-        stream = self.handle[1]
+            self.handle = (os.getpid(), zipfile.ZipFile(self.path) if self.zipped else self._stream())
+        stream, (size, place) = self.handle[1], self.members[name]
         try:
-            if zipped:
-                return stream.read(next(m for m in (name, f"./{name}") if m in stream.NameToInfo))
-            stream.seek(self.places[name])
-            return stream.read(self.sizes[name])
+            if self.zipped:
+                return stream.read(place)
+            stream.seek(place)
+            return stream.read(size)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise DataError(f"{self.path}: {name} can not be read ({error}).\nDownload it again.") from error
 
@@ -137,12 +131,8 @@ class GzipStream(io.RawIOBase):
 
     def __init__(self, path: Path, states: list):
         self.file = open(path, "rb")  # noqa: SIM115 - open as long as the stream
-        self.states = states
-        self._start(0, 0, zlib.decompressobj(31))
-
-    def _start(self, position: int, place: int, state) -> None:
-        self.position, self.state, self.buffer = position, state, b""
-        self.file.seek(place)
+        self.states, self.position, self.buffer = states, 0, b""
+        self.state = zlib.decompressobj(31)
 
     def readable(self) -> bool:
         return True
@@ -155,11 +145,11 @@ class GzipStream(io.RawIOBase):
 
     def seek(self, target: int, whence: int = io.SEEK_SET) -> int:
         target += self.position if whence == io.SEEK_CUR else 0
-        known = [entry for entry in self.states if entry[0] <= target]
-        behind = target < self.position
-        if behind or (known and known[-1][0] > self.position + len(self.buffer)):
-            position, place, state = known[-1] if known else (0, 0, zlib.decompressobj(31))
-            self._start(position, place, state.copy())
+        known = [(0, 0, zlib.decompressobj(31)), *(entry for entry in self.states if entry[0] <= target)]
+        position, place, state = known[-1]
+        if target < self.position or position > self.position + len(self.buffer):
+            self.position, self.state, self.buffer = position, state.copy(), b""
+            self.file.seek(place)
         while self.position < target and self.read(min(BLOCK, target - self.position)):
             pass
         return self.position
@@ -187,27 +177,15 @@ class GzipStream(io.RawIOBase):
         return True
 
 
-def _clean(name: str) -> str:
-    return name.removeprefix("./").strip("/")
-
-
-def stem_of(path: Path) -> str:
-    """The name of an archive without its ending."""
-    ending = next(
-        ending for ending in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(ending)
-    )
-    return path.name[: -len(ending)]
-
-
 def is_archive(path) -> bool:
     return isinstance(path, Path) and path.name.lower().endswith(ENDINGS) and path.is_file()
 
 
 @functools.cache
-def open_archive_file(path: Path) -> Archive:
+def list_archive(path: Path) -> Archive:
     return Archive(path)
 
 
 def open_archive(path: Path) -> ArchivePath:
     """The root folder of an archive."""
-    return ArchivePath(open_archive_file(path), "")
+    return ArchivePath(path, "")

@@ -19,7 +19,6 @@ sensor_setup.json; the pose in a folder's name only tells folders of one sensor 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.archives import ArchivePath, is_archive, open_archive
+from datasets.anovox.calibration import FRONT, pose_in_name, projection_matrix, read_calibration, read_json
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError
 
@@ -41,7 +41,6 @@ ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semant
 CAMERAS = ("image", "semantic_image")
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 CONFIGURATIONS = "Scenario_Configuration_Files"
-FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}
 DEPTH = 4  # folders between the given root and a scenario
 AnyPath = Path | ArchivePath
 
@@ -97,11 +96,9 @@ def find_scenarios(
     if not places and images_alone and (found := _images_alone(root)):
         return found
     if not places:
-        inside = (
-            ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) if root.is_dir() else "no folder"
-        )
+        names = sorted(entry.name for entry in root.iterdir())[:6] if root.is_dir() else ["no folder"]
         raise DataError(
-            f"{root}: no Scenario_... folder within {DEPTH} levels; found {inside or 'nothing'}.\n"
+            f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
             "Give the folder that holds the AnoVox archives or their folders."
         )
     for first, second in itertools.pairwise(places):
@@ -165,15 +162,14 @@ def _is_top(folder: AnyPath, depth: int) -> bool:
 
 def _read_configuration(path: AnyPath) -> dict[str, dict]:
     """As the generator writes it, {"scenario_definition": {"map", "scenarios"}}, or without that wrapper."""
-    content = _read_json(path)
+    content = read_json(path)
     content = content.get("scenario_definition", content)
     known = {}
     try:
         for entry in content["scenarios"]:
             kind = str(entry.get("anomaly_config", {}).get("anomalytype", UNKNOWN_KIND)).split(".")[-1]
-            weather = entry.get("weather_preset") or entry.get("ego_route", {}).get(
-                "weather_preset", "unknown"
-            )
+            route = entry.get("ego_route", {})
+            weather = entry.get("weather_preset") or route.get("weather_preset", "unknown")
             town = str(content.get("map", "unknown"))
             known[str(entry["id"])] = {"kind": kind, "town": town, "weather": str(weather)}
     except (KeyError, TypeError, AttributeError) as error:
@@ -182,16 +178,6 @@ def _read_configuration(path: AnyPath) -> dict[str, dict]:
             '{"scenario_definition": {"map": TOWN, "scenarios": [{"id": ...}]}}.'
         ) from error
     return known
-
-
-def _read_json(path: AnyPath) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: a JSON object is expected, found a {type(content).__name__}.")
-    return content
 
 
 def _layouts_of(folder: AnyPath) -> list[str]:
@@ -204,13 +190,11 @@ def _open_scenario(folder: AnyPath, configured: dict[str, dict], camera: str | N
     listed = ", ".join(entry.name for entry in folders[:6]) or "none"
     layouts = _layouts_of(folder)
     if len(layouts) != 1:
-        what = (
-            "holds folders of both AnoVox layouts" if layouts else "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
-        )
+        none = "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
+        what = "holds folders of both AnoVox layouts" if layouts else none
         raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
-    setup = _read_json(folder / "sensor_setup.json") if (folder / "sensor_setup.json").exists() else {}
     chosen: dict[str, AnyPath] = {}
     for sensor, prefix in zip(ENDINGS, LAYOUTS[scenario.layout], strict=True):
         pattern = re.compile(re.escape(prefix) + r"([(_].*)?")
@@ -218,17 +202,16 @@ def _open_scenario(folder: AnyPath, configured: dict[str, dict], camera: str | N
         if candidates:
             chosen[sensor] = _choose(sensor, candidates, camera, chosen)
             scenario.folders[sensor] = chosen[sensor].name
-        here = chosen.get(sensor)
-        scenario.files[sensor], scenario.unread[sensor] = (
-            _frames_in(here, ENDINGS[sensor]) if here else ({}, {})
-        )
+        found = _frames_in(chosen[sensor], ENDINGS[sensor]) if candidates else ({}, {})
+        scenario.files[sensor], scenario.unread[sensor] = found
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
-    scenario.assumed_calibration = not setup
     if scenario.files["image"]:
-        _calibrate(scenario, setup, chosen)
+        image, scan = (scenario.folders.get(sensor) for sensor in ("image", "points"))
+        found = read_calibration(folder, image, scan, _first_size(scenario.files["image"]))
+        scenario.projection, scenario.turn, scenario.assumed_calibration = found
     return scenario
 
 
@@ -243,16 +226,6 @@ def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, Any
             ending = entry.suffix or "no ending"
             others[ending] = others.get(ending, 0) + 1
     return frames, others
-
-
-def _pose_in_name(name: str) -> list[float] | None:
-    """x, y, z, roll, pitch, yaw of 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
-    match = re.search(r"\(([^()]*)\)\(([^()]*)\)", name)
-    try:
-        numbers = [float(number) for number in ",".join(match.groups()).split(",")] if match else []
-    except ValueError:
-        return None
-    return numbers if len(numbers) == 6 else None
 
 
 def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict) -> AnyPath:
@@ -270,51 +243,25 @@ def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: 
             )
         return named[0]
     partner = chosen.get("points" if sensor == "semantic_points" else "image")
-    pose = (partner and _pose_in_name(partner.name)) or [0, 0, 1.8, 0, 0, 0]
+    pose = (partner and pose_in_name(partner.name)) or [0, 0, 1.8, 0, 0, 0]
 
     def distance(entry: AnyPath) -> float:
-        own = _pose_in_name(entry.name)
+        own = pose_in_name(entry.name)
         turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
         return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn
 
     return min(candidates, key=distance)
 
 
-def _calibrate(scenario: ScenarioFiles, setup: dict, chosen: dict[str, AnyPath]) -> None:
-    """Set `projection`, and `turn` where the LiDAR that serves the camera heads elsewhere."""
-    camera = _sensor_in(setup, "RGB-CAM", chosen["image"], scenario.path)
-    lidar = _sensor_in(setup, "LIDAR", chosen.get("points"), scenario.path)
-    width, height = read_image_size(next(iter(scenario.files["image"].values())))
-    try:
-        fov = float(camera.get("args", {}).get("camera_fov", 90))
-        roll, pitch, yaw = map(float, lidar["rotation"])
-        scenario.turn = (float(camera["rotation"][2]) - yaw + 180) % 360 - 180
-        turned = {"location": lidar["location"], "rotation": [roll, pitch, yaw + scenario.turn]}
-        scenario.projection = projection_matrix(width, height, fov, camera, turned)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise DataError(
-            f"{scenario.path / 'sensor_setup.json'}: location and rotation need three numbers each, "
-            f"args.camera_fov one ({type(error).__name__}: {error})."
-        ) from error
-
-
-def _sensor_in(setup: dict, sensor_type: str, folder: AnyPath | None, scenario: AnyPath) -> dict:
-    """A folder's entry in sensor_setup.json: of its name, else the only one of its type or in its pose."""
-    if not setup or folder is None:
-        return FRONT
-    if isinstance(setup.get(folder.name), dict):
-        return setup[folder.name]
-    entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
-    if len(entries) == 1:
-        return entries[0]
-    pose = _pose_in_name(folder.name)
-    for entry in entries:
-        if pose == [float(number) for number in (*entry.get("location", ()), *entry.get("rotation", ()))]:
-            return entry
-    raise DataError(
-        f"{scenario / 'sensor_setup.json'}: {len(entries)} sensors of type {sensor_type}, "
-        f"none in the pose of {folder.name}."
-    )
+def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
+    """(width, height) of the first image whose header can be read."""
+    broken = None
+    for frame in sorted(images):
+        try:
+            return read_image_size(images[frame])
+        except DataError as error:
+            broken = broken or error
+    raise broken
 
 
 def _images_alone(root: Path) -> list[ScenarioFiles]:
@@ -324,38 +271,10 @@ def _images_alone(root: Path) -> list[ScenarioFiles]:
     if not frames:
         return []
     files = {sensor: {} for sensor in ENDINGS} | {"image": frames}
-    width, height = read_image_size(next(iter(frames.values())))
     return [
         ScenarioFiles(
             root.resolve().name, folder, "images", files=files, folders={"image": root.name},
             unread={"image": unread}, assumed_calibration=True,
-            projection=projection_matrix(width, height, 90.0, FRONT, FRONT),
+            projection=projection_matrix(*_first_size(frames), 90.0, FRONT, FRONT),
         )
     ]  # fmt: skip
-
-
-def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
-    """(3, 4) for `project`: from a LiDAR to a camera.
-
-    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
-    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
-    """
-    lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
-    shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
-    turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
-    shift = _turn(camera["rotation"]).T @ (_left(lidar["location"]) - _left(camera["location"]))
-    return shape @ np.column_stack([turn, shift])
-
-
-def _left(location) -> np.ndarray:
-    """CARLA's y points right, that of the scans left."""
-    return np.array([location[0], -location[1], location[2]], float)
-
-
-def _turn(rotation) -> np.ndarray:
-    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
-    roll, pitch, yaw = np.radians(rotation)
-    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
-    return about_z @ about_y @ about_x

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datasets.anovox.raycast import Solid, corners, intersect, local_hit
+from datasets.anovox.raycast import Solid, intersect, local_hit, rotation
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
 TEXTURES = {
@@ -222,9 +222,8 @@ def paste_image(
 
 def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tuple[slice, slice] | None:
     """Rows and columns that the thing and its shadow can cover, None where it is out of view."""
-    hulls = [
-        corners(replace(solid, size=tuple(1.5 * np.array(solid.size))), np.zeros(3)) for solid in thing.solids
-    ]
+    signs = 0.75 * np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
+    hulls = [signs * solid.size @ rotation(solid.yaw).T + solid.centre for solid in thing.solids]
     points = np.concatenate(hulls) @ projection[:, :3].T + projection[:, 3]
     if (points[:, 2] < 0.2).any():
         return None

@@ -3,7 +3,7 @@
 World: x along the road, y to the left, z up, metres; the road lies in z = 0. A sensor sits at `eye` and looks
 along +x. A sensor is a grid of ray directions (rows, columns, 3); a hit is eye + t * direction. Camera
 directions have x = 1, so t is the planar depth of the depth image; LiDAR directions are unit vectors, so t is
-the range. Objects are culled to the rectangle of the grid that their bounding box covers.
+the range. A solid is looked for in its window of the grid only.
 """
 
 from __future__ import annotations
@@ -29,18 +29,6 @@ class Solid:
     yaw: float = 0.0
     car: str = ""  # "body" has lights and windows, "cabin" windows all round
     seen_by: str = "both"  # "lidar": the camera sees the road behind it; "camera": no return from it
-
-
-def box(centre, size, colour, class_id, **look) -> Solid:
-    return Solid("box", centre, size, colour, class_id, **look)
-
-
-def cylinder(centre, size, colour, class_id, **look) -> Solid:
-    return Solid("cylinder", centre, size, colour, class_id, **look)
-
-
-def ellipsoid(centre, size, colour, class_id, **look) -> Solid:
-    return Solid("ellipsoid", centre, size, colour, class_id, **look)
 
 
 @dataclass(frozen=True)
@@ -84,70 +72,38 @@ def rotation(yaw: float) -> np.ndarray:
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
-def corners(solid: Solid, eye: np.ndarray) -> np.ndarray:
-    """The eight corners (8, 3) of the bounding box, relative to the eye."""
-    signs = np.array([[i, j, k] for i in (-0.5, 0.5) for j in (-0.5, 0.5) for k in (-0.5, 0.5)])
-    return signs * solid.size @ rotation(solid.yaw).T + solid.centre - eye
-
-
-def camera_window(
-    solid: Solid, eye: np.ndarray, height: int, width: int, fov: float = 90.0
-) -> tuple[slice, slice] | None:
-    """Rows and columns of the image that can show the solid, None when it lies behind the camera."""
-    hull = corners(solid, eye)
-    if (hull[:, 0] <= 0).all():
-        return None
-    if (hull[:, 0] < 0.2).any():  # it reaches past the image plane: no finite rectangle bounds it
-        return slice(0, height), slice(0, width)
-    focal = width / 2 / np.tan(np.radians(fov) / 2)
-    column = width / 2 - focal * hull[:, 1] / hull[:, 0]
-    row = height / 2 - focal * hull[:, 2] / hull[:, 0]
-    return _rectangle(row.min() - 1, row.max() + 1, column.min() - 1, column.max() + 1, height, width)
-
-
-def lidar_window(
-    solid: Solid,
-    eye: np.ndarray,
-    rings: int,
-    azimuths: int,
-    upper_fov: float = 15.0,
-    lower_fov: float = -25.0,
-) -> tuple[slice, slice] | None:
-    """Rings and azimuths that can hit the solid, None when it lies between no two rings."""
-    hull = corners(solid, eye)
-    middle = np.asarray(solid.centre) - eye
-    nearest = np.hypot(*middle[:2]) - np.hypot(*solid.size[:2]) / 2
-    if nearest < 0.1:
-        return slice(0, rings), slice(0, azimuths)
-    farthest = nearest + np.hypot(*solid.size[:2])
-    elevation = np.degrees(np.arctan2(hull[:, 2].repeat(2), np.tile([nearest, farthest], 8)))
-    ring = (upper_fov - elevation) / (upper_fov - lower_fov) * (rings - 1)
-    direction = np.arctan2(middle[1], middle[0])
-    # Corners about the centre, wrapped.
-    spread = np.angle(np.exp(1j * (np.arctan2(hull[:, 1], hull[:, 0]) - direction)))
-    column = (np.degrees(direction + spread) + 180) / 360 * azimuths
-    if column.min() < 1 or column.max() > azimuths - 1:  # straddles the seam behind the car
-        return _rectangle(ring.min() - 1, ring.max() + 1, 0, azimuths, rings, azimuths)
-    return _rectangle(ring.min() - 1, ring.max() + 1, column.min() - 1, column.max() + 1, rings, azimuths)
-
-
-def _rectangle(top, bottom, left, right, height, width) -> tuple[slice, slice] | None:
-    top, left = max(0, int(np.floor(top))), max(0, int(np.floor(left)))
-    bottom, right = min(height, int(np.ceil(bottom)) + 1), min(width, int(np.ceil(right)) + 1)
-    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+def windows(solids: list[Solid], eye: np.ndarray, rays: np.ndarray) -> list[tuple[slice, slice] | None]:
+    """Rows and columns of a grid of rays that can meet the upright cylinder about each solid; None: none."""
+    size, centre = np.array([s.size for s in solids]), np.array([s.centre for s in solids]) - eye
+    far, radius = np.hypot(*centre.T[:2]), np.hypot(*size.T[:2]) / 2
+    ahead = np.maximum(far - radius, 1e-6)
+    half = np.where(far > radius, np.arcsin(np.minimum(radius / np.maximum(far, 1e-6), 1)), np.pi)
+    azimuth = np.arctan2(rays[0, :, 1], rays[0, :, 0])
+    turned = np.angle(np.exp(1j * (azimuth - np.arctan2(*centre.T[1::-1])[:, None])))  # (solids, columns)
+    heights = centre[:, 2, None] + size[:, 2, None] * (-0.5, 0.5)
+    slopes = np.stack([heights / ahead[:, None], heights / (far + radius)[:, None]])  # (2, solids, 2)
+    low, high = slopes[..., 0].min(0), slopes[..., 1].max(0)
+    slope = rays[..., 2] / np.hypot(rays[..., 0], rays[..., 1])
+    rows = (slope.max(1) >= low[:, None] - 1e-9) & (slope.min(1) <= high[:, None] + 1e-9)
+    columns = np.abs(turned) <= half[:, None] + 1e-9
+    seen = rows.any(1) & columns.any(1)
+    spans = [(k.argmax(1), k.shape[1] - k[:, ::-1].argmax(1)) for k in (rows, columns)]
+    ends = zip(seen, *spans[0], *spans[1], strict=True)
+    return [(slice(a, b), slice(c, d)) if shown else None for shown, a, b, c, d in ends]
 
 
 def cast(
-    rays: np.ndarray, solids: list[Solid], windows: list, eye: np.ndarray
+    rays: np.ndarray, solids: list[Solid], places: list, eye: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First hit of every ray: t (rows, columns), inf in the sky, and the surface's index (a solid, GROUND or
-    SKY).
+    """First hit of every ray: t (rows, columns), inf in the sky, and of what: a solid's index, GROUND, SKY.
+
+    `places`: the windows of the solids.
     """
     down = rays[..., 2] < 0
     t = np.full(rays.shape[:2], np.inf)
     t[down] = -eye[2] / rays[..., 2][down]
     surface = np.where(down, GROUND, SKY)
-    for index, (solid, window) in enumerate(zip(solids, windows, strict=True)):
+    for index, (solid, window) in enumerate(zip(solids, places, strict=True)):
         if window is None:
             continue
         distance = intersect(solid, rays[window], eye)

@@ -86,15 +86,30 @@ def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
         run(unlabelled, tmp_path / "out", "--boxes", "boxes.csv")
     damaged = tmp_path / "damaged"
     shutil.copytree(unlabelled, damaged)
-    image = frame_files(scenario_folders(damaged)[1], "RGB-CAM")[2]
-    whole = image.read_bytes()
-    image.write_bytes(whole[:200])
-    with pytest.raises(DataError, match=r"_2\.png|_\d+\.png") as caught:
-        run(damaged, tmp_path / "out")
-    assert image.name in str(caught.value) and not (tmp_path / "out" / "predictions.csv").exists()
     frame_files(scenario_folders(damaged)[1], "LIDAR")[0].unlink()
-    image.write_bytes(whole)
     assert len(run(damaged, tmp_path / "out")) == 11  # one frame has lost its scan
+
+
+@pytest.mark.parametrize("ending", [200, 10])  # of the first image of a scenario also the header
+def test_what_can_not_be_read_is_listed_and_the_rest_is_predicted(unlabelled, tmp_path, ending):
+    whole = run(unlabelled, tmp_path / "whole")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(unlabelled, damaged)
+    first, second = (frame_files(scenario_folders(damaged)[k], "RGB-CAM")[0] for k in (0, 1))
+    scan = frame_files(scenario_folders(damaged)[1], "LIDAR")[3]
+    first.write_bytes(first.read_bytes()[:ending])
+    scan.write_bytes(scan.read_bytes()[:-7])
+    with pytest.raises(DataError, match="2 of 12 frames can not be read") as caught:
+        run(damaged, tmp_path / "out", "--max_pictures", 3)
+    assert first.name in str(caught.value)
+    skipped = pandas.read_csv(tmp_path / "out" / "skipped.csv")
+    assert list(skipped) == ["scenario", "frame", "reason"] and skipped["frame"].tolist() == [
+        int(path.stem.rsplit("_", 1)[1]) for path in (first, scan)
+    ]
+    rows = pandas.read_csv(tmp_path / "out" / "predictions.csv")
+    left = whole.drop(index=[0, 7]).reset_index(drop=True)
+    assert rows["frame"].tolist() == left["frame"].tolist() and np.allclose(rows["score"], left["score"])
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3 and second.exists()
 
 
 def test_a_folder_of_images_alone(tmp_path, capsys):

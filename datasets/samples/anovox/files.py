@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.raycast import SKY, camera_rays, camera_window, cast, lidar_rays, lidar_window
+from datasets.anovox.raycast import SKY, camera_rays, cast, lidar_rays, windows
 from datasets.samples.anovox.appearance import label_points, light_of, paint_image
 from datasets.samples.anovox.scenario import CATEGORY, WAITING, Event, Frame, Scenario
 from datasets.samples.anovox.town import NPCS
@@ -57,17 +57,16 @@ def write_scenario(
 
 def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> tuple[np.ndarray, ...]:
     """RGB uint8 (H, W, 3) and class ids uint8 (H, W)."""
-    eye, size = np.asarray(frame.eye), rays.shape[:2]
-    windows = [camera_window(solid, eye, *size) for solid in frame.solids]
-    t, surface = cast(rays, frame.solids, windows, eye)
-    return paint_image(rays, t, surface, frame.solids, windows, frame.decals, scenario.town, eye, light, rng)
+    eye = np.asarray(frame.eye)
+    places = windows(frame.solids, eye, rays)
+    t, surface = cast(rays, frame.solids, places, eye)
+    return paint_image(rays, t, surface, frame.solids, places, frame.decals, scenario.town, eye, light, rng)
 
 
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
     """LIDAR float32 (N, 4) x, y, z, intensity with noise; SEMANTIC-LIDAR float64 (N, 4) x, y, z, class."""
     eye, solids = np.asarray(frame.eye), [solid for solid in frame.solids if solid.seen_by != "camera"]
-    windows = [lidar_window(solid, eye, *rays.shape[:2]) for solid in solids]
-    t, surface = cast(rays, solids, windows, eye)
+    t, surface = cast(rays, solids, windows(solids, eye, rays), eye)
     returned = (surface != SKY) & (t < LIDAR_RANGE)
     t, directions = t[returned], rays[returned]
     exact = t[:, None] * directions

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid, box, cylinder, ellipsoid
+from datasets.anovox.raycast import Decal, Solid
 from datasets.samples.anovox.town import (
     KERB,
     OTHER,
@@ -194,23 +194,23 @@ def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **loo
     along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
     place = np.array([x, y])
     if name == "crate":
-        parts = [box((x, y, base + height / 2), (width, rng.uniform(0.9, 1.5), height), **look)]
+        parts = [Solid("box", (x, y, base + height / 2), (width, rng.uniform(0.9, 1.5), height), **look)]
     elif name == "barrel":
-        parts = [cylinder((x, y, base + height / 2), (width, width, height), **look)]
+        parts = [Solid("cylinder", (x, y, base + height / 2), (width, width, height), **look)]
     elif name == "ball":
         height = max(height, 0.9)
         size = (height * 1.15, height * 1.15, height)
-        parts = [ellipsoid((x, y, base + height / 2), size, **look)]
+        parts = [Solid("ellipsoid", (x, y, base + height / 2), size, **look)]
     elif name == "sofa":
-        parts = [box((x, y, base + 0.25), (0.9, 1.3 * width, 0.5), **look)]
-        parts.append(box((*(place + along * 0.35), base + 0.5), (0.25, 1.3 * width, 1.0), **look))
+        parts = [Solid("box", (x, y, base + 0.25), (0.9, 1.3 * width, 0.5), **look)]
+        parts.append(Solid("box", (*(place + along * 0.35), base + 0.5), (0.25, 1.3 * width, 1.0), **look))
     elif name == "log":
-        parts = [ellipsoid((x, y, base + 0.35), (2.0, 0.9, 0.7), **look)]
+        parts = [Solid("ellipsoid", (x, y, base + 0.35), (2.0, 0.9, 0.7), **look)]
     else:  # animal: a body, a head, four legs
         legs = [place + along * i * 0.45 + across * j * 0.2 for i in (-1, 1) for j in (-1, 1)]
-        parts = [ellipsoid((x, y, base + 0.7), (1.5, 0.7, 0.6), **look)]
-        parts.append(ellipsoid((*(place + along * 0.8), base + 1.0), (0.45, 0.4, 0.45), **look))
-        parts += [cylinder((*leg, base + 0.25), (0.16, 0.16, 0.5), **look) for leg in legs]
+        parts = [Solid("ellipsoid", (x, y, base + 0.7), (1.5, 0.7, 0.6), **look)]
+        parts.append(Solid("ellipsoid", (*(place + along * 0.8), base + 1.0), (0.45, 0.4, 0.45), **look))
+        parts += [Solid("cylinder", (*leg, base + 0.25), (0.16, 0.16, 0.5), **look) for leg in legs]
     low = np.min([np.subtract(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
     high = np.max([np.add(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
     return Event(kind, name, tuple((low + high) / 2), tuple(high - low), parts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid, box, cylinder, ellipsoid
+from datasets.anovox.raycast import Decal, Solid
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
 CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
@@ -99,22 +99,28 @@ def make_car(
     look = finish(rng, held_out) | {"yaw": yaw} | look
     if rng.random() < 0.25:
         length, height = rng.uniform(4.6, 5.4), rng.uniform(1.8, 2.1)
-        return [box((x, y, 0.2 + height / 2), (length, width, height), **look | {"car": "body"})]
+        return [Solid("box", (x, y, 0.2 + height / 2), (length, width, height), **look | {"car": "body"})]
     length, height = rng.uniform(3.9, 4.8), rng.uniform(1.4, 1.6)
-    body = box((x, y, 0.6), (length, width, 0.8), **look | {"car": "body"})
+    body = Solid("box", (x, y, 0.6), (length, width, 0.8), **look | {"car": "body"})
     middle, size = (
         (x - forward * 0.08 * length, y, (1 + height) / 2),
         (length * 0.52, width * 0.88, height - 1),
     )
-    return [body, box(middle, size, **look | {"car": "cabin"})]
+    return [body, Solid("box", middle, size, **look | {"car": "cabin"})]
 
 
 def make_person(x: float, y: float, rng: np.random.Generator, held_out: bool) -> list[Solid]:
     height, class_id = rng.uniform(1.5, 1.9), AGENT_PEDESTRIAN if rng.random() < AGENTS else PEDESTRIAN
     look, skin = finish(rng, held_out), (0.6, 0.45, 0.36)
     return [
-        cylinder((x, y, KERB + (height - 0.3) / 2), (0.45, 0.45, height - 0.3), class_id=class_id, **look),
-        ellipsoid((x, y, KERB + height - 0.15), (0.24, 0.24, 0.3), colour=skin, class_id=class_id),
+        Solid(
+            "cylinder",
+            (x, y, KERB + (height - 0.3) / 2),
+            (0.45, 0.45, height - 0.3),
+            class_id=class_id,
+            **look,
+        ),
+        Solid("ellipsoid", (x, y, KERB + height - 0.15), (0.24, 0.24, 0.3), colour=skin, class_id=class_id),
     ]
 
 
@@ -130,19 +136,19 @@ def make_road(
 
     for side, kerb in ((1, town.left_kerb), (-1, town.right_kerb)):
         walk, paved = kerb + side * town.sidewalk / 2, {"colour": town.pavement, "class_id": SIDEWALK}
-        solids.append(box((middle, walk, KERB / 2), (length, town.sidewalk, KERB), **paved))
+        solids.append(Solid("box", (middle, walk, KERB / 2), (length, town.sidewalk, KERB), **paved))
         front, x = abs(kerb) + town.sidewalk + town.setback, begin
         while x < end:
             width, height, deep = rng.uniform(8, 20), rng.uniform(5, 18), front + rng.uniform(0, 3)
             if rng.random() < 0.88:
                 wall = {"colour": town.walls[rng.integers(4)], "class_id": BUILDING, "pattern": "windows"}
                 solids.append(
-                    box((x + width / 2, side * (deep + 5), height / 2), (width, 10, height), **wall)
+                    Solid("box", (x + width / 2, side * (deep + 5), height / 2), (width, 10, height), **wall)
                 )
                 if rng.random() < 0.3:  # an advertisement
                     at = (x + rng.uniform(2, width - 2), side * (deep - 0.1), rng.uniform(1.6, 3.2))
                     size = (rng.uniform(1.5, 4), 0.1, rng.uniform(0.8, 2))
-                    solids.append(box(at, size, class_id=STATIC, **finish(rng, held_out)))
+                    solids.append(Solid("box", at, size, class_id=STATIC, **finish(rng, held_out)))
             x += width + (rng.uniform(2, 8) if rng.random() < 0.3 else 0.3)
         for x in places(town.trees):
             y, crown, trunk = (
@@ -151,21 +157,23 @@ def make_road(
                 rng.uniform(2, 3),
             )
             bark = {"colour": (0.28, 0.2, 0.13), "class_id": VEGETATION}
-            solids.append(cylinder((x, y, trunk / 2), (0.3, 0.3, trunk), **bark))
+            solids.append(Solid("cylinder", (x, y, trunk / 2), (0.3, 0.3, trunk), **bark))
             green = {"colour": (0.16, 0.33, 0.12), "class_id": VEGETATION, "pattern": "leaves"}
-            solids.append(ellipsoid((x, y, trunk + crown / 2 - 0.4), (crown, crown, crown), **green))
+            solids.append(Solid("ellipsoid", (x, y, trunk + crown / 2 - 0.4), (crown, crown, crown), **green))
         for x in np.arange(begin + rng.uniform(0, 20), end, rng.uniform(18, 30)):
             grey = {"colour": (0.3, 0.3, 0.32), "class_id": POLE}
-            solids.append(cylinder((x, kerb + side * 0.5, 2.75), (0.16, 0.16, 5.5), **grey))
+            solids.append(Solid("cylinder", (x, kerb + side * 0.5, 2.75), (0.16, 0.16, 5.5), **grey))
         for x in places(0.03):
             solids += make_person(x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng, held_out)
         for x in places(0.03):  # dustbins stand at the kerb
             bin_look = finish(rng, held_out) | {"class_id": STATIC}
-            solids.append(cylinder((x, kerb + side * 0.45, KERB + 0.45), (0.5, 0.5, 0.9), **bin_look))
+            solids.append(
+                Solid("cylinder", (x, kerb + side * 0.45, KERB + 0.45), (0.5, 0.5, 0.9), **bin_look)
+            )
     for x in places(1 / 90):  # speed bumps: over all lanes
         size = (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10)
         striped = {"colour": (0.75, 0.68, 0.2), "class_id": OTHER, "pattern": "bump"}
-        solids.append(box((x, (town.left_kerb + town.right_kerb) / 2, 0.05), size, **striped))
+        solids.append(Solid("box", (x, (town.left_kerb + town.right_kerb) / 2, 0.05), size, **striped))
 
     white = (0.85, 0.85, 0.85)
     line = (0.82, 0.68, 0.18) if town.yellow_lines else white
@@ -194,4 +202,4 @@ def make_hood(x: float, y: float) -> list[Solid]:
     """The ego vehicle as its own sensors see it: the hood and the roof, below the sensors at 1.8 m."""
     look = {"colour": (0.05, 0.05, 0.07), "class_id": EGO}
     parts = (((x + 1.45, y, 0.72), (1.6, 1.7, 0.30)), ((x - 0.6, y, 1.2), (2.2, 1.6, 0.5)))
-    return [box(centre, size, **look) for centre, size in parts]
+    return [Solid("box", centre, size, **look) for centre, size in parts]

@@ -12,13 +12,15 @@ import torch
 from PIL import Image
 
 from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames, turn_hues
+from datasets.anovox.calibration import projection_matrix
 from datasets.anovox.classes import ANOVOX
-from datasets.anovox.dataset import AnoVoxDataset, fit_image, load_anovox
-from datasets.anovox.files import find_scenarios, projection_matrix
-from datasets.anovox.labels import build_table, split_scenarios
+from datasets.anovox.dataset import AnoVoxDataset, fit_image
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.points import OUTSIDE, Region, project, read_points, sample_points
+from datasets.anovox.splits import split_scenarios
 from datasets.images import read_image
-from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
 COLOURS = np.zeros((256, 3), np.uint8)  # of AnoVox's class ids
@@ -29,7 +31,7 @@ POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
 
 
 def legacy_copy(target, scenarios=4):
@@ -135,7 +137,7 @@ def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp
     shutil.rmtree(next(root.glob("*/Scenario_Configuration_Files")))
     with pytest.raises(DataError, match="none of 48 frames has a label"):
         build_table(find_scenarios(root), **cache)
-    assert (build_table(find_scenarios(root), allow_unlabelled=True, **cache).labels == -1).all()
+    assert (unlabelled_table(find_scenarios(root), "both").labels == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -180,8 +182,8 @@ def test_missing_sensors_are_reported_and_leave_out_frames(tmp_path, cache):
 def test_other_anomaly_ids_are_other_cells(tmp_path, cache):
     """Not what the cache holds of the same files under the usual ids."""
     options = {"image_size": (16, 24), "max_points": 16, "label": "scenario", **cache}
-    usual = load_anovox(tiny_sample(), **options)
-    none = load_anovox(tiny_sample(), anomaly_ids=(200,), **options)
+    usual = load(tiny_sample(), **options)
+    none = load(tiny_sample(), anomaly_ids=(200,), **options)
     assert (usual.train.cell_shares[:] > 0).any() and not (none.train.cell_shares[:] > 0).any()
 
 
@@ -190,7 +192,7 @@ def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache
     (root / "split.json").unlink()
     first = scenario_folders(root)[0]
     shutil.rmtree(next(path for path in first.iterdir() if path.name.startswith("RGB-CAM")))
-    data = load_anovox(root, image_size=(16, 24), max_points=16, seed=3, **cache)
+    data = load(root, image_size=(16, 24), max_points=16, seed=3, **cache)
     assert first.name not in sum(data.split.values(), []) and len(sum(data.split.values(), [])) == 11
     assert any(note.startswith(f"{first.name}: missing ") for note in data.log_lines())
     assert all(torch.isfinite(part[0]["point_pixels"]).all() for part in data.parts().values())
@@ -257,16 +259,16 @@ def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache):
 
 
 def test_batches_are_what_the_files_hold(cache):
-    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
+    data = load(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
     batch = data.train.__getitems__([3, 0, 5])
     assert batch["images"].shape == (3, 3, 64, 96) and batch["images"].dtype == torch.uint8
     assert batch["points"].shape == (3, 200, 4) and batch["point_pixels"].shape == (3, 200, 2)
     assert torch.equal(batch["labels"], torch.from_numpy(data.train.labels[[3, 0, 5]])) and batch[
         "indices"
     ].tolist() == [3, 0, 5]
-    direct = fit_image(read_image(data.train.image_paths[0]), (64, 96))
+    direct = fit_image(read_image(data.train.paths("image")[0]), (64, 96))
     assert np.array_equal(batch["images"][1].permute(1, 2, 0).numpy(), direct)
-    scan = read_points(data.train.point_paths[0])
+    scan = read_points(data.train.paths("points")[0])
     rows = {tuple(row) for row in scan.tolist()}
     assert all(tuple(point) in rows for point in batch["points"][1][batch["point_mask"][1]].tolist())
     single = data.train[3]
@@ -279,9 +281,7 @@ def test_batches_are_what_the_files_hold(cache):
 
 def test_a_replaced_file_is_other_data_and_a_copy_is_not(tmp_path, cache):
     def fingerprint(root, **options):
-        return load_anovox(root, image_size=(32, 48), max_points=20, **options, **cache).describe()[
-            "fingerprint"
-        ]
+        return load(root, image_size=(32, 48), max_points=20, **options, **cache).describe()["fingerprint"]
 
     drawn = {"split_method": "random", "test_size": 0.3, "val_size": 0.3, "seed": 1}
     root = copy_of(tiny_sample(), tmp_path / "copy")
@@ -377,7 +377,7 @@ def test_projection_of_other_poses():
 
 
 def test_mirroring_keeps_points_on_their_pixels(cache):
-    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
+    data = load(tiny_sample(), image_size=(64, 96), max_points=200, **cache)
     batch = data.train.__getitems__(list(range(8)))
     mirrored = augment_frames(batch, seed=0, epoch=1)
     again = project(mirrored["points"].numpy(), projection_matrix(96, 64, 90, POSE, POSE))
@@ -408,9 +408,7 @@ def test_brightness_and_contrast_are_drawn_apart_within_their_limits():
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
-    batch = load_anovox(tiny_sample(), image_size=(64, 96), max_points=200, **cache).train.__getitems__(
-        [0, 1]
-    )
+    batch = load(tiny_sample(), image_size=(64, 96), max_points=200, **cache).train.__getitems__([0, 1])
     broken, again = (corrupt_frames(batch, corruption, seed=3) for _ in range(2))
     assert all(torch.equal(broken[key], again[key]) for key in broken)
     assert broken["images"].dtype == torch.uint8 or 0 <= broken["images"].min() <= broken["images"].max() <= 1
@@ -427,7 +425,7 @@ def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
 
 
 def test_truth_of_pixels_and_points(cache):
-    data = load_anovox(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
+    data = load(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
     for index in np.flatnonzero(data.train.labels == 1)[:4]:
         pixels, points = data.train.true_pixels(index) == 1, data.train.true_points(index) == 1
         assert pixels.shape == (64, 96) and points.shape == (400,)
@@ -464,7 +462,7 @@ def test_real_frames_load_in_numeric_order_and_line_up(real, cache):
 
 
 def test_modality_dropout_takes_one_sensor_never_both(cache):
-    data = load_anovox(tiny_sample(), image_size=(32, 48), max_points=50, **cache)
+    data = load(tiny_sample(), image_size=(32, 48), max_points=50, **cache)
     batch = data.train.__getitems__(list(range(24)))
     lost = {"camera": 0, "lidar": 0}
     for epoch in range(20):

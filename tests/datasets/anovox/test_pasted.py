@@ -5,12 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-from datasets.anovox.dataset import AnoVoxDataset, Pasting, load_anovox
-from datasets.anovox.files import find_scenarios, projection_matrix
+from datasets.anovox.calibration import projection_matrix
+from datasets.anovox.dataset import AnoVoxDataset
+from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
 from datasets.anovox.pasted import SENSORS, SHAPES, draw_thing, paste_image, paste_scan
 from datasets.anovox.points import project
-from tests.anovox_world import copy_of, scenario_folders, tiny_sample
+from datasets.anovox.source import Pasting
+from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 
 POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
@@ -19,7 +21,7 @@ PROJECTION = projection_matrix(360, 240, 90, POSE, POSE)
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
 
 
 def road_scan() -> np.ndarray:
@@ -84,7 +86,7 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
             shutil.rmtree(scenario)
     (root / "split.json").unlink()
     options = {"label": "pasted", "pastes": 3, "image_size": (64, 96), "max_points": 200}
-    data = load_anovox(root, **options, **cache)
+    data = load(root, **options, **cache)
     assert {name: len(part) for name, part in data.parts().items()} == {"train": 12, "val": 6, "test": 6}
     assert data.describe()["labels"] == "pasted" and "blocks of consecutive frames" in data.split_source
     train = data.train
@@ -95,9 +97,9 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     assert (batch["cells"][0::2] == 0).all() and (batch["cells"][1::2].sum((1, 2)) > 0).all()
     truth = train.true_pixels(1)
     assert truth.shape == (64, 96) and set(np.unique(truth)) <= {0, 1} and (train.true_pixels(0) == 0).all()
-    again = load_anovox(root, **options, **cache | {"cache_dir": tmp_path / "other"})
+    again = load(root, **options, **cache | {"cache_dir": tmp_path / "other"})
     assert (again.train.images[:] == train.images[:]).all()
-    mixed = load_anovox(root, **options, mixing=True, **cache)
+    mixed = load(root, **options, feature_mixing=True, **cache)
     images = mixed.train.__getitems__([0, 1])["images"]
     assert (images[0] == images[1]).all() and mixed.train.labels[:2].tolist() == [0, 1]
     assert (mixed.val.images[0] != mixed.val.images[1]).any()  # judged on pastes all the same
@@ -111,14 +113,14 @@ def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache)
         "split_method": "random",
         "val_size": 0.3,
     }
-    data = load_anovox(tiny_sample(), label="pasted", **options, **cache)
+    data = load(tiny_sample(), label="pasted", **options, **cache)
     kinds = {
         name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts().items()
     }
     assert kinds == {"train": {"NORMALITY"}, "val": {"NORMALITY"}, "test": {"STATIC"}}
     assert data.test.pasting is None and set(data.test.labels) == {0, 1} and data.train.pasting is not None
     with pytest.raises(DataError, match="too few to train and to validate"):
-        load_anovox(tiny_sample(), label="pasted", **options | {"val_size": 0.0}, **cache)
+        load(tiny_sample(), label="pasted", **options | {"val_size": 0.0}, **cache)
 
 
 def test_the_same_places_for_every_sensor(cache):
@@ -128,7 +130,7 @@ def test_the_same_places_for_every_sensor(cache):
         AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, sensors), **cache)
         for sensors in SENSORS
     ]
-    places = [[source.thing().centre for source in part.sources[1::2]] for part in parts]
+    places = [[source.thing.centre for source in part.sources[1::2]] for part in parts]
     assert places[0] == places[1] == places[2] and len(set(places[0])) == 6
     assert (parts[2].images[1] == parts[2].images[0]).all()  # points only
     assert (parts[1].packed_points[1] == parts[1].packed_points[0]).all()  # pixels only

@@ -12,11 +12,10 @@ from PIL import Image
 
 from datasets.anovox.check import check_frames
 from datasets.anovox.classes import ANOMALY_IDS, ANOVOX, CARLA, read_class_image, tell_palette
-from datasets.anovox.dataset import load_anovox
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
 from datasets.anovox.points import read_points
-from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
+from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
 README = {  # the example of the generator's README: weather and counts stand inside the route
@@ -49,7 +48,7 @@ README = {  # the example of the generator's README: weather and counts stand in
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "workers": 1, "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
 
 
 def one_scenario(target: Path, identifier: str = "one") -> Path:
@@ -269,7 +268,7 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     root = copy_of(tiny_sample(), tmp_path / "whole")
     options = {"image_size": (32, 48), "max_points": 30, "split_method": "random", "test_size": 0.3}
     options |= {"val_size": 0.3, "seed": 1} | cache
-    expected = load_anovox(root, **options)
+    expected = load(root, **options)
     packed = tmp_path / "packed"
     packed.mkdir()
     alone = scenario_folders(root)[0]
@@ -277,7 +276,9 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     shutil.rmtree(alone)
     pack(root, packed / f"AnoVox_Static_Mono_Town01.{ending}", "./AnoVox_Static_Mono_Town01/")
     before = sorted(packed.rglob("*"))
-    data = load_anovox(packed, **options)
+    data = load(packed, **options)
+    inside = data.train.paths("image")[0]  # replaced by another of its size, it is read anew
+    assert inside.stat().st_mtime_ns == inside.archive.stat().st_mtime_ns
     assert data.split == expected.split and sorted(packed.rglob("*")) == before
     for name, part in data.parts().items():
         batch, wanted = (d.__getitems__(list(range(len(d)))) for d in (part, expected.parts()[name]))

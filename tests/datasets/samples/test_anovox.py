@@ -15,21 +15,13 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from datasets.anovox.dataset import load_anovox, trivial_features
-from datasets.anovox.raycast import (
-    Solid,
-    camera_rays,
-    camera_window,
-    cast,
-    intersect,
-    lidar_rays,
-    lidar_window,
-)
+from datasets.anovox.load import places_of, trivial_features
+from datasets.anovox.raycast import Solid, camera_rays, cast, intersect, lidar_rays, windows
 from datasets.samples.anovox import generate
 from datasets.samples.anovox.files import voxelize
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import AGENT_CAR, CAR, OTHER, TRAIN_TOWNS, paint
-from tests.anovox_world import frame_files, scenario_folders, tiny_sample
+from tests.anovox_world import frame_files, load, scenario_folders, tiny_sample
 
 EYE = np.array([0.0, 0.0, 1.8])
 
@@ -101,7 +93,7 @@ def test_ray_casting_against_marching(kind):
     )
     rays = lidar_rays(24, 180)
     found = intersect(solid, rays, EYE)
-    window = lidar_window(solid, EYE, 24, 180)
+    window = windows([solid], EYE, rays)[0]
     outside = found.copy()
     outside[window] = np.inf
     assert np.isinf(outside).all() and np.isfinite(found).sum() > 20  # culling loses no hit
@@ -126,8 +118,7 @@ def test_camera_window_loses_no_pixel():
     rays = camera_rays(48, 72)
     whole = cast(rays, [solid], [(slice(None), slice(None))], EYE)[1]
     assert (
-        np.array_equal(whole, cast(rays, [solid], [camera_window(solid, EYE, 48, 72)], EYE)[1])
-        and (whole == 0).any()
+        np.array_equal(whole, cast(rays, [solid], windows([solid], EYE, rays), EYE)[1]) and (whole == 0).any()
     )
 
 
@@ -160,9 +151,9 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     monkeypatch.setitem(anovox._SETTINGS, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
     generate(tmp_path / "sample", "small", 0)
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
-    data = load_anovox(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
+    data = load(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
     parts = list(data.parts().values())
-    words = np.unique(next(part.places() for part in parts))
+    words = np.unique(places_of(data.train))
     features = np.concatenate([trivial_features(part, words) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
     scenarios = np.concatenate([part.scenario for part in parts])
@@ -184,7 +175,7 @@ def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
     monkeypatch.setitem(anovox._SETTINGS, "small", ((36, 4, 24), 8, (128, 192), (10, 60)))
     generate(tmp_path / "sample", "small", 0)
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
-    data = load_anovox(tmp_path / "sample", max_points=16, **quiet)
+    data = load(tmp_path / "sample", max_points=16, **quiet)
     rng = np.random.default_rng(0)
 
     def cut(part, side):

@@ -1,0 +1,189 @@
+"""A whole AnoVox data set: found, labelled, split and cached, as the flags of flags.py say."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.anovox.check import check_frames
+from datasets.anovox.dataset import AnoVoxDataset
+from datasets.anovox.files import find_scenarios
+from datasets.anovox.flags import SAMPLE
+from datasets.anovox.labels import FrameTable, build_table
+from datasets.anovox.source import Pasting
+from datasets.anovox.splits import split_scenarios
+from datasets.cache import fingerprint
+from datasets.samples import ensure_sample
+from datasets.splits import PARTS, Choose
+from utils.run.log import LOG
+
+PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
+
+
+@dataclass
+class AnoVoxData:
+    """The parts of a data set, and how they came about."""
+
+    sets: dict[str, AnoVoxDataset]  # train, val and, where it is not empty, test
+    root: Path
+    label: str
+    split: dict[str, list[str]]
+    split_source: str
+    leakage_check: str
+    synthetic: bool
+    hashes: dict[str, list[str]]  # by scenario: of file sizes and labels, then of the sizes alone
+    recorded: dict[str, np.ndarray] | None = None  # `references`, or a run's
+
+    @property
+    def train(self) -> AnoVoxDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> AnoVoxDataset:
+        return self.sets["val"]
+
+    @property
+    def test(self) -> AnoVoxDataset | None:
+        """None where its part is empty."""
+        return self.sets.get("test")
+
+    def parts(self) -> dict[str, AnoVoxDataset]:
+        """The parts that exist, by name."""
+        return self.sets
+
+    def references(self) -> dict[str, np.ndarray]:
+        """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
+        of val, to choose its threshold; words: the weathers and towns that are columns."""
+        if self.recorded is None:
+            self.recorded = {"words": np.unique(places_of(self.train))}
+            for name in ("train", "val"):
+                part = self.sets[name]
+                self.recorded[f"{name}_inputs"] = trivial_features(part, self.recorded["words"])
+                self.recorded[f"{name}_labels"] = part.labels
+        return self.recorded
+
+    def log_lines(self) -> list[str]:
+        """What was noticed while reading, and counts per part, a line each."""
+        return self.train.table.notes + [
+            f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {part.labels.sum()} anomalous"
+            + (" (things pasted into copies)" if part.pasting else "")
+            for name, part in self.sets.items()
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """The dataset section of config.json."""
+        parts, table = self.sets, self.train.table
+        towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
+        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
+        content = [[s.name, s.kind, s.town] for s in table.scenarios]
+        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
+        return {
+            "data_path": str(self.root),
+            "total_samples": sum(counts.values()),
+            **counts,
+            "scenarios": self.split,
+            "class_counts": {name: part.class_counts() for name, part in parts.items()},
+            "towns": {name: sorted(names) for name, names in towns.items()},
+            "label": self.label,
+            "labels": "pasted" if self.label == "pasted" else "ground truth",
+            "pasting": {name: asdict(part.pasting) for name, part in parts.items() if part.pasting},
+            "split_method": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+            "region": self.train.region.settings(),
+            "left_out": table.notes,
+            "fingerprint": fingerprint(content),
+        }
+
+
+def find_root(args: argparse.Namespace) -> Path:
+    """--data_path, or the built-in sample of --size, written where it is missing."""
+    sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
+    return Path(args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info))
+
+
+def build_datasets(
+    args: argparse.Namespace, choose: Choose | None = None, log: Callable[[str], None] = LOG.info
+) -> AnoVoxData:
+    """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
+    `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
+    root, pasted = find_root(args), args.label == "pasted"
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
+    scenarios = find_scenarios(root, args.camera)
+    if args.check_data:  # before anything is decoded: it tells all problems, not the first
+        for line in check_frames(scenarios, tuple(args.anomaly_ids), args.frame_rate):
+            log(line)
+    limits = (args.label, args.min_pixels, args.min_points, args.modality, tuple(args.anomaly_ids))
+    table = build_table(scenarios, *limits, **cache)
+    if choose:
+        split = choose(hash_contents(table, groups_of(table, choose)))
+        source, outcome = "chosen", ""
+    else:
+        sizes = (args.split_method, args.test_size, args.val_size, args.seed, args.holdout_towns, args.fold)
+        split, source, outcome = split_scenarios(table, root, *sizes, pasted)
+    parts: dict[str, AnoVoxDataset] = {}
+    copies = args.pastes
+    for name in filter(split.get, split):
+        rows, pasting = table.rows_of(split[name]), None
+        if pasted and not table.labels[rows].any():
+            copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
+            sensors = "none" if args.feature_mixing and name == "train" else None
+            pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
+        shape = (tuple(args.image_size), args.max_points, args.seed)
+        parts[name] = AnoVoxDataset(table, rows, *shape, pasting, **cache)
+    hashes = hash_contents(table, sum(split.values(), []))
+    synthetic = (root / "SYNTHETIC.json").exists()
+    return AnoVoxData(parts, root, args.label, split, source, outcome, synthetic, hashes)
+
+
+def groups_of(table: FrameTable, choose: Choose) -> list[str]:
+    """The scenarios there are; of those that the run has cut into blocks of frames, the blocks."""
+    names = {table.scenarios[i].name for i in table.scenario}
+    blocks = [name for name in getattr(choose, "known", ()) if name.partition(":")[0] in names - {name}]
+    return sorted(names - {block.partition(":")[0] for block in blocks}) + blocks
+
+
+def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
+    """By group, of the sizes of its files and its labels, and of the sizes alone: the same recording under
+    any name."""
+    sizes, rows = _file_sizes(table), {group: table.rows_of([group]) for group in groups}
+    return {
+        group: [fingerprint(sizes[mine], table.labels[mine]), fingerprint(sizes[mine])]
+        for group, mine in rows.items()
+    }
+
+
+def _file_sizes(table: FrameTable) -> np.ndarray:
+    """(F, 2) bytes of each frame's image and scan, 0 where there is none.
+
+    Neither path nor time is in it, so that a copy of the data is the same data.
+    """
+    files = [table.scenarios[i].files for i in table.scenario]
+    frames = zip(files, table.frame_id, strict=True)
+    paths = [(sensors["image"].get(frame), sensors["points"].get(frame)) for sensors, frame in frames]
+    return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
+
+
+def places_of(dataset: AnoVoxDataset) -> np.ndarray:
+    """(F, 2) str: weather and town of each frame."""
+    drives = [source.scenario for source in dataset.sources]
+    return np.array([[f"weather {drive.weather}", f"town {drive.town}"] for drive in drives])
+
+
+def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
+    """(F, K) what says nothing about an anomaly: the input of a scorer that sees no content.
+
+    Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, and a column for each
+    weather and town of `words`.
+    """
+    channels = [np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images]
+    histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]
+    both = (dataset.paths("points"), dataset.paths("image"))
+    sizes = [np.array([path.stat().st_size if path else 0 for path in paths]) for paths in both]
+    one_hot = (places_of(dataset)[:, :, None] == words).any(axis=1)
+    return np.column_stack([histogram, *sizes, dataset.frame_ids, one_hot]).astype(float)

@@ -1,0 +1,121 @@
+"""Which scenarios train, validate and test: by scenario, never by frame, with both classes in each part."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
+from datasets.anovox.labels import UNKNOWN, FrameTable
+from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
+from utils.run.errors import CommandError, DataError
+
+
+def split_scenarios(
+    table: FrameTable,
+    root: Path | str,
+    method: str = "auto",
+    test_size: float = 0.2,
+    val_size: float = 0.2,
+    seed: int = 42,
+    holdout_towns: list[str] | None = None,
+    fold: str | None = None,
+    pasted: bool = False,
+) -> tuple[dict[str, list[str]], str, str]:
+    """Scenario names of train, val and test, how they were split, and the check that none is shared.
+
+    `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";
+    "random" = stratified by scenario type and town; or a path of a split file. `holdout_towns`: their
+    scenarios are the test part. `fold`: "K/N" of `seed`, stratified alike, above all of these. `pasted`:
+    scenarios with anomalies are the test part, if there are any, and fewer than three normal ones are cut
+    into blocks of consecutive frames. DataError when a part lacks a class that nothing is pasted for: AUROC
+    would mean nothing there.
+    """
+    present = [table.scenarios[i] for i in np.unique(table.scenario)]
+    own = Path(root) / "split.json"
+    if method == "auto" and own.exists() and not holdout_towns and not fold:
+        method = str(own)
+    if fold:
+        strata = {s.name: f"{s.kind} {s.town}" for s in present}
+        if pasted and (judged := _with_anomalies(table, present)):
+            raise CommandError(
+                f"--fold {fold}: with --label pasted the {len(judged)} scenarios with anomalies are "
+                f"the test part, first {judged[0]}\nLeave --fold out, or give recordings without anomalies."
+            )
+        split, how = fold_groups(strata, fold, seed, strata), describe_fold(fold, seed)
+    elif method in ("auto", "random") and pasted:
+        split, how = _draw_normal(table, present, test_size, val_size, seed)
+    elif method in ("auto", "random"):
+        split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
+    else:
+        split = read_split(Path(method))
+        how = "split.json in the data folder" if method == str(own) else f"--split_method {method}"
+        named = {name.partition(":")[0] for names in split.values() for name in names}
+        if strangers := sorted(named - {scenario.name for scenario in present}):
+            raise DataError(
+                f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
+                f"first {strangers[0]}.\nCorrect the file, or use --split_method random."
+            )
+    outcome = check_disjoint(split, unit="scenarios")
+    for part, members in split.items():
+        labels = table.labels[table.rows_of(members)]
+        known = set(labels[labels != UNKNOWN].tolist())
+        if members and known != {0, 1} and not (pasted and known == {0}):
+            every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
+            raise DataError(
+                f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: "
+                "both classes are needed.\n"
+                "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
+            )
+    return split, how, outcome
+
+
+def _draw_split(
+    present: list[ScenarioFiles], test_size, val_size, seed, holdout_towns
+) -> tuple[dict[str, list[str]], str]:
+    strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
+    if not holdout_towns:
+        split = split_groups(list(strata), test_size, val_size, seed, strata)
+        return split, "random by scenario, stratified by type and town"
+    towns = {scenario.name: scenario.town for scenario in present}
+    if unknown := sorted(set(holdout_towns) - set(towns.values())):
+        raise DataError(
+            f"--holdout_towns {' '.join(unknown)}: no scenario lies there; "
+            f"there are {', '.join(sorted(set(towns.values())))}."
+        )
+    held = sorted(name for name, town in towns.items() if town in holdout_towns)
+    rest = {name: stratum for name, stratum in strata.items() if name not in held}
+    split = split_groups(list(rest), 0, val_size, seed, rest) | {"test": held}
+    return split, f"test = towns {', '.join(sorted(holdout_towns))}; the rest random by scenario"
+
+
+def _with_anomalies(table: FrameTable, present: list[ScenarioFiles]) -> list[str]:
+    found = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
+    return sorted(s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND) or s.name in found)
+
+
+def _draw_normal(
+    table: FrameTable, present: list[ScenarioFiles], test_size, val_size, seed
+) -> tuple[dict[str, list[str]], str]:
+    """Train and val, and test where the data hold no anomaly, of normal recordings."""
+    judged = _with_anomalies(table, present)
+    normal = {s.name: s.town for s in present if s.name not in judged}
+    size = 0 if judged else test_size
+    how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": judged}
+    if len(normal) >= 3:
+        parts |= {k: v for k, v in split_groups(list(normal), size, val_size, seed, normal).items() if v}
+        how += " random by scenario"
+    else:
+        how += " in blocks of consecutive frames: of one drive, nothing is independent"
+        for name in normal:
+            frames = np.sort(table.frame_id[table.rows_of([name])])
+            tested = math.ceil(size * len(frames))
+            kept = len(frames) - tested - max(1, round(val_size * (len(frames) - tested)))
+            for part, block in zip(parts, np.split(frames, [kept, len(frames) - tested]), strict=True):
+                parts[part] += [f"{name}:{block[0]}-{block[-1]}"] if len(block) else []
+    if not parts["train"] or not parts["val"]:
+        raise DataError(f"{len(normal)} normal recordings are too few to train and to validate on pastes.")
+    return parts, how

@@ -1,0 +1,24 @@
+"""What predict.py can not read does not stop the rest: it is listed in skipped.csv, and told at the end."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas
+
+from utils.run.errors import DataError
+
+
+def skipped_table(columns: Mapping[str, Sequence], reasons: Mapping[int, str]) -> pandas.DataFrame:
+    """The rows of `columns` that `reasons` {row: why} names, with the reason; by row."""
+    rows = sorted(reasons)
+    names = {name: [values[k] for k in rows] for name, values in columns.items()}
+    return pandas.DataFrame(names | {"reason": [reasons[k] for k in rows]})
+
+
+def tell_skipped(skipped: pandas.DataFrame, total: int, unit: str, output: Path) -> None:
+    """Raise the DataError that names the first of them; for the end, when all else is written."""
+    *name, reason = map(str, skipped.iloc[0])
+    raise DataError(
+        f"{len(skipped)} of {total} {unit} can not be read: {' '.join(name)}: {reason}\n"
+        f"All of them are listed in {output / 'skipped.csv'}; the other {total - len(skipped)} are predicted."
+    )
