@@ -50,7 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
     add_reading_arguments(parser)
-    return parser.parse_args(parser.typed(argv))
+    args = parser.parse_args(parser.typed(argv))
+    parser.announce(argv)
+    return args
 
 
 if __name__ == "__main__":

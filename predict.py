@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     absent = [flag for flag in ("--input", "--output") if flag not in given]
     if absent and not args.export:
         parser.error(f"the following arguments are required: {', '.join(absent)} (or --export FILE.pt2)")
+    parser.announce(argv)
     return args
 
 

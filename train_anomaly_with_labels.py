@@ -89,6 +89,7 @@ from utils.metrics.detection import choose_alarm_threshold, detection_metrics
 from utils.metrics.verdict import Verdict
 from utils.plotting.anomaly import explained
 from utils.report.anomaly import report_anomaly
+from utils.run.log import progress
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
@@ -193,7 +194,7 @@ def evaluate(
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
-    for batch in loader:
+    for batch in progress(loader, "evaluation"):
         if corruption:
             batch = corrupt_frames(batch, corruption, seed)
         with autocast(device, amp):

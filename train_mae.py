@@ -75,6 +75,7 @@ from utils.metrics.regression import age_metrics, best_trivial_mae
 from utils.metrics.verdict import Verdict
 from utils.plotting.age import explained
 from utils.report.age import report_age
+from utils.run.log import progress
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
@@ -175,7 +176,7 @@ def evaluate(
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
-    for batch in loader:
+    for batch in progress(loader, "evaluation"):
         with autocast(device, amp):
             preds = model(move(batch, device)["images"])
         row = {key: batch[key].clone() for key in ("indices", "subject_ids", "ages")}

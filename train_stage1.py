@@ -92,6 +92,7 @@ from utils.metrics.verdict import Verdict
 from utils.report.classification import report_binary
 from utils.report.samples import report_samples
 from utils.run.folder import write_json
+from utils.run.log import progress
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
@@ -185,7 +186,7 @@ def evaluate(
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
-    for batch in loader:
+    for batch in progress(loader, "evaluation"):
         with autocast(device, amp):
             logits = model(move(batch, device))
         row = {key: batch[key].clone() for key in ("indices", "labels")}

@@ -87,7 +87,7 @@ from utils.plotting.classification import plot_class_distribution
 from utils.report.classification import report_multiclass
 from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.samples import report_samples
-from utils.run.log import LOG, format_values
+from utils.run.log import LOG, format_values, progress
 from utils.training import distributed
 from utils.training.averaging import follow
 from utils.training.checkpoint import Checkpoint
@@ -197,7 +197,7 @@ def evaluate(
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
-    for batch in loader:
+    for batch in progress(loader, "evaluation"):
         with autocast(device, amp):
             who, how = model.both_stages(move(batch, device))
         batches.append({name: batch[name].clone() for name in ("indices", "labels")})

@@ -9,7 +9,6 @@ import pandas
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
 from datasets.ultrasound.dataset import blank_text, read_sample
@@ -87,7 +86,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             LOG.warning(unread)
     files = [file_name(path, folder, k) for k, path in enumerate(paths)]
     images = ImagesWithoutAge(paths, options)
-    batches = tqdm(trained.batches_of(images), desc="batches", disable=None)
+    batches = trained.batches_of(images)
     ages = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)["preds"]
     skipped = sorted(images.skipped)
     read = [k for k in range(len(paths)) if k not in images.skipped]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-from tqdm import tqdm
 
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
@@ -19,7 +18,7 @@ from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
 from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
-from utils.run.log import LOG
+from utils.run.log import LOG, progress
 from utils.training.device import move
 
 
@@ -64,7 +63,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
     every, shape = np.arange(len(table.labels)), (tuple(options.image_size), options.max_points, options.seed)
     dataset = AnoVoxDataset(table, every, *shape, store=opened)
-    batches = tqdm(trained.batches_of(dataset), desc="batches", disable=None)
+    batches = trained.batches_of(dataset)
     rows = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)
     scores = sigmoid(calibrated(rows["logits"], **trained.state["calibration"]))
     threshold = trained.state["threshold"]
@@ -81,7 +80,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     for name, written in tables.items():
         write_table(output / f"{name}.csv", written)
     drawn = np.linspace(0, len(read) - 1, min(args.max_pictures, len(read))).round().astype(int)
-    for index in tqdm(read[drawn].tolist(), desc="pictures", disable=None):
+    for index in progress(read[drawn].tolist(), "pictures"):
         draw(trained, dataset, index, scores[index], output)
     LOG.info(
         f"{len(read)} frames of {len(set(names['scenario'][read]))} scenarios, {alarms[read].sum()} alarms "

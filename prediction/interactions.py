@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas
 import torch
-from tqdm import tqdm
 
 from datasets.images import read_image
 from datasets.jrdb.boxes import BoxRules, read_people
@@ -27,7 +26,7 @@ from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import write_text
-from utils.run.log import LOG
+from utils.run.log import LOG, progress
 from utils.training.device import move
 
 
@@ -60,7 +59,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
     scored = pictured if pixels else np.arange(frames)
-    for frame in tqdm(scored.tolist(), desc="frames", disable=None):
+    for frame in progress(scored.tolist(), "frames"):
         image = panorama(frame) if pixels else None
         samples = np.flatnonzero(dataset.frames == frame)
         if len(samples):
@@ -84,7 +83,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
     count = min(args.max_pictures, len(pictured))
     drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
-    for frame in tqdm(drawn.tolist(), desc="pictures", disable=None):
+    for frame in progress(drawn.tolist(), "pictures"):
         picture = draw_frame(trained, dataset, frame, panorama(frame), p_interaction, p_types, groups)
         name = f"{dataset.sequences[dataset.frame_sequences[frame]]}_" if len(sequences) > 1 else ""
         save_panorama(picture, output / f"{name}{Path(dataset.frame_keys[frame]).stem}.png")

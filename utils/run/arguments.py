@@ -7,6 +7,7 @@ of the flags that were typed.
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,16 @@ MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
     "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
     "cache_dir", "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
+# What people turn: --help of a training script shows these, --help_all the rest.
+OFTEN = {
+    "help", "help_all", "epochs", "batch_size", "learning_rate", "patience", "seed", "fold", "device", "amp",
+    "output_dir", "resume", "config", "check_data", "dry_run", "overfit_one_batch", "image_size", "weights",
+    "data_path", "split_method", "pairs_from", "features", "backbone", "use_group_sampling",
+    "distance_multiplier", "max_negatives_per_frame", "stage1_balance_ratio", "stage1_checkpoint",
+    "stage2_balance_strategy", "freeze_backbone", "image_dir", "excel_path", "id_column", "age_column",
+    "id_pattern", "target_unit", "group_column", "model", "freeze_batchnorm", "label", "camera",
+    "holdout_towns", "max_points", "image_encoder", "modality", "fusion",
+}  # fmt: skip
 SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # what --fold overrides
 
 
@@ -40,6 +51,24 @@ class ScriptParser(argparse.ArgumentParser):
 
     def __init__(self, script: str, description: str | None):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
+        self.shown: set[str] | None = None  # the flags that help shows, None: all
+
+    def format_help(self) -> str:
+        hidden = [one for one in self._actions if self.shown is not None and one.dest not in self.shown]
+        texts = [one.help for one in hidden]
+        self.epilog = f"{len(hidden)} more flags: {self.prog} --help_all" if hidden else None
+        for one in hidden:
+            one.help = argparse.SUPPRESS
+        try:
+            return super().format_help()
+        finally:
+            for one, text in zip(hidden, texts, strict=True):
+                one.help = text
+
+    def announce(self, argv: Sequence[str] | None) -> None:
+        """The first line of a command, before the seconds that the heavy imports take."""
+        if argv is None and os.environ.get("RANK", "0") == "0":
+            print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
 
     def spell(self, token: str) -> str:
         """--batch-size=4 as --batch_size=4; what is no flag is left alone."""
@@ -61,6 +90,18 @@ class ScriptParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+class HelpAll(argparse.Action):
+    """--help with every flag."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
+
+    def __call__(self, parser: Any, *values: Any) -> None:
+        parser.shown = None
+        parser.print_help()
+        parser.exit()
+
+
 def add_run_arguments(
     parser: ScriptParser,
     *,
@@ -72,6 +113,8 @@ def add_run_arguments(
     plot_interval: int = 10,
 ) -> None:
     """Add the run-level flags; the recipe's own defaults come from the script."""
+    parser.shown, parser.usage = OFTEN, "%(prog)s [FLAGS]"
+    parser.add_argument("--help_all", action=HelpAll, help="show every flag")
     run = parser.add_argument_group("run")
     run.add_argument("--epochs", type=positive_int, default=epochs, help="passes over the train split")
     run.add_argument(
@@ -162,6 +205,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
             )
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
+    parser.announce(argv)
     return args
 
 

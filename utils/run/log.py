@@ -3,12 +3,15 @@
 import contextlib
 import logging
 import math
+import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+LOG_SECONDS = 10  # between two lines of what is redirected and takes long
 LOG = logging.getLogger("run")
 FAILED: set[str] = set()  # what failed in the present run, and was said to
 
@@ -27,12 +30,34 @@ class OneLineFormatter(logging.Formatter):
         )
 
 
+class BesideBars(logging.StreamHandler):
+    """Lines on stdout; a progress bar that stands on the terminal is taken away and drawn again below."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        bars = sys.modules.get("tqdm")  # not imported: there is none
+        with bars.tqdm.external_write_mode(self.stream) if bars else contextlib.nullcontext():
+            super().emit(record)
+
+
+def progress(items: Any, what: str) -> Iterator[Any]:
+    """Go through `items`, which have a length: under a bar on a terminal, else with a line every 10 s."""
+    from tqdm import tqdm
+
+    other = os.environ.get("RANK", "0") != "0"  # whose bar would be drawn over the first one's
+    bar, said = tqdm(items, desc=what, leave=False, disable=other or None), time.monotonic()
+    for done, item in enumerate(bar):
+        if bar.disable and time.monotonic() - said > LOG_SECONDS:
+            LOG.info(f"{what}: {done} of {len(items)}")
+            said = time.monotonic()
+        yield item
+
+
 def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
     """Log to stdout and, when `path` is given, append to that file. `quiet` (ranks above 0): nowhere."""
     stop_log()
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else logging.StreamHandler(sys.stdout)]
+    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else BesideBars(sys.stdout)]
     failed = None
     if not quiet and path is not None:
         try:

@@ -12,7 +12,7 @@ import torch
 
 from utils.run.errors import CommandError
 from utils.run.folder import write_bytes, write_json
-from utils.run.log import run_goes_on
+from utils.run.log import LOG, run_goes_on
 from utils.training.interrupt import Interrupt
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class Checkpoint:
         model."""
         self.interrupt.end()
         self.chosen = self.load(f"best_{name}.pth")
+        LOG.info(f"test pass, with the weights of best_{name}.pth, epoch {self.chosen['epoch']}")
         self.parts["model"].load_state_dict(self.chosen["model"])
         return self.chosen
 

@@ -104,8 +104,9 @@ class Interrupt:
         said = warmed_up = time.monotonic()
         self.obey(first, steps, totals)  # what was asked for while the epoch before was validated and saved
         batches = iter(loader)
+        other = not self.processes.first  # whose bar would be drawn over the first one's
         try:
-            for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=None):
+            for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=other or None):
                 self.watch.place = epoch, step
                 batch = next(batches)
                 self.look(epoch, step, batch)

@@ -129,3 +129,30 @@ def test_epochs_that_shape_the_warm_up_are_kept(tmp_path, capsys):
     config["args"] |= {"epochs": 7}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert train_mae.parse_args(["--resume", str(tmp_path), "--epochs", "9"]).epochs == 9
+
+
+@pytest.mark.parametrize("script", [train_anomaly_with_labels, train_mae, train_stage1])
+def test_help_shows_what_people_turn_and_help_all_the_rest(script, capsys):
+    parse_args = script.parse_args
+    flags = {f"--{name}" for name in vars(parse_args([]))}
+    seen = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as end:
+            parse_args([flag])
+        text = capsys.readouterr().out
+        seen[flag] = {name for name in flags if f"  {name}" in text}
+        assert end.value.code == 0
+    assert 20 <= len(seen["--help"]) <= 28 and {"--epochs", "--fold", "--resume"} <= seen["--help"]
+    assert seen["--help_all"] == flags
+
+
+def test_a_command_says_that_it_starts_and_other_ranks_and_python_do_not(monkeypatch, capsys):
+    parse_args = train_mae.parse_args
+    parse_args([])
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("sys.argv", ["train_mae.py", "--epochs", "3"])
+    parse_args()
+    assert capsys.readouterr().out.startswith("train_mae.py: starting")
+    monkeypatch.setenv("RANK", "1")
+    parse_args()
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,32 @@
+"""What stdout shows: progress without a terminal, and lines beside a bar."""
+
+import io
+import sys
+
+import tqdm
+
+from utils.run import log
+
+
+def test_redirected_work_says_every_few_seconds_how_far_it_is(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(clock))
+    log.start_log(None)
+    assert list(log.progress(list("abcdefgh"), "frames")) == list("abcdefgh")
+    log.stop_log()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["frames: 2 of 8", "frames: 5 of 8"]
+
+
+def test_a_line_does_not_end_behind_a_bar_of_the_terminal(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    log.start_log(None)
+    with tqdm.tqdm(total=3, desc="batches", file=terminal, mininterval=0) as bar:
+        bar.update()
+        log.LOG.info("a line")
+    log.stop_log()
+    (line,) = [line for line in terminal.getvalue().split("\n") if "a line" in line]
+    assert line.split("\r")[-1] == "a line"
