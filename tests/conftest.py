@@ -13,6 +13,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from utils.run.log import LOG
 from utils.run.script import ending_signals
 
 torch.set_num_threads(1)
@@ -43,6 +44,12 @@ def _signal_handlers():
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _log_is_captured(monkeypatch):
+    """Once a run has begun its log no other handler sees it, pytest's neither."""
+    monkeypatch.setattr(LOG, "propagate", True)
 
 
 @pytest.fixture

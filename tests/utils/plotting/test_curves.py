@@ -1,6 +1,5 @@
 """Figures are written for short, long and failed runs, and no figure stays open."""
 
-import logging
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,8 +57,7 @@ def test_confusion_and_distributions(tmp_path):
     assert plt.get_fignums() == []
 
 
-def test_a_figure_that_fails_is_a_warning_and_leaves_nothing_open(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("run"), "propagate", True)
+def test_a_figure_that_fails_is_a_warning_and_leaves_nothing_open(caplog):
 
     @never_fatal
     def plot_something():

@@ -26,7 +26,6 @@ def test_a_run_in_bfloat16_stays_near_the_same_run_in_float32(name, tmp_path):
 
 def test_the_log_warns_of_a_cpu_without_bfloat16(monkeypatch, caplog):
     caplog.set_level(logging.WARNING, logger="run")
-    monkeypatch.setattr(logging.getLogger("run"), "propagate", True)
     for known in (True, False):
         caplog.clear()
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda known=known: known)

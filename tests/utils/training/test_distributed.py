@@ -1,14 +1,19 @@
 """Samplers: every sample once, whatever the number of processes."""
 
+import multiprocessing
+import sys
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from utils.training.distributed import (
     EpochSampler,
     Processes,
     evaluation_batches,
     gather_rows,
+    make_loader,
     seed_everything,
 )
 
@@ -113,3 +118,15 @@ def test_seeds_are_repeatable_and_differ_by_step_and_rank():
         len({draw(42, 1, 0, 0), draw(42, 1, 1, 0), draw(42, 1, 0, 1), draw(42, 2, 0, 0), draw(43, 1, 0, 0)})
         == 5
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork is not safe")
+def test_workers_import_nothing_anew_where_python_would_start_them_from_a_server():
+    """Python 3.14's default start method is forkserver: torch would be imported in every epoch."""
+    kept = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        loader = make_loader(TensorDataset(torch.arange(4)), [[0, 1], [2, 3]], 2, CPU)
+        assert loader.multiprocessing_context.get_start_method() == "fork"
+    finally:
+        multiprocessing.set_start_method(kept, force=True)
