@@ -172,6 +172,30 @@ PLANTED = {
         [],
         "was promised",
     ),
+    "one pair where a batch was promised": (
+        (STAGE1,),
+        [
+            (
+                "    train_loader, loaders",
+                "    read = type(data.train).__getitems__\n"
+                "    type(data.train).__getitems__ = lambda self, i: read(self, i[:1])\n"
+                "    train_loader, loaders",
+            )
+        ],
+        [],
+        "was promised",
+    ),
+    "all pairs have one geometry": (
+        (STAGE1,),
+        [
+            (
+                "    train_loader, loaders",
+                "    data.train.geometry[:] = data.train.geometry[:1]\n    train_loader, loaders",
+            )
+        ],
+        [],
+        "have the same geometry",
+    ),
     "a learning rate of nothing": ((STAGE1, MAE, ANOMALY), [], ["--lr", "1e-8"], "in an epoch"),
     "the scheduler is never stepped": (
         (STAGE1, MAE, ANOMALY),
@@ -297,9 +321,10 @@ def test_a_fault_of_the_loop_is_named(kind, script, seed, tmp_path, monkeypatch)
 
 
 def loaded_parts():
+    from datasets.jrdb.pair_dataset import JRDBPairDataset
     from datasets.ultrasound.dataset import UltrasoundAgeDataset
 
-    return [UltrasoundAgeDataset]
+    return [JRDBPairDataset, UltrasoundAgeDataset]
 
 
 def test_loaded_weights_that_are_drawn_again_are_named(tmp_path, monkeypatch):
