@@ -1,6 +1,5 @@
 """Figures are written for short, long and failed runs, and no figure stays open."""
 
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
