@@ -74,10 +74,9 @@ def evaluate_split(
     trained: Trained, data: Any, split: str, folder: Path, corruptions: list[str]
 ) -> tuple[Any, dict[str, Any]]:
     """The verdict and figures of the script's own evaluate and report, and what is judged beside them."""
-    script, args = trained.script, trained.args
     part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts()[split]
-    rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, amp=args.amp)
-    verdict, fields = script.report(folder, split, rows, data, trained.state, args.max_batches > 0)
+    rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
+    verdict, fields = trained.script.report(folder, split, rows, data, trained.state, truncated)
     fields["metrics"] = {split: fields["metrics"]}
     if corruptions:
         fields["degradation"] = degradation_table(trained, part, rows, corruptions, split, folder)

@@ -30,7 +30,7 @@ from benchmarks.peers_worker import plain_epoch, plain_loader
 from benchmarks.scripts import SCRIPTS, Training, prepare
 from utils.run.folder import REPO_ROOT
 from utils.training.checkpoint import load_checkpoint
-from utils.training.device import gpu_memory_mb
+from utils.training.device import compile_forward, gpu_memory_mb
 
 STEPS = 20
 TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
@@ -57,6 +57,7 @@ TINY: dict[str, list[str]] = {  # what --tiny adds to the flags of a script
     "train_mae": ["--model", "cnn", "--image_size", "32"],
     "train_ddp": ["--model", "cnn", "--image_size", "32"],
 }
+STEADY = ["--scheduler", "none", "--warmup_epochs", "0"]  # what a run may be lengthened with
 JOINED = """
 import torch, torch.distributed as dist
 cuda = torch.cuda.is_available()
@@ -138,7 +139,7 @@ class Checks:
 
     def resumes(self, folder: Path, dtype: torch.dtype) -> None:
         """Is a run in this precision the same, bit for bit, when its second epoch comes after --resume?"""
-        cut = self.flags("train_mae", [*AGE, "--amp", "--max_batches", "3", "--scheduler", "none"])
+        cut = self.flags("train_mae", [*AGE, "--amp", "--max_batches", "3", *STEADY])
         torch.use_deterministic_algorithms(True)
         with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
             whole = self.train(folder / "whole", *cut, "--epochs", "2")
@@ -172,13 +173,14 @@ class Checks:
         """How fast, how large, at the requirements' sizes?"""
         steps, rows = (2 if self.tiny else 20), []
         for title, (name, flags) in SIZES.items():
-            for how in ("fp32", "--amp", "--amp --num_workers 4", "--amp --compile"):
+            first = not self.tiny or not rows
+            for how in ("fp32", *(("--amp", "--amp --num_workers 4", "--amp --compile") if first else ())):
                 if self.cuda:
                     torch.cuda.reset_peak_memory_stats()
                 more = [word for word in how.split() if word not in ("fp32", "--compile")]
                 training = prepare(name, self.flags(name, [*flags, *more]))
                 if "--compile" in how:
-                    training.model.compile()
+                    compile_forward(training.model, training.device)
                 rate, waited = self.rate(training, steps)
                 memory = f"{gpu_memory_mb(training.device):.0f}" if self.cuda else "-"
                 rows.append([title, how, f"{rate:.0f}", memory, self.busy(training, steps), f"{waited:.2f}"])

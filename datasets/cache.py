@@ -52,17 +52,10 @@ class CachedArray(np.memmap):
 
 
 def open_cache(
-    kind: str,
-    settings: dict,
-    sources: Sequence[Path],
-    counts: Sequence[int],
-    item_shape: Sequence[int],
-    produce: Callable[[int], np.ndarray],
-    cache_dir: Path | None = None,
-    limit_gb: float = 4.0,
-    workers: int | None = None,
-    log: Callable[[str], None] = print,
-) -> np.memmap:
+    kind: str, settings: dict, sources: Sequence[Path], counts: Sequence[int], item_shape: Sequence[int],
+    produce: Callable[[int], np.ndarray], cache_dir: Path | None = None, limit_gb: float = 4.0,
+    workers: int | None = None, log: Callable[[str], None] = print,
+) -> np.memmap:  # fmt: skip
     """The items of all sources in order, uint8, shape (sum(counts), *item_shape), read-only.
 
     `produce(k)` returns the items of `sources[k]`, uint8 of shape (counts[k], *item_shape): decode once, cut

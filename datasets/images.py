@@ -128,16 +128,7 @@ def _is_dicom(file: BinaryIO) -> bool:
 def _read_dicom_pixels(path: Path | str) -> np.ndarray:
     """(H, W) of 8 or 16 bits, or (H, W, 3) of 8."""
     header = read_dicom_header(path)
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise DataError(
-            f"{path}: the file (DICOM) holds several frames; which one is meant can not be known.\n"
-            "Save the frame you mean as a file of its own."
-        )
-    if header.Rows * header.Columns > MAX_PIXELS:
-        raise DataError(
-            f"{path}: the image claims {header.Columns} x {header.Rows} pixels, more than the limit of "
-            f"{MAX_PIXELS:,}.\nIt was not decoded. Scale it down, or remove it from the data."
-        )
+    _check_header(path, header.Columns, header.Rows, "DICOM", int(header.get("NumberOfFrames") or 1) > 1)
     from pydicom.pixels import pixel_array  # colour comes as RGB
 
     pixels = pixel_array(str(path))
@@ -197,19 +188,23 @@ def _opened(path: Path | str):
 def _open_checked(file, path: Path | str) -> Image.Image:
     """Open the header and refuse, before any pixel is decoded, what is too large or holds several images."""
     image = Image.open(file, formats=FORMATS)
-    width, height = image.size
+    # An MPO is the JPEG of a phone with a preview behind it.
+    several = image.format != "MPO" and getattr(image, "is_animated", False)
+    _check_header(path, *image.size, image.format, several)
+    return image
+
+
+def _check_header(path: Path | str, width: int, height: int, kind: str, several: bool) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(
             f"{path}: the image claims {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}.\n"
             "It was not decoded. Scale it down, or remove it from the data."
         )
-    # An MPO is the JPEG of a phone with a preview behind it.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if several:
         raise DataError(
-            f"{path}: the file ({image.format}) holds several frames; which one is meant can not be known.\n"
-            "Save the frame you mean as a PNG file."
+            f"{path}: the file ({kind}) holds several frames; which one is meant can not be known.\n"
+            "Save the frame you mean as a file of its own."
         )
-    return image
 
 
 def _check_values(values: np.ndarray, path: Path | str) -> None:

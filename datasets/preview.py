@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("data_set", choices=KINDS, help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
     add("--sequence", help="jrdb: a sequence by name; default: the first one with images")
-    add("--frames", type=arguments.non_negative_int, nargs="+", metavar="K",
+    add("--frames", type=int, nargs="+", metavar="K",
         help="jrdb: frame numbers as in the file names; default: three over the sequence")  # fmt: skip
     add("--output_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
@@ -177,8 +177,8 @@ def draw(data_set: str, data_path: Path, output_dir: Path, **options: object) ->
 
 
 def main(args: argparse.Namespace) -> None:
-    options = {"sequence": args.sequence, "frames": args.frames} if args.data_set == "jrdb" else {}
-    if args.data_set != "jrdb" and (args.sequence or args.frames):
+    options = {name: getattr(args, name) for name in ("sequence", "frames") if getattr(args, name)}
+    if options and args.data_set != "jrdb":
         raise CommandError(f"--sequence and --frames choose from jrdb; {args.data_set} has neither")
     data_path = args.data_path or ensure_sample(args.data_set, f"data/sample_{args.data_set}")
     draw(args.data_set, Path(data_path), Path(args.output_dir), **options)

@@ -12,40 +12,31 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from utils.run.errors import CommandError, DataError
+from utils.run.folder import read_json
 
 PARTS = ("train", "val", "test")
 # From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
 Choose = Callable[[dict[str, list[str]]], dict[str, list[str]]]
-MAX_SPLIT_BYTES = 64_000_000
 # A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
 MIN_STRATUM = 5
 
 
 def split_groups(
-    groups: Iterable[str],
-    test_size: float = 0.2,
-    val_size: float = 0.1,
-    seed: int = 42,
-    stratify: Mapping[str, object] | Sequence[object] | None = None,
-) -> dict[str, list[str]]:
+    groups: Iterable[str], test_size: float = 0.2, val_size: float = 0.1, seed: int = 42,
+    stratify: Mapping[str, object] | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
     """Split group names into train, val and test; the same names and seed give the same split in any order.
 
     test_size is a fraction of all groups, val_size a fraction of what the test part leaves: 1,021 subjects at
     .2 and .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). A size of 0
     gives an empty part. groups may repeat a name (one entry per sample); each name counts once.
-    stratify: the stratum of each group, {group: stratum} or one entry per entry of groups. Strata too small
-    to be cut are joined with the next one in sorted order.
-    Raises CommandError for a size outside [0, 1), DataError when there are too few groups to fill the parts.
+    stratify: {group: stratum}. Strata too small to be cut are joined with the next one in sorted order.
+    Raises DataError when there are too few groups to fill the parts.
     """
-    for flag, size in (("test_size", test_size), ("val_size", val_size)):
-        if not 0 <= size < 1:
-            raise CommandError(f"--{flag} {size}: a fraction in [0, 1) is needed")
-    groups = list(groups)
-    strata = _strata_by_group(groups, stratify)
     names = sorted(set(groups))
     n_test = math.ceil(test_size * len(names))
     n_val = math.ceil(val_size * (len(names) - n_test))
@@ -56,8 +47,8 @@ def split_groups(
             f"val {n_val} (--val_size {val_size}), train {n_train}\n"
             "Every part needs at least one group: add data or lower --test_size and --val_size."
         )
-    rest, test = _cut(names, n_test, test_size, seed, strata)
-    train, val = _cut(rest, n_val, val_size, seed, strata)
+    rest, test = _cut(names, n_test, test_size, seed, stratify)
+    train, val = _cut(rest, n_val, val_size, seed, stratify)
     return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
 
 
@@ -89,18 +80,8 @@ def describe_fold(fold: str, seed: int) -> str:
     return f"--fold {fold} of --seed {seed}"
 
 
-def _strata_by_group(groups: Sequence[str], stratify) -> dict[str, object] | None:
-    if stratify is None:
-        return None
-    if not isinstance(stratify, Mapping):
-        if len(stratify) != len(groups):
-            raise ValueError(f"{len(stratify)} strata for {len(groups)} groups")
-        stratify = dict(zip(groups, stratify, strict=True))
-    return {group: stratify[group] for group in groups}
-
-
 def _cut(
-    names: list[str], n_second: int, fraction: float, seed: int, strata: dict[str, object] | None
+    names: list[str], n_second: int, fraction: float, seed: int, strata: Mapping[str, object] | None
 ) -> tuple[list[str], list[str]]:
     """Cut sorted names into (first, second), second holding n_second of them."""
     if n_second == 0:
@@ -155,16 +136,11 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
 
     Returns the three lists, sorted. Raises DataError for anything else, naming the file and the entry.
     """
-    path = Path(path)
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
-        if path.stat().st_size > MAX_SPLIT_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size:,} bytes is too large for a split file\n{remedy}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: can not be read ({error.strerror})\n{remedy}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({error})\n{remedy}") from error
+        content = read_json(path)
+    except CommandError as error:
+        raise DataError(f"{error}\n{remedy}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not an object\n{remedy}")
     split = {}

@@ -86,29 +86,22 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             LOG.warning(unread)
     files = [file_name(path, folder, k) for k, path in enumerate(paths)]
     images = ImagesWithoutAge(paths, options)
-    batches = trained.batches_of(images)
-    ages = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)["preds"]
+    ages = trained.evaluate(images)["preds"]
     skipped = sorted(images.skipped)
     read = [k for k in range(len(paths)) if k not in images.skipped]
     ages, files_read = ages[read], np.array([files[k] for k in read])
     named = [paths[k] if isinstance(paths[k], Path) else Path() for k in read]
     pattern, numeric = options.id_pattern, options.numeric_ids
+    roots = [folder if path.is_relative_to(folder) else path.parent for path in named]
     subjects = np.array(
-        [
-            find_subject(path, folder if path.is_relative_to(folder) else path.parent, pattern, numeric)
-            for path in named
-        ],
-        dtype=object,
+        [find_subject(*place, pattern, numeric) for place in zip(named, roots, strict=True)], dtype=object
     )
     known = np.flatnonzero(subjects != "")
     names, _, means = subject_means(subjects[known].astype(str), ages[known], ages[known])
     counts = np.unique(subjects[known].astype(str), return_counts=True)[1]
-    tables = {
-        "predictions": pandas.DataFrame(
-            {"file": files_read, "subject": subjects, "prediction": ages.round(3)}
-        ),
-        "subjects": pandas.DataFrame({"subject": names, "images": counts, "prediction": means.round(3)}),
-    }
+    columns = {"file": files_read, "subject": subjects, "prediction": ages.round(3)}
+    people = {"subject": names, "images": counts, "prediction": means.round(3)}
+    tables = {"predictions": pandas.DataFrame(columns), "subjects": pandas.DataFrame(people)}
     if skipped:
         tables["skipped"] = skipped_table({"file": files}, images.skipped)
     if images.cut:

@@ -63,10 +63,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
     every, shape = np.arange(len(table.labels)), (tuple(options.image_size), options.max_points, options.seed)
     dataset = AnoVoxDataset(table, every, *shape, store=opened)
-    batches = trained.batches_of(dataset)
-    rows = trained.script.evaluate(trained.model, batches, trained.device, amp=options.amp)
-    scores = sigmoid(calibrated(rows["logits"], **trained.state["calibration"]))
-    threshold = trained.state["threshold"]
+    scores, threshold = alarm_scores(trained, dataset), trained.state["threshold"]
     alarms = scores >= threshold
     names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     read = np.array([k for k in every if k not in reasons], int)
@@ -90,6 +87,12 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     if reasons:
         tell_skipped(tables["skipped"], len(every), "frames", output)
     return tables
+
+
+def alarm_scores(trained: Trained, dataset: AnoVoxDataset) -> np.ndarray:
+    """The calibrated probability (N,) of an anomaly in each frame."""
+    logits = trained.evaluate(dataset)["logits"]
+    return sigmoid(calibrated(logits, **trained.state["calibration"]))
 
 
 def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, output: Path) -> None:

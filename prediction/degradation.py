@@ -16,13 +16,9 @@ LOSS = ("auroc_change", "change_low", "change_high")
 
 
 def degradation_table(
-    trained: Trained,
-    part: AnoVoxDataset,
-    clean: dict[str, np.ndarray],
-    corruptions: list[str],
-    split: str,
+    trained: Trained, part: AnoVoxDataset, clean: dict[str, np.ndarray], corruptions: list[str], split: str,
     folder: Path,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, dict[str, float | None]]:  # fmt: skip
     """METRICS of the clean frames and under each corruption, and what each costs in AUROC.
 
     Taken at the run's threshold and calibration; the change of AUROC has the 95% interval of the paired
@@ -37,8 +33,7 @@ def degradation_table(
     for name in (CLEAN, *corruptions):
         rows = clean
         if name != CLEAN:
-            options = {"amp": trained.args.amp, "corruption": name, "seed": trained.args.seed}
-            rows = script.evaluate(trained.model, trained.batches_of(part), trained.device, **options)
+            rows = trained.evaluate(part, corruption=name, seed=trained.args.seed)
         # No figure used here depends on the loss's weight of anomalies.
         criterion = script.AnomalyLoss(1.0)
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])

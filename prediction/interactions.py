@@ -170,14 +170,9 @@ def read_panorama(path: Path, sequence: Sequence) -> np.ndarray:
 
 
 def draw_frame(
-    trained: Trained,
-    dataset: JRDBPairDataset,
-    frame: int,
-    image: np.ndarray,
-    p_interaction: np.ndarray,
-    p_types: np.ndarray,
-    groups: np.ndarray,
-) -> np.ndarray:
+    trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, p_interaction: np.ndarray,
+    p_types: np.ndarray, groups: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """The panorama with everybody, the pairs that interact and the groups they form.
 
     p_interaction (N,) and p_types (N, 5) of all samples, groups (R,) of all people.

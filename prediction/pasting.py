@@ -18,8 +18,8 @@ from datasets.anovox.load import find_root
 from datasets.anovox.pasted import SENSORS
 from datasets.anovox.source import Pasting
 from datasets.splits import read_split
+from prediction.anomalies import alarm_scores
 from prediction.trained import Trained
-from utils.metrics.calibration import calibrated, sigmoid
 from utils.metrics.detection import name_distances
 from utils.report.results import table, write_table
 from utils.run.errors import DataError
@@ -42,6 +42,11 @@ def judge_pastes(
     """
     from scipy.stats import binomtest
 
+    def rates(found: np.ndarray) -> dict[str, float]:
+        low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="exact")
+        counts = {"pastes": len(found), "found": int(found.sum()), "rate": float(found.mean())}
+        return counts | {"rate_low": low, "rate_high": high}
+
     args, state = trained.args, trained.state
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     root, ids = find_root(args), tuple(args.anomaly_ids)
@@ -59,47 +64,27 @@ def judge_pastes(
         pasting = Pasting("test", copies, sensors)
         size = tuple(args.image_size)
         part = AnoVoxDataset(frames, chosen, size, args.max_points, seed=args.seed, pasting=pasting, **cache)
-        scored = trained.script.evaluate(
-            trained.model, trained.batches_of(part), trained.device, amp=args.amp
-        )
-        scores = sigmoid(calibrated(scored["logits"], **state["calibration"]))
+        scores = alarm_scores(trained, part)
         clean, pasted = scores[0::2], scores[1::2]  # a frame as it is, then with a thing in it
-        found = pasted >= state["threshold"]
         if not columns:
+            columns = {"scenario": part.names()[1::2], "frame_id": part.frame_ids[1::2]}
             things = [source.thing for source in part.sources[1::2]]
-            columns = {
-                "scenario": part.names()[1::2],
-                "frame_id": part.frame_ids[1::2],
-                "distance": np.array([thing.distance for thing in things]),
-                "size": np.array([thing.size for thing in things]),
-                "texture": np.array([thing.texture for thing in things]),
-                "hue": np.array([thing.hue for thing in things]),
-                "score_clean": clean,
-            }
+            for name in ("distance", "size", "texture", "hue"):
+                columns[name] = np.array([getattr(thing, name) for thing in things])
+            columns["score_clean"] = clean
         columns[f"score_{sensors}"] = pasted
-        groups = {"all": np.full(len(found), "")}
+        groups = {"all": np.full(len(pasted), "")}
         groups["distance"] = name_distances(columns["distance"])
         groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
         groups["colour"] = np.array(HUES)[(columns["hue"] * 6 + 0.5).astype(int) % 6]
+        better = (pasted > clean) + 0.5 * (pasted == clean)
         for group, values in groups.items():
             for value in np.unique(values):
-                inside = values == value
-                name = f"{NAMES[sensors]}, {group} {value}".rstrip()
-                rate = binomtest(int(found[inside].sum()), int(inside.sum())).proportion_ci(method="exact")
-                better = (pasted > clean)[inside] + 0.5 * (pasted == clean)[inside]
-                results[name] = {
-                    "pastes": int(inside.sum()),
-                    "found": int(found[inside].sum()),
-                    "rate": float(found[inside].mean()),
-                    "rate_low": rate.low,
-                    "rate_high": rate.high,
-                    "paired_auroc": float(better.mean()),
-                }
-    alarms = clean[::copies] >= state["threshold"]
-    low, high = binomtest(int(alarms.sum()), len(alarms)).proportion_ci(method="exact")
-    results["frames as they are"] = {"pastes": len(alarms), "found": int(alarms.sum()),
-                                     "rate": float(alarms.mean()), "rate_low": low, "rate_high": high,
-                                     "paired_auroc": None}  # fmt: skip
+                row = rates(pasted[values == value] >= state["threshold"])
+                row["paired_auroc"] = float(better[values == value].mean())
+                results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
+    unpasted = rates(clean[::copies] >= state["threshold"])
+    results["frames as they are"] = unpasted | {"paired_auroc": None}
     write_table(folder / "pastes.csv", columns)
-    print(table(results, ["pastes", "found", "rate", "rate_low", "rate_high", "paired_auroc"], "pasted into"))
+    print(table(results, [*unpasted, "paired_auroc"], "pasted into"))
     return results

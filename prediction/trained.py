@@ -12,7 +12,7 @@ import numpy as np
 import pandas
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.dataset import names_of
@@ -45,10 +45,12 @@ class Trained:
     model: nn.Module
     device: torch.device
 
-    def batches_of(self, part: Dataset) -> DataLoader:
-        """A data set in the batches of training's evaluation: the same sums in the same order."""
+    def evaluate(self, part: Dataset, **options: Any) -> dict[str, np.ndarray]:
+        """The rows of the script's own evaluate, in the batches of training: the same sums in the same
+        order."""
         alone = distributed.Processes(0, 1, self.device)
-        return distributed.evaluation_loader(part, self.script.EVALUATION_BATCH, alone)
+        loader = distributed.evaluation_loader(part, self.script.EVALUATION_BATCH, alone)
+        return self.script.evaluate(self.model, loader, self.device, amp=self.args.amp, **options)
 
     def predict(
         self, folder: "str | Path | Sequence[np.ndarray]", **options: Any

@@ -78,9 +78,8 @@ def test_who_interacts_stays_the_answer_of_stage_1_bit_for_bit(stage1, tmp_path,
         not torch.equal(together.state["model"][key], together.state["model"][f"stage1.{key}"]) for key in own
     )
     part = together.script.build_datasets(together.args).with_task("test", "interaction")
-    cpu = torch.device("cpu")
-    expected = alone.script.evaluate(alone.model, alone.batches_of(part), cpu)
-    found = together.script.evaluate(together.model, together.batches_of(part), cpu)
+    expected = alone.evaluate(part)
+    found = together.evaluate(part)
     assert np.array_equal(found["who"], expected["logits"])
     for mine, theirs in (("calibration", "calibration"), ("stage1_threshold", "threshold")):
         assert together.state[mine] == alone.state[theirs]

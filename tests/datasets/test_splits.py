@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datasets.splits import check_disjoint, fold_groups, read_split, split_groups
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import DataError
 
 
 def test_counts_of_each_part():
@@ -40,8 +40,7 @@ def test_stratified_split_keeps_the_shares():
     decade = {name: 0 if i < 60 else 1 if i < 297 else 2 for i, name in enumerate(names)}  # three in the last
     split = split_groups(names, 0.2, 0.1, 0, stratify=decade)
     assert sum(decade[name] == 0 for name in split["test"]) == 12
-    assert split == split_groups(names, 0.2, 0.1, 0, stratify=[decade[name] for name in names])
-    split_groups(["a", "b", "c", "d"], 0.25, 0.25, 0, stratify=[0, 1, 2, 3])  # all joined into one
+    split_groups("abcd", 0.25, 0.25, 0, stratify={"a": 0, "b": 1, "c": 2, "d": 3})  # all joined into one
 
 
 def test_folds_partition_random_tables_and_every_stratum_evenly():
@@ -74,9 +73,6 @@ def test_sizes():
     names = [str(i) for i in range(10)]
     assert split_groups(names, 0, 0)["test"] == []
     assert len(split_groups(names, 0, 0)["train"]) == 10
-    for bad in (-0.1, 1.0, float("nan")):
-        with pytest.raises(CommandError, match="--test_size"):
-            split_groups(names, bad)
     with pytest.raises(DataError, match="train 0"):
         split_groups(names, 0.95, 0.5)
 
@@ -91,7 +87,7 @@ def test_read_split(tmp_path):
     file.write_text(json.dumps({"train": ["b", "a"], "val": ["c"]}))
     assert read_split(file) == {"train": ["a", "b"], "val": ["c"], "test": []}
     bad = {
-        "{": "not valid JSON",
+        "{": "is not JSON",
         "[]": "not an object",
         '{"train": [1], "val": ["a"]}': '"train"',
         '{"train": ["a"]}': '"val"',
@@ -102,5 +98,5 @@ def test_read_split(tmp_path):
         file.write_text(text)
         with pytest.raises(DataError, match=reason):
             read_split(file)
-    with pytest.raises(DataError, match="can not be read"):
+    with pytest.raises(DataError, match="cannot read"):
         read_split(tmp_path / "missing.json")

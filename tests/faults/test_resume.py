@@ -154,7 +154,7 @@ def another(action, recorded) -> list[str]:
         return [flag, "0.625"]
     if isinstance(recorded, list) and recorded and isinstance(recorded[0], int):
         return [flag, *(str(value + 1) for value in recorded)]
-    return [flag, "7"]
+    return [flag, "1/7" if action.dest == "fold" else "7"]
 
 
 @pytest.mark.parametrize("script", EACH)

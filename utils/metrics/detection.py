@@ -81,12 +81,9 @@ def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray
 
 
 def alarm_statistics(
-    labels: np.ndarray,
-    alarms: np.ndarray,
-    scenarios: np.ndarray,
-    frame_ids: np.ndarray,
+    labels: np.ndarray, alarms: np.ndarray, scenarios: np.ndarray, frame_ids: np.ndarray,
     frame_rate: float = 10.0,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
 
     An encounter is an unbroken run of anomalous frames of one scenario; the delay counts from its first

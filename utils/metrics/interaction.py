@@ -76,14 +76,9 @@ def macro_f1(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarra
 
 
 def end_to_end(
-    rows: Outcomes,
-    threshold: float,
-    types: Sequence[str],
-    stage1_threshold: float,
-    most_frequent: int,
-    split: str,
-    truncated: bool,
-) -> tuple[Verdict, dict]:
+    rows: Outcomes, threshold: float, types: Sequence[str], stage1_threshold: float, most_frequent: int,
+    split: str, truncated: bool,
+) -> tuple[Verdict, dict]:  # fmt: skip
     """The verdict and the figures: macro F1 with its interval, accuracy, a row per outcome, confusion matrix.
 
     The verdict compares macro F1 with stage 1's own pairs (at its threshold), always called the most frequent

@@ -25,13 +25,9 @@ WRONG = 6  # the class of people in a wrong group, which is none of the classes 
 
 
 def group_rows(
-    sequences: np.ndarray,
-    times: np.ndarray,
-    boxes: np.ndarray,
-    groups: np.ndarray,
-    last: np.ndarray,
+    sequences: np.ndarray, times: np.ndarray, boxes: np.ndarray, groups: np.ndarray, last: np.ndarray,
     size: tuple[int, int],
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """(K, 9) rows of the people (R,) that the toolkit keeps: in keyframes, boxes inside the panorama.
 
     boxes (R, 4) x, y, w, h; groups are numbered from 1 in every keyframe; last (R,): score or difficulty;

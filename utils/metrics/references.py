@@ -6,13 +6,9 @@ import numpy as np
 
 
 def reference_scores(
-    train_inputs: np.ndarray,
-    train_labels: np.ndarray,
-    inputs: np.ndarray,
-    classes: int = 2,
-    weights: np.ndarray | None = None,
-    names: Sequence[str] = ("logistic regression", "boosted trees"),
-) -> dict[str, np.ndarray]:
+    train_inputs: np.ndarray, train_labels: np.ndarray, inputs: np.ndarray, classes: int = 2,
+    weights: np.ndarray | None = None, names: Sequence[str] = ("logistic regression", "boosted trees"),
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G); weights: of train.
 
     The trees are HistGradientBoosting. NaN means not known: boosted trees take it as it is; for logistic

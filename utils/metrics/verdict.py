@@ -34,18 +34,10 @@ class Verdict:
 
 
 def judge(
-    metric: str,
-    model: np.ndarray,
-    trivial: np.ndarray,
-    trivial_name: str,
-    split: str,
-    jackknife: "GroupJackknife",
-    *,
-    unit: str,
-    higher_is_better: bool = True,
-    truncated: bool = False,
+    metric: str, model: np.ndarray, trivial: np.ndarray, trivial_name: str, split: str,
+    jackknife: "GroupJackknife", *, unit: str, higher_is_better: bool = True, truncated: bool = False,
     reference: str = "",
-) -> Verdict:
+) -> Verdict:  # fmt: skip
     """LEARNED iff the 95% interval of the paired difference model - trivial lies on the better side of 0.
 
     `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`. The train
@@ -85,14 +77,9 @@ class Comparison:
 
     @classmethod
     def of(
-        cls,
-        metric: str,
-        model: np.ndarray,
-        other: np.ndarray,
-        name: str,
-        jackknife: "GroupJackknife",
+        cls, metric: str, model: np.ndarray, other: np.ndarray, name: str, jackknife: "GroupJackknife",
         higher_is_better: bool = True,
-    ) -> "Comparison":
+    ) -> "Comparison":  # fmt: skip
         """From the metric's rows (1 + n,) of both."""
         low, high = jackknife.interval(model - other)
         return cls(name, metric, float(model[0]), float(other[0]), low, high, higher_is_better)

@@ -16,14 +16,9 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     import seaborn
 
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    text = [
-        [f"{n}\n{s:.0%}" for n, s in zip(ns, ss, strict=True)] for ns, ss in zip(counts, share, strict=True)
-    ]
+    text = np.vectorize("{}\n{:.0%}".format)(counts, share)
     labels = [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
-    side, room = (
-        2.2 + 1.1 * len(names),
-        0.09 * max(map(len, labels)),
-    )  # inches; room for the names of the rows
+    side, room = 2.2 + 1.1 * len(names), 0.09 * max(map(len, labels))  # inches; for the names of the rows
     figure, axis = plt.subplots(figsize=(side + room, side), layout="constrained")
     seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
                     xticklabels=list(names), yticklabels=labels)  # fmt: skip
@@ -37,13 +32,9 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
 
 @never_fatal
 def plot_distributions(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    names: Sequence[str],
-    title: str,
-    path: Path,
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path,
     threshold: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Histograms of the score by true class, each normalised to its class; dashed, the threshold."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for k, name in enumerate(names):
@@ -79,36 +70,31 @@ def plot_class_probabilities(
 @never_fatal
 def plot_class_distribution(before: dict[str, int], after: dict[str, int], path: Path) -> None:
     """Samples per class of the train split, as it is and after balancing."""
+    import pandas
+
+    names = [textwrap.fill(name, 10, break_long_words=False) for name in before]
+    counts = {"train split": list(before.values()), "after balancing": list(after.values())}
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    places = np.arange(len(before))
-    for shift, counts, label in ((-0.2, before, "train split"), (0.2, after, "after balancing")):
-        bars = axis.bar(places + shift, list(counts.values()), width=0.4, label=label)
+    pandas.DataFrame(counts, names).plot.bar(ax=axis, rot=0, width=0.8)
+    for bars in axis.containers:
         axis.bar_label(bars, fontsize=8)
-    axis.set_xticks(places, [textwrap.fill(name, 10, break_long_words=False) for name in before])
     axis.set(ylabel="pairs", title="class distribution")
     axis.margins(y=0.12)
-    axis.legend()
     save_figure(figure, path)
 
 
 @never_fatal
 def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -> None:
     """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+    from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
     if len(np.unique(labels)) < 2:
         return
     figure, (roc, pr) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for name, values in scores.items():
-        false, true, _ = roc_curve(labels, values)
-        precision, recall, _ = precision_recall_curve(labels, values)
-        roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
-        pr.step(
-            recall, precision, where="post", label=f"{name}: AP {average_precision_score(labels, values):.3f}"
-        )
-    roc.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="chance")
-    share = f"share of positives {labels.mean():.3f}"
-    pr.axhline(labels.mean(), linestyle="--", color="0.4", linewidth=1, label=share)
+    for k, (name, values) in enumerate(scores.items()):
+        last = {"name": name, "plot_chance_level": k == len(scores) - 1}
+        RocCurveDisplay.from_predictions(labels, values, ax=roc, **last)
+        PrecisionRecallDisplay.from_predictions(labels, values, ax=pr, **last)
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
     for axis in (roc, pr):

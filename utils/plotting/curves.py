@@ -88,12 +88,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @never_fatal
 def plot_curves(
-    history: list[dict[str, Any]],
-    panels: Sequence[Panel],
-    path: Path,
-    best_epoch: int | None = None,
+    history: list[dict[str, Any]], panels: Sequence[Panel], path: Path, best_epoch: int | None = None,
     verdict: Verdict | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
 
     A dotted line marks `best_epoch`; a verdict other than LEARNED stands in red above, with its reason.

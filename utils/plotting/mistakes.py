@@ -14,12 +14,9 @@ HEIGHT = 160  # pixels of the pictures that stand side by side
 
 @never_fatal
 def plot_mistakes(
-    chosen: Sequence[int],
-    look: Callable[[int], list[np.ndarray]],
-    texts: Sequence[str],
-    title: str,
+    chosen: Sequence[int], look: Callable[[int], list[np.ndarray]], texts: Sequence[str], title: str,
     path: Path,
-) -> None:
+) -> None:  # fmt: skip
     """A block for each of the samples `chosen`: `look` gives its pictures, (H, W, 3) or (H, W) uint8."""
     blocks = [block_of(look(k)) for k in chosen]
     columns = min(3, len(blocks))

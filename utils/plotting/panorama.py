@@ -27,17 +27,10 @@ HEADER = 2 * ROW  # rows of the canvas above the panorama
 
 
 def draw_panorama(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    names: Sequence[str],
-    *,
-    pairs: np.ndarray | None = None,
-    kinds: np.ndarray | None = None,
-    texts: Sequence[str] | None = None,
-    kind_names: Sequence[str] = (),
-    groups: np.ndarray | None = None,
-    title: str = "",
-) -> np.ndarray:
+    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], *, pairs: np.ndarray | None = None,
+    kinds: np.ndarray | None = None, texts: Sequence[str] | None = None, kind_names: Sequence[str] = (),
+    groups: np.ndarray | None = None, title: str = "",
+) -> np.ndarray:  # fmt: skip
     """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins at row HEADER.
 
     image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may run past W; names: n ids. pairs (m, 2)
@@ -124,13 +117,9 @@ def draw_pair(draw: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, color: Co
 
 
 def draw_texts(
-    draw: ImageDraw.ImageDraw,
-    boxes: np.ndarray,
-    pairs: np.ndarray,
-    kinds: np.ndarray,
-    texts: Sequence[str],
+    draw: ImageDraw.ImageDraw, boxes: np.ndarray, pairs: np.ndarray, kinds: np.ndarray, texts: Sequence[str],
     size: tuple[int, int],
-) -> int:
+) -> int:  # fmt: skip
     """Each pair's text at the free place nearest to the middle of its line; returns how many found none.
 
     A thin line ties it to the middle where it is further off.

@@ -16,19 +16,10 @@ from utils.run.log import LOG, format_values
 
 
 def report_age(
-    folder: Path,
-    split: str,
-    state: Mapping[str, Any],
-    rows: dict[str, np.ndarray],
-    files: list[str],
-    subjects: list[str],
-    train_ages: np.ndarray,
-    *,
-    unit: str,
-    truncated: bool,
-    look: Look,
+    folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray], files: list[str],
+    subjects: list[str], train_ages: np.ndarray, *, unit: str, truncated: bool, look: Look,
     groups: Sequence[str] = (),
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
 
@@ -73,14 +64,13 @@ def report_age(
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
 
-    per_subject = dict(zip(numbers.tolist(), subject_preds.tolist(), strict=True))
     written = {
         "file": np.array(files),
         "subject": np.array([subjects[k] for k in ids]),
         "age": ages,
         "prediction": preds,
         "error": preds - ages,
-        "subject_prediction": np.array([per_subject[k] for k in ids.tolist()]),
+        "subject_prediction": subject_preds[np.searchsorted(numbers, ids)],
     }
     by_group = error_by_group(groups, rows, train_ages) if any(groups) else {}
     if by_group:
@@ -93,24 +83,18 @@ def report_age(
     plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
-
-    def per_subject_row(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: row[f"subject_{key}"] for key in columns}
-
+    floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
     by_band = {f"{b['from']:g} to {b['to']:g}": b for b in bands}
     sections = {
         f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
-            {"model": people, **{name: per_subject_row(row) for name, row in baselines.items()}}, columns
+            {"model": people, **floors}, columns
         ),
         f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
-        **(
-            {f"by group, per subject, {unit}": table(by_group, ("subjects", "mae", "baseline_mae", "bias"))}
-            if by_group
-            else {}
-        ),
+        f"by group, per subject, {unit}": by_group
+        and table(by_group, ("subjects", "mae", "baseline_mae", "bias")),
         "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
         "range of ages; compare them between cohorts through the skill.",
     }

@@ -29,22 +29,12 @@ TRIVIAL = "trivial features"
 
 
 def report_anomaly(
-    folder: Path,
-    split: str,
-    state: Mapping[str, Any],
-    rows: dict[str, np.ndarray],
-    columns: dict[str, np.ndarray],
-    known: dict[str, np.ndarray],
-    features: np.ndarray,
-    classes: tuple[str, str],
-    *,
-    located: dict[str, float | None],
-    truncated: bool,
-    look: Look,
-    frame_rate: float = 10.0,
-    pasted: bool = False,
+    folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray], known: dict[str, np.ndarray], features: np.ndarray,
+    classes: tuple[str, str], *, located: dict[str, float | None], truncated: bool, look: Look,
+    frame_rate: float = 10.0, pasted: bool = False,
     others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
     state: the checkpoint; rows: labels, logits (N,); columns: scenario, frame_id, category, size,

@@ -34,26 +34,13 @@ from utils.report.results import confusion_table, interval_lines, state_warnings
 from utils.run.log import LOG, format_values
 from utils.tasks import TASKS
 
-PROBABILITIES = ("calibration_error", "brier", "brier_prior")
-
 
 def report_binary(
-    folder: Path,
-    split: str,
-    state: Mapping[str, Any],
-    labels: np.ndarray,
-    logits: np.ndarray,
-    classes: Sequence[str],
-    *,
-    trivial: str,
-    references: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    val_labels: np.ndarray,
-    groups: np.ndarray,
-    fallback: np.ndarray,
-    truncated: bool,
-    notes: Mapping[str, str],
-    fit: Callable[..., dict[str, float]] = fit_platt,
-) -> tuple[Verdict, dict[str, Any]]:
+    folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
+    classes: Sequence[str], *, trivial: str, references: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
+    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = fit_platt,
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
     state: the checkpoint, of which threshold, calibration (by `fit` on val) and history are read; logits (N,)
@@ -61,14 +48,10 @@ def report_binary(
     is chosen on val, as the model's is. The verdict compares AUROC with the reference named `trivial`,
     leaving out one of `groups` (N,) at a time; AP is compared with the best of the other references.
     Writes evaluation_report.txt and the figures into `folder`; returns the verdict and {metrics, baselines,
-    confidence, warnings}.
+    confidence, warnings, references}.
     """
-    title, unit, threshold = (
-        f"{state['script']} on {split}",
-        TASKS[state["script"]]["groups"],
-        state["threshold"],
-    )
-    odds = calibrated(logits, **state["calibration"])
+    title, unit = f"{state['script']} on {split}", TASKS[state["script"]]["groups"]
+    threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
     preds = (scores >= threshold).astype(int)
     most = np.full(len(labels), int(labels.mean() >= 0.5))
@@ -95,53 +78,37 @@ def report_binary(
     metrics = binary_metrics(labels, odds, preds)
     columns = list(metrics)
     metrics |= probability_figures(labels, scores if probable is None else probable, val_labels.mean())
-    confidence = by.intervals(**rows)
-    warnings = state_warnings(state)
-    alarms = int(preds.sum())
+    warnings, alarms = state_warnings(state), int(preds.sum())
     if min(alarms, len(labels) - alarms) < 0.005 * len(labels):
         warnings.append(
             f"threshold at the edge of the scores: {alarms} of {len(labels)} samples of {split} reach "
             f"{threshold:.3f}"
         )
-    warnings += better_reference(beside)
 
     counts = confusion(labels, preds, 2)
     plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
     plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
     plot_reliability(labels, scores, classes[1], title, folder / "reliability.png")
+    found = {"metrics": metrics, "baselines": baselines, "confidence": by.intervals(**rows)}
     sections = {
         f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
             {"model": metrics, **baselines}, columns
         ),
-        interval_heading(by, unit): interval_lines(confidence),
+        interval_heading(by, unit): interval_lines(found["confidence"]),
         f"confusion matrix at threshold {threshold:.4f}, chosen on val": confusion_table(counts, classes),
         "probabilities": probability_text(metrics, split, probable is not None),
     }
-    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections | dict(notes))
-    for name, values in {"model": metrics, **baselines}.items():
-        LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in ('ap', 'auroc', 'f1')})}")
-    return verdict, {
-        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings,
-        "references": asdict(beside) if beside else None,
-    }  # fmt: skip
+    return verdict, conclude(
+        folder, title, verdict, warnings, beside, sections | dict(notes), found, ("ap", "auroc", "f1")
+    )
 
 
 def report_multiclass(
-    folder: Path,
-    split: str,
-    state: Mapping[str, Any],
-    labels: np.ndarray,
-    logits: np.ndarray,
-    classes: Sequence[str],
-    *,
-    references: Mapping[str, np.ndarray],
-    train_labels: np.ndarray,
-    val_labels: np.ndarray,
-    groups: np.ndarray,
-    fallback: np.ndarray,
-    truncated: bool,
+    folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
+    classes: Sequence[str], *, references: Mapping[str, np.ndarray], train_labels: np.ndarray,
+    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
     notes: Mapping[str, str],
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
 
     state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
@@ -161,29 +128,28 @@ def report_multiclass(
         reference=beside.words() if beside else "",
     )  # fmt: skip
 
-    def softmax_of(temperature: float, logits: np.ndarray) -> np.ndarray:
-        return sigmoid(log_odds(logits / temperature))
+    def odds_at(temperature: float, logits: np.ndarray) -> np.ndarray:
+        return log_odds(np.asarray(logits, float) / temperature)
 
     def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
-        return softmax_of(fit_temperature(labels, logits), here)
+        return sigmoid(odds_at(fit_temperature(labels, logits), here))
 
-    logits = np.asarray(logits, float)
-    scores = softmax_of(state["temperature"], logits)
+    odds = odds_at(state["temperature"], logits)
+    scores = sigmoid(odds)
     probable = cross_fitted(labels, logits, groups, refitted) if split == "val" else scores
-    metrics = multiclass_metrics(labels, log_odds(logits / state["temperature"]), classes)
+    metrics = multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
     shares = np.bincount(val_labels, minlength=count) / len(val_labels)
     metrics |= probability_figures(labels, scores if probable is None else probable, shares)
     baselines = {name: {"macro_f1": float(rows[0])} for name, rows in trivial.items()}
     baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
-    confidence = by.intervals(macro_f1=model, accuracy=by.means(preds == labels))
-    warnings = state_warnings(state) + better_reference(beside)
 
     counts, right = confusion(labels, preds, count), (preds == labels).astype(int)
     plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
     plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
     sure, what = scores.max(axis=1), "the predicted type is right"
     plot_reliability(right, sure, what, title, folder / "reliability.png")
+    confidence = by.intervals(macro_f1=model, accuracy=by.means(preds == labels))
     sections = {
         f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
         interval_heading(by, unit): interval_lines(confidence),
@@ -191,38 +157,39 @@ def report_multiclass(
         "confusion matrix": confusion_table(counts, classes),
         "probabilities": probability_text(metrics, split, probable is not None),
     }
-    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections | dict(notes))
-    for name, values in {"model": metrics, **baselines}.items():
-        LOG.info(f"{title}: {name}: macro_f1 {values['macro_f1']:.4g}")
-    return verdict, {
-        "metrics": metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings,
-        "references": asdict(beside) if beside else None,
-    }  # fmt: skip
+    found = {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+    return verdict, conclude(
+        folder, title, verdict, state_warnings(state), beside, sections | dict(notes), found, ("macro_f1",)
+    )
+
+
+def conclude(
+    folder: Path, title: str, verdict: Verdict, warnings: list[str], beside: Comparison | None,
+    sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Write the report and log the figures `shown` of every scorer; `found`, with warnings and references.
+
+    A reference that has the better figure, with confidence or without, is a warning.
+    """
+    if beside and beside.other - beside.model >= 0.0005:  # below that the same to three digits
+        warnings.append(
+            f"a reference is better: {beside.name}, {beside.metric} {beside.other:.3f}, the model has "
+            f"{beside.model:.3f}"
+        )
+    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
+    for name, values in {"model": found["metrics"], **found["baselines"]}.items():
+        LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
+    return found | {"warnings": warnings, "references": asdict(beside) if beside else None}
 
 
 def interval_heading(by: GroupJackknife, unit: str) -> str:
     return f"95% intervals of the model, jackknife over {'frames' if by.over_frames else unit}"
 
 
-def better_reference(beside: Comparison | None) -> list[str]:
-    """A warning where the strongest reference has the better figure, with confidence or without."""
-    if not beside or beside.other - beside.model < 0.0005:  # the same to three digits
-        return []
-    return [
-        f"a reference is better: {beside.name}, {beside.metric} {beside.other:.3f}, the model has "
-        f"{beside.model:.3f}"
-    ]
-
-
 def probability_text(metrics: Mapping[str, Any], split: str, cross: bool) -> str:
     """Calibration error and Brier score in words."""
-    how = ""
-    if split == "val":
-        how = (
-            "; each group by a scale fitted on the others"
-            if cross
-            else "; on the split of the fit: optimistic"
-        )
+    fitted = "each group by a scale fitted on the others" if cross else "on the split of the fit: optimistic"
+    how = f"; {fitted}" if split == "val" else ""
     better = "better" if metrics["brier"] < metrics["brier_prior"] else "worse"
     return (
         f"calibration error {metrics['calibration_error']:.4f} (15 bins){how}\n"

@@ -18,13 +18,9 @@ Look = Callable[[int], list[np.ndarray]]  # the pictures (H, W, 3) or (H, W) uin
 
 
 def report_samples(
-    folder: Path,
-    split: str,
-    state: Mapping[str, Any],
-    columns: Mapping[str, Any],
-    p_label: np.ndarray,
+    folder: Path, split: str, state: Mapping[str, Any], columns: Mapping[str, Any], p_label: np.ndarray,
     look: Look,
-) -> None:
+) -> None:  # fmt: skip
     """SPLIT_predictions.csv; suspects.csv and mistakes.png: where the model finds the label least likely.
 
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.

@@ -22,8 +22,8 @@ NOT_RECORDED = {
     "max_hours", "force",
 }  # fmt: skip
 MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
-    "epochs", "num_workers", "device", "patience", "save_interval", "plot_interval", "log_interval",
-    "cache_dir", "cache_limit_gb", "stall_timeout",
+    "epochs", "num_workers", "device", "compile", "patience", "save_interval", "plot_interval",
+    "log_interval", "cache_dir", "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
 # What people turn: --help of a training script shows these, --help_all the rest.
 OFTEN = {
@@ -81,12 +81,9 @@ class ScriptParser(argparse.ArgumentParser):
         return [self.spell(token) for token in (sys.argv[1:] if argv is None else argv)]
 
     def error(self, message: str) -> None:
-        if message.startswith("unrecognized arguments: "):
-            for token in message.split(": ", 1)[1].split():
-                flag = token.split("=")[0]
-                if flag.startswith("-"):
-                    message += suggest(flag, list(self._option_string_actions))
-                    break
+        unknown = message.split("unrecognized arguments: ")[-1] if "unrecognized" in message else ""
+        if flags := [token.split("=")[0] for token in unknown.split() if token.startswith("-")]:
+            message += suggest(flags[0], list(self._option_string_actions))
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -103,73 +100,60 @@ class HelpAll(argparse.Action):
 
 
 def add_run_arguments(
-    parser: ScriptParser,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float,
+    parser: ScriptParser, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float,
     patience: int,
-    plot_interval: int = 10,
-) -> None:
+) -> None:  # fmt: skip
     """Add the run-level flags; the recipe's own defaults come from the script."""
     parser.shown, parser.usage = OFTEN, "%(prog)s [FLAGS]"
     parser.add_argument("--help_all", action=HelpAll, help="show every flag")
-    run = parser.add_argument_group("run")
-    run.add_argument("--epochs", type=positive_int, default=epochs, help="passes over the train split")
-    run.add_argument(
-        "--batch_size", type=positive_int, default=batch_size, help="samples per process and step"
-    )
-    run.add_argument(
-        "--learning_rate", "--lr", type=positive_float, default=learning_rate, help="peak learning rate"
-    )
-    run.add_argument("--weight_decay", type=non_negative_float, default=weight_decay, help="weight decay")
-    run.add_argument("--patience", type=non_negative_int, default=patience,
-                     help="stop after this many epochs without improvement; 0 = never")  # fmt: skip
-    run.add_argument("--num_workers", type=non_negative_int, default=0,
-                     help="loader processes; 0 is fastest once the images are cached")  # fmt: skip
-    run.add_argument("--seed", type=non_negative_int, default=42, help="seed of everything random")
-    run.add_argument("--fold", type=fold, metavar="K/N",
-                     help="cross-validation: of the N parts of a --seed, K is test, the next val, the others "
-                     "train, whatever split.json says")  # fmt: skip
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    run.add_argument("--amp", action=argparse.BooleanOptionalAction, default=False,
-                     help="mixed precision: bfloat16, or float16 with a scaler")  # fmt: skip
-    run.add_argument("--output_dir", default="checkpoints", help="where run folders are made")
-    run.add_argument("--resume", metavar="RUN",
-                     help="go on with the run in this folder; auto = with the newest unfinished run of the "
-                     "same flags in --output_dir that no process trains, else a new one")  # fmt: skip
-    run.add_argument("--force", action=argparse.BooleanOptionalAction, default=False,
-                     help="--resume a run that seems to be trained by another process")  # fmt: skip
-    run.add_argument("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
-    run.add_argument("--save_interval", type=non_negative_int, default=0,
-                     help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")  # fmt: skip
-    run.add_argument("--plot_interval", type=non_negative_int, default=plot_interval,
-                     help="redraw training_curves.png every N epochs; 0 = only at the end")  # fmt: skip
-    run.add_argument("--log_interval", type=non_negative_int, default=0,
-                     help="log a line every N steps; 0 = every minute of a long epoch")  # fmt: skip
-    run.add_argument("--max_batches", type=non_negative_int, default=0,
-                     help="cut every epoch after N steps (never LEARNED); 0 = no cut")  # fmt: skip
-    run.add_argument("--cache_dir", metavar="FOLDER",
-                     help="where decoded images are kept; without it data/cache in the checkout")  # fmt: skip
-    run.add_argument("--cache_limit_gb", type=positive_float, default=4.0,
-                     help="largest image cache to build without asking, in GB")  # fmt: skip
-    switch = argparse.BooleanOptionalAction
-    run.add_argument("--max_hours", type=non_negative_float, default=0.0,
-                     help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")  # fmt: skip
-    run.add_argument("--stall_timeout", type=non_negative_float, default=600.0,
-                     help="seconds in one training step after which a rank of several is stalled, and the "
-                     "job ends; 0 = never")  # fmt: skip
-    run.add_argument("--check_data", action=switch, default=False,
-                     help="read and check all input, train nothing; exit code 0 or 3")  # fmt: skip
-    run.add_argument("--dry_run", action=switch, default=False,
-                     help="two steps, and all that follows an epoch, in a temporary folder")  # fmt: skip
-    run.add_argument("--overfit_one_batch", action=switch, default=False,
-                     help="first see whether a copy of the model can learn one batch by heart (up to 300 "
-                     "steps); changes nothing in the run")  # fmt: skip
-    run.add_argument("--require_learning", action=switch, default=False,
-                     help="exit code 5 when the run ends NOT LEARNED")  # fmt: skip
-    run.add_argument("--debug", action=switch, default=False, help="show the traceback of every error")
+    count, amount, switch = non_negative_int, non_negative_float, argparse.BooleanOptionalAction
+    # fmt: off
+    add = parser.add_argument_group("run").add_argument
+    add("--epochs", type=positive_int, default=epochs, help="passes over the train split")
+    add("--batch_size", type=positive_int, default=batch_size, help="samples per process and step")
+    add("--learning_rate", "--lr", type=positive_float, default=learning_rate, help="peak learning rate")
+    add("--weight_decay", type=amount, default=weight_decay, help="weight decay")
+    add("--patience", type=count, default=patience,
+        help="stop after this many epochs without improvement; 0 = never")
+    add("--num_workers", type=count, default=0, help="loader processes; 0 is fastest once images are cached")
+    add("--seed", type=count, default=42, help="seed of everything random")
+    add("--fold", type=fold, metavar="K/N",
+        help="cross-validation: of the N parts of a --seed, K is test, the next val, the others train, "
+             "whatever split.json says")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
+    add("--compile", action=switch, default=False,
+        help="compile the model's forward pass: minutes at the start, faster steps on a GPU")
+    add("--output_dir", default="checkpoints", help="where run folders are made")
+    add("--resume", metavar="RUN",
+        help="go on with the run in this folder; auto = with the newest unfinished run of the same flags in "
+             "--output_dir that no process trains, else a new one")
+    add("--force", action=switch, default=False, help="--resume a run that another process seems to train")
+    add("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
+    add("--save_interval", type=count, default=0, help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")
+    add("--plot_interval", type=count, default=10,
+        help="redraw training_curves.png every N epochs; 0 = only at the end")
+    add("--log_interval", type=count, default=0,
+        help="log a line every N steps; 0 = every minute of a long epoch")
+    add("--max_batches", type=count, default=0,
+        help="cut every epoch after N steps (never LEARNED); 0 = no cut")
+    add("--cache_dir", metavar="FOLDER",
+        help="where decoded images are kept; without it data/cache in the checkout")
+    add("--cache_limit_gb", type=positive_float, default=4.0,
+        help="largest image cache to build without asking, in GB")
+    add("--max_hours", type=amount, default=0.0,
+        help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")
+    add("--stall_timeout", type=amount, default=600.0,
+        help="seconds in one step after which a rank of several is stalled and the job ends; 0 = never")
+    add("--check_data", action=switch, default=False,
+        help="read and check all input, train nothing; exit code 0 or 3")
+    add("--dry_run", action=switch, default=False,
+        help="two steps, and all that follows an epoch, in a temporary folder")
+    add("--overfit_one_batch", action=switch, default=False,
+        help="first see whether a copy of the model can learn one batch by heart; changes nothing in the run")
+    add("--require_learning", action=switch, default=False, help="exit code 5 when the run ends NOT LEARNED")
+    add("--debug", action=switch, default=False, help="show the traceback of every error")
+    # fmt: on
 
 
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
     stem = f"{name}{kind}_{datetime.now():%Y%m%d_%H%M%S}"
     try:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10_000):
+        for number in itertools.count(1):
             folder = Path(output_dir) / (stem if number == 1 else f"{stem}_{number}")
             try:
                 folder.mkdir()
@@ -39,7 +40,6 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
             f"cannot make a run folder under --output_dir {output_dir}: {error.strerror or error}\n"
             "give a folder that can be written"
         ) from error
-    raise CommandError(f"{output_dir} holds 10,000 runs of this second; give another --output_dir")
 
 
 def is_finished(run: Path, epochs: int, patience: int) -> bool:
@@ -115,7 +115,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} is not JSON: {error}") from error
 
 

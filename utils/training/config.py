@@ -134,13 +134,9 @@ def describe_model(
 
 
 def describe_training(
-    args: argparse.Namespace,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-    world_size: int,
-    **fields: Any,
-) -> dict[str, Any]:
+    args: argparse.Namespace, criterion: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any,
+    world_size: int, **fields: Any,
+) -> dict[str, Any]:  # fmt: skip
     """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
     kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
     scheduler_params = {}
@@ -184,6 +180,7 @@ def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str
         "early_stopping": args.patience > 0,
         "cosine_annealing": name == "CosineAnnealingLR" or getattr(args, "scheduler", "") == "cosine",
         "mixed_precision": args.amp,
+        "compiled": args.compile,
         "ema": getattr(args, "ema_decay", 0.0) > 0,
         "frozen_backbone": getattr(args, "freeze_backbone", False) or getattr(args, "freeze_encoder", False),
     }

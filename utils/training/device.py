@@ -6,6 +6,7 @@ import platform
 from typing import Any
 
 import torch
+from torch import nn
 
 from utils.run.errors import CommandError
 from utils.run.log import LOG
@@ -46,6 +47,20 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def compile_forward(model: nn.Module, device: torch.device) -> None:
+    """Compile the model's forward pass with torch.compile, in place: it keeps its class and the keys of its
+    state_dict, copies of it are not compiled, and what runs follows its weights.
+
+    CommandError where nothing can be compiled: a CPU needs a C++ compiler, a GPU Triton and a C compiler.
+    """
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except (RuntimeError, OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CommandError(f"--compile: nothing can be compiled on this machine ({reason})") from error
+    model.compile()
 
 
 def describe_device(device: torch.device, world_size: int) -> dict[str, Any]:

@@ -120,14 +120,9 @@ class EpochSampler:
     """
 
     def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int,
-        processes: Processes,
-        frames: np.ndarray | None = None,
+        self, length: int, batch_size: int, seed: int, processes: Processes, frames: np.ndarray | None = None,
         draw: Callable[[int], np.ndarray] | None = None,
-    ):
+    ):  # fmt: skip
         self.frames = np.arange(length) if frames is None else frames
         self.draw = draw or (lambda epoch: np.arange(length))
         self.batch_size, self.seed = batch_size, seed

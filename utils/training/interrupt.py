@@ -47,12 +47,9 @@ class Interrupt:
     """
 
     def __init__(
-        self,
-        processes: Processes,
-        status: Status,
-        args: argparse.Namespace,
+        self, processes: Processes, status: Status, args: argparse.Namespace,
         save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None,
-    ):
+    ):  # fmt: skip
         self.processes, self.status, self.save = processes, status, save
         self.max_batches, self.log_interval = args.max_batches, args.log_interval
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")

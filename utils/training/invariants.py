@@ -5,7 +5,7 @@ records). Most are looked at in the first two steps and the first two epochs, th
 calls nothing for them; what costs a GPU's attention is never asked for in every step.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.run.log import LOG
+from utils.run.signs import best_epoch
 from utils.tasks import TASKS
 from utils.training.device import amp_dtype
+from utils.training.fingerprints import fingerprints
+from utils.training.worth import rolled
 
 if TYPE_CHECKING:
     from utils.training.checkpoint import Checkpoint
@@ -24,19 +27,6 @@ LOOKED_AT = 2  # steps at the start of the first two epochs whose tensors are lo
 FOLLOWED = 4  # steps of the first epoch whose samples are looked for in the second
 ENOUGH = 5  # steps after which every weight has moved: where a layer begins with zeros, the first moves none
 UNMOVED = 3e-5  # relative change of the weights in an epoch that counts as none
-
-
-def fingerprints(tensors: Iterable[Tensor]) -> np.ndarray:
-    """(K, 2) doubles, cheap and equal for equal tensors: a sum weighted by place, one of absolute values.
-
-    Without the weights a step that moves two biases against each other would not show.
-    """
-    sums = []
-    for tensor in tensors:
-        flat = tensor.detach().double().flatten()
-        place = torch.linspace(1, 2, len(flat), dtype=torch.float64, device=flat.device)
-        sums.append(torch.stack([flat @ place, flat.abs().sum()]))
-    return torch.stack(sums).cpu().numpy() if sums else np.zeros((0, 2))
 
 
 def leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -50,9 +40,7 @@ class Invariants:
     inputs: the keys of a batch that the model is meant to use; target: that of the labels.
     """
 
-    def __init__(
-        self, checkpoint: "Checkpoint", loaders: dict[str, Any], inputs: tuple[str, ...], target: str
-    ):
+    def __init__(self, checkpoint: "Checkpoint", loaders: dict[str, Any], inputs: Sequence[str], target: str):
         self.checkpoint, self.run, self.loaders = checkpoint, checkpoint.run, loaders
         self.inputs, self.target, self.flags = inputs, target, vars(checkpoint.run.args)
         self.judged = checkpoint.parts["model"]
@@ -69,6 +57,7 @@ class Invariants:
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
         self.weights_before: np.ndarray | None = fingerprints(self.trainable().values())
         self.judged_before = fingerprints(self.judged.parameters())
+        self.graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] if self.flags["compile"] else 0
         self.check_optimizer()
         self.check_weights_kept()
         self.check_groups()
@@ -110,10 +99,9 @@ class Invariants:
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
-                what = (
-                    f"{len(shared)} of {len(groups[name])} groups of {name} are trained on ({shared[0]} ...)"
-                )
-                self.say("leak", f"{what}: the loaders serve something else than the split says")
+                what = f"{len(shared)} of {len(groups[name])} groups of {name} are trained on"
+                why = "the loaders serve something else than the split says"
+                self.say("leak", f"{what} ({shared[0]} ...): {why}")
 
     # While it runs
 
@@ -147,25 +135,31 @@ class Invariants:
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
     def add_hooks(self) -> list[Any]:
-        """Put the looks below where they see; those returned go after the second epoch."""
-        self.model.register_forward_pre_hook(self.before_forward, with_kwargs=True)
-        self.judged.register_forward_hook(self.after_evaluation, with_kwargs=True)
+        """Put the looks below where they see; those returned go after the second epoch.
+
+        What --compile makes one piece is looked at from outside.
+        """
+        outside = torch.compiler.disable if self.flags["compile"] else lambda hook: hook
+        self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)
+        self.judged.register_forward_hook(outside(self.after_evaluation), with_kwargs=True)
+        fresh = [p.register_hook(self.check_fresh(p)) for p in self.trainable().values()]
+        if self.flags["compile"]:
+            return fresh
         parts = leaves(self.model) + (leaves(self.judged) if self.judged is not self.model else [])
         hooks = [part.register_forward_hook(self.watch_part(name)) for name, part in parts]
         for part in self.model.modules():
             if hasattr(part, "features") and hasattr(part, "mean"):
                 hooks.append(part.features.register_forward_pre_hook(self.check_normalised))
-        return hooks + [p.register_hook(self.check_fresh(p)) for p in self.trainable().values()]
+        return hooks + fresh
 
     def before_forward(self, model: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:
         if not self.in_step() or self.begun > 2:
             return
-        if isinstance(inputs[0], dict):
-            given = {name: inputs[0][name] for name in self.inputs}
-        else:
+        named = inputs[0]
+        if not isinstance(named, dict):
             tensors = [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
             named = dict(zip(("images", "points"), tensors, strict=False))
-            given = {name: named[name] for name in self.inputs}
+        given = {name: named[name] for name in self.inputs}
         if self.looking():
             for name, values in given.items():
                 if bool(self.batch[name].any()) and not bool(values.any()):
@@ -179,9 +173,8 @@ class Invariants:
             if self.begun == 2 and index not in self.followed:
                 continue
             place = {"crops": self.batch["left"][row]} if "left" in self.batch else {}
-            now = torch.stack(
-                [values[place.get(name, row)].double().nansum() for name, values in given.items()]
-            )
+            seen = [values[place.get(name, row)].double().nansum() for name, values in given.items()]
+            now = torch.stack(seen)
             if self.begun == 1:
                 self.followed[index] = now.detach()
             else:
@@ -193,9 +186,8 @@ class Invariants:
 
         def hook(part: nn.Module, inputs: tuple, output: Any) -> None:
             if not self.in_step() and self.begun and part.training:
-                self.say(
-                    "evaluation", f"{name} is in train mode while val is scored: model.eval() is missing"
-                )
+                what = f"{name} is in train mode while val is scored"
+                self.say("evaluation", f"{what}: model.eval() is missing")
             if not self.looking():
                 return
             if not part.training and not self.freezing:
@@ -239,15 +231,12 @@ class Invariants:
                 return
             outputs, labels = inputs[:2]
             if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
-                shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
-                self.say(
-                    "shapes", f"outputs and labels are of shape {shapes}: the loss compares all with all"
-                )
+                what = f"outputs and labels are of shape {tuple(outputs.shape)} and {tuple(labels.shape)}"
+                self.say("shapes", f"{what}: the loss compares all with all")
             sent = self.batch[self.target]
             if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
-                self.say(
-                    "labels", "labels at the loss are not those that were read: lost, or of other samples"
-                )
+                what = "labels at the loss are not those that were read"
+                self.say("labels", f"{what}: lost, or of other samples")
             if losses.requires_grad:
                 losses.register_hook(check_sign)
 
@@ -267,16 +256,12 @@ class Invariants:
         with torch.no_grad():
             first, again = (first_output(o) for o in (output, model(*inputs, **options)))
             if not torch.allclose(first, again, rtol=1e-3, atol=1e-5, equal_nan=True):
-                self.say(
-                    "random", "a val batch gives two outputs: something random is on while val is scored"
-                )
-                return
+                what = "something random is on while val is scored"
+                return self.say("random", f"a val batch gives two outputs: {what}")
             for name in self.inputs:
-                mixed = rolled(inputs, name)
-                if mixed is not None and torch.equal(first, first_output(model(*mixed, **options))):
-                    self.say(
-                        f"ignored {name}", f"the model ignores {name}: outputs are the same without them"
-                    )
+                mixed, what = rolled(inputs, name), f"the model ignores {name}"
+                if mixed is not None and torch.equal(again, first_output(model(*mixed, **options))):
+                    self.say(f"ignored {name}", f"{what}: outputs are the same without them")
 
     # After an epoch
 
@@ -291,6 +276,8 @@ class Invariants:
         self.check_judged(rows)
         self.check_best(history)
         self.check_schedule(history)
+        if self.flags["compile"]:
+            self.check_compiled()
         if self.steps >= ENOUGH and self.weights_before is not None:
             self.check_moved(self.weights_before)
             self.weights_before = None
@@ -315,12 +302,10 @@ class Invariants:
     def check_best(self, history: list[dict[str, Any]]) -> None:
         """The epoch kept is the one with the best figure, the first of equals."""
         task = TASKS[self.run.script]
-        name, sign = task["best"], 1 if task["metrics"][task["best"]].higher else -1
-        values = [row.get(f"val_{name}") for row in history]
-        known = [(sign * v, -k) for k, v in enumerate(values, start=1) if v is not None and np.isfinite(v)]
+        best, name = best_epoch(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
-        if known and kept != -max(known)[1]:
-            what = f"epoch {-max(known)[1]} has {name} {sign * max(known)[0]:.4g}"
+        if best not in (None, kept):
+            what = f"epoch {best} has {name} {history[best - 1][f'val_{name}']:.4g}"
             self.say("best", f"epoch {kept} is kept as the best one, but {what}")
 
     def check_schedule(self, history: list[dict[str, Any]]) -> None:
@@ -330,6 +315,15 @@ class Invariants:
         warmup = max(self.flags.get("warmup_epochs", 0), 1)
         if len(history) > warmup and max(row["lr"] for row in history) < 0.5 * peak:
             self.say("schedule", f"the rate never came near --learning_rate {peak:g}: an endless warm-up")
+
+    def check_compiled(self) -> None:
+        """Steps run what --compile made, and after two epochs nothing new is compiled."""
+        before, self.graphs = self.graphs, torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        if self.ended == 1 and self.graphs == before:
+            self.say("compile", "--compile: no step ran what was compiled")
+        if self.ended > 2 and self.graphs > before:
+            what = "the forward pass was compiled again after the second epoch"
+            self.say("recompiled", f"{what}: shapes that change cost minutes; leave --compile out")
 
     def check_moved(self, before: np.ndarray) -> None:
         """Every trainable tensor has changed, and averaged weights follow."""
@@ -363,15 +357,3 @@ class Invariants:
 
 def first_output(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def rolled(inputs: tuple, name: str) -> tuple | None:
-    """A model's inputs with the rows of one of them moved on by one; None where that changes nothing."""
-    if isinstance(inputs[0], dict):
-        old, new = inputs[0][name], inputs[0][name].roll(1, 0)
-        return None if torch.equal(old, new) else (inputs[0] | {name: new}, *inputs[1:])
-    place = slice(0, 1) if name == "images" else slice(1, None)  # with which points are real, and where
-    changed = list(inputs)
-    changed[place] = [value.roll(1, 0) for value in inputs[place]]
-    first = place.start
-    return None if torch.equal(changed[first], inputs[first]) else tuple(changed)

@@ -172,14 +172,9 @@ class LearningCheck:
     """
 
     def __init__(
-        self,
-        script: str,
-        criterion: Criterion,
-        labels: np.ndarray,
-        val_labels: np.ndarray,
-        outputs: int,
+        self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int,
         drawn: np.ndarray | slice = slice(None),
-    ):
+    ):  # fmt: skip
         self.watched, self.invariants = criterion, None
         self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
         self.labels = torch.as_tensor(labels)
@@ -189,13 +184,9 @@ class LearningCheck:
         self.said: set[str] = set()
 
     def before_training(
-        self,
-        checkpoint: "Checkpoint",
-        loaders: dict[str, DataLoader],
-        inputs: Sequence[str],
-        forward: Forward,
-        target: str = "labels",
-    ) -> list[str]:
+        self, checkpoint: "Checkpoint", loaders: dict[str, DataLoader], inputs: Sequence[str],
+        forward: Forward, target: str = "labels",
+    ) -> list[str]:  # fmt: skip
         """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
 
         loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch,
@@ -264,12 +255,9 @@ class LearningCheck:
         return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
 
     def after_epoch(
-        self,
-        history: list[dict[str, Any]],
-        model: nn.Module,
-        outputs: np.ndarray,
+        self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray,
         rows: dict[str, np.ndarray] | None = None,
-    ) -> list[str]:
+    ) -> list[str]:  # fmt: skip
         """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's, in
         `rows` beside their indices and labels."""
         if self.invariants:

@@ -27,6 +27,7 @@ from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.training.device import compile_forward
 from utils.training.distributed import (
     EpochSampler,
     Processes,
@@ -97,19 +98,17 @@ class Run:
         return evaluation_loader(part, batch, self.processes, self.args.num_workers)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, wrapped only where there are several processes."""
+        """The model on the device, compiled with --compile, wrapped only where there are several
+        processes."""
         model.to(self.device, memory_format=torch.channels_last)
+        if self.args.compile:
+            compile_forward(model, self.device)
         return DistributedDataParallel(model) if self.processes.world_size > 1 else model
 
     def record(
-        self,
-        data: Any,
-        model: dict[str, Any],
-        criterion: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        **training: Any,
-    ) -> None:
+        self, data: Any, model: dict[str, Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
+        scheduler: Any, **training: Any,
+    ) -> None:  # fmt: skip
         """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
         reference models are made of); of a resumed run, the flags that may have changed."""
         parameters = model["trainable_parameters"]
@@ -186,16 +185,10 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
 
 
 def finish(
-    run: Run,
-    data: Any,
-    checkpoint: Checkpoint,
-    panels: Sequence[Panel],
-    rows: Mapping[str, dict[str, np.ndarray]],
-    metrics: dict[str, dict[str, Any]],
-    report: Callable[..., tuple[Verdict, dict[str, Any]]],
-    worth: dict[str, Any],
-    **fields: Any,
-) -> Verdict | None:
+    run: Run, data: Any, checkpoint: Checkpoint, panels: Sequence[Panel],
+    rows: Mapping[str, dict[str, np.ndarray]], metrics: dict[str, dict[str, Any]],
+    report: Callable[..., tuple[Verdict, dict[str, Any]]], worth: dict[str, Any], **fields: Any,
+) -> Verdict | None:  # fmt: skip
     """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
 
     rows, metrics: of every split that was evaluated; report: the script's; worth: of each input; fields: more

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 Rows = dict[str, np.ndarray]
@@ -38,7 +39,7 @@ class MixedUp:
             yield batch
 
 
-def mixed(count: int, generator: torch.Generator) -> torch.Tensor:
+def mixed(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
@@ -74,3 +75,15 @@ def in_words(worth: dict[str, Any]) -> str:
     """'auroc 0.871; 0.622 with crops mixed up, 0.804 with geometry mixed up'."""
     parts = ", ".join(f"{value:.3f} with {name} mixed up" for name, value in worth["without"].items())
     return f"{worth['figure']} {worth['all']:.3f}; {parts}"
+
+
+def rolled(inputs: tuple, name: str) -> tuple | None:
+    """A model's inputs with the rows of one of them moved on by one; None where that changes nothing."""
+    if isinstance(inputs[0], dict):
+        old, new = inputs[0][name], inputs[0][name].roll(1, 0)
+        return None if torch.equal(old, new) else (inputs[0] | {name: new}, *inputs[1:])
+    place = slice(0, 1) if name == "images" else slice(1, None)  # with which points are real, and where
+    changed = list(inputs)
+    changed[place] = [value.roll(1, 0) for value in inputs[place]]
+    first = place.start
+    return None if torch.equal(changed[first], inputs[first]) else tuple(changed)

@@ -38,9 +38,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     healthy, pathological, other_muscle, resolution = _SIZES[base]
     rng = np.random.default_rng([seed, VERSION])
     people = draw_people(healthy, rng, signal=variant != "no_signal")
-    split = split_groups(
-        [one.name for one in people], 0.2, 0.12, seed, stratify=[int(one.age // 10) for one in people]
-    )
+    decades = {one.name: int(one.age // 10) for one in people}
+    split = split_groups(decades, 0.2, 0.12, seed, stratify=decades)
     groups = [
         ("TA", "Healthy", people),
         ("TA", "Pathological", draw_people(pathological, rng)),

@@ -7,7 +7,7 @@ import torch
 
 from utils.training.config import describe_optimizations
 
-RECIPE = {"patience": 0, "amp": False}
+RECIPE = {"patience": 0, "amp": False, "compile": False}
 
 
 @pytest.mark.parametrize("flag", ["freeze_backbone", "freeze_encoder"])
