@@ -4,6 +4,7 @@
     python predict.py --run RUN --input IMAGES --boxes FILE --output OUT      boxes of a detector or tracker
     python predict.py --run RUN --input IMAGES --output OUT                   ages of a folder of images
     python predict.py --run RUN --input ANOVOX --output OUT                   alarm scores of AnoVox scenarios
+    python predict.py --run RUN RUN RUN --input IMAGES --output OUT           the mean of several runs
     python predict.py --run RUN --export MODEL.pt2                            a program for torch.export.load
 
 The run says which task it is; docs/columns.md says what is in the columns. JRDB (a stage 1 or stage 2 run): a
@@ -29,7 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     add = parser.add_argument
     # fmt: off
-    add("--run", required=True, help="run folder (its best checkpoint is taken) or a .pth file")
+    add("--run", required=True, nargs="+", help="run folder (its best checkpoint is taken) or a .pth file; "
+        "of several, such as folds, the mean is predicted")
     add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios")
     add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
         "MOT or KITTI; default: the labels or detections in --input")
@@ -48,6 +50,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_reading_arguments(parser, ("camera", "numeric_ids", "id_pattern"))
     args = parser.parse_args(parser.typed(argv))
     given = [f"--{name}" for name in ("input", "output", "boxes") if getattr(args, name) is not None]
+    if args.export and len(args.run) > 1:
+        parser.error("--export writes one run: give one --run")
     if args.export and given:
         parser.error(f"--export reads no input and writes one file: leave out {' '.join(given)}")
     absent = [flag for flag in ("--input", "--output") if flag not in given]
@@ -61,16 +65,17 @@ if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports: --help and a mistyped flag answer at once
 
 from prediction.export import export_model
-from prediction.trained import OPTIONS, open_trained
+from prediction.trained import OPTIONS, open_together
 from utils.run.log import LOG, start_log
 from utils.training.device import choose_device
 
 
 def main(args: argparse.Namespace) -> None:
     start_log(None)
-    trained = open_trained(args.run, choose_device(args.device))
-    LOG.info(f"{trained.path}: {trained.state['script']}, epoch {trained.state['epoch']}")
-    read_otherwise(trained.args, args, trained.state["script"])
+    trained = open_together(args.run, choose_device(args.device))
+    for one in trained.members:
+        LOG.info(f"{one.path}: {one.state['script']}, epoch {one.state['epoch']}")
+        read_otherwise(one.args, args, one.state["script"])
     if args.export:
         export_model(trained, Path(args.export))
         return

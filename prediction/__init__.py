@@ -3,22 +3,28 @@
 import prediction
 model = prediction.load("checkpoints/age_mae_experiment_...")  # a run folder or a .pth, of any script
 tables = model.predict("FOLDER")                                # pandas, the columns of predict.py's CSVs
+
+prediction.load([RUN, RUN]) predicts the mean of several runs, such as the folds of a cross-validation.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from prediction.trained import Trained
 
 
-def load(run: "str | Path", device: str = "auto") -> "Trained":
+def load(run: "str | Path | Sequence[str | Path]", device: str = "auto") -> "Trained":
     """The best checkpoint of a run, or this .pth, on a device (auto, cpu, cuda or cuda:N), ready to predict.
 
-    Raises CommandError for what is no run or checkpoint of this project, or is damaged.
+    Raises CommandError for what is no run or checkpoint of this project, is damaged, or predicts something
+    else than the others.
     """
-    from prediction.trained import open_trained
+    from prediction.trained import open_together
     from utils.training.device import choose_device
 
-    return open_trained(run, choose_device(device))
+    runs = [run] if isinstance(run, (str, os.PathLike)) else run
+    return open_together(runs, choose_device(device))

@@ -85,8 +85,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         if place.is_dir() and (unread := describe_unread(folder, paths)):
             LOG.warning(unread)
     files = [file_name(path, folder, k) for k, path in enumerate(paths)]
-    images = ImagesWithoutAge(paths, options)
-    ages = trained.evaluate(images)["preds"]
+    readers = [ImagesWithoutAge(paths, one.args) for one in trained.members]
+    several = zip(trained.members, readers, strict=True)
+    ages, images = np.mean([one.evaluate(part)["preds"] for one, part in several], axis=0), readers[0]
     skipped = sorted(images.skipped)
     read = [k for k in range(len(paths)) if k not in images.skipped]
     ages, files_read = ages[read], np.array([files[k] for k in read])

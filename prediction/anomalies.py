@@ -56,14 +56,17 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
         LOG.info(note)
-    reasons: dict[int, str] = {}
+    every, reasons = np.arange(len(table.labels)), {}
 
     def opened(kind: str, settings: dict, files: list, shape: tuple, produce: Callable) -> Opened:
         return Opened(produce, shape, {} if kind == "anovox_cells" else reasons)
 
-    every, shape = np.arange(len(table.labels)), (tuple(options.image_size), options.max_points, options.seed)
-    dataset = AnoVoxDataset(table, every, *shape, store=opened)
-    scores, threshold = alarm_scores(trained, dataset), trained.state["threshold"]
+    def frames_for(one: Trained) -> AnoVoxDataset:
+        shape = tuple(one.args.image_size), one.args.max_points, one.args.seed
+        return AnoVoxDataset(table, every, *shape, store=opened)
+
+    dataset, threshold = frames_for(trained), trained.state["threshold"]
+    scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)
     alarms = scores >= threshold
     names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     read = np.array([k for k in every if k not in reasons], int)

@@ -34,7 +34,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     """Score every pair in range of every frame; of frames without an image only where the model needs
     none."""
     folder = Path(args.input)
-    pixels = trained.args.features != "geometry"
+    pixels = any(one.args.features != "geometry" for one in trained.members)
     if not folder.is_dir() and (not args.boxes or pixels):
         raise CommandError(
             f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"
@@ -106,17 +106,22 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
 def score_pairs(
     trained: Trained, dataset: JRDBPairDataset, samples: np.ndarray, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | float]:
-    """p_interaction (N,) and type probabilities (N, 5), NaN of a stage 1 run, of the samples of one frame."""
-    batch = dataset.__getitems__(samples)
-    if image is not None:
-        boxes = dataset.boxes[batch["persons"].numpy()]
-        batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(trained.args.image_size)))
-    batch, how = move(batch, trained.device), None
-    if trained.task["task"] == "stage2":
-        who, how = (logits.cpu().numpy() for logits in trained.model.both_stages(batch))
-    else:
-        who = trained.model(batch).cpu().numpy()
-    return pair_probabilities(who, how, trained.state)
+    """p_interaction (N,) and type probabilities (N, 5), NaN of a stage 1 run, of the samples of one frame;
+    of several runs, their means."""
+    found = []
+    for one in trained.members:
+        batch = dataset.__getitems__(samples)
+        if image is not None:
+            boxes = dataset.boxes[batch["persons"].numpy()]
+            batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(one.args.image_size)))
+        batch, how = move(batch, one.device), None
+        if one.task["task"] == "stage2":
+            who, how = (logits.cpu().numpy() for logits in one.model.both_stages(batch))
+        else:
+            who = one.model(batch).cpu().numpy()
+        found.append(pair_probabilities(who, how, one.state))
+    who, how = zip(*found, strict=True)
+    return np.mean(who, axis=0), np.mean(how, axis=0)
 
 
 def pair_columns(

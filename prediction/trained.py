@@ -3,7 +3,7 @@
 import argparse
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +44,12 @@ class Trained:
     args: argparse.Namespace  # the flags it was trained with; newer flags have their default
     model: nn.Module
     device: torch.device
+    together: "tuple[Trained, ...]" = ()  # of several runs: all of them, of which this is the first
+
+    @property
+    def members(self) -> "tuple[Trained, ...]":
+        """The runs whose predictions are averaged; of one run, this one."""
+        return self.together or (self,)
 
     def evaluate(self, part: Dataset, **options: Any) -> dict[str, np.ndarray]:
         """The rows of the script's own evaluate, in the batches of training: the same sums in the same
@@ -62,6 +68,40 @@ class Trained:
         """
         module = importlib.import_module(PREDICTION[self.task["data"]])
         return module.predict(self, argparse.Namespace(input=folder, **OPTIONS | options))
+
+
+# What runs must share to be averaged: what is predicted, and which pairs.
+SHARED = ("label", "distance_multiplier", "distance_norm", "history_seconds", "multi_label", "pairs_from")
+CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
+
+
+def open_together(places: Sequence[str | Path], device: torch.device) -> Trained:
+    """The runs (or checkpoints) as one model: the mean of their predictions and of what they chose on val.
+
+    Raises CommandError for runs whose predictions do not mean the same.
+    """
+    members = [open_trained(place, device) for place in places]
+    first = members[0]
+    if len(members) == 1:
+        return first
+
+    def meaning(one: Trained) -> dict[str, Any]:
+        shared = {f"--{name}": getattr(one.args, name, None) for name in SHARED}
+        return {"task": one.task["task"], "unit": one.state.get("target_unit")} | shared
+
+    for other in members[1:]:
+        pairs = zip(meaning(first).items(), meaning(other).values(), strict=True)
+        if changed := [f"{key} {mine} and {theirs}" for (key, mine), theirs in pairs if mine != theirs]:
+            raise CommandError(
+                f"--run {first.path.parent} and {other.path.parent} do not predict the same: "
+                f"{', '.join(changed)}"
+            )
+    means = {
+        key: float(np.mean([one.state[key] for one in members]))
+        for key in CHOSEN
+        if first.state.get(key) is not None
+    }
+    return replace(first, state=first.state | means, together=tuple(members))
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:

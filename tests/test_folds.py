@@ -12,12 +12,26 @@ from scipy.stats import t
 from sklearn import metrics
 
 import compare_runs
+import predict
+import prediction
 from datasets.jrdb.flags import FROM_STAGE1
-from tests.tiny_runs import NAMES, flags_of, jrdb, new_folder, private_cache, run_main, run_of, train
+from tests.anovox_world import tiny_sample
+from tests.tiny_runs import (
+    NAMES,
+    flags_of,
+    jrdb,
+    new_folder,
+    private_cache,
+    run_main,
+    run_of,
+    train,
+    ultrasound,
+)
 from utils.metrics.regression import subject_means
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json, write_json
 from utils.run.log import stop_log
+from utils.training.checkpoint import load_checkpoint
 
 FOLDS = 4
 
@@ -225,3 +239,35 @@ def test_what_can_not_be_pooled_is_refused(tmp_path, empty_figures):
     write_json(same / "config.json", config)
     with pytest.raises(CommandError, match="tested the same samples"):
         compare(tmp_path, runs[0], same)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "column"),
+    [
+        ("train_mae", ultrasound, "prediction"),
+        ("train_stage1", jrdb, "p_interaction"),
+        ("train_anomaly_with_labels", tiny_sample, "score"),
+    ],
+)
+def test_several_runs_predict_the_mean_of_theirs(name, place, column):
+    """Of folds, and of recipes that see other sizes."""
+    runs = [*folds_of(name)[:2], *([run_of("train_ddp")] if name == "train_mae" else [])]
+    alone = [prediction.load(run, "cpu").predict(place())["predictions"] for run in runs]
+    model = prediction.load(runs, "cpu")
+    together = model.predict(place())["predictions"]
+    expected = np.mean([one[column] for one in alone], axis=0)
+    assert not np.allclose(alone[0][column], alone[1][column])
+    assert together[column].to_numpy() == pytest.approx(expected, abs=1e-3)
+    if name != "train_mae":
+        threshold = np.mean([load_checkpoint(one.path)["threshold"] for one in model.members])
+        assert model.state["threshold"] == pytest.approx(threshold)
+        said = together.type == "interaction" if name == "train_stage1" else together.alarm == 1
+        sure = abs(expected - threshold) > 1e-5
+        assert (said == (expected >= threshold))[sure].all()
+
+
+def test_runs_that_predict_other_things_are_refused():
+    with pytest.raises(CommandError, match="do not predict the same: task age and stage1"):
+        prediction.load([run_of("train_mae"), run_of("train_stage1")], "cpu")
+    with pytest.raises(SystemExit):
+        predict.parse_args(["--run", "a", "b", "--export", "x.pt2"])
