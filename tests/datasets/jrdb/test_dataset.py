@@ -10,6 +10,7 @@ from PIL import Image
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from datasets.jrdb.sampling_report import sampling_report
 from tests.jrdb_files import crowd, load, person, write_labels
+from utils.report.interaction import report_groups
 from utils.run.errors import DataError
 
 
@@ -60,6 +61,33 @@ def test_val_holds_every_pair_in_range_but_the_ambiguous_ones(folder):
     assert set(sets.val.out_of_range_types.tolist()) == {3}
     assert (sets.val.groups == 0).all()
     assert len(sets.val.boxes) == 48
+
+
+def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tmp_path):
+    """3-4 and one of 5-6-7 share a social group without being annotated: their pairs count as the rest."""
+    scene = [
+        person(1, [0, 100, 40, 100], 1, pedestrian_2="conversation"),
+        person(2, [50, 100, 40, 100], 1),
+        person(3, [400, 100, 40, 100], 2),
+        person(4, [450, 100, 40, 100], 2),
+        person(5, [900, 100, 40, 100], 3, pedestrian_6="conversation"),
+        person(6, [950, 100, 40, 100], 3),
+        person(7, [1000, 100, 40, 100], 3),
+        person(8, [1100, 100, 40, 100], 4),
+    ]
+    for name in ("a", "b"):
+        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)})
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    part = load(tmp_path).with_task("val", "any")
+    together = part.social_groups[part.left] == part.social_groups[part.right]
+    state = {"stage1_threshold": 0.5, "cut": 0.5}
+    found, _ = report_groups(part, together.astype(float), state, part.sequences)
+    for how in ("clusters", "connected components"):
+        assert set(found["groups"][how]["people"].values()) == {1.0}
+        whole = found["groups"][how]["whole"]
+        assert [(whole[size]["ap"], whole[size]["matched"]) for size in ("G1", "G2", "G3")] == [
+            (1.0, 3), (1.0, 6), (1.0, 3),
+        ]  # fmt: skip
 
 
 def test_train_takes_inferred_positives_and_few_negatives(folder):
