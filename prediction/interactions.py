@@ -3,6 +3,7 @@
 predictions.csv   a row per pair within the distance limit of the training
 groups.csv        a row per person; groups are numbered from 1 in every frame
 det_group.txt     keyframes (frame numbers 15, 30, ...) as JRDB-Act's toolkit reads them
+skipped.csv       only where there are some: a row per frame whose image can not be used, and why
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datasets.jrdb.crops import crop_people
 from datasets.jrdb.labels import INTERACTION_CLASSES, Sequence
 from datasets.jrdb.pair_dataset import JRDBPairDataset
 from datasets.jrdb.pairs import PairRules
+from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.groups import find_clusters
 from utils.metrics.interaction import pair_probabilities
@@ -31,8 +33,10 @@ from utils.training.device import move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
-    """Score every pair in range of every frame; of frames without an image only where the model needs
-    none."""
+    """Score every pair in range of every frame; of frames without an image only where the model needs none.
+
+    An image that can not be used is listed in skipped.csv; a DataError says so when all else is written.
+    """
     folder = Path(args.input)
     pixels = any(one.args.features != "geometry" for one in trained.members)
     if not folder.is_dir() and (not args.boxes or pixels):
@@ -52,9 +56,16 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             f"{args.input}: no frame with boxes has an image\n  expected: {folders[0]}/000015.jpg"
         )
 
-    def panorama(frame: int) -> np.ndarray:
+    skipped: dict[int, str] = {}  # frame: why
+
+    def panorama(frame: int) -> np.ndarray | None:
         number = dataset.frame_sequences[frame]
-        return read_panorama(folders[number] / dataset.frame_keys[frame], sequences[number])
+        path = folders[number] / dataset.frame_keys[frame]
+        try:
+            return read_panorama(path, sequences[number])
+        except DataError as error:
+            skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+            return None
 
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
@@ -62,15 +73,18 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     for frame in progress(scored.tolist(), "frames"):
         image = panorama(frame) if pixels else None
         samples = np.flatnonzero(dataset.frames == frame)
-        if len(samples):
+        if len(samples) and frame not in skipped:
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
 
     known = np.flatnonzero(np.isfinite(p_interaction))
     answers = dataset.select(known)
     columns = pair_columns(trained, answers, p_interaction[known], p_types[known])
     groups = predicted_groups(trained, answers, p_interaction[known])
-    people = np.flatnonzero(np.isin(dataset.people_frames, scored))
+    people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     tables = {"predictions": columns, "groups": person_columns(dataset, groups, people)}
+    if skipped:
+        names = np.array(dataset.sequences)[dataset.frame_sequences]
+        tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
     tables = {name: pandas.DataFrame(table) for name, table in tables.items()}
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
@@ -81,10 +95,14 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         write_table(output / f"{name}.csv", table)
     write_text(output / "det_group.txt", rows_text(rows))
 
+    pictured = np.setdiff1d(pictured, list(skipped))
     count = min(args.max_pictures, len(pictured))
     drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
     for frame in progress(drawn.tolist(), "pictures"):
-        picture = draw_frame(trained, dataset, frame, panorama(frame), p_interaction, p_types, groups)
+        if (image := panorama(frame)) is None:  # of a geometry model, whose images are first looked at here
+            LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
+            continue
+        picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, groups)
         name = f"{dataset.sequences[dataset.frame_sequences[frame]]}_" if len(sequences) > 1 else ""
         save_panorama(picture, output / f"{name}{Path(dataset.frame_keys[frame]).stem}.png")
     LOG.info(
@@ -92,6 +110,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "
         f"({len(rows)} people on keyframes) and {len(drawn)} pictures in {output}"
     )
+    if skipped:
+        tell_skipped(tables["skipped"], len(scored), "frames", output)
     return tables
 
 

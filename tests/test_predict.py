@@ -230,19 +230,34 @@ def test_a_frame_without_people_is_a_picture_without_people(folder, stage2, tmp_
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.png")) == [f"{n:06d}" for n in FRAMES]
 
 
-def test_a_bad_image_is_one_clear_error(stage2, tmp_path):
-    write_labels(tmp_path, SEQUENCE, crowd(2))
-    images = tmp_path / IMAGE_FOLDER / SEQUENCE
+def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, tmp_path):
+    """Damaged, of another size, no image at all, or the first of them: an error when all else is written."""
+    write_labels(tmp_path, SEQUENCE, crowd(4))
+    images, output = tmp_path / IMAGE_FOLDER / SEQUENCE, tmp_path / "out"
     with pytest.raises(DataError, match="no frame with boxes has an image"):
-        run(stage2, tmp_path, tmp_path / "out")
-    write_frames(images, [15])
-    write_frames(images, [30], size=(1880, 480))
-    with pytest.raises(DataError, match="000030.jpg: the panorama is 1880x480"):
-        run(stage2, tmp_path, tmp_path / "out")
-    whole = (images / "000015.jpg").read_bytes()
-    (images / "000030.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="000030.jpg"):
-        run(stage2, tmp_path, tmp_path / "out")
+        run(stage2, tmp_path, output)
+    write_frames(images, [30, 45])
+    write_frames(images, [60], size=(1880, 480))
+    whole = (images / "000030.jpg").read_bytes()
+    (images / "000015.jpg").write_bytes(b"no image")
+    (images / "000045.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        DataError, match=r"3 of 4 frames can not be read: 000015.jpg: .*\n.*the other 1 are pred"
+    ):
+        run(stage2, tmp_path, output, "--max_pictures", 4)
+    skipped = pandas.read_csv(output / "skipped.csv")
+    assert skipped["frame"].tolist() == ["000015.jpg", "000045.jpg", "000060.jpg"]
+    assert "1880x480" in skipped["reason"][2]
+    for table in ("predictions", "groups"):
+        assert set(pandas.read_csv(output / f"{table}.csv")["frame"]) == {"000030.jpg"}
+    assert [path.name for path in output.glob("*.png")] == ["000030.png"]
+    (images / "000030.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="000015.jpg"):
+        run(stage2, tmp_path, output)
+    geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", "geometry")
+    (images / "000030.jpg").write_bytes(whole)
+    rows = run(geometry, tmp_path, tmp_path / "all", "--max_pictures", 4)  # needs no image
+    assert rows["frame"].nunique() == 4 and len(list((tmp_path / "all").glob("*.png"))) == 1
 
 
 def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):

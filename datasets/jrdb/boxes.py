@@ -176,8 +176,14 @@ def panorama_size(
     if not pictures:
         by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
         return said or PANORAMA_SIZE, "--boxes_size" if rules.boxes_size else by_file, [1.0, 1.0]
-    file = pictures[min(pictures)]
-    size = read_image_size(images / file)
+    for number in sorted(pictures):
+        file = pictures[number]
+        try:
+            size = read_image_size(images / file)
+            break
+        except DataError:  # the next one says it as well; predict.py lists what it can not read
+            if number == max(pictures):
+                raise
     if said and said != size and not rules.boxes_size:
         raise DataError(
             f"{images / file}: the image is {size[0]}x{size[1]}, the boxes are for {said[0]}x{said[1]}\n"
