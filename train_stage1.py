@@ -59,12 +59,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
-    add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
+    add("--augment", action=switch,
+        help="in training, mirror frames and jitter colours; default: where there are crops")
     # fmt: on
     arguments.add_run_arguments(
         parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
+    if args.augment is None:
+        args.augment = args.features != "geometry"
     if args.weights != "none" and args.features == "geometry" and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
     return args
@@ -258,14 +261,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(run.device, args.amp)
     names = {"class_names": list(INTERACTION_CLASSES), "feature_names": data.train.feature_names}
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
-    checkpoint = Checkpoint(
-        run, worst, names, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler
-    )
+    parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    checkpoint = Checkpoint(run, worst, names, **parts)
     history, best = checkpoint.resume()
-    section = describe_model(
-        bare, "pair classification", weights, 2, features=args.features, backbone=args.backbone,
-        image_size=args.image_size, **names,
-    )  # fmt: skip
+    taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
+    section = describe_model(bare, "pair classification", weights, 2, **taken, **names)
     run.record(data, section, criterion, optimizer, scheduler)
     if run.processes.first:
         write_json(run.folder / "sampling_report.json", sampling_report(data))
@@ -303,17 +303,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     rows = {name: score(loader) for name, loader in loaders.items()}
     at = chosen["threshold"], chosen["calibration"]
     metrics = {name: measure(part, criterion, *at) for name, part in rows.items()}
-    return finish(
-        run,
-        data,
-        checkpoint,
-        panels,
-        rows,
-        metrics,
-        report,
-        check.input_worth(score, rows),
-        calibration=at[1],
-    )
+    worth = check.input_worth(score, rows)
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, calibration=at[1])
 
 
 if __name__ == "__main__":

@@ -355,7 +355,7 @@ HEALTHY = [
     (STAGE1, ["--optimizer", "sgd", "--lr", "1e-2"]),
     (STAGE1, ["--scheduler", "cosine"]),
     (STAGE1, ["--batch_size", 500]),
-    (STAGE1, ["--no-augment"]),
+    (STAGE1, ["--augment"]),
     (STAGE1, ["--lr", "1e-2"]),
     (CROPS, []),
     (CROPS, ["--features", "crops"]),
