@@ -120,60 +120,32 @@ def draw_texts(
     draw: ImageDraw.ImageDraw, boxes: np.ndarray, pairs: np.ndarray, kinds: np.ndarray, texts: Sequence[str],
     size: tuple[int, int],
 ) -> int:  # fmt: skip
-    """Each pair's text at the free place nearest to the middle of its line; returns how many found none.
-
-    A thin line ties it to the middle where it is further off.
-    """
-    font = load_font(FONT_SIZE)
-    small = small_people(boxes, *size)
-    placed = np.empty((0, 4))
+    """Each pair's text at the middle of its line, or at the nearest place above or below where no other text
+    stands, tied to the middle by a thin line. Returns how many found none."""
+    font, high, (width, height) = load_font(FONT_SIZE), FONT_SIZE + 4, size
+    placed: list[tuple[float, float, float, float]] = []
     labels = []
     for (a, b), kind, text in zip(pairs, kinds, texts, strict=True):
-        x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], size[0])
-        middle = np.array([(x0 + x1) / 2 % size[0], (y0 + y1) / 2])
-        text_size = np.array([font.getlength(text) + 8, FONT_SIZE + 4.0])
-        corner = free_place(middle, text_size, placed, small, size) if text else None
-        if corner is not None:
-            placed = np.vstack([placed, np.r_[corner, corner + text_size]])
-            labels.append((text, kind_color(kind)))
-            centre = corner + text_size / 2
-            if np.hypot(*(centre - middle)) > FONT_SIZE:
-                draw.line((*middle, *centre), fill=DARK, width=4)
-                draw.line((*middle, *centre), fill=kind_color(kind), width=2)
-    for (left, top, right, bottom), (text, color) in zip(placed, labels, strict=True):
-        draw.rectangle((left, top, right, bottom), fill=color, outline=DARK)
-        draw.text((left + 4, top), text, fill=DARK, font=font)
+        x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], width)
+        x, y, long = (x0 + x1) / 2 % width, (y0 + y1) / 2, font.getlength(text) + 8
+        left = min(max(x - long / 2, 0), width - long - 1)
+        for top in sorted(range(0, height - high, 4), key=lambda top: abs(top + high / 2 - y)) * bool(text):
+            rectangle = left, top, left + long, top + high
+            if left >= 0 and not any(overlap(rectangle, other) for other in placed):
+                placed.append(rectangle)
+                labels.append((text, kind_color(kind)))
+                if abs(top + high / 2 - y) > FONT_SIZE:
+                    draw.line((x, y, x, top + high / 2), fill=kind_color(kind), width=2)
+                break
+    for rectangle, (text, color) in zip(placed, labels, strict=True):
+        draw.rectangle(rectangle, fill=color, outline=DARK)
+        draw.text((rectangle[0] + 4, rectangle[1]), text, fill=DARK, font=font)
     return sum(map(bool, texts)) - len(labels)
 
 
-def small_people(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """(k, 4) left, top, right, bottom of people and ids a text would hide; those on the seam twice."""
-    small = boxes[boxes[:, 3] < height / 3]
-    corners = np.c_[small[:, 0], small[:, 1] - SMALL - 4, small[:, :2] + small[:, 2:]]
-    return np.concatenate([corners, corners - [width, 0, width, 0]])
-
-
-def free_place(
-    middle: np.ndarray, size: np.ndarray, placed: np.ndarray, small: np.ndarray, picture: tuple[int, int]
-) -> np.ndarray | None:
-    """Top left corner nearest to being centred at `middle`; None if there is no place.
-
-    Inside the picture (width, height), clear of the rectangles `placed` (k, 4) and, where that is possible
-    close by, of the people in `small` (k, 4).
-    """
-    across, down = np.meshgrid(np.arange(-4, 5) * size[0] / 2, np.arange(-24, 25) * size[1] / 2)
-    steps = np.stack([across.ravel(), down.ravel()], axis=1)
-    steps = steps[np.argsort((steps**2).sum(axis=1), kind="stable")]
-    corners = np.clip(middle - size / 2 + steps, 0, np.maximum(np.array(picture) - size - 1, 0))
-
-    def hits(rectangles: np.ndarray) -> np.ndarray:
-        low, high = corners[:, None], (corners + size)[:, None]  # (places, 1, 2)
-        return ((low < rectangles[None, :, 2:] + 2) & (high > rectangles[None, :, :2] - 2)).all(2).any(1)
-
-    free = ~hits(placed)
-    best = np.flatnonzero(free & ~hits(small) & (np.abs(steps).max(axis=1) < 14 * FONT_SIZE))
-    best = best if len(best) else np.flatnonzero(free)
-    return corners[best[0]] if len(best) else None
+def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two rectangles (left, top, right, bottom) touch."""
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_names: Sequence[str]) -> None:
@@ -192,33 +164,21 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 
 
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
-    """A strip with one bar per group of two and more, and the members' ids in words.
+    """A strip with a row for each group of two and more: a bar, and the members' ids in words.
 
     A bar goes from the first to the last member the short way round, with a tick below each.
     """
-    groups = np.asarray(groups)
-    font = load_font(SMALL)
-    ends = (-width, 0, width)
-    rows: list[list[tuple[float, float]]] = []
-    bars = []
-    for number in [g for g in np.unique(groups) if g >= 0 and (groups == g).sum() > 1]:
+    groups, font = np.asarray(groups), load_font(SMALL)
+    shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
+    strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)
+    draw = ImageDraw.Draw(strip)
+    for y, number in zip(range(10, strip.height, BAR_ROW), shown, strict=False):
         members = np.flatnonzero(groups == number)
         centres = np.sort((boxes[members, 0] + boxes[members, 2] / 2) % width)
         gaps = np.diff(np.r_[centres, centres[0] + width])
         first = (int(gaps.argmax()) + 1) % len(centres)  # the bar begins after the widest free stretch
         ticks = centres[first] + (centres - centres[first]) % width
         text = f"group {number}: " + " ".join(names[row] for row in members)
-        start, length = ticks.min(), font.getlength(text)
-        cut = max(0.0, start + length - width)  # the text moves left as far, to stay whole
-        spans = [(start + s - cut - 16, max(ticks.max(), start + length) + s + cut + 16) for s in ends]
-        free = [row for row, used in enumerate(rows) if not any(overlap(x, y) for x in spans for y in used)]
-        row = free[0] if free else len(rows)
-        rows += [] if free else [[]]
-        rows[row] += spans
-        bars.append((10 + row * BAR_ROW, ticks, text))
-    strip = Image.new("RGB", (width, len(rows) * BAR_ROW + 6 if rows else 0), DARK)
-    draw = ImageDraw.Draw(strip)
-    for y, ticks, text in bars:
         for shift in on_both_ends(ticks.min(), ticks.max(), width):
             draw.line((ticks.min() + shift, y, ticks.max() + shift, y), fill=WHITE, width=2)
             for tick in ticks:
@@ -226,10 +186,6 @@ def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str],
             x = min(max(ticks.min() + shift, 0), width - font.getlength(text))
             draw.text((x, y + 2), text, fill=WHITE, font=font)
     return strip
-
-
-def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return a[0] <= b[1] and b[0] <= a[1]
 
 
 def kind_color(kind: int) -> Color:
