@@ -199,7 +199,7 @@ class Checks:
             makers["timm"] = partial(importlib.import_module("timm").create_model, "resnet50")
         for peer, make in makers.items():
             model = make(num_classes=1).to(training.device)
-            loader = plain_loader(rows, train.images.shape[-1], batch, 0 if self.tiny else 4)
+            loader = plain_loader(rows, training.args.image_size[0], batch, 0 if self.tiny else 4)
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
             for _ in range(2):  # the first starts the workers
                 started = time.perf_counter()
