@@ -50,48 +50,6 @@ def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = N
         )
 
 
-def check_label_source(read_labels: Callable[[], np.ndarray]) -> list[str]:
-    """Labels are a property of the data: reading the same samples twice must give the same labels."""
-    if np.array_equal(read_labels(), read_labels()):
-        return []
-    return ["the labels of the same samples differ between two reads: they are made up, not read"]
-
-
-def check_loss_uses_labels(criterion: Criterion, labels: Tensor, outputs: int) -> list[str]:
-    """The loss of fixed outputs must change when the labels change, for every pair of label values."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(labels), outputs) if outputs > 1 else (len(labels),)
-    logits = torch.randn(shape, generator=generator, dtype=torch.float64)
-    values = torch.unique(labels)
-    losses = [criterion(logits, torch.full_like(labels, v.item())).mean() for v in values]
-    if len(losses) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
-        return ["the loss does not depend on the labels: it can fall to 0 while nothing is learned"]
-    return []
-
-
-def check_loss_of_right_outputs(
-    criterion: Criterion, labels: Tensor, outputs: int, constant: float
-) -> list[str]:
-    """Outputs that are certain and right must cost next to nothing, compared with the best constant.
-
-    Under label smoothing they do not, but certainty then costs more and more; under a softmax too many it
-    stops to matter.
-    """
-    if labels.is_floating_point():
-        rights = [labels.double()] * 2
-    elif outputs > 1:
-        rights = [scale * nn.functional.one_hot(labels, outputs).double() for scale in (30.0, 300.0)]
-    else:
-        rights = [scale * (2 * labels.double() - 1) for scale in (30.0, 300.0)]
-    loss, more_certain = (float(criterion(right, labels).mean()) for right in rights)
-    if loss <= 0.05 * constant or more_certain > 2 * loss:
-        return []
-    return [
-        f"outputs that are certain and right still cost {loss:.4g}, a constant {constant:.4g}: softmax or "
-        "sigmoid is applied twice, or the loss is not what it seems"
-    ]
-
-
 def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Forward) -> None:
     """CommandError where the last batch of an epoch leaves a process one sample of which BatchNorm can not
     learn; such a step would end the run after all the others."""
@@ -186,8 +144,8 @@ class LearningCheck:
     def before_training(
         self, checkpoint: "Checkpoint", loaders: dict[str, DataLoader], inputs: Sequence[str],
         forward: Forward, target: str = "labels",
-    ) -> list[str]:  # fmt: skip
-        """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
+    ) -> None:  # fmt: skip
+        """Warn about labels, loss and loop; --overfit_one_batch tries the model too.
 
         loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch,
         of which about 256 are read twice here.
@@ -198,22 +156,45 @@ class LearningCheck:
             self.overfit_one_batch(model, dataset, run.device, forward)
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
-        self.invariants = Invariants(checkpoint, loaders, tuple(inputs), target)
+        self.invariants = Invariants(checkpoint, loaders, inputs, target)
         self.invariants.watch_loss(self.watched)
-        said = list(self.invariants.found.values())
         if len(dataset) != len(self.labels):
-            return said + warn(
-                [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
-            )
-        return said + warn(self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target]))
+            warn([f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"])
+        else:
+            warn(self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target]))
 
     def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
-        """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss."""
+        """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss.
+
+        The loss of fixed outputs must change with the labels. Outputs that are certain and right must cost
+        next to nothing, compared with the best constant; under label smoothing they do not, but certainty
+        then costs more and more, while under a softmax too many it stops to matter.
+        """
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
-        labels = self.labels[chosen]
-        found = check_label_source(lambda: read_labels(chosen).numpy())
-        found += check_loss_uses_labels(self.criterion, labels, self.outputs)
-        return found + check_loss_of_right_outputs(self.criterion, labels, self.outputs, self.constant_loss)
+        labels, found = self.labels[chosen], []
+        if not torch.equal(read_labels(chosen), read_labels(chosen)):
+            found.append(
+                "the labels of the same samples differ between two reads: they are made up, not read"
+            )
+        shape = (len(labels), self.outputs) if self.outputs > 1 else (len(labels),)
+        logits = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        ones = [torch.full_like(labels, value.item()) for value in torch.unique(labels)]
+        losses = [self.criterion(logits, one).mean() for one in ones]
+        if len(losses) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
+            found.append("the loss does not depend on the labels: it can fall to 0 while nothing is learned")
+        if labels.is_floating_point():
+            right, certain = labels.double(), 1.0
+        else:
+            classes = nn.functional.one_hot(labels, self.outputs) if self.outputs > 1 else 2 * labels - 1
+            right, certain = 30 * classes.double(), 10.0
+        loss, more = (float(self.criterion(factor * right, labels).mean()) for factor in (1.0, certain))
+        if loss > 0.05 * self.constant_loss and more <= 2 * loss:
+            found.append(
+                f"outputs that are certain and right still cost {loss:.4g}, a constant "
+                f"{self.constant_loss:.4g}: softmax or sigmoid is applied twice, or the loss is not what it "
+                "seems"
+            )
+        return found
 
     def overfit_one_batch(
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
