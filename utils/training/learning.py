@@ -144,8 +144,8 @@ class LearningCheck:
     def before_training(
         self, checkpoint: "Checkpoint", loaders: dict[str, DataLoader], inputs: Sequence[str],
         forward: Forward, target: str = "labels",
-    ) -> None:  # fmt: skip
-        """Warn about labels, loss and loop; --overfit_one_batch tries the model too.
+    ) -> list[str]:  # fmt: skip
+        """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
 
         loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch,
         of which about 256 are read twice here.
@@ -159,9 +159,10 @@ class LearningCheck:
         self.invariants = Invariants(checkpoint, loaders, inputs, target)
         self.invariants.watch_loss(self.watched)
         if len(dataset) != len(self.labels):
-            warn([f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"])
+            found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
         else:
-            warn(self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target]))
+            found = self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target])
+        return [*self.invariants.found.values(), *warn(found)]
 
     def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
         """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss.

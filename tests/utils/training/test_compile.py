@@ -62,7 +62,10 @@ def test_a_compiled_run_resumes_bit_for_bit_and_goes_on_without(tmp_path, traced
 @pytest.mark.long
 def test_compiled_kernels_learn_the_same(tmp_path):
     compiled = train("train_mae", tmp_path, "--compile")
-    assert history(compiled)[-1] == pytest.approx(history(run_of("train_mae"))[-1], rel=1e-2)
+    plain = history(run_of("train_mae"))
+    assert [row["train_loss"] for row in history(compiled)] == pytest.approx(
+        [row["train_loss"] for row in plain], rel=1e-2
+    )
 
 
 def test_a_machine_that_can_not_compile_is_told_so(monkeypatch):
