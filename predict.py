@@ -11,7 +11,8 @@ The run says which task it is; docs/columns.md says what is in the columns. JRDB
 row per pair within the distance limit of the training, groups.csv with everybody's group, and det_group.txt
 for JRDB-Act's toolkit. `type` is "none" below the threshold and, of a stage 1 run, "interaction" above it.
 Frame numbers count --frame_rate per second: by them the past of a pair is found in the given frames. Ages: a
-row per image in predictions.csv, the mean per subject in subjects.csv. AnoVox: a row per frame.
+row per image in predictions.csv, the mean per subject in subjects.csv, and what `low` and `high` of a person
+hold with 90% confidence. AnoVox: a row per frame.
 """
 
 import argparse
@@ -43,6 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--output", help="folder for the tables and pictures")
     add("--max_pictures", type=arguments.non_negative_int, default=100,
         help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")
+    add("--explain", action=argparse.BooleanOptionalAction, default=False,
+        help="ages: beside each image on the sheet, how much each pixel moves the age")
     add("--export", metavar="FILE.pt2", help="write the model as a torch.export program, and read no input")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
@@ -81,6 +84,8 @@ def main(args: argparse.Namespace) -> None:
         return
     if args.boxes and trained.task["data"] != "jrdb":
         raise CommandError(f"--boxes {args.boxes}: a run of {trained.state['script']} reads no boxes")
+    if args.explain and trained.task["data"] != "ultrasound":
+        raise CommandError(f"--explain is for ages, and this is a run of {trained.state['script']}")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,7 +25,7 @@ from utils.run import arguments
 from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_mae.py", "1.0"
-SELECT_BY = "mae"  # the figure of val that decides what is best
+SELECT_BY = "subject_mae"  # the figure of val that decides what is best: the one that is judged
 EVALUATION_BATCH = 64  # images per evaluation batch
 
 
@@ -71,6 +71,7 @@ from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.dataset import AgeDatasets, build_datasets
 from models.age import AgeRegressor, explain
 from models.encoders import build_encoder, freeze, load_weights
+from utils.metrics.intervals import fit_intervals
 from utils.metrics.regression import age_metrics, best_trivial_mae
 from utils.metrics.verdict import Verdict
 from utils.plotting.age import explained
@@ -204,7 +205,7 @@ def report(
     model.load_state_dict(state["model"])
     return report_age(
         folder, split, state, rows, part.files, part.subjects, data.references()["train_labels"],
-        unit=data.unit, truncated=truncated, groups=part.sites,
+        unit=data.unit, truncated=truncated, groups=part.groups,
         look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
     )  # fmt: skip
 
@@ -271,7 +272,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         improved = validated[SELECT_BY] < best["model"]["value"]
         if improved:
             best["model"] = {"value": validated[SELECT_BY], "epoch": epoch}
-        checkpoint.save_epoch(["model"] if improved else [], constant_loss=check.val_constant)
+        kept = {"constant_loss": check.val_constant, "intervals": fit_intervals(rows)}
+        checkpoint.save_epoch(["model"] if improved else [], **kept)
         run.show_epoch(history, panels, best["model"]["epoch"])
         check.after_epoch(history, bare, rows["preds"], rows)
 

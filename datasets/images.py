@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from utils.run.errors import DataError
 
@@ -117,6 +117,12 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
             colours[: len(palette)] = palette
             return np.asarray(image), colours
     return pixels, None
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Whether the file begins like DICOM, whatever its name."""
+    with open(path, "rb") as file:
+        return _is_dicom(file)
 
 
 def _is_dicom(file: BinaryIO) -> bool:
@@ -236,6 +242,9 @@ def _unreadable(path: Path | str, error: Exception) -> DataError:
             "It was not decoded. Scale it down, or remove it from the data."
         )
     reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        with _opened(path) as file:
+            reason = "its content is none" if file.read(1) else "the file is empty"
     return DataError(
         f"{path}: not a readable image: {reason}\n"
         "The file is damaged or no image. Copy it again, or remove it."

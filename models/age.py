@@ -62,12 +62,12 @@ class AgeRegressor(nn.Module):
 def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
     """(B, H, W) in [0, 1]: how much each pixel of images (B, 3, H, W) uint8 moves the age, smoothed.
 
-    The absolute gradient (Simonyan et al. 2014), by its largest value. Sets eval mode.
+    The absolute gradient (Simonyan et al. 2014), by its largest value; on the CPU. Sets eval mode.
     """
     model.eval()
-    inputs = (images.float() / 255).requires_grad_()
+    inputs = (images.to(model.target_sd.device).float() / 255).requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
     side = max(3, images.shape[-1] // 24 * 2 + 1)
     heat = F.avg_pool2d(gradient.abs().sum(dim=1, keepdim=True), side, stride=1, padding=side // 2)[:, 0]
-    return heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu()

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
-from datasets.ultrasound.dataset import blank_text, read_sample
 from datasets.ultrasound.files import describe_unread, list_images, similar_folder
+from datasets.ultrasound.pixels import blank_text, read_sample
 from datasets.ultrasound.records import find_subject
+from models.age import explain
 from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
-from utils.metrics.regression import subject_means
-from utils.plotting.age import plot_sheet
+from utils.metrics.intervals import intervals
+from utils.plotting.age import explained, plot_sheet
+from utils.plotting.mistakes import block_of
 from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
@@ -71,7 +74,8 @@ class ImagesWithoutAge(Dataset):
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
-    """An age per image and the mean per subject; with --output their CSVs and a sheet of images.
+    """An age per image, and per subject the mean with its interval; with --output their CSVs and a sheet of
+    images. An image of nobody known stands for a person of its own.
 
     What can not be read is listed in skipped.csv; a DataError says so when all else is written.
     """
@@ -86,24 +90,23 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             LOG.warning(unread)
     files = [file_name(path, folder, k) for k, path in enumerate(paths)]
     readers = [ImagesWithoutAge(paths, one.args) for one in trained.members]
-    several = zip(trained.members, readers, strict=True)
-    ages, images = np.mean([one.evaluate(part)["preds"] for one, part in several], axis=0), readers[0]
-    skipped = sorted(images.skipped)
+    several = [one.evaluate(part)["preds"] for one, part in zip(trained.members, readers, strict=True)]
+    images = readers[0]
     read = [k for k in range(len(paths)) if k not in images.skipped]
-    ages, files_read = ages[read], np.array([files[k] for k in read])
-    named = [paths[k] if isinstance(paths[k], Path) else Path() for k in read]
-    pattern, numeric = options.id_pattern, options.numeric_ids
-    roots = [folder if path.is_relative_to(folder) else path.parent for path in named]
-    subjects = np.array(
-        [find_subject(*place, pattern, numeric) for place in zip(named, roots, strict=True)], dtype=object
-    )
-    known = np.flatnonzero(subjects != "")
-    names, _, means = subject_means(subjects[known].astype(str), ages[known], ages[known])
-    counts = np.unique(subjects[known].astype(str), return_counts=True)[1]
-    columns = {"file": files_read, "subject": subjects, "prediction": ages.round(3)}
-    people = {"subject": names, "images": counts, "prediction": means.round(3)}
-    tables = {"predictions": pandas.DataFrame(columns), "subjects": pandas.DataFrame(people)}
-    if skipped:
+    rows = pandas.DataFrame({"file": [files[k] for k in read]}, dtype=object)
+    rows["subject"] = [subject_of(paths[k], folder, options) for k in read]
+    rows["prediction"] = np.mean(several, axis=0, dtype=float)[read]
+    unknown = rows.subject == ""
+    person = [unknown, rows.subject.where(~unknown, rows.file)]
+    bounds = []  # of several runs the means: around the mean, as wide as theirs are
+    for one, preds in zip(trained.members, several, strict=True):
+        means = pandas.Series(preds[read].astype(float)).groupby(person).transform("mean")
+        bounds.append(intervals(one.state.get("intervals"), means.to_numpy()))
+    rows["low"], rows["high"] = np.mean(bounds, axis=0)
+    subjects = rows[~unknown].assign(images=1).groupby("subject", as_index=False)
+    subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
+    tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
+    if images.skipped:
         tables["skipped"] = skipped_table({"file": files}, images.skipped)
     if images.cut:
         low, high = options.intensity_range
@@ -116,24 +119,45 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     output = Path(args.output)
     for name, table in tables.items():
         write_table(output / f"{name}.csv", table)
-    if len(known) < len(read):
+    if unknown.any():
         LOG.warning(
-            f"{len(read) - len(known)} of {len(read)} file names hold no subject id by the run's pattern "
-            f"{pattern}: they are in predictions.csv only"
+            f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern "
+            f"{options.id_pattern}: they are in predictions.csv only"
         )
     unit = trained.state.get("target_unit", options.target_unit)
+    shown = np.linspace(0, len(read) - 1, min(args.max_pictures, SHEET, len(read))).round().astype(int)
+    if len(shown):
+        pictures = [
+            block_of(explained(images.__getitems__([read[k]]), partial(explain_all, trained)))
+            if args.explain
+            else read_image(paths[read[k]], "L", options.intensity_range)
+            for k in shown
+        ]
+        named = rows.iloc[shown]
+        plot_sheet(pictures, named.file.tolist(), named.prediction.tolist(), unit, output / "sheet.png")
     if read:
-        shown = np.linspace(0, len(read) - 1, min(args.max_pictures, SHEET, len(read))).round().astype(int)
-        if len(shown):
-            pictures = [read_image(paths[read[k]], "L", options.intensity_range) for k in shown]
-            plot_sheet(pictures, files_read[shown].tolist(), ages[shown].tolist(), unit, output / "sheet.png")
+        found = rows.prediction
         LOG.info(
-            f"{len(read)} images, {len(names)} subjects: predicted {ages.mean():.1f} +- {ages.std():.1f} "
-            f"({ages.min():.1f} to {ages.max():.1f}) {unit}; predictions.csv and subjects.csv in {output}"
+            f"{len(read)} images, {len(subjects)} subjects: predicted {found.mean():.1f} +- "
+            f"{found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f}) {unit}; predictions.csv and "
+            f"subjects.csv in {output}"
         )
-    if skipped:
+    if images.skipped:
         tell_skipped(tables["skipped"], len(paths), "images", output)
     return tables
+
+
+def explain_all(trained: Trained, images: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) in [0, 1]: what moves the age, of several runs the mean."""
+    return torch.stack([explain(one.model, images) for one in trained.members]).mean(dim=0)
+
+
+def subject_of(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> str:
+    """The subject that a file is named after by the run's pattern; '' where it names none."""
+    if not isinstance(source, Path):
+        return ""
+    folder = folder if source.is_relative_to(folder) else source.parent
+    return find_subject(source, folder, options.id_pattern, options.numeric_ids)
 
 
 def file_name(path: Path | np.ndarray, folder: Path, k: int) -> str:

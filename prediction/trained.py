@@ -29,7 +29,7 @@ PREDICTION = {
 
 OPTIONS = {
     "boxes": None, "boxes_size": None, "frame_rate": 15.0, "skip_bad_boxes": False, "output": None,
-    "max_pictures": 0,
+    "max_pictures": 0, "explain": False,
 }  # fmt: skip
 
 

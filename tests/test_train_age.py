@@ -208,7 +208,7 @@ def test_one_image_left_for_batchnorm_is_refused_before_the_first_epoch(tmp_path
 
 def test_errors_are_reported_by_group(tmp_path):
     run = train("train_mae", tmp_path, *ONE_STEP, "--group_column", "Sex")
-    by_group = read_json(run / "results.json")["metrics"]["test"]["by_group"]
+    by_group = read_json(run / "results.json")["metrics"]["test"]["by"]["group"]
     with open(run / "test_predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert set(by_group) == {row["group"] for row in rows} <= {"F", "M"}

@@ -37,6 +37,7 @@ AGES = {
     "task": "age",
     "title": "age from ultrasound",
     "checkpoint": "best_model.pth",
+    "best": "subject_mae",
     "skill": "r2",
     "metrics": {
         "loss": LOSS,
@@ -121,8 +122,8 @@ TASKS: dict[str, dict[str, Any]] = {
         },
         "columns": ("label", "prediction"),
     },
-    "train_ddp.py": AGES | {"module": "train_ddp", "folder": "age_mse", "best": "mse"},
-    "train_mae.py": AGES | {"module": "train_mae", "folder": "age_mae", "best": "mae"},
+    "train_ddp.py": AGES | {"module": "train_ddp", "folder": "age_mse"},
+    "train_mae.py": AGES | {"module": "train_mae", "folder": "age_mae"},
 }  # fmt: skip
 
 

@@ -86,15 +86,18 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         mark: Counter(line.count(mark) for line in text.splitlines()[:50] if line.strip() and mark in line)
         for mark in ";\t,|"
     }
-    # The delimiter is in the same number in most lines.
-    delimiter = named[1] if named else max(counts, key=lambda mark: max(counts[mark].values(), default=0))
+    # The delimiter is in the same number in most lines; blanks are one where there is nothing else.
+    delimiter = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
+    delimiter = named[1] if named else delimiter if counts[delimiter] else " "
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        lines = io.StringIO(text, newline="")
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " "))
     except csv.Error as error:
         raise DataError(
             f"{path}: not a readable table of text ({error})\nSave it as CSV in UTF-8."
         ) from error
-    return pd.DataFrame(rows, dtype=object)
+    width = max(map(len, rows), default=0)
+    return pd.DataFrame([row + [None] * (width - len(row)) for row in rows], dtype=object)
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
@@ -103,12 +106,21 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16"), "utf-16"
     try:
-        return content.decode("utf-8-sig"), "utf-8"
+        if not re.search(rb"[\x00-\x08]", content):
+            return content.decode("utf-8-sig"), "utf-8"
+        sides = [content[k::2].count(0) for k in (0, 1)]  # ASCII in UTF-16 has a zero in every other byte
+        if max(sides) > len(content) // 3 and min(sides) == 0:
+            encoding = "utf-16-le" if sides[1] else "utf-16-be"
+            return content.decode(encoding), encoding
+        raise DataError(
+            f"{path}: not a table: the file is not text\n"
+            "Name a table with --excel_path; one that is open in a program leaves a lock file of its name."
+        )
     except UnicodeDecodeError:
         runs = {len(run) for run in re.findall(rb"[\x80-\xff]+", content)}
     for encoding, fits in (("gbk", all(n % 2 == 0 for n in runs)), ("cp1252", runs == {1})):
         try:
-            if fits and b"\0" not in content:
+            if fits:
                 return content.decode(encoding), encoding
         except UnicodeDecodeError:
             continue
@@ -137,7 +149,7 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None) -> dict[str, 
             if rows > MAX_ROWS or columns > MAX_COLUMNS:
                 raise DataError(_too_large(path, name, rows, columns))
             # The sheet's own statement of its size may be missing or wrong: the reading is bounded as well.
-            sheets[name] = book.parse(name, **options)
+            sheets[name] = pd.read_excel(book, name, **options)
             sheets[name].attrs["hidden"] = getattr(sheet, "sheet_state", "visible") != "visible"
     for name, cells in sheets.items():
         if engine == "openpyxl" and cells.isna().any(axis=None):  # an uncomputed formula reads as blank

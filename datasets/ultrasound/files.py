@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.images import is_dicom
 from datasets.ultrasound.flags import COHORTS
 from utils.run.errors import CommandError
 
@@ -95,8 +96,7 @@ def _find_table(images: Path, given: str | None) -> Path | None:
     beside = images / BIDS_TABLE
     if beside.is_file() and not usual.is_file():
         return beside
-    is_dicom = any(path.suffix.lower() in DICOM_ENDINGS for path in images.rglob("*"))
-    return None if is_dicom and not usual.is_file() else usual
+    return None if not usual.is_file() and _dicom_files(images.rglob("*")) else usual
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -104,17 +104,16 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises CommandError when there are none, and for DICOM files alone without pydicom.
     """
-    endings = IMAGE_ENDINGS + (DICOM_ENDINGS if importlib.util.find_spec("pydicom") else ())
-    files = _sorted_files(folder.iterdir(), endings)
+    dicom = importlib.util.find_spec("pydicom") is not None
     published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
-    if not files and not published:
-        files = _sorted_files(folder.rglob("*"), endings)
-    if not files and _sorted_files(folder.rglob("*"), DICOM_ENDINGS):
+    for paths in (folder.iterdir, lambda: () if published else folder.rglob("*")):
+        files = _sorted_files(paths(), IMAGE_ENDINGS) + (_dicom_files(paths()) if dicom else [])
+        if files:
+            return sorted(files)
+    if _dicom_files(folder.rglob("*")):
         raise CommandError(f"{folder}: DICOM files; to read them run: pip install pydicom")
-    if not files:
-        hint = f"; did you mean {published}?" if published else ""
-        raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
-    return files
+    hint = f"; did you mean {published}?" if published else f"\n{describe_unread(folder, [])}".rstrip()
+    raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
 
 
 def describe_unread(folder: Path, images: list[Path]) -> str:
@@ -127,8 +126,17 @@ def describe_unread(folder: Path, images: list[Path]) -> str:
         return ""
     named = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
     dicom = any(ending.startswith(DICOM_ENDINGS) for ending in others)
+    dicom = dicom and importlib.util.find_spec("pydicom") is None
     remedy = "; to read DICOM run: pip install pydicom" if dicom else ""
     return f"{sum(others.values())} files of {folder} are not read: {named}{remedy}"
+
+
+def _dicom_files(paths) -> list[Path]:
+    """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
+    others = [path for path in _sorted_files(paths, None) if path.suffix.lower() not in IMAGE_ENDINGS]
+    bare = [path for path in others if path.suffix == "" or path.suffix[1:].isdigit()]
+    marked = {path for path in bare if is_dicom(path)}
+    return [path for path in others if path in marked or path.suffix.lower() in DICOM_ENDINGS]
 
 
 def _sorted_files(paths, endings: tuple[str, ...] | None) -> list[Path]:

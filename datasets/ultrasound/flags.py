@@ -24,7 +24,7 @@ PROBLEMS = {
     "images_without_row": "images whose subject has no row",
     "rows_without_image": "rows whose subject has no image",
     "unreadable_images": "image files that can not be read",
-    "duplicate_images": "images found under more than one subject",
+    "duplicate_images": "pictures found under more than one subject",
 }
 
 

@@ -5,6 +5,7 @@ unless its kind is one that the caller excludes (--exclude KIND ...).
 """
 
 import argparse
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -15,35 +16,21 @@ import numpy as np
 import pandas as pd
 
 from datasets.images import read_dicom_header
-from datasets.ultrasound.files import Source, describe_unread, list_images
+from datasets.ultrasound.files import DICOM_ENDINGS, Source, describe_unread, list_images
 from datasets.ultrasound.flags import ID_PATTERN, PROBLEMS
-from datasets.ultrasound.table import (
-    AgeTable,
-    Problems,
-    Row,
-    file_key,
-    list_some,
-    parse_age,
-    read_age_table,
-    subject_id,
-)
+from datasets.ultrasound.table import AgeTable, Key, Problems, Row, file_key, read_age_table
+from datasets.ultrasound.values import bmi_class, parse_age, subject_id
 from utils.run.errors import CommandError, DataError
 
-Key = str | tuple[str, str]
-# Patterns that are tried where --id_pattern finds nobody, to propose one.
+# Patterns that are tried where --id_pattern finds nobody, to propose one; the second, with --visit_column.
 USUAL_PATTERNS = (
-    "^(.+)$",
-    "^([^_]+)_",
-    "^([^-]+)-",
-    "_([^_]+)_[^_]*$",
-    "^[^_]*_([^_]+)",
-    r"(\d+)",
-    "^([^/]+)/",
-)
+    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", "^([^/]+)/",
+)  # fmt: skip
+VISIT_PATTERNS = (
+    "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
+    "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$", "^([^/]+)/([^/]+)/",
+)  # fmt: skip
 ADVICE = {
-    "bad_ages": "--missing_values says what stands for an unknown age",
-    "far_ages": "if they stand for an unknown age: --missing_values {values}; if they are ages, name their "
-    "limit with --min_age or --max_age",
     "duplicate_ids": "if a row is a visit, name its column with --visit_column and put a second group around "
     "the visit in --id_pattern; if it is an image, name the column of files with --file_column",
     "unknown_names": "--id_pattern says where the id stands",
@@ -54,7 +41,7 @@ ADVICE = {
 class Records:
     """What the folders and tables hold."""
 
-    images: pd.DataFrame  # path, subject, visit, age and group of every image that has an age
+    images: pd.DataFrame  # path, subject, visit, age, group, sex and bmi of every image that has an age
     found: int  # images in the folders
     rows: int = 0  # usable rows
     missing: int = 0  # rows whose age is one of --missing_values
@@ -82,13 +69,13 @@ def collect_records(sources: Sequence[Source], args: argparse.Namespace) -> Reco
         records.rows += len(table.rows)
         records.missing += table.missing
         records.notes += table.notes
+        records.advice |= table.advice
         for kind, entries in table.problems.items():
             (reason, place), *others = entries
             records.problems[kind] += [(reason, f"{table.where}, {place}"), *others]
         images += _match(source, table, keys, pattern, records, args)
-    records.images = pd.DataFrame(images, columns=["path", "subject", "visit", "age", "group"])
-    if far := sorted({reason.split(",")[0] for reason, _ in records.problems["far_ages"]}):
-        records.advice["far_ages"] = ADVICE["far_ages"].format(values=" ".join(far))
+    columns = ["path", "subject", "visit", "age", "group", "sex", "bmi"]
+    records.images = pd.DataFrame(images, columns=columns)
     return records
 
 
@@ -141,6 +128,12 @@ def _find_key(path: Path, source: Source, pattern: re.Pattern, args: argparse.Na
             return subject
         return (subject, subject_id(found[1])) if len(found) > 1 else None
     except ValueError:
+        pass
+    if path.suffix.lower() not in DICOM_ENDINGS or pattern.pattern != ID_PATTERN or args.visit_column:
+        return None
+    try:  # names like IM0001.dcm say nobody, the header does
+        return subject_id(read_dicom_header(path).get("PatientID"), args.numeric_ids)
+    except (ValueError, DataError):
         return None
 
 
@@ -150,17 +143,17 @@ def _relative(path: Path, source: Source) -> str:
 
 def _match_files(paths: Sequence[Path], source: Source, table: AgeTable) -> dict[Path, Key | None]:
     """{image: the row that names it}: by its path below the folder or its name, with or without ending."""
-    rows = {key: key for key in (*table.rows, *table.left_out)}
-    by_name = defaultdict(set)
-    for key in rows:
-        by_name[key.rsplit("/", 1)[-1]].add(key)
-    named = {name: next(iter(keys)) for name, keys in by_name.items() if len(keys) == 1} | rows
+    named: dict[str, set[str]] = defaultdict(set)  # from every way to write it
+    for key in (*table.rows, *table.left_out):
+        name = key.rsplit("/", 1)[-1]
+        for form in {key, name, *(text.rsplit(".", 1)[0] for text in (key, name))}:
+            named[form].add(key)
     keys, used = {}, defaultdict(list)
     for path in paths:
         relative = _relative(path, source)
         bare = relative.removesuffix(path.suffix)
         forms = (relative, bare, relative.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1])
-        keys[path] = next((named[form] for form in forms if form in named), relative)
+        keys[path] = next((next(iter(named[f])) for f in forms if len(named.get(f, ())) == 1), relative)
         used[keys[path]].append(path)
     for same in used.values():  # two files of one name in two folders: which one is meant is not known
         if len(same) > 1:
@@ -177,7 +170,9 @@ def _read_headers(source: Source, paths: Sequence[Path], args: argparse.Namespac
             header = read_dicom_header(path)
             subject = subject_id(header.get("PatientID"), args.numeric_ids)
             age, _ = parse_age(header.get("PatientAge") or None, args.target_unit)
-            table.rows[key] = Row(subject, age, str(header.get("InstitutionName") or ""))
+            metres, sex = header.get("PatientSize"), str(header.get("PatientSex") or "")
+            group = str(header.get("InstitutionName") or "")
+            table.rows[key] = Row(subject, age, group, sex, bmi_class(metres, header.get("PatientWeight")))
         except (ValueError, DataError) as error:
             kind = "bad_ids" if str(error).startswith("the id") else "bad_ages"
             table.problems[kind].append((str(error).splitlines()[0], key))
@@ -193,21 +188,30 @@ def _match(
     records: Records,
     args: argparse.Namespace,
 ) -> list[tuple]:
-    """(path, subject, visit, age, group) of the images of one source; what does not fit goes to `records`."""
-    images, problems = [], records.problems
+    """(path, *row) of the images of one source; what does not fit goes to `records`."""
+    images, problems, otherwise = [], records.problems, []
+    folded: dict[str, list[str]] = defaultdict(list)
+    for key in (*table.rows, *table.left_out):
+        if isinstance(key, str) and not args.file_column:
+            folded[key.casefold()].append(key)
     for path, key in keys.items():
+        if isinstance(key, str) and key not in table.rows and len(same := folded[key.casefold()]) == 1:
+            if key != same[0]:  # it can only be this one
+                otherwise.append(f"{key} for {same[0]}")
+            key = keys[path] = same[0]
         if key in table.rows:
-            row = table.rows[key]
+            subject, *values = table.rows[key]
             visit = key[1] if isinstance(key, tuple) else ""
-            images.append((path, source.prefix + row.subject, visit, row.age, row.group))
+            images.append((path, source.prefix + subject, visit, *values))
         elif key is None:
             problems["unknown_names"].append((f"no match with --id_pattern '{pattern.pattern}'", path.name))
         elif key not in table.left_out:  # whose row is a problem already, is not reported again
-            problems["images_without_row"].append((_look_alike(key, table), path.name))
-    by_name = source.table and not args.file_column and not args.visit_column
-    few = by_name and 2 * len(images) < len(keys)
-    if few and (proposal := _propose_pattern(keys, source, table)):
-        records.advice["unknown_names"] = records.advice["images_without_row"] = proposal
+            problems["images_without_row"].append(_look_alike(key, path, table))
+    if otherwise:
+        records.notes.append(f"{len(otherwise)} images name ids in letters of another case: {otherwise[0]}")
+    if source.table and not args.file_column and 2 * len(images) < len(keys):
+        proposal = _propose_pattern(keys, source, table, args)
+        records.advice |= {kind: proposal for kind in ("unknown_names", "images_without_row") if proposal}
     used = set(keys.values())
     problems["rows_without_image"] += [
         ("", source.prefix + (" visit ".join(key) if isinstance(key, tuple) else key))
@@ -217,34 +221,34 @@ def _match(
     return images
 
 
-def _look_alike(key: Key, table: AgeTable) -> str:
-    """A reason why a subject has no row: the table writes its number with other zeros in front."""
+def _look_alike(key: Key, path: Path, table: AgeTable) -> tuple[str, str]:
+    """(a reason why a subject has no row, the file): other zeros stand in front of its number there."""
     if isinstance(key, str) and key.isascii() and key.isdigit():
         forms = (key.lstrip("0"), *(key.zfill(digits) for digits in range(2, 9)))
-        other = next((name for name in forms if name != key and name in table.rows), None)
-        if other:
-            return f"the table writes {other!r} for {key!r}: pass --numeric_ids if they are one"
-    return ""
+        if other := next((name for name in forms if name != key and name in table.rows), None):
+            reason = "the table writes the number with other zeros in front: --numeric_ids if they are one"
+            return reason, f"{path.name} ({other!r} in the table)"
+    return "", path.name
 
 
-def _propose_pattern(paths: Collection[Path], source: Source, table: AgeTable) -> str:
+def _propose_pattern(
+    paths: Collection[Path], source: Source, table: AgeTable, args: argparse.Namespace
+) -> str:
     """The flags with which most images would find their row; '' where that is less than half of them."""
     best, flags = 0, ""
     for numeric in (False, True):
-        ids = set()
+        keys = set()
         for key in table.rows:
-            try:
-                ids.add(subject_id(key, numeric))
-            except ValueError:
-                continue
-        for text in USUAL_PATTERNS:
-            pattern = re.compile(text)
-            found = sum(find_subject(path, source.images, text, numeric) in ids for path in paths)
+            with contextlib.suppress(ValueError):
+                subject, *visit = key if isinstance(key, tuple) else (key,)
+                keys.add((subject_id(subject, numeric), *visit) if visit else subject_id(subject, numeric))
+        for text in (args.id_pattern, *(VISIT_PATTERNS if args.visit_column else USUAL_PATTERNS)):
+            changed = argparse.Namespace(visit_column=args.visit_column, numeric_ids=numeric)
+            found = sum(_find_key(path, source, re.compile(text), changed) in keys for path in paths)
             if found > best:
-                best, flags = found, f"--id_pattern '{pattern.pattern}'" + " --numeric_ids" * numeric
-    if 2 * best < len(paths):
-        return ""
-    return f"with {flags} {best} of {len(paths)} images find their row"
+                written = [f"--id_pattern '{text}'"] * (text != args.id_pattern)
+                best, flags = found, " ".join(written + ["--numeric_ids"] * numeric)
+    return f"with {flags} {best} of {len(paths)} images find their row" if 2 * best >= len(paths) else ""
 
 
 def refuse_problems(records: Records, exclude: Collection[str] = ()) -> None:
@@ -256,7 +260,7 @@ def refuse_problems(records: Records, exclude: Collection[str] = ()) -> None:
     lines = []
     for kind in refused:
         line = f"{len(problems[kind])} {PROBLEMS[kind]}: {describe(problems[kind])}"
-        lines.append(line + (f" ({records.advice[kind]})" if kind in records.advice else ""))
+        lines.append(line + (f" ({records.advice[kind]})" if records.advice.get(kind) else ""))
     if len(records.images) and records.images.subject.nunique() > 2:
         lines.append(f"Correct the data, or leave them out with --exclude {' '.join(refused)}")
     raise DataError("\n".join(lines))
@@ -270,6 +274,12 @@ def describe(entries: Sequence[tuple[str, str]]) -> str:
     shown = 10 if len(places) == 1 and "" in places else 3
     texts = [list_some(found, shown) + (f": {reason}" if reason else "") for reason, found in places.items()]
     return list_some(texts, 5)
+
+
+def list_some(entries: Sequence[str], shown: int, between: str = "; ") -> str:
+    """The first entries and how many more there are."""
+    more = len(entries) - shown
+    return between.join(entries[:shown]) + (f"; and {more} more" if more > 0 else "")
 
 
 def limit_ages(images: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from PIL import Image
 import evaluate
 import predict
 import prediction
-from datasets.ultrasound.dataset import blank_text, read_sample
+from datasets.ultrasound.pixels import blank_text, read_sample
 from tests import tiny_runs
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -43,8 +43,8 @@ def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.Dat
 
 def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     rows, people = run(outspoken, tiny_runs.ultrasound(), tmp_path)
-    assert list(rows) == ["file", "subject", "prediction"]
-    assert list(people) == ["subject", "images", "prediction"]
+    assert list(rows) == ["file", "subject", "prediction", "low", "high"]
+    assert list(people) == ["subject", "images", "prediction", "low", "high"]
     assert rows["file"].tolist() == sorted(path.name for path in tiny_runs.ultrasound().iterdir())
     evaluate.main(evaluate.parse_args(["--run", str(outspoken), "--device", "cpu"]))
     table = next(outspoken.glob("evaluation_test_*")) / "test_predictions.csv"
@@ -57,6 +57,21 @@ def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     assert per_subject.to_numpy() == pytest.approx(truth["subject_prediction"].to_numpy(), abs=2e-3)
     assert people["images"].sum() == len(rows)
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_what_moves_an_age_is_drawn_and_who_it_is_within(outspoken, tmp_path):
+    """--explain puts the map of mistakes.png beside each image; low and high are those of the report."""
+    state = load_checkpoint(outspoken / "best_model.pth")
+    line = {"level": 0.9, "people": 20, "reach": 2.0, "line": [3.0, 0.0, 1.0, 9.0], "bias": None}
+    save_checkpoint(tmp_path / "m.pth", state | {"intervals": line})
+    rows, people = run(tmp_path / "m.pth", tiny_runs.ultrasound(), tmp_path / "a", "--max_pictures", "4")
+    found = people.set_index("subject").loc[rows["subject"]]
+    assert rows["high"].to_numpy() == pytest.approx(np.maximum(found["prediction"] + 6, 0), abs=2e-3)
+    assert rows["low"].tolist() == found["low"].tolist()
+    plain = Image.open(tmp_path / "a" / "sheet.png").size
+    run(tmp_path / "m.pth", tiny_runs.ultrasound(), tmp_path / "b", "--max_pictures", "4", "--explain")
+    drawn = np.asarray(Image.open(tmp_path / "b" / "sheet.png").convert("RGB")).astype(int)
+    assert drawn.shape[:2] != plain[::-1] and np.ptp(drawn, axis=2).max() > 50  # wider, and in colour
 
 
 def test_from_python_files_and_pixels_give_the_same(outspoken, tmp_path):

@@ -51,15 +51,20 @@ def age_metrics(rows: dict[str, np.ndarray]) -> dict[str, float | None]:
     return regression_metrics(rows["ages"], rows["preds"]) | {"subject_mae": subject_mae}
 
 
+def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
+    """(number of the band each target is in, their width): decades, or what gives 3 to 10 bands."""
+    span = float(np.ptp(targets))
+    width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
+    return np.floor(np.asarray(targets, float) / width).astype(int), width
+
+
 def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float | None]]:
-    """Count, bias, MAE and sd of the error per band of the target: decades, or what gives 3 to 10 bands.
+    """Count, bias, MAE and sd of the error per band of the target.
 
     sd: with n - 1; None of a single value.
     """
     errors = np.asarray(preds, float) - targets
-    span = float(np.ptp(targets))
-    width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
-    band = np.floor(np.asarray(targets, float) / width).astype(int)
+    band, width = age_bands(targets)
     rows = []
     for k in np.unique(band):
         mine = errors[band == k]

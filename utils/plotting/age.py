@@ -14,35 +14,42 @@ MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers whose ids are written
 
 
-def name_outliers(
+def draw_people(
     axis: plt.Axes, x: np.ndarray, y: np.ndarray, errors: np.ndarray, names: Sequence[str]
 ) -> None:
-    """The ids of the few points with the largest errors, beside them."""
+    """A point per subject, with the ids of the few largest errors beside them."""
+    axis.scatter(x, y, s=16, alpha=0.6, color=MODEL, linewidths=0)
     style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
     for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
         axis.annotate(names[k], (x[k], y[k]), (4, 3), **style)
+    axis.grid(alpha=0.25)
+    axis.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
 
 
 @never_fatal
 def plot_scatter(
-    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path
+    targets: np.ndarray,
+    preds: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray] | None,
+    names: Sequence[str],
+    unit: str,
+    title: str,
+    path: Path,
 ) -> None:
-    """Prediction against truth, one point per subject, with the identity and the least-squares line."""
+    """Prediction and its interval against truth, a point per subject; identity and least-squares line."""
     found = regression_metrics(targets, preds)
     figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
-    axis.scatter(targets, preds, s=16, alpha=0.6, color=MODEL, linewidths=0)
-    name_outliers(axis, targets, preds, preds - targets, names)
-    low, high = min(targets.min(), preds.min()), max(targets.max(), preds.max())
-    ends = np.array([low, high])
+    ends = np.array([min(targets.min(), preds.min()), max(targets.max(), preds.max())])
     axis.plot(ends, ends, color="0.3", linewidth=1, label="prediction = truth")
     if found["slope"] is not None:
         line = preds.mean() + found["slope"] * (ends - targets.mean())
         axis.plot(ends, line, color="#DD8452", linestyle="--", label=f"slope {found['slope']:.2f}")
+    if bounds is not None:
+        axis.vlines(targets, *bounds, color=MODEL, alpha=0.2, linewidth=1, label="interval of the person")
     r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
     axis.set_title(f"{title}\n{len(targets)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)
-    axis.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    draw_people(axis, targets, preds, preds - targets, names)
     save_figure(figure, path)
 
 
@@ -53,9 +60,6 @@ def plot_bland_altman(
     """Error against the mean of prediction and truth, with the bias and the 95% limits of agreement."""
     low, bias, high = limits_of_agreement(targets, preds)
     figure, axis = plt.subplots(figsize=(6.4, 5), layout="constrained")
-    middle, errors = (targets + preds) / 2, preds - targets
-    axis.scatter(middle, errors, s=16, alpha=0.6, color=MODEL, linewidths=0)
-    name_outliers(axis, middle, errors, errors - bias, names)
     axis.axhline(bias, color="#DD8452", label=f"bias {bias:+.2f}")
     limits = f"limits of agreement, bias -+ 1.96 SD: {low:+.2f} to {high:+.2f}"
     for value, label in ((low, limits), (high, None)):
@@ -63,8 +67,7 @@ def plot_bland_altman(
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=f"mean of predicted and true age ({unit})", ylabel=f"predicted - true ({unit})")
     axis.set_title(f"{title}\n{len(targets)} subjects", fontsize=10)
-    axis.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    draw_people(axis, (targets + preds) / 2, preds - targets, preds - targets - bias, names)
     save_figure(figure, path)
 
 

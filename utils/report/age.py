@@ -1,32 +1,37 @@
 """The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from scipy.special import erfc
 
-from utils.metrics.regression import error_bands, regression_metrics, subject_means, trivial_predictions
+from utils.metrics.intervals import LEVEL, correct_bias, intervals
+from utils.metrics.regression import age_bands, regression_metrics, subject_means, trivial_predictions
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.results import interval_lines, state_warnings, table, write_report
 from utils.report.samples import Look, report_samples
 from utils.run.log import LOG, format_values
 
+HEADINGS = {"bmi": "body mass index (kg/m2)"}
+
 
 def report_age(
     folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray], files: list[str],
     subjects: list[str], train_ages: np.ndarray, *, unit: str, truncated: bool, look: Look,
-    groups: Sequence[str] = (),
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
 
     state: the checkpoint; rows: ages, preds and subject_ids (N,), one per image; files: their names;
-    subjects: the names the ids stand for; groups: the site or device of each image, if any. The verdict
-    compares the error per subject (mean over its images) with the better of the train mean and median,
-    leaving out subjects. Returns it and {metrics, baselines, confidence, warnings}.
+    subjects: the names the ids stand for; groups: {sex, bmi, group (site or device): of each image}. The
+    verdict compares the error per subject (mean over its images) with the better of the train mean and
+    median, leaving out subjects. Returns it and {metrics, baselines, confidence, warnings}.
 
     look: pictures of an image. suspects.csv: how rare an error of that size is, were errors normal (sd from
     their median absolute deviation).
@@ -54,15 +59,27 @@ def report_age(
     skill = 1 - divide(subject_mae, floor_mae)
     confidence = by_image.intervals(mae=by_image.means(np.abs(preds - ages)))
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    bands, others = (error_bands(subject_ages, guess) for guess in (subject_preds, trivial[best]))
-    worse = [
-        f"{b['from']:g} to {b['to']:g}" for b, o in zip(bands, others, strict=True) if b["mae"] > o["mae"]
-    ]
+    low, high = intervals(state.get("intervals"), subject_preds)
+    band, width = age_bands(subject_ages)
+    of_image = np.searchsorted(numbers, ids)  # the image's subject
+    labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **groups}
+    by = {
+        name: break_down(np.array(label), ids, ages, preds, low[of_image], high[of_image], train_ages)
+        for name, label in labels.items()
+    }
     warnings = state_warnings(state)
+    worse = [name for name, row in by["age"].items() if row["mae"] > row["baseline_mae"]]
     if worse:
-        warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
+        warnings.append(f"worse than the better of train mean and median: at ages {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
-    metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "bias_by_age": bands}
+    metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
+    if not np.isnan(low).any():
+        inside = (low <= subject_ages) & (subject_ages <= high)
+        metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
+        confidence |= by_subject.intervals(coverage=by_subject.means(inside))
+    corrected = correct_bias(state.get("intervals"), subject_preds)
+    if corrected is not None:
+        metrics["corrected"] = regression_metrics(subject_ages, corrected)
 
     written = {
         "file": np.array(files),
@@ -70,21 +87,22 @@ def report_age(
         "age": ages,
         "prediction": preds,
         "error": preds - ages,
-        "subject_prediction": subject_preds[np.searchsorted(numbers, ids)],
+        "subject_prediction": subject_preds[of_image],
+        "low": low[of_image],
+        "high": high[of_image],
+        **{name: np.array(values) for name, values in groups.items()},
     }
-    by_group = error_by_group(groups, rows, train_ages) if any(groups) else {}
-    if by_group:
-        written["group"], metrics["by_group"] = np.array(groups), by_group
     spread = 1.4826 * float(np.median(np.abs(preds - ages - np.median(preds - ages)))) or 1.0
     report_samples(folder, split, state, written, erfc(np.abs(preds - ages) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
-    plot_scatter(subject_ages, subject_preds, people_names, unit, title, folder / "scatter.png")
+    bounds = None if np.isnan(low).any() else (low, high)
+    plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, title, folder / "scatter.png")
     plot_bland_altman(subject_ages, subject_preds, people_names, unit, title, folder / "bland_altman.png")
     plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
-    by_band = {f"{b['from']:g} to {b['to']:g}": b for b in bands}
+    counted = ("subjects", "mae", "low", "high", "baseline_mae", "bias", "sd", "coverage")
     sections = {
         f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
             {"model": people, **floors}, columns
@@ -92,10 +110,20 @@ def report_age(
         f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
-        f"error by age, per subject, {unit}": table(by_band, ("count", "bias", "mae", "sd"), "age"),
-        f"by group, per subject, {unit}": by_group
-        and table(by_group, ("subjects", "mae", "baseline_mae", "bias")),
-        "notes": "No figure is corrected for the regression towards the mean. MAE, R2 and r depend on the "
+        "interval of each person": describe_intervals(state.get("intervals"), metrics, split, unit),
+        f"corrected for the regression towards the mean, as val shows it, beside the above, {unit}": table(
+            {"model": people, "corrected": metrics["corrected"]}, columns
+        )
+        if corrected is not None
+        else "",
+        **{
+            f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)": table(
+                rows, counted, name
+            )
+            for name, rows in by.items()
+            if rows
+        },
+        "notes": "Nothing else is corrected for the regression towards the mean. MAE, R2 and r depend on the "
         "range of ages; compare them between cohorts through the skill.",
     }
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
@@ -108,20 +136,55 @@ def report_age(
     }  # fmt: skip
 
 
-def error_by_group(
-    groups: Sequence[str], rows: dict[str, np.ndarray], train_ages: np.ndarray
-) -> dict[str, dict[str, float]]:
-    """{group: subjects, MAE and bias over them, MAE of the better of train mean and median}."""
+def break_down(
+    labels: np.ndarray,
+    ids: np.ndarray,
+    ages: np.ndarray,
+    preds: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    train_ages: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """{label: subjects, MAE over them with its 95% interval (low, high; of three or more), MAE of the better
+    of train mean and median, bias, sd (of two or more), coverage} of images (N,); without label: left out."""
     found = {}
-    for group in sorted(set(groups)):
-        mine = np.array(groups) == group
-        ids, ages, preds = (rows[key][mine] for key in ("subject_ids", "ages", "preds"))
-        _, ages, preds = subject_means(ids, ages.astype(float), preds.astype(float))
-        guesses = trivial_predictions(train_ages, len(ages)).values()
-        found[group] = {
-            "subjects": len(ages),
-            "mae": float(np.abs(preds - ages).mean()),
-            "baseline_mae": min(float(np.abs(guess - ages).mean()) for guess in guesses),
-            "bias": float((preds - ages).mean()),
+    for label in sorted(set(labels.tolist()) - {""}, key=by_number):
+        mine = labels == label
+        numbers, truth, said = subject_means(ids[mine], ages[mine], preds[mine])
+        errors, first = said - truth, np.unique(ids[mine], return_index=True)[1]
+        guesses = trivial_predictions(train_ages, len(truth)).values()
+        jackknife = GroupJackknife(numbers)
+        bounds = jackknife.interval(jackknife.means(np.abs(errors))) if len(truth) > 2 else [None, None]
+        inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
+        found[label] = {
+            "subjects": len(truth),
+            "mae": float(np.abs(errors).mean()),
+            "low": bounds[0],
+            "high": bounds[1],
+            "baseline_mae": min(float(np.abs(guess - truth).mean()) for guess in guesses),
+            "bias": float(errors.mean()),
+            "sd": float(errors.std(ddof=1)) if len(errors) > 1 else None,
+            "coverage": None if np.isnan(low).any() else float(inside.mean()),
         }
     return found
+
+
+def by_number(text: str) -> tuple[float, str]:
+    """Sorts 'site 2' before 'site 10' and '5 to 10' before '10 to 15'."""
+    number = re.search(r"\d+(\.\d+)?", text)
+    return float(number[0]) if number else 0.0, text
+
+
+def describe_intervals(
+    fitted: Mapping[str, Any] | None, metrics: Mapping[str, Any], split: str, unit: str
+) -> str:
+    """What low and high in the predictions promise and what they hold here."""
+    if not fitted or "coverage" not in metrics:
+        people = fitted["people"] if fitted else 0
+        return f"none: val has {people} subjects, at least {round(1 / (1 - LEVEL)) - 1} are needed"
+    held = f"coverage {metrics['coverage']:.3f}, mean width {metrics['interval_width']:.3g} {unit}"
+    return (
+        f"low and high of {split}_predictions.csv hold the age of {fitted['level']:.0%} of new people like "
+        f"those of val (split conformal, {fitted['people']} val subjects): {held}"
+        + (" (on the people they are made of)" if split == "val" else "")
+    )

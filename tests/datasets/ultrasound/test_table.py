@@ -161,8 +161,8 @@ def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     assert len(with_doubt.problems["bad_ages"]) == 2
     assert read(path).ages == {"1": 12.345, "2": 9.876}  # nobody is 12345 years old
     path.write_text("Number;Age\n1;62,6\n2;30.5\n")
-    assert [reason for reason, _ in read(path).problems["bad_ages"]] == [
-        "'62,6' is text, not a number (write a decimal point)"
+    assert read(path).problems["bad_ages"] == [
+        ("not a number (write a decimal point)", "row 2, column B (subject 1), '62,6'")
     ]
 
 
@@ -172,7 +172,7 @@ def test_ages_that_name_their_unit(tmp_path):
     table = read(path)
     assert table.ages == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
     assert table.notes == ["4 ages name their unit and are read in years"]
-    assert "'40 dogs' is text" in table.problems["bad_ages"][0][0]
+    assert table.problems["bad_ages"] == [("not a number", "row 7, column B (subject 6), '40 dogs'")]
     assert read(path, target_unit="months").ages["1"] == 948
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from utils.metrics.intervals import fit_intervals
 from utils.metrics.regression import (
     age_metrics,
     error_bands,
@@ -86,7 +87,7 @@ def make_report(folder, rows, train_ages, **options):
     } | options
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
-    state = {"script": "train_mae.py", "history": []}
+    state = options.pop("state", {"script": "train_mae.py", "history": []})
     return report_age(folder, "test", state, rows, files, subjects, train_ages, **options)
 
 
@@ -127,3 +128,34 @@ def test_more_images_of_the_same_people_do_not_narrow_the_interval(tmp_path):
     narrow, wide = (make_report(tmp_path, r, train)[1]["confidence"] for r in (thrice, rows))
     for name in ("mae", "subject_mae"):
         assert np.diff(narrow[name]) / np.diff(wide[name]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_intervals_and_groups_are_reported_beside_the_figures(tmp_path):
+    rows, train = draw_rows(60), np.linspace(5, 85, 100)
+    half = {key: values[:90] for key, values in rows.items()}  # 30 people to fit them on
+    state = {"script": "train_mae.py", "history": [], "intervals": fit_intervals(half)}
+    other = {key: values[90:] for key, values in rows.items()}
+    other["subject_ids"] = other["subject_ids"] - 30
+    sex = ["FM"[k % 2] for k in other["subject_ids"]]
+    _, found = make_report(tmp_path, other, train, state=state, groups={"sex": sex, "bmi": [""] * 90})
+    with open(tmp_path / "test_predictions.csv", newline="") as file:
+        people = {row["subject"]: row for row in csv.DictReader(file)}.values()
+    inside = [float(row["low"]) <= float(row["age"]) <= float(row["high"]) for row in people]
+    assert found["metrics"]["coverage"] == pytest.approx(np.mean(inside))
+    low, high = found["confidence"]["coverage"]
+    assert low < np.mean(inside) <= high
+    by = found["metrics"]["by"]
+    assert list(by["sex"]) == ["F", "M"] and by["bmi"] == {}
+    assert list(by["age"])[:2] == ["0 to 10", "10 to 20"]
+    women = [row for row in people if row["sex"] == "F"]
+    errors = [abs(float(row["subject_prediction"]) - float(row["age"])) for row in women]
+    assert (by["sex"]["F"]["subjects"], by["sex"]["F"]["mae"]) == (15, pytest.approx(np.mean(errors)))
+    assert by["sex"]["F"]["low"] < np.mean(errors) < by["sex"]["F"]["high"]
+    assert sum(row["subjects"] * row["coverage"] for row in by["age"].values()) == pytest.approx(sum(inside))
+    text = (tmp_path / "evaluation_report.txt").read_text()
+    for part in ("split conformal, 30 val subjects", "by sex, per subject, years", "corrected for the reg"):
+        assert part in text
+    assert "by body mass" not in text
+    assert found["metrics"]["subject_mae"] == pytest.approx(  # uncorrected, whatever stands beside it
+        np.mean([abs(float(row["subject_prediction"]) - float(row["age"])) for row in people])
+    )
