@@ -232,7 +232,7 @@ def test_no_skill_of_the_types_and_of_the_ages(tmp_path):
     rows = epochs(4, val_balanced_accuracy=lambda e: 0.36, val_macro_f1=lambda e: 0.2)
     assert "knowing nothing reaches 0.333" in signs(tmp_path / "types", rows, config=types)[0]
     ages = CONFIG | {"script_name": "train_mae.py"}
-    rows = epochs(4, val_r2=lambda e: -0.1, val_mae=lambda e: 10 - e)
+    rows = epochs(4, val_r2=lambda e: -0.1, val_subject_mae=lambda e: 10 - e, val_mae=lambda e: e)
     assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("hardly any skill: val_r2 is -0.1")
     assert read_run(tmp_path / "ages" / "stage1_experiment_20261122_013555").best_epoch() == 4  # lowest MAE
 

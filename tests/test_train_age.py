@@ -63,6 +63,8 @@ def test_run_folder(finished):
     assert results["task"] == {"train_mae": "age_mae", "train_ddp": "age_mse"}[script]
     assert results["verdict"] in ("LEARNED", "NOT LEARNED", "NOT JUDGED")
     assert results["synthetic"] is True
+    judged = [row["val_subject_mae"] for row in read_json(folder / "history.json")]
+    assert results["best_epoch"] == 1 + judged.index(min(judged))  # by people, as the verdict is
     log = (folder / "train.log").read_text()
     assert "expected time: " in log
     assert log.splitlines()[-1].startswith("verdict: ")
