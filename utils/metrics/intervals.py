@@ -65,7 +65,7 @@ def intervals(fitted: Mapping[str, Any] | None, preds: np.ndarray) -> tuple[np.n
     if not fitted or fitted["reach"] is None:
         return np.full(len(preds), np.nan), np.full(len(preds), np.nan)
     reach = fitted["reach"] * usual_error(fitted["line"], preds)
-    return np.maximum(preds - reach, 0), preds + reach
+    return np.maximum(preds - reach, np.minimum(preds, 0)), preds + reach
 
 
 def correct_bias(fitted: Mapping[str, Any] | None, preds: np.ndarray) -> np.ndarray | None:
