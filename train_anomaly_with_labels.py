@@ -25,6 +25,7 @@ from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_anomaly_with_labels.py", "1.0"
 EVALUATION_BATCH = 16  # frames per evaluation batch
+BINS = 500  # of the scores of train, for their AUROC
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--target_fpr", type=arguments.fraction, default=0.05, help="share of normal frames that may alarm")
     # fmt: on
     arguments.add_run_arguments(
-        parser, epochs=30, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
+        parser, epochs=10, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
     )
     args = arguments.parse_arguments(parser, argv)
     if args.resume in (None, "auto"):
@@ -85,7 +86,7 @@ from models.losses import AnomalyLoss, location_loss
 from models.patch_distance import patch_distances, remember_patches
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
-from utils.metrics.detection import choose_alarm_threshold, detection_metrics
+from utils.metrics.detection import auroc_of_counts, choose_alarm_threshold, detection_metrics
 from utils.metrics.verdict import Verdict
 from utils.plotting.anomaly import explained
 from utils.report.anomaly import report_anomaly
@@ -116,7 +117,7 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
             freeze(encoder)
     model = AnomalyDetectionModel(encoder, args.fusion, args.modality, args.position_code, args.dropout)
     if args.location_weight == 0:
-        model.freeze_cells()
+        model.freeze_location()
     return model, weights
 
 
@@ -145,13 +146,15 @@ def train_one_epoch(
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns its means over all samples of all ranks.
 
-    The loss is that of the frame labels; beside it accuracy, mean score and location loss.
+    The loss is that of the frame labels; beside it accuracy, mean score, location loss and the AUROC of the
+    scores of the dropped-out, augmented frames.
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
-    totals = torch.zeros(5, dtype=torch.float64, device=device)  # loss, correct, scores, located, samples
+    # loss, correct, scores, located, how many scores of each label lie in each bin, samples
+    totals = torch.zeros(5 + 2 * BINS, dtype=torch.float64, device=device)
     for step, batch in interrupt.steps(loader, epoch, totals):
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
@@ -160,9 +163,9 @@ def train_one_epoch(
         batch = move(batch, device)
         with autocast(device, amp):
             mixed = batch["labels"] == 1 if feature_mixing else None
-            logits, cells = model(*inputs_of(batch), mixed)  # (N,), (N, rows, columns)
+            logits, cells, marks = model(*inputs_of(batch), mixed)  # (N,), (N, rows, columns), (N, points)
         losses = criterion(logits.float(), batch["labels"])  # (N,)
-        located = location_loss(cells.float(), batch["cells"])  # (N,)
+        located = location_loss(cells.float(), batch["cells"], marks.float(), batch["true_points"])  # (N,)
         loss = (losses + location_weight * located).sum() * weight
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -172,14 +175,16 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         if weight > 0:  # a rank left with nothing computes one sample that must not count
-            logits = logits.detach().float()
-            correct = ((logits >= 0) == (batch["labels"] == 1)).sum()
-            count = torch.tensor(len(losses), device=device)
-            parts = losses.detach().sum(), correct, torch.sigmoid(logits).sum(), located.detach().sum(), count
-            totals += torch.stack(parts)
+            scores, labels = torch.sigmoid(logits.detach().float()), batch["labels"]
+            correct = ((scores >= 0.5) == (labels == 1)).sum()
+            sums = torch.stack([losses.detach().sum(), correct, scores.sum(), located.detach().sum()])
+            bins = (scores * BINS).long().clamp(max=BINS - 1) + BINS * labels
+            count = torch.tensor([len(losses)], device=device)
+            totals += torch.cat([sums, torch.bincount(bins, minlength=2 * BINS), count])
     *sums, count = distributed.sum_over_ranks(totals).tolist()
     names = ("loss", "accuracy", "mean_score", "location_loss")
-    return {name: value / count for name, value in zip(names, sums, strict=True)}
+    means = {name: value / count for name, value in zip(names, sums[:4], strict=True)}
+    return means | {"auroc": auroc_of_counts(*np.reshape(sums[4:], (2, BINS)))}
 
 
 @torch.no_grad()
@@ -198,7 +203,7 @@ def evaluate(
         if corruption:
             batch = corrupt_frames(batch, corruption, seed)
         with autocast(device, amp):
-            logits, _ = model(*inputs_of(move(batch, device)))
+            logits = model(*inputs_of(move(batch, device)))[0]
         row = {key: batch[key].clone() for key in ("indices", "labels")}
         batches.append(row | {"logits": logits.float().cpu()})
     return distributed.gather_rows(batches)

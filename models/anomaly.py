@@ -137,11 +137,11 @@ class AnomalyDetectionModel(nn.Module):
             nn.Linear(256, 1),
         )
 
-    def freeze_cells(self) -> None:
+    def freeze_location(self) -> None:
         """What says where the anomaly is does not learn: nobody asks it."""
-        for part in (self.image_cells, self.point_cells):
-            if part is not None:
-                part.requires_grad_(False)
+        scores = None if self.modality == "camera" else self.point_encoder.score
+        for part in filter(None, (self.image_cells, self.point_cells, scores)):
+            part.requires_grad_(False)
         self.cell_bias.requires_grad_(False)
 
     def forward(
@@ -151,13 +151,14 @@ class AnomalyDetectionModel(nn.Module):
         point_mask: torch.Tensor,
         point_pixels: torch.Tensor,
         mixed: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the frames (B,), and of the cells of the image (B, rows, columns): where the anomaly is.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits of the frames (B,), and where the anomaly is: logits of the image's cells (B, rows, columns)
+        and of the points (B, N), which without a LiDAR have those of their cells, -10 out of view.
 
         images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1. mixed (B,):
         frames whose features of camera and LiDAR are mixed.
         """
-        image_tokens, point_tokens, filled = self.encode(images, points, point_mask, point_pixels)
+        image_tokens, point_tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
         if mixed is not None:
             image_tokens, point_tokens = mix_features(image_tokens, point_tokens, mixed)
         cells = self.cell_bias.expand(len(images), math.prod(self.token_grid))
@@ -166,18 +167,18 @@ class AnomalyDetectionModel(nn.Module):
         if point_tokens is not None:
             cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
         logits = self.head(self.pool(image_tokens, point_tokens, filled)).squeeze(1)
-        return logits, cells.unflatten(1, self.token_grid)
+        cells = cells.unflatten(1, self.token_grid)
+        if marks is None:
+            marks = sample_at(cells[:, None] + 10, point_pixels)[..., 0] - 10  # (B, N)
+        return logits, cells, marks
 
-    def encode(
-        self, images, points, point_mask, point_pixels
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Tokens after attention, image and LiDAR, each (B, T, C), and which LiDAR cells hold points (B, T).
-
-        None for what is unused.
+    def encode(self, images, points, point_mask, point_pixels) -> tuple[torch.Tensor | None, ...]:
+        """Tokens after attention, image and LiDAR, each (B, T, C), which LiDAR cells hold points (B, T), and
+        logits of the points (B, N). None for what is unused.
         """
         # (T, C), the same for both sensors
         code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
-        image_tokens = point_tokens = filled = painted = None
+        image_tokens = point_tokens = filled = painted = marks = None
         if self.modality != "lidar":
             features = self.image_encoder(images)  # (B, F, h, w)
             # (B, T, C)
@@ -193,8 +194,9 @@ class AnomalyDetectionModel(nn.Module):
                 )
                 painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
             cell = locate(point_pixels, point_mask, self.token_grid)
-            # (B, T, C) and (B, T)
-            point_tokens, filled = self.point_encoder(points, cell, math.prod(self.token_grid), painted)
+            # (B, T, C), (B, T) and (B, N)
+            found = self.point_encoder(points, cell, math.prod(self.token_grid), painted)
+            point_tokens, filled, marks = found
         if self.fusion == "attention":
             if self.modality == "camera":
                 image_tokens = self.image_attention(image_tokens, image_tokens, every, code, code)
@@ -205,7 +207,7 @@ class AnomalyDetectionModel(nn.Module):
                     self.image_attention(image_tokens, point_tokens, filled, code, code),
                     self.point_attention(point_tokens, image_tokens, every, code, code),
                 )
-        return image_tokens, point_tokens, filled
+        return image_tokens, point_tokens, filled, marks
 
     def pool(self, image_tokens, point_tokens, filled) -> torch.Tensor:
         """One vector per frame: the maximum over the tokens of each sensor, (B, 256 or 512)."""
@@ -227,7 +229,7 @@ def mix_features(
     return torch.where(swapped, point_tokens, image_tokens), torch.where(swapped, image_tokens, point_tokens)
 
 
-@torch.enable_grad()
+@torch.no_grad()
 def explain(
     model: AnomalyDetectionModel,
     images: torch.Tensor,
@@ -235,26 +237,13 @@ def explain(
     point_mask: torch.Tensor,
     point_pixels: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the anomaly is: a heat map (B, H, W) over the image and a score per point (B, N), 0 or more.
-
-    The heat map is the probability of each cell, interpolated. A point has that of its pixel, times how much
-    its features raise the cells (gradient x activation) where the model reads points. Sets eval mode.
+    """Where the anomaly is: a heat map (B, H, W) over the image, the probabilities of the cells interpolated,
+    and the probability of each point (B, N), 0 where padded. Sets eval mode.
     """
     model.eval()
-    kept = []
-    hook = None
-    if model.modality != "camera":
-        second = model.point_encoder.second
-        hook = second.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    _, cells = model(images, points, point_mask, point_pixels)
-    probability = cells.sigmoid()[:, None]  # (B, 1, rows, columns)
-    heat = F.interpolate(probability.detach(), images.shape[2:], mode="bilinear", align_corners=False)
-    scores = sample_at(probability.detach(), point_pixels)[..., 0]  # (B, N)
-    if hook is not None:
-        hook.remove()
-        (gradient,) = torch.autograd.grad(probability.sum(), kept)
-        scores = scores * F.relu((kept[0].detach() * gradient).sum(dim=2))
-    return heat[:, 0], scores * point_mask
+    _, cells, marks = model(images, points, point_mask, point_pixels)
+    heat = F.interpolate(cells.sigmoid()[:, None], images.shape[2:], mode="bilinear", align_corners=False)
+    return heat[:, 0], marks.sigmoid() * point_mask
 
 
 def sample_at(maps: torch.Tensor, point_pixels: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+POINTS = 340  # in the loss of where an anomaly is, however many points a scan has
+
 
 class FocalLoss(nn.Module):
     """Cross-entropy times (1 - p of the true class)^gamma, one value per pair (Lin et al. 2017, eq. 5)."""
@@ -44,14 +46,18 @@ class AnomalyLoss(nn.Module):
         return losses
 
 
-def location_loss(cells: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy summed over the cells (N, rows, columns) of each frame, (N,); NaN in truth: unknown, 0.
+def location_loss(cells: Tensor, true_cells: Tensor, points: Tensor, true_points: Tensor) -> Tensor:
+    """Cross-entropy of each frame's cells (N, rows, columns), summed, and of its points (N, P), as many as
+    POINTS weighing as much as so many cells, (N,). NaN or -1 in truth: unknown, 0.
 
     A frame label says that something is wrong, not what: hundreds of frames are too few to find out by
-    itself. The semantic images that the labels come from say where.
+    itself. The semantic images and scans that the labels come from say where.
     """
-    known = torch.isfinite(truth)
-    losses = functional.binary_cross_entropy_with_logits(
-        cells, torch.where(known, truth, 0.0), reduction="none"
-    )
-    return torch.where(known, losses, 0.0).sum(dim=(1, 2))
+
+    def total(logits: Tensor, truth: Tensor) -> Tensor:
+        known = truth >= 0
+        wanted = torch.where(known, truth, 0.0)
+        losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return torch.where(known, losses, 0.0).flatten(1).sum(1)
+
+    return total(cells, true_cells) + POINTS / max(1, points.shape[1]) * total(points, true_points)

@@ -14,6 +14,8 @@ _SCALE = (8.0, 4.0, 0.4, 0.05)
 class PointNetEncoder(nn.Module):
     """Points -> one token per cell of the image grid: layers 4-64-128, a maximum, a layer 128-256.
 
+    And a logit per point, from the features in front of the maximum.
+
     Qi et al. 2017, without T-nets. The network in front of the maximum sees one point only and the maximum
     leaves padding out, so neither padding nor order reaches the tokens. `painted_features` > 0 adds, in the
     first layer, what the camera shows where the point falls.
@@ -27,24 +29,24 @@ class PointNetEncoder(nn.Module):
         self.paint = nn.Linear(painted_features, 64, bias=False) if painted_features else None
         self.second = nn.Linear(64, 128)
         self.last = nn.Linear(128, out_features)
+        self.score = nn.Linear(128, 1)
+        nn.init.constant_(self.score.bias, -4.0)  # few points lie on an anomaly
 
     def forward(
         self, points: torch.Tensor, cell: torch.Tensor, cells: int, painted: torch.Tensor | None = None
-    ):
-        """Tokens (B, cells, C) and which cells are filled (B, cells).
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens (B, cells, C), which cells are filled (B, cells), and what each point by itself says (B, N).
 
         points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P).
         """
         scaled = (points - self.offset) / self.scale
-        scaled = torch.cat(
-            [scaled[..., :3], scaled[..., 3:].clamp(-2, 1)], dim=2
-        )  # reflectance means nothing
+        scaled = torch.cat([scaled[..., :3], scaled[..., 3:].clamp(-2, 1)], dim=2)  # reflectance is no sign
         features = self.first(scaled)  # (B, N, 64)
         if self.paint is not None:
             features = features + self.paint(painted)
         features = F.relu(self.second(F.relu(features)))  # (B, N, 128)
         pooled, filled = pool_by_cell(features, cell, cells)  # (B, cells, 128)
-        return self.last(pooled), filled  # (B, cells, C)
+        return self.last(pooled), filled, self.score(features).squeeze(2)
 
 
 def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

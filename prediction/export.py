@@ -7,7 +7,7 @@ The program carries what stands before and after the model: pixels come as they 
 size, and are resized inside as in training; what comes out is what a user wants:
 
 age      images (B, 1, H, W) grey                               -> ages (B,)
-anomaly  images (B, 3, H, W), points, point_mask, point_pixels  -> probability (B,), cells (B, rows, columns)
+anomaly  images (B, 3, H, W), points, point_mask, point_pixels  -> probability (B,), cells, marks
 stage 1  crops (P, 3, H, W), left, right (N,), geometry (N, G)  -> p_interaction (N,)
 stage 2  the same                                               -> p_interaction (N,), p_types (N, 5)
 
@@ -49,6 +49,7 @@ OUTPUTS = {
     "anovox": {
         "probability": "(B,) calibrated, of an anomaly in the frame; an alarm from `threshold` on",
         "cells": "(B, rows, columns) probability of an anomaly in each cell of the image",
+        "marks": "(B, N) probability that a point lies on an anomaly",
     },
     "jrdb": {
         "p_interaction": "(N,) the pair interacts from `threshold` on",
@@ -85,8 +86,8 @@ class Program(nn.Module):
             images = blank_text(batch["images"]) if self.mask_text else batch["images"]
             return (self.model(images.expand(-1, 3, -1, -1)),)
         if self.data == "anovox":
-            logits, cells = self.model(*batch.values())
-            return self.probability(logits), cells.sigmoid()
+            logits, cells, marks = self.model(*batch.values())
+            return self.probability(logits), cells.sigmoid(), marks.sigmoid()
         if self.stages == 1:
             who = self.model(batch)
             return (self.probability(who[:, 1] - who[:, 0]),)

@@ -104,4 +104,5 @@ def _keep(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
         "point_mask": mask,
         "points": batch["points"] * mask[..., None],
         "point_pixels": torch.where(mask[..., None], batch["point_pixels"], OUTSIDE),
+        "true_points": torch.where(mask, batch["true_points"], -1.0),
     }

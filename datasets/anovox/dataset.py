@@ -21,7 +21,7 @@ from datasets.anovox.files import AnyPath
 from datasets.anovox.labels import FrameTable
 from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, sample_points
 from datasets.anovox.source import Pasting, Source
-from datasets.cache import open_cache
+from datasets.cache import describe_files, open_cache
 
 CLASSES = ("normal", "anomaly")
 CELL_GRID = (8, 12)  # rows and columns of the parts in which an anomaly is located
@@ -44,6 +44,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         point_pixels (B, N, 2) float32 u, v of the point in the image, -1 (left, top) to 1; 2 out of view
         labels       (B,) int64, 1 = anomaly (-1 = unknown)
         cells        (B, rows, columns) float32, 1 where the image shows an anomaly there; NaN = unknown
+        true_points  (B, N) float32, 1 = the point lies on an anomaly; -1 = unknown, an agent, no point
         indices      (B,) int64, the positions asked for
     """
 
@@ -92,8 +93,12 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         size, sampling = self.image_size, {"region": self.region.settings(), "seed": seed}
         shape, decode = (*size, 3), partial(_decode, image_size=size)
         self.images = stored("images", {"image_size": size}, "image", shape, decode)
-        # (F, N, 16) bytes = float32 x, y, z, intensity; padding is NaN
-        shape, sample = (max_points, 16), partial(_sample, region=self.region, max_points=max_points)
+        # (F, N, 20) bytes = float32 x, y, z, intensity and truth; padding is NaN
+        settings = {"region": self.region, "max_points": max_points, "with_truth": store is None}
+        if store is None:
+            known = [source.path("semantic_points") or source.path("image") for source in self.sources]
+            sampling["truth"] = describe_files(known)
+        shape, sample = (max_points, 20), partial(_sample, **settings)
         self.packed_points = stored("points", sampling, "points", shape, sample)
         self.cell_shares = stored("cells", {}, "semantic_image", CELL_GRID, _share_of_cells)
 
@@ -141,7 +146,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         where = np.asarray(indices, np.int64)
         shares = self.cell_shares[where]  # (B, rows, columns)
         cells = np.where(shares == UNKNOWN_SHARE, np.nan, shares >= CELL_SHARE)
-        points = self.packed_points[where].view(np.float32)  # (B, N, 4)
+        packed = self.packed_points[where].view(np.float32)  # (B, N, 5)
+        points, truth = np.ascontiguousarray(packed[..., :4]), packed[..., 4]
         mask = np.isfinite(points[..., 0])
         points[~mask] = 0
         pixels = project(points, self.projections[self.scenario[where]].astype(np.float32))
@@ -153,6 +159,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             "point_pixels": torch.from_numpy(pixels),
             "labels": torch.from_numpy(self.labels[where].astype(np.int64)),
             "cells": torch.from_numpy(cells.astype(np.float32)),
+            "true_points": torch.from_numpy(np.where(truth >= 0, truth, np.float32(-1))),
             "indices": torch.from_numpy(where),
         }
 
@@ -168,17 +175,12 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         return np.array(image.resize(self.image_size[::-1], Image.Resampling.NEAREST)).view(np.int8)
 
     def true_points(self, index: int) -> np.ndarray | None:
-        """(N,) int8 as true_pixels, per sampled point, by the nearest return whose class is known."""
-        from scipy.spatial import cKDTree  # slow to import, and needed after training only
-
-        known = self.sources[index].true_points()
-        if known is None:
+        """(N,) int8 as true_pixels, per sampled point; None where it is not known."""
+        packed = self.packed_points[index].view(np.float32)  # (N, 5)
+        real, truth = np.isfinite(packed[:, 0]), packed[:, 4]
+        if not np.isfinite(truth[real]).all():
             return None
-        places, truth = known
-        sample = self[index]
-        points = sample["points"][:, :3].numpy()
-        near, found = cKDTree(places).query(points, distance_upper_bound=NEIGHBOUR)
-        return np.where(sample["point_mask"].numpy() & np.isfinite(near), np.append(truth, 0)[found], 0)
+        return np.where(real, truth, 0).astype(np.int8)
 
 
 def _cached(cache: dict, kind: str, settings: dict, files: list, shape: tuple, produce) -> np.ndarray:
@@ -207,9 +209,17 @@ def fit_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(image_size[::-1], Image.Resampling.BILINEAR))
 
 
-def _sample(sources: list[Source], k: int, region: Region, max_points: int) -> np.ndarray:
-    """(1, max_points, 16) bytes of float32 rows; what no point fills is NaN."""
-    packed = np.full((max_points, 4), np.nan, np.float32)
+def _sample(sources: list[Source], k: int, region: Region, max_points: int, with_truth: bool) -> np.ndarray:
+    """(1, max_points, 20) bytes of float32 rows: x, y, z, intensity, and the truth of the nearest return with
+    a known class, as Source.true_points has it; what no point fills is NaN.
+    """
+    packed = np.full((max_points, 5), np.nan, np.float32)
     chosen = sample_points(sources[k].scan()[0], region, max_points, sources[k].seed)
-    packed[: len(chosen)] = chosen
-    return packed.view(np.uint8).reshape(1, max_points, 16)
+    packed[: len(chosen), :4] = chosen
+    known = sources[k].true_points() if with_truth else None
+    if known is not None and len(chosen):
+        from scipy.spatial import cKDTree  # slow to import, and needed where no cache is
+
+        near, found = cKDTree(known[0]).query(chosen[:, :3], distance_upper_bound=NEIGHBOUR)
+        packed[: len(chosen), 4] = np.where(np.isfinite(near), np.append(known[1], 0)[found], 0)
+    return packed.view(np.uint8).reshape(1, max_points, 20)

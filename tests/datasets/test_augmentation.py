@@ -165,6 +165,7 @@ def test_pixels_are_worked_on_where_the_model_is_and_never_read_back():
         "point_mask": torch.ones(4, 5, dtype=torch.bool),
         "point_pixels": torch.zeros(4, 5, 2),
         "cells": torch.zeros(4, 2, 3),
+        "true_points": torch.zeros(4, 5),
         "indices": torch.arange(4),
     }
     assert all(values.is_meta for values in augment_frames(frames, 0, 1, "meta").values())

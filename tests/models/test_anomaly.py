@@ -54,9 +54,9 @@ def logit(model, *inputs):
 @pytest.mark.parametrize(("modality", "fusion", "position_code"), CONFIGURATIONS)
 def test_every_parameter_gets_a_gradient(modality, fusion, position_code):
     model = build(modality=modality, fusion=fusion, position_code=position_code).train()
-    logits, cells = model(*batch())
-    assert logits.shape == (3,) and cells.shape == (3, 8, 12)
-    (logits.square().sum() + cells.square().sum()).backward()
+    logits, cells, marks = model(*batch())
+    assert logits.shape == (3,) and cells.shape == (3, 8, 12) and marks.shape == (3, 60)
+    sum(part.square().sum() for part in (logits, cells, marks)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -273,7 +273,7 @@ def test_heat_map_and_point_scores_point_at_the_evidence():
         images[k, :, 16:32, 16 * (k // 2 + 1) : 16 * (k // 2 + 2)] = 250
         truth[k, 2:4, k + 2 : k + 4] = 1
     for _ in range(15):
-        _, cells = model(images, points, mask, pixels)
+        _, cells, _ = model(images, points, mask, pixels)
         loss = nn.functional.binary_cross_entropy_with_logits(cells, truth)
         optimizer.zero_grad()
         loss.backward()

@@ -25,6 +25,16 @@ def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) 
     return float(false[np.argmax(true >= recall)])
 
 
+def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    """AUROC of scores of which only the histograms are known, bins ascending; NaN with one class.
+
+    A pair in one bin counts half, so that it differs from the exact one by the share of these at most.
+    """
+    pairs = normal.sum() * anomalous.sum()
+    right = (anomalous * (np.cumsum(normal) - normal / 2)).sum()
+    return float(right / pairs) if pairs else float("nan")
+
+
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
     """The alarm threshold on val: the best F1, or the lowest score that few normal frames reach.
 

@@ -84,8 +84,13 @@ def plot_class_distribution(before: dict[str, int], after: dict[str, int], path:
 
 
 @never_fatal
-def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -> None:
-    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only."""
+def plot_roc_pr(
+    labels: np.ndarray, scores: dict[str, np.ndarray], alarms: np.ndarray, title: str, path: Path
+) -> None:
+    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only.
+
+    A dot marks the first scorer at its threshold, where it raises `alarms` (N,) bool.
+    """
     from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
     if len(np.unique(labels)) < 2:
@@ -95,11 +100,15 @@ def plot_roc_pr(labels: np.ndarray, scores: dict[str, np.ndarray], path: Path) -
         last = {"name": name, "plot_chance_level": k == len(scores) - 1}
         RocCurveDisplay.from_predictions(labels, values, ax=roc, **last)
         PrecisionRecallDisplay.from_predictions(labels, values, ax=pr, **last)
+    recall, right = alarms[labels == 1].mean(), labels[alarms].mean() if alarms.any() else 1
+    for axis, place in ((roc, (alarms[labels == 0].mean(), recall)), (pr, (recall, right))):
+        axis.plot(*place, "o", color="0.15", label="at the threshold", zorder=3)
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
     pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
     for axis in (roc, pr):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
     save_figure(figure, path)
 
 

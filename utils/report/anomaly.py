@@ -20,7 +20,7 @@ from utils.metrics.detection import (
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import GroupJackknife, Verdict
 from utils.plotting.classification import plot_roc_pr
-from utils.report.classification import report_binary
+from utils.report.classification import figure_title, report_binary
 from utils.report.results import table
 from utils.report.samples import Look, report_samples
 from utils.run.log import format_values
@@ -81,7 +81,8 @@ def report_anomaly(
     written["trivial_score"] = references[TRIVIAL][1]
     p_label = np.where(labels == 1, scores, 1 - scores)
     report_samples(folder, split, state, columns | written, p_label, look)
-    plot_roc_pr(labels, {"model": odds, TRIVIAL: references[TRIVIAL][1]}, folder / "roc_pr.png")
+    curves, title = {"model": odds, TRIVIAL: references[TRIVIAL][1]}, figure_title(state, split)
+    plot_roc_pr(labels, curves, alarms, title, folder / "roc_pr.png")
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=frames, truncated=truncated, notes=notes,

@@ -87,8 +87,9 @@ def report_binary(
 
     counts = confusion(labels, preds, 2)
     plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
-    plot_distributions(labels, scores, classes, title, folder / "probability_distributions.png", threshold)
-    plot_reliability(labels, scores, classes[1], title, folder / "reliability.png")
+    named, place = figure_title(state, split), folder / "probability_distributions.png"
+    plot_distributions(labels, scores, classes, named, place, threshold)
+    plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
     found = {"metrics": metrics, "baselines": baselines, "confidence": by.intervals(**rows)}
     sections = {
         f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
@@ -101,6 +102,12 @@ def report_binary(
     return verdict, conclude(
         folder, title, verdict, warnings, beside, sections | dict(notes), found, ("ap", "auroc", "f1")
     )
+
+
+def figure_title(state: Mapping[str, Any], split: str) -> str:
+    """The script, the part of the data, and which data."""
+    place = state["args"].get("data_path")
+    return f"{state['script']} on {split} of {Path(place).name if place else 'the built-in sample'}"
 
 
 def report_multiclass(

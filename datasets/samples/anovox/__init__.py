@@ -7,7 +7,7 @@ of processes.
 
 sizes      scenarios x frames   camera      LiDAR
 tiny       12 x 4               96 x 64     20 x 180      for tests
-small      120 x 8              192 x 128   40 x 360      the default
+small      160 x 8              192 x 128   40 x 360      the default
 full       320 x 8              192 x 128   40 x 360      for ablations
 native     4 x 20               768 x 512   64 x 1562     the data set's own sensors
 """
@@ -27,12 +27,12 @@ from datasets.samples.anovox.files import scenario_entry, scenario_identifier, w
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
 
-VERSION = 4
+VERSION = 5
 SIZES = ("tiny", "small", "full", "native")
 # scenarios in train, val, test; frames; camera (height, width); LiDAR (rings, azimuths)
 _SETTINGS = {
     "tiny": ((6, 3, 3), 4, (64, 96), (20, 180)),
-    "small": ((72, 16, 32), 8, (128, 192), (40, 360)),
+    "small": ((112, 16, 32), 8, (128, 192), (40, 360)),
     "full": ((200, 40, 80), 8, (128, 192), (40, 360)),
     "native": ((2, 1, 1), 20, (512, 768), (64, 1562)),
 }

@@ -1,7 +1,7 @@
 """One drive of 20 seconds: what stands, drives and lies where in each recorded frame, and what is anomalous.
 
 A positive frame shows an anomaly on the carriageway, 6.5 to 13 m ahead. Every frame, positive or not, shows
-none to five normal counterparts of the same shapes, colours and textures at the same distances, on the
+none to seven normal counterparts of the same shapes, colours and textures at the same distances, on the
 parking strip or the sidewalk, and traffic keeps clear of the place of the anomaly whether it is there or not.
 So neither a pixel nor a patch of the image tells the label, no total of colours, edges or points, and not
 what is absent: where a thing is, its shape and size, and whether camera and LiDAR agree about it, do. Kinds:
@@ -36,7 +36,7 @@ from datasets.samples.anovox.town import (
 KINDS = ("both", "camera", "lidar", "conflict")
 # A perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80.
 SHARES = (0.32, 0.28, 0.28, 0.12)
-COUNTERPARTS = 5  # at most; a number that varies hides the one thing that an anomaly adds
+COUNTERPARTS = 7  # at most; a number that varies hides the one thing that an anomaly adds
 AHEAD = (6.5, 13.0)  # metres to a thing, anomaly or counterpart
 CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
 SOLID_SHAPES = {"train": ("crate", "barrel", "ball"), "test": ("sofa", "log", "animal")}  # test: held out

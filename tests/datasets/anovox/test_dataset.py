@@ -398,6 +398,7 @@ def test_brightness_and_contrast_are_drawn_apart_within_their_limits():
     rest = {"points": torch.zeros(300, 1, 4), "point_pixels": torch.zeros(300, 1, 2)}
     rest["point_mask"] = torch.ones(300, 1, dtype=torch.bool)
     batch = {"images": images, "indices": torch.arange(300), "cells": torch.zeros(300, 8, 12), **rest}
+    batch["true_points"] = torch.zeros(300, 1)
     found = augment_frames(batch, seed=0, epoch=1)["images"].double().flatten(1) * 255
     brightness = found.mean(dim=1) / 125
     contrast = found.std(dim=1, correction=0) / 25 / brightness
