@@ -27,7 +27,7 @@ from utils.run.log import LOG
 
 NAMES = {"both": "both sensors", "camera": "pixels only", "lidar": "points only"}
 SIZES = (0.8, 1.2)  # metres: small, medium, large
-HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+HUES = ("orange", "lime", "mint", "azure", "violet", "rose")  # sixths of the circle, from red on
 
 
 def judge_pastes(
@@ -76,7 +76,7 @@ def judge_pastes(
         groups = {"all": np.full(len(pasted), "")}
         groups["distance"] = name_distances(columns["distance"])
         groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
-        groups["colour"] = np.array(HUES)[(columns["hue"] * 6 + 0.5).astype(int) % 6]
+        groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
         better = (pasted > clean) + 0.5 * (pasted == clean)
         for group, values in groups.items():
             for value in np.unique(values):

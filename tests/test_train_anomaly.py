@@ -6,9 +6,11 @@ Stopped and resumed, and with planted faults: tests/faults.
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
+import evaluate
 import train_anomaly_with_labels as script
 from datasets.anovox.augmentation import CORRUPTIONS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
@@ -188,6 +190,17 @@ def test_normal_drives_are_enough_to_train_and_the_verdict_says_on_what(tmp_path
     assert results["labels"] == config["dataset"]["labels"] == "pasted"
     assert results["metrics"]["test"]["pixel_ap"] is not None
     assert "normality included" in (run / "evaluation_report.txt").read_text()
+
+
+@pytest.mark.long  # the default training: five minutes
+def test_what_is_pasted_in_colours_that_training_never_saw_is_found(tmp_path):
+    """lime, azure and rose are the hues of the sample's test split alone; shapes and textures are new too."""
+    run_main(NAME, "--device", "cpu", "--output_dir", tmp_path)
+    (run,) = tmp_path.iterdir()
+    evaluate.main(evaluate.parse_args(["--run", str(run), "--paste", "300", "--device", "cpu"]))
+    rows = pandas.read_csv(next(run.glob("evaluation_paste_*/pastes.csv")))
+    unseen = (rows["hue"] * 6).astype(int) % 2 == 1
+    assert unseen.sum() > 100 and (rows["score_both"] > rows["score_clean"])[unseen].mean() >= 0.80
 
 
 def test_mixing_needs_both_sensors_and_pasted_labels(capsys):

@@ -31,6 +31,11 @@ class Solid:
     seen_by: str = "both"  # "lidar": the camera sees the road behind it; "camera": no return from it
 
 
+def stand(kind: str, x: float, y: float, base: float, size: tuple[float, float, float], **look) -> Solid:
+    """A solid that stands on the height `base`; `look`: its other fields."""
+    return Solid(kind, (x, y, base + size[2] / 2), size, **look)
+
+
 @dataclass(frozen=True)
 class Decal:
     """Something flat on the ground: an ellipse, a rectangle or a cross (two rectangles)."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid
+from datasets.anovox.raycast import Decal, Solid, stand
 from datasets.samples.anovox.town import (
     KERB,
     OTHER,
@@ -112,9 +112,7 @@ def plan_scenario(
         beside = [draw_counterpart(town, x, held_out, rng) for _ in range(count)]
         moving, flat = draw_traffic(town, x, [event, *beside], held_out, rng)
         shown = beside + [event] * bool(positive[k])
-        near = [
-            s for s in solids if x - 25 < s.centre[0] + s.size[0] / 2 and s.centre[0] - s.size[0] / 2 < x + 90
-        ]
+        near = [s for s in solids if -25 - s.size[0] / 2 < s.centre[0] - x < 90 + s.size[0] / 2]
         near += moving + make_hood(x, y) + [part for thing in shown for part in thing.solids]
         marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
         marks += [mark for thing in shown for mark in thing.decals]
@@ -140,11 +138,8 @@ def draw_traffic(
                 taken.append((ahead, y, 2.6))
                 solids += make_car(x + ahead, y, rng, held_out, towards)
                 break
-    stains = range(rng.poisson(0.8))
-    return solids, [
-        make_stain(x + rng.uniform(5, 18), rng.uniform(town.right_kerb + 1, 2 * town.lane), rng)
-        for _ in stains
-    ]
+    stains, across = range(rng.poisson(0.8)), (town.right_kerb + 1, 2 * town.lane)
+    return solids, [make_stain(x + rng.uniform(5, 18), rng.uniform(*across), rng) for _ in stains]
 
 
 def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
@@ -191,26 +186,26 @@ def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **loo
     """A solid thing of .8 to 2.4 m."""
     width, height = rng.uniform(1.1, 1.7), rng.uniform(0.7, 1.2)
     look["yaw"] = yaw = rng.uniform(0, 3)
-    along, across = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
-    place = np.array([x, y])
+    turned = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+
+    def part(shape: str, size, up: float = 0.0, along: float = 0.0, across: float = 0.0) -> Solid:
+        return stand(shape, *((along, across) @ turned + (x, y)), base + up, size, **look)
+
     if name == "crate":
-        parts = [Solid("box", (x, y, base + height / 2), (width, rng.uniform(0.9, 1.5), height), **look)]
+        parts = [part("box", (width, rng.uniform(0.9, 1.5), height))]
     elif name == "barrel":
-        parts = [Solid("cylinder", (x, y, base + height / 2), (width, width, height), **look)]
+        parts = [part("cylinder", (width, width, height))]
     elif name == "ball":
         height = max(height, 0.9)
-        size = (height * 1.15, height * 1.15, height)
-        parts = [Solid("ellipsoid", (x, y, base + height / 2), size, **look)]
+        parts = [part("ellipsoid", (height * 1.15, height * 1.15, height))]
     elif name == "sofa":
-        parts = [Solid("box", (x, y, base + 0.25), (0.9, 1.3 * width, 0.5), **look)]
-        parts.append(Solid("box", (*(place + along * 0.35), base + 0.5), (0.25, 1.3 * width, 1.0), **look))
+        parts = [part("box", (0.9, 1.3 * width, 0.5)), part("box", (0.25, 1.3 * width, 1.0), 0, 0.35)]
     elif name == "log":
-        parts = [Solid("ellipsoid", (x, y, base + 0.35), (2.0, 0.9, 0.7), **look)]
+        parts = [part("ellipsoid", (2.0, 0.9, 0.7))]
     else:  # animal: a body, a head, four legs
-        legs = [place + along * i * 0.45 + across * j * 0.2 for i in (-1, 1) for j in (-1, 1)]
-        parts = [Solid("ellipsoid", (x, y, base + 0.7), (1.5, 0.7, 0.6), **look)]
-        parts.append(Solid("ellipsoid", (*(place + along * 0.8), base + 1.0), (0.45, 0.4, 0.45), **look))
-        parts += [Solid("cylinder", (*leg, base + 0.25), (0.16, 0.16, 0.5), **look) for leg in legs]
+        parts = [part("ellipsoid", (1.5, 0.7, 0.6), 0.4), part("ellipsoid", (0.45, 0.4, 0.45), 0.775, 0.8)]
+        legs = [(0.45 * i, 0.2 * j) for i in (-1, 1) for j in (-1, 1)]
+        parts += [part("cylinder", (0.16, 0.16, 0.5), 0, *leg) for leg in legs]
     low = np.min([np.subtract(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
     high = np.max([np.add(part.centre, np.divide(part.size, 2)) for part in parts], axis=0)
     return Event(kind, name, tuple((low + high) / 2), tuple(high - low), parts)

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid
+from datasets.anovox.raycast import Decal, Solid, stand
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
 CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
 Colour = tuple[float, float, float]  # albedo, 0..1
 KERB = 0.15  # height of the sidewalks, metres
-AGENTS = (
-    0.1  # share of the walkers and cars that no autopilot drives: ids 112 and 114, left out of evaluation
-)
+AGENTS = 0.1  # share of the walkers and cars that no autopilot drives: ids 112 and 114, not evaluated
 
 TRAIN_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06")
 HELD_OUT_TOWNS = ("Town07", "Town10HD")
@@ -99,91 +97,72 @@ def make_car(
     look = finish(rng, held_out) | {"yaw": yaw} | look
     if rng.random() < 0.25:
         length, height = rng.uniform(4.6, 5.4), rng.uniform(1.8, 2.1)
-        return [Solid("box", (x, y, 0.2 + height / 2), (length, width, height), **look | {"car": "body"})]
+        return [stand("box", x, y, 0.2, (length, width, height), **look | {"car": "body"})]
     length, height = rng.uniform(3.9, 4.8), rng.uniform(1.4, 1.6)
     body = Solid("box", (x, y, 0.6), (length, width, 0.8), **look | {"car": "body"})
-    middle, size = (
-        (x - forward * 0.08 * length, y, (1 + height) / 2),
-        (length * 0.52, width * 0.88, height - 1),
-    )
-    return [body, Solid("box", middle, size, **look | {"car": "cabin"})]
+    size = (length * 0.52, width * 0.88, height - 1)
+    return [body, stand("box", x - forward * 0.08 * length, y, 1, size, **look | {"car": "cabin"})]
 
 
 def make_person(x: float, y: float, rng: np.random.Generator, held_out: bool) -> list[Solid]:
     height, class_id = rng.uniform(1.5, 1.9), AGENT_PEDESTRIAN if rng.random() < AGENTS else PEDESTRIAN
-    look, skin = finish(rng, held_out), (0.6, 0.45, 0.36)
-    return [
-        Solid(
-            "cylinder",
-            (x, y, KERB + (height - 0.3) / 2),
-            (0.45, 0.45, height - 0.3),
-            class_id=class_id,
-            **look,
-        ),
-        Solid("ellipsoid", (x, y, KERB + height - 0.15), (0.24, 0.24, 0.3), colour=skin, class_id=class_id),
-    ]
+    look, skin = finish(rng, held_out) | {"class_id": class_id}, (0.6, 0.45, 0.36)
+    body = stand("cylinder", x, y, KERB, (0.45, 0.45, height - 0.3), **look)
+    head = (0.24, 0.24, 0.3)
+    return [body, stand("ellipsoid", x, y, KERB + height - 0.3, head, colour=skin, class_id=class_id)]
 
 
 def make_road(
     town: Town, begin: float, end: float, rng: np.random.Generator, held_out: bool
 ) -> tuple[list[Solid], list[Decal]]:
     """All that does not move between `begin` and `end` (metres along the road)."""
-    solids, decals = [], []
+    solids: list[Solid] = []
     middle, length = (begin + end) / 2, end - begin
 
     def places(per_metre: float) -> np.ndarray:
         return begin + rng.uniform(0, length, rng.poisson(per_metre * length))
 
     for side, kerb in ((1, town.left_kerb), (-1, town.right_kerb)):
-        walk, paved = kerb + side * town.sidewalk / 2, {"colour": town.pavement, "class_id": SIDEWALK}
-        solids.append(Solid("box", (middle, walk, KERB / 2), (length, town.sidewalk, KERB), **paved))
+        walk, size = kerb + side * town.sidewalk / 2, (length, town.sidewalk, KERB)
+        solids.append(stand("box", middle, walk, 0, size, colour=town.pavement, class_id=SIDEWALK))
         front, x = abs(kerb) + town.sidewalk + town.setback, begin
         while x < end:
             width, height, deep = rng.uniform(8, 20), rng.uniform(5, 18), front + rng.uniform(0, 3)
             if rng.random() < 0.88:
                 wall = {"colour": town.walls[rng.integers(4)], "class_id": BUILDING, "pattern": "windows"}
-                solids.append(
-                    Solid("box", (x + width / 2, side * (deep + 5), height / 2), (width, 10, height), **wall)
-                )
+                solids.append(stand("box", x + width / 2, side * (deep + 5), 0, (width, 10, height), **wall))
                 if rng.random() < 0.3:  # an advertisement
                     at = (x + rng.uniform(2, width - 2), side * (deep - 0.1), rng.uniform(1.6, 3.2))
                     size = (rng.uniform(1.5, 4), 0.1, rng.uniform(0.8, 2))
                     solids.append(Solid("box", at, size, class_id=STATIC, **finish(rng, held_out)))
             x += width + (rng.uniform(2, 8) if rng.random() < 0.3 else 0.3)
         for x in places(town.trees):
-            y, crown, trunk = (
-                kerb + side * rng.uniform(1, town.sidewalk),
-                rng.uniform(2, 3.5),
-                rng.uniform(2, 3),
-            )
+            y = kerb + side * rng.uniform(1, town.sidewalk)
+            crown, trunk, size = rng.uniform(2, 3.5), rng.uniform(2, 3), (0.3, 0.3)
             bark = {"colour": (0.28, 0.2, 0.13), "class_id": VEGETATION}
-            solids.append(Solid("cylinder", (x, y, trunk / 2), (0.3, 0.3, trunk), **bark))
-            green = {"colour": (0.16, 0.33, 0.12), "class_id": VEGETATION, "pattern": "leaves"}
-            solids.append(Solid("ellipsoid", (x, y, trunk + crown / 2 - 0.4), (crown, crown, crown), **green))
+            solids.append(stand("cylinder", x, y, 0, (*size, trunk), **bark))
+            green = bark | {"colour": (0.16, 0.33, 0.12), "pattern": "leaves"}
+            solids.append(stand("ellipsoid", x, y, trunk - 0.4, (crown, crown, crown), **green))
         for x in np.arange(begin + rng.uniform(0, 20), end, rng.uniform(18, 30)):
             grey = {"colour": (0.3, 0.3, 0.32), "class_id": POLE}
-            solids.append(Solid("cylinder", (x, kerb + side * 0.5, 2.75), (0.16, 0.16, 5.5), **grey))
+            solids.append(stand("cylinder", x, kerb + side * 0.5, 0, (0.16, 0.16, 5.5), **grey))
         for x in places(0.03):
             solids += make_person(x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng, held_out)
         for x in places(0.03):  # dustbins stand at the kerb
-            bin_look = finish(rng, held_out) | {"class_id": STATIC}
-            solids.append(
-                Solid("cylinder", (x, kerb + side * 0.45, KERB + 0.45), (0.5, 0.5, 0.9), **bin_look)
-            )
+            look = finish(rng, held_out) | {"class_id": STATIC}
+            solids.append(stand("cylinder", x, kerb + side * 0.45, KERB, (0.5, 0.5, 0.9), **look))
     for x in places(1 / 90):  # speed bumps: over all lanes
         size = (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10)
         striped = {"colour": (0.75, 0.68, 0.2), "class_id": OTHER, "pattern": "bump"}
-        solids.append(Solid("box", (x, (town.left_kerb + town.right_kerb) / 2, 0.05), size, **striped))
+        solids.append(stand("box", x, (town.left_kerb + town.right_kerb) / 2, 0, size, **striped))
 
     white = (0.85, 0.85, 0.85)
     line = (0.82, 0.68, 0.18) if town.yellow_lines else white
-    decals.append(Decal("rectangle", (middle, 1.5 * town.lane), (length, 0.16), line, ROAD_LINE))
-    decals.append(Decal("rectangle", (middle, -town.lane / 2), (length, 0.12), white, ROAD_LINE))
-    for x in np.arange(begin, end, 9.0):
-        decals.append(Decal("rectangle", (x, town.lane / 2), (3.0, 0.14), white, ROAD_LINE))
-    for x in places(1 / 7):
-        decals.append(make_stain(x, rng.uniform(town.right_kerb + 0.5, town.left_kerb - 0.5), rng))
-    return solids, decals
+    lines = [(middle, 1.5 * town.lane, length, 0.16, line), (middle, -town.lane / 2, length, 0.12, white)]
+    lines += [(x, town.lane / 2, 3.0, 0.14, white) for x in np.arange(begin, end, 9.0)]
+    decals = [Decal("rectangle", (x, y), (a, b), colour, ROAD_LINE) for x, y, a, b, colour in lines]
+    edges = (town.right_kerb + 0.5, town.left_kerb - 0.5)
+    return solids, decals + [make_stain(x, rng.uniform(*edges), rng) for x in places(1 / 7)]
 
 
 def make_stain(x: float, y: float, rng: np.random.Generator) -> Decal:
