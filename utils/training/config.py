@@ -21,6 +21,11 @@ from utils.run.log import LOG, align
 from utils.training.device import describe_device
 from utils.training.distributed import Processes
 
+TRAINING = (
+    "batch_size", "learning_rate", "weight_decay", "epochs", "patience", "warmup_epochs", "max_grad_norm",
+    "num_workers", "plot_interval", "max_batches",
+)  # fmt: skip
+
 
 def describe_run(
     script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
@@ -103,18 +108,13 @@ def record_resumed(run: Path, args: argparse.Namespace) -> None:
 
 def describe_git() -> dict[str, Any]:
     """Commit of the code and whether it was changed since; nulls outside a git checkout."""
-
-    def git(*command: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *command], cwd=REPO_ROOT, capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    commit, _, dirty = done.stdout.strip().partition("-")
+    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def describe_model(
@@ -156,17 +156,8 @@ def describe_training(
         },
         "lr_scheduler": type(scheduler).__name__,
         "scheduler_params": scheduler_params,
-        "batch_size": args.batch_size,
         "effective_batch_size": args.batch_size * world_size,
-        "learning_rate": args.learning_rate,
-        "weight_decay": args.weight_decay,
-        "epochs": args.epochs,
-        "patience": args.patience,
-        "warmup_epochs": getattr(args, "warmup_epochs", 0),
-        "max_grad_norm": getattr(args, "max_grad_norm", 0.0),
-        "num_workers": args.num_workers,
-        "plot_interval": args.plot_interval,
-        "max_batches": args.max_batches,
+        **{flag: getattr(args, flag, 0) for flag in TRAINING},
         **fields,
     }
 

@@ -65,16 +65,12 @@ def compile_forward(model: nn.Module, device: torch.device) -> None:
 
 def describe_device(device: torch.device, world_size: int) -> dict[str, Any]:
     """The hardware part of config.json, with the thread count that CPU results depend on."""
-    gpus = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if device.type == "cuda"
-        else []
-    )
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
     return {
         "device": str(device),
         "world_size": world_size,
         "use_ddp": world_size > 1,
-        "gpu_names": gpus,
+        "gpu_names": [torch.cuda.get_device_name(i) for i in range(count)],
         "cuda_version": torch.version.cuda if device.type == "cuda" else None,
         "pytorch_version": str(torch.__version__),
         "num_threads": torch.get_num_threads(),

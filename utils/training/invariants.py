@@ -47,11 +47,10 @@ class Invariants:
         self.model = checkpoint.parts.get("trained", self.judged)
         self.found: dict[str, str] = {}
         self.epoch = self.step = self.steps = 0  # of the run, of the epoch, of all epochs watched
-        self.begun = self.ended = 0  # epochs watched
+        self.begun = self.ended = self.same = self.compared = 0  # epochs watched; samples followed
         self.batch: dict[str, Tensor] | None = {}
         self.orders: dict[int, list[np.ndarray]] = {1: [], 2: []}
         self.followed: dict[int, Tensor] = {}  # sample -> fingerprint of what the model was given
-        self.same = self.compared = 0
         freezes = [value for name, value in self.flags.items() if name.startswith("freeze_")]
         self.freezing = any(freezes) or self.flags.get("location_weight") == 0
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
@@ -115,14 +114,9 @@ class Invariants:
                 self.say("short", f"a step was promised {promised} samples and got {len(batch[name])}")
         if self.begun in self.orders:
             self.orders[self.begun].append(batch["indices"].numpy())
-        if self.begun == 1 and step < LOOKED_AT:
-            self.check_variety(batch)
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
-
-    def check_variety(self, batch: dict[str, Tensor]) -> None:
-        """The samples of a batch differ from each other, in everything the model is given."""
-        for name in self.inputs:
+        for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():  # samples differ
             values = batch[name].flatten(1).float().nan_to_num()
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
                 self.say(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
@@ -147,9 +141,8 @@ class Invariants:
             return fresh
         parts = leaves(self.model) + (leaves(self.judged) if self.judged is not self.model else [])
         hooks = [part.register_forward_hook(self.watch_part(name)) for name, part in parts]
-        for part in self.model.modules():
-            if hasattr(part, "features") and hasattr(part, "mean"):
-                hooks.append(part.features.register_forward_pre_hook(self.check_normalised))
+        encoders = [p for p in self.model.modules() if hasattr(p, "features") and hasattr(p, "mean")]
+        hooks += [p.features.register_forward_pre_hook(self.check_normalised) for p in encoders]
         return hooks + fresh
 
     def before_forward(self, model: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:
@@ -244,8 +237,7 @@ class Invariants:
             if bool((gradient < 0).any()):
                 self.say("sign", "the loss is maximised: backward() sees it with a minus sign")
 
-        if isinstance(criterion, nn.Module):
-            criterion.register_forward_hook(hook)
+        criterion.register_forward_hook(hook)
 
     def after_evaluation(self, model: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
         """Once, on the first val batch after the first epoch: the same batch gives the same output, and
@@ -337,12 +329,11 @@ class Invariants:
         change = np.max(np.abs(after - before).max(axis=1)[known] / before[known, 1], initial=0.0)
         if change < UNMOVED:
             self.say("still", f"the weights hardly moved in an epoch ({change:.1e}): too low a learning rate")
-        if self.judged is not self.model:
-            judged, live = (fingerprints(model.parameters()) for model in (self.judged, self.model))
-            if np.array_equal(judged, self.judged_before):
-                self.say("average", "the averaged weights did not move: they are never updated")
-            elif np.array_equal(judged, live):
-                self.say("average", "the averaged weights are the live ones: nothing is averaged")
+        judged, live = (fingerprints(model.parameters()) for model in (self.judged, self.model))
+        if self.judged is not self.model and np.array_equal(judged, self.judged_before):
+            self.say("average", "the averaged weights did not move: they are never updated")
+        elif self.judged is not self.model and np.array_equal(judged, live):
+            self.say("average", "the averaged weights are the live ones: nothing is averaged")
 
     def check_orders(self) -> None:
         """Order and augmentation of the second epoch are not those of the first."""
