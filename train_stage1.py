@@ -12,7 +12,9 @@ run ends LEARNED only when the model beats distance alone on sequences it has no
 """
 
 import argparse
+import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
+    add("--ema_decay", type=arguments.fraction, default=0.995, help="judge and keep averaged weights; 0: not")
     add("--augment", action=switch,
         help="in training, mirror frames and jitter colours; default: where there are crops")
+    arguments.add_run_arguments(parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4,
+                                patience=10)
     # fmt: on
-    arguments.add_run_arguments(
-        parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4, patience=10
-    )
     args = arguments.parse_arguments(parser, argv)
     if args.augment is None:
         args.augment = args.features != "geometry"
@@ -97,6 +99,7 @@ from utils.report.samples import report_samples
 from utils.run.folder import write_json
 from utils.run.log import progress
 from utils.training import distributed
+from utils.training.averaging import follow
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
@@ -145,13 +148,15 @@ def train_one_epoch(
     device: torch.device,
     epoch: int,
     *,
+    average: Callable | None = None,
     augmented: bool = True,
     amp: bool = False,
     max_grad_norm: float = 0.0,
 ) -> dict[str, float]:
-    """One pass over the train split. Returns loss and accuracy over all samples of all ranks.
+    """One pass over the train split; average(weights, step=k) follows the weights, step k of the run.
 
-    Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
+    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError before a step would carry a
+    NaN or infinite loss or gradient into the weights.
     """
     model.train()
     sampler = loader.batch_sampler
@@ -174,6 +179,8 @@ def train_one_epoch(
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
         scaler.step(optimizer)
         scaler.update()
+        if average is not None:
+            average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank left with nothing computes one sample that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
             totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
@@ -255,14 +262,16 @@ def main(args: argparse.Namespace) -> Verdict | None:
     if bare.trunk.geometry is not None:
         bare.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     model = run.place(bare)
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    average = partial(follow, judged, decay=args.ema_decay) if args.ema_decay else None
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare)
     scaler = make_scaler(run.device, args.amp)
     names = {"class_names": list(INTERACTION_CLASSES), "feature_names": data.train.feature_names}
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
-    parts = {"model": bare, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    checkpoint = Checkpoint(run, worst, names, **parts)
+    parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     history, best = checkpoint.resume()
     taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "pair classification", weights, 2, **taken, **names)
@@ -280,9 +289,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
         trained = train_one_epoch(
             model, train_loader, criterion, optimizer, scaler, checkpoint.interrupt, run.device, epoch,
-            augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
+            average=average, augmented=args.augment, amp=args.amp, max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
-        rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
+        rows = evaluate(judged, loaders["val"], run.device, amp=args.amp)
         logits = log_odds(rows["logits"])[:, 1]
         calibration = fit_platt(rows["labels"], logits)
         threshold = choose_threshold(rows["labels"], sigmoid(calibrated(logits, **calibration)))
@@ -292,14 +301,14 @@ def main(args: argparse.Namespace) -> Verdict | None:
         signs = {"accuracy": 1, "loss": -1, "f1": 1}.items()
         improved = [name for name, sign in signs if sign * validated[name] > sign * best[name]["value"]]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
-        at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
-        checkpoint.save_epoch(improved, **at)
+        at = {"threshold": threshold, "calibration": calibration}
+        checkpoint.save_epoch(improved, constant_loss=check.val_constant, **at)
         run.show_epoch(history, panels, best["f1"]["epoch"])
         check.after_epoch(history, bare, rows["logits"], rows)
 
     # Test
     chosen = checkpoint.load_best("f1")
-    score = partial(evaluate, bare, device=run.device, amp=args.amp)
+    score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     at = chosen["threshold"], chosen["calibration"]
     metrics = {name: measure(part, criterion, *at) for name, part in rows.items()}
