@@ -6,11 +6,10 @@
 
 For every seed the commands run one after the other in a fresh copy of the checkout, so that samples and
 caches are made anew (stage 2 finds those of stage 1, and its run). The parts come from what a run leaves:
-imports = until its first line; generation and cache = what their lines say; training = epochs with their pass
-over val (history.json); evaluation = from the last epoch's line until final.pth is there: the passes over val
-and test and what each input is worth; report = from then until the process has ended: references, verdict,
-figures. The rest is reading data and the checks before training. `figure` is the metric that stands first in
-the task's row: on test, with the paired interval that decides the verdict in `verdict_reason`.
+imports = until the line that names its folder; generation and cache = what their lines say; training = the
+epochs with their pass over val (history.json); evaluation = from the last epoch's line until final.pth is
+there: the passes over val and test and what each input is worth; report = from then until the process has
+ended: references, verdict, figures. The rest is reading data and the checks before training.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
     )
     judged = (run / "final.pth").stat().st_mtime - began
     parts = {
-        "imports": lines[0][0],
+        "imports": next(second for second, line in lines if "run folder" in line),
         "generation": seconds_said(lines, "sample"),
         "cache": seconds_said(lines, "cache"),
         "training": results["wall_seconds"],

@@ -156,7 +156,8 @@ def test_every_benchmark_is_there_and_has_a_title():
         assert f"| `{name}` |" in everything.README.read_text()
 
 
-LOG = """train_stage1.py 1.0 on cpu, 1 process(es), run folder checkpoints/stage1_experiment_1
+LOG = """train_stage1.py: starting
+train_stage1.py 1.0 on cpu, 1 process(es), run folder checkpoints/stage1_experiment_1
 sample jrdb: generating the small sample (synthetic, seed 0) in data/sample_jrdb
 sample jrdb: done in 2.5 s
 cache crops: built in 1.5 s, 0.1 GB in data/cache/crops.npy
