@@ -1,6 +1,7 @@
 """A trained model: from a run folder or a checkpoint to the script that wrote it, its flags and weights."""
 
 import argparse
+import glob
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.dataset import names_of
 from utils.run.errors import CommandError
-from utils.run.find import check_script, find_checkpoint, find_run, script_of
+from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
 from utils.tasks import TASKS
 from utils.training import distributed
 from utils.training.checkpoint import check_names, load_checkpoint
@@ -80,6 +81,8 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
 
     Raises CommandError for runs whose predictions do not mean the same.
     """
+    if any(glob.has_magic(str(place)) for place in places):
+        places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
     first = members[0]
     if len(members) == 1:

@@ -132,11 +132,11 @@ def compare(tmp_path, *runs):
 
 
 def jackknife(table, value):
-    """The figure on the pooled table, and Student's interval from leaving out each group."""
+    """The figure on the pooled table, and its interval (from 0 to 1) from leaving out each group."""
     names = table["group"].unique()
     left = [value(table[table.group != name]) for name in names]
     reach = t.ppf(0.975, len(names) - 1) * np.sqrt((len(names) - 1) * np.var(left))
-    return [value(table), value(table) - reach, value(table) + reach]
+    return [value(table), max(0, value(table) - reach), min(1, value(table) + reach)]
 
 
 def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys, empty_figures):

@@ -5,9 +5,14 @@ import importlib
 import re
 import shlex
 
+import numpy as np
+import pandas
 import pytest
+from PIL import Image
 
-from utils.run.folder import REPO_ROOT
+import prediction
+from tests.tiny_runs import flags_of, jrdb, private_cache, run_of, ultrasound
+from utils.run.folder import REPO_ROOT, read_json
 
 LANGUAGES = ("README.md", "README.zh.md")
 FLAGS_OF_TORCHRUN = re.compile(
@@ -77,3 +82,76 @@ def test_linked_files_exist_and_the_page_stays_short(name):
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (REPO_ROOT / target).exists(), target
     assert len(text.splitlines()) < 250
+
+
+def snippet(first: str) -> str:
+    """The lines of code, the same in both READMEs, from the one that begins with `first` to a blank one."""
+    found = []
+    for name in LANGUAGES:
+        lines = (REPO_ROOT / name).read_text(encoding="utf-8").splitlines()
+        start = next(k for k, line in enumerate(lines) if line.startswith(f"    {first}"))
+        block = lines[start : lines.index("", start)]
+        found.append("\n".join(re.sub(r"\s+#\s.*$", "", line[4:]) for line in block))
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_the_python_example_runs():
+    code = snippet("import prediction")
+    for said, real in (
+        ("checkpoints/stage1_experiment_...", run_of("train_stage1")),
+        ("data/sample_jrdb", jrdb()),
+    ):
+        assert said in code
+        code = code.replace(said, str(real))
+    names = {}
+    exec(code, names)
+    assert len(names["tables"]["predictions"]) > 100 and "groups" in names["tables"]
+
+
+def test_the_export_example_gives_the_ages_of_predict(tmp_path, monkeypatch):
+    (export,) = [c for c in commands("README.md") if "--export age.pt2" in c]
+    monkeypatch.chdir(tmp_path)
+    name, argv = split_command(export.replace("checkpoints/age_mae_experiment_...", str(run_of("train_mae"))))
+    module = importlib.import_module(name)
+    module.main(module.parse_args([*argv, "--device", "cpu"]))
+    file = sorted(ultrasound().iterdir())[0]
+    Image.open(file).convert("L").save("IMAGE.png")
+    names = {}
+    exec(snippet("import torch"), names)
+    table = prediction.load(run_of("train_mae"), "cpu").predict([np.array(Image.open("IMAGE.png"))])
+    assert names["years"].item() == pytest.approx(table["predictions"].prediction[0], abs=0.01)
+
+
+def test_the_loop_over_folds_runs(tmp_path, monkeypatch, empty_figures):
+    """As it stands there, on little data; then its comparison and its prediction."""
+    loop, compare, predict = snippet("for k in").splitlines()
+    values, command = re.fullmatch(r"for k in ([\d ]+); do (.*); done", loop).groups()
+    monkeypatch.chdir(tmp_path)
+    with private_cache():
+        for k in values.split():
+            name, argv = split_command(command.replace("$k", k))
+            script = importlib.import_module(name)
+            few = ["--epochs", "1", "--device", "cpu"]
+            script.main(script.parse_args([*map(str, flags_of(name)), *argv, *few]))
+        for line in (compare, predict.replace("TA/Healthy/Images", str(ultrasound()))):
+            name, argv = split_command(line)
+            module = importlib.import_module(name)
+            module.main(module.parse_args(argv))
+    (table,) = (tmp_path / "visualizations").glob("*.csv")
+    folds = pandas.read_csv(table, dtype={"fold": str}).fold.tolist()
+    assert folds == [*(f"{k}/5" for k in values.split()), "all"]
+    assert len(pandas.read_csv(tmp_path / "predictions/predictions.csv")) > 40
+
+
+def test_every_figure_of_a_report_is_in_the_glossary():
+    known = set(
+        re.findall(r"[a-z0-9_+]+", (REPO_ROOT / "docs/glossary.md").read_text(encoding="utf-8").lower())
+    )
+    for name in ("train_stage1", "train_stage2", "train_mae", "train_anomaly_with_labels"):
+        results = read_json(run_of(name) / "results.json")
+        split = results["metrics"][results["test_split"]]
+        unknown = {key for key in split if key.removeprefix("subject_") not in known}
+        assert not unknown, f"{name}: {unknown}"
+    report = read_json(run_of("train_stage1") / "sampling_report.json")["splits"]["train"]
+    assert {"positives_lost_to_distance", "pairs_in_range"} <= known & set(report)

@@ -22,7 +22,8 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     figure, axis = plt.subplots(figsize=(side + room, side), layout="constrained")
     seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
                     xticklabels=list(names), yticklabels=labels)  # fmt: skip
-    axis.set(xlabel="predicted", ylabel="true (samples)", title=title)
+    axis.set(xlabel="predicted", ylabel="true (samples)")
+    figure.suptitle(title, fontsize=10)
     axis.tick_params(axis="x", rotation=30)
     axis.tick_params(axis="y", rotation=0)
     for label in axis.get_xticklabels():
@@ -135,6 +136,8 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
         edges[:-1], bins["count"], width=1 / BINS, align="edge", color=COLORS["train"], edgecolor="white"
     )
     below.set(xlabel="score", ylabel="samples", yscale="log")
+    below.yaxis.set_major_formatter("{x:g}")
+    below.minorticks_off()
     for each in (axis, below):
         each.grid(alpha=0.25)
     save_figure(figure, path)

@@ -51,6 +51,7 @@ def write_report(
     parts += [verdict.reference] if verdict.reference else []
     sections = ({"warnings": "\n".join(warnings)} if warnings else {}) | dict(sections)
     parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items() if text]
+    parts += ["What the names mean: docs/glossary.md."]
     write_text(path, "\n\n".join(parts) + "\n")
 
 
@@ -69,10 +70,13 @@ def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None
 
 def write_table(path: Path, columns: Any) -> None:
     """A CSV of what pandas.DataFrame takes, such as {name: values}. Text that a spreadsheet would run as a
-    formula gets a ' in front; numbers do not."""
+    formula gets a ' in front; numbers do not. What was a float32 is written as short as one."""
     import pandas
 
     frame = pandas.DataFrame(columns)
+    for name in frame.select_dtypes("float64").columns:
+        values, single = frame[name], frame[name].astype("float32")
+        frame[name] = single if (values.isna() | (single == values)).all() else values.round(9)
     for name in frame.columns[frame.dtypes.map(pandas.api.types.is_string_dtype)]:
         risky = [isinstance(cell, str) and cell.startswith(RISKY) for cell in frame[name]]
         frame.loc[risky, name] = "'" + frame.loc[risky, name]

@@ -91,11 +91,14 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     if task["task"] == "age":
         measures["skill"] = measures[metric]
         rows["skill"] = 1 - divide(rows[metric], trivial[best])
+    confidence: dict[str, list[float]] = {}
+    for one, values in rows.items():
+        confidence |= measures[one][0].intervals(**{one: values})
     results = {
         "verdict": verdict.word,
         "verdict_reason": verdict.reason,
         "metrics": {"test": {one: float(values[0]) for one, values in rows.items()}},
-        "confidence": {one: measures[one][0].interval(values) for one, values in rows.items()},
+        "confidence": confidence,
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
     }
     return Pooled(Path(name), folds[0].config, [], {}, results, 0.0, table)
