@@ -7,7 +7,17 @@ import pytest
 import torch
 
 import train_mae
-from tests.tiny_runs import NAMES, assert_same_run, history, run_of, stopped_after, train, weights
+from tests.tiny_runs import (
+    NAMES,
+    assert_same_run,
+    furthest_weight,
+    history,
+    run_of,
+    stopped_after,
+    train,
+    train_on,
+    weights,
+)
 from utils.run.errors import CommandError
 from utils.run.folder import read_json
 from utils.training.device import compile_forward
@@ -57,6 +67,13 @@ def test_a_compiled_run_resumes_bit_for_bit_and_goes_on_without(tmp_path, traced
     plain = shutil.copytree(parts, tmp_path / "plain")
     assert_same_run(resume(parts), whole)
     assert history(resume(plain, "--no-compile"))[-1] == pytest.approx(history(whole)[-1], rel=1e-3)
+
+
+@pytest.mark.long
+def test_two_processes_compile_too(tmp_path, traced):
+    compiled = train_on(2, "train_stage1", tmp_path / "compiled", "--compile")
+    plain = train_on(2, "train_stage1", tmp_path / "plain")
+    assert furthest_weight(compiled, plain) < 1e-4 and warnings(compiled) == warnings(plain)
 
 
 @pytest.mark.long
