@@ -71,22 +71,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     for plan, entry in zip(plans, entries, strict=True):
         split[plan["part"]].append(f"Scenario_{entry['id']}")
     (Path(directory) / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="ascii")
-    camera_share, lidar_share = SHARES[0] + SHARES[1], SHARES[0] + SHARES[2]
-    note = {
-        "synthetic": True,
-        "generator": "datasets/samples/anovox",
-        "version": VERSION,
-        "seed": seed,
-        "size": size,
-        "held_out_towns": list(HELD_OUT_TOWNS),
-        "shares": dict(zip(KINDS, SHARES, strict=True)),
-        # A perfect detector of all that its sensor can tell, guessing on the rest: share + (1 - share) / 2.
-        "oracle_auroc": {
-            "camera": round((1 + camera_share) / 2, 4),
-            "lidar": round((1 + lidar_share) / 2, 4),
-            "both": 1.0,
-        },
-    }
+    made_by = {"generator": "datasets/samples/anovox", "version": VERSION, "seed": seed, "size": size}
+    note = {"synthetic": True, **made_by, "held_out_towns": list(HELD_OUT_TOWNS)}
     (Path(directory) / "SYNTHETIC.json").write_text(json.dumps(note, indent=1) + "\n", encoding="ascii")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from datasets.anovox.raycast import GROUND, SKY, Decal, Solid, covers, local_hit
+from datasets.samples.anovox.scenario import Frame
 from datasets.samples.anovox.town import ROAD, SKY_CLASS, TERRAIN, Town
 
 GLASS = (0.09, 0.1, 0.12)
@@ -32,19 +33,10 @@ def light_of(weather: str, rng: np.random.Generator) -> dict:
 
 
 def paint_image(
-    rays,
-    t,
-    surface,
-    solids: list[Solid],
-    windows: list,
-    decals: list[Decal],
-    town: Town,
-    eye,
-    light: dict,
-    rng: np.random.Generator,
+    frame: Frame, town: Town, rays, t, surface, places: list, light: dict, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Camera image uint8 (H, W, 3) and class ids uint8 (H, W) of one cast."""
-    height, width = surface.shape
+    """Camera image uint8 (H, W, 3) and class ids uint8 (H, W) of one cast, `t` and `surface` (H, W)."""
+    (height, width), eye = surface.shape, np.asarray(frame.eye)
     elevation = rays[..., 2] / np.linalg.norm(rays, axis=-1)
     image = light["sky"] * (1 - 0.35 * np.clip(elevation, 0, 1)[..., None])
     classes = np.full((height, width), SKY_CLASS, np.uint8)
@@ -53,7 +45,7 @@ def paint_image(
     down = rays[..., 2] < 0
     depth = -eye[2] / rays[..., 2][down]
     x, y = eye[0] + depth, eye[1] + depth * rays[..., 1][down]
-    ids, colours = ground_at(x, y, decals, town, light["wet"])
+    ids, colours = ground_at(x, y, frame.decals, town, light["wet"])
     shine = light["ambient"] + light["strength"] * light["sun"][2]
     ground = np.zeros_like(image)
     ground[down] = haze_over(colours * shine, depth, light)
@@ -62,7 +54,7 @@ def paint_image(
     classes[flat] = ids[flat[down]]
 
     for index in np.unique(surface[surface >= 0]):
-        solid, window = solids[index], windows[index]
+        solid, window = frame.solids[index], places[index]
         hit = surface[window] == index
         classes[window][hit] = solid.class_id
         if solid.seen_by == "lidar":
@@ -70,12 +62,9 @@ def paint_image(
             continue
         depth = t[window][hit]
         local, normal = local_hit(solid, eye + depth[:, None] * rays[window][hit])
-        colour = pattern_colour(solid, local, normal)
-        bright = (
-            light["ambient"] * (0.75 + 0.25 * normal[:, 2:])
-            + light["strength"] * np.clip(normal @ light["sun"], 0, 1)[:, None]
-        )
-        image[window][hit] = haze_over(colour * bright, depth, light)
+        sunlit = light["strength"] * np.clip(normal @ light["sun"], 0, 1)[:, None]
+        bright = light["ambient"] * (0.75 + 0.25 * normal[:, 2:]) + sunlit
+        image[window][hit] = haze_over(pattern_colour(solid, local, normal) * bright, depth, light)
     image = image * light["exposure"] + rng.normal(0, 0.012, image.shape)
     return (np.clip(image, 0, 1) ** (1 / 1.3) * 255 + 0.5).astype(np.uint8), classes
 

@@ -60,7 +60,7 @@ def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> t
     eye = np.asarray(frame.eye)
     places = windows(frame.solids, eye, rays)
     t, surface = cast(rays, frame.solids, places, eye)
-    return paint_image(rays, t, surface, frame.solids, places, frame.decals, scenario.town, eye, light, rng)
+    return paint_image(frame, scenario.town, rays, t, surface, places, light, rng)
 
 
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
