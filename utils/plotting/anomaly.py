@@ -40,15 +40,15 @@ def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path
 def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> list[np.ndarray]:
     """Of a batch of one frame: the image, and over it the heat map and the points, red by their score.
 
-    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N).
+    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N), probabilities too.
     """
     heat, scores = (values[0].numpy() for values in where(batch))
     image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
     inside = (np.abs(pixels) < 1).all(axis=1)
     x, y = ((pixels[inside] + 1) / 2 * image.shape[1::-1]).astype(int).T
-    shares = scores[inside] / max(float(scores.max(initial=0)), 1e-9)
-    order, drawn = np.argsort(shares, kind="stable"), overlay(image, heat)  # the highest on top
-    drawn[y[order], x[order]] = (SUSPICION(shares[order])[:, :3] * 255).astype(np.uint8)
+    scores = scores[inside]
+    order, drawn = np.argsort(scores, kind="stable"), overlay(image, heat)  # the highest on top
+    drawn[y[order], x[order]] = (SUSPICION(np.sqrt(scores[order]))[:, :3] * 255).astype(np.uint8)
     return [image, drawn]
 
 
@@ -57,9 +57,8 @@ def plot_frame(
 ) -> None:
     """The image, its heat map, and the points from above, coloured by their score.
 
-    image (H, W, 3), heat (h, w) probabilities of any size, points (N, 4), point_scores (N,). Point scores
-    have no scale of their own: the highest gets the colour of the highest probability, so that a frame
-    without suspicion shows none in either picture.
+    image (H, W, 3), heat (h, w) of any size, points (N, 4), point_scores (N,); heat and scores are
+    probabilities on one scale, so that a frame without suspicion shows none in either picture.
     """
     aspect = image.shape[1] / image.shape[0]
     widths = (aspect, aspect + 0.2, 1)  # in heights of the image; of a wide one less high than the scan
@@ -78,9 +77,9 @@ def plot_frame(
     axes[1].set_title("where: probability of an anomaly (root scale)", fontsize=10)
     for axis in axes[:2]:
         axis.set_axis_off()
-    shares = point_scores / max(float(point_scores.max(initial=0)), 1e-9) * float(heat.max())
-    order = np.argsort(shares)  # the highest on top
-    axes[2].scatter(-points[order, 1], points[order, 0], c=shares[order], s=5, cmap=SUSPICION, norm=scale)
+    order = np.argsort(point_scores)  # the highest on top
+    seen = points[order]
+    axes[2].scatter(-seen[:, 1], seen[:, 0], c=point_scores[order], s=5, cmap=SUSPICION, norm=scale)
     axes[2].set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
     axes[2].set_title("LiDAR from above, cut at 15 m to each side", fontsize=10)
     figure.suptitle(title, fontsize=11)
