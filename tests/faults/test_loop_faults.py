@@ -94,8 +94,8 @@ PLANTED = {
         "does not learn",
     ),
     "never in train mode": (
-        (STAGE1, CROPS, "train_ddp", ANOMALY),
-        [("    model.train()\n", "")],
+        (STAGE1, CROPS, MAE, "train_ddp", ANOMALY),
+        [("    model.train()\n", "    model.eval()\n")],
         [],
         "model.train() is missing",
     ),
