@@ -49,12 +49,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--use_class_weights", action=switch, default=True,
         help="weigh types by inverse frequency in the train split as it is after balancing")
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
-    add("--scheduler", choices=["step", "cosine", "none"], default="step", help="learning rate schedule")
+    add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=15, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
     add("--ema_decay", type=arguments.fraction, default=0.995, help="judge and keep averaged weights; 0: not")
     add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
-    arguments.add_run_arguments(parser, epochs=30, batch_size=16, learning_rate=5e-4, weight_decay=1e-4,
+    arguments.add_run_arguments(parser, epochs=12, batch_size=32, learning_rate=1e-3, weight_decay=1e-4,
                                 patience=10)
     # fmt: on
     return arguments.parse_arguments(parser, argv)

@@ -68,7 +68,8 @@ def flags_of(name: str) -> list:
         recipe = ["--features", "geometry", "--epochs", 2, "--batch_size", 16, "--scheduler", "step"]
         return ["--data_path", jrdb(), *recipe]
     start = ["--stage1_checkpoint", run_of("train_stage1")]
-    return ["--data_path", jrdb(), *start, "--epochs", 4, "--lr", 3e-3]
+    recipe = ["--epochs", 4, "--batch_size", 16, "--lr", 3e-3, "--scheduler", "step"]
+    return ["--data_path", jrdb(), *start, *recipe]
 
 
 def train(name: str, folder: Path, *more: object) -> Path:
