@@ -20,7 +20,7 @@ from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.find import find_runs
 from utils.run.folder import write_text
-from utils.run.log import align
+from utils.run.log import align, format_duration
 from utils.run.script import run_script
 from utils.run.signs import is_number
 from utils.tasks import metrics_shown
@@ -62,21 +62,8 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
     key, metrics = first.decides, list(metrics_shown(first.task, "test"))
-    folds = any(condition.pooled for condition in conditions)
-    rows = [
-        [
-            "",
-            "run",
-            "seed",
-            *(["fold"] if folds else []),
-            "verdict",
-            "best epoch",
-            f"{key} then",
-            "last",
-            *metrics,
-            "minutes",
-        ]
-    ]
+    head = ["", "run", "seed", "fold", "verdict", "best epoch", f"{key} then", "last", *metrics, "time"]
+    rows = [head]
     for condition in conditions:
         letter = condition.letter if len(conditions) > 1 else ""
         for view in (*condition.runs, *condition.pooled):
@@ -86,21 +73,22 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
                 letter,
                 view.name,
                 str(view.config.get("seed", "?")),
-                *([fold_of(view)] if folds else []),
+                fold_of(view),
                 view.results.get("verdict") or run_state(view, time.time()).word,
                 f"{best}/{len(view.history)}" if best is not None else "-",
                 shown(view.row(best).get(key)),
                 shown(last[0].get(key)),
                 *(shown(*found.get(metric, (None,))) for metric in metrics),
-                f"{seconds / 60:.1f}" if is_number(seconds) else "-",
+                format_duration(seconds) if is_number(seconds) else "-",
             ])  # fmt: skip
         means = [mean_and_sd([figures_on_test(view).get(metric, (None,))[0] for view in condition.distinct])
                  for metric in metrics]  # fmt: skip
         if any(means):
             then = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
             name = f"mean +- sd of {len(condition.distinct)} seeds"
-            blank = [""] * (4 if folds else 3)
-            rows.append([letter, name, *blank, plus_minus(then), "", *map(plus_minus, means), ""])
+            rows.append([letter, name, "", "", "", "", plus_minus(then), "", *map(plus_minus, means), ""])
+    if not any(row[3] for row in rows[1:]):  # no folds
+        rows = [row[:3] + row[4:] for row in rows]
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
     chosen = " (no test split: the epoch was chosen on it)" if "val" in split else ""
     where = "/".join(sorted(split)) or "test"
@@ -108,8 +96,8 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
 
 
 def fold_of(view: RunView) -> str:
-    """'2/5', and 'all' of pooled folds."""
-    return "all" if isinstance(view, Pooled) else view.config["args"]["fold"]
+    """'2/5', 'all' of pooled folds, nothing of a run without --fold."""
+    return "all" if isinstance(view, Pooled) else view.config["args"].get("fold") or ""
 
 
 def plus_minus(found: tuple[float, float] | None) -> str:
@@ -173,7 +161,7 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
 
     from utils.report.results import write_table
 
-    rows, folds = [], any(one.pooled for one in conditions)
+    rows = []
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]
     for letter, view in [(one.letter, view) for one in conditions for view in (*one.runs, *one.pooled)]:
         best, flat = view.best_epoch(), flatten(view.config)
@@ -181,7 +169,7 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
             "condition": letter,
             "run": str(view.folder),
             "seed": view.config.get("seed"),
-            **({"fold": fold_of(view)} if folds else {}),
+            "fold": fold_of(view),
             "verdict": view.results.get("verdict"),
             "best_epoch": best,
             "epochs": len(view.history),

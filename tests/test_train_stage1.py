@@ -46,7 +46,7 @@ def test_run_folder_is_complete_and_learned(run):
         "sampling_report.json", "train.log", "history.json", "results.json",
         "best_accuracy.pth", "best_loss.pth", "best_f1.pth", "last.pth", "final.pth", "training_curves.png",
         "confusion_matrix.png", "probability_distributions.png", "reliability.png", "mistakes.png",
-        "suspects.csv", "evaluation_report.txt", "status.json", "test_predictions.csv",
+        "suspects.csv", "worst_groups.csv", "evaluation_report.txt", "status.json", "test_predictions.csv",
     }  # fmt: skip
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED" and results["synthetic"] is False

@@ -240,11 +240,12 @@ class JRDBPairDataset(Dataset):
         The left person's box is orange, the right one's blue, everybody else's grey.
         """
         (width, height), pair = self.pano_size, (self.left[sample], self.right[sample])
-        picture = Image.new("RGB", (width // 4, height // 4), (235, 235, 235))
+        shrink = max(1, width / 940)
+        picture = Image.new("RGB", (int(width / shrink), int(height / shrink)), (235, 235, 235))
         draw, styles = ImageDraw.Draw(picture), zip(pair, ("#D55E00", "#0072B2"), strict=True)
         others = np.flatnonzero(self.people_frames == self.frames[sample])
         for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
-            x, y, w, h = self.boxes[person] / 4
+            x, y, w, h = self.boxes[person] / shrink
             for shift in (0, -picture.width):  # a box may run over the right edge
                 draw.rectangle((x + shift, y, x + w + shift, y + h), outline=colour, width=2)
         crops = [] if self.crops is None else [self.crops[self.crop_rows[k]].transpose(1, 2, 0) for k in pair]

@@ -15,7 +15,8 @@ def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
     scores = np.where(labels == 1, 0.9, 0.1) + np.linspace(0, 0.05, 20)
     labels[7] = 0  # somebody's slip
     columns = {
-        "scenario": np.array(["Scenario_a"] * 20), "frame_id": np.arange(20), "label": labels,
+        "scenario": np.array(["Scenario_b"] * 5 + ["Scenario_a"] * 5 + ["Scenario_b"] * 10),
+        "frame_id": np.arange(20), "label": labels,
         "score": scores, "alarm": (scores > 0.5).astype(int),
     }  # fmt: skip
     seen, p_label = [], np.where(labels == 1, scores, 1 - scores)
@@ -28,6 +29,9 @@ def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
     table = pandas.read_csv(tmp_path / "suspects.csv")
     assert table["frame_id"].tolist()[0] == seen[0] == 7 and len(seen) == 12 and len(table) == 20
     assert (np.diff(table["p_label"]) >= 0).all() and list(table)[-1] == "p_label"
+    groups = pandas.read_csv(tmp_path / "worst_groups.csv")
+    assert groups.scenario.tolist() == ["Scenario_a", "Scenario_b"] and groups.samples.tolist() == [5, 15]
+    assert groups.wrong.tolist() == [0.2, 0] and groups.p_label[0] == np.mean(p_label[5:10]).round(9)
     with Image.open(tmp_path / "mistakes.png") as picture:
         assert picture.width > 1000
 

@@ -135,7 +135,8 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
     below.bar(
         edges[:-1], bins["count"], width=1 / BINS, align="edge", color=COLORS["train"], edgecolor="white"
     )
-    below.set(xlabel="score", ylabel="samples", yscale="log")
+    wide = bins["count"].max() >= 10 * bins["count"][kept].min()
+    below.set(xlabel="score", ylabel="samples", yscale="log" if wide else "linear")
     below.yaxis.set_major_formatter("{x:g}")
     below.minorticks_off()
     for each in (axis, below):

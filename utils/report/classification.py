@@ -86,7 +86,7 @@ def report_binary(
         )
 
     counts = confusion(labels, preds, 2)
-    plot_confusion(counts, classes, f"threshold {threshold:.3f}", folder / "confusion_matrix.png")
+    plot_confusion(counts, classes, f"{title}, threshold {threshold:.3f}", folder / "confusion_matrix.png")
     named, place = figure_title(state, split), folder / "probability_distributions.png"
     plot_distributions(labels, scores, classes, named, place, threshold)
     plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")

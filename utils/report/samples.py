@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.plotting.mistakes import plot_mistakes
 from utils.report.results import write_table
-from utils.run.log import format_value
+from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
 
 LISTED, DRAWN = 200, 12  # samples in the table and in the picture
@@ -21,7 +21,8 @@ def report_samples(
     folder: Path, split: str, state: Mapping[str, Any], columns: Mapping[str, Any], p_label: np.ndarray,
     look: Look,
 ) -> None:  # fmt: skip
-    """SPLIT_predictions.csv; suspects.csv and mistakes.png: where the model finds the label least likely.
+    """SPLIT_predictions.csv; suspects.csv and mistakes.png: where the model finds the label least likely;
+    worst_groups.csv: the same by subject, sequence or scenario.
 
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.
     """
@@ -30,16 +31,33 @@ def report_samples(
     write_table(folder / f"{split}_predictions.csv", columns)
 
     table = pandas.DataFrame(dict(columns)).assign(p_label=p_label)
+    task = TASKS[state["script"]]
+    groups = by_group(table, task)
+    write_table(folder / "worst_groups.csv", groups)
+    LOG.info(f"most at odds with the labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
-    task, worst = TASKS[state["script"]], table[:DRAWN]
+    worst = table[:DRAWN]
     shown = [name for name in (*task["columns"], "p_label") if name in table]
     texts = [
         "\n".join([
-            textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 64),
+            textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 76),
             ", ".join(f"{name} {format_value(row[name])}" for name in shown),
         ])
         for row in worst.to_dict("records")
     ]  # fmt: skip
     title = f"{state['script']}: the labels it finds least likely; all of them in suspects.csv"
     plot_mistakes(worst.index.tolist(), look, texts, title, folder / "mistakes.png")
+
+
+def by_group(table: Any, task: Mapping[str, Any]) -> Any:
+    """A row per group, the one whose labels the model finds least likely first: samples, mean p_label, and
+    the share of wrong answers or, of ages, their means."""
+    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
+    if task["task"] == "age":
+        found = table[["age", "prediction", "error"]]
+    else:
+        found = (truth != said).to_frame("wrong")
+    found = found.assign(samples=1, p_label=table["p_label"]).groupby(table[task["sample"][0]])
+    means = found.mean().assign(samples=found.size())
+    return means[["samples", *means.columns.drop("samples")]].sort_values("p_label").reset_index()
