@@ -54,7 +54,8 @@ def test_run_folder_is_complete(run):
         "config.json", "split.json", "hashes.json", "references.npz", "train.log", "history.json",
         "results.json", "best_auroc.pth",
         "last.pth", "final.pth", "status.json", "training_curves.png", "confusion_matrix.png", "roc_pr.png",
-        "probability_distributions.png", "reliability.png", "mistakes.png", "suspects.csv", "worst_groups.csv",
+        "probability_distributions.png", "reliability.png", "mistakes.png", "suspects.csv",
+        "worst_groups.csv",
         "evaluation_report.txt", "test_predictions.csv",
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")
