@@ -72,11 +72,9 @@ def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tenso
     return _blend(images, _luma(images), factor)
 
 
-def rotate(images: torch.Tensor, degrees: torch.Tensor, fill: str = "zeros") -> torch.Tensor:
-    """Turn float images (B, 3, H, W) counter-clockwise by degrees (B,) about the centre, bilinearly.
-
-    What comes in from outside is black, or with fill="border" the nearest edge pixel.
-    """
+def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
+    """Turn float images (B, 3, H, W) counter-clockwise by degrees (B,) about the centre, bilinearly; what
+    comes in from outside is black."""
     height, width = images.shape[-2:]
     radians = torch.deg2rad(degrees.to(images))
     cosine, sine = radians.cos().view(-1, 1, 1), radians.sin().view(-1, 1, 1)
@@ -87,7 +85,7 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor, fill: str = "zeros") -> 
     source_x = (x * cosine - y * sine) * (2 / width)  # (B, H, W), from -1 to 1 across the image
     source_y = (x * sine + y * cosine) * (2 / height)
     grid = torch.stack([source_x, source_y], dim=-1)  # (B, H, W, 2)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode=fill, align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
 def _luma(images: torch.Tensor) -> torch.Tensor:

@@ -120,7 +120,7 @@ def brier_score(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def cross_fitted(
-    labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, scores_by: Callable, folds: int = 5
+    labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, scores_by: Callable
 ) -> np.ndarray | None:
     """Scores of the split a scale is fitted on, each group's by the scale of the others; None of one group.
 
@@ -128,7 +128,7 @@ def cross_fitted(
     """
     from sklearn.model_selection import GroupKFold
 
-    folds = min(folds, len(np.unique(groups)))
+    folds = min(5, len(np.unique(groups)))
     if folds < 2:
         return None
     scores = np.empty(logits.shape)

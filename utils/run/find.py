@@ -80,14 +80,14 @@ def known_runs(output_dir: Path, most: int = 3) -> str:
     return f"runs in {output_dir}: {', '.join(names[:most])}{more}"
 
 
-def find_checkpoint(place: str | Path, name: str | None = None) -> Path:
-    """The checkpoint meant by `place`: the file itself, or `name` (default: the best) in that run folder.
+def find_checkpoint(place: str | Path) -> Path:
+    """The checkpoint meant by `place`: the file itself, or the best one in that run folder.
 
     Raises CommandError listing the checkpoints beside it when there is none.
     """
     path = Path(place)
     if path.is_dir():
-        path /= name or TASKS[script_of(path)]["checkpoint"]
+        path /= TASKS[script_of(path)]["checkpoint"]
     if path.is_file():
         return path
     around = path.parent

@@ -21,6 +21,6 @@ def test_runs_are_found_by_path_name_and_pattern_each_once(tmp_path):
 
 def test_a_missing_checkpoint_lists_candidates(tmp_path):
     (tmp_path / "last.pth").touch()
-    assert find_checkpoint(tmp_path, "last.pth") == tmp_path / "last.pth"
+    assert find_checkpoint(tmp_path / "last.pth") == tmp_path / "last.pth"
     with pytest.raises(CommandError, match=r"best_f1\.pth; candidates:\n.*last\.pth"):
-        find_checkpoint(tmp_path, "best_f1.pth")
+        find_checkpoint(tmp_path / "best_f1.pth")
