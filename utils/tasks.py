@@ -48,6 +48,7 @@ AGES = {
         "skill": Metric("skill", True, ("test",), 0.0, "mean or median"),
     },
     "data": "ultrasound",
+    "quick": "--epochs 24 --model resnet18 --image_size 96",
     "groups": "subjects",
     "sample": ("subject", "file"),
     "columns": ("age", "prediction"),
@@ -62,6 +63,7 @@ AGES = {
 # best        the metric of val that decides which epoch that is
 # skill       the metric by which the monitor sees that nothing is learned yet
 # metrics     what history.json and results.json hold, in the order they are shown
+# quick       flags of minutes on a CPU, where the defaults take days
 # groups      what splits keep apart and a jackknife leaves out
 # sample      the columns of *_predictions.csv that name a sample, its group first
 # columns     those that hold truth and prediction

@@ -9,9 +9,11 @@ process at once: nothing is lost then.
 
 import argparse
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,13 +25,15 @@ from tqdm import tqdm
 from utils.run.log import LOG, format_duration, format_values
 from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
 from utils.run.status import Status
+from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
 from utils.training.distributed import Processes
 from utils.training.stall import StallWatch
 
 SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the larger wish wins
 LOG_SECONDS = 60.0  # in a long epoch a line is logged this often
-TIMED_STEPS = 5  # of the first epoch, after one that warms up: they say how long the run will take
+# Of the first epoch, after one that warms up: they say how long the run will take; fewer where they are slow.
+TIMED_STEPS, TIMED_SECONDS = 5, 15.0
 
 
 def expected_time(seconds: float, steps: int, epochs: int) -> str:
@@ -37,6 +41,16 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
     total = format_duration(1.1 * seconds * steps * epochs)
     many = f"{epochs} epochs" if epochs > 1 else "one epoch"
     return f"expected time: {total} for {many} of {steps} steps, {seconds:.2g} s each"
+
+
+def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str:
+    """What to type instead, where somebody has typed no recipe and hours on a CPU lie ahead."""
+    script = Path(command[0]).name
+    flags = TASKS.get(script, {}).get("quick", "")
+    typed = {flag for flag in flags.split() if flag.startswith("--")} & set(command)
+    if device.type != "cpu" or seconds < 3600 or not flags or typed:
+        return ""
+    return f"; on a CPU, minutes instead: python {script} {flags}"
 
 
 class Interrupt:
@@ -112,10 +126,15 @@ class Interrupt:
                 self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 if done == first + 1:
                     warmed_up = time.monotonic()
-                elif not self.timed and done == min(first + 1 + TIMED_STEPS, steps):
+                elif not self.timed and (
+                    done == min(first + 1 + TIMED_STEPS, steps)
+                    or time.monotonic() - warmed_up > TIMED_SECONDS
+                ):
                     self.timed = True
                     seconds = (time.monotonic() - warmed_up) / (done - first - 1)
-                    LOG.info(expected_time(seconds, steps, self.status.fields["epochs"] - epoch + 1))
+                    epochs = self.status.fields["epochs"] - epoch + 1
+                    hint = quicker(sys.argv, seconds * steps * epochs, self.processes.device)
+                    LOG.info(expected_time(seconds, steps, epochs) + hint)
                 late = time.monotonic() - said > LOG_SECONDS
                 if late or (self.log_interval and done % self.log_interval == 0 and done < steps):
                     said = time.monotonic()

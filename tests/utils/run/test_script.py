@@ -4,6 +4,7 @@ import argparse
 import signal
 
 import pytest
+import torch
 
 import train_stage1
 from utils.metrics.verdict import Verdict
@@ -12,7 +13,7 @@ from utils.run.folder import read_json
 from utils.run.log import format_duration, start_log
 from utils.run.script import run_script
 from utils.run.status import Status
-from utils.training.interrupt import expected_time
+from utils.training.interrupt import expected_time, quicker
 
 
 def ending(action, **options) -> int:
@@ -103,3 +104,13 @@ def test_the_expected_time_counts_all_steps_and_a_tenth_for_the_evaluation():
     assert (
         expected_time(0.9, 24, 30) == "expected time: 12 min for 30 epochs of 24 steps, 0.9 s each"
     )  # 713 s
+
+
+def test_hours_on_a_cpu_come_with_a_quick_command_unless_a_recipe_was_typed():
+    cpu, hint = torch.device("cpu"), "python train_mae.py --epochs 24"
+    assert hint in quicker(["./train_mae.py", "--image_dir", "x"], 9e5, cpu)
+    assert quicker(["./train_mae.py", "--model", "resnet50"], 9e5, cpu) == ""
+    assert (
+        quicker(["./train_mae.py"], 60, cpu) == quicker(["./train_mae.py"], 9e5, torch.device("cuda")) == ""
+    )
+    assert quicker(["train_stage1.py"], 9e5, cpu) == quicker(["-c"], 9e5, cpu) == ""
