@@ -243,8 +243,8 @@ def build_datasets(
     if any(plain):
         shown = list_some(names[plain].tolist(), 3)
         records.notes.append(f"{sum(plain)} images have one grey value all over: {shown}")
+    images = records.images = images[owners == 1]
     refuse_problems(records, exclude)
-    images = images[owners == 1]
     if not choose:
         _refuse_half(records, len(images), exclude, args)
     hashes = {

@@ -120,7 +120,8 @@ def drop_unreadable(images: pd.DataFrame, records: Records) -> pd.DataFrame:
         reasons = list(pool.map(_why_unreadable, images.path, chunksize=16))
     unreadable = [(reason, path.name) for reason, path in zip(reasons, images.path, strict=True) if reason]
     records.problems["unreadable_images"] = unreadable
-    return images[[reason is None for reason in reasons]].reset_index(drop=True)
+    records.images = images[[reason is None for reason in reasons]].reset_index(drop=True)
+    return records.images.copy()
 
 
 def _why_unreadable(path: Path) -> str | None:

@@ -30,11 +30,7 @@ VISIT_PATTERNS = (
     "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
     "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$", "^([^/]+)/([^/]+)/",
 )  # fmt: skip
-ADVICE = {
-    "duplicate_ids": "if a row is a visit, name its column with --visit_column and put a second group around "
-    "the visit in --id_pattern; if it is an image, name the column of files with --file_column",
-    "unknown_names": "--id_pattern says where the id stands",
-}
+ADVICE = {"unknown_names": "--id_pattern says where the id stands"}
 
 
 @dataclass
@@ -238,7 +234,7 @@ def _propose_pattern(
     best, flags = 0, ""
     for numeric in (False, True):
         keys = set()
-        for key in table.rows:
+        for key in (*table.rows, *table.left_out):
             with contextlib.suppress(ValueError):
                 subject, *visit = key if isinstance(key, tuple) else (key,)
                 keys.add((subject_id(subject, numeric), *visit) if visit else subject_id(subject, numeric))

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import pandas as pd
 from openpyxl.utils import get_column_letter
 
-from datasets.ultrasound.cells import list_names
+from datasets.ultrasound.files import DICOM_ENDINGS, IMAGE_ENDINGS
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.header import (
     check_unit,
@@ -166,7 +166,9 @@ def _read_rows(
                 unusable.append(age_cell)
         found[key].append((number, row))
     _refuse_far_ages(found, letters["--age_column"], table, args)
-    _keep_one_of_each(found, letters["--id_column"], _what_tells_apart(header, body, at), table)
+    _keep_one_of_each(found, letters["--id_column"], table)
+    if "duplicate_ids" in problems:
+        table.advice["duplicate_ids"] = _what_tells_apart(header, body, at)
     table.left_out = set(found) - set(table.rows)
     if unusable:
         table.advice["bad_ages"] = _advise(unusable, bool(table.rows), args)
@@ -176,7 +178,7 @@ def _read_rows(
         table.notes.append(f"column {letters['--age_column']}: decimal commas")
 
 
-def _keep_one_of_each(found: dict, letter: str, telling: str, table: AgeTable) -> None:
+def _keep_one_of_each(found: dict, letter: str, table: AgeTable) -> None:
     """The row of each key; rows that say the same are one, others a problem."""
     repeated = 0
     for key, entries in found.items():
@@ -188,22 +190,24 @@ def _keep_one_of_each(found: dict, letter: str, telling: str, table: AgeTable) -
             shown = [f"row {n} (age {'none' if r is None else f'{r.age:g}'})" for n, r in entries[:3]]
             described = " and ".join(shown) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")
             name = " ".join(key) if isinstance(key, tuple) else key
-            table.problems["duplicate_ids"].append((telling, f"column {letter}: {name!r} in {described}"))
+            table.problems["duplicate_ids"].append(("", f"column {letter}: {name!r} in {described}"))
     if repeated:
         table.notes.append(f"{repeated} ids have several rows that say the same")
 
 
 def _what_tells_apart(header: pd.Series, body: pd.DataFrame, at: dict[str, int]) -> str:
-    """The columns by which rows of one id differ, for a message; '' where there is none."""
-    ids = body[at["--id_column"]]
-    names = [
-        one_line(name)
-        for column, name in header.items()
-        if name is not None
-        and column not in at.values()
-        and not pd.DataFrame({"id": ids, "other": body[column]}).duplicated().any()
-    ]
-    return f"the rows of one id differ in {list_names(names)}" if names else ""
+    """The flags for rows that are visits or images, by the columns in which the rows of one id differ."""
+    ids, visits, files = body[at["--id_column"]], [], []
+    for column, name in header.items():
+        twice = pd.DataFrame({"id": ids, "other": body[column]}).duplicated().any()
+        if name is not None and column not in at.values() and not twice:
+            is_file = str(body[column].iloc[0]).lower().endswith((*IMAGE_ENDINGS, *DICOM_ENDINGS))
+            (files if is_file else visits).append(shlex.quote(one_line(name)))
+    visit, file = (" or ".join(names) or "NAME" for names in (visits, files))
+    return (
+        f"if a row is a visit: --visit_column {visit}, and in --id_pattern a second group, around the visit; "
+        f"if it is an image: --file_column {file}"
+    )
 
 
 def _refuse_far_ages(found: dict, letter: str, table: AgeTable, args: argparse.Namespace) -> None:
@@ -232,9 +236,9 @@ def _refuse_far_ages(found: dict, letter: str, table: AgeTable, args: argparse.N
 def _advise(unusable: list[object], some_left: bool, args: argparse.Namespace) -> str:
     """The flag that mends ages that can not be used, where there is one."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
-    if some_left:
-        listed = " ".join(map(shlex.quote, values[:6])) if 0 < len(values) <= 6 else "VALUE"
-        return f"if they stand for an unknown age: --missing_values {listed}"
+    if some_left or any(cell.startswith("=") for cell in values):
+        listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
+        return f"if they stand for an unknown age: --missing_values {listed}" if some_left and values else ""
     try:
         oldest = max(float(cell) for cell in values)
     except ValueError:  # no numbers, or none at all

@@ -13,10 +13,10 @@ import pandas as pd
 OLDEST = {"years": 120.0, "months": 1440.0, "weeks": 6260.0, "days": 43830.0}
 PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 UNIT_NAMES = {
-    "years": ("y", "yr", "yrs", "year", "years", "yo", "\u5c81", "\u6b72"),
-    "months": ("m", "mo", "mos", "month", "months", "\u6708"),
-    "weeks": ("w", "wk", "wks", "week", "weeks", "\u5468"),
-    "days": ("d", "day", "days", "\u5929"),
+    "years": ("y", "yr", "yrs", "year", "years", "yo", "jahre", "jaar", "ans", "anni", "\u5c81", "\u6b72"),
+    "months": ("m", "mo", "mos", "month", "months", "monate", "maanden", "mois", "mesi", "\u6708"),
+    "weeks": ("w", "wk", "wks", "week", "weeks", "wochen", "weken", "\u5468"),
+    "days": ("d", "day", "days", "tage", "dagen", "\u5929"),
 }
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 

@@ -209,8 +209,7 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     path.write_text("Number,Age,Visit\n1,20,a\n1,20,b\n2,30,a\n2,31.5,b\n")
     table = read(path)
     assert table.ages == {"1": 20.0}
-    assert table.problems["duplicate_ids"] == [
-        ("the rows of one id differ in Visit", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")
-    ]
+    assert table.problems["duplicate_ids"] == [("", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")]
+    assert "--visit_column Visit" in table.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
     assert visits.ages == {("1", "a"): 20.0, ("1", "b"): 20.0, ("2", "a"): 30.0, ("2", "b"): 31.5}
