@@ -81,7 +81,6 @@ from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
-from utils.training.forecast import warn_slow
 from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import finish, open_run
@@ -246,7 +245,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
         dropout=args.dropout, target_median=float(bare.target_median), target_sd=float(bare.target_sd),
     )  # fmt: skip
     run.record(data, section, criterion, optimizer, scheduler)
-    warn_slow(run, bare, len(data.train), parse_args([]))
 
     # Training
     check = LearningCheck(SCRIPT, criterion, data.train.ages, data.val.ages, outputs=1)
