@@ -129,9 +129,10 @@ def difference_table(conditions: Sequence[Condition]) -> tuple[list[Table], list
     if not found:
         return [], notes
     metrics = list(dict.fromkeys(one.metric for one in found))
-    rows = {one.letter: [f"{one.letter} - {conditions[0].letter}"] for one in found}
+    rows = {one.name: [f"{one.name} - {conditions[0].letter}"] for one in found}
     for one in found:
-        rows[one.letter].append(f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {one.words()}")
+        word = "better" if one.better else "worse" if one.worse else "no clear difference"
+        rows[one.name].append(f"{one.model - one.other:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {word}")
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
         unknown = "" if min(runs) > 1 else ", but for a condition of one run it is unknown"

@@ -136,7 +136,7 @@ def check(one, jackknife, statistic, value, runs):
     """The point by scikit-learn, the interval from both runs without the same groups in turn."""
     rows = [read_predictions(read_run(run)) for run in runs]
     a, b = ({name: p[name].to_numpy() for name in ("score", "pred") if name in p} for p in rows)
-    assert one.value == pytest.approx(value(**b) - value(**a), abs=1e-9)
+    assert one.model - one.other == pytest.approx(value(**b) - value(**a), abs=1e-9)
     expected = jackknife.interval(statistic(**b) - statistic(**a))
     assert [one.low, one.high] == pytest.approx(expected, abs=1e-9)
 
@@ -153,7 +153,7 @@ def test_paired_difference_of_two_scorers(tmp_path, task, group):
     check(found["ap"], by, lambda score, pred: by.ap(y, score), lambda score, pred: precision(y, score), runs)
     f1 = metrics.f1_score
     check(found["f1"], by, lambda score, pred: by.f1(y, pred), lambda score, pred: f1(y, pred), runs)
-    assert found["auroc"].words() == "better" and "240 test samples; intervals over 10" in notes[0]
+    assert found["auroc"].better and "240 test samples; intervals over 10" in notes[0]
 
 
 def test_paired_difference_of_two_classifiers_of_types(tmp_path):
@@ -167,7 +167,7 @@ def test_paired_difference_of_two_classifiers_of_types(tmp_path):
     check(found["macro_f1"], by, lambda pred: by.macro_f1(KINDS, np.eye(3)[pred]), macro, runs)
     right = [by, lambda pred: by.means(pred == KINDS), lambda pred: np.mean(pred == KINDS)]
     check(found["accuracy"], *right, runs)
-    assert found["macro_f1"].words() == "worse"
+    assert found["macro_f1"].worse
 
 
 def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
@@ -176,9 +176,9 @@ def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
     people = AGES.reshape(40, 6)[:, 0]
     means = [read_predictions(read_run(run)).score.to_numpy().reshape(40, 6).mean(axis=1) for run in (a, b)]
     mae = [np.abs(one - people).mean() for one in means]
-    assert found["subject_mae"].value == pytest.approx(mae[1] - mae[0])
-    assert found["subject_mae"].high < 0 and found["subject_mae"].words() == "better"
-    assert found["mae"].words() == "better" and "intervals over 40 subjects" in notes[0]
+    assert found["subject_mae"].model - found["subject_mae"].other == pytest.approx(mae[1] - mae[0])
+    assert found["subject_mae"].high < 0 and found["subject_mae"].better
+    assert found["mae"].better and "intervals over 40 subjects" in notes[0]
 
 
 def test_rows_are_paired_by_sample_not_by_position(tmp_path):
@@ -188,8 +188,8 @@ def test_rows_are_paired_by_sample_not_by_position(tmp_path):
     b = make_run(tmp_path, second=1, predictions=table, learning_rate=0.1)
     c = make_run(tmp_path, second=2, predictions={k: v[order] for k, v in table.items()}, learning_rate=0.2)
     straight, shuffled = differences(a, b)[0], differences(a, c)[0]
-    assert (straight["ap"].value, straight["ap"].low) == pytest.approx(
-        (shuffled["ap"].value, shuffled["ap"].low)
+    assert (straight["ap"].model, straight["ap"].low) == pytest.approx(
+        (shuffled["ap"].model, shuffled["ap"].low)
     )
 
 

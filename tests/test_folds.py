@@ -271,3 +271,11 @@ def test_runs_that_predict_other_things_are_refused():
         prediction.load([run_of("train_mae"), run_of("train_stage1")], "cpu")
     with pytest.raises(SystemExit):
         predict.parse_args(["--run", "a", "b", "--export", "x.pt2"])
+
+
+def test_a_fold_that_is_typed_wins_over_the_split_of_a_config(tmp_path):
+    script = importlib.import_module("train_mae")
+    recorded = script.parse_args(["--split_method", "mine.json", "--lr", "0.5"])
+    write_json(tmp_path / "config.json", {"script_name": "train_mae.py", "args": vars(recorded)})
+    args = script.parse_args(["--config", str(tmp_path / "config.json"), "--fold", "2/5"])
+    assert (args.fold, args.split_method, args.learning_rate) == ("2/5", "auto", 0.5)

@@ -163,7 +163,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     the same checks. Ends through parser.error (exit code 2).
     """
     typed = parser.typed(argv)
-    args = parser.parse_args(typed)
+    args = first = parser.parse_args(typed)
     if args.resume and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
@@ -182,11 +182,11 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         if args.resume:
             refuse_changes(parser, args, recorded)
     if args.fold:
-        typed = [f"--{n}" for n in SPLITS if getattr(args, n, None) != parser.get_default(n)]
-        if typed:
-            parser.error(
-                f"--fold {args.fold} decides who trains and who is tested: leave out {' '.join(typed)}"
-            )
+        others = [name for name in SPLITS if getattr(first, name, None) != parser.get_default(name)]
+        if others:
+            listed = " ".join(f"--{name}" for name in others)
+            parser.error(f"--fold {args.fold} decides who trains and who is tested: leave out {listed}")
+        vars(args).update({name: parser.get_default(name) for name in SPLITS if hasattr(args, name)})
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     parser.announce(argv)

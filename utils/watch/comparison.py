@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.metrics.verdict import Comparison
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.signs import is_number
@@ -201,26 +202,8 @@ def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
     return (statistics.mean(known), statistics.stdev(known)) if len(known) > 1 else None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much `metric` of condition `letter` lies above that of the first, with the 95% interval."""
-
-    letter: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    higher_is_better: bool
-
-    def words(self) -> str:
-        """What the interval says."""
-        if not (self.low > 0 or self.high < 0):  # NaN where there is no interval
-            return "no clear difference"
-        return "better" if (self.value > 0) == self.higher_is_better else "worse"
-
-
-def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Difference], list[str]]:
-    """Every condition against the first on the same test samples, and notes on what was or was not done.
+def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison], list[str]]:
+    """Every condition, by its letter, against the first on the same test samples; notes on what was not done.
 
     The same groups (sequences, scenarios, subjects) are left out of both in turn. Where a condition has
     several runs their mean counts, and the scatter between seeds is in the interval.
@@ -248,7 +231,8 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Difference
             jackknife, (without, *other_seeds) = measures[metric][0], base[metric]
             low, high = jackknife.interval(rows - without, *seeds, *other_seeds)
             better = first.task["metrics"][metric].higher
-            found.append(Difference(letter, metric, float((rows - without)[0]), low, high, better))
+            values = float(rows[0]), float(without[0])
+            found.append(Comparison(letter, metric, *values, low, high, better))
     count, kind = reference.group.nunique(), first.task["groups"]
     note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; intervals over "
     if any(jackknife.over_frames for jackknife, _ in measures.values()):
