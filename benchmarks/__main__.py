@@ -1,8 +1,8 @@
-"""Run every benchmark, each in a process of its own, and rewrite the tables in benchmarks/README.md.
+"""Run every benchmark, each in a process of its own, and write the tables of benchmarks/tables.md.
 
     python -m benchmarks                    all of them; meant for two idle cores
-    python -m benchmarks pair_loader peers  some; README.md keeps the others' tables
-    python -m benchmarks --quick            do they run? README.md is left alone
+    python -m benchmarks pair_loader peers  some; the others' tables stay
+    python -m benchmarks --quick            do they run? tables.md is left alone
 
 Exits with 1 when a benchmark failed, never for a figure.
 """
@@ -20,11 +20,9 @@ from benchmarks.measure import FOLDER, Report, markdown
 
 # The function of that name in the module is the benchmark, its docstring's first line the title.
 BENCHMARKS = {
-    "pair_loader": "epochs", "stage1_epoch": "epochs", "epoch_vs_memory": "epochs", "peers": "peers",
-    "verdict": "verdict",
+    "pair_loader": "epochs", "epoch_vs_memory": "epochs", "peers": "peers", "verdict": "verdict",
 }  # fmt: skip
-README = Path(__file__).resolve().parent / "README.md"
-BEGIN, END = "<!-- tables: written by python -m benchmarks -->", "<!-- end of tables -->"
+TABLES = Path(__file__).resolve().parent / "tables.md"
 
 
 def run(name: str, quick: bool) -> bool:
@@ -45,36 +43,20 @@ def run_here(name: str, quick: bool) -> None:
     report.finish()
 
 
-def read_results() -> dict[str, dict]:
-    """What the latest full run of each benchmark left, by name."""
-    found = {name: FOLDER / f"{name}.json" for name in BENCHMARKS}
-    return {name: json.loads(path.read_text()) for name, path in found.items() if path.exists()}
-
-
-def tables(results: dict[str, dict]) -> str:
-    """Machine, the judged figures in one table, then every benchmark's own tables."""
-    lines = ["## Demands", ""]
-    for machine in dict.fromkeys(one["machine"] for one in results.values()):
-        speeds = [one["convolution_gflops"] for one in results.values() if one["machine"] == machine]
-        speed = f"one large convolution {min(speeds):.0f} to {max(speeds):.0f} GFLOP/s"
-        lines.append(f"Machine: {machine}; {speed}.")
+def tables(folder: Path = FOLDER) -> str:
+    """What the latest full run of each benchmark left: machine, the judged figures, then all tables."""
+    found = [folder / f"{name}.json" for name in BENCHMARKS]
+    results = [json.loads(path.read_text()) for path in found if path.exists()]
+    lines = ["# Benchmarks: the latest figures", "", "Written by `python -m benchmarks`.", ""]
+    for machine in dict.fromkeys(one["machine"] for one in results):
+        speeds = [one["convolution_gflops"] for one in results if one["machine"] == machine]
+        lines.append(f"{machine}; one large convolution {min(speeds):.0f} to {max(speeds):.0f} GFLOP/s.")
     rows = []
-    for row in (row for one in results.values() for row in one["judged"]):
+    for row in (row for one in results for row in one["judged"]):
         figures = [f"{row[key]:.3g}{row['unit']}" for key in ("median", "counts")]
         rows.append([row["question"], *figures, row["n"], row["demand"], row["aim"], row["verdict"]])
-    demands = markdown(["question", "measured (median)", "worse quartile", "n", "demand", "aim", ""], rows)
-    return "\n".join(
-        [*lines, "", *demands, "", "## Tables", "", *(one["markdown"] for one in results.values())]
-    )
-
-
-def rewrite(text: str, new: str) -> str:
-    """`text` with what stands between the two markers replaced by `new`."""
-    before, found_begin, rest = text.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not (found_begin and found_end):
-        raise ValueError(f"{README} has lost its markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{new.strip()}\n\n{END}{after}"
+    lines += ["", *markdown(["question", "median", "worse quartile", "n", "demand", "aim", ""], rows), ""]
+    return "\n".join([*lines, *(one["markdown"] for one in results)])
 
 
 def main() -> int:
@@ -94,8 +76,8 @@ def main() -> int:
     started = time.perf_counter()
     failed = [name for name in args.names or BENCHMARKS if not run(name, args.quick)]
     if not args.quick:
-        README.write_text(rewrite(README.read_text(), tables(read_results())))
-        print(f"{README} rewritten")
+        TABLES.write_text(tables())
+        print(f"{TABLES} written")
     print(f"{time.perf_counter() - started:.0f} s in all; failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 

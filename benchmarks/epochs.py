@@ -1,13 +1,9 @@
-"""The loader and whole epochs.
+"""The loader beside decoding for every pair; whole epochs beside the same steps on tensors in memory.
 
-    python -m benchmarks pair_loader stage1_epoch epoch_vs_memory
-
-The first two beside the naive pipeline, which decodes a panorama for every pair and encodes both its people;
-the last beside the same steps on tensors that are in memory already.
+python -m benchmarks pair_loader epoch_vs_memory
 """
 
 import copy
-import math
 from collections import deque
 from pathlib import Path
 
@@ -15,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import Report, times_faster
@@ -100,64 +95,6 @@ def pair_loader(report: Report, quick: bool) -> None:
     question = "pair loader, times faster than decoding per pair"
     report.judge(question, times_faster(slow, fast), at_least=20, aim=">= 45x")
     report.note(f"1 thread; crops {size[0]}x{size[1]}.")
-
-
-def naive_logits(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Both people of every pair go through the encoder, however often they are in the batch."""
-    person, geometry = model.trunk.person, model.trunk.geometry(batch["geometry"])
-    return model.head(torch.cat([person(batch["left"]), person(batch["right"]), geometry], dim=1))
-
-
-def naive_epoch(training: Training, loader: DataLoader) -> None:
-    """The same step as the script's: the same loss, optimizer, and check of the gradient."""
-    model, trainable = training.model.train(), [p for p in training.model.parameters() if p.requires_grad]
-    for batch in loader:
-        loss = training.criterion(naive_logits(model, batch), batch["label"]).mean()
-        training.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trainable, math.inf)
-        training.optimizer.step()
-
-
-@torch.no_grad()
-def check_logits(training: Training) -> None:
-    """In evaluation mode (BatchNorm sees other batches otherwise) both ways give the same logits."""
-    model, rows = training.model.eval(), list(range(min(16, len(training.train))))
-    dataset = NaivePairs(training.train, training.data.data_path, tuple(training.args.image_size))
-    naive = naive_logits(model, next(iter(DataLoader(dataset, batch_size=len(rows)))))
-    torch.testing.assert_close(model(training.train.__getitems__(rows)), naive, rtol=1e-4, atol=1e-5)
-
-
-def stage1_epoch(report: Report, quick: bool) -> None:
-    """Whole stage 1 epoch against the naive pipeline.
-
-    Naive: every annotated pair in range and the negatives beside it (no limit per group). Ours:
-    train_stage1.train_one_epoch with its default sampling. Neither augments.
-    """
-    torch.set_num_threads(1)
-    training = prepare("train_stage1", ["--no-augment"])
-    everything = prepare("train_stage1", ["--no-augment", "--no-use_group_sampling"])
-    share = len(training.train) / len(everything.train)
-    frames = 2 if quick else 12
-    for one in (training, everything):
-        one.keep(np.isin(one.train.frames, np.unique(one.train.frames)[:frames]))
-    check_logits(training)
-    size, path = tuple(training.args.image_size), training.data.data_path
-    loader = DataLoader(NaivePairs(everything.train, path, size), training.args.batch_size, shuffle=True)
-    timings = report.measure(
-        {
-            f"naive, {len(everything.train)} pairs": lambda: naive_epoch(training, loader),
-            f"train_stage1, {len(training.train)} pairs": training.epoch,
-        }
-    )
-    report.timings(timings)
-    ratio = times_faster(*reversed(timings.values()))
-    report.judge("stage 1 epoch, share of the naive epoch's time", ratio, at_most=0.15, aim="<= .05")
-    here = len(training.train) / len(everything.train)
-    report.note(
-        f"1 thread, {frames} frames of the sample. The sampler keeps {share:.2f} of the pairs of the whole "
-        f"train split, {here:.2f} on these frames; the rest is the cache and one encoding per person."
-    )
 
 
 STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each; else 30

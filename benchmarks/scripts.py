@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -48,15 +47,6 @@ class Training:
     interrupt: Interrupt
     device: torch.device
     augmentation: dict[str, Any]  # how train_one_epoch is told to augment
-
-    def keep(self, rows: np.ndarray) -> None:
-        """Train on these samples only."""
-        self.train = self.train.select(np.flatnonzero(rows))
-        processes, args = distributed.Processes(0, 1, self.device), self.args
-        self.sampler = distributed.EpochSampler(
-            len(self.train), args.batch_size, args.seed, processes, frames=self.train.frames
-        )
-        self.loader = distributed.make_loader(self.train, self.sampler, 0, self.device)
 
     def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
         """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
