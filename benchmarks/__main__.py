@@ -1,7 +1,7 @@
 """Run every benchmark, each in a process of its own, and write the tables of benchmarks/tables.md.
 
     python -m benchmarks                    all of them; meant for two idle cores
-    python -m benchmarks pair_loader peers  some; the others' tables stay
+    python -m benchmarks pair_loader peers  some; the others' tables stay as they last ran on this machine
     python -m benchmarks --quick            do they run? tables.md is left alone
 
 Exits with 1 when a benchmark failed, never for a figure.

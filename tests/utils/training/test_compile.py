@@ -8,7 +8,6 @@ import torch
 
 import train_mae
 from tests.tiny_runs import (
-    NAMES,
     assert_same_run,
     furthest_weight,
     history,
@@ -48,7 +47,7 @@ def resume(run, *more):
 
 
 @pytest.mark.long  # what is imported to compile takes seconds
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["train_anomaly_with_labels", "train_stage1", "train_stage2"])
 def test_a_compiled_run_is_the_run(name, tmp_path, traced):
     compiled, plain = train(name, tmp_path, "--compile"), run_of(name)
     assert read_json(compiled / "config.json")["optimizations"]["compiled"] is True
