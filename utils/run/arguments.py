@@ -123,7 +123,7 @@ def add_run_arguments(
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
     add("--compile", action=switch, default=False,
-        help="compile the model's forward pass: minutes at the start, faster steps on a GPU")
+        help="compile the forward pass: minutes at the start, meant for GPUs, no gain on a CPU")
     add("--output_dir", default="checkpoints", help="where run folders are made")
     add("--resume", metavar="RUN",
         help="go on with the run in this folder; auto = with the newest unfinished run of the same flags in "
