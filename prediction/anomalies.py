@@ -59,11 +59,11 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     every, reasons = np.arange(len(table.labels)), {}
 
     def opened(kind: str, settings: dict, files: list, shape: tuple, produce: Callable) -> Opened:
-        return Opened(produce, shape, {} if kind == "anovox_cells" else reasons)
+        return Opened(produce, shape, reasons)
 
     def frames_for(one: Trained) -> AnoVoxDataset:
         shape = tuple(one.args.image_size), one.args.max_points, one.args.seed
-        return AnoVoxDataset(table, every, *shape, store=opened)
+        return AnoVoxDataset(table, every, *shape, truth=False, store=opened)
 
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)

@@ -62,8 +62,8 @@ def judge_pastes(
     results, columns = {}, {}
     for sensors in SENSORS:
         pasting = Pasting("test", copies, sensors)
-        size = tuple(args.image_size)
-        part = AnoVoxDataset(frames, chosen, size, args.max_points, seed=args.seed, pasting=pasting, **cache)
+        shape = (tuple(args.image_size), args.max_points, args.seed)
+        part = AnoVoxDataset(frames, chosen, *shape, pasting, truth=False, **cache)
         scores = alarm_scores(trained, part)
         clean, pasted = scores[0::2], scores[1::2]  # a frame as it is, then with a thing in it
         if not columns:

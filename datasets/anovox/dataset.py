@@ -56,10 +56,12 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         max_points: int = 1024,
         seed: int = 42,
         pasting: Pasting | None = None,
+        truth: bool = True,
         store: Store | None = None,
         **cache,
     ):
-        """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times.
+        """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times;
+        `truth`: whether where the anomalies are is read too, else it is unknown.
 
         `store` keeps the decoded frames, default the cache, to which `cache` goes: cache_dir, limit_gb, ...
         """
@@ -94,13 +96,15 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         shape, decode = (*size, 3), partial(_decode, image_size=size)
         self.images = stored("images", {"image_size": size}, "image", shape, decode)
         # (F, N, 20) bytes = float32 x, y, z, intensity and truth; padding is NaN
-        settings = {"region": self.region, "max_points": max_points, "with_truth": store is None}
-        if store is None:
+        settings = {"region": self.region, "max_points": max_points, "with_truth": truth}
+        if truth:
             known = [source.path("semantic_points") or source.path("image") for source in self.sources]
             sampling["truth"] = describe_files(known)
         shape, sample = (max_points, 20), partial(_sample, **settings)
         self.packed_points = stored("points", sampling, "points", shape, sample)
-        self.cell_shares = stored("cells", {}, "semantic_image", CELL_GRID, _share_of_cells)
+        self.cell_shares = np.full((len(self.rows), *CELL_GRID), UNKNOWN_SHARE, np.uint8)
+        if truth:
+            self.cell_shares = stored("cells", {}, "semantic_image", CELL_GRID, _share_of_cells)
 
     def group_names(self) -> list[str]:
         """The scenarios of the frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Source:
         """The file of a sensor, None where there is none."""
         return self.scenario.files[sensor].get(self.frame)
 
-    @property
+    @cached_property
     def thing(self) -> Thing | None:
         """What is pasted, the same in image, scan and truth; None where nothing is."""
         paste = self.pasting
