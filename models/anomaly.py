@@ -145,13 +145,9 @@ class AnomalyDetectionModel(nn.Module):
         self.cell_bias.requires_grad_(False)
 
     def forward(
-        self,
-        images: torch.Tensor,
-        points: torch.Tensor,
-        point_mask: torch.Tensor,
-        point_pixels: torch.Tensor,
-        mixed: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor,
+        point_pixels: torch.Tensor, mixed: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """Logits of the frames (B,), and where the anomaly is: logits of the image's cells (B, rows, columns)
         and of the points (B, N), which without a LiDAR have those of their cells, -10 out of view.
 
@@ -231,12 +227,9 @@ def mix_features(
 
 @torch.no_grad()
 def explain(
-    model: AnomalyDetectionModel,
-    images: torch.Tensor,
-    points: torch.Tensor,
-    point_mask: torch.Tensor,
+    model: AnomalyDetectionModel, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor,
     point_pixels: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Where the anomaly is: a heat map (B, H, W) over the image, the probabilities of the cells interpolated,
     and the probability of each point (B, N), 0 where padded. Sets eval mode.
     """

@@ -13,6 +13,7 @@ import torch
 import evaluate
 import train_anomaly_with_labels as script
 from datasets.anovox.augmentation import CORRUPTIONS
+from models.losses import POINTS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.tiny_runs import (
     assert_same_run,
@@ -112,6 +113,15 @@ def test_loss_by_hand(gamma, weight):
     loss = script.AnomalyLoss(weight, gamma)
     assert torch.allclose(loss(logits, labels), expected, atol=1e-6)
     assert LearningCheck(script.SCRIPT, loss, labels, labels, 1).constant_loss < expected.mean()
+
+
+def test_loss_of_where_the_anomaly_is_by_hand():
+    """Cells are summed; points count as many as POINTS together; what is unknown counts nothing."""
+    cells, points = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[0.0, -1.0, 5.0, 7.0]])
+    true_cells, true_points = torch.tensor([[[1.0, torch.nan]]]), torch.tensor([[0.0, 1.0, -1.0, -1.0]])
+    losses = np.log(2), np.log(2) + np.log(1 + np.e)
+    loss = script.location_loss(cells, true_cells, points, true_points)
+    assert loss.tolist() == pytest.approx([losses[0] + POINTS / 4 * losses[1]], rel=1e-5)
 
 
 def test_where_the_anomaly_is_is_learned_unless_its_weight_is_0(tmp_path):

@@ -15,12 +15,9 @@ CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "
 
 
 def augment_frames(
-    batch: dict[str, Tensor],
-    seed: int,
-    epoch: int,
-    device: torch.device | str = "cpu",
+    batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu",
     modality_dropout: float = 0.0,
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor]:  # fmt: skip
     """Mirror half of the frames, image and points together, jitter colours, height and intensity.
 
     Half of the images have their hues turned by any angle: an anomaly may have any. Of a share
@@ -76,9 +73,8 @@ def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict
     if corruption == "lidar_missing":
         return batch | _keep(batch, torch.zeros_like(batch["point_mask"]))
     if corruption == "lidar_dropout":  # four of five returns are lost
-        draws = torch.from_numpy(
-            uniform(seed, 0, batch["indices"].numpy(), batch["points"].shape[1], stream=2)
-        )
+        count = batch["points"].shape[1]
+        draws = torch.from_numpy(uniform(seed, 0, batch["indices"].numpy(), count, stream=2))
         return batch | _keep(batch, batch["point_mask"] & (draws < 0.2))
     images = batch["images"].float() / 255 if batch["images"].dtype == torch.uint8 else batch["images"]
     if corruption == "camera_black":
@@ -88,12 +84,9 @@ def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict
         for _ in range(2):
             images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
     else:  # sensor noise, sigma .2
-        noise = [
-            torch.randn(
-                images.shape[1:], generator=torch.Generator().manual_seed(seed * 1_000_003 + int(index))
-            )
-            for index in batch["indices"]
-        ]
+        seeds = [seed * 1_000_003 + int(index) for index in batch["indices"]]
+        drawn = [torch.Generator().manual_seed(number) for number in seeds]
+        noise = [torch.randn(images.shape[1:], generator=generator) for generator in drawn]
         images = (images + 0.2 * torch.stack(noise)).clamp(0, 1)
     return batch | {"images": images}
 

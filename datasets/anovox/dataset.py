@@ -49,17 +49,10 @@ class AnoVoxDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        table: FrameTable,
-        rows: np.ndarray,
-        image_size: tuple[int, int] = (128, 192),
-        max_points: int = 1024,
-        seed: int = 42,
-        pasting: Pasting | None = None,
-        truth: bool = True,
-        store: Store | None = None,
-        **cache,
-    ):
+        self, table: FrameTable, rows: np.ndarray, image_size: tuple[int, int] = (128, 192),
+        max_points: int = 1024, seed: int = 42, pasting: Pasting | None = None, truth: bool = True,
+        store: Store | None = None, **cache,
+    ):  # fmt: skip
         """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times;
         `truth`: whether where the anomalies are is read too, else it is unknown.
 

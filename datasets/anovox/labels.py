@@ -85,14 +85,9 @@ def list_frames(
 
 
 def build_table(
-    scenarios: list[ScenarioFiles],
-    label: str = "visible",
-    min_pixels: float = 20,
-    min_points: int = 3,
-    modality: str = "both",
-    anomaly_ids: tuple[int, ...] = ANOMALY_IDS,
-    **cache,
-) -> FrameTable:
+    scenarios: list[ScenarioFiles], label: str = "visible", min_pixels: float = 20, min_points: int = 3,
+    modality: str = "both", anomaly_ids: tuple[int, ...] = ANOMALY_IDS, **cache,
+) -> FrameTable:  # fmt: skip
     """Label the frames that have the sensors needed; those that can not be labelled are only counted.
 
     `cache`: cache_dir, limit_gb, workers, log for open_cache. DataError when no frame is left.

@@ -55,13 +55,9 @@ class Thing:
 
 
 def draw_thing(
-    scan: np.ndarray | None,
-    projection: np.ndarray,
-    seed: list[int],
-    part: str,
-    sensors: str | None = None,
+    scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str, sensors: str | None = None,
     allowed: tuple[str, ...] = SENSORS,
-) -> Thing:
+) -> Thing:  # fmt: skip
     """A thing at a random place in view; `part` is train, val or test.
 
     `sensors`: which see it, one of SENSORS, by default drawn from those `allowed`; a thing for the LiDAR
@@ -137,9 +133,8 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
     if shape == "chair":
         shift = 0.4 * a * np.array([np.cos(yaw), np.sin(yaw)])
         return solid("box", a, a, size / 2), solid("box", 0.2 * a, a, size, *shift)
-    return tuple(
-        solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in enumerate((a, 0.6 * a, 0.3 * a))
-    )
+    widths = (a, 0.6 * a, 0.3 * a)  # a cone
+    return tuple(solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in enumerate(widths))
 
 
 def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -250,9 +245,8 @@ def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray
     if thing.texture == "plain":
         return np.broadcast_to(first, local.shape)
     if thing.texture in ("stripes", "checks"):
-        cells = (
-            np.floor(local * 6) if thing.texture == "checks" else np.floor(local @ (3.0, 4.0, 5.0))[:, None]
-        )
+        across = (local @ (3.0, 4.0, 5.0))[:, None]
+        cells = np.floor(local * 6 if thing.texture == "checks" else across)
         return np.where(cells.sum(1, keepdims=True) % 2 == 0, first, second)
     height, width = picture.shape[:2]
     rows = np.clip((0.5 - local[:, 2]) * height, 0, height - 1).astype(int)

@@ -14,16 +14,9 @@ from utils.run.errors import CommandError, DataError
 
 
 def split_scenarios(
-    table: FrameTable,
-    root: Path | str,
-    method: str = "auto",
-    test_size: float = 0.2,
-    val_size: float = 0.2,
-    seed: int = 42,
-    holdout_towns: list[str] | None = None,
-    fold: str | None = None,
-    pasted: bool = False,
-) -> tuple[dict[str, list[str]], str, str]:
+    table: FrameTable, root: Path | str, method: str = "auto", test_size: float = 0.2, val_size: float = 0.2,
+    seed: int = 42, holdout_towns: list[str] | None = None, fold: str | None = None, pasted: bool = False,
+) -> tuple[dict[str, list[str]], str, str]:  # fmt: skip
     """Scenario names of train, val and test, how they were split, and the check that none is shared.
 
     `method`: "auto" = split.json in `root` where there is one and no towns are held out, else "random";

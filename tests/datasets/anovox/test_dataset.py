@@ -435,6 +435,31 @@ def test_truth_of_pixels_and_points(cache):
     assert (data.train.true_points(normal) != 1).all()
 
 
+def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
+    """From the semantic scan on disk, whatever a cache held before; unknown for padding and lost sensors."""
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    options = {"image_size": (32, 48), "max_points": 400} | cache
+    part = load(root, **options).train
+    index = int(np.flatnonzero(part.labels == 1)[0])
+    truth, mask = (part[index][key].numpy() for key in ("true_points", "point_mask"))
+    assert (truth[~mask] == -1).all() and set(truth[mask]) <= {-1, 0, 1}
+    assert np.array_equal(truth[mask] == 1, part.true_points(index)[mask] == 1)
+    dropped = augment_frames(part.__getitems__([index]), 0, 1, modality_dropout=1.0)
+    assert (dropped["true_points"][~dropped["point_mask"]] == -1).all()
+    scan = part.paths("semantic_points")[index]
+    points = np.load(scan)
+    points[:, 3] = 30
+    np.save(scan, points)
+    near = load(root, **options, split_method=str(tiny_sample() / "split.json")).train
+    here = near.frame_ids.tolist().index(part.frame_ids[index])
+    assert (near[here]["true_points"].numpy()[mask] == 1).mean() > 0.9
+    scan.unlink()
+    for other in scan.parent.iterdir():
+        other.unlink()
+    gone = load(root, **options).train
+    assert (gone[gone.frame_ids.tolist().index(part.frame_ids[index])]["true_points"] == -1).all()
+
+
 def test_real_frames_load_in_numeric_order_and_line_up(real, cache):
     scenarios = find_scenarios(real / "anovox_carla")
     assert [s.kind for s in scenarios] == ["NORMALITY"]

@@ -12,6 +12,7 @@ from sklearn.metrics import (
 
 from utils.metrics.detection import (
     alarm_statistics,
+    auroc_of_counts,
     benchmark_metrics,
     breakdown,
     choose_alarm_threshold,
@@ -24,6 +25,16 @@ from utils.metrics.detection import (
 from utils.metrics.verdict import GroupJackknife
 
 RNG = np.random.default_rng(0)
+
+
+def test_auroc_of_histograms_is_that_of_the_binned_scores():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    labels, bins = rng.integers(0, 2, 200), rng.integers(0, 12, 200)
+    counts = [np.bincount(bins[labels == k], minlength=12) for k in (0, 1)]
+    assert auroc_of_counts(*counts) == pytest.approx(roc_auc_score(labels, bins))
+    assert np.isnan(auroc_of_counts(counts[0], 0 * counts[1]))
 
 
 def test_fpr_at_recall_by_hand():
