@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -590,3 +591,56 @@ def test_dicom_without_its_reader_is_one_line(study):
         path.rename(path.with_suffix(".dcm"))
     with pytest.raises(CommandError, match="pip install pydicom"):
         load(study)
+    for path in (study / "Healthy/Images").iterdir():  # scanners write names without an ending
+        path.with_suffix("").write_bytes(bytes(128) + b"DICM")
+        path.unlink()
+    with pytest.raises(CommandError, match="DICOM files; to read them run: pip install pydicom"):
+        load(study)
+
+
+def test_names_that_can_mean_one_row_only_are_matched(study):
+    write_published(study / "characteristics.xlsx", [(f"P{i}", 9.0 * i) for i in range(1, 13)])
+    images = study / "Healthy/Images"
+    names = sorted(path.name for path in images.iterdir())
+    for name in names:
+        (images / name).rename(images / name.replace("anon_", "anon_p"))
+    data = load(study)
+    assert data.report["images_used"] == 24
+    assert any("in letters of another case: p10 for P10" in note for note in data.report["notes"])
+    names = [name.replace("anon_", "anon_p")[:-4] for name in names]
+    rows = [f"D:/scans/{name}.dcm,{k},{20 + k}" for k, name in enumerate(names)]
+    (study / "f.csv").write_text("file,Number,Age\n" + "\n".join(rows))  # as they were called before
+    assert load(study, excel_path=study / "f.csv", file_column="file").report["images_used"] == 24
+
+
+def test_the_pattern_of_visits_is_proposed(study):
+    images = study / "Healthy/Images"
+    for path in images.iterdir():
+        path.rename(images / path.name.replace("anon_", "S").replace("_", "_v"))
+    rows = [f"S{i},{k},{9 * i + k}" for i in range(1, 13) for k in (1, 2)]
+    (study / "t.csv").write_text("Number,Visit,Age\n" + "\n".join(rows))
+    flags = {"excel_path": study / "t.csv"}
+    with pytest.raises(DataError, match="if a row is a visit: --visit_column Visit, and in --id_pattern"):
+        load(study, **flags)
+    with pytest.raises(DataError) as caught:
+        load(study, visit_column="Visit", **flags)
+    pattern = re.search(r"\(with --id_pattern '(.+?)' 24 of 24 images", str(caught.value))[1]
+    data = load(study, visit_column="Visit", id_pattern=pattern, **flags)
+    assert data.report["images_used"] == 24
+    assert len(set(data.train.ages)) == len(data.train)
+
+
+def test_an_image_that_shows_nothing_is_noted(study):
+    Image.new("L", (40, 30), 7).save(study / "Healthy/Images/anon_3_1.png")
+    assert "1 images have one grey value all over: anon_3_1.png" in load(study).report["notes"]
+
+
+def test_nothing_is_advised_that_leaves_nothing(study):
+    for path in (study / "Healthy/Images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        load(study)
+    message = str(caught.value)
+    assert "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and" in message
+    assert message.count("the file is empty") == 1
+    assert "--exclude" not in message

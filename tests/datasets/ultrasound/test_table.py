@@ -213,3 +213,80 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     assert "--visit_column Visit" in table.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
     assert visits.ages == {("1", "a"): 20.0, ("1", "b"): 20.0, ("2", "a"): 30.0, ("2", "b"): 31.5}
+
+
+def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number,Age\n1,20,5\n2,30,25\n")  # read by columns: 20 and 30 years
+    with pytest.raises(DataError, match="row 2 and 1 more have more cells than the header"):
+        read(path)
+    path.write_text("exported, with, commas\nNumber,Age\n1,20.5,,\n2,30,,\n")
+    assert read(path).ages == AGES
+
+
+def test_a_column_that_names_another_unit_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number,Age (months)\n1,20.5\n2,30\n")
+    with pytest.raises(CommandError, match="names months, .* is years\nPass --target_unit months"):
+        read(path, age_column="age (months)")
+    assert read(path, age_column="age (months)", target_unit="months").ages == AGES
+    path.write_text("Number,Age at 6 months\n1,20.5\n2,30\n")
+    assert read(path, age_column="Age at 6 months").ages == AGES
+
+
+def test_weeks_and_days_and_units_of_other_languages(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number;Age\n1;31+4\n2;30w2d\n")
+    assert read(path, target_unit="weeks").ages == pytest.approx({"1": 31 + 4 / 7, "2": 30 + 2 / 7})
+    path.write_text("Number;Age\n1;20 Jahre\n2;30\u5c81\n", encoding="utf-8")
+    assert read(path).ages == {"1": 20.0, "2": 30.0}
+
+
+def test_codes_inside_a_wide_range_of_ages(tmp_path):
+    ages = list(range(20, 90, 2))  # quartiles so far apart that 0 and 110 are within three ranges of them
+    for code in (0, 110):
+        path = write_ages(tmp_path / "t.csv", [*ages, code, code])
+        table = read(path)
+        assert [reason.split(",")[0] for reason, _ in table.problems["far_ages"]] == [str(code)] * 2
+        assert f"--missing_values {code}" in table.advice["far_ages"]
+    images = tmp_path / "files.csv"  # three images of one old person are no code
+    images.write_text("Number,Age,F\n" + "".join(f"{k},{a},{k}.png\n" for k, a in enumerate(ages)))
+    with images.open("a") as file:
+        file.write("".join(f"old,110,{k}.png\n" for k in "abc"))
+    assert not read(images, file_column="F").problems
+    far = read(write_ages(tmp_path / "far.csv", [*ages, 999]), target_unit="months")
+    assert "one age is far from all others: row 37, column B (subject 35), 999" in far.notes[0]
+
+
+def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
+    path = write_ages(tmp_path / "t.csv", [240, 300, 600])
+    table = read(path)
+    assert {reason for reason, _ in table.problems["bad_ages"]} == {"not an age in years (0 to 120)"}
+    assert table.advice["bad_ages"] == "if they are counted in months: --target_unit months"
+    assert read(path, target_unit="months").ages["0"] == 240
+    some = read(write_ages(tmp_path / "some.csv", [20, "n/a", -9, ""]))
+    assert some.advice["bad_ages"] == "if they stand for an unknown age: --missing_values -9 n/a"
+    assert read(tmp_path / "some.csv", missing_values=["-9", "n/a"]).missing == 2
+
+
+def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
+    for header, flags in (
+        ("ID,Age [y]", "--id_column ID --age_column 'Age [y]'"),
+        ("\u7f16\u53f7,\u5e74\u9f84", "--id_column '\u7f16\u53f7' --age_column '\u5e74\u9f84'"),
+    ):
+        path = tmp_path / "t.csv"
+        path.write_bytes(f"{header}\n1,20\n2,30\n".encode("utf-16-le"))  # without its mark
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert f"Did you mean {flags}?" in str(caught.value)
+    (tmp_path / "~$t.xlsx").write_bytes(b"\x05user" + bytes(50))
+    with pytest.raises(DataError, match="the file is not text"):
+        read(tmp_path / "~$t.xlsx")
+
+
+def test_sex_and_body_mass_index(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = "1,20,180,81,m\n2,30,1.60,80,F\n3,40,160,8,F\n4,50,,,\n"
+    path.write_text(f"Number,Age,Length (cm),Weight,Sex\n{rows}")
+    people = [(row.sex, row.bmi) for row in read(path).rows.values()]
+    assert people == [("M", "25 to 30"), ("F", "30 and above"), ("F", ""), ("", "")]
