@@ -77,7 +77,7 @@ def read_dicom_header(path: Path | str) -> Any:
 
         return pydicom.dcmread(path, stop_before_pixels=True)
     except ImportError as error:
-        raise DataError(f"{path}: a DICOM file\nTo read it run: pip install pydicom") from error
+        raise DataError(f"{path}: a DICOM file; to read it run: pip install pydicom") from error
     except Exception as error:  # damaged bytes make a reader raise anything
         raise _unreadable(path, error) from error
 

@@ -28,7 +28,7 @@ DICOM_ENDINGS = (".dcm", ".dicom")
 IMAGE_ENDINGS = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
 )  # fmt: skip
-CLUTTER = ("thumbs.db", "desktop.ini")  # of file managers, like every name that begins with a dot
+CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
 
 
 class Source(NamedTuple):

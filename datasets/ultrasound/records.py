@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets.images import read_dicom_header
-from datasets.ultrasound.files import DICOM_ENDINGS, Source, describe_unread, list_images
+from datasets.images import is_dicom, read_dicom_header
+from datasets.ultrasound.files import Source, describe_unread, list_images
 from datasets.ultrasound.flags import ID_PATTERN, PROBLEMS
 from datasets.ultrasound.table import AgeTable, Key, Problems, Row, file_key, read_age_table
 from datasets.ultrasound.values import bmi_class, parse_age, subject_id
@@ -102,7 +102,8 @@ def find_subject(path: Path, folder: Path, pattern: str, numeric: bool) -> str:
 
 
 def _groups(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...]:
-    """What the groups of the pattern hold; without --id_pattern, folders per subject and visit name them.
+    """What the groups of the pattern hold; without --id_pattern the header of a DICOM file names the subject,
+    else folders per subject and visit do.
 
     Raises ValueError where there is no match.
     """
@@ -110,6 +111,9 @@ def _groups(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...]:
     text = relative.with_suffix("").as_posix() if "/" in pattern.pattern else path.stem
     if match := pattern.search(text):
         return tuple(group or "" for group in match.groups())
+    if pattern.pattern == ID_PATTERN and is_dicom(path):
+        with contextlib.suppress(DataError):
+            return (read_dicom_header(path).get("PatientID") or "",)
     if pattern.pattern == ID_PATTERN and len(relative.parts) > 1:
         return relative.parts[:2] if len(relative.parts) > 2 else relative.parts[:1]
     raise ValueError("no match")
@@ -124,12 +128,6 @@ def _find_key(path: Path, source: Source, pattern: re.Pattern, args: argparse.Na
             return subject
         return (subject, subject_id(found[1])) if len(found) > 1 else None
     except ValueError:
-        pass
-    if path.suffix.lower() not in DICOM_ENDINGS or pattern.pattern != ID_PATTERN or args.visit_column:
-        return None
-    try:  # names like IM0001.dcm say nobody, the header does
-        return subject_id(read_dicom_header(path).get("PatientID"), args.numeric_ids)
-    except (ValueError, DataError):
         return None
 
 

@@ -644,3 +644,49 @@ def test_nothing_is_advised_that_leaves_nothing(study):
     assert "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and" in message
     assert message.count("the file is empty") == 1
     assert "--exclude" not in message
+
+
+def write_dicom(path: Path, subject: str, pixels: np.ndarray, **header) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    file = pydicom.Dataset()
+    file.file_meta = pydicom.dataset.FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = pydicom.uid.UltrasoundImageStorage
+    file.SOPInstanceUID = file.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    file.PatientID, (file.Rows, file.Columns) = subject, pixels.shape[:2]
+    file.SamplesPerPixel, file.PixelRepresentation = 1, 0
+    file.BitsAllocated, file.BitsStored, file.HighBit = 16, 12, 11
+    header = {"PhotometricInterpretation": "MONOCHROME2"} | header
+    for name, value in header.items():
+        setattr(file, name, value)
+    file.PixelData = pixels.astype("<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_headers_stand_for_the_table(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 4096, (12, 30, 40))
+    for k in range(12):  # as scanners name them, a folder each, without an ending
+        header = {"PatientAge": f"{20 + 5 * k:03d}Y", "PatientSex": "FM"[k % 2], "InstitutionName": "A"}
+        write_dicom(tmp_path / f"S{k}" / "IM000001", f"P{k}", pixels[k], **header)
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    data = load(tmp_path, image_dir=tmp_path, image_size=[30, 40])
+    assert data.report["images_used"] == 12
+    assert data.intensity_range == [0, 4095]
+    part = data.train
+    for row, subject, age, sex in zip(
+        part.rows, part.subject_ids, part.ages, part.groups["sex"], strict=True
+    ):
+        k = int(part.subjects[subject][1:])
+        assert (age, sex) == (20 + 5 * k, "FM"[k % 2])
+        assert np.abs(part.pixels[row, 0, :-1] - pixels[k] * 255 / 4095).max() <= 0.5
+    (tmp_path / "t.csv").write_text("Number,Age\n" + "\n".join(f"P{k},{30 + k}" for k in range(12)))
+    other = load(tmp_path, image_dir=tmp_path, excel_path=tmp_path / "t.csv")
+    assert sorted(age for part in other.parts().values() for age in part.ages) == list(range(30, 42))
+    write_dicom(tmp_path / "S0" / "IM000001", "P0", 4095 - pixels[0], PatientAge="", PatientSex="F",
+                PhotometricInterpretation="MONOCHROME1")  # fmt: skip
+    with pytest.raises(DataError, match="1 rows without a usable age: .*S0/IM000001: the age is empty"):
+        load(tmp_path, image_dir=tmp_path)
+    inverted = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
+    assert np.abs(inverted[0, :-1] - pixels[0] * 255 / 4095).max() <= 0.5
