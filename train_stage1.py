@@ -55,22 +55,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="what the model sees of a pair")
     add("--backbone", choices=BACKBONES, default="cnn", help="encoder of a person crop")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
-    add("--dropout", type=arguments.fraction, default=0.5, help="dropout in branches and heads")
+    add("--dropout", type=arguments.fraction, help="in branches and heads; default: 0.2 with crops, else 0.5")
     add = parser.add_argument_group("recipe").add_argument
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
     add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
     add("--ema_decay", type=arguments.fraction, default=0.995, help="judge and keep averaged weights; 0: not")
-    add("--augment", action=switch,
-        help="in training, mirror frames and jitter colours; default: where there are crops")
+    add("--augment", action=switch, help="in training, mirror frames, jitter colours; default: with crops")
     arguments.add_run_arguments(parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4,
                                 patience=10)
     # fmt: on
     args = arguments.parse_arguments(parser, argv)
-    if args.augment is None:
-        args.augment = args.features != "geometry"
-    if args.weights != "none" and args.features == "geometry" and args.resume in (None, "auto"):
+    crops = args.features != "geometry"
+    args.dropout = (0.2 if crops else 0.5) if args.dropout is None else args.dropout
+    args.augment = crops if args.augment is None else args.augment
+    if args.weights != "none" and not crops and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
     return args
 
