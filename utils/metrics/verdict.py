@@ -51,7 +51,8 @@ def judge(
     if not jackknife.enough:
         word, count = "NOT JUDGED", jackknife.count
         held = "" if count == jackknife.total else f" of {jackknife.total} {unit} hold the rarer class"
-        reason = f"{count}{held or ' ' + unit}, {MINIMUM} are needed to tell learning from luck; {against}"
+        one = f" {unit.removesuffix('s')}" if count == 1 else f" {unit}"
+        reason = f"{count}{held or one}, {MINIMUM} are needed to tell learning from luck; {against}"
         if jackknife.over_frames:
             reason += f" (left out were frames, not {unit}: optimistic)"
     if split == "train":

@@ -138,6 +138,7 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
     wide = bins["count"].max() >= 10 * bins["count"][kept].min()
     below.set(xlabel="score", ylabel="samples", yscale="log" if wide else "linear")
     below.yaxis.set_major_formatter("{x:g}")
+    below.set_ylim(bottom=0.8 if wide else 0)
     below.minorticks_off()
     for each in (axis, below):
         each.grid(alpha=0.25)

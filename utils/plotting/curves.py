@@ -114,7 +114,7 @@ def plot_curves(
         if len(finite) == len(drawn) and finite and max(finite) > 100 * min(finite):
             axis.set_yscale("log")
         finish_axis(axis, panel.title, epochs, best_epoch)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, framealpha=0.5)  # a curve shows through it
     rate = axes[-1]
     rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
     rate.set_ylim(bottom=0)

@@ -60,4 +60,5 @@ def by_group(table: Any, task: Mapping[str, Any]) -> Any:
         found = (truth != said).to_frame("wrong")
     found = found.assign(samples=1, p_label=table["p_label"]).groupby(table[task["sample"][0]])
     means = found.mean().assign(samples=found.size())
-    return means[["samples", *means.columns.drop("samples")]].sort_values("p_label").reset_index()
+    columns = ["samples", *means.columns.drop("samples")]
+    return means[columns].round(4).sort_values("p_label", kind="stable").reset_index()
