@@ -108,7 +108,9 @@ def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
 def test_few_groups_are_not_judged_however_good_they_look(groups):
     found = verdict(np.full(groups, 0.3), groups)
     assert found.word == "NOT JUDGED" and not found.learned
-    assert found.reason.startswith(f"{groups} sequences, 5 are needed to tell learning from luck; against")
+    assert found.reason.startswith(
+        f"{groups} sequence{'s' * (groups > 1)}, 5 are needed to tell learning from luck; against"
+    )
     assert verdict(np.full(MINIMUM, 0.3), MINIMUM).word == "LEARNED"
 
 
