@@ -19,7 +19,7 @@ from utils.metrics.groups import (
 from utils.metrics.interaction import NONE, choose_threshold, end_to_end, pair_probabilities
 from utils.metrics.jrdb_act import rows_text, score_groups
 from utils.plotting.classification import plot_confusion
-from utils.report.results import confusion_table, table
+from utils.report.results import confusion_table, table, write_report
 from utils.run.folder import write_text
 from utils.run.log import LOG
 
@@ -87,15 +87,12 @@ def report_end_to_end(
         text["social groups by the rules of JRDB-Act's toolkit: AP of people on keyframes"] = table(
             official, ["task_2", "task_3", *SIZE_BINS]
         )
-    head = f"verdict: {verdict.word}\n{verdict.reason}\n\n"
-    body = "\n\n".join(f"{title}\n{'-' * len(title)}\n{lines}" for title, lines in text.items())
-    write_text(folder / "end_to_end_report.txt", head + body + "\n")
+    title = f"both stages on {split}"
+    write_report(folder / "end_to_end_report.txt", title, verdict, [], text)
     for name, lines in files.items():
         write_text(folder / name, lines)
-    plot_confusion(
-        figures["confusion"], names, f"both stages on {split}", folder / "end_to_end_confusion.png"
-    )
-    LOG.info(f"both stages on {split}: macro F1 {found['macro_f1']:.4g}; {verdict.word} ({verdict.reason})")
+    plot_confusion(figures["confusion"], names, title, folder / "end_to_end_confusion.png")
+    LOG.info(f"{title}: macro F1 {found['macro_f1']:.4g}; {verdict.word} ({verdict.reason})")
     return found
 
 
