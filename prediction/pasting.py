@@ -71,6 +71,7 @@ def judge_pastes(
             things = [source.thing for source in part.sources[1::2]]
             for name in ("distance", "size", "texture", "hue"):
                 columns[name] = np.array([getattr(thing, name) for thing in things])
+            columns["ahead"], columns["left"] = np.array([thing.centre[:2] for thing in things]).T  # metres
             columns["score_clean"] = clean
         columns[f"score_{sensors}"] = pasted
         groups = {"all": np.full(len(pasted), "")}
