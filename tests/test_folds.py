@@ -195,6 +195,17 @@ def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys, empty_figures
     )
 
 
+def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys, empty_figures):
+    ages = []
+    for run in folds_of("train_mae"):
+        copy = Path(shutil.copytree(run, tmp_path / run.name))
+        ages.append(pandas.read_csv(run / "test_predictions.csv").assign(low=30, high=60))
+        ages[-1].to_csv(copy / "test_predictions.csv", index=False)
+    compare(tmp_path, *(tmp_path / run.name for run in folds_of("train_mae")))
+    share = pandas.concat(ages).groupby("subject").age.first().between(30, 60).mean()
+    assert f"; {share:.1%} of 16 subjects lie in their interval" in capsys.readouterr().out
+
+
 def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
     """Of whatever seed: other folds hold the same samples."""
     first, second = folds_of("train_stage1"), []

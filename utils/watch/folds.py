@@ -91,12 +91,16 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     if task["task"] == "age":
         measures["skill"] = measures[metric]
         rows["skill"] = 1 - divide(rows[metric], trivial[best])
+    reason = verdict.reason
+    if "inside" in table and table.inside.notna().all():
+        share = table.groupby("group").inside.mean().mean()
+        reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
     confidence: dict[str, list[float]] = {}
     for one, values in rows.items():
         confidence |= measures[one][0].intervals(**{one: values})
     results = {
         "verdict": verdict.word,
-        "verdict_reason": verdict.reason,
+        "verdict_reason": reason,
         "metrics": {"test": {one: float(values[0]) for one, values in rows.items()}},
         "confidence": confidence,
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),

@@ -27,9 +27,9 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
     """The predictions on the split that the run was judged on; a sentence where there are none to read.
 
     A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
-    positive class, or an age), group and frame, which a jackknife leaves out, and where it was written
-    trivial, the score of what the verdict compares with. In the order of `reference`,
-    which must hold the same samples.
+    positive class, or an age), group and frame, which a jackknife leaves out; where the table tells them
+    trivial, the score of what the verdict compares with, and inside, whether an age lies in its interval. In
+    the order of `reference`, which must hold the same samples.
     """
     rows = view.table if isinstance(view, Pooled) else read_table(view)
     if reference is None or isinstance(rows, str):
@@ -83,7 +83,10 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
 
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
-        return pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
+        rows = pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
+        if "low" in table and (table["low"] != "").all():
+            rows["inside"] = rows.label.between(table["low"].astype(float), table["high"].astype(float))
+        return rows
     if task["task"] == "stage2":
         names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
         number = {name: str(k) for k, name in enumerate(names)}
