@@ -265,7 +265,7 @@ def describe(entries: Sequence[tuple[str, str]]) -> str:
     places = defaultdict(list)
     for reason, where in entries:
         places[reason].append(where)
-    shown = 10 if len(places) == 1 and "" in places else 3
+    shown = 10 if len(places) == 1 and len(places.get("", [""])[0]) in range(1, 40) else 3
     texts = [list_some(found, shown) + (f": {reason}" if reason else "") for reason, found in places.items()]
     return list_some(texts, 5)
 

@@ -102,7 +102,8 @@ def report_age(
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
-    counted = ("subjects", "mae", "low", "high", "baseline_mae", "bias", "sd", "coverage")
+    counted = ["subjects", "mae", "low", "high", "baseline_mae", "bias", "sd"]
+    counted += ["coverage"] if "coverage" in metrics else []
     sections = {
         f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
             {"model": people, **floors}, columns
@@ -123,7 +124,7 @@ def report_age(
             for name, rows in by.items()
             if rows
         },
-        "notes": "Nothing else is corrected for the regression towards the mean. MAE, R2 and r depend on the "
+        "notes": "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend on the "
         "range of ages; compare them between cohorts through the skill.",
     }
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
