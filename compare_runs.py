@@ -3,7 +3,6 @@
     python compare_runs.py RUN RUN                   the second against the first
     python compare_runs.py "checkpoints/stage1_*"    a pattern; runs repeated with other seeds are grouped
     python compare_runs.py --folds "checkpoints/*"   pools runs of --fold 1/N to N/N, by recipe
-    python compare_runs.py RUN                       draws the curves of one run again
 
 RUN is a run folder or its name under checkpoints/. The first run (with those that repeat it) is what the
 others are compared with, on the same test samples. Writes visualizations/compare_NAME.png (the curves of
@@ -223,9 +222,9 @@ def main(args: argparse.Namespace) -> None:
     write_csv(written[1], conditions)
     if any(view.history for view in views):
         # matplotlib takes its time to import.
-        from utils.watch.comparison_picture import plot_one, plot_overlay
+        from utils.watch.comparison_picture import plot_overlay
 
-        plot_one(views[0], written[2]) if len(views) == 1 else plot_overlay(conditions, written[2])
+        plot_overlay(conditions, written[2])
     else:
         written.pop()
     paragraphs = ["\n".join(named), *map(as_terminal, tables), "\n".join(notes)]

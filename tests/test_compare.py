@@ -313,7 +313,7 @@ def test_table_csv_markdown_and_picture_tell_the_same(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("task", ["anomaly", "age_mae"])
-def test_one_run_has_its_curves_drawn_again(tmp_path, capsys, task):
+def test_one_run_is_shown_alone(tmp_path, capsys, task):
     run = make_run(tmp_path, task)
     out = compare(tmp_path, run.name)
     assert sorted(path.name for path in out.iterdir()) == [

@@ -47,11 +47,10 @@ def write_report(
     """The verdict first, then what gives reason to doubt, which is logged too, then each section."""
     for warning in warnings:
         LOG.warning(warning)
-    parts = [title, f"verdict: {verdict.word}\n{verdict.reason}"]
+    parts = [f"{title}\nnames: docs/glossary.md", f"verdict: {verdict.word}\n{verdict.reason}"]
     parts += [verdict.reference] if verdict.reference else []
     sections = ({"warnings": "\n".join(warnings)} if warnings else {}) | dict(sections)
     parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items() if text]
-    parts += ["What the names mean: docs/glossary.md."]
     write_text(path, "\n\n".join(parts) + "\n")
 
 

@@ -4,10 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from utils.metrics.verdict import Verdict
-from utils.plotting.curves import curve_panels, finish_axis, grid_of_axes, plot_curves, plt, save_figure
+from utils.plotting.curves import finish_axis, grid_of_axes, plt, save_figure
 from utils.run.signs import is_number
 from utils.tasks import metrics_shown
 from utils.watch.comparison import Condition
@@ -78,15 +75,3 @@ def color_of(k: int) -> str:
 
 def style_of(k: int) -> str | tuple:
     return STYLES[k // len(COLORS) % len(STYLES)]
-
-
-def plot_one(view: RunView, path: Path) -> None:
-    """The curves of one run, train and val, as the run itself draws them."""
-    counts = view.data.get("class_counts", {}).get("val")
-    panels = curve_panels(view.task, counts, view.data.get("target_unit", ""))
-    said = view.results.get("verdict")
-    verdict = Verdict(said, view.results.get("verdict_reason", ""), []) if said else None
-    history = [
-        {key: np.nan if value is None else value for key, value in row.items()} for row in view.history
-    ]
-    plot_curves(history, panels, path, view.best_epoch(), verdict)
