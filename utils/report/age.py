@@ -124,8 +124,8 @@ def report_age(
             for name, rows in by.items()
             if rows
         },
-        "notes": "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend "
-        "on the range of ages; compare them between cohorts through the skill.",
+        "notes": "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r "
+        "depend on the range of ages; compare them between cohorts through the skill.",
     }
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     shown = ("mae", "rmse", "r2", "slope")
