@@ -13,7 +13,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils.run.log import LOG
+from utils.run.log import LOG, stop_log
 from utils.run.script import ending_signals
 
 torch.set_num_threads(1)
@@ -47,9 +47,11 @@ def _signal_handlers():
 
 
 @pytest.fixture(autouse=True)
-def _log_is_captured(monkeypatch):
-    """Once a run has begun its log no other handler sees it, pytest's neither."""
+def _log_of_one_test(monkeypatch):
+    """pytest sees what is logged, also once a run has begun; no run's file gets another's lines."""
     monkeypatch.setattr(LOG, "propagate", True)
+    yield
+    stop_log()
 
 
 @pytest.fixture
