@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
-from datasets.ultrasound.files import describe_unread, list_images, similar_folder
+from datasets.ultrasound.files import describe_unread, list_images, similar_path
 from datasets.ultrasound.pixels import blank_text, read_sample
 from datasets.ultrasound.records import find_subject
 from models.age import explain
@@ -83,7 +83,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     if isinstance(paths, (str, Path)):
         place = Path(paths)
         if not place.exists():
-            raise CommandError(f"--input {place}: no such file or folder{similar_folder(place)}")
+            raise CommandError(f"--input {place}: no such file or folder{similar_path(place)}")
         folder = place if place.is_dir() else place.parent
         paths = list_images(folder) if place.is_dir() else [place]
         if place.is_dir() and (unread := describe_unread(folder, paths)):

@@ -52,7 +52,7 @@ def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source
     """
     image_dir, cohort, muscle, table = Path(image_dir), args.cohort, args.muscle, args.excel_path
     if not image_dir.is_dir():
-        raise CommandError(f"--image_dir {image_dir}: no such folder{similar_folder(image_dir)}")
+        raise CommandError(f"--image_dir {image_dir}: no such folder{similar_path(image_dir)}")
     group = image_dir.parent.name.casefold()
     published = image_dir.name == "Images" and group in COHORTS
     if published and cohort not in ("both", group):
@@ -150,12 +150,12 @@ def _sorted_files(paths, endings: tuple[str, ...] | None) -> list[Path]:
     )
 
 
-def similar_folder(path: Path) -> str:
+def similar_path(path: Path) -> str:
     """'; did you mean ...?' or how far the path exists."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent
-    names = {child.name.casefold(): child.name for child in parent.iterdir() if child.is_dir()}
+    names = {child.name.casefold(): child.name for child in parent.iterdir()}
     close = difflib.get_close_matches(path.name.casefold(), names, 1, 0.6)
     if close:
         return f"; did you mean {parent / names[close[0]]}?"

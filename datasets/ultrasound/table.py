@@ -15,7 +15,6 @@ repaired: what can be read in one way only is read, the rest is refused with fil
 """
 
 import argparse
-import difflib
 import shlex
 import unicodedata
 from collections import defaultdict
@@ -26,7 +25,7 @@ from typing import NamedTuple
 import pandas as pd
 from openpyxl.utils import get_column_letter
 
-from datasets.ultrasound.files import DICOM_ENDINGS, IMAGE_ENDINGS
+from datasets.ultrasound.files import DICOM_ENDINGS, IMAGE_ENDINGS, similar_path
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.header import (
     check_unit,
@@ -92,7 +91,7 @@ def read_age_table(
     """
     args, path = args or data_arguments(), Path(path)
     if not path.is_file():
-        raise CommandError(f"{path}: no such table{_similar(path)}\nPass the table with --excel_path.")
+        raise CommandError(f"{path}: no such table{similar_path(path)}\nPass the table with --excel_path.")
     id_column = args.id_column
     if path.name == "participants.tsv" and id_column == "Number":
         id_column = "participant_id"  # as BIDS calls it
@@ -250,12 +249,3 @@ def _advise(unusable: list[object], some_left: bool, args: argparse.Namespace) -
 def file_key(name: str) -> str:
     """A file as a table or a path names it, to be compared: '/' between folders, no ./ in front."""
     return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
-
-
-def _similar(path: Path) -> str:
-    """' (did you mean ...?)' when the folder holds a file of a similar name."""
-    if not path.parent.is_dir():
-        return f" (the folder {path.parent} does not exist)"
-    names = {other.name.casefold(): other.name for other in path.parent.iterdir() if other.is_file()}
-    close = difflib.get_close_matches(path.name.casefold(), names, 1, 0.7)
-    return f" (did you mean {names[close[0]]}?)" if close else ""
