@@ -53,15 +53,16 @@ def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
             columns = _read_npy(path)
         elif path.suffix == ".bin":
             data = np.frombuffer(path.read_bytes(), "<f4")
-            columns = data.reshape(-1, 4 if len(data) % 4 == 0 else 3).T
+            # Where both fit, coordinates in the fourth column would be negative somewhere.
+            four = len(data) % 4 == 0 and (len(data) % 3 > 0 or (data[3::4] >= 0).all())
+            columns = data.reshape(-1, 4 if four else 3).T
         else:
             columns = {".pcd": _read_pcd, ".ply": _read_ply}[path.suffix](path.read_bytes())
         if len(columns) == 3 and not classes:
             columns = [*columns, np.ones(len(columns[0]))]
         if len(columns) != 4:
-            raise ValueError(
-                f"{len(columns)} columns instead of x, y, z and {'class' if classes else 'intensity'}"
-            )
+            last = "class" if classes else "intensity"
+            raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
     except FileNotFoundError:
         raise DataError(f"{path}: no such scan.") from None
     except (OSError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:

@@ -238,6 +238,14 @@ def test_scans_of_every_kind_hold_the_same_points(tmp_path, kind, columns):
             read_points(tmp_path / next(tmp_path.iterdir()).name, classes=True)
 
 
+def test_a_bin_file_of_as_many_numbers_as_either_form_would_have(tmp_path):
+    points = np.random.default_rng(0).uniform(-20, 20, (12, 4)).astype(np.float32)
+    points[:, 3] = np.abs(points[:, 3]) / 20
+    for columns in (3, 4):
+        read = read_points(write_scan(tmp_path / f"scan{columns}", points[:, :columns], "bin"))
+        assert read.shape == (12, 4) and np.allclose(read[:, :columns], points[:, :columns])
+
+
 def test_a_scan_cut_short_is_an_error(tmp_path):
     points = np.random.default_rng(0).uniform(-20, 20, (7, 4)).astype(np.float32)
     for kind in ("pcd", "ascii", "binary_little_endian"):
