@@ -12,8 +12,8 @@ row per pair within the distance limit of the training, groups.csv with everybod
 for JRDB-Act's toolkit. `type` is "none" below the threshold and, of a stage 1 run, "interaction" above it.
 Frame numbers count --frame_rate per second: by them the past of a pair is found in the given frames. Ages: a
 row per image in predictions.csv, the mean per subject in subjects.csv, and what `low` and `high` of a person
-hold with 90% confidence. AnoVox: a row per frame. Images of ages and AnoVox frames that can not be read are
-listed in skipped.csv, the rest is predicted, and the exit code is 3.
+hold with 90% confidence. AnoVox: a row per frame. What can not be read is listed in skipped.csv, the rest is
+predicted, and the exit code is 3.
 """
 
 import argparse
