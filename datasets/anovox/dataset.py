@@ -19,6 +19,7 @@ from torch import Tensor
 
 from datasets.anovox.files import AnyPath
 from datasets.anovox.labels import FrameTable
+from datasets.anovox.pasted import PASTE_VERSION
 from datasets.anovox.points import OUTSIDE, Region, frame_seed, project, sample_points
 from datasets.anovox.source import Pasting, Source
 from datasets.cache import describe_files, open_cache
@@ -75,7 +76,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             for k, (drive, frame) in enumerate(frames)
         ]
         kept = store or partial(_cached, cache)
-        common = {"pasting": asdict(pasting) if pasting else None, "coding": coding}
+        common = {"pasting": [PASTE_VERSION, asdict(pasting)] if pasting else None, "coding": coding}
         inner = [str(path) for path in self.paths("image") if not isinstance(path, Path)]
         common |= {"members": inner} if inner else {}  # of archives, whose size and time they share
 

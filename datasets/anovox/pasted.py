@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from datasets.anovox.raycast import Solid, intersect, local_hit, rotation
+from datasets.anovox.raycast import Solid, intersect, local_hit, rotation, stand
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
 TEXTURES = {
@@ -116,9 +116,8 @@ def _ahead(projection: np.ndarray, column: float, distance: float) -> tuple[floa
 def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: float, rng) -> tuple[Solid, ...]:
     """The solids of a shape that stands on the ground."""
 
-    def solid(kind, w, d, h, dx=0.0, dy=0.0, up=0.0, turn=yaw):
-        centre = (x + dx, y + dy, ground + up + h / 2)
-        return Solid(kind, centre, (w, d, h), (0, 0, 0), 0, yaw=turn)
+    def solid(kind, w, d, h, dx=0.0, dy=0.0, up=0.0):
+        return stand(kind, x + dx, y + dy, ground + up, (w, d, h), colour=(0, 0, 0), class_id=0, yaw=yaw)
 
     a, b = rng.uniform(0.5, 1.0, 2) * size
     if shape == "box":
