@@ -167,10 +167,12 @@ def scenario_entry(identifier: str, scenario: Scenario) -> dict:
         "id": identifier,
         "ego_spawnpoint": {"location": place(begin), "rotation": ahead},
         "ego_end_spawnpoint": {"location": place(end), "rotation": ahead},
-        "ego_route": {"locations": [place(x) for x in range(int(begin), int(end) + 1)]},
-        "weather_preset": scenario.weather,
-        "npc_vehicle_amount": vehicles,
-        "npc_walker_amount": walkers,
+        "ego_route": {
+            "locations": [place(x) for x in range(int(begin), int(end) + 1)],
+            "weather_preset": scenario.weather,
+            "npc_vehicle_amount": vehicles,
+            "npc_walker_amount": walkers,
+        },
     }
 
 
