@@ -86,8 +86,8 @@ def report_binary(
         )
 
     counts = confusion(labels, preds, 2)
-    plot_confusion(counts, classes, f"{title}, threshold {threshold:.3f}", folder / "confusion_matrix.png")
     named, place = figure_title(state, split), folder / "probability_distributions.png"
+    plot_confusion(counts, classes, f"{named}\nthreshold {threshold:.3f}", folder / "confusion_matrix.png")
     plot_distributions(labels, scores, classes, named, place, threshold)
     plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
     found = {"metrics": metrics, "baselines": baselines, "confidence": by.intervals(**rows)}
@@ -152,10 +152,11 @@ def report_multiclass(
     baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
 
     counts, right = confusion(labels, preds, count), (preds == labels).astype(int)
-    plot_confusion(counts, classes, title, folder / "confusion_matrix.png")
-    plot_class_probabilities(labels, scores, classes, title, folder / "probability_distributions.png")
+    named = figure_title(state, split)
+    plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
+    plot_class_probabilities(labels, scores, classes, named, folder / "probability_distributions.png")
     sure, what = scores.max(axis=1), "the predicted type is right"
-    plot_reliability(right, sure, what, title, folder / "reliability.png")
+    plot_reliability(right, sure, what, named, folder / "reliability.png")
     confidence = by.intervals(macro_f1=model, accuracy=by.means(preds == labels))
     sections = {
         f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
