@@ -201,6 +201,8 @@ def main(args: argparse.Namespace) -> None:
     notes = []
     if args.folds:
         check_folds(views)
+    elif any(fold_of(view) for view in views):
+        notes.append("these are folds: compare_runs.py --folds pools what they predict on test")
     conditions = group_runs(views, args.folds)
     if args.folds:
         conditions, said = zip(*map(pool_folds, conditions), strict=True)

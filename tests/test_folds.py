@@ -227,6 +227,13 @@ def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
     assert "B - A" in said and "A, seed 42" in said and "B, seed 7" in said
 
 
+def test_without_the_flag_folds_are_shown_one_by_one_with_a_hint(tmp_path, capsys, empty_figures):
+    argv = [*map(str, folds_of("train_stage1", 2)), "--picture_dir", str(tmp_path)]
+    compare_runs.main(compare_runs.parse_args(argv))
+    said = capsys.readouterr().out
+    assert "A: fold=1/3" in said and "compare_runs.py --folds pools" in said
+
+
 def test_missing_and_doubled_folds_are_said(tmp_path, capsys, empty_figures):
     runs = folds_of("train_stage1")
     again = shutil.copytree(runs[0], tmp_path / "stage1_experiment_20990101_000000")
