@@ -83,7 +83,7 @@ from datasets.anovox.localise import localise
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
-from models.patch_distance import patch_distances, remember_patches
+from models.patch_distance import patch_reference, remember_patches
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
 from utils.metrics.detection import auroc_of_counts, choose_alarm_threshold, detection_metrics
@@ -236,13 +236,11 @@ def report(
     if "train" in data.parts():  # the run itself: evaluate.py finds in its folder what is kept here
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
         references |= remember_patches(normal, data.val.images)
-    memory = references.get("patch_memory")
-    distances = None if memory is None else patch_distances(memory, dataset.images)
     return report_anomaly(
         folder, split, state, rows, dataset.columns(), references,
         trivial_features(dataset, references["words"]), CLASSES,
         located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
-        others={} if distances is None else {"patch distance": (references["patch_val"], distances)},
+        others=patch_reference(references, dataset.images),
         pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip
 
