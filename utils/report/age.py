@@ -155,13 +155,12 @@ def break_down(
         errors, first = said - truth, np.unique(ids[mine], return_index=True)[1]
         guesses = trivial_predictions(train_ages, len(truth)).values()
         jackknife = GroupJackknife(numbers)
-        bounds = jackknife.interval(jackknife.means(np.abs(errors))) if len(truth) > 2 else [None, None]
+        bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(truth) > 2 else {}
         inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
         found[label] = {
             "subjects": len(truth),
             "mae": float(np.abs(errors).mean()),
-            "low": bounds[0],
-            "high": bounds[1],
+            **dict(zip(("low", "high"), bounds.get("mae", (None, None)), strict=True)),
             "baseline_mae": min(float(np.abs(guess - truth).mean()) for guess in guesses),
             "bias": float(errors.mean()),
             "sd": float(errors.std(ddof=1)) if len(errors) > 1 else None,
