@@ -10,6 +10,7 @@ all), .csv (a row per run) and .md (what is printed, as Markdown).
 """
 
 import argparse
+import glob
 import re
 import time
 from collections.abc import Sequence
@@ -195,10 +196,12 @@ def name_of(views: Sequence[RunView]) -> str:
 
 def main(args: argparse.Namespace) -> None:
     views = [read_run(folder) for folder in find_runs(args.runs, Path(args.output_dir))]
+    left_out = [view.folder for view in views if not view.script and any(map(glob.has_magic, args.runs))]
+    views = [view for view in views if view.folder not in left_out]
     check_comparable(views)
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
         raise CommandError(f"--name {args.name}: letters, digits, '_', '-' and '.' only")
-    notes = []
+    notes = [f"{folder} is left out: it ended before config.json was written" for folder in left_out]
     if args.folds:
         check_folds(views)
     elif any(fold_of(view) for view in views):
@@ -206,7 +209,7 @@ def main(args: argparse.Namespace) -> None:
     conditions = group_runs(views, args.folds)
     if args.folds:
         conditions, said = zip(*map(pool_folds, conditions), strict=True)
-        notes = sum(said, [])
+        notes = sum(said, notes)
     tables, notes = [runs_table(conditions)], notes + condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))

@@ -12,7 +12,7 @@ Writes evaluation_report.txt, results.json and the figures into RUN/evaluation_S
 run the two stages are also judged together: six outcomes over all pairs of every frame, and the social groups
 they form.
 
-Whom the run was trained on is known by RUN/split.json and by contents (RUN/hashes.json), whatever it is
+Whom the run was trained on is known by RUN/split.json and as exact copies (RUN/hashes.json), whatever it is
 called now, and is judged by --split train alone. What is to be beaten is the run's own: the mean and median
 of its train ages, its reference models.
 """

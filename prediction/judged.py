@@ -88,7 +88,7 @@ class Judged:
     def check_untrained(
         self, present: Mapping[str, Sequence[str]], trained: Mapping[str, Sequence[str]]
     ) -> None:
-        """Nobody who is judged holds what the run was trained on, under whatever name."""
+        """Nobody who is judged holds an exact copy of what the run was trained on, under whatever name."""
         owner = {item: name for name, (_, *items) in trained.items() for item in items}
         known = {name: owner[item] for name in self.names for item in present[name][1:] if item in owner}
         if known:

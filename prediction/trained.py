@@ -4,7 +4,7 @@ import argparse
 import glob
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,8 @@ from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.dataset import names_of
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
+from utils.run.folder import read_json
+from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
 from utils.training.checkpoint import check_names, load_checkpoint
@@ -40,10 +42,10 @@ class Trained:
 
     script: ModuleType  # the training script: build_datasets, build_model, evaluate, report
     task: dict[str, Any]  # its row of utils/tasks.py
-    state: dict[str, Any]  # the checkpoint
+    state: dict[str, Any] = field(repr=False)  # the checkpoint
     path: Path  # its file
     args: argparse.Namespace  # the flags it was trained with; newer flags have their default
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     device: torch.device
     together: "tuple[Trained, ...]" = ()  # of several runs: all of them, of which this is the first
 
@@ -84,6 +86,8 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     if any(glob.has_magic(str(place)) for place in places):
         places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
+    for one in members:
+        warn_of_verdict(one.path.parent)
     first = members[0]
     if len(members) == 1:
         return first
@@ -107,6 +111,17 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     return replace(first, state=first.state | means, together=tuple(members))
 
 
+def warn_of_verdict(run: Path) -> None:
+    """Say what predictions are worth of a run that proved nothing."""
+    results = read_json(run / "results.json") if (run / "results.json").is_file() else None
+    if results is None:
+        LOG.warning(
+            f"{run} has no results.json: it has not ended, and nobody knows what its model has learned"
+        )
+    elif results["verdict"] != "LEARNED":
+        LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
+
+
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:
     """Load the best checkpoint of the run `place`, that file, or another `checkpoint` of the run.
 
@@ -117,6 +132,8 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     if not path.is_file():
         run = find_run(place)
         name, path = script_of(run), find_checkpoint(checkpoint or run)
+        if path.resolve().parent != run.resolve():
+            raise CommandError(f"--checkpoint {path} is not of {run}: judge it as --run {path.parent}")
     state = load_checkpoint(path)
     missing = [key for key in ("script", "epoch", "model", "args") if key not in state]
     if missing:

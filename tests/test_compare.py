@@ -345,6 +345,15 @@ def test_a_run_that_has_just_started_can_not_be_compared(tmp_path):
         compare(tmp_path, run.name)
 
 
+def test_of_a_pattern_runs_that_ended_before_they_began_are_left_out_and_said(tmp_path, capsys):
+    make_run(tmp_path)
+    early = make_run(tmp_path, second=1)
+    (early / "config.json").unlink()
+    write_json(early / "status.json", {"state": "failed", "time": 0})
+    compare(tmp_path, "stage1_*")
+    assert f"{early} is left out" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
 def test_a_run_without_an_epoch_is_shown_without_a_picture(tmp_path, capsys):
     run = make_run(tmp_path, results=False)
     (run / "history.json").write_text(json.dumps([]))

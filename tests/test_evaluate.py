@@ -348,6 +348,9 @@ def test_what_is_no_run_is_one_clear_error(run_of, tmp_path):
         CommandError, match=r"other\.pth was written by train_mae\.py, the run .* by train_st"
     ):
         evaluated(run, "--checkpoint", run / "other.pth")
+    twin = shutil.copytree(run, tmp_path / "stage1_experiment_20260101_000000")
+    with pytest.raises(CommandError, match=rf"is not of {run}: judge it as --run {twin}"):
+        evaluated(run, "--checkpoint", twin / "best_f1.pth")  # it may be trained on whom this run tests
     whole = (run / "best_f1.pth").read_bytes()
     (run / "best_f1.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CommandError, match=r"best_f1\.pth is damaged"):

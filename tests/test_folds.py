@@ -111,7 +111,9 @@ def test_anomalies_are_no_fold_of_a_model_that_is_trained_on_pasted_things():
 def test_stage_2_refuses_a_stage_1_that_was_trained_on_whom_it_judges(tmp_path):
     """Sequences of one name, and the same recordings under other names."""
     start = ["--data_path", jrdb(), "--stage1_checkpoint", run_of("train_stage1"), "--output_dir", tmp_path]
-    with pytest.raises(CommandError, match="Leakage: stage 1 was trained on .*\n.*no --fold\n.*--fold"):
+    with pytest.raises(
+        CommandError, match="Leakage: the run behind --stage1_checkpoint .*\n.*no --fold\n.*--fold"
+    ):
         run_main("train_stage2", *start, "--fold", "1/4", "--check_data")
     run_main("train_stage2", *start, "--check_data")
 

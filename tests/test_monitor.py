@@ -156,8 +156,10 @@ def test_states(tmp_path, fields, age, word, detail):
     state = run_state(read_run(run), NOW + age)
     assert state.word == word and detail in state.detail
     assert ("process" in state.detail) == (word == "stalled" and "pid" in fields and "host" not in fields)
-    offers_resume = f"python train_stage1.py --resume {run}" in picture(run, NOW + age, 300)
-    assert offers_resume == (word in ("stalled", "interrupted", "failed"))
+    command = f"python train_stage1.py --resume {run}"
+    assert command not in picture(run, NOW + age, 300)  # there is nothing to go on from
+    (run / "last.pth").touch()
+    assert (command in picture(run, NOW + age, 300)) == (word in ("stalled", "interrupted", "failed"))
 
 
 def test_a_slow_epoch_is_not_a_stall(tmp_path):

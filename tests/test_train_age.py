@@ -195,6 +195,13 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
     assert read_json(run / "config.json")["args"]["patience"] == 0
 
 
+def test_weights_of_a_run_that_was_trained_on_whom_this_one_tests_are_refused(tmp_path):
+    begun = train("train_mae", tmp_path, *ONE_STEP, "--fold", "1/4")
+    with pytest.raises(CommandError, match="Leakage: the run behind --weights .*\n.*with --fold 1/4"):
+        train("train_mae", tmp_path, *ONE_STEP, "--fold", "2/4", "--weights", begun / "last.pth")
+    train("train_mae", tmp_path, *ONE_STEP, "--fold", "1/4", "--weights", begun)
+
+
 def test_one_image_left_for_batchnorm_is_refused_before_the_first_epoch(tmp_path):
     args = train_mae.parse_args([str(flag) for flag in flags_of("train_mae")])
     images = len(train_mae.build_datasets(args).train)

@@ -61,7 +61,7 @@ def report_binary(
 
     by = GroupJackknife(groups, labels, fallback)
     rows = {"ap": by.ap(labels, odds), "auroc": by.auroc(labels, odds), "f1": by.f1(labels, preds)}
-    others = [name for name in references if name not in (trivial, "chance") and baselines[name]["ap"]]
+    others = [name for name in references if name != "chance" and baselines[name]["ap"]]
     strongest = max(others, key=lambda name: baselines[name]["ap"], default=None)
     beside = strongest and Comparison.of(
         "AP", rows["ap"], by.ap(labels, references[strongest][1]), strongest, by

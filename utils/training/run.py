@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
+from utils.run.find import is_run
 from utils.run.folder import is_finished, write_arrays, write_json
 from utils.run.log import LOG, epoch_line, start_log
 from utils.run.owner import claim_folder
@@ -37,8 +38,8 @@ from utils.training.distributed import (
     start_processes,
     stop_processes,
 )
+from utils.training.leak import refuse_judged
 from utils.training.learning import check_labels
-from utils.training.stage1 import refuse_judged
 from utils.training.worth import in_words
 
 
@@ -65,7 +66,7 @@ class Run:
 
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
         """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
-        differ, a resumed run with other data, a stage 1 run that was trained on what is judged. True:
+        differ, a resumed run with other data, an earlier run that was trained on what is judged. True:
         --check_data ends here."""
         for name, part in data.parts().items():
             check_labels(part.labels if classes else part.ages, name, classes)
@@ -75,8 +76,13 @@ class Run:
         described = data.describe()
         if self.args.resume:
             config.check_resumed(self.args, described, self.processes)
-        elif getattr(self.args, "stage1_checkpoint", None):
-            refuse_judged(self.args, data)
+        else:
+            if stage1 := getattr(self.args, "stage1_checkpoint", None):
+                refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
+            weights = Path(getattr(self.args, "weights", "none"))
+            run = weights if weights.is_dir() else weights.parent
+            if is_run(run):
+                refuse_judged(run, data, "--weights", by_name=False)
         config.check_ranks(config.facts_of_rank(self.args, described, self.processes), self.processes)
         if self.args.check_data:
             LOG.info("the data can be trained on")

@@ -8,7 +8,6 @@ from typing import Any
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint, list_runs
 from utils.run.folder import read_json
-from utils.run.log import LOG
 from utils.training.checkpoint import check_names, load_checkpoint
 
 SCRIPT = "train_stage1.py"
@@ -34,27 +33,6 @@ def find_stage1(args: argparse.Namespace) -> Path:
         f"no LEARNED stage 1 run on the built-in sample{of} under {args.output_dir}\n"
         f"make one: python {SCRIPT} --use_group_sampling{of.removeprefix(' with')}"
     )
-
-
-def refuse_judged(args: argparse.Namespace, data: Any) -> None:
-    """CommandError where val or test hold whom the stage 1 run was trained on, under whatever name."""
-    run = Path(args.stage1_checkpoint).parent
-    if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
-        LOG.warning(f"{run} has no split.json: nobody can check that stage 1 was not trained on val or test")
-        return
-    names, held = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
-    contents = {item for name in names for item in held[name][1:]}
-    judged = [name for part in ("val", "test") for name in data.split[part]]
-    shared = [name for name in judged if name in names or contents & set(data.hashes[name][1:])]
-    if shared:
-        recorded = read_json(run / "config.json")["args"]
-        same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
-        raise CommandError(
-            f"Leakage: stage 1 was trained on {len(shared)} of the {len(judged)} sequences of val and test: "
-            f"{', '.join(shared[:3])}{', ...' if len(shared) > 3 else ''}\n"
-            f"  {run}, with {same}\n"
-            "  split both stages alike (--fold, --seed, --split_method), or give another --stage1_checkpoint"
-        )
 
 
 def adopt_stage1(

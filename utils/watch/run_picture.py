@@ -38,7 +38,9 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
     if view.status.get("gpu_memory_mb"):
         fields["memory"] = f"{view.status['gpu_memory_mb']:.0f} MB of the GPU"
     if state.word in ("interrupted", "failed", "stalled") and view.script:
-        fields["resume"] = f"python {view.script} --resume {view.folder}"
+        saved = (view.folder / "last.pth").is_file()
+        resume = f"python {view.script} --resume {view.folder}"
+        fields["resume"] = resume if saved else "nothing was saved yet: start anew with the same flags"
     lines = [str(view.folder)] + fold(fields, width)
     lines += ["", *epoch_table(view, rows)] if view.history else ["", "no epoch has ended yet"]
     if trends := history_trends(view):
