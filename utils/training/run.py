@@ -22,7 +22,7 @@ from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
 from utils.run.find import is_run
 from utils.run.folder import is_finished, write_arrays, write_json
-from utils.run.log import LOG, epoch_line, start_log
+from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.owner import claim_folder
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
@@ -218,5 +218,6 @@ def finish(
             input_worth=worth, **fields,
         )  # fmt: skip
         run.status.end("finished", verdict.word)
+    stop_log()
     stop_processes()
     return verdict
