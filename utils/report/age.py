@@ -64,13 +64,14 @@ def report_age(
     of_image = np.searchsorted(numbers, ids)  # the image's subject
     labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **groups}
     by = {
-        name: break_down(np.array(label), ids, ages, preds, low[of_image], high[of_image], train_ages)
+        name: break_down(np.array(label), ids, ages, preds, low[of_image], high[of_image], trivial[best][0])
         for name, label in labels.items()
     }
     warnings = state_warnings(state)
-    worse = [name for name, row in by["age"].items() if row["mae"] > row["baseline_mae"]]
+    several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
+    worse = [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]
     if worse:
-        warnings.append(f"worse than the better of train mean and median: at ages {', '.join(worse)} {unit}")
+        warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
     if not np.isnan(low).any():
@@ -128,8 +129,8 @@ def report_age(
         "depend on the range of ages; compare them between cohorts through the skill.",
     }
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
-    shown = ("mae", "rmse", "r2", "slope")
-    LOG.info(f"{title}: per subject: {format_values({key: people[key] for key in shown})} {unit}")
+    errors, fit = ({key: people[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
+    LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
     return verdict, {
@@ -144,16 +145,15 @@ def break_down(
     preds: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
-    train_ages: np.ndarray,
+    constant: float,
 ) -> dict[str, dict[str, Any]]:
-    """{label: subjects, MAE over them with its 95% interval (low, high; of three or more), MAE of the better
-    of train mean and median, bias, sd (of two or more), coverage} of images (N,); without label: left out."""
+    """{label: subjects, MAE over them with its 95% interval (low, high; of three or more), MAE of always
+    answering `constant`, bias, sd (of two or more), coverage} of images (N,); without label: left out."""
     found = {}
     for label in sorted(set(labels.tolist()) - {""}, key=by_number):
         mine = labels == label
         numbers, truth, said = subject_means(ids[mine], ages[mine], preds[mine])
         errors, first = said - truth, np.unique(ids[mine], return_index=True)[1]
-        guesses = trivial_predictions(train_ages, len(truth)).values()
         jackknife = GroupJackknife(numbers)
         bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(truth) > 2 else {}
         inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
@@ -161,7 +161,7 @@ def break_down(
             "subjects": len(truth),
             "mae": float(np.abs(errors).mean()),
             **dict(zip(("low", "high"), bounds.get("mae", (None, None)), strict=True)),
-            "baseline_mae": min(float(np.abs(guess - truth).mean()) for guess in guesses),
+            "baseline_mae": float(np.abs(constant - truth).mean()),
             "bias": float(errors.mean()),
             "sd": float(errors.std(ddof=1)) if len(errors) > 1 else None,
             "coverage": None if np.isnan(low).any() else float(inside.mean()),
