@@ -90,7 +90,7 @@ def find_scenarios(
     root = Path(root)
     if not root.is_dir() and not is_archive(root):
         remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
-        raise CommandError(f"--data_path {root}: no such folder or archive.\n{remedy}")
+        raise CommandError(f"{root}: no such folder or archive.\n{remedy}")
     places, configured = _walk(root)
     places.sort(key=lambda folder: folder.name)
     if not places and images_alone and (found := _images_alone(root)):
@@ -217,7 +217,7 @@ def _open_scenario(folder: AnyPath, configured: dict[str, dict], camera: str | N
 
 def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], dict[str, int]]:
     """Files by the last number in their name, and how many of other endings there are."""
-    pattern = re.compile(rf"(?:.*[_-])?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
+    pattern = re.compile(rf"(?:.*\D)?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
     frames, others = {}, {}
     for entry in folder.iterdir():
         if match := pattern.fullmatch(entry.name):

@@ -19,6 +19,7 @@ from datasets.jrdb.labels import COUNTS, FRAMES_PER_SECOND, LABEL_FOLDER, Sequen
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.records import IMAGE_FOLDER, PANORAMA_SIZE, clean_boxes, list_images, natural_order
 from utils.run.errors import CommandError, DataError
+from utils.run.log import LOG
 
 SOURCES = (LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
 
@@ -126,7 +127,14 @@ def build_sequence(
     boxes = [
         [float(v) * s if is_real(v) else v for v, s in zip(box, scale * 2, strict=True)] for box in given
     ]
+    clipped = counts["clipped_boxes"]
     clean, bad = clean_boxes(boxes, *size, source, counts)
+    clipped = counts["clipped_boxes"] - clipped
+    if not pictures and said is None and clipped > 0.1 * len(boxes):
+        LOG.warning(
+            f"{name}: {clipped} of {len(boxes)} boxes leave the {size[0]}x{size[1]} panorama, which is only "
+            "assumed, as there is no image: --boxes_size H W says another"
+        )
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"
         problems.add(what, remedy, f"{rows['where'].iloc[row]}: box {given[row]}")

@@ -121,7 +121,7 @@ class PairDatasets:
         text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
         if upside_down := bool((drawn > 0.5) != (natural > 0.5)):
             text += (
-                ": sampling turns the classes upside down, and scores are no probabilities; "
+                ": sampling turns the classes upside down, which the scale fitted on val has to undo; "
                 "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
             )
         return text, upside_down

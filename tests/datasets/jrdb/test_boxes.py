@@ -205,3 +205,13 @@ def test_a_bad_file_is_one_clear_error(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path, path)
     assert str(path) in str(error.value) and len(str(error.value).splitlines()) <= 5
+
+
+def test_boxes_of_another_camera_are_noticed_where_no_image_tells_its_size(tmp_path, caplog):
+    rows = "".join(f"{frame},{k},{200 * k},450,60,150\n" for frame in (0, 1) for k in range(4))
+    (tmp_path / "hall.csv").write_text(f"frame,track_id,x,y,w,h\n{rows}")
+    read(tmp_path, tmp_path / "hall.csv")
+    assert "8 of 8 boxes leave the 3760x480 panorama" in caplog.text and "--boxes_size H W" in caplog.text
+    caplog.clear()
+    read(tmp_path, tmp_path / "hall.csv", boxes_size=(1080, 1920))
+    assert caplog.text == ""
