@@ -4,6 +4,8 @@ PatchCore (Roth et al. 2022) with what a frozen EfficientNet-Lite0 sees at a six
 a random draw in place of their coreset.
 """
 
+import functools
+
 import numpy as np
 import torch
 
@@ -46,6 +48,7 @@ def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray | None
     return torch.stack(distances).numpy()
 
 
+@functools.cache
 def _lite0() -> torch.nn.Module | None:
     encoder = build_encoder("efficientnet_lite0").eval()
     try:
