@@ -63,7 +63,7 @@ def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str
 
 def seconds_said(lines: list[tuple[float, str]], what: str) -> float:
     """The sum of 'sample jrdb: done in 9.1 s' or 'cache crops: built in 2.3 s in FILE'."""
-    said = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and line.count(" s")]
+    said = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and " in " in line]
     return sum(float(words.split(" s")[0]) for words in said if words[:1].isdigit())
 
 
