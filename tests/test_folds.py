@@ -199,11 +199,12 @@ def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys, empty_figures
 
 def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys, empty_figures):
     ages = []
-    for run in folds_of("train_mae"):
-        copy = Path(shutil.copytree(run, tmp_path / run.name))
+    copies = [tmp_path / str(k) / run.name for k, run in enumerate(folds_of("train_mae"))]  # of one second
+    for run, copy in zip(folds_of("train_mae"), copies, strict=True):
+        shutil.copytree(run, copy)
         ages.append(pandas.read_csv(run / "test_predictions.csv").assign(low=30, high=60))
         ages[-1].to_csv(copy / "test_predictions.csv", index=False)
-    compare(tmp_path, *(tmp_path / run.name for run in folds_of("train_mae")))
+    compare(tmp_path, *copies)
     share = pandas.concat(ages).groupby("subject").age.first().between(30, 60).mean()
     assert f"; {share:.1%} of 16 subjects lie in their interval" in capsys.readouterr().out
 
@@ -211,8 +212,8 @@ def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys, empty_
 def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
     """Of whatever seed: other folds hold the same samples."""
     first, second = folds_of("train_stage1"), []
-    for run in first:
-        second.append(Path(shutil.copytree(run, tmp_path / run.name)))
+    for k, run in enumerate(first):
+        second.append(Path(shutil.copytree(run, tmp_path / str(k) / run.name)))
         config = read_json(run / "config.json")
         config |= {"seed": 7, "args": config["args"] | {"seed": 7, "learning_rate": 0.1}}
         write_json(second[-1] / "config.json", config)
