@@ -37,8 +37,9 @@ def real() -> Path:
 @pytest.fixture(autouse=True)
 def _signal_handlers():
     """A run that a test breaks off leaves its handlers behind: put back those that pytest had. Started in the
-    background it ignores SIGINT, and so would the runs."""
+    background it ignores SIGINT, under nohup SIGHUP, and so would the runs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     handled = (signal.SIGINT, signal.SIGUSR1, *ending_signals())
     kept = {number: signal.getsignal(number) for number in handled}
     yield
