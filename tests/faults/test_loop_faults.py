@@ -327,6 +327,7 @@ def loaded_parts():
     return [JRDBPairDataset, UltrasoundAgeDataset]
 
 
+@pytest.mark.long
 def test_loaded_weights_that_are_drawn_again_are_named(tmp_path, monkeypatch):
     again = (
         "    [part.reset_parameters() for part in encoder.modules() if hasattr(part, 'reset_parameters')]\n"
