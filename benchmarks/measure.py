@@ -1,20 +1,19 @@
-"""Times that can be compared, and what a benchmark leaves: Markdown on stdout, data/benchmarks/NAME.json.
+"""Times that can be compared: Markdown on stdout.
 
-    timings = measure({"naive": naive, "ours": ours})
-    times_faster(timings["naive"], timings["ours"]).low        # the figure that counts
+    seconds = measure({"naive": naive, "ours": ours})                    # prints a table
+    judge("times faster", seconds["naive"] / seconds["ours"], at_least=20)
 
 A round runs every variant once, each round starting with another one, so that a machine that becomes slower
 slows all of them. A ratio is taken round by round, and judged by the quartile that is worse for it.
 """
 
-import json
+import argparse
 import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,54 +21,47 @@ import torch
 FOLDER = Path("data") / "benchmarks"
 BUSY = 0.25  # cores that other processes may use before a round waits for them
 PATIENCE = 3  # waits per measurement, at most
-QUICK = (2, 0.01)  # rounds and seconds, to see whether a benchmark runs
 
 
-@dataclass
-class Timing:
-    """One variant over the rounds: seconds of one call, and cores in use by others just before."""
-
-    wall: list[float] = field(default_factory=list)
-    foreign: list[float] = field(default_factory=list)
-
-
-class Ratio(NamedTuple):
-    """Median and quartiles of paired ratios over n rounds; `clean`: no other process interfered."""
-
-    median: float
-    low: float
-    high: float
-    n: int
-    clean: bool = True
+def run(title: str, benchmark: Callable[[bool], None]) -> None:
+    """The main of a benchmark: its title, what benchmark(quick) prints, and how long it took."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--quick", action="store_true", help="few rounds, little data; not for quoting")
+    quick, started = parser.parse_args().quick, time.perf_counter()
+    print(f"### {title}\n", flush=True)
+    benchmark(quick)
+    print(f"{time.perf_counter() - started:.0f} s{' (quick: not for quoting)' * quick}.\n", flush=True)
 
 
-def measure(variants: dict[str, Callable[[], Any]], rounds: int = 7, least: float = 0.3) -> dict[str, Timing]:
-    """Time all variants, `rounds` rounds of at least `least` seconds each, after a call that warms up.
+def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict[str, np.ndarray]:
+    """Seconds of one call of each variant, (rounds,), after calls that warm up; prints their medians.
 
     A variant may return a float, the seconds that count, when its start does not.
     """
-    repeats = {name: repeats_needed(run, least) for name, run in variants.items()}
-    timings, names, waits = {name: Timing() for name in variants}, list(variants), 0
+    rounds, least = (2, 0.01) if quick else (7, 0.3)
+    repeats, waits, busy = {}, 0, 0
+    for name, call in variants.items():
+        if (seconds := seconds_per_call(call, 1)) < least:  # else the first call is long enough to count
+            seconds = seconds_per_call(call, 1)
+        repeats[name] = int(np.ceil(least / max(seconds, 1e-9)))
+    found, names = {name: [] for name in variants}, list(variants)
     for k in range(rounds):
         while (foreign := busy_cores()) > BUSY and waits < PATIENCE:
             waits += 1
             time.sleep(2)
+        busy += foreign > BUSY
         for name in names[k % len(names) :] + names[: k % len(names)]:
-            timings[name].wall.append(seconds_per_call(variants[name], repeats[name]))
-            timings[name].foreign.append(foreign)
-    return timings
+            found[name].append(seconds_per_call(variants[name], repeats[name]))
+    found = {name: np.array(seconds) for name, seconds in found.items()}
+    rows = [[name, *(f"{1e3 * f(s):.3g}" for f in (np.median, np.min, np.max))] for name, s in found.items()]
+    print(*markdown(["variant", "median ms", "least", "most"], rows), "", sep="\n")
+    print(f"{rounds} rounds, {busy} of them beside busy other processes.\n", flush=True)
+    return found
 
 
-def repeats_needed(run: Callable[[], Any], least: float) -> int:
-    """How many calls last `least` seconds; the first call warms up and counts only if it is that long."""
-    if (seconds := seconds_per_call(run, 1)) < least:
-        seconds = seconds_per_call(run, 1)
-    return max(1, int(np.ceil(least / max(seconds, 1e-9))))
-
-
-def seconds_per_call(run: Callable[[], Any], repeats: int) -> float:
+def seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
     started = time.perf_counter()
-    returned = [run() for _ in range(repeats)]
+    returned = [call() for _ in range(repeats)]
     wall = time.perf_counter() - started
     return (sum(returned) if all(isinstance(seconds, float) for seconds in returned) else wall) / repeats
 
@@ -89,23 +81,18 @@ def busy_cores(seconds: float = 0.2) -> float:
     return (used() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
-def times_faster(slow: Timing, fast: Timing) -> Ratio:
-    """Seconds of `slow` over seconds of `fast`, round by round."""
-    ratios = np.array(slow.wall) / np.array(fast.wall)
-    low, median, high = map(float, np.percentile(ratios, [25, 50, 75]))
-    clean = bool(np.median(np.maximum(slow.foreign, fast.foreign)) <= BUSY)
-    return Ratio(median, low, high, len(ratios), clean)
-
-
-def verdict(ratio: Ratio, *, at_least: float | None = None, at_most: float | None = None) -> str:
-    """'met' or 'not met' by the worse quartile; 'inconclusive' where a busy machine could have decided."""
-    if at_least is not None:
-        worse, better = ratio.low >= at_least, ratio.high >= at_least
-    else:
-        worse, better = ratio.high <= at_most, ratio.low <= at_most
-    if worse:
-        return "met"
-    return "not met" if ratio.clean or not better else "inconclusive"
+def judge(
+    question: str, ratios: np.ndarray | float, *, at_least: float | None = None, at_most: float | None = None,
+    unit: str = "x",
+) -> bool:  # fmt: skip
+    """Print the median of the ratios and whether their worse quartile meets the demand; returns that."""
+    low, median, high = np.percentile(ratios, [25, 50, 75])
+    met = low >= at_least if at_least is not None else high <= at_most
+    worse, demand = (low, f">= {at_least:g}") if at_least is not None else (high, f"<= {at_most:g}")
+    quartile = f" (worse quartile {worse:.3g}{unit})" if np.ndim(ratios) else ""
+    said = "met" if met else "not met"
+    print(f"**{question}: {median:.3g}{unit}**{quartile}; demand {demand}{unit}: {said}.\n", flush=True)
+    return bool(met)
 
 
 def machine() -> str:
@@ -120,72 +107,6 @@ def machine() -> str:
             f"Python {platform.python_version()}, torch {torch.__version__}")  # fmt: skip
 
 
-def convolution_gflops() -> float:
-    """GFLOP/s at best: one large float32 convolution, channels last, with the threads in use."""
-    images = torch.randn(8, 128, 56, 56).to(memory_format=torch.channels_last)
-    layer = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        timing = measure({"convolution": lambda: layer(images)}, rounds=5, least=0.1)["convolution"]
-    return 2 * 8 * 56 * 56 * 128 * 128 * 9 / float(np.median(timing.wall)) / 1e9
-
-
 def markdown(header: list[str], rows: list[list]) -> list[str]:
     """The lines of a table."""
-    cells = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(map(str, row)) + " |" for row in cells]
-
-
-class Report:
-    """Tables, judged figures and notes of one benchmark, in the order they are added."""
-
-    def __init__(self, name: str, title: str, quick: bool = False):
-        self.name, self.quick, self.started = name, quick, time.perf_counter()
-        self.lines = [f"### {title}", ""]
-        self.judged: list[dict] = []
-        self.raw: dict[str, dict] = {}
-
-    def measure(self, variants: dict[str, Callable[[], Any]]) -> dict[str, Timing]:
-        """`measure` (a few short rounds where the benchmark is only tried)."""
-        return measure(variants, *(QUICK if self.quick else ()))
-
-    def timings(self, timings: dict[str, Timing], unit: str = "s") -> None:
-        """A table of seconds (or ms) per call: median, extremes, rounds, foreign cores."""
-        rows = []
-        for name, timing in timings.items():
-            wall = np.array(timing.wall) * {"s": 1, "ms": 1e3}[unit]
-            span, foreign = f"{wall.min():.3g} .. {wall.max():.3g}", f"{np.median(timing.foreign):.2f}"
-            rows.append([name, f"{np.median(wall):.3g}", span, len(wall), foreign])
-            self.raw[name] = asdict(timing)
-        self.table(["variant", f"median {unit}", "min .. max", "n", "foreign cores"], rows)
-
-    def table(self, header: list[str], rows: list[list]) -> None:
-        """Any table."""
-        self.lines += [*markdown(header, rows), ""]
-
-    def note(self, text: str) -> None:
-        """A paragraph."""
-        self.lines += [text, ""]
-
-    def judge(self, question: str, figure: Ratio | float, *, at_least: float | None = None,
-              at_most: float | None = None, aim: str = "", unit: str = "x") -> None:  # fmt: skip
-        """One figure against its demand; a figure that is counted, not timed, is a plain number."""
-        ratio = figure if isinstance(figure, Ratio) else Ratio(figure, figure, figure, 1)
-        demand = f">= {at_least:g}{unit}" if at_least is not None else f"<= {at_most:g}{unit}"
-        counts = ratio.low if at_least is not None else ratio.high
-        said = verdict(ratio, at_least=at_least, at_most=at_most)
-        self.judged.append({"question": question, "median": ratio.median, "counts": counts, "n": ratio.n,
-                            "unit": unit, "demand": demand, "aim": aim, "verdict": said})  # fmt: skip
-        quartile = f" (worse quartile {counts:.3g}{unit}, n {ratio.n})" if ratio.n > 1 else ""
-        text = f"**{question}: {ratio.median:.3g}{unit}**{quartile}; demand {demand}"
-        self.note(f"{text}{f', aim {aim}' if aim else ''}: {said}.")
-
-    def finish(self) -> None:
-        """Print the Markdown and write the JSON."""
-        seconds = time.perf_counter() - self.started
-        self.note(f"{seconds:.0f} s{' (quick: not for quoting)' if self.quick else ''}.")
-        content = {"machine": machine(), "convolution_gflops": convolution_gflops(), "judged": self.judged,
-                   "raw": self.raw, "markdown": "\n".join(self.lines)}  # fmt: skip
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        path = FOLDER / f"{self.name}{'.quick' if self.quick else ''}.json"
-        path.write_text(json.dumps(content, indent=1))
-        print(content["markdown"], flush=True)
+    return ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]

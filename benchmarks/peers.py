@@ -1,27 +1,27 @@
 """train_mae.py beside torchvision's references loop, Lightning's Trainer and timm, on the same images.
 
-    python -m benchmarks peers
+    python -m benchmarks.peers
 
-The peers' environment is data/benchmarks/peers, built from benchmarks/requirements.txt on first use (outside
-the time) beside the project's own torch.
+ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody augments.
+Each peer waits in a process of its own (peers_worker.py) and trains an epoch a round; the first does not
+count. Their environment is data/benchmarks/peers, built from benchmarks/requirements.txt on first use
+(outside the time) beside the project's own torch.
 """
 
-import contextlib
 import itertools
 import json
 import subprocess
 import sysconfig
 import venv
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision import transforms
 
-from benchmarks.measure import FOLDER, Report, times_faster
+from benchmarks.measure import FOLDER, judge, measure, run
 from benchmarks.peers_worker import Images
 from benchmarks.scripts import Training, prepare
-from benchmarks.worker import Worker
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("torchvision", "lightning", "timm")
@@ -43,18 +43,26 @@ def peers_python() -> Path:
     return python
 
 
-def prepare_ours(amp: bool = False) -> Training:
+class Peer:
+    """A process that trains an epoch per call and says how long it took."""
+
+    def __init__(self, *command: Any):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(list(map(str, command)), **pipes)
+
+    def __call__(self) -> float:
+        self.process.stdin.write("epoch\n")
+        self.process.stdin.flush()
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
+        return json.loads(line)["seconds"]
+
+
+def prepare_ours(*more: str) -> Training:
     flags = ["--model", "resnet18", "--image_size", str(PIXELS), "--batch_size", str(BATCH), "--seed", "42"]
-    return prepare("train_mae", flags + ["--amp"] * amp)
-
-
-def our_worker(name: str, images: str) -> Callable[[], dict[str, float]]:
-    """An epoch of train_mae.py per round."""
-    torch.set_num_threads(THREADS)
-    training = prepare_ours(amp="--amp" in name)
+    training = prepare("train_mae", [*flags, *more])
     training.augmentation = {}  # nobody augments
-    epochs = itertools.count(1)
-    return lambda: {"loss": training.epoch(epoch=next(epochs), steps=int(images) // BATCH)["loss"]}
+    return training
 
 
 def check_equal(rows: list, training: Training) -> None:
@@ -65,34 +73,37 @@ def check_equal(rows: list, training: Training) -> None:
         raise AssertionError("the peers' pixels are not ours")
 
 
-def peers(report: Report, quick: bool) -> None:
-    """Beside torchvision's references, Lightning and timm.
-
-    ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody
-    augments. Each lives in a process of its own and trains an epoch a round; the first does not count.
-    """
+def peers(quick: bool) -> None:
+    torch.set_num_threads(THREADS)
     python, listing = peers_python(), FOLDER / "peers_images.json"
-    images, training = 32 if quick else 96, prepare_ours()
+    images, training, epochs = 32 if quick else 96, prepare_ours(), itertools.count(1)
     folder, train = training.data.sources[0].images, training.train
     files = zip(train.files[:images], train.ages[:images], strict=True)
     rows = [[str(folder / name), float(age)] for name, age in files]
     listing.write_text(json.dumps(rows))
     check_equal(rows, training)
-    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # emulated it is many times slower than float32
-    limits = {"ours, fp32": 0.80} | ({"ours, --amp": 0.50} if bf16 else {})
-    with contextlib.ExitStack() as stack:
-        numbers, start = (PIXELS, BATCH, WORKERS, THREADS), [python, HERE / "peers_worker.py"]
-        workers = {peer: Worker(peer, listing, *numbers, start=start) for peer in PEERS}
-        workers |= {name: Worker("benchmarks.peers:our_worker", name, images) for name in limits}
-        for worker in workers.values():
-            stack.enter_context(worker)
-        timings = report.measure(workers)
-    report.timings(timings)
+    ours, limits = {"ours, fp32": training}, {"ours, fp32": 0.80}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # emulated it is many times slower than float32
+        ours["ours, --amp"], limits["ours, --amp"] = prepare_ours("--amp"), 0.50
+    numbers = (PIXELS, BATCH, WORKERS, THREADS)
+    calls = {peer: Peer(python, HERE / "peers_worker.py", peer, listing, *numbers) for peer in PEERS}
+    others = list(calls.values())
+    calls |= {
+        name: lambda one=one: one.epoch(epoch=next(epochs), steps=images // BATCH)
+        for name, one in ours.items()
+    }
+    seconds = measure(calls, quick)
+    for peer in others:
+        peer.process.stdin.close()
+        peer.process.wait()
     for name, peer in itertools.product(limits, PEERS):
-        ratio = times_faster(timings[name], timings[peer])
-        report.judge(f"{name} / {peer}, epoch", ratio, at_most=limits[name])
-    missing = "" if bf16 else " This processor has no bf16, so --amp was not measured."
-    report.note(
+        judge(f"{name} / {peer}, epoch", seconds[name] / seconds[peer], at_most=limits[name])
+    print(
         f"{images} images of the ultrasound sample at {PIXELS}x{PIXELS}, batch {BATCH}, {THREADS} threads; "
-        f"the peers decode in {WORKERS} workers, ours reads its cache without any.{missing}"
+        f"the peers decode in {WORKERS} workers, ours reads its cache without any. "
+        "--amp where the processor has bf16.\n"
     )
+
+
+if __name__ == "__main__":
+    run(__doc__.splitlines()[0], peers)

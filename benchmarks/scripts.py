@@ -5,7 +5,6 @@ What a benchmark knows of a script's signatures stands in this file and nowhere 
 
 import argparse
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,18 +59,6 @@ class Training:
             self.model, loader or self.loader, self.criterion, self.optimizer, self.scaler, self.interrupt,
             self.device, epoch, **options,
         )  # fmt: skip
-
-
-@dataclass
-class InMemory:
-    """Batches that are tensors already, in the place of a loader."""
-
-    batches: list[dict[str, torch.Tensor]]
-    dataset: Any
-    batch_sampler: distributed.EpochSampler
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return iter(self.batches)
 
 
 def prepare(name: str, argv: list[str] | None = None) -> Training:

@@ -1,7 +1,7 @@
 """How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
 
-    python -m benchmarks verdict            2,000 data sets a cell, seed 0, both fixed here; 5 minutes
-    python -m benchmarks verdict --quick    40 a cell: does it run?
+    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; 5 minutes
+    python -m benchmarks.verdict --quick    40 a cell: does it run?
 
 Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
 labels are drawn apart, each alike within a group (and a pair of people alike from frame to frame).
@@ -19,14 +19,12 @@ Correlations and sizes are those measured (intraclass correlations, one-way anal
 - the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
 """
 
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.__main__ import run_here
-from benchmarks.measure import Report
+from benchmarks.measure import judge, markdown, run
 from utils.metrics.verdict import MINIMUM, GroupJackknife, divide
 
 SEED, DATA_SETS = 0, 2000
@@ -197,8 +195,7 @@ def simulate(
     }
 
 
-def verdict(report: Report, quick: bool) -> None:
-    """LEARNED, said of models that learned nothing."""
+def verdict(quick: bool) -> None:
     draws = {"stage 1": stage1, "stage 2": stage2, "anomaly": anomaly, "age": age}
     data_sets = 40 if quick else DATA_SETS
     found = {
@@ -212,21 +209,22 @@ def verdict(report: Report, quick: bool) -> None:
         cell = found[kind, name, n]
         return f"{cell['rule']:.1f}" if n >= MINIMUM else f"- ({cell['interval']:.1f})"
 
-    report.note(
+    print(
         f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the rule, and where groups "
         f"decide nearly everything. With fewer than {MINIMUM} groups (that hold the rarer class, where two "
-        "are ranked) nothing is judged; in brackets what the interval alone would say."
+        "are ranked) nothing is judged; in brackets what the interval alone would say.\n"
     )
     kinds = ("nothing", "hard")
     columns = [f"{name}, {what}" for name in draws for what in ("rule", "hardest")]
     table = [[n, *(says(kind, name, n) for name in draws for kind in kinds)] for n in GROUPS]
-    report.table(["groups", *columns], table)
+    print(*markdown(["groups", *columns], table), "", sep="\n")
     gains = [f"{name} +{found['effect', name, GROUPS[-1]]['difference']:.2f}" for name in draws]
-    report.note(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.")
-    report.table(["groups", *draws], [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS])
+    print(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.\n")
+    table = [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS]
+    print(*markdown(["groups", *draws], table), "", sep="\n")
     worst = max(cell["rule"] for (kind, _, _), cell in found.items() if kind in kinds)
-    report.judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
+    judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
 
 
-if __name__ == "__main__":  # run as a module it would else say nothing
-    run_here("verdict", "--quick" in sys.argv)
+if __name__ == "__main__":
+    run("LEARNED, said of models that learned nothing", verdict)

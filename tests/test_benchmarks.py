@@ -1,5 +1,6 @@
 """The benchmarks' arithmetic, and that every naive reference computes what it is compared with."""
 
+import importlib
 import json
 import sys
 
@@ -10,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks import __main__ as everything
-from benchmarks import epochs, gpu, measure, verdict_time, worker
+from benchmarks import gpu, measure, pair_loader, peers, verdict_time
 from benchmarks.scripts import SCRIPTS, prepare
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from tests.jrdb_files import load
@@ -20,72 +21,46 @@ from utils.run.folder import REPO_ROOT
 from utils.training.distributed import make_loader
 
 
-def test_a_ratio_is_taken_round_by_round_and_judged_by_its_worse_quartile():
-    slow = measure.Timing([4, 6, 10, 8], [0.0] * 4)
-    fast = measure.Timing([2, 2, 2, 2], [0.0] * 4)
-    ratio = measure.times_faster(slow, fast)
-    assert (ratio.median, ratio.low, ratio.high, ratio.n) == (3.5, 2.75, 4.25, 4)
-    assert measure.verdict(ratio, at_least=2.7) == "met"
-    assert measure.verdict(ratio, at_least=3) == "not met"  # although the median is above 3
-    assert measure.verdict(ratio, at_most=4) == "not met"
-    assert measure.verdict(ratio, at_most=4.3) == "met"
+def test_a_ratio_is_judged_by_its_worse_quartile(capsys):
+    ratios = np.array([4, 6, 10, 8]) / 2  # median 3.5, quartiles 2.75 and 4.25
+    assert measure.judge("a", ratios, at_least=2.7) and measure.judge("b", ratios, at_most=4.3)
+    assert not measure.judge("c", ratios, at_least=3)  # although the median is above 3
+    assert not measure.judge("d", ratios, at_most=4)
+    said = capsys.readouterr().out
+    assert "**a: 3.5x** (worse quartile 2.75x); demand >= 2.7x: met." in said
+    assert "**d: 3.5x** (worse quartile 4.25x); demand <= 4x: not met." in said
 
 
-def test_a_busy_machine_gives_no_verdict_it_could_have_decided():
-    slow = measure.Timing([4, 6, 10, 8], [1.5] * 4)
-    fast = measure.Timing([2, 2, 2, 2], [0.0] * 4)
-    ratio = measure.times_faster(slow, fast)
-    assert measure.verdict(ratio, at_least=3) == "inconclusive"
-    assert measure.verdict(ratio, at_least=5) == "not met"
-    assert measure.verdict(ratio, at_least=2) == "met"
-
-
-def test_rounds_are_interleaved_and_start_with_another_variant_each(monkeypatch):
+def test_rounds_are_interleaved_and_start_with_another_variant_each(monkeypatch, capsys):
     monkeypatch.setattr(measure, "busy_cores", lambda: 0.0)
     calls = []
     variants = {name: lambda name=name: calls.append(name) or 2.0 for name in "abc"}
-    timings = measure.measure(variants, rounds=3)
-    assert "".join(calls) == "abc" + "abcbcacab"  # the first of each warms up
-    assert timings["b"].wall == [2.0] * 3  # a variant that returns seconds is believed
+    seconds = measure.measure(variants)
+    assert "".join(calls).startswith("abc" + "abcbcacab")  # the first of each warms up
+    assert seconds["b"].tolist() == [2.0] * 7  # a variant that returns seconds is believed
+    said = capsys.readouterr().out
+    assert "| b | 2e+03 | 2e+03 | 2e+03 |" in said and "7 rounds, 0 of them beside busy" in said
 
 
-WAITING = """
+def test_a_busy_machine_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(measure, "busy_cores", lambda: 1.0)
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    measure.measure({"a": lambda: 1.0}, quick=True)
+    assert "2 rounds, 2 of them beside busy other processes" in capsys.readouterr().out
+
+
+PEER = """
 import sys
-from benchmarks.worker import serve
-
-serve(iter([{"round": 1}, {"round": 2}]).__next__ if sys.argv[1] == "well" else lambda: 1 / 0)
+for k, _ in enumerate(sys.stdin):
+    print('{"seconds": %d}' % (k + 1 / (k < 2)), flush=True)
 """
 
 
-def waiting(how: str) -> worker.Worker:
-    return worker.Worker(how, start=[sys.executable, "-c", WAITING])
-
-
-def test_a_worker_runs_once_per_call():
-    with waiting("well") as one:
-        seconds = [one(), one()]
-    assert [answer["round"] for answer in one.answers] == [1, 2]
-    assert [answer["seconds"] for answer in one.answers] == seconds
-    assert one.process.returncode == 0
-
-
-def test_a_worker_that_fails_says_why():
-    with waiting("badly") as one, pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        one()
-
-
-def test_report_writes_tables_raw_timings_and_judged_figures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(measure, "FOLDER", tmp_path)
-    monkeypatch.setattr(measure, "convolution_gflops", lambda: 100.0)
-    one = measure.Report("peers", "Title")
-    one.timings({"ours": measure.Timing([0.5, 0.25, 1.0], [0.0] * 3)}, "ms")
-    one.judge("faster", measure.Ratio(3, 2, 4, 5), at_least=2.5, aim=">= 4x")
-    one.finish()
-    content = json.loads((tmp_path / "peers.json").read_text())
-    assert content["raw"]["ours"]["wall"] == [0.5, 0.25, 1.0]
-    assert content["judged"][0]["verdict"] == "not met" and content["judged"][0]["counts"] == 2
-    assert "| ours | 500 | 250 .. 1e+03 | 3 | 0.00 |" in capsys.readouterr().out
-    assert "| faster | 3x | 2x | 5 | >= 2.5x | >= 4x | not met |" in everything.tables(tmp_path)
+def test_a_peer_trains_once_per_call_and_its_end_is_an_error():
+    peer = peers.Peer(sys.executable, "-c", PEER)
+    assert [peer(), peer()] == [1, 2]
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        peer()
 
 
 @pytest.fixture
@@ -104,11 +79,11 @@ def pairs(tmp_path):
 
 def test_naive_pairs_are_the_cached_ones(pairs):
     train, batches = pairs.train, [[0, 1, 2], [3, 5]]
-    naive = DataLoader(epochs.NaivePairs(train, pairs.data_path, (32, 16)), batch_sampler=batches)
-    epochs.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
+    naive = DataLoader(pair_loader.NaivePairs(train, pairs.data_path, (32, 16)), batch_sampler=batches)
+    pair_loader.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
     train.boxes = train.boxes + [40, 0, 0, 0]  # other people than those in the cache
     with pytest.raises(AssertionError, match="not those"):
-        epochs.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
+        pair_loader.check_pixels(make_loader(train, batches, 0, torch.device("cpu")), naive)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -123,13 +98,10 @@ def test_a_script_is_made_ready_as_its_main_does(name):
     assert 0 < losses[1] < losses[0]
 
 
-def test_every_benchmark_is_there_and_has_a_title():
-    for name, module in everything.BENCHMARKS.items():
-        assert (
-            f'def {name}(report: Report, quick: bool) -> None:\n    """'
-            in (REPO_ROOT / "benchmarks" / f"{module}.py").read_text()
-        )
-        assert f"| `{name}` |" in (REPO_ROOT / "benchmarks" / "README.md").read_text()
+@pytest.mark.parametrize("name", everything.NAMES)
+def test_every_benchmark_is_there_and_in_the_readme(name):
+    assert callable(vars(importlib.import_module(f"benchmarks.{name}"))[name])
+    assert f"| `{name}` |" in (REPO_ROOT / "benchmarks" / "README.md").read_text()
 
 
 LOG = """train_stage1.py: starting

@@ -1,6 +1,6 @@
 """Did it learn? Intervals that leave out one whole group at a time, and the verdict that rests on one.
 
-How often LEARNED is said of a model that learned nothing is measured by `python -m benchmarks verdict`;
+How often LEARNED is said of a model that learned nothing is measured by `python -m benchmarks.verdict`;
 docs/reliability.md has the table.
 """
 

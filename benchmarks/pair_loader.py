@@ -1,9 +1,11 @@
-"""The loader beside decoding for every pair; whole epochs beside the same steps on tensors in memory.
+"""Pair loader against decoding the panorama per pair.
 
-python -m benchmarks pair_loader epoch_vs_memory
+    python -m benchmarks.pair_loader
+
+Crops, geometry and label of the same pairs in batches of 16 through a DataLoader without workers, the pixels
+compared bit for bit before the timing. The cache is warm: the second epoch on.
 """
 
-import copy
 from collections import deque
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import Report, times_faster
-from benchmarks.scripts import SCRIPTS, InMemory, Training, prepare
+from benchmarks.measure import judge, measure, run
+from benchmarks.scripts import prepare
 from datasets.jrdb.crops import crop_regions
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER
@@ -67,12 +69,7 @@ def check_pixels(ours: DataLoader, naive: DataLoader) -> None:
             raise AssertionError("the cached pairs are not those decoded from the panoramas")
 
 
-def pair_loader(report: Report, quick: bool) -> None:
-    """Pair loader against decoding the panorama per pair.
-
-    Crops, geometry and label of the same pairs in batches of 16 through a DataLoader without workers, the
-    pixels compared bit for bit before the timing. The cache is warm: the second epoch on.
-    """
+def pair_loader(quick: bool) -> None:
     torch.set_num_threads(1)
     training = prepare("train_stage1")
     size, train = tuple(training.args.image_size), training.train
@@ -82,58 +79,16 @@ def pair_loader(report: Report, quick: bool) -> None:
     naive = DataLoader(NaivePairs(train, training.data.data_path, size), batch_sampler=batches)
     check_pixels(ours, naive)
     ready = [train.__getitems__(batch) for batch in batches]
-    in_memory = DataLoader(ready, batch_size=None, collate_fn=as_collated)
-    timings = report.measure(
-        {
-            f"decode per pair, {len(indices)} pairs": lambda: deque(naive, maxlen=0),
-            "cache": lambda: deque(ours, maxlen=0),
-            "limit: batches in memory": lambda: deque(in_memory, maxlen=0),
-        }
-    )
-    report.timings(timings, "ms")
-    slow, fast, _ = timings.values()
-    question = "pair loader, times faster than decoding per pair"
-    report.judge(question, times_faster(slow, fast), at_least=20, aim=">= 45x")
-    report.note(f"1 thread; crops {size[0]}x{size[1]}.")
+    loaders = {
+        f"decode per pair, {len(indices)} pairs": naive,
+        "cache": ours,
+        "limit: batches in memory": DataLoader(ready, batch_size=None, collate_fn=as_collated),
+    }
+    calls = {name: lambda loader=loader: deque(loader, maxlen=0) for name, loader in loaders.items()}
+    slow, fast, _ = measure(calls, quick).values()
+    print(f"1 thread; crops {size[0]}x{size[1]}.\n")
+    judge("pair loader, times faster than decoding per pair", slow / fast, at_least=20)
 
 
-STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each; else 30
-
-
-def check_losses(training: Training, memory: InMemory, steps: int) -> None:
-    """The losses of both variants from the same weights must be equal, bit for bit."""
-    start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
-    losses = []
-    for loader in (None, memory):
-        training.model.load_state_dict(start[0])
-        training.optimizer.load_state_dict(copy.deepcopy(start[1]))
-        losses.append(training.epoch(loader, steps=steps)["loss"])
-    if losses[0] != losses[1]:
-        raise AssertionError(f"loss {losses[0]} from the loader, {losses[1]} from memory")
-
-
-def epoch_vs_memory(report: Report, quick: bool) -> None:
-    """Epoch against the same steps on tensors in memory.
-
-    All five scripts, their own train_one_epoch, caches warm, images of at most 128 pixels. The in-memory
-    variant gets the same batches in the same order; augmentation is part of the step in both.
-    """
-    torch.set_num_threads(1)
-    timings = {}
-    for name in SCRIPTS:
-        training = prepare(name)
-        steps = min(len(training.sampler), 1 if quick else STEPS.get(name, 30))
-        training.sampler.start(epoch=1)
-        batches = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
-        memory = InMemory(batches, training.train, training.sampler)
-        check_losses(training, memory, steps)
-        timings |= report.measure(
-            {
-                f"{name}, {steps} steps": lambda t=training, s=steps: t.epoch(steps=s),
-                f"{name}, in memory": lambda t=training, m=memory, s=steps: t.epoch(m, steps=s),
-            }
-        )
-    report.timings(timings)
-    for name, epoch, memory in zip(SCRIPTS, *[iter(timings.values())] * 2, strict=True):
-        report.judge(f"{name}: epoch / in memory", times_faster(epoch, memory), at_most=1.1, aim="<= 1.03")
-    report.note("1 thread, `--num_workers 0`.")
+if __name__ == "__main__":
+    run(__doc__.splitlines()[0], pair_loader)
