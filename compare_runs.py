@@ -29,17 +29,15 @@ from utils.watch.comparison import (
     check_comparable,
     condition_notes,
     differing_keys,
-    figures_on_test,
     flatten,
     group_runs,
     mean_and_sd,
     paired_differences,
+    row_of,
     short,
 )  # fmt: skip
 from utils.watch.folds import check_folds, pool_folds
-from utils.watch.predictions import Pooled
 from utils.watch.run_picture import show
-from utils.watch.run_state import run_state
 from utils.watch.run_view import RunView, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
@@ -61,32 +59,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def runs_table(conditions: Sequence[Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
-    key, metrics = first.decides, list(metrics_shown(first.task, "test"))
-    head = ["", "run", "seed", "fold", "verdict", "best epoch", f"{key} then", "last", *metrics, "time"]
-    rows = [head]
+    key, metrics = first.decides, [f"test_{name}" for name in metrics_shown(first.task, "test")]
+    names = [metric.removeprefix("test_") for metric in metrics]
+    head = ["", "run", "seed", "fold", "verdict", "best epoch", f"{key} in it", f"{key} at the end"]
+    rows = [[*head, *names, "time"]]
     for condition in conditions:
         letter = condition.letter if len(conditions) > 1 else ""
         for view in (*condition.runs, *condition.pooled):
-            best, found, last = view.best_epoch(), figures_on_test(view), view.history[-1:] or [{}]
-            seconds = view.results.get("wall_seconds")
+            row, last = row_of(condition, view), (view.history or [{}])[-1]
             rows.append([
                 letter,
                 view.name,
-                str(view.config.get("seed", "?")),
-                fold_of(view),
-                view.results.get("verdict") or run_state(view, time.time()).word,
-                f"{best}/{len(view.history)}" if best is not None else "-",
-                shown(view.row(best).get(key)),
-                shown(last[0].get(key)),
-                *(shown(*found.get(metric, (None,))) for metric in metrics),
-                format_duration(seconds) if is_number(seconds) else "-",
+                str(row["seed"]),
+                row["fold"] or "",
+                row["verdict"] or view.state(time.time()).word,
+                f"{row['best_epoch']}/{row['epochs']}" if view.best else "-",
+                shown(row[key]),
+                shown(last.get(key)),
+                *(shown(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in metrics),
+                format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
-        means = [mean_and_sd([figures_on_test(view).get(metric, (None,))[0] for view in condition.distinct])
-                 for metric in metrics]  # fmt: skip
-        if any(means):
-            then = mean_and_sd([view.row(view.best_epoch()).get(key) for view in condition.distinct])
-            name = f"mean +- sd of {len(condition.distinct)} seeds"
-            rows.append([letter, name, "", "", "", "", plus_minus(then), "", *map(plus_minus, means), ""])
+        repeated = [row_of(condition, view) for view in condition.distinct]
+        means = {one: mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics)}
+        if any(means[one] for one in metrics):
+            said = {one: f"{found[0]:.3f} +- {found[1]:.3f}" if found else "" for one, found in means.items()}
+            name = f"mean +- sd of {len(repeated)} seeds"
+            rows.append([letter, name, "", "", "", "", said.pop(key), "", *said.values(), ""])
     if not any(row[3] for row in rows[1:]):  # no folds
         rows = [row[:3] + row[4:] for row in rows]
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
@@ -95,21 +93,11 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
     return f"figures of the best epoch on {where}{chosen}, with 95% intervals", rows
 
 
-def fold_of(view: RunView) -> str:
-    """'2/5', 'all' of pooled folds, nothing of a run without --fold."""
-    return "all" if isinstance(view, Pooled) else view.config["args"].get("fold") or ""
-
-
-def plus_minus(found: tuple[float, float] | None) -> str:
-    """'0.589 +- 0.052'."""
-    return f"{found[0]:.3f} +- {found[1]:.3f}" if found else ""
-
-
-def shown(value: float | None, bounds: Sequence[float] | None = None) -> str:
+def shown(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """'0.642 [0.551, 0.752]', '-' for what is not there."""
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
 
 
 def keys_table(conditions: Sequence[Condition]) -> Table:
@@ -132,7 +120,8 @@ def difference_table(conditions: Sequence[Condition]) -> tuple[list[Table], list
     rows = {one.name: [f"{one.name} - {conditions[0].letter}"] for one in found}
     for one in found:
         word = "better" if one.better else "worse" if one.worse else "no clear difference"
-        rows[one.name].append(f"{one.model - one.other:+.3f} [{one.low:+.3f}, {one.high:+.3f}] {word}")
+        interval = f"[{one.low:+.3f}, {one.high:+.3f}]" if is_number(one.low) else "(no interval)"
+        rows[one.name].append(f"{one.model - one.other:+.3f} {interval} {word}")
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
         unknown = "" if min(runs) > 1 else ", but for a condition of one run it is unknown"
@@ -162,26 +151,12 @@ def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
 
     from utils.report.results import write_table
 
-    rows = []
     keys = [key for key in differing_keys(conditions) if key != "args.seed"]
-    for letter, view in [(one.letter, view) for one in conditions for view in (*one.runs, *one.pooled)]:
-        best, flat = view.best_epoch(), flatten(view.config)
-        row = {
-            "condition": letter,
-            "run": str(view.folder),
-            "seed": view.config.get("seed"),
-            "fold": fold_of(view),
-            "verdict": view.results.get("verdict"),
-            "best_epoch": best,
-            "epochs": len(view.history),
-            view.decides: view.row(best).get(view.decides),
-        }
-        for metric in metrics_shown(view.task, "test"):
-            value, bounds = figures_on_test(view).get(metric, (None, None))
-            low, high = bounds or (None, None)
-            row |= {f"test_{metric}": value, f"test_{metric}_low": low, f"test_{metric}_high": high}
-        row["wall_seconds"] = view.results.get("wall_seconds")
-        rows.append(row | {key: short(flat.get(key)) for key in keys})
+    rows = []
+    for condition in conditions:
+        for view in (*condition.runs, *condition.pooled):
+            flat = flatten(view.config)
+            rows.append(row_of(condition, view) | {key: short(flat.get(key)) for key in keys})
     write_table(path, pandas.DataFrame(rows, dtype=object))
 
 
@@ -204,7 +179,7 @@ def main(args: argparse.Namespace) -> None:
     notes = [f"{folder} is left out: it ended before config.json was written" for folder in left_out]
     if args.folds:
         check_folds(views)
-    elif any(fold_of(view) for view in views):
+    elif any(view.config["args"].get("fold") for view in views):
         notes.append("these are folds: compare_runs.py --folds pools what they predict on test")
     conditions = group_runs(views, args.folds)
     if args.folds:

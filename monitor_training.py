@@ -27,14 +27,6 @@ from utils.run.log import format_value
 from utils.run.script import run_script
 from utils.tasks import log_columns
 from utils.watch.run_picture import draw_run, draw_runs, history_trends, show
-from utils.watch.run_state import (
-    epochs_done,
-    learning_signs,
-    run_state,
-    seconds_per_epoch,
-    time_left,
-    time_left_words,
-)
 from utils.watch.run_view import RunView, newest_run, read_run
 
 FOLLOW_SECONDS = 5.0
@@ -45,21 +37,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Flags of monitor_training.py."""
     parser = arguments.ScriptParser("monitor_training.py", __doc__)
     add = parser.add_argument
-    add(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="run folders, their names, or patterns; default: the run at hand",
-    )
+    add("runs", nargs="*", metavar="RUN", help="folders, their names, or patterns; default: the run at hand")
     add("--output_dir", default="checkpoints", help="where the run folders are")
-    add(
-        "--follow",
-        nargs="?",
-        type=arguments.positive_float,
-        const=FOLLOW_SECONDS,
-        metavar="SECONDS",
-        help=f"look again this often ({FOLLOW_SECONDS:g} s without a number) until the runs have ended",
-    )
+    add("--follow", nargs="?", type=arguments.positive_float, const=FOLLOW_SECONDS, metavar="SECONDS",
+        help=f"look again this often ({FOLLOW_SECONDS:g} s where none are given) until the runs have "
+             "ended")  # fmt: skip
     add("--json", action="store_true", help="print JSON, a list of objects; with --follow one list per line")
     add("--rows", type=arguments.positive_int, default=10, help="epochs in the table")
     return parser.parse_args(separate_follow(parser.typed(argv)))
@@ -75,28 +57,26 @@ def separate_follow(argv: list[str]) -> list[str]:
 
 def summary(view: RunView, now: float) -> dict[str, Any]:
     """One run for programs; a value that is not known is null."""
-    state, left, best = run_state(view, now), time_left(view), view.best_epoch()
+    state, left = view.state(now), view.time_left()
+    said = ("verdict", "verdict_reason", "reference")
     return plain({
         "run": view.folder,
         "script": view.script or None,
         "state": state.word,
         "detail": state.detail or None,
         "seconds_since_sign_of_life": max(0.0, now - view.status.get("time", view.changed)),
-        "epochs_done": epochs_done(view),
+        "epochs_done": view.done,
         "epochs": view.epochs,
-        "seconds_per_epoch": seconds_per_epoch(view),
+        "seconds_per_epoch": view.seconds_per_epoch,
         "seconds_left": None if state.over or left is None else {"least": left[0], "most": left[1]},
         "gpu_memory_mb": view.status.get("gpu_memory_mb"),
         "last": view.history[-1] if view.history else None,
         "decides": view.decides,
-        "best_epoch": best,
-        "best": view.row(best).get(view.decides),
-        "trend": {key: {"slope": line.slope, "reach": line.reach, "epochs": line.epochs, "clear": line.clear}
-                  for key, line in history_trends(view).items()},
-        "learning": learning_signs(view),
-        "verdict": view.results.get("verdict"),
-        "verdict_reason": view.results.get("verdict_reason"),
-        "reference": view.results.get("reference"),
+        "best_epoch": view.best.get("epoch"),
+        "best": view.best.get(view.decides),
+        "trend": {key: {**line._asdict(), "clear": line.clear} for key, line in history_trends(view).items()},
+        "learning": view.learning_signs(),
+        **{key: view.results.get(key) for key in said},
     })  # fmt: skip
 
 
@@ -108,19 +88,19 @@ class Reporter:
 
     def lines(self, view: RunView, now: float) -> list[str]:
         """New epochs, a new state, new signs of the learning check."""
-        found, state = [], run_state(view, now)
+        found, state = [], view.state(now)
         fresh = [row for row in view.history if row["epoch"] > self.epoch]
-        left = "" if state.over else f", left {time_left_words(view)}"
+        left = "" if state.over else f", left {view.time_left_words()}"
         for row in fresh[-1:] if self.epoch < 0 else fresh:
             keys = [key for key in (*log_columns(view.task), "lr") if key in row]
             figures = " ".join(f"{key} {format_value(row[key])}" for key in keys)
             found.append(
                 f"epoch {row['epoch']:03d}/{view.epochs:03d} {figures} {row.get('seconds') or 0:.1f} s{left}"
             )
-        signs = learning_signs(view)
+        signs = view.learning_signs()
         found += [f"learning check: {text}" for text in signs if text not in self.signs]
         if state.word != self.state:
-            found.append(f"{state}")
+            found.append(str(state))
         self.epoch = view.history[-1]["epoch"] if view.history else 0
         self.state, self.signs = state.word, self.signs | set(signs)
         return [f"{view.name} {line}" for line in found]
@@ -137,14 +117,13 @@ def look(folders: Sequence[Path], rows: int, as_json: bool, clear: bool = False)
     else:
         width = max(60, terminal.columns - 1)
         lines = draw_run(views[0], now, rows, width)
-        if clear and len(lines) >= terminal.lines:  # the top must not scroll away
-            rows = max(1, rows - (len(lines) - terminal.lines + 1))
-            lines = draw_run(views[0], now, rows, width)
+        if clear and (over := len(lines) - terminal.lines + 1) > 0:  # the top must not scroll away
+            lines = draw_run(views[0], now, max(1, rows - over), width)
         text = "\n".join(lines)
     if clear and not as_json:
         print(CLEAR, end="")
     show(text)
-    return all(run_state(view, now).over for view in views)
+    return all(view.state(now).over for view in views)
 
 
 def follow(folders: Sequence[Path], seconds: float, rows: int, as_json: bool) -> None:
@@ -154,12 +133,11 @@ def follow(folders: Sequence[Path], seconds: float, rows: int, as_json: bool) ->
         if as_json or sys.stdout.isatty():
             over = look(folders, rows, as_json, clear=True)
         else:
-            over = True
-            for folder, reporter in zip(folders, reporters, strict=True):
-                now, view = time.time(), read_run(folder)
+            now, views = time.time(), [read_run(folder) for folder in folders]
+            for view, reporter in zip(views, reporters, strict=True):
                 for line in reporter.lines(view, now):
                     show(f"{time.strftime('%H:%M:%S')} {line}")
-                over = over and run_state(view, now).over
+            over = all(view.state(now).over for view in views)
         if over:
             return
         time.sleep(seconds)

@@ -15,6 +15,7 @@ from utils.metrics.verdict import GroupJackknife
 from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
+from utils.watch import comparison_picture
 from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
 from utils.watch.predictions import read_predictions
 from utils.watch.run_view import read_run
@@ -179,6 +180,34 @@ def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
     assert found["subject_mae"].model - found["subject_mae"].other == pytest.approx(mae[1] - mae[0])
     assert found["subject_mae"].high < 0 and found["subject_mae"].better
     assert found["mae"].better and "intervals over 40 subjects" in notes[0]
+
+
+def test_an_interval_holds_no_difference_that_can_not_be(tmp_path):
+    """Six pairs, all ranked right by one, all but a pair ranked wrong by the other; two subjects."""
+    rows, runs = np.r_[np.flatnonzero(LABELS)[:60:20], np.flatnonzero(1 - LABELS)[:60:20]], []
+    table = {key: values[rows] for key, values in stage1_table(0, TRUTH).items()}
+    for k, scores in enumerate(([0.9, 0.8, 0.7, 0.1, 0.2, 0.3], [0.1, 0.2, 0.95, 0.9, 0.8, 0.7])):
+        one = table | {"score": np.array(scores)}
+        runs.append(make_run(tmp_path, second=k, predictions=one, learning_rate=k))
+    found, notes = differences(*runs)
+    assert all(-1 <= one.low <= one.high <= 1 for one in found.values())
+    assert found["auroc"].low == -1 and "cut at -1 and 1" in notes[-1]
+    ages = [age_table(n, np.random.default_rng(n)) for n in (1, 2)]
+    few = [{key: v[:12] for key, v in one.items()} for one in ages]
+    found, notes = differences(*(
+        make_run(tmp_path, "age_mae", second=5 + k, predictions=one, learning_rate=k)
+        for k, one in enumerate(few)
+    ))  # fmt: skip
+    assert "2 subjects, too few for any: 5 are needed" in notes[-1] and np.isnan(found["mae"].low)
+    assert not found["mae"].better and not found["mae"].worse
+
+
+def test_a_loss_that_is_the_mae_is_one_panel(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(comparison_picture, "finish_axis", lambda axis, title, *more: titles.append(title))
+    runs = [make_run(tmp_path, "age_mae", seed=seed, second=seed) for seed in (1, 2)]
+    comparison_picture.plot_overlay(group_runs([read_run(run) for run in runs]), tmp_path / "x.png")
+    assert titles == ["val loss = MAE per subject () = MAE per image ()", "val R2", "learning rate"]
 
 
 def test_rows_are_paired_by_sample_not_by_position(tmp_path):

@@ -17,15 +17,7 @@ import monitor_training as monitor
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
 from utils.watch.run_picture import draw_run
-from utils.watch.run_state import (
-    learning_signs,
-    run_state,
-    seconds_per_epoch,
-    time_left,
-    time_left_words,
-    trend,
-)
-from utils.watch.run_view import newest_run, read_run
+from utils.watch.run_view import newest_run, read_run, trend
 
 NOW = 1_800_000_000.0
 REPO = Path(monitor.__file__).parent
@@ -111,19 +103,19 @@ def test_a_run_in_the_middle_shows_all_there_is_to_see(tmp_path):
 def test_time_left_is_the_median_of_the_last_ten_without_the_first(tmp_path):
     run = make_run(tmp_path, history=epochs(4), status=status(wait=3))
     view = read_run(run)
-    assert seconds_per_epoch(view) == 10.0
+    assert view.seconds_per_epoch == 10.0
     second = make_run(tmp_path / "b", history=epochs(2))
-    assert seconds_per_epoch(read_run(second)) == 10.0  # not the 100 s of the first epoch
+    assert read_run(second).seconds_per_epoch == 10.0  # not the 100 s of the first epoch
     only = make_run(tmp_path / "c", history=epochs(1))
-    assert seconds_per_epoch(read_run(only)) == 100.0
-    assert time_left(view) == pytest.approx(((10 - 3 - 0.5) * 10.0, 45.5 * 10.0))
-    assert time_left_words(view) == "up to 8 min (65 s if no epoch gets better: early stopping)"
+    assert read_run(only).seconds_per_epoch == 100.0
+    assert view.time_left() == pytest.approx(((10 - 3 - 0.5) * 10.0, 45.5 * 10.0))
+    assert view.time_left_words() == "up to 8 min (65 s if no epoch gets better: early stopping)"
     seconds = [1.0, *random.Random(0).sample(range(2, 60), 30)]
     many = epochs(31, seconds=lambda e: seconds[e - 1])
     alone = make_run(
         tmp_path, "stage1_experiment_20261122_013556", history=many, status=status(patience=0, epoch=32)
     )
-    assert time_left_words(read_run(alone)) == f"{np.median(seconds[-10:]) * 18.5 / 60:.0f} min"
+    assert read_run(alone).time_left_words() == f"{np.median(seconds[-10:]) * 18.5 / 60:.0f} min"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +145,7 @@ def test_time_left_is_the_median_of_the_last_ten_without_the_first(tmp_path):
 )
 def test_states(tmp_path, fields, age, word, detail):
     run = make_run(tmp_path, history=epochs(4), status=status(**fields))
-    state = run_state(read_run(run), NOW + age)
+    state = read_run(run).state(NOW + age)
     assert state.word == word and detail in state.detail
     assert ("process" in state.detail) == (word == "stalled" and "pid" in fields and "host" not in fields)
     command = f"python train_stage1.py --resume {run}"
@@ -164,13 +156,13 @@ def test_states(tmp_path, fields, age, word, detail):
 
 def test_a_slow_epoch_is_not_a_stall(tmp_path):
     run = make_run(tmp_path, history=epochs(4, seconds=lambda e: 900.0), status=status())
-    assert run_state(read_run(run), NOW + 720).word == "training"
+    assert read_run(run).state(NOW + 720).word == "training"
 
 
 def test_a_run_that_has_only_its_log_is_starting_and_a_finished_one_says_its_verdict(tmp_path):
     results = {"verdict": "NOT LEARNED", "verdict_reason": "because", "reference": "worse than trees"}
     run = make_run(tmp_path, history=epochs(4), status=status(state="finished"), results=results)
-    assert str(run_state(read_run(run), NOW + 3600)) == "finished (NOT LEARNED)"
+    assert str(read_run(run).state(NOW + 3600)) == "finished (NOT LEARNED)"
     assert "NOT LEARNED (because); worse than trees" in picture(
         run
     ) and "4 of 50 epochs, stopped early" in picture(run)
@@ -178,7 +170,7 @@ def test_a_run_that_has_only_its_log_is_starting_and_a_finished_one_says_its_ver
     bare.mkdir()
     (bare / "train.log").write_text("train_stage1.py starts\n")
     assert "config.json is not there yet" in picture(bare, time.time())
-    assert run_state(read_run(bare), time.time()).word == "starting"
+    assert read_run(bare).state(time.time()).word == "starting"
 
 
 def test_the_trend_is_the_least_squares_line_with_students_interval():
@@ -189,9 +181,9 @@ def test_the_trend_is_the_least_squares_line_with_students_interval():
     residuals = y[-10:] - np.polyval(np.polyfit(x[-10:], y[-10:], 1), x[-10:])
     reach = 2.306 * np.sqrt(covariance[0, 0] * (residuals**2).sum() / 8)
     assert (found.slope, found.reach, found.epochs) == (pytest.approx(slope), pytest.approx(reach), 10)
-    assert not found.clear and found.words().startswith("no trend beyond its noise")
+    assert not found.clear and str(found).startswith("no trend beyond its noise")
     falling = trend(range(1, 11), [1 - 0.1 * k + 0.01 * (-1) ** k for k in range(10)])
-    assert falling.words().startswith("falling 0.1 +- 0.0")
+    assert str(falling).startswith("falling 0.1 +- 0.0")
     assert trend([1, 2, 3], [1, 2, 3]) is None  # too few to tell
     assert trend([1, 2, 3, 4, 5], [1, None, float("nan"), 2, 3]) is None
 
@@ -203,7 +195,7 @@ def test_noise_alone_shows_a_trend_about_as_rarely_as_it_says():
 
 
 def signs(tmp_path, rows, **more):
-    return learning_signs(read_run(make_run(tmp_path, history=rows, **more)))
+    return read_run(make_run(tmp_path, history=rows, **more)).learning_signs()
 
 
 def test_learning_signs_say_what_is_wrong(tmp_path):
@@ -236,7 +228,7 @@ def test_no_skill_of_the_types_and_of_the_ages(tmp_path):
     ages = CONFIG | {"script_name": "train_mae.py"}
     rows = epochs(4, val_r2=lambda e: -0.1, val_subject_mae=lambda e: 10 - e, val_mae=lambda e: e)
     assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("hardly any skill: val_r2 is -0.1")
-    assert read_run(tmp_path / "ages" / "stage1_experiment_20261122_013555").best_epoch() == 4  # lowest MAE
+    assert read_run(tmp_path / "ages" / "stage1_experiment_20261122_013555").best["epoch"] == 4  # lowest MAE
 
 
 def test_the_run_at_hand_is_the_live_one_else_the_newest(tmp_path):

@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 COLORS = {"train": "#4C72B0", "val": "#DD8452"}
+ERRORS = {"loss", "mae", "subject_mae"}  # figures of which several may be the same one
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,21 @@ def plot_curves(
 
 
 def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> list[Panel]:
-    """The panels but those that would draw val's loss again, as MAE does an L1 loss; its title says so."""
+    """The panels, but errors that are one figure on val once: an L1 loss is the MAE, per image that per
+    subject where each has one image. The title says so."""
 
-    def is_twin(panel: Panel) -> bool:
-        pairs = [(row.get("val_loss"), row.get(f"val_{panel.key}")) for row in history]
-        known = [pair for pair in pairs if None not in pair]
-        return panel.key != "loss" and bool(known) and np.allclose(*np.array(known).T, rtol=1e-5, atol=0)
+    def same(a: Panel, b: Panel) -> bool:
+        pairs = [(row.get(f"val_{a.key}"), row.get(f"val_{b.key}")) for row in history]
+        known = np.array([pair for pair in pairs if None not in pair])
+        return {a.key, b.key} <= ERRORS and len(known) > 0 and np.allclose(*known.T, rtol=1e-5, atol=0)
 
-    twins = [panel for panel in panels if is_twin(panel)]
-    title = " = ".join(["loss", *(panel.title for panel in twins)])
-    kept = [panel for panel in panels if panel not in twins]
-    return [replace(panel, title=title) if twins and panel.key == "loss" else panel for panel in kept]
+    kept: list[Panel] = []
+    for panel in panels:
+        if twins := [k for k, other in enumerate(kept) if same(panel, other)]:
+            kept[twins[0]] = replace(kept[twins[0]], title=f"{kept[twins[0]].title} = {panel.title}")
+        else:
+            kept.append(panel)
+    return kept
 
 
 def finish_axis(axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.verdict import Comparison
+from utils.metrics.verdict import MINIMUM, RANGES, Comparison
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.signs import is_number
@@ -87,8 +87,8 @@ def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dic
     }
     source = config.get("model", {}).get("source") if config.get("script_name") == "train_stage2.py" else None
     if source and source != "none":
-        start = read_if_there(Path(source).parent / "config.json") if depth else None
-        found["stage1"] = settings(start, folds, depth - 1) if isinstance(start, dict) else source
+        start = read_if_there(Path(source).parent / "config.json", {}) if depth else {}
+        found["stage1"] = settings(start, folds, depth - 1) if start else source
     return found
 
 
@@ -188,12 +188,25 @@ def short(value: Any) -> str:
     return text
 
 
-def figures_on_test(view: RunView) -> dict[str, tuple[float | None, list[float] | None]]:
-    """{metric: (value, 95% interval)} on the test split, from results.json; empty without results."""
-    measured = view.results.get("metrics", {}).get(view.results.get("test_split", "test"), {})
-    confidence = view.results.get("confidence", {})
-    names = metrics_shown(view.task, "test")
-    return {name: (measured[name], confidence.get(name)) for name in names if name in measured}
+def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
+    """A run's figures, those on test with their 95% intervals; None for what is not there."""
+    results, best = view.results, view.best
+    measured = results.get("metrics", {}).get(results.get("test_split", "test"), {})
+    row = {
+        "condition": condition.letter,
+        "run": str(view.folder),
+        "seed": view.config.get("seed"),
+        "fold": "all" if view in condition.pooled else view.config["args"].get("fold"),
+        "verdict": results.get("verdict"),
+        "best_epoch": best.get("epoch"),
+        "epochs": len(view.history),
+        view.decides: best.get(view.decides),
+    }
+    for metric in metrics_shown(view.task, "test"):
+        bounds = results.get("confidence", {}).get(metric, (None, None))
+        names = (f"test_{metric}{end}" for end in ("", "_low", "_high"))
+        row |= dict(zip(names, (measured.get(metric), *bounds), strict=True))
+    return row | {"wall_seconds": results.get("wall_seconds")}
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
@@ -225,20 +238,26 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     base = means.pop(conditions[0].letter, None)
     if base is None or not means:
         return [], notes
-    found = []
+    found, cut = [], False
     for letter, mean in means.items():
         for metric, (rows, *seeds) in mean.items():
             jackknife, (without, *other_seeds) = measures[metric][0], base[metric]
             low, high = jackknife.interval(rows - without, *seeds, *other_seeds)
+            if not (jackknife.enough or jackknife.over_frames):
+                low = high = np.nan
+            top = np.ptp(RANGES.get(metric, (0, 1)))  # what a difference can be
+            cut |= max(-low, high) > top
             better = first.task["metrics"][metric].higher
-            values = float(rows[0]), float(without[0])
-            found.append(Comparison(letter, metric, *values, low, high, better))
+            values, bounds = (float(rows[0]), float(without[0])), np.clip([low, high], -top, top).tolist()
+            found.append(Comparison(letter, metric, *values, *bounds, better))
     count, kind = reference.group.nunique(), first.task["groups"]
     note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; intervals over "
     if any(jackknife.over_frames for jackknife, _ in measures.values()):
         note += f"frames, since there are too few of {count} {kind}: optimistic"
     else:
-        note += f"{count} {kind}"
+        note += f"{count} {kind}" + (f", too few for any: {MINIMUM} are needed" if count < MINIMUM else "")
+    if cut:
+        note += "; cut at -1 and 1, beyond which no difference lies: the groups say next to nothing"
     return found, [*notes, note]
 
 

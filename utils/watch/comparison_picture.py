@@ -4,9 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.plotting.curves import finish_axis, grid_of_axes, plt, save_figure
+from utils.plotting.curves import curve_panels, finish_axis, grid_of_axes, plt, save_figure, without_twins
 from utils.run.signs import is_number
-from utils.tasks import metrics_shown
 from utils.watch.comparison import Condition
 from utils.watch.run_view import RunView
 
@@ -18,31 +17,22 @@ STYLES = ("-", "-.", ":", (0, (5, 1)))
 def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     """Val over the epochs for every run, one panel per metric and one for the learning rate."""
     views = [view for condition in conditions for view in condition.runs]
-    losses = {view.config.get("training", {}).get("loss_function") for view in views}
-    panels = metrics_shown(views[0].task, "curves")
-    unit = views[0].data.get("target_unit", "")
-    figure, axes = grid_of_axes(len(panels) + 1, 3, 5, 3.4)
-    longest = max(views, key=lambda view: len(view.history))
-    epochs = [row["epoch"] for row in longest.history]
-    for axis, (key, metric) in zip(axes, panels.items(), strict=False):
-        title = metric.title.format(unit=unit)
-        drawn = [
-            value
-            for k, condition in enumerate(conditions)
-            for view in condition.runs
-            for value in draw_run_line(axis, view, f"val_{key}", k, best=True)
-        ]
-        if drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
+    losses = {str(view.config.get("training", {}).get("loss_function")) for view in views}
+    history = [row for view in views for row in view.history]
+    panels = without_twins(history, curve_panels(views[0].task, unit=views[0].data.get("target_unit", "")))
+    titles = {f"val_{panel.key}": f"val {panel.title}" for panel in panels} | {"lr": "learning rate"}
+    if len(losses) > 1:
+        titles["val_loss"] += f" (not the same: {', '.join(sorted(losses))})"
+    figure, axes = grid_of_axes(len(titles), 3, 5, 3.4)
+    epochs = max(([row["epoch"] for row in view.history] for view in views), key=len)
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        lines = [draw_run_line(axis, view, key, k) for k, one in enumerate(conditions) for view in one.runs]
+        drawn = [value for line in lines for value in line]
+        if key == "lr":
+            axis.set_ylim(bottom=0)
+        elif drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
             axis.set_yscale("log")
-        if key == "loss" and len(losses) > 1:
-            title += f" (not the same: {', '.join(sorted(map(str, losses)))})"
-        finish_axis(axis, f"val {title}", epochs, None)
-    rate = axes[-1]
-    for k, condition in enumerate(conditions):
-        for view in condition.runs:
-            draw_run_line(rate, view, "lr", k, best=False)
-    rate.set_ylim(bottom=0)
-    finish_axis(rate, "learning rate", epochs, None)
+        finish_axis(axis, title, epochs, None)
     handles = [plt.Line2D([], [], color=color_of(k), linestyle=style_of(k)) for k in range(len(conditions))]
     handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
     counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
@@ -52,20 +42,16 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_run_line(axis: plt.Axes, view: RunView, key: str, k: int, best: bool) -> list[float]:
+def draw_run_line(axis: plt.Axes, view: RunView, key: str, k: int) -> list[float]:
     """One run's figure over its epochs in the colour of condition k; returns the values drawn."""
     rows = [row for row in view.history if is_number(row.get(key))]
-    if not rows:
-        return []
     x, y = [row["epoch"] for row in rows], [row[key] for row in rows]
     # Learning rates often lie on each other: dashes let the one below show through.
     style = ("-", "--", ":", "-.")[k % 4] if key == "lr" else style_of(k)
-    axis.plot(
-        x, y, color=color_of(k), linewidth=1.3, alpha=0.8, linestyle=style, marker="." if len(x) < 4 else ""
-    )
-    chosen = view.best_epoch()
-    if best and chosen in x:
-        axis.plot(chosen, y[x.index(chosen)], "o", color=color_of(k), markersize=5)
+    marker = "." if len(x) < 4 else ""
+    axis.plot(x, y, color=color_of(k), linewidth=1.3, alpha=0.8, linestyle=style, marker=marker)
+    if key != "lr" and view.best in rows:
+        axis.plot(view.best["epoch"], view.best[key], "o", color=color_of(k), markersize=5)
     return y
 
 

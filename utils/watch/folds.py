@@ -41,16 +41,26 @@ def pool_folds(condition: Condition) -> tuple[Condition, list[str]]:
     """The condition with its folds pooled, once per seed, and what is missing or doubled."""
     runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
     for seed in dict.fromkeys(view.config.get("seed") for view in runs):
-        mine = [view for view in runs if view.config.get("seed") == seed and view.results]
-        folds = {int(view.config["args"]["fold"].split("/")[0]): view for view in mine}  # the newest of each
-        count = int(runs[0].config["args"]["fold"].split("/")[1])
-        name = f"{condition.letter}, seed {seed}"
-        if len(mine) > len(folds):
-            notes.append(f"{name}: {len(mine) - len(folds)} folds ran twice, the newest of each counts")
-        if missing := [f"{k}/{count}" for k in range(1, count + 1) if k not in folds]:
-            notes.append(f"{name}: no finished run of fold {', '.join(missing)}: nobody of it is judged here")
+        mine = [view for view in runs if view.config.get("seed") == seed]
+        begun = {view.config["args"]["fold"]: view for view in mine}  # the newest of each
+        folds = {view.config["args"]["fold"]: view for view in mine if view.results}
+        count, name = int(next(iter(begun)).split("/")[1]), f"{condition.letter}, seed {seed}"
+        if doubled := sum(bool(view.results) for view in mine) - len(folds):
+            notes.append(f"{name}: {doubled} folds ran twice, the newest of each counts")
+        every = [f"{k}/{count}" for k in range(1, count + 1)]
+        if missing := [one for one in every if one not in folds]:
+            config = mine[-1].folder / "config.json"
+            typed = [
+                f"python {mine[-1].script} "
+                + (f"--resume {begun[one].folder}" if one in begun else f"--config {config} --fold {one}")
+                for one in missing
+            ]
+            notes.append(
+                f"{name}: no finished run of fold {', '.join(missing)}: nobody of it is judged here, nor can "
+                f"it be paired with a recipe that has all; to type: {'; '.join(typed)}"
+            )
         if folds:
-            pooled.append(pool([folds[k] for k in sorted(folds)], count))
+            pooled.append(pool([folds[one] for one in every if one in folds], count))
             notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
     return replace(condition, pooled=tuple(pooled)), notes
 

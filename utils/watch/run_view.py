@@ -1,31 +1,56 @@
-"""A run as its folder tells it: found by name, and read from four JSON files while somebody else writes them.
+"""A run as its folder tells it: four JSON files that somebody else writes meanwhile, and what follows from
+them: its state, the time left, where its figures go, what its history says of learning.
 
 Needs neither torch nor numpy: monitor_training.py must show a run at once.
 """
 
+import math
+import os
+import socket
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.run.errors import CommandError
 from utils.run.find import list_runs
 from utils.run.folder import read_json
-from utils.run.signs import best_epoch, is_number
+from utils.run.lock import is_alive
+from utils.run.log import format_duration
+from utils.run.signs import best_epoch, history_signs, is_number, kind_of
 from utils.tasks import LOSS, TASKS
 
-READ_ATTEMPTS, READ_PAUSE = 5, 0.02  # a network file system may lose a file for the moment of its replacement
-FILES = ("status.json", "config.json", "history.json", "results.json")
-LIVE = ("starting", "training", "testing")
-
-
+FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # and what stands for one not there yet
 # A run whose config.json is not there yet.
 UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}}
+# Seconds without a sign of life that are normal: while an epoch is validated, or test, nothing is written.
+QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}
+GONE = 60.0  # the same where the process is not found; one in another container is not found either
+WINDOW, FEWEST = 10, 4  # epochs looked at; with fewer a line fits almost anything
+# 97.5% quantile of Student's t for 2 .. 8 degrees of freedom: a window has at most WINDOW - 2 of them.
+STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
+
+
+class State(NamedTuple):
+    """One of starting, training, testing, stalled, finished, interrupted, failed; and why, in words."""
+
+    word: str
+    detail: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self.word in ("finished", "interrupted", "failed")
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.detail})" if self.detail else self.word
 
 
 @dataclass(frozen=True)
 class RunView:
-    """What the four files of a run folder said at one moment; a file that is not there yet is empty."""
+    """What the four files of a run folder said at one moment."""
 
     folder: Path
     config: dict[str, Any]
@@ -58,11 +83,15 @@ class RunView:
         return f"val_{self.task['best']}"
 
     @property
+    def best(self) -> dict[str, Any]:
+        """The history row with the best value of the figure that decides; empty without one."""
+        epoch = best_epoch(self.history, self.task)
+        return next((row for row in self.history if row["epoch"] == epoch), {})
+
+    @property
     def verdict(self) -> str:
         """The verdict with its reason and the strongest reference, as the log's last line says it."""
-        word, reason, reference = (
-            self.results.get(key) for key in ("verdict", "verdict_reason", "reference")
-        )
+        word, reason, reference = map(self.results.get, ("verdict", "verdict_reason", "reference"))
         return f"{word} ({reason})" + (f"; {reference}" if reference else "") if word else ""
 
     @property
@@ -71,13 +100,108 @@ class RunView:
         planned = self.config.get("training", {}).get("epochs", len(self.history))
         return max(self.status.get("epochs") or planned, len(self.history))
 
-    def best_epoch(self) -> int | None:
-        """The epoch with the best value of the figure that decides; None without one."""
-        return best_epoch(self.history, self.task)
+    @property
+    def done(self) -> float:
+        """Epochs finished, with the part done of the one at hand."""
+        done = self.history[-1]["epoch"] if self.history else 0
+        step, steps = self.status.get("step"), self.status.get("steps")
+        begun = self.status.get("epoch") == done + 1 and is_number(step) and steps
+        return done + step / steps if begun else float(done)
 
-    def row(self, epoch: int | None) -> dict[str, Any]:
-        """The history row of an epoch, or an empty one."""
-        return next((row for row in self.history if row["epoch"] == epoch), {})
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Median of the last ten epochs. The first, which warms up, counts only while it is the only one."""
+        seconds = [row.get("seconds") for row in self.history[1:] or self.history]
+        known = [value for value in seconds if is_number(value)]
+        return statistics.median(known[-10:]) if known else None
+
+    def state(self, now: float) -> State:
+        """The state at `now` (unix seconds).
+
+        A run that says it is running is believed while it shows signs of life; before it says anything, the
+        last write to its folder is one.
+        """
+        word, pid = self.status.get("state", "starting"), self.status.get("pid")
+        if word not in QUIET:
+            return State(word, self.status.get("reason") or self.results.get("verdict", ""))
+        age = max(0.0, now - self.status.get("time", self.changed))
+        # Only its own machine can tell whether a process has ended.
+        here = os.name == "posix" and self.status.get("host") == socket.gethostname() and is_number(pid)
+        gone = here and pid > 0 and not is_alive(pid)
+        if age <= (GONE if gone else max(QUIET[word], self.seconds_per_epoch or 0.0)):
+            return State(word)
+        why = f"; process {pid} is no longer there: killed, or out of memory?" if gone else ""
+        return State("stalled", f"last sign of life {format_duration(age)} ago{why}")
+
+    def time_left(self) -> tuple[float, float] | None:
+        """(least, most) seconds until training ends, None when unknown; the test pass comes on top.
+
+        They differ where early stopping may end it: without a better epoch to come, `patience` - `wait` more.
+        """
+        if self.seconds_per_epoch is None:
+            return None
+        least = most = max(0.0, self.epochs - self.done)
+        patience = self.status.get("patience", self.config.get("training", {}).get("patience", 0))
+        if patience:
+            wait = self.status.get("wait", self.history[-1]["epoch"] - self.best.get("epoch", 0))
+            least = min(
+                most, max(0.0, patience - wait - self.done % 1)
+            )  # of the epoch at hand a part is done
+        return least * self.seconds_per_epoch, most * self.seconds_per_epoch
+
+    def time_left_words(self) -> str:
+        """'12 min', or 'up to 12 min (3 min if nothing improves)'."""
+        if (left := self.time_left()) is None:
+            return "known after the first epoch"
+        least, most = map(format_duration, left)
+        return most if least == most else f"up to {most} ({least} if no epoch gets better: early stopping)"
+
+    def learning_signs(self) -> list[str]:
+        """What its history shows now, and what the run itself said of other kinds: sentences."""
+        counts = self.data.get("class_counts", {}).get("val")
+        found = history_signs(self.history, self.task, counts, self.status.get("constant_loss"))
+        kinds = {kind_of(text) for text in found}
+        said = [text for text in self.status.get("warnings") or [] if isinstance(text, str)]
+        return found + [text for text in said if kind_of(text) not in kinds]
+
+
+class Trend(NamedTuple):
+    """Least-squares line through the last epochs: change per epoch -+ `reach` (95% interval)."""
+
+    slope: float
+    reach: float
+    epochs: int  # points the line goes through
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of the slope excludes 0."""
+        return abs(self.slope) > self.reach
+
+    @property
+    def word(self) -> str:
+        return ("rising" if self.slope > 0 else "falling") if self.clear else "noise"
+
+    def __str__(self) -> str:
+        """'rising 0.012 +- 0.004 per epoch', or that nothing can be told from the noise."""
+        if not self.clear:
+            return f"no trend beyond its noise ({self.slope:+.2g} +- {self.reach:.2g} per epoch)"
+        return f"{self.word} {abs(self.slope):.2g} +- {self.reach:.2g} per epoch"
+
+
+def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None:
+    """The line through the last WINDOW epochs that have a value; None with fewer than FEWEST.
+
+    The interval takes the scatter about the line as independent from epoch to epoch, so it is a rough one:
+    slope -+ t * sqrt(residual sum / (n - 2) / sum of squared distances of the epochs from their mean).
+    """
+    points = [(e, v) for e, v in zip(epochs, values, strict=True) if is_number(v)][-WINDOW:]
+    if (n := len(points)) < FEWEST:
+        return None
+    x, y = zip(*points, strict=True)
+    slope, offset = statistics.linear_regression(x, y)
+    scatter = sum((v - offset - slope * e) ** 2 for e, v in points)
+    spread = (n - 1) * statistics.variance(x)
+    return Trend(slope, STUDENT_T[n - 2] * math.sqrt(scatter / (n - 2) / spread), n)
 
 
 def read_run(folder: Path) -> RunView:
@@ -85,34 +209,30 @@ def read_run(folder: Path) -> RunView:
 
     Raises CommandError for a file that stays unreadable or holds something else than a run's.
     """
-    parts = {name: read_if_there(folder / name) for name in FILES}
-    for name, part in parts.items():
-        expected = list if name == "history.json" else dict
-        if part is not None and not isinstance(part, expected):
-            raise CommandError(f"{folder / name} is not a file of a run: it holds no {expected.__name__}")
-    history = parts["history.json"] or []
-    if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in history):
+    parts = {name: read_if_there(folder / f"{name}.json", empty) for name, empty in FILES.items()}
+    if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
-    return RunView(
-        folder,
-        history=history,
-        **{name: parts[f"{name}.json"] or {} for name in ("config", "status", "results")},
-        changed=max(modified(folder / name) for name in FILES) or modified(folder),
-    )
+    changed = max(modified(folder / f"{name}.json") for name in FILES) or modified(folder)
+    return RunView(folder, **parts, changed=changed)
 
 
-def read_if_there(path: Path) -> Any:
-    """The JSON value in `path`, None when there is no such file."""
-    for attempt in range(READ_ATTEMPTS):
-        try:
-            return read_json(path)
-        except CommandError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            if attempt == READ_ATTEMPTS - 1:
-                raise
-            time.sleep(READ_PAUSE)
-    return None
+def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
+    """The JSON value in `path`, `empty` when there is no such file; CommandError where it is of another type.
+
+    A network file system may lose a file for the moment of its replacement: such a one is read again.
+    """
+    try:
+        value = read_json(path)
+    except CommandError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return empty
+        if attempts == 1:
+            raise
+        time.sleep(0.02)
+        return read_if_there(path, empty, attempts - 1)
+    if not isinstance(value, type(empty)):
+        raise CommandError(f"{path} is not a file of a run: it holds no {type(empty).__name__}")
+    return value
 
 
 def modified(path: Path) -> float:
@@ -135,6 +255,5 @@ def newest_run(output_dir: Path) -> Path:
             "or name a run folder, or the folder of the runs with --output_dir"
         )
     # A run that was resumed is live without being the newest; one whose folder is quiet for an hour is dead.
-    quiet = {run: time.time() - modified(run / "status.json") > 3600 for run in runs}
-    live = [run for run in runs if not quiet[run] and read_run(run).status.get("state") in LIVE]
-    return (live or runs)[-1]
+    recent = [run for run in runs if time.time() - modified(run / "status.json") < 3600]
+    return ([run for run in recent if read_run(run).status.get("state") in QUIET] or runs)[-1]
