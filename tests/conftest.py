@@ -1,6 +1,7 @@
 """One torch thread (results and times do not depend on the machine), and the real data where it is
 present."""
 
+import functools
 import gc
 import os
 import signal
@@ -12,7 +13,9 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from sklearn import ensemble
 
+from datasets import cache
 from utils.run.log import LOG, stop_log
 from utils.run.script import ending_signals
 
@@ -55,8 +58,21 @@ def _log_of_one_test(monkeypatch):
     stop_log()
 
 
-@pytest.fixture
-def empty_figures(monkeypatch):
-    """Figures are not rendered: they have tests of their own, and would be half the time of a tiny run."""
-    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: None)
-    monkeypatch.setattr(Figure, "savefig", lambda *values, **options: None)
+@pytest.fixture(autouse=True)
+def _empty_figures(request, monkeypatch):
+    """Figures are not rendered but in tests marked `figures`: they would be half the time of a tiny run."""
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: None)
+        monkeypatch.setattr(Figure, "savefig", lambda *values, **options: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tiny_runs_wait_for_nothing():
+    """What would be most of a tiny run's time: boosted trees of 255 weighted bins, two processes for a few
+    images, and a disk that is asked to write at once. Tests of these things put them back."""
+    with pytest.MonkeyPatch.context() as patch:
+        coarse = functools.partial(ensemble.HistGradientBoostingClassifier, max_bins=32)
+        patch.setattr(ensemble, "HistGradientBoostingClassifier", coarse)
+        patch.setattr(cache, "FEW_SOURCES", 1000)
+        patch.setattr(os, "fsync", lambda file: None)
+        yield

@@ -73,7 +73,7 @@ def test_each_walk_touches_what_it_says():
     assert {title: len(walk) for title, walk in patches().items()} == WALKS
 
 
-def test_a_copy_with_a_new_loss_backbone_augmentation_and_metric_trains(tmp_path, empty_figures):
+def test_a_copy_with_a_new_loss_backbone_augmentation_and_metric_trains(tmp_path):
     copy, out, images = patched_copy(tmp_path / "copy"), tmp_path / "out", str(ultrasound())
 
     def train() -> int:

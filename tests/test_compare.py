@@ -320,6 +320,7 @@ def compare(tmp_path, *argv):
     return out
 
 
+@pytest.mark.figures
 def test_table_csv_markdown_and_picture_tell_the_same(tmp_path, capsys):
     make_run(tmp_path, noise=2.0, seed=40)
     make_run(tmp_path, noise=1.0, seed=50, second=1, features="crops|more")

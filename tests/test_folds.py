@@ -143,7 +143,7 @@ def jackknife(table, value):
     return [value(table), max(0, value(table) - reach), min(1, value(table) + reach)]
 
 
-def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys, empty_figures):
+def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys):
     runs = folds_of("train_stage1")
     tables = [pandas.read_csv(run / "test_predictions.csv") for run in runs]
     table = pandas.concat(tables).rename(columns={"sequence": "group"})
@@ -164,7 +164,7 @@ def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys, empty_fi
 
 
 @pytest.mark.parametrize("name", ["train_mae", "train_stage2", "train_anomaly_with_labels"])
-def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys, empty_figures):
+def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys):
     if name == "train_stage2":
         starts = folds_of("train_stage1", 2)
         runs = [
@@ -197,7 +197,7 @@ def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys, empty_figures
     )
 
 
-def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys, empty_figures):
+def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys):
     ages = []
     copies = [tmp_path / str(k) / run.name for k, run in enumerate(folds_of("train_mae"))]  # of one second
     for run, copy in zip(folds_of("train_mae"), copies, strict=True):
@@ -209,7 +209,7 @@ def test_intervals_of_people_are_counted_over_all_folds(tmp_path, capsys, empty_
     assert f"; {share:.1%} of 16 subjects lie in their interval" in capsys.readouterr().out
 
 
-def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
+def test_two_recipes_are_paired_on_everybody(tmp_path, capsys):
     """Of whatever seed: other folds hold the same samples."""
     first, second = folds_of("train_stage1"), []
     for k, run in enumerate(first):
@@ -230,14 +230,14 @@ def test_two_recipes_are_paired_on_everybody(tmp_path, capsys, empty_figures):
     assert "B - A" in said and "A, seed 42" in said and "B, seed 7" in said
 
 
-def test_without_the_flag_folds_are_shown_one_by_one_with_a_hint(tmp_path, capsys, empty_figures):
+def test_without_the_flag_folds_are_shown_one_by_one_with_a_hint(tmp_path, capsys):
     argv = [*map(str, folds_of("train_stage1", 2)), "--picture_dir", str(tmp_path)]
     compare_runs.main(compare_runs.parse_args(argv))
     said = capsys.readouterr().out
     assert "A: fold=1/3" in said and "compare_runs.py --folds pools" in said
 
 
-def test_missing_and_doubled_folds_are_said(tmp_path, capsys, empty_figures):
+def test_missing_and_doubled_folds_are_said(tmp_path, capsys):
     runs = folds_of("train_stage1")
     again = shutil.copytree(runs[0], tmp_path / "stage1_experiment_20990101_000000")
     table = compare(tmp_path, runs[0], again, runs[2])
@@ -246,7 +246,7 @@ def test_missing_and_doubled_folds_are_said(tmp_path, capsys, empty_figures):
     assert "pooled, 2 of 3 folds" in said and list(table.fold) == ["1/3", "1/3", "3/3", "all"]
 
 
-def test_a_recipe_without_one_fold_says_which_and_what_to_type(tmp_path, capsys, empty_figures):
+def test_a_recipe_without_one_fold_says_which_and_what_to_type(tmp_path, capsys):
     first, second = folds_of("train_stage1"), []
     for run in first[:2]:
         second.append(Path(shutil.copytree(run, tmp_path / "b" / run.name)))
@@ -266,7 +266,7 @@ def test_a_recipe_without_one_fold_says_which_and_what_to_type(tmp_path, capsys,
     assert f"to type: python train_stage1.py --resume {begun}" in capsys.readouterr().out
 
 
-def test_what_can_not_be_pooled_is_refused(tmp_path, empty_figures):
+def test_what_can_not_be_pooled_is_refused(tmp_path):
     runs = folds_of("train_stage1")
     with pytest.raises(CommandError, match="these are none: stage1_"):
         compare(tmp_path, *runs, run_of("train_stage1"))

@@ -123,7 +123,7 @@ def test_the_export_example_gives_the_ages_of_predict(tmp_path, monkeypatch):
     assert names["years"].item() == pytest.approx(table["predictions"].prediction[0], abs=0.01)
 
 
-def test_the_loop_over_folds_runs(tmp_path, monkeypatch, empty_figures):
+def test_the_loop_over_folds_runs(tmp_path, monkeypatch):
     """As it stands there, on little data; then its comparison and its prediction."""
     loop, compare, predict = snippet("for k in").splitlines()
     values, command = re.fullmatch(r"for k in ([\d ]+); do (.*); done", loop).groups()

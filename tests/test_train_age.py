@@ -25,8 +25,6 @@ from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
-
 SCRIPTS = {"train_mae": train_mae, "train_ddp": train_ddp}
 ONE_STEP = ("--epochs", 1, "--max_batches", 1)
 

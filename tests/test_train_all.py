@@ -9,7 +9,6 @@ from utils.run.folder import read_json
 from utils.tasks import TASKS
 from utils.training.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of session-wide runs
 EACH = pytest.mark.parametrize("name", NAMES)
 
 

@@ -33,8 +33,6 @@ from utils.training.checkpoint import load_checkpoint
 from utils.training.distributed import evaluation_batches, make_loader, start_processes
 from utils.training.learning import LearningCheck
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
-
 NAME = "train_anomaly_with_labels"
 OFF = ("--location_weight", 0)
 

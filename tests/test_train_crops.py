@@ -14,8 +14,6 @@ from utils.run.errors import DataError
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
-
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):

@@ -30,8 +30,6 @@ from utils.run.script import run_script
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.interrupt import Interrupt
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
-
 NAME = "train_stage1"
 
 

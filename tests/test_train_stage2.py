@@ -31,7 +31,6 @@ from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.stage1 import adopt_stage1, find_stage1
 
-pytestmark = pytest.mark.usefixtures("empty_figures")  # but those of module-wide runs
 NAME = "train_stage2"
 
 

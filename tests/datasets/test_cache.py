@@ -15,10 +15,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from datasets import cache
 from datasets.cache import fingerprint, open_cache
 from utils.run.errors import CommandError, DataError, ScriptError
 
 SHAPE = (2, 3)
+
+
+@pytest.fixture(autouse=True)
+def _processes_for_a_few(monkeypatch):
+    """As in earnest; other tests decode all they have in one process."""
+    monkeypatch.setattr(cache, "FEW_SOURCES", 16)
 
 
 def write_sources(folder, count):

@@ -56,6 +56,7 @@ def test_what_is_not_there_is_named(folder):
         run(folder, "--sequence", "attic_0")
 
 
+@pytest.mark.figures
 def test_anomalies_are_marked_red_and_people_stand_in_the_order_of_their_ages(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda axis, text, **_: titles.append(text))

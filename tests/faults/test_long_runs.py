@@ -14,7 +14,7 @@ SCRIPT = "train_stage1"
 
 
 @pytest.fixture(autouse=True)
-def _no_figures(empty_figures):
+def _no_figures():
     """Here they are made, and only not rendered."""
 
 

@@ -41,6 +41,7 @@ def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.Dat
     return tuple(pandas.read_csv(path, dtype=ids, keep_default_na=False) for path in tables)
 
 
+@pytest.mark.figures
 def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     rows, people = run(outspoken, tiny_runs.ultrasound(), tmp_path)
     assert list(rows) == ["file", "subject", "prediction", "low", "high"]
@@ -59,6 +60,7 @@ def test_ages_are_those_of_the_evaluation(outspoken, tmp_path):
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
 
+@pytest.mark.figures
 def test_what_moves_an_age_is_drawn_and_who_it_is_within(outspoken, tmp_path):
     """--explain puts the map of mistakes.png beside each image; low and high are those of the report."""
     state = load_checkpoint(outspoken / "best_model.pth")

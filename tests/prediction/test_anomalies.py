@@ -61,6 +61,7 @@ def test_ground_truth_is_neither_needed_nor_used(unlabelled, tmp_path):
     assert np.allclose(rows["score"], expected["score"], atol=2e-6)
 
 
+@pytest.mark.figures
 def test_pictures_of_frames_spread_evenly(unlabelled, tmp_path):
     rows = run(unlabelled, tmp_path, "--max_pictures", 2)
     ends = [f"{rows['scenario'][k]}_{rows['frame'][k]}.png" for k in (0, len(rows) - 1)]

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pandas
+import pytest
 import torch
 from PIL import Image
 
 from utils.plotting.anomaly import explained
 from utils.plotting.mistakes import block_of
 from utils.report.samples import report_samples
+
+pytestmark = pytest.mark.figures
 
 
 def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):

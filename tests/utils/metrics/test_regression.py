@@ -91,6 +91,7 @@ def make_report(folder, rows, train_ages, **options):
     return report_age(folder, "test", state, rows, files, subjects, train_ages, **options)
 
 
+@pytest.mark.figures
 def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
     rows, train = draw_rows(), np.random.default_rng(1).uniform(5, 85, 200)
     verdict, fields = make_report(tmp_path, rows, train)

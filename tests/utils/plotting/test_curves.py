@@ -9,6 +9,8 @@ from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
 from utils.plotting.curves import Panel, grid_of_axes, never_fatal, plot_curves, to_beat, without_twins
 
+pytestmark = pytest.mark.figures
+
 
 @pytest.mark.parametrize("epochs", [1, 3, 200])
 def test_curves(tmp_path, epochs):
