@@ -59,7 +59,7 @@ if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
 from prediction.degradation import degradation_table
-from prediction.judged import Judged
+from prediction.judged import Judge
 from prediction.pasting import judge_pastes
 from prediction.trained import Trained, open_trained
 from utils.report.results import write_results
@@ -106,22 +106,23 @@ def main(args: argparse.Namespace) -> None:
         write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
         LOG.info(f"{args.paste} pastes; pastes.csv and results.json in {folder}")
         return
-    judged = Judged(run, args.split, own=not changed, unit=trained.task["groups"])
-    data = script.build_datasets(trained.args, choose=judged)
+    judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
+    data = script.build_datasets(trained.args, choose=judge)
     data.recorded = read_arrays(run / "references.npz")
 
-    split = judged.split
+    (split,) = data.split
+    counts, sentence = judge.tell(data.split, data.hashes)
     folder = create_run_folder(run, f"evaluation_{split}", kind="")
     start_log(folder / "evaluate.log")
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
-    LOG.info(judged.sentence())
+    LOG.info(sentence)
     corruptions = list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt
     verdict, fields = evaluate_split(trained, data, split, folder, corruptions)
     task = f"{TASKS[script.SCRIPT]['folder']}, {split}"
     report = folder / "evaluation_report.txt"
-    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judged.sentence()}\n", 1))
+    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{sentence}\n", 1))
     write_results(
-        folder, task, verdict, **fields, judged=judged.counts, threshold=trained.state.get("threshold"),
+        folder, task, verdict, **fields, judged=counts, threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip
 

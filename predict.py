@@ -34,7 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, nargs="+", help="run folder (its best checkpoint is taken) or a .pth file; "
         "of several, such as folds, the mean is predicted")
-    add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios")
+    add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios; with --boxes and "
+        "a run of geometry alone it may be left out")
     add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
         "MOT or KITTI; default: the labels or detections in --input")
     add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),
@@ -58,7 +59,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--export writes one run: give one --run")
     if args.export and given:
         parser.error(f"--export reads no input and writes one file: leave out {' '.join(given)}")
-    absent = [flag for flag in ("--input", "--output") if flag not in given]
+    needed = ["--output"] if args.boxes else ["--input", "--output"]  # a run of geometry needs no images
+    absent = [flag for flag in needed if flag not in given]
     if absent and not args.export:
         parser.error(f"the following arguments are required: {', '.join(absent)} (or --export FILE.pt2)")
     parser.announce(argv)

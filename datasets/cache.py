@@ -54,28 +54,28 @@ class CachedArray(np.memmap):
 def open_cache(
     kind: str, settings: dict, sources: Sequence[Path], counts: Sequence[int], item_shape: Sequence[int],
     produce: Callable[[int], np.ndarray], cache_dir: Path | None = None, limit_gb: float = 4.0,
-    workers: int | None = None, log: Callable[[str], None] = print,
+    workers: int | None = None, log: Callable[[str], None] = print, dtype: np.dtype | type = np.uint8,
 ) -> np.memmap:  # fmt: skip
-    """The items of all sources in order, uint8, shape (sum(counts), *item_shape), read-only.
+    """The items of all sources in order, of `dtype` and shape (sum(counts), *item_shape), read-only.
 
-    `produce(k)` returns the items of `sources[k]`, uint8 of shape (counts[k], *item_shape): decode once, cut
+    `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape): decode once, cut
     everything from it. It must be picklable (a module-level function or a functools.partial of one) and is
-    not called where counts[k] is 0. Everything that shapes the pixels belongs into `settings` (JSON values
-    and numpy arrays). `workers` = processes for the build, default all cores. Raises DataError for missing
-    sources, what `produce` raises, and CommandError where the file would exceed `limit_gb` (1e9 bytes) or
-    the free space.
+    not called where counts[k] is 0. A dtype with fields keeps pixels and what was noticed in them together.
+    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). `workers` =
+    processes for the build, default all cores. Raises DataError for missing sources, what `produce` raises,
+    and CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space.
     """
-    shape = (int(sum(counts)), *map(int, item_shape))
+    shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     if len(sources) != len(counts):
         raise ValueError(f"{len(sources)} sources but {len(counts)} counts")
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
-    if (cached := _map(path, shape)) is not None:
+    if (cached := _map(path, shape, dtype)) is not None:
         log(f"cache {kind}: {shape[0]:,} items read from {path}")
         return cached
 
-    gigabytes = math.prod(shape) / 1e9
+    gigabytes = math.prod(shape) * dtype.itemsize / 1e9
     if gigabytes > limit_gb:
         raise CommandError(
             f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, "
@@ -84,7 +84,7 @@ def open_cache(
         )
     make_writable(directory)
     with lock(path.with_suffix(".lock"), f"cache {kind}", log):
-        if (cached := _map(path, shape)) is not None:  # another process built it while this one waited
+        if (cached := _map(path, shape, dtype)) is not None:  # another process built it while this one waited
             log(f"cache {kind}: {shape[0]:,} items read from {path}")
             return cached
         for leftover in directory.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
@@ -99,13 +99,13 @@ def open_cache(
         partial = directory / f"{path.stem}.{os.getpid()}.partial"
         try:
             started = time.monotonic()
-            _build(kind, partial, shape, counts, produce, workers, log)
+            _build(kind, partial, shape, dtype, counts, produce, workers, log)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         size = format_size(1e9 * gigabytes)
         log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
-    return _map(path, shape)
+    return _map(path)
 
 
 def fingerprint(*parts) -> str:
@@ -151,13 +151,13 @@ def make_writable(directory: Path) -> None:
         raise CommandError(f"nothing can be cached in {directory}: {reason}\nMake that folder writable.")
 
 
-def _map(path: Path, shape: tuple[int, ...] | None = None) -> CachedArray | None:
-    """Map a complete cache file; None where there is none, or not one of this shape (cut short, say)."""
+def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> CachedArray | None:
+    """Map a complete cache file; None where there is none, or not one of this kind (cut short, say)."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False).view(CachedArray)
     except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
         return None
-    if shape is not None and (array.shape != shape or array.dtype != np.uint8):
+    if dtype is not None and (array.shape, array.dtype) != (shape, dtype):
         return None
     array.path = path
     return array
@@ -177,17 +177,16 @@ def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
         ours.release()
 
 
-def _build(kind, path, shape, counts, produce, workers, log) -> None:
+def _build(kind, path, shape, dtype, counts, produce, workers, log) -> None:
     """Write all items to `path`, one source after the other or spread over processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = [k for k, count in enumerate(counts) if count]
     processes = min(workers or cores, len(busy)) if len(busy) >= FEW_SOURCES else 1
-    size = "x".join(map(str, shape[1:]))
     log(
-        f"cache {kind}: building {shape[0]:,} items of {size} from {len(busy):,} files, "
-        f"{format_size(math.prod(shape))}, {processes} process{'es' if processes > 1 else ''}"
+        f"cache {kind}: building {shape[0]:,} items from {len(busy):,} files, "
+        f"{format_size(math.prod(shape) * dtype.itemsize)}, {processes} process{'es' * (processes > 1)}"
     )
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     progress = tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None)
     with progress:
@@ -215,8 +214,8 @@ def _build(kind, path, shape, counts, produce, workers, log) -> None:
 def _write(array, starts, produce, k) -> int:
     items = produce(k)
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
-    if items.shape != expected or items.dtype != np.uint8:
-        raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of uint8 {expected}")
+    if items.shape != expected or items.dtype != array.dtype:
+        raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of {array.dtype} {expected}")
     array[starts[k] : starts[k + 1]] = items
     return len(items)
 

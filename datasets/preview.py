@@ -22,7 +22,9 @@ from datasets.anovox.points import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.samples import KINDS, ensure_sample
-from datasets.ultrasound.table import read_age_table
+from datasets.ultrasound.flags import data_arguments
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
 from utils.run.errors import CommandError, DataError
@@ -143,7 +145,8 @@ def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
     rows = {}
     for images in sorted(data_path.glob("**/Images")):
         table, cohort = images.parent.parent / "characteristics.xlsx", images.parent.name
-        ages = read_age_table(table, cohort.lower()).ages.items()
+        sheet = find_sheet(table, cohort.lower(), args := data_arguments())
+        ages = read_rows(sheet, args).ages.items()
         found = sorted((age, name) for name, age in ages if (images / f"anon_{name}_1.png").is_file())
         if found:
             rows[f"{table.parent.name} {cohort}"] = images, found

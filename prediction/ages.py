@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
-from datasets.ultrasound.files import describe_unread, list_images, similar_path
+from datasets.ultrasound.files import describe_unread, find_subject, list_images
+from datasets.ultrasound.flags import similar_path
 from datasets.ultrasound.pixels import blank_text, read_sample
-from datasets.ultrasound.records import find_subject
 from models.age import explain
 from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
@@ -63,11 +63,11 @@ class ImagesWithoutAge(Dataset):
             image = Image.fromarray(source).convert("RGB" if options.colour else "L").resize(size, way)
             return np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
         try:
-            sample = read_sample(source, options.image_size, options.colour, options.intensity_range)
+            pixels, _ = read_sample(source, options.image_size, options.colour, options.intensity_range)
             if options.intensity_range and has_more_than_8_bits(source):
                 low, high = read_grey_limits(source)
                 self.cut += low < options.intensity_range[0] or high > options.intensity_range[1]
-            return sample[:, :-1]
+            return pixels
         except DataError as error:
             self.skipped[k] = str(error).splitlines()[0].removeprefix(f"{source}: ")
             return np.zeros((3 if options.colour else 1, *options.image_size), np.uint8)

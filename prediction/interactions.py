@@ -37,8 +37,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
     An image that can not be used is listed in skipped.csv; a DataError says so when all else is written.
     """
-    folder = Path(args.input)
+    folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(one.args.features != "geometry" for one in trained.members)
+    if args.input is None and pixels:
+        raise CommandError("--input: this run looks at pixels; name the folder of the images")
     if not folder.is_dir() and (not args.boxes or pixels):
         raise CommandError(
             f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"

@@ -113,12 +113,15 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
 
 def warn_of_verdict(run: Path) -> None:
     """Say what predictions are worth of a run that proved nothing."""
-    results = read_json(run / "results.json") if (run / "results.json").is_file() else None
-    if results is None:
+    if not (run / "config.json").is_file():
+        LOG.warning(
+            f"{run} is no run folder: what this model has learned stands in the results.json of its run"
+        )
+    elif not (run / "results.json").is_file():
         LOG.warning(
             f"{run} has no results.json: it has not ended, and nobody knows what its model has learned"
         )
-    elif results["verdict"] != "LEARNED":
+    elif (results := read_json(run / "results.json"))["verdict"] != "LEARNED":
         LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 
 

@@ -16,7 +16,8 @@ import evaluate
 from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
 from datasets.samples.ultrasound import generate
 from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.table import read_age_table
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
 from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.anovox_world import copy_of, scenario_folders, tiny_sample
@@ -169,7 +170,7 @@ def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
 
 def read_ages(table):
     args = data_arguments(exclude=[])
-    return read_age_table(table, "healthy", args).ages
+    return read_rows(find_sheet(table, "healthy", args), args).ages
 
 
 def test_an_external_cohort_is_judged_whole_against_the_runs_own_baseline(run_of, tmp_path):

@@ -220,6 +220,22 @@ def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path):
     assert rows[["sequence", "frame"]].drop_duplicates().to_numpy().tolist() == [["b_0", "000045.jpg"]]
 
 
+def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, capsys):
+    def from_boxes(checkpoint, output, *more):
+        argv = ["--run", checkpoint, "--boxes", folder / "boxes.csv", "--output", output, *more]
+        predict.main(predict.parse_args([str(token) for token in argv]))
+        return pandas.read_csv(output / "predictions.csv", keep_default_na=False)
+
+    geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", features="geometry")
+    alone = from_boxes(geometry, tmp_path / "alone")
+    assert alone.equals(
+        from_boxes(geometry, tmp_path / "images", "--input", folder / IMAGE_FOLDER / SEQUENCE)
+    )
+    assert "no run folder: what this model has learned stands in the results.json of its run" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="--input: this run looks at pixels"):
+        from_boxes(stage2, tmp_path / "pixels")
+
+
 @pytest.mark.parametrize("nobody", [["000015.jpg"], ["000015.jpg", "000030.jpg"]])
 def test_a_frame_without_people_is_a_picture_without_people(folder, stage2, tmp_path, nobody):
     labels = crowd(3) | {key: [] for key in nobody}

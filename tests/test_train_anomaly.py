@@ -226,3 +226,4 @@ def test_check_data_describes_the_sensors(tmp_path, capsys):
     run_main(NAME, *flags_of(NAME), "--device", "cpu", "--output_dir", tmp_path, "--check_data")
     said = capsys.readouterr().out
     assert "semantic_points: 48 files read" in said and "the data can be trained on" in said
+    assert "leaves no run folder" in said and "trial_" not in said

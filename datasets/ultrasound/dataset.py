@@ -8,196 +8,50 @@ The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is 
         Healthy/Images/anon_ID_k.png image k of subject ID
         Pathological/Images/anon_ID_k.png
 
+    --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
+    --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
+    --image_dir ROOT --muscle TA BB [--cohort both]  ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images, ...
+    --image_dir FOLDER --excel_path TABLE            any folder of images, or of one folder per subject
+    --image_dir BIDS                                 sub-01/.../*.png, participants.tsv beside the folders
+
+Every cohort and every muscle counts its patients from 1, so with several of them a subject is called
+"TA/healthy/12": an id is never looked up in the rows of another cohort or muscle, and never merged with one
+of the same number. DICOM files need no table: their headers name PatientID and PatientAge.
+
     data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
     batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
 
-Any folder of images with a plain .xlsx or .csv table works as well (--id_column, --age_column, --id_pattern).
+The way of an image, in the order of the calls in `build_datasets`:
+
+    find_sources    here         the folders of images, and the table of each
+    find_sheet      sheets.py    a table file: the cells below the names of its columns
+    read_rows       table.py     the rows: ids and ages, and what is wrong with them
+    match_images    files.py     the image files, and the row of each
+    split_subjects  here         whether its subject is in train, val or test
+    decode_images   pixels.py    its pixels, by images.py into the cache; UltrasoundAgeDataset: its batch
 """
 
 import argparse
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.data import Dataset
 
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
-from datasets.splits import Choose
-from datasets.ultrasound.files import Source, find_sources
-from datasets.ultrasound.flags import PROBLEMS, SAMPLE
-from datasets.ultrasound.pixels import blank_text, decode_images, drop_unreadable
-from datasets.ultrasound.records import (
-    Records,
-    collect_records,
-    describe,
-    limit_ages,
-    list_some,
-    refuse_problems,
-)
-from datasets.ultrasound.split import check_leakage, split_subjects
-from utils.run.errors import DataError
+from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, read_split, split_groups
+from datasets.ultrasound.files import dicom_files, match_images, read_headers
+from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
+from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, find_unreadable
+from datasets.ultrasound.problems import Problems, list_some
+from datasets.ultrasound.report import AgeDatasets
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
+from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
-
-GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are reported by them
-
-
-class UltrasoundAgeDataset(Dataset):
-    """One part of a split. Samples are images; `__getitems__` gives a whole batch as tensors.
-
-    images (B, 3, H, W) uint8, a grey channel three times without copying; ages (B,) float32 in the table's
-    unit; subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
-    Attributes per sample: files (names), ages, subject_ids, and groups, {name: the sample's} of those of
-    GROUPS that the table has ("" where a row does not say); and subjects, the names the ids stand for.
-    """
-
-    def __init__(self, pixels: np.ndarray, images: pd.DataFrame, mask_text: bool = False) -> None:
-        """pixels: (all images, 1 or 3, H + 1, W) uint8 as `read_sample` gives them. images: path, subject,
-        age and GROUPS of this part; the index is the row in pixels."""
-        self.pixels, self.mask_text = pixels, mask_text
-        self.rows = images.index.to_numpy()
-        self.files = [path.name for path in images.path]
-        self.subjects = sorted(set(images.subject))
-        self.subject_ids = np.searchsorted(self.subjects, images.subject.tolist())
-        self.ages = images.age.to_numpy(np.float32)
-        self.groups = {key: images[key].tolist() for key in GROUPS if key in images and images[key].any()}
-
-    @property
-    def frames(self) -> np.ndarray:
-        """(N,) number of the picture a sample is in: every image is its own."""
-        return np.arange(len(self.rows))
-
-    def group_names(self) -> list[str]:
-        """The subjects of the images."""
-        return list(self.subjects)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        indices = np.asarray(indices, dtype=np.int64)
-        pixels = self.pixels[self.rows[indices]][:, :, :-1]
-        images = torch.from_numpy(np.ascontiguousarray(pixels))  # (B, 1, H, W), with --colour (B, 3, H, W)
-        if self.mask_text:
-            images = blank_text(images)
-        return {
-            "images": images.expand(-1, 3, -1, -1),  # (B, 3, H, W)
-            "ages": torch.from_numpy(self.ages[indices]),
-            "subject_ids": torch.from_numpy(self.subject_ids[indices]),
-            "indices": torch.from_numpy(indices),
-        }
-
-
-@dataclass
-class AgeDatasets:
-    """The parts of a split and what was decided on the way."""
-
-    sets: dict[str, UltrasoundAgeDataset]  # train, val and, where it is not empty, test
-    split: dict[str, list[str]]  # subjects by part
-    split_source: str
-    leakage_check: str  # the outcome of `check_leakage`
-    fingerprint: str  # of names, ages and file sizes: no path, no time
-    report: dict[str, Any]  # counts, and left_out {kind: {"count", "first": a sentence}}
-    sources: list[Source]
-    options: dict[str, Any]  # unit, seed, the sizes asked for and how pixels were read
-    hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
-    recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
-
-    @property
-    def unit(self) -> str:
-        """What the ages are counted in."""
-        return self.options["target_unit"]
-
-    @property
-    def train(self) -> UltrasoundAgeDataset:
-        return self.sets["train"]
-
-    @property
-    def val(self) -> UltrasoundAgeDataset:
-        return self.sets["val"]
-
-    @property
-    def test(self) -> UltrasoundAgeDataset | None:
-        """None where its part is empty."""
-        return self.sets.get("test")
-
-    @property
-    def intensity_range(self) -> list[float]:
-        """The grey values that are black and white in images of more than 8 bits."""
-        return self.options["intensity_range"]
-
-    def parts(self) -> dict[str, UltrasoundAgeDataset]:
-        """The parts that exist, by name."""
-        return self.sets
-
-    def references(self) -> dict[str, np.ndarray]:
-        """train_labels: the ages that mean and median of the train part are of."""
-        if self.recorded is None:
-            self.recorded = {"train_labels": self.train.ages}
-        return self.recorded
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the folder of the table, or the one above it, says that it was generated."""
-        folder = self.sources[0].home
-        return any((place / "SYNTHETIC.json").is_file() for place in (folder, folder.parent))
-
-    def describe(self) -> dict[str, Any]:
-        """The dataset section of config.json."""
-        parts = self.parts()
-        samples = {f"{name}_samples": len(part) for name, part in parts.items()}
-        subjects = {f"{name}_subjects": len(part.subjects) for name, part in parts.items()}
-        every = np.concatenate([part.ages for part in parts.values()])
-        return {
-            "image_dir": [str(source.images) for source in self.sources],
-            "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
-            "total_samples": sum(samples.values()),
-            **samples,
-            "total_subjects": sum(subjects.values()),
-            **subjects,
-            "split_source": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
-            **self.options,
-            "target_range": [float(every.min()), float(every.max())],
-            "report": self.report,
-            "fingerprint": self.fingerprint,
-        }
-
-    def log_lines(self) -> list[str]:
-        """Counts per part, what was left out and what was noticed, a line each."""
-        lines = []
-        for name, part in self.parts().items():
-            ages = part.ages
-            lines.append(
-                f"{name}: {len(part.subjects)} subjects, {len(part)} images, age {ages.mean():.1f} +- "
-                f"{ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f}) {self.unit}"
-            )
-        for kind, found in self.report["left_out"].items():
-            lines.append(f"left out: {found['count']} {PROBLEMS[kind]}: {found['first']}")
-        noticed = {
-            "missing_ages": "rows left out for an unknown age (--missing_values)",
-            "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
-            "subjects_in_no_part": "subjects are in no part of the split file",
-            "repeated_within_subject": "images repeat another one of the same subject",
-            "images_with_colour": "images show colour, which is not read (luminance is); --colour keeps it",
-        }
-        lines += [f"{self.report[key]} {text}" for key, text in noticed.items() if self.report[key]]
-        low, high = self.intensity_range
-        if deep := self.report["images_of_more_than_8_bits"]:
-            lines.append(
-                f"{deep} of {self.report['images']} images have over 8 bits: {low:g} is black and {high:g} "
-                f"white in all of these (--intensity_range), {self.report['images_cut']} hold values beyond"
-            )
-        return lines + self.report["notes"]
 
 
 def build_datasets(
@@ -208,80 +62,50 @@ def build_datasets(
 
     Raises CommandError for flags and paths, DataError for what the files hold.
     """
-    image_dir, exclude = args.image_dir, set(args.exclude)
+    image_dir = args.image_dir
+    problems = Problems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
     if image_dir is None:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
         image_dir = folder / "TA" / "Healthy" / "Images"
-        exclude |= {"images_without_row", "rows_without_image"}  # it has a few of each, as real sets do
-    sources = find_sources(image_dir, args)
-    records = collect_records(sources, args)
-    images = records.images
-    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
-        refuse_problems(records, exclude)
-    if images.empty:
-        raise DataError(
-            f"{image_dir}: no image has a row with an age in {sources[0].table or 'its header'}\n"
-            "Check --image_dir, --excel_path, --cohort and --id_pattern."
-        )
-    if not choose:
-        _refuse_half(records, len(images), exclude, args)
-    inside = limit_ages(images, args)
-    outside = images.subject.nunique() - inside.subject.nunique()
-    images = inside.reset_index(drop=True)
-    if "unreadable_images" in exclude:
-        images = drop_unreadable(images, records)
+        problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
+    sources = find_sources(Path(image_dir), args)
+    matched, report = read_images(sources, problems, args)
+    images = judge_rows(matched, problems, args)
+    report["subjects_outside_ages"] = matched.subject.nunique() - images.subject.nunique()
+    if "unreadable_images" in problems.exclude:
+        images = drop_unreadable(images, problems)
     split, split_source = ({}, "") if choose else split_subjects(sources, images, args)
-    train = set(split.get("train", ()))
-    pixels, read, depth = decode_images(images, train, records, args, cache_dir or args.cache_dir)
-    images["hash"] = [hashlib.sha256(row).hexdigest() for row in pixels]
-    owners = images.groupby("hash").subject.transform("nunique")
-    names = images.path.map(lambda path: path.name)
-    copies = names[owners > 1].groupby(images.hash, sort=False)
-    records.problems["duplicate_images"] = [("", list_some(same.tolist(), 4, " = ")) for _, same in copies]
-    plain = [pixels[k, :, :-1].min() == pixels[k, :, :-1].max() for k in images.index]
-    if any(plain):
-        shown = list_some(names[plain].tolist(), 3)
-        records.notes.append(f"{sum(plain)} images have one grey value all over: {shown}")
-    images = records.images = images[owners == 1]
-    refuse_problems(records, exclude)
-    if not choose:
-        _refuse_half(records, len(images), exclude, args)
+    try:
+        decoded, read, depth = decode_images(
+            images, split.get("train", ()), args, cache_dir or args.cache_dir
+        )
+    except DataError:
+        problems.refuse(drop_unreadable(images, problems))
+        raise
+    images = judge_pixels(images, decoded["pixels"], problems, report["notes"])
     hashes = {
-        subject: [fingerprint([sorted(map(float, set(mine.age))), sorted(mine.hash)]), *sorted(mine.hash)]
+        subject: [fingerprint([sorted(set(mine.age)), sorted(mine.hash)]), *sorted(mine.hash)]
         for subject, mine in images.groupby("subject")
     }
     if choose:
         split, split_source = choose(hashes), "chosen"
-    elif len(images) < len(pixels):
+    elif len(images) < len(decoded):
         split, split_source = split_subjects(sources, images, args)
-    parts = {
-        name: UltrasoundAgeDataset(pixels, images[images.subject.isin(subjects)], args.mask_text)
-        for name, subjects in split.items()
-        if subjects
-    }
+    rows = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     for name in () if choose else ("train", "val"):
-        if name not in parts:
+        if name not in rows:
             raise DataError(
                 f"The {name} part is empty: {images.subject.nunique()} subjects, --val_size {args.val_size}, "
                 f"--test_size {args.test_size}\nAdd subjects or change the sizes."
             )
-    report = {
-        "rows": records.rows,
+    report |= depth | {
         "images": len(images),
-        "missing_ages": records.missing,
-        "subjects_outside_ages": outside,
-        "images_used": sum(map(len, parts.values())),
+        "images_used": sum(map(len, rows.values())),
         "subjects_in_no_part": images.subject.nunique() - sum(map(len, split.values())),
-        **depth,
-        "images_with_colour": int(pixels[images.index, 0, -1, 0].sum()),
+        "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
         "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
-        "left_out": {
-            kind: {"count": len(found), "first": describe(found)}
-            for kind, found in records.problems.items()
-            if found
-        },
-        "notes": records.notes,
+        "left_out": problems.report(),
     }
     if args.group_column:
         report["groups"] = images.groupby("group").subject.nunique().to_dict()
@@ -293,21 +117,214 @@ def build_datasets(
         "val_size": args.val_size,
         **read,
     }
-    columns = images[["path", "subject", "age"]].values
-    facts = [[subject, age, path.name, path.stat().st_size] for path, subject, age in columns]
     return AgeDatasets(
-        parts, split, split_source, check_leakage(parts), fingerprint(facts), report, sources, options,
-        hashes,
+        sets={name: UltrasoundAgeDataset(decoded, mine, args.mask_text) for name, mine in rows.items()},
+        split=split,
+        split_source=split_source,
+        leakage_check=check_leakage(rows),
+        fingerprint=fingerprint([
+            [one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()
+        ]),
+        report=report,
+        sources=sources,
+        options=options,
+        hashes=hashes,
     )  # fmt: skip
 
 
-def _refuse_half(records: Records, used: int, exclude: Collection[str], args: argparse.Namespace) -> None:
-    """--exclude never removes most of the images without being asked twice."""
-    if exclude and 2 * used < records.found and not args.exclude_more_than_half:
-        counts = [
-            f"{len(records.problems[kind])} {PROBLEMS[kind]}" for kind in exclude if records.problems[kind]
-        ]
-        raise DataError(
-            f"--exclude leaves {used} of {records.found} images: {'; '.join(counts)}\n"
-            "If that is meant, pass --exclude_more_than_half as well."
+class Source(NamedTuple):
+    """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
+
+    images: Path
+    table: Path | None  # None: the headers of the DICOM files
+    cohort: str
+    prefix: str
+
+    @property
+    def home(self) -> Path:
+        """The folder that may hold split.json."""
+        return self.table.parent if self.table else self.images
+
+
+def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
+    """The folders and tables a command line means, by the rules at the top of this file.
+
+    Raises CommandError naming the folder that is missing or the flags that contradict each other.
+    """
+    cohort, muscle, table = args.cohort, args.muscle, args.excel_path
+    if not image_dir.is_dir():
+        raise CommandError(f"--image_dir {image_dir}: no such folder{similar_path(image_dir)}")
+    group = image_dir.parent.name.casefold()
+    published = image_dir.name == "Images" and group in COHORTS
+    if published and cohort not in ("both", group):
+        raise CommandError(
+            f"--image_dir {image_dir} holds the {image_dir.parent.name} images, but --cohort is {cohort}"
         )
+    if muscle is None and cohort != "both":
+        usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / BIDS_TABLE
+        if not table and not usual.is_file() and (beside.is_file() or dicom_files(image_dir.rglob("*"))):
+            usual = beside if beside.is_file() else None
+        return [Source(image_dir, Path(table) if table else usual, cohort, "")]
+
+    folders = {"": image_dir.parent.parent if published else image_dir}
+    if muscle is not None:
+        root = folders[""].parent if published else image_dir
+        folders = {name: root / name for name in muscle}
+        if len(folders) != len(muscle) or not all(folder.is_dir() for folder in folders.values()):
+            there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
+            raise CommandError(
+                f"--muscle {' '.join(muscle)}: {root} has the folders {there}; name each muscle once"
+            )
+    if table and len(folders) > 1:
+        raise CommandError(
+            f"--excel_path {table}: every muscle has its own table, MUSCLE/{TABLE_NAME}; "
+            "leave --excel_path out when --muscle names several"
+        )
+    sources = []
+    for name, folder in folders.items():
+        for group in COHORTS if cohort == "both" else [cohort]:
+            images = folder / group.capitalize() / "Images"
+            if not images.is_dir():
+                asked = f"--cohort {cohort}" + (f", --muscle {name}" if name else "")
+                raise CommandError(f"{images}: no such folder ({asked})")
+            prefix = (f"{name}/" if len(folders) > 1 else "") + (f"{group}/" if cohort == "both" else "")
+            sources.append(Source(images, Path(table or folder / TABLE_NAME), group, prefix))
+    return sources
+
+
+def read_images(
+    sources: Sequence[Source], problems: Problems, args: argparse.Namespace
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """(path, subject, age, group, sex and bmi of the images that have a row; counts and notes)."""
+    found, report = [], {"rows": 0, "missing_ages": 0, "notes": []}
+    for source in sources:
+        if source.table:
+            table = read_rows(find_sheet(source.table, source.cohort, args), args)
+        else:
+            table = read_headers(source.images, args)
+        problems.take(table.problems, table.where)
+        report["rows"] += len(table.rows)
+        report["missing_ages"] += table.missing
+        report["notes"] += table.notes
+        found.append(match_images(source.images, source.prefix, table, problems, report["notes"], args))
+    return pd.concat(found, ignore_index=True), report
+
+
+def judge_rows(images: pd.DataFrame, problems: Problems, args: argparse.Namespace) -> pd.DataFrame:
+    """The images of people within --min_age and --max_age, unless rows or names are wrong."""
+    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
+        problems.refuse(images)
+    if images.empty:
+        raise DataError(
+            f"{args.image_dir}: no image has a row with an age\n"
+            "Check --image_dir, --excel_path, --cohort and --id_pattern."
+        )
+    low = -np.inf if args.min_age is None else args.min_age
+    high = np.inf if args.max_age is None else args.max_age
+    if low > high:
+        raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
+    kept = images[images.age.between(low, high)]
+    if kept.empty:
+        ages = images.age
+        raise DataError(
+            f"No subject is aged {low:g} to {high:g} {args.target_unit}; the images show {ages.min():g} to "
+            f"{ages.max():g}\nChange --min_age and --max_age."
+        )
+    return kept.reset_index(drop=True)
+
+
+def drop_unreadable(images: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """The images that can be read; the others become problems."""
+    unreadable = find_unreadable(images.path)
+    for path, reason in unreadable.items():
+        problems.add("unreadable_images", path.name, reason)
+    return images[~images.path.isin(unreadable)].reset_index(drop=True)
+
+
+def judge_pixels(
+    images: pd.DataFrame, pixels: np.ndarray, problems: Problems, notes: list[str]
+) -> pd.DataFrame:
+    """The images that show one person only, with a hash of each."""
+    images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
+    names = images.path.map(lambda path: path.name)
+    owners = images.groupby("hash").subject.transform("nunique")
+    for _, same in names[owners > 1].groupby(images.hash, sort=False):
+        problems.add("duplicate_images", list_some(same.tolist(), 4, " = "))
+    if any(plain := [image.min() == image.max() for image in pixels]):
+        shown = list_some(names[plain].tolist(), 3)
+        notes.append(f"{sum(plain)} images have one grey value all over: {shown}")
+    images = images[owners == 1]
+    problems.refuse(images)
+    return images
+
+
+def split_subjects(
+    sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
+) -> tuple[dict[str, list[str]], str]:
+    """({part: subject names}, where it comes from)."""
+    age_of = images.groupby("subject").age.mean()
+    method, own = args.split_method, sources[0].home / "split.json"
+    named = method not in ("auto", "by_subject_id")
+    file = Path(method) if named else own
+    if named and not file.is_file():
+        raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
+    how = describe_fold(args.fold, args.seed) if args.fold else f"seed {args.seed}"
+    if args.split_by == "group" and not named:
+        return _split_groups(images, args), f"{how}, by {args.group_column}"
+    # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
+    fits = named or not any(source.prefix for source in sources)
+    if args.fold or method == "by_subject_id" or not file.is_file() or not fits:
+        decades = (age_of // 10).astype(int).to_dict() if args.stratify_age else None
+        return _draw(age_of.index, decades, args), how
+    split = read_split(file)
+    check_disjoint(split, "subjects")
+    split = {part: [name for name in names if name in age_of] for part, names in split.items()}
+    if not any(split.values()):
+        raise DataError(
+            f"{file}: none of its names is a subject of the data (such as {min(age_of.index)!r})\n"
+            "Names in a split file are the ids of the table. Remove the file to split by --seed."
+        )
+    return split, f"--split_method {method}" if named else f"{file.name} beside the table"
+
+
+def _draw(
+    names: Sequence[str], strata: Mapping[str, int] | None, args: argparse.Namespace
+) -> dict[str, list[str]]:
+    if args.fold:
+        return fold_groups(names, args.fold, args.seed, strata)
+    return split_groups(names, args.test_size, args.val_size, args.seed, strata)
+
+
+def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Subjects by part, whole groups of --group_column in one part."""
+    if not args.group_column:
+        raise CommandError("--split_by group needs --group_column, the column of sites or devices")
+    groups = images.groupby("subject").group.unique()
+    several = groups[groups.map(len) > 1]
+    if len(several):
+        name, members = several.index[0], several.iloc[0]
+        raise DataError(
+            f"{len(several)} subjects are in more than one group, such as {name} in {' and '.join(members)}\n"
+            "Whole groups can only be held out where everybody is in one: split by subject instead."
+        )
+    group_of = groups.map(lambda members: members[0])
+    split = _draw(images.group, None, args)
+    return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}
+
+
+def check_leakage(parts: Mapping[str, pd.DataFrame]) -> str:
+    """Check by the images of each part that no subject and no identical image is in two of them.
+
+    Returns the outcome in words; raises DataError naming the shared subjects or images.
+    """
+    outcome = check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
+    seen: dict[str, tuple[str, str]] = {}
+    for name, part in parts.items():
+        for image in part.itertuples():
+            other, file = seen.setdefault(image.hash, (name, image.path.name))
+            if other != name:
+                raise DataError(
+                    f"Leakage: {image.path.name} in {name} and {file} in {other} are the same image\n"
+                    "Remove one of them, or pass --exclude duplicate_images."
+                )
+    return f"{outcome}, no identical images"

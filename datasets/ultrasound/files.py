@@ -1,102 +1,35 @@
-"""Which folders of images belong to which table: cohorts and muscles of an ultrasound data set.
+"""The image files of a folder, and the row that each of them belongs to.
 
-    --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
-    --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
-    --image_dir ROOT --muscle TA BB [--cohort both]  ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images, ...
-    --image_dir FOLDER --excel_path TABLE            any folder of images, or of one folder per subject
-    --image_dir BIDS                                 sub-01/.../*.png, participants.tsv beside the folders
-
-Every cohort and every muscle counts its patients from 1, so with several of them a subject is called
-"TA/healthy/12": an id is never looked up in the rows of another cohort or muscle, and never merged with one
-of the same number. DICOM files are read where pydicom is installed, and need no table: their headers name
-PatientID and PatientAge.
+An image's name says whom it shows (--id_pattern); without a match its folder does, or the header of a DICOM
+file, which is read where pydicom is installed. Nothing is dropped silently: what has no row, and rows without
+an image, become problems, with the flag that would mend most of them.
 """
 
 import argparse
-import difflib
+import contextlib
 import importlib.util
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from datasets.images import is_dicom
-from datasets.ultrasound.flags import COHORTS
-from utils.run.errors import CommandError
+import pandas as pd
 
-TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
-DICOM_ENDINGS = (".dcm", ".dicom")
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
-)  # fmt: skip
+from datasets.images import is_dicom, read_dicom_header
+from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
+from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id
+from utils.run.errors import CommandError, DataError
+
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
-
-
-class Source(NamedTuple):
-    """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
-
-    images: Path
-    table: Path | None  # None: the headers of the DICOM files
-    cohort: str
-    prefix: str
-
-    @property
-    def home(self) -> Path:
-        """The folder that may hold split.json."""
-        return self.table.parent if self.table else self.images
-
-
-def find_sources(image_dir: str | Path, args: argparse.Namespace) -> list[Source]:
-    """The folders and tables a command line means, by the rules at the top of this file.
-
-    Raises CommandError naming the folder that is missing or the flags that contradict each other.
-    """
-    image_dir, cohort, muscle, table = Path(image_dir), args.cohort, args.muscle, args.excel_path
-    if not image_dir.is_dir():
-        raise CommandError(f"--image_dir {image_dir}: no such folder{similar_path(image_dir)}")
-    group = image_dir.parent.name.casefold()
-    published = image_dir.name == "Images" and group in COHORTS
-    if published and cohort not in ("both", group):
-        raise CommandError(
-            f"--image_dir {image_dir} holds the {image_dir.parent.name} images, but --cohort is {cohort}"
-        )
-    if muscle is None and cohort != "both":
-        return [Source(image_dir, _find_table(image_dir, table), cohort, "")]
-
-    folders = {"": image_dir.parent.parent if published else image_dir}
-    if muscle is not None:
-        root = folders[""].parent if published else image_dir
-        folders = {name: root / name for name in muscle}
-        if len(folders) != len(muscle) or not all(folder.is_dir() for folder in folders.values()):
-            there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
-            raise CommandError(
-                f"--muscle {' '.join(muscle)}: {root} has the folders {there}; name each muscle once"
-            )
-    if table and len(folders) > 1:
-        raise CommandError(
-            f"--excel_path {table}: every muscle has its own table, MUSCLE/{TABLE_NAME}; "
-            "leave --excel_path out when --muscle names several"
-        )
-    sources = []
-    for name, folder in folders.items():
-        for group in COHORTS if cohort == "both" else [cohort]:
-            images = folder / group.capitalize() / "Images"
-            if not images.is_dir():
-                asked = f"--cohort {cohort}" + (f", --muscle {name}" if name else "")
-                raise CommandError(f"{images}: no such folder ({asked})")
-            prefix = (f"{name}/" if len(folders) > 1 else "") + (f"{group}/" if cohort == "both" else "")
-            sources.append(Source(images, Path(table or folder / TABLE_NAME), group, prefix))
-    return sources
-
-
-def _find_table(images: Path, given: str | None) -> Path | None:
-    """The table given, the one of the layout, or None where DICOM headers take its place."""
-    if given:
-        return Path(given)
-    usual = images.parent.parent / TABLE_NAME
-    beside = images / BIDS_TABLE
-    if beside.is_file() and not usual.is_file():
-        return beside
-    return None if not usual.is_file() and _dicom_files(images.rglob("*")) else usual
+# Patterns that are tried where --id_pattern finds nobody, to propose one; the second, with --visit_column.
+USUAL_PATTERNS = (
+    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", "^([^/]+)/",
+)  # fmt: skip
+VISIT_PATTERNS = (
+    "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
+    "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$", "^([^/]+)/([^/]+)/",
+)  # fmt: skip
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -107,10 +40,10 @@ def list_images(folder: Path) -> list[Path]:
     dicom = importlib.util.find_spec("pydicom") is not None
     published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
     for paths in (folder.iterdir, lambda: () if published else folder.rglob("*")):
-        files = _sorted_files(paths(), IMAGE_ENDINGS) + (_dicom_files(paths()) if dicom else [])
-        if files:
+        images = [path for path in _files(paths()) if path.suffix.lower() in IMAGE_ENDINGS]
+        if files := images + (dicom_files(paths()) if dicom else []):
             return sorted(files)
-    if _dicom_files(folder.rglob("*")):
+    if dicom_files(folder.rglob("*")):
         raise CommandError(f"{folder}: DICOM files; to read them run: pip install pydicom")
     hint = f"; did you mean {published}?" if published else f"\n{describe_unread(folder, [])}".rstrip()
     raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
@@ -119,7 +52,7 @@ def list_images(folder: Path) -> list[Path]:
 def describe_unread(folder: Path, images: list[Path]) -> str:
     """What else is in the folder, counted by ending; '' where there is nothing."""
     read, others = set(images), Counter()
-    for path in _sorted_files(folder.rglob("*"), None):
+    for path in _files(folder.rglob("*")):
         if path not in read and path.name not in ("split.json", "SYNTHETIC.json", *TABLE_NAMES):
             others[(path.suffix.lower() or "no ending") + " in subfolders" * (path.parent != folder)] += 1
     if not others:
@@ -131,32 +64,186 @@ def describe_unread(folder: Path, images: list[Path]) -> str:
     return f"{sum(others.values())} files of {folder} are not read: {named}{remedy}"
 
 
-def _dicom_files(paths) -> list[Path]:
+def dicom_files(paths) -> list[Path]:
     """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
-    others = [path for path in _sorted_files(paths, None) if path.suffix.lower() not in IMAGE_ENDINGS]
-    bare = [path for path in others if path.suffix == "" or path.suffix[1:].isdigit()]
-    marked = {path for path in bare if is_dicom(path)}
-    return [path for path in others if path in marked or path.suffix.lower() in DICOM_ENDINGS]
-
-
-def _sorted_files(paths, endings: tuple[str, ...] | None) -> list[Path]:
-    return sorted(
+    bare = [
         path
-        for path in paths
-        if (endings is None or path.suffix.lower() in endings)
-        and not path.name.startswith(".")
-        and path.name.lower() not in CLUTTER
-        and path.is_file()
-    )
+        for path in _files(paths)
+        if path.suffix.lower() in DICOM_ENDINGS or not path.suffix[1:].strip("0123456789")
+    ]
+    return [path for path in bare if path.suffix.lower() in DICOM_ENDINGS or is_dicom(path)]
 
 
-def similar_path(path: Path) -> str:
-    """'; did you mean ...?' or how far the path exists."""
-    parent = path.parent
-    while not parent.is_dir() and parent != parent.parent:
-        path, parent = parent, parent.parent
-    names = {child.name.casefold(): child.name for child in parent.iterdir()}
-    close = difflib.get_close_matches(path.name.casefold(), names, 1, 0.6)
-    if close:
-        return f"; did you mean {parent / names[close[0]]}?"
-    return f" ({parent} exists, {path.name} in it does not)"
+def _files(paths) -> list[Path]:
+    """Those that are files, but for what systems leave in folders."""
+    named = [path for path in paths if not path.name.startswith(".") and path.name.lower() not in CLUTTER]
+    return sorted(path for path in named if path.is_file())
+
+
+def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
+    """PatientID and PatientAge of the DICOM files of a folder, a row for each, where no table is."""
+    rows, left_out, problems = {}, set(), Problems()
+    for path in list_images(folder):
+        key = _relative(path, folder)
+        try:
+            header = read_dicom_header(path)
+            subject = subject_id(header.get("PatientID"), args.numeric_ids)
+            age, _ = parse_age(header.get("PatientAge") or None, args.target_unit)
+            group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
+            bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
+            rows[key] = (subject, age, group, sex, bmi)
+        except (ValueError, DataError) as error:
+            kind = "bad_ids" if str(error).startswith("the id") else "bad_ages"
+            problems.add(kind, key, str(error).splitlines()[0])
+            left_out.add(key)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=PERSON)
+    return AgeTable(f"{folder}, DICOM headers", table, left_out, problems, by_file=True)
+
+
+def match_images(
+    folder: Path, prefix: str, table: AgeTable, problems: Problems, notes: list[str], args: argparse.Namespace
+) -> pd.DataFrame:
+    """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique.
+
+    The table is that of this folder's own cohort, never another's. What does not fit goes to `problems`, what
+    was noticed to `notes`.
+    """
+    pattern, paths = _compile_pattern(args), list_images(folder)
+    problems.images += len(paths)
+    if unread := describe_unread(folder, paths):
+        notes.append(unread)
+    known, otherwise = {*table.rows.index, *table.left_out}, []
+    if table.by_file:
+        keys = _match_files(folder, paths, known)
+    else:
+        keys = {path: _find_key(path, folder, pattern, args) for path in paths}
+        folded = defaultdict(list)
+        for key in known:
+            folded[key.casefold()].append(key)
+        for path, key in keys.items():
+            same = folded[key.casefold()] if key and key not in table.rows.index else []
+            if len(same) == 1:  # it can only be this one
+                otherwise += [f"{key} for {same[0]}"] if key != same[0] else []
+                keys[path] = same[0]
+    if otherwise:
+        notes.append(f"{len(otherwise)} images name ids in letters of another case: {otherwise[0]}")
+    for path, key in keys.items():
+        if key is None:
+            problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
+        elif key not in known:  # one that is left out is a problem already
+            problems.add("images_without_row", *_look_alike(key, path, table))
+    for key in sorted(set(table.rows.index) - set(keys.values())):
+        problems.add("rows_without_image", prefix + key)
+    images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
+    images = images.join(table.rows, on="key", how="inner")[["path", *PERSON]]
+    images["subject"] = prefix + images.subject
+    if not table.by_file and 2 * len(images) < len(paths):
+        proposal = _propose_pattern(folder, paths, known, args)
+        problems.advice |= {kind: proposal for kind in ("unknown_names", "images_without_row") if proposal}
+    return images
+
+
+def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
+    try:
+        pattern = re.compile(args.id_pattern)
+    except re.error as error:
+        raise CommandError(f"--id_pattern {args.id_pattern!r} is no regular expression: {error}") from error
+    if args.visit_column and not args.file_column and args.id_pattern != ID_PATTERN and pattern.groups != 2:
+        raise CommandError(
+            f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; with --visit_column two are "
+            "needed, around the id and the visit, such as '^([^_]+)_([^_]+)$'"
+        )
+    if not args.visit_column and pattern.groups != 1:
+        raise CommandError(
+            f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; one is needed, around the id"
+        )
+    return pattern
+
+
+def find_subject(path: Path, folder: Path, pattern: str, numeric: bool) -> str:
+    """The subject that a file below `folder` belongs to by its name; '' where it names none."""
+    try:
+        return subject_id(_name_parts(path, folder, re.compile(pattern))[0], numeric)
+    except ValueError:
+        return ""
+
+
+def _find_key(path: Path, folder: Path, pattern: re.Pattern, args: argparse.Namespace) -> str | None:
+    """What the row of an image is found by: its subject, or subject and visit."""
+    try:
+        subject, *visit = _name_parts(path, folder, pattern)
+        subject = subject_id(subject, args.numeric_ids)
+        if not args.visit_column:
+            return subject
+        return f"{subject} visit {subject_id(visit[0])}" if visit else None
+    except ValueError:
+        return None
+
+
+def _name_parts(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...]:
+    """What the groups of the pattern hold; without --id_pattern the header of a DICOM file names the subject,
+    else folders per subject and visit do.
+
+    Raises ValueError where there is no match.
+    """
+    relative = path.relative_to(folder)
+    text = relative.with_suffix("").as_posix() if "/" in pattern.pattern else path.stem
+    if match := pattern.search(text):
+        return tuple(group or "" for group in match.groups())
+    if pattern.pattern == ID_PATTERN and is_dicom(path):
+        with contextlib.suppress(DataError):
+            return (read_dicom_header(path).get("PatientID") or "",)
+    if pattern.pattern == ID_PATTERN and len(relative.parts) > 1:
+        return relative.parts[:2] if len(relative.parts) > 2 else relative.parts[:1]
+    raise ValueError("no match")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return file_key(path.relative_to(folder).as_posix())
+
+
+def _match_files(folder: Path, paths: Sequence[Path], known: Collection[str]) -> dict[Path, str]:
+    """{image: the row that names it}: by its path below the folder or its name, with or without ending."""
+    named: dict[str, set[str]] = defaultdict(set)  # from every way to write it
+    for key in known:
+        name = key.rsplit("/", 1)[-1]
+        for form in {key, name, *(text.rsplit(".", 1)[0] for text in (key, name))}:
+            named[form].add(key)
+    keys = {}
+    for path in paths:
+        relative = _relative(path, folder)
+        bare = relative.removesuffix(path.suffix)
+        forms = (relative, bare, relative.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1])
+        keys[path] = next((next(iter(named[f])) for f in forms if len(named.get(f, ())) == 1), relative)
+    times = Counter(keys.values())  # two files of one name in two folders: which one is meant is not known
+    return {path: key if times[key] == 1 else _relative(path, folder) for path, key in keys.items()}
+
+
+def _look_alike(key: str, path: Path, table: AgeTable) -> tuple[str, str]:
+    """(the file, a reason why a subject has no row): other zeros stand in front of its number there."""
+    if key.isascii() and key.isdigit():
+        forms = (key.lstrip("0"), *(key.zfill(digits) for digits in range(2, 9)))
+        if other := next((name for name in forms if name != key and name in table.rows.index), None):
+            reason = "the table writes the number with other zeros in front: --numeric_ids if they are one"
+            return f"{path.name} ({other!r} in the table)", reason
+    return path.name, ""
+
+
+def _propose_pattern(
+    folder: Path, paths: Collection[Path], known: Collection[str], args: argparse.Namespace
+) -> str:
+    """The flags with which most images would find their row; '' where that is less than half of them."""
+    best, flags = 0, ""
+    for numeric in (False, True):
+        keys = set()
+        for key in known:
+            with contextlib.suppress(ValueError):
+                subject, *visit = key.split(" visit ", 1)
+                keys.add(" visit ".join([subject_id(subject, numeric), *visit]))
+        changed = argparse.Namespace(visit_column=args.visit_column, numeric_ids=numeric)
+        for text in (args.id_pattern, *(VISIT_PATTERNS if args.visit_column else USUAL_PATTERNS)):
+            found = sum(_find_key(path, folder, re.compile(text), changed) in keys for path in paths)
+            if found > best:
+                written = [f"--id_pattern '{text}'"] * (text != args.id_pattern)
+                best, flags = found, " ".join(written + ["--numeric_ids"] * numeric)
+    return f"with {flags} {best} of {len(paths)} images find their row" if 2 * best >= len(paths) else ""

@@ -7,13 +7,21 @@ Without torch and pandas, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
+import difflib
+from pathlib import Path
 from typing import Any
 
+from datasets.ultrasound.units import target_unit
 from utils.run import arguments
 
 SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir
 COHORTS = ("healthy", "pathological")
 ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
+TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
+)  # fmt: skip
+DICOM_ENDINGS = (".dcm", ".dicom")
 PROBLEMS = {
     "bad_ids": "rows without a usable id",
     "bad_ages": "rows without a usable age",
@@ -71,7 +79,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--file_column", help="name of the column of image files: a row is an image")
     add("--group_column", help="name of the column of sites or devices, to report by and to split by")
     add("--numeric_ids", action=switch, default=False, help="ids are numbers: '001' and '1' are one subject")
-    add("--target_unit", default="years", help="what the ages are counted in; '79Y' is converted")
+    add("--target_unit", type=target_unit, default="years", help="unit of the ages; '79Y' is converted")
     add("--missing_values", nargs="*", default=[], metavar="VALUE",
         help="what stands for an unknown age, such as 999 or n/a")
     add("--min_age", type=amount, help="leave out younger subjects")
@@ -89,3 +97,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val_size", type=fraction, default=0.1, help="share of the subjects (groups) that test leaves")
     add("--stratify_age", action=switch, default=False, help="every part gets its share of every decade")
     # fmt: on
+
+
+def similar_path(path: Path) -> str:
+    """'; did you mean ...?' or how far the path exists."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        path, parent = parent, parent.parent
+    names = {child.name.casefold(): child.name for child in parent.iterdir()}
+    if close := difflib.get_close_matches(path.name.casefold(), names, 1):
+        return f"; did you mean {parent / names[close[0]]}?"
+    return f" ({parent} exists, {path.name} in it does not)"

@@ -1,251 +1,351 @@
-"""The table of an ultrasound data set: who is how old, from a workbook or a file of text.
+"""The rows of a table: who is how old, and what is wrong with the rows that do not say.
 
-Two layouts are read. The published one has two header rows and two cohorts side by side on sheet Blad1,
-
-    |   | A       | B   | C      | D      | E   | F | G            | H   | ...
-    | 1 | Healthy |     |        |        |     |   | Pathological |     |
-    | 2 | Number  | Age | Length | Weight | Sex |   | Number       | Age | ...
-    | 3 | 2       | 62.667 | ...
-
-and a plain one has a single header row with columns named by --id_column and --age_column; rows above it,
-such as a title, are passed over and named in the log. The two cohorts count their patients separately:
-Healthy 12 and Pathological 12 are two people. Ids are text ('001' and '1' are two people too) unless
---numeric_ids. A row is a subject, with --visit_column a visit, with --file_column an image. Nothing is
+Ids are text ('001' and '1' are two people) unless --numeric_ids; of two cohorts side by side each counts its
+own patients. A row is a subject, with --visit_column a visit, with --file_column an image. Nothing is
 repaired: what can be read in one way only is read, the rest is refused with file, sheet, row and column.
 """
 
 import argparse
+import difflib
+import math
+import re
 import shlex
 import unicodedata
-from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
-from openpyxl.utils import get_column_letter
 
-from datasets.ultrasound.files import DICOM_ENDINGS, IMAGE_ENDINGS, similar_path
-from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.header import (
-    check_unit,
-    choose_sheet,
-    cut_cohort,
-    find_columns,
-    find_header,
-    find_traits,
-)
-from datasets.ultrasound.values import (
-    OLDEST,
-    bmi_class,
-    find_codes,
-    has_decimal_commas,
-    one_line,
-    parse_age,
-    same_value,
-    show,
-    subject_id,
-)
+from datasets.ultrasound.flags import DICOM_ENDINGS, IMAGE_ENDINGS
+from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.sheets import Sheet, list_names, one_line
+from datasets.ultrasound.units import OLDEST, age_with_unit, named_unit
 from utils.run.errors import CommandError, DataError
 
-Key = str | tuple[str, str]  # a subject, (subject, visit) or a file
-Problems = defaultdict[str, list[tuple[str, str]]]  # kind -> (reason, where), one for each row or file
-
-
-class Row(NamedTuple):
-    """A usable row. group is "" without --group_column; sex and bmi where the table does not say."""
-
-    subject: str
-    age: float
-    group: str = ""
-    sex: str = ""
-    bmi: str = ""
+PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
+# What people call the columns that have to be named, in the order in which they are proposed.
+USUAL = {
+    "id": r"\b(id|subject|patient|participant|number|nr|no|case)\b|id$|\u7f16\u53f7|\u7de8\u865f",
+    "age": r"age\b|\b(alter|edad|leeftijd|idade|eta)\b|\u5e74\u9f84|\u5e74\u9f61|\u5e74\u9f62",
+}
+TRAITS = {  # of a person, read where the table has them
+    "sex": ("sex", "gender", "\u6027\u522b"),
+    "length": ("length", "height", "\u8eab\u9ad8"),
+    "weight": ("weight", "\u4f53\u91cd"),
+}
+BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
 @dataclass
 class AgeTable:
-    """One cohort. A key is what an image is found by: its subject, (subject, visit) or its file."""
+    """The usable rows, by what an image is found by: "12", "12 visit 2" or, with --file_column, a file."""
 
     where: str  # "FILE, sheet Blad1, Healthy"
-    rows: dict[Key, Row] = field(default_factory=dict)
-    problems: Problems = field(default_factory=lambda: defaultdict(list))
-    advice: dict[str, str] = field(default_factory=dict)  # what mends a kind of problem
-    left_out: set[Key] = field(default_factory=set)  # keys that are there but not in rows
+    rows: pd.DataFrame  # the columns PERSON, by key
+    left_out: set[str] = field(default_factory=set)  # keys that are there but not in rows
+    problems: Problems = field(default_factory=Problems)
+    by_file: bool = False  # the keys are files
     missing: int = 0  # rows whose age is one of --missing_values
     notes: list[str] = field(default_factory=list)  # how it was read, where that is not obvious
 
     @property
-    def ages(self) -> dict[Key, float]:
+    def ages(self) -> dict[str, float]:
         """{key: age in --target_unit}."""
-        return {key: row.age for key, row in self.rows.items()}
+        return self.rows.age.to_dict()
 
 
-def read_age_table(
-    path: str | Path, cohort: str = "healthy", args: argparse.Namespace | None = None
-) -> AgeTable:
-    """Read one cohort of a table by the flags in `args` (default: those of `data_arguments()`).
+def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
+    """The rows below a header by the flags in `args`.
 
     Rows that give no usable id and age are not in `rows` but under `problems`, of kind bad_ids, bad_ages,
     far_ages, bad_groups or duplicate_ids (every row of such an id): the caller refuses or excludes them.
-    Raises DataError when the file is not a table of this kind, CommandError when it does not exist.
+    Raises DataError where a column is missing, CommandError where the name of one says another unit.
     """
-    args, path = args or data_arguments(), Path(path)
-    if not path.is_file():
-        raise CommandError(f"{path}: no such table{similar_path(path)}\nPass the table with --excel_path.")
-    id_column = args.id_column
-    if path.name == "participants.tsv" and id_column == "Number":
-        id_column = "participant_id"  # as BIDS calls it
-    asked = {"--id_column": id_column, "--age_column": args.age_column} | {
-        flag: name
-        for flag in ("--visit_column", "--file_column", "--group_column")
-        if (name := getattr(args, flag[2:]))
-    }
-    sheet, cells, notes = choose_sheet(path, asked, args)
-    table = AgeTable(f"{path}, sheet {sheet}" if sheet else str(path), notes=notes)
-    header_at = find_header(cells, asked, args, table.where, notes)
-    cells, name = cut_cohort(cells, header_at, cohort, table.where)
-    header, body = cells.iloc[0], cells.iloc[1:]
-    at = find_columns(asked, header, table.where)
-    check_unit(one_line(header[at["--age_column"]]), args.target_unit, table.where)
-    wider = body.loc[:, header.last_valid_index() + 1 :].notna().any(axis=1)
-    if not sheet and wider.any():
+    at, unit, problems, notes = _find_columns(sheet), args.target_unit, Problems(), list(sheet.notes)
+    check_unit(sheet.names[at["age"]], unit, sheet.where)
+    cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
+    if cells.empty:
         raise DataError(
-            f"{table.where}, row {body.index[wider][0]} and {wider.sum() - 1} more have more cells than the "
-            "header\nIs the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with "
-            "decimal points; a column needs a name."
+            f"{sheet.where}: no rows below the header in row {sheet.header}\nOne row per subject is expected."
         )
-    body = body[body[[at["--id_column"], at["--age_column"]]].notna().any(axis=1)]  # of this cohort
-    table.where += f", {name}" if name else ""
-    if body.empty:
-        raise DataError(
-            f"{table.where}: no rows below the header in row {header.name}\nOne row per subject is expected."
-        )
-    _read_rows(header, body, at, table, args)
-    return table
-
-
-def _read_rows(
-    header: pd.Series, body: pd.DataFrame, at: dict[str, int], table: AgeTable, args: argparse.Namespace
-) -> None:
-    """Fill rows, problems and left_out from the cells below the header."""
-    letters = {flag: get_column_letter(column + 1) for flag, column in at.items()}
-    commas = has_decimal_commas(body[at["--age_column"]], args.target_unit)
-    at = at | find_traits(header)
-    problems, converted = table.problems, 0
-    found: dict[Key, list[tuple[int, Row | None]]] = defaultdict(list)  # row number and Row of each key
-    unusable: list[object] = []  # what stands for an age
-    for number, cells in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
-        cell = dict(zip(at, cells, strict=True))
-        flag = "--id_column"
+    commas = has_decimal_commas(cells[at["age"]], unit)
+    found, unusable, missing, converted = [], [], 0, 0
+    for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
+        cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
-            subject = key = subject_id(cell[flag], args.numeric_ids)
-            if "--visit_column" in cell:
-                key = (subject, subject_id(cell[flag := "--visit_column"]))
-            if "--file_column" in cell:
-                key = file_key(subject_id(cell[flag := "--file_column"]))
+            subject = key = subject_id(cell["id"], args.numeric_ids)
+            if "visit" in at:
+                key = f"{subject} visit {subject_id(cell[role := 'visit'])}"
+            if "file" in at:
+                key = file_key(subject_id(cell[role := "file"]))
         except ValueError as error:
-            place = f"row {number}, column {letters[flag]}{show(cell[flag])}"
-            problems["bad_ids"].append((str(error), place))
+            problems.add("bad_ids", f"row {number}, column {at[role]}{_show(cell[role])}", str(error))
             continue
-        group, age_cell, row = cell.get("--group_column"), cell["--age_column"], None
-        if "--group_column" in cell and group is None:
-            place = f"row {number}, column {letters['--group_column']}"
-            problems["bad_groups"].append(("the group is empty", place))
-        elif any(same_value(age_cell, value) for value in args.missing_values):
-            table.missing += 1
+        if "group" in at and cell["group"] is None:
+            problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
+        elif any(same_value(cell["age"], value) for value in args.missing_values):
+            missing += 1
         else:
             try:
-                age, with_unit = parse_age(age_cell, args.target_unit, commas)
-                sex = one_line(cell.get("sex")).upper()
-                bmi = bmi_class(cell.get("length"), cell.get("weight"))
-                row, converted = Row(subject, age, one_line(group), sex, bmi), converted + with_unit
+                age, with_unit = parse_age(cell["age"], unit, commas)
+                converted += with_unit
             except ValueError as error:
-                place = f"row {number}, column {letters['--age_column']} (subject {subject}){show(age_cell)}"
-                problems["bad_ages"].append((str(error), place))
-                unusable.append(age_cell)
-        found[key].append((number, row))
-    _refuse_far_ages(found, letters["--age_column"], table, args)
-    _keep_one_of_each(found, letters["--id_column"], table)
-    if "duplicate_ids" in problems:
-        table.advice["duplicate_ids"] = _what_tells_apart(header, body, at)
-    table.left_out = set(found) - set(table.rows)
+                place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
+                problems.add("bad_ages", place, str(error))
+                unusable.append(cell["age"])
+        bmi = bmi_class(cell.get("length"), cell.get("weight"))
+        traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
+        found.append((number, key, subject, age, *traits))
+    rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
+    _refuse_far_ages(rows, at["age"], problems, notes, args)
+    _refuse_contradictions(rows, at["id"], problems, notes)
+    if "duplicate_ids" in problems.found:
+        problems.advice["duplicate_ids"] = _what_tells_apart(cells, sheet.names, at)
+    usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
-        table.advice["bad_ages"] = _advise(unusable, bool(table.rows), args)
+        problems.advice["bad_ages"] = _advise(unusable, len(usable) > 0, unit)
     if converted:
-        table.notes.append(f"{converted} ages name their unit and are read in {args.target_unit}")
+        notes.append(f"{converted} ages name their unit and are read in {unit}")
     if commas:
-        table.notes.append(f"column {letters['--age_column']}: decimal commas")
+        notes.append(f"column {at['age']}: decimal commas")
+    left_out = set(rows.key) - set(usable.index)
+    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, missing, notes)
 
 
-def _keep_one_of_each(found: dict, letter: str, table: AgeTable) -> None:
-    """The row of each key; rows that say the same are one, others a problem."""
-    repeated = 0
-    for key, entries in found.items():
-        rows = [row for _, row in entries if row is not None]
-        if len({row[:3] for row in rows}) == 1 and len(rows) == len(entries):
-            table.rows[key] = rows[0]
-            repeated += len(entries) > 1
-        elif len(entries) > 1 and rows:
-            shown = [f"row {n} (age {'none' if r is None else f'{r.age:g}'})" for n, r in entries[:3]]
-            described = " and ".join(shown) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")
-            name = " ".join(key) if isinstance(key, tuple) else key
-            table.problems["duplicate_ids"].append(("", f"column {letter}: {name!r} in {described}"))
-    if repeated:
-        table.notes.append(f"{repeated} ids have several rows that say the same")
+def _find_columns(sheet: Sheet) -> dict[str, str]:
+    """{role: letter of the column it names}; case, blanks and line breaks in a name do not matter.
+
+    sex, length and weight are there where the table has them, a unit may follow their name. DataError for all
+    that are asked for and not there, with the flags that name what looks like them.
+    """
+    at, missing, proposed, names = {}, {}, [], {k: name.casefold() for k, name in sheet.names.items()}
+    where = f"{sheet.where}, row {sheet.header}"
+    for role, asked in sheet.asked.items():
+        same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
+        if len(same) > 1:
+            raise DataError(
+                f"{where}: column {asked!r} is there {len(same)} times (columns {' and '.join(same)})\n"
+                f"Rename or delete all but one, or name another with --{role}_column."
+            )
+        if same:
+            at[role] = same[0]
+            continue
+        missing[f"--{role}_column"] = asked
+        if close := _propose(asked.casefold(), role, names):
+            proposed.append(f"--{role}_column {shlex.quote(sheet.names[close])}")
+    if missing:
+        hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
+        raise DataError(
+            f"{where}, columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column "
+            f"{' and no '.join(map(repr, missing.values()))}\n"
+            f"Found: {list_names(sheet.names.values())}.{hint}\n"
+            f"Name the column with {' and '.join(missing)}, or the row of the column names with --header_row."
+        )
+    for trait, words in TRAITS.items():
+        same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
+        at |= {trait: same[0]} if len(same) == 1 else {}
+    return at
 
 
-def _what_tells_apart(header: pd.Series, body: pd.DataFrame, at: dict[str, int]) -> str:
-    """The flags for rows that are visits or images, by the columns in which the rows of one id differ."""
-    ids, visits, files = body[at["--id_column"]], [], []
-    for column, name in header.items():
-        twice = pd.DataFrame({"id": ids, "other": body[column]}).duplicated().any()
-        if name is not None and column not in at.values() and not twice:
-            is_file = str(body[column].iloc[0]).lower().endswith((*IMAGE_ENDINGS, *DICOM_ENDINGS))
-            (files if is_file else visits).append(shlex.quote(one_line(name)))
-    visit, file = (" or ".join(names) or "NAME" for names in (visits, files))
-    return (
-        f"if a row is a visit: --visit_column {visit}, and in --id_pattern a second group, around the visit; "
-        f"if it is an image: --file_column {file}"
-    )
+def _propose(asked: str, role: str, names: dict[str, str]) -> str:
+    """The letter of the column that was probably meant; '' where none resembles it."""
+    close = difflib.get_close_matches(asked, names.values(), 1, 0.5)
+    close = close or [name for name in names.values() if asked in name]
+    close = close or [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
+    return next((letter for letter, name in names.items() if name in close[:1]), "")
 
 
-def _refuse_far_ages(found: dict, letter: str, table: AgeTable, args: argparse.Namespace) -> None:
+def check_unit(name: str, unit: str, where: str) -> None:
+    """CommandError where the name of the age column ends in another unit than --target_unit."""
+    words = re.search(r"[\s(\[_]([^\W\d_]+)[)\]]?$", name)
+    named = named_unit(words[1]) if words and not re.search(r"\d\W*$", name[: words.start()]) else None
+    if named and unit in OLDEST and named != unit:
+        raise CommandError(
+            f"{where}: the column {name!r} names {named}, but --target_unit is {unit}\n"
+            f"Pass --target_unit {named}, or rename the column if its name is wrong."
+        )
+
+
+def subject_id(cell: object, numeric: bool = False) -> str:
+    """The id in a cell or file name, as text: 12, 12.0 and '12.0' are '12'; numeric: '001' and '1' are the
+    same. Raises ValueError."""
+    if cell is None or not str(cell).strip():
+        raise ValueError("the id is empty")
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        raise ValueError("not an id")
+    if isinstance(cell, float) and not cell.is_integer():
+        raise ValueError("not an id: not a whole number")
+    text = unicodedata.normalize("NFC", cell.strip()) if isinstance(cell, str) else str(int(cell))
+    if not text.isprintable():
+        raise ValueError("not an id: it has unprintable characters")
+    text = re.sub(r"^(\d+)\.0+$", r"\1", text)
+    if numeric and not (text.isascii() and text.isdigit()):
+        raise ValueError("not a whole number (--numeric_ids)")
+    return str(int(text)) if numeric else text
+
+
+def file_key(name: str) -> str:
+    """A file as a table or a path names it, to be compared: '/' between folders, no ./ in front."""
+    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
+
+
+def same_value(cell: object, value: str) -> bool:
+    """Whether a cell holds a value of --missing_values: the same text, or the same number."""
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        return False
+    try:
+        return float(str(cell).replace(",", ".")) == float(value)
+    except ValueError:
+        return str(cell).strip().casefold() == value.strip().casefold()
+
+
+def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
+    """(the age in a cell, whether the cell names its unit); ValueError says what is wrong with it."""
+    if cell is None:
+        raise ValueError("the age is empty")
+    if isinstance(cell, str) and cell.startswith("="):
+        raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
+    if hasattr(cell, "isoformat"):
+        raise ValueError("a date, not an age")
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        raise ValueError("not a number")
+    text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
+    try:
+        age = float(text)
+    except ValueError:
+        age, with_unit = age_with_unit(text, unit), True
+    if age is None:
+        comma = text.count(",") == 1 and text.replace(",", "").isdigit()
+        raise ValueError("not a number" + " (write a decimal point)" * comma)
+    oldest = OLDEST.get(unit, math.inf)
+    if not math.isfinite(age) or not 0 <= age <= oldest:
+        raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
+    return age, with_unit
+
+
+def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
+    """Whether a column is written with decimal commas, and can not mean thousands."""
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
+    if not written or any("." in text for text in texts):
+        return False
+    thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
+    return not thousands or any(float(text.replace(",", "")) > OLDEST.get(unit, math.inf) for text in written)
+
+
+def bmi_class(length: object, weight: object) -> str:
+    """The class of the body mass index (WHO) of a length in cm or m and a weight in kg; '' where unknown."""
+    try:
+        metres, kilograms = float(length), float(weight)
+    except (TypeError, ValueError):
+        return ""
+    metres = metres / 100 if metres > 3 else metres
+    bmi = kilograms / metres**2 if metres > 0 else 0.0
+    if not 10 <= bmi <= 60:  # a typing error
+        return ""
+    return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
+
+
+def _refuse_far_ages(
+    rows: pd.DataFrame, letter: str, problems: Problems, notes: list[str], args: argparse.Namespace
+) -> None:
     """What is more likely a code for unknown than an age is a problem; a single far age is noted."""
-    rows = [row for entries in found.values() for _, row in entries if row is not None]
-    codes, single = find_codes([(row.subject, row.age) for row in rows], args)
-    middle = pd.Series([row.age for row in rows], dtype=float).quantile([0.25, 0.75])
-    usual = "where half of the ages are {:g} to {:g}".format(*middle)
-    for entries in found.values():
-        for k, (number, row) in enumerate(entries):
-            if row is not None and row.age in codes | single:
-                place = f"row {number}, column {letter} (subject {row.subject})"
-                if row.age in single:
-                    table.notes.append(f"one age is far from all others: {place}, {row.age:g}, {usual}")
-                    continue
-                table.problems["far_ages"].append((f"{row.age:g}, {usual}", place))
-                entries[k] = (number, None)
+    codes, single = find_codes(rows[["subject", "age"]].drop_duplicates().age.dropna(), args)
+    low, high = rows.age.quantile([0.25, 0.75])
+    usual = f"where half of the ages are {low:g} to {high:g}"
+    for one in rows[rows.age.isin(codes | single)].itertuples():
+        place = f"row {one.row}, column {letter} (subject {one.subject})"
+        if one.age in single:
+            notes.append(f"one age is far from all others: {place}, {one.age:g}, {usual}")
+        else:
+            problems.add("far_ages", place, f"{one.age:g}, {usual}")
+            rows.loc[one.Index, "age"] = math.nan
     if codes:
-        table.advice["far_ages"] = (
+        problems.advice["far_ages"] = (
             "if they stand for an unknown age: --missing_values "
             f"{' '.join(f'{code:g}' for code in sorted(codes))}; if they are ages, name their limit with "
             "--min_age or --max_age"
         )
 
 
-def _advise(unusable: list[object], some_left: bool, args: argparse.Namespace) -> str:
+def find_codes(ages: pd.Series, args: argparse.Namespace) -> tuple[set[float], set[float]]:
+    """(ages that are more likely a code for unknown, single ages as far off) of ages, each once per subject.
+
+    A code is far from all other ages and repeats. Far: beyond the quartiles by three interquartile ranges and
+    by as much (at least a quarter of the median) beyond the next age; or the smallest or greatest of all, as
+    far from the next as three times the largest step between the others, and a quarter of the median unless
+    it is written like a code (0, 99, 999). --min_age or --max_age typed for that side says that it is known.
+    """
+    codes: set[float] = set()
+    if len(ages) < 8:
+        return codes, codes
+    (low, high), least = ages.quantile([0.25, 0.75]), ages.median() / 4
+    reach = 3 * (high - low)
+    for sign, limit in ((1, args.max_age), (-1, args.min_age)):
+        values = np.sort(sign * ages.unique())
+        if limit is not None or len(values) < 4 or reach <= 0:
+            continue
+        steps = np.diff(values)
+        outside = values[1:] > (high if sign > 0 else -low) + reach
+        gaps = np.flatnonzero((steps > max(reach, least)) & outside)
+        if len(gaps):
+            codes |= set(sign * values[gaps[0] + 1 :])
+        digits = f"{abs(values[-1]):g}"
+        needed = 0 if len(set(digits)) == 1 and digits[0] in "0789" else least
+        if steps[-1] > 3 * steps[:-1].max() and steps[-1] >= needed:
+            codes.add(sign * values[-1])
+    repeated = {age for age in codes if (ages == age).sum() > 1}
+    return repeated, {age for age in codes - repeated if not low - reach <= age <= high + reach}
+
+
+def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: Problems, notes: list[str]) -> None:
+    """Rows of one key that say the same are one, others a problem."""
+    repeated = 0
+    for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
+        if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
+            repeated += same.age.notna().all()
+        elif same.age.notna().any():
+            shown = [f"row {n} (age {'none' if math.isnan(age) else f'{age:g}'})"
+                     for n, age in zip(same.row[:3], same.age, strict=False)]  # fmt: skip
+            more = f" and {len(same) - 3} more" if len(same) > 3 else ""
+            problems.add("duplicate_ids", f"column {letter}: {key!r} in {' and '.join(shown)}{more}")
+            rows.loc[same.index, "age"] = math.nan
+    if repeated:
+        notes.append(f"{repeated} ids have several rows that say the same")
+
+
+def _what_tells_apart(cells: pd.DataFrame, names: dict[str, str], at: dict[str, str]) -> str:
+    """The flags for rows that are visits or images, by the columns in which the rows of one id differ."""
+    named = {"visit": [], "file": []}
+    for letter, name in names.items():
+        if letter not in at.values() and not cells[[at["id"], letter]].duplicated().any():
+            is_file = str(cells[letter].iloc[0]).lower().endswith((*IMAGE_ENDINGS, *DICOM_ENDINGS))
+            named["file" if is_file else "visit"].append(shlex.quote(name))
+    visit, file = (" or ".join(those) or "NAME" for those in named.values())
+    return (
+        f"if a row is a visit: --visit_column {visit}, and in --id_pattern a second group, around the visit; "
+        f"if it is an image: --file_column {file}"
+    )
+
+
+def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
     """The flag that mends ages that can not be used, where there is one."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
     if some_left or any(cell.startswith("=") for cell in values):
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        return f"if they stand for an unknown age: --missing_values {listed}" if some_left and values else ""
+        empty = (
+            "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable) or "if they"
+        )
+        return f"{empty} stand for an unknown age: --missing_values {listed}" if some_left and values else ""
     try:
         oldest = max(float(cell) for cell in values)
     except ValueError:  # no numbers, or none at all
         return "--age_column names the column of ages"
-    fitting = [unit for unit, limit in OLDEST.items() if limit >= oldest and unit != args.target_unit]
+    fitting = [name for name, limit in OLDEST.items() if limit >= oldest and name != unit]
     return f"if they are counted in {fitting[0]}: --target_unit {fitting[0]}" if fitting else ""
 
 
-def file_key(name: str) -> str:
-    """A file as a table or a path names it, to be compared: '/' between folders, no ./ in front."""
-    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
+def _show(cell: object) -> str:
+    """A cell for a message: nothing of an empty one."""
+    return "" if cell is None else f", {str(cell)[:40]!r}" if isinstance(cell, str) else f", {str(cell)[:40]}"

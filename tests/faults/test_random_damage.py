@@ -13,7 +13,9 @@ from PIL import Image
 from datasets.anovox.points import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import read_sequence
-from datasets.ultrasound.table import read_age_table
+from datasets.ultrasound.flags import data_arguments
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
 from tests.jrdb_world import one_frame
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -87,12 +89,17 @@ def test_tables(tmp_path, ending):
         for _ in range(rng.integers(1, 5)):
             rows[rng.integers(len(rows))][rng.integers(2)] = CELLS[rng.integers(len(CELLS))]
         write_rows(path, rows)
-        if table := read_or_refused(read_age_table, path):
+        if table := read_or_refused(read_table, path):
             assert all(0 <= age <= 120 for age in table.ages.values())
             assert all(name and name == name.strip() for name in table.ages)
             read += 1
     print(f"{ending} tables: {read} of 60 read")
     assert 10 < read < 58
+
+
+def read_table(path):
+    args = data_arguments()
+    return read_rows(find_sheet(path, "healthy", args), args)
 
 
 def write_rows(path, rows) -> None:

@@ -113,11 +113,17 @@ def test_what_can_not_be_read_is_listed_and_the_rest_is_predicted(unlabelled, tm
     assert len(list((tmp_path / "out").glob("*.png"))) == 3 and second.exists()
 
 
-def test_a_folder_of_images_alone(tmp_path, capsys):
+def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
     """As KITTI image_02/data, or a camera: no scenario, no LiDAR, frames by the number in the name."""
     (tmp_path / "data").mkdir()
     for number, source in enumerate(frame_files(scenario_folders(tiny_sample())[0], "RGB-CAM")):
         shutil.copy(source, tmp_path / "data" / f"photo{number + 8}.png")
+    panels = []
+    monkeypatch.setattr(
+        "utils.plotting.anomaly.save_figure",
+        lambda figure, _: panels.extend(axis.get_title().split(":")[0] for axis in figure.axes),
+    )
     rows = run(tmp_path / "data", tmp_path / "out", "--max_pictures", 1)
+    assert panels == ["camera", "where", ""]  # and the colour bar: no view of points from above
     assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
     assert "no LiDAR: the camera alone is used" in capsys.readouterr().out

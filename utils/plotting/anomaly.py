@@ -55,18 +55,17 @@ def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> 
 def plot_frame(
     image: np.ndarray, heat: np.ndarray, points: np.ndarray, point_scores: np.ndarray, title: str, path: Path
 ) -> None:
-    """The image, its heat map, and the points from above, coloured by their score.
+    """The image, its heat map, and the points from above, coloured by their score, where there are any.
 
     image (H, W, 3), heat (h, w) of any size, points (N, 4), point_scores (N,); heat and scores are
     probabilities on one scale, so that a frame without suspicion shows none in either picture.
     """
     aspect = image.shape[1] / image.shape[0]
-    widths = (aspect, aspect + 0.2, 1)  # in heights of the image; of a wide one less high than the scan
-    height = 3.4 * min(1, 1.8 / aspect)
+    height = 3.4 * min(1, 1.8 / aspect)  # of the images: wide ones are less high than the scan
+    widths = [height * aspect, height * (aspect + 0.2), 3.4][: 3 if len(points) else 2]
     figure, axes = plt.subplots(
-        1, 3, figsize=(height * (widths[0] + widths[1]) + 3.4, 3.9), layout="constrained",
-        width_ratios=(height * widths[0], height * widths[1], 3.4),
-    )  # fmt: skip
+        1, len(widths), figsize=(sum(widths), 3.9), layout="constrained", width_ratios=widths
+    )
     axes[0].imshow(image)
     axes[0].set_title("camera", fontsize=10)
     axes[1].imshow(image)
@@ -77,10 +76,11 @@ def plot_frame(
     axes[1].set_title("where: probability of an anomaly (root scale)", fontsize=10)
     for axis in axes[:2]:
         axis.set_axis_off()
-    order = np.argsort(point_scores)  # the highest on top
-    seen = points[order]
-    axes[2].scatter(-seen[:, 1], seen[:, 0], c=point_scores[order], s=5, cmap=SUSPICION, norm=scale)
-    axes[2].set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
-    axes[2].set_title("LiDAR from above, cut at 15 m to each side", fontsize=10)
+    for axis in axes[2:]:
+        order = np.argsort(point_scores)  # the highest on top
+        seen = points[order]
+        axis.scatter(-seen[:, 1], seen[:, 0], c=point_scores[order], s=5, cmap=SUSPICION, norm=scale)
+        axis.set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
+        axis.set_title("LiDAR from above, cut at 15 m to each side", fontsize=10)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)

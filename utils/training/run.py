@@ -184,9 +184,8 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
     status = Status(folder, args.epochs, args.patience, enabled=processes.first, lock=lock)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in os.environ:
         LOG.warning("srun starts this script several times, as runs of their own: srun torchrun makes one")
-    LOG.info(
-        f"{script} {version} on {processes.device}, {processes.world_size} process(es), run folder {folder}"
-    )
+    leaves = "leaves no run folder" if args.check_data or args.dry_run else f"run folder {folder}"
+    LOG.info(f"{script} {version} on {processes.device}, {processes.world_size} process(es), {leaves}")
     return Run(args, script, version, doc, folder, status, processes)
 
 

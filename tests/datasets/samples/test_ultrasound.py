@@ -15,7 +15,8 @@ from datasets.samples.ultrasound.image import View, draw_anatomy, render
 from datasets.samples.ultrasound.people import draw_people, oracle_errors
 from datasets.ultrasound.dataset import build_datasets
 from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.table import read_age_table
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
 from utils.run.errors import DataError
 
 EXCLUDE = ["images_without_row", "rows_without_image"]
@@ -149,7 +150,8 @@ def test_shortcut_is_in_train_only(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "render", record)
     monkeypatch.setattr(sample, "_write_images", write_one)
     generate(tmp_path, "small_shortcut", seed=1, workers=1)
-    ages = read_age_table(tmp_path / "TA/characteristics.xlsx").ages
+    sheet = find_sheet(tmp_path / "TA/characteristics.xlsx", "healthy", args := data_arguments())
+    ages = read_rows(sheet, args).ages
     split = json.loads((tmp_path / "TA/split.json").read_text())
     places, gains = {}, {}
     for part, names in split.items():

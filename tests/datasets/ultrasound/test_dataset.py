@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 
 from datasets.ultrasound.augmentation import augment_images
-from datasets.ultrasound.dataset import UltrasoundAgeDataset, build_datasets
+from datasets.ultrasound.dataset import build_datasets, check_leakage
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.pixels import blank_text, read_sample
-from datasets.ultrasound.split import check_leakage
-from datasets.ultrasound.table import read_age_table
-from datasets.ultrasound.values import subject_id
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows, subject_id
 from utils.run.errors import CommandError, DataError
 
 HEADER = ["Number", "Age", "Length", "Weight", "Sex"]
@@ -62,7 +61,8 @@ def load(study: Path, **flags):
 
 
 def read_ages(path: Path, cohort: str = "healthy", **flags) -> dict[str, float]:
-    return read_age_table(path, cohort, data_arguments(**flags)).ages
+    args = data_arguments(**flags)
+    return read_rows(find_sheet(path, cohort, args), args).ages
 
 
 def test_published_layout(tmp_path):
@@ -175,7 +175,7 @@ def test_hostile_workbooks_are_refused_quickly(tmp_path):
     book["Blad1"]["XFD1048576"] = 1
     book.save(far)
     with pytest.raises(DataError, match="1,048,576 rows"):
-        read_age_table(far)
+        read_ages(far)
 
     def repack(name, member, text):
         plain = zipfile.ZipFile(write_published(tmp_path / "plain.xlsx", [(1, 20)]))
@@ -186,14 +186,14 @@ def test_hostile_workbooks_are_refused_quickly(tmp_path):
 
     sheet = "xl/worksheets/sheet1.xml"
     with pytest.raises(DataError, match="unpacks to"):
-        read_age_table(repack("bomb.xlsx", sheet, b"0" * 60_000_000))
+        read_ages(repack("bomb.xlsx", sheet, b"0" * 60_000_000))
     laughs = b"".join(
         b'<!ENTITY a%d "%s">' % (k, b"&a%d;" % (k - 1) * 20 if k else b"ha" * 20) for k in range(9)
     )
     entities = b'<?xml version="1.0"?><!DOCTYPE x [%s]><worksheet><sheetData>' % laughs
     entities += b'<row r="1"><c r="A1" t="inlineStr"><is><t>&a8;</t></is></c></row></sheetData></worksheet>'
     with pytest.raises(DataError, match="damaged or truncated workbook"):
-        read_age_table(repack("entities.xlsx", sheet, entities))
+        read_ages(repack("entities.xlsx", sheet, entities))
     # A sheet that hides its size: the reading itself is bounded.
     row = b'<row r="900000"><c r="A900000"><v>1</v></c></row>'
     hidden = (
@@ -201,7 +201,7 @@ def test_hostile_workbooks_are_refused_quickly(tmp_path):
     )
     hidden += b"<sheetData>" + row + b"</sheetData></worksheet>"
     with pytest.raises(DataError, match="empty"):
-        read_age_table(repack("hidden.xlsx", sheet, hidden))
+        read_ages(repack("hidden.xlsx", sheet, hidden))
 
 
 def test_ids():
@@ -306,17 +306,15 @@ def test_identical_images_of_two_subjects_are_refused(study):
 
 
 def test_image_wise_split_is_caught():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (6, 1, 4, 4), dtype=np.uint8)
     images = pd.DataFrame({"path": [Path(f"{k}.png") for k in range(6)], "subject": list("aabbcc")})
-    images = images.assign(age=1.0, group="")
+    images["hash"] = list("uvwxyz")
 
     def part(*rows):
-        return UltrasoundAgeDataset(pixels, images.loc[list(rows)])
+        return images.loc[list(rows)]
 
     with pytest.raises(DataError, match="1 subjects are in both train and test: b"):
         check_leakage({"train": part(0, 1, 2), "val": part(4, 5), "test": part(3)})
-    pixels[4] = pixels[0]
+    images.loc[4, "hash"] = "u"
     with pytest.raises(DataError, match="are the same image"):
         check_leakage({"train": part(0, 1), "val": part(4, 5), "test": part(2)})
 
@@ -368,7 +366,7 @@ def test_batches(study):
     for channel in batch["images"][0]:
         np.testing.assert_array_equal(channel.numpy(), pixels)
     assert torch.equal(data.train[3]["images"], batch["images"][0])
-    np.testing.assert_array_equal(read_sample(study / "Healthy/Images" / name, (20, 24))[0, :-1], pixels)
+    np.testing.assert_array_equal(read_sample(study / "Healthy/Images" / name, (20, 24))[0][0], pixels)
 
 
 def test_blank_text():
@@ -405,7 +403,7 @@ def test_real_images(real, tmp_path):
     assert sum(map(len, data.split.values())) == 484
     assert 11 < data.train.ages.min() < data.train.ages.max() < 42
     for path in sorted((real / "ultrasound_ta_probe/TA/Healthy/Images").glob("*.png"))[:6]:
-        grey = torch.from_numpy(read_sample(path, (480, 504)))[:, :-1]
+        grey = torch.from_numpy(read_sample(path, (480, 504))[0])
         assert (grey[:, 405:450, :150] > 200).any()
         assert (blank_text(grey.clone())[:, 405:450, :150] > 215).sum() == 0
 
@@ -680,7 +678,7 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     ):
         k = int(part.subjects[subject][1:])
         assert (age, sex) == (20 + 5 * k, "FM"[k % 2])
-        assert np.abs(part.pixels[row, 0, :-1] - pixels[k] * 255 / 4095).max() <= 0.5
+        assert np.abs(part.decoded["pixels"][row, 0] - pixels[k] * 255 / 4095).max() <= 0.5
     (tmp_path / "t.csv").write_text("Number,Age\n" + "\n".join(f"P{k},{30 + k}" for k in range(12)))
     other = load(tmp_path, image_dir=tmp_path, excel_path=tmp_path / "t.csv")
     assert sorted(age for part in other.parts().values() for age in part.ages) == list(range(30, 42))
@@ -688,5 +686,5 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
                 PhotometricInterpretation="MONOCHROME1")  # fmt: skip
     with pytest.raises(DataError, match="1 rows without a usable age: .*S0/IM000001: the age is empty"):
         load(tmp_path, image_dir=tmp_path)
-    inverted = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
-    assert np.abs(inverted[0, :-1] - pixels[0] * 255 / 4095).max() <= 0.5
+    inverted, _ = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
+    assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5

@@ -1,12 +1,14 @@
 """Tables as labs have them: found headers and sheets, encodings, decimal commas, units, codes for unknown."""
 
+import argparse
 import zipfile
 
 import openpyxl
 import pytest
 
-from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.table import read_age_table
+from datasets.ultrasound.flags import add_data_arguments, data_arguments
+from datasets.ultrasound.sheets import find_sheet
+from datasets.ultrasound.table import read_rows
 from utils.run.errors import CommandError, DataError
 
 
@@ -24,8 +26,9 @@ def write_book(path, **sheets):
     return path
 
 
-def read(path, **flags):
-    return read_age_table(path, args=data_arguments(**flags))
+def read(path, cohort="healthy", **flags):
+    args = data_arguments(**flags)
+    return read_rows(find_sheet(path, cohort, args), args)
 
 
 PEOPLE = [["Number", "Age"], [1, 20.5], [2, 30]]
@@ -47,7 +50,7 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
     ]
     path = write_book(tmp_path / "p.xlsx", Blad1=[*published, [1, 20.5, None, 1, 60], [2, 30, None, 3, 61]])
     assert read(path).ages == AGES
-    assert read_age_table(path, "pathological").ages == {"1": 60.0, "3": 61.0}
+    assert read(path, "pathological").ages == {"1": 60.0, "3": 61.0}
 
 
 def test_a_header_row_can_be_named(tmp_path):
@@ -158,10 +161,10 @@ def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     assert "decimal commas" in table.notes[0]
     path.write_text("Number;Age\n1;12,345\n2;9,876\n")  # days: 12345 or 12.345?
     with_doubt = read(path, target_unit="days")
-    assert len(with_doubt.problems["bad_ages"]) == 2
+    assert len(with_doubt.problems.found["bad_ages"]) == 2
     assert read(path).ages == {"1": 12.345, "2": 9.876}  # nobody is 12345 years old
     path.write_text("Number;Age\n1;62,6\n2;30.5\n")
-    assert read(path).problems["bad_ages"] == [
+    assert read(path).problems.found["bad_ages"] == [
         ("not a number (write a decimal point)", "row 2, column B (subject 1), '62,6'")
     ]
 
@@ -172,7 +175,7 @@ def test_ages_that_name_their_unit(tmp_path):
     table = read(path)
     assert table.ages == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
     assert table.notes == ["4 ages name their unit and are read in years"]
-    assert table.problems["bad_ages"] == [("not a number", "row 7, column B (subject 6), '40 dogs'")]
+    assert table.problems.found["bad_ages"] == [("not a number", "row 7, column B (subject 6), '40 dogs'")]
     assert read(path, target_unit="months").ages["1"] == 948
 
 
@@ -185,23 +188,23 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     ages = [20 + k % 40 for k in range(60)]
     path = write_ages(tmp_path / "t.csv", [*ages, 999, 999, 999])
     table = read(path, target_unit="months")
-    assert len(table.problems["far_ages"]) == 3
+    assert len(table.problems.found["far_ages"]) == 3
     assert "60" not in table.ages
     named = read(path, target_unit="months", missing_values=["999"])
-    assert (named.missing, len(named.rows), dict(named.problems)) == (3, 60, {})
+    assert (named.missing, len(named.rows), named.problems.report()) == (3, 60, {})
     assert len(read(path, target_unit="months", max_age=1200).rows) == 63
     once = write_ages(tmp_path / "once.csv", [*ages, 999])  # an outlier that does not repeat is no code
     assert len(read(once, target_unit="months").rows) == 61
     zeros = write_ages(tmp_path / "zeros.csv", [*(age + 300 for age in ages), 0, 0])
-    assert len(read(zeros, target_unit="months").problems["far_ages"]) == 2
+    assert len(read(zeros, target_unit="months").problems.found["far_ages"]) == 2
     text = write_ages(tmp_path / "text.csv", [*ages, "n/a", "N/A", -1, -1])
-    assert len(read(text).problems["bad_ages"]) == 4
+    assert len(read(text).problems.found["bad_ages"]) == 4
     assert read(text, missing_values=["n/a", "-1"]).missing == 4
 
 
 def test_a_long_tail_of_true_ages_is_no_code(tmp_path):
     students = [20, 21, 21, 22, 22] * 20 + [27, 27, 30, 30, 33, 38, 38, 41, 41]
-    assert not read(write_ages(tmp_path / "t.csv", students)).problems["far_ages"]
+    assert not read(write_ages(tmp_path / "t.csv", students)).problems.found["far_ages"]
 
 
 def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
@@ -209,10 +212,12 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     path.write_text("Number,Age,Visit\n1,20,a\n1,20,b\n2,30,a\n2,31.5,b\n")
     table = read(path)
     assert table.ages == {"1": 20.0}
-    assert table.problems["duplicate_ids"] == [("", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")]
-    assert "--visit_column Visit" in table.advice["duplicate_ids"]
+    assert table.problems.found["duplicate_ids"] == [
+        ("", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")
+    ]
+    assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
-    assert visits.ages == {("1", "a"): 20.0, ("1", "b"): 20.0, ("2", "a"): 30.0, ("2", "b"): 31.5}
+    assert visits.ages == {"1 visit a": 20.0, "1 visit b": 20.0, "2 visit a": 30.0, "2 visit b": 31.5}
 
 
 def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
@@ -234,6 +239,21 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
     assert read(path, age_column="Age at 6 months").ages == AGES
 
 
+def test_a_mistyped_unit_is_refused_and_others_are_free(capsys):
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+
+    def unit(text):
+        return parser.parse_args(["--target_unit", text]).target_unit
+
+    assert [unit(text) for text in ("weeks", "Month", "yrs", "trimesters", "stage")] == [
+        "weeks", "months", "years", "trimesters", "stage"]  # fmt: skip
+    for typed, meant in (("mnths", "months"), ("Yeras", "years"), ("dyas", "days")):
+        with pytest.raises(SystemExit):
+            unit(typed)
+        assert f"--target_unit: '{typed}': did you mean {meant}?" in capsys.readouterr().err
+
+
 def test_weeks_and_days_and_units_of_other_languages(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number;Age\n1;31+4\n2;30w2d\n")
@@ -247,13 +267,13 @@ def test_codes_inside_a_wide_range_of_ages(tmp_path):
     for code in (0, 110):
         path = write_ages(tmp_path / "t.csv", [*ages, code, code])
         table = read(path)
-        assert [reason.split(",")[0] for reason, _ in table.problems["far_ages"]] == [str(code)] * 2
-        assert f"--missing_values {code}" in table.advice["far_ages"]
+        assert [reason.split(",")[0] for reason, _ in table.problems.found["far_ages"]] == [str(code)] * 2
+        assert f"--missing_values {code}" in table.problems.advice["far_ages"]
     images = tmp_path / "files.csv"  # three images of one old person are no code
     images.write_text("Number,Age,F\n" + "".join(f"{k},{a},{k}.png\n" for k, a in enumerate(ages)))
     with images.open("a") as file:
         file.write("".join(f"old,110,{k}.png\n" for k in "abc"))
-    assert not read(images, file_column="F").problems
+    assert not read(images, file_column="F").problems.report()
     far = read(write_ages(tmp_path / "far.csv", [*ages, 999]), target_unit="months")
     assert "one age is far from all others: row 37, column B (subject 35), 999" in far.notes[0]
 
@@ -261,11 +281,14 @@ def test_codes_inside_a_wide_range_of_ages(tmp_path):
 def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
     path = write_ages(tmp_path / "t.csv", [240, 300, 600])
     table = read(path)
-    assert {reason for reason, _ in table.problems["bad_ages"]} == {"not an age in years (0 to 120)"}
-    assert table.advice["bad_ages"] == "if they are counted in months: --target_unit months"
+    assert {reason for reason, _ in table.problems.found["bad_ages"]} == {"not an age in years (0 to 120)"}
+    assert table.problems.advice["bad_ages"] == "if they are counted in months: --target_unit months"
     assert read(path, target_unit="months").ages["0"] == 240
     some = read(write_ages(tmp_path / "some.csv", [20, "n/a", -9, ""]))
-    assert some.advice["bad_ages"] == "if they stand for an unknown age: --missing_values -9 n/a"
+    assert some.problems.advice["bad_ages"] == (
+        "an empty age is left out by --exclude bad_ages; if the others stand for an unknown age: "
+        "--missing_values -9 n/a"
+    )
     assert read(tmp_path / "some.csv", missing_values=["-9", "n/a"]).missing == 2
 
 
@@ -288,5 +311,5 @@ def test_sex_and_body_mass_index(tmp_path):
     path = tmp_path / "t.csv"
     rows = "1,20,180,81,m\n2,30,1.60,80,F\n3,40,160,8,F\n4,50,,,\n"
     path.write_text(f"Number,Age,Length (cm),Weight,Sex\n{rows}")
-    people = [(row.sex, row.bmi) for row in read(path).rows.values()]
+    people = [(row.sex, row.bmi) for row in read(path).rows.itertuples()]
     assert people == [("M", "25 to 30"), ("F", "30 and above"), ("F", ""), ("", "")]

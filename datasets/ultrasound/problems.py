@@ -1,0 +1,70 @@
+"""What is wrong with single rows and files: collected by kind, and refused unless the user excludes it."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pandas as pd
+
+from datasets.ultrasound.flags import PROBLEMS
+from utils.run.errors import DataError
+
+
+class Problems:
+    """Entries (reason, where) by kind, one of PROBLEMS, and the advice that mends a kind."""
+
+    def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
+        self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.advice = {"unknown_names": "--id_pattern says where the id stands"}
+        self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds left out instead
+        self.images = 0  # that are there
+
+    def add(self, kind: str, where: str, reason: str = "") -> None:
+        self.found[kind].append((reason, where))
+
+    def take(self, others: "Problems", table: str) -> None:
+        """Those of a table too, which the first of each kind names."""
+        for kind, ((reason, where), *more) in others.found.items():
+            self.found[kind] += [(reason, f"{table}, {where}"), *more]
+        self.advice |= others.advice
+
+    def refuse(self, images: pd.DataFrame) -> None:
+        """One DataError for all kinds that are not excluded: their number and first entries.
+
+        images: those left without what is wrong; --exclude is only proposed where they are of several people,
+        and never removes most of the images without being asked twice.
+        """
+        lines, kinds = [], [kind for kind in PROBLEMS if kind in self.found and kind not in self.exclude]
+        for kind in kinds:
+            line = f"{len(self.found[kind])} {PROBLEMS[kind]}: {describe(self.found[kind])}"
+            lines.append(line + (f" ({self.advice[kind]})" if self.advice.get(kind) else ""))
+        if images.subject.nunique() > 2:
+            lines.append(f"Correct the data, or leave them out with --exclude {' '.join(kinds)}")
+        if kinds:
+            raise DataError("\n".join(lines))
+        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in self.exclude if kind in self.found]
+        if found and 2 * len(images) < self.images and not self.may_exclude_most:
+            raise DataError(
+                f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found)}\n"
+                "If that is meant, pass --exclude_more_than_half as well."
+            )
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """{kind: {"count", "first": a sentence}}."""
+        return {k: {"count": len(v), "first": describe(v)} for k, v in self.found.items()}
+
+
+def describe(entries: Sequence[tuple[str, str]]) -> str:
+    """(reason, where) of each: a reason stands once, with the first places it is found in."""
+    places = defaultdict(list)
+    for reason, where in entries:
+        places[reason].append(where)
+    shown = 10 if len(places) == 1 and len(places.get("", [""])[0]) in range(1, 40) else 3
+    texts = [list_some(found, shown) + (f": {reason}" if reason else "") for reason, found in places.items()]
+    return list_some(texts, 5)
+
+
+def list_some(entries: Sequence[str], shown: int, between: str = "; ") -> str:
+    """The first entries and how many more there are."""
+    more = len(entries) - shown
+    return between.join(entries[:shown]) + (f"; and {more} more" if more > 0 else "")

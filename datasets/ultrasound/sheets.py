@@ -1,0 +1,335 @@
+"""A table file, from its bytes to the cells below the names of the columns that are asked for.
+
+The content counts, not the ending: a workbook (.xlsx, also strict Open XML), .ods and .xls where pandas has
+their reader, or text in UTF-8, UTF-16, GBK or cp1252, with commas, semicolons, tabs or bars between. A
+workbook is a zip archive: its sizes are checked before anything is unpacked. The published table has about
+2,000 rows; what exceeds the limits is damaged or hostile. Two layouts are known. The published one has two
+header rows and two cohorts side by side on sheet Blad1,
+
+    |   | A       | B   | C      | D      | E   | F | G            | H   | ...
+    | 1 | Healthy |     |        |        |     |   | Pathological |     |
+    | 2 | Number  | Age | Length | Weight | Sex |   | Number       | Age | ...
+    | 3 | 2       | 62.667 | ...
+
+and a plain one has a single header row; rows above it, such as a title, are passed over and named in the log.
+"""
+
+import argparse
+import csv
+import importlib.util
+import io
+import re
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from openpyxl.utils import get_column_letter
+
+from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
+from utils.run.errors import CommandError, DataError
+
+SHEET = "Blad1"
+TITLE_ROWS = 50  # a header further down is not found
+MAX_ROWS, MAX_COLUMNS, MAX_UNPACKED_BYTES = 50_000, 128, 40_000_000
+OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+STRICT = {  # the namespaces of strict Open XML, and what openpyxl knows them by
+    b"http://purl.oclc.org/ooxml/spreadsheetml/main": b"http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+    b"http://purl.oclc.org/ooxml/officeDocument/relationships": b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
+}
+
+
+class Sheet(NamedTuple):
+    """The part of a file that is asked for."""
+
+    where: str  # "FILE, sheet Blad1, Healthy"
+    cells: pd.DataFrame  # below the header, None where blank; rows and columns labelled as a spreadsheet does
+    header: int  # its row
+    asked: dict[str, str]  # {id, age, visit, file, group: name of the column}, of those that a flag names
+    names: dict[str, str]  # {letter: name of the column}, of those that have one
+    notes: list[str]  # how it was read, where that is not obvious
+
+
+def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
+    """The cells of one cohort below its header, by the names of columns that the flags ask for.
+
+    Raises DataError when the file is no table, CommandError when it does not exist.
+    """
+    if not path.is_file():
+        raise CommandError(f"{path}: no such table{similar_path(path)}\nPass the table with --excel_path.")
+    asked = {role: getattr(args, f"{role}_column") for role in ("id", "age", "visit", "file", "group")}
+    asked = {role: name for role, name in asked.items() if name}
+    if path.name == BIDS_TABLE and asked["id"] == "Number":
+        asked["id"] = "participant_id"  # as BIDS calls it
+    sheets, hidden, notes = read_cells(path, args.sheet)
+    sheet = _choose_sheet(path, sheets, hidden, asked, notes)
+    cells, where = sheets[sheet], f"{path}, sheet {sheet}" if sheet else str(path)
+    header = _find_header(cells, asked, args, where, notes)
+    cells, name = _cut_cohort(cells, header, cohort, where)
+    where += f", {name}" if name else ""
+    names = {letter: one_line(cell) for letter, cell in cells.iloc[0].items() if cell is not None}
+    header, body = cells.index[0], cells.iloc[1:]
+    behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
+    unnamed = body.loc[:, behind].notna().any(axis=1)
+    if not sheet and unnamed.any():
+        raise DataError(
+            f"{where}, row {body.index[unnamed][0]} and {unnamed.sum() - 1} more have more cells than the "
+            "header\nIs the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with "
+            "decimal points; a column needs a name."
+        )
+    return Sheet(where, body, header, asked, names, notes)
+
+
+def one_line(cell: object) -> str:
+    """Text without line breaks, doubled blanks and different ways to compose the same letters."""
+    return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
+
+
+def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame], set[str], list[str]]:
+    """({sheet: cells}, the sheets that are hidden, notes); the sheet is called "" in a file of text.
+
+    Only the sheet `wanted` is read, or SHEET, where there is one. Blank cells are None, blank rows are gone.
+    A formula that nobody has computed yet stands there as its text, with the = in front.
+    """
+    if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
+        raise DataError(
+            f"{path}: {size:,} bytes (limit {MAX_UNPACKED_BYTES:,})\nThis is no table of subjects and ages."
+        )
+    content, hidden, notes = path.read_bytes(), set(), []
+    try:
+        if content.startswith((b"PK", OLE_MAGIC)):
+            sheets = _read_workbook(path, content, wanted, hidden)
+        elif wanted:
+            raise CommandError(f"--sheet {wanted}: {path} is a file of text and has no sheets")
+        else:
+            sheets = {"": _read_text(path, content, notes)}
+    except (CommandError, DataError):
+        raise
+    except Exception as error:  # damaged bytes make the readers raise anything
+        raise DataError(
+            f"{path}: damaged or truncated workbook ({type(error).__name__}: {str(error)[:120]})\n"
+            "Copy the file again, or open it in a spreadsheet program and save it as .xlsx."
+        ) from error
+    for name, cells in sheets.items():
+        _check_size(path, name, *cells.shape)
+        blank = cells.isna() | cells.map(lambda cell: not str(cell).strip())
+        cells = cells.astype(object).where(~blank, None)
+        cells.index = range(1, len(cells) + 1)
+        cells.columns = [get_column_letter(k + 1) for k in range(cells.shape[1])]
+        sheets[name] = cells[~blank.all(axis=1).to_numpy()]
+    return sheets, hidden, notes
+
+
+def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
+    if rows > MAX_ROWS or columns > MAX_COLUMNS:
+        raise DataError(
+            f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns (limits "
+            f"{MAX_ROWS:,} and {MAX_COLUMNS})\nIs a cell filled or formatted far away from the table? Delete "
+            "the empty rows and columns and save."
+        )
+
+
+def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
+    if content.lstrip()[:1] == b"<":
+        raise DataError(
+            f"{path}: a web page or XML, not a table, whatever its ending says\n"
+            "Open it in a spreadsheet program and save it as .xlsx or as CSV in UTF-8."
+        )
+    text, encoding = _decode(path, content)
+    if encoding != "utf-8":
+        notes.append(f"{path.name}: read as {encoding}")
+    named = re.match(r"sep=(.)\r?\n", text)  # how Excel is told
+    text = text[named.end() - 1 :] if named else text  # its row stays, blank: rows count as in the file
+    lines = [line for line in text.splitlines()[:50] if line.strip()]
+    # The delimiter is in the same number in most lines; blanks are one where there is nothing else.
+    counts = {mark: Counter(line.count(mark) for line in lines if mark in line) for mark in ";\t,|"}
+    best = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
+    delimiter = named[1] if named else best if counts[best] else " "
+    try:
+        file = io.StringIO(text, newline="")
+        rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
+        return pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: not a readable table of text ({error})\nSave it as CSV in UTF-8."
+        ) from error
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, str]:
+    """(text, encoding). What is neither UTF-8 nor UTF-16 is read where its bytes leave no doubt: Chinese in
+    GBK comes in pairs of high bytes, the letters of cp1252 stand alone between ASCII."""
+    zeros = [content[k::2].count(0) for k in (0, 1)]  # ASCII in UTF-16 has a zero in every other byte
+    runs = {len(run) for run in re.findall(rb"[\x80-\xff]+", content)}
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        fitting = ["utf-16"]
+    elif max(zeros) > len(content) // 3 and min(zeros) == 0:
+        fitting = ["utf-16-le" if zeros[1] else "utf-16-be"]
+    elif re.search(rb"[\x00-\x08]", content):
+        raise DataError(
+            f"{path}: not a table: the file is not text\n"
+            "Name a table with --excel_path; one that is open in a program leaves a lock file of its name."
+        )
+    else:
+        fitting = ["utf-8-sig"] + ["gbk"] * all(n % 2 == 0 for n in runs) + ["cp1252"] * (runs == {1})
+    for encoding in fitting:
+        try:
+            return content.decode(encoding), encoding.removesuffix("-sig")
+        except UnicodeDecodeError:
+            continue
+    raise DataError(
+        f"{path}: not a readable table of text: its encoding is not UTF-8 and can not be known\n"
+        "Save it as .xlsx, or as CSV in UTF-8."
+    )
+
+
+def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
+    content, engine = _check_workbook(path, content)
+    options = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1}  # a sheet may hide its size
+    sheets = {}
+    with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
+        names = [str(name) for name in book.sheet_names]
+        if wanted is not None and wanted not in names:
+            raise DataError(
+                f"{path}: no sheet {wanted!r}; there are {list_names(names)}\nName one with --sheet."
+            )
+        chosen = wanted or (SHEET if SHEET in names else None)
+        for name in [chosen] if chosen else names:
+            if engine == "openpyxl":
+                sheet = book.book[name]
+                if not hasattr(sheet, "iter_rows"):
+                    continue  # a sheet that is only a chart
+                _check_size(path, name, sheet.max_row or 0, sheet.max_column or 0)
+                hidden |= {name} if sheet.sheet_state != "visible" else set()
+            cells = sheets[name] = pd.read_excel(book, name, **options)
+            if engine == "openpyxl" and cells.isna().any(axis=None):  # an uncomputed formula reads as blank
+                typed = {"engine": engine, "engine_kwargs": {"data_only": False}}
+                typed = pd.read_excel(io.BytesIO(content), name, **typed, **options)
+                formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
+                sheets[name] = typed.where(cells.isna() & formulas, cells)
+    return sheets
+
+
+def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
+    """(the file in a form that can be read, pandas' engine for it)."""
+    if content.startswith(OLE_MAGIC):
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise DataError(
+                f"{path}: protected by a password\nSave it as .xlsx without a password, or as .csv."
+            )
+        return content, _engine(path, "xlrd", "xlrd", "an old .xls workbook")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise DataError(
+                f"{path}: unpacks to {unpacked:,} bytes (limit {MAX_UNPACKED_BYTES:,})\n"
+                "This is no table of subjects and ages; keep only the sheet with the ages."
+            )
+        if "content.xml" in names:
+            return content, _engine(path, "odf", "odfpy", "an OpenDocument sheet (.ods)")
+        if "xl/workbook.xml" not in names:
+            kind = "a binary workbook (.xlsb)" if "xl/workbook.bin" in names else "a zip archive, no workbook"
+            raise DataError(f"{path}: {kind}\nOpen it in a spreadsheet program and save it as .xlsx or .csv.")
+        if not any(name in archive.read("xl/workbook.xml") for name in STRICT):
+            return content, "openpyxl"
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as changed:
+            for name in names:
+                part = archive.read(name)
+                for strict, usual in STRICT.items():
+                    part = part.replace(strict, usual)
+                changed.writestr(name, part)
+    return buffer.getvalue(), "openpyxl"
+
+
+def _engine(path: Path, engine: str, package: str, kind: str) -> str:
+    if importlib.util.find_spec(engine) is None:
+        raise DataError(f"{path}: {kind}\nSave it as .xlsx or .csv, or run: pip install {package}")
+    return engine
+
+
+def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, str], notes: list[str]) -> str:
+    """The name of the sheet that holds the columns asked for."""
+    filled = {name: cells for name, cells in sheets.items() if not cells.empty}
+    if not filled:
+        where = f"{path}, sheet {list_names(sheets)}" if "" not in sheets else f"{path}"
+        raise DataError(f"{where}: empty\nA header row and one row per subject are expected.")
+    chosen = list(filled)
+    if len(filled) > 1:
+        fitting = [name for name, cells in filled.items() if _row_of_names(cells, asked) is not None]
+        visible = [name for name in fitting if name not in hidden]
+        chosen = visible if len(visible) == 1 else fitting
+        if len(chosen) != 1:
+            first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
+            listed = [f"{k} ({'hidden, ' * (k in hidden)}{list_names(cells)})" for k, cells in first.items()]
+            raise DataError(
+                f"{path}: {len(sheets)} sheets, {'several' if chosen else 'none'} with the columns "
+                f"{list_names(asked.values())}: {'; '.join(listed)}\nName one with --sheet, and its columns "
+                "with --id_column and --age_column."
+            )
+        notes.append(f"{path.name}: sheet {chosen[0]} is read, the only one with the columns")
+    if chosen[0] in hidden:
+        notes.append(f"{path.name}: sheet {chosen[0]} is hidden")
+    return chosen[0]
+
+
+def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
+    """The position of the first row that has all the columns asked for."""
+    wanted = {one_line(name).casefold() for name in asked.values()}
+    rows = enumerate(cells.head(TITLE_ROWS).to_numpy())
+    return next((k for k, row in rows if wanted <= {one_line(cell).casefold() for cell in row}), None)
+
+
+def _find_header(
+    cells: pd.DataFrame, asked: dict[str, str], args: argparse.Namespace, where: str, notes: list[str]
+) -> int:
+    """The position of the header; where none has all columns, of the row that looks most like one."""
+    if args.header_row is not None:
+        if args.header_row not in cells.index:
+            raise CommandError(f"--header_row {args.header_row}: that row of {where} is empty")
+        return cells.index.get_loc(args.header_row)
+    found = _row_of_names(cells, asked)
+    if found is None:  # below the names of cohorts, else the first row with two cells
+        several = cells.notna().sum(axis=1).to_numpy() > 1
+        return min(1, len(cells) - 1) if _cohorts(cells.iloc[0]) else int(several.argmax())
+    titles = found - bool(found and _cohorts(cells.iloc[found - 1]))
+    if titles:
+        notes.append(f"{where}: header in row {cells.index[found]}, {titles} rows above not read")
+    return found
+
+
+def _cohorts(row: pd.Series) -> dict[str, int]:
+    """{cohort: its first column} where a row names cohorts."""
+    named = {one_line(cell).casefold(): k for k, cell in enumerate(row)}
+    return {name: k for name, k in named.items() if name in COHORTS}
+
+
+def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tuple[pd.DataFrame, str]:
+    """(header and rows, the columns of the cohort alone; its name as written or "" in a plain table)."""
+    above = cells.iloc[max(header - 1, 0)]
+    named, starts = {k: one_line(cell) for k, cell in enumerate(above) if cell is not None}, _cohorts(above)
+    if not starts and cohort == "healthy":  # one header row
+        return cells.iloc[header:], ""
+    if cohort not in starts:
+        kind = f"no cohort {cohort!r}" if starts else f"no cohorts are named there, yet --cohort is {cohort}"
+        remedy = (
+            "Choose one with --cohort." if starts else "Leave --cohort out for a table with one header row."
+        )
+        raise DataError(f"{where}, row {above.name}: {kind}\nFound: {list_names(named.values())}. {remedy}")
+    if header == 0:
+        raise DataError(
+            f"{where}: row {above.name} names the cohorts and nothing follows\n"
+            "A second header row (Number, Age, ...) and one row per subject are expected."
+        )
+    start = starts[cohort]
+    end = min([column for column in named if column > start], default=cells.shape[1])
+    return cells.iloc[header:, start:end], named[start]
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first twelve names, for a message."""
+    names = list(map(str, names))
+    return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"
