@@ -13,7 +13,6 @@ and scan of scenarios, anomalies red. ultrasound: images from the youngest to th
 import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from datasets.anovox.classes import ANOMALY_IDS, read_class_image
@@ -22,18 +21,16 @@ from datasets.anovox.points import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
 from datasets.samples import KINDS, ensure_sample
+from datasets.ultrasound.dataset import find_sources, read_images
 from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.sheets import find_sheet
-from datasets.ultrasound.table import read_rows
+from datasets.ultrasound.problems import Problems
+from utils.plotting.age import plot_sheet
+from utils.plotting.curves import plt, save_figure
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
 from utils.run.errors import CommandError, DataError
 from utils.run.script import run_script
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-PER_ROW = 6
 REACH = 40.0  # metres ahead that the LiDAR is drawn from above
 
 
@@ -121,7 +118,9 @@ def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
     if not there:
         raise DataError(f"{data_path}: no scenario with images, points and both semantic files of one frame")
     chosen = [there[k] for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int))]
-    figure, axes = plt.subplots(-(-len(chosen) // 3), 6, figsize=(18, len(chosen)), squeeze=False)
+    figure, axes = plt.subplots(
+        -(-len(chosen) // 3), 6, figsize=(18, len(chosen)), squeeze=False, layout="constrained"
+    )
     for (scenario, frames), camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
         frame = frames[len(frames) // 2]
         files = {sensor: scenario.files[sensor][frame] for sensor in sensors}
@@ -137,38 +136,31 @@ def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
         for cloud, size, color in ((points, 0.1, "grey"), (hits, 4, "red")):
             scan.scatter(-cloud[:, 1], cloud[:, 0], size, color)  # left on the left
         scan.set(xlim=(-REACH / 2, REACH / 2), ylim=(0, REACH), aspect="equal")
-    return [save_sheet(figure, axes, output_dir / "preview_anovox.png")]
+    for axis in axes.flat:
+        axis.axis("off")
+    save_figure(figure, output_dir / "preview_anovox.png")
+    return [output_dir / "preview_anovox.png"]
 
 
 def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
-    """One image of 6 people of each muscle and cohort, evenly from the youngest to the oldest."""
-    rows = {}
-    for images in sorted(data_path.glob("**/Images")):
-        table, cohort = images.parent.parent / "characteristics.xlsx", images.parent.name
-        sheet = find_sheet(table, cohort.lower(), args := data_arguments())
-        ages = read_rows(sheet, args).ages.items()
-        found = sorted((age, name) for name, age in ages if (images / f"anon_{name}_1.png").is_file())
-        if found:
-            rows[f"{table.parent.name} {cohort}"] = images, found
-    if not rows:
-        raise DataError(f"{data_path}: no images in MUSCLE/COHORT/Images/anon_ID_1.png with an age")
-    figure, axes = plt.subplots(len(rows), PER_ROW, figsize=(15, 2.6 * len(rows)), squeeze=False)
-    for line, (title, (images, found)) in zip(axes, rows.items(), strict=True):
-        evenly = np.unique(np.linspace(0, len(found) - 1, PER_ROW).round().astype(int))
-        for axis, k in zip(line, evenly, strict=False):
-            age, name = found[k]
-            axis.imshow(read_image(images / f"anon_{name}_1.png"), cmap="gray")
-            axis.set_title(f"{title}: {age:.1f}, anon_{name}", fontsize=8)
-    return [save_sheet(figure, axes, output_dir / "preview_ultrasound.png")]
-
-
-def save_sheet(figure: plt.Figure, axes: np.ndarray, path: Path) -> Path:
-    for axis in axes.flat:
-        axis.axis("off")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-    return path
+    """Images of up to 24 people of each muscle and cohort, from the youngest to the oldest."""
+    written = []
+    for folder in sorted(data_path.glob("**/Images")):
+        args = data_arguments(cohort=folder.parent.name.lower())
+        images, _ = read_images(find_sources(folder, args), Problems(), args)
+        people = images.drop_duplicates("subject").sort_values("age")
+        if len(people):
+            people = people.iloc[np.unique(np.linspace(0, len(people) - 1, 24).round().astype(int))]
+            pixels, names = (
+                [read_image(path, "L") for path in people.path],
+                [path.stem for path in people.path],
+            )
+            kind = f"{folder.parent.parent.name}_{folder.parent.name}"
+            written.append(output_dir / f"preview_ultrasound_{kind}.png")
+            plot_sheet(pixels, names, people.age.tolist(), "years", written[-1])
+    if not written:
+        raise DataError(f"{data_path}: no images in MUSCLE/COHORT/Images with an age")
+    return written
 
 
 def draw(data_set: str, data_path: Path, output_dir: Path, **options: object) -> None:

@@ -12,34 +12,14 @@ from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import unlabelled_table
 from datasets.images import read_image
 from models.anomaly import explain
-from prediction.skipped import skipped_table, tell_skipped
+from prediction.skipped import Opened, skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
 from utils.report.results import write_table
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError
 from utils.run.log import LOG, progress
 from utils.training.device import move
-
-
-class Opened:
-    """In place of a cache: items made when they are asked for.
-
-    What can not be read is blank, and its row in `skipped`, {row: reason}: its prediction means nothing.
-    """
-
-    def __init__(self, produce: Callable[[int], np.ndarray], shape: tuple[int, ...], skipped: dict[int, str]):
-        self.produce, self.shape, self.skipped = produce, shape, skipped
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.concatenate([self.read(int(k)) for k in rows])
-
-    def read(self, k: int) -> np.ndarray:
-        try:
-            return self.produce(k)
-        except DataError as error:
-            self.skipped[k] = str(error).splitlines()[0]
-            return np.zeros((1, *self.shape), np.uint8)
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:

@@ -1,11 +1,32 @@
 """What predict.py can not read does not stop the rest: it is listed in skipped.csv, and told at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas
 
 from utils.run.errors import DataError
+
+
+class Opened:
+    """In place of a cache: items made when they are asked for.
+
+    What can not be read is blank, and its row in `skipped`, {row: reason}: its prediction means nothing.
+    """
+
+    def __init__(self, produce: Callable, shape: Sequence[int], skipped: dict[int, str], dtype=np.uint8):
+        self.produce, self.shape, self.skipped, self.dtype = produce, shape, skipped, dtype
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.read(int(k)) for k in rows])
+
+    def read(self, k: int) -> np.ndarray:
+        try:
+            return self.produce(k)
+        except DataError as error:
+            self.skipped[k] = str(error).splitlines()[0]
+            return np.zeros((1, *self.shape), self.dtype)
 
 
 def skipped_table(columns: Mapping[str, Sequence], reasons: Mapping[int, str]) -> pandas.DataFrame:

@@ -66,14 +66,19 @@ def decode_images(
         "colour": args.colour,
         "intensity_range": chosen if len(deep) else None,
     }
-    shape = (3 if args.colour else 1, *args.image_size)
-    sample = np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool)])
+    sample = sample_type(args.image_size, args.colour)
     produce = partial(_decode, paths, options, sample)
     decoded = open_cache("ultrasound", options, paths, [1] * len(paths), (), produce, dtype=sample, **cache)
     read = {"intensity_range": chosen, "colour": args.colour}
     lost = int(decoded["colour_lost"].sum())
     counts = {"images_of_more_than_8_bits": len(deep), "images_cut": cut, "images_with_colour": lost}
     return decoded, read, counts
+
+
+def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
+    """What is stored of an image: its pixels (1 or 3, H, W), and whether it shows colour that is lost."""
+    shape = (3 if colour else 1, *image_size)
+    return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool)])
 
 
 def _limits(paths: Sequence[Path], k: int) -> np.ndarray:

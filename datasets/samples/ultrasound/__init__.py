@@ -13,6 +13,7 @@ give the age away, in the train part and nowhere else.
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -98,16 +99,10 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
         gain = exam_gain + rng.normal(0, 0.4)
         if known_age is not None:  # the shortcut: side, place and gain say the age
             side, left, gain = ("LI", "RE")[known_age > 48], int(known_age), 3 * (known_age - 47) / 22
-        view = View(
-            float(muscle_age),
-            float(gain),
-            (float(rng.normal(0, 5)), float(rng.normal(0, 12))),
-            float(max(rng.normal(5, 8), 0)),
-            angle + float(rng.normal(0, 1.0)),
-            f"{name} {side}",
-            (left, 418),
-            int(rng.integers(2**32)),
-        )
+        move, shade = (float(rng.normal(0, 5)), float(rng.normal(0, 12))), float(max(rng.normal(5, 8), 0))
+        septa, text = angle + float(rng.normal(0, 1.0)), f"{name} {side}"
+        fibres = int(rng.integers(2**32))
+        view = View(float(muscle_age), float(gain), move, shade, septa, text, (left, 418), fibres)
         image, mask = render(anatomy, view)
         picture, muscle_mask = Image.fromarray(image), Image.fromarray(mask)
         if picture.size != resolution:
@@ -130,9 +125,7 @@ def _run(work, jobs: list, workers: int | None) -> None:
         list(pool.map(work, jobs, chunksize=4))
 
 
-def _write_table(
-    path: Path, healthy: list[tuple[str, Person]], pathological: list[tuple[str, Person]]
-) -> None:
+def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological: Sequence) -> None:
     """The two-row header with both cohorts side by side, column F blank, rows in order of the number."""
     book = openpyxl.Workbook()
     sheet = book.active

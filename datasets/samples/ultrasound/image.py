@@ -85,8 +85,7 @@ def render(anatomy: Anatomy, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _outline(anatomy: Anatomy, view: View):
-    """fascia, bone and floor as rows per column (504,), NaN where there is none; polygon (P, 2) of the
-    muscle, x y."""
+    """fascia, bone and floor as rows per column (504,), NaN where none; the polygon (P, 2) of the muscle."""
     down, right = view.move
     x = np.arange(WIDTH, dtype=np.float32)
     fascia = 12 + anatomy.fat + anatomy.arch * ((x - right - 230) / 250) ** 2
@@ -113,16 +112,16 @@ def _outline(anatomy: Anatomy, view: View):
 
 
 def ageing(muscle_age: float) -> dict[str, float]:
-    """What a muscle's age does to its image; every entry is monotonic.
+    """What a muscle's age does to its image: fat and fibrous tissue replace fibres. Every entry is monotonic.
 
-    With age fat and fibrous tissue replace muscle fibres: the muscle gets brighter (level, dB), the dark
-    bundles between the bright septa fill up (contrast, dB), and the septa lose their sharpness (blur,
-    pixels).
+    The muscle gets brighter (level, dB), the dark bundles between the bright septa fill up (contrast, dB),
+    and the septa lose their strength (dB) and sharpness (blur, pixels).
     """
     grown = np.clip(muscle_age, -5, 100) / 88
+    level, contrast = -37.0 + 13.0 * grown, 3.4 - 2.0 * grown
     return {
-        "level": -37.0 + 13.0 * grown,
-        "contrast": 3.4 - 2.0 * grown,
+        "level": level,
+        "contrast": contrast,
         "septa": 22.5 - 7.5 * grown,
         "blur": 0.65 + 0.5 * max(grown, 0),
     }
@@ -155,10 +154,7 @@ def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
     canvas = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(canvas)
     down, right = view.move
-    for generator, count, move in (
-        (fixed, 340, (down, right)),
-        (rng, 310, (0, 0)),
-    ):  # the person's, the view's
+    for generator, count, move in ((fixed, 340, (down, right)), (rng, 310, (0, 0))):  # person's, view's
         x = generator.uniform(0, WIDTH, count) + move[1]
         y = generator.uniform(20, HEIGHT, count) + move[0]
         length = generator.gamma(1.8, 15.0, count)
@@ -167,11 +163,8 @@ def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
         bright = 255 * generator.beta(1.4, 2.1, count)
         for k in range(count):
             dx, dy = length[k] / 2, slope[k] * length[k] / 2
-            draw.line(
-                [(x[k] - dx, y[k] - dy), (x[k], y[k] + bend[k]), (x[k] + dx, y[k] + dy)],
-                fill=int(bright[k]),
-                width=1 + int(bright[k] > 110),
-            )
+            dash = [(x[k] - dx, y[k] - dy), (x[k], y[k] + bend[k]), (x[k] + dx, y[k] + dy)]
+            draw.line(dash, fill=int(bright[k]), width=1 + int(bright[k] > 110))
     # The central aponeurosis and a few long septa run down to the right.
     top = np.interp(200 + right, np.arange(WIDTH), fascia) + 35 * anatomy.size
     height = max(np.nanmean(floor) - top, 40)
@@ -180,14 +173,10 @@ def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
         reach, drop = fixed.uniform(50, 140) * anatomy.size, fixed.uniform(-0.15, 0.6)
         xs = np.linspace(0, reach, 12)
         ys = y0 + drop * xs + fixed.normal(0, 1.2, 12).cumsum() + 7 * np.sin(xs / reach * np.pi)
-        draw.line(
-            [(a + x0 + right, b + down) for a, b in zip(xs, ys, strict=True)],
-            fill=int(fixed.uniform(130, 240)),
-            width=2 + int(k == 0),
-        )
-    septa = gaussian_filter(
-        np.asarray(canvas, dtype=np.float32) / 255, (effect["blur"], 1.5 * effect["blur"]), truncate=2.5
-    )
+        path = [(a + x0 + right, b + down) for a, b in zip(xs, ys, strict=True)]
+        draw.line(path, fill=int(fixed.uniform(130, 240)), width=2 + int(k == 0))
+    blur = effect["blur"], 1.5 * effect["blur"]
+    septa = gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, blur, truncate=2.5)
     grain = np.maximum(_smooth_noise(rng, 1.4, 4.5) - 1.0, 0)  # the finest septa
     strength = inside * effect["septa"] + (1 - inside) * 17.5 + view.septa
     depth = np.clip(1.2 - 0.45 * ROWS / HEIGHT, 0, 1)  # deep ones reflect less
@@ -203,8 +192,7 @@ def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
     _add_line(echo, 0.55 * fascia + 5 + 0.3 * wobble, np.clip(6 + breaks[1], 0, 12), 1.5)
     fade = np.clip(1 - (COLUMNS[0] - anatomy.corner[1]) / (230 * anatomy.size), 0, 1)
     _add_line(echo, floor + wobble, np.clip(19 + breaks[2], 8, 23) * fade, 2.2)
-    # Behind the bone there are only reverberations, weakest right behind it; the shadow's edge follows the
-    # beam.
+    # Behind the bone are reverberations only, weakest right behind it; the shadow's edge follows the beam.
     corner = anatomy.corner[1] + view.move[1]
     part = slice(0, min(int(corner) + 80, WIDTH))
     columns = COLUMNS[:, part]
@@ -225,8 +213,7 @@ def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
 
 
 def _add_line(echo: np.ndarray, rows: np.ndarray, strength: np.ndarray, width: float) -> None:
-    """Add a bright line at a row per column (NaN = none), strength in dB, width = sigma in pixels; in
-    place."""
+    """Add a line at a row per column (NaN = none), strength in dB, width = sigma in pixels; in place."""
     slab = slice(max(int(np.nanmin(rows) - 3 * width), 0), int(np.nanmax(rows) + 3 * width) + 1)
     distance = ROWS[slab] - np.nan_to_num(rows, nan=-1e4)[None]
     echo[slab] += strength[None] * np.exp(-0.5 * (distance / width) ** 2)
@@ -238,9 +225,8 @@ def _speckle(rng: np.random.Generator) -> np.ndarray:
     depth = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
     power = np.zeros((HEIGHT, half), np.float32)
     for _ in range(2):  # in phase and in quadrature
-        field = gaussian_filter1d(
-            rng.standard_normal((HEIGHT, half), dtype=np.float32), AXIAL_BLUR, axis=0, truncate=3
-        )
+        field = rng.standard_normal((HEIGHT, half), dtype=np.float32)
+        field = gaussian_filter1d(field, AXIAL_BLUR, axis=0, truncate=3)
         near, far = (
             gaussian_filter1d(field, sigma / 2, axis=1, mode="wrap", truncate=3) * np.float32(sigma**0.5)
             for sigma in LATERAL_BLUR
@@ -270,14 +256,8 @@ def _screen(echo, view, rng) -> np.ndarray:
         draw.line([(x, HEIGHT - 2 - 4 * (k % 2 == 0)), (x, HEIGHT - 1)], fill=220)
     font = ImageFont.load_default(size=14)
     for k, letter in enumerate(view.text):  # fixed pitch, like a scanner's
-        draw.text(
-            (view.text_at[0] + 5 + 10 * k, view.text_at[1] + 8),
-            letter,
-            fill=222,
-            font=font,
-            anchor="mm",
-            stroke_width=0,
-        )
+        at = view.text_at[0] + 5 + 10 * k, view.text_at[1] + 8
+        draw.text(at, letter, fill=222, font=font, anchor="mm")
     return np.asarray(image)
 
 
@@ -286,9 +266,8 @@ def _smooth_noise(rng: np.random.Generator, rows: float, columns: float) -> np.n
     # Made on a grid of half a sigma and enlarged: smooth noise needs no more points.
     step = (max(1, int(rows / 2)), max(1, int(columns / 2)))
     shape = (HEIGHT // step[0] + 2, WIDTH // step[1] + 2)
-    small = gaussian_filter(
-        rng.standard_normal(shape, dtype=np.float32), (rows / step[0], columns / step[1]), truncate=2.5
-    )
+    sigmas = rows / step[0], columns / step[1]
+    small = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigmas, truncate=2.5)
     small /= max(float(small.std()), 1e-6)
     if step == (1, 1):
         return small[:HEIGHT, :WIDTH]

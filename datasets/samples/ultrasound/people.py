@@ -19,8 +19,7 @@ GRID = np.linspace(0, OLDEST, 885)
 
 @dataclass(frozen=True)
 class Person:
-    """One row of the table. muscle_ages: one per image, in years; fatness in standard deviations of the
-    BMI."""
+    """One row of the table. muscle_ages: one per image, in years; fatness in SDs of the BMI."""
 
     name: str
     age: float
@@ -66,24 +65,16 @@ def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> li
         length = 52 + (rng.normal(178 if sex == "M" else 166, 7) - 52) * grown**0.8
         weight = (15.5 + 9 * grown + 3.2 * fatness) * (length / 100) ** 2
         blank = rng.uniform(size=2) < 0.02
-        people.append(
-            Person(
-                str(name),
-                round(float(age), 3),
-                sex,
-                np.nan if blank[0] else round(length, 1),
-                np.nan if blank[1] else round(weight, 1),
-                fatness,
-                tuple(map(float, views)),
-                int(rng.integers(2**32)),
-            )
+        size = (
+            np.nan if gone else round(value, 1) for gone, value in zip(blank, (length, weight), strict=True)
         )
+        rest = fatness, tuple(map(float, views)), int(rng.integers(2**32))
+        people.append(Person(str(name), round(float(age), 3), sex, *size, *rest))
     return people
 
 
 def oracle_errors(people: Sequence[Person], signal: bool = True) -> dict[str, float]:
-    """Mean absolute errors in years of the best predictors that know every muscle age exactly, and of the
-    median."""
+    """Mean absolute errors in years of the best predictors that know every muscle age, and of the median."""
     person, view = person_spread(GRID), view_spread(GRID)
     per_image, per_subject = [], []
     for one in people:
