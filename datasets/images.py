@@ -15,9 +15,10 @@ A picture is never replaced by a black one, never cut short and never clipped. D
 * More than MAX_PIXELS pixels is refused from the header, before decoding: 100 KB can ask for gigabytes.
 """
 
+import contextlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,47 +62,66 @@ def read_grey_limits(path: Path | str) -> tuple[int, int]:
 
 def has_more_than_8_bits(path: Path | str) -> bool:
     """Whether the header announces grey of more than 8 bits; False for what can not be read."""
-    try:
-        with open(path, "rb") as file:
-            if _is_dicom(file):
-                return int(read_dicom_header(path).get("BitsStored", 8)) > 8
-            return Image.open(file, formats=FORMATS).mode.startswith(("I", "F"))
-    except (DataError, OSError, SyntaxError, ValueError):
-        return False
+    with contextlib.suppress(DataError), _reading(path) as file:
+        if _is_dicom(file):
+            return int(read_dicom_header(path).get("BitsStored", 8)) > 8
+        return Image.open(file, formats=FORMATS).mode.startswith(("I", "F"))
+    return False
 
 
 def read_dicom_header(path: Path | str) -> Any:
     """The header of a DICOM file, without its pixels, as pydicom gives it."""
     try:
         import pydicom  # optional
-
-        return pydicom.dcmread(path, stop_before_pixels=True)
     except ImportError as error:
         raise DataError(f"{path}: a DICOM file; to read it run: pip install pydicom") from error
-    except Exception as error:  # damaged bytes make a reader raise anything
-        raise _unreadable(path, error) from error
+    with _reading(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=True)
 
 
 def _load(path: Path | str, intensity_range: Sequence[float] | None, reduce: bool = True) -> Image.Image:
     """A whole, upright image of 8 bits per channel; reduce=False: grey as it is stored."""
+    with _reading(path) as file:
+        if _is_dicom(file):
+            image = Image.fromarray(_read_dicom_pixels(path))
+        else:
+            _open_checked(file, path).verify()  # checksums, where the format has them
+            file.seek(0)
+            image = _open_checked(file, path)
+            image.load()  # complains about missing bytes
+            ImageOps.exif_transpose(image, in_place=True)
+        if reduce and image.mode.startswith(("I", "F")):
+            image = Image.fromarray(_reduce_to_8_bits(np.asarray(image), path, intensity_range))
+        return image
+
+
+@contextlib.contextmanager
+def _reading(path: Path | str) -> Iterator[BinaryIO]:
+    """The opened file (a member of an archive opens itself). Whatever a decoder raises is a DataError."""
     try:
-        with warnings.catch_warnings(), _opened(path) as file:
+        with (
+            open(path, "rb") if isinstance(path, str) else path.open("rb") as file,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if _is_dicom(file):
-                image = Image.fromarray(_read_dicom_pixels(path))
-            else:
-                _open_checked(file, path).verify()  # checksums, where the format has them
-                file.seek(0)
-                image = _open_checked(file, path)
-                image.load()  # complains about missing bytes
-                ImageOps.exif_transpose(image, in_place=True)
-            if reduce and image.mode.startswith(("I", "F")):
-                image = Image.fromarray(_reduce_to_8_bits(np.asarray(image), path, intensity_range))
-            return image
+            empty = not file.read(1)
+            file.seek(0)
+            yield file
     except DataError:
         raise
-    except Exception as error:  # damaged bytes make a decoder raise anything: SyntaxError, struct.error, ...
-        raise _unreadable(path, error) from error
+    except FileNotFoundError as error:
+        remedy = "Check the data path and the name (capitals count)."
+        raise DataError(f"{path}: no such image.\n{remedy}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_large(path, str(error)) from error
+    except Exception as error:  # damaged bytes make it raise anything: SyntaxError, struct.error, ...
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "the file is empty" if empty else "its content is none"
+        raise DataError(
+            f"{path}: not a readable image: {reason}\n"
+            "The file is damaged or no image. Copy it again, or remove it."
+        ) from error
 
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -110,7 +130,7 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
     Else (H, W) or (H, W, 3) uint8 and None. DataError for anything but a whole image.
     """
     pixels = read_image(path)  # complains about damage
-    with _opened(path) as file, Image.open(file, formats=FORMATS) as image:
+    with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         if image.mode == "P":
             colours = np.zeros((256, 3), np.uint8)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -147,19 +167,12 @@ def _read_dicom_pixels(path: Path | str) -> np.ndarray:
 
 def read_image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of what `read_image` returns, from the header alone: damage further in goes unseen."""
-    try:
-        with warnings.catch_warnings(), _opened(path) as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with _open_checked(file, path) as image:
-                width, height = image.size
-                # Asking a PNG without the EXIF chunk would decode all of it.
-                has_exif = image.format != "PNG" or "exif" in image.info
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-                return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-    except DataError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    with _reading(path) as file, _open_checked(file, path) as image:
+        width, height = image.size
+        # Asking a PNG without the EXIF chunk would decode all of it.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def check_relative_name(name: str, where: str) -> str:
@@ -186,11 +199,6 @@ def check_relative_name(name: str, where: str) -> str:
     return name
 
 
-def _opened(path: Path | str):
-    """The file's bytes; a member of an archive opens itself."""
-    return open(path, "rb") if isinstance(path, str) else path.open("rb")
-
-
 def _open_checked(file, path: Path | str) -> Image.Image:
     """Open the header and refuse, before any pixel is decoded, what is too large or holds several images."""
     image = Image.open(file, formats=FORMATS)
@@ -202,10 +210,7 @@ def _open_checked(file, path: Path | str) -> Image.Image:
 
 def _check_header(path: Path | str, width: int, height: int, kind: str, several: bool) -> None:
     if width * height > MAX_PIXELS:
-        raise DataError(
-            f"{path}: the image claims {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}.\n"
-            "It was not decoded. Scale it down, or remove it from the data."
-        )
+        raise _too_large(path, f"{width} x {height} pixels")
     if several:
         raise DataError(
             f"{path}: the file ({kind}) holds several frames; which one is meant can not be known.\n"
@@ -233,19 +238,8 @@ def _reduce_to_8_bits(
     return scaled.clip(0, 255).astype(np.uint8)
 
 
-def _unreadable(path: Path | str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: no such image.\nCheck the data path and the name (capitals count).")
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return DataError(
-            f"{path}: the image claims more than {MAX_PIXELS:,} pixels: {error}\n"
-            "It was not decoded. Scale it down, or remove it from the data."
-        )
-    reason = str(error) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        with _opened(path) as file:
-            reason = "its content is none" if file.read(1) else "the file is empty"
+def _too_large(path: Path | str, claim: str) -> DataError:
     return DataError(
-        f"{path}: not a readable image: {reason}\n"
-        "The file is damaged or no image. Copy it again, or remove it."
+        f"{path}: the image claims more than the limit of {MAX_PIXELS:,} pixels: {claim}\n"
+        "It was not decoded. Scale it down, or remove it from the data."
     )

@@ -110,14 +110,14 @@ def decode(
     sources: Sequence[Path | np.ndarray], options: argparse.Namespace, sample: np.dtype, k: int
 ) -> np.ndarray:
     """(1,) as the data set stores a file, or pixels (h, w) or (h, w, 3) uint8."""
-    source = sources[k]
+    source, item = sources[k], np.zeros(1, sample)
     if isinstance(source, Path):
-        return np.array(
-            [read_sample(source, options.image_size, options.colour, options.intensity_range)], sample
-        )
-    image = Image.fromarray(source).convert("RGB" if options.colour else "L")
-    image = image.resize(options.image_size[::-1], Image.Resampling.BILINEAR)
-    return np.array([(np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0), False)], sample)
+        item["pixels"], _ = read_sample(source, options.image_size, options.colour, options.intensity_range)
+    else:
+        image = Image.fromarray(source).convert("RGB" if options.colour else "L")
+        image = image.resize(options.image_size[::-1], Image.Resampling.BILINEAR)
+        item["pixels"] = np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
+    return item
 
 
 def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float] | None) -> None:

@@ -21,14 +21,14 @@ of the same number. DICOM files need no table: their headers name PatientID and 
     data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
     batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
 
-The way of an image, in the order of the calls in `build_datasets`:
+The way of an image, by the calls in `build_datasets`; read this file first, then each of the others once:
 
-    find_sources    here         the folders of images, and the table of each
-    find_sheet      sheets.py    a table file: the cells below the names of its columns
-    read_rows       table.py     the rows: ids and ages, and what is wrong with them
-    match_images    files.py     the image files, and the row of each
-    split_subjects  here         whether its subject is in train, val or test
-    decode_images   pixels.py    its pixels, by images.py into the cache; UltrasoundAgeDataset: its batch
+    find_sources                here        the folders of images, and the table of each
+    find_sheet                  sheets.py   a table file: the cells below the names of its columns
+    read_rows                   table.py    the rows: ids and ages, and what is wrong with them
+    match_images                files.py    the image files, and the row of each
+    judge_rows, split_subjects  here        whether it is used, and in which part its subject is
+    decode_images               pixels.py   its pixels, read by images.py, in the cache; then its batch
 """
 
 import argparse
@@ -45,9 +45,9 @@ from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, read_split, split_groups
 from datasets.ultrasound.files import dicom_files, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
-from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, find_unreadable
+from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, why_unreadable
 from datasets.ultrasound.problems import Problems, list_some
-from datasets.ultrasound.report import AgeDatasets
+from datasets.ultrasound.report import AgeDatasets, count_images, describe_flags
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from utils.run.errors import CommandError, DataError
@@ -70,66 +70,35 @@ def build_datasets(
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
     sources = find_sources(Path(image_dir), args)
-    matched, report = read_images(sources, problems, args)
-    images = judge_rows(matched, problems, args)
-    report["subjects_outside_ages"] = matched.subject.nunique() - images.subject.nunique()
-    if "unreadable_images" in problems.exclude:
-        images = drop_unreadable(images, problems)
-    split, split_source = ({}, "") if choose else split_subjects(sources, images, args)
-    try:
-        decoded, read, depth = decode_images(
-            images, split.get("train", ()), args, cache_dir or args.cache_dir
-        )
-    except DataError:
-        problems.refuse(drop_unreadable(images, problems))
-        raise
-    images = judge_pixels(images, decoded["pixels"], problems, report["notes"])
+    images, report = read_images(sources, problems, args)
+    images = judge_rows(images, report, problems, args)
+    split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
+    decoded, intensity_range = decode_images(
+        images, split.get("train", ()), report, args, cache_dir or args.cache_dir
+    )
+    images = judge_pixels(images, decoded, report, problems)
     hashes = {
         subject: [fingerprint([sorted(set(mine.age)), sorted(mine.hash)]), *sorted(mine.hash)]
         for subject, mine in images.groupby("subject")
     }
     if choose:
-        split, split_source = choose(hashes), "chosen"
+        split = choose(hashes)
     elif len(images) < len(decoded):
         split, split_source = split_subjects(sources, images, args)
-    rows = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
-    for name in () if choose else ("train", "val"):
-        if name not in rows:
-            raise DataError(
-                f"The {name} part is empty: {images.subject.nunique()} subjects, --val_size {args.val_size}, "
-                f"--test_size {args.test_size}\nAdd subjects or change the sizes."
-            )
-    report |= depth | {
-        "images": len(images),
-        "images_used": sum(map(len, rows.values())),
-        "subjects_in_no_part": images.subject.nunique() - sum(map(len, split.values())),
-        "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
-        "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
-        "left_out": problems.report(),
-    }
-    if args.group_column:
-        report["groups"] = images.groupby("group").subject.nunique().to_dict()
-    options = {
-        "target_unit": args.target_unit,
-        "split_method": "by_group" if args.split_by == "group" else "by_subject_id",
-        "random_seed": args.seed,
-        "test_size": args.test_size,
-        "val_size": args.val_size,
-        **read,
-    }
+    parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
+    if not choose and (empty := {"train", "val"} - parts.keys()):
+        raise DataError(
+            f"The {max(empty)} part is empty: {images.subject.nunique()} subjects, --val_size "
+            f"{args.val_size}, --test_size {args.test_size}\nAdd subjects or change the sizes."
+        )
+    checked = check_leakage(parts)
+    report |= count_images(images, parts, decoded, problems, args)
+    sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
+    facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
+    options = describe_flags(args) | {"intensity_range": intensity_range}
     return AgeDatasets(
-        sets={name: UltrasoundAgeDataset(decoded, mine, args.mask_text) for name, mine in rows.items()},
-        split=split,
-        split_source=split_source,
-        leakage_check=check_leakage(rows),
-        fingerprint=fingerprint([
-            [one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()
-        ]),
-        report=report,
-        sources=sources,
-        options=options,
-        hashes=hashes,
-    )  # fmt: skip
+        sets, split, split_source, checked, fingerprint(facts), hashes, sources, options, report
+    )
 
 
 class Source(NamedTuple):
@@ -210,7 +179,9 @@ def read_images(
     return pd.concat(found, ignore_index=True), report
 
 
-def judge_rows(images: pd.DataFrame, problems: Problems, args: argparse.Namespace) -> pd.DataFrame:
+def judge_rows(
+    images: pd.DataFrame, report: dict[str, Any], problems: Problems, args: argparse.Namespace
+) -> pd.DataFrame:
     """The images of people within --min_age and --max_age, unless rows or names are wrong."""
     if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
         problems.refuse(images)
@@ -230,21 +201,18 @@ def judge_rows(images: pd.DataFrame, problems: Problems, args: argparse.Namespac
             f"No subject is aged {low:g} to {high:g} {args.target_unit}; the images show {ages.min():g} to "
             f"{ages.max():g}\nChange --min_age and --max_age."
         )
+    report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
     return kept.reset_index(drop=True)
 
 
-def drop_unreadable(images: pd.DataFrame, problems: Problems) -> pd.DataFrame:
-    """The images that can be read; the others become problems."""
-    unreadable = find_unreadable(images.path)
-    for path, reason in unreadable.items():
-        problems.add("unreadable_images", path.name, reason)
-    return images[~images.path.isin(unreadable)].reset_index(drop=True)
-
-
 def judge_pixels(
-    images: pd.DataFrame, pixels: np.ndarray, problems: Problems, notes: list[str]
+    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: Problems
 ) -> pd.DataFrame:
-    """The images that show one person only, with a hash of each."""
+    """The images that can be read and show one person only, with a hash of each."""
+    for path in images.path[decoded["unreadable"]]:
+        problems.add("unreadable_images", path.name, why_unreadable(path))
+    images = images[~decoded["unreadable"]]
+    pixels = [decoded["pixels"][k] for k in images.index]
     images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
     names = images.path.map(lambda path: path.name)
     owners = images.groupby("hash").subject.transform("nunique")
@@ -252,7 +220,7 @@ def judge_pixels(
         problems.add("duplicate_images", list_some(same.tolist(), 4, " = "))
     if any(plain := [image.min() == image.max() for image in pixels]):
         shown = list_some(names[plain].tolist(), 3)
-        notes.append(f"{sum(plain)} images have one grey value all over: {shown}")
+        report["notes"].append(f"{sum(plain)} images have one grey value all over: {shown}")
     images = images[owners == 1]
     problems.refuse(images)
     return images

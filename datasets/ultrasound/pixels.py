@@ -5,9 +5,8 @@ unless --colour keeps the three channels.
 """
 
 import argparse
-import os
+import contextlib
 from collections.abc import Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,62 +30,60 @@ LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # the grey values of an im
 
 
 def decode_images(
-    images: pd.DataFrame, train: Collection[str], args: argparse.Namespace, cache_dir: Path | None
-) -> tuple[np.ndarray, dict[str, Any], dict[str, int]]:
-    """All images from the cache, as `read_sample` gives them: (N,) of pixels (1 or 3, H, W) uint8 and
-    colour_lost; how they were read; counts for the report.
+    images: pd.DataFrame,
+    train: Collection[str],
+    report: dict,
+    args: argparse.Namespace,
+    cache_dir: Path | None,
+) -> tuple[np.ndarray, list[float]]:
+    """(all images from the cache, (N,) of `sample_type`; the grey values that are black and white in those of
+    more than 8 bits). Counts go to `report`.
 
-    The intensity range of images of more than 8 bits is the bit depth that those of the subjects `train`
-    need: one for all, so that brightness stays comparable. Raises DataError for the first that can not be
-    read.
+    That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
+    stays comparable.
     """
     cache = {"cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     paths, chosen, cut = images.path.tolist(), args.intensity_range, 0
     deep = images[[has_more_than_8_bits(path) for path in paths]]
     if len(deep):
         files = deep.path.tolist()
-        limits = open_cache(
-            "ultrasound_limits",
-            {},
-            files,
-            [1] * len(deep),
-            (),
-            partial(_limits, files),
-            dtype=LIMITS,
-            **cache,
-        )
+        job = {}, files, [1] * len(deep), (), partial(_limits, files)
+        limits = open_cache("ultrasound_limits", *job, dtype=LIMITS, **cache)
         lows, highs = limits["low"].astype(int), limits["high"].astype(int)  # (N,) each
         if chosen is None:
             mine = highs[deep.subject.isin(train)]
             chosen = [0, 2 ** max(8, int(max(mine if len(mine) else highs)).bit_length()) - 1]
         cut = int(((lows < chosen[0]) | (highs > chosen[1])).sum())
+    report |= {"images_of_more_than_8_bits": len(deep), "images_cut": cut}
     chosen = list(chosen or [0, 255])
-    options = {
-        "image_size": list(args.image_size),
-        "colour": args.colour,
-        "intensity_range": chosen if len(deep) else None,
-    }
+    options = {"image_size": list(args.image_size), "colour": args.colour}
+    options["intensity_range"] = chosen if len(deep) else None
     sample = sample_type(args.image_size, args.colour)
-    produce = partial(_decode, paths, options, sample)
-    decoded = open_cache("ultrasound", options, paths, [1] * len(paths), (), produce, dtype=sample, **cache)
-    read = {"intensity_range": chosen, "colour": args.colour}
-    lost = int(decoded["colour_lost"].sum())
-    counts = {"images_of_more_than_8_bits": len(deep), "images_cut": cut, "images_with_colour": lost}
-    return decoded, read, counts
+    job = options, paths, [1] * len(paths), (), partial(_decode, paths, options, sample)
+    return open_cache("ultrasound", *job, dtype=sample, **cache), chosen
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
-    """What is stored of an image: its pixels (1 or 3, H, W), and whether it shows colour that is lost."""
+    """What is stored of an image: its pixels (1 or 3, H, W), whether it shows colour that is lost, and
+    whether it is blank as it can not be read."""
     shape = (3 if colour else 1, *image_size)
-    return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool)])
+    return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool), ("unreadable", bool)])
 
 
 def _limits(paths: Sequence[Path], k: int) -> np.ndarray:
-    return np.array([read_grey_limits(paths[k])], LIMITS)  # (1,)
+    item = np.zeros(1, LIMITS)
+    with contextlib.suppress(DataError):
+        item[0] = read_grey_limits(paths[k])
+    return item
 
 
 def _decode(paths: Sequence[Path], options: dict[str, Any], sample: np.dtype, k: int) -> np.ndarray:
-    return np.array([read_sample(paths[k], **options)], sample)  # (1,)
+    item = np.zeros(1, sample)
+    try:
+        item["pixels"], item["colour_lost"] = read_sample(paths[k], **options)
+    except DataError:
+        item["unreadable"] = True
+    return item
 
 
 def read_sample(
@@ -109,19 +106,13 @@ def read_sample(
     return np.moveaxis(np.atleast_3d(pixels), 2, 0), lost
 
 
-def find_unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """{path: reason} of the images that can not be read; every one is decoded."""
-    with ProcessPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        reasons = pool.map(_why_unreadable, paths, chunksize=16)
-        return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-
-
-def _why_unreadable(path: Path) -> str | None:
+def why_unreadable(path: Path) -> str:
+    """The reason, of an image that could not be decoded."""
     try:
         read_image(path, mode="L")
     except DataError as error:
         return str(error).splitlines()[0].removeprefix(f"{path}: ")
-    return None
+    return "it was not readable when the cache was made: delete data/cache"
 
 
 class UltrasoundAgeDataset(Dataset):

@@ -1,12 +1,16 @@
 """The age data set as a whole: its parts, and what config.json and the log say about them."""
 
+import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from datasets.ultrasound.flags import PROBLEMS
 from datasets.ultrasound.pixels import UltrasoundAgeDataset
+from datasets.ultrasound.problems import Problems
 
 if TYPE_CHECKING:
     from datasets.ultrasound.dataset import Source
@@ -20,6 +24,36 @@ NOTICED = {
 }
 
 
+def describe_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """What config.json says of the flags under names of its own."""
+    return {
+        "target_unit": args.target_unit,
+        "split_method": "by_group" if args.split_by == "group" else "by_subject_id",
+        "random_seed": args.seed,
+        "test_size": args.test_size,
+        "val_size": args.val_size,
+        "colour": args.colour,
+    }
+
+
+def count_images(
+    images: pd.DataFrame, parts: Mapping[str, pd.DataFrame], decoded: np.ndarray, problems: Problems,
+    args: argparse.Namespace,
+) -> dict[str, Any]:  # fmt: skip
+    """What is reported of the images that are left, and of the parts that they are in."""
+    counts = {
+        "images": len(images),
+        "images_used": sum(map(len, parts.values())),
+        "subjects_in_no_part": images.subject.nunique()
+        - sum(part.subject.nunique() for part in parts.values()),
+        "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
+        "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
+        "left_out": problems.report(),
+    }
+    groups = images.groupby("group").subject.nunique().to_dict()
+    return counts | ({"groups": groups} if args.group_column else {})
+
+
 @dataclass
 class AgeDatasets:
     """The parts of a split and what was decided on the way."""
@@ -29,10 +63,10 @@ class AgeDatasets:
     split_source: str
     leakage_check: str  # the outcome of `check_leakage`
     fingerprint: str  # of names, ages and file sizes: no path, no time
-    report: dict[str, Any]  # counts, and left_out {kind: {"count", "first": a sentence}}
-    sources: list["Source"]
-    options: dict[str, Any]  # unit, seed, the sizes asked for and how pixels were read
     hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
+    sources: "list[Source]"
+    options: dict[str, Any]  # flags and how pixels were read, as config.json has them
+    report: dict[str, Any]  # counts, notes, and left_out {kind: {"count", "first": a sentence}}
     recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
 
     @property
@@ -76,10 +110,9 @@ class AgeDatasets:
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""
-        parts = self.parts()
-        samples = {f"{name}_samples": len(part) for name, part in parts.items()}
-        subjects = {f"{name}_subjects": len(part.subjects) for name, part in parts.items()}
-        every = np.concatenate([part.ages for part in parts.values()])
+        samples = {f"{name}_samples": len(part) for name, part in self.sets.items()}
+        subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.sets.items()}
+        every = np.concatenate([part.ages for part in self.sets.values()])
         return {
             "image_dir": [str(source.images) for source in self.sources],
             "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
@@ -98,13 +131,11 @@ class AgeDatasets:
 
     def log_lines(self) -> list[str]:
         """Counts per part, what was left out and what was noticed, a line each."""
-        lines = []
-        for name, part in self.parts().items():
-            ages = part.ages
-            lines.append(
-                f"{name}: {len(part.subjects)} subjects, {len(part)} images, age {ages.mean():.1f} +- "
-                f"{ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f}) {self.unit}"
-            )
+        lines = [
+            f"{name}: {len(part.subjects)} subjects, {len(part)} images, age {part.ages.mean():.1f} +- "
+            f"{part.ages.std():.1f} ({part.ages.min():.1f} to {part.ages.max():.1f}) {self.unit}"
+            for name, part in self.sets.items()
+        ]
         for kind, found in self.report["left_out"].items():
             lines.append(f"left out: {found['count']} {PROBLEMS[kind]}: {found['first']}")
         lines += [f"{self.report[key]} {text}" for key, text in NOTICED.items() if self.report[key]]

@@ -37,10 +37,8 @@ SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
 MAX_ROWS, MAX_COLUMNS, MAX_UNPACKED_BYTES = 50_000, 128, 40_000_000
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-STRICT = {  # the namespaces of strict Open XML, and what openpyxl knows them by
-    b"http://purl.oclc.org/ooxml/spreadsheetml/main": b"http://schemas.openxmlformats.org/spreadsheetml/2006/main",
-    b"http://purl.oclc.org/ooxml/officeDocument/relationships": b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
-}
+# The namespaces of strict Open XML, and what openpyxl knows them by.
+STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
 class Sheet(NamedTuple):
@@ -233,15 +231,12 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
         if "xl/workbook.xml" not in names:
             kind = "a binary workbook (.xlsb)" if "xl/workbook.bin" in names else "a zip archive, no workbook"
             raise DataError(f"{path}: {kind}\nOpen it in a spreadsheet program and save it as .xlsx or .csv.")
-        if not any(name in archive.read("xl/workbook.xml") for name in STRICT):
+        if not re.search(STRICT, archive.read("xl/workbook.xml")):
             return content, "openpyxl"
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as changed:
             for name in names:
-                part = archive.read(name)
-                for strict, usual in STRICT.items():
-                    part = part.replace(strict, usual)
-                changed.writestr(name, part)
+                changed.writestr(name, re.sub(STRICT, USUAL, archive.read(name)))
     return buffer.getvalue(), "openpyxl"
 
 

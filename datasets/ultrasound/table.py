@@ -6,6 +6,7 @@ repaired: what can be read in one way only is read, the rest is refused with fil
 """
 
 import argparse
+import contextlib
 import difflib
 import math
 import re
@@ -236,15 +237,12 @@ def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
 
 def bmi_class(length: object, weight: object) -> str:
     """The class of the body mass index (WHO) of a length in cm or m and a weight in kg; '' where unknown."""
-    try:
-        metres, kilograms = float(length), float(weight)
-    except (TypeError, ValueError):
-        return ""
-    metres = metres / 100 if metres > 3 else metres
-    bmi = kilograms / metres**2 if metres > 0 else 0.0
-    if not 10 <= bmi <= 60:  # a typing error
-        return ""
-    return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        metres = float(length) / (100 if float(length) > 3 else 1)
+        bmi = float(weight) / metres**2
+        if metres > 0 and 10 <= bmi <= 60:  # else a typing error
+            return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
+    return ""
 
 
 def _refuse_far_ages(
@@ -306,8 +304,8 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: Problems, 
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
             repeated += same.age.notna().all()
         elif same.age.notna().any():
-            shown = [f"row {n} (age {'none' if math.isnan(age) else f'{age:g}'})"
-                     for n, age in zip(same.row[:3], same.age, strict=False)]  # fmt: skip
+            first = [(one.row, f"{one.age:g}".replace("nan", "none")) for one in same.head(3).itertuples()]
+            shown = [f"row {row} (age {age})" for row, age in first]
             more = f" and {len(same) - 3} more" if len(same) > 3 else ""
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {' and '.join(shown)}{more}")
             rows.loc[same.index, "age"] = math.nan
