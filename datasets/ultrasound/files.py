@@ -16,9 +16,10 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header
+from datasets.ultrasound.ages import parse_age
 from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import Problems
-from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id
+from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, subject_id
 from utils.run.errors import CommandError, DataError
 
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot

@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from datasets.ultrasound.units import target_unit
+from datasets.ultrasound.ages import target_unit
 from utils.run import arguments
 
 SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir

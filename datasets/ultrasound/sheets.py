@@ -49,6 +49,7 @@ class Sheet(NamedTuple):
     header: int  # its row
     asked: dict[str, str]  # {id, age, visit, file, group: name of the column}, of those that a flag names
     names: dict[str, str]  # {letter: name of the column}, of those that have one
+    wider: list[int]  # rows of a file of text that have more cells than the header
     notes: list[str]  # how it was read, where that is not obvious
 
 
@@ -72,14 +73,8 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     names = {letter: one_line(cell) for letter, cell in cells.iloc[0].items() if cell is not None}
     header, body = cells.index[0], cells.iloc[1:]
     behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
-    unnamed = body.loc[:, behind].notna().any(axis=1)
-    if not sheet and unnamed.any():
-        raise DataError(
-            f"{where}, row {body.index[unnamed][0]} and {unnamed.sum() - 1} more have more cells than the "
-            "header\nIs the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with "
-            "decimal points; a column needs a name."
-        )
-    return Sheet(where, body, header, asked, names, notes)
+    wider = body.index[body.loc[:, behind].notna().any(axis=1)].tolist() if not sheet else []
+    return Sheet(where, body, header, asked, names, wider, notes)
 
 
 def one_line(cell: object) -> str:

@@ -12,16 +12,15 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from datasets.ultrasound.ages import OLDEST, has_decimal_commas, named_unit, parse_age
 from datasets.ultrasound.flags import DICOM_ENDINGS, IMAGE_ENDINGS
 from datasets.ultrasound.problems import Problems
 from datasets.ultrasound.sheets import Sheet, list_names, one_line
-from datasets.ultrasound.units import OLDEST, age_with_unit, named_unit
 from utils.run.errors import CommandError, DataError
 
 PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
@@ -65,6 +64,12 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     """
     at, unit, problems, notes = _find_columns(sheet), args.target_unit, Problems(), list(sheet.notes)
     check_unit(sheet.names[at["age"]], unit, sheet.where)
+    if sheet.wider:
+        raise DataError(
+            f"{sheet.where}, row {sheet.wider[0]} and {len(sheet.wider) - 1} more have more cells than the "
+            "header\nIs the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with "
+            "decimal points; a column needs a name."
+        )
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
         raise DataError(
@@ -201,43 +206,9 @@ def same_value(cell: object, value: str) -> bool:
         return str(cell).strip().casefold() == value.strip().casefold()
 
 
-def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
-    """(the age in a cell, whether the cell names its unit); ValueError says what is wrong with it."""
-    if cell is None:
-        raise ValueError("the age is empty")
-    if isinstance(cell, str) and cell.startswith("="):
-        raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
-    if hasattr(cell, "isoformat"):
-        raise ValueError("a date, not an age")
-    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
-        raise ValueError("not a number")
-    text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
-    try:
-        age = float(text)
-    except ValueError:
-        age, with_unit = age_with_unit(text, unit), True
-    if age is None:
-        comma = text.count(",") == 1 and text.replace(",", "").isdigit()
-        raise ValueError("not a number" + " (write a decimal point)" * comma)
-    oldest = OLDEST.get(unit, math.inf)
-    if not math.isfinite(age) or not 0 <= age <= oldest:
-        raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
-    return age, with_unit
-
-
-def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
-    """Whether a column is written with decimal commas, and can not mean thousands."""
-    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
-    written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
-    if not written or any("." in text for text in texts):
-        return False
-    thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
-    return not thousands or any(float(text.replace(",", "")) > OLDEST.get(unit, math.inf) for text in written)
-
-
 def bmi_class(length: object, weight: object) -> str:
     """The class of the body mass index (WHO) of a length in cm or m and a weight in kg; '' where unknown."""
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
         metres = float(length) / (100 if float(length) > 3 else 1)
         bmi = float(weight) / metres**2
         if metres > 0 and 10 <= bmi <= 60:  # else a typing error
