@@ -121,11 +121,12 @@ def build_datasets(
     limits = (args.label, args.min_pixels, args.min_points, args.modality, tuple(args.anomaly_ids))
     table = build_table(scenarios, *limits, **cache)
     if choose:
-        split = choose(hash_contents(table, groups_of(table, choose)))
-        source, outcome = "chosen", ""
+        hashes = hash_contents(table, groups_of(table, choose))
+        split, source, outcome = choose(hashes), "chosen", ""
     else:
         sizes = (args.split_method, args.test_size, args.val_size, args.seed, args.holdout_towns, args.fold)
         split, source, outcome = split_scenarios(table, root, *sizes, pasted)
+        hashes = hash_contents(table, sum(split.values(), []))
     parts: dict[str, AnoVoxDataset] = {}
     copies = args.pastes
     for name in filter(split.get, split):
@@ -136,7 +137,6 @@ def build_datasets(
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
         shape = (tuple(args.image_size), args.max_points, args.seed)
         parts[name] = AnoVoxDataset(table, rows, *shape, pasting, **cache)
-    hashes = hash_contents(table, sum(split.values(), []))
     synthetic = (root / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, root, args.label, split, source, outcome, synthetic, hashes)
 
