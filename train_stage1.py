@@ -84,9 +84,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.dataset import PairDatasets, build_datasets
-from datasets.jrdb.features import feature_names
-from datasets.jrdb.labels import INTERACTION_CLASSES
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.geometry import feature_names
+from datasets.jrdb.load import PairDatasets, build_datasets
 from datasets.jrdb.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
 from models.pairs import PairClassifier
@@ -232,13 +232,13 @@ def report(
     interacts = (scores >= state["threshold"]).astype(int)
     columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
     report_samples(folder, split, state, columns, abs(1 - dataset.labels - scores), dataset.look)
-    beyond = dataset.positives_out_of_range
+    beyond = len(dataset.far_types)
     interacting, found = int(dataset.labels.sum()) + beyond, int(dataset.labels @ interacts)
     far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "
     verdict, fields = report_binary(
         folder, split, state, dataset.labels, logits, CLASSES,
         trivial="distance alone", references={k: np.split(v, [len(on_val)]) for k, v in references.items()},
-        val_labels=val_labels, groups=dataset.groups, fallback=dataset.frames, truncated=truncated,
+        val_labels=val_labels, groups=dataset.sample_sequences, fallback=dataset.frames, truncated=truncated,
         notes={"notes": far + "beyond the distance limit and count as misses"},
     )  # fmt: skip
     fields["metrics"]["recall_end_to_end"] = found / interacting

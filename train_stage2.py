@@ -68,12 +68,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from datasets.jrdb import dataset
+from datasets.jrdb import load
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.dataset import PairDatasets, names_of
-from datasets.jrdb.features import feature_names
-from datasets.jrdb.labels import INTERACTION_CLASSES
-from datasets.jrdb.pairs import balance_classes, class_weights
+from datasets.jrdb.balance import balance_classes, class_weights
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.geometry import feature_names
+from datasets.jrdb.load import PairDatasets, names_of
 from datasets.splits import Choose
 from models.encoders import build_encoder
 from models.losses import FocalLoss
@@ -101,7 +101,7 @@ from utils.training.stage1 import adopt_stage1
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> PairDatasets:
     """Interacting pairs of a known type; negatives are neither loaded nor decoded."""
-    return dataset.build_datasets(args, task="type", choose=choose)
+    return load.build_datasets(args, task="type", choose=choose)
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
@@ -232,7 +232,7 @@ def report(
     verdict, fields = report_multiclass(
         folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,
         references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
-        val_labels=data.reference_pairs("val")[1], groups=part.groups, fallback=part.frames,
+        val_labels=data.reference_pairs("val")[1], groups=part.sample_sequences, fallback=part.frames,
         truncated=truncated, notes={"notes": "both stages together: end_to_end_report.txt"},
     )  # fmt: skip
     return verdict, fields | {"end_to_end": report_end_to_end(folder, split, data, rows, state)}

@@ -49,7 +49,7 @@ class NaivePairs(Dataset):
 def cut_person(panorama: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
     """(3, *size) uint8 of one box, wrapped round the seam, padded with the mean colour above and below."""
     height, width = panorama.shape[:2]
-    left, top, crop_width, crop_height = crop_regions(box[None], size, width, height)[0]
+    left, top, crop_width, crop_height = crop_regions(box[None], size)[0]
     columns = np.arange(left, left + crop_width) % width
     first, last = max(top, 0), min(top + crop_height, height)
     total = panorama.reshape(height * width, 3).sum(axis=0, dtype=np.int64)

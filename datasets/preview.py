@@ -19,7 +19,9 @@ from datasets.anovox.classes import ANOMALY_IDS, read_class_image
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.points import read_points
 from datasets.images import read_image
-from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, Sequence, list_sequences, read_sequence
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequence
+from datasets.jrdb.splits import list_sequences
 from datasets.samples import KINDS, ensure_sample
 from datasets.ultrasound.dataset import find_sources, read_images
 from datasets.ultrasound.flags import data_arguments
@@ -104,7 +106,7 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
         kinds=types,
         texts=[short[k] if k >= 0 else "" for k in types],
         kind_names=INTERACTION_CLASSES,
-        groups=sequence.groups[first:last],
+        groups=sequence.social_groups[first:last],
         title=f"{sequence.name} {sequence.keys[frame]}: {last - first} people, {on_seam} on the seam, "
         f"{len(pairs)} annotated pairs",
     )

@@ -15,15 +15,17 @@ import torch
 
 from datasets.images import read_image
 from datasets.jrdb.boxes import BoxRules, read_people
+from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import crop_people
-from datasets.jrdb.labels import INTERACTION_CLASSES, Sequence
-from datasets.jrdb.pair_dataset import JRDBPairDataset
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import Sequence
+from datasets.jrdb.load import join_pairs
 from datasets.jrdb.pairs import PairRules
 from prediction.skipped import skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.groups import find_clusters
 from utils.metrics.interaction import pair_probabilities
-from utils.metrics.jrdb_act import rows_text
+from utils.metrics.jrdb_act import keyframe_rows, rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
@@ -92,7 +94,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
     if args.output is None:
         return tables
-    output, rows = Path(args.output), dataset.keyframe_rows(groups, people, dataset.sequences)
+    output, rows = Path(args.output), keyframe_rows(dataset, groups, people, dataset.sequences)
     for name, table in tables.items():
         write_table(output / f"{name}.csv", table)
     write_text(output / "det_group.txt", rows_text(rows))
@@ -121,7 +123,7 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
     """Every pair within the distance limit of the training, with its features."""
     names = ("distance_multiplier", "distance_norm", "history_seconds")
     rules = PairRules(**{name: getattr(trained.args, name) for name in names})
-    return JRDBPairDataset("input", sequences, rules)
+    return join_pairs("input", sequences, rules)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
-from datasets.jrdb.dataset import names_of
+from datasets.jrdb.load import names_of
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
 from utils.run.folder import read_json

@@ -4,8 +4,8 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from datasets.jrdb.dataset import PairDatasets, build_datasets
 from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.load import PairDatasets, build_datasets
 
 FLAGS = {
     "features": "geometry", "image_size": (128, 64), "split_method": "auto", "fold": None, "seed": 42,

@@ -16,8 +16,11 @@ import prediction
 import train_stage1
 import train_stage2
 from datasets.jrdb.boxes import BoxRules, read_people
-from datasets.jrdb.features import feature_names
-from datasets.jrdb.labels import IMAGE_FOLDER, INTERACTION_CLASSES, list_sequences
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.crops import load_crops
+from datasets.jrdb.geometry import feature_names
+from datasets.jrdb.labels import IMAGE_FOLDER
+from datasets.jrdb.splits import list_sequences
 from prediction.interactions import pairs_in_range
 from prediction.trained import open_trained
 from tests.jrdb_files import crowd, write_labels
@@ -109,7 +112,7 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     rows = run(stage2, folder, tmp_path / "out")
     trained = open_trained(stage2, torch.device("cpu"))
     dataset = pairs_in_range(trained, read_people(folder, None, BoxRules(), print)[0])
-    dataset.load_crops(folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
+    load_crops(dataset, folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
     scale, temperature = trained.state["calibration"], trained.state["temperature"]
     logits = train_stage1.evaluate(trained.model.stage1, loader, cpu)["logits"].astype(float)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import train_stage2
-from datasets.jrdb.dataset import names_of
+from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.flags import FROM_STAGE1
-from datasets.jrdb.labels import INTERACTION_CLASSES
+from datasets.jrdb.load import names_of
 from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
 from tests.tiny_runs import (

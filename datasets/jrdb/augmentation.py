@@ -10,7 +10,7 @@ from datasets.augmentation import (
     flip_horizontal,
     uniform,
 )
-from datasets.jrdb.features import mirror_features, swaps_when_mirrored
+from datasets.jrdb.geometry import mirror_features, swaps_when_mirrored
 
 COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +- this; hue stays
 

@@ -15,9 +15,18 @@ import pandas
 
 from datasets.images import check_relative_name, read_image_size
 from datasets.jrdb.box_files import FORMS, is_number, read_rows
-from datasets.jrdb.labels import COUNTS, FRAMES_PER_SECOND, LABEL_FOLDER, Sequence
+from datasets.jrdb.flags import FRAMES_PER_SECOND
+from datasets.jrdb.labels import (
+    COUNTS,
+    IMAGE_FOLDER,
+    LABEL_FOLDER,
+    PANORAMA_SIZE,
+    Sequence,
+    clean_boxes,
+    list_images,
+    natural_order,
+)
 from datasets.jrdb.problems import Problems
-from datasets.jrdb.records import IMAGE_FOLDER, PANORAMA_SIZE, clean_boxes, list_images, natural_order
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
@@ -158,7 +167,7 @@ def build_sequence(
         name=name, width=size[0], height=size[1], size_source=source,
         keys=[pictures.get(number, f"{number:06d}.jpg") for number in every_time.tolist()],
         times=every_time, starts=np.searchsorted(times, [*every_time, np.inf]), boxes=clean[kept][order],
-        tracks=tracks, track_names=track_names, groups=nobody, difficult=nobody > 0,
+        tracks=tracks, track_names=track_names, social_groups=nobody, difficult=nobody > 0,
         pairs=np.empty((0, 2), np.int64), types=np.empty(0, np.int64),
         image_found=np.isin(every_time, list(pictures)), frame_rate=rules.frame_rate,
     )  # fmt: skip

@@ -12,7 +12,7 @@ The rule, in this order:
 4. Antialiased bilinear resize on uint8.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,30 +22,86 @@ import torch.nn.functional as F
 
 from datasets.cache import open_cache
 from datasets.images import read_image
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import IMAGE_FOLDER
+from datasets.jrdb.problems import Problems
 from utils.run.errors import DataError
 
 MARGIN_PERCENT = 15  # of the box's width and height
 RULE = 1  # part of the cache's key; raise it when a change here changes pixels
 
 
-def crop_regions(boxes: np.ndarray, size: tuple[int, int], pano_width: int, pano_height: int) -> np.ndarray:
-    """(n, 4) boxes x, y, w, h -> (n, 4) int64 regions left, top, width, height (steps 1 and 2).
+def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, int], **cache: object) -> None:
+    """Cut the people that samples of a split use, or find them in the cache; size is (H, W)."""
+    paths, _, counts, persons = images_needed(part, data_path)
+    boxes = np.split(part.boxes[persons], np.cumsum(counts)[:-1])
+    part.crop_rows = np.full(len(part.boxes), -1)
+    part.crop_rows[persons] = np.arange(len(persons))
+    part.crops = crop_cache(paths, boxes, size, part.pano_size, **cache)
 
-    Raises DataError for a box that is no number, has no area, is over twice as large as the panorama, or lies
-    wholly above or below it.
+
+def images_needed(
+    part: JRDBPairDataset, data_path: Path | str
+) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
+    """Images (K) that samples are cut from, whether each is there, people per image (K), person rows."""
+    persons = np.unique(np.r_[part.left, part.right])
+    frames, counts = np.unique(part.people_frames[persons], return_counts=True)
+    folder = Path(data_path) / IMAGE_FOLDER
+    paths = [folder / part.sequences[part.frame_sequences[f]] / str(part.frame_keys[f]) for f in frames]
+    return paths, part.image_found[frames], counts, persons
+
+
+def find_problems(
+    part: JRDBPairDataset, data_path: Path | str, problems: Problems, decode: bool = False
+) -> None:
+    """Gather the images that are missing and, with `decode`, damaged or of another size."""
+    paths, found, *_ = images_needed(part, data_path)
+    for path, there in zip(paths, found, strict=True):
+        name = path.relative_to(Path(data_path) / IMAGE_FOLDER)
+        if not there:
+            what = f"missing images of the {part.name} split, which needs {len(paths)}"
+            problems.add(what, "add them, or pass --features geometry, which needs none", str(name))
+        elif decode:
+            try:
+                height, width = read_image(path).shape[:2]
+            except DataError as error:
+                remedy = "copy it again, or remove its frame"
+                problems.add("an image can not be read", remedy, str(error).splitlines()[0])
+                continue
+            if (width, height) != part.pano_size:
+                what = f"an image of another size than {part.pano_size[0]}x{part.pano_size[1]}"
+                remedy = "boxes are in pixels: all frames need the size that was annotated"
+                problems.add(what, remedy, f"{name}: {width}x{height}")
+
+
+def crop_cache(
+    image_paths: Sequence[Path], boxes_per_image: Sequence[np.ndarray], size: tuple[int, int],
+    panorama: tuple[int, int], **cache: object,
+) -> np.memmap:  # fmt: skip
+    """The crops of all boxes of all images in order, a cached read-only uint8 array (boxes, 3, *size).
+
+    Every panorama is decoded once, ever. panorama: (width, height) that all have to have; cache: options of
+    open_cache. DataError for missing, unreadable or differently sized images; CommandError above `limit_gb`.
     """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    limit = [2 * pano_width, 2 * pano_height]
-    bad = ~(np.abs(boxes) < 1e9).all(1)  # NaN is not below it either
-    bad |= (boxes[:, 2:] <= 0).any(1) | (boxes[:, 2:] > limit).any(1)
-    bad |= (boxes[:, 1] >= pano_height) | (boxes[:, 1] + boxes[:, 3] <= 0)
-    if bad.any():
-        row = int(bad.argmax())
+    counts, every_box = [len(boxes) for boxes in boxes_per_image], np.concatenate(boxes_per_image)
+    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": panorama, "boxes": every_box}
+    produce = partial(_crop_image, image_paths, boxes_per_image, size, panorama)
+    return open_cache("crops", settings, image_paths, counts, (3, *size), produce, **cache)
+
+
+def _crop_image(image_paths, boxes_per_image, size, panorama, k) -> np.ndarray:
+    image = read_image(image_paths[k])
+    if (found := (image.shape[1], image.shape[0])) != panorama:
         raise DataError(
-            f"box {row} {boxes[row].tolist()} (x, y, w, h) can not be cut from a panorama of "
-            f"{pano_width} x {pano_height}.\nCorrect the annotation or leave this person out."
+            f"{image_paths[k]}: the panorama is {found[0]} x {found[1]} pixels, the other frames are "
+            f"{panorama[0]} x {panorama[1]}.\nBoxes are in pixels: all frames need the annotated size."
         )
-    x, y, width, height = np.floor(boxes + 0.5).astype(np.int64).T
+    return crop_people(image, boxes_per_image[k], size)
+
+
+def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, 4) clean boxes x, y, w, h -> (n, 4) int64 regions left, top, width, height: steps 1 and 2."""
+    x, y, width, height = np.floor(np.asarray(boxes, np.float64).reshape(-1, 4) + 0.5).astype(np.int64).T
     width, height = np.maximum(width, 1), np.maximum(height, 1)
     # In integers, so that no region hangs on how 1.15 * 50 is rounded.
     reach = np.maximum(width * size[0], height * size[1]) * (100 + MARGIN_PERCENT)
@@ -59,7 +115,7 @@ def crop_regions(boxes: np.ndarray, size: tuple[int, int], pano_width: int, pano
 def crop_people(image: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Panorama (H, W, 3) uint8 and boxes (n, 4) -> crops (n, 3, *size) uint8; size = (height, width)."""
     height, width = image.shape[:2]
-    regions = crop_regions(boxes, size, width, height)
+    regions = crop_regions(boxes, size)
     crops = np.empty((len(regions), 3, *size), np.uint8)
     # Column sums first: numpy adds whole rows of bytes 20 times faster than it reduces two axes at once.
     columns = image.reshape(height, width * 3).sum(axis=0, dtype=np.uint32)
@@ -79,42 +135,3 @@ def crop_people(image: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> 
         pixels = torch.from_numpy(region).permute(2, 0, 1)[None]  # (1, 3, h, w) channels last: the fast path
         crop[:] = F.interpolate(pixels, size=tuple(size), mode="bilinear", antialias=True)[0].numpy()
     return crops
-
-
-def crop_cache(
-    image_paths: Sequence[Path],
-    boxes_per_image: Sequence[np.ndarray],
-    size: tuple[int, int],
-    expected_width_height: tuple[int, int],
-    cache_dir: Path | None = None,
-    limit_gb: float = 4.0,
-    workers: int | None = None,
-    log: Callable[[str], None] = print,
-) -> np.memmap:
-    """The crops of all boxes of all images in order, a cached read-only uint8 array (boxes, 3, *size).
-
-    Every panorama is decoded once, ever. DataError for missing, unreadable or differently sized images and
-    for bad boxes; CommandError above `limit_gb`.
-    """
-    boxes_per_image = [np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in boxes_per_image]
-    counts = [len(boxes) for boxes in boxes_per_image]
-    every_box = np.concatenate(boxes_per_image) if boxes_per_image else np.zeros((0, 4))
-    panorama = tuple(expected_width_height)
-    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": panorama, "boxes": every_box}
-    produce = partial(_crop_image, image_paths, boxes_per_image, tuple(size), panorama)
-    return open_cache(
-        "crops", settings, image_paths, counts, (3, *size), produce, cache_dir, limit_gb, workers, log
-    )
-
-
-def _crop_image(image_paths, boxes_per_image, size, expected, k) -> np.ndarray:
-    image = read_image(image_paths[k])
-    if (found := (image.shape[1], image.shape[0])) != expected:
-        raise DataError(
-            f"{image_paths[k]}: the panorama is {found[0]} x {found[1]} pixels, the other frames are "
-            f"{expected[0]} x {expected[1]}.\nBoxes are in pixels: all frames need the annotated size."
-        )
-    try:
-        return crop_people(image, boxes_per_image[k], size)
-    except DataError as error:
-        raise DataError(f"{image_paths[k]}: {error}") from None

@@ -1,224 +1,223 @@
-"""A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
+"""Pairs of people as a torch data set: one split of the sequences, what an epoch draws of it, and batches."""
 
-Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
-whose interaction nobody annotated. Of train an epoch takes a draw (`draw`: positives by group, negatives by
-frame); there, pairs inferred to interact are candidates as well.
-"""
-
-import argparse
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from torch.utils.data import Dataset
 
-from datasets.cache import fingerprint as fingerprint_of
-from datasets.jrdb.features import feature_names
-from datasets.jrdb.flags import SAMPLE
-from datasets.jrdb.index import read_index
-from datasets.jrdb.labels import INTERACTION_CLASSES, LabelRules, Sequence, list_sequences
-from datasets.jrdb.pair_dataset import JRDBPairDataset
-from datasets.jrdb.pairs import PairRules
-from datasets.jrdb.problems import Problems
-from datasets.jrdb.splits import split_sequences
-from datasets.samples import ensure_sample
-from datasets.splits import Choose, check_disjoint
-from utils.run.errors import DataError
-from utils.run.log import LOG
+from datasets.augmentation import GOLDEN, mix
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.geometry import STATIC_FEATURES, feature_names
+from datasets.jrdb.labels import Sequence
+from datasets.jrdb.pairs import PairRules, SequencePairs, text_key
+from utils.plotting.panorama import look_at_pair
 
-TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
+SAMPLE_COLUMNS = ("geometry", "types", "labels", "inferred", "ambiguous", "lots")
 
 
-@dataclass
-class PairDatasets:
-    """The splits of one data folder and what was decided on the way."""
+class JRDBPairDataset(Dataset):
+    """Samples of one split. N samples over F frames and R people, G features, S sequences.
 
-    sets: dict[str, JRDBPairDataset]  # train, val and, where there is one, test
-    split: dict[str, list[str]]
-    split_source: str
-    data_path: Path
-    rules: PairRules
-    loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
-    hashes: dict[str, list[str]] = field(repr=False)  # by sequence: of all it holds, then of frames and boxes
-    cut: Callable[[JRDBPairDataset], None] = field(repr=False)  # gives a part the crops that its samples need
-    recorded: dict[str, np.ndarray] | None = field(default=None, repr=False)  # `references`, or a run's
-    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
+    Per sample (of a `sampled` part: per candidate), ordered by sequence and frame, in a frame by ids:
+        geometry (N, G) float32           columns `feature_names`, NaN where there is no past
+        labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
+        types (N,) int64                  into INTERACTION_CLASSES, -1 none
+        inferred (N,) bool                joined through others of its group, never annotated
+        ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
+        left, right (N,) int64            person rows in canonical order
+        frames (N,) int64                 into the F frames
+        lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by
+    Everybody in every frame of the split, in range of someone or not:
+        boxes (R, 4) float64 pixels, people_frames (R,) int64
+        social_groups (R,) int64 (-1 none), person_ids (R,) str
+        frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
+        frame_times (F,) int64 frame numbers, 15 per second
+    Annotated pairs beyond the distance limit, misses of any model:
+        far_types (M,) int64, far_frames (M,) int64
+    Set by crops.load_crops in runs that see pixels:
+        crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
+    """
 
-    def parts(self) -> dict[str, JRDBPairDataset]:
-        """The splits that exist, by name."""
-        return self.sets
+    def __init__(
+        self, name: str, sequences: list[Sequence], found: list[SequencePairs], rules: PairRules, task: str,
+        sampled: bool,
+    ):  # fmt: skip
+        self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
+        self.feature_names = feature_names(rules.history_seconds)
+        self.sequences = [s.name for s in sequences]
+        self.pano_size = sequences[0].width, sequences[0].height
+        self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
+        self.counts: Counter[str] = Counter()  # of SequencePairs and of labels.COUNTS
+        self.crops: np.ndarray | None = None
+        columns: dict[str, list[np.ndarray]] = {}
+        frame_count = row_count = group_count = 0
+        for number, (sequence, pairs) in enumerate(zip(sequences, found, strict=True)):
+            # Of all sequences together the frames and rows that are used, numbered anew.
+            frame_index = np.full(len(sequence.keys), -1)
+            frame_index[pairs.frames] = frame_count + np.arange(len(pairs.frames))
+            kept = np.flatnonzero(frame_index[sequence.frame_of_row()] >= 0)
+            row_index = np.full(len(sequence.boxes), -1)
+            row_index[kept] = row_count + np.arange(len(kept))
+            part = {key: getattr(pairs, key) for key in SAMPLE_COLUMNS} | {
+                "left": row_index[pairs.left],
+                "right": row_index[pairs.right],
+                "frames": frame_index[pairs.frame],
+                "interaction_groups": group_count + pairs.interaction_groups,
+                "interaction_group_sizes": pairs.interaction_group_sizes,
+                "boxes": sequence.boxes[kept],
+                "people_frames": frame_index[sequence.frame_of_row()[kept]],
+                "social_groups": sequence.social_groups[kept],
+                "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
+                "frame_sequences": np.full(len(pairs.frames), number),
+                "frame_keys": np.array(sequence.keys)[pairs.frames],
+                "frame_times": sequence.times[pairs.frames],
+                "image_found": sequence.image_found[pairs.frames],
+                "far_types": pairs.far_types,
+                "far_frames": frame_index[pairs.far_frame],
+                "ambiguous_frames": frame_index[pairs.ambiguous_frame],
+            }
+            self.counts.update(pairs.counts | sequence.counts)
+            for key, values in part.items():
+                columns.setdefault(key, []).append(values)
+            frame_count, row_count = frame_count + len(pairs.frames), row_count + len(kept)
+            group_count += len(pairs.interaction_group_sizes)
+        for key, parts in columns.items():
+            setattr(self, key, np.concatenate(parts))
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
-    def train(self) -> JRDBPairDataset:
-        return self.sets["train"]
+    def sample_sequences(self) -> np.ndarray:
+        """(N,) int64 sequence of every sample: what intervals leave out one at a time."""
+        return self.frame_sequences[self.frames]
+
+    def group_names(self) -> list[str]:
+        """The sequences of the samples: what no two splits may share."""
+        return [self.sequences[k] for k in np.unique(self.sample_sequences)]
 
     @property
-    def val(self) -> JRDBPairDataset:
-        return self.sets["val"]
+    def past_columns(self) -> list[int]:
+        """The columns of the geometry that tell the past."""
+        return [k for k, name in enumerate(self.feature_names) if name not in STATIC_FEATURES]
 
-    def log_lines(self) -> list[str]:
-        """Counts per part, a line each."""
-        return [
-            f"{name}: {len(part.sequences)} sequences, {len(part.draw())} pairs, {part.class_counts()}"
-            for name, part in self.sets.items()
-        ]
+    def class_counts(self) -> dict[str, int]:
+        """Samples per class, by name; of a sampled part those of the first epoch."""
+        counts = np.bincount(self.labels[self.draw()], minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether the folder says of itself that it was generated."""
-        return (self.data_path / "SYNTHETIC.json").is_file()
-
-    def describe(self) -> dict[str, object]:
-        """The dataset section of config.json."""
-        counts = {
-            f"{name}_samples": len(part.draw()) for name, part in self.sets.items()
-        }  # train: an epoch's
-        every = sum(self.loaded.values(), [])
-        measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
+    def pair_columns(self) -> dict[str, np.ndarray]:
+        """Who each sample is, for tables: sequence, frame, id_left, id_right, distance_widths (between
+        them, in widths of a person), label (a class name)."""
         return {
-            "data_path": str(self.data_path),
-            "total_samples": sum(counts.values()),
-            **counts,
-            "sequences": {name: part.sequences for name, part in self.sets.items()},
-            "class_counts": {name: part.class_counts() for name, part in self.sets.items()},
-            "split_method": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
-            "panorama_size": [measured.width, measured.height],
-            "panorama_size_source": measured.size_source,
-            "fingerprint": fingerprint(every),
+            "sequence": np.array(self.sequences)[self.sample_sequences],
+            "frame": self.frame_keys[self.frames],
+            "id_left": self.person_ids[self.left],
+            "id_right": self.person_ids[self.right],
+            "distance_widths": self.geometry[:, self.feature_names.index("distance_widths")],
+            "label": np.array(self.class_names)[self.labels],
         }
 
-    @property
-    def leakage_check(self) -> str:
-        """The outcome of the check that no sequence is in two splits (a DataError when one is)."""
-        return check_disjoint(self.split, "sequences")
+    def people_and_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The frame of everybody (R,) and the two people of every sample (N, 2): what groups are made of."""
+        return self.people_frames, np.stack([self.left, self.right], axis=1)
 
-    def references(self) -> dict[str, np.ndarray]:
-        """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
-        fit them and of val to choose their thresholds; weights: the share of 20 epochs that draw a pair."""
-        if self.recorded is None:
-            train, annotated = copy.copy(self.train), ~self.train.inferred
-            train.rules = replace(self.rules, resample=True)
-            drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
-            self.recorded = {
-                "train_inputs": train.geometry[annotated],
-                "train_labels": train.labels[annotated],
-                "train_weights": drawn[annotated] / 20,
-                "val_inputs": self.val.geometry,
-                "val_labels": self.val.labels,
-            }
-        return self.recorded
+    def look(self, sample: int) -> list[np.ndarray]:
+        """Pictures of a pair, see look_at_pair."""
+        return look_at_pair(self, sample)
 
-    def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
-        """geometry (N, G) and labels (N,) of `references`."""
-        return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
+    def draw(self, epoch: int = 1) -> np.ndarray:
+        """The samples that an epoch takes, frame by frame; all samples of a part that is not sampled.
 
-    def balance(self) -> tuple[str, bool]:
-        """The class balance of an epoch beside the natural one, in words, and whether it is upside down."""
-        drawn, natural = self.train.labels[self.train.draw()].mean(), self.reference_pairs()[1].mean()
-        text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
-        if upside_down := bool((drawn > 0.5) != (natural > 0.5)):
-            text += (
-                ": sampling turns the classes upside down, which the scale fitted on val has to undo; "
-                "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
-            )
-        return text, upside_down
+        Of each interaction group of n people at most max(1, round(n * max_group_samples_ratio)) positives,
+        annotated ones before inferred; of each frame min(max_negatives_per_frame, max(1, round(positives *
+        stage1_balance_ratio))) others; of what is then left of a sequence at most pairs_per_sequence (0:
+        all). With --no-resample every epoch takes the same.
+        """
+        if not self.sampled:
+            return np.arange(len(self))
+        rules, positive = self.rules, (self.labels > 0) | (self.task == "type")
+        lots = mix(self.lots ^ np.uint64(text_key(f"epoch {epoch}"))) if rules.resample else self.lots
+        taken = positive
+        if rules.use_group_sampling:
+            quota = np.maximum(1, np.rint(self.interaction_group_sizes * rules.max_group_samples_ratio))
+            taken = smallest_per_bin(positive, self.interaction_groups, quota, self.inferred, lots)
+        positives = np.bincount(self.frames[taken], minlength=len(self.frame_keys))
+        quota = np.maximum(1, np.rint(rules.stage1_balance_ratio * positives))
+        quota = np.minimum(rules.max_negatives_per_frame, quota)
+        taken = taken | smallest_per_bin(~positive, self.frames, quota, lots)
+        if rules.pairs_per_sequence:
+            quota = np.full(len(self.sequences), rules.pairs_per_sequence)
+            taken = smallest_per_bin(taken, self.sample_sequences, quota, mix(lots + np.uint64(GOLDEN)))
+        chosen = np.flatnonzero(taken)
+        return chosen[neighbouring_order(self.frames[chosen], self.left[chosen], self.right[chosen])]
 
-    def with_task(self, part: str, task: str) -> JRDBPairDataset:
-        """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
-        if (part, task) not in self.others:
-            self.others[part, task] = JRDBPairDataset(part, self.loaded[part], self.rules, task)
-            self.cut(self.others[part, task])
-        return self.others[part, task]
+    def select(self, samples: np.ndarray) -> "JRDBPairDataset":
+        """The same people and frames with these samples only, in this order; a sample may be taken twice.
+
+        Nothing is drawn from them any more.
+        """
+        chosen = copy.copy(self)
+        chosen.sampled = False
+        for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
+            setattr(chosen, name, getattr(self, name)[samples])
+        return chosen
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """A collated batch of N samples and their P people, each person once.
+
+        crops (P, 3, H, W) uint8 (only with pixels), left, right (N,) int64 into the crops, geometry (N, G)
+        float32, labels (N,), indices (N,), frames (N,), persons (P,) int64 person rows.
+        """
+        indices = np.asarray(indices)
+        persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
+        place = place.reshape(2, len(indices))
+        batch = {
+            "left": place[0],
+            "right": place[1],
+            "geometry": self.geometry[indices],
+            "labels": self.labels[indices],
+            "indices": indices,
+            "frames": self.frames[indices],
+            "persons": persons,
+        }
+        if self.crops is not None:
+            batch["crops"] = self.crops[self.crop_rows[persons]]
+        return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
 
 
-def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
-    """What a checkpoint must agree on with this code: a weight means nothing under another name."""
-    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
+def smallest_per_bin(
+    members: np.ndarray, bins: np.ndarray, quota: np.ndarray, *keys: np.ndarray
+) -> np.ndarray:
+    """(N,) bool: of the `members` (N,) bool of every bin the first quota[bin] in the order of `keys`.
 
-
-def build_datasets(
-    args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
-) -> PairDatasets:
-    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
-    of the sequences; val and test: not sampled.
-
-    task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
-    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
-    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
-    one-class splits; with --check_data every image is decoded that crops are cut from.
+    bins (N,) int64 into quota; keys (N,) each, the most important first.
     """
-    rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
-    rules = PairRules(**{"pairs_per_sequence": 0} | rules)  # stage 2 has few enough
-    labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
-    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
-    files = list_sequences(data_path)
-    if choose:
-        split, source = {"all": list(files)}, "chosen"
-    else:
-        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
-    paths = [files[name] for names in split.values() for name in names]
-    every = read_index(paths, data_path, LabelRules(**labels), args.cache_dir, LOG.info)
-    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
-    if any(told.values()):
-        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
-    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
-    if choose:
-        split = choose(hashes)
-    by_name = {sequence.name: sequence for sequence in every}
-    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {
-        part: JRDBPairDataset(part, sequences, rules, task, sampled=part == "train")
-        for part, sequences in loaded.items()
-    }
-    for part, dataset in sets.items():
-        check_labels(data_path, part, dataset)
-    pixels = args.features != "geometry"
-    if pixels:
-        problems = Problems()
-        for dataset in sets.values():
-            dataset.find_problems(data_path, problems, decode=getattr(args, "check_data", False))
-        problems.raise_any()
-
-    def cut(dataset: JRDBPairDataset) -> None:
-        if pixels:
-            where = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
-            dataset.load_crops(data_path, args.image_size, **where)
-
-    for dataset in sets.values():
-        cut(dataset)
-    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, cut)
-    if task == "interaction" and choose is None:
-        text, upside_down = data.balance()
-        (LOG.warning if upside_down else LOG.info)(text)
-    return data
+    members = np.flatnonzero(members)
+    order = members[np.lexsort((*(key[members] for key in reversed(keys)), bins[members]))]
+    counts = np.bincount(bins[order], minlength=len(quota))
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = np.zeros(len(bins), bool)
+    chosen[order[rank < quota[bins[order]]]] = True
+    return chosen
 
 
-def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
-    """DataError for a split without samples or, for task "interaction", without both classes."""
-    counts = dataset.class_counts()
-    if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
-        found = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise DataError(
-            f"{data_path}: the {part} split can not be learned from\n"
-            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
-            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
-            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
-            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
-        )
+def neighbouring_order(frame: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N,) an order of pairs: frame by frame, in each such that pairs of the same people are neighbours.
 
-
-def hash_contents(sequence: Sequence) -> list[str]:
-    """Of everything but the name, and of frames and boxes alone: the same recording, whatever it is
-    called."""
-    everything = ("starts", "boxes", "tracks", "groups", "pairs", "types")
-    return [fingerprint_of(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
-
-
-def fingerprint(sequences: list[Sequence]) -> str:
-    """Of names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
-    named = sorted(sequences, key=lambda s: s.name)
-    named = [(s.name, s.keys, s.track_names, s.width, s.height, s.difficult, hash_contents(s)) for s in named]
-    return fingerprint_of(named)
+    A frame cut in two by a batch boundary then shares few people between the two batches, each of which
+    encodes its own. People are ranked by reverse Cuthill-McKee, which keeps linked rows close to each other.
+    """
+    people = int(max(first.max(initial=0), second.max(initial=0))) + 1
+    links = np.r_[first, second], np.r_[second, first]
+    graph = coo_array((np.ones(2 * len(first), np.int8), links), shape=(people, people)).tocsr()
+    rank = np.empty(people, np.int64)
+    rank[reverse_cuthill_mckee(graph, symmetric_mode=True)] = np.arange(people)
+    return np.lexsort((rank[first] + rank[second], frame))

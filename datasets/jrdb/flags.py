@@ -5,13 +5,27 @@ Without torch and numpy, so that --help and a mistyped flag answer at once.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from utils.run import arguments
 
 SAMPLE = "data/sample_jrdb"  # what is read without --data_path
+FRAMES_PER_SECOND = 15.0  # of JRDB
 FROM_STAGE1 = (
     "features", "backbone", "image_size", "history_seconds", "distance_multiplier", "distance_norm"
 )  # fmt: skip
+
+
+@dataclass
+class LabelRules:
+    """How annotations are read: the flags of the same names below."""
+
+    multi_label: str = "priority"
+    class_map: str | None = None
+    pairs_from: str = "interaction"
+    max_difficulty: int = 3
+    skip_bad_boxes: bool = False
+    frame_rate: float = FRAMES_PER_SECOND
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +46,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="pairs whose label, or the group label of one of whose people, is more difficult do not count")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="leave out people whose box has no area or lies outside the panorama")
-    add("--frame_rate", type=arguments.positive_float, default=15.0, help="frame numbers per second")
+    add("--frame_rate", type=arguments.positive_float, default=FRAMES_PER_SECOND,
+        help="frame numbers per second")
     # fmt: on
 
 

@@ -1,8 +1,8 @@
-"""The label files of a run, parsed once: later runs read their columns from one file under data/cache.
+"""The sequences of a run, read once: later runs find their columns in one file under data/cache.
 
-`read_index` gives what `read_sequence` gives for every label file. As in cache.py, the file's name is a
-fingerprint of all that decides what is in it, it is written under a temporary name by whoever holds the lock,
-and a file that is cut short or damaged (zip keeps checksums) is built again. Refused labels leave no file.
+As in cache.py, the file's name is a fingerprint of all that decides what is in it, it is written under a
+temporary name by whoever holds the lock, and a file that is cut short or damaged (zip keeps checksums) is
+built again. Refused labels leave no file.
 """
 
 import io
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets import cache
-from datasets.jrdb import labels, records
-from datasets.jrdb.labels import LabelRules, Sequence, read_sequence
+from datasets.jrdb import classes, labels
+from datasets.jrdb.flags import LabelRules
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images
 from datasets.jrdb.problems import Problems
-from datasets.jrdb.records import IMAGE_FOLDER, list_images
 from utils.run.folder import write_bytes
 from utils.run.log import format_size
 
@@ -29,24 +29,33 @@ COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
 SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a file
 
 
-def read_index(
+def read_once(
+    read: Callable[..., Sequence | None],
     paths: list[Path],
-    data_path: Path | str | None = None,
+    data_path: Path | None = None,
     rules: LabelRules | None = None,
     cache_dir: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Sequence]:
-    """The sequences of these label files, in this order, as `read_sequence` reads them.
+    """What `read`, labels.read_sequence, gives for these files, in this order.
 
     One DataError for all that is wrong in them, another for missing files; CommandError for an unwritable
     cache folder.
     """
     rules = rules or LabelRules()
+
+    def read_all() -> list[Sequence]:
+        problems = Problems()
+        sequences = [read(path, data_path, rules, problems) for path in paths]
+        problems.raise_any()
+        return sequences
+
     files = cache.describe_files(paths)
     size = sum(size for _, size, _ in files)
     if size < SMALL:
-        return _read(paths, data_path, rules)
-    key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), rules.classes(), _code())
+        return read_all()
+    class_map = classes.read_class_map(rules.class_map)
+    key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), class_map, _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
     path = directory / f"{KIND}-{key[:20]}.npz"
     if (sequences := _load(path)) is None:
@@ -55,7 +64,7 @@ def read_index(
             if (sequences := _load(path)) is None:  # else another process built it while this one waited
                 log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
                 started = time.monotonic()
-                sequences = _read(paths, data_path, rules)
+                sequences = read_all()
                 _save(path, sequences)
                 log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
                 return sequences
@@ -63,18 +72,11 @@ def read_index(
     return sequences
 
 
-def _read(paths: list[Path], data_path: Path | str | None, rules: LabelRules) -> list[Sequence]:
-    problems = Problems()
-    sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
-    problems.raise_any()
-    return sequences
-
-
-def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[list, list]:
+def _describe_images(paths: list[Path], data_path: Path | None) -> tuple[list, list]:
     """What `find_images` looks at: the images' names and, for the panorama's size, each sequence's first."""
     if data_path is None:
         return [], []
-    folders = [Path(data_path) / IMAGE_FOLDER / path.stem for path in paths]
+    folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
     names = [list_images(folder) for folder in folders]
     first = [folder / images[0] for folder, images in zip(folders, names, strict=True) if images]
     return ["/".join(images) for images in names], cache.describe_files(first)
@@ -82,7 +84,7 @@ def _describe_images(paths: list[Path], data_path: Path | str | None) -> tuple[l
 
 def _code() -> list[str]:
     """The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index."""
-    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, records.__file__)]
+    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
 
 
 def _save(path: Path, sequences: list[Sequence]) -> None:

@@ -1,81 +1,42 @@
-"""JRDB annotations as numpy columns, read one sequence at a time.
-
-The folder is the official one; images are needed only by runs that look at pixels:
+"""One label file, and the names of its images, as one `Sequence` of numpy columns.
 
     DATA/labels/labels_2d_activity_social_stitched/SEQUENCE.json
     DATA/images/image_stitched/SEQUENCE/000015.jpg               3760x480; the number counts frames
-    DATA/split.json                                              optional; unless --split_method names another
 
 A person is a row. Rows are sorted by frame number and then by person id, whatever the order in the file, so
 everything built on them is independent of the order of files, frames and records. Demographics are not read.
-What is wrong in the files is gathered over all of them (`Problems`) and told in one error.
+Images are needed only by runs that look at pixels. What is wrong is gathered in `Problems`, with the file,
+the frame and the person, over all files, and told in one error.
 """
 
+import gc
 import itertools
 import json
+import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from datasets.images import check_relative_name
-from datasets.jrdb import records
+from datasets.images import check_relative_name, read_image_size
+from datasets.jrdb.classes import ANY_OTHER, known_names, read_class_map
+from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.problems import Problems
-from datasets.jrdb.records import ANY_OTHER, IMAGE_FOLDER
-from utils.run.errors import CommandError
+from utils.run.errors import DataError
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
-FRAMES_PER_SECOND = 15.0  # of JRDB
-
-INTERACTION_CLASSES = ("walking together", "standing together", "conversation", "sitting together", "others")
-# Classes go from frequent to rare among the 21 published names. The map is fixed, whatever a split's own
-# counts are, so that class k means the same in every split, checkpoint and evaluation.
-CLASS_OF_NAME = {name: k for k, name in enumerate(INTERACTION_CLASSES[:4])} | dict.fromkeys(
-    ("going upstairs together", "moving together", "looking at robot together", "looking at sth together",
-     "walking toward each other", "eating together", "going downstairs together", "bending together",
-     "holding sth together", "cycling together", "interaction with door together", "hugging",
-     "looking into sth together", "shaking hand", "waving hand together", "pointing at sth together"), 4,
-)  # fmt: skip
-CLASS_OF_NAME["standing together together"] = 1  # a slip of the published list
-INTERACTION_NAMES = tuple(CLASS_OF_NAME)
+IMAGE_FOLDER = Path("images") / "image_stitched"
+PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without any image
+BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel: sums and differences of them are exact in float64
 
 # Columns of `Sequence.counts`; all are summed into the sampling report.
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
           "missing_partners", "duplicate_ids", "missing_images", "difficult_people", "difficult_pairs",
           "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
-
-
-@dataclass
-class LabelRules:
-    """How annotations are read: the flags of the same names, see train_stage1.py --help."""
-
-    multi_label: str = "priority"
-    class_map: str | None = None
-    pairs_from: str = "interaction"
-    max_difficulty: int = 3
-    skip_bad_boxes: bool = False
-    frame_rate: float = FRAMES_PER_SECOND
-
-    def classes(self) -> dict[str, int]:
-        """Class of every interaction name: the 21 published ones, and over them those of the class map.
-
-        A class map is a JSON file {"name": "class"}; the name "*" stands for any other. CommandError for a
-        file that is none, or names another class than INTERACTION_CLASSES.
-        """
-        if self.class_map is None:
-            return CLASS_OF_NAME
-        try:
-            given = json.loads(Path(self.class_map).read_text(encoding="utf-8"))
-            wrong = sorted(name for name, kind in given.items() if kind not in INTERACTION_CLASSES)
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise CommandError(
-                f'--class_map {self.class_map}: not a JSON file of {{"name": "class"}} ({error})'
-            ) from error
-        if wrong:
-            known = ", ".join(INTERACTION_CLASSES)
-            names = ", ".join(map(repr, wrong))
-            raise CommandError(f"--class_map {self.class_map}: no such class for {names}\n  classes: {known}")
-        return CLASS_OF_NAME | {name: INTERACTION_CLASSES.index(kind) for name, kind in given.items()}
 
 
 @dataclass
@@ -92,7 +53,7 @@ class Sequence:
     boxes: np.ndarray  # (R, 4) float64 x, y, w, h in pixels; x + w may run past the width
     tracks: np.ndarray  # (R,) int64 into track_names
     track_names: list[str]
-    groups: np.ndarray  # (R,) int64 social group id, unique within a frame; -1 where there is none
+    social_groups: np.ndarray  # (R,) int64 id, unique within a frame; -1 where there is none
     difficult: np.ndarray  # (R,) bool, group label above --max_difficulty
     pairs: np.ndarray  # (M, 2) int64 rows, lower row first
     types: np.ndarray  # (M,) int64 into INTERACTION_CLASSES; -1 no type; -3 label above --max_difficulty
@@ -105,76 +66,46 @@ class Sequence:
         return np.repeat(np.arange(len(self.keys)), np.diff(self.starts))
 
 
-def list_sequences(data_path: Path | str) -> dict[str, Path]:
-    """Name -> label file of every sequence, by name; CommandError with what was expected if none."""
-    data_path = Path(data_path)
-    folder = data_path / LABEL_FOLDER
-    if files := sorted(folder.glob("*.json")):
-        return {check_relative_name(path.stem, str(folder)): path for path in files}
-    found = (
-        sorted(path.name for path in data_path.iterdir())[:8] if data_path.is_dir() else ["no such folder"]
-    )
-    inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
-    remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
-    others = sorted({path.parent.name for path in data_path.glob("labels/*/*.json")})
-    if others:
-        remedy = (
-            f"labels/ holds {', '.join(others)}: who interacts is in {LABEL_FOLDER.name} alone "
-            "(JRDB-Act, JRDB-Social), get that one; on boxes without labels, predict.py --input works"
-        )
-    raise CommandError(
-        f"--data_path {data_path}: no JRDB label files\n"
-        f"  expected: {folder}/SEQUENCE.json\n"
-        f"  and, for pixels: {data_path / IMAGE_FOLDER}/SEQUENCE/000015.jpg\n"
-        f"  found: {', '.join(found) or 'an empty folder'}\n"
-        f"  {remedy}"
-    )
+class Person(NamedTuple):
+    """One record: who, in which frame (index), and where that stands, for messages."""
+
+    frame: int
+    id: str
+    record: dict
+    place: str
 
 
 def read_sequence(
     path: Path,
-    data_path: Path | str | None = None,
+    data_path: Path | None = None,
     rules: LabelRules | None = None,
     problems: Problems | None = None,
 ) -> Sequence | None:
     """Read one label file. `data_path` is where its images would be (None: no image is looked for).
 
     What is wrong is a DataError; with `problems` it is gathered there instead, and a file that is no label
-    file gives None.
-
-    Merging, stated once: a pair annotated from one side only counts as annotated; two sides that differ are
-    joined (both counted). A name with the value 0 is no label. Of several labels on a pair the type is the
-    rarest class (`priority`: others, sitting, conversation, standing, walking), the first written (`first`:
-    first record by id, first name in it), or none (`drop`: the pair is still an interaction, but has no type
-    when its labels fall in different classes). With --pairs_from social_group the people of one group are the
-    annotated pairs, without a type. A partner who is not another person of the frame is left out; of two
-    records with one id in a frame the first is kept. A box beyond the left end is wrapped, one beyond the
-    upper or lower edge clipped, one wholly outside or without an area refused or, with --skip_bad_boxes, left
-    out. All of it is counted.
+    file gives None. With --pairs_from social_group the people of one group are the annotated pairs, without a
+    type. A partner who is not another person of the frame is left out; of two records with one id in a frame
+    the first is kept. A box beyond the left end is wrapped, one beyond the upper or lower edge clipped, one
+    wholly outside or without an area refused or, with --skip_bad_boxes, left out. All of it is counted.
     """
     path, rules, gathered = Path(path), rules or LabelRules(), Problems() if problems is None else problems
-    classes, before, counts = rules.classes(), gathered.count, dict.fromkeys(COUNTS, 0)
-    frames = records.read_frames(path, gathered)
-    image_found, size, source = records.find_images(path.stem, list(frames), data_path, gathered)
-    people = list(records.read_people(frames, path, counts, gathered))
-    row_of = {(person.frame, person.id): row for row, person in enumerate(people)}
-    groups, hard, directed = [], [], []
-    code_of: dict[tuple, int] = {}  # the labels of a pair: their number, in the order they are met
-    for row, person in enumerate(people):
-        group, difficulty = records.read_group(person, gathered)
-        groups.append(group)
-        hard.append(difficulty > rules.max_difficulty)
-        if rules.pairs_from != "interaction":
-            continue
-        for partner, names in records.read_interactions(person, gathered):
-            if (other := row_of.get((person.frame, partner))) in (None, row):
-                counts["missing_partners"] += 1
-            elif names in code_of or not records.unknown_names(dict(names), classes, person.place, gathered):
-                directed.append((row, other, code_of.setdefault(names, len(code_of))))
+    before, counts = gathered.count, dict.fromkeys(COUNTS, 0)
+    frames = read_frames(path, gathered)
+    image_found, size, source = find_images(path.stem, list(frames), data_path, gathered)
+    people = list(read_people(frames, path, counts, gathered))
+    groups = [read_group(person, gathered) for person in people]
+    social_groups = np.array([group for group, _ in groups], np.int64)
+    difficult = np.array([difficulty > rules.max_difficulty for _, difficulty in groups], bool)
+    starts = np.searchsorted([person.frame for person in people], np.arange(len(frames) + 1))
+    if rules.pairs_from == "interaction":
+        types = read_pairs(people, rules, counts, gathered)
+    else:
+        types = dict.fromkeys(group_pairs(starts, social_groups), -1)
     if frames and not people and gathered.count == before:
         gathered.add("no person in any frame", "remove the file or restore its labels", f"{path}")
     boxes = [person.record["box"] for person in people]
-    clean, bad = records.clean_boxes(boxes, *size, source, counts)
+    clean, bad = clean_boxes(boxes, *size, source, counts)
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         gathered.add(what, "correct or remove the records, or pass --skip_bad_boxes",
                      f"{people[row].place}, box {str(boxes[row])[:80]}")  # fmt: skip
@@ -183,91 +114,236 @@ def read_sequence(
     if gathered.count > before:
         return None
 
-    keys, groups = list(frames), np.array(groups)
-    starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
-    if rules.pairs_from == "social_group":
-        pairs = group_pairs(starts, groups)
-        types = np.full(len(pairs), -1)
-    else:
-        directed = np.array(directed, np.int64).reshape(-1, 3).T
-        pairs, types, merged = merge_annotations(directed, list(code_of), classes, rules)
-        counts |= merged
-    counts |= {"missing_images": int((~image_found).sum()), "difficult_people": int(np.sum(hard))}
+    counts |= {"missing_images": int((~image_found).sum()), "difficult_people": int(difficult.sum())}
     kept = np.ones(len(people), bool)
     kept[list(bad)] = False
     row_index = np.cumsum(kept) - 1  # rows without those left out
+    pairs, kinds = np.array(sorted(types), np.int64).reshape(-1, 2), [types[pair] for pair in sorted(types)]
     there = kept[pairs].all(axis=1)
-    ids = [person.id for person in people]
-    track_names = sorted(set(ids), key=records.natural_order)
+    track_names = sorted({person.id for person in people}, key=natural_order)
     track_of = {name: i for i, name in enumerate(track_names)}
     return Sequence(
-        name=path.stem,
-        width=size[0],
-        height=size[1],
-        size_source=source,
-        keys=keys,
-        times=np.array([records.frame_number(key) for key in keys]),
-        starts=np.r_[0, np.cumsum(kept)][starts],
-        boxes=clean[kept],
-        tracks=np.array([track_of[person] for person in ids])[kept],
-        track_names=track_names,
-        groups=groups[kept],
-        difficult=np.array(hard, bool)[kept],
-        pairs=row_index[pairs[there]],
-        types=types[there],
-        image_found=image_found,
-        frame_rate=rules.frame_rate,
-        counts=counts,
-    )
+        name=path.stem, width=size[0], height=size[1], size_source=source, keys=list(frames),
+        times=np.array([frame_number(key) for key in frames]), starts=np.r_[0, np.cumsum(kept)][starts],
+        boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people])[kept],
+        track_names=track_names, social_groups=social_groups[kept], difficult=difficult[kept],
+        pairs=row_index[pairs[there]], types=np.array(kinds, np.int64)[there],
+        image_found=image_found, frame_rate=rules.frame_rate, counts=counts,
+    )  # fmt: skip
 
 
-def group_pairs(starts: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(M, 2) int64 rows: every two people of one social group of one frame, lower row first, sorted."""
-    frames = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    members: dict[tuple[int, int], list[int]] = {}
-    for row in np.flatnonzero(groups >= 0).tolist():
-        members.setdefault((int(frames[row]), int(groups[row])), []).append(row)
-    pairs = [pair for rows in members.values() for pair in itertools.combinations(rows, 2)]
-    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+# What stands in the file
 
 
-def merge_annotations(
-    directed: np.ndarray, name_lists: list[tuple], classes: dict[str, int], rules: LabelRules
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Directed annotations -> undirected pairs (M, 2), lower row first, types (M,) and counts.
+def read_frames(path: Path, problems: Problems) -> dict[str, list]:
+    """Frame name -> its records, sorted by frame number; parsed without garbage collection, 2x faster."""
+    gc.disable()
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        problems.add("not valid JSON", "download or copy the file again", f"{path}: {error}")
+        return {}
+    except OSError as error:
+        problems.add("can not be read", "check the file and its permissions", f"{path}: {error.strerror}")
+        return {}
+    finally:
+        gc.enable()
+    frames = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(frames, dict) or not frames:
+        remedy = 'expected {"labels": {"000015.jpg": [records]}}: check that it is a JRDB-Social label file'
+        problems.add("no frames", remedy, f"{path}")
+        return {}
+    numbers = {}
+    for key, records in frames.items():
+        try:
+            check_relative_name(key, str(path))
+        except DataError as error:
+            problems.add("a frame's name leads elsewhere", "rename the frame", str(error).splitlines()[0])
+            continue
+        if (number := frame_number(key)) is None:
+            remedy = "expected a number and an ending, such as 000015.jpg"
+            problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
+        elif not isinstance(records, list):
+            remedy = "a frame is a list of records"
+            problems.add("a frame is no list", remedy, f"{path}: frame {key} holds {type(records).__name__}")
+        elif numbers.setdefault(number, key) != key:
+            where = f"{path}: frames {numbers[number]} and {key} have one number"
+            problems.add("two frames with one number", "keep one of them", where)
+    return {numbers[number]: frames[numbers[number]] for number in sorted(numbers)}
 
-    directed (3, D) int64: row of the person annotated, row of the partner, index into `name_lists`, whose
-    entries are ((name, difficulty), ..).
+
+def frame_number(key: str) -> int | None:
+    """The last number in a frame's name, such as 15 of 000015.jpg or IMG_15.png; None where there is none."""
+    match = re.fullmatch(r"(?:.*[^0-9])?([0-9]{1,9})[^0-9]*\.(jpg|jpeg|png)", key, re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
+def find_images(
+    name: str, keys: list[str], data_path: Path | None, problems: Problems
+) -> tuple[np.ndarray, tuple[int, int], str]:
+    """Which frames have an image, (width, height) of the panorama and where that size comes from."""
+    folder = Path(data_path or "", IMAGE_FOLDER, name)
+    images = list_images(folder) if data_path else []
+    found = np.isin(keys, images) if keys else np.zeros(0, bool)
+    if images:
+        try:
+            return found, read_image_size(folder / images[0]), f"{name}/{images[0]}"
+        except DataError as error:
+            remedy = "copy it again, or remove it"
+            problems.add("an image can not be read", remedy, str(error).splitlines()[0])
+    return found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed"
+
+
+def list_images(folder: Path) -> list[str]:
+    """The names of the images in a sequence's folder, sorted; none where there is no such folder."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png")))
+
+
+def read_people(
+    frames: Mapping[str, list], path: Path, counts: dict[str, int], problems: Problems
+) -> Iterator[Person]:
+    """Everybody, frame by frame and by id; of two records with one id in a frame the first counts."""
+    for frame, (key, records) in enumerate(frames.items()):
+        people = {}
+        for position, record in enumerate(records):
+            person = record.get("label_id") if isinstance(record, dict) else None
+            missing = "label_id" if not isinstance(person, str) or not person else "box"
+            if missing == "label_id" or "box" not in record:
+                example = '"label_id": "pedestrian:N"' if missing == "label_id" else '"box": [x, y, w, h]'
+                problems.add(f"no {missing}", f"add {example}, or remove the record",
+                             f"{path}: frame {key}, record {position}: {str(record)[:80]}")  # fmt: skip
+            elif person in people:
+                counts["duplicate_ids"] += 1
+            else:
+                people[person] = record
+        for person in sorted(people, key=natural_order):
+            yield Person(frame, person, people[person], f"{path}: frame {key}, {person}")
+
+
+def natural_order(person: str) -> tuple[int, str]:
+    """pedestrian:9 before pedestrian:10."""
+    return len(person), person
+
+
+def read_group(person: Person, problems: Problems) -> tuple[int, float]:
+    """The social group id of a person, -1 where it is in none, and the group label's difficulty (0 to 3)."""
+    group, hard = person.record.get("social_group"), 0
+    if isinstance(group, dict):
+        group, hard = group.get("cluster_ID"), group.get("cluster_stat")
+    if group is None:
+        group = -1
+    if isinstance(group, bool) or not isinstance(group, int) or not -(2**62) < group < 2**62:
+        remedy = "expected a whole number; below 0 is nobody's group"
+        problems.add("social_group cluster_ID is no number", remedy, f"{person.place}: cluster_ID {group!r}")
+        group = -1
+    return max(group, -1), hard if type(hard) in (int, float) else 0
+
+
+# Who interacts, and how
+
+
+def read_pairs(
+    people: list[Person], rules: LabelRules, counts: dict[str, int], problems: Problems
+) -> dict[tuple[int, int], int]:
+    """(row, row), lower row first -> type, of every pair that is annotated from either side or both."""
+    classes, row_of = read_class_map(rules.class_map), {(p.frame, p.id): row for row, p in enumerate(people)}
+    sides: dict[tuple[int, int], tuple[list, list]] = {}  # labels that the lower and the higher row wrote
+    for row, person in enumerate(people):
+        for partner, labels in read_interactions(person, problems):
+            if (other := row_of.get((person.frame, partner))) in (None, row):
+                counts["missing_partners"] += 1
+            elif not labels:
+                counts["unnamed_annotations"] += 1
+            elif known_names(labels, classes, person.place, problems):
+                sides.setdefault((min(row, other), max(row, other)), ([], []))[row > other].extend(labels)
+    merge = cache(lambda there, back: merge_sides(there, back, classes, rules))  # pairs are often alike
+    types = {}
+    for pair, (there, back) in sides.items():
+        types[pair], told = merge(tuple(there), tuple(back))
+        for name in told:
+            counts[name] += 1
+    return types
+
+
+def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str, list]]:
+    """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files); a 0 is no label."""
+    entries = person.record.get("H-interaction", person.record.get("HHI")) or []
+    for entry in entries if isinstance(entries, list) else [None]:
+        names = entry.get("inter_labels") if isinstance(entry, dict) else None
+        if isinstance(names, dict) and isinstance(entry.get("pair"), str):
+            labels = ((name, v if type(v) in (int, float) else 1) for name, v in names.items())
+            yield entry["pair"], [(name, v) for name, v in labels if v > 0]
+        else:
+            remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
+            where = f"{person.place}, H-interaction: {str(entry)[:80]}"
+            problems.add("an H-interaction entry of another form", remedy, where)
+
+
+def merge_sides(
+    there: tuple, back: tuple, classes: dict[str, int], rules: LabelRules
+) -> tuple[int, list[str]]:
+    """The type of a pair by its labels ((name, difficulty), ..) from both sides, and which COUNTS it adds to.
+
+    A pair annotated from one side only counts as annotated; two sides that differ are joined (both counted).
+    Of several labels the type is the rarest class (`priority`: others, sitting, conversation, standing,
+    walking), the first written (`first`: first record by id, first name in it), or none (`drop`: the pair is
+    still an interaction, but has no type when its labels fall in different classes). -3: all too difficult.
     """
-    named = np.array([len(names) > 0 for names in name_lists], bool)[directed[2]]
-    counts = {"unnamed_annotations": int((~named).sum())}
-    first, second, code = directed[:, named]
-    if not len(first):
-        return np.empty((0, 2), np.int64), np.empty(0, np.int64), counts
-    # One bit per name: the labels of a pair from either side are ORs of these.
-    seen = sorted({name for names in name_lists for name, _ in names})
-    bit = {name: 1 << min(k, 62) for k, name in enumerate(seen)}
-    kind = {name: classes.get(name, classes.get(ANY_OTHER)) for name in seen}
-    bits = np.array([sum({bit[name] for name, _ in names}) for names in name_lists], np.int64)
-    kinds = np.array([sum({1 << kind[name] for name, _ in names}) for names in name_lists], np.int64)
-    easiest = np.array([min((hard for _, hard in names), default=0) for names in name_lists])
-    pairs = np.sort(np.stack([first, second], 1), axis=1)
-    order = np.lexsort((first, pairs[:, 1], pairs[:, 0]))  # stable: one direction keeps the order of the file
-    pairs, code, forward = pairs[order], code[order], (first < second)[order]
-    begin = np.flatnonzero(np.r_[True, (pairs[1:] != pairs[:-1]).any(1)])
-    there = np.bitwise_or.reduceat(np.where(forward, bits[code], 0), begin)
-    back = np.bitwise_or.reduceat(np.where(forward, 0, bits[code]), begin)
-    joined = np.bitwise_or.reduceat(kinds[code], begin)  # one bit per class
-    types = np.frexp(joined)[1].astype(np.int64) - 1  # the highest bit: classes go from frequent to rare
+    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
+    kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}
+    kind = max(kinds)  # classes go from frequent to rare
     if rules.multi_label == "first":
-        types = np.array([kind[name_lists[c][0][0]] for c in code[begin]], np.int64)
-    elif rules.multi_label == "drop":
-        types[(joined & (joined - 1)) != 0] = -1
-    counts["multi_label_pairs"] = int((((there & (there - 1)) != 0) | ((back & (back - 1)) != 0)).sum())
-    counts["conflicting_pairs"] = int(((there != back) & (there > 0) & (back > 0)).sum())
-    counts["one_sided_pairs"] = int(((there == 0) | (back == 0)).sum())
-    counts["untyped_pairs"] = int((types < 0).sum())
-    difficult = np.minimum.reduceat(easiest[code], begin) > rules.max_difficulty
-    counts["difficult_pairs"] = int(difficult.sum())
-    types[difficult] = -3
-    return pairs[begin], types, counts
+        kind = class_of[(there + back)[0][0]]
+    elif rules.multi_label == "drop" and len(kinds) > 1:
+        kind = -1
+    difficult = min(difficulty for _, difficulty in there + back) > rules.max_difficulty
+    told = {
+        "multi_label_pairs": max(len(one), len(other)) > 1,
+        "conflicting_pairs": one and other and one != other,
+        "one_sided_pairs": not one or not other,
+        "untyped_pairs": kind < 0,
+        "difficult_pairs": difficult,
+    }
+    return -3 if difficult else kind, [name for name, holds in told.items() if holds]
+
+
+def group_pairs(starts: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Every two people (rows, lower first) of one social group of one frame."""
+    for begin, end in itertools.pairwise(starts.tolist()):
+        for group in set(groups[begin:end].tolist()) - {-1}:
+            yield from itertools.combinations(
+                (begin + np.flatnonzero(groups[begin:end] == group)).tolist(), 2
+            )
+
+
+def clean_boxes(
+    boxes: list, width: int, height: int, source: str, counts: dict[str, int]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(R, 4) float64 boxes on the 1/1024 pixel grid of a panorama sized by `source`, and {row: what is bad}.
+
+    x is wrapped into [0, width), rows beyond the upper and lower edge are clipped; both are counted into
+    `counts`, as are the bad ones. x + w may exceed width.
+    """
+    four = [isinstance(b, list) and len(b) == 4 and all(type(v) in (int, float) for v in b) for b in boxes]
+    finite = [ok and all(abs(v) < 1e9 for v in box) for ok, box in zip(four, boxes, strict=True)]
+    rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
+    x, y, w, h = np.array(rows, float).reshape(-1, 4).T
+    outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
+    bad = {}
+    for wrong, what in (
+        (outside, f"a box outside the {width}x{height} panorama (size from {source})"),
+        ((w <= 0) | (h <= 0), "a box whose width and height are not positive"),
+        (~np.array(finite, bool), "a box with a coordinate that is not finite"),
+        (~np.array(four, bool), "a box that is not four numbers x, y, w, h"),
+    ):
+        bad |= dict.fromkeys(np.flatnonzero(wrong).tolist(), what)
+    good = np.ones(len(x), bool)
+    good[list(bad)] = False
+    top, bottom = np.maximum(y, 0), np.minimum(y + h, height)
+    counts["wrapped_boxes"] += int((good & (x < 0)).sum())
+    counts["clipped_boxes"] += int((good & ((y < 0) | (y + h > height))).sum())
+    counts["skipped_boxes"] += len(bad)
+    grid = np.rint(np.stack([x, top, w, bottom - top], axis=1) * BOX_GRID)
+    grid[:, 0] %= width * BOX_GRID
+    return np.maximum(grid, [0, 0, 1, 1]) / BOX_GRID, dict(sorted(bad.items()))

@@ -5,12 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from datasets.jrdb.dataset import JRDBPairDataset, PairDatasets
-from datasets.jrdb.labels import COUNTS, LABEL_FOLDER
-from datasets.jrdb.pairs import find_pairs
-
-COUNTED = ("seam_boxes", "pairs_total", "pairs_in_range", "positives_total", "positives_lost_to_distance",
-           "ambiguous_pairs", "order_dependent_decisions")  # fmt: skip
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.load import PairDatasets
 
 
 def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
@@ -25,18 +22,7 @@ def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
 
 
 def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int | float | None]:
-    sequences = sets.loaded[dataset.name]
-    counts = dict.fromkeys(COUNTED, 0)
-    for sequence in sequences:
-        found = find_pairs(sequence, dataset.rules)
-        boxes = sequence.boxes[np.isin(sequence.frame_of_row(), found.frames)]
-        counts["seam_boxes"] += int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum())
-        counts["pairs_total"] += found.total
-        counts["pairs_in_range"] += int(found.in_range.sum())
-        counts["positives_total"] += int(found.annotated.sum())
-        counts["positives_lost_to_distance"] += int((found.annotated & ~found.in_range).sum())
-        counts["ambiguous_pairs"] += int((found.ambiguous & found.in_range).sum())
-        counts["order_dependent_decisions"] += int((found.in_range != found.in_range_swapped).sum())
+    counts = dataset.counts
     drawn = dataset.select(dataset.draw())  # of train: the first epoch's
     positives_in_range = counts["positives_total"] - counts["positives_lost_to_distance"]
     is_negative = (drawn.labels == 0) & (dataset.task == "interaction")
@@ -54,7 +40,6 @@ def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int 
         "positives_per_negative": ratio(len(drawn) - negatives, negatives),
         "inferred_positives": int(drawn.inferred.sum()),
         "negatives_that_are_positives": wrong_negatives(sets, drawn, np.flatnonzero(is_negative)),
-        **{name: sum(sequence.counts[name] for sequence in sequences) for name in COUNTS},
     }
 
 

@@ -1,40 +1,42 @@
-"""Which JRDB sequences train, which validate, which test: the official lists, by name, or a file."""
+"""Which sequences a JRDB folder holds, and which of them train, validate and test."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from datasets.images import check_relative_name
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from datasets.splits import PARTS, check_disjoint, describe_fold, fold_groups, read_split
 from utils.run.errors import CommandError, DataError
 
-# The 27 sequences with public labels, as the code of JRDB-Act and JRDB-Social divides them.
-OFFICIAL_TRAIN = (
-    "bytes-cafe-2019-02-07_0", "clark-center-2019-02-28_0", "clark-center-intersection-2019-02-28_0",
-    "cubberly-auditorium-2019-04-22_0", "forbes-cafe-2019-01-22_0",
-    "gates-159-group-meeting-2019-04-03_0", "gates-basement-elevators-2019-01-17_1",
-    "gates-to-clark-2019-02-28_1", "hewlett-packard-intersection-2019-01-24_0",
-    "huang-basement-2019-01-25_0", "huang-lane-2019-02-12_0", "jordan-hall-2019-04-22_0",
-    "memorial-court-2019-03-16_0", "packard-poster-session-2019-03-20_0",
-    "packard-poster-session-2019-03-20_1", "packard-poster-session-2019-03-20_2", "stlc-111-2019-04-19_0",
-    "svl-meeting-gates-2-2019-04-08_0", "svl-meeting-gates-2-2019-04-08_1", "tressider-2019-03-16_0",
-)  # fmt: skip
-OFFICIAL_VAL = (
-    "clark-center-2019-02-28_1", "gates-ai-lab-2019-02-08_0", "huang-2-2019-01-25_0",
-    "meyer-green-2019-03-16_0", "nvidia-aud-2019-04-18_0", "tressider-2019-03-16_1",
-    "tressider-2019-04-26_2",
-)  # fmt: skip
-# The 27 sequences whose labels are not public; used where a user has them.
-OFFICIAL_TEST = (
-    "cubberly-auditorium-2019-04-22_1", "discovery-walk-2019-02-28_0", "discovery-walk-2019-02-28_1",
-    "food-trucks-2019-02-12_0", "gates-ai-lab-2019-04-17_0", "gates-basement-elevators-2019-01-17_0",
-    "gates-foyer-2019-01-17_0", "gates-to-clark-2019-02-28_0", "hewlett-class-2019-01-23_0",
-    "hewlett-class-2019-01-23_1", "huang-2-2019-01-25_1", "huang-intersection-2019-01-22_0",
-    "indoor-coupa-cafe-2019-02-06_0", "lomita-serra-intersection-2019-01-30_0",
-    "meyer-green-2019-03-16_1", "nvidia-aud-2019-01-25_0", "nvidia-aud-2019-04-18_1",
-    "nvidia-aud-2019-04-18_2", "outdoor-coupa-cafe-2019-02-06_0", "quarry-road-2019-02-28_0",
-    "serra-street-2019-01-30_0", "stlc-111-2019-04-19_1", "stlc-111-2019-04-19_2",
-    "tressider-2019-03-16_2", "tressider-2019-04-26_0", "tressider-2019-04-26_1",
-    "tressider-2019-04-26_3",
-)  # fmt: skip
+# The sequences with public labels (train, val), as the code of JRDB-Act and JRDB-Social divides them, and
+# those whose labels are not public (test), used where a user has them.
+OFFICIAL = Path(__file__).with_name("official_split.json")
+
+
+def list_sequences(data_path: Path | str) -> dict[str, Path]:
+    """Name -> label file of every sequence, by name; CommandError with what was expected if none."""
+    data_path = Path(data_path)
+    folder = data_path / LABEL_FOLDER
+    if files := sorted(folder.glob("*.json")):
+        return {check_relative_name(path.stem, str(folder)): path for path in files}
+    found = (
+        sorted(path.name for path in data_path.iterdir())[:8] if data_path.is_dir() else ["no such folder"]
+    )
+    inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
+    remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
+    others = sorted({path.parent.name for path in data_path.glob("labels/*/*.json")})
+    if others:
+        remedy = (
+            f"labels/ holds {', '.join(others)}: who interacts is in {LABEL_FOLDER.name} alone "
+            "(JRDB-Act, JRDB-Social), get that one; on boxes without labels, predict.py --input works"
+        )
+    raise CommandError(
+        f"--data_path {data_path}: no JRDB label files\n"
+        f"  expected: {folder}/SEQUENCE.json\n"
+        f"  and, for pixels: {data_path / IMAGE_FOLDER}/SEQUENCE/000015.jpg\n"
+        f"  found: {', '.join(found) or 'an empty folder'}\n"
+        f"  {remedy}"
+    )
 
 
 def split_sequences(
@@ -53,16 +55,14 @@ def split_sequences(
     elif method == "auto" and own.is_file():
         split, source = read_split(own), f"{own.name} in the data folder"
     elif method in ("auto", "official"):
-        lists = dict(zip(PARTS, (OFFICIAL_TRAIN, OFFICIAL_VAL, OFFICIAL_TEST), strict=True))
-        split = {part: [n for n in names if n in lists[part]] for part in PARTS}
-        source = "the official JRDB lists"
-        unknown = [n for n in names if not any(n in part for part in lists.values())]
-        if unknown:
+        split, source = read_split(OFFICIAL), "the official JRDB lists"
+        if unknown := [n for n in names if not any(n in part for part in split.values())]:
             raise DataError(
                 f"{data_path}: {len(unknown)} of {len(names)} sequences are in no official JRDB list\n"
                 f"  first: {', '.join(unknown[:3])}\n"
                 "  add a split.json to the folder, or pass --split_method sorted70 or a JSON file of your own"
             )
+        split = {part: [n for n in listed if n in names] for part, listed in split.items()}
     elif method == "sorted70":
         first, second = int(0.7 * len(names)), int(0.7 * len(names)) + int(0.15 * len(names))
         split = {"train": names[:first], "val": names[first:second], "test": names[second:]}

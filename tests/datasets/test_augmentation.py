@@ -15,7 +15,7 @@ from datasets.augmentation import (
     uniform,
 )
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.features import feature_names
+from datasets.jrdb.geometry import feature_names
 from datasets.ultrasound.augmentation import augment_images
 
 

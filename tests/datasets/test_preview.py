@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from datasets import preview
-from datasets.jrdb.labels import IMAGE_FOLDER, list_sequences, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, read_sequence
+from datasets.jrdb.splits import list_sequences
 from datasets.samples import ensure_sample
 from tests.anovox_world import tiny_sample
 from tests.jrdb_files import crowd, write_labels

@@ -21,8 +21,8 @@ import torch
 from torch.utils.data import _utils
 
 import train_stage1
+from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import LABEL_FOLDER
-from datasets.jrdb.pair_dataset import JRDBPairDataset
 from tests.faults.children import in_a_child, on_ranks
 from tests.faults.stopped_runs import (
     EACH,

@@ -23,15 +23,15 @@ NONE = "none"
 class Outcomes:
     """Rows that together are every pair of every frame, each standing for `weight` pairs.
 
-    truth (N,): 0 = none, k + 1 = type k. p_interaction (N,), -1 beyond the limit; p_types (N, K). groups (N,)
-    and frames (N,): what is resampled.
+    truth (N,): 0 = none, k + 1 = type k. p_interaction (N,), -1 beyond the limit; p_types (N, K). sequences
+    (N,) and frames (N,): what is resampled.
     """
 
     truth: np.ndarray
     p_interaction: np.ndarray
     p_types: np.ndarray
     weight: np.ndarray
-    groups: np.ndarray
+    sequences: np.ndarray
     frames: np.ndarray
 
     def said(self, threshold: float) -> np.ndarray:
@@ -46,6 +46,29 @@ class Outcomes:
         """The confusion matrix (K + 1, K + 1) of these outcomes (N,)."""
         size = self.p_types.shape[1] + 1
         return np.bincount(self.truth * size + guess, self.weight, size**2).reshape(size, size).astype(int)
+
+
+def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:
+    """All pairs of all frames of a JRDBPairDataset with these answers (N,) and (N, K) to its samples: "none"
+    beyond the distance limit.
+
+    Left out are the ambiguous, and interacting pairs whose type nobody knows: they have no true outcome.
+    """
+    typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)
+    far = part.far_types >= 0
+    people = np.bincount(part.people_frames, minlength=len(part.frame_keys))
+    seen = np.concatenate([part.frames[~part.ambiguous], part.far_frames, part.ambiguous_frames])
+    others = people * (people - 1) // 2 - np.bincount(seen, minlength=len(people))  # far, not annotated
+    frames = np.concatenate([part.frames[typed], part.far_frames[far], np.arange(len(people))])
+    beyond = len(frames) - typed.sum()
+    return Outcomes(
+        truth=np.concatenate([part.types[typed] + 1, part.far_types[far] + 1, 0 * others]),
+        p_interaction=np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
+        p_types=np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
+        weight=np.concatenate([np.ones(len(frames) - len(others)), others]),
+        sequences=part.frame_sequences[frames],
+        frames=frames,
+    )
 
 
 def pair_probabilities(
@@ -87,7 +110,7 @@ def end_to_end(
     names = [NONE, *types]
     guess = rows.said(threshold)
     trivial = np.where(rows.p_interaction >= stage1_threshold, most_frequent + 1, 0)
-    jackknife, present = GroupJackknife(rows.groups, fallback=rows.frames), np.unique(rows.truth)
+    jackknife, present = GroupJackknife(rows.sequences, fallback=rows.frames), np.unique(rows.truth)
 
     def by_group(said: np.ndarray) -> np.ndarray:
         """Macro F1 of these outcomes (N,): of all, then without each group, (1 + n,)."""

@@ -12,6 +12,8 @@ and so on in task 3.
 """
 
 import heapq
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -22,6 +24,21 @@ KEYFRAME = 15  # frames, one second
 DIFFICULT = 2  # people of this difficulty or more count neither as found nor as missed
 BOX_IOU = 0.5
 WRONG = 6  # the class of people in a wrong group, which is none of the classes scored
+
+
+def keyframe_rows(
+    part: Any, groups: np.ndarray, people: np.ndarray, names: Sequence[str], last: float = 1.0
+) -> np.ndarray:
+    """The rows of these `people` (rows) of a JRDBPairDataset, in groups (R,).
+
+    Sequences are numbered by their place in the sorted `names`, as the toolkit numbers a folder; `last` is a
+    detection's score or the truth's difficulty.
+    """
+    frames = part.people_frames[people]
+    number = np.array([sorted(names).index(name) for name in part.sequences])
+    sequences, times = number[part.frame_sequences[frames]], part.frame_times[frames]
+    scores = np.full(len(people), last)
+    return group_rows(sequences, times, part.boxes[people], groups[people], scores, part.pano_size)
 
 
 def group_rows(

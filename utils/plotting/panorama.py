@@ -8,6 +8,7 @@ Above the picture: title and legend. Below it: a bar for every group, with a tic
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -60,6 +61,22 @@ def draw_panorama(
     canvas.paste(picture, (0, HEADER))
     canvas.paste(bars, (0, HEADER + height))
     return np.asarray(canvas)
+
+
+def look_at_pair(part: Any, sample: int) -> list[np.ndarray]:
+    """Pictures of a sample of a JRDBPairDataset: the two crops, where there are some, and its boxes in the
+    panorama: the left person's orange, the right one's blue, everybody else's grey."""
+    (width, height), pair = part.pano_size, (part.left[sample], part.right[sample])
+    shrink = max(1, width / 940)
+    picture = Image.new("RGB", (int(width / shrink), int(height / shrink)), (235, 235, 235))
+    draw, styles = ImageDraw.Draw(picture), zip(pair, ("#D55E00", "#0072B2"), strict=True)
+    others = np.flatnonzero(part.people_frames == part.frames[sample])
+    for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
+        x, y, w, h = part.boxes[person] / shrink
+        for shift in (0, -picture.width):  # a box may run over the right edge
+            draw.rectangle((x + shift, y, x + w + shift, y + h), outline=colour, width=2)
+    crops = [] if part.crops is None else [part.crops[part.crop_rows[k]].transpose(1, 2, 0) for k in pair]
+    return [*map(np.ascontiguousarray, crops), np.asarray(picture)]
 
 
 def save_panorama(picture: np.ndarray, path: Path) -> None:

@@ -16,8 +16,8 @@ from utils.metrics.groups import (
     group_scores,
     share_right,
 )
-from utils.metrics.interaction import NONE, choose_threshold, end_to_end, pair_probabilities
-from utils.metrics.jrdb_act import rows_text, score_groups
+from utils.metrics.interaction import NONE, choose_threshold, end_to_end, every_pair, pair_probabilities
+from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
 from utils.plotting.classification import plot_confusion
 from utils.report.results import confusion_table, table, write_report
 from utils.run.folder import write_text
@@ -35,7 +35,7 @@ def choose_on_val(
     typed = rows["types"] >= 0
     chosen = {"temperature": fit_temperature(rows["types"][typed], rows["logits"][typed])}
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
-    pairs = part.every_pair(p_interaction, p_types)
+    pairs = every_pair(part, p_interaction, p_types)
     chosen |= {"threshold": choose_threshold(pairs), "cut": values.get("cut")}
     if chosen["cut"] is None:
         people = part.people_and_pairs()
@@ -55,7 +55,7 @@ def report_end_to_end(
     types, truncated = data.parts()[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
-    pairs = part.every_pair(p_interaction, p_types)
+    pairs = every_pair(part, p_interaction, p_types)
     frequent = int(np.bincount(data.reference_pairs()[1]).argmax())
     verdict, figures = end_to_end(
         pairs, state["threshold"], types, state["stage1_threshold"], frequent, split, truncated
@@ -114,7 +114,7 @@ def report_groups(
         "connected components": find_components(len(frames), pairs, p_interaction, threshold),
         "everybody alone": np.arange(len(frames)),
     }
-    truth = part.keyframe_rows(part.social_groups, known, sequences, last=0)
+    truth = keyframe_rows(part, part.social_groups, known, sequences, last=0)
     found, official, files = {}, {}, {}
     for how, groups in ways.items():
         scores = group_scores(groups, pairs, p_interaction)
@@ -123,7 +123,7 @@ def report_groups(
             "whole": group_metrics(frames, groups, scores, part.social_groups),
         }
         if len(truth):
-            rows = part.keyframe_rows(groups, known, sequences)
+            rows = keyframe_rows(part, groups, known, sequences)
             official[how] = score_groups(truth, rows)
             files = files or {"det_group.txt": rows_text(rows), "gt_group.txt": rows_text(truth)}
     return {"groups": found, "jrdb_act": official, "cut": cut}, files

@@ -99,7 +99,7 @@ def test_a_person_on_the_seam_is_whole():
 
 
 def test_region_keeps_the_aspect_and_the_centre():
-    regions = crop_regions(np.array([[100, 10, 10, 30], [100, 10, 40, 20]]), (128, 64), WIDTH, HEIGHT)
+    regions = crop_regions(np.array([[100, 10, 10, 30], [100, 10, 40, 20]]), (128, 64))
     # 30 * 1.15 = 34.5 -> 35 high and 17.25 -> 17 wide; 40 * 1.15 = 46 wide and 92 high.
     assert regions.tolist() == [[96, 7, 17, 35], [97, -26, 46, 92]]
 
@@ -129,15 +129,6 @@ def test_no_boxes_give_no_crops():
     assert crop_people(panorama(), np.zeros((0, 4)), SIZE).shape == (0, 3, *SIZE)
 
 
-@pytest.mark.parametrize(
-    "box",
-    [[0, 0, 0, 5], [0, 0, 5, -1], [math.nan, 0, 5, 5], [math.inf, 0, 5, 5], [0, 48, 5, 5], [0, 0, 5, 1e6]],
-)
-def test_impossible_boxes_are_refused(box):
-    with pytest.raises(DataError, match="box 1"):
-        crop_people(panorama(), np.array([[1, 1, 5, 5], box]), SIZE)
-
-
 def test_cached_crops_equal_direct_ones_and_follow_the_settings(tmp_path):
     paths, boxes = save_frames(tmp_path), [some_boxes(5, 1), np.zeros((0, 4)), some_boxes(7, 3)]
     cache = tmp_path / "cache"
@@ -159,7 +150,9 @@ def test_cached_crops_equal_direct_ones_and_follow_the_settings(tmp_path):
 def test_missing_frames_are_counted_in_one_error(tmp_path):
     paths = [tmp_path / f"{k}.jpg" for k in range(20)]
     with pytest.raises(DataError, match=r"20 of 20(.|\n)*0\.jpg(.|\n)*17 more") as caught:
-        crop_cache(paths, [some_boxes(2)] * 20, SIZE, (WIDTH, HEIGHT), tmp_path / "cache", log=silent)
+        crop_cache(
+            paths, [some_boxes(2)] * 20, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent
+        )
     assert len(str(caught.value).splitlines()) <= 5
 
 
@@ -167,20 +160,16 @@ def test_a_frame_of_another_size_is_an_error(tmp_path):
     paths = save_frames(tmp_path)
     Image.fromarray(panorama(9, width=752)).save(paths[1])
     with pytest.raises(DataError, match=r"000001\.png: .* 752 x 48 .* 376 x 48"):
-        crop_cache(paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), tmp_path / "cache", log=silent)
+        crop_cache(
+            paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent
+        )
     assert not list((tmp_path / "cache").glob("*.npy"))
-
-
-def test_a_bad_box_is_reported_with_its_frame(tmp_path):
-    paths = save_frames(tmp_path, 1)
-    with pytest.raises(DataError, match=r"000000\.png: box 0"):
-        crop_cache(paths, [[[0, 0, 0, 0]]], SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent)
 
 
 def test_too_large_a_cache_asks(tmp_path):
     paths = save_frames(tmp_path, 1)
     with pytest.raises(CommandError, match="--cache_limit_gb 1"):
-        crop_cache(paths, [some_boxes(9)], SIZE, (WIDTH, HEIGHT), tmp_path / "cache", limit_gb=1e-6)
+        crop_cache(paths, [some_boxes(9)], SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", limit_gb=1e-6)
 
 
 def test_a_real_person_on_the_seam_is_the_one_of_the_tiled_panorama(real):

@@ -57,9 +57,9 @@ def test_val_holds_every_pair_in_range_but_the_ambiguous_ones(folder):
         (10, 1): (0, -1, False),
         (10, 2): (0, -1, False),  # 7-10 share a social group: ambiguous
     }
-    assert sets.val.positives_out_of_range == 6  # 4-5, once per frame
-    assert set(sets.val.out_of_range_types.tolist()) == {3}
-    assert (sets.val.groups == 0).all()
+    assert len(sets.val.far_types) == 6  # 4-5, once per frame
+    assert set(sets.val.far_types.tolist()) == {3}
+    assert (sets.val.sample_sequences == 0).all()
     assert len(sets.val.boxes) == 48
 
 

@@ -5,17 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from datasets.jrdb.index import read_index
-from datasets.jrdb.labels import (
-    CLASS_OF_NAME,
-    INTERACTION_CLASSES,
-    LABEL_FOLDER,
-    LabelRules,
-    list_sequences,
-    read_sequence,
-)
+from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
+from datasets.jrdb.flags import LabelRules
+from datasets.jrdb.index import read_once
+from datasets.jrdb.labels import LABEL_FOLDER, read_sequence
 from datasets.jrdb.pairs import PairRules, find_pairs
-from datasets.jrdb.splits import OFFICIAL_TEST, OFFICIAL_TRAIN, OFFICIAL_VAL, split_sequences
+from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
+from datasets.splits import read_split
 from tests.jrdb_files import crowd, person, write_labels
 from utils.run.errors import CommandError, DataError
 
@@ -42,7 +38,7 @@ def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7}
-    assert read_sequence(write_labels(tmp_path, "s", {FRAME: records})).groups.tolist() == [-1, -1, 7]
+    assert read_sequence(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7]
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
@@ -52,7 +48,7 @@ def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
     two = read_sequence(write_labels(tmp_path / "b", "s", shuffled))
     assert one.keys == two.keys == ["000015.jpg", "000030.jpg", "000045.jpg", "000060.jpg"]
     assert one.track_names == [f"pedestrian:{i}" for i in (1, 2, 3, 4, 5, 6, 7, 10)]  # 10 after 7
-    for column in ("times", "starts", "boxes", "tracks", "groups", "pairs", "types"):
+    for column in ("times", "starts", "boxes", "tracks", "social_groups", "pairs", "types"):
         assert np.array_equal(getattr(one, column), getattr(two, column)), column
     assert (one.width, one.height) == (3760, 480)
     assert "no image" in one.size_source
@@ -162,7 +158,7 @@ def test_every_problem_of_every_file_is_in_one_error(tmp_path):
         write_labels(tmp_path, name, {FRAME: [person(1, [1, 2, -3, 4]), bad, {"box": BOX}]})
     paths = [*list_sequences(tmp_path).values(), write_labels(tmp_path, "hall", "{")]
     with pytest.raises(DataError) as error:
-        read_index(paths, tmp_path)
+        read_once(read_sequence, paths, tmp_path)
     text = str(error.value)
     for line in (
         "5 kinds", "unknown interaction name 'flying together', did you mean", "'playing cards' (2 times)",
@@ -202,7 +198,7 @@ def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
     path = write_labels(tmp_path, "s", labels)
     sequence = read_sequence(path, rules=LabelRules(pairs_from="social_group"))
     assert sequence.pairs.tolist() == [[0, 1], [0, 4], [1, 4]] and set(sequence.types.tolist()) == {-1}
-    assert sequence.groups.tolist() == [4, 4, -1, -1, 4, 7]
+    assert sequence.social_groups.tolist() == [4, 4, -1, -1, 4, 7]
     assert len(read_sequence(path).pairs) == 0
 
 
@@ -228,13 +224,12 @@ def test_difficult_labels_do_not_count(tmp_path):
     path = write_labels(tmp_path, "s", labels)
     easy = find_pairs(read_sequence(path, rules=LabelRules(max_difficulty=2)), PairRules())
     every = find_pairs(read_sequence(path), PairRules())
-    assert every.annotated.sum() == easy.annotated.sum() + 1 and not every.difficult.any()
+    assert every.counts["positives_total"] == easy.counts["positives_total"] + 1
 
-    def left_out(found):
-        rows = np.flatnonzero(found.in_range & found.ambiguous)
-        return set(zip(found.first[rows].tolist(), found.second[rows].tolist(), strict=True))
+    def samples(found):
+        return {tuple(sorted(pair)) for pair in zip(found.left.tolist(), found.right.tolist(), strict=True)}
 
-    assert left_out(easy) - left_out(every) == {(0, 1), (4, 5)}  # the pair 1-2, and all of person 6
+    assert samples(every) - samples(easy) == {(0, 1), (4, 5)}  # the pair 1-2, and all of person 6
 
 
 def test_a_number_anywhere_in_a_frames_name(tmp_path):
@@ -258,14 +253,15 @@ def test_a_wrong_data_path_says_what_was_expected(tmp_path):
 
 
 def test_official_lists():
-    assert (len(OFFICIAL_TRAIN), len(OFFICIAL_VAL), len(OFFICIAL_TEST)) == (20, 7, 27)
-    assert len({*OFFICIAL_TRAIN, *OFFICIAL_VAL, *OFFICIAL_TEST}) == 54
+    lists = read_split(OFFICIAL)
+    assert [len(names) for names in lists.values()] == [20, 7, 27] and len(set(sum(lists.values(), []))) == 54
 
 
 def test_split_methods(tmp_path):
-    names = [OFFICIAL_VAL[0], OFFICIAL_TRAIN[3], OFFICIAL_TRAIN[0]]
+    lists = read_split(OFFICIAL)
+    names = [lists["val"][0], lists["train"][3], lists["train"][0]]
     split, source = split_sequences(names, tmp_path)
-    assert split == {"train": sorted(names[1:]), "val": [OFFICIAL_VAL[0]], "test": []}
+    assert split == {"train": sorted(names[1:]), "val": names[:1], "test": []}
     assert "official" in source
     every = [f"s{i:02d}" for i in range(27)]
     split, _ = split_sequences(every[::-1], tmp_path, "sorted70")
@@ -307,11 +303,11 @@ def test_bad_splits(tmp_path, content, message):
 
 def test_names_outside_the_official_lists_are_refused(tmp_path):
     with pytest.raises(DataError, match="in no official JRDB list"):
-        split_sequences(["my-cafe", OFFICIAL_TRAIN[0]], tmp_path)
+        split_sequences(["my-cafe", "bytes-cafe-2019-02-07_0"], tmp_path)
     with pytest.raises(DataError, match="the val split is empty"):
-        split_sequences([OFFICIAL_TRAIN[0]], tmp_path)
+        split_sequences(["bytes-cafe-2019-02-07_0"], tmp_path)
     with pytest.raises(CommandError, match="--split_method"):
-        split_sequences([OFFICIAL_TRAIN[0]], tmp_path, "random")
+        split_sequences(["bytes-cafe-2019-02-07_0"], tmp_path, "random")
 
 
 def test_real_sequences(real):

@@ -7,12 +7,18 @@ import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
 from datasets.jrdb import pairs
-from datasets.jrdb.features import (
+from datasets.jrdb.balance import balance_classes, class_weights
+from datasets.jrdb.dataset import neighbouring_order, smallest_per_bin
+from datasets.jrdb.geometry import (
+    distance,
     feature_names,
+    first_is_left,
     history_frames,
+    in_range,
     log_ground_metres,
     mirror_features,
     pair_features,
+    signed_offset,
     swaps_when_mirrored,
 )
 from datasets.jrdb.labels import Sequence
@@ -52,7 +58,7 @@ def features_of(people: Sequence):
     """Features of all pairs in canonical order, with (N,) bool whether the lower row is left."""
     boxes = people.boxes
     first, second = pairs.all_pairs(people.starts)
-    is_left = pairs.first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
+    is_left = first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
     left, right = np.where(is_left, first, second), np.where(is_left, second, first)
     return pair_features(people, left, right), is_left
 
@@ -66,20 +72,18 @@ def test_distance_equals_brute_force_over_shifts(whole):
     shifts = np.array([-2, -1, 0, 1, 2])[:, None] * WIDTH
     centres = (b[:, 0] + b[:, 2] / 2) - (a[:, 0] + a[:, 2] / 2)
     nearest = np.abs(centres + shifts).min(0)
-    assert np.abs(pairs.distance(a, b, WIDTH) - nearest).max() <= 1e-6
-    assert np.abs(np.abs(pairs.signed_offset(a, b, WIDTH)) - nearest).max() <= 1e-6
+    assert np.abs(distance(a, b, WIDTH) - nearest).max() <= 1e-6
+    assert np.abs(np.abs(signed_offset(a, b, WIDTH)) - nearest).max() <= 1e-6
 
 
 @pytest.mark.parametrize("norm", ["max", "mean"])
 def test_range_does_not_depend_on_order(norm):
     rng = np.random.default_rng(1)
     a, b = random_boxes(rng, 20_000), random_boxes(rng, 20_000)
-    near = pairs.in_range(a, b, WIDTH, 3, norm)
-    assert np.array_equal(near, pairs.in_range(b, a, WIDTH, 3, norm))
+    near = in_range(a, b, WIDTH, 3, norm)
+    assert np.array_equal(near, in_range(b, a, WIDTH, 3, norm))
     assert 0 < near.mean() < 1
-    assert not np.array_equal(
-        pairs.in_range(a, b, WIDTH, 3, "first"), pairs.in_range(b, a, WIDTH, 3, "first")
-    )
+    assert not np.array_equal(in_range(a, b, WIDTH, 3, "first"), in_range(b, a, WIDTH, 3, "first"))
 
 
 def test_rolling_the_panorama_changes_no_bit():
@@ -103,8 +107,8 @@ def test_swapping_two_people_keeps_the_canonical_order():
     b[1000:1500, 2] = a[1000:1500, 2]
     b[1000:1500, 0] = (a[1000:1500, 0] + WIDTH / 2) % WIDTH  # exactly opposite
     a_is_lower = rng.random(5000) < 0.5
-    order = pairs.first_is_left(a, b, a_is_lower, WIDTH)
-    assert np.array_equal(order, ~pairs.first_is_left(b, a, ~a_is_lower, WIDTH))
+    order = first_is_left(a, b, a_is_lower, WIDTH)
+    assert np.array_equal(order, ~first_is_left(b, a, ~a_is_lower, WIDTH))
     assert np.array_equal(order[:500], a_is_lower[:500])
 
 
@@ -158,7 +162,7 @@ def test_surroundings_are_those_of_everybody_in_the_frame():
         found = {"people": np.log1p(len(there))}
         for side, one, other in (("left", a, b), ("right", b, a)):
             apart = {k: metres(one, k) for k in there if k != one}
-            near = [pairs.in_range(people.boxes[[one]], people.boxes[[k]], WIDTH)[0] for k in apart]
+            near = [in_range(people.boxes[[one]], people.boxes[[k]], WIDTH)[0] for k in apart]
             found[f"rank_{side}"] = np.log1p(sum(apart[k] < apart[other] for k in apart))
             found[f"margin_{side}"] = apart[other] - min(apart.values())
             found[f"neighbours_{side}"] = np.log1p(sum(near))
@@ -177,14 +181,12 @@ def test_history_takes_the_latest_labelled_frame_near_each_lag():
     assert (times[np.maximum(rows, 0)] < times[:, None])[rows >= 0].all()  # the past only
 
 
-def test_all_pairs_and_their_positions():
+def test_all_pairs():
     starts = np.array([0, 3, 3, 4, 8])
     first, second = pairs.all_pairs(starts)
     frames = [range(0, 3), range(3, 3), range(3, 4), range(4, 8)]
     expected = [(i, j) for rows in frames for i in rows for j in rows if i < j]
     assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
-    positions = pairs.pair_positions(starts, np.array([[1, 2], [4, 6], [6, 7]]))
-    assert [expected[p] for p in positions] == [(1, 2), (4, 6), (6, 7)]
 
 
 def test_groups_are_connected_components():
@@ -205,7 +207,7 @@ def test_neighbouring_pairs_share_people():
         second += np.roll(people, 1).tolist()
         frame += [f] * 12
     (first, second), frame = np.sort([first, second], axis=0), np.array(frame)
-    order = pairs.neighbouring_order(frame, first, second)
+    order = neighbouring_order(frame, first, second)
     assert np.array_equal(np.sort(order), np.arange(240))
     assert np.array_equal(frame[order], frame)
     for begin in range(0, 240, 12):
@@ -214,7 +216,7 @@ def test_neighbouring_pairs_share_people():
             shared = set.intersection(*({*first[side], *second[side]} for side in sides))
             assert len(shared) == 2, "a ring cut in two shares its two ends"
     nothing = np.empty(0, np.int64)
-    assert len(pairs.neighbouring_order(nothing, nothing, nothing)) == 0
+    assert len(neighbouring_order(nothing, nothing, nothing)) == 0
 
 
 def test_samples_fill_quotas_and_take_annotated_pairs_first():
@@ -223,44 +225,42 @@ def test_samples_fill_quotas_and_take_annotated_pairs_first():
     draws, sizes = rng.integers(0, 2**63, 900).astype(np.uint64), rng.integers(2, 9, 40)
     everybody = np.ones(900, bool)
     quotas = np.maximum(1, np.rint(sizes * 0.5))
-    chosen = pairs.smallest_per_bin(everybody, group, quotas, inferred, draws)
+    chosen = smallest_per_bin(everybody, group, quotas, inferred, draws)
     for g in range(40):
         mine = group == g
         quota = max(1, round(sizes[g] * 0.5))
         assert chosen[mine].sum() == min(quota, mine.sum())
         assert (chosen & mine & ~inferred).sum() == min(quota, (mine & ~inferred).sum())
-    few = pairs.smallest_per_bin(group % 2 == 0, group, quotas, draws)
+    few = smallest_per_bin(group % 2 == 0, group, quotas, draws)
     assert not few[group % 2 == 1].any() and few[group == 2].sum() == max(1, round(sizes[2] * 0.5))
 
 
-def test_draws_depend_on_names_only():
+def test_lots_depend_on_names_only():
     ids = np.array([pairs.text_key(f"pedestrian:{i}") for i in range(50)], np.uint64)
     frames = np.arange(49)
-    draws = pairs.pair_draws(1, "cafe", frames, ids[:-1], ids[1:])
-    assert np.array_equal(draws, pairs.pair_draws(1, "cafe", frames, ids[1:], ids[:-1]))
-    assert np.array_equal(
-        draws[::-1], pairs.pair_draws(1, "cafe", frames[::-1], ids[:-1][::-1], ids[1:][::-1])
-    )
-    assert not np.isin(draws, pairs.pair_draws(2, "cafe", frames, ids[:-1], ids[1:])).any()
-    assert not np.isin(draws, pairs.pair_draws(1, "aula", frames, ids[:-1], ids[1:])).any()
+    lots = pairs.draw_lots(1, "cafe", frames, ids[:-1], ids[1:])
+    assert np.array_equal(lots, pairs.draw_lots(1, "cafe", frames, ids[1:], ids[:-1]))
+    assert np.array_equal(lots[::-1], pairs.draw_lots(1, "cafe", frames[::-1], ids[:-1][::-1], ids[1:][::-1]))
+    assert not np.isin(lots, pairs.draw_lots(2, "cafe", frames, ids[:-1], ids[1:])).any()
+    assert not np.isin(lots, pairs.draw_lots(1, "aula", frames, ids[:-1], ids[1:])).any()
 
 
 def test_oversampling_lifts_every_class_to_half_the_largest():
-    chosen = pairs.balance_classes(LABELS, "oversample", seed=1)
+    chosen = balance_classes(LABELS, "oversample", seed=1)
     assert np.bincount(LABELS[chosen]).tolist() == [100, 50, 0, 70]
     assert set(chosen) == set(range(len(LABELS)))  # nothing is lost
-    assert np.array_equal(chosen, pairs.balance_classes(LABELS, "oversample", seed=1))
-    assert not np.array_equal(chosen, pairs.balance_classes(LABELS, "oversample", seed=2))
+    assert np.array_equal(chosen, balance_classes(LABELS, "oversample", seed=1))
+    assert not np.array_equal(chosen, balance_classes(LABELS, "oversample", seed=2))
 
 
 def test_undersampling_keeps_at_most_twice_the_smallest():
-    chosen = pairs.balance_classes(LABELS, "undersample", seed=1)
+    chosen = balance_classes(LABELS, "undersample", seed=1)
     assert np.bincount(LABELS[chosen]).tolist() == [40, 20, 0, 40]
     assert len(np.unique(chosen)) == len(chosen)
 
 
 def test_weights_are_scikit_learns_balanced_ones_and_average_to_one():
-    weights = pairs.class_weights(LABELS, 5)
+    weights = class_weights(LABELS, 5)
     expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=LABELS)
     assert weights[[0, 1, 3]] == pytest.approx(expected) and weights[[2, 4]].tolist() == [0, 0]
     assert weights[LABELS].mean() == pytest.approx(1)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.jrdb.labels import CLASS_OF_NAME, INTERACTION_CLASSES, INTERACTION_NAMES
-from datasets.jrdb.pair_dataset import JRDBPairDataset
+from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
 from datasets.samples.jrdb.figure import sketch_person
@@ -119,7 +118,7 @@ def test_blemishes_of_the_real_annotations_are_there(boxes):
         "pointing at sth together",
         "standing together together",
     }  # in JRDB-Social's list, counted nowhere
-    assert set(names) == set(INTERACTION_NAMES) - rare
+    assert set(names) == set(CLASS_OF_NAME) - rare
     assert one_sided and missing and other_file
 
 
@@ -144,13 +143,13 @@ def test_the_most_frequent_class_of_val_is_another_than_that_of_train(boxes):
 def test_ratios_are_those_of_the_real_data(boxes):
     sets = load(boxes)
     total = near = positive = positive_near = 0
-    for part, sequences in sets.loaded.items():
-        every = JRDBPairDataset(part, sequences, sets.rules, sampled=False)
+    for part in sets.loaded:
+        every = sets.with_task(part, "interaction")
         people = np.bincount(every.people_frames)
         total += int((people * (people - 1) // 2).sum())
         near += len(every)
         positive_near += int(every.labels.sum())
-        positive += int(every.labels.sum()) + every.positives_out_of_range
+        positive += int(every.labels.sum()) + len(every.far_types)
     assert 14 < (total - positive) / positive < 28
     assert 3.5 < (near - positive_near) / positive_near < 9
     assert 0.70 < 1 - near / total < 0.87

@@ -1,0 +1,50 @@
+"""The five classes of interaction and the published names that each holds."""
+
+import difflib
+import json
+from pathlib import Path
+
+from datasets.jrdb.problems import Problems
+from utils.run.errors import CommandError
+
+INTERACTION_CLASSES = ("walking together", "standing together", "conversation", "sitting together", "others")
+# Classes go from frequent to rare among the 21 published names. The map is fixed, whatever a split's own
+# counts are, so that class k means the same in every split, checkpoint and evaluation.
+CLASS_OF_NAME = {name: k for k, name in enumerate(INTERACTION_CLASSES[:4])} | dict.fromkeys(
+    ("going upstairs together", "moving together", "looking at robot together", "looking at sth together",
+     "walking toward each other", "eating together", "going downstairs together", "bending together",
+     "holding sth together", "cycling together", "interaction with door together", "hugging",
+     "looking into sth together", "shaking hand", "waving hand together", "pointing at sth together"), 4,
+)  # fmt: skip
+CLASS_OF_NAME["standing together together"] = 1  # a slip of the published list
+ANY_OTHER = "*"  # in a class map: whatever name is not in it
+
+
+def read_class_map(path: str | None) -> dict[str, int]:
+    """Class of every interaction name: the 21 published ones, and over them those of --class_map.
+
+    A class map is a JSON file {"name": "class"}. CommandError for a file that is none, or names another class
+    than INTERACTION_CLASSES.
+    """
+    if path is None:
+        return CLASS_OF_NAME
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        wrong = sorted(name for name, kind in given.items() if kind not in INTERACTION_CLASSES)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CommandError(f'--class_map {path}: not a JSON file of {{"name": "class"}} ({error})') from error
+    if wrong:
+        known, names = ", ".join(INTERACTION_CLASSES), ", ".join(map(repr, wrong))
+        raise CommandError(f"--class_map {path}: no such class for {names}\n  classes: {known}")
+    return CLASS_OF_NAME | {name: INTERACTION_CLASSES.index(kind) for name, kind in given.items()}
+
+
+def known_names(labels: list, classes: dict[str, int], place: str, problems: Problems) -> bool:
+    """Whether all of ((name, difficulty), ..) have a class; others are problems, with the nearest name."""
+    unknown = [name for name, _ in labels if name not in classes and ANY_OTHER not in classes]
+    for name in unknown:
+        close = difflib.get_close_matches(name, classes, n=1)
+        what = f"unknown interaction name {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+        remedy = 'correct the files, or give its class: --class_map FILE.json of {"name": "class"}'
+        problems.add(what, remedy, place)
+    return not unknown

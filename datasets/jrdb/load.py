@@ -1,0 +1,237 @@
+"""A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
+
+A pair's way from its label file to the batch, each file called here, in this order, and none calling back:
+
+    labels.py     read_sequence: a label file as columns of people and annotated pairs (index.py: only once)
+    pairs.py      find_pairs: which two people are a pair, its label, what an epoch draws it by
+    geometry.py   pair_features, the end of find_pairs: what their boxes say about the two
+    dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
+    crops.py      load_crops: the people's pixels, in runs that see them
+
+Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
+whose interaction nobody annotated. Of train an epoch takes a draw (positives by group, negatives by frame);
+there, pairs inferred to interact are candidates as well.
+"""
+
+import argparse
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets.cache import fingerprint as fingerprint_of
+from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.crops import find_problems, load_crops
+from datasets.jrdb.dataset import JRDBPairDataset
+from datasets.jrdb.flags import SAMPLE, LabelRules
+from datasets.jrdb.geometry import feature_names
+from datasets.jrdb.index import read_once
+from datasets.jrdb.labels import Sequence, read_sequence
+from datasets.jrdb.pairs import PairRules, find_pairs
+from datasets.jrdb.problems import Problems
+from datasets.jrdb.splits import list_sequences, split_sequences
+from datasets.samples import ensure_sample
+from datasets.splits import Choose, check_disjoint
+from utils.run.errors import DataError
+from utils.run.log import LOG
+
+TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
+
+
+@dataclass
+class PairDatasets:
+    """The splits of one data folder and what was decided on the way."""
+
+    sets: dict[str, JRDBPairDataset]  # train, val and, where there is one, test
+    split: dict[str, list[str]]
+    split_source: str
+    data_path: Path
+    rules: PairRules
+    loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
+    hashes: dict[str, list[str]] = field(repr=False)  # by sequence: of all it holds, then of frames and boxes
+    crops: dict | None = field(repr=False)  # how crops.load_crops cuts them; None: the run sees no pixels
+    recorded: dict[str, np.ndarray] | None = field(default=None, repr=False)  # `references`, or a run's
+    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
+
+    def parts(self) -> dict[str, JRDBPairDataset]:
+        """The splits that exist, by name."""
+        return self.sets
+
+    @property
+    def train(self) -> JRDBPairDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> JRDBPairDataset:
+        return self.sets["val"]
+
+    def log_lines(self) -> list[str]:
+        """Counts per part, a line each."""
+        return [
+            f"{name}: {len(part.sequences)} sequences, {len(part.draw())} pairs, {part.class_counts()}"
+            for name, part in self.sets.items()
+        ]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the folder says of itself that it was generated."""
+        return (self.data_path / "SYNTHETIC.json").is_file()
+
+    def describe(self) -> dict[str, object]:
+        """The dataset section of config.json."""
+        counts = {
+            f"{name}_samples": len(part.draw()) for name, part in self.sets.items()
+        }  # train: an epoch's
+        every = sum(self.loaded.values(), [])
+        measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
+        return {
+            "data_path": str(self.data_path),
+            "total_samples": sum(counts.values()),
+            **counts,
+            "sequences": {name: part.sequences for name, part in self.sets.items()},
+            "class_counts": {name: part.class_counts() for name, part in self.sets.items()},
+            "split_method": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+            "panorama_size": [measured.width, measured.height],
+            "panorama_size_source": measured.size_source,
+            "fingerprint": fingerprint(every),
+        }
+
+    @property
+    def leakage_check(self) -> str:
+        """The outcome of the check that no sequence is in two splits (a DataError when one is)."""
+        return check_disjoint(self.split, "sequences")
+
+    def references(self) -> dict[str, np.ndarray]:
+        """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
+        fit them and of val to choose their thresholds; weights: the share of 20 epochs that draw a pair."""
+        if self.recorded is None:
+            train, annotated = copy.copy(self.train), ~self.train.inferred
+            train.rules = replace(self.rules, resample=True)
+            drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
+            self.recorded = {
+                "train_inputs": train.geometry[annotated],
+                "train_labels": train.labels[annotated],
+                "train_weights": drawn[annotated] / 20,
+                "val_inputs": self.val.geometry,
+                "val_labels": self.val.labels,
+            }
+        return self.recorded
+
+    def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+        """geometry (N, G) and labels (N,) of `references`."""
+        return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
+
+    def balance(self) -> tuple[str, bool]:
+        """The class balance of an epoch beside the natural one, in words, and whether it is upside down."""
+        drawn, natural = self.train.labels[self.train.draw()].mean(), self.reference_pairs()[1].mean()
+        text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
+        if upside_down := bool((drawn > 0.5) != (natural > 0.5)):
+            text += (
+                ": sampling turns the classes upside down, which the scale fitted on val has to undo; "
+                "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
+            )
+        return text, upside_down
+
+    def with_task(self, part: str, task: str) -> JRDBPairDataset:
+        """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
+        if (part, task) not in self.others:
+            self.others[part, task] = join_pairs(part, self.loaded[part], self.rules, task)
+            if self.crops:
+                load_crops(self.others[part, task], self.data_path, **self.crops, log=LOG.info)
+        return self.others[part, task]
+
+
+def join_pairs(
+    part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
+) -> JRDBPairDataset:
+    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
+    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
+    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
+
+
+def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """What a checkpoint must agree on with this code: a weight means nothing under another name."""
+    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
+
+
+def build_datasets(
+    args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
+) -> PairDatasets:
+    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
+    of the sequences; val and test: not sampled.
+
+    task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
+    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
+    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
+    one-class splits; with --check_data every image is decoded that crops are cut from.
+    """
+    rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
+    rules = PairRules(**{"pairs_per_sequence": 0} | rules)  # stage 2 has few enough
+    labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
+    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
+    files = list_sequences(data_path)
+    if choose:
+        split, source = {"all": list(files)}, "chosen"
+    else:
+        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
+    paths = [files[name] for names in split.values() for name in names]
+    every = read_once(read_sequence, paths, data_path, LabelRules(**labels), args.cache_dir, LOG.info)
+    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
+    if any(told.values()):
+        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
+    if choose:
+        split = choose(hashes)
+    by_name = {sequence.name: sequence for sequence in every}
+    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
+    sets = {
+        part: join_pairs(part, sequences, rules, task, sampled=part == "train")
+        for part, sequences in loaded.items()
+    }
+    for part, dataset in sets.items():
+        check_labels(data_path, part, dataset)
+    crops = None
+    if args.features != "geometry":
+        crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+        problems = Problems()
+        for dataset in sets.values():
+            find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
+        problems.raise_any()
+        for dataset in sets.values():
+            load_crops(dataset, data_path, **crops, log=LOG.info)
+    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, crops)
+    if task == "interaction" and choose is None:
+        text, upside_down = data.balance()
+        (LOG.warning if upside_down else LOG.info)(text)
+    return data
+
+
+def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
+    """DataError for a split without samples or, for task "interaction", without both classes."""
+    counts = dataset.class_counts()
+    if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise DataError(
+            f"{data_path}: the {part} split can not be learned from\n"
+            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
+            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
+            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
+            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
+        )
+
+
+def hash_contents(sequence: Sequence) -> list[str]:
+    """Of everything but the name, and of frames and boxes alone: the same recording, whatever it is
+    called."""
+    everything = ("starts", "boxes", "tracks", "social_groups", "pairs", "types")
+    return [fingerprint_of(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
+
+
+def fingerprint(sequences: list[Sequence]) -> str:
+    """Of names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
+    named = sorted(sequences, key=lambda s: s.name)
+    named = [(s.name, s.keys, s.track_names, s.width, s.height, s.difficult, hash_contents(s)) for s in named]
+    return fingerprint_of(named)
