@@ -71,41 +71,20 @@ def open_cache(
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
-    if (cached := _map(path, shape, dtype)) is not None:
-        log(f"cache {kind}: {shape[0]:,} items read from {path}")
-        return cached
-
-    gigabytes = math.prod(shape) * dtype.itemsize / 1e9
-    if gigabytes > limit_gb:
-        raise CommandError(
-            f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, "
-            f"over the limit of {limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, "
-            "or use fewer frames or a smaller --image_size."
-        )
-    make_writable(directory)
-    with lock(path.with_suffix(".lock"), f"cache {kind}", log):
-        if (cached := _map(path, shape, dtype)) is not None:  # another process built it while this one waited
-            log(f"cache {kind}: {shape[0]:,} items read from {path}")
-            return cached
-        for leftover in directory.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
-            leftover.unlink(missing_ok=True)
-        free = shutil.disk_usage(directory).free / 1e9
-        if gigabytes > 0.98 * free:
+    if (cached := _map(path, shape, dtype)) is None:
+        gigabytes = math.prod(shape) * dtype.itemsize / 1e9
+        if gigabytes > limit_gb:
             raise CommandError(
-                f"the decoded images ({kind}) take {gigabytes:.1f} GB, "
-                f"but {directory} has {free:.1f} GB free.\n"
-                "Free some space there, or use fewer frames or a smaller --image_size."
+                f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, over the limit of "
+                f"{limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, or use fewer "
+                "frames or a smaller --image_size."
             )
-        partial = directory / f"{path.stem}.{os.getpid()}.partial"
-        try:
-            started = time.monotonic()
-            _build(kind, partial, shape, dtype, counts, produce, workers, log)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        size = format_size(1e9 * gigabytes)
-        log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
-    return _map(path)
+        make_writable(directory)
+        with lock(path.with_suffix(".lock"), f"cache {kind}", log):
+            if (cached := _map(path, shape, dtype)) is None:  # nobody built it while this one waited
+                return _build(kind, path, shape, dtype, counts, produce, workers, log)
+    log(f"cache {kind}: {shape[0]:,} items read from {path}")
+    return cached
 
 
 def fingerprint(*parts) -> str:
@@ -177,7 +156,27 @@ def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
         ours.release()
 
 
-def _build(kind, path, shape, dtype, counts, produce, workers, log) -> None:
+def _build(kind, path, shape, dtype, counts, produce, workers, log) -> CachedArray:
+    """Build the file under a temporary name and map it."""
+    for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
+        leftover.unlink(missing_ok=True)
+    size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
+    if size > 0.98 * free:
+        raise CommandError(
+            f"the decoded images ({kind}) take {size / 1e9:.1f} GB, but {path.parent} has "
+            f"{free / 1e9:.1f} GB free.\nFree some space there, or use fewer frames or a smaller --image_size."
+        )
+    partial, started = path.with_name(f"{path.stem}.{os.getpid()}.partial"), time.monotonic()
+    try:
+        _fill(kind, partial, shape, dtype, counts, produce, workers, log)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {format_size(size)} in {path}")
+    return _map(path)
+
+
+def _fill(kind, path, shape, dtype, counts, produce, workers, log) -> None:
     """Write all items to `path`, one source after the other or spread over processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = [k for k, count in enumerate(counts) if count]
