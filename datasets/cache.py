@@ -75,9 +75,9 @@ def open_cache(
         gigabytes = math.prod(shape) * dtype.itemsize / 1e9
         if gigabytes > limit_gb:
             raise CommandError(
-                f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, over the limit of "
-                f"{limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, or use fewer "
-                "frames or a smaller --image_size."
+                f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, over the limit "
+                f"of {limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, or use "
+                "fewer frames or a smaller --image_size."
             )
         make_writable(directory)
         with lock(path.with_suffix(".lock"), f"cache {kind}", log):
@@ -164,7 +164,7 @@ def _build(kind, path, shape, dtype, counts, produce, workers, log) -> CachedArr
     if size > 0.98 * free:
         raise CommandError(
             f"the decoded images ({kind}) take {size / 1e9:.1f} GB, but {path.parent} has "
-            f"{free / 1e9:.1f} GB free.\nFree some space there, or use fewer frames or a smaller --image_size."
+            f"{free / 1e9:.1f} GB free.\nFree some space, or use fewer frames or a smaller --image_size."
         )
     partial, started = path.with_name(f"{path.stem}.{os.getpid()}.partial"), time.monotonic()
     try:

@@ -83,11 +83,6 @@ class AgeDatasets:
         return self.sets["val"]
 
     @property
-    def test(self) -> UltrasoundAgeDataset | None:
-        """None where its part is empty."""
-        return self.sets.get("test")
-
-    @property
     def intensity_range(self) -> list[float]:
         """The grey values that are black and white in images of more than 8 bits."""
         return self.options["intensity_range"]

@@ -165,7 +165,7 @@ def test_bad_rows_can_be_excluded(study):
         load(study)
     data = load(study, exclude=["bad_ages"])
     assert data.report["left_out"]["bad_ages"]["count"] == 1
-    assert "1" not in data.train.subjects + data.val.subjects + data.test.subjects
+    assert "1" not in [name for part in data.parts().values() for name in part.subjects]
 
 
 def test_hostile_workbooks_are_refused_quickly(tmp_path):
@@ -575,7 +575,7 @@ def test_whole_groups_are_held_out(study):
     assert data.describe()["split_method"] == "by_group"
     assert load(study, **flags).describe()["split_method"] == "by_subject_id"
     folds = [load(study, split_by="group", fold=f"{k}/3", **flags) for k in (1, 2, 3)]
-    tested = [set(fold.test.groups["group"]) for fold in folds]
+    tested = [set(fold.sets["test"].groups["group"]) for fold in folds]
     assert sorted(site for sites in tested for site in sites) == [f"site {k}" for k in range(6)]
     assert set(folds[0].val.groups["group"]) == tested[1]
     with pytest.raises(CommandError, match="needs --group_column"):
