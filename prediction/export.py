@@ -6,7 +6,7 @@
 The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
 size, and are resized inside as in training; what comes out is what a user wants:
 
-age      images (B, 1, H, W) grey                               -> ages (B,)
+age      images (B, 1, H, W) grey, of a --colour run (B, 3, H, W) -> ages (B,)
 anomaly  images (B, 3, H, W), points, point_mask, point_pixels  -> probability (B,), cells, marks
 stage 1  crops (P, 3, H, W), left, right (N,), geometry (N, G)  -> p_interaction (N,)
 stage 2  the same                                               -> p_interaction (N,), p_types (N, 5)
@@ -189,7 +189,7 @@ def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[
     mask[-1, -points // 2 :] = False
     mask[1:2] = False  # of one sample, some points are kept
     pixels = 2 * torch.rand(samples, points, 2, generator=rng) - 1
-    channels = 1 if trained.task["data"] == "ultrasound" else 3
+    channels = 3 if getattr(options, "colour", True) else 1
 
     def noise(count: int, channels: int) -> Tensor:
         return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=rng)

@@ -112,7 +112,7 @@ def why_unreadable(path: Path) -> str:
         read_image(path, mode="L")
     except DataError as error:
         return str(error).splitlines()[0].removeprefix(f"{path}: ")
-    return "it was not readable when the cache was made: delete data/cache"
+    return "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
 
 
 class UltrasoundAgeDataset(Dataset):

@@ -51,6 +51,14 @@ def test_ages_of_files_as_they_are(tmp_path, capsys):
     assert "on 1 and 7 samples (traced on 3)" in capsys.readouterr().out
 
 
+def test_a_run_of_colour_is_traced_on_colour():
+    trained = open_trained(tiny_runs.run_of("train_mae"), CPU)
+    shape = {}
+    for trained.args.colour in (False, True):
+        shape[trained.args.colour] = make_inputs(trained, ("images",), 3)["images"].shape[1]
+    assert shape == {False: 1, True: 3}
+
+
 @pytest.mark.long
 def test_the_probability_of_an_anomaly_is_calibrated(tmp_path):
     run = tiny_runs.run_of("train_anomaly_with_labels")

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -330,6 +332,18 @@ def test_unreadable_images_are_all_listed(study):
     for k in (1, 2, 3):
         assert f"anon_{k}_1.png" in str(caught.value)
     assert load(study, exclude=["unreadable_images"]).report["images_used"] == 21
+
+
+def test_an_image_that_became_readable_unseen_is_not_black(study):
+    path = study / "Healthy/Images/anon_1_1.png"
+    good = path.read_bytes()
+    for content, reason in ((bytes(len(good)), "its content is none"), (good, "remove that .data/cache")):
+        path.write_bytes(content)
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(DataError, match=f"anon_1_1.png: not .*{reason}"):
+            load(study)
+    shutil.rmtree(study.parent / "cache")
+    assert load(study).report["images_used"] == 24
 
 
 def test_sixteen_bit_images_are_rescaled(study):
