@@ -149,15 +149,11 @@ def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
         pattern = re.compile(args.id_pattern)
     except re.error as error:
         raise CommandError(f"--id_pattern {args.id_pattern!r} is no regular expression: {error}") from error
-    if args.visit_column and not args.file_column and args.id_pattern != ID_PATTERN and pattern.groups != 2:
-        raise CommandError(
-            f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; with --visit_column two are "
-            "needed, around the id and the visit, such as '^([^_]+)_([^_]+)$'"
-        )
-    if not args.visit_column and pattern.groups != 1:
-        raise CommandError(
-            f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; one is needed, around the id"
-        )
+    needed = "with --visit_column two are needed, around the id and the visit, such as '^([^_]+)_([^_]+)$'"
+    needed = needed if args.visit_column else "one is needed, around the id"
+    free = args.visit_column and (args.file_column or args.id_pattern == ID_PATTERN)
+    if pattern.groups != (2 if args.visit_column else 1) and not free:
+        raise CommandError(f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; {needed}")
     return pattern
 
 
