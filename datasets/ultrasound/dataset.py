@@ -187,7 +187,7 @@ def judge_rows(
         problems.refuse(images)
     if images.empty:
         raise DataError(
-            f"{args.image_dir}: no image has a row with an age\n"
+            f"{args.image_dir}: no image has a row with an age in {args.excel_path or 'its table'}\n"
             "Check --image_dir, --excel_path, --cohort and --id_pattern."
         )
     low = -np.inf if args.min_age is None else args.min_age

@@ -39,11 +39,13 @@ class Problems:
             line = f"{len(self.found[kind])} {PROBLEMS[kind]}: {describe(self.found[kind])}"
             lines.append(line + (f" ({self.advice[kind]})" if self.advice.get(kind) else ""))
         if images.subject.nunique() > 2:
-            lines.append(f"Correct the data, or leave them out with --exclude {' '.join(kinds)}")
+            typed = [kind for kind in PROBLEMS if kind in kinds or kind in self.exclude]
+            lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
         if kinds:
             raise DataError("\n".join(lines))
-        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in self.exclude if kind in self.found]
-        if found and 2 * len(images) < self.images and not self.may_exclude_most:
+        excluded = [kind for kind in PROBLEMS if kind in self.found]
+        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in excluded]
+        if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
             raise DataError(
                 f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found)}\n"
                 "If that is meant, pass --exclude_more_than_half as well."

@@ -234,6 +234,8 @@ def test_what_does_not_match_is_counted_and_refused_or_excluded(study):
     assert "1 images whose subject has no row: anon_99_1.png" in message
     assert "1 rows whose subject has no image: 50" in message
     assert "scan7.png" in message
+    with pytest.raises(DataError, match="--exclude unknown_names images_without_row rows_without_image$"):
+        load(study, exclude=["rows_without_image"])  # what was typed is typed again
     data = load(study, exclude=["images_without_row", "rows_without_image", "unknown_names"])
     assert data.report["images_used"] == 24
     assert {kind: found["count"] for kind, found in data.report["left_out"].items()} == {
