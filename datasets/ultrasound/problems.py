@@ -43,8 +43,7 @@ class Problems:
             lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
         if kinds:
             raise DataError("\n".join(lines))
-        excluded = [kind for kind in PROBLEMS if kind in self.found]
-        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in excluded]
+        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in PROBLEMS if kind in self.found]
         if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
             raise DataError(
                 f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found)}\n"
