@@ -62,8 +62,7 @@ class Training:
 
 
 def prepare(name: str, argv: list[str] | None = None) -> Training:
-    """What the script `name` builds for `argv` (default: SMALL) before its first epoch; --device cpu is meant
-    where argv names none."""
+    """What the script builds for `argv` (default: SMALL, on the CPU) before its first epoch."""
     start_log(None, quiet=True)  # what this run says belongs to no folder
     script = importlib.import_module(name)
     args = script.parse_args(["--device", "cpu", *(SMALL.get(name, []) if argv is None else argv)])

@@ -62,7 +62,8 @@ class AgeRegressor(nn.Module):
 def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
     """(B, H, W) in [0, 1]: how much each pixel of images (B, 3, H, W) uint8 moves the age, smoothed.
 
-    The absolute gradient (Simonyan et al. 2014), by its largest value; on the CPU. Sets eval mode.
+    The absolute gradient (Simonyan et al. 2014), by its largest value; on the CPU. Where all pixels together
+    move the age by less than a hundredth of the targets' sd it stays dark. Sets eval mode.
     """
     model.eval()
     inputs = (images.to(model.target_sd.device).float() / 255).requires_grad_()
@@ -70,4 +71,5 @@ def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
         (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
     side = max(3, images.shape[-1] // 24 * 2 + 1)
     heat = F.avg_pool2d(gradient.abs().sum(dim=1, keepdim=True), side, stride=1, padding=side // 2)[:, 0]
-    return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).cpu()
+    least = 0.01 * float(model.target_sd) / heat[0].numel()
+    return (heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=least)).cpu()

@@ -58,29 +58,6 @@ def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
     return np.floor(np.asarray(targets, float) / width).astype(int), width
 
 
-def error_bands(targets: np.ndarray, preds: np.ndarray) -> list[dict[str, float | None]]:
-    """Count, bias, MAE and sd of the error per band of the target.
-
-    sd: with n - 1; None of a single value.
-    """
-    errors = np.asarray(preds, float) - targets
-    band, width = age_bands(targets)
-    rows = []
-    for k in np.unique(band):
-        mine = errors[band == k]
-        rows.append(
-            {
-                "from": float(k * width),
-                "to": float((k + 1) * width),
-                "count": len(mine),
-                "bias": float(mine.mean()),
-                "mae": float(np.abs(mine).mean()),
-                "sd": float(mine.std(ddof=1)) if len(mine) > 1 else None,
-            }
-        )
-    return rows
-
-
 def trivial_predictions(train_targets: np.ndarray, count: int) -> dict[str, np.ndarray]:
     """What the mean and the median of the train part predict for `count` samples."""
     values = {"train mean": np.mean(train_targets), "train median": np.median(train_targets)}

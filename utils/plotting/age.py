@@ -1,12 +1,14 @@
 """Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.transforms import Bbox
 
-from utils.metrics.regression import error_bands, limits_of_agreement, regression_metrics
+from utils.metrics.regression import limits_of_agreement, regression_metrics
 from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
 from utils.plotting.mistakes import overlay
 
@@ -17,25 +19,30 @@ NAMED = 5  # outliers whose ids are written
 def draw_people(
     axis: plt.Axes, x: np.ndarray, y: np.ndarray, errors: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A point per subject, with the ids of the few largest errors beside them."""
+    """A point per subject, with the ids of the few largest errors beside them, where there is room."""
     axis.scatter(x, y, s=16, alpha=0.6, color=MODEL, linewidths=0)
-    style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
-    for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
-        axis.annotate(names[k], (x[k], y[k]), (4, 3), **style)
     axis.grid(alpha=0.25)
     axis.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    axis.figure.canvas.draw()  # now the points are where they stay
+    style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
+    taken: list[Bbox] = []
+    for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
+        for side, height in itertools.product(("left", "right"), (3, -9, 12, -18)):
+            place = (4 if side == "left" else -4, height)
+            text = axis.annotate(names[k], (x[k], y[k]), place, ha=side, **style)
+            box = text.get_window_extent()
+            inside = axis.bbox.count_contains(box.corners()) == 4
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
 
 
 @never_fatal
 def plot_scatter(
-    targets: np.ndarray,
-    preds: np.ndarray,
-    bounds: tuple[np.ndarray, np.ndarray] | None,
-    names: Sequence[str],
-    unit: str,
-    title: str,
-    path: Path,
-) -> None:
+    targets: np.ndarray, preds: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None,
+    names: Sequence[str], unit: str, title: str, path: Path,
+) -> None:  # fmt: skip
     """Prediction and its interval against truth, a point per subject; identity and least-squares line."""
     found = regression_metrics(targets, preds)
     figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
@@ -72,32 +79,29 @@ def plot_bland_altman(
 
 
 @never_fatal
-def plot_error_by_age(
-    targets: np.ndarray, preds: np.ndarray, trivial: np.ndarray, unit: str, title: str, path: Path
-) -> None:
+def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: str, path: Path) -> None:
     """Bias with the standard deviation, and MAE beside a trivial predictor's, per band of age.
 
-    A model that shrinks towards the mean is too old for the young and too young for the old: a falling bias.
-    A bar for the SD needs three subjects.
+    rows: {band: subjects, bias, sd, mae, baseline_mae}. A model that shrinks towards the mean is too old for
+    the young and too young for the old: a falling bias. A bar for the SD needs three subjects.
     """
-    bands, others = error_bands(targets, preds), error_bands(targets, trivial)
-    names = [f"{band['from']:g}-{band['to']:g}\nn {band['count']}" for band in bands]
-    at = np.arange(len(bands))
+    found, at = list(rows.values()), np.arange(len(rows))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    spread = [band["sd"] if band["count"] > 2 else np.nan for band in bands]
-    left.errorbar(at, [band["bias"] for band in bands], spread, fmt="o", color=MODEL, capsize=3)
+    spread = [row["sd"] if row["subjects"] > 2 else np.nan for row in found]
+    left.errorbar(at, [row["bias"] for row in found], spread, fmt="o", color=MODEL, capsize=3)
     left.axhline(0, color="0.3", linewidth=1)
     left.set(ylabel=f"predicted - true, mean -+ SD ({unit})", title="bias")
-    right.bar(at - 0.2, [band["mae"] for band in bands], 0.4, color=MODEL, label="model")
-    right.bar(at + 0.2, [band["mae"] for band in others], 0.4, color=BASELINE, label="trivial predictor")
+    for place, key, color, label in (
+        (-0.2, "mae", MODEL, "model"), (0.2, "baseline_mae", BASELINE, "trivial predictor")
+    ):  # fmt: skip
+        right.bar(at + place, [row[key] for row in found], 0.4, color=color, label=label)
     right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
     for axis in (left, right):
-        axis.set_xticks(at, names, fontsize=8)
+        axis.set_xticks(at, [f"{name}\nn {row['subjects']}" for name, row in rows.items()], fontsize=8)
         axis.set_xlabel(f"true age ({unit})")
         axis.grid(alpha=0.25, axis="y")
     figure.legend(loc="outside lower right", ncols=2, fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def explained(batch: dict[str, Any], explain: Callable[[Any], Any]) -> list[np.ndarray]:

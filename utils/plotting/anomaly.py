@@ -38,7 +38,8 @@ def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path
 
 
 def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> list[np.ndarray]:
-    """Of a batch of one frame: the image, and over it the heat map and the points, red by their score.
+    """Of a batch of one frame: the image, and over it the heat map and the points, red by their score, both
+    from their lowest value on.
 
     where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N), probabilities too.
     """
@@ -46,7 +47,7 @@ def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> 
     image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
     inside = (np.abs(pixels) < 1).all(axis=1)
     x, y = ((pixels[inside] + 1) / 2 * image.shape[1::-1]).astype(int).T
-    scores = scores[inside]
+    scores = scores[inside] - scores[inside].min(initial=1)
     order, drawn = np.argsort(scores, kind="stable"), overlay(image, heat)  # the highest on top
     drawn[y[order], x[order]] = (SUSPICION(np.sqrt(scores[order]))[:, :3] * 255).astype(np.uint8)
     return [image, drawn]

@@ -64,8 +64,7 @@ def plot_class_probabilities(
         axis.set(title=f"{name} ({(labels == k).sum()})", xlabel="probability", ylim=(0, 1))
     axes[0].set_ylabel("share")
     axes[0].legend(["of the class", "of the others"], fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 @never_fatal
@@ -109,8 +108,7 @@ def plot_roc_pr(
     for axis in (roc, pr):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 @never_fatal

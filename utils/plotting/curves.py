@@ -69,8 +69,7 @@ def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
 
 
 def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure of `count` axes, `columns` in a row, each `width` x `height` inches; the last one fills its
-    row."""
+    """A figure of `count` axes, `columns` in a row, of these inches each; the last one fills its row."""
     rows = -(-count // columns)
     figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
     grid = figure.add_gridspec(rows, columns)
@@ -79,8 +78,10 @@ def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple
     return figure, [figure.add_subplot(place) for place in places]
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, title: str = "") -> None:
     """Write the PNG atomically and close the figure (open figures are memory that grows with every epoch)."""
+    if title:
+        figure.suptitle(title, fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     plt.close(figure)

@@ -17,7 +17,11 @@ def plot_mistakes(
     chosen: Sequence[int], look: Callable[[int], list[np.ndarray]], texts: Sequence[str], title: str,
     path: Path,
 ) -> None:  # fmt: skip
-    """A block for each of the samples `chosen`: `look` gives its pictures, (H, W, 3) or (H, W) uint8."""
+    """A block for each of the samples `chosen`: `look` gives its pictures, (H, W, 3) or (H, W) uint8.
+    Of none the title is all there is."""
+    if not chosen:
+        save_figure(plt.figure(figsize=(9, 1.2)), path, title)
+        return
     blocks = [block_of(look(k)) for k in chosen]
     columns = min(3, len(blocks))
     height = max(block.shape[0] / block.shape[1] for block in blocks) * 4.4 + 0.5
@@ -26,8 +30,7 @@ def plot_mistakes(
         axis.imshow(block, cmap="gray", vmin=0, vmax=255)
         axis.set_title(text, fontsize=7, parse_math=False)
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=10)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
 
 
 def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -52,7 +55,10 @@ def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) or (H, W) uint8 under a heat map (H, W) in [0, 1]."""
-    colours = plt.get_cmap("inferno")(heat)[..., :3] * 255
+    """The image (H, W, 3) or (H, W) uint8 under a heat map (H, W) in [0, 1], from its lowest value on: where
+    it is that low the image stays as it is, and under a map without range as a whole."""
+    above = heat - heat.min()
+    colours = plt.get_cmap("inferno")(above)[..., :3] * 255
     base = np.broadcast_to(image[..., None] if image.ndim == 2 else image, colours.shape)
-    return (0.5 * base + 0.5 * colours).astype(np.uint8)
+    weight = 0.7 * np.sqrt(above)[..., None]
+    return ((1 - weight) * base + weight * colours).astype(np.uint8)

@@ -99,7 +99,7 @@ def report_age(
     bounds = None if np.isnan(low).any() else (low, high)
     plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, title, folder / "scatter.png")
     plot_bland_altman(subject_ages, subject_preds, people_names, unit, title, folder / "bland_altman.png")
-    plot_error_by_age(subject_ages, subject_preds, trivial[best], unit, title, folder / "error_by_age.png")
+    plot_error_by_age(by["age"], unit, title, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}

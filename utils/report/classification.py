@@ -30,7 +30,14 @@ from utils.plotting.classification import (
     plot_distributions,
     plot_reliability,
 )  # fmt: skip
-from utils.report.results import confusion_table, interval_lines, state_warnings, table, write_report
+from utils.report.results import (
+    confusion_table,
+    data_name,
+    interval_lines,
+    state_warnings,
+    table,
+    write_report,
+)  # fmt: skip
 from utils.run.log import LOG, format_values
 from utils.tasks import TASKS
 
@@ -106,8 +113,7 @@ def report_binary(
 
 def figure_title(state: Mapping[str, Any], split: str) -> str:
     """The script, the part of the data, and which data."""
-    place = state["args"].get("data_path")
-    return f"{state['script']} on {split} of {Path(place).name if place else 'the built-in sample'}"
+    return f"{state['script']} on {split} of {data_name(state)}"
 
 
 def report_multiclass(

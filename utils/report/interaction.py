@@ -19,7 +19,7 @@ from utils.metrics.groups import (
 from utils.metrics.interaction import NONE, choose_threshold, end_to_end, every_pair, pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
 from utils.plotting.classification import plot_confusion
-from utils.report.results import confusion_table, table, write_report
+from utils.report.results import confusion_table, data_name, table, write_report
 from utils.run.folder import write_text
 from utils.run.log import LOG
 
@@ -91,7 +91,8 @@ def report_end_to_end(
     write_report(folder / "end_to_end_report.txt", title, verdict, [], text)
     for name, lines in files.items():
         write_text(folder / name, lines)
-    plot_confusion(figures["confusion"], names, title, folder / "end_to_end_confusion.png")
+    named = f"{title} of {data_name(state)}"
+    plot_confusion(figures["confusion"], names, named, folder / "end_to_end_confusion.png")
     LOG.info(f"{title}: macro F1 {found['macro_f1']:.4g}; {verdict.word} ({verdict.reason})")
     return found
 

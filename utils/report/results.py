@@ -31,6 +31,12 @@ def interval_lines(confidence: Mapping[str, Sequence[float]]) -> str:
     return "\n".join(f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items())
 
 
+def data_name(state: Mapping[str, Any]) -> str:
+    """What figures call the data that the checkpoint `state` was trained on."""
+    place = state["args"].get("data_path")
+    return Path(place).name if place else "the built-in sample"
+
+
 def state_warnings(state: Mapping[str, Any]) -> list[str]:
     """What the history and the scales in a checkpoint give reason to doubt."""
     found = history_signs(state["history"], TASKS[state["script"]], constant=state.get("constant_loss"))

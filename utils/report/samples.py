@@ -13,6 +13,7 @@ from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
 
 LISTED, DRAWN = 200, 12  # samples in the table and in the picture
+UNLIKELY = 0.5  # p_label below which an answer is a mistake; of ages, an error beyond the median one
 
 Look = Callable[[int], list[np.ndarray]]  # the pictures (H, W, 3) or (H, W) uint8 of a sample
 
@@ -21,8 +22,8 @@ def report_samples(
     folder: Path, split: str, state: Mapping[str, Any], columns: Mapping[str, Any], p_label: np.ndarray,
     look: Look,
 ) -> None:  # fmt: skip
-    """SPLIT_predictions.csv; suspects.csv and mistakes.png: where the model finds the label least likely;
-    worst_groups.csv: the same by subject, sequence or scenario.
+    """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely, mistakes.png: of
+    these the ones less likely than not; worst_groups.csv: the same by subject, sequence or scenario.
 
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.
     """
@@ -37,7 +38,7 @@ def report_samples(
     LOG.info(f"most at odds with the labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
-    worst = table[:DRAWN]
+    worst = table[table.p_label < UNLIKELY][:DRAWN]
     shown = [name for name in (*task["columns"], "p_label") if name in table]
     texts = [
         "\n".join([
@@ -46,7 +47,11 @@ def report_samples(
         ])
         for row in worst.to_dict("records")
     ]  # fmt: skip
-    title = f"{state['script']}: the labels it finds least likely; all of them in suspects.csv"
+    title = "the labels that it finds least likely; more of them in suspects.csv"
+    if worst.empty:
+        title = f"no label of {split} is less likely than not: no mistake to show"
+        LOG.info(f"mistakes.png: {title}")
+    title = f"{state['script']}: {title}"
     plot_mistakes(worst.index.tolist(), look, texts, title, folder / "mistakes.png")
 
 

@@ -46,8 +46,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
 
 
 class ScriptParser(argparse.ArgumentParser):
-    """argparse with whole flag names only, '-' and '_' both accepted, and a suggestion for a mistyped
-    flag."""
+    """argparse with whole flag names only, '-' and '_' alike, and a suggestion for a mistyped one."""
 
     def __init__(self, script: str, description: str | None):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)

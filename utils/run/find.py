@@ -39,11 +39,11 @@ def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for name in names:
-        places = (name, str(output_dir / name)) if glob.has_magic(name) else ()
-        matching = [[Path(path) for path in glob.glob(place) if is_run(Path(path))] for place in places]
-        if places and not any(matching):
+        runs = [] if glob.has_magic(name) else [find_run(name, output_dir)]
+        for place in (name, str(output_dir / name)):
+            runs = runs or sorted(filter(is_run, map(Path, glob.glob(place))), key=start_of)
+        if not runs:
             raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
-        runs = sorted(next(filter(None, matching)), key=start_of) if places else [find_run(name, output_dir)]
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
@@ -59,13 +59,9 @@ def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
         folder = place.parent if place.is_file() else place
         if is_run(folder):
             return folder
-    for place in places:
-        if place.is_dir():
-            inside = list_runs(place)
-            hint = (
-                f"it holds {len(inside)} runs: {place}/*\n{known_runs(place)}" if inside else "no config.json"
-            )
-            raise CommandError(f"{place} is not a run folder: {hint}")
+    for place in filter(Path.is_dir, places):
+        inside = f"it holds {len(list_runs(place))} runs: {place}/*\n{known_runs(place)}"
+        raise CommandError(f"{place} is not a run folder: {inside if list_runs(place) else 'no config.json'}")
     around = next((place.parent for place in places if list_runs(place.parent)), output_dir)
     hint = suggest(Path(name).name, [run.name for run in list_runs(around)])
     raise CommandError(f"there is no run {name}{hint}\n{known_runs(around)}")

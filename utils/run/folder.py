@@ -43,8 +43,7 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
 
 
 def is_finished(run: Path, epochs: int, patience: int) -> bool:
-    """Whether the run in this folder has its results, of this many epochs or stopped early by this
-    patience."""
+    """Whether the run has its results, of this many epochs or stopped early by this patience."""
     results = read_json(run / "results.json") if (run / "results.json").is_file() else None
     if results is None:
         return False
@@ -78,8 +77,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON atomically, keys in the order given; NaN and infinity become null (JSON has
-    neither)."""
+    """Write indented JSON atomically, keys in the order given; NaN and infinity become null."""
     write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -104,14 +102,11 @@ def read_arrays(path: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file of ours. Raises CommandError naming the file when it is missing, too large or not
-    JSON."""
+    """Read a JSON file of ours. CommandError names a file that is missing, too large or not JSON."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise CommandError(
-                f"{path} is larger than {MAX_JSON_BYTES // 1_000_000} MB: not a file of this project"
-            )
+            raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: none of this project")
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error

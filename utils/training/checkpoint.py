@@ -1,5 +1,4 @@
-"""Checkpoints: plain Python values and tensors, written whole or not at all, loaded with
-weights_only=True."""
+"""Checkpoints: plain values and tensors, written whole or not at all, loaded with weights_only=True."""
 
 import io
 import pickle
@@ -86,8 +85,7 @@ class Checkpoint:
         }  # fmt: skip
 
     def save_last(self, *done: Any) -> None:
-        """last.pth: the state and what only resuming needs. `done`: step, totals and seconds of a begun
-        epoch."""
+        """last.pth: the state and what only resuming needs; done: of a begun epoch, as `state` takes it."""
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_checkpoint(self.run.folder / "last.pth", self.state(*done) | parts)
 
@@ -110,8 +108,7 @@ class Checkpoint:
         self.save_last()
 
     def load_best(self, name: str) -> dict[str, Any]:
-        """Training is over, signals act at once again: the state of best_NAME.pth, its weights in the
-        model."""
+        """Training is over, signals act at once: the state of best_NAME.pth, its weights in the model."""
         self.interrupt.end()
         self.chosen = self.load(f"best_{name}.pth")
         LOG.info(f"test pass, with the weights of best_{name}.pth, epoch {self.chosen['epoch']}")

@@ -1,5 +1,4 @@
-"""config.json: everything a run was, taken from the run's own objects, so that no field is a constant that
-hopes."""
+"""config.json: everything a run was, taken from the run's own objects; no field is a constant that hopes."""
 
 import argparse
 import platform

@@ -31,8 +31,7 @@ BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by hear
 
 
 def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = None) -> None:
-    """Labels a model can learn from: some, finite, and more than one value. Raises DataError with the
-    counts."""
+    """Labels a model can learn from: some, finite, of more than one value; else DataError with counts."""
     if len(labels) == 0:
         raise DataError(
             f"the {split} split is empty: no sample is left\nlook at the counts above and at split.json"
@@ -286,8 +285,7 @@ def warn(warnings: list[str]) -> list[str]:
 
 
 def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
-    """Positions of about `size` samples: as many of every class, or targets spread from the lowest to the
-    highest."""
+    """About `size` positions: as many of every class, or targets spread from the lowest to the highest."""
     groups = [torch.argsort(labels)]
     if not labels.is_floating_point():
         groups = [torch.nonzero(labels == value)[:, 0] for value in torch.unique(labels)]

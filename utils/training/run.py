@@ -104,8 +104,7 @@ class Run:
         return evaluation_loader(part, batch, self.processes, self.args.num_workers)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, compiled with --compile, wrapped only where there are several
-        processes."""
+        """The model on the device, compiled with --compile, wrapped where there are several processes."""
         model.to(self.device, memory_format=torch.channels_last)
         if self.args.compile:
             compile_forward(model, self.device)

@@ -93,8 +93,7 @@ def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dic
 
 
 def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]:
-    """Runs that differ in nothing that matters but the seed (and the fold), together; in the order of the
-    first of each."""
+    """Runs that differ in nothing that matters but the seed (and the fold), together."""
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
         mine = flatten(settings(view.config, folds))
@@ -262,8 +261,7 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
 
 
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
-    """The mean of several runs' rows; of two runs and more also the variance of that mean between seeds, with
-    its degrees of freedom."""
+    """The mean of several runs' rows; of two and more also its variance between seeds, and their freedom."""
     mean, n = np.mean(rows, axis=0), len(rows)
     if n == 1:
         return (mean,)

@@ -1,5 +1,4 @@
-"""The runs of a cross-validation (--fold 1/N to N/N) as one: every group is judged once, by a model that
-never saw it."""
+"""The runs of --fold 1/N to N/N as one: every group is judged once, by a model that never saw it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -119,8 +118,7 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
 
 
 def guess_trivially(view: RunView, rows: "DataFrame") -> dict[str, np.ndarray]:
-    """{name: scores (N,), or of stage 2 class probabilities (N, K)} of what the verdict of a run compares
-    with."""
+    """{name: scores (N,), or of stage 2 probabilities (N, K)} of what a run's verdict compares with."""
     task, count = view.task["task"], len(rows)
     if task == "stage1":
         return {"distance alone": rows.trivial.to_numpy()}

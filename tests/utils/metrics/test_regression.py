@@ -8,14 +8,14 @@ from sklearn import metrics
 
 from utils.metrics.intervals import fit_intervals
 from utils.metrics.regression import (
+    age_bands,
     age_metrics,
-    error_bands,
     limits_of_agreement,
     regression_metrics,
     subject_means,
     trivial_predictions,
 )
-from utils.report.age import report_age
+from utils.report.age import break_down, report_age
 
 
 def draw_rows(subjects: int = 40, images: int = 3, error: float = 6.0) -> dict[str, np.ndarray]:
@@ -59,17 +59,21 @@ def test_subject_means_by_hand():
 
 
 def test_bands_are_decades_for_years_and_finer_for_weeks():
-    bands = error_bands(np.array([4.0, 8.0, 25.0, 81.0]), np.array([6.0, 8.0, 20.0, 80.0]))
-    assert [(band["from"], band["to"], band["count"]) for band in bands] == [
-        (0, 10, 2),
-        (20, 30, 1),
-        (80, 90, 1),
-    ]
-    assert [band["bias"] for band in bands] == [1.0, -5.0, -1.0]
-    assert [band["sd"] for band in bands] == [pytest.approx(2**0.5), None, None]  # with n - 1; none of one
-    assert {
-        band["to"] - band["from"] for band in error_bands(np.linspace(11, 40, 50), np.full(50, 20.0))
-    } == {5}
+    band, width = age_bands(np.array([4.0, 8.0, 25.0, 81.0]))
+    assert (band.tolist(), width) == ([0, 0, 2, 8], 10)
+    assert age_bands(np.linspace(11, 40, 50))[1] == 5
+
+
+def test_a_table_by_groups_by_hand():
+    """Two subjects of two images in a; of one subject there is no spread."""
+    labels, ids = np.array(["a", "a", "a", "b", ""]), np.array([0, 0, 1, 2, 3])
+    ages, preds = np.array([4.0, 4, 8, 25, 9]), np.array([5.0, 7, 8, 20, 9])
+    rows = break_down(labels, ids, ages, preds, preds - 2, preds + 1, 10.0)
+    assert list(rows) == ["a", "b"]
+    a, b = rows.values()
+    assert (a["subjects"], a["bias"], a["mae"], a["baseline_mae"]) == (2, 1.0, 1.0, 4.0)
+    assert a["sd"] == pytest.approx(2**0.5) and b["sd"] is None  # with n - 1; none of one
+    assert (b["bias"], a["low"], b["coverage"]) == (-5.0, None, 0.0)
 
 
 def test_limits_of_agreement_by_hand():
