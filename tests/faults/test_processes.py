@@ -47,8 +47,7 @@ from utils.run.status import Status
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.training.config import check_resumed
-from utils.training.interrupt import Interrupt
-from utils.training.stall import StallWatch
+from utils.training.interrupt import Interrupt, StallWatch
 
 SCRIPT = "train_stage1"
 STEPS = 49  # of an epoch of the tiny world with a global batch of 16

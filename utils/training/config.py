@@ -17,7 +17,6 @@ from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json, write_json
 from utils.run.log import LOG, align
-from utils.training.device import describe_device
 from utils.training.distributed import Processes
 
 TRAINING = (
@@ -29,7 +28,10 @@ TRAINING = (
 def describe_run(
     script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
 ) -> dict[str, Any]:
-    """The head: which code ran, when, with which command, flags, machine and seed."""
+    """The head: which code ran, when, with which command, flags, machine and seed; CPU results depend on the
+    number of threads."""
+    cuda = processes.device.type == "cuda"
+    count = torch.cuda.device_count() if cuda else 0
     return {
         "script_name": script,
         "script_version": version,
@@ -38,7 +40,13 @@ def describe_run(
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
         "args": vars(args),
         "git": describe_git(),
-        **describe_device(processes.device, processes.world_size),
+        "device": str(processes.device),
+        "world_size": processes.world_size,
+        "use_ddp": processes.world_size > 1,
+        "gpu_names": [torch.cuda.get_device_name(i) for i in range(count)],
+        "cuda_version": torch.version.cuda if cuda else None,
+        "pytorch_version": str(torch.__version__),
+        "num_threads": torch.get_num_threads(),
         "seed": args.seed,
     }
 
@@ -70,8 +78,18 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
 
 
-def check_ranks(facts: dict[str, Any], processes: Processes) -> None:
-    """CommandError, on every rank, with a table of the facts in which ranks differ."""
+def check_ranks(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
+    """CommandError, on every rank, with a table of what should be the same on all of them and is not: data
+    (wherever they are), steps, flags, versions."""
+    own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
+    facts = {
+        "data": dataset["fingerprint"][:12],
+        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * processes.world_size)),
+        **{f"--{key}": value for key, value in vars(args).items() if key not in own},
+        "commit": describe_git()["commit"],
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy")},
+    }
     every: list[dict[str, Any]] = [facts] * processes.world_size
     if processes.world_size > 1:
         dist.all_gather_object(every, facts)
@@ -80,19 +98,6 @@ def check_ranks(facts: dict[str, Any], processes: Processes) -> None:
         rows = [[f"rank {k}", *(str(rank.get(name)) for name in names)] for k, rank in enumerate(every)]
         table = "\n".join(align([["", *names], *rows]))
         raise CommandError(f"the ranks differ, they would not train one model:\n{table}")
-
-
-def facts_of_rank(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> dict[str, Any]:
-    """What is the same on all ranks of one run: data (wherever they are), steps, flags, versions."""
-    own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
-    return {
-        "data": dataset["fingerprint"][:12],
-        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * processes.world_size)),
-        **{f"--{key}": value for key, value in vars(args).items() if key not in own},
-        "commit": describe_git()["commit"],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy")},
-    }
 
 
 def record_resumed(run: Path, args: argparse.Namespace) -> None:
@@ -137,22 +142,21 @@ def describe_training(
     world_size: int, **fields: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
-    kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
-    scheduler_params = {}
+
+    def plain(settings: dict[str, Any]) -> dict[str, Any]:
+        kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
+        known = {key: value for key, value in settings.items() if isinstance(value, kinds)}
+        return {key: value for key, value in known.items() if key[0] != "_" and key not in left_out}
+
+    scheduler_params: dict[str, Any] = {}
     for part in [*getattr(scheduler, "_schedulers", []), scheduler]:  # of a SequentialLR, its parts first
-        scheduler_params |= {
-            key: value
-            for key, value in part.state_dict().items()
-            if isinstance(value, kinds) and not key.startswith("_") and key not in left_out
-        }
+        scheduler_params |= plain(part.state_dict())
     if hasattr(scheduler, "_milestones"):
         scheduler_params["warmup_epochs"] = scheduler._milestones[0] + 1
     return {
         "loss_function": type(criterion).__name__,
         "optimizer": type(optimizer).__name__,
-        "optimizer_params": {
-            key: value for key, value in optimizer.defaults.items() if isinstance(value, kinds)
-        },
+        "optimizer_params": plain(optimizer.defaults),
         "lr_scheduler": type(scheduler).__name__,
         "scheduler_params": scheduler_params,
         "effective_batch_size": args.batch_size * world_size,

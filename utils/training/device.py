@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import platform
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,9 +23,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise CommandError(f"--device {name}: not a device; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise CommandError(
-                f"--device {name}: this machine or this torch build has no CUDA; use --device cpu"
-            )
+            raise CommandError(f"--device {name}: this machine or torch has no CUDA; use --device cpu")
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise CommandError(f"--device {name}: GPU {index} asked for, {torch.cuda.device_count()} present")
@@ -63,20 +60,6 @@ def compile_forward(model: nn.Module, device: torch.device) -> None:
     model.compile()
 
 
-def describe_device(device: torch.device, world_size: int) -> dict[str, Any]:
-    """The hardware part of config.json, with the thread count that CPU results depend on."""
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    return {
-        "device": str(device),
-        "world_size": world_size,
-        "use_ddp": world_size > 1,
-        "gpu_names": [torch.cuda.get_device_name(i) for i in range(count)],
-        "cuda_version": torch.version.cuda if device.type == "cuda" else None,
-        "pytorch_version": str(torch.__version__),
-        "num_threads": torch.get_num_threads(),
-    }
-
-
 def gpu_memory_mb(device: torch.device) -> float | None:
     """The most memory that this process has held on its GPU so far, in MB (2**20 bytes); None on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
@@ -102,7 +85,5 @@ def autocast(device: torch.device, amp: bool) -> contextlib.AbstractContextManag
 def make_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
     """A gradient scaler for float16; disabled (every call passes through) for float32 and bfloat16."""
     if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        LOG.warning(
-            "--amp: this CPU has no bfloat16 arithmetic; emulated it is many times slower than float32"
-        )
+        LOG.warning("--amp: this CPU has no bfloat16; emulated it is many times slower than float32")
     return torch.amp.GradScaler(device.type, enabled=amp and amp_dtype(device) == torch.float16)

@@ -8,8 +8,10 @@ process at once: nothing is lost then.
 """
 
 import argparse
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +30,10 @@ from utils.run.status import Status
 from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
 from utils.training.distributed import Processes
-from utils.training.stall import StallWatch
 
 SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the larger wish wins
 LOG_SECONDS = 60.0  # in a long epoch a line is logged this often
+WAITING = ("torch/autograd", "torch/distributed", "torch/nn/parallel")  # where a rank waits for the others
 # Of the first epoch, after one that warms up: they say how long the run will take; fewer where they are slow.
 TIMED_STEPS, TIMED_SECONDS = 5, 15.0
 
@@ -45,12 +47,44 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
 
 def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str:
     """What to type instead, where somebody has typed no recipe and hours on a CPU lie ahead."""
-    script = Path(command[0]).name
-    flags = TASKS.get(script, {}).get("quick", "")
+    flags = TASKS.get(script := Path(command[0]).name, {}).get("quick", "")
     typed = {flag for flag in flags.split() if flag.startswith("--")} & set(command)
     if device.type != "cpu" or seconds < 3600 or not flags or typed:
         return ""
     return f"; on a CPU, minutes instead: python {script} {flags}"
+
+
+class StallWatch(threading.Thread):
+    """Ends this process when it stays at one `place` (epoch, step) for `seconds`; None = not in a step.
+
+    The others would wait for it as long as the process group allows, for half an hour. Before, between and
+    after steps a healthy rank may wait long: for a cache, for a longer share of val, a figure, the test pass.
+    """
+
+    def __init__(self, rank: int, seconds: float, status: Status):
+        super().__init__(name="stall watch", daemon=True)
+        self.rank, self.seconds, self.status = rank, seconds, status
+        self.place: tuple[int, int] | None = None
+
+    def run(self) -> None:
+        seen, still = None, 0
+        while still < self.seconds:
+            time.sleep(1)  # counted, not measured: a process that was suspended does not look stalled
+            place = self.place
+            still = still + 1 if place is not None and place == seen else 0
+            seen = place
+        frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
+        waits = any(part in frame.filename.replace("\\", "/") for frame in frames for part in WAITING)
+        if waits:
+            time.sleep(3)  # the rank that it waits for says what is wrong, and its end ends this one
+        epoch, step = seen
+        what = "waits for another rank" if waits else "stalls"
+        reason = f"rank {self.rank} {what} in epoch {epoch} step {step + 1}, for {self.seconds:g} s now"
+        stack = "".join(traceback.format_list(frames))
+        print(f"error: {reason} (--stall_timeout):\n{stack}", file=sys.stderr, flush=True)
+        threading.Timer(2, os._exit, [1]).start()  # what stalls may be the disk of status.json
+        self.status.end("failed", reason)
+        os._exit(1)  # nothing gentler reaches a main thread that does not go on
 
 
 class Interrupt:

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.run.log import LOG
 from utils.run.signs import best_epoch
 from utils.tasks import TASKS
 from utils.training.device import amp_dtype
@@ -35,17 +34,19 @@ def leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 class Invariants:
-    """Watches one run from before its first step and says, once each, what can not be; `found` {kind: text}.
+    """Watches one run from before its first step; `say(kind, text)` what can not be, each kind once.
 
     inputs: the keys of a batch that the model is meant to use; target: that of the labels.
     """
 
-    def __init__(self, checkpoint: "Checkpoint", loaders: dict[str, Any], inputs: Sequence[str], target: str):
-        self.checkpoint, self.run, self.loaders = checkpoint, checkpoint.run, loaders
+    def __init__(
+        self, say: Callable[[str, str], None], checkpoint: "Checkpoint", loaders: dict[str, Any],
+        inputs: Sequence[str], target: str,
+    ):  # fmt: skip
+        self.say, self.checkpoint, self.run, self.loaders = say, checkpoint, checkpoint.run, loaders
         self.inputs, self.target, self.flags = inputs, target, vars(checkpoint.run.args)
         self.judged = checkpoint.parts["model"]
         self.model = checkpoint.parts.get("trained", self.judged)
-        self.found: dict[str, str] = {}
         self.epoch = self.step = self.steps = 0  # of the run, of the epoch, of all epochs watched
         self.begun = self.ended = self.same = self.compared = 0  # epochs watched; samples followed
         self.batch: dict[str, Tensor] | None = {}
@@ -62,12 +63,6 @@ class Invariants:
         self.check_groups()
         checkpoint.interrupt.look = self.look
         self.hooks = self.add_hooks()
-
-    def say(self, kind: str, text: str) -> None:
-        """Log a warning at once, each kind once."""
-        if kind not in self.found:
-            self.found[kind] = text
-            LOG.warning(text)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -208,7 +203,7 @@ class Invariants:
         """No gradient of an earlier backward pass is there when the next one arrives."""
 
         def hook(gradient: Tensor) -> None:
-            if "gradients" in self.found or not self.looking() or parameter.grad is None:
+            if not self.looking() or parameter.grad is None:
                 return
             if bool(parameter.grad.any()):
                 what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"

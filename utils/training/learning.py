@@ -138,7 +138,13 @@ class LearningCheck:
         # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
         self.constant_loss = best_constant_loss(criterion, self.labels[drawn], outputs)
         self.val_constant = best_constant_loss(criterion, torch.as_tensor(val_labels), outputs)
-        self.said: set[str] = set()
+        self.said: dict[str, str] = {}
+
+    def say(self, kind: str, text: str) -> None:
+        """Log a warning at once, each kind once."""
+        if kind not in self.said:
+            self.said[kind] = text
+            LOG.warning(text)
 
     def before_training(
         self, checkpoint: "Checkpoint", loaders: dict[str, DataLoader], inputs: Sequence[str],
@@ -155,13 +161,15 @@ class LearningCheck:
             self.overfit_one_batch(model, dataset, run.device, forward)
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
-        self.invariants = Invariants(checkpoint, loaders, inputs, target)
+        self.invariants = Invariants(self.say, checkpoint, loaders, inputs, target)
         self.invariants.watch_loss(self.watched)
         if len(dataset) != len(self.labels):
             found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
         else:
             found = self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target])
-        return [*self.invariants.found.values(), *warn(found)]
+        for text in found:
+            self.say(text, text)
+        return list(self.said.values())
 
     def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
         """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss.
@@ -243,45 +251,31 @@ class LearningCheck:
         `rows` beside their indices and labels."""
         if self.invariants:
             self.invariants.after_epoch(rows)
-        found = {}
+        before, constant = len(self.said), self.constant_loss
         peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
         losses = [row["train_loss"] for row in history[peak:]]
-        constant = self.constant_loss
-        on_val = history[0].get("val_loss", constant)  # a first epoch that learns fast is low on both
-        if len(history) == 1 and (losses[0] > 5 * constant or losses[0] < 0.2 * constant < 0.8 * on_val):
-            found["first"] = (
-                f"the first epoch's loss {losses[0]:.4g} is far from the best constant's {constant:.4g}: the "
-                "outputs start far off, or the loss is not what it seems"
-            )
+        last, on_val = losses[-1], history[0].get("val_loss", constant)
+        # A first epoch that learns fast is low on both.
+        if len(history) == 1 and (last > 5 * constant or last < 0.2 * constant < 0.8 * on_val):
+            what = f"the first epoch's loss {last:.4g} is far from the best constant's {constant:.4g}"
+            self.say("first", f"{what}: the outputs start far off, or the loss is not what it seems")
         if np.ptp(outputs, axis=0).max() < 1e-6:
-            found["constant"] = "every sample of val gets the same output: a dead or frozen model"
+            self.say("constant", "every sample of val gets the same output: a dead or frozen model")
         if not self.labels.is_floating_point() and are_probabilities(outputs):
-            found["probabilities"] = (
-                "the outputs are probabilities, not logits: the model ends in the softmax or sigmoid that "
-                "the loss applies again"
-            )
+            why = "the model ends in the softmax or sigmoid that the loss applies again"
+            self.say("probabilities", f"the outputs are probabilities, not logits: {why}")
         moved = self.invariants is None or self.invariants.steps >= ENOUGH
         if moved and (still := unused_parameters(model)):
-            found["gradient"] = f"no gradient reaches {still}: a detached or dead part of the model"
-        if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(losses[-1]):
-            found["flat"] = f"flat: the train loss stays at {losses[-1]:.4g}; learning rate 0 or far too low"
+            self.say("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
+        if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(last):
+            self.say("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")
         if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
-            found["entropy"] = (
-                f"the train loss stays at {losses[-1]:.4g}, a constant output reaches {constant:.4g}: "
-                "labels that do not belong to their inputs look like this"
-            )
-        signs = above_constant(history, self.val_constant), overfitting(history, self.task)
-        found |= {kind_of(text): text for text in signs if text}
-        fresh = [text for key, text in found.items() if key not in self.said]
-        self.said |= set(found)
-        return warn(fresh)
-
-
-def warn(warnings: list[str]) -> list[str]:
-    """Log each; returns them."""
-    for warning in warnings:
-        LOG.warning(warning)
-    return warnings
+            what = f"the train loss stays at {last:.4g}, a constant output reaches {constant:.4g}"
+            self.say("entropy", f"{what}: labels that do not belong to their inputs look like this")
+        for text in (above_constant(history, self.val_constant), overfitting(history, self.task)):
+            if text:
+                self.say(kind_of(text), text)
+        return list(self.said.values())[before:]
 
 
 def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:

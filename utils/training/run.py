@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
+from utils.run.errors import CommandError
 from utils.run.find import is_run
-from utils.run.folder import is_finished, write_arrays, write_json
+from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.owner import claim_folder
 from utils.run.status import Status
@@ -38,7 +39,6 @@ from utils.training.distributed import (
     start_processes,
     stop_processes,
 )
-from utils.training.leak import refuse_judged
 from utils.training.learning import check_labels
 from utils.training.worth import in_words
 
@@ -83,7 +83,7 @@ class Run:
             run = weights if weights.is_dir() else weights.parent
             if is_run(run):
                 refuse_judged(run, data, "--weights", by_name=False)
-        config.check_ranks(config.facts_of_rank(self.args, described, self.processes), self.processes)
+        config.check_ranks(self.args, described, self.processes)
         if self.args.check_data:
             LOG.info("the data can be trained on")
         return self.args.check_data
@@ -95,9 +95,8 @@ class Run:
             len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
         )
         parts = {name: part for name, part in data.parts().items() if name != "train"}
-        return make_loader(train, sampler, args.num_workers, self.device), {
-            name: self.evaluation_loader(part, batch) for name, part in parts.items()
-        }
+        evaluated = {name: self.evaluation_loader(part, batch) for name, part in parts.items()}
+        return make_loader(train, sampler, args.num_workers, self.device), evaluated
 
     def evaluation_loader(self, part: Any, batch: int) -> DataLoader:
         """This process's share of a data set, whole frames, about `batch` samples a step."""
@@ -116,29 +115,28 @@ class Run:
     ) -> None:  # fmt: skip
         """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
         reference models are made of); of a resumed run, the flags that may have changed."""
-        parameters = model["trainable_parameters"]
+        trainable, args, folder = model["trainable_parameters"], self.args, self.folder
         LOG.info(
-            f"model: {model['architecture']}, {parameters} trainable parameters, weights {model['source']}"
+            f"model: {model['architecture']}, {trainable} trainable parameters, weights {model['source']}"
         )
         if not self.processes.first:
             return
-        if self.args.resume:
-            config.record_resumed(self.folder, self.args)
-        else:
-            sections = {
-                "dataset": data.describe(),
-                "model": model,
-                "training": config.describe_training(
-                    self.args, criterion, optimizer, scheduler, self.processes.world_size, **training
-                ),
-                "optimizations": config.describe_optimizations(self.args, scheduler),
-            }
-            head = config.describe_run(self.script, self.version, self.doc, self.args, self.processes)
-            write_json(self.folder / "config.json", head | sections | {"output_dir": str(self.folder)})
-            write_json(self.folder / "split.json", data.split)
-            read = sum(data.split.values(), [])
-            write_json(self.folder / "hashes.json", {name: data.hashes[name] for name in read})
-            write_arrays(self.folder / "references.npz", data.references())
+        if args.resume:
+            config.record_resumed(folder, args)
+            return
+        recipe, world = (criterion, optimizer, scheduler), self.processes.world_size
+        written = config.describe_run(self.script, self.version, self.doc, args, self.processes) | {
+            "dataset": data.describe(),
+            "model": model,
+            "training": config.describe_training(args, *recipe, world, **training),
+            "optimizations": config.describe_optimizations(args, scheduler),
+            "output_dir": str(folder),
+        }
+        write_json(folder / "config.json", written)
+        write_json(folder / "split.json", data.split)
+        read = sum(data.split.values(), [])
+        write_json(folder / "hashes.json", {name: data.hashes[name] for name in read})
+        write_arrays(folder / "references.npz", data.references())
 
     def panels(
         self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
@@ -166,6 +164,27 @@ class Run:
             plot_curves(history, panels, self.folder / "training_curves.png", best_epoch)
         shown = log_columns(TASKS[self.script])
         LOG.info(epoch_line(row, self.args.epochs, shown, best=row["epoch"] == best_epoch))
+
+
+def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
+    """CommandError where val or test hold what the run behind `flag` was trained on, under whatever name;
+    by_name: both read the same data, so that a name stands for the same."""
+    if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
+        LOG.warning(f"{run} has no split.json: nobody can check that {flag} was not trained on val or test")
+        return
+    names, held = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
+    contents = {item for name in names for item in held[name][1:]}
+    judged = [name for part in ("val", "test") for name in data.split[part]]
+    shared = [n for n in judged if (by_name and n in names) or contents & set(data.hashes[n][1:])]
+    if shared:
+        recorded = read_json(run / "config.json")["args"]
+        same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
+        raise CommandError(
+            f"Leakage: the run behind {flag} was trained on {len(shared)} of the {len(judged)} that val and "
+            f"test hold: {', '.join(shared[:3])}{', ...' if len(shared) > 3 else ''}\n"
+            f"  {run}, with {same}\n"
+            f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
+        )
 
 
 def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:
