@@ -79,8 +79,6 @@ def report_age(
         metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
         confidence |= by_subject.intervals(coverage=by_subject.means(inside))
     corrected = correct_bias(state.get("intervals"), subject_preds)
-    if corrected is not None:
-        metrics["corrected"] = regression_metrics(subject_ages, corrected)
 
     written = {
         "file": np.array(files),
@@ -93,8 +91,9 @@ def report_age(
         "high": high[of_image],
         **{name: np.array(values) for name, values in groups.items()},
     }
-    spread = 1.4826 * float(np.median(np.abs(preds - ages - np.median(preds - ages)))) or 1.0
-    report_samples(folder, split, state, written, erfc(np.abs(preds - ages) / spread / 2**0.5), look)
+    errors = preds - ages
+    spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
+    report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
     bounds = None if np.isnan(low).any() else (low, high)
     plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, title, folder / "scatter.png")
@@ -113,21 +112,18 @@ def report_age(
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         "interval of each person": describe_intervals(state.get("intervals"), metrics, split, unit),
-        f"corrected for the regression towards the mean, as val shows it, beside the above, {unit}": table(
-            {"model": people, "corrected": metrics["corrected"]}, columns
-        )
-        if corrected is not None
-        else "",
-        **{
-            f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)": table(
-                rows, counted, name
-            )
-            for name, rows in by.items()
-            if rows
-        },
-        "notes": "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r "
-        "depend on the range of ages; compare them between cohorts through the skill.",
     }
+    if corrected is not None:
+        metrics["corrected"] = regression_metrics(subject_ages, corrected)
+        what = "corrected for the regression towards the mean, as val shows it, beside the above"
+        sections[f"{what}, {unit}"] = table({"model": people, "corrected": metrics["corrected"]}, columns)
+    for name, found in by.items():
+        heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
+        sections[heading] = table(found, counted, name) if found else ""
+    sections["notes"] = (
+        "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r "
+        "depend on the range of ages; compare them between cohorts through the skill."
+    )
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     errors, fit = ({key: people[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
     LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
@@ -139,14 +135,9 @@ def report_age(
 
 
 def break_down(
-    labels: np.ndarray,
-    ids: np.ndarray,
-    ages: np.ndarray,
-    preds: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    constant: float,
-) -> dict[str, dict[str, Any]]:
+    labels: np.ndarray, ids: np.ndarray, ages: np.ndarray, preds: np.ndarray, low: np.ndarray,
+    high: np.ndarray, constant: float,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """{label: subjects, MAE over them with its 95% interval (low, high; of three or more), MAE of always
     answering `constant`, bias, sd (of two or more), coverage} of images (N,); without label: left out."""
     found = {}

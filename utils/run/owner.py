@@ -31,11 +31,15 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
     elif args.resume:
         run = Path(args.resume)
         lock = Lock(run / ".lock")
-        if not lock.take() and not args.force:
-            raise CommandError(f"--resume {run}: is being trained by {describe_owner(run)}")
+        lock.take()
     if args.resume:
-        if not args.force:
-            remove_leftovers(run)
+        status = read_json(run / "status.json") if (run / "status.json").is_file() else {}
+        pid, ago = status.get("pid"), format_duration(max(0.0, time.time() - status.get("time", 0)))
+        if not lock.taken and not args.force:
+            who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"
+            raise CommandError(f"--resume {run}: is being trained by {who}; --force if that is wrong")
+        for unfinished in [] if args.force else run.glob(f".*.{pid}.tmp"):
+            unfinished.unlink()  # what its last process was writing when it was killed
         return run, lock
     parent = args.output_dir
     if args.dry_run or args.check_data:
@@ -54,22 +58,3 @@ def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
     fixed -= {"intensity_range"}  # recorded as the data resolved it
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)
-
-
-def read_status(run: Path) -> dict:
-    """status.json; a run that has just begun has none."""
-    return read_json(run / "status.json") if (run / "status.json").is_file() else {}
-
-
-def describe_owner(run: Path) -> str:
-    """'pid 4711 on node3, last sign of life 4 s ago; --force if that is wrong'."""
-    status = read_status(run)
-    ago = format_duration(max(0.0, time.time() - status.get("time", 0)))
-    who = f"pid {status.get('pid')} on {status.get('host')}, last sign of life {ago} ago"
-    return f"{who}; --force if that is wrong"
-
-
-def remove_leftovers(run: Path) -> None:
-    """What the run's last process was writing when it was killed."""
-    for unfinished in run.glob(f".*.{read_status(run).get('pid')}.tmp"):
-        unfinished.unlink()

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 Rows = dict[str, np.ndarray]
@@ -26,21 +25,16 @@ class MixedUp:
         for batch in self.loader:
             batch = dict(batch)
             if self.name == "history":
-                order, values = mixed(len(batch["geometry"]), generator), batch["geometry"].clone()
-                past = self.dataset.past_columns
+                values, past = batch["geometry"].clone(), self.dataset.past_columns
+                order = torch.randperm(len(values), generator=generator)
                 values[:, past] = values[order][:, past]
                 batch["geometry"] = values
             else:
-                order = mixed(len(batch[self.name]), generator)
-                keys = [
-                    key for key in batch if key == self.name or key.startswith(self.name.rstrip("s") + "_")
-                ]
+                order = torch.randperm(len(batch[self.name]), generator=generator)
+                more = self.name.rstrip("s") + "_"
+                keys = [key for key in batch if key == self.name or key.startswith(more)]
                 batch |= {key: batch[key][order] for key in keys}
             yield batch
-
-
-def mixed(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=generator)
 
 
 def figure(rows: Rows) -> tuple[str, float]:

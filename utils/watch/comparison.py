@@ -11,21 +11,19 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.verdict import MINIMUM, RANGES, Comparison
+from utils.run.arguments import MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
-from utils.watch.predictions import measures_on, read_predictions
+from utils.watch.predictions import Pooled, measures_on, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run was put and how it was watched: no difference between experiments.
 PLACES = {"output_dir", "resume", "config", "cache_dir", "force"}
 # These do not make another experiment of it; they are shown where they differ.
-NO_SETTING = PLACES | {
-    "seed", "device", "num_workers", "save_interval", "plot_interval", "log_interval", "cache_limit_gb",
-    "max_hours", "stall_timeout", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
-}  # fmt: skip
+NO_SETTING = MAY_CHANGE_ON_RESUME - {"epochs", "patience", "compile"} | {"seed", "output_dir"}
 DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # the fingerprint says whether the data are the same
 # Not decided by the flags: shown wherever they differ.
 CIRCUMSTANCES = (
@@ -195,7 +193,7 @@ def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
         "condition": condition.letter,
         "run": str(view.folder),
         "seed": view.config.get("seed"),
-        "fold": "all" if view in condition.pooled else view.config["args"].get("fold"),
+        "fold": "all" if isinstance(view, Pooled) else view.config["args"].get("fold"),
         "verdict": results.get("verdict"),
         "best_epoch": best.get("epoch"),
         "epochs": len(view.history),

@@ -74,24 +74,21 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     table, task = pandas.concat(tables), folds[0].task
     name = f"pooled, {len(folds)} of {count} folds"
     if table.index.duplicated().any():
-        raise CommandError(
-            f"{folds[0].name} and its other folds tested the same samples: they split otherwise"
-        )
+        raise CommandError(f"{folds[0].name} and its other folds tested the same samples: another split")
     table.attrs = {"split": "test", "name": name}
     if task["task"] == "anomaly":
         table["frame"] = np.arange(len(table))
     measures = measures_on(table, task["task"])
     rows = {metric: rows_of(table) for metric, (_, rows_of) in measures.items()}
     metric = JUDGED_BY[task["task"]]
-    by, higher = measures[metric][0], task["metrics"][metric].higher
+    (by, rows_by), higher = measures[metric], task["metrics"][metric].higher
+    labels = table.label.to_numpy()
     guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
         guess = np.concatenate([one[which] for one in guesses])
-        if guess.ndim == 2:
-            trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
-        else:
-            trivial[which] = measures[metric][1](table.assign(score=guess))
+        shares = guess.ndim == 2  # of stage 2
+        trivial[which] = by.macro_f1(labels, guess) if shares else rows_by(table.assign(score=guess))
     best = (max if higher else min)(trivial, key=lambda which: trivial[which][0])
     title = task["metrics"][metric].title.format(unit=folds[0].data.get("target_unit", ""))
     verdict = judge(
