@@ -1,6 +1,6 @@
 """How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
 
-    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; 5 minutes
+    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; 12 minutes
     python -m benchmarks.verdict --quick    40 a cell: does it run?
 
 Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
@@ -25,26 +25,24 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.measure import judge, markdown, run
-from utils.metrics.verdict import MINIMUM, GroupJackknife, divide
+from utils.metrics.verdict import MINIMUM, GroupJackknife
 
 SEED, DATA_SETS = 0, 2000
 GROUPS = (1, 2, 3, 4, 5, 8, 12, 20, 50)
-BINS = 128  # scores are cut into this many; equal ones count half, as in any AUROC
 SHARES = np.array([0.26, 0.25, 0.12, 0.22, 0.15])  # of the five classes of stage 2
 FRAMES = 60  # of a sequence, in which a pair can be seen
 
-Statistic = Callable[[np.ndarray], np.ndarray]  # how often each group counts (R, groups) -> difference (R,)
-
 
 class World(NamedTuple):
-    """One data set: each sample's group (N,), its label, and the verdict's difference over groups.
+    """One data set: each sample's group (N,), its label, and by a jackknife the rows of the verdict's
+    difference.
 
     labels are None for ages, which need no class present; for two classes the rarer one's groups count.
     """
 
     group: np.ndarray
     labels: np.ndarray | None
-    difference: Statistic
+    difference: Callable[[GroupJackknife], np.ndarray]
     two_classes: bool
 
 
@@ -61,20 +59,6 @@ def between(
     return np.clip(median * np.exp(sd * rng.standard_normal(n)), low, high).astype(int)
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray, group: np.ndarray, groups: int) -> Statistic:
-    """AUROC when group g counts c_g times: c' W c / (c' P  c' N), W the pairs won between two groups."""
-    bins = np.clip(BINS / (1 + np.exp(-1.7 * scores)), 0, BINS - 1).astype(int)
-    counts = np.bincount((group * 2 + labels) * BINS + bins, minlength=groups * 2 * BINS)
-    false, true = counts.reshape(groups, 2, BINS).transpose(1, 0, 2).astype(float)
-    won = true @ (np.cumsum(false, axis=1) - false / 2).T
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        pairs = (counts @ true.sum(axis=1)) * (counts @ false.sum(axis=1))
-        return divide(((counts @ won) * counts).sum(axis=1), pairs)
-
-    return statistic
-
-
 def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
     """Pairs of people that interact or not; the model against distance alone."""
     group = np.repeat(np.arange(groups), between(rng, 150, 0.75, 23, 360, groups))
@@ -84,11 +68,12 @@ def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     distance = alike(rng, group, 0.95 if hard else 0.05) + effect * 0.9 * label
     pair = np.repeat(np.arange(len(group)), between(rng, 1, 1.6, 1, FRAMES, len(group)))  # in each frame
     labels, noise = label[pair], rng.standard_normal((2, len(pair)))
-    ours, distances = (
-        auroc(labels, scores, group[pair], groups)
-        for scores in (model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1])
-    )
-    return World(group[pair], labels, lambda counts: ours(counts) - distances(counts), two_classes=True)
+    ours, theirs = model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1]
+
+    def difference(by: GroupJackknife) -> np.ndarray:
+        return by.auroc(labels, ours) - by.auroc(labels, theirs)
+
+    return World(group[pair], labels, difference, two_classes=True)
 
 
 def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
@@ -101,10 +86,12 @@ def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) ->
     labels = ((moment >= start[group]) & (moment < (start + share)[group])).astype(int)
     model = alike(rng, group, 0.95 if hard else 0.5) + effect * 1.2 * labels
     trivial = alike(rng, group, 0.95 if hard else 0.5) + effect * 0.35 * labels
-    ours, theirs = (auroc(labels, scores, group, groups) for scores in (model, trivial))
-    if not theirs(np.ones((1, groups)))[0] > 0.5:
-        theirs = lambda counts: 0.5  # noqa: E731
-    return World(group, labels, lambda counts: ours(counts) - theirs(counts), two_classes=True)
+
+    def difference(by: GroupJackknife) -> np.ndarray:
+        theirs = by.auroc(labels, trivial)
+        return by.auroc(labels, model) - (theirs if theirs[0] > 0.5 else 0.5)
+
+    return World(group, labels, difference, two_classes=True)
 
 
 def shares(rng: np.random.Generator, correlation: float, n: int, mean: np.ndarray = SHARES) -> np.ndarray:
@@ -130,23 +117,12 @@ def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     pair = np.repeat(np.arange(len(group)), between(rng, 9, 1.0, 1, FRAMES, len(group)))  # in each frame
     group, labels, preds = group[pair], label[pair], guess[pair]
 
-    def count(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(group * classes + values, weights, groups * classes).reshape(groups, classes)
+    def difference(by: GroupJackknife) -> np.ndarray:
+        guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
+        scored = [by.macro_f1(labels, np.tile(p, (len(labels), 1))) for p in guessers]
+        return by.macro_f1(labels, np.eye(classes)[preds]) - max(scored, key=lambda rows: rows[0])
 
-    support, hits, guessed = count(labels), count(labels, labels == preds), count(preds)
-    present = support.sum(axis=0) > 0
-
-    def macro_f1(hits: np.ndarray, guessed: np.ndarray) -> Statistic:
-        def statistic(c: np.ndarray) -> np.ndarray:
-            return (2 * (c @ hits) / np.maximum(c @ (support + guessed), 1e-9))[:, present].mean(axis=1)
-
-        return statistic
-
-    guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
-    scored = [macro_f1(support * p, support.sum(axis=1, keepdims=True) * p) for p in guessers]
-    best = max(scored, key=lambda statistic: statistic(np.ones((1, groups)))[0])
-    model = macro_f1(hits, guessed)
-    return World(group, labels, lambda counts: model(counts) - best(counts), two_classes=False)
+    return World(group, labels, difference, two_classes=False)
 
 
 def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
@@ -162,14 +138,7 @@ def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Wor
     preds += effect * 0.5 * (ages - middle)
     floors = [np.abs(guess - ages) for guess in (middle, train.mean())]
     gain = min(floors, key=np.mean) - np.abs(preds - ages)
-    return World(np.arange(groups), None, lambda c: divide(c @ gain, c.sum(axis=1)), two_classes=False)
-
-
-def rule_says(world: World, groups: int) -> tuple[bool, float, float]:
-    """(judged, lower end of the interval, the difference itself) by the rule in use."""
-    jackknife = GroupJackknife(world.group, world.labels if world.two_classes else None)
-    rows = world.difference(np.vstack([np.ones(groups), 1 - np.eye(groups)]))
-    return jackknife.enough, jackknife.interval(rows)[0], float(rows[0])
+    return World(np.arange(groups), None, lambda by: by.means(gain), two_classes=False)
 
 
 def simulate(
@@ -184,8 +153,10 @@ def simulate(
         if world.labels is not None and len(np.unique(world.labels)) < 2:
             found.append((False, False, np.nan))  # one class: such a split is refused
             continue
-        judged, low, difference = rule_says(world, groups)
-        found.append((judged and low > 0, low > 0, difference))
+        by = GroupJackknife(world.group, world.labels if world.two_classes else None)
+        rows = world.difference(by)
+        low = by.interval(rows)[0]
+        found.append((by.enough and low > 0, low > 0, rows[0]))
     rule, interval, difference = np.array(found, dtype=float).T
     known = difference[np.isfinite(difference)]
     return {
