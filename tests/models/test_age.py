@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.age import AgeRegressor
+from models.age import AgeRegressor, explain
 from models.encoders import build_encoder
 
 
@@ -66,3 +66,16 @@ def test_frozen_batchnorm_keeps_its_statistics():
     assert torch.equal(norm.running_mean, before)
     assert norm.weight.requires_grad
     assert model.head.training
+
+
+def test_the_map_of_a_model_that_answers_the_same_to_everybody_fades():
+    model = AgeRegressor(build_encoder("cnn"))
+    model.fit(torch.tensor([6.0, 10.0, 14.0]))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert not explain(model, images).any()  # the head begins with zeros
+    torch.nn.init.normal_(model.head[-1].weight, std=1e-4)
+    faint = explain(model, images)
+    model.head[-1].weight.data *= 1e6
+    clear = explain(model, images)
+    assert 0 < faint.max() < 0.1 and clear.amax(dim=(1, 2)).tolist() == [1, 1]
+    assert torch.allclose(faint / faint.amax(dim=(1, 2), keepdim=True), clear, atol=1e-4)

@@ -97,7 +97,8 @@ def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: s
         right.bar(at + place, [row[key] for row in found], 0.4, color=color, label=label)
     right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
     for axis in (left, right):
-        axis.set_xticks(at, [f"{name}\nn {row['subjects']}" for name, row in rows.items()], fontsize=8)
+        names = [f"{name.replace(' to ', '-')}\nn {row['subjects']}" for name, row in rows.items()]
+        axis.set_xticks(at, names, fontsize=8)
         axis.set_xlabel(f"true age ({unit})")
         axis.grid(alpha=0.25, axis="y")
     figure.legend(loc="outside lower right", ncols=2, fontsize=8)
