@@ -23,11 +23,13 @@ class OneLineFormatter(logging.Formatter):
         text = super().format(record)
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
-        return (
-            "".join(c if c.isprintable() else " " for c in text)
-            .encode("ascii", "backslashreplace")
-            .decode("ascii")
-        )
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """One line of ASCII: what is not printable in it (a file name may hold it) is spelled out or a blank."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 class BesideBars(logging.StreamHandler):

@@ -5,7 +5,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from utils.run.log import align, format_duration, format_value
+from utils.run.log import align, format_duration, format_value, printable
 from utils.tasks import log_columns
 from utils.watch.run_view import RunView, Trend, trend
 
@@ -142,13 +142,9 @@ def wrap(text: str, width: int, first: str, indent: int) -> list[str]:
 
 
 def show(text: str) -> None:
-    """Print in ASCII, at once; what is not printable (a file name may hold it) is spelled out.
-
-    Ends the process quietly when whoever reads the output has had enough (`| head`).
-    """
-    lines = ("".join(c if c.isprintable() else " " for c in line) for line in text.split("\n"))
+    """Print in ASCII, at once; ends the process quietly when the reader has had enough (`| head`)."""
     try:
-        print("\n".join(lines).encode("ascii", "backslashreplace").decode("ascii"), flush=True)
+        print("\n".join(map(printable, text.split("\n"))), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         sys.exit(0)
