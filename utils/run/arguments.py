@@ -50,34 +50,17 @@ class ScriptParser(argparse.ArgumentParser):
 
     def __init__(self, script: str, description: str | None):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
-        self.shown: set[str] | None = None  # the flags that help shows, None: all
-
-    def format_help(self) -> str:
-        hidden = [one for one in self._actions if self.shown is not None and one.dest not in self.shown]
-        texts = [one.help for one in hidden]
-        self.epilog = f"{len(hidden)} more flags: {self.prog} --help_all" if hidden else None
-        for one in hidden:
-            one.help = argparse.SUPPRESS
-        try:
-            return super().format_help()
-        finally:
-            for one, text in zip(hidden, texts, strict=True):
-                one.help = text
 
     def announce(self, argv: Sequence[str] | None) -> None:
         """The first line of a command, before the seconds that the heavy imports take."""
         if argv is None and os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
 
-    def spell(self, token: str) -> str:
-        """--batch-size=4 as --batch_size=4; what is no flag is left alone."""
-        flag, equals, value = token.partition("=")
-        known = {name.replace("-", "_"): name for name in self._option_string_actions}
-        return known.get(flag.replace("-", "_"), flag) + equals + value
-
     def typed(self, argv: Sequence[str] | None) -> list[str]:
-        """The tokens typed (default: the command line), flags spelled as the parser knows them."""
-        return [self.spell(token) for token in (sys.argv[1:] if argv is None else argv)]
+        """The tokens typed (default: the command line); --batch-size=4 is --batch_size=4."""
+        known = {name.replace("-", "_"): name for name in self._option_string_actions}
+        tokens = [token.partition("=") for token in (sys.argv[1:] if argv is None else argv)]
+        return [known.get(flag.replace("-", "_"), flag) + equals + value for flag, equals, value in tokens]
 
     def error(self, message: str) -> None:
         unknown = message.split("unrecognized arguments: ")[-1] if "unrecognized" in message else ""
@@ -86,25 +69,13 @@ class ScriptParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-class HelpAll(argparse.Action):
-    """--help with every flag."""
-
-    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any):
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
-
-    def __call__(self, parser: Any, *values: Any) -> None:
-        parser.shown = None
-        parser.print_help()
-        parser.exit()
-
-
 def add_run_arguments(
     parser: ScriptParser, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float,
     patience: int,
 ) -> None:  # fmt: skip
     """Add the run-level flags; the recipe's own defaults come from the script."""
-    parser.shown, parser.usage = OFTEN, "%(prog)s [FLAGS]"
-    parser.add_argument("--help_all", action=HelpAll, help="show every flag")
+    parser.usage = "%(prog)s [FLAGS]"
+    parser.add_argument("--help_all", action="help", help="show every flag")
     count, amount, switch = non_negative_int, non_negative_float, argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("run").add_argument
@@ -162,6 +133,11 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     the same checks. Ends through parser.error (exit code 2).
     """
     typed = parser.typed(argv)
+    if "--help_all" not in typed:
+        rare = [action for action in parser._actions if action.dest not in OFTEN]
+        parser.epilog = f"{len(rare)} more flags: {parser.prog} --help_all"
+        for action in rare:
+            action.help = argparse.SUPPRESS
     args = first = parser.parse_args(typed)
     if args.resume and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
