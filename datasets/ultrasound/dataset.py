@@ -212,7 +212,8 @@ def judge_pixels(
     for path in images.path[decoded["unreadable"]]:
         problems.add("unreadable_images", path.name, why_unreadable(path))
     images = images[~decoded["unreadable"]]
-    pixels = [decoded["pixels"][k] for k in images.index]
+    every = decoded["pixels"]
+    pixels = [every[k] for k in images.index]  # views: the file is not read into memory
     images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
     names = images.path.map(lambda path: path.name)
     owners = images.groupby("hash").subject.transform("nunique")

@@ -117,6 +117,7 @@ def plot_sheet(
     """Grey images (H, W) of any size in rows of `columns`, the predicted age written on each."""
     shape = max(image.shape[0] / image.shape[1] for image in images)
     figure, axes = grid_of_axes(len(images), min(columns, len(images)), 2.2, 2.2 * shape + 0.25)
+    axes[-1].set_anchor("W")  # it has the rest of its row
     for axis, image, name, pred in zip(axes, images, names, preds, strict=True):
         axis.set_axis_off()
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)

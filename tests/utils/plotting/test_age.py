@@ -1,0 +1,16 @@
+"""The sheet of ages: images stand in rows and columns, the last one too."""
+
+import numpy as np
+import pytest
+
+from utils.plotting import age
+
+
+@pytest.mark.figures
+def test_the_last_image_of_a_sheet_stands_in_its_column(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(age, "save_figure", lambda figure, path: figures.append(figure))
+    age.plot_sheet([np.zeros((8, 8))] * 8, list("abcdefgh"), [20.0] * 8, "years", tmp_path / "sheet.png")
+    figures[0].canvas.draw()
+    boxes = [axis.get_position() for axis in figures[0].axes]
+    assert abs(boxes[7].x0 - boxes[1].x0) < 0.02 and abs(boxes[7].width - boxes[1].width) < 0.02
