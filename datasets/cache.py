@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.run.errors import CommandError, DataError, ScriptError
+from utils.run.errors import CommandError, DataError, ScriptError, some
 from utils.run.lock import Lock
 from utils.run.log import format_size
 
@@ -113,9 +113,7 @@ def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
         except (FileNotFoundError, NotADirectoryError):
             missing.append(str(source))
     if missing:
-        more = f"\n... and {len(missing) - 3} more" if len(missing) > 3 else ""
-        listed = "\n".join(missing[:3]) + more
-        raise DataError(f"{len(missing)} of {len(sources)} files are missing:\n{listed}")
+        raise DataError(f"{len(missing)} of {len(sources)} files are missing:\n" + some(missing, 3, "\n"))
     return described
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
 
 PARTS = ("train", "val", "test")
@@ -121,9 +121,8 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
     for first, second in itertools.combinations(parts, 2):
         shared = sorted(parts[first] & parts[second])
         if shared:
-            shown = ", ".join(map(str, shared[:10])) + (", ..." if len(shared) > 10 else "")
             raise DataError(
-                f"Leakage: {len(shared)} {unit} are in both {first} and {second}: {shown}\n"
+                f"Leakage: {len(shared)} {unit} are in both {first} and {second}: {some(shared)}\n"
                 f"Scores on such a split measure memory. Split by {unit}, each in one part only."
             )
     counts = [f"{len(names)} {part}" for part, names in parts.items()]

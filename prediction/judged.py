@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.splits import PARTS, read_split
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
 from utils.run.log import LOG
 
@@ -91,8 +91,3 @@ class Judge:
                 f"{some(pairs)}\nScores on them measure memory. --split test judges the run's test part, "
                 "--split unseen whom it never saw."
             )
-
-
-def some(names: Sequence[str], shown: int = 10) -> str:
-    """The first names and how many more there are."""
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

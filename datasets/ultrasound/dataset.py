@@ -46,11 +46,11 @@ from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, 
 from datasets.ultrasound.files import dicom_files, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, why_unreadable
-from datasets.ultrasound.problems import Problems, list_some
+from datasets.ultrasound.problems import Problems
 from datasets.ultrasound.report import AgeDatasets, count_images, describe_flags
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
 
 
@@ -218,10 +218,9 @@ def judge_pixels(
     names = images.path.map(lambda path: path.name)
     owners = images.groupby("hash").subject.transform("nunique")
     for _, same in names[owners > 1].groupby(images.hash, sort=False):
-        problems.add("duplicate_images", list_some(same.tolist(), 4, " = "))
+        problems.add("duplicate_images", some(same, 4, " = "))
     if any(plain := [image.min() == image.max() for image in pixels]):
-        shown = list_some(names[plain].tolist(), 3)
-        report["notes"].append(f"{sum(plain)} images have one grey value all over: {shown}")
+        report["notes"].append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
     images = images[owners == 1]
     problems.refuse(images)
     return images

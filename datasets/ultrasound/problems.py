@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from datasets.ultrasound.flags import PROBLEMS
-from utils.run.errors import DataError
+from utils.run.errors import DataError, some
 
 
 class Problems:
@@ -61,11 +61,5 @@ def describe(entries: Sequence[tuple[str, str]]) -> str:
     for reason, where in entries:
         places[reason].append(where)
     shown = 10 if len(places) == 1 and len(places.get("", [""])[0]) in range(1, 40) else 3
-    texts = [list_some(found, shown) + (f": {reason}" if reason else "") for reason, found in places.items()]
-    return list_some(texts, 5)
-
-
-def list_some(entries: Sequence[str], shown: int, between: str = "; ") -> str:
-    """The first entries and how many more there are."""
-    more = len(entries) - shown
-    return between.join(entries[:shown]) + (f"; and {more} more" if more > 0 else "")
+    texts = [some(found, shown, "; ") + (f": {reason}" if reason else "") for reason, found in places.items()]
+    return some(texts, 5, "; ")

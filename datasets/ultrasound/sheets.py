@@ -22,7 +22,6 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +30,7 @@ import pandas as pd
 from openpyxl.utils import get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 
 SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
@@ -186,9 +185,7 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]
         if wanted is not None and wanted not in names:
-            raise DataError(
-                f"{path}: no sheet {wanted!r}; there are {list_names(names)}\nName one with --sheet."
-            )
+            raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
         chosen = wanted or (SHEET if SHEET in names else None)
         for name in [chosen] if chosen else names:
             if engine == "openpyxl":
@@ -245,7 +242,7 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
     """The name of the sheet that holds the columns asked for."""
     filled = {name: cells for name, cells in sheets.items() if not cells.empty}
     if not filled:
-        where = f"{path}, sheet {list_names(sheets)}" if "" not in sheets else f"{path}"
+        where = f"{path}, sheet {some(sheets)}" if "" not in sheets else f"{path}"
         raise DataError(f"{where}: empty\nA header row and one row per subject are expected.")
     chosen = list(filled)
     if len(filled) > 1:
@@ -254,10 +251,10 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
         chosen = visible if len(visible) == 1 else fitting
         if len(chosen) != 1:
             first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
-            listed = [f"{k} ({'hidden, ' * (k in hidden)}{list_names(cells)})" for k, cells in first.items()]
+            listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
             raise DataError(
                 f"{path}: {len(sheets)} sheets, {'several' if chosen else 'none'} with the columns "
-                f"{list_names(asked.values())}: {'; '.join(listed)}\nName one with --sheet, and its columns "
+                f"{some(asked.values())}: {'; '.join(listed)}\nName one with --sheet, and its columns "
                 "with --id_column and --age_column."
             )
         notes.append(f"{path.name}: sheet {chosen[0]} is read, the only one with the columns")
@@ -308,7 +305,7 @@ def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tu
         remedy = (
             "Choose one with --cohort." if starts else "Leave --cohort out for a table with one header row."
         )
-        raise DataError(f"{where}, row {above.name}: {kind}\nFound: {list_names(named.values())}. {remedy}")
+        raise DataError(f"{where}, row {above.name}: {kind}\nFound: {some(named.values(), 12)}. {remedy}")
     if header == 0:
         raise DataError(
             f"{where}: row {above.name} names the cohorts and nothing follows\n"
@@ -317,9 +314,3 @@ def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tu
     start = starts[cohort]
     end = min([column for column in named if column > start], default=cells.shape[1])
     return cells.iloc[header:, start:end], named[start]
-
-
-def list_names(names: Iterable[str]) -> str:
-    """The first twelve names, for a message."""
-    names = list(map(str, names))
-    return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"

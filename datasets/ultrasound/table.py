@@ -20,8 +20,8 @@ import pandas as pd
 from datasets.ultrasound.ages import OLDEST, has_decimal_commas, named_unit, parse_age
 from datasets.ultrasound.flags import DICOM_ENDINGS, IMAGE_ENDINGS
 from datasets.ultrasound.problems import Problems
-from datasets.ultrasound.sheets import Sheet, list_names, one_line
-from utils.run.errors import CommandError, DataError
+from datasets.ultrasound.sheets import Sheet, one_line
+from utils.run.errors import CommandError, DataError, some
 
 PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
 # What people call the columns that have to be named, in the order in which they are proposed.
@@ -145,7 +145,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         raise DataError(
             f"{where}, columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column "
             f"{' and no '.join(map(repr, missing.values()))}\n"
-            f"Found: {list_names(sheet.names.values())}.{hint}\n"
+            f"Found: {some(sheet.names.values(), 12) or 'nothing'}.{hint}\n"
             f"Name the column with {' and '.join(missing)}, or the row of the column names with --header_row."
         )
     for trait, words in TRAITS.items():
@@ -275,10 +275,9 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: Problems, 
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
             repeated += same.age.notna().all()
         elif same.age.notna().any():
-            first = [(one.row, f"{one.age:g}".replace("nan", "none")) for one in same.head(3).itertuples()]
-            shown = [f"row {row} (age {age})" for row, age in first]
-            more = f" and {len(same) - 3} more" if len(same) > 3 else ""
-            problems.add("duplicate_ids", f"column {letter}: {key!r} in {' and '.join(shown)}{more}")
+            ages = [(one.row, f"{one.age:g}".replace("nan", "none")) for one in same.itertuples()]
+            listed = some([f"row {row} (age {age})" for row, age in ages], 3, " and ")
+            problems.add("duplicate_ids", f"column {letter}: {key!r} in {listed}")
             rows.loc[same.index, "age"] = math.nan
     if repeated:
         notes.append(f"{repeated} ids have several rows that say the same")

@@ -7,7 +7,7 @@ most five lines.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class ScriptError(Exception):
@@ -38,6 +38,12 @@ class NotLearnedError(ScriptError):
     """The run ended NOT LEARNED and --require_learning was given."""
 
     exit_code = 5
+
+
+def some(names: Iterable[object], shown: int = 10, between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    names = list(map(str, names))
+    return between.join(names[:shown] + [f"{len(names) - shown} more"] * (len(names) > shown))
 
 
 def suggest(word: str, known: Sequence[str]) -> str:

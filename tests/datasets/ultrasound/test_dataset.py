@@ -655,7 +655,9 @@ def test_nothing_is_advised_that_leaves_nothing(study):
     with pytest.raises(DataError) as caught:
         load(study)
     message = str(caught.value)
-    assert "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and" in message
+    assert (
+        "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; 21 more" in message
+    )
     assert message.count("the file is empty") == 1
     assert "--exclude" not in message
 
