@@ -26,7 +26,7 @@ class Person:
 
 def view_angle(right: float, away: float) -> float:
     """Direction in degrees of a vector in metres to the right and away from the camera; 0 = toward it."""
-    return math.degrees(math.atan2(right, -away))
+    return math.degrees(math.atan2(float(right), -float(away)))
 
 
 def nearest_offset(offsets: np.ndarray, habit: float) -> np.ndarray:
@@ -45,7 +45,7 @@ def turn(from_angle: float, to_angle: float) -> float:
 
 
 def engaged_pose(
-    cluster: Cluster, person: Person, heading: float, target: float, talker: bool, beat: float, rng: Rng
+    cluster: Cluster, person: Person, heading: float, talker: bool, target: float, beat: float, rng: Rng
 ) -> Pose:
     """Somebody who interacts: turned to the others, near arm open toward them; raised while talking."""
     posture = ACTIVITIES[cluster.activity][0]
@@ -84,7 +84,7 @@ def engaged_pose(
 
 
 def stranger_pose(
-    cluster: Cluster, person: Person, heading: float, target: float, manner: str, beat: float, rng: Rng
+    cluster: Cluster, person: Person, heading: float, manner: str, target: float, beat: float, rng: Rng
 ) -> Pose:
     """Somebody who only happens to be there: turned elsewhere, in a queue, or on the phone."""
     posture = ACTIVITIES[cluster.activity][0]

@@ -1,12 +1,12 @@
 """The annotations of one sequence, in the true JSON layout and with the blemishes of the real files."""
 
-from dataclasses import dataclass
+import itertools
 
 import numpy as np
 
 from datasets.samples.jrdb.plan import ACTIVITIES, Cluster, SequencePlan
-from datasets.samples.jrdb.render import Placed, frame_key
-from datasets.samples.jrdb.world import Scene
+from datasets.samples.jrdb.render import frame_key
+from datasets.samples.jrdb.world import Scene, Seen
 
 OMITTED = 0.15  # share of the pairs in groups of three and more that nobody annotated
 CHAINS = 0.10  # share of such groups annotated as a chain A-B-C only
@@ -19,114 +19,98 @@ ACTIONS = {"walk": "walking", "stand": "standing", "sit": "sitting", "cycle": "c
            "stairs": "going upstairs"}  # fmt: skip
 
 
-@dataclass
-class Edge:
-    """An annotated pair of one group: names with difficulty in both directions; empty = not written."""
+OCCLUSION = ("Fully_visible", "Mostly_visible", "Severely_occluded", "Fully_occluded")
 
-    forward: dict[str, int]
-    backward: dict[str, int]
+Names = dict[str, int]  # interaction names with their difficulty
 
 
 def difficulty(rng: np.random.Generator) -> int:
     return int(rng.choice([1, 2, 3], p=[0.84, 0.12, 0.04]))
 
 
-def group_edges(cluster: Cluster, rng: np.random.Generator) -> dict[tuple[int, int], Edge]:
-    """Which members (positions i < j) are annotated as interacting, and how."""
-    n = cluster.size
+def annotate(cluster: Cluster, rng: np.random.Generator) -> dict[tuple[int, int], tuple[Names, Names]]:
+    """Which members (positions i < j) are annotated as interacting, and how in both directions."""
+    n, name = cluster.size, ACTIVITIES[cluster.activity][1]
     columns = -(-n // 3)
     chain = n >= 3 and rng.random() < CHAINS
-    _, name, _ = ACTIVITIES[cluster.activity]
     edges = {}
-    for i in range(n):
-        for j in range(i + 1, n):
-            if cluster.activity == "lecture":  # neighbours in a row; the others are left to inference
-                keep = j == i + 1 and j % columns
-            else:
-                keep = j == i + 1 if chain else n == 2 or rng.random() >= OMITTED
-            if not keep:
-                continue
-            names = {name: difficulty(rng)}
-            if cluster.second and rng.random() < DOUBLE.get(cluster.activity, 1.0):
-                names[cluster.second] = difficulty(rng)
-            edge = Edge(dict(names), dict(names))
-            draw = rng.random()
-            if draw < ONE_SIDED:
-                edge.backward = {}
-            elif draw < ONE_SIDED + CONFLICTING and name in PLAINER and len(names) == 1:
-                edge.backward = {PLAINER[name]: 1}
-            edges[i, j] = edge
+    for i, j in itertools.combinations(range(n), 2):
+        if cluster.activity == "lecture":  # neighbours in a row; the others are left to inference
+            keep = j == i + 1 and j % columns
+        else:
+            keep = j == i + 1 if chain else n == 2 or rng.random() >= OMITTED
+        if not keep:
+            continue
+        names = {name: difficulty(rng)}
+        if cluster.second and rng.random() < DOUBLE.get(cluster.activity, 1.0):
+            names[cluster.second] = difficulty(rng)
+        back, draw = names, rng.random()
+        if draw < ONE_SIDED:
+            back = {}
+        elif draw < ONE_SIDED + CONFLICTING and name in PLAINER and len(names) == 1:
+            back = {PLAINER[name]: 1}
+        edges[i, j] = names, back
     return edges
 
 
-def occlusion_name(hidden: float) -> str:
-    names = ("Fully_visible", "Mostly_visible", "Severely_occluded", "Fully_occluded")
-    return names[int(np.searchsorted([0.10, 0.45, 0.90], hidden))]
-
-
-def sequence_labels(plan: SequencePlan, scene: Scene, frames: list[list[Placed]]) -> dict:
+def sequence_labels(plan: SequencePlan, scene: Scene, frames: list[list[Seen]]) -> dict:
     """{"labels": {"000015.jpg": [record, ..]}}: what the label file of one sequence holds."""
     rng = plan.random("labels")
-    edges = [group_edges(cluster, rng) if cluster.engaged else {} for cluster in plan.clusters]
-    ids = rng.permutation(scene.number)  # numbers tell nothing about groups
-    partners: dict[
-        tuple[int, int], list[tuple[int, dict]]
-    ] = {}  # (cluster, person): (partner, names), by number
-    for cluster, (members, found) in enumerate(zip(scene.members, edges, strict=True)):
-        for (i, j), edge in found.items():
-            for a, b, names in ((i, j, edge.forward), (j, i, edge.backward)):
+    edges = [annotate(cluster, rng) if cluster.engaged else {} for cluster in plan.clusters]
+    ids = rng.permutation(scene.number) + 1  # numbers tell nothing about groups
+    partners: dict[tuple[int, int], list[tuple[int, Names]]] = {}  # of (cluster, person)
+    for cluster, (company, found) in enumerate(zip(scene.companies, edges, strict=True)):
+        for (i, j), (forward, backward) in found.items():
+            for a, b, names in ((i, j, forward), (j, i, backward)):
                 if names:
-                    partners.setdefault((cluster, members[a].number), []).append((members[b].number, names))
+                    one, other = company.members[a].number, company.members[b].number
+                    partners.setdefault((cluster, one), []).append((other, names))
     labels = {}
     for t, people in enumerate(frames):
-        boxes = {placed.seen.person.number: placed.box for placed in people}
+        boxes = {seen.person.number: seen.box for seen in people}
         records = []
-        for placed in people:
-            listed = partners.get((placed.seen.cluster, placed.seen.person.number), [])
+        for seen in people:
+            listed = partners.get((seen.cluster, seen.person.number), [])
             if listed and rng.random() < 0.004:
                 continue  # an annotator missed this person; the partners' entries remain
-            here = [(other, boxes[other], names) for other, names in listed if other in boxes]
-            records.append(person_record(plan, placed, t, ids, here, rng))
+            here = [(ids[other - 1], boxes[other], names) for other, names in listed if other in boxes]
+            records.append(person_record(plan, seen, t, int(ids[seen.person.number - 1]), here, rng))
         labels[frame_key(t)] = [records[k] for k in rng.permutation(len(records))]
     return {"labels": labels}
 
 
 def person_record(
-    plan: SequencePlan, placed: Placed, t: int, ids: np.ndarray, listed: list[tuple], rng: np.random.Generator
+    plan: SequencePlan, seen: Seen, t: int, number: int, listed: list[tuple], rng: np.random.Generator
 ) -> dict:
-    pose = placed.seen.pose
-    number = placed.seen.person.number
+    pose, (x, y, w, h) = seen.pose, seen.box
     action = "going downstairs" if pose.stairs < 0 else ACTIONS[pose.posture]
     actions = {action: difficulty(rng)}
     if "raised" in pose.arms:
         actions["talking to someone"] = 2
     if "phone" in pose.arms:
         actions["talking on the phone"] = 1
-    grouped = placed.seen.member
-    x, y, w, h = placed.box
+    about = {"venue": {"square" if plan.outdoor else "hall": "1"}, "aim": {"socializing": "1"}}
     return {
         "box": [x, y, w, h],
-        "label_id": f"pedestrian:{ids[number - 1] + 1}",
+        "label_id": f"pedestrian:{number}",
         "file_id": frame_key(max(0, t - 1)) if rng.random() < 0.02 else frame_key(t),
         "attributes": {
             "area": float(w * h),
             "interpolated": bool(rng.random() < 0.1),
-            "no_eval": bool(placed.hidden > 0.95 or rng.random() < 0.01),
-            "occlusion": occlusion_name(placed.hidden),
-            "truncated": "true" if placed.truncated else "false",
+            "no_eval": bool(seen.hidden > 0.95 or rng.random() < 0.01),
+            "occlusion": OCCLUSION[int(np.searchsorted([0.10, 0.45, 0.90], seen.hidden))],
+            "truncated": "true" if seen.truncated else "false",
         },
         "action_label": actions,
-        "social_activity": {action: 1} if grouped else {},
+        "social_activity": {action: 1} if seen.member else {},
         "social_group": {
-            "cluster_ID": placed.seen.cluster + 1 if grouped else 1000 + int(ids[number - 1]),
+            "cluster_ID": seen.cluster + 1 if seen.member else 999 + number,
             "cluster_stat": difficulty(rng),
         },
         "H-interaction": [
-            {"pair": f"pedestrian:{ids[other - 1] + 1}", "box_pair": list(box), "inter_labels": dict(names)}
+            {"pair": f"pedestrian:{other}", "box_pair": list(box), "inter_labels": dict(names)}
             for other, box, names in listed
         ],
         "demographics_info": [],
-        "group_info": [{"venue": {"square" if plan.outdoor else "hall": "1"}, "aim": {"socializing": "1"}}]
-        if grouped
-        else [],
+        "group_info": [about] if seen.member else [],
     }

@@ -6,6 +6,7 @@ little; what the people do (facing, gaze, arms) tells nearly everything.
 """
 
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +57,6 @@ class Size:
     frames: int
     sequences: dict[str, int]
     groups: tuple[float, float]
-    quality: int = 84
 
 
 SIZES = {
@@ -88,7 +88,7 @@ class SequencePlan:
     role: str
     outdoor: bool
     size: Size
-    seed: int
+    seed: int = 0
     clusters: list[Cluster] = field(default_factory=list)
     slots: int = 0
 
@@ -97,27 +97,17 @@ class SequencePlan:
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.name}/{purpose}".encode())])
 
 
-def draw_group_size(activity: str, rng: np.random.Generator) -> int:
-    if activity in (*OTHERS, "eating"):
-        return 2
-    return int(rng.choice([2, 3, 4, 5, 6], p=[0.41, 0.28, 0.17, 0.09, 0.05]))
-
-
 def name_sequences(size: Size, rng: np.random.Generator) -> list[SequencePlan]:
     """One plan per sequence, unfilled: JRDB-like names (place, date, take), indoors and outdoors in turn."""
-    plans = []
-    used: dict[str, int] = {}
+    plans, takes = [], Counter()
     for role, count in size.sequences.items():
         for k in range(count):
             outdoor = k % 2 == 1
-            lecture = role == "train" and k == 0
-            places = OUTDOOR if outdoor else INDOOR
             drawn = sum(plan.outdoor == outdoor for plan in plans)
-            place = LECTURE_PLACE if lecture else places[drawn % len(places)]
-            take = used.get(place, 0)
-            used[place] = take + 1
-            name = f"{place}-2024-{rng.integers(1, 13):02d}-{rng.integers(1, 29):02d}_{take}"
-            plans.append(SequencePlan(name, role, outdoor, size, 0))
+            place = (OUTDOOR if outdoor else INDOOR)[drawn % 8] if plans else LECTURE_PLACE
+            name = f"{place}-2024-{rng.integers(1, 13):02d}-{rng.integers(1, 29):02d}_{takes[place]}"
+            takes[place] += 1
+            plans.append(SequencePlan(name, role, outdoor, size))
     return plans
 
 
@@ -160,10 +150,12 @@ def fill_groups(free: list[tuple], role: str, rng: np.random.Generator) -> None:
         if kind == "others":
             activity = OTHERS[rare % len(OTHERS)] if not (role == "train" and rare == 6) else "eating"
             rare += 1
-        people = draw_group_size(activity, rng)
+        people = 2
+        if activity not in (*OTHERS, "eating"):
+            people = int(rng.choice([2, 3, 4, 5, 6], p=[0.41, 0.28, 0.17, 0.09, 0.05]))
         done[kind] += people * (people - 1) / 2
         chosen.append((activity, people))
-    met: dict[str, int] = {}
+    met: Counter[str] = Counter()
     order = {"cycling": 0, "sitting": 1, "eating": 1}
     chosen.sort(key=lambda item: order.get(item[0], 2))
     free = [free[k] for k in rng.permutation(len(free))]
@@ -175,19 +167,18 @@ def fill_groups(free: list[tuple], role: str, rng: np.random.Generator) -> None:
         plan.clusters.append(Cluster(activity, people, slot, start, stop, True, outsiders, second))
 
 
-def second_name(activity: str, met: dict[str, int]) -> str:
+def second_name(activity: str, met: Counter[str]) -> str:
     """The second names of an activity in turn, each once for the rare ones. `met` counts the groups."""
-    names = ACTIVITIES[activity][2]
-    count = met[activity] = met.get(activity, -1) + 1
+    names, count = ACTIVITIES[activity][2], met[activity]
+    met[activity] += 1
     often = activity in ("conversation", "sitting")
     return names[count % len(names)] if names and (often or count < len(names)) else ""
 
 
 def add_strangers(plan: SequencePlan, rng: np.random.Generator) -> None:
     """A twin without interaction for most groups, in slots of their own, and a few people alone."""
-    groups = list(plan.clusters)
     first = plan.slots
-    for cluster in groups:
+    for cluster in list(plan.clusters):
         if rng.random() < 0.75:
             size = int(rng.choice([2, 3, 4, 5, 6], p=[0.28, 0.27, 0.21, 0.15, 0.09]))
             slot = first + cluster.slot

@@ -1,7 +1,6 @@
 """Frames and boxes of one sequence: scenery, then people from far to near, then light and sensor noise."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,6 @@ from datasets.samples.jrdb.sketch import CAMERA_HEIGHT, draw_sketch
 from datasets.samples.jrdb.world import Scene, Seen
 
 BOX_SLACK = 0.03  # spread of an annotator's hand, of the box size
-
-
-@dataclass
-class Placed:
-    """A person in a frame with the box an annotator would draw: x in [0, width), x + w may exceed width."""
-
-    seen: Seen
-    box: tuple[int, int, int, int]
-    truncated: bool
-    hidden: float = 0.0  # share of the box behind nearer people's boxes
 
 
 def frame_key(t: int) -> str:
@@ -71,7 +60,7 @@ def cloth(sprite: Image.Image, grain: Image.Image, light: float, at: tuple[int, 
     return textured
 
 
-def occlusions(people: list[Placed], width: int) -> None:
+def occlusions(people: list[Seen], width: int) -> None:
     """Share of each box covered by one box in front of it, the largest; people come far to near."""
     for k, one in enumerate(people):
         x, y, w, h = one.box
@@ -84,7 +73,7 @@ def occlusions(people: list[Placed], width: int) -> None:
                 one.hidden = max(one.hidden, across * down / (w * h))
 
 
-def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, list[list[Placed]]]:
+def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, list[list[Seen]]]:
     """Draw all frames of a sequence into `folder` (None: boxes only); who was placed where, by frame."""
     width, height = plan.size.width, plan.size.height
     focal = width / (2 * math.pi)
@@ -118,12 +107,13 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
                 sprite, left, top = draw_sketch(sketch, scale)
                 paste_wrapped(frame, cloth(sprite, grain, light, at), round(x) + left, round(y) + top)
             if boxed:
-                people.append(Placed(seen, *boxed))
+                seen.box, seen.truncated = boxed
+                people.append(seen)
         occlusions(people, width)
         frames.append(people)
         if folder:
             noise = ImageChops.offset(sensor, int(rng.integers(width)), 0)
             frame = frame.point([min(255, int(v * gain)) for v in range(256)] * 3)
             frame = ImageChops.add(frame, noise, 1, -16)
-            frame.save(folder / frame_key(t), quality=plan.size.quality)
+            frame.save(folder / frame_key(t), quality=84)
     return scene, frames
