@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 
 from datasets.images import check_relative_name, read_image_size
-from datasets.jrdb.box_files import FORMS, is_number, read_rows
+from datasets.jrdb.box_files import FORMS, read_rows
 from datasets.jrdb.flags import FRAMES_PER_SECOND
 from datasets.jrdb.labels import (
     COUNTS,
@@ -30,6 +30,7 @@ from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
+NUMBER = r"([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
 SOURCES = (LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
 
 
@@ -111,33 +112,26 @@ def find_folder(folder: Path, name: str, alone: bool) -> Path:
 
 
 def build_sequence(
-    name: str,
-    rows: pandas.DataFrame,
-    images: Path,
-    said: tuple[int, int] | None,
-    rules: BoxRules,
-    problems: Problems,
-    counts: dict[str, int],
-) -> Sequence | None:
+    name: str, rows: pandas.DataFrame, images: Path, said: tuple[int, int] | None, rules: BoxRules,
+    problems: Problems, counts: dict[str, int],
+) -> Sequence | None:  # fmt: skip
     """One sequence of people by frame number and id, without groups or annotated pairs.
 
     said: the (width, height) that the boxes are given for, where somebody says it.
     """
     frames = rows["frame"].astype(str).str.removesuffix(".0")
-    numbers = frames.str.extract(r"([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$")[0].fillna("-1").astype(np.int64)
+    numbers = frames.str.extract(NUMBER)[0].fillna("-1").astype(np.int64)
     for where, frame in zip(rows["where"][numbers < 0], frames[numbers < 0], strict=True):
         remedy = "a frame is an image's name with a number in it, such as 000015.jpg, or the number"
         problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
-    pictures = {number: file for file in list_images(images) if (number := last_number(file)) is not None}
+    pictures = {int(n[1]): file for file in list_images(images) if (n := re.search(NUMBER, file))}
     size, source, scale = panorama_size(name, images, pictures, said, rules)
-    every_time = np.unique(numbers)
-    rows, numbers = rows[rows["id"].notna()], numbers[rows["id"].notna()]
-    given = rows[["x", "y", "w", "h"]].to_numpy(object).tolist()
-    boxes = [
-        [float(v) * s if is_real(v) else v for v, s in zip(box, scale * 2, strict=True)] for box in given
-    ]
+
+    people = rows[rows["id"].notna()].assign(time=numbers)
+    given = people[["x", "y", "w", "h"]]
+    boxes = given.apply(pandas.to_numeric, errors="coerce") * (scale * 2)
     clipped = counts["clipped_boxes"]
-    clean, bad = clean_boxes(boxes, *size, source, counts)
+    clean, bad = clean_boxes(boxes.to_numpy(float).tolist(), *size, source, counts)
     clipped = counts["clipped_boxes"] - clipped
     if not pictures and said is None and clipped > 0.1 * len(boxes):
         LOG.warning(
@@ -146,41 +140,26 @@ def build_sequence(
         )
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"
-        problems.add(what, remedy, f"{rows['where'].iloc[row]}: box {given[row]}")
-    kept = np.ones(len(rows), bool)
-    kept[list(bad)] = False
-    if not kept.any() and (rules.skip_bad_boxes or not len(rows)):
+        problems.add(what, remedy, f"{people['where'].iloc[row]}: box {given.iloc[row].tolist()}")
+    people = people.assign(box=list(clean)).drop(people.index[list(bad)])
+    if not len(people) and (rules.skip_bad_boxes or not bad):
         problems.add("no person in any frame of a sequence", "leave it out", name)
+    track_names = sorted(set(people["id"]), key=natural_order)
+    people["track"] = people["id"].map({person: k for k, person in enumerate(track_names)})
+    people = people.sort_values(["time", "track"], kind="stable")
+    for again in people[people.duplicated(["time", "track"])].itertuples():
+        problems.add("one id twice in a frame", "an id is one person", f"{again.where}, id {again.id}")
     if problems.found:
         return None
-    people, times = rows["id"].to_numpy(str)[kept], numbers.to_numpy()[kept]
-    track_names = sorted(set(people), key=natural_order)
-    place = {person: k for k, person in enumerate(track_names)}
-    tracks = np.array([place[person] for person in people])
-    order = np.lexsort((tracks, times))
-    times, tracks = times[order], tracks[order]
-    for k in np.flatnonzero((np.diff(times) == 0) & (np.diff(tracks) == 0)) + 1:
-        where = f"{rows['where'][kept].iloc[order[k]]}, id {track_names[tracks[k]]}"
-        problems.add("one id twice in a frame", "an id is one person", where)
-    nobody = np.full(len(tracks), -1)
+    times, nobody = np.unique(numbers), np.full(len(people), -1)
     return Sequence(
         name=name, width=size[0], height=size[1], size_source=source,
-        keys=[pictures.get(number, f"{number:06d}.jpg") for number in every_time.tolist()],
-        times=every_time, starts=np.searchsorted(times, [*every_time, np.inf]), boxes=clean[kept][order],
-        tracks=tracks, track_names=track_names, social_groups=nobody, difficult=nobody > 0,
-        pairs=np.empty((0, 2), np.int64), types=np.empty(0, np.int64),
-        image_found=np.isin(every_time, list(pictures)), frame_rate=rules.frame_rate,
+        keys=[pictures.get(number, f"{number:06d}.jpg") for number in times.tolist()], times=times,
+        starts=np.searchsorted(people["time"], [*times, np.inf]), boxes=np.stack(people["box"]),
+        tracks=people["track"].to_numpy(), track_names=track_names, social_groups=nobody,
+        difficult=nobody > 0, pairs=np.empty((0, 2), np.int64), types=np.empty(0, np.int64),
+        image_found=np.isin(times, list(pictures)), frame_rate=rules.frame_rate,
     )  # fmt: skip
-
-
-def is_real(value: object) -> bool:
-    return isinstance(value, int | float | np.number) or (isinstance(value, str) and is_number(value))
-
-
-def last_number(name: str) -> int | None:
-    """The last number in a file's name, 15 for IMG_0015.jpg."""
-    numbers = re.findall(r"[0-9]{1,9}", Path(name).stem)
-    return int(numbers[-1]) if numbers else None
 
 
 def panorama_size(

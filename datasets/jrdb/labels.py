@@ -325,8 +325,9 @@ def clean_boxes(
     x is wrapped into [0, width), rows beyond the upper and lower edge are clipped; both are counted into
     `counts`, as are the bad ones. x + w may exceed width.
     """
-    four = [isinstance(b, list) and len(b) == 4 and all(type(v) in (int, float) for v in b) for b in boxes]
-    finite = [ok and all(abs(v) < 1e9 for v in box) for ok, box in zip(four, boxes, strict=True)]
+    four = [isinstance(box, list) and len(box) == 4 for box in boxes]
+    finite = [ok and all(type(v) in (int, float) and abs(v) < 1e9 for v in box)
+              for ok, box in zip(four, boxes, strict=True)]  # fmt: skip
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
@@ -334,8 +335,7 @@ def clean_boxes(
     for wrong, what in (
         (outside, f"a box outside the {width}x{height} panorama (size from {source})"),
         ((w <= 0) | (h <= 0), "a box whose width and height are not positive"),
-        (~np.array(finite, bool), "a box with a coordinate that is not finite"),
-        (~np.array(four, bool), "a box that is not four numbers x, y, w, h"),
+        (~np.array(finite, bool), "a box that is not four finite numbers x, y, w, h"),
     ):
         bad |= dict.fromkeys(np.flatnonzero(wrong).tolist(), what)
     good = np.ones(len(x), bool)

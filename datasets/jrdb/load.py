@@ -1,12 +1,16 @@
 """A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
 
-A pair's way from its label file to the batch, each file called here, in this order, and none calling back:
+A pair's way from its label file to the batch. `build_datasets` below calls one file after the other, none of
+them calls back, and each can be read from top to bottom before the next:
 
-    labels.py     read_sequence: a label file as columns of people and annotated pairs (index.py: only once)
-    pairs.py      find_pairs: which two people are a pair, its label, what an epoch draws it by
-    geometry.py   pair_features, the end of find_pairs: what their boxes say about the two
+    labels.py     read_sequence: a label file as columns of people and annotated pairs (index.py: read once)
+    pairs.py      find_pairs: which two people are a pair, and its label
+    geometry.py   pair_features, the last step of find_pairs: what their boxes say about the two
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
-    crops.py      load_crops: the people's pixels, in runs that see them
+    crops.py      load_crops: the pixels of its people, in runs that see them
+
+Beside the way: splits.py (which sequences), classes.py (names to types), problems.py (what is wrong, in one
+error), balance.py (stage 2), augmentation.py (on the batch), boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated. Of train an epoch takes a draw (positives by group, negatives by frame);
@@ -144,14 +148,6 @@ class PairDatasets:
         return self.others[part, task]
 
 
-def join_pairs(
-    part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
-) -> JRDBPairDataset:
-    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
-    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
-    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
-
-
 def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
     """What a checkpoint must agree on with this code: a weight means nothing under another name."""
     return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
@@ -168,20 +164,9 @@ def build_datasets(
     Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
     one-class splits; with --check_data every image is decoded that crops are cut from.
     """
-    rules = {name: vars(args)[name] for name in PairRules.__dataclass_fields__ if hasattr(args, name)}
-    rules = PairRules(**{"pairs_per_sequence": 0} | rules)  # stage 2 has few enough
-    labels = {name: vars(args)[name] for name in LabelRules.__dataclass_fields__ if hasattr(args, name)}
     data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
-    files = list_sequences(data_path)
-    if choose:
-        split, source = {"all": list(files)}, "chosen"
-    else:
-        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
-    paths = [files[name] for names in split.values() for name in names]
-    every = read_once(read_sequence, paths, data_path, LabelRules(**labels), args.cache_dir, LOG.info)
-    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
-    if any(told.values()):
-        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
+    every, split, source = read_labels(args, data_path, bool(choose))
     hashes = {sequence.name: hash_contents(sequence) for sequence in every}
     if choose:
         split = choose(hashes)
@@ -207,6 +192,36 @@ def build_datasets(
         text, upside_down = data.balance()
         (LOG.warning if upside_down else LOG.info)(text)
     return data
+
+
+def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
+    """The flags that are fields of a dataclass of rules."""
+    return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
+
+
+def read_labels(
+    args: argparse.Namespace, data_path: Path, everything: bool
+) -> tuple[list[Sequence], dict[str, list[str]], str]:
+    """The sequences of the split, or `everything`; the split by names, and where it comes from, in words."""
+    files = list_sequences(data_path)
+    split, source = {"all": list(files)}, "chosen"
+    if not everything:
+        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
+    paths = [files[name] for names in split.values() for name in names]
+    rules = LabelRules(**given(args, LabelRules))
+    every = read_once(read_sequence, paths, data_path, rules, args.cache_dir, LOG.info)
+    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
+    if any(told.values()):
+        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    return every, split, source
+
+
+def join_pairs(
+    part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
+) -> JRDBPairDataset:
+    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
+    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
+    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
 
 
 def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:

@@ -189,7 +189,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
         ("frame,id,x,y,w,h\n", "no box in it"),
         ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
-        ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four numbers[^\n]*\n.*line 2"),
+        ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
