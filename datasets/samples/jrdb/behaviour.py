@@ -12,6 +12,7 @@ from datasets.samples.jrdb.plan import ACTIVITIES, MOVING, Cluster
 from datasets.samples.jrdb.skeleton import Look, Pose
 
 Rng = np.random.Generator
+RESTING = {"sit": ("table",), "cycle": ("grip",), "bend": ("hang",), "stand": ("hang", "pocket", "crossed")}
 
 
 @dataclass
@@ -99,13 +100,7 @@ def stranger_pose(
         elsewhere = {"queue": heading, "phone": (90 if third < 0.5 else -90) + spread}
         yaw = elsewhere.get(manner, target + 180 + spread) + 0.6 * person.skew + jitter
         head = yaw + 20 * (third - 0.5)
-    resting = {
-        "sit": ("table",),
-        "cycle": ("grip",),
-        "bend": ("hang",),
-        "stand": ("hang", "pocket", "crossed"),
-    }
-    choices = resting.get(posture, ("swing", "pocket"))
+    choices = RESTING.get(posture, ("swing", "pocket"))
     arm = choices[int(third * len(choices))]
     arms = (arm, arm)
     if phone and posture != "cycle":

@@ -49,17 +49,18 @@ def draw_torso(sketch: Sketch, look: Look, hip: Point, neck: Point) -> None:
     edges = ((xh, yh, -low), (xh, yh, low), (xn, yn, high), (xn, yn, -high))
     corners = [(x + half * h * px, y + half * h * py) for x, y, half in edges]
     sketch.limb(hip, neck, low, high * 0.55, look.top)
-    sketch.shapes.append(("face", corners, look.top))
+    sketch.polygon(corners, look.top)
     shade = tuple(int(c * 0.82) for c in look.top)
     right_half = zip(corners, [corners[k] for k in (1, 1, 2, 2)], strict=True)
-    sketch.shapes.append(("face", [((a + b) / 2, (c + d) / 2) for (a, c), (b, d) in right_half], shade))
-    sketch.body += [(x - 0.075 * h, y, x + 0.075 * h, y) for x, y in corners]  # room for arms that hang
+    sketch.polygon([((a + b) / 2, (c + d) / 2) for (a, c), (b, d) in right_half], shade)
+    room = [(x - 0.075 * h, y, x + 0.075 * h, y) for x, y in corners]
+    sketch.reserve(room, body=True)  # for arms that hang
     if sketch.cos > -0.3:  # the open jacket: a light strip that slides with the facing
         slide, strip = 0.075 * k * h * sketch.sin, 0.030 * h * max(0.35, sketch.cos)
-        base = [(xh, yh, 1.0), (xn, yn, 1.0)]
-        left = [(x + (slide - strip) * px, y + (slide - strip) * py) for x, y, _ in base]
-        right = [(x + (slide + strip) * px, y + (slide + strip) * py) for x, y, _ in base]
-        sketch.shapes.append(("face", [left[0], right[0], right[1], left[1]], look.shirt))
+        base = (xh, yh), (xn, yn)
+        left = [(x + (slide - strip) * px, y + (slide - strip) * py) for x, y in base]
+        right = [(x + (slide + strip) * px, y + (slide + strip) * py) for x, y in base]
+        sketch.polygon([left[0], right[0], right[1], left[1]], look.shirt)
 
 
 def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from datasets.samples.jrdb.figure import sketch_person
 from datasets.samples.jrdb.plan import STRIDE, SequencePlan
 from datasets.samples.jrdb.scenery import HORIZON, draw_scenery, draw_walls
-from datasets.samples.jrdb.sketch import CAMERA_HEIGHT, draw_sketch
+from datasets.samples.jrdb.sketch import CAMERA_HEIGHT, draw_sketch, extent
 from datasets.samples.jrdb.world import Scene, Seen
 
 BOX_SLACK = 0.03  # spread of an annotator's hand, of the box size
@@ -101,7 +101,7 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
             x = width / 2 + seen.azimuth * focal
             y = HORIZON * height + bob + (CAMERA_HEIGHT - seen.rise) * scale
             sketch = sketch_person(seen.person.look, seen.pose, seen.distance)
-            boxed = box_of(sketch.extent(of_body=True), x, y, scale, (width, height), rng)
+            boxed = box_of(extent(sketch.body), x, y, scale, (width, height), rng)
             light, at = rng.uniform(0.94, 1.14), tuple(int(v) for v in rng.integers(0, 4096, 2))
             if folder:
                 sprite, left, top = draw_sketch(sketch, scale)

@@ -9,6 +9,8 @@ from datasets.samples.jrdb.skeleton import Colour, Point, rotate
 CAMERA_HEIGHT = 1.2  # metres above the floor
 SUPERSAMPLE = 2  # drawn larger, then reduced: clean edges
 
+Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1
+
 
 class Sketch:
     """A display list in metres on the image plane: x right, y up, drawn in order; `body` defines the box."""
@@ -17,7 +19,8 @@ class Sketch:
         self.sin, self.cos = rotate(yaw)
         self.height, self.distance, self.lift = height, distance, lift
         self.shapes: list[tuple] = []
-        self.body: list[tuple[float, float, float, float]] = []
+        self.body: list[Rectangle] = []
+        self.everything: list[Rectangle] = []
 
     def place(self, p: Point) -> tuple[float, float]:
         """Body frame -> image plane; nearer points move away from the horizon (first order)."""
@@ -35,38 +38,37 @@ class Sketch:
         ra, rb = ra * self.height, rb * self.height
         (x1, y1), (x2, y2) = self.place(a), self.place(b)
         self.shapes.append(("limb", x1, y1, ra, x2, y2, rb, colour))
-        if lit:
+        ends = [(x1 - ra, y1 - ra, x1 + ra, y1 + ra), (x2 - rb, y2 - rb, x2 + rb, y2 + rb)]
+        if lit:  # within the limb but for rounding
             bright = tuple(min(255, int(c * 1.16 + 6)) for c in colour)
             self.shapes.append(("limb", x1 - 0.3 * ra, y1, 0.5 * ra, x2 - 0.3 * rb, y2, 0.5 * rb, bright))
-        if body:
-            self.body += [(x1 - ra, y1 - ra, x1 + ra, y1 + ra), (x2 - rb, y2 - rb, x2 + rb, y2 + rb)]
+        self.reserve(ends, body)
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: Colour, body: bool = False) -> None:
         self.shapes.append(("disc", x, y, rx, ry, colour))
-        if body:
-            self.body.append((x - rx, y - ry, x + rx, y + ry))
+        self.reserve([(x - rx, y - ry, x + rx, y + ry)], body)
 
     def face(self, points: list[Point], colour: Colour) -> None:
-        self.shapes.append(("face", [self.place(p) for p in points], colour))
+        self.polygon([self.place(p) for p in points], colour)
 
-    def extent(self, of_body: bool) -> tuple[float, float, float, float]:
-        boxes = list(self.body)
-        for kind, *shape in () if of_body else self.shapes:
-            if kind == "limb":
-                x1, y1, r1, x2, y2, r2, _ = shape
-                boxes += [(x1 - r1, y1 - r1, x1 + r1, y1 + r1), (x2 - r2, y2 - r2, x2 + r2, y2 + r2)]
-            elif kind == "disc":
-                x, y, rx, ry, _ = shape
-                boxes.append((x - rx, y - ry, x + rx, y + ry))
-            else:
-                boxes += [(x, y, x, y) for x, y in shape[0]]
-        x0, y0, x1, y1 = zip(*boxes, strict=True)
-        return min(x0), min(y0), max(x1), max(y1)
+    def polygon(self, corners: list[tuple[float, float]], colour: Colour) -> None:
+        self.shapes.append(("face", corners, colour))
+        self.reserve([(x, y, x, y) for x, y in corners], body=False)
+
+    def reserve(self, rectangles: list[Rectangle], body: bool) -> None:
+        self.everything += rectangles
+        self.body += rectangles if body else []
+
+
+def extent(rectangles: list[Rectangle]) -> Rectangle:
+    """The smallest rectangle round all."""
+    x0, y0, x1, y1 = zip(*rectangles, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
 
 
 def draw_sketch(sketch: Sketch, scale: float) -> tuple[Image.Image, float, float]:
     """At `scale` pixels per metre: RGBA sprite, its left and top (pixels from the standing point)."""
-    x0, y0, x1, y1 = sketch.extent(of_body=False)
+    x0, y0, x1, y1 = extent(sketch.everything)
     fine = SUPERSAMPLE if scale > 40 else 2 * SUPERSAMPLE
     left, top = math.floor(x0 * scale) - 1, math.floor(-y1 * scale) - 1
     width, height = math.ceil(x1 * scale) + 2 - left, math.ceil(-y0 * scale) + 2 - top

@@ -17,7 +17,7 @@ from datasets.samples.jrdb.labels import sequence_labels
 from datasets.samples.jrdb.plan import plan_sample
 from datasets.samples.jrdb.render import render_sequence
 from datasets.samples.jrdb.skeleton import Look, Pose
-from datasets.samples.jrdb.sketch import draw_sketch
+from datasets.samples.jrdb.sketch import draw_sketch, extent
 from tests.jrdb_files import load
 from utils.run.errors import CommandError
 
@@ -246,7 +246,7 @@ def test_figures_face_where_they_should():
     def picture(yaw, arms=("hang", "hang")):
         sketch = sketch_person(look, Pose("stand", yaw, yaw, 0.0, 0.0, arms, yaw), 8.0)
         sprite, left, _ = draw_sketch(sketch, 80.0)
-        return np.asarray(sprite, int), left, sketch.extent(of_body=True)
+        return np.asarray(sprite, int), left, extent(sketch.body)
 
     def skin_centre(pixels, left):
         head = pixels[: pixels.shape[0] // 5]
