@@ -65,6 +65,7 @@ def find_pairs(
     keeps annotated pairs that have a type; "any" every pair in range, as predict.py does, which can not know
     which ones are ambiguous.
     """
+    # Everybody with everybody of a frame, and what is annotated of them
     frame_of_row, people = sequence.frame_of_row(), len(sequence.boxes)
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
     first, second = all_pairs(sequence.starts)
@@ -76,6 +77,7 @@ def find_pairs(
     difficult = sequence.difficult[first] | sequence.difficult[second] | (types == -3)
     annotated = (types > -2) & ~difficult
 
+    # Near or not
     columns = np.ascontiguousarray(sequence.boxes.T)  # gathered and computed with twice as fast as rows
     a, b = columns.take(first, 1).T, columns.take(second, 1).T
     limit = sequence.width, rules.distance_multiplier, rules.distance_norm
@@ -83,14 +85,16 @@ def find_pairs(
     if rules.distance_norm == "first":  # the others are symmetric
         swapped = in_range(b, a, *limit)
 
+    # In one group or not
     groups, social = interaction_groups(sequence.pairs, people), sequence.social_groups
     interacting = groups[first] == groups[second]
     together = (social[first] == social[second]) & (social[first] >= 0)
     ambiguous = ~annotated & (interacting | together | difficult)
     inferred = ambiguous & interacting & ~difficult & (sampled and rules.infer_group_pairs)
+
+    # Those that may become samples, left person first
     taken = {"any": near, "type": annotated & (types >= 0), "interaction": ~ambiguous | inferred}[task]
     chosen, far = np.flatnonzero(near & taken), np.flatnonzero(annotated & ~near)
-
     rows = np.stack([first[chosen], second[chosen]])  # sorted by id: the first has the lower one
     is_left = first_is_left(a[chosen], b[chosen], True, sequence.width)
     left, right = np.where(is_left, *rows), np.where(is_left, *rows[::-1])
