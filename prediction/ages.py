@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas
 import torch
-from PIL import Image
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
 from datasets.ultrasound.files import describe_unread, find_subject, list_images
@@ -100,24 +99,15 @@ def open_images(
     sources: Sequence[Path | np.ndarray], names: Sequence[str], options: argparse.Namespace, skipped: dict
 ) -> UltrasoundAgeDataset:
     """A data set whose images are decoded when asked for; ages are NaN, nobody is made up."""
-    images = pandas.DataFrame({"path": map(Path, names), "subject": "", "age": np.nan})
     sample = sample_type(options.image_size, options.colour)
-    opened = Opened(partial(decode, sources, options, sample), (), skipped, sample)
-    return UltrasoundAgeDataset(opened, images, options.mask_text)
 
+    def decode(k: int) -> np.ndarray:
+        item, how = np.zeros(1, sample), (options.image_size, options.colour, options.intensity_range)
+        item["pixels"], item["colour_lost"] = read_sample(sources[k], *how)
+        return item
 
-def decode(
-    sources: Sequence[Path | np.ndarray], options: argparse.Namespace, sample: np.dtype, k: int
-) -> np.ndarray:
-    """(1,) as the data set stores a file, or pixels (h, w) or (h, w, 3) uint8."""
-    source, item = sources[k], np.zeros(1, sample)
-    if isinstance(source, Path):
-        item["pixels"], _ = read_sample(source, options.image_size, options.colour, options.intensity_range)
-    else:
-        image = Image.fromarray(source).convert("RGB" if options.colour else "L")
-        image = image.resize(options.image_size[::-1], Image.Resampling.BILINEAR)
-        item["pixels"] = np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
-    return item
+    images = pandas.DataFrame({"path": map(Path, names), "subject": "", "age": np.nan})
+    return UltrasoundAgeDataset(Opened(decode, (), skipped, sample), images, options.mask_text)
 
 
 def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float] | None) -> None:

@@ -87,20 +87,20 @@ def _decode(paths: Sequence[Path], options: dict[str, Any], sample: np.dtype, k:
 
 
 def read_sample(
-    path: str | Path,
-    image_size: Sequence[int],
-    colour: bool = False,
+    source: Path | np.ndarray, image_size: Sequence[int], colour: bool = False,
     intensity_range: Sequence[float] | None = None,
-) -> tuple[np.ndarray, bool]:
+) -> tuple[np.ndarray, bool]:  # fmt: skip
     """(one image squashed to (1, H, W) uint8, or 3 channels of colour; whether it shows colour that is lost).
 
-    Bilinear with antialiasing. Raises DataError.
+    source: its file, or its pixels (h, w) or (h, w, 3) uint8. Bilinear with antialiasing. Raises DataError.
     """
-    height, width = image_size
-    if colour:
-        pixels, lost = read_image(path, "RGB", intensity_range), False
+    (height, width), lost = image_size, False
+    if isinstance(source, np.ndarray):
+        pixels = np.asarray(Image.fromarray(source).convert("RGB" if colour else "L"))
+    elif colour:
+        pixels = read_image(source, "RGB", intensity_range)
     else:
-        pixels, lost = read_grey(path, intensity_range)
+        pixels, lost = read_grey(source, intensity_range)
     if pixels.shape[:2] != (height, width):
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     return np.moveaxis(np.atleast_3d(pixels), 2, 0), lost
