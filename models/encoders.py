@@ -157,13 +157,7 @@ class Part(NamedTuple):
     where: str  # 'state_dict, behind "module."'
     found: dict[str, torch.Tensor]  # of the encoder
     left_out: list[str]  # of that level: classifiers, projections, other models
-    missing: list[str]
-    unexpected: list[str]  # named like parts of the encoder that it does not have
-    misshapen: list[str]
-
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.misshapen)
+    problems: dict[str, list[str]]  # none where it fits; unexpected: named like parts that it does not have
 
 
 def find_parts(content: dict, own: dict, name: str, level: str = "") -> list[Part]:
@@ -191,16 +185,18 @@ def describe_part(state: dict, own: dict, prefix: str, level: str) -> Part:
     behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
     families = {re.sub(r"\d+$", "", key.split(".")[0]) for key in own}
     found = {key: tensor for key, tensor in behind.items() if key in own}
-    used = {prefix + key for key in found}
-    return Part(
-        ", ".join(filter(None, [level or "top level", f'behind "{prefix}"' if prefix else ""])),
-        found,
-        [key for key in state if key not in used],
+    problems = {
         # torchvision's older files lack BatchNorm's step counters, which matter to nobody
-        [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
-        [k for k in behind if k not in own and re.sub(r"\d+$", "", k.split(".")[0]) in families],
-        [key for key in found if own[key].shape != found[key].shape],
-    )
+        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
+        "unexpected": [
+            key for key in behind if key not in own and re.sub(r"\d+$", "", key.split(".")[0]) in families
+        ],
+        "of another shape": [key for key in found if own[key].shape != found[key].shape],
+    }
+    used = {prefix + key for key in found}
+    where = f'{level or "top level"}, behind "{prefix}"' if prefix else level or "top level"
+    problems = {what: keys for what, keys in problems.items() if keys}
+    return Part(where, found, [key for key in state if key not in used], problems)
 
 
 def name_children(state: dict, name: str) -> dict:
@@ -221,7 +217,7 @@ def name_children(state: dict, name: str) -> dict:
 
 def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
     """The one that fits; of a pair of networks that share their shape the one that is meant to be used."""
-    fitting = [part for part in parts if part.fits]
+    fitting = [part for part in parts if not part.problems]
     for preferred in PREFERRED:
         fitting = [part for part in fitting if re.search(rf"\b{preferred}\b", part.where)] or fitting
     if len(fitting) > 1:
@@ -231,9 +227,9 @@ def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
         return fitting[0]
     if not parts:
         raise CommandError(f"--weights {path}: holds no tensors by name, so nothing of {name}")
-    best = max(parts, key=lambda part: (len(part.found) - len(part.misshapen), len(part.left_out)))
-    problems = {"missing": best.missing, "unexpected": best.unexpected, "of another shape": best.misshapen}
-    listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in problems.items() if k]
+    misshapen = "of another shape"
+    best = max(parts, key=lambda p: (len(p.found) - len(p.problems.get(misshapen, ())), len(p.left_out)))
+    listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in best.problems.items()]
     levels = "; ".join(f"{part.where} ({len(part.found) + len(part.left_out)})" for part in parts[:4])
     raise CommandError(
         f"--weights {path}: does not fit the backbone {name}: {len(best.found)} of its {len(own)} tensors "
