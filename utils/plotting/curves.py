@@ -112,10 +112,7 @@ def plot_curves(
                 drawn += values
         if panel.baseline is not None:
             axis.axhline(panel.baseline, linestyle="--", color="0.4", linewidth=1, label=panel.baseline_name)
-        finite = [value for value in drawn if np.isfinite(value) and value > 0]
-        if len(finite) == len(drawn) and finite and max(finite) > 100 * min(finite):
-            axis.set_yscale("log")
-        finish_axis(axis, panel.title, epochs, best_epoch)
+        finish_axis(axis, panel.title, epochs, best_epoch, drawn)
         axis.legend(fontsize=8, framealpha=0.5)  # a curve shows through it
     rate = axes[-1]
     rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
@@ -145,8 +142,14 @@ def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel])
     return kept
 
 
-def finish_axis(axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None) -> None:
-    """Title, whole-number epochs, grid, and a dotted line at the best epoch."""
+def finish_axis(
+    axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None, drawn: Sequence[float] = ()
+) -> None:
+    """Title, whole-number epochs, grid, a dotted line at the best epoch; a log axis where the values `drawn`
+    ask for it."""
+    values = [value for value in drawn if np.isfinite(value)]
+    if values and min(values) > 0 and max(values) > 100 * min(values):
+        axis.set_yscale("log")
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("epoch")
     axis.grid(alpha=0.25)

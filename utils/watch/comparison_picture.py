@@ -27,12 +27,9 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
     epochs = max(([row["epoch"] for row in view.history] for view in views), key=len)
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         lines = [draw_run_line(axis, view, key, k) for k, one in enumerate(conditions) for view in one.runs]
-        drawn = [value for line in lines for value in line]
         if key == "lr":
             axis.set_ylim(bottom=0)
-        elif drawn and min(drawn) > 0 and max(drawn) > 100 * min(drawn):
-            axis.set_yscale("log")
-        finish_axis(axis, title, epochs, None)
+        finish_axis(axis, title, epochs, None, [] if key == "lr" else sum(lines, []))
     handles = [plt.Line2D([], [], color=color_of(k), linestyle=style_of(k)) for k in range(len(conditions))]
     handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
     counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
