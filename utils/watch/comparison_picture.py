@@ -12,6 +12,7 @@ from utils.watch.run_view import RunView
 # Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "-.", ":", (0, (5, 1)))
+LINES = [{"color": color, "linestyle": style} for style in STYLES for color in COLORS]  # of each condition
 
 
 def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
@@ -30,7 +31,7 @@ def plot_overlay(conditions: Sequence[Condition], path: Path) -> None:
         if key == "lr":
             axis.set_ylim(bottom=0)
         finish_axis(axis, title, epochs, None, [] if key == "lr" else sum(lines, []))
-    handles = [plt.Line2D([], [], color=color_of(k), linestyle=style_of(k)) for k in range(len(conditions))]
+    handles = [plt.Line2D([], [], **line) for line in LINES[: len(conditions)]]
     handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
     counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
     names = [textwrap.fill(f"{c.letter}: {c.label}{n}", 70) for c, n in zip(conditions, counts, strict=True)]
@@ -44,17 +45,8 @@ def draw_run_line(axis: plt.Axes, view: RunView, key: str, k: int) -> list[float
     rows = [row for row in view.history if is_number(row.get(key))]
     x, y = [row["epoch"] for row in rows], [row[key] for row in rows]
     # Learning rates often lie on each other: dashes let the one below show through.
-    style = ("-", "--", ":", "-.")[k % 4] if key == "lr" else style_of(k)
-    marker = "." if len(x) < 4 else ""
-    axis.plot(x, y, color=color_of(k), linewidth=1.3, alpha=0.8, linestyle=style, marker=marker)
+    line = LINES[k] | ({"linestyle": ("-", "--", ":", "-.")[k % 4]} if key == "lr" else {})
+    axis.plot(x, y, linewidth=1.3, alpha=0.8, marker="." if len(x) < 4 else "", **line)
     if key != "lr" and view.best in rows:
-        axis.plot(view.best["epoch"], view.best[key], "o", color=color_of(k), markersize=5)
+        axis.plot(view.best["epoch"], view.best[key], "o", color=line["color"], markersize=5)
     return y
-
-
-def color_of(k: int) -> str:
-    return COLORS[k % len(COLORS)]
-
-
-def style_of(k: int) -> str | tuple:
-    return STYLES[k // len(COLORS) % len(STYLES)]
