@@ -34,30 +34,29 @@ from utils.training.device import compile_forward, gpu_memory_mb
 
 STEPS = 20
 TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
-AGE = ["--model", "resnet18", "--image_size", "96", "--rotation", "0", "--jitter", "0", "--dropout", "0"]
+AGE = "--model resnet18 --image_size 96 --rotation 0 --jitter 0 --dropout 0"
 PLAIN = {  # no augmentation, no dropout, small enough for 20 steps on a CPU
-    "train_stage1": ["--no-augment", "--dropout", "0"],
-    "train_stage2": ["--no-augment", "--dropout", "0"],
-    "train_anomaly_with_labels": ["--no-augment", "--dropout", "0", "--modality_dropout", "0"],
+    "train_stage1": "--no-augment --dropout 0",
+    "train_stage2": "--no-augment --dropout 0",
+    "train_anomaly_with_labels": "--no-augment --dropout 0 --modality_dropout 0",
     "train_mae": AGE,
     "train_ddp": AGE,
 }
 SIZES = {  # those that the requirements name
-    "ResNet-50 @224": ("train_mae", ["--model", "resnet50", "--image_size", "224", "--batch_size", "32"]),
+    "ResNet-50 @224": ("train_mae", "--model resnet50 --image_size 224 --batch_size 32"),
     "frames @512x768, 4,096 points": (
-        "train_anomaly_with_labels",
-        ["--image_size", "512", "768", "--max_points", "4096", "--batch_size", "8"],
+        "train_anomaly_with_labels", "--image_size 512 768 --max_points 4096 --batch_size 8"
     ),
-    "pairs, mobilenet_v2": ("train_stage1", ["--backbone", "mobilenet_v2", "--batch_size", "16"]),
+    "pairs, mobilenet_v2": ("train_stage1", "--backbone mobilenet_v2 --batch_size 16"),
+}  # fmt: skip
+TINY = {  # what --tiny adds to the flags of a script
+    "train_stage1": "--backbone cnn --max_negatives_per_frame 2",
+    "train_stage2": "",
+    "train_anomaly_with_labels": "--image_size 64 96 --max_points 128",
+    "train_mae": "--model cnn --image_size 32",
+    "train_ddp": "--model cnn --image_size 32",
 }
-TINY: dict[str, list[str]] = {  # what --tiny adds to the flags of a script
-    "train_stage1": ["--backbone", "cnn", "--max_negatives_per_frame", "2"],
-    "train_stage2": [],
-    "train_anomaly_with_labels": ["--image_size", "64", "96", "--max_points", "128"],
-    "train_mae": ["--model", "cnn", "--image_size", "32"],
-    "train_ddp": ["--model", "cnn", "--image_size", "32"],
-}
-STEADY = ["--scheduler", "none", "--warmup_epochs", "0"]  # what a run may be lengthened with
+STEADY = "--scheduler none --warmup_epochs 0"  # what a run may be lengthened with
 JOINED = """
 import torch, torch.distributed as dist
 cuda = torch.cuda.is_available()
@@ -105,8 +104,8 @@ class Checks:
         self.failed += not fine
         print(f"- {'ok' if fine else 'FAILED'} {name}: {text}", flush=True)
 
-    def flags(self, name: str, flags: list[str], device: str | None = None) -> list[str]:
-        return [*flags, *(TINY[name] if self.tiny else []), "--device", device or self.device]
+    def flags(self, name: str, flags: str, device: str | None = None) -> list[str]:
+        return f"{flags} {TINY[name] if self.tiny else ''} --device {device or self.device}".split()
 
     def losses(self, name: str, device: str) -> torch.Tensor:
         """Those of the first steps, each of another epoch, in float32."""
@@ -139,7 +138,7 @@ class Checks:
 
     def resumes(self, folder: Path, dtype: torch.dtype) -> None:
         """Is a run in this precision the same, bit for bit, when its second epoch comes after --resume?"""
-        cut = self.flags("train_mae", [*AGE, "--amp", "--max_batches", "3", *STEADY])
+        cut = self.flags("train_mae", f"{AGE} --amp --max_batches 3 {STEADY}")
         torch.use_deterministic_algorithms(True, warn_only=True)
         with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
             whole = self.train(folder / "whole", *cut, "--epochs", "2")
@@ -177,8 +176,8 @@ class Checks:
             for how in ("fp32", *(("--amp", "--amp --num_workers 4", "--amp --compile") if first else ())):
                 if self.cuda:
                     torch.cuda.reset_peak_memory_stats()
-                more = [word for word in how.split() if word not in ("fp32", "--compile")]
-                training = prepare(name, self.flags(name, [*flags, *more]))
+                more = how.replace("fp32", "").replace("--compile", "")
+                training = prepare(name, self.flags(name, f"{flags} {more}"))
                 if "--compile" in how:
                     compile_forward(training.model, training.device)
                 rate, waited = self.rate(training, steps)

@@ -149,7 +149,7 @@ def test_a_copy_of_the_checkout_holds_the_code_alone(tmp_path):
 def tiny_gpu(monkeypatch):
     for name in SCRIPTS:
         more = ["--features", "geometry"] if name == "train_stage2" else []
-        monkeypatch.setitem(gpu.TINY, name, [*map(str, flags_of(name)), *more])
+        monkeypatch.setitem(gpu.TINY, name, " ".join(map(str, [*flags_of(name), *more])))
     with private_cache():
         yield gpu.Checks("cpu", tiny=True)
 
