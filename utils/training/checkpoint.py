@@ -134,8 +134,10 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"more than tensors and plain values{f', {name[1]},' if name else ''} and was not loaded"
-        raise CommandError(f"{path} holds {what}\nuse a checkpoint written by this project") from error
+        raise CommandError(
+            f"{path} holds more than tensors and plain values and was not loaded\n"
+            f"found: {name[1] if name else 'nothing named'}\nuse a checkpoint written by this project"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CommandError(f"{path} is damaged or no checkpoint: {reason}") from error
