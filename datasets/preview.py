@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.classes import ANOMALY_IDS, read_class_image
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.points import read_points
+from datasets.anovox.frame import ANOMALY_IDS, read_class_image, read_points
 from datasets.images import read_image
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequence

@@ -71,13 +71,9 @@ class CrossModalAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        key_mask: torch.Tensor,
-        query_code: torch.Tensor | float = 0.0,
-        key_code: torch.Tensor | float = 0.0,
-    ) -> torch.Tensor:
+        self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor,
+        query_code: torch.Tensor | float = 0.0, key_code: torch.Tensor | float = 0.0,
+    ) -> torch.Tensor:  # fmt: skip
         """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C).
 
         The codes join the matching only.
@@ -101,18 +97,11 @@ class AnomalyDetectionModel(nn.Module):
     """
 
     def __init__(
-        self,
-        image_encoder: nn.Module | None = None,
-        fusion: str = "attention",
-        modality: str = "both",
-        position_code: bool = True,
-        dropout: float = 0.3,
-        token_grid: tuple[int, int] = TOKEN_GRID,
-    ):
+        self, image_encoder: nn.Module | None = None, fusion: str = "attention", modality: str = "both",
+        position_code: bool = True, dropout: float = 0.3, token_grid: tuple[int, int] = TOKEN_GRID,
+    ):  # fmt: skip
         super().__init__()
-        self.fusion = fusion
-        self.modality = modality
-        self.position_code = position_code
+        self.fusion, self.modality, self.position_code = fusion, modality, position_code
         self.token_grid = tuple(token_grid)
         self.paint = None  # what a point takes from its pixel
         if modality != "lidar":
@@ -177,32 +166,25 @@ class AnomalyDetectionModel(nn.Module):
         image_tokens = point_tokens = filled = painted = marks = None
         if self.modality != "lidar":
             features = self.image_encoder(images)  # (B, F, h, w)
-            # (B, T, C)
-            image_tokens = self.image_projection(
-                F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT
-            )
+            pooled = F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT  # (B, T, F)
+            image_tokens = self.image_projection(pooled)  # (B, T, C)
             every = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
         if self.modality != "camera":
             if self.paint is not None:
-                seen = (
-                    sample_at(self.paint(features), point_pixels),
-                    sample_at(as_float(images) * 8 - 4, point_pixels),
-                )
+                seen = [sample_at(m, point_pixels) for m in (self.paint(features), as_float(images) * 8 - 4)]
                 painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
             cell = locate(point_pixels, point_mask, self.token_grid)
-            # (B, T, C), (B, T) and (B, N)
             found = self.point_encoder(points, cell, math.prod(self.token_grid), painted)
-            point_tokens, filled, marks = found
+            point_tokens, filled, marks = found  # (B, T, C), (B, T) and (B, N)
         if self.fusion == "attention":
             if self.modality == "camera":
                 image_tokens = self.image_attention(image_tokens, image_tokens, every, code, code)
             elif self.modality == "lidar":
                 point_tokens = self.point_attention(point_tokens, point_tokens, filled, code, code)
             else:
-                image_tokens, point_tokens = (
-                    self.image_attention(image_tokens, point_tokens, filled, code, code),
-                    self.point_attention(point_tokens, image_tokens, every, code, code),
-                )
+                informed = self.image_attention(image_tokens, point_tokens, filled, code, code)
+                point_tokens = self.point_attention(point_tokens, image_tokens, every, code, code)
+                image_tokens = informed
         return image_tokens, point_tokens, filled, marks
 
     def pool(self, image_tokens, point_tokens, filled) -> torch.Tensor:
@@ -218,9 +200,8 @@ def mix_features(
     """Feature Mixing (arXiv 2505.16985): of the frames in `mixed` (B,), a random half of the dimensions of
     the tokens (B, T, C) change places between the sensors. What comes out stands for an anomaly.
     """
-    half = (
-        torch.rand(image_tokens.shape[2], device=image_tokens.device).argsort() < image_tokens.shape[2] // 2
-    )
+    width = image_tokens.shape[2]
+    half = torch.rand(width, device=image_tokens.device).argsort() < width // 2
     swapped = mixed[:, None, None] & half
     return torch.where(swapped, point_tokens, image_tokens), torch.where(swapped, image_tokens, point_tokens)
 

@@ -38,7 +38,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         LOG.info(note)
     every, reasons = np.arange(len(table.labels)), {}
 
-    def opened(kind: str, settings: dict, files: list, shape: tuple, produce: Callable) -> Opened:
+    def opened(
+        kind: str, settings: dict, files: list, counts: list, shape: tuple, produce: Callable
+    ) -> Opened:
         return Opened(produce, shape, reasons)
 
     def frames_for(one: Trained) -> AnoVoxDataset:

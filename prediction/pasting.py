@@ -15,8 +15,7 @@ from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
 from datasets.anovox.load import find_root
-from datasets.anovox.pasted import SENSORS
-from datasets.anovox.source import Pasting
+from datasets.anovox.pasted import SENSORS, Pasting
 from datasets.splits import read_split
 from prediction.anomalies import alarm_scores
 from prediction.trained import Trained

@@ -311,7 +311,7 @@ def test_degradation_table_is_what_the_corrupted_frames_give(judged):
     for key in ("auroc", "ap", "f1", "calibration_error"):
         assert found["clean"][key] == recorded["metrics"]["test"][key]
     trained = open_trained(run, torch.device("cpu"))
-    test = trained.script.build_datasets(trained.args).test
+    test = trained.script.build_datasets(trained.args).sets["test"]
     for name in CORRUPTIONS:
         batch = corrupt_frames(test.__getitems__(range(len(test))), name, trained.args.seed)
         with torch.no_grad():

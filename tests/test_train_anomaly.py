@@ -140,7 +140,8 @@ def test_corrupted_sensors_change_the_scores(run):
     data, processes = script.build_datasets(args), start_processes("cpu")
     model, _ = script.build_model(args)
     model.load_state_dict(load_checkpoint(run / "best_auroc.pth")["model"])
-    loader = make_loader(data.test, evaluation_batches(data.test.frames, 16, processes), 0, processes.device)
+    test = data.sets["test"]
+    loader = make_loader(test, evaluation_batches(test.frames, 16, processes), 0, processes.device)
     clean = script.evaluate(model, loader, processes.device)
     for corruption in CORRUPTIONS:
         rows = script.evaluate(model, loader, processes.device, corruption=corruption)

@@ -22,9 +22,17 @@ from types import SimpleNamespace
 
 from utils.run.errors import DataError
 
-ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+GZIPPED = (".tar.gz", ".tgz")
+ENDINGS = (*GZIPPED, ".tar", ".zip")
+BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 SPACING = 16_000_000  # bytes of the decompressed stream; a state takes about 50 KB
 BLOCK = 1_000_000
+
+
+def open_archive(path: Path | ArchivePath) -> Path | ArchivePath:
+    """The root folder of an archive; any other path as it is."""
+    found = isinstance(path, Path) and path.name.lower().endswith(ENDINGS) and path.is_file()
+    return ArchivePath(path, "") if found else path
 
 
 @dataclass(frozen=True, order=True)
@@ -42,7 +50,7 @@ class ArchivePath:
 
     @property
     def contents(self) -> Archive:
-        return list_archive(self.archive)
+        return _list(self.archive)
 
     @property
     def name(self) -> str:
@@ -53,10 +61,6 @@ class ArchivePath:
     @property
     def suffix(self) -> str:
         return PurePosixPath(self.inner).suffix
-
-    @property
-    def parent(self) -> ArchivePath:
-        return ArchivePath(self.archive, self.inner.rpartition("/")[0])
 
     def is_dir(self) -> bool:
         return self.inner in self.contents.folders
@@ -83,20 +87,21 @@ class ArchivePath:
 
 
 class Archive:
-    """The table of contents of an archive, which each process opens for itself: forks share a position."""
+    """The table of contents of an archive, and its members."""
 
     def __init__(self, path: Path):
-        self.path, self.zipped = path, path.name.lower().endswith(".zip")
-        self.states: list[tuple[int, int, object]] = []  # of a gzip stream: position, place, decompressor
-        self.handle: tuple[int, object] | None = None
+        self.path, self.states = path, []  # of a gzip stream: (position, place in the file, decompressor)
+        self.owner = 0  # the process that has it open: forks would share a position
         try:
-            if self.zipped:
-                files = [file for file in zipfile.ZipFile(path).infolist() if not file.is_dir()]
-                found = [(file.filename, file.file_size, file) for file in files]
+            stream = self._stream()
+            if isinstance(stream, zipfile.ZipFile):
+                found = [
+                    (file.filename, file.file_size, file) for file in stream.infolist() if not file.is_dir()
+                ]
             else:
-                with tarfile.open(fileobj=self._stream(), mode="r:") as tar:
+                with tarfile.open(fileobj=stream, mode="r:") as tar:
                     found = [(file.name, file.size, file.offset_data) for file in tar if file.isfile()]
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        except BROKEN as error:
             raise DataError(f"{path}: not a readable archive ({error}).\nDownload it again.") from error
         self.members = {n.removeprefix("./").strip("/"): (size, place) for n, size, place in found}
         self.folders: dict[str, set[str]] = {"": set()}
@@ -107,44 +112,44 @@ class Archive:
                 name = folder
 
     def _stream(self):
-        gzipped = self.path.name.lower().endswith((".tar.gz", ".tgz"))
-        return GzipStream(self.path, self.states) if gzipped else open(self.path, "rb")
+        """This process's own zip file, or bytes of the tar file."""
+        if self.owner != os.getpid():
+            name = self.path.name.lower()
+            zipped = name.endswith(".zip")
+            stream = zipfile.ZipFile(self.path) if zipped else open(self.path, "rb")  # noqa: SIM115
+            self.stream = GzipStream(stream, self.states) if name.endswith(GZIPPED) else stream
+            self.owner = os.getpid()
+        return self.stream
 
     def read(self, name: str) -> bytes:
         """The content of a member."""
         if name not in self.members:
             raise FileNotFoundError(f"{self.path}: no member {name}")
-        if self.handle is None or self.handle[0] != os.getpid():
-            self.handle = (os.getpid(), zipfile.ZipFile(self.path) if self.zipped else self._stream())
-        stream, (size, place) = self.handle[1], self.members[name]
+        size, place = self.members[name]
         try:
-            if self.zipped:
+            stream = self._stream()
+            if isinstance(stream, zipfile.ZipFile):
                 return stream.read(place)
             stream.seek(place)
             return stream.read(size)
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except BROKEN as error:
             raise DataError(f"{self.path}: {name} can not be read ({error}).\nDownload it again.") from error
 
 
-class GzipStream(io.RawIOBase):
+_list = functools.cache(Archive)
+
+
+class GzipStream:
     """A gzip file that seeks: `states` remembers the decompressor every SPACING bytes, in all streams."""
 
-    def __init__(self, path: Path, states: list):
-        self.file = open(path, "rb")  # noqa: SIM115 - open as long as the stream
-        self.states, self.position, self.buffer = states, 0, b""
+    def __init__(self, file: io.BufferedReader, states: list):
+        self.file, self.states, self.position, self.buffer = file, states, 0, b""
         self.state = zlib.decompressobj(31)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def tell(self) -> int:
         return self.position
 
-    def seek(self, target: int, whence: int = io.SEEK_SET) -> int:
-        target += self.position if whence == io.SEEK_CUR else 0
+    def seek(self, target: int) -> None:
         known = [(0, 0, zlib.decompressobj(31)), *(entry for entry in self.states if entry[0] <= target)]
         position, place, state = known[-1]
         if target < self.position or position > self.position + len(self.buffer):
@@ -152,15 +157,14 @@ class GzipStream(io.RawIOBase):
             self.file.seek(place)
         while self.position < target and self.read(min(BLOCK, target - self.position)):
             pass
-        return self.position
 
-    def read(self, size: int = -1) -> bytes:
-        parts, wanted = [], size if size >= 0 else 1 << 62
-        while wanted and (self.buffer or self._fill()):
-            part, self.buffer = self.buffer[:wanted], self.buffer[wanted:]
+    def read(self, size: int) -> bytes:
+        parts = []
+        while size and (self.buffer or self._fill()):
+            part, self.buffer = self.buffer[:size], self.buffer[size:]
             parts.append(part)
             self.position += len(part)
-            wanted -= len(part)
+            size -= len(part)
         return b"".join(parts)
 
     def _fill(self) -> bool:
@@ -175,17 +179,3 @@ class GzipStream(io.RawIOBase):
                 self.state = zlib.decompressobj(31)
             self.buffer = self.state.decompress(data, BLOCK)
         return True
-
-
-def is_archive(path) -> bool:
-    return isinstance(path, Path) and path.name.lower().endswith(ENDINGS) and path.is_file()
-
-
-@functools.cache
-def list_archive(path: Path) -> Archive:
-    return Archive(path)
-
-
-def open_archive(path: Path) -> ArchivePath:
-    """The root folder of an archive."""
-    return ArchivePath(path, "")

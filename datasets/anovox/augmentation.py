@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.anovox.points import OUTSIDE
+from datasets.anovox.files import OUTSIDE
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, uniform
 
 JITTER = 0.15  # brightness and contrast factors lie within 1 +- this

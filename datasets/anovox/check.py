@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from datasets.anovox.classes import point_classes, read_class_image, tell_palette
-from datasets.anovox.files import ENDINGS, AnyPath, ScenarioFiles, some_semantic
-from datasets.anovox.points import project, read_points, read_voxels
+from datasets.anovox.files import ENDINGS, OUTSIDE, AnyPath, ScenarioFiles, project
+from datasets.anovox.frame import point_classes, read_class_image, read_points, read_voxels
+from datasets.anovox.labels import find_palette
 from datasets.images import read_image
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError
@@ -24,63 +24,61 @@ def check_frames(
 ) -> Iterator[str]:
     """Lines that describe the sensors of a data set; then one DataError with every file that is broken."""
     problems: list[str] = []
-    palette = tell_palette(some_semantic(scenarios), anomaly_ids)
+    palette = find_palette(scenarios, anomaly_ids)
     for sensor in ENDINGS:
-        ids, read, endings, unread = Counter(), 0, Counter(), Counter()
+        ids, endings, unread = Counter(), Counter(), Counter()
         for scenario in scenarios:
-            files = scenario.files.get(sensor, {})
+            files = scenario.files[sensor]
             unread.update(scenario.unread.get(sensor, {}))
             for path in tqdm(files.values(), desc=f"{scenario.name} {sensor}", disable=None, leave=False):
                 try:
-                    ids.update(_open(sensor, path, palette))
-                    read += 1
+                    ids.update(_count_ids(sensor, path, palette))
                     endings[path.suffix] += 1
                 except DataError as error:
                     problems.append(str(error).splitlines()[0])
-        line = f"{sensor}: {read:,} files read ({_counts(endings) or 'none'})"
-        line += f", not read: {_counts(unread)}" if unread else ""
-        yield line + (f"; ids {_counts(ids)}" if ids else "")
+        line = f"{sensor}: {endings.total():,} files read ({_list(endings) or 'none'})"
+        line += f", not read: {_list(unread)}" if unread else ""
+        yield line + (f"; ids {_list(ids)}" if ids else "")
     for sensor in ("image", "points"):
         folders = Counter(s.folders.get(sensor, "none").rpartition("_")[0] or "none" for s in scenarios)
-        yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_counts(folders)} (scenarios)"
-    steps = []
-    for scenario in scenarios:
-        seconds = frame_seconds(np.array(sorted(set().union(*scenario.files.values()))), frame_rate)
-        steps += [float(np.median(np.diff(seconds)))] if len(seconds) > 1 else []
-    if steps:
-        yield f"a frame every {np.median(steps):.3g} s (numbers: ticks of {frame_rate:g} Hz or nanoseconds)"
+        yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
+    numbers = [np.array(sorted(set().union(*scenario.files.values()))) for scenario in scenarios]
+    seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
+    if seconds:
+        step = np.median([np.median(np.diff(times)) for times in seconds])
+        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz or nanoseconds)"
     yield _agreement(scenarios, palette, problems)
     if problems:
         more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
         raise DataError("\n".join([f"{len(problems)} problems:", *problems[:SHOWN], *more]))
 
 
-def _counts(counter: Counter) -> str:
+def _list(counter: Counter) -> str:
     return ", ".join(f"{name} x {count:,}" for name, count in sorted(counter.items(), key=str))
 
 
-def _open(sensor: str, path: AnyPath, palette: str) -> dict[int, int]:
+def _count_ids(sensor: str, path: AnyPath, palette: str) -> dict[int, int]:
     """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels."""
+    classes = ()
     if sensor == "image":
         read_image(path)
     elif sensor == "points":
         read_points(path)
     elif sensor == "anomaly":
         path.read_text(encoding="utf-8", errors="replace")
+    elif sensor == "semantic_image":
+        classes = read_class_image(path, palette)
+    elif sensor == "semantic_points":
+        classes = point_classes(read_points(path, classes=True)[:, 3], palette, path)
     else:
-        if sensor == "semantic_image":
-            classes = read_class_image(path, palette)
-        elif sensor == "semantic_points":
-            classes = point_classes(read_points(path, classes=True)[:, 3], palette, path)
-        else:
-            classes = read_voxels(path)[:, 3]
-        return dict(zip(*(part.tolist() for part in np.unique(classes, return_counts=True)), strict=True))
-    return {}
+        classes = read_voxels(path)[:, 3]
+    found, counts = np.unique(classes, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> str:
     """How often image and scan name the same class where a point falls, as recorded and mirrored in y."""
-    agree, seen = np.zeros(2), 0
+    shares = []  # per frame: as recorded, mirrored
     both = ("image", "semantic_image", "semantic_points")
     frames = [(scenario, frame) for scenario in scenarios for frame in scenario.frames_with(both)]
     for scenario, frame in frames[:: max(1, len(frames) // AGREEMENT_FRAMES)]:
@@ -91,18 +89,16 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
             ids = point_classes(points[:, 3], palette, scan)
         except DataError:
             continue  # it is among the problems already
-        height, width = classes.shape
-        for mirrored in (0, 1):
-            sides = points[:, :3] * (1, -1 if mirrored else 1, 1)
-            pixels = project(sides, scenario.projection)
-            inside = pixels[:, 0] < 2
-            u, v = ((pixels[inside] + 1) / 2 * (width, height)).astype(int).T
-            same = classes[np.minimum(v, height - 1), np.minimum(u, width - 1)] == ids[inside]
-            agree[mirrored] += same.mean() if len(same) else 0
-        seen += 1
-    if not seen:
+        size, share = classes.shape[::-1], []
+        for side in (1, -1):
+            pixels = project(points[:, :3] * (1, side, 1), scenario.projection)
+            inside = pixels[:, 0] != OUTSIDE
+            u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
+            share.append((classes[v, u] == ids[inside]).mean() if inside.any() else 0)
+        shares.append(share)
+    if not shares:
         return "whether LiDAR and image agree can not be told: no frame has semantics of both"
-    kept, mirrored = agree / seen
+    kept, mirrored = np.mean(shares, axis=0)
     if mirrored > kept + 0.05:
         problems.append(
             f"LiDAR and image name the same class at {kept:.0%} of the points, "

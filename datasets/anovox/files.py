@@ -1,4 +1,4 @@
-"""Finding AnoVox scenarios: layouts, archives, sensors, frames, calibration.
+"""Finding AnoVox scenarios: layouts, archives, sensors, frames, and where a LiDAR point falls in the image.
 
     Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, once more nested or not
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
@@ -11,23 +11,24 @@ older, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
 or a folder of images alone, <frame>.png or .jpg, for prediction.
 
-Any of these may lie in zip, tar or tar.gz archives, which are read as they are. Frames are numbers without
-leading zeros and sort as numbers; sensors are matched by them within a scenario. Poses are read from
-sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
+Any of these may lie in zip, tar or tar.gz archives (archives.py), which are read as they are. Frames are
+numbers without leading zeros and sort as numbers; sensors are matched by them within a scenario. Poses are
+read from sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.archives import ArchivePath, is_archive, open_archive
-from datasets.anovox.calibration import FRONT, pose_in_name, projection_matrix, read_calibration, read_json
+from datasets.anovox.archives import ArchivePath, open_archive
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError
 
@@ -38,10 +39,10 @@ LAYOUTS = {
 IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
 ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
            "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
-CAMERAS = ("image", "semantic_image")
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
-CONFIGURATIONS = "Scenario_Configuration_Files"
 DEPTH = 4  # folders between the given root and a scenario
+FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # of a sensor that nothing is known of
+OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 AnyPath = Path | ArchivePath
 
 
@@ -51,14 +52,13 @@ class ScenarioFiles:
 
     name: str
     path: AnyPath
-    layout: str
     kind: str = UNKNOWN_KIND  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
     town: str = "unknown"
     weather: str = "unknown"
-    files: dict[str, dict[int, AnyPath]] = field(default_factory=dict)  # sensor -> frame -> file
+    files: dict[str, dict[int, AnyPath]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
-    unread: dict[str, dict[str, int]] = field(default_factory=dict)  # sensor -> ending -> files not read
-    projection: np.ndarray | None = None  # (3, 4), see points.project
+    unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
+    projection: np.ndarray | None = None  # (3, 4), see `project`; None without a camera
     turn: float = 0.0  # degrees from the LiDAR's heading to the camera's, to the right
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
 
@@ -87,16 +87,21 @@ def find_scenarios(
     scenario, take a folder of images as one. CommandError for a wrong path or camera; DataError for no
     scenario, two of one name, or a mixture of the layouts; what is wrong with several scenarios is one error.
     """
-    root = Path(root)
-    if not root.is_dir() and not is_archive(root):
+    top = open_archive(Path(root))
+    if not top.is_dir():
         remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
         raise CommandError(f"{root}: no such folder or archive.\n{remedy}")
-    places, configured = _walk(root)
+    places, configured = [], {}
+    _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
-    if not places and images_alone and (found := _images_alone(root)):
-        return found
+    if not places and images_alone:
+        alone = ScenarioFiles(Path(root).resolve().name, top, folders={"image": Path(root).name})
+        alone.files["image"], alone.unread["image"] = _frames_in(top, IMAGES)
+        if alone.files["image"]:
+            _calibrate(alone)
+            return [alone]
     if not places:
-        names = sorted(entry.name for entry in root.iterdir())[:6] if root.is_dir() else ["no folder"]
+        names = sorted(entry.name for entry in top.iterdir())[:6]
         raise DataError(
             f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
             "Give the folder that holds the AnoVox archives or their folders."
@@ -107,17 +112,17 @@ def find_scenarios(
                 f"scenario {first.name} is there twice:\n  {first}\n  {second}\n"
                 "Remove one: it could land in two splits."
             )
-    scenarios, problems = [], []
+    scenarios, layouts, problems = [], {}, []
     for folder in places:
         try:
-            scenarios.append(_open_scenario(folder, configured, camera))
+            scenario, layout = _open_scenario(folder, configured, camera)
+            scenarios.append(scenario)
+            layouts[layout] = folder
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError(
-            "\n".join(problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
-        )
-    layouts = {scenario.layout: scenario.path for scenario in scenarios}
+        more = [f"... and {len(problems) - 10} more"] * (len(problems) > 10)
+        raise DataError("\n".join(problems[:10] + more))
     if len(layouts) > 1:
         examples = "\n".join(f"  {layout}: {folder}" for layout, folder in sorted(layouts.items()))
         raise DataError(
@@ -127,49 +132,42 @@ def find_scenarios(
     return scenarios
 
 
-def some_semantic(scenarios: list[ScenarioFiles]) -> list[AnyPath]:
-    """A semantic image from the middle of up to eight scenarios."""
-    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
-    some = with_images[:: max(1, len(with_images) // 8)]
-    return [files[sorted(files)[len(files) // 2]] for files in some]
+def _walk(folder: AnyPath, depth: int, places: list[AnyPath], configured: dict[str, dict]) -> None:
+    """Gather folders of scenarios, and {kind, town, weather} of each scenario id in the configuration."""
+    # Of one scenario, what was given or an archive holds the folder or, bare, what is in that.
+    top = depth == 0 or (isinstance(folder, ArchivePath) and not folder.inner)
+    if folder.name == "Scenario_Configuration_Files":
+        for file in folder.iterdir():
+            configured |= _read_configuration(file) if file.name.endswith(".json") else {}
+    elif folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
+        places.append(folder)
+    elif depth < DEPTH:
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if (entry := open_archive(entry)).is_dir():
+                _walk(entry, depth + 1, places, configured)
 
 
-def _walk(root: Path) -> tuple[list[AnyPath], dict[str, dict]]:
-    """Folders of scenarios, and {kind, town, weather} of every scenario id in the configuration files."""
-    found, configured = [], {}
-    level: list[AnyPath] = [open_archive(root) if is_archive(root) else root]
-    for depth in range(DEPTH + 1):
-        below = []
-        for folder in level:
-            if folder.name == CONFIGURATIONS:
-                for file in folder.iterdir():
-                    configured |= _read_configuration(file) if file.name.endswith(".json") else {}
-            elif folder.name.startswith("Scenario_") and (_layouts_of(folder) or not _is_top(folder, depth)):
-                found.append(folder)
-            else:
-                entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-                below += [
-                    open_archive(e) if is_archive(e) else e for e in entries if e.is_dir() or is_archive(e)
-                ]
-        level = below
-    return found, configured
-
-
-def _is_top(folder: AnyPath, depth: int) -> bool:
-    """What was given, or an archive: of one scenario it holds the folder or, bare, what is in that."""
-    return depth == 0 or (isinstance(folder, ArchivePath) and not folder.inner)
+def read_json(path: AnyPath) -> dict:
+    """The object in a JSON file; DataError for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: a JSON object is expected, found a {type(content).__name__}.")
+    return content
 
 
 def _read_configuration(path: AnyPath) -> dict[str, dict]:
     """As the generator writes it, {"scenario_definition": {"map", "scenarios"}}, or without that wrapper."""
     content = read_json(path)
-    content = content.get("scenario_definition", content)
-    known = {}
+    content, known = content.get("scenario_definition", content), {}
     try:
         for entry in content["scenarios"]:
             kind = str(entry.get("anomaly_config", {}).get("anomalytype", UNKNOWN_KIND)).split(".")[-1]
-            route = entry.get("ego_route", {})
-            weather = entry.get("weather_preset") or route.get("weather_preset", "unknown")
+            weather = entry.get("weather_preset") or entry.get("ego_route", {}).get(
+                "weather_preset", "unknown"
+            )
             town = str(content.get("map", "unknown"))
             known[str(entry["id"])] = {"kind": kind, "town": town, "weather": str(weather)}
     except (KeyError, TypeError, AttributeError) as error:
@@ -185,50 +183,41 @@ def _layouts_of(folder: AnyPath) -> list[str]:
     return [layout for layout, sensors in LAYOUTS.items() if any(n.startswith(sensors[:2]) for n in names)]
 
 
-def _open_scenario(folder: AnyPath, configured: dict[str, dict], camera: str | None) -> ScenarioFiles:
+def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tuple[ScenarioFiles, str]:
+    """The scenario of a folder, and its layout."""
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
-    listed = ", ".join(entry.name for entry in folders[:6]) or "none"
     layouts = _layouts_of(folder)
     if len(layouts) != 1:
         none = "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
         what = "holds folders of both AnoVox layouts" if layouts else none
+        listed = ", ".join(entry.name for entry in folders[:6]) or "none"
         raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
-    scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
-    chosen: dict[str, AnyPath] = {}
-    for sensor, prefix in zip(ENDINGS, LAYOUTS[scenario.layout], strict=True):
+    scenario = ScenarioFiles(folder.name, folder, **known)
+    for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
         pattern = re.compile(re.escape(prefix) + r"([(_].*)?")
-        candidates = [entry for entry in folders if pattern.fullmatch(entry.name)]
-        if candidates:
-            chosen[sensor] = _choose(sensor, candidates, camera, chosen)
-            scenario.folders[sensor] = chosen[sensor].name
-        found = _frames_in(chosen[sensor], ENDINGS[sensor]) if candidates else ({}, {})
-        scenario.files[sensor], scenario.unread[sensor] = found
+        if candidates := [entry for entry in folders if pattern.fullmatch(entry.name)]:
+            chosen = _choose(sensor, candidates, camera, scenario.folders)
+            scenario.folders[sensor] = chosen.name
+            scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen, ENDINGS[sensor])
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
     if scenario.files["image"]:
-        image, scan = (scenario.folders.get(sensor) for sensor in ("image", "points"))
-        found = read_calibration(folder, image, scan, _first_size(scenario.files["image"]))
-        scenario.projection, scenario.turn, scenario.assumed_calibration = found
-    return scenario
+        _calibrate(scenario)
+    return scenario, layouts[0]
 
 
-def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], dict[str, int]]:
+def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], Counter]:
     """Files by the last number in their name, and how many of other endings there are."""
     pattern = re.compile(rf"(?:.*\D)?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
-    frames, others = {}, {}
-    for entry in folder.iterdir():
-        if match := pattern.fullmatch(entry.name):
-            frames[int(match[1])] = entry
-        else:
-            ending = entry.suffix or "no ending"
-            others[ending] = others.get(ending, 0) + 1
-    return frames, others
+    matches = [(entry, pattern.fullmatch(entry.name)) for entry in folder.iterdir()]
+    frames = {int(match[1]): entry for entry, match in matches if match}
+    return frames, Counter(entry.suffix or "no ending" for entry, match in matches if not match)
 
 
-def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict) -> AnyPath:
+def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict[str, str]) -> AnyPath:
     """Of several folders of a sensor: the camera asked for, else the front one, and what shares its pose.
 
     Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose.
@@ -236,21 +225,64 @@ def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: 
     if sensor == "image" and camera:
         named = [entry for entry in candidates if camera in entry.name]
         if len(named) != 1:
-            listed = "\n".join(f"  {entry.name}" for entry in candidates)
-            raise CommandError(
-                f"--camera {camera!r} names {len(named)} of {len(candidates)} cameras "
-                f"in {candidates[0].parent}; there are\n{listed}"
-            )
+            listed = "\n".join(f"  {entry}" for entry in candidates)
+            counts = f"{len(named)} of {len(candidates)} cameras"
+            raise CommandError(f"--camera {camera!r} names {counts}; there are\n{listed}")
         return named[0]
-    partner = chosen.get("points" if sensor == "semantic_points" else "image")
-    pose = (partner and pose_in_name(partner.name)) or [0, 0, 1.8, 0, 0, 0]
+    partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
+    pose = _pose_in_name(partner) or [0, 0, 1.8, 0, 0, 0]
 
     def distance(entry: AnyPath) -> float:
-        own = pose_in_name(entry.name)
+        own = _pose_in_name(entry.name)
         turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
         return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn
 
     return min(candidates, key=distance)
+
+
+def _pose_in_name(name: str) -> list[float] | None:
+    """x, y, z, roll, pitch, yaw of 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
+    match = re.search(r"\(([^()]*)\)\(([^()]*)\)", name)
+    try:
+        numbers = [float(number) for number in ",".join(match.groups()).split(",")] if match else []
+    except ValueError:
+        return None
+    return numbers if len(numbers) == 6 else None
+
+
+def _calibrate(scenario: ScenarioFiles) -> None:
+    """Fill in projection and turn by sensor_setup.json; without it, fov 90 and one pose are assumed."""
+    size, path = _first_size(scenario.files["image"]), scenario.path / "sensor_setup.json"
+    setup = read_json(path) if path.exists() else {}
+    camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
+    lidar = _sensor_in(setup, "LIDAR", scenario.folders.get("points"), path)
+    try:
+        fov = float(camera.get("args", {}).get("camera_fov", 90))
+        roll, pitch, yaw = map(float, lidar["rotation"])
+        scenario.turn = (float(camera["rotation"][2]) - yaw + 180) % 360 - 180
+        turned = {"location": lidar["location"], "rotation": [roll, pitch, yaw + scenario.turn]}
+        scenario.projection = projection_matrix(*size, fov, camera, turned)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise DataError(
+            f"{path}: location and rotation need three numbers each, "
+            f"args.camera_fov one ({type(error).__name__}: {error})."
+        ) from error
+    scenario.assumed_calibration = not setup
+
+
+def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: AnyPath) -> dict:
+    """A folder's entry in sensor_setup.json: of its name, else the only one of its type or in its pose."""
+    if not setup or folder is None:
+        return FRONT
+    if isinstance(setup.get(folder), dict):
+        return setup[folder]
+    entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
+    pose = _pose_in_name(folder)
+    same = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
+    for found in (entries, same):
+        if len(found) == 1:
+            return found[0]
+    raise DataError(f"{path}: {len(entries)} sensors of type {sensor_type}, none in the pose of {folder}.")
 
 
 def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
@@ -264,17 +296,36 @@ def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
     raise broken
 
 
-def _images_alone(root: Path) -> list[ScenarioFiles]:
-    """A folder (or archive) of images as one scenario without any other sensor."""
-    folder = open_archive(root) if is_archive(root) else root
-    frames, unread = _frames_in(folder, IMAGES)
-    if not frames:
-        return []
-    files = {sensor: {} for sensor in ENDINGS} | {"image": frames}
-    return [
-        ScenarioFiles(
-            root.resolve().name, folder, "images", files=files, folders={"image": root.name},
-            unread={"image": unread}, assumed_calibration=True,
-            projection=projection_matrix(*_first_size(frames), 90.0, FRONT, FRONT),
-        )
-    ]  # fmt: skip
+def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
+    """(3, 4) for `project`: from a LiDAR to a camera.
+
+    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
+    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
+    """
+    lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
+    shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
+    turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
+    apart = np.subtract(lidar["location"], camera["location"]) * (1, -1, 1)  # CARLA's y points right
+    return shape @ np.column_stack([turn, _turn(camera["rotation"]).T @ apart])
+
+
+def _turn(rotation) -> np.ndarray:
+    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
+    roll, pitch, yaw = np.radians(rotation)
+    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
+    return about_z @ about_y @ about_x
+
+
+def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
+    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge).
+
+    OUTSIDE where unseen. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
+    (u * depth, v * depth, depth).
+    """
+    homogeneous = points[..., :3] @ np.swapaxes(projection[..., :3], -1, -2) + projection[..., None, :, 3]
+    depth = homogeneous[..., 2:]
+    pixels = homogeneous[..., :2] / np.where(depth > 0.05, depth, 1.0)
+    seen = (depth[..., 0] > 0.05) & (np.abs(pixels) <= 1).all(axis=-1)
+    return np.where(seen[..., None], pixels, OUTSIDE).astype(np.float32)

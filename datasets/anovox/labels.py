@@ -11,22 +11,18 @@ pasted    recordings are taken as normal where nothing says otherwise, and thing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import itertools
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from datasets.anovox.classes import ANOMALY_IDS, point_classes, read_class_image, tell_palette
-from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles, some_semantic
-from datasets.anovox.points import Region, read_points, read_voxels
-from datasets.cache import open_cache
+from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles
+from datasets.anovox.frame import ANOMALY_IDS, Frame, Region, colours_or_ids, keep
+from datasets.anovox.palettes import tell_palette
 from utils.run.errors import DataError
 
-LABELS = ("visible", "scenario", "voxel", "pasted")
 UNKNOWN = -1
-REFERENCE_AREA = 512 * 768  # --min_pixels is meant for this image size
-_KEYS = ("semantic_image", "semantic_points", "voxels")
-_COLUMNS = ("pixels", "points", "distance", "voxels")
+_TRUTH = ("semantic_image", "semantic_points", "voxels")
 
 
 @dataclass
@@ -34,8 +30,7 @@ class FrameTable:
     """One row per usable frame, in the order of scenarios and frame numbers; columns are numpy arrays."""
 
     scenarios: list[ScenarioFiles]
-    scenario: np.ndarray  # (F,) index into scenarios
-    frame_id: np.ndarray  # (F,)
+    frames: list[Frame]
     labels: np.ndarray  # (F,) 0 normal, 1 anomaly
     pixels: np.ndarray  # (F,) anomalous pixels, scaled to 768 x 512; nan = no semantic image
     points: np.ndarray  # (F,) anomalous LiDAR points in the region; nan = no semantic LiDAR
@@ -44,8 +39,11 @@ class FrameTable:
     size: np.ndarray  # (F,) text from ANOMALY csv: tiny, small, medium, big; '' where unknown
     visibility: np.ndarray  # (F,) text, on the built-in sample: both, camera, lidar, conflict; '' elsewhere
     notes: list[str]  # what was left out and what is missing, one line each
-    palette: str = "AnoVox"  # of semantic colours
-    anomaly_ids: tuple[int, ...] = ANOMALY_IDS
+
+    def __post_init__(self):
+        numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
+        self.scenario = np.array([numbers[frame.scenario.name] for frame in self.frames])  # (F,) an index
+        self.frame_id = np.array([frame.number for frame in self.frames])  # (F,)
 
     def rows_of(self, names: list[str]) -> np.ndarray:
         """Rows of the scenarios of these names, or blocks of one, "NAME:FIRST-LAST" frame; ascending."""
@@ -60,30 +58,6 @@ class FrameTable:
         return np.flatnonzero(chosen)
 
 
-def list_frames(
-    scenarios: list[ScenarioFiles], modality: str, images_alone: bool = False
-) -> tuple[list[tuple[int, int]], list[str]]:
-    """(index of the scenario, frame number) of the frames with the sensors needed, and what is missing.
-
-    `images_alone`: where no scenario has a LiDAR, frames of the camera will do. DataError without a frame.
-    """
-    needed = ("image",) if modality == "camera" else ("image", "points")
-    notes, rows = _name_sensors(scenarios), []
-    if len(needed) > 1 and images_alone and not any(s.files["points"] for s in scenarios):
-        needed = ("image",)
-        notes.append("no LiDAR: the camera alone is used")
-    for index, scenario in enumerate(scenarios):
-        frames = scenario.frames_with(needed)
-        if missing := scenario.missing():
-            every = len(set().union(*scenario.files.values()))
-            notes.append(f"{scenario.name}: missing {missing}; {len(frames)} of {every} frames usable")
-        rows += [(index, frame) for frame in frames]
-    if not rows:
-        listed = "\n".join(notes[:3])
-        raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
-    return rows, notes
-
-
 def build_table(
     scenarios: list[ScenarioFiles], label: str = "visible", min_pixels: float = 20, min_points: int = 3,
     modality: str = "both", anomaly_ids: tuple[int, ...] = ANOMALY_IDS, **cache,
@@ -92,43 +66,65 @@ def build_table(
 
     `cache`: cache_dir, limit_gb, workers, log for open_cache. DataError when no frame is left.
     """
-    if label not in LABELS:
-        raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
-    rows, notes = list_frames(scenarios, modality)
-    anomaly_ids = tuple(anomaly_ids)
-    palette = tell_palette(some_semantic(scenarios), anomaly_ids)
-    counted = _count_anomalies(scenarios, rows, palette, anomaly_ids, cache)
-    frames = zip(rows, counted, strict=True)
-    labels = np.array(
-        [_decide(label, scenarios[i], frame, row, min_pixels, min_points) for (i, frame), row in frames]
-    )
-    keep = labels != UNKNOWN
-    if not keep.any():
+    frames, notes = _list_frames(scenarios, modality, (find_palette(scenarios, anomaly_ids), anomaly_ids))
+    counted = keep(frames, "counts", _TRUTH, (16,), {"region": asdict(Region())}, {}, **cache)
+    counted = np.ascontiguousarray(counted[:]).view(np.float32)  # (F, 4), see Frame.counts
+    rows = zip(frames, counted, strict=True)
+    labels = np.array([_decide(label, frame, counts, min_pixels, min_points) for frame, counts in rows])
+    known = labels != UNKNOWN
+    if not known.any():
         raise DataError(
             f"none of {len(labels):,} frames has a label for --label {label}: "
             "no semantic images, semantic LiDAR, voxel files or scenario types were found.\n"
             "Labels are never invented: add the ground truth folders, or use another --label."
         )
-    if not keep.all():
-        where = sorted({scenarios[rows[k][0]].name for k in np.flatnonzero(~keep)})
+    if not known.all():
+        where = sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)})
         listed = ", ".join(where[:3]) + " ..." * (len(where) > 3)
-        unknown = f"{(~keep).sum():,} of {len(labels):,} frames have no known label (excluded)"
+        unknown = f"{(~known).sum():,} of {len(labels):,} frames have no known label (excluded)"
         notes.append(f"{unknown}: {listed}")
-    return _make_table(scenarios, rows, labels, counted[:, :3], keep, notes, palette, anomaly_ids)
+    return _make_table(scenarios, frames, labels, counted[:, :3], known, notes)
 
 
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
     """All frames, for prediction: labels UNKNOWN, no ground truth is opened."""
-    rows, notes = list_frames(scenarios, modality, images_alone=True)
-    labels, keep = np.full(len(rows), UNKNOWN), np.full(len(rows), True)
-    return _make_table(scenarios, rows, labels, np.full((len(rows), 3), np.nan), keep, notes)
+    frames, notes = _list_frames(scenarios, modality, images_alone=True)
+    labels, every = np.full(len(frames), UNKNOWN), np.full(len(frames), True)
+    return _make_table(scenarios, frames, labels, np.full((len(frames), 3), np.nan), every, notes)
 
 
-def _make_table(scenarios, rows, labels, counted, keep, notes, *coding) -> FrameTable:
-    index, frame_id = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    words = [_read_anomaly_file(scenarios[i].files["anomaly"].get(frame)) for i, frame in rows]
-    columns = (index, frame_id, labels, *counted.T, *map(np.array, zip(*words, strict=True)))
-    return FrameTable(scenarios, *(column[keep] for column in columns), notes, *coding)
+def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
+    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios."""
+    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
+    some = with_images[:: max(1, len(with_images) // 8)]
+    paths = [files[sorted(files)[len(files) // 2]] for files in some]
+    coded = [pixels for pixels in map(colours_or_ids, paths) if pixels.dtype != np.uint8]
+    colours = {colour for pixels in coded for colour in np.unique(pixels).tolist()}
+    return tell_palette(colours, anomaly_ids, *paths[:1])
+
+
+def _list_frames(
+    scenarios: list[ScenarioFiles], modality: str, *coding, images_alone: bool = False
+) -> tuple[list[Frame], list[str]]:
+    """The frames with the sensors needed, and what is missing.
+
+    `images_alone`: where no scenario has a LiDAR, frames of the camera will do. DataError without a frame.
+    """
+    needed = ("image",) if modality == "camera" else ("image", "points")
+    notes, frames = _name_sensors(scenarios), []
+    if len(needed) > 1 and images_alone and not any(s.files["points"] for s in scenarios):
+        needed = ("image",)
+        notes.append("no LiDAR: the camera alone is used")
+    for scenario in scenarios:
+        numbers = scenario.frames_with(needed)
+        if missing := scenario.missing():
+            every = len(set().union(*scenario.files.values()))
+            notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
+        frames += [Frame(scenario, number, *coding) for number in numbers]
+    if not frames:
+        listed = "\n".join(notes[:3])
+        raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
+    return frames, notes
 
 
 def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
@@ -141,11 +137,9 @@ def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
     return [f"sensors: {names}" for names in sorted(chosen)]
 
 
-def _decide(
-    label: str, scenario: ScenarioFiles, frame: int, counted: np.ndarray, min_pixels: float, min_points: int
-) -> int:
+def _decide(label: str, frame: Frame, counted: np.ndarray, min_pixels: float, min_points: int) -> int:
     """1, 0 or UNKNOWN for one frame; `counted` = pixels, points, distance, voxels, nan without a file."""
-    pixels, points, _, voxels = counted
+    (pixels, points, _, voxels), scenario = counted, frame.scenario
     if label == "scenario":
         return UNKNOWN if scenario.kind == UNKNOWN_KIND else int(scenario.kind != NORMALITY)
     if label == "voxel":
@@ -155,43 +149,14 @@ def _decide(
     if scenario.kind == NORMALITY or (label == "pasted" and scenario.kind == UNKNOWN_KIND):
         return 0
     # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not the frame.
-    lost = [key for key in _KEYS[:2] if scenario.files[key] and frame not in scenario.files[key]]
+    lost = [key for key in _TRUTH[:2] if scenario.files[key] and frame.path(key) is None]
     return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
 
 
-def _count_anomalies(scenarios, rows, palette: str, ids: tuple[int, ...], cache: dict) -> np.ndarray:
-    """(F, 4) float32 pixels, points, distance, voxels; read once, then from the cache."""
-    jobs = [(*(scenarios[i].files[k].get(frame) for k in _KEYS), scenarios[i].turn) for i, frame in rows]
-    stats = [[path.stat() if path else None for path in job[:3]] for job in jobs]
-    files = [[stat and [stat.st_size, stat.st_mtime_ns] for stat in row] for row in stats]
-    settings = {"region": Region().settings(), "ids": ids, "palette": palette, "columns": _COLUMNS}
-    settings |= {"files": files, "turns": [job[3] for job in jobs]}
-    # The folder stands in where a frame has no ground truth at all.
-    named = zip(jobs, rows, strict=True)
-    sources = [next(filter(None, job[:3]), scenarios[i].path) for job, (i, _) in named]
-    produce = partial(_count_job, jobs, palette, ids)
-    stored = open_cache("anovox_labels", settings, sources, [1] * len(jobs), (16,), produce, **cache)
-    return np.ascontiguousarray(stored[:]).view(np.float32)
-
-
-def _count_job(jobs: list, palette: str, ids: tuple[int, ...], k: int) -> np.ndarray:
-    """(1, 16) bytes of float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest,
-    voxels; nan where there is no file.
-    """
-    image, scan, grid, turn = jobs[k]
-    pixels = points = distance = voxels = np.nan
-    if image is not None:
-        shown = np.isin(read_class_image(image, palette), ids)
-        pixels = shown.sum() * REFERENCE_AREA / shown.size
-    if scan is not None:
-        hits = read_points(scan, classes=True, turn=turn)
-        hits = hits[np.isin(point_classes(hits[:, 3], palette, scan), ids)]
-        hits = hits[Region().contains(hits[:, :3])]
-        points = len(hits)
-        distance = np.linalg.norm(hits[:, :3], axis=1).min() if points else np.nan
-    if grid is not None:
-        voxels = np.isin(read_voxels(grid)[:, 3], ids).sum()
-    return np.array([pixels, points, distance, voxels], np.float32).view(np.uint8).reshape(1, 16)
+def _make_table(scenarios, frames, labels, counted, keep, notes) -> FrameTable:
+    words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
+    columns = (column[keep] for column in (labels, *counted.T, *map(np.array, words)))
+    return FrameTable(scenarios, list(itertools.compress(frames, keep)), *columns, notes)
 
 
 def _read_anomaly_file(path: AnyPath | None) -> tuple[str, str, str]:

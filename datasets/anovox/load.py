@@ -1,4 +1,19 @@
-"""A whole AnoVox data set: found, labelled, split and cached, as the flags of flags.py say."""
+"""A whole AnoVox data set, as the flags of flags.py say: camera image and LiDAR scan of one moment, and
+whether there is an anomaly in it.
+
+A frame's way from its files to a batch, in the order of the calls; read so, no file needs a second look:
+
+    load.py          this file: `build_datasets` goes all the way
+    files.py         `find_scenarios`: the files of each frame, and where its points fall in its image
+    labels.py        `build_table`: is there an anomaly in it? `Frame.counts` below says what its truth shows
+    frame.py         `Frame`: reads the files; `keep` has what is made of them cached, see datasets/cache.py
+    dataset.py       `AnoVoxDataset`: has pixels, points and cells of frames kept, and makes batches of them
+    augmentation.py  `augment_frames`: changes batches in training
+
+Beside the way: archives.py (folders too), palettes.py and pointclouds.py (codings that AnoVox itself does not
+write), splits.py (which scenario is in which part), pasted.py and raycast.py (--label pasted: a frame with a
+thing in it, which stops rays), check.py (--check_data), localise.py (does a model see where the anomaly is).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +30,7 @@ from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
 from datasets.anovox.labels import FrameTable, build_table
-from datasets.anovox.source import Pasting
+from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
@@ -23,82 +38,6 @@ from datasets.splits import PARTS, Choose
 from utils.run.log import LOG
 
 PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
-
-
-@dataclass
-class AnoVoxData:
-    """The parts of a data set, and how they came about."""
-
-    sets: dict[str, AnoVoxDataset]  # train, val and, where it is not empty, test
-    root: Path
-    label: str
-    split: dict[str, list[str]]
-    split_source: str
-    leakage_check: str
-    synthetic: bool
-    hashes: dict[str, list[str]]  # by scenario: of file sizes and labels, then of the sizes alone
-    recorded: dict[str, np.ndarray] | None = None  # `references`, or a run's
-
-    @property
-    def train(self) -> AnoVoxDataset:
-        return self.sets["train"]
-
-    @property
-    def val(self) -> AnoVoxDataset:
-        return self.sets["val"]
-
-    @property
-    def test(self) -> AnoVoxDataset | None:
-        """None where its part is empty."""
-        return self.sets.get("test")
-
-    def parts(self) -> dict[str, AnoVoxDataset]:
-        """The parts that exist, by name."""
-        return self.sets
-
-    def references(self) -> dict[str, np.ndarray]:
-        """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
-        of val, to choose its threshold; words: the weathers and towns that are columns."""
-        if self.recorded is None:
-            self.recorded = {"words": np.unique(places_of(self.train))}
-            for name in ("train", "val"):
-                part = self.sets[name]
-                self.recorded[f"{name}_inputs"] = trivial_features(part, self.recorded["words"])
-                self.recorded[f"{name}_labels"] = part.labels
-        return self.recorded
-
-    def log_lines(self) -> list[str]:
-        """What was noticed while reading, and counts per part, a line each."""
-        return self.train.table.notes + [
-            f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {part.labels.sum()} anomalous"
-            + (" (things pasted into copies)" if part.pasting else "")
-            for name, part in self.sets.items()
-        ]
-
-    def describe(self) -> dict[str, object]:
-        """The dataset section of config.json."""
-        parts, table = self.sets, self.train.table
-        towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
-        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
-        content = [[s.name, s.kind, s.town] for s in table.scenarios]
-        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
-        return {
-            "data_path": str(self.root),
-            "total_samples": sum(counts.values()),
-            **counts,
-            "scenarios": self.split,
-            "class_counts": {name: part.class_counts() for name, part in parts.items()},
-            "towns": {name: sorted(names) for name, names in towns.items()},
-            "label": self.label,
-            "labels": "pasted" if self.label == "pasted" else "ground truth",
-            "pasting": {name: asdict(part.pasting) for name, part in parts.items() if part.pasting},
-            "split_method": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
-            "region": self.train.region.settings(),
-            "left_out": table.notes,
-            "fingerprint": fingerprint(content),
-        }
 
 
 def find_root(args: argparse.Namespace) -> Path:
@@ -143,7 +82,7 @@ def build_datasets(
 
 def groups_of(table: FrameTable, choose: Choose) -> list[str]:
     """The scenarios there are; of those that the run has cut into blocks of frames, the blocks."""
-    names = {table.scenarios[i].name for i in table.scenario}
+    names = {frame.scenario.name for frame in table.frames}
     blocks = [name for name in getattr(choose, "known", ()) if name.partition(":")[0] in names - {name}]
     return sorted(names - {block.partition(":")[0] for block in blocks}) + blocks
 
@@ -163,10 +102,79 @@ def _file_sizes(table: FrameTable) -> np.ndarray:
 
     Neither path nor time is in it, so that a copy of the data is the same data.
     """
-    files = [table.scenarios[i].files for i in table.scenario]
-    frames = zip(files, table.frame_id, strict=True)
-    paths = [(sensors["image"].get(frame), sensors["points"].get(frame)) for sensors, frame in frames]
+    paths = [(frame.path("image"), frame.path("points")) for frame in table.frames]
     return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
+
+
+@dataclass
+class AnoVoxData:
+    """The parts of a data set, and how they came about."""
+
+    sets: dict[str, AnoVoxDataset]  # train, val and, where it is not empty, test
+    root: Path
+    label: str
+    split: dict[str, list[str]]
+    split_source: str
+    leakage_check: str
+    synthetic: bool
+    hashes: dict[str, list[str]]  # by scenario: of file sizes and labels, then of the sizes alone
+    recorded: dict[str, np.ndarray] | None = None  # `references`, or a run's
+
+    @property
+    def train(self) -> AnoVoxDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> AnoVoxDataset:
+        return self.sets["val"]
+
+    def parts(self) -> dict[str, AnoVoxDataset]:
+        """The parts that exist, by name."""
+        return self.sets
+
+    def references(self) -> dict[str, np.ndarray]:
+        """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
+        of val, to choose its threshold; words: the weathers and towns that are columns."""
+        if self.recorded is None:
+            self.recorded = {"words": np.unique(places_of(self.train))}
+            for name in ("train", "val"):
+                part = self.sets[name]
+                self.recorded[f"{name}_inputs"] = trivial_features(part, self.recorded["words"])
+                self.recorded[f"{name}_labels"] = part.labels
+        return self.recorded
+
+    def log_lines(self) -> list[str]:
+        """What was noticed while reading, and counts per part, a line each."""
+        return self.train.table.notes + [
+            f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {part.labels.sum()} anomalous"
+            + (" (things pasted into copies)" if part.pasting else "")
+            for name, part in self.sets.items()
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """The dataset section of config.json."""
+        parts, table = self.sets, self.train.table
+        towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
+        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
+        content = [[s.name, s.kind, s.town] for s in table.scenarios]
+        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
+        return {
+            "data_path": str(self.root),
+            "total_samples": sum(counts.values()),
+            **counts,
+            "scenarios": self.split,
+            "class_counts": {name: part.class_counts() for name, part in parts.items()},
+            "towns": {name: sorted(names) for name, names in towns.items()},
+            "label": self.label,
+            "labels": "pasted" if self.label == "pasted" else "ground truth",
+            "pasting": {name: asdict(part.pasting) for name, part in parts.items() if part.pasting},
+            "split_method": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+            "region": asdict(self.train.region),
+            "left_out": table.notes,
+            "fingerprint": fingerprint(content),
+        }
 
 
 def places_of(dataset: AnoVoxDataset) -> np.ndarray:

@@ -30,14 +30,14 @@ def localise(
         for index in frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))].tolist():
             batch = dataset.__getitems__([index])
             heat, point_scores = explain(batch)
-            mask, size = batch["point_mask"][0].numpy(), dataset.column("size")[index]
+            size = dataset.column("size")[index]
             for sensor, truth, scores in (
                 ("pixel", dataset.true_pixels(index), heat[0].numpy()),
-                ("point", dataset.true_points(index), point_scores[0].numpy()),
+                ("point", batch["true_points"][0].numpy(), point_scores[0].numpy()),
             ):
-                if truth is None:
+                if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
                     continue
-                judged = truth >= 0 if sensor == "pixel" else mask & (truth >= 0)
+                judged = truth >= 0
                 tables = ["normality included"]
                 if (truth[judged] == 1).any():  # detectable by this sensor
                     tables += ["anomalies only"] + [f"size {size}"] * bool(size)

@@ -1,9 +1,5 @@
 """Things pasted into normal recordings, into image and scan alike: labels that are known, not invented.
 
-    thing = draw_thing(scan, projection, seed, "train")
-    image, shown = paste_image(image, thing, projection, seed, others)
-    scan, hit = paste_scan(scan, thing, seed)
-
 A thing stands on the ground, where the scan is flat and free. The camera sees it with its own shades, soft
 edges, a shadow on the ground and the noise of the image; a LiDAR ray that it stops returns from its surface,
 and what lay behind is gone. Some things are pasted into one sensor only. Shapes and textures differ between
@@ -14,10 +10,14 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from datasets.anovox.raycast import Solid, intersect, local_hit, rotation, stand
+from datasets.anovox.files import AnyPath
+from datasets.anovox.frame import Frame
+from datasets.anovox.raycast import Colour, Solid, hue_colour, intersect, local_hit, rotation, stand
+from datasets.images import read_image, read_image_size
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
 TEXTURES = {
@@ -34,6 +34,83 @@ NO_SCAN_HEIGHT = -1.7  # of the ground below the sensor, where no scan says
 
 
 @dataclass(frozen=True)
+class Pasting:
+    """Every frame is there 2 * `copies` times: as it is, and with a thing of this `part` pasted into it.
+
+    sensors: which see the thing, one of SENSORS; None = drawn from those that `modality` has; "none" =
+    nothing is pasted, and label 1 marks the frames whose features a model is to mix.
+    """
+
+    part: str
+    copies: int
+    sensors: str | None = None
+    modality: str = "both"
+
+
+def paste_into(frames: list[Frame], pasting: Pasting, seed: int) -> tuple[np.ndarray, list[PastedFrame]]:
+    """Labels and frames of a list that holds each frame 2 * `copies` times: as it is, pasted, as it is ..."""
+    donors = tuple(sorted({frame.path("image") for frame in frames}))
+    each = [(f.scenario, f.number, f.coding, k % (2 * pasting.copies)) for k, f in enumerate(frames)]
+    return np.arange(len(frames)) % 2, [PastedFrame(*one, pasting, donors, seed) for one in each]
+
+
+@dataclass(frozen=True)
+class PastedFrame(Frame):
+    """A frame, and what is pasted into it: the same in image, scan and truth."""
+
+    copy: int = 0  # of those of a frame: a thing is pasted into the odd ones
+    pasting: Pasting | None = None
+    donors: tuple[AnyPath, ...] = ()  # images that textures are cut from
+    run_seed: int = 42
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.seed(self.run_seed), self.copy]
+
+    @cached_property
+    def thing(self) -> Thing | None:
+        """None where nothing is pasted."""
+        paste = self.pasting
+        if paste.sensors == "none" or self.copy % 2 == 0:
+            return None
+        scan = super().scan() if self.path("points") else None
+        allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[paste.modality]
+        allowed = allowed if scan is not None else ("both",)
+        place = (scan, self.scenario.projection, self.seeds)
+        return draw_thing(*place, paste.part, paste.sensors, allowed)
+
+    def image(self) -> np.ndarray:
+        return self._pasted()[0] if self.thing else super().image()
+
+    def _pasted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The image with the thing in it, and the share of each pixel (H, W) that it covers."""
+        rng = np.random.default_rng([*self.seeds, 9])
+        others = [read_image(rng.choice(self.donors))] if self.thing.texture == "cut" else []
+        return paste_image(super().image(), self.thing, self.scenario.projection, self.seeds, others)
+
+    def scan(self) -> np.ndarray:
+        return self._returns()[0]
+
+    def _returns(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scan, and which returns come from what is pasted (N,)."""
+        scan = super().scan()
+        if self.thing is None:
+            return scan, np.zeros(len(scan), bool)
+        return paste_scan(scan, self.thing, self.seeds)
+
+    def true_pixels(self) -> np.ndarray | None:
+        if self.pasting.sensors == "none":
+            return None
+        if self.thing is None:
+            return np.zeros(read_image_size(self.path("image"))[::-1], np.int8)
+        return (self._pasted()[1] > 0.5).astype(np.int8)
+
+    def true_points(self) -> tuple[np.ndarray, np.ndarray] | None:
+        scan, hit = self._returns()
+        return scan[:, :3], hit.astype(np.int8)
+
+
+@dataclass(frozen=True)
 class Thing:
     """What is pasted: solids in the axes of the LiDAR, which sensors see it, how it is coloured."""
 
@@ -42,7 +119,7 @@ class Thing:
     size: float  # metres, the largest extent
     sensors: str
     texture: str
-    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+    colours: tuple[Colour, Colour]
 
     @property
     def hue(self) -> float:
@@ -71,19 +148,13 @@ def draw_thing(
         shape, size, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
         solids = _build(shape, x, y, ground, size, yaw, rng)
         extent = float(max(max(solid.size) for solid in solids))
-        colours = tuple(tuple(_any_colour(rng)) for _ in range(2))
+        any_colour = (hue_colour(rng.uniform(0, 6), rng.uniform(0, 1), rng.uniform(0.1, 1)) for _ in range(2))
+        colours = tuple(map(tuple, any_colour))
         texture = str(rng.choice(TEXTURES[part]))
         thing = Thing(solids, (x, y, ground), extent, sensors or drawn, texture, colours)
         if sensors or drawn != "lidar" or paste_scan(scan, thing, seed)[1].sum() >= MIN_HITS:
             return thing
     return replace(thing, sensors=allowed[0])
-
-
-def _any_colour(rng: np.random.Generator) -> np.ndarray:
-    """Any hue, saturation and brightness, 0..1."""
-    hue, saturation, value = rng.uniform(0, 6), rng.uniform(0, 1), rng.uniform(0.1, 1)
-    ramp = np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1
-    return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
 
 
 def _find_place(scan, projection, rng) -> tuple[float, float, float]:
@@ -93,7 +164,8 @@ def _find_place(scan, projection, rng) -> tuple[float, float, float]:
     for _ in range(TRIES):
         distance = NEAR * (FAR / NEAR) ** rng.random()  # as many near as far
         column = rng.uniform(-0.85, 0.85)  # of the image
-        x, y = _ahead(projection, column, distance)
+        ray = np.linalg.solve(projection[:, :3], np.array([column, 0.0, 1.0]))[:2]
+        x, y = (ray / np.hypot(*ray) * distance).tolist()
         if points is None:
             return x, y, NO_SCAN_HEIGHT
         near = points[np.hypot(points[:, 0] - x, points[:, 1] - y) < max(1.2, 0.08 * distance)]
@@ -106,32 +178,23 @@ def _find_place(scan, projection, rng) -> tuple[float, float, float]:
     return best
 
 
-def _ahead(projection: np.ndarray, column: float, distance: float) -> tuple[float, float]:
-    """Where, on the plane z = the sensor's, the camera's column (-1..1) lies at this distance."""
-    ray = np.linalg.solve(projection[:, :3], np.array([column, 0.0, 1.0]))
-    x, y = ray[:2] / np.hypot(*ray[:2]) * distance
-    return float(x), float(y)
-
-
 def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: float, rng) -> tuple[Solid, ...]:
     """The solids of a shape that stands on the ground."""
 
     def solid(kind, w, d, h, dx=0.0, dy=0.0, up=0.0):
-        return stand(kind, x + dx, y + dy, ground + up, (w, d, h), colour=(0, 0, 0), class_id=0, yaw=yaw)
+        return stand(kind, x + dx, y + dy, ground + up, (w, d, h), yaw=yaw)
 
     a, b = rng.uniform(0.5, 1.0, 2) * size
-    if shape == "box":
-        return (solid("box", size, a, b),)
-    if shape == "ellipsoid":
-        return (solid("ellipsoid", size, a, b),)
-    if shape == "blob":  # three ellipsoids that overlap
-        shifts = rng.uniform(-0.3, 0.3, (3, 2)) * size
-        return tuple(solid("ellipsoid", 0.7 * size, 0.6 * a, 0.5 * b + 0.2, dx, dy) for dx, dy in shifts)
+    if shape in ("box", "ellipsoid"):
+        return (solid(shape, size, a, b),)
     if shape == "cylinder":
         return (solid("cylinder", a, a, size),)
+    if shape == "blob":  # three ellipsoids that overlap
+        shifts = rng.uniform(-0.3, 0.3, (3, 2)) * size
+        return tuple(solid("ellipsoid", 0.7 * size, 0.6 * a, 0.5 * b + 0.2, *shift) for shift in shifts)
     if shape == "chair":
-        shift = 0.4 * a * np.array([np.cos(yaw), np.sin(yaw)])
-        return solid("box", a, a, size / 2), solid("box", 0.2 * a, a, size, *shift)
+        back = 0.4 * a * np.array([np.cos(yaw), np.sin(yaw)])
+        return solid("box", a, a, size / 2), solid("box", 0.2 * a, a, size, *back)
     widths = (a, 0.6 * a, 0.3 * a)  # a cone
     return tuple(solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in enumerate(widths))
 
@@ -163,7 +226,6 @@ def paste_image(
     """The image (H, W, 3) uint8 with the thing in it, and the share of each pixel it covers (H, W) 0..1.
 
     Of a thing that only the LiDAR sees, the image shows nothing, and the share is where it would be.
-
     `others`: images that textures may be cut from.
     """
     height, width = image.shape[:2]
@@ -182,8 +244,8 @@ def paste_image(
     rays = grid @ inverse.T
     distances = np.stack([intersect(solid, rays, eye) for solid in thing.solids])
     nearest, t = distances.argmin(0), distances.min(0)
-    patch = image[window].astype(np.float32) / 255
 
+    patch = image[window].astype(np.float32) / 255
     shadow = _shadow(thing, rays, eye) * rng.uniform(0.3, 0.7)
     patch *= 1 - _halve(shadow[..., None])
     colour = np.zeros((*t.shape, 3), np.float32)
@@ -221,8 +283,7 @@ def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tu
     points = np.concatenate(hulls) @ projection[:, :3].T + projection[:, 3]
     if (points[:, 2] < 0.2).any():
         return None
-    u = (points[:, 0] / points[:, 2] + 1) / 2 * width
-    v = (points[:, 1] / points[:, 2] + 1) / 2 * height
+    u, v = ((points[:, :2] / points[:, 2:] + 1) / 2 * (width, height)).T
     top, bottom = max(0, int(v.min())), min(height, int(v.max()) + 2)
     left, right = max(0, int(u.min())), min(width, int(u.max()) + 2)
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None

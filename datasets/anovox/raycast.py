@@ -3,7 +3,7 @@
 World: x along the road, y to the left, z up, metres; the road lies in z = 0. A sensor sits at `eye` and looks
 along +x. A sensor is a grid of ray directions (rows, columns, 3); a hit is eye + t * direction. Camera
 directions have x = 1, so t is the planar depth of the depth image; LiDAR directions are unit vectors, so t is
-the range. A solid is looked for in its window of the grid only.
+the range.
 """
 
 from __future__ import annotations
@@ -13,22 +13,36 @@ from dataclasses import dataclass
 import numpy as np
 
 GROUND, SKY = -1, -2  # surface indices; solids count from 0
+Colour = tuple[float, float, float]  # albedo, 0..1
 
 
 @dataclass(frozen=True)
-class Solid:
-    """A box, an upright cylinder or an ellipsoid: `size` along its own axes, before the turn by `yaw`."""
+class Surface:
+    """What solids and decals have in common; `size` is along their own axes, before the turn by `yaw`."""
 
     kind: str
-    centre: tuple[float, float, float]
-    size: tuple[float, float, float]
-    colour: tuple[float, float, float]  # albedo 0..1
-    class_id: int
-    second: tuple[float, float, float] = (0.0, 0.0, 0.0)  # the other colour of its pattern
+    centre: tuple[float, ...]
+    size: tuple[float, ...]
+    colour: Colour = (0.0, 0.0, 0.0)
+    class_id: int = 0
+    second: Colour = (0.0, 0.0, 0.0)  # the other colour of its pattern
     pattern: str = "plain"
     yaw: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solid(Surface):
+    """A box, an upright cylinder or an ellipsoid, x, y and z about its middle."""
+
     car: str = ""  # "body" has lights and windows, "cabin" windows all round
     seen_by: str = "both"  # "lidar": the camera sees the road behind it; "camera": no return from it
+
+
+@dataclass(frozen=True)
+class Decal(Surface):
+    """Something flat on the ground, x and y: an ellipse, a rectangle or a cross (two rectangles)."""
+
+    opacity: float = 1.0
 
 
 def stand(kind: str, x: float, y: float, base: float, size: tuple[float, float, float], **look) -> Solid:
@@ -36,25 +50,15 @@ def stand(kind: str, x: float, y: float, base: float, size: tuple[float, float, 
     return Solid(kind, (x, y, base + size[2] / 2), size, **look)
 
 
-@dataclass(frozen=True)
-class Decal:
-    """Something flat on the ground: an ellipse, a rectangle or a cross (two rectangles)."""
-
-    kind: str
-    centre: tuple[float, float]
-    size: tuple[float, float]
-    colour: tuple[float, float, float]
-    class_id: int
-    second: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    pattern: str = "plain"
-    yaw: float = 0.0
-    opacity: float = 1.0
+def hue_colour(hue: float, saturation: float, value: float) -> np.ndarray:
+    """The colour, 0..1, of a hue in sixths of the circle."""
+    ramp = np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1
+    return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
 
 
 def camera_rays(height: int, width: int, fov: float = 90.0) -> np.ndarray:
     """Directions (height, width, 3) through the pixel centres: u = cx - f*y/x, v = cy - f*z/x, f = W/2 /
-    tan(fov/2).
-    """
+    tan(fov/2)."""
     focal = width / 2 / np.tan(np.radians(fov) / 2)
     left = (width / 2 - np.arange(width) - 0.5) / focal
     up = (height / 2 - np.arange(height) - 0.5) / focal
@@ -63,8 +67,7 @@ def camera_rays(height: int, width: int, fov: float = 90.0) -> np.ndarray:
 
 def lidar_rays(rings: int, azimuths: int, upper_fov: float = 15.0, lower_fov: float = -25.0) -> np.ndarray:
     """Unit directions (rings, azimuths, 3), the top ring first, as CARLA writes them; azimuth from -180 to
-    180 degrees.
-    """
+    180 degrees."""
     elevation = np.radians(np.linspace(upper_fov, lower_fov, rings))[:, None]
     azimuth = np.radians((np.arange(azimuths) + 0.5) * 360 / azimuths - 180)[None, :]
     x, y = np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth)
@@ -75,6 +78,22 @@ def rotation(yaw: float) -> np.ndarray:
     """World from local axes, a turn about z."""
     cosine, sine = np.cos(yaw), np.sin(yaw)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+
+
+def cast(rays: np.ndarray, solids: list[Solid], eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First hit of every ray: t (rows, columns), inf in the sky; of what: a solid's index, GROUND or SKY."""
+    down = rays[..., 2] < 0
+    t = np.full(rays.shape[:2], np.inf)
+    t[down] = -eye[2] / rays[..., 2][down]
+    surface = np.where(down, GROUND, SKY)
+    for index, (solid, window) in enumerate(zip(solids, windows(solids, eye, rays), strict=True)):
+        if window is None:
+            continue
+        distance = intersect(solid, rays[window], eye)
+        nearer = distance < t[window]
+        t[window] = np.where(nearer, distance, t[window])
+        surface[window] = np.where(nearer, index, surface[window])
+    return t, surface
 
 
 def windows(solids: list[Solid], eye: np.ndarray, rays: np.ndarray) -> list[tuple[slice, slice] | None]:
@@ -97,31 +116,9 @@ def windows(solids: list[Solid], eye: np.ndarray, rays: np.ndarray) -> list[tupl
     return [(slice(a, b), slice(c, d)) if shown else None for shown, a, b, c, d in ends]
 
 
-def cast(
-    rays: np.ndarray, solids: list[Solid], places: list, eye: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """First hit of every ray: t (rows, columns), inf in the sky, and of what: a solid's index, GROUND, SKY.
-
-    `places`: the windows of the solids.
-    """
-    down = rays[..., 2] < 0
-    t = np.full(rays.shape[:2], np.inf)
-    t[down] = -eye[2] / rays[..., 2][down]
-    surface = np.where(down, GROUND, SKY)
-    for index, (solid, window) in enumerate(zip(solids, places, strict=True)):
-        if window is None:
-            continue
-        distance = intersect(solid, rays[window], eye)
-        nearer = distance < t[window]
-        t[window] = np.where(nearer, distance, t[window])
-        surface[window] = np.where(nearer, index, surface[window])
-    return t, surface
-
-
 def intersect(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
     """Smallest t > 0 at which each ray (..., 3) enters the solid, inf where it misses. Slab method; quadratic
-    formula.
-    """
+    formula."""
     half_x, half_y, half_z = np.asarray(solid.size) / 2
     cosine, sine = np.cos(solid.yaw), np.sin(solid.yaw)
     ox, oy, oz = eye - np.asarray(solid.centre)
@@ -132,15 +129,15 @@ def intersect(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         if solid.kind == "ellipsoid":
             a, b = dx * dx + dy * dy + dz * dz, dx * ox + dy * oy + dz * oz
-            return _nearest(*_solve(a, b, ox * ox + oy * oy + oz * oz - 1))
-        enter, leave = _slab(oz, dz)
-        if solid.kind == "cylinder":
-            sides = [_solve(dx * dx + dy * dy, dx * ox + dy * oy, ox * ox + oy * oy - 1)]
+            spans = [_solve(a, b, ox * ox + oy * oy + oz * oz - 1)]
+        elif solid.kind == "cylinder":
+            spans = [_slab(oz, dz), _solve(dx * dx + dy * dy, dx * ox + dy * oy, ox * ox + oy * oy - 1)]
         else:
-            sides = [_slab(ox, dx), _slab(oy, dy)]
-        for near, far in sides:
+            spans = [_slab(oz, dz), _slab(ox, dx), _slab(oy, dy)]
+        enter, leave = spans[0]
+        for near, far in spans[1:]:
             enter, leave = np.maximum(enter, near), np.minimum(leave, far)
-        return _nearest(enter, leave)
+        return np.where((enter <= leave) & (enter > 1e-6), enter, np.inf)
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,21 +152,16 @@ def _solve(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarr
     return (-b - root) / a, (-b + root) / a
 
 
-def _nearest(enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
-    return np.where((enter <= leave) & (enter > 1e-6), enter, np.inf)
-
-
 def local_hit(solid: Solid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """World points (n, 3) on a solid -> coordinates on its own axes from its centre, and outward normals in
-    the world.
-    """
+    the world."""
     turn = rotation(solid.yaw)
     local = (points - solid.centre) @ turn
     unit = local / (np.asarray(solid.size) / 2)
     if solid.kind == "box":
         normal = np.zeros_like(unit)
-        axis = np.abs(unit).argmax(-1)
-        normal[np.arange(len(unit)), axis] = np.sign(unit[np.arange(len(unit)), axis])
+        face = np.arange(len(unit)), np.abs(unit).argmax(-1)
+        normal[face] = np.sign(unit[face])
     else:
         normal = unit / (np.asarray(solid.size) / 2)
         if solid.kind == "cylinder":
@@ -182,8 +174,7 @@ def local_hit(solid: Solid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def covers(decal: Decal, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which ground points (n,) a decal covers, and all of them on its own axes (n, 2), metres."""
-    turn = rotation(decal.yaw)[:2, :2]
-    local = np.column_stack([x - decal.centre[0], y - decal.centre[1]]) @ turn
+    local = np.column_stack([x - decal.centre[0], y - decal.centre[1]]) @ rotation(decal.yaw)[:2, :2]
     along, across = (local / (np.asarray(decal.size) / 2)).T
     if decal.kind == "ellipse":
         return along**2 + across**2 <= 1, local

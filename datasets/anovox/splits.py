@@ -27,30 +27,33 @@ def split_scenarios(
     would mean nothing there.
     """
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
+    strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
     own = Path(root) / "split.json"
     if method == "auto" and own.exists() and not holdout_towns and not fold:
         method = str(own)
     if fold:
-        strata = {s.name: f"{s.kind} {s.town}" for s in present}
         if pasted and (judged := _with_anomalies(table, present)):
             raise CommandError(
                 f"--fold {fold}: with --label pasted the {len(judged)} scenarios with anomalies are "
                 f"the test part, first {judged[0]}\nLeave --fold out, or give recordings without anomalies."
             )
         split, how = fold_groups(strata, fold, seed, strata), describe_fold(fold, seed)
-    elif method in ("auto", "random") and pasted:
-        split, how = _draw_normal(table, present, test_size, val_size, seed)
-    elif method in ("auto", "random"):
-        split, how = _draw_split(present, test_size, val_size, seed, holdout_towns)
-    else:
+    elif method not in ("auto", "random"):
         split = read_split(Path(method))
         how = "split.json in the data folder" if method == str(own) else f"--split_method {method}"
         named = {name.partition(":")[0] for names in split.values() for name in names}
-        if strangers := sorted(named - {scenario.name for scenario in present}):
+        if strangers := sorted(named - strata.keys()):
             raise DataError(
                 f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
                 f"first {strangers[0]}.\nCorrect the file, or use --split_method random."
             )
+    elif pasted:
+        split, how = _draw_normal(table, present, test_size, val_size, seed)
+    elif holdout_towns:
+        split, how = _hold_out(present, holdout_towns, strata, val_size, seed)
+    else:
+        split = split_groups(strata, test_size, val_size, seed, strata)
+        how = "random by scenario, stratified by type and town"
     outcome = check_disjoint(split, unit="scenarios")
     for part, members in split.items():
         labels = table.labels[table.rows_of(members)]
@@ -65,23 +68,16 @@ def split_scenarios(
     return split, how, outcome
 
 
-def _draw_split(
-    present: list[ScenarioFiles], test_size, val_size, seed, holdout_towns
-) -> tuple[dict[str, list[str]], str]:
-    strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
-    if not holdout_towns:
-        split = split_groups(list(strata), test_size, val_size, seed, strata)
-        return split, "random by scenario, stratified by type and town"
-    towns = {scenario.name: scenario.town for scenario in present}
-    if unknown := sorted(set(holdout_towns) - set(towns.values())):
+def _hold_out(present: list[ScenarioFiles], towns: list[str], strata: dict[str, str], val_size, seed):
+    """Test = the scenarios of these towns."""
+    there = sorted({scenario.town for scenario in present})
+    if unknown := sorted(set(towns) - set(there)):
         raise DataError(
-            f"--holdout_towns {' '.join(unknown)}: no scenario lies there; "
-            f"there are {', '.join(sorted(set(towns.values())))}."
+            f"--holdout_towns {' '.join(unknown)}: no scenario lies there; there are {', '.join(there)}."
         )
-    held = sorted(name for name, town in towns.items() if town in holdout_towns)
-    rest = {name: stratum for name, stratum in strata.items() if name not in held}
-    split = split_groups(list(rest), 0, val_size, seed, rest) | {"test": held}
-    return split, f"test = towns {', '.join(sorted(holdout_towns))}; the rest random by scenario"
+    held = [scenario.name for scenario in present if scenario.town in towns]
+    split = split_groups(sorted(strata.keys() - held), 0, val_size, seed, strata) | {"test": held}
+    return split, f"test = towns {', '.join(sorted(towns))}; the rest random by scenario"
 
 
 def _with_anomalies(table: FrameTable, present: list[ScenarioFiles]) -> list[str]:

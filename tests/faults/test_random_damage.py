@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.anovox.points import read_points
+from datasets.anovox.frame import read_points
 from datasets.images import read_image
 from datasets.jrdb.labels import read_sequence
 from datasets.ultrasound.flags import data_arguments

@@ -17,13 +17,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import uuid
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from datasets.samples.anovox.files import scenario_entry, scenario_identifier, write_scenario
+from datasets.samples.anovox.files import scenario_entry, write_scenario
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
 
@@ -44,8 +45,10 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     if size not in _SETTINGS:
         raise ValueError(f"size {size!r} is none of {', '.join(SIZES)}")
     counts, frames, camera, lidar = _SETTINGS[size]
-    root = Path(directory) / "Final_Output_2024_06_01-12_00"
-    root.mkdir(parents=True, exist_ok=True)
+    directory = Path(directory)
+    root = directory / "Final_Output_2024_06_01-12_00"
+    configurations = root / "Scenario_Configuration_Files"
+    configurations.mkdir(parents=True, exist_ok=True)
     plans = _draw_plans(counts, frames, seed)
     work = partial(_write, root, frames, camera, lidar, seed)
     cores = workers or (
@@ -60,20 +63,19 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
             entries = list(pool.map(work, plans, chunksize=2))
 
     towns: dict[str, list] = {}
-    for plan, entry in zip(plans, entries, strict=True):
-        towns.setdefault(plan["town"], []).append(entry)
-    (root / "Scenario_Configuration_Files").mkdir(exist_ok=True)
-    for town, scenarios in towns.items():
-        path = root / "Scenario_Configuration_Files" / f"scenario_config_map_{town}.json"
-        definition = {"scenario_definition": {"map": town, "scenarios": scenarios}}
-        path.write_text(json.dumps(definition, indent=4), encoding="ascii")
     split: dict[str, list] = {"train": [], "val": [], "test": []}
     for plan, entry in zip(plans, entries, strict=True):
+        towns.setdefault(plan["town"], []).append(entry)
         split[plan["part"]].append(f"Scenario_{entry['id']}")
-    (Path(directory) / "split.json").write_text(json.dumps(split, indent=1) + "\n", encoding="ascii")
     made_by = {"generator": "datasets/samples/anovox", "version": VERSION, "seed": seed, "size": size}
     note = {"synthetic": True, **made_by, "held_out_towns": list(HELD_OUT_TOWNS)}
-    (Path(directory) / "SYNTHETIC.json").write_text(json.dumps(note, indent=1) + "\n", encoding="ascii")
+    texts = {directory / "split.json": json.dumps(split, indent=1) + "\n"}
+    texts |= {directory / "SYNTHETIC.json": json.dumps(note, indent=1) + "\n"}
+    for town, scenarios in towns.items():
+        definition = {"scenario_definition": {"map": town, "scenarios": scenarios}}
+        texts[configurations / f"scenario_config_map_{town}.json"] = json.dumps(definition, indent=4)
+    for path, text in texts.items():
+        path.write_text(text, encoding="ascii")
 
 
 def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[dict]:
@@ -84,10 +86,10 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
         towns = HELD_OUT_TOWNS if part == "test" else TRAIN_TOWNS
         anomalous = np.arange(count) < round(ANOMALOUS * count)
         for group in (True, False):
-            members = np.flatnonzero(anomalous == group)
-            events = len(members) * frames
-            kinds = np.repeat(KINDS, np.diff(np.round(np.cumsum((0, *SHARES)) * events).astype(int)))
-            kinds = rng.permutation(kinds).reshape(len(members), frames)
+            members = (anomalous == group).sum()
+            bounds = np.round(np.cumsum((0, *SHARES)) * (members * frames)).astype(int)
+            kinds = np.repeat(KINDS, np.diff(bounds))
+            kinds = rng.permutation(kinds).reshape(members, frames)
             for k, row in enumerate(kinds):
                 plan = {"part": part, "town": towns[k % len(towns)], "anomalous": group}
                 plans.append(plan | {"kinds": list(map(str, row)), "number": len(plans)})
@@ -96,9 +98,8 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
 
 def _write(root: Path, frames: int, camera, lidar, seed: int, plan: dict) -> dict:
     """One scenario; returns its entry for Scenario_Configuration_Files."""
-    key = [seed, 1, plan["number"]]
-    held_out = plan["part"] == "test"
+    key, held_out = [seed, 1, plan["number"]], plan["part"] == "test"
     scenario = plan_scenario(plan["town"], plan["anomalous"], plan["kinds"], held_out, frames, key)
-    identifier = scenario_identifier(key + [1])
-    write_scenario(root / f"Scenario_{identifier}", scenario, camera, lidar, key + [2])
+    identifier = str(uuid.UUID(bytes=np.random.default_rng([*key, 1]).bytes(16), version=4))
+    write_scenario(root / f"Scenario_{identifier}", scenario, camera, lidar, [*key, 2])
     return scenario_entry(identifier, scenario)

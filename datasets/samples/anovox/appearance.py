@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.anovox.raycast import GROUND, SKY, Decal, Solid, covers, local_hit
+from datasets.anovox.raycast import GROUND, SKY, Decal, Solid, Surface, cast, covers, local_hit
 from datasets.samples.anovox.scenario import Frame
 from datasets.samples.anovox.town import ROAD, SKY_CLASS, TERRAIN, Town
 
@@ -33,13 +33,14 @@ def light_of(weather: str, rng: np.random.Generator) -> dict:
 
 
 def paint_image(
-    frame: Frame, town: Town, rays, t, surface, places: list, light: dict, rng: np.random.Generator
+    frame: Frame, town: Town, rays, light: dict, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Camera image uint8 (H, W, 3) and class ids uint8 (H, W) of one cast, `t` and `surface` (H, W)."""
-    (height, width), eye = surface.shape, np.asarray(frame.eye)
+    """Camera image uint8 (H, W, 3) and class ids uint8 (H, W)."""
+    eye = np.asarray(frame.eye)
+    t, surface = cast(rays, frame.solids, eye)
     elevation = rays[..., 2] / np.linalg.norm(rays, axis=-1)
     image = light["sky"] * (1 - 0.35 * np.clip(elevation, 0, 1)[..., None])
-    classes = np.full((height, width), SKY_CLASS, np.uint8)
+    classes = np.full(surface.shape, SKY_CLASS, np.uint8)
 
     # The ground as if nothing stood on it: what a camouflaged solid shows instead of itself.
     down = rays[..., 2] < 0
@@ -54,17 +55,16 @@ def paint_image(
     classes[flat] = ids[flat[down]]
 
     for index in np.unique(surface[surface >= 0]):
-        solid, window = frame.solids[index], places[index]
-        hit = surface[window] == index
-        classes[window][hit] = solid.class_id
+        solid, hit = frame.solids[index], surface == index
+        classes[hit] = solid.class_id
         if solid.seen_by == "lidar":
-            image[window][hit] = ground[window][hit]
+            image[hit] = ground[hit]
             continue
-        depth = t[window][hit]
-        local, normal = local_hit(solid, eye + depth[:, None] * rays[window][hit])
+        depth = t[hit]
+        local, normal = local_hit(solid, eye + depth[:, None] * rays[hit])
         sunlit = light["strength"] * np.clip(normal @ light["sun"], 0, 1)[:, None]
         bright = light["ambient"] * (0.75 + 0.25 * normal[:, 2:]) + sunlit
-        image[window][hit] = haze_over(pattern_colour(solid, local, normal) * bright, depth, light)
+        image[hit] = haze_over(pattern_colour(solid, local, normal) * bright, depth, light)
     image = image * light["exposure"] + rng.normal(0, 0.012, image.shape)
     return (np.clip(image, 0, 1) ** (1 / 1.3) * 255 + 0.5).astype(np.uint8), classes
 
@@ -96,7 +96,7 @@ def _noise(x, y, cell: float) -> np.ndarray:
     return value - np.floor(value)
 
 
-def texture(thing: Solid | Decal, local: np.ndarray) -> np.ndarray:
+def texture(thing: Surface, local: np.ndarray) -> np.ndarray:
     """Albedo (n, 3) at points (n, 2 or 3) on the thing's own axes: its two colours, spread by its pattern."""
     colour = np.broadcast_to(np.asarray(thing.colour, float), (len(local), 3)).copy()
     if thing.pattern == "stripes":

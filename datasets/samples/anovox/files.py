@@ -6,13 +6,12 @@ Left out of every frame, as nothing reads them: depth and instance images, ACTIO
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.raycast import SKY, camera_rays, cast, lidar_rays, windows
+from datasets.anovox.raycast import SKY, camera_rays, cast, lidar_rays
 from datasets.samples.anovox.appearance import label_points, light_of, paint_image
 from datasets.samples.anovox.scenario import CATEGORY, WAITING, Event, Frame, Scenario
 from datasets.samples.anovox.town import NPCS
@@ -43,10 +42,10 @@ def write_scenario(
         def path(sensor, ending, frame_id=frame.frame_id):
             return folder / names[sensor] / f"{names[sensor]}_{frame_id}.{ending}"
 
-        image, classes = render_camera(frame, scenario, grids[0], light, rng)
+        image, classes = paint_image(frame, scenario.town, grids[0], light, rng)
         points, semantic = scan_lidar(frame, scenario, grids[1], rng)
-        _save_png(path("RGB-CAM", "png"), image)
-        _save_png(path("SEMANTIC-CAM", "png"), classes)
+        Image.fromarray(image).save(path("RGB-CAM", "png"), compress_level=3)
+        Image.fromarray(classes).save(path("SEMANTIC-CAM", "png"), compress_level=3)
         np.save(path("LIDAR", "npy"), points)
         np.save(path("SEMANTIC-LIDAR", "npy"), semantic)
         np.save(path("VOXEL_GRID", "npy"), voxelize(semantic))
@@ -55,18 +54,10 @@ def write_scenario(
             path("ANOMALY", "csv").write_text(text, encoding="ascii", newline="\n")
 
 
-def render_camera(frame: Frame, scenario: Scenario, rays, light: dict, rng) -> tuple[np.ndarray, ...]:
-    """RGB uint8 (H, W, 3) and class ids uint8 (H, W)."""
-    eye = np.asarray(frame.eye)
-    places = windows(frame.solids, eye, rays)
-    t, surface = cast(rays, frame.solids, places, eye)
-    return paint_image(frame, scenario.town, rays, t, surface, places, light, rng)
-
-
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
     """LIDAR float32 (N, 4) x, y, z, intensity with noise; SEMANTIC-LIDAR float64 (N, 4) x, y, z, class."""
     eye, solids = np.asarray(frame.eye), [solid for solid in frame.solids if solid.seen_by != "camera"]
-    t, surface = cast(rays, solids, windows(solids, eye, rays), eye)
+    t, surface = cast(rays, solids, eye)
     returned = (surface != SKY) & (t < LIDAR_RANGE)
     t, directions = t[returned], rays[returned]
     exact = t[:, None] * directions
@@ -92,10 +83,6 @@ def voxelize(semantic: np.ndarray) -> np.ndarray:
     first = np.r_[True, np.diff(key[order]) > 0] if len(key) else np.zeros(0, bool)
     chosen = order[first]
     return np.column_stack([index[chosen], ids[chosen]]).astype(np.uint16)
-
-
-def _save_png(path: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels).save(path, compress_level=3)
 
 
 def describe_sensors(camera: tuple[int, int], lidar: tuple[int, int], hashes: list[int]) -> dict:
@@ -174,8 +161,3 @@ def scenario_entry(identifier: str, scenario: Scenario) -> dict:
             "npc_walker_amount": walkers,
         },
     }
-
-
-def scenario_identifier(seed: list[int]) -> str:
-    """A uuid4 that the seed determines."""
-    return str(uuid.UUID(bytes=np.random.default_rng(seed).bytes(16), version=4))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.anovox.raycast import Decal, Solid, stand
+from datasets.anovox.raycast import Colour, Decal, Solid, hue_colour, stand
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
 CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
-Colour = tuple[float, float, float]  # albedo, 0..1
 KERB = 0.15  # height of the sidewalks, metres
 AGENTS = 0.1  # share of the walkers and cars that no autopilot drives: ids 112 and 114, not evaluated
 
@@ -78,8 +77,7 @@ def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:
     """An albedo of any saturation and brightness; of six bands of hue, test has those that training lacks."""
     hue = 120 * rng.integers(3) + rng.uniform(5, 55) + 60 * held_out
     value, saturation = rng.uniform(0.15, 0.95), rng.uniform(0.25, 0.9)
-    ramp = np.abs((hue / 60 + np.array([0, 4, 2])) % 6 - 3) - 1  # hue to red, green, blue
-    return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
+    return hue_colour(hue / 60, saturation, value)
 
 
 def finish(rng: np.random.Generator, held_out: bool) -> dict:

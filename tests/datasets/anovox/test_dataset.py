@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 
 from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames, turn_hues
-from datasets.anovox.calibration import projection_matrix
-from datasets.anovox.classes import ANOVOX
-from datasets.anovox.dataset import AnoVoxDataset, fit_image
-from datasets.anovox.files import find_scenarios
+from datasets.anovox.dataset import AnoVoxDataset
+from datasets.anovox.files import OUTSIDE, find_scenarios, project, projection_matrix
+from datasets.anovox.frame import Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
-from datasets.anovox.points import OUTSIDE, Region, project, read_points, sample_points
+from datasets.anovox.palettes import ANOVOX
 from datasets.anovox.splits import split_scenarios
 from datasets.images import read_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
@@ -217,7 +216,7 @@ def test_nested_archives_and_wrong_paths(tmp_path, cache):
         find_scenarios(tmp_path / "data")
 
 
-def test_of_several_cameras_the_front_one_is_taken(tmp_path):
+def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
     root = copy_of(tiny_sample(), tmp_path / "data", 1)
     scenario = scenario_folders(root)[0]
     front = next(p for p in scenario.iterdir() if p.name.startswith("RGB-CAM"))
@@ -234,6 +233,10 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path):
     assert np.allclose(scan[:, :2], [[10, 0], [0, -10]])
     pixels = project(scan, chosen.projection)
     assert np.abs(pixels[0]).max() < 0.1 and pixels[1, 0] == OUTSIDE
+    for turn, scenarios in ((0, find_scenarios(root)), (-90, [chosen])):  # of one scan, one after the other
+        part = AnoVoxDataset(build_table(scenarios, **cache), [0], (64, 96), 50, **cache)
+        rows = {tuple(row) for row in read_points(part.paths("points")[0], turn=turn).tolist()}
+        assert all(tuple(point) in rows for point in part[0]["points"][part[0]["point_mask"]].tolist())
     with pytest.raises(CommandError, match="names 0 of 2 cameras"):
         find_scenarios(root, camera="rear")
 
@@ -266,7 +269,7 @@ def test_batches_are_what_the_files_hold(cache):
     assert torch.equal(batch["labels"], torch.from_numpy(data.train.labels[[3, 0, 5]])) and batch[
         "indices"
     ].tolist() == [3, 0, 5]
-    direct = fit_image(read_image(data.train.paths("image")[0]), (64, 96))
+    direct = read_image(data.train.paths("image")[0])
     assert np.array_equal(batch["images"][1].permute(1, 2, 0).numpy(), direct)
     scan = read_points(data.train.paths("points")[0])
     rows = {tuple(row) for row in scan.tolist()}
@@ -428,11 +431,11 @@ def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
 def test_truth_of_pixels_and_points(cache):
     data = load(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
     for index in np.flatnonzero(data.train.labels == 1)[:4]:
-        pixels, points = data.train.true_pixels(index) == 1, data.train.true_points(index) == 1
+        pixels, points = data.train.true_pixels(index) == 1, data.train[index]["true_points"] == 1
         assert pixels.shape == (64, 96) and points.shape == (400,)
         assert pixels.sum() * 512 * 768 / pixels.size == data.train.column("pixels")[index]
     normal = np.flatnonzero(data.train.column("points") == 0)[0]
-    assert (data.train.true_points(normal) != 1).all()
+    assert (data.train[normal]["true_points"] != 1).all()
 
 
 def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
@@ -443,7 +446,6 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     index = int(np.flatnonzero(part.labels == 1)[0])
     truth, mask = (part[index][key].numpy() for key in ("true_points", "point_mask"))
     assert (truth[~mask] == -1).all() and set(truth[mask]) <= {-1, 0, 1}
-    assert np.array_equal(truth[mask] == 1, part.true_points(index)[mask] == 1)
     dropped = augment_frames(part.__getitems__([index]), 0, 1, modality_dropout=1.0)
     assert (dropped["true_points"][~dropped["point_mask"]] == -1).all()
     scan = part.paths("semantic_points")[index]

@@ -5,13 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from datasets.anovox.calibration import projection_matrix
 from datasets.anovox.dataset import AnoVoxDataset
-from datasets.anovox.files import find_scenarios
+from datasets.anovox.files import find_scenarios, project, projection_matrix
 from datasets.anovox.labels import build_table
-from datasets.anovox.pasted import SENSORS, SHAPES, draw_thing, paste_image, paste_scan
-from datasets.anovox.points import project
-from datasets.anovox.source import Pasting
+from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_thing, paste_image, paste_scan
 from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 
@@ -99,6 +96,10 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     assert truth.shape == (64, 96) and set(np.unique(truth)) <= {0, 1} and (train.true_pixels(0) == 0).all()
     again = load(root, **options, **cache | {"cache_dir": tmp_path / "other"})
     assert (again.train.images[:] == train.images[:]).all()
+    other = load(root, **options, seed=7, **cache).train  # other things, in image, scan and truth alike
+    fresh = load(root, **options, seed=7, **cache | {"cache_dir": tmp_path / "other"}).train
+    assert all((getattr(other, name)[:] == getattr(fresh, name)[:]).all() for name in
+               ("images", "packed_points", "cell_shares"))  # fmt: skip
     mixed = load(root, **options, feature_mixing=True, **cache)
     images = mixed.train.__getitems__([0, 1])["images"]
     assert (images[0] == images[1]).all() and mixed.train.labels[:2].tolist() == [0, 1]
@@ -118,7 +119,11 @@ def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache)
         name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts().items()
     }
     assert kinds == {"train": {"NORMALITY"}, "val": {"NORMALITY"}, "test": {"STATIC"}}
-    assert data.test.pasting is None and set(data.test.labels) == {0, 1} and data.train.pasting is not None
+    assert (
+        data.sets["test"].pasting is None
+        and set(data.sets["test"].labels) == {0, 1}
+        and data.train.pasting is not None
+    )
     with pytest.raises(DataError, match="too few to train and to validate"):
         load(tiny_sample(), label="pasted", **options | {"val_size": 0.0}, **cache)
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from datasets.anovox.check import check_frames
-from datasets.anovox.classes import ANOMALY_IDS, ANOVOX, CARLA, read_class_image, tell_palette
-from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import build_table
-from datasets.anovox.points import read_points
+from datasets.anovox.files import ScenarioFiles, find_scenarios
+from datasets.anovox.frame import ANOMALY_IDS, read_class_image, read_points
+from datasets.anovox.labels import build_table, find_palette
+from datasets.anovox.palettes import ANOVOX, CARLA
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
@@ -140,17 +140,21 @@ def paint(path: Path, colours: list[tuple[int, int, int]]) -> Path:
     return path
 
 
+def told(path: Path, anomaly_ids: tuple[int, ...]) -> str:
+    return find_palette([ScenarioFiles("one", path.parent, files={"semantic_image": {0: path}})], anomaly_ids)
+
+
 def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp_path):
     road, fence, terrain = (128, 64, 128), (100, 40, 40), (152, 251, 152)
-    assert tell_palette([paint(tmp_path / "a.png", [road, fence])], (29,)) == "CARLA"
-    assert tell_palette([paint(tmp_path / "b.png", [road, terrain])], (29,)) == "AnoVox"
+    assert told(paint(tmp_path / "a.png", [road, fence]), (29,)) == "CARLA"
+    assert told(paint(tmp_path / "b.png", [road, terrain]), (29,)) == "AnoVox"
     assert read_class_image(tmp_path / "a.png", "CARLA")[0, [0, 8]].tolist() == [7, 2]
     shared = paint(tmp_path / "c.png", [road, (110, 190, 160)])
-    assert tell_palette([shared], (29,)) == "AnoVox"
+    assert told(shared, (29,)) == "AnoVox"
     with pytest.raises(DataError, match=r"\(110, 190, 160\): AnoVox 20, CARLA 19"):
-        tell_palette([shared], (20,))
+        told(shared, (20,))
     with pytest.raises(DataError, match=r"neither .*\n *\(1, 2, 3\): AnoVox none, CARLA none"):
-        tell_palette([paint(tmp_path / "d.png", [(1, 2, 3), road])], (29,))
+        told(paint(tmp_path / "d.png", [(1, 2, 3), road]), (29,))
     with pytest.raises(DataError, match=r"d\.png: 1 colours, \(1, 2, 3\) x 8"):
         read_class_image(tmp_path / "d.png")
     assert len(set(CARLA.values())) == len(CARLA) == 23

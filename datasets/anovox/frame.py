@@ -1,0 +1,284 @@
+"""One frame as its files hold it: image, scan and truth, and what is kept of them for training.
+
+Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin. A semantic image holds class
+ids (grey, or in red with green and blue 0) or colours; with a palette of its own (mode P) colours if these
+are known, else ids. A semantic scan holds ids, or colours as 0xRRGGBB. Colours are palettes.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from datasets.anovox.files import AnyPath, ScenarioFiles
+from datasets.anovox.palettes import colour_ids, fitting
+from datasets.anovox.pointclouds import MAX_SCAN, read_pcd, read_ply
+from datasets.cache import describe_files, open_cache
+from datasets.images import read_image, read_palette_image
+from utils.run.errors import DataError
+
+ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)  # home, animal, nature, special, airplane, falling, anomaly
+AGENT_IDS = (112, 113, 114, 115, 116, 118, 119)  # driven by agents: AnoVox leaves them out of evaluation
+REFERENCE_AREA = 512 * 768  # anomalous pixels are counted at this image size
+CELL_GRID = (8, 12)  # rows and columns of the parts of an image in which an anomaly is located
+UNKNOWN_SHARE = 255  # no semantic image
+NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
+
+# (kind, key, files, items of each, shape of an item, produce(k), **options) -> the items; see open_cache
+Store = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a scan the model is given: the road ahead, without points on the ego vehicle itself."""
+
+    sector: float = 100.0  # degrees, centred on straight ahead; the camera sees 90
+    max_range: float = 40.0  # metres
+    min_range: float = 2.5  # metres; nearer points lie on the ego vehicle
+    min_height: float = -4.0  # metres, relative to the sensor
+    max_height: float = 1.0  # metres; what is higher is no obstacle
+    cell: float = 0.4  # metres; at most one point per cell of this size (at 1,024 points; half at 4,096)
+
+    def contains(self, xyz: np.ndarray) -> np.ndarray:
+        """Which points (N, 3) lie in the region, (N,) bool."""
+        distance = np.hypot(xyz[:, 0], xyz[:, 1])
+        ahead = np.abs(np.arctan2(xyz[:, 1], xyz[:, 0])) <= math.radians(self.sector / 2)
+        near = (distance >= self.min_range) & (distance <= self.max_range)
+        return ahead & near & (xyz[:, 2] >= self.min_height) & (xyz[:, 2] <= self.max_height)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The files of one moment of a drive. Truth: 1 = anomaly, 0 = normal, -1 = left out (agents)."""
+
+    scenario: ScenarioFiles
+    number: int
+    coding: tuple[str, tuple[int, ...]] = ("AnoVox", ANOMALY_IDS)  # palette and ids of anomalies
+    thing = None  # what is pasted into it, see pasted.py
+
+    def seed(self, seed: int) -> int:
+        """A run's seed for this frame, whatever else the data set holds."""
+        text = f"{seed}/{self.scenario.name}/{self.number}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+    def path(self, sensor: str) -> AnyPath | None:
+        """The file of a sensor, None where there is none."""
+        return self.scenario.files[sensor].get(self.number)
+
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return read_image(self.path("image"))
+
+    def scan(self) -> np.ndarray:
+        """(N, 4) x, y, z, intensity; N = 0 without a file."""
+        path = self.path("points")
+        return read_points(path, turn=self.scenario.turn) if path else np.zeros((0, 4), np.float32)
+
+    def true_pixels(self) -> np.ndarray | None:
+        """Truth (H, W) int8; None where it is not known."""
+        path = self.path("semantic_image")
+        return None if path is None else self._truth(read_class_image(path, self.coding[0]))
+
+    def true_points(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Places (N, 3) and their truth (N,) int8; None where it is not known."""
+        path = self.path("semantic_points")
+        if path is None:
+            return None
+        known = read_points(path, classes=True, turn=self.scenario.turn)
+        return known[:, :3], self._truth(point_classes(known[:, 3], self.coding[0], path))
+
+    def _truth(self, classes: np.ndarray) -> np.ndarray:
+        agents = np.isin(classes, [number for number in AGENT_IDS if number not in self.coding[1]])
+        return np.where(agents, -1, np.isin(classes, self.coding[1])).astype(np.int8)
+
+    # What caches keep of it.
+
+    def counts(self) -> np.ndarray:
+        """(1, 16) bytes of float32: anomalous pixels at 768 x 512, points in the region, metres to the
+        nearest, voxels; nan where there is no file."""
+        pixels = points = distance = voxels = np.nan
+        if (shown := self.true_pixels()) is not None:
+            pixels = (shown == 1).sum() * REFERENCE_AREA / shown.size
+        if (known := self.true_points()) is not None:
+            hits = known[0][known[1] == 1]
+            hits = hits[Region().contains(hits)]
+            points = len(hits)
+            distance = np.linalg.norm(hits, axis=1).min() if points else np.nan
+        if grid := self.path("voxels"):
+            voxels = np.isin(read_voxels(grid)[:, 3], self.coding[1]).sum()
+        return np.array([pixels, points, distance, voxels], np.float32).view(np.uint8)[None]
+
+    def pixels(self, size: tuple[int, int]) -> np.ndarray:
+        """(1, H, W, 3) uint8 at `size` = (H, W); antialiased bilinear where the size changes."""
+        image = self.image()
+        if image.shape[:2] != size:
+            image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+        return image[None]
+
+    def points(self, seed: int, count: int, cell: float, with_truth: bool) -> np.ndarray:
+        """(1, count, 20) bytes of float32 rows: x, y, z, intensity, and the truth of the nearest return with
+        a known class; what no point fills is NaN."""
+        packed = np.full((count, 5), np.nan, np.float32)
+        chosen = sample_points(self.scan(), Region(cell=cell), count, self.seed(seed))
+        packed[: len(chosen), :4] = chosen
+        known = self.true_points() if with_truth else None
+        if known is not None and len(chosen):
+            from scipy.spatial import cKDTree  # slow to import, and needed where no cache is
+
+            near, found = cKDTree(known[0]).query(chosen[:, :3], distance_upper_bound=NEIGHBOUR)
+            packed[: len(chosen), 4] = np.where(np.isfinite(near), np.append(known[1], 0)[found], 0)
+        return packed.view(np.uint8)[None]
+
+    def cells(self) -> np.ndarray:
+        """(1, rows, columns) uint8: anomalous share of each cell in 254ths; UNKNOWN_SHARE without truth."""
+        if (truth := self.true_pixels()) is None:
+            return np.full((1, *CELL_GRID), UNKNOWN_SHARE, np.uint8)
+        edges = [np.linspace(0, truth.shape[k], CELL_GRID[k] + 1).round().astype(int) for k in (0, 1)]
+        counts = np.add.reduceat((truth == 1).astype(int), edges[0][:-1], 0)
+        counts = np.add.reduceat(counts, edges[1][:-1], 1)
+        return np.ceil(254 * counts / np.outer(*map(np.diff, edges))).astype(np.uint8)[None]
+
+
+def keep(
+    frames: Sequence[Frame], method: str, sensors: Sequence[str], shape: tuple[int, ...], key: dict,
+    settings: dict, store: Store = open_cache, **cache,
+) -> np.ndarray:  # fmt: skip
+    """What pixels, points, cells or counts of each frame is under `settings`, (F, *shape) uint8: made once,
+    then read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the
+    same."""
+    images = [frame.path("image") for frame in frames]
+    paths = [frame.path(sensor) for sensor in sensors for frame in frames]
+    poses = [np.append(frame.scenario.projection, frame.scenario.turn) for frame in frames]
+    key = key | settings | {"coding": frames[0].coding, "poses": np.stack(poses)}
+    key |= {"known": [path is not None for path in paths]}
+    key |= {"read": describe_files([path for path in paths if path])}
+    produce = partial(_one_of, frames, method, settings)
+    return store(f"anovox_{method}", key, images, [1] * len(frames), shape, produce, **cache)
+
+
+def _one_of(frames: Sequence[Frame], method: str, settings: dict, k: int) -> np.ndarray:
+    return getattr(frames[k], method)(**settings)
+
+
+def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:
+    """At most `max_points` of the region's points (n, 4) float32: one per cell, then a random draw.
+
+    The first N points of a file are its topmost ring, which is sky. A cell keeps the sampling from following
+    the scan's own density, which falls with the square of the distance. The draw is without replacement. The
+    result depends on the set of points and the seed only: equal points in another order give the same sample.
+    """
+    points = np.asarray(points, np.float32)
+    points = points[region.contains(points)]
+    points = points[np.lexsort(points.T)]
+    if len(points) == 0:
+        return points
+    rng = np.random.default_rng(seed)
+    points = points[rng.permutation(len(points))]
+    cells = np.floor(points[:, :3] / region.cell).astype(np.int64)
+    _, first = np.unique(cells @ np.array([1 << 40, 1 << 20, 1]), return_index=True)
+    return points[np.sort(first)[:max_points]]  # in the order of the permutation: a fair draw
+
+
+def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
+    """(H, W) uint8 class ids of a semantic image; DataError for a colour that the palette does not have."""
+    pixels = colours_or_ids(path)
+    return pixels if pixels.dtype == np.uint8 else colour_ids(pixels, palette, path)
+
+
+def colours_or_ids(path) -> np.ndarray:
+    """(H, W) uint8 ids, or int32 colours 0xRRGGBB."""
+    pixels, colours = read_palette_image(path)
+    if colours is not None:  # mode P
+        packed = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
+        return packed[pixels] if fitting(packed[np.unique(pixels)]) else pixels
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    same = np.array_equal(red, green) and np.array_equal(green, blue)
+    if same or not (green.any() or blue.any()):
+        return np.ascontiguousarray(red)
+    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
+
+
+def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
+    """(N,) uint8 class ids of the last column of a semantic scan."""
+    values = column.astype(np.int64)
+    if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
+        raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
+    return values.astype(np.uint8) if values.max(initial=0) < 256 else colour_ids(values, palette, path)
+
+
+def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
+    """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
+
+    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .pcd and .ply.
+    Intensity that a file lacks is 1. `turn`: degrees that the axes are turned to the right. DataError for a
+    file that is no scan, lacks classes or is not finite.
+    """
+    try:
+        if path.suffix == ".npy":
+            columns = _read_npy(path)
+        elif path.suffix == ".bin":
+            data = np.frombuffer(path.read_bytes(), "<f4")
+            # Where both fit, coordinates in the fourth column would be negative somewhere.
+            four = len(data) % 4 == 0 and (len(data) % 3 > 0 or (data[3::4] >= 0).all())
+            columns = data.reshape(-1, 4 if four else 3).T
+        else:
+            columns = {".pcd": read_pcd, ".ply": read_ply}[path.suffix](path.read_bytes())
+        if len(columns) == 3 and not classes:
+            columns = [*columns, np.ones(len(columns[0]))]
+        if len(columns) != 4:
+            last = "class" if classes else "intensity"
+            raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such scan.") from None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        remedy = "Export it again, or remove the frame."
+        raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
+    points = np.column_stack(columns)
+    if len(points) > MAX_SCAN:
+        raise DataError(f"{path}: {len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan.")
+    bad = ~np.isfinite(points).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{path}: {bad.sum():,} of {len(points):,} points are NaN or infinite, "
+            f"the first in row {bad.argmax()}.\nExport the scan again, or remove the frame."
+        )
+    if turn:
+        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+        points[:, :2] = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
+    return points
+
+
+def read_voxels(path) -> np.ndarray:
+    """A voxel file: integers (M, 4) ix, iy, iz and class id."""
+    try:
+        voxels = _read_npy(path)
+        if len(voxels) != 4 or voxels.dtype.kind not in "iu":
+            raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable voxel file ({error}).") from error
+    return voxels.T
+
+
+def _read_npy(path) -> np.ndarray:
+    """The columns of a table of numbers, (3 or 4, N)."""
+    try:
+        if isinstance(path, os.PathLike):
+            array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+        else:
+            array = np.load(path.open(), allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
+        raise ValueError(str(error)) from error
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.dtype} {array.shape} instead of numbers (N, 4)")
+    return array.T

@@ -1,0 +1,84 @@
+"""Classes coded as colours, in a semantic image or as 0xRRGGBB in a scan, and whose colours they are.
+
+CARLA's own palette (0.9.10 to 0.9.13) shares colours with AnoVox's but numbers them otherwise, so which one
+it is, is found out for a whole data set and never guessed.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from utils.run.errors import DataError
+
+UNKNOWN_CLASS = 255
+_SHARED = [(128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
+           (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
+           (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+           (110, 190, 160), (170, 120, 50), (55, 90, 80), (45, 60, 150), (157, 234, 50), (81, 0, 81),
+           (150, 100, 100), (230, 150, 140), (180, 165, 180)]  # fmt: skip
+# Definitions.py of AnoVox; then the reds of its benchmark scripts.
+ANOVOX = {(0, 0, 0): 0} | {colour: number for number, colour in enumerate(_SHARED, 1)}
+ANOVOX |= {(245, number, 0): number for number in range(29, 35)} | {(245, 0, 0): 100}
+ANOVOX |= {(220, 20, 61): 112, (255, 0, 1): 113, (3, 0, 143): 114, (0, 0, 71): 115, (0, 60, 101): 116,
+           (0, 0, 231): 118, (119, 11, 33): 119, (0, 0, 1): 214}  # fmt: skip
+ANOVOX |= {(250, 128, 114): 29, (255, 36, 0): 30, (224, 17, 95): 31, (184, 15, 10): 32}
+# CityScapesPalette.h of CARLA 0.9.10 to 0.9.13.
+CARLA = {(0, 0, 0): 0, (70, 70, 70): 1, (100, 40, 40): 2, (55, 90, 80): 3, (220, 20, 60): 4,
+         (153, 153, 153): 5, (157, 234, 50): 6, (128, 64, 128): 7, (244, 35, 232): 8, (107, 142, 35): 9,
+         (0, 0, 142): 10, (102, 102, 156): 11, (220, 220, 0): 12, (70, 130, 180): 13, (81, 0, 81): 14,
+         (150, 100, 100): 15, (230, 150, 140): 16, (180, 165, 180): 17, (250, 170, 30): 18,
+         (110, 190, 160): 19, (170, 120, 50): 20, (45, 60, 150): 21, (145, 170, 100): 22}  # fmt: skip
+PALETTES = {"AnoVox": ANOVOX, "CARLA": CARLA}
+
+
+@functools.cache
+def _table(palette: str) -> np.ndarray:
+    """(2**24,) class id of every colour 0xRRGGBB."""
+    table = np.full(1 << 24, UNKNOWN_CLASS, np.uint8)
+    for (red, green, blue), number in PALETTES[palette].items():
+        table[red << 16 | green << 8 | blue] = number
+    return table
+
+
+def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
+    """uint8 class ids of colours 0xRRGGBB; DataError for one that the palette does not have."""
+    ids = _table(palette)[colours]
+    if (strange := ids == UNKNOWN_CLASS).any():
+        found, counts = np.unique(colours[strange], return_counts=True)
+        most = counts.argsort()[::-1][:8]
+        named = [f"{_name(found[k])} x {counts[k]:,}" for k in most]
+        what = f"{len(found)} colours, {', '.join(named)}, no colours of {palette}'s palette"
+        raise DataError(f"{path}: {what}.\nExport the class ids, or recolour it.")
+    return ids
+
+
+def fitting(colours: np.ndarray) -> list[str]:
+    """The palettes that have all these colours."""
+    return [name for name in PALETTES if (_table(name)[colours] != UNKNOWN_CLASS).all()]
+
+
+def tell_palette(colours: set[int], anomaly_ids: tuple[int, ...], where: object = "") -> str:
+    """AnoVox or CARLA, by the colours 0xRRGGBB in some semantic images; `where`: the first of them.
+
+    Where both fit it does not matter, unless one of `anomaly_ids` would be among the colours in either:
+    that is a DataError that names each colour's id in both.
+    """
+    used = np.array(sorted(colours), np.int64)
+    ids, fits, problem = {name: _table(name)[used] for name in PALETTES}, fitting(used), ""
+    if not fits:
+        problem = "the colours are neither AnoVox's nor CARLA's; ids they would be"
+    elif len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) > 1:
+        problem = "the colours fit AnoVox's palette and CARLA's, but --anomaly_ids means others in each"
+    if not problem:
+        return fits[0]
+    lines = [f"{where} and others: {problem}:"]
+    for k, colour in enumerate(used.tolist()):
+        each = [f"{name} {number if (number := ids[name][k]) != UNKNOWN_CLASS else 'none'}" for name in ids]
+        lines.append(f"  {_name(colour)}: {', '.join(each)}")
+    raise DataError("\n".join([*lines, "Export the class ids, or recolour the images."]))
+
+
+def _name(colour: int) -> str:
+    return f"({colour >> 16}, {colour >> 8 & 255}, {colour & 255})"
