@@ -46,45 +46,43 @@ def judge_pastes(
         counts = {"pastes": len(found), "found": int(found.sum()), "rate": float(found.mean())}
         return counts | {"rate_low": low, "rate_high": high}
 
-    args, state = trained.args, trained.state
+    args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     root, ids = find_root(args), tuple(args.anomaly_ids)
-    frames = build_table(
-        find_scenarios(root, args.camera), "pasted", modality=args.modality, anomaly_ids=ids, **cache
-    )
+    scenarios = find_scenarios(root, args.camera)
+    frames = build_table(scenarios, "pasted", modality=args.modality, anomaly_ids=ids, **cache)
     rows = frames.rows_of(read_split(split)["test"]) if split else np.arange(len(frames.labels))
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
         raise DataError(f"{root}: no normal frame to paste into")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
     copies = math.ceil(count / len(chosen))
-    results, columns = {}, {}
+    shape, scores = (tuple(args.image_size), args.max_points, args.seed), {}
     for sensors in SENSORS:
         pasting = Pasting("test", copies, sensors)
-        shape = (tuple(args.image_size), args.max_points, args.seed)
         part = AnoVoxDataset(frames, chosen, *shape, pasting, truth=False, **cache)
-        scores = alarm_scores(trained, part)
-        clean, pasted = scores[0::2], scores[1::2]  # a frame as it is, then with a thing in it
-        if not columns:
-            columns = {"scenario": part.names()[1::2], "frame_id": part.frame_ids[1::2]}
-            things = [source.thing for source in part.sources[1::2]]
-            for name in ("distance", "size", "texture", "hue"):
-                columns[name] = np.array([getattr(thing, name) for thing in things])
-            columns["ahead"], columns["left"] = np.array([thing.centre[:2] for thing in things]).T  # metres
-            columns["score_clean"] = clean
-        columns[f"score_{sensors}"] = pasted
-        groups = {"all": np.full(len(pasted), "")}
-        groups["distance"] = name_distances(columns["distance"])
-        groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
-        groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
+        scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # as it is, with a thing in it
+
+    things = [source.thing for source in part.sources[1::2]]
+    columns = {"scenario": part.names()[1::2], "frame_id": part.frame_ids[1::2]}
+    for name in ("distance", "size", "texture", "hue"):
+        columns[name] = np.array([getattr(thing, name) for thing in things])
+    columns["ahead"], columns["left"] = np.array([thing.centre[:2] for thing in things]).T  # metres
+    columns["score_clean"] = scores["both"][0]
+    columns |= {f"score_{sensors}": pasted for sensors, (_, pasted) in scores.items()}
+    write_table(folder / "pastes.csv", columns)
+    groups = {"all": np.full(len(things), ""), "distance": name_distances(columns["distance"])}
+    groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
+    groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
+    results = {}
+    for sensors, (clean, pasted) in scores.items():
         better = (pasted > clean) + 0.5 * (pasted == clean)
         for group, values in groups.items():
             for value in np.unique(values):
-                row = rates(pasted[values == value] >= state["threshold"])
+                row = rates(pasted[values == value] >= threshold)
                 row["paired_auroc"] = float(better[values == value].mean())
                 results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
-    unpasted = rates(clean[::copies] >= state["threshold"])
+    unpasted = rates(clean[::copies] >= threshold)
     results["frames as they are"] = unpasted | {"paired_auroc": None}
-    write_table(folder / "pastes.csv", columns)
     print(table(results, [*unpasted, "paired_auroc"], "pasted into"))
     return results

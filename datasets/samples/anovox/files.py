@@ -38,20 +38,19 @@ def write_scenario(
         (folder / name).mkdir()
     grids = camera_rays(*camera), lidar_rays(*lidar)
     for number, frame in enumerate(scenario.frames):
-
-        def path(sensor, ending, frame_id=frame.frame_id):
-            return folder / names[sensor] / f"{names[sensor]}_{frame_id}.{ending}"
-
         image, classes = paint_image(frame, scenario.town, grids[0], light, rng)
         points, semantic = scan_lidar(frame, scenario, grids[1], rng)
-        Image.fromarray(image).save(path("RGB-CAM", "png"), compress_level=3)
-        Image.fromarray(classes).save(path("SEMANTIC-CAM", "png"), compress_level=3)
-        np.save(path("LIDAR", "npy"), points)
-        np.save(path("SEMANTIC-LIDAR", "npy"), semantic)
-        np.save(path("VOXEL_GRID", "npy"), voxelize(semantic))
+        shown = {"RGB-CAM": image, "SEMANTIC-CAM": classes, "LIDAR": points, "SEMANTIC-LIDAR": semantic}
+        for sensor, content in (shown | {"VOXEL_GRID": voxelize(semantic)}).items():
+            stem = folder / names[sensor] / f"{names[sensor]}_{frame.frame_id}"
+            if "CAM" in sensor:
+                Image.fromarray(content).save(f"{stem}.png", compress_level=3)
+            else:
+                np.save(f"{stem}.npy", content)
         if scenario.anomalous:
             text = _anomaly_text(number, scenario, folder.name)
-            path("ANOMALY", "csv").write_text(text, encoding="ascii", newline="\n")
+            path = folder / "ANOMALY" / f"ANOMALY_{frame.frame_id}.csv"
+            path.write_text(text, encoding="ascii", newline="\n")
 
 
 def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray, np.ndarray]:
