@@ -29,6 +29,7 @@ from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
+from datasets.anovox.frame import Frame
 from datasets.anovox.labels import FrameTable, build_table
 from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
@@ -90,19 +91,19 @@ def groups_of(table: FrameTable, choose: Choose) -> list[str]:
 def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
     """By group, of the sizes of its files and its labels, and of the sizes alone: the same recording under
     any name."""
-    sizes, rows = _file_sizes(table), {group: table.rows_of([group]) for group in groups}
+    sizes, rows = _file_sizes(table.frames), {group: table.rows_of([group]) for group in groups}
     return {
         group: [fingerprint(sizes[mine], table.labels[mine]), fingerprint(sizes[mine])]
         for group, mine in rows.items()
     }
 
 
-def _file_sizes(table: FrameTable) -> np.ndarray:
+def _file_sizes(frames: list[Frame]) -> np.ndarray:
     """(F, 2) bytes of each frame's image and scan, 0 where there is none.
 
     Neither path nor time is in it, so that a copy of the data is the same data.
     """
-    paths = [(frame.path("image"), frame.path("points")) for frame in table.frames]
+    paths = [(frame.path("image"), frame.path("points")) for frame in frames]
     return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
 
 
@@ -157,7 +158,7 @@ class AnoVoxData:
         towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
         counts = {f"{name}_samples": len(part) for name, part in parts.items()}
         content = [[s.name, s.kind, s.town] for s in table.scenarios]
-        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table)]
+        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table.frames)]
         return {
             "data_path": str(self.root),
             "total_samples": sum(counts.values()),
@@ -191,7 +192,6 @@ def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
     """
     channels = [np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images]
     histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]
-    both = (dataset.paths("points"), dataset.paths("image"))
-    sizes = [np.array([path.stat().st_size if path else 0 for path in paths]) for paths in both]
+    sizes = _file_sizes(dataset.sources)[:, ::-1]
     one_hot = (places_of(dataset)[:, :, None] == words).any(axis=1)
-    return np.column_stack([histogram, *sizes, dataset.frame_ids, one_hot]).astype(float)
+    return np.column_stack([histogram, sizes, dataset.frame_ids, one_hot]).astype(float)
