@@ -33,7 +33,7 @@ def localise(
             size = dataset.column("size")[index]
             for sensor, truth, scores in (
                 ("pixel", dataset.true_pixels(index), heat[0].numpy()),
-                ("point", batch["true_points"][0].numpy(), point_scores[0].numpy()),
+                ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
             ):
                 if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
                     continue
