@@ -59,11 +59,11 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
         scan = ("points",) if pasting else ()  # things stand where it shows the ground
         self.images = kept("pixels", scan, (*self.image_size, 3), pasted, {"size": self.image_size})
-        # (F, N, 20) bytes = float32 x, y, z, intensity and truth; padding is NaN
         files = ("points", *["semantic_points"] * truth)
         sampling = {"seed": seed, "count": max_points, "cell": self.region.cell, "with_truth": truth}
         key = pasted | {"region": asdict(Region())}
-        self.packed_points = kept("points", files, (max_points, 20), key, sampling)
+        # (F, N, 5) x, y, z, intensity and truth; padding is NaN
+        self.packed_points = kept("points", files, (max_points, 5), key, sampling, dtype=np.float32)
         self.cell_shares = np.full((len(self.rows), *CELL_GRID), UNKNOWN_SHARE, np.uint8)
         if truth:
             self.cell_shares = kept("cells", ("semantic_image", *scan), CELL_GRID, pasted, {})
@@ -112,7 +112,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         where = np.asarray(indices, np.int64)
         shares = self.cell_shares[where]  # (B, rows, columns)
         cells = np.where(shares == UNKNOWN_SHARE, np.nan, shares >= CELL_SHARE)
-        packed = self.packed_points[where].view(np.float32)  # (B, N, 5)
+        packed = self.packed_points[where]  # (B, N, 5)
         points, truth = np.ascontiguousarray(packed[..., :4]), packed[..., 4]
         mask = np.isfinite(points[..., 0])
         points[~mask] = 0

@@ -101,8 +101,8 @@ class Frame:
     # What caches keep of it.
 
     def counts(self) -> np.ndarray:
-        """(1, 16) bytes of float32: anomalous pixels at 768 x 512, points in the region, metres to the
-        nearest, voxels; nan where there is no file."""
+        """(1, 4) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest,
+        voxels; nan where there is no file."""
         pixels = points = distance = voxels = np.nan
         if (shown := self.true_pixels()) is not None:
             pixels = (shown == 1).sum() * REFERENCE_AREA / shown.size
@@ -113,7 +113,7 @@ class Frame:
             distance = np.linalg.norm(hits, axis=1).min() if points else np.nan
         if grid := self.path("voxels"):
             voxels = np.isin(read_voxels(grid)[:, 3], self.coding[1]).sum()
-        return np.array([pixels, points, distance, voxels], np.float32).view(np.uint8)[None]
+        return np.array([[pixels, points, distance, voxels]], np.float32)
 
     def pixels(self, size: tuple[int, int]) -> np.ndarray:
         """(1, H, W, 3) uint8 at `size` = (H, W); antialiased bilinear where the size changes."""
@@ -123,8 +123,8 @@ class Frame:
         return image[None]
 
     def points(self, seed: int, count: int, cell: float, with_truth: bool) -> np.ndarray:
-        """(1, count, 20) bytes of float32 rows: x, y, z, intensity, and the truth of the nearest return with
-        a known class; what no point fills is NaN."""
+        """(1, count, 5) float32 x, y, z, intensity, and the truth of the nearest return with a known class;
+        what no point fills is NaN."""
         packed = np.full((count, 5), np.nan, np.float32)
         chosen = sample_points(self.scan(), Region(cell=cell), count, self.seed(seed))
         packed[: len(chosen), :4] = chosen
@@ -134,7 +134,7 @@ class Frame:
 
             near, found = cKDTree(known[0]).query(chosen[:, :3], distance_upper_bound=NEIGHBOUR)
             packed[: len(chosen), 4] = np.where(np.isfinite(near), np.append(known[1], 0)[found], 0)
-        return packed.view(np.uint8)[None]
+        return packed[None]
 
     def cells(self) -> np.ndarray:
         """(1, rows, columns) uint8: anomalous share of each cell in 254ths; UNKNOWN_SHARE without truth."""
@@ -150,9 +150,11 @@ def keep(
     frames: Sequence[Frame], method: str, sensors: Sequence[str], shape: tuple[int, ...], key: dict,
     settings: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip
-    """What pixels, points, cells or counts of each frame is under `settings`, (F, *shape) uint8: made once,
-    then read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the
-    same."""
+    """What pixels, points, cells or counts of each frame is under `settings`, (F, *shape): made once, then
+    read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the same.
+
+    `cache`: cache_dir, limit_gb, workers, log and dtype for open_cache.
+    """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
     poses = [np.append(frame.scenario.projection, frame.scenario.turn) for frame in frames]

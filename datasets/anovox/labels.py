@@ -67,8 +67,8 @@ def build_table(
     `cache`: cache_dir, limit_gb, workers, log for open_cache. DataError when no frame is left.
     """
     frames, notes = _list_frames(scenarios, modality, (find_palette(scenarios, anomaly_ids), anomaly_ids))
-    counted = keep(frames, "counts", _TRUTH, (16,), {"region": asdict(Region())}, {}, **cache)
-    counted = np.ascontiguousarray(counted[:]).view(np.float32)  # (F, 4), see Frame.counts
+    key = {"region": asdict(Region())}
+    counted = keep(frames, "counts", _TRUTH, (4,), key, {}, **cache, dtype=np.float32)[:]
     rows = zip(frames, counted, strict=True)
     labels = np.array([_decide(label, frame, counts, min_pixels, min_points) for frame, counts in rows])
     known = labels != UNKNOWN
