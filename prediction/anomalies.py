@@ -38,10 +38,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         LOG.info(note)
     every, reasons = np.arange(len(table.labels)), {}
 
-    def opened(
-        kind: str, settings: dict, files: list, counts: list, shape: tuple, produce: Callable
-    ) -> Opened:
-        return Opened(produce, shape, reasons)
+    def opened(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
+        return Opened(produce, shape, reasons, dtype)
 
     def frames_for(one: Trained) -> AnoVoxDataset:
         shape = tuple(one.args.image_size), one.args.max_points, one.args.seed
