@@ -33,8 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 1; the run-level ones are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount = arguments.non_negative_int, arguments.non_negative_float
-    positive = arguments.positive_float
-    switch = argparse.BooleanOptionalAction
+    positive, switch = arguments.positive_float, argparse.BooleanOptionalAction
     add_data_arguments(parser)
     # fmt: off
     add = parser.add_argument_group("pairs").add_argument
@@ -49,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pairs_per_sequence", type=count, default=1500, help="pairs per sequence and epoch; 0 = all")
     add("--resample", action=switch, default=True, help="draw positives and negatives afresh every epoch")
     add("--history_seconds", type=count, default=5, help="seconds of past motion in the geometry; 0 = none")
+    add("--whole_past", action=switch, help="geometry over all of a pair's past too; default: without crops")
     add("--image_size", action=arguments.ImageSize, default=[128, 64], help="person crop in pixels")
     add = parser.add_argument_group("model").add_argument
     add("--features", choices=["crops+geometry", "crops", "geometry"], default="crops+geometry",
@@ -68,8 +68,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
     args = arguments.parse_arguments(parser, argv)
     crops = args.features != "geometry"
-    args.dropout = (0.2 if crops else 0.5) if args.dropout is None else args.dropout
-    args.augment = crops if args.augment is None else args.augment
+    defaults = {"dropout": 0.2 if crops else 0.5, "augment": crops, "whole_past": not crops}
+    vars(args).update({flag: value for flag, value in defaults.items() if vars(args)[flag] is None})
     if args.weights != "none" and not crops and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
     return args
@@ -114,7 +114,7 @@ def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any
     if args.features != "geometry":
         encoder = build_encoder(args.backbone)
         weights = load_weights(encoder, args.weights)
-    inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds))
+    inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds, args.whole_past))
     return PairClassifier(encoder, inputs, args.dropout), weights
 
 

@@ -121,7 +121,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:
     """Every pair within the distance limit of the training, with its features."""
-    names = ("distance_multiplier", "distance_norm", "history_seconds")
+    names = ("distance_multiplier", "distance_norm", "history_seconds", "whole_past")
     rules = PairRules(**{name: getattr(trained.args, name) for name in names})
     return join_pairs("input", sequences, rules)
 

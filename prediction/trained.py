@@ -74,7 +74,10 @@ class Trained:
 
 
 # What runs must share to be averaged: what is predicted, and which pairs.
-SHARED = ("label", "distance_multiplier", "distance_norm", "history_seconds", "multi_label", "pairs_from")
+SHARED = (
+    "label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
+    "pairs_from",
+)  # fmt: skip
 CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets.augmentation import GOLDEN, mix
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.geometry import STATIC_FEATURES, feature_names
+from datasets.jrdb.geometry import STATIC_FEATURES, SURROUNDING_FEATURES, feature_names
 from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import PairRules, SequencePairs, text_key
 from utils.plotting.panorama import look_at_pair
@@ -47,7 +47,7 @@ class JRDBPairDataset(Dataset):
         sampled: bool,
     ):  # fmt: skip
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
-        self.feature_names = feature_names(rules.history_seconds)
+        self.feature_names = feature_names(rules.history_seconds, rules.whole_past)
         self.sequences = [s.name for s in sequences]
         self.pano_size = sequences[0].width, sequences[0].height
         self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
@@ -103,7 +103,8 @@ class JRDBPairDataset(Dataset):
     @property
     def past_columns(self) -> list[int]:
         """The columns of the geometry that tell the past."""
-        return [k for k, name in enumerate(self.feature_names) if name not in STATIC_FEATURES]
+        now = STATIC_FEATURES | SURROUNDING_FEATURES
+        return [k for k, name in enumerate(self.feature_names) if name not in now]
 
     def class_counts(self) -> dict[str, int]:
         """Samples per class, by name; of a sampled part those of the first epoch."""

@@ -11,6 +11,7 @@ L, R: the left and the right person, short way round; h, w: their mean height an
 """
 
 import numpy as np
+import pandas
 
 from datasets.jrdb.flags import FRAMES_PER_SECOND
 from datasets.jrdb.labels import Sequence
@@ -57,7 +58,13 @@ HISTORY_FEATURES = {
     "away_spread": "mean |away| over the lags",
     "seen_share": "share of the lags with both people, never NaN",
 }
-
+# Over all labelled frames in which the two were seen together, up to now.
+WHOLE_PAST_FEATURES = {
+    "metres_so_far": "mean of log_metres",
+    "metres_so_far_spread": "standard deviation of the same",
+    "near_so_far": "mean of 1 - distance_widths / 3, at least 0",
+    "near_so_far_spread": "standard deviation of the same",
+}
 
 # What everybody else in the frame says about a pair; near is judged by metres on the ground.
 SURROUNDING_FEATURES = {
@@ -108,10 +115,11 @@ def first_is_left(a: np.ndarray, b: np.ndarray, first_by_id: np.ndarray | bool, 
     return np.where(order == 0, first_by_id, order > 0)
 
 
-def feature_names(history_seconds: int = 5) -> list[str]:
+def feature_names(history_seconds: int = 5, whole_past: bool = False) -> list[str]:
     """Names of the columns, in order. Those about the past are NaN where the two were not seen together."""
     lags = [f"{name}_{k}s" for k in range(1, history_seconds + 1) for name in LAG_FEATURES]
-    return [*STATIC_FEATURES, *SURROUNDING_FEATURES, *lags, *(HISTORY_FEATURES if history_seconds else ())]
+    past = [*(HISTORY_FEATURES if history_seconds else ()), *(WHOLE_PAST_FEATURES if whole_past else ())]
+    return [*STATIC_FEATURES, *SURROUNDING_FEATURES, *lags, *past]
 
 
 def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_PER_SECOND) -> np.ndarray:
@@ -152,11 +160,13 @@ def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def pair_features(
-    sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int = 5
-) -> np.ndarray:
+    sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int = 5,
+    every_pair: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:  # fmt: skip
     """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order.
 
-    left, right are rows of the people of one sequence.
+    left, right are rows of the people of one sequence; every_pair: all pairs of all its frames, sorted, lower
+    row first, where the features of the whole past are wanted.
     """
     boxes, times, frames = sequence.boxes, sequence.times, sequence.frame_of_row()
     columns = static_columns(boxes[left], boxes[right], (sequence.width, sequence.height))
@@ -166,7 +176,10 @@ def pair_features(
         rows = history_rows(frames, sequence.tracks, past)
         seconds = (times[:, None] - times[np.maximum(past, 0)]) / sequence.frame_rate
         columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], sequence.width)
-    return np.stack([columns[name] for name in feature_names(history_seconds)], 1).astype(np.float32)
+    if every_pair:
+        columns |= whole_past_columns(sequence, left, right, *every_pair)
+    names = feature_names(history_seconds, whole_past=every_pair is not None)
+    return np.stack([columns[name] for name in names], 1).astype(np.float32)
 
 
 def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
@@ -272,6 +285,26 @@ def history_columns(
     }
     columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
     return columns | {"seen_share": (count - 1) / rows.shape[1]}
+
+
+def whole_past_columns(
+    sequence: Sequence, left: np.ndarray, right: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> dict:
+    """The WHOLE_PAST_FEATURES, NaN where the two were never both seen before; first, second: every pair."""
+    a, b = sequence.boxes[first], sequence.boxes[second]
+    now = pandas.DataFrame({
+        "metres_so_far": log_ground_metres(a, b, sequence.width),
+        "near_so_far": np.maximum(0, 1 - distance(a, b, sequence.width) / (a[:, 2] + b[:, 2]) * 2 / 3),
+    })  # fmt: skip
+    people, tracks = len(sequence.boxes), sequence.tracks.astype(np.int64)
+    two = tracks[first] * people + tracks[second]  # rows of a frame ascend by track
+    count = now.groupby(two).cumcount() + 1  # every pair is in order of time
+    mean = now.groupby(two).cumsum().div(count, axis=0)
+    square = (now**2).groupby(two).cumsum().div(count, axis=0)
+    spread = np.sqrt((square - mean**2).clip(lower=0)).add_suffix("_spread")
+    found = mean.join(spread).where(count > 1)
+    rows = np.minimum(left, right) * people + np.maximum(left, right)
+    return found.iloc[np.searchsorted(first * people + second, rows)].to_dict("series")
 
 
 def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:

@@ -150,7 +150,8 @@ class PairDatasets:
 
 def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
     """What a checkpoint must agree on with this code: a weight means nothing under another name."""
-    return {"class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(args.history_seconds)}
+    columns = feature_names(args.history_seconds, args.whole_past)
+    return {"class_names": list(INTERACTION_CLASSES), "feature_names": columns}
 
 
 def build_datasets(

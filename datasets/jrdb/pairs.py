@@ -31,6 +31,7 @@ class PairRules:
     resample: bool = True
     frame_stride: int = 1
     history_seconds: int = 5
+    whole_past: bool = False
     seed: int = 42
 
 
@@ -68,7 +69,7 @@ def find_pairs(
     # Everybody with everybody of a frame, and what is annotated of them
     frame_of_row, people = sequence.frame_of_row(), len(sequence.boxes)
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
-    first, second = all_pairs(sequence.starts)
+    first, second = every_pair = all_pairs(sequence.starts)
     types = np.full(len(first), -2)  # not annotated
     types[np.searchsorted(first * people + second, sequence.pairs @ [people, 1])] = sequence.types
     if rules.frame_stride > 1:
@@ -106,7 +107,9 @@ def find_pairs(
         frame=frame,
         left=left,
         right=right,
-        geometry=pair_features(sequence, left, right, rules.history_seconds),
+        geometry=pair_features(
+            sequence, left, right, rules.history_seconds, every_pair if rules.whole_past else None
+        ),
         types=types[chosen],
         labels=types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
         inferred=inferred[chosen],

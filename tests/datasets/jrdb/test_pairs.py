@@ -60,7 +60,7 @@ def features_of(people: Sequence):
     first, second = pairs.all_pairs(people.starts)
     is_left = first_is_left(boxes[first], boxes[second], np.ones(len(first), bool), WIDTH)
     left, right = np.where(is_left, first, second), np.where(is_left, second, first)
-    return pair_features(people, left, right), is_left
+    return pair_features(people, left, right, 5, (first, second)), is_left
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -120,7 +120,7 @@ def test_mirrored_features_are_those_of_the_mirrored_panorama():
     boxes[starts[9] + 1] = boxes[starts[9]] + [WIDTH // 2, 0, 0, 0]  # exactly opposite
     boxes[:, 0] %= WIDTH
     features, _ = features_of(people)
-    names = feature_names()
+    names = feature_names(whole_past=True)
     mirrored_boxes = boxes.copy()
     mirrored_boxes[:, 0] = np.mod(WIDTH - boxes[:, 0] - boxes[:, 2], WIDTH)
     expected, _ = features_of(replace(people, boxes=mirrored_boxes))
@@ -168,6 +168,37 @@ def test_surroundings_are_those_of_everybody_in_the_frame():
             found[f"neighbours_{side}"] = np.log1p(sum(near))
         for name, value in found.items():
             assert features[row, names.index(name)] == np.float32(value), name
+
+
+def test_the_whole_past_is_that_of_the_two_people_up_to_now():
+    people = random_people(np.random.default_rng(9), frames=12, people=6)
+    first, second = pairs.all_pairs(people.starts)
+    features, names = pair_features(people, first, second, 0, (first, second)), feature_names(0, True)
+    column = {name: features[:, names.index(name)].astype(float) for name in names}
+    met, lone = {}, 0  # what there was of two people so far, by their ids
+    for row, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        now = {"metres": column["log_metres"][row], "near": max(0, 1 - column["distance_widths"][row] / 3)}
+        so_far = met.setdefault((people.tracks[a], people.tracks[b]), [])
+        so_far.append(now)
+        lone += len(so_far) == 1
+        for name in now:
+            values = [then[name] for then in so_far]
+            mean, spread = (column[f"{name}_so_far{end}"][row] for end in ("", "_spread"))
+            if len(values) == 1:
+                assert np.isnan(mean)
+                assert np.isnan(spread)
+            else:
+                assert mean == pytest.approx(np.mean(values), abs=1e-5)
+                assert spread == pytest.approx(np.std(values), abs=1e-3)
+    assert 5 < lone < len(first) / 2
+
+
+def test_what_comes_later_changes_nothing():
+    people = random_people(np.random.default_rng(10), frames=12, people=6)
+    rows = people.starts[7]
+    early = people_of(people.boxes[:rows], people.starts[:8], people.times[:7], people.tracks[:rows])
+    (features, _), (expected, _) = features_of(early), features_of(people)
+    assert np.array_equal(features, expected[: len(features)], equal_nan=True)
 
 
 def test_history_takes_the_latest_labelled_frame_near_each_lag():
