@@ -1,6 +1,6 @@
 """How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
 
-    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; 12 minutes
+    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; some 10 minutes
     python -m benchmarks.verdict --quick    40 a cell: does it run?
 
 Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
