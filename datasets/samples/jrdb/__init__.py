@@ -17,12 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from datasets.samples.jrdb.labels import sequence_labels
-from datasets.samples.jrdb.plan import SIZES as PLANNED_SIZES
+from datasets.samples.jrdb.plan import SIZES as SIZES
 from datasets.samples.jrdb.plan import SequencePlan, plan_sample
 from datasets.samples.jrdb.render import render_sequence
 
 VERSION = 5
-SIZES = tuple(PLANNED_SIZES)
 IMAGE_FOLDER = Path("images") / "image_stitched"
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 
