@@ -276,7 +276,7 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: Problems, 
             repeated += same.age.notna().all()
         elif same.age.notna().any():
             ages = [(one.row, f"{one.age:g}".replace("nan", "none")) for one in same.itertuples()]
-            listed = some([f"row {row} (age {age})" for row, age in ages], 3, " and ")
+            listed = some([f"row {row} (age {age})" for row, age in ages], 3)
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {listed}")
             rows.loc[same.index, "age"] = math.nan
     if repeated:

@@ -43,7 +43,7 @@ class NotLearnedError(ScriptError):
 def some(names: Iterable[object], shown: int = 10, between: str = ", ") -> str:
     """The first names, and how many more there are."""
     names = list(map(str, names))
-    return between.join(names[:shown] + [f"{len(names) - shown} more"] * (len(names) > shown))
+    return between.join(names[:shown] + [f"and {len(names) - shown} more"] * (len(names) > shown))
 
 
 def suggest(word: str, known: Sequence[str]) -> str:

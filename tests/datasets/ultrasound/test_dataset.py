@@ -111,7 +111,7 @@ def build_bad_tables(folder: Path) -> dict[str, tuple[Path, list[str]]]:
         ),
         "duplicate subject": (
             published("double", [(5, 20), (6, 1), (5, 40)]),
-            ["'5' in row 3 (age 20) and row 5 (age 40)"],
+            ["'5' in row 3 (age 20), row 5 (age 40)"],
         ),
     }
     path = published("merged")
@@ -656,7 +656,8 @@ def test_nothing_is_advised_that_leaves_nothing(study):
         load(study)
     message = str(caught.value)
     assert (
-        "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; 21 more" in message
+        "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and 21 more"
+        in message
     )
     assert message.count("the file is empty") == 1
     assert "--exclude" not in message

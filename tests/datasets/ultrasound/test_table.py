@@ -213,7 +213,7 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     table = read(path)
     assert table.ages == {"1": 20.0}
     assert table.problems.found["duplicate_ids"] == [
-        ("", "column A: '2' in row 4 (age 30) and row 5 (age 31.5)")
+        ("", "column A: '2' in row 4 (age 30), row 5 (age 31.5)")
     ]
     assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
