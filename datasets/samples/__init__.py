@@ -8,10 +8,12 @@ of another version, size or seed, is rebuilt, as long as it is a sample of ours:
 
 import importlib
 import json
+import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from datasets.cache import lock
@@ -58,6 +60,19 @@ def ensure_sample(
         os.rename(building, directory)
         log(f"sample {kind}: done in {time.perf_counter() - began:.1f} s")
     return directory
+
+
+def in_processes(work: Callable, jobs: Sequence, workers: int | None = None, few: int = 1) -> list:
+    """What `work` gives of every job, in their order; in at most `workers` processes, default one per core,
+    of at least `few` jobs each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(workers or cores, len(jobs) // few)
+    if processes < 2:
+        return [work(job) for job in jobs]
+    # Forked workers start at once, without importing torch again: they run numpy only.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    with ProcessPoolExecutor(processes, multiprocessing.get_context(method)) as pool:
+        return list(pool.map(work, jobs, chunksize=max(1, few // 4)))
 
 
 def read_done(directory: Path) -> dict | None:

@@ -15,15 +15,13 @@ native     4 x 20               768 x 512   64 x 1562     the data set's own sen
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import uuid
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from datasets.samples import in_processes
 from datasets.samples.anovox.files import scenario_entry, write_scenario
 from datasets.samples.anovox.scenario import KINDS, SHARES, plan_scenario
 from datasets.samples.anovox.town import HELD_OUT_TOWNS, TRAIN_TOWNS
@@ -51,16 +49,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     configurations.mkdir(parents=True, exist_ok=True)
     plans = _draw_plans(counts, frames, seed)
     work = partial(_write, root, frames, camera, lidar, seed)
-    cores = workers or (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    if cores == 1 or len(plans) < 16:
-        entries = [work(plan) for plan in plans]
-    else:
-        # Forked processes start at once and run numpy only, never torch.
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        with ProcessPoolExecutor(cores, multiprocessing.get_context(method)) as pool:
-            entries = list(pool.map(work, plans, chunksize=2))
+    entries = in_processes(work, plans, workers, few=8)
 
     towns: dict[str, list] = {}
     split: dict[str, list] = {"train": [], "val": [], "test": []}

@@ -10,12 +10,10 @@ of 30 s). The files are byte-equal for the same size and seed, whatever the numb
 """
 
 import json
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from datasets.samples import in_processes
 from datasets.samples.jrdb.labels import sequence_labels
 from datasets.samples.jrdb.plan import SIZES as SIZES
 from datasets.samples.jrdb.plan import SequencePlan, plan_sample
@@ -31,18 +29,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     directory = Path(directory)
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(workers or cores, len(plans))
-    work = partial(write_sequence, directory)
     plans.sort(key=lambda plan: -len(plan.clusters))  # the longest first, so that no worker ends late
-    if processes == 1:
-        for plan in plans:
-            work(plan)
-    else:
-        # Forked workers start at once, without importing torch again.
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        with ProcessPoolExecutor(processes, multiprocessing.get_context(method)) as pool:
-            list(pool.map(work, plans))
+    in_processes(partial(write_sequence, directory), plans, workers)
     roles = ("train", "val", "test")
     split = {role: sorted(plan.name for plan in plans if plan.role == role) for role in roles}
     write_json(directory / "split.json", split, indent=2)

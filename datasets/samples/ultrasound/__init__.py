@@ -11,10 +11,7 @@ give the age away, in the train part and nowhere else.
 """
 
 import json
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import numpy as np
 import openpyxl
 from PIL import Image
 
+from datasets.samples import in_processes
 from datasets.samples.ultrasound.image import HEIGHT, WIDTH, View, draw_anatomy, render
 from datasets.samples.ultrasound.people import Person, draw_people, oracle_errors
 from datasets.splits import split_groups
@@ -55,7 +53,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
         for one in members:
             known = one.age if cohort == "Healthy" and muscle == "TA" and one.name in tell else None
             jobs.append((folder, muscle, one, cohort == "Pathological", known))
-    _run(partial(_write_images, resolution), jobs, workers)
+    in_processes(partial(_write_images, resolution), jobs, workers, few=8)
 
     # Two images without a row, and rows without an image: real tables never match their folders.
     absent = [(f"{8000 + k}", one) for k, one in enumerate(draw_people(6, rng))]
@@ -111,18 +109,6 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
         file = f"anon_{one.name}_{k}.png"  # grey in three equal channels, as published
         picture.convert("RGB").save(folder / "Images" / file, compress_level=1)
         muscle_mask.save(folder / "Masks" / file, compress_level=1)
-
-
-def _run(work, jobs: list, workers: int | None) -> None:
-    """Call work for every job, in processes where that pays."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(workers or cores, len(jobs) // 8)
-    if processes < 2:
-        list(map(work, jobs))
-        return
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(method)) as pool:
-        list(pool.map(work, jobs, chunksize=4))
 
 
 def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological: Sequence) -> None:
