@@ -14,3 +14,4 @@ def test_the_last_image_of_a_sheet_stands_in_its_column(tmp_path, monkeypatch):
     figures[0].canvas.draw()
     boxes = [axis.get_position() for axis in figures[0].axes]
     assert abs(boxes[7].x0 - boxes[1].x0) < 0.02 and abs(boxes[7].width - boxes[1].width) < 0.02
+    age.plt.close(figures[0])
