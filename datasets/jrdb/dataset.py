@@ -30,14 +30,17 @@ class JRDBPairDataset(Dataset):
         ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
         left, right (N,) int64            person rows in canonical order
         frames (N,) int64                 into the F frames
-        lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by
+        lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by, with
+        interaction_group_sizes (I,) int64 people in each of the split's interaction groups
     Everybody in every frame of the split, in range of someone or not:
         boxes (R, 4) float64 pixels, people_frames (R,) int64
         social_groups (R,) int64 (-1 none), person_ids (R,) str
         frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
-        frame_times (F,) int64 frame numbers, 15 per second
+        frame_times (F,) int64 frame numbers, --frame_rate per second
     Annotated pairs beyond the distance limit, misses of any model:
         far_types (M,) int64, far_frames (M,) int64
+    All ambiguous pairs, near or not, inferred to interact or not:
+        ambiguous_frames (A,) int64
     Set by crops.load_crops in runs that see pixels:
         crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
     """
@@ -169,6 +172,7 @@ class JRDBPairDataset(Dataset):
         return chosen
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """A batch of this sample alone, as its people lie in a list of their own."""
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ import numpy as np
 from datasets import cache
 from datasets.jrdb import classes, labels
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images, read_sequence
 from datasets.jrdb.problems import Problems
 from utils.run.folder import write_bytes
 from utils.run.log import format_size
@@ -29,31 +29,23 @@ COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
 SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a file
 
 
-def read_once(
-    read: Callable[..., Sequence | None],
+def read_sequences(
     paths: list[Path],
     data_path: Path | None = None,
     rules: LabelRules | None = None,
     cache_dir: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> list[Sequence]:
-    """What `read`, labels.read_sequence, gives for these files, in this order.
+    """What labels.read_sequence gives for these files, in this order, parsed where no index holds it.
 
     One DataError for all that is wrong in them, another for missing files; CommandError for an unwritable
     cache folder.
     """
     rules = rules or LabelRules()
-
-    def read_all() -> list[Sequence]:
-        problems = Problems()
-        sequences = [read(path, data_path, rules, problems) for path in paths]
-        problems.raise_any()
-        return sequences
-
     files = cache.describe_files(paths)
     size = sum(size for _, size, _ in files)
     if size < SMALL:
-        return read_all()
+        return _parse(paths, data_path, rules)
     class_map = classes.read_class_map(rules.class_map)
     key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), class_map, _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
@@ -64,11 +56,19 @@ def read_once(
             if (sequences := _load(path)) is None:  # else another process built it while this one waited
                 log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
                 started = time.monotonic()
-                sequences = read_all()
+                sequences = _parse(paths, data_path, rules)
                 _save(path, sequences)
                 log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
                 return sequences
     log(f"cache {KIND}: {len(sequences)} sequences read from {path}")
+    return sequences
+
+
+def _parse(paths: list[Path], data_path: Path | None, rules: LabelRules) -> list[Sequence]:
+    """One file after the other; what is wrong in any of them is one error."""
+    problems = Problems()
+    sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
+    problems.raise_any()
     return sequences
 
 

@@ -247,7 +247,8 @@ def read_pairs(
     people: list[Person], rules: LabelRules, counts: dict[str, int], problems: Problems
 ) -> dict[tuple[int, int], int]:
     """(row, row), lower row first -> type, of every pair that is annotated from either side or both."""
-    classes, row_of = read_class_map(rules.class_map), {(p.frame, p.id): row for row, p in enumerate(people)}
+    classes = read_class_map(rules.class_map)  # name -> index of its class, of INTERACTION_CLASSES
+    row_of = {(p.frame, p.id): row for row, p in enumerate(people)}
     sides: dict[tuple[int, int], tuple[list, list]] = {}  # labels that the lower and the higher row wrote
     for row, person in enumerate(people):
         for partner, labels in read_interactions(person, problems):

@@ -1,21 +1,25 @@
 """A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
 
-A pair's way from its label file to the batch. `build_datasets` below calls one file after the other, none of
-them calls back, and each can be read from top to bottom before the next:
+A pair's way from its label file to the batch; each file can be read to its end before the next is opened:
 
-    labels.py     read_sequence: a label file as columns of people and annotated pairs (index.py: read once)
+    load.py       this file: build_datasets, and the two functions below it, go all the way
+    labels.py     read_sequence: a label file as columns of people and annotated pairs
     pairs.py      find_pairs: which two people are a pair, and its label
-    geometry.py   pair_features, the last step of find_pairs: what their boxes say about the two
+    geometry.py   pair_features, the last step of find_pairs: what their boxes say about the two; also what
+                  pairs.py asks of two boxes: in_range, first_is_left
+    crops.py      load_crops: the pixels of the people, in runs that see them
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
-    crops.py      load_crops: the pixels of its people, in runs that see them
 
-Beside the way: splits.py (which sequences), classes.py (names to types), problems.py (what is wrong, in one
-error), balance.py (stage 2), augmentation.py (on the batch), boxes.py (people without labels, to predict).
+Beside the way: index.py (keeps what read_sequence gave), splits.py (which sequences), classes.py (names to
+types), problems.py (what is wrong, in one error), sampling_report.py, balance.py (stage 2), augmentation.py
+(on the batch), boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated. Of train an epoch takes a draw (positives by group, negatives by frame);
 there, pairs inferred to interact are candidates as well.
 """
+
+from __future__ import annotations
 
 import argparse
 import copy
@@ -30,8 +34,8 @@ from datasets.jrdb.crops import find_problems, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.index import read_once
-from datasets.jrdb.labels import Sequence, read_sequence
+from datasets.jrdb.index import read_sequences
+from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
@@ -41,6 +45,91 @@ from utils.run.errors import DataError
 from utils.run.log import LOG
 
 TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
+
+
+def build_datasets(
+    args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
+) -> PairDatasets:
+    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
+    of the sequences; val and test: not sampled.
+
+    task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
+    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
+    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
+    one-class splits; with --check_data every image is decoded that crops are cut from.
+    """
+    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
+    rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
+    every, split, source = read_labels(args, data_path, bool(choose))
+    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
+    if choose:
+        split = choose(hashes)
+    by_name = {sequence.name: sequence for sequence in every}
+    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
+    sets = {
+        part: join_pairs(part, sequences, rules, task, sampled=part == "train")
+        for part, sequences in loaded.items()
+    }
+    for part, dataset in sets.items():
+        check_labels(data_path, part, dataset)
+    crops = None
+    if args.features != "geometry":
+        crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+        problems = Problems()
+        for dataset in sets.values():
+            find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
+        problems.raise_any()
+        for dataset in sets.values():
+            load_crops(dataset, data_path, **crops, log=LOG.info)
+    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, crops)
+    if task == "interaction" and choose is None:
+        text, upside_down = data.balance()
+        (LOG.warning if upside_down else LOG.info)(text)
+    return data
+
+
+def read_labels(
+    args: argparse.Namespace, data_path: Path, everything: bool
+) -> tuple[list[Sequence], dict[str, list[str]], str]:
+    """The sequences of the split, or `everything`; the split by names, and where it comes from, in words."""
+    files = list_sequences(data_path)  # name -> labels/labels_2d_activity_social_stitched/NAME.json
+    split, source = {"all": list(files)}, "chosen"
+    if not everything:
+        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
+    paths = [files[name] for names in split.values() for name in names]
+    rules = LabelRules(**given(args, LabelRules))
+    every = read_sequences(paths, data_path, rules, args.cache_dir, LOG.info)  # read_sequence of each
+    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
+    if any(told.values()):
+        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    return every, split, source
+
+
+def join_pairs(
+    part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
+) -> JRDBPairDataset:
+    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
+    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
+    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
+
+
+def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
+    """The flags that are fields of a dataclass of rules."""
+    return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
+
+
+def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
+    """DataError for a split without samples or, for task "interaction", without both classes."""
+    counts = dataset.class_counts()
+    if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise DataError(
+            f"{data_path}: the {part} split can not be learned from\n"
+            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
+            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
+            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
+            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
+        )
 
 
 @dataclass
@@ -152,91 +241,6 @@ def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
     """What a checkpoint must agree on with this code: a weight means nothing under another name."""
     columns = feature_names(args.history_seconds, args.whole_past)
     return {"class_names": list(INTERACTION_CLASSES), "feature_names": columns}
-
-
-def build_datasets(
-    args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
-) -> PairDatasets:
-    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
-    of the sequences; val and test: not sampled.
-
-    task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
-    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
-    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
-    one-class splits; with --check_data every image is decoded that crops are cut from.
-    """
-    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
-    rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
-    every, split, source = read_labels(args, data_path, bool(choose))
-    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
-    if choose:
-        split = choose(hashes)
-    by_name = {sequence.name: sequence for sequence in every}
-    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {
-        part: join_pairs(part, sequences, rules, task, sampled=part == "train")
-        for part, sequences in loaded.items()
-    }
-    for part, dataset in sets.items():
-        check_labels(data_path, part, dataset)
-    crops = None
-    if args.features != "geometry":
-        crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
-        problems = Problems()
-        for dataset in sets.values():
-            find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
-        problems.raise_any()
-        for dataset in sets.values():
-            load_crops(dataset, data_path, **crops, log=LOG.info)
-    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, crops)
-    if task == "interaction" and choose is None:
-        text, upside_down = data.balance()
-        (LOG.warning if upside_down else LOG.info)(text)
-    return data
-
-
-def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
-    """The flags that are fields of a dataclass of rules."""
-    return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
-
-
-def read_labels(
-    args: argparse.Namespace, data_path: Path, everything: bool
-) -> tuple[list[Sequence], dict[str, list[str]], str]:
-    """The sequences of the split, or `everything`; the split by names, and where it comes from, in words."""
-    files = list_sequences(data_path)
-    split, source = {"all": list(files)}, "chosen"
-    if not everything:
-        split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
-    paths = [files[name] for names in split.values() for name in names]
-    rules = LabelRules(**given(args, LabelRules))
-    every = read_once(read_sequence, paths, data_path, rules, args.cache_dir, LOG.info)
-    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
-    if any(told.values()):
-        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
-    return every, split, source
-
-
-def join_pairs(
-    part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
-) -> JRDBPairDataset:
-    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
-    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
-    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
-
-
-def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
-    """DataError for a split without samples or, for task "interaction", without both classes."""
-    counts = dataset.class_counts()
-    if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
-        found = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise DataError(
-            f"{data_path}: the {part} split can not be learned from\n"
-            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
-            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
-            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
-            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
-        )
 
 
 def hash_contents(sequence: Sequence) -> list[str]:

@@ -1,12 +1,9 @@
 """What sampling kept, removed and lost, counted per split: the content of sampling_report.json."""
 
-import json
-from collections.abc import Iterable
-
 import numpy as np
 
 from datasets.jrdb.dataset import JRDBPairDataset
-from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.labels import Sequence
 from datasets.jrdb.load import PairDatasets
 
 
@@ -14,14 +11,16 @@ def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
     """{"splits": {"train": {...}, "val": {...}, ..}} of plain numbers; None where a ratio would divide by 0.
 
     Pairs are undirected and counted over the frames used; what was found wrong in the annotations
-    (labels.COUNTS) over all labelled frames. negatives_that_are_positives is recounted from the
-    raw JSON, in both directions, never from the sampler's own sets. order_dependent_decisions: pairs whose
-    in-range decision changes when the two people change places (0 for a symmetric norm).
+    (labels.COUNTS) over all labelled frames. negatives_that_are_positives are counted by the names of
+    frames and people among the annotated pairs that were read, never from the sampler's own sets.
+    order_dependent_decisions: pairs whose in-range decision changes when the two people change places (0 for
+    a symmetric norm).
     """
-    return {"splits": {name: split_report(sets, dataset) for name, dataset in sets.parts().items()}}
+    parts = sets.parts().items()
+    return {"splits": {name: split_report(dataset, sets.loaded[name]) for name, dataset in parts}}
 
 
-def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int | float | None]:
+def split_report(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, int | float | None]:
     counts = dataset.counts
     drawn = dataset.select(dataset.draw())  # of train: the first epoch's
     positives_in_range = counts["positives_total"] - counts["positives_lost_to_distance"]
@@ -39,7 +38,7 @@ def split_report(sets: PairDatasets, dataset: JRDBPairDataset) -> dict[str, int 
         "sampled_negatives": negatives,
         "positives_per_negative": ratio(len(drawn) - negatives, negatives),
         "inferred_positives": int(drawn.inferred.sum()),
-        "negatives_that_are_positives": wrong_negatives(sets, drawn, np.flatnonzero(is_negative)),
+        "negatives_that_are_positives": wrong_negatives(drawn.select(np.flatnonzero(is_negative)), read),
     }
 
 
@@ -47,26 +46,16 @@ def ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def wrong_negatives(sets: PairDatasets, dataset: JRDBPairDataset, negatives: np.ndarray) -> int:
-    """How many of these samples the raw label files name as interacting, from either side."""
-    left, right = dataset.person_ids[dataset.left[negatives]], dataset.person_ids[dataset.right[negatives]]
-    frames = dataset.frames[negatives]
-    wrong = 0
-    for number, name in enumerate(dataset.sequences):
-        mine = dataset.frame_sequences[frames] == number
-        keys = dataset.frame_keys[frames[mine]]
-        content = json.loads((sets.data_path / LABEL_FOLDER / f"{name}.json").read_bytes())
-        raw = set(raw_interactions(content["labels"]))
-        wrong += sum(
-            (key, a, b) in raw or (key, b, a) in raw
-            for key, a, b in zip(keys.tolist(), left[mine].tolist(), right[mine].tolist(), strict=True)
-        )
-    return wrong
-
-
-def raw_interactions(labels: dict[str, list[dict]]) -> Iterable[tuple[str, str, str]]:
-    """(frame, person, partner) of every annotation as it stands in the file."""
-    for key, records in labels.items():
-        for record in records:
-            for entry in record.get("H-interaction", record.get("HHI")) or []:
-                yield key, record["label_id"], entry["pair"]
+def wrong_negatives(negatives: JRDBPairDataset, read: list[Sequence]) -> int:
+    """How many of these samples are annotated pairs of the sequences."""
+    annotated = set()
+    for sequence in read:
+        frames = np.array(sequence.keys)[sequence.frame_of_row()[sequence.pairs[:, 0]]]
+        people = np.array(sequence.track_names)[sequence.tracks[sequence.pairs]]  # (M, 2)
+        annotated |= {
+            (sequence.name, frame, frozenset(two))
+            for frame, two in zip(frames.tolist(), people.tolist(), strict=True)
+        }
+    who = negatives.pair_columns()
+    drawn = zip(*(who[name].tolist() for name in ("sequence", "frame", "id_left", "id_right")), strict=True)
+    return sum((name, frame, frozenset(two)) in annotated for name, frame, *two in drawn)

@@ -7,7 +7,7 @@ import pytest
 
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.index import read_once
+from datasets.jrdb.index import read_sequences
 from datasets.jrdb.labels import LABEL_FOLDER, read_sequence
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
@@ -158,7 +158,7 @@ def test_every_problem_of_every_file_is_in_one_error(tmp_path):
         write_labels(tmp_path, name, {FRAME: [person(1, [1, 2, -3, 4]), bad, {"box": BOX}]})
     paths = [*list_sequences(tmp_path).values(), write_labels(tmp_path, "hall", "{")]
     with pytest.raises(DataError) as error:
-        read_once(read_sequence, paths, tmp_path)
+        read_sequences(paths, tmp_path)
     text = str(error.value)
     for line in (
         "5 kinds", "unknown interaction name 'flying together', did you mean", "'playing cards' (2 times)",
