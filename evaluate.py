@@ -21,13 +21,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from datasets.anovox.flags import CORRUPTIONS
 from prediction.flags import add_reading_arguments, read_otherwise
 from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.script import run_script
 
 SPLITS = ("train", "val", "test", "unseen", "all")
-CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

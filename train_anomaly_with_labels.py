@@ -9,7 +9,7 @@
 
 Labels come from the semantic ground truth of each frame; a frame without it is left out and counted. Splits
 are by scenario. A run ends LEARNED only when its AUROC on scenarios it has not seen beats chance, and a
-logistic regression on colours, point counts and weather, with 95% confidence.
+logistic regression on colours, file sizes, frame numbers, weather and towns, with 95% confidence.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.anovox.flags import add_data_arguments
-from models.backbones import BACKBONES, check_anomaly_flags
+from datasets.anovox.flags import add_data_arguments, check_anomaly_flags
+from models.backbones import BACKBONES
 from utils.run import arguments
 from utils.run.script import run_script
 
@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate schedule")
     add("--max_grad_norm", type=arguments.non_negative_float, default=1.0,
         help="clip the gradient norm; 0 = off")
-    add("--augment", action=switch, default=True, help="in training, mirror frames and jitter brightness")
+    add("--augment", action=switch, default=True, help="in training: mirror, vary colours, height, intensity")
     add("--modality_dropout", type=arguments.fraction, default=0.1,
         help="share of the frames that lose one sensor in training, camera or LiDAR")
     add("--threshold_rule", choices=["f1", "fpr"], default="f1",

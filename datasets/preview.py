@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.files import find_scenarios
-from datasets.anovox.frame import ANOMALY_IDS, read_class_image, read_points
+from datasets.anovox.frame import ANOMALY_IDS, Frame
+from datasets.anovox.palettes import find_palette
 from datasets.images import read_image
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequence
@@ -114,27 +115,28 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
 def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
     """The middle frames of up to 12 scenarios: camera (anomaly boxed) and scan from above (anomaly red)."""
     sensors = ("image", "points", "semantic_image", "semantic_points")
-    there = [(scenario, frames) for scenario in find_scenarios(data_path)
-             if (frames := scenario.frames_with(sensors))]  # fmt: skip
+    scenarios = find_scenarios(data_path)
+    coding = (find_palette(scenarios, ANOMALY_IDS), ANOMALY_IDS)
+    numbers = [scenario.frames_with(sensors) for scenario in scenarios]
+    there = [Frame(scenario, frames[len(frames) // 2], coding)
+             for scenario, frames in zip(scenarios, numbers, strict=True) if frames]  # fmt: skip
     if not there:
         raise DataError(f"{data_path}: no scenario with images, points and both semantic files of one frame")
     chosen = [there[k] for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int))]
     figure, axes = plt.subplots(
         -(-len(chosen) // 3), 6, figsize=(18, len(chosen)), squeeze=False, layout="constrained"
     )
-    for (scenario, frames), camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
-        frame = frames[len(frames) // 2]
-        files = {sensor: scenario.files[sensor][frame] for sensor in sensors}
-        camera.imshow(read_image(files["image"]))
-        camera.set_title(f"{scenario.town} {scenario.name.removeprefix('Scenario_')[:8]} {frame}", fontsize=8)
-        rows, columns = np.nonzero(np.isin(read_class_image(files["semantic_image"]), ANOMALY_IDS))
+    for frame, camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
+        name = frame.scenario.name.removeprefix("Scenario_")[:8]
+        camera.imshow(frame.image())
+        camera.set_title(f"{frame.scenario.town} {name} {frame.number}", fontsize=8)
+        rows, columns = np.nonzero(frame.true_pixels() == 1)
         if len(rows):
             x, y = columns.min(), rows.min()
             box = plt.Rectangle((x, y), np.ptp(columns), np.ptp(rows), fill=False, color="red")
             camera.add_patch(box)
-        points, semantic = read_points(files["points"]), read_points(files["semantic_points"])
-        hits = semantic[np.isin(semantic[:, 3], ANOMALY_IDS)]
-        for cloud, size, color in ((points, 0.1, "grey"), (hits, 4, "red")):
+        places, truth = frame.true_points()
+        for cloud, size, color in ((frame.scan(), 0.1, "grey"), (places[truth == 1], 4, "red")):
             scan.scatter(-cloud[:, 1], cloud[:, 0], size, color)  # left on the left
         scan.set(xlim=(-REACH / 2, REACH / 2), ylim=(0, REACH), aspect="equal")
     for axis in axes.flat:

@@ -15,6 +15,7 @@ from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
 from datasets.anovox.load import find_root
+from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import SENSORS, Pasting
 from datasets.splits import read_split
 from prediction.anomalies import alarm_scores
@@ -50,7 +51,8 @@ def judge_pastes(
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     root, ids = find_root(args), tuple(args.anomaly_ids)
     scenarios = find_scenarios(root, args.camera)
-    frames = build_table(scenarios, "pasted", modality=args.modality, anomaly_ids=ids, **cache)
+    coding = (find_palette(scenarios, ids), ids)
+    frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
     rows = frames.rows_of(read_split(split)["test"]) if split else np.arange(len(frames.labels))
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):

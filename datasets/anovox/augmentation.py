@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.anovox.files import OUTSIDE
+from datasets.anovox.dataset import OUTSIDE
+from datasets.anovox.flags import CORRUPTIONS
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, uniform
 
 JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
 HEIGHT_JITTER = 0.1  # metres; sensors are mounted at 1.6 to 1.8 m
-CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
 def augment_frames(

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from datasets.anovox.files import ENDINGS, OUTSIDE, AnyPath, ScenarioFiles, project
-from datasets.anovox.frame import point_classes, read_class_image, read_points, read_voxels
-from datasets.anovox.labels import find_palette
+from datasets.anovox.dataset import OUTSIDE, project
+from datasets.anovox.files import ENDINGS, AnyPath, ScenarioFiles
+from datasets.anovox.frame import read_points, read_voxels
+from datasets.anovox.palettes import point_classes, read_class_image
 from datasets.images import read_image
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError
@@ -19,12 +20,9 @@ AGREEMENT_FRAMES = 12
 SHOWN = 20  # problems
 
 
-def check_frames(
-    scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...], frame_rate: float = 10.0
-) -> Iterator[str]:
+def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float = 10.0) -> Iterator[str]:
     """Lines that describe the sensors of a data set; then one DataError with every file that is broken."""
     problems: list[str] = []
-    palette = find_palette(scenarios, anomaly_ids)
     for sensor in ENDINGS:
         ids, endings, unread = Counter(), Counter(), Counter()
         for scenario in scenarios:

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.anovox.files import OUTSIDE, AnyPath, project
-from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Region, Store, keep
+from datasets.anovox.files import AnyPath
+from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Frame, Region, Store, keep
 from datasets.anovox.labels import FrameTable
 from datasets.anovox.pasted import PASTE_VERSION, Pasting, paste_into
 from datasets.cache import open_cache
 
 CLASSES = ("normal", "anomaly")
+OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 CELL_SHARE = 5  # a cell shows an anomaly from this share of its pixels on, in 254ths: 2%
 TOLD = ("frame_id", "category", "size", "visibility", "distance")  # in a table of the frames' scores
 
@@ -57,16 +58,21 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
         kept = partial(keep, self.sources, store=store, **cache)
         pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
-        scan = ("points",) if pasting else ()  # things stand where it shows the ground
-        self.images = kept("pixels", scan, (*self.image_size, 3), pasted, {"size": self.image_size})
-        files = ("points", *["semantic_points"] * truth)
-        sampling = {"seed": seed, "count": max_points, "cell": self.region.cell, "with_truth": truth}
-        key = pasted | {"region": asdict(Region())}
+        scan = ["points"] if pasting else []  # things stand where it shows the ground
+        self.images = kept(
+            partial(Frame.pixels, size=self.image_size),
+            shape=(*self.image_size, 3), sensors=scan, key=pasted,
+        )  # fmt: skip
         # (F, N, 5) x, y, z, intensity and truth; padding is NaN
-        self.packed_points = kept("points", files, (max_points, 5), key, sampling, dtype=np.float32)
+        self.packed_points = kept(
+            partial(Frame.points, seed=seed, count=max_points, cell=self.region.cell, with_truth=truth),
+            shape=(max_points, 5), dtype=np.float32, sensors=["points", *["semantic_points"] * truth],
+            key=pasted | {"region": asdict(Region())},
+        )  # fmt: skip
         self.cell_shares = np.full((len(self.rows), *CELL_GRID), UNKNOWN_SHARE, np.uint8)
         if truth:
-            self.cell_shares = kept("cells", ("semantic_image", *scan), CELL_GRID, pasted, {})
+            sensors = ["semantic_image", *scan]
+            self.cell_shares = kept(partial(Frame.cells), shape=CELL_GRID, sensors=sensors, key=pasted)
 
     def group_names(self) -> list[str]:
         """The scenarios of the frames."""
@@ -138,3 +144,16 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             return None
         image = Image.fromarray(truth.view(np.uint8))
         return np.array(image.resize(self.image_size[::-1], Image.Resampling.NEAREST)).view(np.int8)
+
+
+def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
+    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge).
+
+    OUTSIDE where unseen. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
+    (u * depth, v * depth, depth).
+    """
+    homogeneous = points[..., :3] @ np.swapaxes(projection[..., :3], -1, -2) + projection[..., None, :, 3]
+    depth = homogeneous[..., 2:]
+    pixels = homogeneous[..., :2] / np.where(depth > 0.05, depth, 1.0)
+    seen = (depth[..., 0] > 0.05) & (np.abs(pixels) <= 1).all(axis=-1)
+    return np.where(seen[..., None], pixels, OUTSIDE).astype(np.float32)

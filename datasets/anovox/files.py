@@ -42,7 +42,6 @@ ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semant
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 DEPTH = 4  # folders between the given root and a scenario
 FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # of a sensor that nothing is known of
-OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 AnyPath = Path | ArchivePath
 
 
@@ -58,7 +57,7 @@ class ScenarioFiles:
     files: dict[str, dict[int, AnyPath]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
-    projection: np.ndarray | None = None  # (3, 4), see `project`; None without a camera
+    projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
     turn: float = 0.0  # degrees from the LiDAR's heading to the camera's, to the right
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
 
@@ -297,7 +296,7 @@ def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
-    """(3, 4) for `project`: from a LiDAR to a camera.
+    """(3, 4) from x, y, z, 1 of a LiDAR to (u * depth, v * depth, depth) of a camera, see dataset.project.
 
     Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
     is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
@@ -316,16 +315,3 @@ def _turn(rotation) -> np.ndarray:
     about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
     return about_z @ about_y @ about_x
-
-
-def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge).
-
-    OUTSIDE where unseen. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
-    (u * depth, v * depth, depth).
-    """
-    homogeneous = points[..., :3] @ np.swapaxes(projection[..., :3], -1, -2) + projection[..., None, :, 3]
-    depth = homogeneous[..., 2:]
-    pixels = homogeneous[..., :2] / np.where(depth > 0.05, depth, 1.0)
-    seen = (depth[..., 0] > 0.05) & (np.abs(pixels) <= 1).all(axis=-1)
-    return np.where(seen[..., None], pixels, OUTSIDE).astype(np.float32)

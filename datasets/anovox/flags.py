@@ -4,14 +4,17 @@ Without torch and numpy, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
+from collections.abc import Callable
 
 from utils.run import arguments
 
 SAMPLE = "data/sample_anovox"  # what is read without --data_path
+# How sensors fail, see augmentation.corrupt_frames.
+CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the group "data"; build_datasets(args) of dataset.py reads it."""
+    """Add the group "data"; build_datasets(args) of load.py reads it."""
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data_path", help="folder of AnoVox archives or scenarios; default: the built-in sample")
@@ -36,3 +39,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image in pixels")
     add("--max_points", type=arguments.positive_int, default=1024, help="points per frame; real scans: 4096")
     # fmt: on
+
+
+def check_anomaly_flags(error: Callable[[str], None], args: argparse.Namespace) -> None:
+    """Call parser.error where flags of the anomaly task contradict each other, or would do nothing."""
+    given = f"--weights {args.weights}"
+    if args.weights != "none" and args.modality == "lidar":
+        error(f"{given}: --modality lidar has no image encoder; leave one of them out")
+    if args.weights != "none" and args.image_encoder == "cnn":
+        error(f"{given}: the encoder cnn starts from nothing; add --image_encoder resnet18")
+    if args.freeze_encoder and args.weights == "none":
+        remedy = "add --image_encoder resnet18 --weights imagenet"
+        error(f"--freeze_encoder: there are no weights to keep; {remedy}")
+    if args.feature_mixing and (args.label != "pasted" or args.modality != "both"):
+        error("--feature_mixing: needs --label pasted and --modality both")

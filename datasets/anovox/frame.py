@@ -1,8 +1,7 @@
 """One frame as its files hold it: image, scan and truth, and what is kept of them for training.
 
-Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin. A semantic image holds class
-ids (grey, or in red with green and blue 0) or colours; with a palette of its own (mode P) colours if these
-are known, else ids. A semantic scan holds ids, or colours as 0xRRGGBB. Colours are palettes.py's.
+Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin. Classes are coded as ids or
+as colours, see palettes.py.
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.files import AnyPath, ScenarioFiles
-from datasets.anovox.palettes import colour_ids, fitting
+from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles
+from datasets.anovox.palettes import point_classes, read_class_image
 from datasets.anovox.pointclouds import MAX_SCAN, read_pcd, read_ply
 from datasets.cache import describe_files, open_cache
-from datasets.images import read_image, read_palette_image
+from datasets.images import read_image
 from utils.run.errors import DataError
 
 ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)  # home, animal, nature, special, airplane, falling, anomaly
 AGENT_IDS = (112, 113, 114, 115, 116, 118, 119)  # driven by agents: AnoVox leaves them out of evaluation
 REFERENCE_AREA = 512 * 768  # anomalous pixels are counted at this image size
 CELL_GRID = (8, 12)  # rows and columns of the parts of an image in which an anomaly is located
+UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
@@ -98,11 +98,11 @@ class Frame:
         agents = np.isin(classes, [number for number in AGENT_IDS if number not in self.coding[1]])
         return np.where(agents, -1, np.isin(classes, self.coding[1])).astype(np.int8)
 
-    # What caches keep of it.
+    # Its label, and what caches keep of it.
 
-    def counts(self) -> np.ndarray:
+    def counts(self, with_voxels: bool) -> np.ndarray:
         """(1, 4) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest,
-        voxels; nan where there is no file."""
+        voxels; nan where there is no file, or it is not opened: a voxel grid is large."""
         pixels = points = distance = voxels = np.nan
         if (shown := self.true_pixels()) is not None:
             pixels = (shown == 1).sum() * REFERENCE_AREA / shown.size
@@ -111,9 +111,25 @@ class Frame:
             hits = hits[Region().contains(hits)]
             points = len(hits)
             distance = np.linalg.norm(hits, axis=1).min() if points else np.nan
-        if grid := self.path("voxels"):
+        if with_voxels and (grid := self.path("voxels")):
             voxels = np.isin(read_voxels(grid)[:, 3], self.coding[1]).sum()
         return np.array([[pixels, points, distance, voxels]], np.float32)
+
+    def label(self, rule: str, counted: np.ndarray, min_pixels: float, min_points: int) -> int:
+        """1, 0 or UNKNOWN by a rule of labels.py; counted (4,): what `counts` gave."""
+        (pixels, points, _, voxels), kind = counted, self.scenario.kind
+        if rule == "scenario":
+            return UNKNOWN if kind == UNKNOWN_KIND else int(kind != NORMALITY)
+        if rule == "voxel":
+            return int(voxels > 0) if np.isfinite(voxels) else 0 if kind == NORMALITY else UNKNOWN
+        if pixels >= min_pixels or points >= min_points:
+            return 1
+        if kind == NORMALITY or (rule == "pasted" and kind == UNKNOWN_KIND):
+            return 0
+        # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not here.
+        sensors = ("semantic_image", "semantic_points")
+        lost = [sensor for sensor in sensors if self.scenario.files[sensor] and not self.path(sensor)]
+        return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
 
     def pixels(self, size: tuple[int, int]) -> np.ndarray:
         """(1, H, W, 3) uint8 at `size` = (H, W); antialiased bilinear where the size changes."""
@@ -147,10 +163,10 @@ class Frame:
 
 
 def keep(
-    frames: Sequence[Frame], method: str, sensors: Sequence[str], shape: tuple[int, ...], key: dict,
-    settings: dict, store: Store = open_cache, **cache,
+    frames: Sequence[Frame], made: partial[np.ndarray], shape: tuple[int, ...], sensors: Sequence[str],
+    key: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip
-    """What pixels, points, cells or counts of each frame is under `settings`, (F, *shape): made once, then
+    """What `made`, a method of Frame and its settings, gives for each frame, (F, *shape): made once, then
     read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the same.
 
     `cache`: cache_dir, limit_gb, workers, log and dtype for open_cache.
@@ -158,15 +174,15 @@ def keep(
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
     poses = [np.append(frame.scenario.projection, frame.scenario.turn) for frame in frames]
-    key = key | settings | {"coding": frames[0].coding, "poses": np.stack(poses)}
+    key = key | made.keywords | {"coding": frames[0].coding, "poses": np.stack(poses)}
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
-    produce = partial(_one_of, frames, method, settings)
-    return store(f"anovox_{method}", key, images, [1] * len(frames), shape, produce, **cache)
+    kind, counts = f"anovox_{made.func.__name__}", [1] * len(frames)
+    return store(kind, key, images, counts, shape, partial(_make, made, frames), **cache)
 
 
-def _one_of(frames: Sequence[Frame], method: str, settings: dict, k: int) -> np.ndarray:
-    return getattr(frames[k], method)(**settings)
+def _make(made: partial[np.ndarray], frames: Sequence[Frame], k: int) -> np.ndarray:
+    return made(frames[k])
 
 
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:
@@ -186,35 +202,6 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
     cells = np.floor(points[:, :3] / region.cell).astype(np.int64)
     _, first = np.unique(cells @ np.array([1 << 40, 1 << 20, 1]), return_index=True)
     return points[np.sort(first)[:max_points]]  # in the order of the permutation: a fair draw
-
-
-def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
-    """(H, W) uint8 class ids of a semantic image; DataError for a colour that the palette does not have."""
-    pixels = colours_or_ids(path)
-    return pixels if pixels.dtype == np.uint8 else colour_ids(pixels, palette, path)
-
-
-def colours_or_ids(path) -> np.ndarray:
-    """(H, W) uint8 ids, or int32 colours 0xRRGGBB."""
-    pixels, colours = read_palette_image(path)
-    if colours is not None:  # mode P
-        packed = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
-        return packed[pixels] if fitting(packed[np.unique(pixels)]) else pixels
-    if pixels.ndim == 2:
-        return pixels
-    red, green, blue = np.moveaxis(pixels, -1, 0)
-    same = np.array_equal(red, green) and np.array_equal(green, blue)
-    if same or not (green.any() or blue.any()):
-        return np.ascontiguousarray(red)
-    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
-
-
-def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
-    """(N,) uint8 class ids of the last column of a semantic scan."""
-    values = column.astype(np.int64)
-    if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
-        raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
-    return values.astype(np.uint8) if values.max(initial=0) < 256 else colour_ids(values, palette, path)
 
 
 def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out.
+"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out; a rule of
+four, which `Frame.label` decides by:
 
 visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
           points of the semantic LiDAR in the region that the model looks at. A frame before the object comes
@@ -13,16 +14,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
-from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles
-from datasets.anovox.frame import ANOMALY_IDS, Frame, Region, colours_or_ids, keep
-from datasets.anovox.palettes import tell_palette
+from datasets.anovox.files import AnyPath, ScenarioFiles
+from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError
-
-UNKNOWN = -1
-_TRUTH = ("semantic_image", "semantic_points", "voxels")
 
 
 @dataclass
@@ -60,17 +58,22 @@ class FrameTable:
 
 def build_table(
     scenarios: list[ScenarioFiles], label: str = "visible", min_pixels: float = 20, min_points: int = 3,
-    modality: str = "both", anomaly_ids: tuple[int, ...] = ANOMALY_IDS, **cache,
+    modality: str = "both", coding: tuple[str, tuple[int, ...]] = Frame.coding, **cache,
 ) -> FrameTable:  # fmt: skip
     """Label the frames that have the sensors needed; those that can not be labelled are only counted.
 
-    `cache`: cache_dir, limit_gb, workers, log for open_cache. DataError when no frame is left.
+    `coding`: what palettes.find_palette found, and the ids of anomalies. `cache`: cache_dir, limit_gb,
+    workers, log for open_cache. DataError when no frame is left.
     """
-    frames, notes = _list_frames(scenarios, modality, (find_palette(scenarios, anomaly_ids), anomaly_ids))
-    key = {"region": asdict(Region())}
-    counted = keep(frames, "counts", _TRUTH, (4,), key, {}, **cache, dtype=np.float32)[:]
+    frames, notes = _list_frames(scenarios, modality, coding)
+    voxels = label == "voxel"
+    counted = keep(
+        frames, partial(Frame.counts, with_voxels=voxels), shape=(4,), dtype=np.float32,
+        sensors=("semantic_image", "semantic_points", *["voxels"] * voxels),
+        key={"region": asdict(Region())}, **cache,
+    )[:]  # fmt: skip
     rows = zip(frames, counted, strict=True)
-    labels = np.array([_decide(label, frame, counts, min_pixels, min_points) for frame, counts in rows])
+    labels = np.array([frame.label(label, counts, min_pixels, min_points) for frame, counts in rows])
     known = labels != UNKNOWN
     if not known.any():
         raise DataError(
@@ -91,16 +94,6 @@ def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTabl
     frames, notes = _list_frames(scenarios, modality, images_alone=True)
     labels, every = np.full(len(frames), UNKNOWN), np.full(len(frames), True)
     return _make_table(scenarios, frames, labels, np.full((len(frames), 3), np.nan), every, notes)
-
-
-def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
-    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios."""
-    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
-    some = with_images[:: max(1, len(with_images) // 8)]
-    paths = [files[sorted(files)[len(files) // 2]] for files in some]
-    coded = [pixels for pixels in map(colours_or_ids, paths) if pixels.dtype != np.uint8]
-    colours = {colour for pixels in coded for colour in np.unique(pixels).tolist()}
-    return tell_palette(colours, anomaly_ids, *paths[:1])
 
 
 def _list_frames(
@@ -137,26 +130,10 @@ def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
     return [f"sensors: {names}" for names in sorted(chosen)]
 
 
-def _decide(label: str, frame: Frame, counted: np.ndarray, min_pixels: float, min_points: int) -> int:
-    """1, 0 or UNKNOWN for one frame; `counted` = pixels, points, distance, voxels, nan without a file."""
-    (pixels, points, _, voxels), scenario = counted, frame.scenario
-    if label == "scenario":
-        return UNKNOWN if scenario.kind == UNKNOWN_KIND else int(scenario.kind != NORMALITY)
-    if label == "voxel":
-        return int(voxels > 0) if np.isfinite(voxels) else 0 if scenario.kind == NORMALITY else UNKNOWN
-    if pixels >= min_pixels or points >= min_points:
-        return 1
-    if scenario.kind == NORMALITY or (label == "pasted" and scenario.kind == UNKNOWN_KIND):
-        return 0
-    # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not the frame.
-    lost = [key for key in _TRUTH[:2] if scenario.files[key] and frame.path(key) is None]
-    return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
-
-
-def _make_table(scenarios, frames, labels, counted, keep, notes) -> FrameTable:
+def _make_table(scenarios, frames, labels, counted, chosen, notes) -> FrameTable:
     words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
-    columns = (column[keep] for column in (labels, *counted.T, *map(np.array, words)))
-    return FrameTable(scenarios, list(itertools.compress(frames, keep)), *columns, notes)
+    columns = (column[chosen] for column in (labels, *counted.T, *map(np.array, words)))
+    return FrameTable(scenarios, list(itertools.compress(frames, chosen)), *columns, notes)
 
 
 def _read_anomaly_file(path: AnyPath | None) -> tuple[str, str, str]:

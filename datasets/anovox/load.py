@@ -1,18 +1,20 @@
 """A whole AnoVox data set, as the flags of flags.py say: camera image and LiDAR scan of one moment, and
 whether there is an anomaly in it.
 
-A frame's way from its files to a batch, in the order of the calls; read so, no file needs a second look:
+A frame's way from its files to a batch; each file can be read to its end before the next is opened:
 
     load.py          this file: `build_datasets` goes all the way
-    files.py         `find_scenarios`: the files of each frame, and where its points fall in its image
-    labels.py        `build_table`: is there an anomaly in it? `Frame.counts` below says what its truth shows
-    frame.py         `Frame`: reads the files; `keep` has what is made of them cached, see datasets/cache.py
-    dataset.py       `AnoVoxDataset`: has pixels, points and cells of frames kept, and makes batches of them
+    files.py         `find_scenarios`: the files of each frame, and how its points fall into its image
+    labels.py        `build_table`: the frames that have a label, a row each
+    frame.py         `Frame`: reads its files; `label` is decided by `counts`; `pixels`, `points` and `cells`
+                     are what a model is given; `keep` calls one of these for all frames, or finds it cached
+    dataset.py       `AnoVoxDataset`: has the last three kept, and makes batches of them
     augmentation.py  `augment_frames`: changes batches in training
 
-Beside the way: archives.py (folders too), palettes.py and pointclouds.py (codings that AnoVox itself does not
-write), splits.py (which scenario is in which part), pasted.py and raycast.py (--label pasted: a frame with a
-thing in it, which stops rays), check.py (--check_data), localise.py (does a model see where the anomaly is).
+Beside the way: archives.py (paths in archives, which read as others do), palettes.py (how classes are coded),
+pointclouds.py (scans of other tools), splits.py (which scenario is in which part), pasted.py and raycast.py
+(--label pasted: a frame with a thing in it, which stops rays), check.py (--check_data), localise.py (does a
+model see where the anomaly is).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
 from datasets.anovox.frame import Frame
 from datasets.anovox.labels import FrameTable, build_table
+from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
@@ -55,17 +58,22 @@ def build_datasets(
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
     scenarios = find_scenarios(root, args.camera)
+    palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
-        for line in check_frames(scenarios, tuple(args.anomaly_ids), args.frame_rate):
+        for line in check_frames(scenarios, palette, args.frame_rate):
             log(line)
-    limits = (args.label, args.min_pixels, args.min_points, args.modality, tuple(args.anomaly_ids))
-    table = build_table(scenarios, *limits, **cache)
+    table = build_table(
+        scenarios, args.label, min_pixels=args.min_pixels, min_points=args.min_points,
+        modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,
+    )  # fmt: skip
     if choose:
         hashes = hash_contents(table, groups_of(table, choose))
         split, source, outcome = choose(hashes), "chosen", ""
     else:
-        sizes = (args.split_method, args.test_size, args.val_size, args.seed, args.holdout_towns, args.fold)
-        split, source, outcome = split_scenarios(table, root, *sizes, pasted)
+        split, source, outcome = split_scenarios(
+            table, root, args.split_method, test_size=args.test_size, val_size=args.val_size, seed=args.seed,
+            holdout_towns=args.holdout_towns, fold=args.fold, pasted=pasted,
+        )  # fmt: skip
         hashes = hash_contents(table, sum(split.values(), []))
     parts: dict[str, AnoVoxDataset] = {}
     copies = args.pastes
@@ -75,8 +83,10 @@ def build_datasets(
             copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
             sensors = "none" if args.feature_mixing and name == "train" else None
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
-        shape = (tuple(args.image_size), args.max_points, args.seed)
-        parts[name] = AnoVoxDataset(table, rows, *shape, pasting, **cache)
+        parts[name] = AnoVoxDataset(
+            table, rows, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
+            pasting=pasting, **cache,
+        )  # fmt: skip
     synthetic = (root / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, root, args.label, split, source, outcome, synthetic, hashes)
 

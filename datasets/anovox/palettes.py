@@ -1,7 +1,9 @@
-"""Classes coded as colours, in a semantic image or as 0xRRGGBB in a scan, and whose colours they are.
+"""Classes as they are coded in semantic images and scans, and whose colours the coded ones are.
 
-CARLA's own palette (0.9.10 to 0.9.13) shares colours with AnoVox's but numbers them otherwise, so which one
-it is, is found out for a whole data set and never guessed.
+A semantic image holds class ids (grey, or in red with green and blue 0) or colours; with a palette of its own
+(mode P) colours if these are known, else ids. A semantic scan holds ids, or colours as 0xRRGGBB. CARLA's own
+palette (0.9.10 to 0.9.13) shares colours with AnoVox's but numbers them otherwise, so which one it is, is
+found out for a whole data set and never guessed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import functools
 
 import numpy as np
 
+from datasets.anovox.files import ScenarioFiles
+from datasets.images import read_palette_image
 from utils.run.errors import DataError
 
 UNKNOWN_CLASS = 255
@@ -42,6 +46,35 @@ def _table(palette: str) -> np.ndarray:
     return table
 
 
+def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
+    """(H, W) uint8 class ids of a semantic image; DataError for a colour that the palette does not have."""
+    pixels = colours_or_ids(path)
+    return pixels if pixels.dtype == np.uint8 else colour_ids(pixels, palette, path)
+
+
+def colours_or_ids(path) -> np.ndarray:
+    """(H, W) uint8 ids, or int32 colours 0xRRGGBB."""
+    pixels, colours = read_palette_image(path)
+    if colours is not None:  # mode P
+        packed = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
+        return packed[pixels] if fitting(packed[np.unique(pixels)]) else pixels
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    same = np.array_equal(red, green) and np.array_equal(green, blue)
+    if same or not (green.any() or blue.any()):
+        return np.ascontiguousarray(red)
+    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue
+
+
+def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
+    """(N,) uint8 class ids of the last column of a semantic scan."""
+    values = column.astype(np.int64)
+    if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
+        raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
+    return values.astype(np.uint8) if values.max(initial=0) < 256 else colour_ids(values, palette, path)
+
+
 def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
     """uint8 class ids of colours 0xRRGGBB; DataError for one that the palette does not have."""
     ids = _table(palette)[colours]
@@ -57,6 +90,16 @@ def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
 def fitting(colours: np.ndarray) -> list[str]:
     """The palettes that have all these colours."""
     return [name for name in PALETTES if (_table(name)[colours] != UNKNOWN_CLASS).all()]
+
+
+def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
+    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios."""
+    with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
+    some = with_images[:: max(1, len(with_images) // 8)]
+    paths = [files[sorted(files)[len(files) // 2]] for files in some]
+    coded = [pixels for pixels in map(colours_or_ids, paths) if pixels.dtype != np.uint8]
+    colours = {colour for pixels in coded for colour in np.unique(pixels).tolist()}
+    return tell_palette(colours, anomaly_ids, *paths[:1])
 
 
 def tell_palette(colours: set[int], anomaly_ids: tuple[int, ...], where: object = "") -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
-from datasets.anovox.labels import UNKNOWN, FrameTable
+from datasets.anovox.frame import UNKNOWN
+from datasets.anovox.labels import FrameTable
 from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError
 

@@ -1,5 +1,7 @@
 """The preview draws what is annotated, and names what is not there."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from datasets import preview
 from datasets.jrdb.labels import IMAGE_FOLDER, read_sequence
 from datasets.jrdb.splits import list_sequences
 from datasets.samples import ensure_sample
-from tests.anovox_world import tiny_sample
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.jrdb_files import crowd, write_labels
 from utils.plotting.panorama import HEADER, PALETTE, WHITE
 from utils.run.errors import CommandError, DataError
@@ -55,6 +57,28 @@ def test_what_is_not_there_is_named(folder):
         run(folder, "--sequence", "hall_0", "--frames", "90")
     with pytest.raises(DataError, match="no image of a labelled frame of attic_0"):
         run(folder, "--sequence", "attic_0")
+
+
+def test_a_turned_lidar_and_carlas_colours_are_drawn_as_training_reads_them(tmp_path, monkeypatch):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=1)
+    (scenario,) = scenario_folders(root)
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for sensor in setup.values():
+        if "LIDAR" in sensor["sensor_type"]:
+            sensor["rotation"] = [0, 0, 90]  # to the right: what is ahead lies on its left
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    road, fence = (128, 64, 128), (100, 40, 40)  # the fence is CARLA's alone
+    for file in frame_files(scenario, "SEMANTIC-CAM"):
+        Image.fromarray(np.array([[road, fence]], np.uint8).repeat(8, axis=0)).save(file)
+    for sensor, last in (("LIDAR", 0.5), ("SEMANTIC-LIDAR", 30)):
+        for file in frame_files(scenario, sensor):
+            np.save(file, np.array([[0, 10, -1, last]], np.float32))
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.scatter", lambda axis, *given: drawn.append(given))
+    preview.preview_anovox(root, tmp_path)
+    assert [color for *_, color in drawn] == ["grey", "red"]
+    for right, ahead, *_ in drawn:
+        assert right == pytest.approx([0], abs=1e-5) and ahead == pytest.approx([10])
 
 
 @pytest.mark.figures

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames, turn_hues
-from datasets.anovox.dataset import AnoVoxDataset
-from datasets.anovox.files import OUTSIDE, find_scenarios, project, projection_matrix
+from datasets.anovox.check import check_frames
+from datasets.anovox.dataset import OUTSIDE, AnoVoxDataset, project
+from datasets.anovox.files import find_scenarios, projection_matrix
 from datasets.anovox.frame import Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.palettes import ANOVOX
@@ -111,6 +112,19 @@ def test_anomaly_scenarios_hold_normal_frames_and_the_scenario_label_does_not_kn
 def test_voxel_labels_use_the_class_column(cache):
     table = build_table(find_scenarios(tiny_sample()), label="voxel", **cache)
     assert 0 < table.labels.mean() < 0.6  # "any voxel > 0" would make every frame an anomaly
+
+
+def test_voxel_files_are_opened_for_their_label_and_by_check_data_alone(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=1)
+    broken = frame_files(scenario_folders(root)[0], "VOXEL_GRID")[0]
+    broken.write_bytes(b"cut short")
+    scenarios = find_scenarios(root)
+    for label in ("visible", "scenario", "pasted"):
+        assert len(build_table(scenarios, label, **cache).labels) == 4
+    with pytest.raises(DataError, match=broken.name):
+        build_table(scenarios, "voxel", **cache)
+    with pytest.raises(DataError, match=broken.name):
+        list(check_frames(scenarios, "AnoVox"))
 
 
 def test_frames_sort_as_numbers(cache):

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from datasets.anovox.dataset import AnoVoxDataset
-from datasets.anovox.files import find_scenarios, project, projection_matrix
+from datasets.anovox.dataset import AnoVoxDataset, project
+from datasets.anovox.files import find_scenarios, projection_matrix
 from datasets.anovox.labels import build_table
 from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_thing, paste_image, paste_scan
 from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample

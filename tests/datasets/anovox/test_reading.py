@@ -12,9 +12,9 @@ from PIL import Image
 
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import ScenarioFiles, find_scenarios
-from datasets.anovox.frame import ANOMALY_IDS, read_class_image, read_points
-from datasets.anovox.labels import build_table, find_palette
-from datasets.anovox.palettes import ANOVOX, CARLA
+from datasets.anovox.frame import read_points
+from datasets.anovox.labels import build_table
+from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
@@ -173,7 +173,7 @@ def test_anomaly_ids_are_what_the_caller_says(tmp_path, cache):
     expected = build_table(find_scenarios(tiny_sample()), **cache)
     scenarios = find_scenarios(tmp_path)
     assert not build_table(scenarios, **cache).labels.any()
-    labels = build_table(scenarios, anomaly_ids=(21,), **cache).labels
+    labels = build_table(scenarios, coding=("AnoVox", (21,)), **cache).labels
     source = next(i for i, s in enumerate(expected.scenarios) if s.files["anomaly"])
     assert np.array_equal(labels, expected.labels[expected.scenario == source]) and labels.any()
 
@@ -304,7 +304,7 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
 
 def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_path):
     root = copy_of(tiny_sample(), tmp_path / "data")
-    lines = "\n".join(check_frames(find_scenarios(root), ANOMALY_IDS))
+    lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
     assert "points: 48 files read (.npy x 48)" in lines and "semantic_image: 48 files read" in lines
     assert "1 x " in lines and "camera chosen: RGB-CAM(0, 0, 1.8)(0, 0, 0) x 12" in lines
     assert "a frame every 5 s" in lines and "same class at 9" in lines
@@ -315,7 +315,7 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
     image.write_bytes(image.read_bytes()[:90])
     (image.parent / "notes.txt").write_text("left")
     with pytest.raises(DataError, match="3 problems") as caught:
-        list(check_frames(find_scenarios(root), ANOMALY_IDS))
+        list(check_frames(find_scenarios(root), "AnoVox"))
     assert all(path.name in str(caught.value) for path in (first, second, image))
 
 
@@ -325,11 +325,11 @@ def test_mirrored_scans_are_noticed(tmp_path):
         for file in frame_files(scenario, "SEMANTIC-LIDAR"):
             np.save(file, np.load(file) * (1, -1, 1, 1))
     with pytest.raises(DataError, match="y must point to the left"):
-        list(check_frames(find_scenarios(root), ANOMALY_IDS))
+        list(check_frames(find_scenarios(root), "AnoVox"))
 
 
 def test_real_frames_have_no_semantics_to_agree_about(real):
-    lines = check_frames(find_scenarios(real / "anovox_carla"), ANOMALY_IDS)
+    lines = check_frames(find_scenarios(real / "anovox_carla"), "AnoVox")
     assert "can not be told: no frame has semantics of both" in "\n".join(lines)
 
 
