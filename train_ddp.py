@@ -132,7 +132,7 @@ def train_one_epoch(
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         indices = batch["indices"]  # stay on the host: to read them back would wait for the GPU
@@ -210,7 +210,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     args.intensity_range = data.intensity_range  # as resolved: whoever repeats or uses the run reads alike
     if run.check(data):
         return None
-    train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)
+    train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)  # __getitems__ makes each batch
 
     # Model
     bare, weights = build_model(args)

@@ -162,7 +162,7 @@ def train_one_epoch(
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -252,7 +252,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     natural = data.train.select(data.train.draw())
     train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
-    train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)
+    train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)  # __getitems__ makes each batch
     loaders = {n: run.evaluation_loader(data.with_task(n, "any"), EVALUATION_BATCH) for n in loaders}
 
     # Model

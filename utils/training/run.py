@@ -89,7 +89,12 @@ class Run:
         return self.args.check_data
 
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
-        """The shuffled train loader, and loaders of val and test with about `batch` samples a step."""
+        """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
+
+        They are plain DataLoaders: batch = dataset.__getitems__(indices), nothing collated. Of train the
+        indices are this rank's share of the epoch (EpochSampler; interrupt.steps begins each), of val and
+        test whole frames in order.
+        """
         args, processes = self.args, self.processes
         sampler = EpochSampler(
             len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
