@@ -163,7 +163,13 @@ def test_pooled_pairs_are_judged_once_each_by_sklearn(tmp_path, capsys):
     assert f"pooled, 3 of 3 folds: LEARNED (beats distance alone: AUROC +{gain[0] - gain[1]:.3f}" in said
 
 
-@pytest.mark.parametrize("name", ["train_mae", "train_stage2", "train_anomaly_with_labels"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_mae",
+        *(pytest.param(n, marks=pytest.mark.long) for n in ("train_stage2", "train_anomaly_with_labels")),
+    ],
+)
 def test_every_task_has_its_pooled_verdict(name, tmp_path, capsys):
     if name == "train_stage2":
         starts = folds_of("train_stage1", 2)

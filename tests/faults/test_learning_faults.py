@@ -58,9 +58,7 @@ def stop_at_warnings(patch, name) -> None:
     patch.setattr(LearningCheck, name, checked)
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=pytest.mark.long if s > 1 else ()) for s in range(10)]
-)
+@pytest.mark.parametrize("seed", [pytest.param(s, marks=pytest.mark.long if s else ()) for s in range(10)])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_flagged(fault, seed, tmp_path, monkeypatch):
     found = outcome(STAGE1, fault, tmp_path, monkeypatch, "--seed", seed)

@@ -165,7 +165,7 @@ def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, m
     refused = 0
     for action in parser_of(script, monkeypatch)._actions:
         name = action.dest
-        if name in ("help", argparse.SUPPRESS, *arguments.NOT_RECORDED):
+        if name in ("help", "help_all", argparse.SUPPRESS, *arguments.NOT_RECORDED):
             continue
         typed = another(action, recorded[name])
         if name in arguments.MAY_CHANGE_ON_RESUME - {"epochs", "device"}:

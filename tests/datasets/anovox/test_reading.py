@@ -274,7 +274,7 @@ def pack(root: Path, target: Path, prefix: str) -> None:
                 archive.add(path, prefix + str(path.relative_to(root)))
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("ending", ["zip", "tar.gz", pytest.param("tar", marks=pytest.mark.long)])
 def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     """One archive of all scenarios, beside one of a single scenario: the same frames and labels."""
     monkeypatch.setattr("datasets.anovox.archives.SPACING", 20_000)  # states that are used
