@@ -8,6 +8,7 @@ found out for a whole data set and never guessed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import numpy as np
@@ -93,12 +94,18 @@ def fitting(colours: np.ndarray) -> list[str]:
 
 
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
-    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios."""
+    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios.
+
+    One that can not be read says nothing here: whoever needs it will tell, --check_data with all others.
+    """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     some = with_images[:: max(1, len(with_images) // 8)]
     paths = [files[sorted(files)[len(files) // 2]] for files in some]
-    coded = [pixels for pixels in map(colours_or_ids, paths) if pixels.dtype != np.uint8]
-    colours = {colour for pixels in coded for colour in np.unique(pixels).tolist()}
+    colours = set()
+    for path in paths:
+        with contextlib.suppress(DataError):
+            pixels = colours_or_ids(path)
+            colours.update(np.unique(pixels).tolist() if pixels.dtype != np.uint8 else ())
     return tell_palette(colours, anomaly_ids, *paths[:1])
 
 

@@ -314,9 +314,12 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
     image = frame_files(scenario_folders(root)[2], "RGB-CAM")[0]
     image.write_bytes(image.read_bytes()[:90])
     (image.parent / "notes.txt").write_text("left")
-    with pytest.raises(DataError, match="3 problems") as caught:
-        list(check_frames(find_scenarios(root), "AnoVox"))
-    assert all(path.name in str(caught.value) for path in (first, second, image))
+    classes = [frame_files(folder, "SEMANTIC-CAM")[2] for folder in scenario_folders(root)[:2]]
+    for path in classes:  # in the middle, where find_palette looks
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="5 problems") as caught:
+        load(root, tmp_path / "cache", check_data=True)
+    assert all(path.name in str(caught.value) for path in (first, second, image, *classes))
 
 
 def test_mirrored_scans_are_noticed(tmp_path):
