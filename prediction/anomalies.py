@@ -42,8 +42,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         return Opened(produce, shape, reasons, dtype)
 
     def frames_for(one: Trained) -> AnoVoxDataset:
-        shape = tuple(one.args.image_size), one.args.max_points, one.args.seed
-        return AnoVoxDataset(table, every, *shape, truth=False, store=opened)
+        return AnoVoxDataset(
+            table, every, image_size=tuple(one.args.image_size), max_points=one.args.max_points,
+            seed=one.args.seed, truth=False, store=opened,
+        )  # fmt: skip
 
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)

@@ -59,10 +59,13 @@ def judge_pastes(
         raise DataError(f"{root}: no normal frame to paste into")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
     copies = math.ceil(count / len(chosen))
-    shape, scores = (tuple(args.image_size), args.max_points, args.seed), {}
+    scores = {}
     for sensors in SENSORS:
         pasting = Pasting("test", copies, sensors)
-        part = AnoVoxDataset(frames, chosen, *shape, pasting, truth=False, **cache)
+        part = AnoVoxDataset(
+            frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
+            pasting=pasting, truth=False, **cache,
+        )  # fmt: skip
         scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # as it is, with a thing in it
 
     things = [source.thing for source in part.sources[1::2]]

@@ -97,7 +97,7 @@ def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTabl
 
 
 def _list_frames(
-    scenarios: list[ScenarioFiles], modality: str, *coding, images_alone: bool = False
+    scenarios: list[ScenarioFiles], modality: str, coding=Frame.coding, images_alone: bool = False
 ) -> tuple[list[Frame], list[str]]:
     """The frames with the sensors needed, and what is missing.
 
@@ -113,7 +113,7 @@ def _list_frames(
         if missing := scenario.missing():
             every = len(set().union(*scenario.files.values()))
             notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
-        frames += [Frame(scenario, number, *coding) for number in numbers]
+        frames += [Frame(scenario, number, coding) for number in numbers]
     if not frames:
         listed = "\n".join(notes[:3])
         raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
