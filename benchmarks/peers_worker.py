@@ -2,8 +2,8 @@
 
     python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH WORKERS THREADS
 
-LIST.json holds [[path, age], ...]. Trains one epoch for every line of stdin and prints its seconds as JSON
-(benchmarks/worker.py). No augmentation: every peer opens the PNG, resizes it and normalises it, as its own
+LIST.json holds [[path, age], ...]. Trains one epoch for every line of stdin and prints its seconds as JSON.
+No augmentation: every peer opens the PNG, resizes it and normalises it, as its own
 tools do by default.
 """
 
