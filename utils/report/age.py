@@ -13,7 +13,7 @@ from utils.metrics.intervals import LEVEL, correct_bias, intervals
 from utils.metrics.regression import age_bands, regression_metrics, subject_means, trivial_predictions
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
-from utils.report.results import interval_lines, state_warnings, table, write_report
+from utils.report.results import figure_title, interval_lines, state_warnings, table, write_report
 from utils.report.samples import Look, report_samples
 from utils.run.log import LOG, format_values
 
@@ -96,9 +96,10 @@ def report_age(
     report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
     bounds = None if np.isnan(low).any() else (low, high)
-    plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, title, folder / "scatter.png")
-    plot_bland_altman(subject_ages, subject_preds, people_names, unit, title, folder / "bland_altman.png")
-    plot_error_by_age(by["age"], unit, title, folder / "error_by_age.png")
+    named = figure_title(state, split)
+    plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, named, folder / "scatter.png")
+    plot_bland_altman(subject_ages, subject_preds, people_names, unit, named, folder / "bland_altman.png")
+    plot_error_by_age(by["age"], unit, named, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}

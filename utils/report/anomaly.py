@@ -20,8 +20,8 @@ from utils.metrics.detection import (
 from utils.metrics.references import reference_scores
 from utils.metrics.verdict import GroupJackknife, Verdict
 from utils.plotting.classification import plot_roc_pr
-from utils.report.classification import figure_title, report_binary
-from utils.report.results import table
+from utils.report.classification import report_binary
+from utils.report.results import figure_title, table
 from utils.report.samples import Look, report_samples
 from utils.run.log import format_values
 

@@ -32,7 +32,7 @@ from utils.plotting.classification import (
 )  # fmt: skip
 from utils.report.results import (
     confusion_table,
-    data_name,
+    figure_title,
     interval_lines,
     state_warnings,
     table,
@@ -109,11 +109,6 @@ def report_binary(
     return verdict, conclude(
         folder, title, verdict, warnings, beside, sections | dict(notes), found, ("ap", "auroc", "f1")
     )
-
-
-def figure_title(state: Mapping[str, Any], split: str) -> str:
-    """The script, the part of the data, and which data."""
-    return f"{state['script']} on {split} of {data_name(state)}"
 
 
 def report_multiclass(

@@ -33,8 +33,16 @@ def interval_lines(confidence: Mapping[str, Sequence[float]]) -> str:
 
 def data_name(state: Mapping[str, Any]) -> str:
     """What figures call the data that the checkpoint `state` was trained on."""
-    place = state["args"].get("data_path")
-    return Path(place).name if place else "the built-in sample"
+    place = state["args"].get("data_path") or state["args"].get("image_dir")
+    if not place:
+        return "the built-in sample"
+    names = Path(place).absolute().parts
+    return "/".join(names[-3:] if names[-1] == "Images" else names[-1:])  # TA/Healthy/Images
+
+
+def figure_title(state: Mapping[str, Any], split: str) -> str:
+    """The script, the part of the data, and which data."""
+    return f"{state['script']} on {split} of {data_name(state)}"
 
 
 def state_warnings(state: Mapping[str, Any]) -> list[str]:

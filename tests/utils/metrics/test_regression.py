@@ -91,7 +91,7 @@ def make_report(folder, rows, train_ages, **options):
     } | options
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
-    state = options.pop("state", {"script": "train_mae.py", "history": []})
+    state = options.pop("state", {"script": "train_mae.py", "args": {}, "history": []})
     return report_age(folder, "test", state, rows, files, subjects, train_ages, **options)
 
 
@@ -137,7 +137,7 @@ def test_more_images_of_the_same_people_do_not_narrow_the_interval(tmp_path):
 def test_intervals_and_groups_are_reported_beside_the_figures(tmp_path):
     rows, train = draw_rows(60), np.linspace(5, 85, 100)
     half = {key: values[:90] for key, values in rows.items()}  # 30 people to fit them on
-    state = {"script": "train_mae.py", "history": [], "intervals": fit_intervals(half)}
+    state = {"script": "train_mae.py", "args": {}, "history": [], "intervals": fit_intervals(half)}
     other = {key: values[90:] for key, values in rows.items()}
     other["subject_ids"] = other["subject_ids"] - 30
     sex = ["FM"[k % 2] for k in other["subject_ids"]]
