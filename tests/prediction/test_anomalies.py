@@ -2,6 +2,7 @@
 
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
@@ -119,10 +120,12 @@ def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
     for number, source in enumerate(frame_files(scenario_folders(tiny_sample())[0], "RGB-CAM")):
         shutil.copy(source, tmp_path / "data" / f"photo{number + 8}.png")
     panels = []
-    monkeypatch.setattr(
-        "utils.plotting.anomaly.save_figure",
-        lambda figure, _: panels.extend(axis.get_title().split(":")[0] for axis in figure.axes),
-    )
+
+    def look(figure, _):
+        panels.extend(axis.get_title().split(":")[0] for axis in figure.axes)
+        plt.close(figure)
+
+    monkeypatch.setattr("utils.plotting.anomaly.save_figure", look)
     rows = run(tmp_path / "data", tmp_path / "out", "--max_pictures", 1)
     assert panels == ["camera", "where", ""]  # and the colour bar: no view of points from above
     assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
