@@ -1,10 +1,13 @@
-"""An age as people write it, and what it is counted in: years, months, weeks, days or any other word."""
+"""What ages are counted in (years, months, weeks, days or any other word), and what is hardly an age."""
 
 import argparse
 import difflib
 import math
 import re
 from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
 
 # Ages outside these are typing errors; of another unit only the sign is checked.
 OLDEST = {"years": 120.0, "months": 1440.0, "weeks": 6260.0, "days": 43830.0}
@@ -32,30 +35,6 @@ def target_unit(text: str) -> str:
     return named_unit(text) or text
 
 
-def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
-    """(the age in a cell, whether the cell names its unit); ValueError says what is wrong with it."""
-    if cell is None:
-        raise ValueError("the age is empty")
-    if isinstance(cell, str) and cell.startswith("="):
-        raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
-    if hasattr(cell, "isoformat"):
-        raise ValueError("a date, not an age")
-    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
-        raise ValueError("not a number")
-    text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
-    try:
-        age = float(text)
-    except ValueError:
-        age, with_unit = _with_unit(text, unit), True
-    if age is None:
-        comma = text.count(",") == 1 and text.replace(",", "").isdigit()
-        raise ValueError("not a number" + " (write a decimal point)" * comma)
-    oldest = OLDEST.get(unit, math.inf)
-    if not math.isfinite(age) or not 0 <= age <= oldest:
-        raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
-    return age, with_unit
-
-
 def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
     """Whether a column is written with decimal commas, and can not mean thousands."""
     texts = [cell.strip() for cell in cells if isinstance(cell, str)]
@@ -66,13 +45,31 @@ def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
     return not thousands or any(float(text.replace(",", "")) > OLDEST.get(unit, math.inf) for text in written)
 
 
-def _with_unit(text: str, unit: str) -> float | None:
-    """'079Y', '12 months', '2y 3m' or, in weeks, '31+4' in `unit`; None for any other text."""
-    if unit == "weeks" and (found := re.fullmatch(r"(\d+)\s*\+\s*([0-6])", text)):
-        return int(found[1]) + int(found[2]) / 7
-    part = r"(\d+(?:[.,]\d+)?)\s*([^\W\d_]+)\.?[\s,]*"
-    parts = re.findall(part, text) if unit in PER_YEAR and re.fullmatch(f"(?:{part})+", text) else []
-    named = [(float(number.replace(",", ".")), named_unit(word)) for number, word in parts]
-    if not named or any(word is None for _, word in named):
-        return None
-    return sum(number * PER_YEAR[unit] / PER_YEAR[word] for number, word in named)
+def find_codes(ages: pd.Series, args: argparse.Namespace) -> tuple[set[float], set[float]]:
+    """(ages that are more likely a code for unknown, single ages as far off) of ages, each once per subject.
+
+    A code is far from all other ages and repeats. Far: beyond the quartiles by three interquartile ranges and
+    by as much (at least a quarter of the median) beyond the next age; or the smallest or greatest of all, as
+    far from the next as three times the largest step between the others, and a quarter of the median unless
+    it is written like a code (0, 99, 999). --min_age or --max_age typed for that side says that it is known.
+    """
+    codes: set[float] = set()
+    if len(ages) < 8:
+        return codes, codes
+    (low, high), least = ages.quantile([0.25, 0.75]), ages.median() / 4
+    reach = 3 * (high - low)
+    for sign, limit in ((1, args.max_age), (-1, args.min_age)):
+        values = np.sort(sign * ages.unique())
+        if limit is not None or len(values) < 4 or reach <= 0:
+            continue
+        steps = np.diff(values)
+        outside = values[1:] > (high if sign > 0 else -low) + reach
+        gaps = np.flatnonzero((steps > max(reach, least)) & outside)
+        if len(gaps):
+            codes |= set(sign * values[gaps[0] + 1 :])
+        digits = f"{abs(values[-1]):g}"
+        needed = 0 if len(set(digits)) == 1 and digits[0] in "0789" else least
+        if steps[-1] > 3 * steps[:-1].max() and steps[-1] >= needed:
+            codes.add(sign * values[-1])
+    repeated = {age for age in codes if (ages == age).sum() > 1}
+    return repeated, {age for age in codes - repeated if not low - reach <= age <= high + reach}

@@ -23,17 +23,17 @@ of the same number. DICOM files need no table: their headers name PatientID and 
 
 The way of an image, by the calls in `build_datasets`; read this file first, then each of the others once:
 
-    find_sources                here        the folders of images, and the table of each
-    find_sheet                  sheets.py   a table file: the cells below the names of its columns
-    read_rows                   table.py    the rows: ids and ages, and what is wrong with them
-    match_images                files.py    the image files, and the row of each
-    judge_rows, split_subjects  here        whether it is used, and in which part its subject is
-    decode_images               pixels.py   its pixels, read by images.py, in the cache; then its batch
+    find_sources                  here        the folders of images, and the table of each
+    find_sheet                    sheets.py   a table file: the cells below the names of its columns
+    read_rows                     table.py    the rows: ids and ages, and what is wrong with them
+    match_images, judge_rows      files.py    the image files, the row of each, and whether it is used
+    split_subjects                here        in which part its subject is
+    decode_images, judge_pixels   pixels.py   its pixels, read by images.py, in the cache; then its batch
 """
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,15 +43,104 @@ import pandas as pd
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, read_split, split_groups
-from datasets.ultrasound.files import dicom_files, match_images, read_headers
+from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
-from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, why_unreadable
+from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
 from datasets.ultrasound.problems import Problems
-from datasets.ultrasound.report import AgeDatasets, count_images, describe_flags
+from datasets.ultrasound.report import count_images, describe_flags, describe_parts
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
-from utils.run.errors import CommandError, DataError, some
+from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
+
+
+class Source(NamedTuple):
+    """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
+
+    images: Path
+    table: Path | None  # None: the headers of the DICOM files
+    cohort: str
+    prefix: str
+
+    @property
+    def home(self) -> Path:
+        """The folder that may hold split.json."""
+        return self.table.parent if self.table else self.images
+
+
+@dataclass
+class AgeDatasets:
+    """The parts of a split and what was decided on the way."""
+
+    sets: dict[str, UltrasoundAgeDataset]  # train, val and, where it is not empty, test
+    split: dict[str, list[str]]  # subjects by part
+    split_source: str
+    leakage_check: str  # the outcome of `check_leakage`
+    fingerprint: str  # of names, ages and file sizes: no path, no time
+    hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
+    sources: list[Source]
+    options: dict[str, Any]  # flags and how pixels were read, as config.json has them
+    report: dict[str, Any]  # counts, notes, and left_out {kind: {"count", "first": a sentence}}
+    recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
+
+    @property
+    def unit(self) -> str:
+        """What the ages are counted in."""
+        return self.options["target_unit"]
+
+    @property
+    def train(self) -> UltrasoundAgeDataset:
+        return self.sets["train"]
+
+    @property
+    def val(self) -> UltrasoundAgeDataset:
+        return self.sets["val"]
+
+    @property
+    def intensity_range(self) -> list[float]:
+        """The grey values that are black and white in images of more than 8 bits."""
+        return self.options["intensity_range"]
+
+    def parts(self) -> dict[str, UltrasoundAgeDataset]:
+        """The parts that exist, by name."""
+        return self.sets
+
+    def references(self) -> dict[str, np.ndarray]:
+        """train_labels: the ages that mean and median of the train part are of."""
+        if self.recorded is None:
+            self.recorded = {"train_labels": self.train.ages}
+        return self.recorded
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the folder of the table, or the one above it, says that it was generated."""
+        folder = self.sources[0].home
+        return any((place / "SYNTHETIC.json").is_file() for place in (folder, folder.parent))
+
+    def describe(self) -> dict[str, Any]:
+        """The dataset section of config.json."""
+        samples = {f"{name}_samples": len(part) for name, part in self.sets.items()}
+        subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.sets.items()}
+        every = np.concatenate([part.ages for part in self.sets.values()])
+        return {
+            "image_dir": [str(source.images) for source in self.sources],
+            "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
+            "total_samples": sum(samples.values()),
+            **samples,
+            "total_subjects": sum(subjects.values()),
+            **subjects,
+            "split_source": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+            **self.options,
+            "target_range": [float(every.min()), float(every.max())],
+            "report": self.report,
+            "fingerprint": self.fingerprint,
+        }
+
+    def log_lines(self) -> list[str]:
+        """Counts per part, what was left out and what was noticed, a line each."""
+        return describe_parts(self.sets, self.unit, self.intensity_range, self.report)
 
 
 def build_datasets(
@@ -72,6 +161,8 @@ def build_datasets(
     sources = find_sources(Path(image_dir), args)
     images, report = read_images(sources, problems, args)
     images = judge_rows(images, report, problems, args)
+    # From here on an image is known by its number: `images.index` is its row in `decoded`, also where images
+    # between were left out. (The key that joined it to its row of the table is behind it.)
     split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
     decoded, intensity_range = decode_images(
         images, split.get("train", ()), report, args, cache_dir or args.cache_dir
@@ -83,7 +174,7 @@ def build_datasets(
     }
     if choose:
         split = choose(hashes)
-    elif len(images) < len(decoded):
+    elif len(images) < len(decoded):  # the first split gave the range of grey; this one is of who is left
         split, split_source = split_subjects(sources, images, args)
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
@@ -99,20 +190,6 @@ def build_datasets(
     return AgeDatasets(
         sets, split, split_source, checked, fingerprint(facts), hashes, sources, options, report
     )
-
-
-class Source(NamedTuple):
-    """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
-
-    images: Path
-    table: Path | None  # None: the headers of the DICOM files
-    cohort: str
-    prefix: str
-
-    @property
-    def home(self) -> Path:
-        """The folder that may hold split.json."""
-        return self.table.parent if self.table else self.images
 
 
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
@@ -177,53 +254,6 @@ def read_images(
         report["notes"] += table.notes
         found.append(match_images(source.images, source.prefix, table, problems, report["notes"], args))
     return pd.concat(found, ignore_index=True), report
-
-
-def judge_rows(
-    images: pd.DataFrame, report: dict[str, Any], problems: Problems, args: argparse.Namespace
-) -> pd.DataFrame:
-    """The images of people within --min_age and --max_age, unless rows or names are wrong."""
-    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
-        problems.refuse(images)
-    if images.empty:
-        raise DataError(
-            f"{args.image_dir}: no image has a row with an age in {args.excel_path or 'its table'}\n"
-            "Check --image_dir, --excel_path, --cohort and --id_pattern."
-        )
-    low = -np.inf if args.min_age is None else args.min_age
-    high = np.inf if args.max_age is None else args.max_age
-    if low > high:
-        raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
-    kept = images[images.age.between(low, high)]
-    if kept.empty:
-        ages = images.age
-        raise DataError(
-            f"No subject is aged {low:g} to {high:g} {args.target_unit}; the images show {ages.min():g} to "
-            f"{ages.max():g}\nChange --min_age and --max_age."
-        )
-    report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
-    return kept.reset_index(drop=True)
-
-
-def judge_pixels(
-    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: Problems
-) -> pd.DataFrame:
-    """The images that can be read and show one person only, with a hash of each."""
-    for path in images.path[decoded["unreadable"]]:
-        problems.add("unreadable_images", path.name, why_unreadable(path))
-    images = images[~decoded["unreadable"]]
-    every = decoded["pixels"]
-    pixels = [every[k] for k in images.index]  # views: the file is not read into memory
-    images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
-    names = images.path.map(lambda path: path.name)
-    owners = images.groupby("hash").subject.transform("nunique")
-    for _, same in names[owners > 1].groupby(images.hash, sort=False):
-        problems.add("duplicate_images", some(same, 4, " = "))
-    if any(plain := [image.min() == image.max() for image in pixels]):
-        report["notes"].append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
-    images = images[owners == 1]
-    problems.refuse(images)
-    return images
 
 
 def split_subjects(

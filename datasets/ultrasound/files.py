@@ -12,14 +12,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header
-from datasets.ultrasound.ages import parse_age
 from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import Problems
-from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, subject_id
+from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id
 from utils.run.errors import CommandError, DataError
 
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
@@ -142,6 +143,32 @@ def match_images(
         proposal = _propose_pattern(folder, paths, known, args)
         problems.advice |= {kind: proposal for kind in ("unknown_names", "images_without_row") if proposal}
     return images
+
+
+def judge_rows(
+    images: pd.DataFrame, report: dict[str, Any], problems: Problems, args: argparse.Namespace
+) -> pd.DataFrame:
+    """The images of people within --min_age and --max_age, numbered anew, where no row or name is wrong."""
+    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
+        problems.refuse(images)
+    if images.empty:
+        raise DataError(
+            f"{args.image_dir}: no image has a row with an age in {args.excel_path or 'its table'}\n"
+            "Check --image_dir, --excel_path, --cohort and --id_pattern."
+        )
+    low = -np.inf if args.min_age is None else args.min_age
+    high = np.inf if args.max_age is None else args.max_age
+    if low > high:
+        raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
+    kept = images[images.age.between(low, high)]
+    if kept.empty:
+        ages = images.age
+        raise DataError(
+            f"No subject is aged {low:g} to {high:g} {args.target_unit}; the images show {ages.min():g} to "
+            f"{ages.max():g}\nChange --min_age and --max_age."
+        )
+    report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
+    return kept.reset_index(drop=True)
 
 
 def _compile_pattern(args: argparse.Namespace) -> re.Pattern:

@@ -6,6 +6,7 @@ unless --colour keeps the three channels.
 
 import argparse
 import contextlib
+import hashlib
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,8 @@ from torch.utils.data import Dataset
 
 from datasets.cache import open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
-from utils.run.errors import DataError
+from datasets.ultrasound.problems import Problems
+from utils.run.errors import DataError, some
 from utils.run.log import LOG
 
 GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are reported by them
@@ -42,13 +44,15 @@ def decode_images(
     That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
     stays comparable.
     """
-    cache = {"cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    cache = {"item_shape": (), "cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     paths, chosen, cut = images.path.tolist(), args.intensity_range, 0
     deep = images[[has_more_than_8_bits(path) for path in paths]]
     if len(deep):
         files = deep.path.tolist()
-        job = {}, files, [1] * len(deep), (), partial(_limits, files)
-        limits = open_cache("ultrasound_limits", *job, dtype=LIMITS, **cache)
+        limits = open_cache(
+            "ultrasound_limits", settings={}, sources=files, produce=partial(_limits, files), dtype=LIMITS,
+            counts=[1] * len(files), **cache,
+        )  # fmt: skip
         lows, highs = limits["low"].astype(int), limits["high"].astype(int)  # (N,) each
         if chosen is None:
             mine = highs[deep.subject.isin(train)]
@@ -59,8 +63,11 @@ def decode_images(
     options = {"image_size": list(args.image_size), "colour": args.colour}
     options["intensity_range"] = chosen if len(deep) else None
     sample = sample_type(args.image_size, args.colour)
-    job = options, paths, [1] * len(paths), (), partial(_decode, paths, options, sample)
-    return open_cache("ultrasound", *job, dtype=sample, **cache), chosen
+    decoded = open_cache(
+        "ultrasound", settings=options, sources=paths, produce=partial(_decode, paths, options, sample),
+        dtype=sample, counts=[1] * len(paths), **cache,
+    )  # fmt: skip
+    return decoded, chosen
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
@@ -104,6 +111,28 @@ def read_sample(
     if pixels.shape[:2] != (height, width):
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     return np.moveaxis(np.atleast_3d(pixels), 2, 0), lost
+
+
+def judge_pixels(
+    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: Problems
+) -> pd.DataFrame:
+    """The images that can be read and show one person only, with a hash of each; they keep their index, which
+    is their row in `decoded`."""
+    for path in images.path[decoded["unreadable"]]:
+        problems.add("unreadable_images", path.name, why_unreadable(path))
+    images = images[~decoded["unreadable"]]
+    every = decoded["pixels"]
+    pixels = [every[k] for k in images.index]  # views: the file is not read into memory
+    images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
+    names = images.path.map(lambda path: path.name)
+    owners = images.groupby("hash").subject.transform("nunique")
+    for _, same in names[owners > 1].groupby(images.hash, sort=False):
+        problems.add("duplicate_images", some(same, 4, " = "))
+    if any(plain := [image.min() == image.max() for image in pixels]):
+        report["notes"].append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
+    images = images[owners == 1]
+    problems.refuse(images)
+    return images
 
 
 def why_unreadable(path: Path) -> str:
