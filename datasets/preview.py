@@ -25,7 +25,7 @@ from datasets.jrdb.splits import list_sequences
 from datasets.samples import KINDS, ensure_sample
 from datasets.ultrasound.dataset import find_sources, read_images
 from datasets.ultrasound.flags import data_arguments
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 from utils.plotting.age import plot_sheet
 from utils.plotting.curves import plt, save_figure
 from utils.plotting.panorama import draw_panorama, save_panorama
@@ -150,7 +150,7 @@ def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
     written = []
     for folder in sorted(data_path.glob("**/Images")):
         args = data_arguments(cohort=folder.parent.name.lower())
-        images, _ = read_images(find_sources(folder, args), Problems(), args)
+        images, _ = read_images(find_sources(folder, args), AgeProblems(), args)
         people = images.drop_duplicates("subject").sort_values("age")
         if len(people):
             people = people.iloc[np.unique(np.linspace(0, len(people) - 1, 24).round().astype(int))]

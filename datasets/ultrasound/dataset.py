@@ -46,7 +46,7 @@ from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, 
 from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.report import count_images, describe_flags, describe_parts
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
@@ -152,7 +152,7 @@ def build_datasets(
     Raises CommandError for flags and paths, DataError for what the files hold.
     """
     image_dir = args.image_dir
-    problems = Problems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
+    problems = AgeProblems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
     if image_dir is None:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
@@ -239,7 +239,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
 
 
 def read_images(
-    sources: Sequence[Source], problems: Problems, args: argparse.Namespace
+    sources: Sequence[Source], problems: AgeProblems, args: argparse.Namespace
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """(path, subject, age, group, sex and bmi of the images that have a row; counts and notes)."""
     found, report = [], {"rows": 0, "missing_ages": 0, "notes": []}

@@ -19,7 +19,7 @@ import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header
 from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id
 from utils.run.errors import CommandError, DataError
 
@@ -84,7 +84,7 @@ def _files(paths) -> list[Path]:
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """PatientID and PatientAge of the DICOM files of a folder, a row for each, where no table is."""
-    rows, left_out, problems = {}, set(), Problems()
+    rows, left_out, problems = {}, set(), AgeProblems()
     for path in list_images(folder):
         key = _relative(path, folder)
         try:
@@ -103,7 +103,12 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
 
 
 def match_images(
-    folder: Path, prefix: str, table: AgeTable, problems: Problems, notes: list[str], args: argparse.Namespace
+    folder: Path,
+    prefix: str,
+    table: AgeTable,
+    problems: AgeProblems,
+    notes: list[str],
+    args: argparse.Namespace,
 ) -> pd.DataFrame:
     """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique.
 
@@ -146,7 +151,7 @@ def match_images(
 
 
 def judge_rows(
-    images: pd.DataFrame, report: dict[str, Any], problems: Problems, args: argparse.Namespace
+    images: pd.DataFrame, report: dict[str, Any], problems: AgeProblems, args: argparse.Namespace
 ) -> pd.DataFrame:
     """The images of people within --min_age and --max_age, numbered anew, where no row or name is wrong."""
     if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well

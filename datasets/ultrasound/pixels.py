@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from datasets.cache import open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
 
@@ -114,7 +114,7 @@ def read_sample(
 
 
 def judge_pixels(
-    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: Problems
+    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: AgeProblems
 ) -> pd.DataFrame:
     """The images that can be read and show one person only, with a hash of each; they keep their index, which
     is their row in `decoded`."""

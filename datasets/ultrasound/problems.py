@@ -10,7 +10,7 @@ from datasets.ultrasound.flags import PROBLEMS
 from utils.run.errors import DataError, some
 
 
-class Problems:
+class AgeProblems:
     """Entries (reason, where) by kind, one of PROBLEMS, and the advice that mends a kind."""
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
@@ -22,7 +22,7 @@ class Problems:
     def add(self, kind: str, where: str, reason: str = "") -> None:
         self.found[kind].append((reason, where))
 
-    def take(self, others: "Problems", table: str) -> None:
+    def take(self, others: "AgeProblems", table: str) -> None:
         """Those of a table too, which the first of each kind names."""
         for kind, ((reason, where), *more) in others.found.items():
             self.found[kind] += [(reason, f"{table}, {where}"), *more]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from datasets.ultrasound.flags import PROBLEMS
 from datasets.ultrasound.pixels import UltrasoundAgeDataset
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 
 NOTICED = {
     "missing_ages": "rows left out for an unknown age (--missing_values)",
@@ -33,7 +33,7 @@ def describe_flags(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def count_images(
-    images: pd.DataFrame, parts: Mapping[str, pd.DataFrame], decoded: np.ndarray, problems: Problems,
+    images: pd.DataFrame, parts: Mapping[str, pd.DataFrame], decoded: np.ndarray, problems: AgeProblems,
     args: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     """What is reported of the images that are left, and of the parts that they are in."""

@@ -18,7 +18,7 @@ import pandas as pd
 
 from datasets.ultrasound.ages import OLDEST, PER_YEAR, find_codes, has_decimal_commas, named_unit
 from datasets.ultrasound.flags import DICOM_ENDINGS, IMAGE_ENDINGS
-from datasets.ultrasound.problems import Problems
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import Sheet, one_line
 from utils.run.errors import CommandError, DataError, some
 
@@ -43,7 +43,7 @@ class AgeTable:
     where: str  # "FILE, sheet Blad1, Healthy"
     rows: pd.DataFrame  # the columns PERSON, by key
     left_out: set[str] = field(default_factory=set)  # keys that are there but not in rows
-    problems: Problems = field(default_factory=Problems)
+    problems: AgeProblems = field(default_factory=AgeProblems)
     by_file: bool = False  # the keys are files
     missing: int = 0  # rows whose age is one of --missing_values
     notes: list[str] = field(default_factory=list)  # how it was read, where that is not obvious
@@ -61,7 +61,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     far_ages, bad_groups or duplicate_ids (every row of such an id): the caller refuses or excludes them.
     Raises DataError where a column is missing, CommandError where the name of one says another unit.
     """
-    at, unit, problems, notes = _find_columns(sheet), args.target_unit, Problems(), list(sheet.notes)
+    at, unit, problems, notes = _find_columns(sheet), args.target_unit, AgeProblems(), list(sheet.notes)
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
         raise DataError(
@@ -252,7 +252,7 @@ def bmi_class(length: object, weight: object) -> str:
 
 
 def _refuse_far_ages(
-    rows: pd.DataFrame, letter: str, problems: Problems, notes: list[str], args: argparse.Namespace
+    rows: pd.DataFrame, letter: str, problems: AgeProblems, notes: list[str], args: argparse.Namespace
 ) -> None:
     """What is more likely a code for unknown than an age is a problem; a single far age is noted."""
     codes, single = find_codes(rows[["subject", "age"]].drop_duplicates().age.dropna(), args)
@@ -273,7 +273,7 @@ def _refuse_far_ages(
         )
 
 
-def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: Problems, notes: list[str]) -> None:
+def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems, notes: list[str]) -> None:
     """Rows of one key that say the same are one, others a problem."""
     repeated = 0
     for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
