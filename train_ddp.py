@@ -46,7 +46,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rotation", type=amount, default=10.0, help="in training, turn by up to this many degrees")
     add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
     add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
-    add("--ema_decay", type=fraction, default=0.0, help="judge and keep averaged weights; 0 = off")
+    add("--ema_decay", type=fraction, default=0.0,
+        help="judge and keep averaged weights, of this decay from the first step on; 0 = off")
     add("--plateau_patience", type=count, default=10, help="epochs without a better val MSE, then lr / 2")
     # fmt: on
     arguments.add_run_arguments(

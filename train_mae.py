@@ -46,7 +46,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--rotation", type=amount, default=10.0, help="in training, turn by up to this many degrees")
     add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
     add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
-    add("--ema_decay", type=fraction, default=0.0, help="judge and keep averaged weights; 0 = off")
+    add("--ema_decay", type=fraction, default=0.0,
+        help="judge and keep averaged weights, of this decay from the first step on; 0 = off")
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate after the warm-up")
     add("--warmup_epochs", type=count, default=5, help="epochs of rising learning rate, at most epochs - 1")
     add("--eta_min", type=amount, default=1e-7, help="learning rate of the last epoch (cosine)")
