@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
     add("--step_size", type=arguments.positive_int, default=20, help="epochs between cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
-    add("--ema_decay", type=arguments.fraction, default=0.995, help="averaged weights, less at first; 0: not")
+    add("--ema_decay", type=arguments.fraction, default=0.995, help="judge averaged weights, warm-up; 0: not")
     add("--augment", action=switch, help="in training, mirror frames, jitter colours; default: with crops")
     arguments.add_run_arguments(parser, epochs=12, batch_size=64, learning_rate=1e-3, weight_decay=1e-4,
                                 patience=10)

@@ -161,8 +161,8 @@ def build_datasets(
     sources = find_sources(Path(image_dir), args)
     images, report = read_images(sources, problems, args)
     images = judge_rows(images, report, problems, args)
-    # From here on an image is known by its number: `images.index` is its row in `decoded`, also where images
-    # between were left out. (The key that joined it to its row of the table is behind it.)
+    # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
+    # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
     split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
     decoded, intensity_range = decode_images(
         images, split.get("train", ()), report, args, cache_dir or args.cache_dir
