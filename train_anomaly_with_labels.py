@@ -7,9 +7,10 @@
     python train_anomaly_with_labels.py --resume checkpoints/anomaly_experiment_...
     python train_anomaly_with_labels.py --config RUN/config.json         repeat a run bit for bit
 
-Labels come from the semantic ground truth of each frame; a frame without it is left out and counted. Splits
-are by scenario. A run ends LEARNED only when its AUROC on scenarios it has not seen beats chance, and a
-logistic regression on colours, file sizes, frame numbers, weather and towns, with 95% confidence.
+Labels come from the semantic ground truth of each frame; a frame without it is left out and counted, but for
+those of NORMALITY scenarios, which are normal. Splits are by scenario. A run ends LEARNED only when its AUROC
+on scenarios it has not seen beats chance, and a logistic regression on colours, file sizes, frame numbers,
+weather and towns, with 95% confidence.
 """
 
 import argparse

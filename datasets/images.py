@@ -1,6 +1,6 @@
 """Reading images that other people wrote: Pillow only; every failure is a DataError with file and remedy.
 
-A picture is never replaced by a black one, never cut short and never clipped. Decided here for all data sets:
+A picture is never replaced by a black one and never cut short. Decided here for all data sets:
 
 * The content counts, not the extension. Accepted are PNG, JPEG, BMP, GIF, TIFF, WebP and PPM/PGM files.
 * EXIF orientation is applied, by `read_image` and by `read_image_size` alike.

@@ -32,7 +32,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         point_pixels (B, N, 2) float32 u, v of the point in the image, -1 (left, top) to 1; 2 out of view
         labels       (B,) int64, 1 = anomaly (-1 = unknown)
         cells        (B, rows, columns) float32, 1 where the image shows an anomaly there; NaN = unknown
-        true_points  (B, N) float32, 1 = the point lies on an anomaly; -1 = unknown, an agent, no point
+        true_points  (B, N) float32, 1 = it lies on an anomaly, 0 also where no labelled return is near;
+                     -1 = unknown, an agent, no point
         indices      (B,) int64, the positions asked for
     """
 

@@ -299,7 +299,7 @@ def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: 
     """(3, 4) from x, y, z, 1 of a LiDAR to (u * depth, v * depth, depth) of a camera, see dataset.project.
 
     Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
-    is u = cx - f*y/x, v = cy - f*z/x with f = W/2 / tan(fov/2), in units of half the image.
+    is u = -f*y/x, v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre in halves of the image.
     """
     lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
     shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])

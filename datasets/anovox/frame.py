@@ -139,8 +139,8 @@ class Frame:
         return image[None]
 
     def points(self, seed: int, count: int, cell: float, with_truth: bool) -> np.ndarray:
-        """(1, count, 5) float32 x, y, z, intensity, and the truth of the nearest return with a known class;
-        what no point fills is NaN."""
+        """(1, count, 5) float32 x, y, z, intensity, and the truth of the nearest return with a known class,
+        0 where none is within NEIGHBOUR; what no point fills is NaN."""
         packed = np.full((count, 5), np.nan, np.float32)
         chosen = sample_points(self.scan(), Region(cell=cell), count, self.seed(seed))
         packed[: len(chosen), :4] = chosen

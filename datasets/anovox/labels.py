@@ -1,5 +1,5 @@
-"""Is there an anomaly in this frame? The ground truth on disk says so, or the frame is left out; a rule of
-four, which `Frame.label` decides by:
+"""Is there an anomaly in this frame? The ground truth on disk says so (a frame of a NORMALITY scenario needs
+none), or the frame is left out; a rule of four, which `Frame.label` decides by:
 
 visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
           points of the semantic LiDAR in the region that the model looks at. A frame before the object comes

@@ -27,7 +27,7 @@ class JRDBPairDataset(Dataset):
         labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
         types (N,) int64                  into INTERACTION_CLASSES, -1 none
         inferred (N,) bool                joined through others of its group, never annotated
-        ambiguous (N,) bool               of task "any" alone: in one group, never annotated, label 0
+        ambiguous (N,) bool               of task "any" alone: see SequencePairs; label 0
         left, right (N,) int64            person rows in canonical order
         frames (N,) int64                 into the F frames
         lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by, with

@@ -46,7 +46,7 @@ STATIC_FEATURES = {
 }
 LAG_FEATURES = {
     "metres": "log_metres at the lag",
-    "away": "growth of the centre distance since, in heights of now per second, within +-2",
+    "away": "growth of the signed centre distance, L to R, since, in heights of now per second, within +-2",
     "signed_foot_motion": "growth of foot R - foot L since, in heights of now per second, within +-1",
     "foot_motion": "its absolute value",
     "scale_motion": "|growth of log(height R) - log(height L)| per second, at most 1",

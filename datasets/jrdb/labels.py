@@ -5,8 +5,8 @@
 
 A person is a row. Rows are sorted by frame number and then by person id, whatever the order in the file, so
 everything built on them is independent of the order of files, frames and records. Demographics are not read.
-Images are needed only by runs that look at pixels. What is wrong is gathered in `Problems`, with the file,
-the frame and the person, over all files, and told in one error.
+Pixels are needed only by runs that look at them; of others one image says the size. What is wrong is gathered
+in `Problems`, with the file, the frame and the person, over all files, and told in one error.
 """
 
 import gc
@@ -83,8 +83,8 @@ def read_sequence(
 ) -> Sequence | None:
     """Read one label file. `data_path` is where its images would be (None: no image is looked for).
 
-    What is wrong is a DataError; with `problems` it is gathered there instead, and a file that is no label
-    file gives None. With --pairs_from social_group the people of one group are the annotated pairs, without a
+    What is wrong is a DataError; with `problems` it is gathered there instead, and a file that has any
+    gives None. With --pairs_from social_group the people of one group are the annotated pairs, without a
     type. A partner who is not another person of the frame is left out; of two records with one id in a frame
     the first is kept. A box beyond the left end is wrapped, one beyond the upper or lower edge clipped, one
     wholly outside or without an area refused or, with --skip_bad_boxes, left out. All of it is counted.

@@ -15,8 +15,8 @@ types), problems.py (what is wrong, in one error), sampling_report.py, balance.p
 (on the batch), boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
-whose interaction nobody annotated. Of train an epoch takes a draw (positives by group, negatives by frame);
-there, pairs inferred to interact are candidates as well.
+whose interaction nobody annotated, and what is above --max_difficulty. Of train an epoch takes a draw
+(positives by group, negatives by frame); there, pairs inferred to interact are candidates as well.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def build_datasets(
     of the sequences; val and test: not sampled.
 
     task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
-    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules.
+    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules, but
+    that --pairs_per_sequence is then 0, all.
     Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
     one-class splits; with --check_data every image is decoded that crops are cut from.
     """

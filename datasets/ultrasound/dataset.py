@@ -28,7 +28,7 @@ The way of an image, by the calls in `build_datasets`; read this file first, the
     read_rows                     table.py    the rows: ids and ages, and what is wrong with them
     match_images, judge_rows      files.py    the image files, the row of each, and whether it is used
     split_subjects                here        in which part its subject is
-    decode_images, judge_pixels   pixels.py   its pixels, read by images.py, in the cache; then its batch
+    decode_images, judge_pixels   pixels.py   its pixels (datasets/images.py), cached; then its batch
 """
 
 import argparse

@@ -59,6 +59,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
 
     Rows that give no usable id and age are not in `rows` but under `problems`, of kind bad_ids, bad_ages,
     far_ages, bad_groups or duplicate_ids (every row of such an id): the caller refuses or excludes them.
+    Those whose age --missing_values names are counted in a note alone.
     Raises DataError where a column is missing, CommandError where the name of one says another unit.
     """
     at, unit, problems, notes = _find_columns(sheet), args.target_unit, AgeProblems(), list(sheet.notes)
