@@ -43,9 +43,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     pixels = any(one.args.features != "geometry" for one in trained.members)
     if args.input is None and pixels:
         raise CommandError("--input: this run looks at pixels; name the folder of the images")
-    if not folder.is_dir() and (not args.boxes or pixels):
+    if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
+        what = "a file" if folder.is_file() else "no such folder"
         raise CommandError(
-            f"--input {folder}: no such folder\n  give a JRDB folder or, with --boxes, the images"
+            f"--input {folder}: {what}\n  give a JRDB folder or, with --boxes, the folder of the images"
         )
     rules = BoxRules(args.frame_rate, args.boxes_size, args.skip_bad_boxes)
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)

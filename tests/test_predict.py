@@ -308,8 +308,8 @@ def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
         run(tmp_path / "half.pth", folder, tmp_path / "out")
     with pytest.raises(CommandError, match="no such folder"):
         run(good, tmp_path / "x", tmp_path / "out", "--boxes", table)
-    with pytest.raises(CommandError, match="nothing.csv: no such file"):
-        run(good, folder, tmp_path / "out", "--boxes", tmp_path / "nothing.csv")
+    with pytest.raises(CommandError, match="boxes.csv: a file\n.*the folder of the images"):
+        run(good, table, tmp_path / "out", "--boxes", table)
     with pytest.raises(CommandError, match="nothing.csv: no such file"):
         run(good, folder, tmp_path / "out", "--boxes", tmp_path / "nothing.csv")
 

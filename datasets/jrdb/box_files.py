@@ -132,7 +132,7 @@ def kitti_rows(cells: list[tuple[str, list[str]]]) -> Iterator[tuple]:
     """Left, top, right, bottom of the people; other types, and DontCare, are left out."""
     for where, (frame, track, kind, *rest) in cells:
         if kind.lower() in PERSON_TYPES:
-            ends = [float(cell) if is_number(cell) else None for cell in rest[3:7]]
+            ends = [value_of(cell, commas=False) for cell in rest[3:7]]
             yield "", frame, name_of(track), *corners(*ends), where
 
 
@@ -150,12 +150,20 @@ def table_rows(text: str, path: Path) -> Iterator[tuple]:
         expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and id and sequence where known"
         raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
     for line, row in enumerate(rows.to_dict("records"), 2):
-        values = [float(row[name]) if is_number(row[name].strip()) else None for name in box]
+        values = [value_of(row[name].strip(), separator != ",") for name in box]
         values = corners(*values) if corner else values
         sequence, frame = row.get("sequence", "").strip(), row["frame"].strip()
         yield sequence, frame, name_of(row.get("id", "")), *values, f"{path}: line {line}"
 
 
-def corners(x1: float | None, y1: float | None, x2: float | None, y2: float | None) -> tuple:
-    """x, y, w, h from two corners."""
-    return NOTHING if None in (x1, y1, x2, y2) else (x1, y1, x2 - x1, y2 - y1)
+def value_of(cell: str, commas: bool) -> float | str:
+    """A number, with decimal `commas` too; what is none stays as it is, to be shown in the error."""
+    number = cell.replace(",", ".") if commas else cell
+    return float(number) if is_number(number) else cell
+
+
+def corners(x1: float | str, y1: float | str, x2: float | str, y2: float | str) -> tuple:
+    """x, y, w, h from two corners; as they are where one is no number, which `clean_boxes` refuses."""
+    if not all(isinstance(value, float) for value in (x1, y1, x2, y2)):
+        return x1, y1, x2, y2
+    return x1, y1, x2 - x1, y2 - y1

@@ -140,7 +140,8 @@ def build_sequence(
         )
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"
-        problems.add(what, remedy, f"{people['where'].iloc[row]}: box {given.iloc[row].tolist()}")
+        shown = ", ".join("nothing" if pandas.isna(v) else str(v) for v in given.iloc[row])
+        problems.add(what, remedy, f"{people['where'].iloc[row]}: box {shown}")
     people = people.assign(box=list(clean)).drop(people.index[list(bad)])
     if not len(people) and (rules.skip_bad_boxes or not bad):
         problems.add("no person in any frame of a sequence", "leave it out", name)

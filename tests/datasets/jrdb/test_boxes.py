@@ -45,7 +45,7 @@ def results() -> str:
     )
 
 
-def csv(columns: str, separator: str = ",") -> str:
+def csv(columns: str, separator: str = ",", decimals: str = "") -> str:
     table = pandas.DataFrame(PEOPLE, columns=["frame", "id", "x", "y", "w", "h"])
     table["x1"], table["y1"], table["x2"], table["y2"] = (
         table.x,
@@ -54,6 +54,8 @@ def csv(columns: str, separator: str = ",") -> str:
         table.y + table.h,
     )
     table = table.rename(columns={"id": "track_id"} if "track_id" in columns else {})
+    for name in "xywh" if decimals else ():
+        table[name] = table[name].astype(str) + decimals
     return table[columns.split(",")].to_csv(index=False, sep=separator)
 
 
@@ -89,6 +91,7 @@ def read(folder, boxes=None, **rules):
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
         (csv("frame,x,y,w,h", ";"), "CSV, without ids: no past", False),
         (csv("id,frame,x1,y1,x2,y2", "\t"), "CSV", True),
+        (csv("frame,id,x,y,w,h", ";", ",0"), "CSV", True),
         ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
         (mot(), "MOT", True),
         (mot(" "), "MOT", True),
@@ -189,7 +192,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
         ("frame,id,x,y,w,h\n", "no box in it"),
         ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
-        ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2"),
+        ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2: box tall, 2.0"),
+        ("frame,x1,y1,x2,y2\n0,1,,3,4\n", r"not four finite numbers[^\n]*\n.*line 2: box 1.0, , 3.0"),
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
