@@ -164,8 +164,8 @@ def build_datasets(
     # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
     # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
     split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
-    decoded, intensity_range = decode_images(
-        images, split.get("train", ()), report, args, cache_dir or args.cache_dir
+    images, decoded, intensity_range = decode_images(
+        images, split.get("train", ()), args, cache_dir or args.cache_dir
     )
     images = judge_pixels(images, decoded, report, problems)
     hashes = {

@@ -32,21 +32,18 @@ LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # the grey values of an im
 
 
 def decode_images(
-    images: pd.DataFrame,
-    train: Collection[str],
-    report: dict,
-    args: argparse.Namespace,
-    cache_dir: Path | None,
-) -> tuple[np.ndarray, list[float]]:
-    """(all images from the cache, (N,) of `sample_type`; the grey values that are black and white in those of
-    more than 8 bits). Counts go to `report`.
+    images: pd.DataFrame, train: Collection[str], args: argparse.Namespace, cache_dir: Path | None
+) -> tuple[pd.DataFrame, np.ndarray, list[float]]:
+    """(`images` with whether each is deep, of more than 8 bits, and cut, with values beyond the range; all of
+    them from the cache, (N,) of `sample_type`; the range: what grey is black and white in the deep ones).
 
     That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
     stays comparable.
     """
     cache = {"item_shape": (), "cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
-    paths, chosen, cut = images.path.tolist(), args.intensity_range, 0
-    deep = images[[has_more_than_8_bits(path) for path in paths]]
+    paths, chosen = images.path.tolist(), args.intensity_range
+    images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
+    deep = images[images.deep]
     if len(deep):
         files = deep.path.tolist()
         limits = open_cache(
@@ -57,8 +54,7 @@ def decode_images(
         if chosen is None:
             mine = highs[deep.subject.isin(train)]
             chosen = [0, 2 ** max(8, int(max(mine if len(mine) else highs)).bit_length()) - 1]
-        cut = int(((lows < chosen[0]) | (highs > chosen[1])).sum())
-    report |= {"images_of_more_than_8_bits": len(deep), "images_cut": cut}
+        images.loc[deep.index, "cut"] = (lows < chosen[0]) | (highs > chosen[1])
     chosen = list(chosen or [0, 255])
     options = {"image_size": list(args.image_size), "colour": args.colour}
     options["intensity_range"] = chosen if len(deep) else None
@@ -67,7 +63,7 @@ def decode_images(
         "ultrasound", settings=options, sources=paths, produce=partial(_decode, paths, options, sample),
         dtype=sample, counts=[1] * len(paths), **cache,
     )  # fmt: skip
-    return decoded, chosen
+    return images, decoded, chosen
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:

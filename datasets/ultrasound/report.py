@@ -42,6 +42,8 @@ def count_images(
         "images_used": sum(map(len, parts.values())),
         "subjects_in_no_part": images.subject.nunique()
         - sum(part.subject.nunique() for part in parts.values()),
+        "images_of_more_than_8_bits": int(images.deep.sum()),
+        "images_cut": int(images.cut.sum()),
         "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
         "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
         "left_out": problems.report(),

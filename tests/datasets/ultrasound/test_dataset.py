@@ -359,6 +359,16 @@ def test_sixteen_bit_images_are_rescaled(study):
     np.testing.assert_allclose(grey, values / 257, atol=1)
 
 
+def test_an_excluded_image_is_not_counted_as_one_of_over_8_bits(study):
+    values = np.linspace(0, 65535, 20 * 24).reshape(20, 24)
+    for k, kind in ((1, np.uint16), (2, np.float32)):
+        Image.fromarray(values.astype(kind)).save(study / f"Healthy/Images/anon_{k}_1.tif")
+        (study / f"Healthy/Images/anon_{k}_1.png").unlink()
+    data = load(study, exclude=["unreadable_images"])
+    assert (data.report["images"], data.report["images_of_more_than_8_bits"]) == (23, 1)
+    assert any(line.startswith("1 of 23 images have over 8 bits") for line in data.log_lines())
+
+
 def test_ages_outside_the_limits_are_left_out_and_counted(study):
     data = load(study, min_age=20, max_age=105)
     assert data.report["subjects_outside_ages"] == 3
