@@ -18,6 +18,7 @@ from utils.run.errors import DataError
 
 AGREEMENT_FRAMES = 12
 SHOWN = 20  # problems
+NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
 
 
 def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float = 10.0) -> Iterator[str]:
@@ -36,7 +37,8 @@ def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float
                     problems.append(str(error).splitlines()[0])
         line = f"{sensor}: {endings.total():,} files read ({_list(endings) or 'none'})"
         line += f", not read: {_list(unread)}" if unread else ""
-        yield line + (f"; ids {_list(ids)}" if ids else "")
+        kind = "" if sensor == "points" else "ids "
+        yield line + (f"; {kind}{_list(ids)}" if ids else "")
     for sensor in ("image", "points"):
         folders = Counter(s.folders.get(sensor, "none").rpartition("_")[0] or "none" for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
@@ -55,13 +57,17 @@ def _list(counter: Counter) -> str:
     return ", ".join(f"{name} x {count:,}" for name, count in sorted(counter.items(), key=str))
 
 
-def _count_ids(sensor: str, path: AnyPath, palette: str) -> dict[int, int]:
-    """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels."""
+def _count_ids(sensor: str, path: AnyPath, palette: str) -> dict[int | str, int]:
+    """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels.
+
+    Of a scan without intensity one NO_INTENSITY instead.
+    """
     classes = ()
     if sensor == "image":
         read_image(path)
     elif sensor == "points":
-        read_points(path)
+        intensity = read_points(path)[:, 3]
+        return {NO_INTENSITY: 1} if len(intensity) and (intensity == 1).all() else {}
     elif sensor == "anomaly":
         path.read_text(encoding="utf-8", errors="replace")
     elif sensor == "semantic_image":

@@ -264,10 +264,10 @@ def _read_npy(path) -> np.ndarray:
             array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
         else:
             array = np.load(path.open(), allow_pickle=False)
-    except FileNotFoundError:
+    except OSError:
         raise
     except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
-        raise ValueError(str(error)) from error
+        raise ValueError("damaged, cut short, or no array of numbers as numpy writes it") from error
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise ValueError(f"{array.dtype} {array.shape} instead of numbers (N, 4)")
     return array.T

@@ -1,4 +1,4 @@
-"""Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST."""
+"""Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST, in capitals or not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
-LAST = ("label", "class", "tag", "rgb", "intensity", "reflectance", "i")  # names of a fourth column
+LAST = ("label", "class", "tag", "objtag", "rgb", "intensity", "reflectance", "i")  # names of a fourth column
 
 
 def read_pcd(data: bytes) -> list[np.ndarray]:
@@ -50,6 +50,7 @@ def _pick(
     """Columns x, y, z and, where there is one, the intensity, class or colour, of `count` records."""
     if count > MAX_SCAN:
         raise ValueError(f"{count:,} points")
+    fields = [(name.lower(), kind) for name, kind in fields]  # CARLA writes I and ObjTag
     if ascii:
         rows = np.loadtxt(body.decode("ascii").splitlines()[:count], ndmin=2, dtype=np.float64)
         columns = dict(zip([name for name, _ in fields], rows.reshape(-1, len(fields)).T, strict=True))

@@ -344,3 +344,31 @@ def test_the_generators_configuration_of_the_case(tmp_path):
     shutil.copytree(case, tmp_path / "Scenario_Configuration_Files")
     (scenario,) = find_scenarios(tmp_path)
     assert (scenario.kind, scenario.town, scenario.weather) == ("STATIC", "Town10HD", "SOFT_RAIN_SUNSET")
+
+
+@pytest.mark.parametrize("names", ["X Y Z I", "x y z CosAngle ObjIdx ObjTag"])
+def test_scans_as_carla_saves_them(tmp_path, names):
+    """Its names are in capitals; the class comes behind what nobody asked for."""
+    rows = np.random.default_rng(0).integers(0, 29, (5, len(names.split()))).astype(float)
+    head = ["ply", "format ascii 1.0", "element vertex 5", *(f"property float32 {n}" for n in names.split())]
+    body = [" ".join(map(str, row)) for row in rows.tolist()]
+    (tmp_path / "scan.ply").write_text("\n".join([*head, "end_header", *body]))
+    read = read_points(tmp_path / "scan.ply", classes="ObjTag" in names)
+    assert np.array_equal(read, rows[:, [0, 1, 2, -1]])
+
+
+def test_check_data_tells_scans_without_intensity(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=1)
+    for path in frame_files(scenario_folders(root)[0], "LIDAR")[:3]:
+        np.save(path, np.load(path)[:, :3])
+    lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
+    assert "scans without intensity (taken as 1 everywhere) x 3" in lines
+
+
+def test_a_damaged_npy_is_told_in_our_words(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "bytes.npy").write_bytes(b"not numpy's")
+    for path in tmp_path.iterdir():
+        with pytest.raises(DataError, match="damaged, cut short, or no array of numbers") as caught:
+            read_points(path)
+        assert "pickle" not in str(caught.value)
