@@ -1,4 +1,4 @@
-"""Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST, in capitals or not."""
+"""Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST, in any case."""
 
 from __future__ import annotations
 
