@@ -44,6 +44,11 @@ class Judge:
         self.check_same(present, seen)
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
+        if not names and split == "unseen":
+            raise CommandError(
+                f"--split unseen: nothing in this data is new to the run, which knows all {len(present)} "
+                f"{self.unit}\ngive other data with --data_path (of ages: --image_dir)"
+            )
         if not names:
             raise CommandError(
                 f"--split {split}: the data holds none of the {len(named)} {self.unit} that it names; of "
