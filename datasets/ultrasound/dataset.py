@@ -198,6 +198,8 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     Raises CommandError naming the folder that is missing or the flags that contradict each other.
     """
     cohort, muscle, table = args.cohort, args.muscle, args.excel_path
+    if image_dir.is_file():
+        raise CommandError(f"--image_dir {image_dir}: is a file; give the folder of the images")
     if not image_dir.is_dir():
         raise CommandError(f"--image_dir {image_dir}: no such folder{similar_path(image_dir)}")
     group = image_dir.parent.name.casefold()

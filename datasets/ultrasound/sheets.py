@@ -57,6 +57,8 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
 
     Raises DataError when the file is no table, CommandError when it does not exist.
     """
+    if path.is_dir():
+        raise CommandError(f"{path}: is a folder; --excel_path is the table itself (.xlsx, .csv or .tsv)")
     if not path.is_file():
         raise CommandError(f"{path}: no such table{similar_path(path)}\nPass the table with --excel_path.")
     asked = {role: getattr(args, f"{role}_column") for role in ("id", "age", "visit", "file", "group")}

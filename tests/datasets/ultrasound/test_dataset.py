@@ -410,6 +410,8 @@ def test_arguments(study, tmp_path):
         ({"split_method": "random"}, "--split_method random"),
         ({"min_age": 9, "max_age": 3}, "--min_age 9 is above --max_age 3"),
         ({"excel_path": study / "caracteristics.xlsx"}, "did you mean .*characteristics.xlsx"),
+        ({"excel_path": study}, "is a folder; --excel_path is the table"),
+        ({"image_dir": study / "characteristics.xlsx"}, "is a file; give the folder"),
     ):
         with pytest.raises(CommandError, match=words):
             load(study, **options)
