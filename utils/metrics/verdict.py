@@ -83,8 +83,8 @@ class Comparison:
         higher_is_better: bool = True,
     ) -> "Comparison":  # fmt: skip
         """From the metric's rows (1 + n,) of both."""
-        low, high = jackknife.interval(model - other)
-        return cls(name, metric, float(model[0]), float(other[0]), low, high, higher_is_better)
+        bounds = cut_difference(jackknife.interval(model - other), higher_is_better)
+        return cls(name, metric, float(model[0]), float(other[0]), *bounds, higher_is_better)
 
     @property
     def better(self) -> bool:
@@ -106,6 +106,12 @@ class Comparison:
         word = "better than" if self.better else "worse than" if self.worse else "not better than"
         name, difference = str(self).split(": ", 1)
         return f"{word} {name} ({difference})"
+
+
+def cut_difference(interval: list[float], higher_is_better: bool) -> list[float]:
+    """As far as a difference can be: of scores from 0 to 1 from -1 to 1, of errors without end."""
+    top = 1 if higher_is_better else np.inf
+    return np.clip(interval, -top, top).tolist()
 
 
 class GroupJackknife:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.verdict import MINIMUM, RANGES, Comparison
+from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
 from utils.run.arguments import MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
 from utils.run.find import start_of
@@ -239,14 +239,13 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     for letter, mean in means.items():
         for metric, (rows, *seeds) in mean.items():
             jackknife, (without, *other_seeds) = measures[metric][0], base[metric]
-            low, high = jackknife.interval(rows - without, *seeds, *other_seeds)
+            reach = jackknife.interval(rows - without, *seeds, *other_seeds)
             if not (jackknife.enough or jackknife.over_frames):
-                low = high = np.nan
-            top = np.ptp(RANGES.get(metric, (0, 1)))  # what a difference can be
-            cut |= max(-low, high) > top
+                reach = [np.nan, np.nan]
             better = first.task["metrics"][metric].higher
-            values, bounds = (float(rows[0]), float(without[0])), np.clip([low, high], -top, top).tolist()
-            found.append(Comparison(letter, metric, *values, *bounds, better))
+            low, high = cut_difference(reach, better)
+            cut |= low > reach[0] or high < reach[1]
+            found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
     count, kind = reference.group.nunique(), first.task["groups"]
     note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; intervals over "
     if any(jackknife.over_frames for jackknife, _ in measures.values()):

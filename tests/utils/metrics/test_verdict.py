@@ -96,6 +96,14 @@ def test_the_verdict_needs_the_lower_bound_above_zero():
     assert on_val.learned and "val is the split that selects" in on_val.reason
 
 
+def test_the_interval_holds_no_difference_that_can_not_be():
+    wild = np.r_[np.full(4, 3.0), np.full(4, -3.1)]  # of tiny data
+    found = verdict(wild)
+    assert found.difference == [-1, 1] and "AUROC -0.050 [-1.000, +1.000]" in found.reason
+    assert verdict(wild, higher_is_better=False).difference[0] < -2  # errors, in years, have no end
+    assert verdict(wild + 9).learned and verdict(wild + 9).difference == [1, 1]
+
+
 def test_beating_the_trivial_scorer_on_the_train_split_is_no_proof():
     known = verdict(np.linspace(0.04, 0.06, 8), split="train")
     assert known.word == "NOT LEARNED" and known.difference[0] > 0
