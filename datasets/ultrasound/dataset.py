@@ -307,6 +307,12 @@ def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, l
             f"{len(several)} subjects are in more than one group, such as {name} in {' and '.join(members)}\n"
             "Whole groups can only be held out where everybody is in one: split by subject instead."
         )
+    found, needed = images.group.nunique(), 3 if args.fold or args.test_size else 2
+    if found < needed:
+        raise DataError(
+            f"--split_by group: {found} in {args.group_column}, and each of {needed} parts needs one\n"
+            "Split people: --split_by subject, also with --fold; or name the parts: --split_method FILE."
+        )
     group_of = groups.map(lambda members: members[0])
     split = _draw(images.group, None, args)
     return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}
