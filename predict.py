@@ -62,7 +62,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     needed = ["--output"] if args.boxes else ["--input", "--output"]  # a run of geometry needs no images
     absent = [flag for flag in needed if flag not in given]
     if absent and not args.export:
-        parser.error(f"the following arguments are required: {', '.join(absent)} (or --export FILE.pt2)")
+        instead = "or --export FILE.pt2"
+        if "--input" in absent:
+            instead += "; a JRDB run of geometry takes --boxes FILE for --input"
+        parser.error(f"the following arguments are required: {', '.join(absent)} ({instead})")
     parser.announce(argv)
     return args
 

@@ -78,6 +78,7 @@ SHARED = (
     "label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
     "pairs_from",
 )  # fmt: skip
+COLUMNS = ("--history_seconds ", "--whole_past ")  # of these: what is read, not what is predicted
 CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
 
 
@@ -102,9 +103,10 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     for other in members[1:]:
         pairs = zip(meaning(first).items(), meaning(other).values(), strict=True)
         if changed := [f"{key} {mine} and {theirs}" for (key, mine), theirs in pairs if mine != theirs]:
+            inputs = all(one.startswith(COLUMNS) for one in changed)
             raise CommandError(
-                f"--run {first.path.parent} and {other.path.parent} do not predict the same: "
-                f"{', '.join(changed)}"
+                f"--run {first.path.parent} and {other.path.parent} do not "
+                f"{'read the same columns' if inputs else 'predict the same'}: {', '.join(changed)}"
             )
     means = {
         key: float(np.mean([one.state[key] for one in members]))

@@ -1,8 +1,10 @@
 """--fold K/N: every group is tested exactly once, whatever the task, and nobody is trained on and judged."""
 
+import argparse
 import functools
 import importlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -315,9 +317,15 @@ def test_several_runs_predict_the_mean_of_theirs(name, place, column):
         assert (said == (expected >= threshold))[sure].all()
 
 
-def test_runs_that_predict_other_things_are_refused():
+def test_runs_that_predict_other_things_are_refused(monkeypatch):
     with pytest.raises(CommandError, match="do not predict the same: task age and stage1"):
         prediction.load([run_of("train_mae"), run_of("train_stage1")], "cpu")
+    one = prediction.load(run_of("train_stage1"), "cpu")
+    args = vars(one.args) | {"whole_past": not one.args.whole_past}
+    both = iter([one, replace(one, args=argparse.Namespace(**args))])
+    monkeypatch.setattr("prediction.trained.open_trained", lambda *_: next(both))
+    with pytest.raises(CommandError, match="do not read the same columns: --whole_past (True|False) and"):
+        prediction.load(["a", "b"], "cpu")
     with pytest.raises(SystemExit):
         predict.parse_args(["--run", "a", "b", "--export", "x.pt2"])
 

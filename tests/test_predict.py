@@ -319,6 +319,7 @@ def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
     [
         (["--input", "x"], "required: --output"),
         ([], "required: --input, --output"),
+        (["--output", "y"], "required: --input (or --export FILE.pt2; a JRDB run of geometry takes --boxes"),
         (["--export", "m.pt2", "--input", "x"], "leave out --input"),
         (["--input", "x", "--output", "y", "--max-picture", "3"], "did you mean --max_pictures"),
     ],

@@ -89,5 +89,5 @@ def check_replaceable(directory: Path) -> None:
     if directory.exists() and not ours and not (directory.is_dir() and not any(directory.iterdir())):
         raise CommandError(
             f"{directory}: in the way of the built-in sample and not one itself\n"
-            "  move it, or pass it as --data_path"
+            "  move it, or give another folder: one of your own data, or a new one for the sample"
         )

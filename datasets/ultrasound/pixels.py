@@ -136,7 +136,7 @@ def why_unreadable(path: Path) -> str:
     try:
         read_image(path, mode="L")
     except DataError as error:
-        return str(error).splitlines()[0].removeprefix(f"{path}: ")
+        return str(error).splitlines()[0].removeprefix(f"{path}: ").rstrip(".")
     return "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
 
 

@@ -364,6 +364,8 @@ def test_an_excluded_image_is_not_counted_as_one_of_over_8_bits(study):
     for k, kind in ((1, np.uint16), (2, np.float32)):
         Image.fromarray(values.astype(kind)).save(study / f"Healthy/Images/anon_{k}_1.tif")
         (study / f"Healthy/Images/anon_{k}_1.png").unlink()
+    with pytest.raises(DataError, match="whole numbers from 0 to 65535(?!\\.)"):
+        load(study)
     data = load(study, exclude=["unreadable_images"])
     assert (data.report["images"], data.report["images_of_more_than_8_bits"]) == (23, 1)
     assert any(line.startswith("1 of 23 images have over 8 bits") for line in data.log_lines())
@@ -608,6 +610,17 @@ def test_whole_groups_are_held_out(study):
     assert set(folds[0].val.groups["group"]) == tested[1]
     with pytest.raises(CommandError, match="needs --group_column"):
         load(study, split_by="group")
+
+
+@pytest.mark.parametrize("how", [{}, {"fold": "1/2"}])
+def test_two_groups_can_not_be_held_out_whole(study, how):
+    rows = [f"{i},{9 * i},{'mf'[i % 2]}" for i in range(1, 13)]
+    (study / "t.csv").write_text("Number,Age,Sex\n" + "\n".join(rows))
+    flags = {"excel_path": study / "t.csv", "group_column": "Sex"}
+    with pytest.raises(DataError, match="2 in Sex, and each of 3 parts needs one.*\n.*--split_by subject"):
+        load(study, split_by="group", **how, **flags)
+    assert set(load(study, split_by="group", test_size=0.0, **flags).parts()) == {"train", "val"}
+    assert load(study, split_by="subject", fold="1/3", **flags).parts()
 
 
 def test_dicom_without_its_reader_is_one_line(study):
