@@ -22,6 +22,17 @@ from datasets.anovox.files import AnyPath, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError
 
+# By --label: what it reads, and what works without.
+WANTED = {
+    "visible": (
+        "semantic ground truth",
+        "Add it, or use --label scenario or --label pasted --split_method random, which need none.",
+    ),
+    "pasted": ("semantic ground truth", "Leave these scenarios out, or add it."),
+    "scenario": ("scenario types", "Add Scenario_Configuration_Files, or use --label visible."),
+    "voxel": ("voxel grids", "Add them, or use --label visible or --label scenario."),
+}
+
 
 @dataclass
 class FrameTable:
@@ -37,6 +48,7 @@ class FrameTable:
     size: np.ndarray  # (F,) text from ANOMALY csv: tiny, small, medium, big; '' where unknown
     visibility: np.ndarray  # (F,) text, on the built-in sample: both, camera, lidar, conflict; '' elsewhere
     notes: list[str]  # what was left out and what is missing, one line each
+    left_out: str = ""  # of these, the frames without a label, and what to do about them
 
     def __post_init__(self):
         numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
@@ -84,9 +96,11 @@ def build_table(
     if not known.all():
         where = sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)})
         listed = ", ".join(where[:3]) + " ..." * (len(where) > 3)
-        unknown = f"{(~known).sum():,} of {len(labels):,} frames have no known label (excluded)"
-        notes.append(f"{unknown}: {listed}")
-    return _make_table(scenarios, frames, labels, counted[:, :3], known, notes)
+        unknown = f"{(~known).sum():,} of {len(labels):,} frames have no known label"
+        notes.append(f"left out: {unknown}, for want of {WANTED[label][0]}: {listed}")
+    table = _make_table(scenarios, frames, labels, counted[:, :3], known, notes)
+    table.left_out = "" if known.all() else f"\n{notes[-1]}\n{WANTED[label][1]}"
+    return table
 
 
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
@@ -115,7 +129,10 @@ def _list_frames(
             notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
         frames += [Frame(scenario, number, coding) for number in numbers]
     if not frames:
-        listed = "\n".join(notes[:3])
+        found = notes[:3]
+        if len(needed) > 1 and not any(s.files["points"] for s in scenarios):
+            found.append("There is no LiDAR scan: train on the images with --modality camera.")
+        listed = "\n".join(found)
         raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
     return frames, notes
 

@@ -46,13 +46,19 @@ def split_scenarios(
         if strangers := sorted(named - strata.keys()):
             raise DataError(
                 f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
-                f"first {strangers[0]}.\nCorrect the file, or use --split_method random."
+                f"first {strangers[0]}.\nCorrect the file, or use --split_method random." + table.left_out
             )
     elif pasted:
         split, how = _draw_normal(table, present, test_size, val_size, seed)
     elif holdout_towns:
         split, how = _hold_out(present, holdout_towns, strata, val_size, seed)
     else:
+        if len(strata) < (parts := 1 + (test_size > 0) + (val_size > 0)):
+            raise DataError(
+                f"{len(strata)} of the {parts} scenarios or more that {parts} parts need: each goes to one, "
+                "as frames of one drive are alike.\nAdd scenarios; or, where these are recordings without "
+                "anomalies, train with --label pasted, which cuts them into blocks." + table.left_out
+            )
         split = split_groups(strata, test_size, val_size, seed, strata)
         how = "random by scenario, stratified by type and town"
     outcome = check_disjoint(split, unit="scenarios")
@@ -65,6 +71,7 @@ def split_scenarios(
                 f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: "
                 "both classes are needed.\n"
                 "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
+                + table.left_out
             )
     return split, how, outcome
 

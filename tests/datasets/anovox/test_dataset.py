@@ -141,7 +141,7 @@ def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp
         frame_files(positive, sensor)[0].unlink()
     table = build_table(find_scenarios(root), **cache)
     assert len(table.labels) == 47 and any(
-        "1 of 48 frames have no known label (excluded)" in note for note in table.notes
+        note.startswith("left out: 1 of 48 frames have no known label") for note in table.notes
     )
     for scenario in scenario_folders(root):
         for folder in scenario.iterdir():
@@ -151,6 +151,45 @@ def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp
     with pytest.raises(DataError, match="none of 48 frames has a label"):
         build_table(find_scenarios(root), **cache)
     assert (unlabelled_table(find_scenarios(root), "both").labels == -1).all()
+
+
+def test_without_semantics_the_error_says_what_was_left_out_and_which_flags_work(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        for folder in scenario.glob("SEMANTIC-*"):
+            shutil.rmtree(folder)
+    options = {"image_size": (16, 24), "max_points": 16, **cache}
+    left_out = (
+        r"\nleft out: 32 of 48 frames have no known label, for want of semantic ground truth: Scenario_.*\n"
+        r".*--label scenario or --label pasted --split_method random"
+    )
+    for method, problem in (("auto", "8 scenarios without usable frames"), ("random", "all normal")):
+        with pytest.raises(DataError, match=rf"(?s){problem}.*{left_out}"):
+            load(root, split_method=method, **options)
+    assert load(root, label="scenario", **options).train.labels.any()
+    pasted = load(root, label="pasted", split_method="random", pastes=1, **options)
+    assert pasted.train.labels.any() and any("left out: 32 of 48" in line for line in pasted.log_lines())
+
+
+def test_without_a_lidar_the_error_names_the_camera(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=2)
+    for folder in root.glob("*/*/*LIDAR*"):
+        shutil.rmtree(folder)
+    with pytest.raises(DataError, match="There is no LiDAR scan: .*--modality camera"):
+        build_table(find_scenarios(root), **cache)
+    assert len(build_table(find_scenarios(root), modality="camera", **cache).labels) == 8
+
+
+def test_one_scenario_can_not_be_split_and_the_error_says_what_works(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=12)
+    normal = next(folder for folder in scenario_folders(root) if not (folder / "ANOMALY").exists())
+    for scenario in scenario_folders(root):
+        if scenario != normal:
+            shutil.rmtree(scenario)
+    options = {"image_size": (16, 24), "max_points": 16, **cache}
+    with pytest.raises(DataError, match=r"1 of the 3 scenarios or more (?s:.*)--label pasted"):
+        load(root, **options)
+    assert load(root, label="pasted", pastes=1, **options).train.labels.any()
 
 
 @pytest.mark.parametrize(
