@@ -268,7 +268,7 @@ def test_renamed_recordings_are_known_by_their_contents(run_of, tmp_path, name):
     assert f"Leakage: {trained} of " in str(caught.value)
 
 
-def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path):
+def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, capsys):
     data = copy_of(tiny_sample(), tmp_path / "data")
     run = run_of("train_anomaly_with_labels")
     trained = open_trained(run, torch.device("cpu"))
@@ -282,7 +282,10 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path):
             first = next(iter(path.with_name(f"Scenario_{k}").glob("RGB*"))).iterdir()
             Image.new("RGB", (96, 64), (k, 99, 7)).save(next(iter(sorted(first))))  # another recording
     folder = evaluated(run, "--data_path", data)
-    results = read_json(folder / "results.json")
+    results, said = read_json(folder / "results.json"), capsys.readouterr().out
+    alike = "all 16 samples are of class 'normal': nothing can be ranked; evaluate.py --paste N counts"
+    assert alike in said and "nan" not in said and "undefined" not in said
+    assert alike in (folder / "evaluation_report.txt").read_text()
     assert results["verdict"] == "NOT JUDGED" and results["metrics"]["all"]["auroc"] is None
     assert results["metrics"]["all"]["false_alarms_per_minute"] >= 0
 

@@ -98,6 +98,8 @@ class Comparison:
 
     def __str__(self) -> str:
         """'distance alone: AUROC +0.120 [+0.080, +0.240]'."""
+        if not np.isfinite(self.model - self.other):
+            return f"{self.name}: {self.metric} undefined"
         interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if np.isfinite(self.low) else "(no interval)"
         return f"{self.name}: {self.metric} {self.model - self.other:+.3f} {interval}"
 

@@ -83,10 +83,12 @@ def report_anomaly(
     report_samples(folder, split, state, columns | written, p_label, look)
     curves, title = {"model": odds, TRIVIAL: references[TRIVIAL][1]}, figure_title(state, split)
     plot_roc_pr(labels, curves, alarms, title, folder / "roc_pr.png")
+    remedy = "; evaluate.py --paste N counts how many of N things pasted into such frames are found"
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=frames, truncated=truncated, notes=notes,
         fit=fit_slope,
+        otherwise="" if labels.any() else remedy,
     )  # fmt: skip
     if pasted:  # no claim about anomalies that somebody met
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")

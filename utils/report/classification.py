@@ -1,7 +1,7 @@
 """The reports of the classifiers: judged beside references, with intervals, probabilities and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,15 @@ def report_binary(
     folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
     classes: Sequence[str], *, trivial: str, references: Mapping[str, tuple[np.ndarray, np.ndarray]],
     val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
-    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = fit_platt,
+    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = fit_platt, otherwise: str = "",
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
     state: the checkpoint, of which threshold, calibration (by `fit` on val) and history are read; logits (N,)
     as the model gives them. `references` maps a name to its scores on val and on these samples; its threshold
     is chosen on val, as the model's is. The verdict compares AUROC with the reference named `trivial`,
-    leaving out one of `groups` (N,) at a time; AP is compared with the best of the other references.
+    leaving out one of `groups` (N,) at a time; AP is compared with the best of the other references. Where
+    all samples are of one class there is nothing to rank, and `otherwise` says what can be done.
     Writes evaluation_report.txt and the figures into `folder`; returns the verdict and {metrics, baselines,
     confidence, warnings, references}.
     """
@@ -77,6 +78,11 @@ def report_binary(
         "AUROC", rows["auroc"], by.auroc(labels, references[trivial][1]), trivial, split, by, unit=unit,
         truncated=truncated, reference=beside.words() if beside else "",
     )  # fmt: skip
+    if len(np.unique(labels)) == 1 and not truncated:
+        alike = (
+            f"all {len(labels)} samples are of class '{classes[labels[0]]}': nothing can be ranked{otherwise}"
+        )
+        verdict = replace(verdict, word="NOT JUDGED", reason=alike)
 
     def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
         return sigmoid(calibrated(here, **fit(labels, logits)))
@@ -187,7 +193,8 @@ def conclude(
         )
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
-        LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
+        if any(values[key] is not None for key in shown):  # none is defined where all are of one class
+            LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
     return found | {"warnings": warnings, "references": asdict(beside) if beside else None}
 
 
