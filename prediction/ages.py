@@ -20,7 +20,7 @@ from utils.metrics.intervals import intervals
 from utils.plotting.age import explained, plot_sheet
 from utils.plotting.mistakes import block_of
 from utils.report.results import write_table
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, counted
 from utils.run.log import LOG
 
 SHEET = 24  # images on the sheet, at most
@@ -86,8 +86,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
     if read:
         LOG.info(
-            f"{len(read)} images, {len(subjects)} subjects: predicted {found.mean():.1f} +- "
-            f"{found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f}) {unit}; predictions.csv and "
+            f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}: predicted "
+            f"{found.mean():.1f} +- {found.std(ddof=0):.1f} "
+            f"({found.min():.1f} to {found.max():.1f}) {unit}; predictions.csv and "
             f"subjects.csv in {output}"
         )
     if skipped:

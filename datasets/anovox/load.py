@@ -39,6 +39,7 @@ from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
 from datasets.splits import PARTS, Choose
+from utils.run.errors import counted
 from utils.run.log import LOG
 
 PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
@@ -157,8 +158,8 @@ class AnoVoxData:
     def log_lines(self) -> list[str]:
         """What was noticed while reading, and counts per part, a line each."""
         return self.train.table.notes + [
-            f"{name}: {len(self.split[name])} scenarios, {len(part)} frames, {part.labels.sum()} anomalous"
-            + (" (things pasted into copies)" if part.pasting else "")
+            f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
+            f"{part.labels.sum()} anomalous" + (" (things pasted into copies)" if part.pasting else "")
             for name, part in self.sets.items()
         ]
 

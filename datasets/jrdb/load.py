@@ -41,7 +41,7 @@ from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, check_disjoint
-from utils.run.errors import DataError
+from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
 TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
@@ -163,7 +163,8 @@ class PairDatasets:
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
         return [
-            f"{name}: {len(part.sequences)} sequences, {len(part.draw())} pairs, {part.class_counts()}"
+            f"{name}: {counted(len(part.sequences), 'sequences')}, "
+            f"{len(part.draw())} pairs, {part.class_counts()}"
             for name, part in self.sets.items()
         ]
 

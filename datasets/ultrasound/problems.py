@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from datasets.ultrasound.flags import PROBLEMS
-from utils.run.errors import DataError, some
+from utils.run.errors import DataError, counted, some
 
 
 class AgeProblems:
@@ -36,14 +36,14 @@ class AgeProblems:
         """
         lines, kinds = [], [kind for kind in PROBLEMS if kind in self.found and kind not in self.exclude]
         for kind in kinds:
-            line = f"{len(self.found[kind])} {PROBLEMS[kind]}: {describe(self.found[kind])}"
+            line = f"{counted(len(self.found[kind]), PROBLEMS[kind])}: {describe(self.found[kind])}"
             lines.append(line + (f" ({self.advice[kind]})" if self.advice.get(kind) else ""))
         if images.subject.nunique() > 2:
             typed = [kind for kind in PROBLEMS if kind in kinds or kind in self.exclude]
             lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
         if kinds:
             raise DataError("\n".join(lines))
-        found = [f"{len(self.found[kind])} {PROBLEMS[kind]}" for kind in PROBLEMS if kind in self.found]
+        found = [counted(len(self.found[kind]), PROBLEMS[kind]) for kind in PROBLEMS if kind in self.found]
         if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
             raise DataError(
                 f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found)}\n"

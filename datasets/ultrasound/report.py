@@ -10,6 +10,7 @@ import pandas as pd
 from datasets.ultrasound.flags import PROBLEMS
 from datasets.ultrasound.pixels import UltrasoundAgeDataset
 from datasets.ultrasound.problems import AgeProblems
+from utils.run.errors import counted
 
 NOTICED = {
     "missing_ages": "rows left out for an unknown age (--missing_values)",
@@ -58,12 +59,13 @@ def describe_parts(
 ) -> list[str]:  # fmt: skip
     """Counts per part, what was left out and what was noticed, a line each."""
     lines = [
-        f"{name}: {len(part.subjects)} subjects, {len(part)} images, age {part.ages.mean():.1f} +- "
-        f"{part.ages.std():.1f} ({part.ages.min():.1f} to {part.ages.max():.1f}) {unit}"
+        f"{name}: {counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}, "
+        f"age {part.ages.mean():.1f} +- {part.ages.std():.1f} "
+        f"({part.ages.min():.1f} to {part.ages.max():.1f}) {unit}"
         for name, part in sets.items()
     ]
     for kind, found in report["left_out"].items():
-        lines.append(f"left out: {found['count']} {PROBLEMS[kind]}: {found['first']}")
+        lines.append(f"left out: {counted(found['count'], PROBLEMS[kind])}: {found['first']}")
     lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
     low, high = intensity_range
     if deep := report["images_of_more_than_8_bits"]:

@@ -7,6 +7,7 @@ most five lines.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -44,6 +45,11 @@ def some(names: Iterable[object], shown: int = 10, between: str = ", ") -> str:
     """The first names, and how many more there are."""
     names = list(map(str, names))
     return between.join(names[:shown] + [f"and {len(names) - shown} more"] * (len(names) > shown))
+
+
+def counted(n: int, plural: str) -> str:
+    """'3 rows without an age', and of one '1 row without an age': the first word in s loses it."""
+    return f"{n} " + (re.sub(r"s\b", "", plural, count=1) if n == 1 else plural)
 
 
 def suggest(word: str, known: Sequence[str]) -> str:

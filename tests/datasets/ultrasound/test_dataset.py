@@ -231,8 +231,8 @@ def test_what_does_not_match_is_counted_and_refused_or_excluded(study):
     with pytest.raises(DataError) as caught:
         load(study)
     message = str(caught.value)
-    assert "1 images whose subject has no row: anon_99_1.png" in message
-    assert "1 rows whose subject has no image: 50" in message
+    assert "1 image whose subject has no row: anon_99_1.png" in message
+    assert "1 row whose subject has no image: 50" in message
     assert "scan7.png" in message
     with pytest.raises(DataError, match="--exclude unknown_names images_without_row rows_without_image$"):
         load(study, exclude=["rows_without_image"])  # what was typed is typed again
@@ -527,9 +527,9 @@ def test_check_data_lists_all_problems_at_once(study):
     with pytest.raises(DataError) as caught:
         load(study, check_data=True)
     for line in (
-        "1 rows without a usable age",
-        "1 image files whose name",
-        "1 image files that can not be read",
+        "1 row without a usable age",
+        "1 image file whose name",
+        "1 image file that can not be read",
     ):
         assert line in str(caught.value)
 
@@ -573,7 +573,7 @@ def test_a_row_is_an_image(study):
     rows = [f"{name if k % 3 else name[:-4]},S{k // 2},{20 + k}" for k, name in enumerate(names)]
     (study / "files.csv").write_text("picture,Number,Age\n" + "\n".join([*rows, "gone.png,S1,50"]))
     flags = {"excel_path": study / "files.csv", "file_column": "picture"}
-    with pytest.raises(DataError, match=r"1 rows whose subject has no image: gone.png"):
+    with pytest.raises(DataError, match=r"1 row whose subject has no image: gone.png"):
         load(study, **flags)
     data = load(study, exclude=["rows_without_image"], **flags)
     assert data.report["images_used"] == 24
@@ -728,7 +728,7 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     assert sorted(age for part in other.parts().values() for age in part.ages) == list(range(30, 42))
     write_dicom(tmp_path / "S0" / "IM000001", "P0", 4095 - pixels[0], PatientAge="", PatientSex="F",
                 PhotometricInterpretation="MONOCHROME1")  # fmt: skip
-    with pytest.raises(DataError, match="1 rows without a usable age: .*S0/IM000001: the age is empty"):
+    with pytest.raises(DataError, match="1 row without a usable age: .*S0/IM000001: the age is empty"):
         load(tmp_path, image_dir=tmp_path)
     inverted, _ = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
     assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5
