@@ -34,8 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, nargs="+", help="run folder (its best checkpoint is taken) or a .pth file; "
         "of several, such as folds, the mean is predicted")
-    add("--input", help="JRDB folder with labels/ and images/; images; or AnoVox scenarios; with --boxes and "
-        "a run of geometry alone it may be left out")
+    add("--input", help="JRDB folder with labels/ and images/; images, or one; or AnoVox scenarios; with "
+        "--boxes and a run of geometry alone it may be left out")
     add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
         "MOT or KITTI; default: the labels or detections in --input")
     add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),

@@ -30,7 +30,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(
-            f"--input {folder}: no such folder\n  give the one that holds Scenario_... folders, or images"
+            f"--input {folder}: no such file or folder\n"
+            "  give the folder that holds Scenario_... folders, images, or one image"
         )
     scenarios = find_scenarios(folder, options.camera, images_alone=True)
     table = unlabelled_table(scenarios, options.modality)

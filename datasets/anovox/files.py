@@ -23,6 +23,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,22 +84,21 @@ def find_scenarios(
     """All scenarios below `root`, a folder or an archive, sorted by name.
 
     `camera`: part of the name of the camera to use, default the front one. `images_alone`: without a
-    scenario, take a folder of images as one. CommandError for a wrong path or camera; DataError for no
-    scenario, two of one name, or a mixture of the layouts; what is wrong with several scenarios is one error.
+    scenario, take a folder of images, or one image, as one. CommandError for a wrong path or camera;
+    DataError for no scenario, two of one name, or a mixture of the layouts; what is wrong with several
+    scenarios is one error.
     """
-    top = open_archive(Path(root))
+    place, top = Path(root).resolve(), open_archive(Path(root))
+    if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
+        return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
     if not top.is_dir():
         remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
         raise CommandError(f"{root}: no such folder or archive.\n{remedy}")
     places, configured = [], {}
     _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
-    if not places and images_alone:
-        alone = ScenarioFiles(Path(root).resolve().name, top, folders={"image": Path(root).name})
-        alone.files["image"], alone.unread["image"] = _frames_in(top, IMAGES)
-        if alone.files["image"]:
-            _calibrate(alone)
-            return [alone]
+    if not places and images_alone and (images := _frames_in(top.iterdir(), IMAGES)[0]):
+        return _images_alone(top, place.name, images)
     if not places:
         names = sorted(entry.name for entry in top.iterdir())[:6]
         raise DataError(
@@ -198,7 +198,7 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
         if candidates := [entry for entry in folders if pattern.fullmatch(entry.name)]:
             chosen = _choose(sensor, candidates, camera, scenario.folders)
             scenario.folders[sensor] = chosen.name
-            scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen, ENDINGS[sensor])
+            scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen.iterdir(), ENDINGS[sensor])
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
@@ -208,10 +208,17 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
     return scenario, layouts[0]
 
 
-def _frames_in(folder: AnyPath, endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], Counter]:
+def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath]) -> list[ScenarioFiles]:
+    alone = ScenarioFiles(name, folder, folders={"image": name})
+    alone.files["image"] = images
+    _calibrate(alone)
+    return [alone]
+
+
+def _frames_in(entries: Iterable[AnyPath], endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], Counter]:
     """Files by the last number in their name, and how many of other endings there are."""
     pattern = re.compile(rf"(?:.*\D)?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
-    matches = [(entry, pattern.fullmatch(entry.name)) for entry in folder.iterdir()]
+    matches = [(entry, pattern.fullmatch(entry.name)) for entry in entries]
     frames = {int(match[1]): entry for entry, match in matches if match}
     return frames, Counter(entry.suffix or "no ending" for entry, match in matches if not match)
 

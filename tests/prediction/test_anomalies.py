@@ -79,7 +79,7 @@ def test_real_frames_in_the_order_of_their_numbers(real, tmp_path):
 
 
 def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
-    with pytest.raises(CommandError, match="--input .*nowhere: no such folder"):
+    with pytest.raises(CommandError, match="--input .*nowhere: no such file or folder"):
         run(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no Scenario_"):
@@ -130,3 +130,9 @@ def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
     assert panels == ["camera", "where", ""]  # and the colour bar: no view of points from above
     assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
     assert "no LiDAR: the camera alone is used" in capsys.readouterr().out
+    image = shutil.copy(tmp_path / "data" / "photo9.png", tmp_path / "data" / "mine.png")
+    for path, frame in ((tmp_path / "data" / "photo9.png", 9), (image, 0)):  # without a number: 0
+        one = run(path, tmp_path / "one")
+        assert one["frame"].tolist() == [frame] and one["score"][0] == pytest.approx(
+            rows["score"][1], abs=2e-6
+        )
