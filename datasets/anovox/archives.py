@@ -35,6 +35,14 @@ def open_archive(path: Path | ArchivePath) -> Path | ArchivePath:
     return ArchivePath(path, "") if found else path
 
 
+def find_beside(root: Path, name: str) -> Path | ArchivePath:
+    """Where a file of the data set lies: in `root`, or in the one folder of that archive that holds it."""
+    top = open_archive(root)
+    below = top.iterdir() if isinstance(top, ArchivePath) and not (top / name).exists() else ()
+    found = [place / name for place in below if (place / name).exists()]
+    return found[0] if len(found) == 1 else top / name
+
+
 @dataclass(frozen=True, order=True)
 class ArchivePath:
     """A file or folder inside an archive, with what the readers use of a pathlib.Path."""

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.anovox.archives import find_beside
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
@@ -88,7 +89,7 @@ def build_datasets(
             table, rows, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
             pasting=pasting, **cache,
         )  # fmt: skip
-    synthetic = (root / "SYNTHETIC.json").exists()
+    synthetic = find_beside(root, "SYNTHETIC.json").exists()
     return AnoVoxData(parts, root, args.label, split, source, outcome, synthetic, hashes)
 
 

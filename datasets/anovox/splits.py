@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.anovox.archives import find_beside
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable
@@ -29,7 +30,7 @@ def split_scenarios(
     """
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
-    own = Path(root) / "split.json"
+    own = find_beside(Path(root), "split.json")
     if method == "auto" and own.exists() and not holdout_towns and not fold:
         method = str(own)
     if fold:
@@ -40,7 +41,7 @@ def split_scenarios(
             )
         split, how = fold_groups(strata, fold, seed, strata), describe_fold(fold, seed)
     elif method not in ("auto", "random"):
-        split = read_split(Path(method))
+        split = read_split(own if method == str(own) else Path(method))
         how = "split.json in the data folder" if method == str(own) else f"--split_method {method}"
         named = {name.partition(":")[0] for names in split.values() for name in names}
         if strangers := sorted(named - strata.keys()):

@@ -302,6 +302,15 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
         find_scenarios(packed)
 
 
+@pytest.mark.parametrize("prefix", ["", "AnoVox/"])
+def test_the_split_in_an_archive_is_used_as_that_in_a_folder(tmp_path, cache, prefix):
+    pack(tiny_sample(), tmp_path / "data.zip", prefix)
+    options = {"image_size": (16, 24), "max_points": 16} | cache
+    data, expected = (load(root, **options) for root in (tmp_path / "data.zip", tiny_sample()))
+    assert data.split == expected.split and data.synthetic
+    assert data.split_source == expected.split_source == "split.json in the data folder"
+
+
 def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_path):
     root = copy_of(tiny_sample(), tmp_path / "data")
     lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
