@@ -147,8 +147,7 @@ def train_one_epoch(
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns its means over all samples of all ranks.
 
-    The loss is that of the frame labels; beside it accuracy, mean score, location loss and the AUROC of the
-    scores of the dropped-out, augmented frames.
+    loss (of the frame labels), accuracy, mean_score, location_loss, auroc; of augmented, dropped-out frames.
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
