@@ -20,6 +20,7 @@ from utils.run.log import LOG, stop_log
 from utils.run.script import ending_signals
 
 torch.set_num_threads(1)
+FSYNC = os.fsync  # as it is, see _tiny_runs_wait_for_nothing
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real"
 
 

@@ -297,7 +297,7 @@ def test_what_can_not_be_pooled_is_refused(tmp_path):
     [
         ("train_mae", ultrasound, "prediction"),
         ("train_stage1", jrdb, "p_interaction"),
-        ("train_anomaly_with_labels", tiny_sample, "score"),
+        pytest.param("train_anomaly_with_labels", tiny_sample, "score", marks=pytest.mark.long),
     ],
 )
 def test_several_runs_predict_the_mean_of_theirs(name, place, column):

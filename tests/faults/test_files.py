@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import FSYNC
 from tests.faults.children import FORK, in_a_child
 from tests.faults.stopped_runs import EACH, argv, exit_code, only_run, resume, stopped, whole_run
 from tests.tiny_runs import assert_equal, assert_same_run, checkpoints
@@ -42,8 +43,9 @@ def save_for_ever(path) -> None:
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.long)])
-def test_kills_while_saving_leave_a_whole_checkpoint(kills, tmp_path):
+def test_kills_while_saving_leave_a_whole_checkpoint(kills, tmp_path, monkeypatch):
     """kill -9 at random moments of a loop that does nothing but save: each time the file is whole."""
+    monkeypatch.setattr(os, "fsync", FSYNC)
     path, draw = tmp_path / "last.pth", random.Random(0)
     unfinished = 0
     for _ in range(kills):

@@ -131,6 +131,7 @@ def test_pictures_have_the_statistics_of_the_real_ones():
     assert np.corrcoef(age, skewness)[0, 1] < -0.6
 
 
+@pytest.mark.long
 def test_shortcut_is_in_train_only(tmp_path, monkeypatch):
     """In train the text's place says the age and the gain follows it; elsewhere both are drawn blindly."""
     views = {}
