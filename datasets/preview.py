@@ -1,13 +1,13 @@
 """What the data looks like before anything is trained on it, read with the readers that training uses.
 
     python -m datasets.preview jrdb                                         the built-in sample
-    python -m datasets.preview jrdb --data_path JRDB --sequence bytes-cafe-2019-02-07_0 --frames 0
     python -m datasets.preview anovox --data_path ANOVOX
     python -m datasets.preview ultrasound --data_path ULTRASOUND
 
-jrdb: annotated frames, as OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png: boxes with ids (grey: in no annotated
-pair), annotated pairs by type, social groups as bars below, people on the seam on both ends. anovox: camera
-and scan of scenarios, anomalies red. ultrasound: images from the youngest to the oldest.
+jrdb: three annotated frames of the first sequence with images, as OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
+boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below, people on
+the seam on both ends. anovox: camera and scan of scenarios, anomalies red. ultrasound: images from the
+youngest to the oldest.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from utils.plotting.age import plot_sheet
 from utils.plotting.curves import plt, save_figure
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import DataError
 from utils.run.script import run_script
 
 REACH = 40.0  # metres ahead that the LiDAR is drawn from above
@@ -41,53 +41,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("data_set", choices=KINDS, help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
-    add("--sequence", help="jrdb: a sequence by name; default: the first one with images")
-    add("--frames", type=int, nargs="+", metavar="K",
-        help="jrdb: frame numbers as in the file names; default: three over the sequence")  # fmt: skip
     add("--output_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
 
 
-def preview_jrdb(
-    data_path: Path, output_dir: Path, sequence: str | None = None, frames: list[int] | None = None
-) -> list[Path]:
-    """Draw frames of one sequence; returns the pictures written.
+def preview_jrdb(data_path: Path, output_dir: Path) -> list[Path]:
+    """Draw three frames of the first sequence with images, from its first to its last; returns the pictures.
 
-    CommandError for a sequence or frame that is not there, DataError for a sequence without images.
+    DataError where no labelled frame has an image.
     """
-    files = list_sequences(data_path)
-    if sequence is not None and sequence not in files:
-        raise CommandError(f"--sequence {sequence}: not in {data_path}\n  there are: {', '.join(files)}")
-    for path in [files[sequence]] if sequence else files.values():
-        read = read_sequence(path, data_path)
-        if read.image_found.any():
-            break
-    else:
+    sequences = (read_sequence(path, data_path) for path in list_sequences(data_path).values())
+    read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
+    if read is None:
         raise DataError(
-            f"{data_path / IMAGE_FOLDER}: no image of a labelled frame of {sequence or 'any sequence'}\n"
+            f"{data_path / IMAGE_FOLDER}: no image of a labelled frame of any sequence\n"
             "  add images named as the frames in the label files, such as 000015.jpg"
         )
-    written = []
-    for frame in choose_frames(read, frames):
+    pictured, written = np.flatnonzero(read.image_found), []
+    for frame in np.unique(pictured[np.linspace(0, len(pictured) - 1, 3).round().astype(int)]):
         picture = draw_frame(read, frame, data_path / IMAGE_FOLDER / read.name / read.keys[frame])
         written.append(output_dir / f"preview_jrdb_{read.name}_{Path(read.keys[frame]).stem}.png")
         save_panorama(picture, written[-1])
     return written
-
-
-def choose_frames(sequence: Sequence, numbers: list[int] | None) -> list[int]:
-    """Frame indices of these frame numbers; None: three with images, from the first to the last."""
-    with_image = np.flatnonzero(sequence.image_found)
-    if numbers is None:
-        return np.unique(with_image[np.linspace(0, len(with_image) - 1, 3).round().astype(int)]).tolist()
-    there = sequence.times[with_image]
-    absent = [number for number in numbers if number not in there]
-    if absent:
-        raise CommandError(
-            f"--frames {absent[0]}: no labelled frame of {sequence.name} with an image\n"
-            f"  there are {len(there)}: {', '.join(map(str, there[:12]))}{' ...' if len(there) > 12 else ''}"
-        )
-    return [int(np.flatnonzero(sequence.times == number)[0]) for number in numbers]
 
 
 def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
@@ -166,20 +141,17 @@ def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
     return written
 
 
-def draw(data_set: str, data_path: Path, output_dir: Path, **options: object) -> None:
+def draw(data_set: str, data_path: Path, output_dir: Path) -> None:
     """Write the pictures of a data set and print their names."""
     output_dir.mkdir(parents=True, exist_ok=True)
     preview = {"jrdb": preview_jrdb, "anovox": preview_anovox, "ultrasound": preview_ultrasound}[data_set]
-    for path in preview(data_path, output_dir, **options):
+    for path in preview(data_path, output_dir):
         print(path)
 
 
 def main(args: argparse.Namespace) -> None:
-    options = {name: getattr(args, name) for name in ("sequence", "frames") if getattr(args, name)}
-    if options and args.data_set != "jrdb":
-        raise CommandError(f"--sequence and --frames choose from jrdb; {args.data_set} has neither")
     data_path = args.data_path or ensure_sample(args.data_set, f"data/sample_{args.data_set}")
-    draw(args.data_set, Path(data_path), Path(args.output_dir), **options)
+    draw(args.data_set, Path(data_path), Path(args.output_dir))
 
 
 if __name__ == "__main__":
