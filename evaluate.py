@@ -74,7 +74,7 @@ def evaluate_split(
     trained: Trained, data: Any, split: str, folder: Path, corruptions: list[str]
 ) -> tuple[Any, dict[str, Any]]:
     """The verdict and figures of the script's own evaluate and report, and what is judged beside them."""
-    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts()[split]
+    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
     rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
     verdict, fields = trained.script.report(folder, split, rows, data, trained.state, truncated)
     fields["metrics"] = {split: fields["metrics"]}

@@ -228,12 +228,12 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a split beside chance and trivial features; write report, figures, predictions."""
-    dataset = data.parts()[split]
+    dataset = data.parts[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
     references = data.references()
-    if "train" in data.parts():  # the run itself: evaluate.py finds in its folder what is kept here
+    if "train" in data.parts:  # the run itself: evaluate.py finds in its folder what is kept here
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
         references |= remember_patches(normal, data.val.images)
     return report_anomaly(
@@ -310,7 +310,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     chosen = checkpoint.load_best("auroc")
     score = partial(evaluate, bare, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
-    at, parts = (chosen["threshold"], chosen["calibration"]), data.parts()
+    at, parts = (chosen["threshold"], chosen["calibration"]), data.parts
     metrics = {name: measure(rows[name], parts[name].scenario, check.criterion, *at) for name in rows}
     worth = check.input_worth(score, rows)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, calibration=at[1])

@@ -190,7 +190,7 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside the train mean and median; write report, figures, predictions."""
-    part = data.parts()[split]
+    part = data.parts[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     return report_age(

@@ -222,7 +222,7 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
-    dataset, logits = data.parts()[split], log_odds(rows["logits"])[:, 1]
+    dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
     on_val, val_labels = data.reference_pairs("val")
     both = np.concatenate([on_val, dataset.geometry])
     references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}

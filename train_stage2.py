@@ -222,7 +222,7 @@ def report(
     truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
-    part, classes, typed = data.parts()[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
+    part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     columns = {name: p_types[typed, k] for k, name in enumerate(classes)}
     columns |= {"p_interaction": p_interaction[typed], "prediction": classes[p_types[typed].argmax(axis=1)]}

@@ -13,7 +13,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
@@ -23,6 +27,34 @@ PARTS = ("train", "val", "test")
 Choose = Callable[[dict[str, list[str]]], dict[str, list[str]]]
 # A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
 MIN_STRATUM = 5
+
+
+@dataclass
+class Parts:
+    """The parts of a data set and how they came about: what is alike in the three tasks."""
+
+    parts: dict[str, Any]  # train, val and, where it is not empty, test
+    split: dict[str, list[str]]  # by part the names of the groups: sequences, scenarios, subjects
+    split_source: str  # which rule decided, in words
+    leakage_check: str  # the outcome of `check_disjoint`
+    hashes: dict[str, list[str]] = field(repr=False)  # by group: of all that it holds, then of each content
+    synthetic: bool  # whether the folder says of itself that it was generated
+    recorded: dict[str, np.ndarray] | None = field(default=None, repr=False, kw_only=True)
+
+    @property
+    def train(self) -> Any:
+        return self.parts["train"]
+
+    @property
+    def val(self) -> Any:
+        return self.parts["val"]
+
+    def references(self) -> dict[str, np.ndarray]:
+        """What the scorers are made of that a model is compared with, see `make_references`; `recorded` where
+        they are a run's, whose own data are not read."""
+        if self.recorded is None:
+            self.recorded = self.make_references()
+        return self.recorded
 
 
 def split_groups(

@@ -141,10 +141,10 @@ def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run
     data = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
     recorded = read_arrays(stage1 / "references.npz")
     train = recorded["train_inputs"], recorded["train_labels"]
-    scores = reference_scores(*train, data.parts()["all"].geometry, weights=recorded["train_weights"])
-    auroc = roc_auc_score(data.parts()["all"].labels, scores["boosted trees"][:, 1])
+    scores = reference_scores(*train, data.parts["all"].geometry, weights=recorded["train_weights"])
+    auroc = roc_auc_score(data.parts["all"].labels, scores["boosted trees"][:, 1])
     assert results["baselines"]["boosted trees"]["auroc"] == pytest.approx(auroc)
-    assert len(recorded["train_labels"]) < len(theirs.parts()["all"])
+    assert len(recorded["train_labels"]) < len(theirs.parts["all"])
 
 
 def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run_of, tmp_path):
@@ -272,7 +272,7 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
     data = copy_of(tiny_sample(), tmp_path / "data")
     run = run_of("train_anomaly_with_labels")
     trained = open_trained(run, torch.device("cpu"))
-    parts = trained.script.build_datasets(trained.args).parts().values()
+    parts = trained.script.build_datasets(trained.args).parts.values()
     anomalous = {name for part in parts for name in part.names()[part.labels == 1]}
     for k, path in enumerate(scenario_folders(data)):
         if path.name in anomalous:
@@ -314,7 +314,7 @@ def test_degradation_table_is_what_the_corrupted_frames_give(judged):
     for key in ("auroc", "ap", "f1", "calibration_error"):
         assert found["clean"][key] == recorded["metrics"]["test"][key]
     trained = open_trained(run, torch.device("cpu"))
-    test = trained.script.build_datasets(trained.args).sets["test"]
+    test = trained.script.build_datasets(trained.args).parts["test"]
     for name in CORRUPTIONS:
         batch = corrupt_frames(test.__getitems__(range(len(test))), name, trained.args.seed)
         with torch.no_grad():

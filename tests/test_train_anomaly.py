@@ -93,7 +93,7 @@ def test_permuted_labels_end_not_learned(tmp_path, monkeypatch, seed):
 
     def permuted(args):
         data = build(args)
-        for part in data.parts().values():
+        for part in data.parts.values():
             part.labels = np.random.default_rng(seed).permutation(part.labels)
         return data
 
@@ -140,7 +140,7 @@ def test_corrupted_sensors_change_the_scores(run):
     data, processes = script.build_datasets(args), start_processes("cpu")
     model, _ = script.build_model(args)
     model.load_state_dict(load_checkpoint(run / "best_auroc.pth")["model"])
-    test = data.sets["test"]
+    test = data.parts["test"]
     loader = make_loader(test, evaluation_batches(test.frames, 16, processes), 0, processes.device)
     clean = script.evaluate(model, loader, processes.device)
     for corruption in CORRUPTIONS:

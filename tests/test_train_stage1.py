@@ -170,7 +170,7 @@ def test_shuffled_labels_end_not_learned(tmp_path, monkeypatch, seed):
 
     def shuffled(args):
         data = build(args)
-        for part in data.parts().values():
+        for part in data.parts.values():
             part.labels = np.random.default_rng(seed).permutation(part.labels)
         return data
 

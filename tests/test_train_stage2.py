@@ -183,5 +183,5 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
 def test_negatives_are_not_loaded():
     args = train_stage2.parse_args([str(flag) for flag in flags_of(NAME)])
     adopt_stage1(args, FROM_STAGE1, names_of)
-    for part in train_stage2.build_datasets(args).parts().values():
+    for part in train_stage2.build_datasets(args).parts.values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

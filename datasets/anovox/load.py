@@ -39,7 +39,7 @@ from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
-from datasets.splits import PARTS, Choose
+from datasets.splits import PARTS, Choose, Parts
 from utils.run.errors import counted
 from utils.run.log import LOG
 
@@ -90,7 +90,7 @@ def build_datasets(
             pasting=pasting, **cache,
         )  # fmt: skip
     synthetic = find_beside(root, "SYNTHETIC.json").exists()
-    return AnoVoxData(parts, root, args.label, split, source, outcome, synthetic, hashes)
+    return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 
 
 def groups_of(table: FrameTable, choose: Choose) -> list[str]:
@@ -120,53 +120,32 @@ def _file_sizes(frames: list[Frame]) -> np.ndarray:
 
 
 @dataclass
-class AnoVoxData:
-    """The parts of a data set, and how they came about."""
+class AnoVoxData(Parts):
+    """The parts of a data set, each an AnoVoxDataset, and how they came about."""
 
-    sets: dict[str, AnoVoxDataset]  # train, val and, where it is not empty, test
     root: Path
     label: str
-    split: dict[str, list[str]]
-    split_source: str
-    leakage_check: str
-    synthetic: bool
-    hashes: dict[str, list[str]]  # by scenario: of file sizes and labels, then of the sizes alone
-    recorded: dict[str, np.ndarray] | None = None  # `references`, or a run's
 
-    @property
-    def train(self) -> AnoVoxDataset:
-        return self.sets["train"]
-
-    @property
-    def val(self) -> AnoVoxDataset:
-        return self.sets["val"]
-
-    def parts(self) -> dict[str, AnoVoxDataset]:
-        """The parts that exist, by name."""
-        return self.sets
-
-    def references(self) -> dict[str, np.ndarray]:
+    def make_references(self) -> dict[str, np.ndarray]:
         """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
         of val, to choose its threshold; words: the weathers and towns that are columns."""
-        if self.recorded is None:
-            self.recorded = {"words": np.unique(places_of(self.train))}
-            for name in ("train", "val"):
-                part = self.sets[name]
-                self.recorded[f"{name}_inputs"] = trivial_features(part, self.recorded["words"])
-                self.recorded[f"{name}_labels"] = part.labels
-        return self.recorded
+        found = {"words": np.unique(places_of(self.train))}
+        for name in ("train", "val"):
+            found[f"{name}_inputs"] = trivial_features(self.parts[name], found["words"])
+            found[f"{name}_labels"] = self.parts[name].labels
+        return found
 
     def log_lines(self) -> list[str]:
         """What was noticed while reading, and counts per part, a line each."""
         return self.train.table.notes + [
             f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
             f"{part.labels.sum()} anomalous" + (" (things pasted into copies)" if part.pasting else "")
-            for name, part in self.sets.items()
+            for name, part in self.parts.items()
         ]
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
-        parts, table = self.sets, self.train.table
+        parts, table = self.parts, self.train.table
         towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
         counts = {f"{name}_samples": len(part) for name, part in parts.items()}
         content = [[s.name, s.kind, s.town] for s in table.scenarios]

@@ -40,7 +40,7 @@ from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
 from datasets.samples import ensure_sample
-from datasets.splits import Choose, check_disjoint
+from datasets.splits import Choose, Parts, check_disjoint
 from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
@@ -82,7 +82,8 @@ def build_datasets(
         problems.raise_any()
         for dataset in sets.values():
             load_crops(dataset, data_path, **crops, log=LOG.info)
-    data = PairDatasets(sets, split, source, data_path, rules, loaded, hashes, crops)
+    outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
+    data = PairDatasets(sets, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
     if task == "interaction" and choose is None:
         text, upside_down = data.balance()
         (LOG.warning if upside_down else LOG.info)(text)
@@ -134,49 +135,27 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
 
 
 @dataclass
-class PairDatasets:
-    """The splits of one data folder and what was decided on the way."""
+class PairDatasets(Parts):
+    """The splits of one data folder, each a JRDBPairDataset, and what was decided on the way."""
 
-    sets: dict[str, JRDBPairDataset]  # train, val and, where there is one, test
-    split: dict[str, list[str]]
-    split_source: str
     data_path: Path
     rules: PairRules
     loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
-    hashes: dict[str, list[str]] = field(repr=False)  # by sequence: of all it holds, then of frames and boxes
     crops: dict | None = field(repr=False)  # how crops.load_crops cuts them; None: the run sees no pixels
-    recorded: dict[str, np.ndarray] | None = field(default=None, repr=False)  # `references`, or a run's
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
-
-    def parts(self) -> dict[str, JRDBPairDataset]:
-        """The splits that exist, by name."""
-        return self.sets
-
-    @property
-    def train(self) -> JRDBPairDataset:
-        return self.sets["train"]
-
-    @property
-    def val(self) -> JRDBPairDataset:
-        return self.sets["val"]
 
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
         return [
             f"{name}: {counted(len(part.sequences), 'sequences')}, "
             f"{len(part.draw())} pairs, {part.class_counts()}"
-            for name, part in self.sets.items()
+            for name, part in self.parts.items()
         ]
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the folder says of itself that it was generated."""
-        return (self.data_path / "SYNTHETIC.json").is_file()
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
         counts = {
-            f"{name}_samples": len(part.draw()) for name, part in self.sets.items()
+            f"{name}_samples": len(part.draw()) for name, part in self.parts.items()
         }  # train: an epoch's
         every = sum(self.loaded.values(), [])
         measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
@@ -184,8 +163,8 @@ class PairDatasets:
             "data_path": str(self.data_path),
             "total_samples": sum(counts.values()),
             **counts,
-            "sequences": {name: part.sequences for name, part in self.sets.items()},
-            "class_counts": {name: part.class_counts() for name, part in self.sets.items()},
+            "sequences": {name: part.sequences for name, part in self.parts.items()},
+            "class_counts": {name: part.class_counts() for name, part in self.parts.items()},
             "split_method": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,
@@ -194,26 +173,19 @@ class PairDatasets:
             "fingerprint": fingerprint(every),
         }
 
-    @property
-    def leakage_check(self) -> str:
-        """The outcome of the check that no sequence is in two splits (a DataError when one is)."""
-        return check_disjoint(self.split, "sequences")
-
-    def references(self) -> dict[str, np.ndarray]:
+    def make_references(self) -> dict[str, np.ndarray]:
         """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
         fit them and of val to choose their thresholds; weights: the share of 20 epochs that draw a pair."""
-        if self.recorded is None:
-            train, annotated = copy.copy(self.train), ~self.train.inferred
-            train.rules = replace(self.rules, resample=True)
-            drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
-            self.recorded = {
-                "train_inputs": train.geometry[annotated],
-                "train_labels": train.labels[annotated],
-                "train_weights": drawn[annotated] / 20,
-                "val_inputs": self.val.geometry,
-                "val_labels": self.val.labels,
-            }
-        return self.recorded
+        train, annotated = copy.copy(self.train), ~self.train.inferred
+        train.rules = replace(self.rules, resample=True)
+        drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
+        return {
+            "train_inputs": train.geometry[annotated],
+            "train_labels": train.labels[annotated],
+            "train_weights": drawn[annotated] / 20,
+            "val_inputs": self.val.geometry,
+            "val_labels": self.val.labels,
+        }
 
     def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
         """geometry (N, G) and labels (N,) of `references`."""

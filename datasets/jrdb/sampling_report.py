@@ -16,7 +16,7 @@ def sampling_report(sets: PairDatasets) -> dict[str, dict[str, dict]]:
     order_dependent_decisions: pairs whose in-range decision changes when the two people change places (0 for
     a symmetric norm).
     """
-    parts = sets.parts().items()
+    parts = sets.parts.items()
     return {"splits": {name: split_report(dataset, sets.loaded[name]) for name, dataset in parts}}
 
 

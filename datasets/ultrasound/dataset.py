@@ -42,7 +42,15 @@ import pandas as pd
 
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
-from datasets.splits import Choose, check_disjoint, describe_fold, fold_groups, read_split, split_groups
+from datasets.splits import (
+    Choose,
+    Parts,
+    check_disjoint,
+    describe_fold,
+    fold_groups,
+    read_split,
+    split_groups,
+)
 from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
@@ -69,19 +77,13 @@ class Source(NamedTuple):
 
 
 @dataclass
-class AgeDatasets:
-    """The parts of a split and what was decided on the way."""
+class AgeDatasets(Parts):
+    """The parts of a split, each an UltrasoundAgeDataset, and what was decided on the way."""
 
-    sets: dict[str, UltrasoundAgeDataset]  # train, val and, where it is not empty, test
-    split: dict[str, list[str]]  # subjects by part
-    split_source: str
-    leakage_check: str  # the outcome of `check_leakage`
     fingerprint: str  # of names, ages and file sizes: no path, no time
-    hashes: dict[str, list[str]]  # by subject: of age and images, then of each image as it was read
     sources: list[Source]
     options: dict[str, Any]  # flags and how pixels were read, as config.json has them
     report: dict[str, Any]  # counts, notes, and left_out {kind: {"count", "first": a sentence}}
-    recorded: dict[str, np.ndarray] | None = None  # a run's `references` where its own data is not read
 
     @property
     def unit(self) -> str:
@@ -89,39 +91,19 @@ class AgeDatasets:
         return self.options["target_unit"]
 
     @property
-    def train(self) -> UltrasoundAgeDataset:
-        return self.sets["train"]
-
-    @property
-    def val(self) -> UltrasoundAgeDataset:
-        return self.sets["val"]
-
-    @property
     def intensity_range(self) -> list[float]:
         """The grey values that are black and white in images of more than 8 bits."""
         return self.options["intensity_range"]
 
-    def parts(self) -> dict[str, UltrasoundAgeDataset]:
-        """The parts that exist, by name."""
-        return self.sets
-
-    def references(self) -> dict[str, np.ndarray]:
+    def make_references(self) -> dict[str, np.ndarray]:
         """train_labels: the ages that mean and median of the train part are of."""
-        if self.recorded is None:
-            self.recorded = {"train_labels": self.train.ages}
-        return self.recorded
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the folder of the table, or the one above it, says that it was generated."""
-        folder = self.sources[0].home
-        return any((place / "SYNTHETIC.json").is_file() for place in (folder, folder.parent))
+        return {"train_labels": self.train.ages}
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""
-        samples = {f"{name}_samples": len(part) for name, part in self.sets.items()}
-        subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.sets.items()}
-        every = np.concatenate([part.ages for part in self.sets.values()])
+        samples = {f"{name}_samples": len(part) for name, part in self.parts.items()}
+        subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.parts.items()}
+        every = np.concatenate([part.ages for part in self.parts.values()])
         return {
             "image_dir": [str(source.images) for source in self.sources],
             "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
@@ -140,7 +122,7 @@ class AgeDatasets:
 
     def log_lines(self) -> list[str]:
         """Counts per part, what was left out and what was noticed, a line each."""
-        return describe_parts(self.sets, self.unit, self.intensity_range, self.report)
+        return describe_parts(self.parts, self.unit, self.intensity_range, self.report)
 
 
 def build_datasets(
@@ -187,8 +169,10 @@ def build_datasets(
     sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
     facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
     options = describe_flags(args) | {"intensity_range": intensity_range}
+    home = sources[0].home  # the folder of the table, or the one above it, says that it was generated
+    synthetic = any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent))
     return AgeDatasets(
-        sets, split, split_source, checked, fingerprint(facts), hashes, sources, options, report
+        sets, split, split_source, checked, hashes, synthetic, fingerprint(facts), sources, options, report
     )
 
 

@@ -41,7 +41,7 @@ def change_data(patch: Patch, module: ModuleType, change: Callable[[Any], None])
 
     def changed(args):
         data = build(args)
-        for part in data.parts().values():
+        for part in data.parts.values():
             change(part)
         return data
 

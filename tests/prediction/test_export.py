@@ -65,7 +65,7 @@ def test_the_probability_of_an_anomaly_is_calibrated(tmp_path):
     program, about, trained = exported(run, tmp_path / "model.pt2")
     assert about["threshold"] == trained.state["threshold"]
     assert list(about["outputs"]) == ["probability", "cells", "marks"]
-    batch = trained.script.build_datasets(trained.args).sets["test"].__getitems__(range(4))
+    batch = trained.script.build_datasets(trained.args).parts["test"].__getitems__(range(4))
     found, _, _ = program(*(batch[name] for name in about["inputs"]))
     table = pandas.read_csv(run / "test_predictions.csv")
     assert np.allclose(found, table["score"][:4], atol=1e-4)

@@ -52,7 +52,7 @@ def report_end_to_end(
     checkpoint, with all that was chosen on val. Writes its report, a confusion matrix and the toolkit's two
     files into `folder`, if there is one.
     """
-    types, truncated = data.parts()[split].class_names, state["args"]["max_batches"] > 0
+    types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = every_pair(part, p_interaction, p_types)

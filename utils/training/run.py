@@ -68,7 +68,7 @@ class Run:
         """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
         differ, a resumed run with other data, an earlier run that was trained on what is judged. True:
         --check_data ends here."""
-        for name, part in data.parts().items():
+        for name, part in data.parts.items():
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
             LOG.info(line)
@@ -99,7 +99,7 @@ class Run:
         sampler = EpochSampler(
             len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
         )
-        parts = {name: part for name, part in data.parts().items() if name != "train"}
+        parts = {name: part for name, part in data.parts.items() if name != "train"}
         evaluated = {name: self.evaluation_loader(part, batch) for name, part in parts.items()}
         return make_loader(train, sampler, args.num_workers, self.device), evaluated
 

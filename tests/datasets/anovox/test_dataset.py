@@ -247,7 +247,7 @@ def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache
     data = load(root, image_size=(16, 24), max_points=16, seed=3, **cache)
     assert first.name not in sum(data.split.values(), []) and len(sum(data.split.values(), [])) == 11
     assert any(note.startswith(f"{first.name}: missing ") for note in data.log_lines())
-    assert all(torch.isfinite(part[0]["point_pixels"]).all() for part in data.parts().values())
+    assert all(torch.isfinite(part[0]["point_pixels"]).all() for part in data.parts.values())
 
 
 def test_nested_archives_and_wrong_paths(tmp_path, cache):

@@ -84,7 +84,7 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     (root / "split.json").unlink()
     options = {"label": "pasted", "pastes": 3, "image_size": (64, 96), "max_points": 200}
     data = load(root, **options, **cache)
-    assert {name: len(part) for name, part in data.parts().items()} == {"train": 12, "val": 6, "test": 6}
+    assert {name: len(part) for name, part in data.parts.items()} == {"train": 12, "val": 6, "test": 6}
     assert data.describe()["labels"] == "pasted" and "blocks of consecutive frames" in data.split_source
     train = data.train
     assert train.labels.tolist() == [0, 1] * 6
@@ -116,13 +116,11 @@ def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache)
         "val_size": 0.3,
     }
     data = load(tiny_sample(), label="pasted", **options, **cache)
-    kinds = {
-        name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts().items()
-    }
+    kinds = {name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts.items()}
     assert kinds == {"train": {"NORMALITY"}, "val": {"NORMALITY"}, "test": {"STATIC"}}
     assert (
-        data.sets["test"].pasting is None
-        and set(data.sets["test"].labels) == {0, 1}
+        data.parts["test"].pasting is None
+        and set(data.parts["test"].labels) == {0, 1}
         and data.train.pasting is not None
     )
     with pytest.raises(DataError, match="too few to train and to validate"):

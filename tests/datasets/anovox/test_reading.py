@@ -294,8 +294,8 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     inside = data.train.paths("image")[0]  # replaced by another of its size, it is read anew
     assert inside.stat().st_mtime_ns == inside.archive.stat().st_mtime_ns
     assert data.split == expected.split and sorted(packed.rglob("*")) == before
-    for name, part in data.parts().items():
-        batch, wanted = (d.__getitems__(list(range(len(d)))) for d in (part, expected.parts()[name]))
+    for name, part in data.parts.items():
+        batch, wanted = (d.__getitems__(list(range(len(d)))) for d in (part, expected.parts[name]))
         assert all((batch[key] == wanted[key]).all() for key in ("images", "points", "labels", "cells"))
     (packed / f"Scenario_broken.{ending}").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match="not a readable archive"):

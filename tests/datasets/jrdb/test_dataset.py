@@ -183,7 +183,7 @@ def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):
 
 def test_types_are_annotated_positives_only(folder):
     sets = load(folder, task="type")
-    for dataset in sets.parts().values():
+    for dataset in sets.parts.values():
         assert dataset.class_counts() == dict(zip(dataset.class_names, (6, 0, 6, 0, 0), strict=True))
         assert np.array_equal(dataset.labels, dataset.types)
         assert not dataset.inferred.any()
@@ -296,7 +296,7 @@ def wrong_negatives(sets, part: str) -> int:
             for record in records
             for entry in record["H-interaction"]
         }
-    negatives = [pair for pair, (label, *_) in named_samples(sets.parts()[part]).items() if label == 0]
+    negatives = [pair for pair, (label, *_) in named_samples(sets.parts[part]).items() if label == 0]
     assert negatives
     return sum((key, a, b) in raw or (key, b, a) in raw for key, a, b in negatives)
 
@@ -305,7 +305,7 @@ def wrong_negatives(sets, part: str) -> int:
 def test_no_negative_is_a_positive_also_by_the_raw_files(folder, infer):
     sets = load(folder, infer_group_pairs=infer)
     report = sampling_report(sets)["splits"]
-    for part in sets.parts():
+    for part in sets.parts:
         assert report[part]["negatives_that_are_positives"] == wrong_negatives(sets, part) == 0
     sets.val.labels[0] = 0  # a positive sold as a negative
     assert sampling_report(sets)["splits"]["val"]["negatives_that_are_positives"] == 1
@@ -330,7 +330,7 @@ def test_figures_of_the_real_sequences(real):
         "missing_partners": 0,
     }
     assert {key: total[key] for key in expected} == expected
-    assert "test" not in sets.parts()
+    assert "test" not in sets.parts
     labels = sets.reference_pairs()[1]
     assert len(labels) + len(sets.val) == 50464
     assert labels.sum() + sets.val.labels.sum() == 5682 - 378

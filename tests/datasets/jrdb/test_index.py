@@ -215,7 +215,7 @@ def test_data_sets_from_the_index_are_those_from_json(tmp_path, monkeypatch):
         warm = load(tmp_path, cache_dir=tmp_path / "cache")
         assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
         assert warm.describe() == cold.describe() and warm.split == cold.split
-        assert [part.sequences for part in warm.parts().values()] == [["b"], ["c"], ["a"]]
-        for one, two in zip(cold.parts().values(), warm.parts().values(), strict=True):
+        assert [part.sequences for part in warm.parts.values()] == [["b"], ["c"], ["a"]]
+        for one, two in zip(cold.parts.values(), warm.parts.values(), strict=True):
             assert np.array_equal(one.geometry, two.geometry, equal_nan=True)
             assert np.array_equal(one.labels, two.labels)

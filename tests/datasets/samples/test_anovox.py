@@ -152,7 +152,7 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     generate(tmp_path / "sample", "small", 0)
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
     data = load(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
-    parts = list(data.parts().values())
+    parts = list(data.parts.values())
     words = np.unique(places_of(data.train))
     features = np.concatenate([trivial_features(part, words) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
@@ -195,16 +195,16 @@ def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
         if side > 1:
             models["network"] = MLPClassifier((128, 64), early_stopping=True, random_state=0)
         seen = reduce.transform(squares[rows])
-        squares, _ = cut(data.sets["test"], side)
+        squares, _ = cut(data.parts["test"], side)
         unseen = reduce.transform(squares.reshape(-1, squares.shape[2]))
         for name, model in models.items():
             scores = (
-                model.fit(seen, shown[rows]).predict_proba(unseen)[:, 1].reshape(len(data.sets["test"]), -1)
+                model.fit(seen, shown[rows]).predict_proba(unseen)[:, 1].reshape(len(data.parts["test"]), -1)
             )
             ordered = np.sort(scores, axis=1)
             found = {"largest": np.percentile(scores, 99.9, axis=1), "mean": scores.mean(axis=1)}
             found["mean of the three largest"] = ordered[:, -3:].mean(axis=1)
-            figures = {how: roc_auc_score(data.sets["test"].labels, score) for how, score in found.items()}
+            figures = {how: roc_auc_score(data.parts["test"].labels, score) for how, score in found.items()}
             print(f"{side} x {side}, {name}:", ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
             assert max(figures.values()) < 0.60, f"{side} x {side}, {name}: {figures}"
 

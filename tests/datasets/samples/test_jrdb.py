@@ -157,7 +157,7 @@ def test_ratios_are_those_of_the_real_data(boxes):
 
 
 def test_every_type_has_eight_couples_in_test(boxes):
-    test = load(boxes, task="type").parts()["test"]
+    test = load(boxes, task="type").parts["test"]
     left, right = test.person_ids[test.left], test.person_ids[test.right]
     couples = {
         (int(label), int(test.frame_sequences[frame]), *sorted(pair))
@@ -176,7 +176,7 @@ def test_boxes_and_their_history_do_not_give_the_answer_away(boxes):
     trees = HistGradientBoostingClassifier(max_iter=40, random_state=0).fit(*sets.reference_pairs())
     assert (
         0.55
-        < roc_auc_score(sets.parts()["test"].labels, trees.predict_proba(sets.parts()["test"].geometry)[:, 1])
+        < roc_auc_score(sets.parts["test"].labels, trees.predict_proba(sets.parts["test"].geometry)[:, 1])
         <= 0.88
     )
     sets = load(boxes, task="type")
@@ -184,7 +184,7 @@ def test_boxes_and_their_history_do_not_give_the_answer_away(boxes):
         *sets.reference_pairs()
     )
     assert (
-        f1_score(sets.parts()["test"].labels, trees.predict(sets.parts()["test"].geometry), average="macro")
+        f1_score(sets.parts["test"].labels, trees.predict(sets.parts["test"].geometry), average="macro")
         <= 0.55
     )
 

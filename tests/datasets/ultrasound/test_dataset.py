@@ -167,7 +167,7 @@ def test_bad_rows_can_be_excluded(study):
         load(study)
     data = load(study, exclude=["bad_ages"])
     assert data.report["left_out"]["bad_ages"]["count"] == 1
-    assert "1" not in [name for part in data.parts().values() for name in part.subjects]
+    assert "1" not in [name for part in data.parts.values() for name in part.subjects]
 
 
 def test_hostile_workbooks_are_refused_quickly(tmp_path):
@@ -254,13 +254,13 @@ def test_cohorts_and_muscles_are_never_merged(tmp_path):
     both = load(tmp_path / "TA", cohort="both")
     age = {
         part.subjects[s]: float(a)
-        for part in both.parts().values()
+        for part in both.parts.values()
         for s, a in zip(part.subject_ids, part.ages, strict=True)
     }
     assert len(age) == 16
     assert (age["healthy/3"], age["pathological/3"]) == (23.0, 43.0)
     four = load(tmp_path, image_dir=tmp_path, cohort="both", muscle=["TA", "BB"])
-    names = {name for part in four.parts().values() for name in part.subjects}
+    names = {name for part in four.parts.values() for name in part.subjects}
     assert len(names) == 32
     assert "BB/pathological/3" in names
     for wrong in ({"cohort": "pathological"}, {"muscle": ["TA", "GM"]}):
@@ -354,7 +354,7 @@ def test_sixteen_bit_images_are_rescaled(study):
     Image.fromarray(values).save(path)
     data = load(study, image_size=[20, 24])
     assert data.report["images_of_more_than_8_bits"] == 1
-    part = next(part for part in data.parts().values() if path.name in part.files)
+    part = next(part for part in data.parts.values() if path.name in part.files)
     grey = part[part.files.index(path.name)]["images"][0].numpy()
     np.testing.assert_allclose(grey, values / 257, atol=1)
 
@@ -374,7 +374,7 @@ def test_an_excluded_image_is_not_counted_as_one_of_over_8_bits(study):
 def test_ages_outside_the_limits_are_left_out_and_counted(study):
     data = load(study, min_age=20, max_age=105)
     assert data.report["subjects_outside_ages"] == 3
-    assert min(part.ages.min() for part in data.parts().values()) >= 25
+    assert min(part.ages.min() for part in data.parts.values()) >= 25
     with pytest.raises(DataError, match="9.125 to 108.125"):
         load(study, min_age=500)
 
@@ -449,10 +449,10 @@ def test_brightness_keeps_its_order_over_images_of_different_depth(study):
     assert data.intensity_range == [0, 8191]
     assert data.describe()["intensity_range"] == [0, 8191]
     assert any("0 is black and 8191 white" in line for line in data.log_lines())
-    ages = np.concatenate([part.ages for part in data.parts().values()])
+    ages = np.concatenate([part.ages for part in data.parts.values()])
     means = np.concatenate([
         part.__getitems__(range(len(part)))["images"].float().mean((1, 2, 3)).numpy()
-        for part in data.parts().values()
+        for part in data.parts.values()
     ])  # fmt: skip
     assert np.corrcoef(ages, means)[0, 1] > 0.999
     typed = load(study, intensity_range=[3000, 6000])
@@ -484,7 +484,7 @@ def test_colour_is_counted_and_kept_where_asked(study):
     assert data.report["images_with_colour"] == 1
     assert any("1 images show colour" in line and "--colour" in line for line in data.log_lines())
     data = load(study, image_size=[20, 24], colour=True)
-    part = next(part for part in data.parts().values() if path.name in part.files)
+    part = next(part for part in data.parts.values() if path.name in part.files)
     batch = part.__getitems__([part.files.index(path.name)])
     np.testing.assert_array_equal(batch["images"][0].permute(1, 2, 0).numpy(), pixels)
     turned = augment_images(
@@ -557,7 +557,7 @@ def test_a_row_is_a_visit(study):
         path.rename(images / path.name.replace("anon_", "").replace("_", "_v"))
     flags = {"excel_path": study / "visits.csv", "id_column": "id", "visit_column": "when"}
     data = load(study, id_pattern=r"^(\d+)_(v\d)$", **flags)
-    for part in data.parts().values():
+    for part in data.parts.values():
         for file, age, subject in zip(part.files, part.ages, part.subject_ids, strict=True):
             name, visit = file.removesuffix(".png").split("_v")
             assert age == 9 * int(name) + int(visit)
@@ -599,13 +599,13 @@ def test_whole_groups_are_held_out(study):
     (study / "t.csv").write_text("Number,Age,Site\n" + "\n".join(rows))
     flags = {"excel_path": study / "t.csv", "group_column": "Site"}
     data = load(study, split_by="group", **flags)
-    sites = {name: set(part.groups["group"]) for name, part in data.parts().items()}
+    sites = {name: set(part.groups["group"]) for name, part in data.parts.items()}
     assert not sites["train"] & sites["test"]
     assert not sites["train"] & sites["val"]
     assert data.describe()["split_method"] == "by_group"
     assert load(study, **flags).describe()["split_method"] == "by_subject_id"
     folds = [load(study, split_by="group", fold=f"{k}/3", **flags) for k in (1, 2, 3)]
-    tested = [set(fold.sets["test"].groups["group"]) for fold in folds]
+    tested = [set(fold.parts["test"].groups["group"]) for fold in folds]
     assert sorted(site for sites in tested for site in sites) == [f"site {k}" for k in range(6)]
     assert set(folds[0].val.groups["group"]) == tested[1]
     with pytest.raises(CommandError, match="needs --group_column"):
@@ -619,8 +619,8 @@ def test_two_groups_can_not_be_held_out_whole(study, how):
     flags = {"excel_path": study / "t.csv", "group_column": "Sex"}
     with pytest.raises(DataError, match="2 in Sex, and each of 3 parts needs one.*\n.*--split_by subject"):
         load(study, split_by="group", **how, **flags)
-    assert set(load(study, split_by="group", test_size=0.0, **flags).parts()) == {"train", "val"}
-    assert load(study, split_by="subject", fold="1/3", **flags).parts()
+    assert set(load(study, split_by="group", test_size=0.0, **flags).parts) == {"train", "val"}
+    assert load(study, split_by="subject", fold="1/3", **flags).parts
 
 
 def test_dicom_without_its_reader_is_one_line(study):
@@ -725,7 +725,7 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
         assert np.abs(part.decoded["pixels"][row, 0] - pixels[k] * 255 / 4095).max() <= 0.5
     (tmp_path / "t.csv").write_text("Number,Age\n" + "\n".join(f"P{k},{30 + k}" for k in range(12)))
     other = load(tmp_path, image_dir=tmp_path, excel_path=tmp_path / "t.csv")
-    assert sorted(age for part in other.parts().values() for age in part.ages) == list(range(30, 42))
+    assert sorted(age for part in other.parts.values() for age in part.ages) == list(range(30, 42))
     write_dicom(tmp_path / "S0" / "IM000001", "P0", 4095 - pixels[0], PatientAge="", PatientSex="F",
                 PhotometricInterpretation="MONOCHROME1")  # fmt: skip
     with pytest.raises(DataError, match="1 row without a usable age: .*S0/IM000001: the age is empty"):
