@@ -121,20 +121,11 @@ def build_recipe(
 
 
 def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    interrupt: Interrupt,
-    device: torch.device,
-    epoch: int,
-    *,
+    model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
     transform: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] | None = None,
-    average: AveragedModel | None = None,
-    amp: bool = False,
-    max_grad_norm: float = 0.0,
-) -> dict[str, float]:
+    average: AveragedModel | None = None, amp: bool = False, max_grad_norm: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
     transform(images, indices, epoch) augments a batch; average follows the weights after every step.
@@ -193,13 +184,9 @@ def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, floa
 
 
 def report(
-    folder: Path,
-    split: str,
-    rows: dict[str, np.ndarray],
-    data: AgeDatasets,
-    state: dict[str, Any],
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: AgeDatasets, state: dict[str, Any],
     truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a split beside the train mean and median; write report, figures, predictions."""
     part = data.parts[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))

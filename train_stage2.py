@@ -139,20 +139,10 @@ def build_recipe(
 
 
 def train_one_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    interrupt: Interrupt,
-    device: torch.device,
-    epoch: int,
-    *,
-    average: Callable | None = None,
-    augmented: bool = True,
-    amp: bool = False,
-    max_grad_norm: float = 0.0,
-) -> dict[str, float]:
+    model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
+    average: Callable | None = None, augmented: bool = True, amp: bool = False, max_grad_norm: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
     """One pass over the train split; average(weights, step=k) follows the weights, step k of the run.
 
     Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError before a step would carry a
@@ -214,13 +204,9 @@ def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]
 
 
 def report(
-    folder: Path,
-    split: str,
-    rows: dict[str, np.ndarray],
-    data: PairDatasets,
-    state: dict[str, Any],
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any],
     truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
     part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)

@@ -30,12 +30,9 @@ SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a f
 
 
 def read_sequences(
-    paths: list[Path],
-    data_path: Path | None = None,
-    rules: LabelRules | None = None,
-    cache_dir: Path | None = None,
-    log: Callable[[str], None] = print,
-) -> list[Sequence]:
+    paths: list[Path], data_path: Path | None = None, rules: LabelRules | None = None,
+    cache_dir: Path | None = None, log: Callable[[str], None] = print,
+) -> list[Sequence]:  # fmt: skip
     """What labels.read_sequence gives for these files, in this order, parsed where no index holds it.
 
     One DataError for all that is wrong in them, another for missing files; CommandError for an unwritable

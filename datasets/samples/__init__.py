@@ -23,13 +23,9 @@ KINDS = ("anovox", "jrdb", "ultrasound")
 
 
 def ensure_sample(
-    kind: str,
-    directory: Path | str,
-    size: str = "small",
-    seed: int = 0,
-    log: Callable[[str], None] = print,
+    kind: str, directory: Path | str, size: str = "small", seed: int = 0, log: Callable[[str], None] = print,
     workers: int | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Folder of the sample, generated on first use. Of several processes one builds, the others wait.
 
     CommandError for an unknown kind or size, and for a folder in the way that is not a sample.

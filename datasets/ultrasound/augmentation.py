@@ -6,16 +6,9 @@ from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horiz
 
 
 def augment_images(
-    images: torch.Tensor,
-    indices: torch.Tensor,
-    epoch: int,
-    *,
-    seed: int,
-    rotation: float,
-    jitter: float,
-    flip: bool,
-    colour: bool = False,
-) -> torch.Tensor:
+    images: torch.Tensor, indices: torch.Tensor, epoch: int, *, seed: int, rotation: float, jitter: float,
+    flip: bool, colour: bool = False,
+) -> torch.Tensor:  # fmt: skip
     """uint8 (B, 3, H, W), channels equal unless colour, -> float in [0, 1].
 
     What happens to a sample hangs on (seed, epoch, its index) alone.

@@ -103,13 +103,9 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
 
 
 def match_images(
-    folder: Path,
-    prefix: str,
-    table: AgeTable,
-    problems: AgeProblems,
-    notes: list[str],
+    folder: Path, prefix: str, table: AgeTable, problems: AgeProblems, notes: list[str],
     args: argparse.Namespace,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique.
 
     The table is that of this folder's own cohort, never another's. What does not fit goes to `problems`, what
