@@ -232,6 +232,7 @@ def report(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
+    look = lambda k: explained(dataset.__getitems__([k]), where, dataset.true_pixels(k))  # noqa: E731
     references = data.references()
     if "train" in data.parts:  # the run itself: evaluate.py finds in its folder what is kept here
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
@@ -239,8 +240,7 @@ def report(
     return report_anomaly(
         folder, split, state, rows, dataset.columns(), references,
         trivial_features(dataset, references["words"]), CLASSES,
-        located=localise(dataset, where), look=lambda k: explained(dataset.__getitems__([k]), where),
-        others=patch_reference(references, dataset.images),
+        located=localise(dataset, where), look=look, others=patch_reference(references, dataset.images),
         pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
     )  # fmt: skip
 

@@ -54,6 +54,23 @@ def test_where_no_label_is_unlikely_there_is_no_mistake(tmp_path, monkeypatch):
     assert (tmp_path / "mistakes.png").is_file() and len(pandas.read_csv(tmp_path / "suspects.csv")) == 2
 
 
+def test_a_pair_is_drawn_once_however_many_of_its_frames_are_mistakes(tmp_path):
+    pairs = {
+        "sequence": ["hall"] * 5,
+        "frame": [0, 15, 30, 0, 15],
+        "id_left": [1, 1, 1, 2, 2],
+        "id_right": [9] * 5,
+    }
+    answers = {"label": ["sitting"] * 5, "prediction": ["walking"] * 5}
+    columns = {name: np.array(values) for name, values in (pairs | answers).items()}
+    seen = []
+    look = lambda k: seen.append(k) or [np.zeros((9, 9), np.uint8)]  # noqa: E731
+    p_label = np.array([0.3, 0.1, 0.2, 0.15, 0.4])
+    report_samples(tmp_path, "test", {"script": "train_stage2.py"}, columns, p_label, look)
+    assert seen == [1, 3]  # the worst frame of each
+    assert len(pandas.read_csv(tmp_path / "suspects.csv")) == 5
+
+
 def test_a_map_without_range_leaves_the_image_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     assert np.array_equal(overlay(image, np.full((6, 8), 0.5)), image)
@@ -92,3 +109,16 @@ def test_points_are_drawn_where_they_fall():
     assert image.shape == drawn.shape == (10, 20, 3)
     moved = {tuple(place) for place in np.argwhere((drawn != drawn[9, 0]).any(axis=2)).tolist()}
     assert moved == {(5, 10), (0, 19)}  # the third lies outside
+
+
+def test_the_true_anomaly_is_outlined():
+    batch = {
+        "images": torch.zeros(1, 3, 10, 20, dtype=torch.uint8),
+        "point_pixels": torch.full((1, 1, 2), 2.0),
+    }
+    truth = np.zeros((10, 20), np.int8)
+    truth[4:7, 8:12], truth[0, 0] = 1, -1
+    image, _ = explained(batch, lambda batch: (torch.zeros(1, 10, 20), torch.zeros(1, 1)), truth)
+    outlined = (image != 0).any(axis=2)
+    assert outlined[3, 9] and outlined[7, 9] and outlined[5, 7] and outlined[5, 12]
+    assert not outlined[truth == 1].any() and not outlined[0, 0]

@@ -7,10 +7,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from scipy.ndimage import binary_dilation
 
 from utils.plotting.curves import never_fatal, save_figure
 from utils.plotting.mistakes import overlay
 
+OUTLINE = (0, 255, 255)
 SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red
 
 
@@ -37,11 +39,14 @@ def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path
     save_figure(figure, path)
 
 
-def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> list[np.ndarray]:
-    """Of a batch of one frame: the image, and over it the heat map and the points, red by their score, both
-    from their lowest value on.
+def explained(
+    batch: dict[str, Any], where: Callable[[dict[str, Any]], Any], truth: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Of a batch of one frame: the image, the true anomaly outlined, and over it the heat map and the points,
+    red by their score, both from their lowest value on.
 
-    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N), probabilities too.
+    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N), probabilities too; truth (H, W), 1 where
+    the anomaly is, None where that is not known.
     """
     heat, scores = (values[0].numpy() for values in where(batch))
     image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
@@ -50,6 +55,9 @@ def explained(batch: dict[str, Any], where: Callable[[dict[str, Any]], Any]) -> 
     scores = scores[inside] - scores[inside].min(initial=1)
     order, drawn = np.argsort(scores, kind="stable"), overlay(image, heat)  # the highest on top
     drawn[y[order], x[order]] = (SUSPICION(np.sqrt(scores[order]))[:, :3] * 255).astype(np.uint8)
+    if truth is not None:
+        image = image.copy()
+        image[binary_dilation(truth == 1, iterations=2) & (truth != 1)] = OUTLINE
     return [image, drawn]
 
 

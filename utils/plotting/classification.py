@@ -57,13 +57,12 @@ def plot_class_probabilities(
     """One panel per class: its probability (N, K) for samples of the class and for all others."""
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
     for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        for chosen, label in ((labels == k, name), (labels != k, "others")):
-            if chosen.any():
-                weights = np.full(chosen.sum(), 1 / chosen.sum())
-                axis.hist(scores[chosen, k], np.linspace(0, 1, 21), weights=weights, alpha=0.5, label=label)
+        for chosen in (labels == k, labels != k):
+            weights = np.full(chosen.sum(), 1 / max(1, chosen.sum()))
+            axis.hist(scores[chosen, k], np.linspace(0, 1, 21), weights=weights, alpha=0.5)
         axis.set(title=f"{name} ({(labels == k).sum()})", xlabel="probability", ylim=(0, 1))
     axes[0].set_ylabel("share")
-    axes[0].legend(["of the class", "of the others"], fontsize=8)
+    axes[0].legend(["samples of this class", "all other samples"], fontsize=8)
     save_figure(figure, path, title)
 
 
@@ -113,7 +112,7 @@ def plot_roc_pr(
 
 @never_fatal
 def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: str, path: Path) -> None:
-    """How often it is so where the score says p, with the number of samples in each bin.
+    """How often it is so where the score says p; the area of a dot is the number of samples in its bin.
 
     labels 0 or 1, scores (N,); `what` names what is so: 'interaction', 'the predicted class is right'.
     """
@@ -123,9 +122,9 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
         2, 1, figsize=(5.6, 6.4), height_ratios=(3, 1), sharex=True, layout="constrained"
     )
     axis.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="a probability")
-    axis.plot(bins["score"][kept], bins["share"][kept], "o-", color=COLORS["train"], label="the model")
-    for x, y, count in zip(bins["score"][kept], bins["share"][kept], bins["count"][kept], strict=True):
-        axis.annotate(f"{count}", (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+    area = 80 * bins["count"][kept] / bins["count"].max() + 3  # a bin of one sample says little
+    axis.plot(bins["score"][kept], bins["share"][kept], color=COLORS["train"], label="the model")
+    axis.scatter(bins["score"][kept], bins["share"][kept], area, color=COLORS["train"])
     axis.set(ylabel=f"share: {what}", xlim=(0, 1), ylim=(-0.03, 1.08))
     axis.set_title(f"{title}\ncalibration error {calibration_error(labels, scores):.3f}", fontsize=10)
     axis.legend(fontsize=8, loc="upper left")

@@ -95,7 +95,8 @@ def plot_curves(
 ) -> None:  # fmt: skip
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
 
-    A dotted line marks `best_epoch`; a verdict other than LEARNED stands in red above, with its reason.
+    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED. A dotted
+    line marks `best_epoch`.
     """
     panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3
@@ -118,9 +119,10 @@ def plot_curves(
     rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
     rate.set_ylim(bottom=0)
     finish_axis(rate, "learning rate", epochs, best_epoch)
+    figure.suptitle(path.parent.name, fontsize=10)
     if verdict is not None and not verdict.learned:
         reason = textwrap.fill(verdict.reason, width=50 * columns)
-        figure.suptitle(f"{verdict.word}\n{reason}", color="#B00020", fontsize=10)
+        figure.suptitle(f"{path.parent.name}\n{verdict.word}\n{reason}", color="#B00020", fontsize=10)
     save_figure(figure, path)
 
 

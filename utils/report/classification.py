@@ -187,9 +187,10 @@ def conclude(
     A reference that has the better figure, with confidence or without, is a warning.
     """
     if beside and beside.other - beside.model >= 0.0005:  # below that the same to three digits
+        word = "is" if beside.worse else "may be"
         warnings.append(
-            f"a reference is better: {beside.name}, {beside.metric} {beside.other:.3f}, the model has "
-            f"{beside.model:.3f}"
+            f"a reference {word} better: {beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; "
+            f"less {beside}"
         )
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():

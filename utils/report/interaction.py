@@ -21,7 +21,7 @@ from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
 from utils.plotting.classification import plot_confusion
 from utils.report.results import confusion_table, data_name, table, write_report
 from utils.run.folder import write_text
-from utils.run.log import LOG
+from utils.run.log import LOG, format_values
 
 
 def choose_on_val(
@@ -65,7 +65,7 @@ def report_end_to_end(
     found = {"verdict": verdict.word, "verdict_reason": verdict.reason, **figures, **groups}
     if folder is None:
         return found
-    names = [NONE, *types]
+    title, names = f"both stages on {split}", [NONE, *types]
     count, threshold = int(pairs.weight.sum()), state["threshold"]
     text = {
         f"six outcomes of {count} pairs, threshold {threshold:.4f} (chosen on val)": table(
@@ -84,11 +84,12 @@ def report_end_to_end(
             text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
     if groups["jrdb_act"]:
         official = {how: score | score["by_size"] for how, score in groups["jrdb_act"].items()}
+        scores = {how: score["task_3"] for how, score in official.items()}
+        LOG.info(f"{title}: social groups, task 3: {format_values(scores)}")
         text["social groups by the rules of JRDB-Act's toolkit: AP of people on keyframes"] = table(
             official, ["task_2", "task_3", *SIZE_BINS]
         )
-    title = f"both stages on {split}"
-    write_report(folder / "end_to_end_report.txt", title, verdict, [], text)
+    write_report(folder / "end_to_end_report.txt", title, verdict, groups["warnings"], text)
     for name, lines in files.items():
         write_text(folder / name, lines)
     named = f"{title} of {data_name(state)}"
@@ -109,7 +110,7 @@ def report_groups(
     threshold, cut = state["stage1_threshold"], state["cut"]
     known = np.flatnonzero(part.social_groups >= 0)
     if not len(known):
-        return {"groups": {}, "jrdb_act": {}}, {}
+        return {"groups": {}, "jrdb_act": {}, "warnings": []}, {}
     ways = {
         "clusters": find_clusters(frames, pairs, p_interaction, threshold, [cut])[0],
         "connected components": find_components(len(frames), pairs, p_interaction, threshold),
@@ -127,4 +128,7 @@ def report_groups(
             rows = keyframe_rows(part, groups, known, sequences)
             official[how] = score_groups(truth, rows)
             files = files or {"det_group.txt": rows_text(rows), "gt_group.txt": rows_text(truth)}
-    return {"groups": found, "jrdb_act": official, "cut": cut}, files
+    warnings = []
+    if official and official["clusters"]["task_3"] < official["everybody alone"]["task_3"]:
+        warnings.append("social groups: everybody alone is better than the clusters (task 3)")
+    return {"groups": found, "jrdb_act": official, "cut": cut, "warnings": warnings}, files

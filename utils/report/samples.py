@@ -13,6 +13,7 @@ from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
 
 LISTED, DRAWN = 200, 12  # samples in the table and in the picture
+MOMENTS = ("frame", "frame_id", "file")  # what tells pictures of one thing apart: one of them is drawn
 UNLIKELY = 0.5  # p_label below which an answer is a mistake; of ages, an error beyond the median one
 
 Look = Callable[[int], list[np.ndarray]]  # the pictures (H, W, 3) or (H, W) uint8 of a sample
@@ -23,7 +24,8 @@ def report_samples(
     look: Look,
 ) -> None:  # fmt: skip
     """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely, mistakes.png: of
-    these the ones less likely than not; worst_groups.csv: the same by subject, sequence or scenario.
+    these the ones less likely than not, one frame of a pair, scenario or subject; worst_groups.csv: the same
+    by subject, sequence or scenario.
 
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.
     """
@@ -38,7 +40,8 @@ def report_samples(
     LOG.info(f"most at odds with the labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
-    worst = table[table.p_label < UNLIKELY][:DRAWN]
+    same = [name for name in task["sample"] if name not in MOMENTS]
+    worst = table[table.p_label < UNLIKELY].drop_duplicates(same)[:DRAWN]
     shown = [name for name in (*task["columns"], "p_label") if name in table]
     texts = [
         "\n".join([

@@ -88,6 +88,22 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
         assert [(whole[size]["ap"], whole[size]["matched"]) for size in ("G1", "G2", "G3")] == [
             (1.0, 3), (1.0, 6), (1.0, 3),
         ]  # fmt: skip
+    assert found["warnings"] == []
+
+
+def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
+    strangers = [person(k, [100 + 50 * k, 100, 40, 100], k) for k in (1, 2, 3)]
+    scene = [
+        *strangers,
+        *(person(k, [900 + 50 * k, 100, 40, 100], 4, **{f"pedestrian_{9 - k}": "conversation"}) for k in (4, 5)),
+    ]
+    for name in ("a", "b"):
+        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)})
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    part = load(tmp_path).with_task("val", "any")
+    state = {"stage1_threshold": 0.5, "cut": 0.5}
+    everybody, _ = report_groups(part, np.ones(len(part.left)), state, part.sequences)
+    assert everybody["warnings"] == ["social groups: everybody alone is better than the clusters (task 3)"]
 
 
 def test_train_takes_inferred_positives_and_few_negatives(folder):

@@ -47,7 +47,9 @@ def test_the_reason_of_a_verdict_is_broken_into_lines_as_wide_as_the_figure(tmp_
     verdict = Verdict("NOT LEARNED", "a long reason " * 30, [0, 0])
     rows = [{"epoch": 1, "lr": 1e-3, "train_loss": 1.0, "val_loss": 1.0}]
     plot_curves(rows, [Panel("loss", "loss")], tmp_path / "curves.png", 1, verdict)
-    assert 60 < max(map(len, written[0].splitlines())) <= 120
+    run, banner = written
+    assert run == tmp_path.name and banner.startswith(f"{run}\nNOT LEARNED\n")
+    assert 60 < max(map(len, banner.splitlines())) <= 120
 
 
 def test_confusion_and_distributions(tmp_path):
