@@ -58,10 +58,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
-from prediction.degradation import degradation_table
 from prediction.judged import Judge
-from prediction.pasting import judge_pastes
 from prediction.trained import Trained, open_trained
+from prediction.trials import judge_failures, judge_pastes
 from utils.report.results import write_results
 from utils.run.find import find_run
 from utils.run.folder import create_run_folder, read_arrays, read_json, write_json, write_text
@@ -79,7 +78,7 @@ def evaluate_split(
     verdict, fields = trained.script.report(folder, split, rows, data, trained.state, truncated)
     fields["metrics"] = {split: fields["metrics"]}
     if corruptions:
-        fields["degradation"] = degradation_table(trained, part, rows, corruptions, split, folder)
+        fields["degradation"] = judge_failures(trained, part, rows, corruptions, folder)
     return verdict, fields
 
 

@@ -1,4 +1,4 @@
-"""Figures of the anomaly task: one frame with heat map and points, and what failing sensors cost."""
+"""Figures of the anomaly task: frames with heat map and points."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,34 +9,11 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from scipy.ndimage import binary_dilation
 
-from utils.plotting.curves import never_fatal, save_figure
+from utils.plotting.curves import save_figure
 from utils.plotting.mistakes import overlay
 
 OUTLINE = (0, 255, 255)
 SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "#B00020"])  # grey to red
-
-
-@never_fatal
-def plot_degradation(found: dict[str, dict[str, float | None]], title: str, path: Path) -> None:
-    """AUROC of the first row (clean) as a line, of every other one as a bar with the interval of its change.
-
-    Each row has auroc; all but the first change_low and change_high, of auroc - the first's auroc.
-    """
-    (clean, first), *failures = found.items()
-    figure, axis = plt.subplots(figsize=(7.5, 0.6 + 0.45 * len(found)), layout="constrained")
-    for place, (_, row) in enumerate(failures):
-        ends = np.clip([first["auroc"] + row["change_low"], first["auroc"] + row["change_high"]], 0, 1)
-        axis.barh(place, row["auroc"], color="#4C72B0", height=0.6)
-        axis.plot(ends, [place, place], color="0.15", linewidth=1.5)
-        axis.text(0.01, place, f"{row['auroc']:.3f}", va="center", color="white", fontsize=9)
-    axis.axvline(first["auroc"], color="#DD8452", label=f"{clean}: {first['auroc']:.3f}")
-    axis.axvline(0.5, color="0.4", linestyle="--", linewidth=1, label="chance")
-    axis.set_yticks(range(len(failures)), [name.replace("_", " ") for name, _ in failures])
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 1), xlabel="AUROC, and the 95% interval of its difference from clean")
-    axis.set_title(title, fontsize=10)
-    figure.legend(loc="outside right upper", fontsize=8)
-    save_figure(figure, path)
 
 
 def explained(

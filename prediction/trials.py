@@ -1,7 +1,7 @@
-"""What can be known about a model without a labelled anomaly: things pasted into normal recordings.
+"""What evaluate.py tries on an anomaly run beside judging it: failing sensors, and things pasted into frames.
 
-Every chosen frame is scored as it is, and with the same thing pasted into both sensors, into the image only
-and into the scan only.
+Pasted things say what can be known about a model without a labelled anomaly: every chosen normal frame is
+scored as it is, and with the same thing in both sensors, in the image only and in the scan only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from datasets.splits import read_split
 from prediction.anomalies import alarm_scores
 from prediction.trained import Trained
 from utils.metrics.detection import name_distances
+from utils.metrics.verdict import GroupJackknife
 from utils.report.results import table, write_table
 from utils.run.errors import DataError
 from utils.run.log import LOG
@@ -28,6 +29,42 @@ from utils.run.log import LOG
 NAMES = {"both": "both sensors", "camera": "pixels only", "lidar": "points only"}
 SIZES = (0.8, 1.2)  # metres: small, medium, large
 HUES = ("orange", "lime", "mint", "azure", "violet", "rose")  # sixths of the circle, from red on
+CLEAN = "clean"
+METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")
+LOSS = ("auroc_change", "change_low", "change_high")
+
+
+def judge_failures(
+    trained: Trained, part: AnoVoxDataset, clean: dict[str, np.ndarray], corruptions: list[str], folder: Path
+) -> dict[str, dict[str, float | None]]:
+    """METRICS of the clean frames and with each sensor failure, and what each costs in AUROC.
+
+    Taken at the run's threshold and calibration; the change of AUROC has the 95% interval of the paired
+    difference over scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv, prints the
+    table.
+    """
+    script, state = trained.script, trained.state
+    labels, found, change = clean["labels"], {}, {}
+    jackknife = GroupJackknife(part.names(), labels, np.arange(len(labels)))
+    for name in (CLEAN, *corruptions):
+        rows = clean
+        if name != CLEAN:
+            rows = trained.evaluate(part, corruption=name, seed=trained.args.seed)
+        # No figure used here depends on the loss's weight of anomalies.
+        criterion = script.AnomalyLoss(1.0)
+        row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])
+        found[name] = {key: row[key] for key in METRICS}
+        if len(np.unique(labels)) == 2:  # else there is no AUROC
+            change[name] = jackknife.auroc(labels, rows["logits"])
+            if name != CLEAN:
+                low, high = jackknife.interval(change[name] - change[CLEAN])
+                difference = found[name]["auroc"] - found[CLEAN]["auroc"]
+                found[name] |= dict(zip(LOSS, (difference, low, high), strict=True))
+    columns = [*METRICS, *LOSS]
+    values = {key: np.array([row.get(key) for row in found.values()], float) for key in columns}
+    write_table(folder / "degradation.csv", {"sensors": np.array(list(found)), **values})
+    print(table(found, columns, "sensors"))
+    return found
 
 
 def judge_pastes(
