@@ -80,7 +80,6 @@ from torch.utils.data import DataLoader
 from datasets.anovox.augmentation import augment_frames, corrupt_frames
 from datasets.anovox.dataset import CLASSES
 from datasets.anovox.load import AnoVoxData, build_datasets, trivial_features
-from datasets.anovox.localise import localise
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
@@ -89,7 +88,6 @@ from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import binary_metrics
 from utils.metrics.detection import auroc_of_counts, choose_alarm_threshold, detection_metrics
 from utils.metrics.verdict import Verdict
-from utils.plotting.anomaly import explained
 from utils.report.anomaly import report_anomaly
 from utils.run.log import progress
 from utils.training import distributed
@@ -232,16 +230,13 @@ def report(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
-    look = lambda k: explained(dataset.__getitems__([k]), where, dataset.true_pixels(k))  # noqa: E731
     references = data.references()
     if "train" in data.parts:  # the run itself: evaluate.py finds in its folder what is kept here
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
         references |= remember_patches(normal, data.val.images)
     return report_anomaly(
-        folder, split, state, rows, dataset.columns(), references,
-        trivial_features(dataset, references["words"]), CLASSES,
-        located=localise(dataset, where), look=look, others=patch_reference(references, dataset.images),
-        pasted=dataset.pasting is not None, truncated=truncated, frame_rate=state["args"]["frame_rate"],
+        folder, split, state, rows, dataset, references, trivial_features(dataset, references["words"]),
+        CLASSES, where=where, truncated=truncated, others=patch_reference(references, dataset.images),
     )  # fmt: skip
 
 

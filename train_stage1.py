@@ -91,21 +91,20 @@ from datasets.jrdb.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
 from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
-from utils.metrics.classification import binary_metrics, choose_threshold
-from utils.metrics.references import reference_scores
+from utils.metrics.classification import binary_metrics, choose_threshold, reference_scores
 from utils.metrics.verdict import Verdict
 from utils.report.classification import report_binary
 from utils.report.samples import report_samples
 from utils.run.folder import write_json
 from utils.run.log import progress
 from utils.training import distributed
-from utils.training.averaging import follow
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import finish, open_run
+from utils.training.weights import follow
 
 
 def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any]]:

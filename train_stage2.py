@@ -79,9 +79,8 @@ from models.encoders import build_encoder
 from models.losses import FocalLoss
 from models.pairs import PairClassifier, TwoStageInteractionClassifier
 from utils.metrics.calibration import log_odds
-from utils.metrics.classification import multiclass_metrics
+from utils.metrics.classification import multiclass_metrics, reference_scores
 from utils.metrics.interaction import pair_probabilities
-from utils.metrics.references import reference_scores
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
 from utils.report.classification import report_multiclass
@@ -89,7 +88,6 @@ from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values, progress
 from utils.training import distributed
-from utils.training.averaging import follow
 from utils.training.checkpoint import Checkpoint
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
@@ -97,6 +95,7 @@ from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import finish, open_run
 from utils.training.stage1 import adopt_stage1
+from utils.training.weights import follow
 
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> PairDatasets:

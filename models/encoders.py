@@ -28,7 +28,7 @@ from models.efficientnet_lite0 import EfficientNetLite0
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint
 from utils.run.log import LOG
-from utils.training.fingerprints import fingerprints
+from utils.training.weights import fingerprints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1

@@ -22,8 +22,8 @@ from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.anovox_world import copy_of, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
+from utils.metrics.classification import reference_scores
 from utils.metrics.jrdb_act import score_groups
-from utils.metrics.references import reference_scores
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json
 from utils.training.checkpoint import load_checkpoint

@@ -13,8 +13,7 @@ A frame's way from its files to a batch; each file can be read to its end before
 
 Beside the way: archives.py (paths in archives, which read as others do), palettes.py (how classes are coded),
 pointclouds.py (scans of other tools), splits.py (which scenario is in which part), pasted.py and raycast.py
-(--label pasted: a frame with a thing in it, which stops rays), check.py (--check_data), localise.py (does a
-model see where the anomaly is).
+(--label pasted: a frame with a thing in it, which stops rays), check.py (--check_data).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 verdict.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,39 +11,44 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
+from utils.metrics.classification import reference_scores
 from utils.metrics.detection import (
     alarm_statistics,
+    benchmark_metrics,
     breakdown,
     detection_metrics,
     name_distances,
     within_group_rows,
 )
-from utils.metrics.references import reference_scores
 from utils.metrics.verdict import GroupJackknife, Verdict
+from utils.plotting.anomaly import explained
 from utils.plotting.classification import plot_roc_pr
 from utils.report.classification import report_binary
 from utils.report.results import figure_title, table
-from utils.report.samples import Look, report_samples
+from utils.report.samples import report_samples
 from utils.run.log import format_values
 
 TRIVIAL = "trivial features"
+LOCATED_FRAMES = 100  # anomalous and normal frames, at most, on which pixels and points are judged
+
+# (batch of one frame) -> its heat map (1, H, W) and the scores of its points (1, N), tensors of probabilities
+Where = Callable[[dict[str, Any]], tuple[Any, Any]]
 
 
 def report_anomaly(
-    folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray],
-    columns: dict[str, np.ndarray], known: dict[str, np.ndarray], features: np.ndarray,
-    classes: tuple[str, str], *, located: dict[str, float | None], truncated: bool, look: Look,
-    frame_rate: float = 10.0, pasted: bool = False,
-    others: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray], dataset: Any,
+    known: dict[str, np.ndarray], features: np.ndarray, classes: tuple[str, str], *, where: Where,
+    truncated: bool, others: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
-    state: the checkpoint; rows: labels, logits (N,); columns: scenario, frame_id, category, size,
-    visibility, distance (N,); known: train_inputs (M, K) with train_labels (M,), the trivial features that
-    their scorer is fitted on, and val's, on which its threshold is chosen; features (N, K): of this split;
-    look: pictures of a frame. The verdict compares AUROC with the better of chance and logistic regression
-    on the trivial features, leaving out scenarios.
+    state: the checkpoint; rows: labels, logits (N,); dataset: the AnoVoxDataset of the split; known:
+    train_inputs (M, K) with train_labels (M,), the trivial features that a scorer is fitted on, and val's, on
+    which its threshold is chosen; features (N, K): of this split; others: more references, scores on val
+    and here. The verdict compares AUROC with the better of chance and logistic regression on the trivial
+    features, leaving out scenarios.
     """
+    columns = dataset.columns()
     labels, logits, scenarios = rows["labels"], rows["logits"], columns["scenario"]
     odds = calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
@@ -55,16 +61,17 @@ def report_anomaly(
     references = {
         TRIVIAL: np.split(trivial, [len(val_labels)]),
         "chance": (np.zeros(len(val_labels)), np.zeros(len(labels))),
-        **(others or {}),
+        **others,
     }
     by, frames = GroupJackknife(scenarios, labels, np.arange(len(labels))), np.arange(len(labels))
     best = TRIVIAL if by.auroc(labels, references[TRIVIAL][1])[0] > 0.5 else "chance"
 
     parts = {key: columns[key] for key in ("visibility", "category", "size")}
     parts["distance"] = name_distances(columns["distance"])
-    by_part, benchmark = breakdown(labels, odds, alarms, parts), located.pop("benchmark", {})
+    by_part, (located, benchmark) = breakdown(labels, odds, alarms, parts), localise(dataset, where)
     extra = detection_metrics(labels, odds, scenarios) | located
-    extra |= alarm_statistics(labels, alarms, scenarios, columns["frame_id"], frame_rate)
+    rate = state["args"]["frame_rate"]
+    extra |= alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
     del extra["calibration_error"]  # stands with the other figures of probabilities
     notes = {
         "anomalies by kind, AUROC against all normal frames, recall at the threshold": table(
@@ -80,6 +87,7 @@ def report_anomaly(
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
     written["trivial_score"] = references[TRIVIAL][1]
     p_label = np.where(labels == 1, scores, 1 - scores)
+    look = lambda k: explained(dataset.__getitems__([k]), where, dataset.true_pixels(k))  # noqa: E731
     report_samples(folder, split, state, columns | written, p_label, look)
     curves, title = {"model": odds, TRIVIAL: references[TRIVIAL][1]}, figure_title(state, split)
     plot_roc_pr(labels, curves, alarms, title, folder / "roc_pr.png")
@@ -90,7 +98,7 @@ def report_anomaly(
         fit=fit_slope,
         otherwise="" if labels.any() else remedy,
     )  # fmt: skip
-    if pasted:  # no claim about anomalies that somebody met
+    if dataset.pasting:  # no claim about anomalies that somebody met
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
         fields["labels"] = "pasted"
     fields["benchmark"] = benchmark
@@ -98,3 +106,43 @@ def report_anomaly(
     within = within_group_rows(by, labels, odds, scenarios)
     fields["confidence"] |= by.intervals(auroc_within_scenarios=within)
     return verdict, fields
+
+
+def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict[str, float | None]]]:
+    """Do heat map and point scores show where the anomaly is? pixel_ap and point_ap, beside each chance, the
+    share of anomalous ones; and the tables of AnoVox's benchmark.
+
+    Over up to LOCATED_FRAMES anomalous frames, evenly spread, and as many normal ones for the table with
+    normality included; agents are left out, as AnoVox advises. None where the data has no semantic ground
+    truth.
+    """
+    found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
+    for label in (1, 0):
+        frames = np.flatnonzero(dataset.labels == label)
+        for index in frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))].tolist():
+            batch = dataset.__getitems__([index])
+            heat, point_scores = where(batch)
+            size = dataset.column("size")[index]
+            for sensor, truth, scores in (
+                ("pixel", dataset.true_pixels(index), heat[0].numpy()),
+                ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
+            ):
+                if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
+                    continue
+                judged = truth >= 0
+                tables = ["normality included"]
+                if (truth[judged] == 1).any():  # detectable by this sensor
+                    tables += ["anomalies only"] + [f"size {size}"] * bool(size)
+                for name in tables:
+                    found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
+    results: dict[str, Any] = {}
+    benchmark: dict[str, dict[str, float | None]] = {}
+    for sensor, tables in found.items():
+        for name, parts in tables.items():
+            truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+            benchmark[f"{sensor}, {name}"] = benchmark_metrics(truth, scores)
+        only = benchmark.get(f"{sensor}, anomalies only", {})
+        shares = [truth.mean() for truth, _ in tables.get("anomalies only", [])]
+        results[f"{sensor}_ap"] = only.get("aupr")
+        results[f"{sensor}_ap_chance"] = float(np.mean(shares)) if shares else None
+    return results, benchmark

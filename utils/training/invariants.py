@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from utils.run.signs import best_epoch
 from utils.tasks import TASKS
 from utils.training.device import amp_dtype
-from utils.training.fingerprints import fingerprints
+from utils.training.weights import fingerprints
 from utils.training.worth import rolled
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.training.averaging import follow
+from utils.training.weights import follow
 
 
 def test_weights_and_statistics_are_averaged_and_counters_copied():
