@@ -24,18 +24,7 @@ from utils.run.log import align, format_duration
 from utils.run.script import run_script
 from utils.run.signs import is_number
 from utils.tasks import metrics_shown
-from utils.watch.comparison import (
-    Condition,
-    check_comparable,
-    condition_notes,
-    differing_keys,
-    flatten,
-    group_runs,
-    mean_and_sd,
-    paired_differences,
-    row_of,
-    short,
-)  # fmt: skip
+from utils.watch import comparison
 from utils.watch.folds import check_folds, pool_folds
 from utils.watch.run_picture import show
 from utils.watch.run_view import RunView, read_run
@@ -56,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(parser.typed(argv))
 
 
-def runs_table(conditions: Sequence[Condition]) -> Table:
+def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
     key, metrics = first.decides, [f"test_{name}" for name in metrics_shown(first.task, "test")]
@@ -66,7 +55,7 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
     for condition in conditions:
         letter = condition.letter if len(conditions) > 1 else ""
         for view in (*condition.runs, *condition.pooled):
-            row, last = row_of(condition, view), (view.history or [{}])[-1]
+            row, last = comparison.row_of(condition, view), (view.history or [{}])[-1]
             rows.append([
                 letter,
                 view.name,
@@ -79,8 +68,8 @@ def runs_table(conditions: Sequence[Condition]) -> Table:
                 *(shown(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in metrics),
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
-        repeated = [row_of(condition, view) for view in condition.distinct]
-        means = {one: mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics)}
+        repeated = [comparison.row_of(condition, view) for view in condition.distinct]
+        means = {one: comparison.mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics)}
         if any(means[one] for one in metrics):
             said = {one: f"{found[0]:.3f} +- {found[1]:.3f}" if found else "" for one, found in means.items()}
             name = f"mean +- sd of {len(repeated)} seeds"
@@ -100,20 +89,20 @@ def shown(value: float | None, low: float | None = None, high: float | None = No
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
 
 
-def keys_table(conditions: Sequence[Condition]) -> Table:
+def keys_table(conditions: Sequence[comparison.Condition]) -> Table:
     """The config keys that differ, a column per condition; several values in one where its runs differ."""
     letters = [condition.letter for condition in conditions] if len(conditions) > 1 else ["values"]
     rows = [["config key", *letters]]
-    for key, values in differing_keys(conditions).items():
+    for key, values in comparison.differing_keys(conditions).items():
         rows.append([key, *(", ".join(one) for one in values)])
     return "config keys that differ" if len(rows) > 1 else "no config key differs", rows
 
 
-def difference_table(conditions: Sequence[Condition]) -> tuple[list[Table], list[str]]:
+def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[Table], list[str]]:
     """Every condition against the first on the same samples, a table or none, and notes."""
     if len(conditions) == 1:
         return [], ["these runs repeat one setting: there is no difference to test"]
-    found, notes = paired_differences(conditions)
+    found, notes = comparison.paired_differences(conditions)
     if not found:
         return [], notes
     metrics = list(dict.fromkeys(one.metric for one in found))
@@ -145,18 +134,20 @@ def as_markdown(table: Table) -> str:
     return "\n".join([f"**{heading}**", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-def write_csv(path: Path, conditions: Sequence[Condition]) -> None:
+def write_csv(path: Path, conditions: Sequence[comparison.Condition]) -> None:
     """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
     import pandas
 
     from utils.report.results import write_table
 
-    keys = [key for key in differing_keys(conditions) if key != "args.seed"]
+    keys = [key for key in comparison.differing_keys(conditions) if key != "args.seed"]
     rows = []
     for condition in conditions:
         for view in (*condition.runs, *condition.pooled):
-            flat = flatten(view.config)
-            rows.append(row_of(condition, view) | {key: short(flat.get(key)) for key in keys})
+            flat = comparison.flatten(view.config)
+            rows.append(
+                comparison.row_of(condition, view) | {key: comparison.short(flat.get(key)) for key in keys}
+            )
     write_table(path, pandas.DataFrame(rows, dtype=object))
 
 
@@ -173,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
     views = [read_run(folder) for folder in find_runs(args.runs, Path(args.output_dir))]
     left_out = [view.folder for view in views if not view.script and any(map(glob.has_magic, args.runs))]
     views = [view for view in views if view.folder not in left_out]
-    check_comparable(views)
+    comparison.check_comparable(views)
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
         raise CommandError(f"--name {args.name}: letters, digits, '_', '-' and '.' only")
     notes = [f"{folder} is left out: it ended before config.json was written" for folder in left_out]
@@ -181,11 +172,11 @@ def main(args: argparse.Namespace) -> None:
         check_folds(views)
     elif any(view.config["args"].get("fold") for view in views):
         notes.append("these are folds: compare_runs.py --folds pools what they predict on test")
-    conditions = group_runs(views, args.folds)
+    conditions = comparison.group_runs(views, args.folds)
     if args.folds:
         conditions, said = zip(*map(pool_folds, conditions), strict=True)
         notes = sum(said, notes)
-    tables, notes = [runs_table(conditions)], notes + condition_notes(conditions)
+    tables, notes = [runs_table(conditions)], notes + comparison.condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))
         differences, said = difference_table(conditions)

@@ -10,16 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from utils.metrics import detection
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import reference_scores
-from utils.metrics.detection import (
-    alarm_statistics,
-    benchmark_metrics,
-    breakdown,
-    detection_metrics,
-    name_distances,
-    within_group_rows,
-)
 from utils.metrics.verdict import GroupJackknife, Verdict
 from utils.plotting.anomaly import explained
 from utils.plotting.classification import plot_roc_pr
@@ -67,11 +60,11 @@ def report_anomaly(
     best = TRIVIAL if by.auroc(labels, references[TRIVIAL][1])[0] > 0.5 else "chance"
 
     parts = {key: columns[key] for key in ("visibility", "category", "size")}
-    parts["distance"] = name_distances(columns["distance"])
-    by_part, (located, benchmark) = breakdown(labels, odds, alarms, parts), localise(dataset, where)
-    extra = detection_metrics(labels, odds, scenarios) | located
+    parts["distance"] = detection.name_distances(columns["distance"])
+    by_part, (located, benchmark) = detection.breakdown(labels, odds, alarms, parts), localise(dataset, where)
+    extra = detection.detection_metrics(labels, odds, scenarios) | located
     rate = state["args"]["frame_rate"]
-    extra |= alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
+    extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
     del extra["calibration_error"]  # stands with the other figures of probabilities
     notes = {
         "anomalies by kind, AUROC against all normal frames, recall at the threshold": table(
@@ -103,7 +96,7 @@ def report_anomaly(
         fields["labels"] = "pasted"
     fields["benchmark"] = benchmark
     fields["metrics"] |= extra | {"by_kind": by_part}
-    within = within_group_rows(by, labels, odds, scenarios)
+    within = detection.within_group_rows(by, labels, odds, scenarios)
     fields["confidence"] |= by.intervals(auroc_within_scenarios=within)
     return verdict, fields
 
@@ -140,7 +133,7 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
     for sensor, tables in found.items():
         for name, parts in tables.items():
             truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-            benchmark[f"{sensor}, {name}"] = benchmark_metrics(truth, scores)
+            benchmark[f"{sensor}, {name}"] = detection.benchmark_metrics(truth, scores)
         only = benchmark.get(f"{sensor}, anomalies only", {})
         shares = [truth.mean() for truth, _ in tables.get("anomalies only", [])]
         results[f"{sensor}_ap"] = only.get("aupr")

@@ -27,18 +27,9 @@ from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.owner import claim_folder
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
-from utils.training import config
+from utils.training import config, distributed
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.training.device import compile_forward
-from utils.training.distributed import (
-    EpochSampler,
-    Processes,
-    evaluation_loader,
-    make_loader,
-    seed_everything,
-    start_processes,
-    stop_processes,
-)
 from utils.training.learning import check_labels
 from utils.training.worth import in_words
 
@@ -53,7 +44,7 @@ class Run:
     doc: str  # the script's docstring
     folder: Path
     status: Status
-    processes: Processes
+    processes: distributed.Processes
 
     @property
     def device(self) -> torch.device:
@@ -96,16 +87,16 @@ class Run:
         test whole frames in order.
         """
         args, processes = self.args, self.processes
-        sampler = EpochSampler(
+        sampler = distributed.EpochSampler(
             len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
         )
         parts = {name: part for name, part in data.parts.items() if name != "train"}
         evaluated = {name: self.evaluation_loader(part, batch) for name, part in parts.items()}
-        return make_loader(train, sampler, args.num_workers, self.device), evaluated
+        return distributed.make_loader(train, sampler, args.num_workers, self.device), evaluated
 
     def evaluation_loader(self, part: Any, batch: int) -> DataLoader:
         """This process's share of a data set, whole frames, about `batch` samples a step."""
-        return evaluation_loader(part, batch, self.processes, self.args.num_workers)
+        return distributed.evaluation_loader(part, batch, self.processes, self.args.num_workers)
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, compiled with --compile, wrapped where there are several processes."""
@@ -194,8 +185,8 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
 
 def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:
     """Join the processes, seed, make or find the run folder, begin its log; None: that run is finished."""
-    processes = start_processes(args.device)
-    seed_everything(args.seed)
+    processes = distributed.start_processes(args.device)
+    distributed.seed_everything(args.seed)
     auto = args.resume == "auto"
     if args.resume and not auto and is_finished(Path(args.resume), args.epochs, args.patience):
         if processes.first:
@@ -241,5 +232,5 @@ def finish(
         )  # fmt: skip
         run.status.end("finished", verdict.word)
     stop_log()
-    stop_processes()
+    distributed.stop_processes()
     return verdict
