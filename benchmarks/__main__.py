@@ -2,7 +2,7 @@
 
     python -m benchmarks > benchmarks/tables.md          meant for two idle cores
     python -m benchmarks --quick                         do they run?
-    python -m benchmarks.pair_loader                     one of them
+    python -m benchmarks.loading                         one of them
 
 Exits with 1 when a benchmark failed, never for a figure.
 """
@@ -13,7 +13,7 @@ import sys
 
 from benchmarks.measure import machine
 
-NAMES = ("pair_loader", "epoch_vs_memory", "peers", "verdict")
+NAMES = ("loading", "peers", "verdict")
 
 if __name__ == "__main__":
     print(f"# Benchmarks: the latest figures\n\n{machine()}\n", flush=True)
