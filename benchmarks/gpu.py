@@ -30,7 +30,7 @@ from benchmarks.peers_worker import plain_epoch, plain_loader
 from benchmarks.scripts import SCRIPTS, Training, prepare
 from utils.run.folder import REPO_ROOT
 from utils.training.checkpoint import load_checkpoint
-from utils.training.device import compile_forward, gpu_memory_mb
+from utils.training.device import gpu_memory_mb
 
 STEPS = 20
 TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
@@ -176,10 +176,7 @@ class Checks:
             for how in ("fp32", *(("--amp", "--amp --num_workers 4", "--amp --compile") if first else ())):
                 if self.cuda:
                     torch.cuda.reset_peak_memory_stats()
-                more = how.replace("fp32", "").replace("--compile", "")
-                training = prepare(name, self.flags(name, f"{flags} {more}"))
-                if "--compile" in how:
-                    compile_forward(training.model, training.device)
+                training = prepare(name, self.flags(name, f"{flags} {how.replace('fp32', '')}"))
                 rate, waited = self.rate(training, steps)
                 memory = f"{gpu_memory_mb(training.device):.0f}" if self.cuda else "-"
                 rows.append([title, how, f"{rate:.0f}", memory, self.busy(training, steps), f"{waited:.2f}"])

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
@@ -22,6 +21,7 @@ from utils.run.status import Status
 from utils.training import distributed
 from utils.training.device import make_scaler
 from utils.training.interrupt import Interrupt
+from utils.training.run import Run
 
 SCRIPTS = ("train_stage1", "train_stage2", "train_mae", "train_ddp", "train_anomaly_with_labels")
 # Minutes instead of hours on a CPU; above 128 pixels a slow loader hides behind the convolutions.
@@ -37,7 +37,6 @@ class Training:
     args: argparse.Namespace
     data: Any
     train: Any
-    sampler: distributed.EpochSampler
     loader: DataLoader
     model: nn.Module
     criterion: nn.Module
@@ -46,6 +45,10 @@ class Training:
     interrupt: Interrupt
     device: torch.device
     augmentation: dict[str, Any]  # how train_one_epoch is told to augment
+
+    @property
+    def sampler(self) -> distributed.EpochSampler:
+        return self.loader.batch_sampler
 
     def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
         """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
@@ -73,30 +76,26 @@ def prepare(name: str, argv: list[str] | None = None) -> Training:
                 setattr(args, flag, getattr(stage1, flag))
     processes = distributed.start_processes(args.device)
     distributed.seed_everything(args.seed)
+    status = Status(Path(), args.epochs, args.patience, enabled=False)
+    run = Run(args, script.SCRIPT, script.VERSION, "", Path(), status, processes)
     data = script.build_datasets(args)
     train = data.train
     if name == "train_stage2":
         train = train.select(script.balance_classes(train.labels, args.stage2_balance_strategy, args.seed))
-    frames = train.frames if name.startswith("train_stage") else None
-    sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, processes, frames=frames)
     model, _ = script.build_model(args)
     if name.startswith("train_stage") and args.features != "crops":
         model.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     if hasattr(model, "fit"):
         model.fit(torch.from_numpy(train.ages))
-    model.to(processes.device, memory_format=torch.channels_last)
+    placed = run.place(model)
     labels = [train.labels] if name in ("train_stage2", "train_anomaly_with_labels") else []
     criterion, optimizer, _ = script.build_recipe(args, model, *labels)
     augmentation = {"augmented": getattr(args, "augment", True)}
     if hasattr(args, "rotation"):  # the age scripts
         settings = {key: getattr(args, key) for key in ("seed", "rotation", "jitter", "flip")}
         augmentation = {"transform": partial(augment_images, **settings)}
-    if processes.world_size > 1:
-        model = DistributedDataParallel(model)
-    status = Status(Path(), args.epochs, args.patience, enabled=False)
     return Training(
-        script, args, data, train, sampler,
-        distributed.make_loader(train, sampler, args.num_workers, processes.device), model,
-        criterion, optimizer, make_scaler(processes.device, args.amp), Interrupt(processes, status, args),
-        processes.device, augmentation,
+        script, args, data, train, run.loaders(data, train, script.EVALUATION_BATCH)[0], placed, criterion,
+        optimizer, make_scaler(run.device, args.amp), Interrupt(processes, status, args), run.device,
+        augmentation,
     )  # fmt: skip
