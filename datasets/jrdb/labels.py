@@ -76,11 +76,9 @@ class Person(NamedTuple):
 
 
 def read_sequence(
-    path: Path,
-    data_path: Path | None = None,
-    rules: LabelRules | None = None,
+    path: Path, data_path: Path | None = None, rules: LabelRules | None = None,
     problems: Problems | None = None,
-) -> Sequence | None:
+) -> Sequence | None:  # fmt: skip
     """Read one label file. `data_path` is where its images would be (None: no image is looked for).
 
     What is wrong is a DataError; with `problems` it is gathered there instead, and a file that has any

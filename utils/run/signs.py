@@ -19,11 +19,9 @@ History = Sequence[Mapping[str, Any]]
 
 
 def history_signs(
-    history: History,
-    task: Mapping[str, Any],
-    counts: Mapping[str, int] | None = None,
+    history: History, task: Mapping[str, Any], counts: Mapping[str, int] | None = None,
     constant: float | None = None,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """All of them, the gravest first; `task`: the row of utils/tasks.py, `counts`: val's samples per class,
     `constant`: the loss that the best constant reaches on val."""
     found = [

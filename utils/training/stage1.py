@@ -36,10 +36,9 @@ def find_stage1(args: argparse.Namespace) -> Path:
 
 
 def adopt_stage1(
-    args: argparse.Namespace,
-    flags: Sequence[str],
-    names_of: Callable[[argparse.Namespace], dict[str, list[str]]],
-) -> dict[str, Any]:
+    args: argparse.Namespace, flags: Sequence[str], names_of: Callable[[argparse.Namespace], dict[str,
+    list[str]]],
+) -> dict[str, Any]:  # fmt: skip
     """Load the stage 1 checkpoint and take these of its flags over into `args`.
 
     Raises CommandError for a typed flag that differs, and where the checkpoint's lists of names are not
