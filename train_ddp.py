@@ -16,7 +16,6 @@ import argparse
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from datasets.ultrasound.flags import add_data_arguments
@@ -66,14 +65,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
-from datasets.ultrasound.dataset import AgeDatasets, build_datasets
+from datasets.ultrasound.dataset import build_datasets
 from models.age import AgeRegressor, explain
 from models.encoders import build_encoder, freeze, load_weights
 from utils.metrics.intervals import fit_intervals
-from utils.metrics.regression import age_metrics, best_trivial_mae
+from utils.metrics.regression import best_trivial_mae
 from utils.metrics.verdict import Verdict
-from utils.plotting.age import explained
-from utils.report.age import report_age
+from utils.report.age import measure, report_age
 from utils.run.log import progress
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint
@@ -166,25 +164,7 @@ def evaluate(
     return distributed.gather_rows(batches)
 
 
-def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, float | None]:
-    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
-    losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
-    return {"loss": float(losses.mean()), **age_metrics(rows)}
-
-
-def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: AgeDatasets, state: dict[str, Any],
-    truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Judge a split beside the train mean and median; write report, figures, predictions."""
-    part = data.parts[split]
-    model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
-    model.load_state_dict(state["model"])
-    return report_age(
-        folder, split, state, rows, part.files, part.subjects, data.references()["train_labels"],
-        unit=data.unit, truncated=truncated, groups=part.groups,
-        look=lambda k: explained(part.__getitems__([k]), partial(explain, model)),
-    )  # fmt: skip
+report = partial(report_age, build_model, explain)  # judges a split beside the train mean and median
 
 
 def main(args: argparse.Namespace) -> Verdict | None:

@@ -1,47 +1,61 @@
 """The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
 
+import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import erfc
 
 from utils.metrics.intervals import LEVEL, correct_bias, intervals
-from utils.metrics.regression import age_bands, regression_metrics, subject_means, trivial_predictions
+from utils.metrics.regression import (
+    age_bands,
+    age_metrics,
+    regression_metrics,
+    subject_means,
+    trivial_predictions,
+)
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
-from utils.plotting.age import plot_bland_altman, plot_error_by_age, plot_scatter
+from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.results import figure_title, interval_lines, state_warnings, table, write_report
-from utils.report.samples import Look, report_samples
+from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
 
 
+def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
+    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
+    losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
+    return {"loss": float(losses.mean()), **age_metrics(rows)}
+
+
 def report_age(
-    folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray], files: list[str],
-    subjects: list[str], train_ages: np.ndarray, *, unit: str, truncated: bool, look: Look,
-    groups: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    build_model: Callable, explain: Callable, folder: Path, split: str, rows: dict[str, np.ndarray],
+    data: Any, state: Mapping[str, Any], truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
     figures.
 
-    state: the checkpoint; rows: ages, preds and subject_ids (N,), one per image; files: their names;
-    subjects: the names the ids stand for; groups: {sex, bmi, group (site or device): of each image}. The
-    verdict compares the error per subject (mean over its images) with the better of the train mean and
-    median, leaving out subjects. Returns it and {metrics, baselines, confidence, warnings}.
+    build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
+    (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
+    subject (mean over its images) with the better of the train mean and median, leaving out subjects. Returns
+    it and {metrics, baselines, confidence, warnings}.
 
-    look: pictures of an image. suspects.csv: how rare an error of that size is, were errors normal (sd from
-    their median absolute deviation).
+    suspects.csv: how rare an error of that size is, were errors normal (sd from their median absolute
+    deviation).
     """
-    title = f"{state['script']} on {split}"
+    part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
+    files, subjects, groups = part.files, part.subjects, part.groups
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
     images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
     baselines, trivial = {}, {}
-    for name, guess in trivial_predictions(train_ages, len(ages)).items():
+    for name, guess in trivial_predictions(data.references()["train_labels"], len(ages)).items():
         trivial[name] = guess[: len(subject_ages)]
         found = regression_metrics(subject_ages, trivial[name])
         baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
@@ -93,6 +107,12 @@ def report_age(
     }
     errors = preds - ages
     spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
+
+    def look(image: int) -> list[np.ndarray]:
+        return explained(part.__getitems__([image]), partial(explain, model))
+
+    model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
+    model.load_state_dict(state["model"])
     report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
     people_names = [subjects[k] for k in numbers]
     bounds = None if np.isnan(low).any() else (low, high)

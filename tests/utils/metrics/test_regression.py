@@ -1,9 +1,11 @@
 """Regression figures against scikit-learn and hand numbers; the report of an age run."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics
 
 from utils.metrics.intervals import fit_intervals
@@ -83,16 +85,20 @@ def test_limits_of_agreement_by_hand():
     assert bias - low == pytest.approx(1.96)
 
 
-def make_report(folder, rows, train_ages, **options):
-    options = {
-        "unit": "years",
-        "truncated": False,
-        "look": lambda k: [np.full((8, 8), k, np.uint8)],
-    } | options
+def make_report(folder, rows, train_ages, groups=None, state=None, truncated=False):
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
-    state = options.pop("state", {"script": "train_mae.py", "args": {}, "history": []})
-    return report_age(folder, "test", state, rows, files, subjects, train_ages, **options)
+    image = {"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
+    part = SimpleNamespace(
+        files=files, subjects=subjects, groups=groups or {}, __getitems__=lambda indices: image
+    )
+    data = SimpleNamespace(
+        parts={"test": part}, unit="years", references=lambda: {"train_labels": train_ages}
+    )
+    state = state or {"script": "train_mae.py", "args": {}, "history": []}
+    model, explain = torch.nn.Identity(), lambda model, images: torch.zeros(1, 8, 8)
+    state = {"model": model.state_dict()} | state
+    return report_age(lambda args: (model, {}), explain, folder, "test", rows, data, state, truncated)
 
 
 def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
