@@ -19,7 +19,6 @@ of its train ages, its reference models.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from datasets.anovox.flags import CORRUPTIONS
 from prediction.flags import add_reading_arguments, read_otherwise
@@ -59,7 +58,7 @@ if __name__ == "__main__":
     ARGS = parse_args()  # before the heavy imports
 
 from prediction.judged import Judge
-from prediction.trained import Trained, open_trained
+from prediction.trained import open_trained
 from prediction.trials import judge_failures, judge_pastes
 from utils.report.results import write_results
 from utils.run.find import find_run
@@ -67,19 +66,6 @@ from utils.run.folder import create_run_folder, read_arrays, read_json, write_js
 from utils.run.log import LOG, start_log
 from utils.tasks import TASKS
 from utils.training.device import choose_device
-
-
-def evaluate_split(
-    trained: Trained, data: Any, split: str, folder: Path, corruptions: list[str]
-) -> tuple[Any, dict[str, Any]]:
-    """The verdict and figures of the script's own evaluate and report, and what is judged beside them."""
-    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
-    rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
-    verdict, fields = trained.script.report(folder, split, rows, data, trained.state, truncated)
-    fields["metrics"] = {split: fields["metrics"]}
-    if corruptions:
-        fields["degradation"] = judge_failures(trained, part, rows, corruptions, folder)
-    return verdict, fields
 
 
 def main(args: argparse.Namespace) -> None:
@@ -115,8 +101,12 @@ def main(args: argparse.Namespace) -> None:
     start_log(folder / "evaluate.log")
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
     LOG.info(sentence)
-    corruptions = list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt
-    verdict, fields = evaluate_split(trained, data, split, folder, corruptions)
+    part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
+    rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
+    verdict, fields = script.report(folder, split, rows, data, trained.state, truncated)
+    fields["metrics"] = {split: fields["metrics"]}
+    if failures := list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt:
+        fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
     task = f"{TASKS[script.SCRIPT]['folder']}, {split}"
     report = folder / "evaluation_report.txt"
     write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{sentence}\n", 1))

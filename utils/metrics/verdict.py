@@ -16,14 +16,13 @@ BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enou
 
 @dataclass(frozen=True)
 class Verdict:
-    """LEARNED, NOT LEARNED or NOT JUDGED, why, and the interval of the paired difference it rests on.
+    """LEARNED, NOT LEARNED or NOT JUDGED, and why.
 
     reference: how the model stands to the strongest reference, which has no part in the word; may be empty.
     """
 
     word: str
     reason: str
-    difference: list[float]
     reference: str = ""
 
     @property
@@ -61,8 +60,7 @@ def judge(
         word, reason = "NOT LEARNED", f"truncated by --max_batches; {against}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    gain = [found.low, found.high] if higher_is_better else [-found.high, -found.low]
-    return Verdict(word, reason, gain, reference)
+    return Verdict(word, reason, reference)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def test_curves(tmp_path, epochs):
         {"epoch": e, "lr": 1e-3 * 0.9**e, "train_loss": 0.9**e, "val_loss": None if e == 2 else 0.9**e + 0.1}
         for e in range(1, epochs + 1)
     ]
-    verdict = Verdict("NOT LEARNED", "AUROC against distance alone: " + "a long reason " * 20, [0, 0])
+    verdict = Verdict("NOT LEARNED", "AUROC against distance alone: " + "a long reason " * 20)
     panels = [Panel("loss", "loss", 0.69, "best constant"), Panel("absent", "not measured")]
     plot_curves(history, panels, tmp_path / "curves.png", best_epoch=1, verdict=verdict)
     with Image.open(tmp_path / "curves.png") as image:
@@ -44,7 +44,7 @@ def test_a_loss_that_is_the_mae_is_drawn_once_and_no_cell_stays_empty():
 def test_the_reason_of_a_verdict_is_broken_into_lines_as_wide_as_the_figure(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(plt.Figure, "suptitle", lambda self, text, **options: written.append(text))
-    verdict = Verdict("NOT LEARNED", "a long reason " * 30, [0, 0])
+    verdict = Verdict("NOT LEARNED", "a long reason " * 30)
     rows = [{"epoch": 1, "lr": 1e-3, "train_loss": 1.0, "val_loss": 1.0}]
     plot_curves(rows, [Panel("loss", "loss")], tmp_path / "curves.png", 1, verdict)
     run, banner = written

@@ -67,7 +67,7 @@ def test_a_signal_outside_of_training_leaves_with_its_code(tmp_path):
     ("learned", "required", "code"), [(True, True, 0), (False, True, 5), (False, False, 0)]
 )
 def test_require_learning(learned, required, code):
-    verdict = Verdict("LEARNED" if learned else "NOT JUDGED", "AUROC against chance", [0.0, 0.0])
+    verdict = Verdict("LEARNED" if learned else "NOT JUDGED", "AUROC against chance")
     assert ending(lambda: verdict, require_learning=required) == code
 
 
