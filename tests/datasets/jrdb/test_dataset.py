@@ -95,7 +95,10 @@ def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
     strangers = [person(k, [100 + 50 * k, 100, 40, 100], k) for k in (1, 2, 3)]
     scene = [
         *strangers,
-        *(person(k, [900 + 50 * k, 100, 40, 100], 4, **{f"pedestrian_{9 - k}": "conversation"}) for k in (4, 5)),
+        *(
+            person(k, [900 + 50 * k, 100, 40, 100], 4, **{f"pedestrian_{9 - k}": "conversation"})
+            for k in (4, 5)
+        ),
     ]
     for name in ("a", "b"):
         write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)})
