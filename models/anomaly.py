@@ -6,8 +6,6 @@ wide, and attend to each other across the sensors. Camera and LiDAR disagree abo
 network knows that it is the same place; this is what the position code is for.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

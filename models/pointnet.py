@@ -1,7 +1,5 @@
 """PointNet: the same small network for every point, then a maximum over the points that are real."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

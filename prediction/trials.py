@@ -4,8 +4,6 @@ Pasted things say what can be known about a model without a labelled anomaly: ev
 scored as it is, and with the same thing in both sensors, in the image only and in the scan only.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -7,8 +7,6 @@ A gzip stream has no index: the first look at a tar.gz reads it once from end to
 far away.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os
@@ -29,13 +27,13 @@ SPACING = 16_000_000  # bytes of the decompressed stream; a state takes about 50
 BLOCK = 1_000_000
 
 
-def open_archive(path: Path | ArchivePath) -> Path | ArchivePath:
+def open_archive(path: "Path | ArchivePath") -> "Path | ArchivePath":
     """The root folder of an archive; any other path as it is."""
     found = isinstance(path, Path) and path.name.lower().endswith(ENDINGS) and path.is_file()
     return ArchivePath(path, "") if found else path
 
 
-def find_beside(root: Path, name: str) -> Path | ArchivePath:
+def find_beside(root: Path, name: str) -> "Path | ArchivePath":
     """Where a file of the data set lies: in `root`, or in the one folder of that archive that holds it."""
     top = open_archive(root)
     below = top.iterdir() if isinstance(top, ArchivePath) and not (top / name).exists() else ()
@@ -53,11 +51,11 @@ class ArchivePath:
     def __str__(self) -> str:
         return f"{self.archive}/{self.inner}"
 
-    def __truediv__(self, name: str) -> ArchivePath:
+    def __truediv__(self, name: str) -> "ArchivePath":
         return ArchivePath(self.archive, f"{self.inner}/{name}".lstrip("/"))
 
     @property
-    def contents(self) -> Archive:
+    def contents(self) -> "Archive":
         return _list(self.archive)
 
     @property
@@ -76,7 +74,7 @@ class ArchivePath:
     def exists(self) -> bool:
         return self.is_dir() or self.inner in self.contents.members
 
-    def iterdir(self) -> Iterator[ArchivePath]:
+    def iterdir(self) -> "Iterator[ArchivePath]":
         return (self / name for name in sorted(self.contents.folders[self.inner]))
 
     def stat(self) -> SimpleNamespace:

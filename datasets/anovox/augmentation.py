@@ -1,7 +1,5 @@
 """AnoVox batches after the cache: augmentation in training, sensor failures in evaluation."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

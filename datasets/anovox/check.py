@@ -1,7 +1,5 @@
 """What --check_data prints: every file opened once, each sensor described, all problems together."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Frames of AnoVox as a torch data set: decoded once, then batches of tensors."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 

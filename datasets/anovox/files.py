@@ -16,8 +16,6 @@ numbers without leading zeros and sort as numbers; sensors are matched by them w
 read from sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -4,8 +4,6 @@ Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin
 as colours, see palettes.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -10,8 +10,6 @@ pasted    recordings are taken as normal where nothing says otherwise, and thing
           their frames (pasted.py); scenarios that hold anomalies are the test part, with their own labels
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import asdict, dataclass
 from functools import partial

@@ -16,8 +16,6 @@ pointclouds.py (scans of other tools), splits.py (which scenario is in which par
 (--label pasted: a frame with a thing in it, which stops rays), check.py (--check_data).
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Callable
@@ -53,7 +51,7 @@ def find_root(args: argparse.Namespace) -> Path:
 
 def build_datasets(
     args: argparse.Namespace, choose: Choose | None = None, log: Callable[[str], None] = LOG.info
-) -> AnoVoxData:
+) -> "AnoVoxData":
     """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
     `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
     root, pasted = find_root(args), args.label == "pasted"

@@ -6,8 +6,6 @@ palette (0.9.10 to 0.9.13) shares colours with AnoVox's but numbers them otherwi
 found out for a whole data set and never guessed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 

@@ -1,7 +1,5 @@
 """Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST, in any case."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

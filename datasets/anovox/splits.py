@@ -1,7 +1,5 @@
 """Which scenarios train, validate and test: by scenario, never by frame, with both classes in each part."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -19,8 +19,6 @@ whose interaction nobody annotated, and what is above --max_difficulty. Of train
 (positives by group, negatives by frame); there, pairs inferred to interact are candidates as well.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 from dataclasses import dataclass, field, replace
@@ -49,7 +47,7 @@ TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes",
 
 def build_datasets(
     args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
-) -> PairDatasets:
+) -> "PairDatasets":
     """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
     of the sequences; val and test: not sampled.
 
