@@ -35,7 +35,6 @@ ACCURACY = Metric("accuracy", nothing="largest", nothing_name="majority class")
 PAIRS = {"data": "jrdb", "groups": "sequences", "sample": ("sequence", "frame", "id_left", "id_right")}
 AGES = {
     "task": "age",
-    "title": "age from ultrasound",
     "checkpoint": "best_model.pth",
     "best": "subject_mae",
     "skill": "r2",
@@ -57,7 +56,6 @@ AGES = {
 # module      of the script; nothing that a file names is imported, only what stands here
 # folder      the run folder's name begins with it
 # task        runs of one task can be compared, by the metrics shown on test
-# title       the question, in words
 # data        which of datasets/, and which built-in sample
 # checkpoint  of the best epoch: what the run's test pass, evaluate.py and predict.py use
 # best        the metric of val that decides which epoch that is
@@ -72,7 +70,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "module": "train_anomaly_with_labels",
         "folder": "anomaly",
         "task": "anomaly",
-        "title": "anomalies in camera and LiDAR",
         "data": "anovox",
         "checkpoint": "best_auroc.pth",
         "best": "auroc",
@@ -94,7 +91,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "module": "train_stage1",
         "folder": "stage1",
         "task": "stage1",
-        "title": "who interacts",
         "checkpoint": "best_f1.pth",
         "best": "f1",
         "skill": "auroc",
@@ -111,7 +107,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "module": "train_stage2",
         "folder": "stage2",
         "task": "stage2",
-        "title": "how people interact",
         "checkpoint": "best_f1.pth",
         "best": "macro_f1",
         "skill": "balanced_accuracy",
