@@ -54,8 +54,7 @@ from datasets.splits import (
 from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
-from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.report import count_images, describe_flags, describe_parts
+from datasets.ultrasound.problems import AgeProblems, count_images, describe_flags, describe_parts
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from utils.run.errors import CommandError, DataError
