@@ -41,6 +41,18 @@ class Parts:
     synthetic: bool  # whether the folder says of itself that it was generated
     recorded: dict[str, np.ndarray] | None = field(default=None, repr=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        """DataError where a group is in two parts under two names."""
+        first: dict[str, tuple[str, str]] = {}  # by content: part and name
+        for part, names in self.split.items():
+            for name in names:
+                other, copied = first.setdefault(self.hashes[name][0], (part, name))
+                if other != part:
+                    raise DataError(
+                        f"Leakage: {name} in {part} holds the same as {copied} in {other}\n"
+                        "Scores on such a split measure memory. Remove one of the two copies."
+                    )
+
     @property
     def train(self) -> Any:
         return self.parts["train"]

@@ -28,8 +28,13 @@ def person(number: int, box: list, group: int | None = None, **interactions: str
     return record if group is None else record | {"social_group": {"cluster_ID": group, "cluster_stat": 1}}
 
 
-def write_labels(folder: Path, name: str, labels: object) -> Path:
-    """Write a label file; `labels` is the content of its key "labels", or the text of the whole file."""
+def write_labels(folder: Path, name: str, labels: object, down: int = 0) -> Path:
+    """Write a label file; `labels` is the content of its key "labels", or the text of the whole file.
+
+    down: pixels that everybody is moved by, which makes another sequence of the same scene.
+    """
+    for record in sum(labels.values(), []) if down else ():
+        record["box"][1] += down
     path = folder / LABEL_FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(labels if isinstance(labels, str) else json.dumps({"labels": labels}))

@@ -11,11 +11,11 @@
 The form is told by what is in the file, never by its name.
 """
 
-import io
+import csv
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas
@@ -24,16 +24,19 @@ from datasets.jrdb.problems import Problems
 
 # id "": a person without one; id None: no person, a frame that may hold nobody.
 COLUMNS = ("sequence", "frame", "id", "x", "y", "w", "h", "where")
-PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist")
+PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
+MOT_PEOPLE = ("1", "2", "7", "-1")  # classes of MOT16 and later: on foot, on a vehicle, static; not given
 ALIASES = {
     "frame": ("frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
     "id": ("track_id", "track", "person", "label_id", "person_id"),
     "sequence": ("seq", "sequence_id", "video"),
+    "class": ("class_name", "class_id", "category", "category_id", "type", "label", "cls"),
     "x": ("left", "bb_left"), "y": ("top", "bb_top"),
     "w": ("width", "bb_width"), "h": ("height", "bb_height"),
     "x1": ("xmin", "x_min"), "y1": ("ymin", "y_min"), "x2": ("xmax", "x_max"), "y2": ("ymax", "y_max"),
 }  # fmt: skip
-FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text"
+FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
+EMPTY = "an empty file"
 NOTHING = (None,) * 4
 
 
@@ -45,10 +48,11 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     try:
         form, rows, size = parse(path.read_text(encoding="utf-8-sig"), path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{path}: {error}")
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{path}: {reason}")
         return None
     table = pandas.DataFrame(rows, columns=COLUMNS)
-    if form == "KITTI detections":  # a frame in each file
+    if form in ("KITTI detections", EMPTY):  # a frame in each file
         table["frame"] = path.stem
         table["sequence"] = path.parent.name if given.is_dir() and path.parent != given else ""
     elif given.is_dir() or form.startswith("JRDB"):
@@ -67,13 +71,15 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], tuple[int, int] | No
         if isinstance(content, dict) and isinstance(content.get("annotations"), list):
             return "COCO", *coco_rows(content, path)
         if isinstance(content, list):  # the image's number is its frame
+            kinds = [str(entry.get("category_id")) for entry in content]
+            people = people_in(kinds)
             rows = [("", str(entry["image_id"]), "", *entry["bbox"][:4], f"{path}: entry {k}")
-                    for k, entry in enumerate(content)]  # fmt: skip
+                    for k, entry in enumerate(content) if kinds[k] in people]  # fmt: skip
             return "COCO results", rows, None
         raise ValueError("JSON without labels, detections or annotations")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
-        raise ValueError("an empty file")
+        return EMPTY, [("", "", None, *NOTHING, f"{path}")], None
     cells = [(f"{path}: line {n}", re.split(r"\s*[,;\t]\s*|\s+", line)) for n, line in lines]
     first = cells[0][1]
     if not any(is_number(cell) for cell in first):
@@ -84,7 +90,8 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], tuple[int, int] | No
     if kind == 2 and len(first) >= 10:
         return "KITTI tracks", list(kitti_rows(cells)), None
     if kind is None and len(first) >= 6:
-        return "MOT", [("", row[0], name_of(row[1]), *row[2:6], where) for where, row in cells], None
+        people = [(w, row) for w, row in cells if len(row) != 9 or row[7] in MOT_PEOPLE]
+        return "MOT", [("", row[0], name_of(row[1]), *row[2:6], where) for where, row in people], None
     raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {lines[0][1][:80]}")
 
 
@@ -92,9 +99,26 @@ def is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", cell) is not None
 
 
+def people_in(classes: Iterable[str]) -> set[str]:
+    """Which of the classes of boxes are people: those called so, or the only one; else a ValueError."""
+    there = set(classes)
+    people = {name for name in there if name.strip().lower() in PERSON_TYPES}
+    if not people and len(there) > 1:
+        named = ", ".join(sorted(there)[:8])
+        raise ValueError(f"boxes of the classes {named}: keep those of people alone, or call theirs person")
+    return people or there
+
+
+def whole(cell: Any) -> str:
+    """A number as text, without the decimals of a whole one (15.0, 1.5e+01); other text as it is."""
+    text = str(cell).strip()
+    decimals = not text.isdigit() and is_number(text) and float(text).is_integer()
+    return str(int(float(text))) if decimals else text
+
+
 def name_of(cell: Any) -> str:
     """An id as text; empty where there is none (missing, -1, "person:-1")."""
-    text = "" if cell is None else str(cell).strip().removesuffix(".0")
+    text = "" if cell is None else whole(cell)
     return "" if text in ("-1", "nan") or text.endswith(":-1") else text
 
 
@@ -114,12 +138,17 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
 def coco_rows(content: dict, path: Path) -> tuple[list[tuple], tuple[int, int] | None]:
     images = {image["id"]: image for image in content["images"]}
     names = {key: Path(image["file_name"]) for key, image in images.items()}
-    people = {c["id"] for c in content.get("categories", []) if str(c.get("name")).lower() in PERSON_TYPES}
+    classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
+    kinds = [classes.get(e.get("category_id"), str(e.get("category_id"))) for e in content["annotations"]]
+    people = people_in(kinds)
     rows = [(name.parent.name, name.name, None, *NOTHING, f"{path}: image {name}") for name in names.values()]
-    for entry in content["annotations"]:
-        if not people or entry.get("category_id") in people:
-            name, where = names[entry["image_id"]], f"{path}: annotation {entry.get('id')}"
-            person = name_of(entry.get("track_id"))
+    for entry, kind in zip(content["annotations"], kinds, strict=True):
+        where = f"{path}: annotation {entry.get('id')}"
+        if entry["image_id"] not in names:
+            raise ValueError(f"annotation {entry.get('id')}: no image {entry['image_id']!r} is listed")
+        if kind in people:
+            name, track = names[entry["image_id"]], entry.get("attributes", {}) | entry  # CVAT's, or its own
+            person = name_of(track.get("track_id", track.get("instance_id")))
             rows.append((name.parent.name, name.name, person, *entry["bbox"][:4], where))
     if len({row[0] for row in rows}) == 1:
         rows = [("", *row[1:]) for row in rows]  # one sequence: its images are where --input says
@@ -137,23 +166,36 @@ def kitti_rows(cells: list[tuple[str, list[str]]]) -> Iterator[tuple]:
 
 
 def table_rows(text: str, path: Path) -> Iterator[tuple]:
-    """Of a CSV with a header, columns named as in ALIASES."""
+    """Of a CSV with a header, columns named as in ALIASES; folders of images are sequences."""
     first = text.lstrip().splitlines()[0]
-    separator = next((mark for mark in (",", ";", "\t") if mark in first), r"\s+")
-    options = {"sep": separator, "dtype": str, "keep_default_na": False, "skipinitialspace": True}
-    rows = pandas.read_csv(io.StringIO(text), **options)
-    known = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
-    rows.columns = [known.get(name.strip().lower(), name.strip().lower()) for name in rows.columns]
-    corner = {"x1", "y1", "x2", "y2"} <= set(rows.columns)
+    separator = next((mark for mark in (",", ";", "\t") if mark in first), " ")
+    lines = text.lstrip().splitlines()
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    header = [cell.strip().lower() for cell in next(reader)]
+    columns = {}  # name in ALIASES: its place; of several that mean it, the first by the order there
+    for name, aliases in ALIASES.items():
+        there = [header.index(word) for word in (name, *aliases) if word in header]
+        columns |= {name: there[0]} if there else {}
+    corner = {"x1", "y1", "x2", "y2"} <= columns.keys()
     box = ["x1", "y1", "x2", "y2"] if corner else ["x", "y", "w", "h"]
-    if missing := [name for name in ("frame", *box) if name not in rows]:
+    if missing := [name for name in ("frame", *box) if name not in columns]:
         expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and id and sequence where known"
         raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
-    for line, row in enumerate(rows.to_dict("records"), 2):
-        values = [value_of(row[name].strip(), separator != ",") for name in box]
-        values = corners(*values) if corner else values
-        sequence, frame = row.get("sequence", "").strip(), row["frame"].strip()
-        yield sequence, frame, name_of(row.get("id", "")), *values, f"{path}: line {line}"
+    rows = []
+    for cells in reader:
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise ValueError(f"line {reader.line_num} has more cells than the header (decimal commas?)")
+        cells = [cell.strip() for cell in cells] + [""] * len(header)
+        rows += [(reader.line_num, {name: cells[at] for name, at in columns.items()})] if any(cells) else []
+    people = people_in(row.get("class", "") for _, row in rows)
+    folders = [PurePosixPath(row["frame"].replace("\\", "/")).parent.name for _, row in rows]
+    several = len(set(folders)) > 1
+    for (line, row), folder in zip(rows, folders, strict=True):
+        if row.get("class", "") in people:
+            values = [value_of(row[name], separator != ",") for name in box]
+            values = corners(*values) if corner else values
+            sequence, person = row.get("sequence", folder if several else ""), name_of(row.get("id", ""))
+            yield sequence, row["frame"], person, *values, f"{path}: line {line}"
 
 
 def value_of(cell: str, commas: bool) -> float | str:

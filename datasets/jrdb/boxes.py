@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 
 from datasets.images import check_relative_name, read_image_size
-from datasets.jrdb.box_files import FORMS, read_rows
+from datasets.jrdb.box_files import EMPTY, FORMS, read_rows, whole
 from datasets.jrdb.flags import FRAMES_PER_SECOND
 from datasets.jrdb.labels import (
     COUNTS,
@@ -30,7 +30,7 @@ from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
-NUMBER = r"([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
+NUMBER = r"(?<![0-9])([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
 SOURCES = (LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
 
 
@@ -62,12 +62,15 @@ def read_people(
             f"--boxes {boxes}: no .json, .txt or .csv file in this folder\n  expected: {FORMS}"
         )
     parts = [part for part in (read_rows(path, boxes, problems) for path in files) if part is not None]
+    forms = sorted({part.attrs["form"] for part in parts})
+    if EMPTY in forms and "KITTI detections" not in forms:  # of those a frame without people
+        empty = next(part["where"][0] for part in parts if part.attrs["form"] == EMPTY)
+        problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{empty}: {EMPTY}")
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
     boxed = rows["id"].notna()  # the others say that there is a frame, maybe without people
     if not boxed.any():
         raise DataError(f"{boxes}: no box in it\n  expected one per person and frame: {FORMS}")
-    forms = sorted({part.attrs["form"] for part in parts})
     unnamed = rows["id"] == ""
     past = ", without ids: no past" if (unnamed | ~boxed).all() else ""
     log(f"{boxes}: {boxed.sum()} boxes, {' and '.join(forms)}{past}")
@@ -119,11 +122,20 @@ def build_sequence(
 
     said: the (width, height) that the boxes are given for, where somebody says it.
     """
-    frames = rows["frame"].astype(str).str.removesuffix(".0")
-    numbers = frames.str.extract(NUMBER)[0].fillna("-1").astype(np.int64)
-    for where, frame in zip(rows["where"][numbers < 0], frames[numbers < 0], strict=True):
-        remedy = "a frame is an image's name with a number in it, such as 000015.jpg, or the number"
-        problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
+    frames, before = rows["frame"].map(whole), problems.count
+    numbers = frames.str.extract(NUMBER)[0].where(~frames.str.fullmatch(r"[0-9]*\.[0-9]+"))  # a time
+    numbers = numbers.fillna("-1").astype(np.int64)
+    first = frames.groupby(numbers).transform("first")
+    for where, frame, number, other in zip(rows["where"], frames, numbers, first, strict=True):
+        if number < 0:
+            remedy = "a frame is an image's name with a number in it, such as 000015.jpg, or the number: "
+            remedy += "whole, of at most nine digits, --frame_rate of them per second"
+            problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
+        elif frame != other:
+            remedy = "the last number of a name counts: rename the frames, or name the sequence of each"
+            problems.add("two frames with one number", remedy, f"{where}: {other} and {frame}")
+    if problems.count > before:
+        return None
     pictures = {int(n[1]): file for file in list_images(images) if (n := re.search(NUMBER, file))}
     size, source, scale = panorama_size(name, images, pictures, said, rules)
 

@@ -159,7 +159,7 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
             problems.add("a frame's name leads elsewhere", "rename the frame", str(error).splitlines()[0])
             continue
         if (number := frame_number(key)) is None:
-            remedy = "expected a number and an ending, such as 000015.jpg"
+            remedy = "expected at most nine digits and an ending, such as 000015.jpg"
             problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
         elif not isinstance(records, list):
             remedy = "a frame is a list of records"
@@ -269,14 +269,15 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
     """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files); a 0 is no label."""
     entries = person.record.get("H-interaction", person.record.get("HHI")) or []
     for entry in entries if isinstance(entries, list) else [None]:
-        names = entry.get("inter_labels") if isinstance(entry, dict) else None
-        if isinstance(names, dict) and isinstance(entry.get("pair"), str):
-            labels = ((name, v if type(v) in (int, float) else 1) for name, v in names.items())
-            yield entry["pair"], [(name, v) for name, v in labels if v > 0]
-        else:
+        try:
+            partner, names = entry["pair"].strip(), entry["inter_labels"].items()
+            labels = [(name, difficulty) for name, v in names if (difficulty := float(v)) > 0]
+        except (TypeError, ValueError, KeyError, AttributeError):
             remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
-            where = f"{person.place}, H-interaction: {str(entry)[:80]}"
+            where = f"{person.place}: {str(entry)[:80]}"
             problems.add("an H-interaction entry of another form", remedy, where)
+        else:
+            yield partner, labels
 
 
 def merge_sides(
@@ -324,21 +325,20 @@ def clean_boxes(
     x is wrapped into [0, width), rows beyond the upper and lower edge are clipped; both are counted into
     `counts`, as are the bad ones. x + w may exceed width.
     """
-    four = [isinstance(box, list) and len(box) == 4 for box in boxes]
-    finite = [ok and all(type(v) in (int, float) and abs(v) < 1e9 for v in box)
-              for ok, box in zip(four, boxes, strict=True)]  # fmt: skip
+    finite = [isinstance(box, list) and len(box) == 4
+              and all(type(v) in (int, float) and abs(v) < 1e9 for v in box) for box in boxes]  # fmt: skip
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
     bad = {}
     for wrong, what in (
         (outside, f"a box outside the {width}x{height} panorama (size from {source})"),
+        ((w <= 1) & (h <= 1), "a box within a pixel: boxes are in pixels, not in shares of the image"),
         ((w <= 0) | (h <= 0), "a box whose width and height are not positive"),
         (~np.array(finite, bool), "a box that is not four finite numbers x, y, w, h"),
     ):
         bad |= dict.fromkeys(np.flatnonzero(wrong).tolist(), what)
-    good = np.ones(len(x), bool)
-    good[list(bad)] = False
+    good = ~np.isin(np.arange(len(x)), list(bad))
     top, bottom = np.maximum(y, 0), np.minimum(y + h, height)
     counts["wrapped_boxes"] += int((good & (x < 0)).sum())
     counts["clipped_boxes"] += int((good & ((y < 0) | (y + h > height))).sum())

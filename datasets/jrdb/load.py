@@ -42,7 +42,8 @@ from datasets.splits import Choose, Parts, check_disjoint
 from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
-TOLD = ("difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes", "skipped_boxes")
+TOLD = ("missing_partners", "difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes",
+        "skipped_boxes")  # fmt: skip
 
 
 def build_datasets(

@@ -69,8 +69,25 @@ def kitti(track: bool, frame: int | None = None) -> str:
     return "\n".join([*lines, other])
 
 
-def mot(separator: str = ",") -> str:
-    return "\n".join(separator.join(map(str, (*row, 1, -1, -1, -1))) for row in PEOPLE)
+def mot(separator: str = ",", rest: tuple = (1, -1, -1, -1), form: type = str, people=PEOPLE) -> str:
+    return "\n".join(separator.join(map(form, (*row, *rest))) for row in people)
+
+
+def with_classes(classes: list, extra: str = "") -> str:
+    """A CSV with a class per box, and a column more than anybody asked for."""
+    table = pandas.DataFrame([*PEOPLE, (0, 3, 20, 30, 40, 50)], columns=["frame", "id", "x", "y", "w", "h"])
+    return table.assign(category=classes, width=3760, image="a.jpg").to_csv(
+        index=False, lineterminator=extra + "\n"
+    )
+
+
+def videos(key: str) -> str:
+    """COCO whose ids stand where other tools put them."""
+    content = json.loads(coco())
+    for entry in content["annotations"]:
+        track = {key: entry.pop("track_id", 1)}
+        entry |= {"attributes": track} if key == "track_id" else track
+    return json.dumps(content)
 
 
 def read(folder, boxes=None, **rules):
@@ -95,6 +112,11 @@ def read(folder, boxes=None, **rules):
         ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
         (mot(), "MOT", True),
         (mot(" "), "MOT", True),
+        (mot(" ", form="{:.8e}".format), "MOT", True),  # as numpy.savetxt writes
+        (mot(rest=(1, 1, 0.9)) + "\n0,3,20,30,40,50,1,3,1.0", "MOT", True),  # MOT17: a car
+        (with_classes(["person"] * 4 + ["chair"]), "CSV", True),
+        (videos("instance_id"), "COCO", True),
+        (videos("track_id"), "COCO", True),
         (kitti(track=True), "KITTI tracks", True),
     ],
 )
@@ -115,11 +137,12 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path):
     boxes = tmp_path / "boxes"
     for name in ("hall", "aula"):
         (boxes / name).mkdir(parents=True)
+        (boxes / name / "000030.txt").write_text("")  # nobody was found
         for frame in FRAMES:
             (boxes / name / f"{frame:06d}.txt").write_text(kitti(track=False, frame=frame))
     sequences, _, said = read(tmp_path, boxes)
-    assert "8 boxes, KITTI detections, without ids" in said
-    assert [s.name for s in sequences] == ["aula", "hall"]
+    assert "8 boxes, KITTI detections and an empty file, without ids" in said
+    assert [s.name for s in sequences] == ["aula", "hall"] and sequences[0].times.tolist() == [0, 15, 30]
     assert all(s.boxes.tolist() == [list(row[2:]) for row in PEOPLE] for s in sequences)
     (frame,), *_ = read(tmp_path, boxes / "hall" / "000015.txt")
     assert frame.times.tolist() == [15] and len(frame.boxes) == 2
@@ -128,6 +151,15 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path):
     for name in ("hall", "aula"):
         (tracks / f"{name}.txt").write_text(mot())
     assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall"]
+
+
+def test_images_of_several_folders_are_several_sequences(tmp_path):
+    rows = "".join(f"{name}/000015.jpg,9,8,60,150\n" for name in ("hall", "aula"))
+    (tmp_path / "boxes.csv").write_text(f"image,x,y,w,h\n{rows}")
+    assert [(s.name, len(s.boxes)) for s in read(tmp_path, tmp_path / "boxes.csv")[0]] == [
+        ("aula", 1),
+        ("hall", 1),
+    ]
 
 
 def test_a_frame_without_people_is_a_frame(tmp_path):
@@ -197,6 +229,18 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
+        ("frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n", r"in pixels, not in shares[^\n]*\n.*line 2"),
+        ("0 0.5 0.3 0.1 0.4 0.9", "in pixels, not in shares"),  # YOLO
+        ("frame,id,x,y,w,h\n0,1,1,5,2,5,3,5,4,5\n", "line 2 has more cells than the header"),
+        ("frame,x,y,w,h\n1548339400.5,1,2,3,4\n", r"without a number[^\n]*\n(.*\n)*.*--frame_rate"),
+        ("frame,x,y,w,h\n1548339400000000000,1,2,3,4\n", "without a number"),
+        (
+            "frame,x,y,w,h\n15_1.jpg,1,2,3,4\n30_1.jpg,1,2,3,4\n",
+            r"two frames with one number[^\n]*\n.*line 3",
+        ),
+        (with_classes([0, 0, 0, 0, 56]), "boxes of the classes 0, 56: keep those of people"),
+        (results().replace('"category_id": 1', '"category_id": 62', 1), "boxes of the classes 1, 62"),
+        (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: no image 7 is listed"),
         ('{"people": []}', "without labels, detections or annotations"),
         ("{", "can not be read"),
         ("", "an empty file"),

@@ -17,8 +17,8 @@ from utils.run.errors import DataError
 @pytest.fixture
 def folder(tmp_path):
     """Three sequences of the crowd scene, one per split."""
-    for name in ("a", "b", "c"):
-        write_labels(tmp_path, name, crowd(frames=6))
+    for down, name in enumerate(("a", "b", "c")):
+        write_labels(tmp_path, name, crowd(frames=6), down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
     return tmp_path
 
@@ -75,8 +75,8 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
         person(7, [1000, 100, 40, 100], 3),
         person(8, [1100, 100, 40, 100], 4),
     ]
-    for name in ("a", "b"):
-        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)})
+    for down, name in enumerate(("a", "b")):
+        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)}, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     part = load(tmp_path).with_task("val", "any")
     together = part.social_groups[part.left] == part.social_groups[part.right]
@@ -100,8 +100,8 @@ def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
             for k in (4, 5)
         ),
     ]
-    for name in ("a", "b"):
-        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)})
+    for down, name in enumerate(("a", "b")):
+        write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)}, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     part = load(tmp_path).with_task("val", "any")
     state = {"stage1_threshold": 0.5, "cut": 0.5}
@@ -177,12 +177,18 @@ def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
 def test_a_frame_without_positives_gives_one_negative(tmp_path):
     labels = crowd(2)
     labels["000045.jpg"] = [person(i, [60 * i, 200, 60, 150], i) for i in range(5)]
-    for name in ("a", "b"):
-        write_labels(tmp_path, name, labels)
+    for down, name in enumerate(("a", "b")):
+        write_labels(tmp_path, name, labels, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     train = load(tmp_path).train
     train = train.select(train.draw())
     assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
+
+
+def test_a_copy_of_a_train_sequence_in_val_is_refused_whatever_it_is_called(folder):
+    write_labels(folder, "b", crowd(frames=6, start=300))
+    with pytest.raises(DataError, match="Leakage: b in val holds the same as a in train"):
+        load(folder)
 
 
 def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):

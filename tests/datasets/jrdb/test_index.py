@@ -206,8 +206,8 @@ def test_few_labels_leave_no_file(world, monkeypatch):
 
 
 def test_data_sets_from_the_index_are_those_from_json(tmp_path, monkeypatch):
-    for name in "abc":
-        write_labels(tmp_path, name, crowd(frames=6))
+    for down, name in enumerate("abc"):
+        write_labels(tmp_path, name, crowd(frames=6), down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["b"], "val": ["c"], "test": ["a"]}))
     cold = load(tmp_path)
     monkeypatch.setattr(jrdb_index, "SMALL", 0)

@@ -138,6 +138,16 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [person(1, [3760, 2, 3, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, BOX) | {"H-interaction": [{"pair": 3}]}]}, "H-interaction"),
         ({FRAME: [person(1, BOX) | {"H-interaction": 7}]}, "H-interaction"),
+        (
+            {
+                FRAME: [
+                    person(1, BOX)
+                    | {"H-interaction": [{"pair": "pedestrian:2", "inter_labels": {"hugging": "perhaps"}}]}
+                ]
+            },
+            "H-interaction",
+        ),
+        ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "in pixels, not in shares"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "cluster_ID"),
         (pair_labels("conversation", "walkin together"), "did you mean 'walking together'"),
     ],
@@ -189,6 +199,9 @@ def test_a_name_with_the_value_0_is_no_label(tmp_path):
     sequence = read_sequence(write_labels(tmp_path, "s", labels))
     assert sequence.types.tolist() == [2]
     assert sequence.counts["one_sided_pairs"] == sequence.counts["unnamed_annotations"] == 1
+    for no_label in (False, "0"):
+        one["hugging"] = two["hugging"] = no_label
+        assert read_sequence(write_labels(tmp_path, "s", labels)).types.tolist() == [2]
     one["conversation"] = 0
     assert len(read_sequence(write_labels(tmp_path, "s", labels)).pairs) == 0
 
