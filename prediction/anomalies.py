@@ -38,9 +38,16 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     for note in table.notes:
         LOG.info(note)
     every, reasons = np.arange(len(table.labels)), {}
+    intensities: dict[int, set] = {}  # in the points of each frame that has a scan; of none, no point is used
 
     def opened(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
-        return Opened(produce, shape, reasons, dtype)
+        def noted(k: int) -> np.ndarray:
+            item = produce(k)
+            if kind == "anovox_points" and table.frames[k].path("points"):
+                intensities[k] = set(item[0, np.isfinite(item[0, :, 3]), 3].tolist())
+            return item
+
+        return Opened(noted, shape, reasons, dtype)
 
     def frames_for(one: Trained) -> AnoVoxDataset:
         return AnoVoxDataset(
@@ -51,6 +58,12 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)
     alarms = scores >= threshold
+    for what, found in (
+        ("without a point in the region that is looked at", set()),
+        ("without intensity", {1}),
+    ):
+        if count := sum(values == found for values in intensities.values()):
+            LOG.warning(f"{count} of {len(every)} scans are {what}: the scores mean nothing unless so were training's")
     names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})

@@ -10,6 +10,7 @@ far away.
 import functools
 import io
 import os
+import re
 import tarfile
 import zipfile
 import zlib
@@ -109,6 +110,7 @@ class Archive:
                     found = [(file.name, file.size, file.offset_data) for file in tar if file.isfile()]
         except BROKEN as error:
             raise DataError(f"{path}: not a readable archive ({error}).\nDownload it again.") from error
+        found = [item for item in found if not re.search(r"(^|/)(__MACOSX/|\._)", item[0])]  # a Mac adds them
         self.members = {n.removeprefix("./").strip("/"): (size, place) for n, size, place in found}
         self.folders: dict[str, set[str]] = {"": set()}
         for name in self.members:

@@ -15,6 +15,7 @@ from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError
 
 AGREEMENT_FRAMES = 12
+LEAST_AGREEMENT = 0.7  # of the points; true files of the sample reach .95, mirrored ones .64
 SHOWN = 20  # problems
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
 
@@ -40,6 +41,8 @@ def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float
     for sensor in ("image", "points"):
         folders = Counter(s.folders.get(sensor, "none").rpartition("_")[0] or "none" for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
+    for what in ("kind", "town", "weather"):
+        yield f"{what}: {_list(Counter(getattr(scenario, what) for scenario in scenarios))} (scenarios)"
     numbers = [np.array(sorted(set().union(*scenario.files.values()))) for scenario in scenarios]
     seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
     if seconds:
@@ -106,5 +109,11 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
             f"LiDAR and image name the same class at {kept:.0%} of the points, "
             f"with y mirrored at {mirrored:.0%}: y must point to the left.\nNegate the y of the scans, or "
             "correct sensor_setup.json."
+        )
+    elif kept < LEAST_AGREEMENT:
+        problems.append(
+            f"LiDAR and image name the same class at {kept:.0%} of the points only: files of two moments, "
+            "other axes or another origin?\nCorrect the frame numbers, the scans (x forward, y left, z up, "
+            "the sensor at the origin) or sensor_setup.json."
         )
     return f"LiDAR and image name the same class at {kept:.0%} of the points ({mirrored:.0%} with y mirrored)"

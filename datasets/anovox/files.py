@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
 from datasets.anovox.archives import ArchivePath, open_archive
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError
@@ -39,6 +40,7 @@ IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
 ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
            "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
+KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 4  # folders between the given root and a scenario
 FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # of a sensor that nothing is known of
 AnyPath = Path | ArchivePath
@@ -71,7 +73,11 @@ class ScenarioFiles:
         for sensor, files in self.files.items():
             absent = len(every) - len(files)
             if absent and not (sensor == "anomaly" and self.kind == NORMALITY):
-                lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames")
+                unread = ", ".join(
+                    f"{count} {ending}" for ending, count in self.unread.get(sensor, {}).items()
+                )
+                unread = f" ({unread} not read)" if unread else ""
+                lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{unread}")
         assumed = ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
         return "; ".join(lacks + assumed)
 
@@ -91,17 +97,18 @@ def find_scenarios(
         return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
     if not top.is_dir():
         remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
-        raise CommandError(f"{root}: no such folder or archive.\n{remedy}")
+        raise CommandError(f"{root}: no such folder or archive ({', '.join(ENDINGS_OF_ARCHIVES)}).\n{remedy}")
     places, configured = [], {}
     _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
-    if not places and images_alone and (images := _frames_in(top.iterdir(), IMAGES)[0]):
+    if not places and images_alone and (images := _frames_in(top.iterdir(), IMAGES, r"\D*")[0]):
         return _images_alone(top, place.name, images)
     if not places:
         names = sorted(entry.name for entry in top.iterdir())[:6]
+        images = ", or one of images with a frame number in their names" * images_alone
         raise DataError(
             f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
-            "Give the folder that holds the AnoVox archives or their folders."
+            f"Give the folder that holds the AnoVox archives or their folders{images}."
         )
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
@@ -147,7 +154,7 @@ def _walk(folder: AnyPath, depth: int, places: list[AnyPath], configured: dict[s
 def read_json(path: AnyPath) -> dict:
     """The object in a JSON file; DataError for anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}).") from error
     if not isinstance(content, dict):
@@ -161,12 +168,17 @@ def _read_configuration(path: AnyPath) -> dict[str, dict]:
     content, known = content.get("scenario_definition", content), {}
     try:
         for entry in content["scenarios"]:
-            kind = str(entry.get("anomaly_config", {}).get("anomalytype", UNKNOWN_KIND)).split(".")[-1]
+            kind = str(entry.get("anomaly_config", {}).get("anomalytype")).split(".")[-1].upper()
+            kind = kind if kind in KINDS else UNKNOWN_KIND  # no label is made of a word that nobody knows
             weather = entry.get("weather_preset") or entry.get("ego_route", {}).get(
                 "weather_preset", "unknown"
             )
             town = str(content.get("map", "unknown"))
-            known[str(entry["id"])] = {"kind": kind, "town": town, "weather": str(weather)}
+            known[str(entry["id"]).removeprefix("Scenario_")] = {
+                "kind": kind,
+                "town": town,
+                "weather": str(weather),
+            }
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no configuration of scenarios ({type(error).__name__}: {error}); expected "
@@ -213,11 +225,21 @@ def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath]) -> lis
     return [alone]
 
 
-def _frames_in(entries: Iterable[AnyPath], endings: tuple[str, ...]) -> tuple[dict[int, AnyPath], Counter]:
-    """Files by the last number in their name, and how many of other endings there are."""
-    pattern = re.compile(rf"(?:.*\D)?(\d+)\.({'|'.join(endings)})", re.IGNORECASE)
-    matches = [(entry, pattern.fullmatch(entry.name)) for entry in entries]
-    frames = {int(match[1]): entry for entry, match in matches if match}
+def _frames_in(
+    entries: Iterable[AnyPath], endings: tuple[str, ...], rest: str = ""
+) -> tuple[dict[int, AnyPath], Counter]:
+    """Files by the last number in their name, and how many of other endings there are.
+
+    rest: what may follow the number. DataError for two files of one number.
+    """
+    pattern, frames = re.compile(rf"(?:.*\D)?(\d+){rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
+    matches = [(e, pattern.fullmatch(e.name)) for e in entries if not e.name.startswith(".")]
+    for entry, match in matches:
+        if match and (other := frames.setdefault(int(match[1]), entry)) != entry:
+            raise DataError(
+                f"{entry}: its frame number, the last number in its name, is that of {other.name} too.\n"
+                "Keep one file of a frame, or one camera in a folder."
+            )
     return frames, Counter(entry.suffix or "no ending" for entry, match in matches if not match)
 
 

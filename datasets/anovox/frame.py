@@ -27,6 +27,7 @@ REFERENCE_AREA = 512 * 768  # anomalous pixels are counted at this image size
 CELL_GRID = (8, 12)  # rows and columns of the parts of an image in which an anomaly is located
 UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
+MAX_METRES = 1000.0  # no LiDAR sees that far
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items of each, shape of an item, produce(k), **options) -> the items; see open_cache
@@ -205,20 +206,18 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
 def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
     """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
 
-    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .pcd and .ply.
+    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .bin also of 5, the
+    last being the ring, as nuScenes writes; .pcd and .ply.
     Intensity that a file lacks is 1. `turn`: degrees that the axes are turned to the right. DataError for a
     file that is no scan, lacks classes or is not finite.
     """
     try:
-        if path.suffix == ".npy":
+        if (ending := path.suffix.lower()) == ".npy":
             columns = _read_npy(path)
-        elif path.suffix == ".bin":
-            data = np.frombuffer(path.read_bytes(), "<f4")
-            # Where both fit, coordinates in the fourth column would be negative somewhere.
-            four = len(data) % 4 == 0 and (len(data) % 3 > 0 or (data[3::4] >= 0).all())
-            columns = data.reshape(-1, 4 if four else 3).T
+        elif ending == ".bin":
+            columns = _read_bin(np.frombuffer(path.read_bytes(), "<f4"))
         else:
-            columns = {".pcd": read_pcd, ".ply": read_ply}[path.suffix](path.read_bytes())
+            columns = {".pcd": read_pcd, ".ply": read_ply}[ending](path.read_bytes())
         if len(columns) == 3 and not classes:
             columns = [*columns, np.ones(len(columns[0]))]
         if len(columns) != 4:
@@ -238,10 +237,24 @@ def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
             f"{path}: {bad.sum():,} of {len(points):,} points are NaN or infinite, "
             f"the first in row {bad.argmax()}.\nExport the scan again, or remove the frame."
         )
+    if len(points) and (far := np.abs(points[:, :3]).max()) > MAX_METRES:
+        raise DataError(
+            f"{path}: a point lies {far:,.4g} from the sensor, which is no distance in metres.\n"
+            "Export x forward, y left and z up in metres; a .bin file holds float32."
+        )
     if turn:
         cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
         points[:, :2] = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
     return points
+
+
+def _read_bin(data: np.ndarray) -> np.ndarray:
+    """(3 or 4, N) of the numbers in a row. Coordinates would be negative somewhere in the fourth column; the
+    fifth holds whole numbers."""
+    whole = data[4::5] == np.abs(data[4::5]).round()
+    fitting = {4: (data[3::4] >= 0).all(), 5: whole.all(), 3: True, 1: False}
+    columns = next((n for n, fits in fitting.items() if fits and len(data) % n == 0), 4)
+    return data.reshape(-1, columns).T[:4]
 
 
 def read_voxels(path) -> np.ndarray:

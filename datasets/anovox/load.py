@@ -29,7 +29,7 @@ from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
-from datasets.anovox.frame import Frame
+from datasets.anovox.frame import Frame, Region
 from datasets.anovox.labels import FrameTable, build_table
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
@@ -37,7 +37,7 @@ from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
 from datasets.splits import PARTS, Choose, Parts
-from utils.run.errors import counted
+from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
 PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
@@ -56,7 +56,8 @@ def build_datasets(
     `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
-    scenarios = find_scenarios(root, args.camera)
+    alone = pasted and args.modality == "camera"
+    scenarios = find_scenarios(root, args.camera, images_alone=alone)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
         for line in check_frames(scenarios, palette, args.frame_rate):
@@ -86,6 +87,12 @@ def build_datasets(
             table, rows, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
             pasting=pasting, **cache,
         )  # fmt: skip
+    scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN where no point is in the region
+    if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
+        raise DataError(
+            f"{root}: no scan has a point in the region that the model looks at: {Region()}\n"
+            "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
+        )
     synthetic = find_beside(root, "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 

@@ -16,6 +16,7 @@ from datasets.images import read_palette_image
 from utils.run.errors import DataError
 
 UNKNOWN_CLASS = 255
+STRANGE_IDS = 8  # numbers that an image of class ids may hold beyond AnoVox's: classes of somebody's own
 _SHARED = [(128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
            (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
            (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
@@ -48,7 +49,15 @@ def _table(palette: str) -> np.ndarray:
 def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
     """(H, W) uint8 class ids of a semantic image; DataError for a colour that the palette does not have."""
     pixels = colours_or_ids(path)
-    return pixels if pixels.dtype == np.uint8 else colour_ids(pixels, palette, path)
+    if pixels.dtype != np.uint8:
+        return colour_ids(pixels, palette, path)
+    strange = np.setdiff1d(np.flatnonzero(np.bincount(pixels.ravel())), [*ANOVOX.values()])
+    if len(strange) > STRANGE_IDS:
+        raise DataError(
+            f"{path}: {len(strange)} numbers that are no class, {', '.join(map(str, strange[:8]))}, ...: was "
+            "it scaled with interpolation, or given a palette of its own?\nExport the class ids as they are."
+        )
+    return pixels
 
 
 def colours_or_ids(path) -> np.ndarray:

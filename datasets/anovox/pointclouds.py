@@ -18,9 +18,11 @@ def read_pcd(data: bytes) -> list[np.ndarray]:
         header[words[0] if words else "#"] = words[1:]
     if header["DATA"] not in (["ascii"], ["binary"]):
         raise ValueError(f"DATA {' '.join(header['DATA'])} is not supported")
-    kinds = [{"F": "f", "U": "u", "I": "i"}[kind] + size
-             for kind, size in zip(header["TYPE"], header["SIZE"], strict=True)]  # fmt: skip
-    fields = list(zip(header["FIELDS"], kinds, strict=True))
+    names, counts = header["FIELDS"], map(int, header.get("COUNT", ["1"] * len(header["FIELDS"])))
+    fields = []  # padding is called _, and may be there several times
+    for name, kind, size, count in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
+        kind = {"F": "f", "U": "u", "I": "i"}[kind] + size
+        fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", kind) for k in range(count)]
     return _pick(data[head:], fields, int(header["POINTS"][0]), header["DATA"] == ["ascii"], "<")
 
 
