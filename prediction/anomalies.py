@@ -58,12 +58,12 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)
     alarms = scores >= threshold
-    for what, found in (
-        ("without a point in the region that is looked at", set()),
-        ("without intensity", {1}),
-    ):
+    kinds = {"without a point in the region that is looked at": set(), "without intensity": {1}}
+    for what, found in kinds.items():
         if count := sum(values == found for values in intensities.values()):
-            LOG.warning(f"{count} of {len(every)} scans are {what}: the scores mean nothing unless so were training's")
+            LOG.warning(
+                f"scans {what}: {count} of {len(every)}; scores mean nothing unless training had such"
+            )
     names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})

@@ -54,6 +54,16 @@ def test_scores_are_those_of_the_test_pass(tmp_path, capsys):
     assert f"{rows['alarm'].sum()} alarms (alarm rate {rows['alarm'].mean():.1%}" in said
 
 
+def test_scans_that_say_less_than_those_of_the_training_are_a_warning(unlabelled, tmp_path, capsys):
+    root = shutil.copytree(unlabelled, tmp_path / "data")
+    for k, path in enumerate(frame_files(scenario_folders(root)[0], "LIDAR")[:3]):
+        np.save(path, np.load(path)[:0] if k == 0 else np.load(path)[:, :3])
+    run(root, tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "scans without intensity: 2 of 12" in said
+    assert "scans without a point in the region that is looked at: 1 of 12" in said
+
+
 def test_ground_truth_is_neither_needed_nor_used(unlabelled, tmp_path):
     labelled = run(tiny_sample(), tmp_path / "labelled")
     rows = run(unlabelled, tmp_path / "unlabelled")

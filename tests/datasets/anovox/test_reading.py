@@ -76,6 +76,41 @@ def test_town_weather_and_kind_as_the_generator_writes_them(tmp_path, wrapped):
     assert (scenario.kind, scenario.town, scenario.weather) == ("STATIC", "Town10HD", "SOFT_RAIN_SUNSET")
 
 
+@pytest.mark.parametrize(("written", "kind"), [("AnomalyType.normality", "NORMALITY"), ("NORMAL", "unknown")])
+def test_a_kind_that_nobody_knows_gives_no_label(tmp_path, written, kind):
+    entry = {"id": "Scenario_one", "anomaly_config": {"anomalytype": written}}
+    write_configuration(tmp_path, {"scenarios": [entry]})
+    file = next((tmp_path / "Scenario_Configuration_Files").iterdir())
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as Windows begins a text
+    shutil.rmtree(one_scenario(tmp_path) / "ANOMALY")
+    assert [scenario.kind for scenario in find_scenarios(tmp_path)] == [kind]
+
+
+def test_two_files_of_one_frame_number_are_an_error(tmp_path):
+    first, second, *_ = frame_files(one_scenario(tmp_path), "RGB-CAM")
+    shutil.copy(second, first.with_suffix(".jpg"))
+    (first.parent / f".{first.name}").write_bytes(b"hidden")
+    with pytest.raises(DataError, match="its frame number, the last number in its name, is that of"):
+        find_scenarios(tmp_path)
+
+
+def test_what_is_not_read_is_named_where_it_is_missed(tmp_path):
+    for path in frame_files(one_scenario(tmp_path), "LIDAR")[1:]:
+        path.rename(path.with_suffix(".npz"))
+    (scenario,) = find_scenarios(tmp_path)
+    assert "points in 3 of 4 frames (3 .npz not read)" in scenario.missing()
+
+
+@pytest.mark.parametrize("name", ["0012.png", "left_12_rectified.png"])
+def test_a_folder_of_images_alone_is_a_recording_to_paste_into(tmp_path, name):
+    for number, path in enumerate(frame_files(one_scenario(tmp_path), "RGB-CAM"), 1):
+        shutil.copy(path, tmp_path / name.replace("12", f"{number}2"))
+    shutil.rmtree(tmp_path / "Scenario_one")
+    options = {"label": "pasted", "modality": "camera", "pastes": 1, "image_size": [32, 48]}
+    parts = load(tmp_path, tmp_path / "cache", **options).parts
+    assert [part.labels.tolist() for part in parts.values()] == [[0, 1] * 2, [0, 1], [0, 1]]
+
+
 def test_the_sample_is_written_like_that():
     for scenario in find_scenarios(tiny_sample()):
         assert scenario.town.startswith("Town") and scenario.weather.isupper() and scenario.kind != "unknown"
@@ -252,6 +287,35 @@ def test_a_bin_file_of_as_many_numbers_as_either_form_would_have(tmp_path):
         assert read.shape == (12, 4) and np.allclose(read[:, :columns], points[:, :columns])
 
 
+def test_bin_files_of_nuscenes_and_scans_that_are_not_in_metres(tmp_path):
+    rows = np.random.default_rng(0).normal(0, 20, (12, 5)).astype("<f4")
+    rows[:, 3], rows[:, 4] = np.abs(rows[:, 3]), np.arange(12) % 4  # intensity, ring
+    rows.tofile(tmp_path / "scan.BIN")
+    assert np.array_equal(read_points(tmp_path / "scan.BIN"), rows[:, :4])
+    rows[:, :4].astype("<f8").tofile(tmp_path / "scan.bin")
+    np.save(tmp_path / "scan.npy", rows[:, :4] * 1000)
+    for name in ("scan.bin", "scan.npy"):
+        with pytest.raises(DataError, match="no distance in metres"):
+            read_points(tmp_path / name)
+
+
+def test_a_pcd_file_with_padding(tmp_path):
+    points = np.random.default_rng(0).normal(0, 9, (5, 4)).astype("<f4")
+    record = np.dtype([("xyz", "<f4", 3), ("_", "u1", 4), ("intensity", "<f4"), ("end", "u1", 8)])
+    table = np.zeros(5, record)
+    table["xyz"], table["intensity"] = points[:, :3], points[:, 3]
+    head = [
+        "VERSION .7",
+        "FIELDS x y z _ intensity _",
+        "SIZE 4 4 4 1 4 1",
+        "TYPE F F F U F U",
+        "COUNT 1 1 1 4 1 8",
+    ]
+    head += ["WIDTH 5", "HEIGHT 1", "POINTS 5", "DATA binary", ""]
+    (tmp_path / "scan.pcd").write_bytes("\n".join(head).encode() + table.tobytes())
+    assert np.array_equal(read_points(tmp_path / "scan.pcd"), points)
+
+
 def test_a_scan_cut_short_is_an_error(tmp_path):
     points = np.random.default_rng(0).uniform(-20, 20, (7, 4)).astype(np.float32)
     for kind in ("pcd", "ascii", "binary_little_endian"):
@@ -268,6 +332,8 @@ def pack(root: Path, target: Path, prefix: str) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in files:
                 archive.write(path, prefix + str(path.relative_to(root)))
+                beside = path.relative_to(root).with_name(f"._{path.name}")
+                archive.writestr(f"__MACOSX/{beside}", b"of a Mac")
     else:
         with tarfile.open(target, "w:gz" if target.suffix == ".gz" else "w") as archive:
             for path in files:
@@ -331,13 +397,34 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
     assert all(path.name in str(caught.value) for path in (first, second, image, *classes))
 
 
-def test_mirrored_scans_are_noticed(tmp_path):
+@pytest.mark.parametrize(
+    ("factors", "up", "said"), [((1, -1, 1, 1), 0, "y must point to the left"), ((1, 1, 1, 1), 1.8, "origin")]
+)
+def test_scans_along_other_axes_are_noticed(tmp_path, factors, up, said):
     root = copy_of(tiny_sample(), tmp_path / "data")
     for scenario in scenario_folders(root):
         for file in frame_files(scenario, "SEMANTIC-LIDAR"):
-            np.save(file, np.load(file) * (1, -1, 1, 1))
-    with pytest.raises(DataError, match="y must point to the left"):
+            np.save(file, np.load(file) * factors + (0, 0, up, 0))
+    with pytest.raises(DataError, match=said):
         list(check_frames(find_scenarios(root), "AnoVox"))
+
+
+def test_scans_without_a_point_ahead_are_refused(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        for file in frame_files(scenario, "LIDAR"):
+            np.save(file, np.load(file)[:0])
+    with pytest.raises(DataError, match="no scan has a point in the region"):
+        load(root, tmp_path / "cache")
+    assert load(root, tmp_path / "cache", modality="camera").train
+
+
+def test_class_ids_that_were_interpolated_are_refused(tmp_path):
+    path = semantic_files(one_scenario(tmp_path))[0]
+    image = Image.open(path)
+    image.resize((48, 32)).resize(image.size, Image.Resampling.BILINEAR).save(path)
+    with pytest.raises(DataError, match="numbers that are no class"):
+        read_class_image(path)
 
 
 def test_real_frames_have_no_semantics_to_agree_about(real):
@@ -372,6 +459,7 @@ def test_check_data_tells_scans_without_intensity(tmp_path):
         np.save(path, np.load(path)[:, :3])
     lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
     assert "scans without intensity (taken as 1 everywhere) x 3" in lines
+    assert "kind: " in lines and "town: " in lines and "weather: " in lines
 
 
 def test_a_damaged_npy_is_told_in_our_words(tmp_path):
