@@ -12,7 +12,7 @@ import torch
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
 from datasets.ultrasound.files import describe_unread, find_subject, list_images
 from datasets.ultrasound.flags import similar_path
-from datasets.ultrasound.pixels import UltrasoundAgeDataset, read_sample, sample_type
+from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from models.age import explain
 from prediction.skipped import Opened, skipped_table, tell_skipped
 from prediction.trained import Trained
@@ -20,7 +20,7 @@ from utils.metrics.intervals import intervals
 from utils.plotting.age import explained, plot_sheet
 from utils.plotting.mistakes import block_of
 from utils.report.results import write_table
-from utils.run.errors import CommandError, counted
+from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG
 
 SHEET = 24  # images on the sheet, at most
@@ -43,7 +43,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             LOG.warning(unread)
     names = [name_of(source, folder, k) for k, source in enumerate(sources)]
     skipped: dict[int, str] = {}
-    parts = [open_images(sources, names, one.args, skipped) for one in trained.members]
+    drawn: set[str] = set()
+    parts = [open_images(sources, names, one.args, skipped, drawn) for one in trained.members]
     several = [one.evaluate(part)["preds"] for one, part in zip(trained.members, parts, strict=True)]
     skipped = {k: reason.removeprefix(f"{sources[k]}: ") for k, reason in skipped.items()}
     read = [k for k in range(len(sources)) if k not in skipped]
@@ -62,6 +63,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
     if skipped:
         tables["skipped"] = skipped_table({"file": names}, skipped)
+    if drawn:
+        LOG.warning(DRAWINGS.format(len(drawn), some(sorted(drawn), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)
     if args.output is None:
         return tables
@@ -97,14 +100,17 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
 
 
 def open_images(
-    sources: Sequence[Path | np.ndarray], names: Sequence[str], options: argparse.Namespace, skipped: dict
-) -> UltrasoundAgeDataset:
-    """A data set whose images are decoded when asked for; ages are NaN, nobody is made up."""
+    sources: Sequence[Path | np.ndarray], names: Sequence[str], options: argparse.Namespace, skipped: dict,
+    drawn: set[str],
+) -> UltrasoundAgeDataset:  # fmt: skip
+    """A data set whose images are decoded when asked for; ages are NaN, nobody is made up. The names of what
+    look like masks are added to `drawn`."""
     sample = sample_type(options.image_size, options.colour)
 
     def decode(k: int) -> np.ndarray:
         item, how = np.zeros(1, sample), (options.image_size, options.colour, options.intensity_range)
         item["pixels"], item["colour_lost"] = read_sample(sources[k], *how)
+        drawn.update([names[k]] * is_drawing(item["pixels"][0]))
         return item
 
     images = pandas.DataFrame({"path": map(Path, names), "subject": "", "age": np.nan})

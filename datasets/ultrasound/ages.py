@@ -13,11 +13,13 @@ import pandas as pd
 OLDEST = {"years": 120.0, "months": 1440.0, "weeks": 6260.0, "days": 43830.0}
 PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 WORDS = {
-    "years": ("y", "yr", "yrs", "year", "years", "yo", "jahre", "jaar", "ans", "anni", "\u5c81", "\u6b72"),
-    "months": ("m", "mo", "mos", "month", "months", "monate", "maanden", "mois", "mesi", "\u6708"),
-    "weeks": ("w", "wk", "wks", "week", "weeks", "wochen", "weken", "\u5468"),
-    "days": ("d", "day", "days", "tage", "dagen", "\u5929"),
-}
+    "years": ("y", "yr", "yrs", "year", "years", "yo", "jahr", "jahre", "jahren", "jaar", "ans", "anni",
+              "a\u00f1os", "anos", "\u5c81", "\u6b72"),
+    "months": ("m", "mo", "mos", "month", "months", "monat", "monate", "monaten", "maanden", "mois", "mesi",
+               "meses", "\u6708", "\u4e2a\u6708"),
+    "weeks": ("w", "wk", "wks", "week", "weeks", "woche", "wochen", "weken", "semanas", "semaines", "\u5468"),
+    "days": ("d", "day", "days", "tag", "tage", "tagen", "dagen", "jours", "dias", "\u5929"),
+}  # fmt: skip
 
 
 def named_unit(word: str) -> str | None:

@@ -28,6 +28,7 @@ GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are 
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
 # originals the text stands in rows 418 to 434 and columns 0 to 148, the ruler's ticks in rows 473 to 480.
 TEXT_BANDS = ((0.855, 0.92, 0.0, 0.32), (0.98, 1.0, 0.0, 1.0))
+DRAWINGS = "{} images are black and white nearly all over, as masks are, and read like any other: {}"
 LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # the grey values of an image of more than 8 bits
 
 
@@ -126,9 +127,17 @@ def judge_pixels(
         problems.add("duplicate_images", some(same, 4, " = "))
     if any(plain := [image.min() == image.max() for image in pixels]):
         report["notes"].append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
+    if any(drawn := [is_drawing(image) for image in pixels]):
+        report["notes"].append(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))
     images = images[owners == 1]
     problems.refuse(images)
     return images
+
+
+def is_drawing(image: np.ndarray) -> bool:
+    """Whether nearly all of an image (C, H, W) is as dark or as bright as it gets, as in a mask."""
+    low, high = image.min(), image.max()
+    return bool(low < high and ((image == low) | (image == high)).mean() > 0.7)  # of true images at most half
 
 
 def why_unreadable(path: Path) -> str:

@@ -33,6 +33,7 @@ TRAITS = {  # of a person, read where the table has them
     "length": ("length", "height", "\u8eab\u9ad8"),
     "weight": ("weight", "\u4f53\u91cd"),
 }
+DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth, of the examination
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
@@ -168,18 +169,20 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         raise ValueError("the age is empty")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
-    if hasattr(cell, "isoformat"):
-        raise ValueError("a date, not an age")
+    if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
+        raise ValueError("a date, not an age: add a column with the age on the day of the image")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not a number")
     text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
     try:
-        age = float(text)
+        age = float(text.replace("_", " "))  # Python's own 1_000 is no number here
     except ValueError:
         age, with_unit = _with_unit(text, unit), True
     if age is None:
         comma = text.count(",") == 1 and text.replace(",", "").isdigit()
         raise ValueError("not a number" + " (write a decimal point)" * comma)
+    if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
+        raise ValueError("is the point one of thousands? write days without it")
     oldest = OLDEST.get(unit, math.inf)
     if not math.isfinite(age) or not 0 <= age <= oldest:
         raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
@@ -199,9 +202,12 @@ def _with_unit(text: str, unit: str) -> float | None:
 
 
 def check_unit(name: str, unit: str, where: str) -> None:
-    """CommandError where the name of the age column ends in another unit than --target_unit."""
-    words = re.search(r"[\s(\[_]([^\W\d_]+)[)\]]?$", name)
-    named = named_unit(words[1]) if words and not re.search(r"\d\W*$", name[: words.start()]) else None
+    """CommandError where the name of the age column has another unit than --target_unit at its end or in
+    brackets: Age (months), age_in_months, ageMonths, Alter.Monate."""
+    text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
+    words = re.search(r"[(\[]([^\W\d_]+)[)\]]|[\s_/,.-]([^\W\d_]+)[\W_]*$", text)
+    counted = words and re.search(r"\d\W*$", text[: words.start()])  # "at 12 months"
+    named = named_unit(words[1] or words[2]) if words and not counted else None
     if named and unit in OLDEST and named != unit:
         raise CommandError(
             f"{where}: the column {name!r} names {named}, but --target_unit is {unit}\n"
@@ -313,9 +319,12 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
         )
         return f"{empty} stand for an unknown age: --missing_values {listed}" if some_left and values else ""
     try:
-        oldest = max(float(cell) for cell in values)
+        numbers = [float(cell) for cell in values]
+        oldest = max(numbers)
     except ValueError:  # no numbers, or none at all
         return "--age_column names the column of ages"
+    if all(1900 <= number <= 2100 for number in numbers):
+        return "if they are years of birth: add a column with the age on the day of the image"
     fitting = [name for name, limit in OLDEST.items() if limit >= oldest and name != unit]
     return f"if they are counted in {fitting[0]}: --target_unit {fitting[0]}" if fitting else ""
 

@@ -96,11 +96,17 @@ def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
     shutil.copy(paths[0], bare / "a scan.png")
     shutil.copy(paths[1], bare / "=1+1.png")
     shutil.copy(paths[2], bare)
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 20)).save(bare / "b mask.png")
     rows, people = run(outspoken, bare, tmp_path / "out", "--max_pictures", "0")
-    assert rows["file"].tolist() == ["'=1+1.png", "a scan.png", paths[2].name]
-    assert sorted(rows["prediction"]) == pytest.approx(sorted(expected["prediction"][:3]), abs=2e-3)
+    assert rows["file"].tolist() == ["'=1+1.png", "a scan.png", paths[2].name, "b mask.png"]
+    assert sorted(rows["prediction"][:3]) == pytest.approx(sorted(expected["prediction"][:3]), abs=2e-3)
     assert rows["subject"].tolist()[:2] == ["", ""] and len(people) == 1
-    assert "2 of 3 file names hold no subject id" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of 4 file names hold no subject id" in said
+    assert (
+        "1 images are black and white nearly all over, as masks are, and read like any other: b mask.png"
+        in said
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.csv", "subjects.csv"]
 
 

@@ -671,7 +671,12 @@ def test_the_pattern_of_visits_is_proposed(study):
 
 def test_an_image_that_shows_nothing_is_noted(study):
     Image.new("L", (40, 30), 7).save(study / "Healthy/Images/anon_3_1.png")
-    assert "1 images have one grey value all over: anon_3_1.png" in load(study).report["notes"]
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = 255
+    Image.fromarray(mask).save(study / "Healthy/Images/anon_4_mask.png")
+    notes = load(study).report["notes"]
+    assert "1 images have one grey value all over: anon_3_1.png" in notes
+    assert any(n.startswith("1 images are black and white nearly") and "anon_4_mask.png" in n for n in notes)
 
 
 def test_nothing_is_advised_that_leaves_nothing(study):

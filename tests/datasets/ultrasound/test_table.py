@@ -53,6 +53,12 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
     assert read(path, "pathological").ages == {"1": 60.0, "3": 61.0}
 
 
+def test_a_header_of_merged_cells_stands_in_two_rows(tmp_path):
+    rows = [["A study"], ["Number", "Demographics", None], [None, "Age", "Sex"], [1, 20.5, "F"], [2, 30, "M"]]
+    table = read(write_book(tmp_path / "t.xlsx", Sheet1=rows))
+    assert table.ages == AGES and table.rows.sex.tolist() == ["F", "M"]
+
+
 def test_a_header_row_can_be_named(tmp_path):
     path = write_book(
         tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
@@ -235,6 +241,17 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
     with pytest.raises(CommandError, match="names months, .* is years\nPass --target_unit months"):
         read(path, age_column="age (months)")
     assert read(path, age_column="age (months)", target_unit="months").ages == AGES
+    others = [
+        "Alter in Monaten",
+        "ageMonths",
+        "Alter.Monate",
+        "\u5e74\u9f84\uff08\u6708\uff09",
+        "Age [mo] at scan",
+    ]
+    for name in others:
+        path.write_text(f"Number,{name}\n1,20.5\n2,30\n")
+        with pytest.raises(CommandError, match="names months"):
+            read(path, age_column=name)
     path.write_text("Number,Age at 6 months\n1,20.5\n2,30\n")
     assert read(path, age_column="Age at 6 months").ages == AGES
 
@@ -284,6 +301,15 @@ def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
     assert {reason for reason, _ in table.problems.found["bad_ages"]} == {"not an age in years (0 to 120)"}
     assert table.problems.advice["bad_ages"] == "if they are counted in months: --target_unit months"
     assert read(path, target_unit="months").ages["0"] == 240
+    for dates, reason in (
+        (["1950-03-01", "7.1.1959"], "a date, not an age"),
+        (["4_5", "6_1"], "not a number"),
+    ):
+        found = read(write_ages(path, dates)).problems.found["bad_ages"]
+        assert all(key[0].startswith(reason) for key in found)
+    assert "years of birth" in read(write_ages(path, [1950, 1982])).problems.advice["bad_ages"]
+    thousands = read(write_ages(path, ["22.411", "8.285"]), target_unit="days")
+    assert "point one of thousands" in str(thousands.problems.found["bad_ages"])
     some = read(write_ages(tmp_path / "some.csv", [20, "n/a", -9, ""]))
     assert some.problems.advice["bad_ages"] == (
         "an empty age is left out by --exclude bad_ages; if the others stand for an unknown age: "
