@@ -20,6 +20,9 @@ class MixedUp:
     def __init__(self, loader: DataLoader, name: str):
         self.loader, self.name, self.dataset = loader, name, loader.dataset
 
+    def __len__(self) -> int:
+        return len(self.loader)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         generator = torch.Generator().manual_seed(0)
         for batch in self.loader:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils.run import log
 from utils.training.worth import MixedUp, figure, in_words, input_worth
 
 
@@ -39,6 +40,12 @@ def test_what_the_model_looks_at_is_worth_all(loader):
     assert in_words(worth).startswith("auroc 1.000; 0.")
     mixed = torch.cat([batch["images"] for batch in MixedUp(loader, "images")])
     assert sorted(mixed.flatten().tolist()) == sorted(score(loader)["logits"].tolist()), "nothing is invented"
+
+
+def test_a_pass_of_more_than_ten_seconds_says_how_far_it_is(loader, monkeypatch):
+    """A run on a slow machine ended in a TypeError, at its very end."""
+    monkeypatch.setattr(log, "LOG_SECONDS", -1)
+    assert len(list(log.progress(MixedUp(loader, "images"), "evaluation"))) == len(loader)
 
 
 def test_the_figure_is_that_of_the_task():
