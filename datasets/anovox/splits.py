@@ -11,6 +11,7 @@ from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable
 from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError
+from utils.run.log import LOG
 
 
 def split_scenarios(
@@ -31,6 +32,8 @@ def split_scenarios(
     own = find_beside(Path(root), "split.json")
     if method == "auto" and own.exists() and not holdout_towns and not fold:
         method = str(own)
+        if (test_size, val_size) != (0.2, 0.2):  # no defaults
+            LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random draws by them")
     if fold:
         if pasted and (judged := _with_anomalies(table, present)):
             raise CommandError(

@@ -259,6 +259,8 @@ def split_subjects(
     if args.fold or method == "by_subject_id" or not file.is_file() or not fits:
         decades = (age_of // 10).astype(int).to_dict() if args.stratify_age else None
         return _draw(age_of.index, decades, args), how
+    if not named and (args.test_size, args.val_size) != (0.2, 0.1):  # no defaults
+        LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id draws by them")
     split = read_split(file)
     check_disjoint(split, "subjects")
     split = {part: [name for name in names if name in age_of] for part, names in split.items()}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from utils.training.run import Run
 
 FORMAT_VERSION = 1
+BEGIN_AGAIN = "no epoch is saved, nothing can be resumed: begin again, with --config RUN/config.json"
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -33,7 +34,9 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     try:
         write_bytes(path, buffer.getbuffer())
     except CommandError as error:
-        raise CommandError(f"{error}\nthe checkpoint before it is whole: go on with --resume") from error
+        before = (Path(path).parent / "last.pth").exists()
+        remedy = "the checkpoint before it is whole: go on with --resume" if before else BEGIN_AGAIN
+        raise CommandError(f"{error}\n{remedy}") from error
 
 
 class Checkpoint:
@@ -126,7 +129,8 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     """
     path = Path(path)
     if not path.is_file():
-        raise CommandError(f"no checkpoint at {path}")
+        remedy = f"\n{BEGIN_AGAIN}" if path.name == "last.pth" else ""
+        raise CommandError(f"no checkpoint at {path}{remedy}")
     try:
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():  # torch would load a damaged weight without a word

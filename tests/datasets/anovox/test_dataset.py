@@ -294,10 +294,12 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
         find_scenarios(root, camera="rear")
 
 
-def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache):
+def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache, caplog):
     table = build_table(find_scenarios(tiny_sample()), **cache)
     split, how, check = split_scenarios(table, tiny_sample())
-    assert how == "split.json in the data folder" and "none shared" in check
+    assert how == "split.json in the data folder" and "none shared" in check and not caplog.text
+    split_scenarios(table, tiny_sample(), test_size=0.3)
+    assert "split.json decides; --split_method random draws" in caplog.text
     rows = [set(table.rows_of(split[part])) for part in split]
     assert sum(map(len, rows)) == 48 and not rows[0] & rows[1] and not rows[0] & rows[2]
     drawn, how, _ = split_scenarios(table, tiny_sample(), "random", 0.3, 0.3, seed=1)

@@ -280,13 +280,16 @@ def test_split_is_by_subject_and_independent_of_file_order(study):
     assert load(moved).fingerprint == data.fingerprint
 
 
-def test_split_file_wins_and_is_checked(study):
+def test_split_file_wins_and_is_checked(study, caplog):
     names = [str(i) for i in range(1, 13)]
     (study / "split.json").write_text('{"train": ["1", "2", "5"], "val": ["3"], "test": ["4"]}')
     data = load(study)
     assert data.split["test"] == ["4"]
     assert data.report["subjects_in_no_part"] == 7
     assert data.split_source == "split.json beside the table"
+    assert not caplog.text
+    load(study, test_size=0.5)
+    assert "split.json decides; --split_method by_subject_id draws" in caplog.text
     drawn = load(study, split_method="by_subject_id")  # what is typed wins
     assert drawn.split_source == "seed 42" and sum(map(len, drawn.split.values())) == 12
     (study / "split.json").write_text('{"train": ["1", "2"], "val": ["2"], "test": ["4"]}')
