@@ -136,7 +136,12 @@ def build_sequence(
             problems.add("two frames with one number", remedy, f"{where}: {other} and {frame}")
     if problems.count > before:
         return None
-    pictures = {int(n[1]): file for file in list_images(images) if (n := re.search(NUMBER, file))}
+    numbered = [(int(n[1]), file) for file in list_images(images) if (n := re.search(NUMBER, file))]
+    pictures = dict(reversed(numbered))
+    for number, file in numbered:
+        if file != pictures[number] and number in set(numbers):
+            remedy = "keep one image of a frame, or each camera in a folder of its own"
+            problems.add("two images with one number", remedy, f"{images}: {pictures[number]} and {file}")
     size, source, scale = panorama_size(name, images, pictures, said, rules)
 
     people = rows[rows["id"].notna()].assign(time=numbers)
@@ -145,10 +150,10 @@ def build_sequence(
     clipped = counts["clipped_boxes"]
     clean, bad = clean_boxes(boxes.to_numpy(float).tolist(), *size, source, counts)
     clipped = counts["clipped_boxes"] - clipped
-    if not pictures and said is None and clipped > 0.1 * len(boxes):
+    if said is None and clipped > 0.1 * len(boxes):
         LOG.warning(
-            f"{name}: {clipped} of {len(boxes)} boxes leave the {size[0]}x{size[1]} panorama, which is only "
-            "assumed, as there is no image: --boxes_size H W says another"
+            f"{name}: {clipped} of {len(boxes)} boxes leave the {size[0]}x{size[1]} panorama (size from "
+            f"{source}): if they are for another, --boxes_size H W says so"
         )
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"

@@ -255,11 +255,20 @@ def test_a_bad_file_is_one_clear_error(tmp_path, text, message):
     assert str(path) in str(error.value) and len(str(error.value).splitlines()) <= 5
 
 
-def test_boxes_of_another_camera_are_noticed_where_no_image_tells_its_size(tmp_path, caplog):
+def test_boxes_of_another_camera_are_noticed(tmp_path, caplog):
     rows = "".join(f"{frame},{k},{200 * k},450,60,150\n" for frame in (0, 1) for k in range(4))
     (tmp_path / "hall.csv").write_text(f"frame,track_id,x,y,w,h\n{rows}")
     read(tmp_path, tmp_path / "hall.csv")
-    assert "8 of 8 boxes leave the 3760x480 panorama" in caplog.text and "--boxes_size H W" in caplog.text
+    assert "8 of 8 boxes leave the 3760x480 panorama (size from no image" in caplog.text
+    assert "--boxes_size H W" in caplog.text
     caplog.clear()
     read(tmp_path, tmp_path / "hall.csv", boxes_size=(1080, 1920))
     assert caplog.text == ""
+    Image.new("RGB", (1920, 540)).save(tmp_path / "left_0000.png")
+    read(tmp_path, tmp_path / "hall.csv")
+    assert "8 of 8 boxes leave the 1920x540 panorama (size from " in caplog.text
+    Image.new("RGB", (1920, 540)).save(tmp_path / "right_0000.png")
+    with pytest.raises(
+        DataError, match="two images with one number[^\n]*\n.*left_0000.png and right_0000.png"
+    ):
+        read(tmp_path, tmp_path / "hall.csv")
