@@ -8,9 +8,10 @@
     python train_anomaly_with_labels.py --config RUN/config.json         repeat a run bit for bit
 
 Labels come from the semantic ground truth of each frame; a frame without it is left out and counted, but for
-those of NORMALITY scenarios, which are normal. Splits are by scenario. A run ends LEARNED only when its AUROC
-on scenarios it has not seen beats chance, and a logistic regression on colours, file sizes, frame numbers,
-weather and towns, with 95% confidence.
+those of NORMALITY scenarios, which are normal. Into copies of half of the normal frames to train on things
+are pasted (--paste_share), into none to judge on. Splits are by scenario. A run ends LEARNED only when its
+AUROC on scenarios it has not seen beats chance, and a logistic regression on colours, file sizes, frame
+numbers, weather and towns, with 95% confidence.
 """
 
 import argparse
@@ -115,8 +116,6 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
         if args.freeze_encoder:
             freeze(encoder)
     model = AnomalyDetectionModel(encoder, args.fusion, args.modality, args.position_code, args.dropout)
-    if args.location_weight == 0:
-        model.freeze_location()
     return model, weights
 
 

@@ -29,8 +29,6 @@ class ImageCNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
         self.stages = nn.Sequential(_stage(3, 32), _stage(32, 64), _stage(64, 128))
         self.context = nn.Sequential(
             nn.Conv2d(128, 128, 5, padding=4, dilation=2, groups=128, bias=False),
@@ -41,7 +39,10 @@ class ImageCNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W) uint8, or float 0..1."""
-        features = self.stages((as_float(images) - self.mean) / self.std)  # (B, 128, H/8, W/8)
+        images = as_float(images)
+        # Each image by itself: another camera, or another light, is nothing new.
+        std, mean = torch.std_mean(images, (2, 3), keepdim=True)  # (B, 3, 1, 1) each
+        features = self.stages((images - mean) / (std + 0.05))  # (B, 128, H/8, W/8)
         return features + self.context(features)
 
 
@@ -123,13 +124,8 @@ class AnomalyDetectionModel(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(256, 1),
         )
-
-    def freeze_location(self) -> None:
-        """What says where the anomaly is does not learn: nobody asks it."""
-        scores = None if self.modality == "camera" else self.point_encoder.score
-        for part in filter(None, (self.image_cells, self.point_cells, scores)):
-            part.requires_grad_(False)
-        self.cell_bias.requires_grad_(False)
+        # Of the logarithms of how many cells, and points, are anomalous: one more always counts.
+        self.evidence = nn.Parameter(torch.full((1 if modality == "camera" else 2,), 0.5))
 
     def forward(
         self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor,
@@ -149,7 +145,11 @@ class AnomalyDetectionModel(nn.Module):
             cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
         if point_tokens is not None:
             cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
+        counts = [cells.sigmoid().sum(1)] + [
+            (m.sigmoid() * point_mask).sum(1) for m in [marks] if m is not None
+        ]
         logits = self.head(self.pool(image_tokens, point_tokens, filled)).squeeze(1)
+        logits = logits + ((torch.stack(counts, 1) + 0.1).log() - 2) @ self.evidence
         cells = cells.unflatten(1, self.token_grid)
         if marks is None:
             marks = sample_at(cells[:, None] + 10, point_pixels)[..., 0] - 10  # (B, N)
@@ -172,7 +172,7 @@ class AnomalyDetectionModel(nn.Module):
                 seen = [sample_at(m, point_pixels) for m in (self.paint(features), as_float(images) * 8 - 4)]
                 painted = torch.cat(seen, dim=2)  # (B, N, PAINT + 3)
             cell = locate(point_pixels, point_mask, self.token_grid)
-            found = self.point_encoder(points, cell, math.prod(self.token_grid), painted)
+            found = self.point_encoder(points, point_mask, cell, math.prod(self.token_grid), painted)
             point_tokens, filled, marks = found  # (B, T, C), (B, T) and (B, N)
         if self.fusion == "attention":
             if self.modality == "camera":

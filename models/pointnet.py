@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# x, y, z and intensity, scaled so that half a lane to the side and half a metre of height matter.
-_OFFSET = (12.0, 0.0, -1.4, 0.95)
-_SCALE = (8.0, 4.0, 0.4, 0.05)
+# x, y, z and the rise above the ground, scaled so that half a lane to the side and half a metre matter.
+_OFFSET = (12.0, 0.0, -1.4, 0.4)
+_SCALE = (8.0, 4.0, 0.4, 0.4)
+SIDE, REACH = 2.0, 40.0  # metres: of the cells in which the ground is looked for, and how far they go
 
 
 class PointNetEncoder(nn.Module):
@@ -31,20 +32,33 @@ class PointNetEncoder(nn.Module):
         nn.init.constant_(self.score.bias, -4.0)  # few points lie on an anomaly
 
     def forward(
-        self, points: torch.Tensor, cell: torch.Tensor, cells: int, painted: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, points: torch.Tensor, real: torch.Tensor, cell: torch.Tensor, cells: int,
+        painted: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """Tokens (B, cells, C), which cells are filled (B, cells), and what each point by itself says (B, N).
 
-        points (B, N, 4), cell (B, N) in [0, cells) or -1, painted (B, N, P).
+        points (B, N, 4), real (B, N) bool, cell (B, N) in [0, cells) or -1, painted (B, N, P).
         """
-        scaled = (points - self.offset) / self.scale
-        scaled = torch.cat([scaled[..., :3], scaled[..., 3:].clamp(-2, 1)], dim=2)  # reflectance is no sign
+        scaled = torch.cat([points[..., :3], rise(points, real)[..., None]], dim=2)  # intensity is no sign
+        scaled = (scaled - self.offset) / self.scale
         features = self.first(scaled)  # (B, N, 64)
         if self.paint is not None:
             features = features + self.paint(painted)
         features = F.relu(self.second(F.relu(features)))  # (B, N, 128)
         pooled, filled = pool_by_cell(features, cell, cells)  # (B, cells, 128)
         return self.last(pooled), filled, self.score(features).squeeze(2)
+
+
+def rise(points: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Height (B, N) of points (B, N, 3+) above the lowest real one about them, 0 to 3 m: about a point are
+    its cell of the ground and the eight around."""
+    side = int(2 * REACH / SIDE)
+    row, column = ((points[..., :2] + REACH) / SIDE).long().clamp(0, side - 1).unbind(2)  # (B, N) each
+    depths = torch.where(real, -points[..., 2], -torch.inf)
+    lowest = torch.full((len(points), side * side), -torch.inf, device=points.device)
+    lowest = lowest.scatter_reduce(1, row * side + column, depths, "amax").unflatten(1, (side, side))
+    lowest = F.max_pool2d(lowest[:, None], 3, 1, 1).flatten(1)  # (B, cells)
+    return (points[..., 2] + lowest.gather(1, row * side + column)).clamp(0, 3)
 
 
 def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

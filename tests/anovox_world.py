@@ -24,6 +24,7 @@ def load(root: Path, cache_dir=None, log=print, seed=42, modality="both", **flag
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
     rest = {"seed": seed, "modality": modality, "check_data": False, "cache_dir": cache_dir, "fold": None}
+    rest |= {"paste_share": 0.0}
     known = vars(parser.parse_args([])) | rest | {"data_path": root, "cache_limit_gb": 4.0} | flags
     return build_datasets(argparse.Namespace(**known), log=log)
 

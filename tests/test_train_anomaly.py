@@ -59,6 +59,9 @@ def test_run_folder_is_complete(run):
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")
     assert results["synthetic"] is True and config["dataset"]["test_samples"] == 12
+    assert results["labels"] == "ground truth; in training also things pasted into 50% of the normal frames"
+    assert results["labels"] in (run / "evaluation_report.txt").read_text()
+    assert config["dataset"]["pasting"]["train"]["frames"] == config["dataset"]["train_samples"] - 24
     assert set(results["metrics"]["test"]) >= {
         "auroc", "ap", "fpr95", "f1", "calibration_error", "auroc_within_scenarios", "pixel_ap", "point_ap",
         "false_alarms_per_minute", "delay_seconds", "encounters_missed",
@@ -122,11 +125,10 @@ def test_loss_of_where_the_anomaly_is_by_hand():
     assert loss.tolist() == pytest.approx([losses[0] + POINTS / 4 * losses[1]], rel=1e-5)
 
 
-def test_where_the_anomaly_is_is_learned_unless_its_weight_is_0(tmp_path):
-    """The bias of the cells, which starts at -3, gets a gradient from the location loss alone."""
-    step = ("--epochs", 1, "--max_batches", 1, "--weight_decay", 0)
-    moved = [weights(train(NAME, tmp_path, *step, *more))["cell_bias"] != -3 for more in ((), OFF)]
-    assert moved == [True, False]
+def test_where_the_anomaly_is_is_learned_from_its_own_labels_unless_their_weight_is_0(tmp_path):
+    step = ("--epochs", 1, "--max_batches", 1)
+    told, alone = (weights(train(NAME, tmp_path, *step, *more))["image_cells.weight"] for more in ((), OFF))
+    assert (told != alone).float().mean() > 0.1
 
 
 def test_the_model_by_itself_is_the_one_that_the_script_trains():
@@ -204,16 +206,14 @@ def test_normal_drives_are_enough_to_train_and_the_verdict_says_on_what(tmp_path
 
 @pytest.mark.long  # the default training: five minutes
 def test_what_is_pasted_in_colours_that_training_never_saw_is_found(tmp_path):
-    """On the road, where the sample's anomalies lie; beside it such things are normal. Hues, shapes and
-    textures are those of test alone."""
+    """Anywhere up to 28 m, on the road or beside it. Hues, shapes and textures are those of test alone."""
     run_main(NAME, "--device", "cpu", "--output_dir", tmp_path)
     (run,) = tmp_path.iterdir()
     evaluate.main(evaluate.parse_args(["--run", str(run), "--paste", "368", "--device", "cpu"]))
     rows = pandas.read_csv(next(run.glob("evaluation_paste_*/pastes.csv")))
     unseen = (rows["hue"] * 6).astype(int) % 2 == 1
-    on_road = rows["left"].between(-1.5, 5) & rows["ahead"].between(5, 15)
     better = rows["score_both"] > rows["score_clean"]
-    assert (unseen & on_road).sum() > 40 and better[unseen & on_road].mean() >= 0.80
+    assert unseen.sum() > 150 and better[unseen].mean() >= 0.80
 
 
 def test_mixing_needs_both_sensors_and_pasted_labels(capsys):

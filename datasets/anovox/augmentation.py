@@ -9,21 +9,23 @@ from datasets.anovox.flags import CORRUPTIONS
 from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horizontal, uniform
 
 JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
-HEIGHT_JITTER = 0.1  # metres; sensors are mounted at 1.6 to 1.8 m
+HEIGHT_JITTER = 0.3  # metres; sensors are mounted at 1.6 to 1.8 m
+TILT = 0.03  # metres of height per metre: of mounts, and of roads
+THIN, RINGS, RING = 0.7, 64, 0.6  # share of a LiDAR's rings that may be lacking; a ring is of so many degrees
 
 
 def augment_frames(
     batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu",
     modality_dropout: float = 0.0,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Mirror half of the frames, image and points together, jitter colours, height and intensity.
+    """Mirror half of the frames, image and points together, jitter colours, height and tilt of the LiDAR.
 
-    Half of the images have their hues turned by any angle: an anomaly may have any. Of a share
-    `modality_dropout` of the frames one sensor is taken away, never both. Takes a CPU batch and returns it on
-    `device`, where the work is done; images become float 0..1. Every draw depends on (seed, epoch, frame)
-    alone, never on the rest of the batch.
+    Half of the images have their hues turned by any angle: an anomaly may have any. Half of the scans lack
+    rings, as of a LiDAR that has fewer. Of a share `modality_dropout` of the frames one sensor is taken away,
+    never both. Takes a CPU batch and returns it on `device`, where the work is done; images become float
+    0..1. Every draw depends on (seed, epoch, frame) alone, never on the rest of the batch.
     """
-    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 8)).float().to(device)  # (B, 8)
+    draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 10 + RINGS)).float().to(device)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
     mirrored = draws[:, 0] < 0.5
     images = flip_horizontal(batch["images"], mirrored).float() / 255
@@ -33,13 +35,16 @@ def augment_frames(
     side = torch.where(mirrored, -1.0, 1.0)[:, None]
     points, pixels = batch["points"].clone(), batch["point_pixels"].clone()
     points[..., 1] *= side
-    points[..., 2] += HEIGHT_JITTER * (2 * draws[:, 4:5] - 1)
-    # One in four scans loses its intensity: that of another LiDAR means something else.
-    points[..., 3] = torch.where(draws[:, 5:6] < 0.25, 0.95, points[..., 3])
+    elevation = torch.rad2deg(torch.atan2(points[..., 2], points[..., :2].norm(dim=2)))
+    ring = (elevation / RING).floor().long() % RINGS
+    lacking = (draws[:, 10:] < THIN * (2 * draws[:, 5:6] - 1)).gather(1, ring)  # (B, N)
+    slope = TILT * (2 * draws[:, 8:10] - 1)[:, None]  # (B, 1, 2)
+    points[..., 2] += HEIGHT_JITTER * (2 * draws[:, 4:5] - 1) + (points[..., :2] * slope).sum(2)
     points *= batch["point_mask"][..., None]
     pixels[..., 0] = torch.where(pixels[..., 0] == OUTSIDE, OUTSIDE, pixels[..., 0] * side)
     cells = torch.where(mirrored[:, None, None], batch["cells"].flip(-1), batch["cells"])
     batch = batch | {"images": images, "points": points, "point_pixels": pixels, "cells": cells}
+    batch |= _keep(batch, batch["point_mask"] & ~lacking)
     if modality_dropout:
         lost = draws[:, 6] < modality_dropout
         camera = lost & (draws[:, 7] < 0.5)

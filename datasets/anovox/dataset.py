@@ -45,14 +45,14 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
         `store` keeps the decoded frames; to it goes `cache`: cache_dir, limit_gb, ...
         """
-        copies = 2 * pasting.copies if pasting else 1
-        self.table, self.rows, self.pasting = table, np.repeat(np.asarray(rows, np.int64), copies), pasting
+        self.table, self.rows, self.pasting = table, np.asarray(rows, np.int64), pasting
         self.image_size = tuple(image_size)
         self.region = Region(cell=Region().cell * (1024 / max_points) ** 0.5)  # more points see finer
-        self.scenario, self.frame_ids = table.scenario[self.rows], table.frame_id[self.rows]
         self.labels, self.sources = table.labels[self.rows], [table.frames[k] for k in self.rows]
         if pasting:
-            self.labels, self.sources = paste_into(self.sources, pasting, seed)
+            which, self.labels, self.sources = paste_into(self.sources, self.labels, pasting, seed)
+            self.rows = self.rows[which]
+        self.scenario, self.frame_ids = table.scenario[self.rows], table.frame_id[self.rows]
         self.projections = np.stack([source.scenario.projection for source in self.sources])  # (F, 3, 4)
 
         kept = partial(keep, self.sources, store=store, **cache)
@@ -86,6 +86,11 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """(F,) the unit of sampling and evaluation: every frame is its own."""
         return np.arange(len(self.rows))
 
+    @property
+    def pasted(self) -> int:
+        """Frames with a thing pasted in."""
+        return sum(source.copy % 2 for source in self.sources)
+
     def paths(self, sensor: str) -> list[AnyPath | None]:
         """The file of a sensor for each frame, None where there is none."""
         return [source.path(sensor) for source in self.sources]
@@ -103,8 +108,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         told = {"scenario": self.names()} | {name: self.column(name) for name in TOLD}
         if self.pasting:
             things = [source.thing for source in self.sources]
-            told["distance"] = np.array([thing.distance if thing else np.nan for thing in things])
-            told["visibility"] = np.array([thing.sensors if thing else "" for thing in things])
+            for name, said in (("distance", "distance"), ("visibility", "sensors")):
+                pairs = zip(things, told[name].tolist(), strict=True)
+                told[name] = np.array([getattr(thing, said) if thing else known for thing, known in pairs])
         return told
 
     def __len__(self) -> int:

@@ -23,6 +23,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="what makes a frame an anomaly: a sensor sees it, its scenario, its voxels, or it is pasted in")
     add("--pastes", type=arguments.non_negative_int, default=0,
         help="with --label pasted: pasted copies of each frame; 0 = for 500 in training")
+    add("--paste_share", type=arguments.fraction, default=0.5,
+        help="share of the normal training frames that are there once more with a thing pasted in; 0 = none")
     add("--feature_mixing", action=argparse.BooleanOptionalAction, default=False,
         help="with --label pasted: train on mixed features instead of pasted things")
     add("--anomaly_ids", type=arguments.non_negative_int, nargs="+", metavar="ID",

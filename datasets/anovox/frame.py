@@ -60,7 +60,7 @@ class Frame:
     scenario: ScenarioFiles
     number: int
     coding: tuple[str, tuple[int, ...]] = ("AnoVox", ANOMALY_IDS)  # palette and ids of anomalies
-    thing = None  # what is pasted into it, see pasted.py
+    thing, copy = None, 0  # what is pasted into it, see pasted.py
 
     def seed(self, seed: int) -> int:
         """A run's seed for this frame, whatever else the data set holds."""

@@ -83,6 +83,8 @@ def build_datasets(
             copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
             sensors = "none" if args.feature_mixing and name == "train" else None
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
+        elif name == "train" and args.paste_share and not pasted:
+            pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         parts[name] = AnoVoxDataset(
             table, rows, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
             pasting=pasting, **cache,
@@ -143,7 +145,8 @@ class AnoVoxData(Parts):
         """What was noticed while reading, and counts per part, a line each."""
         return self.train.table.notes + [
             f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
-            f"{part.labels.sum()} anomalous" + (" (things pasted into copies)" if part.pasting else "")
+            f"{part.labels.sum()} anomalous"
+            + (f", {part.pasted} of them normal ones with a thing pasted in" if part.pasting else "")
             for name, part in self.parts.items()
         ]
 
@@ -163,7 +166,7 @@ class AnoVoxData(Parts):
             "towns": {name: sorted(names) for name, names in towns.items()},
             "label": self.label,
             "labels": "pasted" if self.label == "pasted" else "ground truth",
-            "pasting": {name: asdict(part.pasting) for name, part in parts.items() if part.pasting},
+            "pasting": {k: asdict(p.pasting) | {"frames": p.pasted} for k, p in parts.items() if p.pasting},
             "split_method": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,

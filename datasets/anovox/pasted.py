@@ -20,38 +20,50 @@ from datasets.anovox.raycast import Colour, Solid, hue_colour, intersect, local_
 from datasets.images import read_image, read_image_size
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
-TEXTURES = {
-    "train": ("plain", "noise", "cut"),
-    "val": ("plain", "checks", "cut"),
-    "test": ("plain", "stripes", "cut"),
-}
+TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # beside plain ones and cut ones
 SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
 NEAR, FAR = 4.5, 28.0  # metres ahead
 MIN_HITS = 4  # returns from a thing that only the LiDAR sees
 TRIES = 60
-PASTE_VERSION = 1  # part of the caches' keys; raise it when a seed gives another thing
+PASTE_VERSION = 2  # part of the caches' keys; raise it when a seed gives another thing
 NO_SCAN_HEIGHT = -1.7  # of the ground below the sensor, where no scan says
 
 
 @dataclass(frozen=True)
 class Pasting:
-    """Every frame is there 2 * `copies` times: as it is, and with a thing of this `part` pasted into it.
+    """How things of a `part` are pasted into frames, and which frames are there how often.
 
+    copies: every frame is there 2 * `copies` times: as it is, with a thing in it, as it is ...
+    share: instead, every frame is there as it is, with its own label, and of the normal ones this share once
+    more with a thing in it.
     sensors: which see the thing, one of SENSORS; None = drawn from those that `modality` has; "none" =
     nothing is pasted, and label 1 marks the frames whose features a model is to mix.
     """
 
     part: str
-    copies: int
+    copies: int = 1
     sensors: str | None = None
     modality: str = "both"
+    share: float = 0.0
 
 
-def paste_into(frames: list[Frame], pasting: Pasting, seed: int) -> tuple[np.ndarray, list[PastedFrame]]:
-    """Labels and frames of a list that holds each frame 2 * `copies` times: as it is, pasted, as it is ..."""
-    donors = tuple(sorted({frame.path("image") for frame in frames}))
-    each = [(f.scenario, f.number, f.coding, k % (2 * pasting.copies)) for k, f in enumerate(frames)]
-    return np.arange(len(frames)) % 2, [PastedFrame(*one, pasting, donors, seed) for one in each]
+def paste_into(
+    frames: list[Frame], labels: np.ndarray, pasting: Pasting, seed: int
+) -> tuple[np.ndarray, np.ndarray, list[Frame]]:
+    """Which of the frames are there (M,), their labels (M,), and themselves with things in them."""
+    every, times = np.arange(len(frames)), 2 * pasting.copies
+    which, copies = np.repeat(every, times), np.tile(np.arange(times), len(every))
+    if pasting.share:
+        normal = np.flatnonzero(labels == 0)
+        wanted = np.linspace(0, len(normal) - 1, round(pasting.share * len(normal))).round().astype(int)
+        which, copies = np.append(every, normal[wanted]), np.repeat((0, 1), (len(every), len(wanted)))
+    rest = pasting, tuple(sorted({frame.path("image") for frame in frames})), seed
+    there = [
+        frame if pasting.share and not copy
+        else PastedFrame(frame.scenario, frame.number, frame.coding, copy, *rest)
+        for frame, copy in zip((frames[k] for k in which), copies.tolist(), strict=True)
+    ]  # fmt: skip
+    return which, np.where(copies % 2, 1, labels[which]), there
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,8 @@ class PastedFrame(Frame):
             return None
         scan = super().scan() if self.path("points") else None
         allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[paste.modality]
-        allowed = allowed if scan is not None else ("both",)
-        place = (scan, self.scenario.projection, self.seeds)
-        return draw_thing(*place, paste.part, paste.sensors, allowed)
+        allowed = (paste.sensors,) if paste.sensors else allowed if scan is not None else ("both",)
+        return draw_thing(scan, self.scenario.projection, self.seeds, paste.part, allowed)
 
     def image(self) -> np.ndarray:
         return self._pasted()[0] if self.thing else super().image()
@@ -132,29 +143,33 @@ class Thing:
 
 
 def draw_thing(
-    scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str, sensors: str | None = None,
+    scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str,
     allowed: tuple[str, ...] = SENSORS,
 ) -> Thing:  # fmt: skip
-    """A thing at a random place in view; `part` is train, val or test.
+    """A thing at a random place in view; `part`: train, val or test; `allowed`: of SENSORS, which may see it.
 
-    `sensors`: which see it, one of SENSORS, by default drawn from those `allowed`; a thing for the LiDAR
-    alone is then drawn again until some returns hit it.
+    Where several are allowed, one for the LiDAR alone is drawn again until some returns hit it.
     """
+    share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
     for attempt in range(20):
         rng = np.random.default_rng([*seed, attempt])
-        share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
-        drawn = str(rng.choice(allowed, p=share / share.sum()))
+        sensors = str(rng.choice(allowed, p=share / share.sum()))
         x, y, ground = _find_place(scan, projection, rng)
         shape, size, yaw = str(rng.choice(SHAPES[part])), rng.uniform(0.5, 1.7), rng.uniform(0, np.pi)
         solids = _build(shape, x, y, ground, size, yaw, rng)
         extent = float(max(max(solid.size) for solid in solids))
-        any_colour = (hue_colour(rng.uniform(0, 6), rng.uniform(0, 1), rng.uniform(0.1, 1)) for _ in range(2))
-        colours = tuple(map(tuple, any_colour))
-        texture = str(rng.choice(TEXTURES[part]))
-        thing = Thing(solids, (x, y, ground), extent, sensors or drawn, texture, colours)
-        if sensors or drawn != "lidar" or paste_scan(scan, thing, seed)[1].sum() >= MIN_HITS:
+        colours = tuple(tuple(_draw_colour(part, rng)) for _ in range(2))
+        texture = str(rng.choice(("plain", TEXTURES[part], "cut")))
+        thing = Thing(solids, (x, y, ground), extent, sensors, texture, colours)
+        if len(allowed) == 1 or sensors != "lidar" or paste_scan(scan, thing, seed)[1].sum() >= MIN_HITS:
             return thing
     return replace(thing, sensors=allowed[0])
+
+
+def _draw_colour(part: str, rng: np.random.Generator) -> np.ndarray:
+    """Any colour; of six bands of hue training, as in the built-in sample, has every other one."""
+    hue = rng.uniform(0, 6)
+    return hue_colour(hue - (part == "train" and hue % 2 >= 1), rng.uniform(0, 1), rng.uniform(0.1, 1))
 
 
 def _find_place(scan, projection, rng) -> tuple[float, float, float]:
@@ -185,8 +200,6 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
         return stand(kind, x + dx, y + dy, ground + up, (w, d, h), yaw=yaw)
 
     a, b = rng.uniform(0.5, 1.0, 2) * size
-    if shape in ("box", "ellipsoid"):
-        return (solid(shape, size, a, b),)
     if shape == "cylinder":
         return (solid("cylinder", a, a, size),)
     if shape == "blob":  # three ellipsoids that overlap
@@ -195,8 +208,10 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
     if shape == "chair":
         back = 0.4 * a * np.array([np.cos(yaw), np.sin(yaw)])
         return solid("box", a, a, size / 2), solid("box", 0.2 * a, a, size, *back)
-    widths = (a, 0.6 * a, 0.3 * a)  # a cone
-    return tuple(solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in enumerate(widths))
+    if shape == "cone":
+        widths = enumerate((a, 0.6 * a, 0.3 * a))
+        return tuple(solid("cylinder", w, w, size / 3, up=k * size / 3) for k, w in widths)
+    return (solid(shape, size, a, b),)
 
 
 def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -240,39 +255,34 @@ def paste_image(
     u = (np.arange(2 * columns.start, 2 * columns.stop) + 0.5) / width - 1
     inverse = np.linalg.inv(projection[:, :3])
     eye = -inverse @ projection[:, 3]
-    grid = np.stack(np.broadcast_arrays(u[None], v[:, None], 1.0), -1)  # (2h, 2w, 3)
-    rays = grid @ inverse.T
+    rays = np.stack(np.broadcast_arrays(u[None], v[:, None], 1.0), -1) @ inverse.T  # (2h, 2w, 3)
     distances = np.stack([intersect(solid, rays, eye) for solid in thing.solids])
     nearest, t = distances.argmin(0), distances.min(0)
 
     patch = image[window].astype(np.float32) / 255
-    shadow = _shadow(thing, rays, eye) * rng.uniform(0.3, 0.7)
-    patch *= 1 - _halve(shadow[..., None])
-    colour = np.zeros((*t.shape, 3), np.float32)
+    patch *= 1 - _halve(_shadow(thing, rays, eye)[..., None] * rng.uniform(0.3, 0.7))
     sun = rng.normal(size=3)
     sun[2] = abs(sun[2]) + 0.5
     sun /= np.linalg.norm(sun)
-    surround = max(float(patch.mean()), 0.08)
-    picture = _cut(others, rng) if thing.texture == "cut" else rng.random((8, 8, 3))
+    cut = thing.texture == "cut"  # as bright as where it came from; else as its surroundings
+    brightness = np.clip(2 * (0.5 if cut else max(float(patch.mean()), 0.08)), 0.3, 1.3)
+    picture = _cut(others, rng) if cut else rng.random((8, 8, 3))
+    colour = np.zeros((*t.shape, 3), np.float32)
     for index, solid in enumerate(thing.solids):
         seen = (nearest == index) & np.isfinite(t)
-        if not seen.any():
-            continue
         local, normal = local_hit(solid, eye + t[seen][:, None] * rays[seen])
         shade = 0.65 + 0.5 * np.clip(normal @ sun, 0, 1)
         colour[seen] = _texture(thing, local / np.max(solid.size), picture) * shade[:, None]
-    if thing.texture == "cut":  # as bright as where it came from
-        surround = 0.5
-    colour *= np.clip(2 * surround, 0.3, 1.3) * rng.uniform(0.8, 1.2)
+    colour *= brightness * rng.uniform(0.8, 1.2)
     solid_share = np.isfinite(t).astype(np.float32)[..., None]
     share = _halve(solid_share)
     colour = _halve(colour * solid_share) / np.maximum(share, 1e-6)
     colour += rng.normal(0, rng.uniform(0.002, 0.02), colour.shape)
     cover[window] = share[..., 0]
-    if thing.sensors == "lidar":
-        return image, cover
-    image = image.copy()
-    image[window] = (np.clip(share * colour + (1 - share) * patch, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if thing.sensors != "lidar":
+        image = image.copy()
+        mixed = np.clip(share * colour + (1 - share) * patch, 0, 1)
+        image[window] = (mixed * 255 + 0.5).astype(np.uint8)
     return image, cover
 
 

@@ -15,7 +15,7 @@ from models.anomaly import (
 )
 from models.encoders import build_encoder
 from models.patch_distance import patch_distances, remember_patches
-from models.pointnet import masked_max, pool_by_cell
+from models.pointnet import masked_max, pool_by_cell, rise
 from utils.metrics.verdict import GroupJackknife
 
 CONFIGURATIONS = [
@@ -200,6 +200,38 @@ def test_a_frame_without_points_is_finite(modality, fusion, position_code):
 def test_uint8_and_float_images_agree():
     model, (images, *rest) = build(), batch()
     assert torch.allclose(logit(model, images, *rest), logit(model, images.float() / 255, *rest), atol=1e-5)
+
+
+def test_rise_is_the_height_above_the_lowest_point_about_wherever_the_sensor_is():
+    """A slope of 5%, with a pole on it and a point of padding below it."""
+    x, y = torch.meshgrid(torch.arange(3.0, 39, 0.5), torch.arange(-9.0, 9, 0.5), indexing="ij")
+    ground = torch.stack([x, y, 0.05 * x - 1.8], dim=2).flatten(0, 1)
+    pole = torch.tensor([[20.2, 1.1, -0.8 + k] for k in (0.5, 1.0, 9.0)])
+    points = torch.cat([ground, pole, torch.tensor([[20.2, 1.1, -7.0]])])[None]
+    real = torch.ones(points.shape[:2], dtype=torch.bool)
+    real[0, -1] = False
+    found = rise(points, real)[0]
+    assert found[:-4].max() < 0.25 and found[-4:-1].tolist() == pytest.approx([0.7, 1.2, 3.0], abs=0.12)
+    assert torch.allclose(rise(points + torch.tensor([0, 0, 0.7]), real)[0, :-1], found[:-1], atol=1e-5)
+    assert (rise(points, real & False) == 0).all()
+
+
+@torch.no_grad()
+def test_one_more_thing_counts_whatever_else_the_frame_shows():
+    """A second point beside the most suspicious one, of a cell that is known already: no maximum changes."""
+    model, (images, points, mask, pixels) = build(), batch(1)
+    _, _, marks = model(images, points, mask, pixels)
+    worst = marks.masked_fill(~mask, -99).argmax()
+    twice = [torch.cat([part, part[:, worst : worst + 1]], dim=1) for part in (points, mask, pixels)]
+    assert logit(model, images, *twice) > logit(model, images, points, mask, pixels) + 1e-3
+
+
+@torch.no_grad()
+def test_exposure_and_tint_of_the_camera_do_not_matter():
+    model, (images, *rest) = build(modality="camera"), batch()
+    images = images / 255
+    tinted = images * torch.tensor([0.9, 0.8, 0.7]).view(1, 3, 1, 1) + 0.1
+    assert torch.allclose(logit(model, images, *rest), logit(model, tinted, *rest), atol=0.02)
 
 
 def test_pool_by_cell_against_a_loop():

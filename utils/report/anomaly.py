@@ -63,7 +63,11 @@ def report_anomaly(
     parts["distance"] = detection.name_distances(columns["distance"])
     by_part, (located, benchmark) = detection.breakdown(labels, odds, alarms, parts), localise(dataset, where)
     extra = detection.detection_metrics(labels, odds, scenarios) | located
-    rate = state["args"]["frame_rate"]
+    rate, labelled = state["args"]["frame_rate"], "ground truth"
+    if dataset.pasting and not dataset.pasting.share:
+        labelled = "pasted"
+    elif share := state["args"]["paste_share"] * (state["args"]["label"] != "pasted"):
+        labelled += f"; in training also things pasted into {share:.0%} of the normal frames"
     extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
     del extra["calibration_error"]  # stands with the other figures of probabilities
     notes = {
@@ -75,6 +79,7 @@ def report_anomaly(
         )
         if benchmark
         else "no semantic ground truth",
+        "labels": labelled,
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
@@ -91,9 +96,9 @@ def report_anomaly(
         fit=fit_slope,
         otherwise="" if labels.any() else remedy,
     )  # fmt: skip
-    if dataset.pasting:  # no claim about anomalies that somebody met
+    if labelled == "pasted":  # no claim about anomalies that somebody met
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
-        fields["labels"] = "pasted"
+    fields["labels"] = labelled
     fields["benchmark"] = benchmark
     fields["metrics"] |= extra | {"by_kind": by_part}
     within = detection.within_group_rows(by, labels, odds, scenarios)

@@ -52,8 +52,7 @@ class Invariants:
         self.batch: dict[str, Tensor] | None = {}
         self.orders: dict[int, list[np.ndarray]] = {1: [], 2: []}
         self.followed: dict[int, Tensor] = {}  # sample -> fingerprint of what the model was given
-        freezes = [value for name, value in self.flags.items() if name.startswith("freeze_")]
-        self.freezing = any(freezes) or self.flags.get("location_weight") == 0
+        self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
         self.weights_before: np.ndarray | None = fingerprints(self.trainable().values())
         self.judged_before = fingerprints(self.judged.parameters())

@@ -439,7 +439,7 @@ def test_mirroring_keeps_points_on_their_pixels(cache):
     batch = data.train.__getitems__(list(range(8)))
     mirrored = augment_frames(batch, seed=0, epoch=1)
     again = project(mirrored["points"].numpy(), projection_matrix(96, 64, 90, POSE, POSE))
-    seen = batch["point_mask"].numpy() & (np.abs(mirrored["point_pixels"].numpy()) < 0.999).all(
+    seen = mirrored["point_mask"].numpy() & (np.abs(mirrored["point_pixels"].numpy()) < 0.999).all(
         axis=-1
     )  # rounding at the edge
     column = mirrored["point_pixels"][..., 0].numpy()[seen]  # heights are jittered: the row may differ
@@ -463,6 +463,27 @@ def test_brightness_and_contrast_are_drawn_apart_within_their_limits():
     for factor in (brightness, contrast):
         assert 0.85 <= factor.min() < 0.87 and 1.13 < factor.max() <= 1.15 + 1e-6
     assert abs(np.corrcoef(brightness, contrast)[0, 1]) < 0.2
+
+
+def test_scans_of_training_are_tilted_raised_and_thinned_by_whole_rings():
+    """A flat floor of 20 rings: what is left of it is a plane through as many of them as it has points."""
+    elevation = torch.deg2rad(-(torch.arange(20) * 1.2 + 2.7))[:, None]
+    azimuth = torch.linspace(-0.7, 0.7, 30)[None]
+    distance = -1.8 / elevation.tan()
+    parts = distance * azimuth.cos(), distance * azimuth.sin(), torch.full((20, 30), -1.8), torch.ones(20, 30)
+    floor = torch.stack([part.flatten() for part in parts], dim=1).repeat(200, 1, 1)  # (200, 600, 4)
+    batch = {"images": torch.zeros(200, 3, 4, 4, dtype=torch.uint8), "points": floor.clone()}
+    batch |= {"point_mask": torch.ones(200, 600, dtype=torch.bool), "cells": torch.zeros(200, 8, 12)}
+    batch |= {"point_pixels": torch.zeros(200, 600, 2), "true_points": torch.zeros(200, 600)}
+    found = augment_frames(batch | {"indices": torch.arange(200)}, seed=0, epoch=1)
+    left = found["point_mask"].unflatten(1, (20, 30))
+    assert (left.any(2) == left.all(2)).all()  # a ring is there or lacks
+    share = left.all(2).float().mean(1)
+    assert 0.4 < (share < 1).float().mean() < 0.6 and share.min() < 0.5
+    up = found["points"][..., 2] + 1.8
+    whole = torch.linalg.lstsq(torch.cat([floor[0, :, :2], torch.ones(600, 1)], 1), up[share == 1].T)
+    slopes, raised = whole.solution[:2].abs().amax(1), whole.solution[2].abs().max()
+    assert slopes.min() > 0.025 and slopes.max() < 0.0301 and 0.25 < raised < 0.301
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)

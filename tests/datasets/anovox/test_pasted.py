@@ -37,7 +37,7 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
     others = [np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)]
     inside = []
     for k in range(12):
-        thing = draw_thing(scan, PROJECTION, [1, k], part, "both")
+        thing = draw_thing(scan, PROJECTION, [1, k], part, ("both",))
         pasted, cover = paste_image(image, thing, PROJECTION, [1, k], others)
         moved, hit = paste_scan(scan, thing, [1, k])
         assert cover.max() == 1 and (pasted != image).any() and (moved[~hit] == scan[~hit]).all()
@@ -56,7 +56,7 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
 def test_of_one_sensor_the_other_sees_nothing():
     scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
     camera, lidar = (
-        draw_thing(scan, PROJECTION, [2, 0], "train", sensors) for sensors in ("camera", "lidar")
+        draw_thing(scan, PROJECTION, [2, 0], "train", (sensors,)) for sensors in ("camera", "lidar")
     )
     assert camera.centre == lidar.centre
     assert not paste_scan(scan, camera, [2, 0])[1].any()
@@ -71,7 +71,8 @@ def test_shapes_and_textures_are_held_out_and_all_sensors_occur():
         things = [draw_thing(scan, PROJECTION, [3, k], part) for k in range(40)]
         kinds[part] = {tuple(solid.kind for solid in thing.solids) for thing in things}
         assert {thing.sensors for thing in things} == set(SENSORS)
-        assert len({int(6 * thing.hue) for thing in things}) == 6  # any hue
+        hues = {int(6 * thing.hue) for thing in things}
+        assert hues == ({0, 2, 4} if part == "train" else set(range(6)))  # test has some of its own
     assert not kinds["train"] & kinds["test"] and not kinds["train"] & kinds["val"]
 
 
@@ -105,6 +106,26 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     images = mixed.train.__getitems__([0, 1])["images"]
     assert (images[0] == images[1]).all() and mixed.train.labels[:2].tolist() == [0, 1]
     assert (mixed.val.images[0] != mixed.val.images[1]).any()  # judged on pastes all the same
+
+
+def test_things_are_pasted_into_copies_of_normal_frames_of_training_alone(cache):
+    """Frames keep their own labels; what is pasted into the copies, and into how many, is recorded."""
+    options = {"image_size": (64, 96), "max_points": 200}
+    plain, mixed = (load(tiny_sample(), paste_share=share, **options, **cache) for share in (0.0, 0.5))
+    count, half = len(plain.train), round((plain.train.labels == 0).sum() / 2)
+    assert plain.train.pasting is None and len(mixed.train) == count + half == count + mixed.train.pasted
+    assert mixed.train.labels.tolist() == [*plain.train.labels, *[1] * half]
+    for name in ("images", "packed_points", "cell_shares"):
+        kept = [np.asarray(getattr(data.train, name)[:count], float) for data in (plain, mixed)]
+        assert np.array_equal(*kept, equal_nan=True)
+    extra = range(count, count + half)
+    assert all(
+        plain.train.labels[plain.train.frame_ids == mixed.train.frame_ids[k]].min() == 0 for k in extra
+    )
+    seen = [mixed.train.true_pixels(k).any() or (mixed.train[k]["true_points"] == 1).any() for k in extra]
+    assert np.mean(seen) > 0.9
+    assert not mixed.val.pasting and mixed.describe()["pasting"]["train"]["frames"] == half
+    assert f"{mixed.train.labels.sum()} anomalous, {half} of them normal ones" in " ".join(mixed.log_lines())
 
 
 def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache):
