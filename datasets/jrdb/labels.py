@@ -272,7 +272,7 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
         try:
             partner, names = entry["pair"].strip(), entry["inter_labels"].items()
             labels = [(name, difficulty) for name, v in names if (difficulty := float(v)) > 0]
-        except (TypeError, ValueError, KeyError, AttributeError):
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
             where = f"{person.place}: {str(entry)[:80]}"
             problems.add("an H-interaction entry of another form", remedy, where)
