@@ -204,10 +204,10 @@ def test_normal_drives_are_enough_to_train_and_the_verdict_says_on_what(tmp_path
     assert "normality included" in (run / "evaluation_report.txt").read_text()
 
 
-@pytest.mark.long  # the default training: five minutes
+@pytest.mark.long  # half of the default training: minutes
 def test_what_is_pasted_in_colours_that_training_never_saw_is_found(tmp_path):
     """Anywhere up to 28 m, on the road or beside it. Hues, shapes and textures are those of test alone."""
-    run_main(NAME, "--device", "cpu", "--output_dir", tmp_path)
+    run_main(NAME, "--epochs", "5", "--device", "cpu", "--output_dir", tmp_path)
     (run,) = tmp_path.iterdir()
     evaluate.main(evaluate.parse_args(["--run", str(run), "--paste", "368", "--device", "cpu"]))
     rows = pandas.read_csv(next(run.glob("evaluation_paste_*/pastes.csv")))
