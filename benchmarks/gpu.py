@@ -6,7 +6,6 @@
 Exits with 1 when a check FAILED.
 """
 
-import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -23,11 +22,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.utils.data import DataLoader
 from torchvision import models
 
 from benchmarks.measure import machine, markdown
 from benchmarks.peers_worker import plain_epoch, plain_loader
 from benchmarks.scripts import SCRIPTS, Training, prepare
+from utils.run.arguments import ScriptParser
 from utils.run.folder import REPO_ROOT
 from utils.training.checkpoint import load_checkpoint
 from utils.training.device import gpu_memory_mb
@@ -35,10 +36,11 @@ from utils.training.device import gpu_memory_mb
 STEPS = 20
 TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
 AGE = "--model resnet18 --image_size 96 --rotation 0 --jitter 0 --dropout 0"
+PAIRS = "--no-augment --dropout 0"
 PLAIN = {  # no augmentation, no dropout, small enough for 20 steps on a CPU
-    "train_stage1": "--no-augment --dropout 0",
-    "train_stage2": "--no-augment --dropout 0",
-    "train_anomaly_with_labels": "--no-augment --dropout 0 --modality_dropout 0",
+    "train_stage1": PAIRS,
+    "train_stage2": PAIRS,
+    "train_anomaly_with_labels": f"{PAIRS} --modality_dropout 0",
     "train_mae": AGE,
     "train_ddp": AGE,
 }
@@ -75,22 +77,16 @@ runpy.run_path("train_mae.py", run_name="__main__")
 """
 
 
-class TimedLoader:
-    """A loader that adds up how long it was waited for."""
-
-    def __init__(self, loader: Any):
-        self.loader, self.dataset, self.batch_sampler = loader, loader.dataset, loader.batch_sampler
-        self.waited = 0.0
-
-    def __iter__(self) -> Iterator[Any]:
-        batches, end = iter(self.loader), object()
-        while True:
-            started = time.perf_counter()
-            batch = next(batches, end)
-            self.waited += time.perf_counter() - started
-            if batch is end:
-                return
-            yield batch
+def timed(loader: DataLoader, waits: list[float]) -> Iterator[Any]:
+    """The batches of a loader; how long each was waited for is added to `waits`."""
+    batches = iter(loader)
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        waits.append(time.perf_counter() - started)
+        if batch is None:
+            return
+        yield batch
 
 
 class Checks:
@@ -123,11 +119,10 @@ class Checks:
     def moved(self) -> None:
         """Are batches pinned, and convolutions in channels_last?"""
         training = prepare("train_mae", self.flags("train_mae", AGE))
-        batch = next(iter(training.loader))
+        pinned = next(iter(training.loader))["images"].is_pinned()
         kernels = [p for p in training.model.parameters() if p.dim() == 4]
         last = all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
-        fine = last and batch["images"].is_pinned() == self.cuda
-        self.say("pinned memory, channels_last", fine, f"{len(kernels)} convolutions")
+        self.say("pinned memory, channels_last", last and pinned == self.cuda, f"{len(kernels)} convolutions")
 
     def train(self, folder: Path, *flags: str) -> Path:
         """A short run of train_mae.py in this process."""
@@ -151,12 +146,11 @@ class Checks:
 
     def rate(self, training: Training, steps: int) -> tuple[float, float]:
         """Samples per second of an epoch's steps, and the share of the time waited for the loader."""
-        loader = TimedLoader(training.loader)
-        training.epoch(loader, steps=2)
-        loader.waited, started = 0.0, time.perf_counter()
-        training.epoch(loader, epoch=2, steps=steps)  # reads its totals at the end: the device is done
+        training.epoch(steps=2)
+        waits, started = [], time.perf_counter()
+        training.epoch(timed(training.loader, waits), epoch=2, steps=steps)  # ends when the device is done
         seconds = time.perf_counter() - started
-        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, loader.waited / seconds
+        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, sum(waits) / seconds
 
     def busy(self, training: Training, steps: int) -> str:
         """The share of the time in which the GPU computes."""
@@ -223,10 +217,7 @@ class Checks:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = ScriptParser("python -m benchmarks.gpu", __doc__)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--tiny", action="store_true", help="a few steps at tiny sizes")
     args = parser.parse_args(argv)

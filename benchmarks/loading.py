@@ -10,23 +10,18 @@ same order as tensors in memory; augmentation is part of the step in both.
 
 import copy
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import judge, measure, run
 from benchmarks.scripts import SCRIPTS, Training, prepare
-from datasets.jrdb.crops import crop_regions
+from datasets.images import read_image
+from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER
-from utils.training.distributed import EpochSampler, as_collated, make_loader
+from utils.training.distributed import as_collated, make_loader
 
 BATCH = 16
 STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each; else 30
@@ -45,26 +40,10 @@ class NaivePairs(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         pairs = self.pairs
-        with Image.open(self.paths[pairs.frames[index]]) as file:
-            panorama = np.asarray(file.convert("RGB"))  # (H, W, 3)
-        people = pairs.left[index], pairs.right[index]
-        left, right = (cut_person(panorama, pairs.boxes[person], self.size) for person in people)
+        people = pairs.boxes[[pairs.left[index], pairs.right[index]]]
+        left, right = crop_people(read_image(self.paths[pairs.frames[index]]), people, self.size)
         geometry = torch.from_numpy(pairs.geometry[index])
         return {"left": left, "right": right, "geometry": geometry, "label": int(pairs.labels[index])}
-
-
-def cut_person(panorama: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """(3, *size) uint8 of one box, wrapped round the seam, padded with the mean colour above and below."""
-    height, width = panorama.shape[:2]
-    left, top, crop_width, crop_height = crop_regions(box[None], size)[0]
-    columns = np.arange(left, left + crop_width) % width
-    first, last = max(top, 0), min(top + crop_height, height)
-    total = panorama.reshape(height * width, 3).sum(axis=0, dtype=np.int64)
-    region = np.empty((crop_height, crop_width, 3), np.uint8)
-    region[:] = (total + height * width // 2) // (height * width)
-    region[first - top : last - top] = panorama[first:last, columns]
-    pixels = torch.from_numpy(region).permute(2, 0, 1)[None]  # (1, 3, h, w)
-    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0]
 
 
 def check_pixels(ours: DataLoader, naive: DataLoader) -> None:
@@ -97,26 +76,14 @@ def pair_loader(quick: bool) -> None:
     judge("pair loader, times faster than decoding per pair", slow / fast, at_least=20)
 
 
-@dataclass
-class InMemory:
-    """Batches that are tensors already, in the place of a loader."""
-
-    batches: list[dict[str, torch.Tensor]]
-    dataset: Any
-    batch_sampler: EpochSampler
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return iter(self.batches)
-
-
-def check_losses(training: Training, memory: InMemory, steps: int) -> None:
+def check_losses(training: Training, memory: list[dict[str, torch.Tensor]], steps: int) -> None:
     """The losses of both variants from the same weights must be equal, bit for bit."""
     start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
     losses = []
-    for loader in (None, memory):
+    for batches in (None, memory):
         training.model.load_state_dict(start[0])
         training.optimizer.load_state_dict(copy.deepcopy(start[1]))
-        losses.append(training.epoch(loader, steps=steps)["loss"])
+        losses.append(training.epoch(batches, steps=steps)["loss"])
     if losses[0] != losses[1]:
         raise AssertionError(f"loss {losses[0]} from the loader, {losses[1]} from memory")
 
@@ -127,8 +94,7 @@ def epoch_vs_memory(quick: bool) -> None:
         training = prepare(name)
         steps = min(len(training.sampler), 1 if quick else STEPS.get(name, 30))
         training.sampler.start(epoch=1)
-        batches = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
-        memory = InMemory(batches, training.train, training.sampler)
+        memory = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
         check_losses(training, memory, steps)
         calls = {
             f"{name}, {steps} steps": lambda t=training, s=steps: t.epoch(steps=s),

@@ -86,23 +86,17 @@ def peers(quick: bool) -> None:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # emulated it is many times slower than float32
         ours["ours, --amp"], limits["ours, --amp"] = prepare_ours("--amp"), 0.50
     numbers = (PIXELS, BATCH, WORKERS, THREADS)
-    calls = {peer: Peer(python, HERE / "peers_worker.py", peer, listing, *numbers) for peer in PEERS}
-    others = list(calls.values())
-    calls |= {
-        name: lambda one=one: one.epoch(epoch=next(epochs), steps=images // BATCH)
-        for name, one in ours.items()
-    }
-    seconds = measure(calls, quick)
-    for peer in others:
-        peer.process.stdin.close()
-        peer.process.wait()
+    others = {peer: Peer(python, HERE / "peers_worker.py", peer, listing, *numbers) for peer in PEERS}
+    steps = images // BATCH
+    calls = {name: lambda t=t: t.epoch(epoch=next(epochs), steps=steps) for name, t in ours.items()}
+    seconds = measure(others | calls, quick)
+    for peer in others.values():
+        peer.process.communicate()
     for name, peer in itertools.product(limits, PEERS):
         judge(f"{name} / {peer}, epoch", seconds[name] / seconds[peer], at_most=limits[name])
-    print(
-        f"{images} images of the ultrasound sample at {PIXELS}x{PIXELS}, batch {BATCH}, {THREADS} threads; "
-        f"the peers decode in {WORKERS} workers, ours reads its cache without any. "
-        "--amp where the processor has bf16.\n"
-    )
+    size = f"{images} images of the ultrasound sample at {PIXELS}x{PIXELS}, batch {BATCH}, {THREADS} threads"
+    print(f"{size}; the peers decode in {WORKERS} workers, ours reads its cache without any.")
+    print("--amp where the processor has bf16.\n")
 
 
 if __name__ == "__main__":

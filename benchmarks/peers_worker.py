@@ -3,8 +3,7 @@
     python peers_worker.py torchvision|lightning|timm LIST.json PIXELS BATCH WORKERS THREADS
 
 LIST.json holds [[path, age], ...]. Trains one epoch for every line of stdin and prints its seconds as JSON.
-No augmentation: every peer opens the PNG, resizes it and normalises it, as its own
-tools do by default.
+No augmentation: every peer opens, resizes and normalises the PNG as its own tools do by default.
 """
 
 import json
@@ -35,12 +34,6 @@ class Images(Dataset):
             return self.transform(file.convert("RGB")), torch.tensor(age, dtype=torch.float32)
 
 
-def resize_and_normalise(pixels: int):
-    return transforms.Compose(
-        [transforms.Resize((pixels, pixels)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    )
-
-
 def answer(started: float) -> None:
     print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
 
@@ -68,7 +61,8 @@ def plain_epochs(model: nn.Module, loader) -> None:
 
 
 def plain_loader(rows: list, pixels: int, batch: int, workers: int) -> DataLoader:
-    images = Images(rows, resize_and_normalise(pixels))
+    steps = transforms.Resize((pixels, pixels)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)
+    images = Images(rows, transforms.Compose(steps))
     return DataLoader(images, batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
 
@@ -117,14 +111,10 @@ def run_lightning(*numbers) -> None:
     trainer.fit(Regressor(), plain_loader(*numbers))
 
 
-def main() -> None:
+if __name__ == "__main__":
     peer, listing, *numbers = sys.argv[1:]
     with open(listing) as file:
-        rows = json.load(file)
+        images = json.load(file)
     torch.set_num_threads(int(numbers.pop()))
     run = {"torchvision": run_torchvision, "timm": run_timm, "lightning": run_lightning}[peer]
-    run(rows, *map(int, numbers))
-
-
-if __name__ == "__main__":
-    main()
+    run(images, *map(int, numbers))

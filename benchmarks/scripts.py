@@ -1,10 +1,9 @@
-"""The five training scripts as the benchmarks run them: their own data, model and `train_one_epoch`.
-
-What a benchmark knows of a script's signatures stands in this file and nowhere else.
-"""
+"""The five training scripts as the benchmarks run them: all that these know of the scripts' signatures."""
 
 import argparse
 import importlib
+import inspect
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,18 @@ SMALL["train_ddp"] = SMALL["train_mae"]
 
 
 @dataclass
+class Batches:
+    """Other batches of a data set in the place of its loader."""
+
+    batches: Iterable[dict[str, torch.Tensor]]
+    dataset: Any
+    batch_sampler: distributed.EpochSampler
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter(self.batches)
+
+
+@dataclass
 class Training:
     """One script, ready to train: everything its main() builds before the first epoch."""
 
@@ -50,17 +61,15 @@ class Training:
     def sampler(self) -> distributed.EpochSampler:
         return self.loader.batch_sampler
 
-    def epoch(self, loader: Any = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
-        """The script's own train_one_epoch on `loader` (default: its own), cut after `steps` (0 = never)."""
+    def epoch(self, batches: Iterable | None = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
+        """The script's own train_one_epoch on `batches` (its loader's), cut after `steps` (0 = never)."""
         self.interrupt.max_batches = steps
-        options = {"amp": self.args.amp} | self.augmentation
-        if hasattr(self.args, "max_grad_norm"):
-            options["max_grad_norm"] = self.args.max_grad_norm
-        if hasattr(self.args, "location_weight"):
-            options["location_weight"] = self.args.location_weight
-        return self.script.train_one_epoch(
-            self.model, loader or self.loader, self.criterion, self.optimizer, self.scaler, self.interrupt,
-            self.device, epoch, **options,
+        loader = self.loader if batches is None else Batches(batches, self.train, self.sampler)
+        train = self.script.train_one_epoch
+        flags = [name for name in inspect.getfullargspec(train).kwonlyargs if hasattr(self.args, name)]
+        return train(
+            self.model, loader, self.criterion, self.optimizer, self.scaler, self.interrupt,
+            self.device, epoch, **self.augmentation, **{name: getattr(self.args, name) for name in flags},
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ Correlations and sizes are those measured (intraclass correlations, one-way anal
 - the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,9 +53,7 @@ def alike(rng: np.random.Generator, groups: np.ndarray, correlation: float) -> n
     return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.standard_normal(len(groups))
 
 
-def between(
-    rng: np.random.Generator, median: float, sd: float, low: float, high: float, n: int
-) -> np.ndarray:
+def between(rng: np.random.Generator, median: float, sd: float, low: int, high: int, n: int) -> np.ndarray:
     """Whole numbers (n,), log-normal, cut to [low, high]."""
     return np.clip(median * np.exp(sd * rng.standard_normal(n)), low, high).astype(int)
 
@@ -141,15 +140,12 @@ def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Wor
     return World(np.arange(groups), None, lambda by: by.means(gain), two_classes=False)
 
 
-def simulate(
-    draw: Callable, groups: int, data_sets: int, effect: float = 0, hard: bool = False
-) -> dict[str, float]:
+def simulate(draw: Callable, groups: int, data_sets: int, kind: str) -> tuple[float, float, float]:
     """Percent of `data_sets` that end LEARNED by the rule, and by its interval without a minimum of groups;
-    the mean difference."""
-    rng = np.random.default_rng([SEED, groups])
-    found = []
+    the mean difference. kind: "nothing" learned, "hard" the same in the hardest case, an "effect"."""
+    rng, found = np.random.default_rng([SEED, groups]), []
     for _ in range(data_sets):
-        world = draw(rng, groups, effect, hard)
+        world = draw(rng, groups, kind == "effect", kind == "hard")
         if world.labels is not None and len(np.unique(world.labels)) < 2:
             found.append((False, False, np.nan))  # one class: such a split is refused
             continue
@@ -159,41 +155,32 @@ def simulate(
         found.append((by.enough and low > 0, low > 0, rows[0]))
     rule, interval, difference = np.array(found, dtype=float).T
     known = difference[np.isfinite(difference)]
-    return {
-        "rule": 100 * float(rule.mean()),
-        "interval": 100 * float(interval.mean()),
-        "difference": float(known.sum() / max(1, len(known))),
-    }
+    return 100 * rule.mean(), 100 * interval.mean(), known.sum() / max(1, len(known))
 
 
 def verdict(quick: bool) -> None:
     draws = {"stage 1": stage1, "stage 2": stage2, "anomaly": anomaly, "age": age}
-    data_sets = 40 if quick else DATA_SETS
-    found = {
-        (kind, name, n): simulate(draw, n, data_sets, effect=kind == "effect", hard=kind == "hard")
-        for kind in ("nothing", "hard", "effect")
-        for name, draw in draws.items()
-        for n in GROUPS
-    }
+    data_sets, kinds = 40 if quick else DATA_SETS, ("nothing", "hard", "effect")
+    cells = itertools.product(kinds, draws, GROUPS)
+    found = {(kind, name, n): simulate(draws[name], n, data_sets, kind) for kind, name, n in cells}
 
     def says(kind: str, name: str, n: int) -> str:
-        cell = found[kind, name, n]
-        return f"{cell['rule']:.1f}" if n >= MINIMUM else f"- ({cell['interval']:.1f})"
+        rule, interval, _ = found[kind, name, n]
+        return f"{rule:.1f}" if n >= MINIMUM else f"- ({interval:.1f})"
 
     print(
         f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the rule, and where groups "
         f"decide nearly everything. With fewer than {MINIMUM} groups (that hold the rarer class, where two "
         "are ranked) nothing is judged; in brackets what the interval alone would say.\n"
     )
-    kinds = ("nothing", "hard")
     columns = [f"{name}, {what}" for name in draws for what in ("rule", "hardest")]
-    table = [[n, *(says(kind, name, n) for name in draws for kind in kinds)] for n in GROUPS]
+    table = [[n, *(says(kind, name, n) for name in draws for kind in kinds[:2])] for n in GROUPS]
     print(*markdown(["groups", *columns], table), "", sep="\n")
-    gains = [f"{name} +{found['effect', name, GROUPS[-1]]['difference']:.2f}" for name in draws]
+    gains = [f"{name} +{found['effect', name, GROUPS[-1]][2]:.2f}" for name in draws]
     print(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.\n")
     table = [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS]
     print(*markdown(["groups", *draws], table), "", sep="\n")
-    worst = max(cell["rule"] for (kind, _, _), cell in found.items() if kind in kinds)
+    worst = max(rule for (kind, _, _), (rule, _, _) in found.items() if kind != "effect")
     judge("LEARNED without signal, worst cell", worst, at_most=5, unit="%")
 
 

@@ -5,14 +5,12 @@
     python -m benchmarks.verdict_time --only anomaly age
 
 For every seed the commands run one after the other in a fresh copy of the checkout, so that samples and
-caches are made anew (stage 2 finds those of stage 1, and its run). The parts come from what a run leaves:
-imports = until the line that names its folder; generation and cache = what their lines say; training = the
-epochs with their pass over val (history.json); evaluation = from the last epoch's line until final.pth is
-there: the passes over val and test and what each input is worth; report = from then until the process has
-ended: references, verdict, figures. The rest is reading data and the checks before training.
+caches are made anew (stage 2 finds those of stage 1, and its run). imports = until the line that names the
+folder; generation and cache = what their lines say; training = the epochs with their pass over val;
+evaluation = until final.pth is there: the passes over val and test and what each input is worth; report =
+until the process has ended. The rest is reading data and the checks before training.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import machine, markdown
+from utils.run.arguments import ScriptParser
 from utils.run.folder import REPO_ROOT, read_json
 
 COMMANDS = {  # as in README.md
@@ -40,10 +39,12 @@ FIRST_SEED = 42
 
 def copy_checkout(folder: Path) -> Path:
     """The code alone: no samples, caches or runs."""
-    left_out = shutil.ignore_patterns("data", "checkpoints", "visualizations", ".git", "__pycache__")
-    return Path(shutil.copytree(REPO_ROOT, folder / "checkout", ignore=lambda place, names: (
-        left_out(place, names) if Path(place) == REPO_ROOT else {"__pycache__"} & set(names)
-    )))  # fmt: skip
+    runs = {"data", "checkpoints", "visualizations", ".git", "__pycache__"}
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        return set(names) & (runs if Path(place) == REPO_ROOT else {"__pycache__"})
+
+    return Path(shutil.copytree(REPO_ROOT, folder / "checkout", ignore=left_out))
 
 
 def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str]], float, float]:
@@ -72,11 +73,8 @@ def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
     began = time.time()
     lines, wall, cpu = run_stamped([*COMMANDS[name], "--seed", str(seed)], checkout)
     run = max((checkout / "checkpoints").glob("*_experiment_*"), key=lambda folder: folder.stat().st_mtime)
-    results, last_epoch = (
-        read_json(run / "results.json"),
-        [s for s, line in lines if line[:6] == "epoch "][-1],
-    )
-    judged = (run / "final.pth").stat().st_mtime - began
+    results, judged = read_json(run / "results.json"), (run / "final.pth").stat().st_mtime - began
+    last_epoch = max(second for second, line in lines if line.startswith("epoch "))
     parts = {
         "imports": next(second for second, line in lines if "run folder" in line),
         "generation": seconds_said(lines, "sample"),
@@ -93,22 +91,17 @@ def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Means over the seeds, the figure with its range, how many ended LEARNED."""
     rows = []
     for name, runs in found.items():
-        mean = {key: np.mean([run[key] for run in runs]) for key in ("seconds", *PARTS, "cpu", "figure")}
+        times = [f"{np.mean([run[key] for run in runs]):.1f}" for key in ("seconds", *PARTS, "cpu")]
         figures = [run["figure"] for run in runs]
-        figure = f"{FIGURES[name]} {mean['figure']:.4g}"
-        if len(runs) > 1:
-            figure += f" ({min(figures):.4g} to {max(figures):.4g})"
+        spread = f" ({min(figures):.4g} to {max(figures):.4g})" if len(runs) > 1 else ""
+        figure = f"{FIGURES[name]} {np.mean(figures):.4g}{spread}"
         learned = f"{sum(run['verdict'] == 'LEARNED' for run in runs)} of {len(runs)}"
-        times = [f"{mean[key]:.1f}" for key in ("seconds", *PARTS, "cpu")]
         rows.append([f"`{' '.join(COMMANDS[name])}`", *times, figure, learned])
     return markdown(["command", "seconds", *PARTS, "CPU s", "figure on test", "LEARNED"], rows)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.verdict_time", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = ScriptParser("python -m benchmarks.verdict_time", __doc__)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each command")
     parser.add_argument("--only", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="these commands")
     args = parser.parse_args(argv)
