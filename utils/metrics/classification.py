@@ -33,9 +33,8 @@ def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> 
     """
     from sklearn import metrics
 
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, preds, labels=[0, 1], zero_division=0
-    )
+    found = metrics.precision_recall_fscore_support(labels, preds, labels=[0, 1], zero_division=0)
+    precision, recall, f1, _ = found
     known, both = np.any(labels == 1), len(np.unique(labels)) == 2
     return {
         "ap": float(metrics.average_precision_score(labels, ranks)) if both else None,
@@ -56,18 +55,16 @@ def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[st
     """
     from sklearn import metrics
 
-    preds = ranks.argmax(axis=1)
-    present = np.unique(labels)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, preds, labels=range(len(names)), zero_division=0
-    )
+    preds, present, classes = ranks.argmax(axis=1), np.unique(labels), range(len(names))
+    found = metrics.precision_recall_fscore_support(labels, preds, labels=classes, zero_division=0)
+    precision, recall, f1, support = found
     rows = {}
     for k, name in enumerate(names):
-        known = k in present
-        ap = float(metrics.average_precision_score(labels == k, ranks[:, k])) if known else None
-        figures = {"precision": precision[k], "recall": recall[k], "f1": f1[k]}
-        rows[name] = {key: float(v) if known else None for key, v in figures.items()}
-        rows[name] |= {"ap": ap, "support": int(support[k])}
+        rows[name] = dict.fromkeys(("precision", "recall", "f1", "ap")) | {"support": int(support[k])}
+        if k in present:
+            ap = metrics.average_precision_score(labels == k, ranks[:, k])
+            figures = {"precision": precision[k], "recall": recall[k], "f1": f1[k], "ap": ap}
+            rows[name] |= {key: float(value) for key, value in figures.items()}
     return {
         "macro_f1": float(f1[present].mean()),
         "balanced_accuracy": float(recall[present].mean()),

@@ -1,7 +1,4 @@
-"""Metrics of anomaly detection over frames that follow each other in scenarios.
-
-Scores are probabilities (N,), labels 0 or 1.
-"""
+"""Metrics of anomaly detection over frames (N,) of scenarios; scores are probabilities, labels 0 or 1."""
 
 import itertools
 from typing import Any
@@ -68,16 +65,10 @@ def within_group_pairs(
     return right, pairs
 
 
-def within_group_auroc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float | None:
-    """AUROC over the pairs of frames of one scenario; None when no scenario has both classes."""
-    right, pairs = within_group_pairs(labels, scores, groups)
-    return float(right.sum() / pairs.sum()) if pairs.any() else None
-
-
 def within_group_rows(
     jackknife: GroupJackknife, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """The jackknife's rows of `within_group_auroc`; NaN without any pair."""
+    """The jackknife's rows of the AUROC over pairs of frames of one scenario; NaN without any pair."""
     right, pairs = within_group_pairs(labels, scores, groups)
     return divide(jackknife.sums(right), jackknife.sums(pairs))
 
@@ -126,14 +117,12 @@ def alarm_statistics(
 
 
 def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
-    """What validation adds to binary_metrics: FPR95, calibration error, AUROC in scenarios, mean score.
-
-    odds (N,): calibrated log odds.
-    """
+    """What validation adds to binary_metrics, of calibrated log odds (N,)."""
+    right, pairs = within_group_pairs(labels, odds, groups)
     return {
         "fpr95": fpr_at_recall(labels, odds),
         "calibration_error": calibration_error(labels, sigmoid(odds)),
-        "auroc_within_scenarios": within_group_auroc(labels, odds, groups),
+        "auroc_within_scenarios": float(right.sum() / pairs.sum()) if pairs.any() else None,
         "mean_score": float(sigmoid(odds).mean()),
     }
 
@@ -150,14 +139,12 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
     names = ("auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv")
     if len(np.unique(truth)) < 2:
         return dict.fromkeys(names)
-    order = np.argsort(scores)
-    ranked, anomalous = scores[order], np.cumsum(truth[order][::-1])[::-1]
 
-    def above(threshold: float) -> tuple[int, int]:
+    def above(threshold: np.floating) -> tuple[int, int]:
         """True and false alarms of scores above it."""
-        first = np.searchsorted(ranked, threshold, side="right")
-        hits = int(anomalous[first]) if first < len(ranked) else 0
-        return hits, len(ranked) - first - hits
+        alarms = truth[scores > threshold]
+        hits = int(alarms.sum())
+        return hits, len(alarms) - hits
 
     precision, recall, thresholds = precision_recall_curve(truth, scores)
     gap = np.abs(precision - recall)[:-1]
@@ -186,11 +173,8 @@ def breakdown(
             chosen = ~normal & (values == value)
             both = normal | chosen
             auroc = float(roc_auc_score(labels[both], odds[both])) if normal.any() else None
-            rows[f"{column}: {value}"] = {
-                "frames": int(chosen.sum()),
-                "auroc": auroc,
-                "recall": float(alarms[chosen].mean()),
-            }
+            found = {"frames": int(chosen.sum()), "auroc": auroc, "recall": float(alarms[chosen].mean())}
+            rows[f"{column}: {value}"] = found
     return rows
 
 

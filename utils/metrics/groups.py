@@ -66,9 +66,7 @@ def choose_cut(
     frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, true: np.ndarray
 ) -> float:
     """The one of CUTS that puts the most people right, of all and over the sizes of groups; ties: the middle.
-
-    true (R,) social group ids, below 0 unknown.
-    """
+    true (R,): social group ids, below 0 unknown."""
     known, shares = true >= 0, []
     if not known.any():
         return 0.5
@@ -153,9 +151,9 @@ def group_metrics(
     for number, name in enumerate(SIZE_BINS):
         mine, truth = bins == number, int((true_bins == number).sum())
         hits = int(matched[mine].sum())
-        ap = None
-        if truth:  # sklearn's recall is of the matched groups; ours is of the true ones
-            ap = average_precision_score(matched[mine], scores[mine]) * hits / truth if hits else 0.0
+        ap = 0.0 if truth else None
+        if hits:  # sklearn's recall is of the matched groups; ours is of the true ones
+            ap = average_precision_score(matched[mine], scores[mine]) * hits / truth
         counts = {"true_groups": truth, "predicted_groups": int(mine.sum()), "matched": hits}
         metrics[name] = {"ap": ap, **counts}
     return metrics

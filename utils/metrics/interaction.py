@@ -40,7 +40,7 @@ class Outcomes:
 
     def macro_f1(self, threshold: float) -> float:
         """Mean F1 of the outcomes that are true of some pair."""
-        return float(macro_f1(self.counts(self.said(threshold))))
+        return macro_f1(self.counts(self.said(threshold)))
 
     def counts(self, guess: np.ndarray) -> np.ndarray:
         """The confusion matrix (K + 1, K + 1) of these outcomes (N,)."""
@@ -91,11 +91,10 @@ def choose_threshold(rows: Outcomes, candidates: int = 100) -> float:
     return float(max(thresholds, key=rows.macro_f1))
 
 
-def macro_f1(counts: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
-    """Mean F1 of confusion matrices (..., K, K) over the classes `present`, default those true of a pair."""
-    hits, support, guessed = np.diagonal(counts, 0, -2, -1), counts.sum(axis=-1), counts.sum(axis=-2)
-    present = support > 0 if present is None else present
-    return (2 * hits / np.maximum(support + guessed, 1e-9))[..., present].mean(axis=-1)
+def macro_f1(counts: np.ndarray) -> float:
+    """Mean F1 of a confusion matrix (K, K) over the classes that are true of a pair."""
+    both = counts.sum(axis=1) + counts.sum(axis=0)
+    return float((2 * np.diag(counts) / np.maximum(both, 1e-9))[counts.any(axis=1)].mean())
 
 
 def end_to_end(
@@ -110,38 +109,33 @@ def end_to_end(
     names = [NONE, *types]
     guess = rows.said(threshold)
     trivial = np.where(rows.p_interaction >= stage1_threshold, most_frequent + 1, 0)
-    jackknife, present = GroupJackknife(rows.sequences, fallback=rows.frames), np.unique(rows.truth)
-
-    def by_group(said: np.ndarray) -> np.ndarray:
-        """Macro F1 of these outcomes (N,): of all, then without each group, (1 + n,)."""
-        cells = np.eye(len(names) ** 2)[rows.truth * len(names) + said] * rows.weight[:, None]
-        return macro_f1(jackknife.sums(cells).reshape(-1, len(names), len(names)), present)
-
-    model, naive_name = by_group(guess), f"stage 1's pairs, always {types[most_frequent]}"
+    jackknife, one_hot = GroupJackknife(rows.sequences, fallback=rows.frames), np.eye(len(names))
+    model, naive = (jackknife.macro_f1(rows.truth, one_hot[said], rows.weight) for said in (guess, trivial))
+    naive_name = f"stage 1's pairs, always {types[most_frequent]}"
     verdict = judge(
-        "macro F1 of six outcomes", model, by_group(trivial), naive_name, split, jackknife,
-        unit="sequences", truncated=truncated,
+        "macro F1 of six outcomes", model, naive, naive_name, split, jackknife, unit="sequences",
+        truncated=truncated,
     )  # fmt: skip
     counts = rows.counts(guess)
     hits, support, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     scores = np.maximum(rows.p_interaction, 0)[:, None] * rows.p_types
     per_outcome: dict[str, Mapping] = {}
     for k, name in enumerate(names):
-        true = support[k] > 0
+        true, ap = support[k] > 0, None
+        if true and k:
+            ap = float(average_precision_score(rows.truth == k, scores[:, k - 1], sample_weight=rows.weight))
         per_outcome[name] = {
             "support": int(support[k]),
             "precision": float(hits[k] / guessed[k]) if guessed[k] else None,
             "recall": float(hits[k] / support[k]) if true else None,
             "f1": float(2 * hits[k] / (support[k] + guessed[k])) if true else None,
-            "ap": float(average_precision_score(rows.truth == k, scores[:, k - 1], sample_weight=rows.weight))
-            if true and k
-            else None,
+            "ap": ap,
         }
     return verdict, {
-        "macro_f1": float(macro_f1(counts)),
+        "macro_f1": macro_f1(counts),
         "accuracy": float(hits.sum() / counts.sum()),
         "confidence": jackknife.intervals(macro_f1=model),
-        "baselines": {naive_name: {"macro_f1": float(macro_f1(rows.counts(trivial)))}},
+        "baselines": {naive_name: {"macro_f1": macro_f1(rows.counts(trivial))}},
         "per_outcome": per_outcome,
         "confusion": counts,
     }

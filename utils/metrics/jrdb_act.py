@@ -75,15 +75,15 @@ def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, float | dict
         kinds_of = {key: true_kinds(rows["group"], classes) for key, rows in true_frames.items()}
         easy = [kinds[true_frames[key]["last"] < DIFFICULT] for key, kinds in kinds_of.items()]
         totals = np.bincount(np.concatenate(easy), minlength=classes + 1)
-        judged = [[(np.empty(0), np.empty(0, bool))] for _ in range(classes + 1)]
+        judged = {kind: [(np.empty(0), np.empty(0, bool))] for kind in range(1, classes + 1)}
         for key, rows in found_frames.items():
             true, kinds = true_frames.get(key, rows[:0]), kinds_of.get(key, np.empty(0, np.int64))
             guessed = found_kinds(true, kinds, rows, classes)
-            for kind in range(1, classes + 1):
-                judged[kind].append(find_people(true[kinds == kind], rows[guessed == kind]))
+            for kind, people in judged.items():
+                people.append(find_people(true[kinds == kind], rows[guessed == kind]))
         aps = []
-        for kind in range(1, classes + 1):
-            ranked, right = (np.concatenate(part) for part in zip(*judged[kind], strict=True))
+        for kind, people in judged.items():
+            ranked, right = (np.concatenate(part) for part in zip(*people, strict=True))
             aps.append(average_precision(ranked, right, totals[kind]))
         known = [ap for ap in aps if ap is not None]
         scores[task] = float(np.mean(known)) if known else None

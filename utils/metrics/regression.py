@@ -73,5 +73,5 @@ def best_trivial_mae(train_targets: np.ndarray, targets: np.ndarray) -> float:
 def limits_of_agreement(targets: Sequence[float], preds: Sequence[float]) -> tuple[float, float, float]:
     """(low, bias, high): mean error -+ 1.96 standard deviations (Bland and Altman 1986)."""
     errors = np.asarray(preds, float) - np.asarray(targets, float)
-    reach = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
-    return float(errors.mean()) - reach, float(errors.mean()), float(errors.mean()) + reach
+    bias, reach = float(errors.mean()), 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
+    return bias - reach, bias, bias + reach

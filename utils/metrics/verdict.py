@@ -159,11 +159,8 @@ class GroupJackknife:
 
     def intervals(self, **rows: np.ndarray) -> dict[str, list[float]]:
         """The 95% interval of each figure for which there is one, as far as the figure can be."""
-        found = {
-            name: np.clip(self.interval(values), *RANGES.get(name, (0, 1))).tolist()
-            for name, values in rows.items()
-        }
-        return {name: bounds for name, bounds in found.items() if np.isfinite(bounds).all()}
+        bounds = {k: np.clip(self.interval(v), *RANGES.get(k, (0, 1))) for k, v in rows.items()}
+        return {name: ends.tolist() for name, ends in bounds.items() if np.isfinite(ends).all()}
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Rows of the sum over samples of `values` (N,) or (N, ...): (1 + n, ...)."""
@@ -193,16 +190,16 @@ class GroupJackknife:
     def ap(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return self.ranking(weighted_ap, labels, scores)
 
-    def macro_f1(self, labels: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    def macro_f1(self, labels: np.ndarray, guess: np.ndarray, weights: np.ndarray | float = 1) -> np.ndarray:
         """Rows of the macro F1 over the classes present in all of `labels`.
 
         `guess` (N, K): one-hot predictions, or the probabilities of a random guess (its expected counts are
-        used).
+        used); weights (N,): how many samples each stands for.
         """
-        truth = np.eye(guess.shape[1])[labels]
-        hits, support, guessed = (self.sums(v) for v in (truth * guess, truth, guess))
-        present = np.unique(labels)
-        return (2 * hits / np.maximum(support + guessed, 1e-9))[:, present].mean(axis=1)
+        each = np.broadcast_to(weights, len(labels))[:, None]
+        truth = np.eye(guess.shape[1])[labels] * each
+        hits, support, guessed = (self.sums(values) for values in (truth * guess, truth, guess * each))
+        return (2 * hits / np.maximum(support + guessed, 1e-9))[:, np.unique(labels)].mean(axis=1)
 
     def f1(self, labels: np.ndarray, preds: np.ndarray) -> np.ndarray:
         """Rows of the F1 of class 1."""
@@ -229,9 +226,7 @@ def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.nda
 
 def weighted_ap(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average precision (R,) per row of `weights` (R, N): sum over thresholds of recall step * precision."""
-    true, total = (
-        np.cumsum(weights * side, axis=1)[:, last_of_ties] for side in (labels, np.ones_like(labels))
-    )
+    true, total = (np.cumsum(values, axis=1)[:, last_of_ties] for values in (weights * labels, weights))
     precision = true / np.maximum(total, 1)
     steps = np.diff(true, axis=1, prepend=0)
     return divide((steps * precision).sum(axis=1), true[:, -1])

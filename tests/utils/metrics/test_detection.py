@@ -16,10 +16,10 @@ from utils.metrics.detection import (
     benchmark_metrics,
     breakdown,
     choose_alarm_threshold,
+    detection_metrics,
     fpr_at_recall,
     frame_seconds,
     name_distances,
-    within_group_auroc,
     within_group_rows,
 )
 from utils.metrics.verdict import GroupJackknife
@@ -62,6 +62,10 @@ def test_false_alarms_are_a_share_of_the_normal_frames_however_many_anomalies_th
     labels = np.repeat([0, 1], [100, 300])
     scores = np.concatenate([np.arange(100) / 200, np.full(300, 0.9)])
     assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.05)).sum() == 5
+
+
+def within_group_auroc(labels, scores, groups):
+    return detection_metrics(labels, scores, groups)["auroc_within_scenarios"]
 
 
 def test_within_group_auroc_ignores_differences_between_groups():
