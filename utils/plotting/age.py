@@ -80,10 +80,10 @@ def plot_bland_altman(
 
 @never_fatal
 def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: str, path: Path) -> None:
-    """Bias with the standard deviation, and MAE beside a trivial predictor's, per band of age.
+    """Bias with the standard deviation (of three subjects or more), and MAE beside a trivial predictor's, per
+    band of age; rows: {band: subjects, bias, sd, mae, baseline_mae}.
 
-    rows: {band: subjects, bias, sd, mae, baseline_mae}. A model that shrinks towards the mean is too old for
-    the young and too young for the old: a falling bias. A bar for the SD needs three subjects.
+    A falling bias is that of a model that shrinks towards the mean: too old for the young and the reverse.
     """
     found, at = list(rows.values()), np.arange(len(rows))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
@@ -91,10 +91,9 @@ def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: s
     left.errorbar(at, [row["bias"] for row in found], spread, fmt="o", color=MODEL, capsize=3)
     left.axhline(0, color="0.3", linewidth=1)
     left.set(ylabel=f"predicted - true, mean -+ SD ({unit})", title="bias")
-    for place, key, color, label in (
-        (-0.2, "mae", MODEL, "model"), (0.2, "baseline_mae", BASELINE, "trivial predictor")
-    ):  # fmt: skip
-        right.bar(at + place, [row[key] for row in found], 0.4, color=color, label=label)
+    right.bar(at - 0.2, [row["mae"] for row in found], 0.4, color=MODEL, label="model")
+    trivial = [row["baseline_mae"] for row in found]
+    right.bar(at + 0.2, trivial, 0.4, color=BASELINE, label="trivial predictor")
     right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
     for axis in (left, right):
         names = [f"{name.replace(' to ', '-')}\nn {row['subjects']}" for name, row in rows.items()]
@@ -123,8 +122,7 @@ def plot_sheet(
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         shown = name if len(name) <= 28 else f"{name[:12]}...{name[-12:]}"
         axis.set_title(shown, fontsize=7, parse_math=False)
-        axis.text(
-            0.03, 0.97, f"{pred:.1f} {unit}", transform=axis.transAxes, va="top", fontsize=10, color="white",
-            bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}, parse_math=False,
-        )  # fmt: skip
+        said = axis.text(0.03, 0.97, f"{pred:.1f} {unit}", transform=axis.transAxes, parse_math=False)
+        box = {"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}
+        said.set(va="top", fontsize=10, color="white", bbox=box)
     save_figure(figure, path)

@@ -49,24 +49,22 @@ def plot_frame(
     aspect = image.shape[1] / image.shape[0]
     height = 3.4 * min(1, 1.8 / aspect)  # of the images: wide ones are less high than the scan
     widths = [height * aspect, height * (aspect + 0.2), 3.4][: 3 if len(points) else 2]
-    figure, axes = plt.subplots(
-        1, len(widths), figsize=(sum(widths), 3.9), layout="constrained", width_ratios=widths
-    )
-    axes[0].imshow(image)
-    axes[0].set_title("camera", fontsize=10)
-    axes[1].imshow(image)
-    frame = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)  # the heat map covers the image
+    size = (sum(widths), 3.9)
+    figure, axes = plt.subplots(1, len(widths), figsize=size, layout="constrained", width_ratios=widths)
+    titles = ("camera", "where: probability of an anomaly (root scale)", "LiDAR from above, cut at 15 m")
+    for axis, what in zip(axes, titles, strict=False):
+        axis.set_title(what, fontsize=10)
+    for axis in axes[:2]:
+        axis.imshow(image)
+        axis.set_axis_off()
     scale = PowerNorm(0.5, 0, 1)  # a probability of .25 stands in the middle
+    frame = axes[1].images[0].get_extent()  # the heat map covers the image
     shown = axes[1].imshow(heat, cmap="inferno", alpha=0.55, norm=scale, extent=frame)
     figure.colorbar(shown, ax=axes[1], shrink=0.8, ticks=[0, 0.05, 0.25, 0.5, 1])
-    axes[1].set_title("where: probability of an anomaly (root scale)", fontsize=10)
-    for axis in axes[:2]:
-        axis.set_axis_off()
     for axis in axes[2:]:
         order = np.argsort(point_scores)  # the highest on top
         seen = points[order]
         axis.scatter(-seen[:, 1], seen[:, 0], c=point_scores[order], s=5, cmap=SUSPICION, norm=scale)
         axis.set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
-        axis.set_title("LiDAR from above, cut at 15 m to each side", fontsize=10)
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)

@@ -23,12 +23,9 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
     seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
                     xticklabels=list(names), yticklabels=labels)  # fmt: skip
     axis.set(xlabel="predicted", ylabel="true (samples)")
-    figure.suptitle(title, fontsize=10)
-    axis.tick_params(axis="x", rotation=30)
-    axis.tick_params(axis="y", rotation=0)
-    for label in axis.get_xticklabels():
-        label.set_horizontalalignment("right")
-    save_figure(figure, path)
+    plt.setp(axis.get_xticklabels(), rotation=30, ha="right")
+    plt.setp(axis.get_yticklabels(), rotation=0)
+    save_figure(figure, path, title)
 
 
 @never_fatal
@@ -128,10 +125,8 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
     axis.set(ylabel=f"share: {what}", xlim=(0, 1), ylim=(-0.03, 1.08))
     axis.set_title(f"{title}\ncalibration error {calibration_error(labels, scores):.3f}", fontsize=10)
     axis.legend(fontsize=8, loc="upper left")
-    edges = np.linspace(0, 1, BINS + 1)
-    below.bar(
-        edges[:-1], bins["count"], width=1 / BINS, align="edge", color=COLORS["train"], edgecolor="white"
-    )
+    edges = np.linspace(0, 1, BINS + 1)[:-1]
+    below.bar(edges, bins["count"], 1 / BINS, align="edge", color=COLORS["train"], edgecolor="white")
     wide = bins["count"].max() >= 10 * bins["count"][kept].min()
     below.set(xlabel="score", ylabel="samples", yscale="log" if wide else "linear")
     below.yaxis.set_major_formatter("{x:g}")

@@ -41,11 +41,11 @@ def curve_panels(
 
     `known` {metric: value}: what knowing nothing reaches, where only the script can say (loss=...).
     """
-    return [
-        Panel(name, metric.title.format(unit=unit), known.get(name, nothing_reaches(metric, counts)),
-              metric.nothing_name)
-        for name, metric in metrics_shown(task, "curves").items()
-    ]  # fmt: skip
+    panels = []
+    for name, metric in metrics_shown(task, "curves").items():
+        nothing = known.get(name, nothing_reaches(metric, counts))
+        panels.append(Panel(name, metric.title.format(unit=unit), nothing, metric.nothing_name))
+    return panels
 
 
 def to_beat(panels: Sequence[Panel]) -> str:
@@ -106,11 +106,10 @@ def plot_curves(
     for axis, panel in zip(axes, panels, strict=False):
         drawn = []
         for split, color in COLORS.items():
-            values = [row.get(f"{split}_{panel.key}") for row in history]
-            if any(value is not None for value in values):
-                values = [np.nan if value is None else value for value in values]
+            values = np.array([row.get(f"{split}_{panel.key}") for row in history], float)  # None: NaN
+            if not np.isnan(values).all():
                 axis.plot(epochs, values, marker=marker, markersize=3, color=color, label=split)
-                drawn += values
+                drawn += values.tolist()
         if panel.baseline is not None:
             axis.axhline(panel.baseline, linestyle="--", color="0.4", linewidth=1, label=panel.baseline_name)
         finish_axis(axis, panel.title, epochs, best_epoch, drawn)
@@ -147,8 +146,7 @@ def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel])
 def finish_axis(
     axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None, drawn: Sequence[float] = ()
 ) -> None:
-    """Title, whole-number epochs, grid, a dotted line at the best epoch; a log axis where the values `drawn`
-    ask for it."""
+    """Title, whole-number epochs, grid, dotted best epoch; a log axis where the values `drawn` ask for it."""
     values = [value for value in drawn if np.isfinite(value)]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axis.set_yscale("log")

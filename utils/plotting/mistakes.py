@@ -17,8 +17,7 @@ def plot_mistakes(
     chosen: Sequence[int], look: Callable[[int], list[np.ndarray]], texts: Sequence[str], title: str,
     path: Path,
 ) -> None:  # fmt: skip
-    """A block for each of the samples `chosen`: `look` gives its pictures, (H, W, 3) or (H, W) uint8.
-    Of none the title is all there is."""
+    """A block for each of the samples `chosen`, if any: look(k) gives pictures, (H, W, 3) or (H, W) uint8."""
     if not chosen:
         save_figure(plt.figure(figsize=(9, 1.2)), path, title)
         return
@@ -42,12 +41,10 @@ def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
     width = max(sum(image.width + 4 for image in across), 480 if below else 0)
     below = [image.resize((width, max(1, width * image.height // image.width))) for image in below]
     total = (HEIGHT + 4 if across else 0) + sum(image.height + 4 for image in below)
-    canvas = Image.new("RGB", (width, total), "white")
-    x = y = 0
+    canvas, x, y = Image.new("RGB", (width, total), "white"), 0, HEIGHT + 4 if across else 0
     for image in across:
         canvas.paste(image, (x, 0))
         x += image.width + 4
-    y = HEIGHT + 4 if across else 0
     for image in below:
         canvas.paste(image, (0, y))
         y += image.height + 4

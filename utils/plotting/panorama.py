@@ -18,7 +18,6 @@ from utils.run.folder import write_bytes
 Color = tuple[int, int, int]
 
 # Okabe and Ito (2008), told apart by colour-blind readers and on photographs.
-# Blue, orange, green, purple, yellow, red.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
 FONT_SIZE, SMALL = 17, 14  # pixels
@@ -45,16 +44,12 @@ def draw_panorama(
     kinds = np.full(len(pairs), -1) if kinds is None else np.asarray(kinds)
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    in_pair = set(pairs.ravel().tolist())
     for row in np.argsort(boxes[:, 3], kind="stable"):  # the tall, near people last, on top
-        draw_person(draw, boxes[row], names[row], width, WHITE if row in in_pair else GREY)
+        draw_person(draw, boxes[row], names[row], width, WHITE if row in pairs else GREY)
     for (a, b), kind in zip(pairs, kinds, strict=True):
         draw_pair(draw, boxes[a], boxes[b], kind_color(kind), width)
     left_out = draw_texts(draw, boxes, pairs, kinds, texts, (width, height)) if texts is not None else 0
-
-    bars = (
-        draw_group_bars(boxes, groups, names, width) if groups is not None else Image.new("RGB", (width, 0))
-    )
+    bars = draw_group_bars(boxes, np.full(len(boxes), -1) if groups is None else groups, names, width)
     canvas = Image.new("RGB", (width, HEADER + height + bars.height), DARK)
     note = f"   ({left_out} texts left out, no room)" if left_out else ""
     draw_header(ImageDraw.Draw(canvas), title + note, kinds, kind_names)
@@ -84,9 +79,6 @@ def save_panorama(picture: np.ndarray, path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", compress_level=4)
     write_bytes(path, buffer.getbuffer())
-
-
-# Across the seam
 
 
 def on_both_ends(left: float, right: float, width: int) -> list[int]:
@@ -130,9 +122,6 @@ def draw_pair(draw: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, color: Co
             draw.ellipse((x - 6, y - 6, x + 6, y + 6), fill=color, outline=DARK, width=2)
 
 
-# Text that can be read
-
-
 def draw_texts(
     draw: ImageDraw.ImageDraw, boxes: np.ndarray, pairs: np.ndarray, kinds: np.ndarray, texts: Sequence[str],
     size: tuple[int, int],
@@ -140,8 +129,7 @@ def draw_texts(
     """Each pair's text at the middle of its line, or at the nearest place above or below where no other text
     stands, tied to the middle by a thin line. Returns how many found none."""
     font, high, (width, height) = load_font(FONT_SIZE), FONT_SIZE + 4, size
-    placed: list[tuple[float, float, float, float]] = []
-    labels = []
+    placed: dict[tuple[float, float, float, float], tuple[str, Color]] = {}
     for (a, b), kind, text in zip(pairs, kinds, texts, strict=True):
         x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], width)
         x, y, long = (x0 + x1) / 2 % width, (y0 + y1) / 2, font.getlength(text) + 8
@@ -149,15 +137,14 @@ def draw_texts(
         for top in sorted(range(0, height - high, 4), key=lambda top: abs(top + high / 2 - y)) * bool(text):
             rectangle = left, top, left + long, top + high
             if left >= 0 and not any(overlap(rectangle, other) for other in placed):
-                placed.append(rectangle)
-                labels.append((text, kind_color(kind)))
+                placed[rectangle] = text, kind_color(kind)
                 if abs(top + high / 2 - y) > FONT_SIZE:
                     draw.line((x, y, x, top + high / 2), fill=kind_color(kind), width=2)
                 break
-    for rectangle, (text, color) in zip(placed, labels, strict=True):
+    for rectangle, (text, color) in placed.items():
         draw.rectangle(rectangle, fill=color, outline=DARK)
         draw.text((rectangle[0] + 4, rectangle[1]), text, fill=DARK, font=font)
-    return sum(map(bool, texts)) - len(labels)
+    return sum(map(bool, texts)) - len(placed)
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -169,12 +156,9 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
     """Title, and below it the legend: a piece of line, name and number of pairs of each kind."""
     font = load_font(FONT_SIZE)
     draw.text((8, 2), title, fill=WHITE, font=font)
-    entries = [(kind_color(k), name, int((kinds == k).sum())) for k, name in enumerate(kind_names)]
-    if (kinds < 0).any():
-        entries.append((WHITE, "no type", int((kinds < 0).sum())))
-    x = 8.0
-    for color, name, count in entries:
-        text = f"{name} ({count})"
+    named, x = dict(enumerate(kind_names)) | ({-1: "no type"} if (kinds < 0).any() else {}), 8.0
+    for kind, name in named.items():
+        text, color = f"{name} ({(kinds == kind).sum()})", kind_color(kind)
         draw.rectangle((x, ROW + 9, x + 28, ROW + 14), fill=color)
         draw.text((x + 36, ROW + 1), text, fill=color, font=font)
         x += 36 + font.getlength(text) + 28
