@@ -11,14 +11,9 @@ import numpy as np
 import torch
 from scipy.special import erfc
 
+from utils.metrics import regression
 from utils.metrics.intervals import LEVEL, correct_bias, intervals
-from utils.metrics.regression import (
-    age_bands,
-    age_metrics,
-    regression_metrics,
-    subject_means,
-    trivial_predictions,
-)
+from utils.metrics.regression import regression_metrics, subject_means
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.results import figure_title, interval_lines, state_warnings, table, write_report
@@ -31,7 +26,7 @@ HEADINGS = {"bmi": "body mass index (kg/m2)"}
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
     """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
     losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
-    return {"loss": float(losses.mean()), **age_metrics(rows)}
+    return {"loss": float(losses.mean()), **regression.age_metrics(rows)}
 
 
 def report_age(
@@ -55,7 +50,7 @@ def report_age(
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
     images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
     baselines, trivial = {}, {}
-    for name, guess in trivial_predictions(data.references()["train_labels"], len(ages)).items():
+    for name, guess in regression.trivial_predictions(data.references()["train_labels"], len(ages)).items():
         trivial[name] = guess[: len(subject_ages)]
         found = regression_metrics(subject_ages, trivial[name])
         baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
@@ -74,7 +69,7 @@ def report_age(
     confidence = by_image.intervals(mae=by_image.means(np.abs(preds - ages)))
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
     low, high = intervals(state.get("intervals"), subject_preds)
-    band, width = age_bands(subject_ages)
+    band, width = regression.age_bands(subject_ages)
     of_image = np.searchsorted(numbers, ids)  # the image's subject
     labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **groups}
     by = {
@@ -83,8 +78,7 @@ def report_age(
     }
     warnings = state_warnings(state)
     several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
-    worse = [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]
-    if worse:
+    if worse := [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]:
         warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
@@ -125,10 +119,9 @@ def report_age(
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
     counted = ["subjects", "mae", "low", "high", "baseline_mae", "bias", "sd"]
     counted += ["coverage"] if "coverage" in metrics else []
+    heading = f"per subject: {len(numbers)} subjects, mean over their images, {unit}"
     sections = {
-        f"per subject: {len(numbers)} subjects, mean over their images, {unit}": table(
-            {"model": people, **floors}, columns
-        ),
+        heading: table({"model": people, **floors}, columns),
         f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
@@ -150,9 +143,8 @@ def report_age(
     LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
-    return verdict, {
-        "metrics": images | metrics, "baselines": baselines, "confidence": confidence, "warnings": warnings
-    }  # fmt: skip
+    found = {"metrics": images | metrics, "baselines": baselines, "confidence": confidence}
+    return verdict, found | {"warnings": warnings}
 
 
 def break_down(
@@ -195,8 +187,8 @@ def describe_intervals(
         people = fitted["people"] if fitted else 0
         return f"none: val has {people} subjects, at least {round(1 / (1 - LEVEL)) - 1} are needed"
     held = f"coverage {metrics['coverage']:.3f}, mean width {metrics['interval_width']:.3g} {unit}"
+    own = " (on the people they are made of)" if split == "val" else ""
     return (
         f"low and high of {split}_predictions.csv hold the age of {fitted['level']:.0%} of new people like "
-        f"those of val (split conformal, {fitted['people']} val subjects): {held}"
-        + (" (on the people they are made of)" if split == "val" else "")
+        f"those of val (split conformal, {fitted['people']} val subjects): {held}{own}"
     )

@@ -1,6 +1,4 @@
-"""The report of the anomaly task: figures, tables by category and distance, alarms, where the anomaly is, the
-verdict.
-"""
+"""The report of the anomaly task: figures by category and distance, alarms, where the anomaly is, verdict."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -47,9 +45,8 @@ def report_anomaly(
     scores = sigmoid(odds)
     alarms = scores >= state["threshold"]
     val_labels, both = known["val_labels"], np.concatenate([known["val_inputs"], features])
-    fitted = reference_scores(
-        known["train_inputs"], known["train_labels"], both, names=["logistic regression"]
-    )
+    train = known["train_inputs"], known["train_labels"]
+    fitted = reference_scores(*train, both, names=["logistic regression"])
     trivial = fitted["logistic regression"][:, 1]
     references = {
         TRIVIAL: np.split(trivial, [len(val_labels)]),
@@ -70,15 +67,12 @@ def report_anomaly(
         labelled += f"; in training also things pasted into {share:.0%} of the normal frames"
     extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
     del extra["calibration_error"]  # stands with the other figures of probabilities
+    pixelwise = table(benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"])
+    kinds = "anomalies by kind, AUROC against all normal frames, recall at the threshold"
+    sensors = "per pixel and point, as AnoVox's benchmark has it (fpr95 exact, theirs is on a grid)"
     notes = {
-        "anomalies by kind, AUROC against all normal frames, recall at the threshold": table(
-            by_part, ["frames", "auroc", "recall"]
-        ),
-        "per pixel and point, as AnoVox's benchmark has it (fpr95 exact, theirs is on a grid)": table(
-            benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"]
-        )
-        if benchmark
-        else "no semantic ground truth",
+        kinds: table(by_part, ["frames", "auroc", "recall"]),
+        sensors: pixelwise if benchmark else "no semantic ground truth",
         "labels": labelled,
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
@@ -93,13 +87,11 @@ def report_anomaly(
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=frames, truncated=truncated, notes=notes,
-        fit=fit_slope,
-        otherwise="" if labels.any() else remedy,
+        fit=fit_slope, otherwise="" if labels.any() else remedy,
     )  # fmt: skip
     if labelled == "pasted":  # no claim about anomalies that somebody met
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
-    fields["labels"] = labelled
-    fields["benchmark"] = benchmark
+    fields |= {"labels": labelled, "benchmark": benchmark}
     fields["metrics"] |= extra | {"by_kind": by_part}
     within = detection.within_group_rows(by, labels, odds, scenarios)
     fields["confidence"] |= by.intervals(auroc_within_scenarios=within)
@@ -115,26 +107,25 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
     truth.
     """
     found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
-    for label in (1, 0):
-        frames = np.flatnonzero(dataset.labels == label)
-        for index in frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))].tolist():
-            batch = dataset.__getitems__([index])
-            heat, point_scores = where(batch)
-            size = dataset.column("size")[index]
-            for sensor, truth, scores in (
-                ("pixel", dataset.true_pixels(index), heat[0].numpy()),
-                ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
-            ):
-                if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
-                    continue
-                judged = truth >= 0
-                tables = ["normality included"]
-                if (truth[judged] == 1).any():  # detectable by this sensor
-                    tables += ["anomalies only"] + [f"size {size}"] * bool(size)
-                for name in tables:
-                    found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
-    results: dict[str, Any] = {}
-    benchmark: dict[str, dict[str, float | None]] = {}
+    by_label = (np.flatnonzero(dataset.labels == label) for label in (1, 0))
+    spread = [frames[:: max(1, math.ceil(len(frames) / LOCATED_FRAMES))] for frames in by_label]
+    for index in np.concatenate(spread).tolist():
+        batch = dataset.__getitems__([index])
+        heat, point_scores = where(batch)
+        size = dataset.column("size")[index]
+        for sensor, truth, scores in (
+            ("pixel", dataset.true_pixels(index), heat[0].numpy()),
+            ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
+        ):
+            if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
+                continue
+            judged = truth >= 0
+            tables = ["normality included"]
+            if (truth[judged] == 1).any():  # detectable by this sensor
+                tables += ["anomalies only"] + [f"size {size}"] * bool(size)
+            for name in tables:
+                found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
+    results, benchmark = {}, {}
     for sensor, tables in found.items():
         for name, parts in tables.items():
             truth, scores = (np.concatenate(part) for part in zip(*parts, strict=True))

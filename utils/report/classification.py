@@ -7,37 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics.calibration import (
-    calibrated,
-    cross_fitted,
-    fit_platt,
-    fit_temperature,
-    log_odds,
-    probability_figures,
-    sigmoid,
-)  # fmt: skip
-from utils.metrics.classification import (
-    binary_metrics,
-    choose_threshold,
-    confusion,
-    multiclass_metrics,
-    trivial_guesses,
-)  # fmt: skip
+from utils.metrics import calibration as scales
+from utils.metrics import classification as figures
+from utils.metrics.calibration import calibrated, sigmoid
 from utils.metrics.verdict import Comparison, GroupJackknife, Verdict, judge
-from utils.plotting.classification import (
-    plot_class_probabilities,
-    plot_confusion,
-    plot_distributions,
-    plot_reliability,
-)  # fmt: skip
-from utils.report.results import (
-    confusion_table,
-    figure_title,
-    interval_lines,
-    state_warnings,
-    table,
-    write_report,
-)  # fmt: skip
+from utils.plotting import classification as plotting
+from utils.report import results
 from utils.run.log import LOG, format_values
 from utils.tasks import TASKS
 
@@ -46,7 +21,7 @@ def report_binary(
     folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
     classes: Sequence[str], *, trivial: str, references: Mapping[str, tuple[np.ndarray, np.ndarray]],
     val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
-    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = fit_platt, otherwise: str = "",
+    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = scales.fit_platt, otherwise: str = "",
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
@@ -63,58 +38,53 @@ def report_binary(
     scores = sigmoid(odds)
     preds = (scores >= threshold).astype(int)
     most = np.full(len(labels), int(labels.mean() >= 0.5))
-    baselines = {"majority class": binary_metrics(labels, most, most)}
+    baselines = {"majority class": figures.binary_metrics(labels, most, most)}
     for name, (on_val, here) in references.items():
-        baselines[name] = binary_metrics(labels, here, here >= choose_threshold(val_labels, on_val))
+        preds_of = here >= figures.choose_threshold(val_labels, on_val)
+        baselines[name] = figures.binary_metrics(labels, here, preds_of)
 
     by = GroupJackknife(groups, labels, fallback)
     rows = {"ap": by.ap(labels, odds), "auroc": by.auroc(labels, odds), "f1": by.f1(labels, preds)}
     others = [name for name in references if name != "chance" and baselines[name]["ap"]]
     strongest = max(others, key=lambda name: baselines[name]["ap"], default=None)
-    beside = strongest and Comparison.of(
-        "AP", rows["ap"], by.ap(labels, references[strongest][1]), strongest, by
-    )
+    theirs = by.ap(labels, references[strongest][1]) if strongest else None
+    beside = strongest and Comparison.of("AP", rows["ap"], theirs, strongest, by)
     verdict = judge(
         "AUROC", rows["auroc"], by.auroc(labels, references[trivial][1]), trivial, split, by, unit=unit,
         truncated=truncated, reference=beside.words() if beside else "",
     )  # fmt: skip
     if len(np.unique(labels)) == 1 and not truncated:
-        alike = (
-            f"all {len(labels)} samples are of class '{classes[labels[0]]}': nothing can be ranked{otherwise}"
-        )
-        verdict = replace(verdict, word="NOT JUDGED", reason=alike)
+        alike = f"all {len(labels)} samples are of class '{classes[labels[0]]}'"
+        reason = f"{alike}: nothing can be ranked{otherwise}"
+        verdict = replace(verdict, word="NOT JUDGED", reason=reason)
 
     def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
         return sigmoid(calibrated(here, **fit(labels, logits)))
 
-    probable = cross_fitted(labels, logits, groups, refitted) if split == "val" else scores
-    metrics = binary_metrics(labels, odds, preds)
+    metrics = figures.binary_metrics(labels, odds, preds)
     columns = list(metrics)
-    metrics |= probability_figures(labels, scores if probable is None else probable, val_labels.mean())
-    warnings, alarms = state_warnings(state), int(preds.sum())
+    probable, text = probabilities(labels, logits, scores, groups, val_labels.mean(), split, refitted)
+    warnings, alarms = results.state_warnings(state), int(preds.sum())
     if min(alarms, len(labels) - alarms) < 0.005 * len(labels):
-        warnings.append(
-            f"threshold at the edge of the scores: {alarms} of {len(labels)} samples of {split} reach "
-            f"{threshold:.3f}"
-        )
+        reach = f"{alarms} of {len(labels)} samples of {split} reach {threshold:.3f}"
+        warnings.append(f"threshold at the edge of the scores: {reach}")
 
-    counts = confusion(labels, preds, 2)
-    named, place = figure_title(state, split), folder / "probability_distributions.png"
-    plot_confusion(counts, classes, f"{named}\nthreshold {threshold:.3f}", folder / "confusion_matrix.png")
-    plot_distributions(labels, scores, classes, named, place, threshold)
-    plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
-    found = {"metrics": metrics, "baselines": baselines, "confidence": by.intervals(**rows)}
+    counts, named = figures.confusion(labels, preds, 2), results.figure_title(state, split)
+    at, place = f"{named}\nthreshold {threshold:.3f}", folder / "probability_distributions.png"
+    plotting.plot_confusion(counts, classes, at, folder / "confusion_matrix.png")
+    plotting.plot_distributions(labels, scores, classes, named, place, threshold)
+    plotting.plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
+    found = {"metrics": metrics | probable, "baselines": baselines, "confidence": by.intervals(**rows)}
+    heading = f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'"
+    matrix = f"confusion matrix at threshold {threshold:.4f}, chosen on val"
     sections = {
-        f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'": table(
-            {"model": metrics, **baselines}, columns
-        ),
-        interval_heading(by, unit): interval_lines(found["confidence"]),
-        f"confusion matrix at threshold {threshold:.4f}, chosen on val": confusion_table(counts, classes),
-        "probabilities": probability_text(metrics, split, probable is not None),
+        heading: results.table({"model": metrics, **baselines}, columns),
+        interval_heading(by, unit): results.interval_lines(found["confidence"]),
+        matrix: results.confusion_table(counts, classes),
+        "probabilities": text,
     }
-    return verdict, conclude(
-        folder, title, verdict, warnings, beside, sections | dict(notes), found, ("ap", "auroc", "f1")
-    )
+    shown = ("ap", "auroc", "f1")
+    return verdict, conclude(folder, title, verdict, warnings, beside, sections | dict(notes), found, shown)
 
 
 def report_multiclass(
@@ -130,7 +100,7 @@ def report_multiclass(
     split's shares. Writes and returns what report_binary does.
     """
     title, unit, count = f"{state['script']} on {split}", TASKS[state["script"]]["groups"], len(classes)
-    guesses = trivial_guesses(train_labels, count)
+    guesses = figures.trivial_guesses(train_labels, count)
     preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
     model = by.macro_f1(labels, np.eye(count)[preds])
     trivial = {name: by.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
@@ -143,56 +113,48 @@ def report_multiclass(
     )  # fmt: skip
 
     def odds_at(temperature: float, logits: np.ndarray) -> np.ndarray:
-        return log_odds(np.asarray(logits, float) / temperature)
+        return scales.log_odds(np.asarray(logits, float) / temperature)
 
     def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
-        return sigmoid(odds_at(fit_temperature(labels, logits), here))
+        return sigmoid(odds_at(scales.fit_temperature(labels, logits), here))
 
     odds = odds_at(state["temperature"], logits)
-    scores = sigmoid(odds)
-    probable = cross_fitted(labels, logits, groups, refitted) if split == "val" else scores
-    metrics = multiclass_metrics(labels, odds, classes)
+    scores, shares = sigmoid(odds), np.bincount(val_labels, minlength=count) / len(val_labels)
+    metrics = figures.multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
-    shares = np.bincount(val_labels, minlength=count) / len(val_labels)
-    metrics |= probability_figures(labels, scores if probable is None else probable, shares)
+    probable, text = probabilities(labels, logits, scores, groups, shares, split, refitted)
     baselines = {name: {"macro_f1": float(rows[0])} for name, rows in trivial.items()}
-    baselines |= {name: multiclass_metrics(labels, values, classes) for name, values in references.items()}
+    for name, values in references.items():
+        baselines[name] = figures.multiclass_metrics(labels, values, classes)
 
-    counts, right = confusion(labels, preds, count), (preds == labels).astype(int)
-    named = figure_title(state, split)
-    plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
-    plot_class_probabilities(labels, scores, classes, named, folder / "probability_distributions.png")
+    counts, right = figures.confusion(labels, preds, count), preds == labels
+    named, place = results.figure_title(state, split), folder / "probability_distributions.png"
+    plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
+    plotting.plot_class_probabilities(labels, scores, classes, named, place)
     sure, what = scores.max(axis=1), "the predicted type is right"
-    plot_reliability(right, sure, what, named, folder / "reliability.png")
-    confidence = by.intervals(macro_f1=model, accuracy=by.means(preds == labels))
+    plotting.plot_reliability(right.astype(int), sure, what, named, folder / "reliability.png")
+    confidence = by.intervals(macro_f1=model, accuracy=by.means(right))
     sections = {
-        f"{len(labels)} samples": table({"model": metrics, **baselines}, columns),
-        interval_heading(by, unit): interval_lines(confidence),
-        "per class": table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),
-        "confusion matrix": confusion_table(counts, classes),
-        "probabilities": probability_text(metrics, split, probable is not None),
+        f"{len(labels)} samples": results.table({"model": metrics, **baselines}, columns),
+        interval_heading(by, unit): results.interval_lines(confidence),
+        "per class": results.table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),
+        "confusion matrix": results.confusion_table(counts, classes),
+        "probabilities": text,
     }
-    found = {"metrics": metrics, "baselines": baselines, "confidence": confidence}
-    return verdict, conclude(
-        folder, title, verdict, state_warnings(state), beside, sections | dict(notes), found, ("macro_f1",)
-    )
+    found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
+    warnings, sections = results.state_warnings(state), sections | dict(notes)
+    return verdict, conclude(folder, title, verdict, warnings, beside, sections, found, ["macro_f1"])
 
 
 def conclude(
     folder: Path, title: str, verdict: Verdict, warnings: list[str], beside: Comparison | None,
     sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the report and log the figures `shown` of every scorer; `found`, with warnings and references.
-
-    A reference that has the better figure, with confidence or without, is a warning.
-    """
+    """Write the report, warn of a better reference, log the figures `shown`; `found` with both added."""
     if beside and beside.other - beside.model >= 0.0005:  # below that the same to three digits
-        word = "is" if beside.worse else "may be"
-        warnings.append(
-            f"a reference {word} better: {beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; "
-            f"less {beside}"
-        )
-    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
+        both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; less {beside}"
+        warnings.append(f"a reference {'is' if beside.worse else 'may be'} better: {both}")
+    results.write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
         if any(values[key] is not None for key in shown):  # none is defined where all are of one class
             LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
@@ -203,13 +165,20 @@ def interval_heading(by: GroupJackknife, unit: str) -> str:
     return f"95% intervals of the model, jackknife over {'frames' if by.over_frames else unit}"
 
 
-def probability_text(metrics: Mapping[str, Any], split: str, cross: bool) -> str:
-    """Calibration error and Brier score in words."""
-    fitted = "each group by a scale fitted on the others" if cross else "on the split of the fit: optimistic"
-    how = f"; {fitted}" if split == "val" else ""
-    better = "better" if metrics["brier"] < metrics["brier_prior"] else "worse"
-    return (
-        f"calibration error {metrics['calibration_error']:.4f} (15 bins){how}\n"
-        f"Brier score {metrics['brier']:.4f}, {better} than val's shares of the classes "
-        f"({metrics['brier_prior']:.4f})"
-    )
+def probabilities(
+    labels: np.ndarray, logits: np.ndarray, scores: np.ndarray, groups: np.ndarray, prior: Any, split: str,
+    refitted: Callable[..., np.ndarray],
+) -> tuple[dict[str, float], str]:  # fmt: skip
+    """Calibration error and Brier scores, and in words; on val, where the scale was fitted, by `refitted`."""
+    how = ""
+    if split == "val":
+        crossed = scales.cross_fitted(labels, logits, groups, refitted)
+        how = "; each group by a scale fitted on the others"
+        if crossed is None:
+            how = "; on the split of the fit: optimistic"
+        scores = scores if crossed is None else crossed
+    found = scales.probability_figures(labels, scores, prior)
+    better = "better" if found["brier"] < found["brier_prior"] else "worse"
+    error, brier = f"{found['calibration_error']:.4f} (15 bins){how}", f"{found['brier']:.4f}, {better}"
+    prior = f"val's shares of the classes ({found['brier_prior']:.4f})"
+    return found, f"calibration error {error}\nBrier score {brier} than {prior}"

@@ -6,16 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from utils.metrics import groups as social
 from utils.metrics.calibration import fit_temperature
-from utils.metrics.groups import (
-    SIZE_BINS,
-    choose_cut,
-    find_clusters,
-    find_components,
-    group_metrics,
-    group_scores,
-    share_right,
-)
 from utils.metrics.interaction import NONE, choose_threshold, end_to_end, every_pair, pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
 from utils.plotting.classification import plot_confusion
@@ -38,8 +30,8 @@ def choose_on_val(
     pairs = every_pair(part, p_interaction, p_types)
     chosen |= {"threshold": choose_threshold(pairs), "cut": values.get("cut")}
     if chosen["cut"] is None:
-        people = part.people_and_pairs()
-        chosen["cut"] = choose_cut(*people, p_interaction, values["stage1_threshold"], part.social_groups)
+        people, at = part.people_and_pairs(), values["stage1_threshold"]
+        chosen["cut"] = social.choose_cut(*people, p_interaction, at, part.social_groups)
     return chosen, pairs.macro_f1(chosen["threshold"])
 
 
@@ -57,9 +49,8 @@ def report_end_to_end(
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = every_pair(part, p_interaction, p_types)
     frequent = int(np.bincount(data.reference_pairs()[1]).argmax())
-    verdict, figures = end_to_end(
-        pairs, state["threshold"], types, state["stage1_threshold"], frequent, split, truncated
-    )
+    chosen = state["threshold"], types, state["stage1_threshold"]
+    verdict, figures = end_to_end(pairs, *chosen, frequent, split, truncated)
     sequences = [name for names in data.split.values() for name in names]
     groups, files = report_groups(part, p_interaction, state, sequences)
     found = {"verdict": verdict.word, "verdict_reason": verdict.reason, **figures, **groups}
@@ -67,28 +58,25 @@ def report_end_to_end(
         return found
     title, names = f"both stages on {split}", [NONE, *types]
     count, threshold = int(pairs.weight.sum()), state["threshold"]
+    outcomes = f"six outcomes of {count} pairs, threshold {threshold:.4f} (chosen on val)"
     text = {
-        f"six outcomes of {count} pairs, threshold {threshold:.4f} (chosen on val)": table(
-            figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]
-        ),
+        outcomes: table(figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]),
         "macro F1": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"])
         + "".join("\n95% interval [{:.3f}, {:.3f}]".format(*ends) for ends in figures["confidence"].values()),
         "confusion matrix": confusion_table(figures["confusion"], names),
     }
     if groups["groups"]:
         people = {how: values["people"] for how, values in groups["groups"].items()}
-        text["social groups: share of people in the right one, by true size"] = table(
-            people, list(next(iter(people.values())))
-        )
+        sizes = list(people["clusters"])
+        text["social groups: share of people in the right one, by true size"] = table(people, sizes)
         for how, values in groups["groups"].items():
             text[f"social groups, {how}: whole groups"] = table(values["whole"], [*values["whole"]["G1"]])
     if groups["jrdb_act"]:
-        official = {how: score | score["by_size"] for how, score in groups["jrdb_act"].items()}
-        scores = {how: score["task_3"] for how, score in official.items()}
+        scores = {how: score["task_3"] for how, score in groups["jrdb_act"].items()}
         LOG.info(f"{title}: social groups, task 3: {format_values(scores)}")
-        text["social groups by the rules of JRDB-Act's toolkit: AP of people on keyframes"] = table(
-            official, ["task_2", "task_3", *SIZE_BINS]
-        )
+        official = {how: score | score["by_size"] for how, score in groups["jrdb_act"].items()}
+        heading = "social groups by the rules of JRDB-Act's toolkit: AP of people on keyframes"
+        text[heading] = table(official, ["task_2", "task_3", *social.SIZE_BINS])
     write_report(folder / "end_to_end_report.txt", title, verdict, groups["warnings"], text)
     for name, lines in files.items():
         write_text(folder / name, lines)
@@ -112,17 +100,17 @@ def report_groups(
     if not len(known):
         return {"groups": {}, "jrdb_act": {}, "warnings": []}, {}
     ways = {
-        "clusters": find_clusters(frames, pairs, p_interaction, threshold, [cut])[0],
-        "connected components": find_components(len(frames), pairs, p_interaction, threshold),
+        "clusters": social.find_clusters(frames, pairs, p_interaction, threshold, [cut])[0],
+        "connected components": social.find_components(len(frames), pairs, p_interaction, threshold),
         "everybody alone": np.arange(len(frames)),
     }
     truth = keyframe_rows(part, part.social_groups, known, sequences, last=0)
     found, official, files = {}, {}, {}
     for how, groups in ways.items():
-        scores = group_scores(groups, pairs, p_interaction)
+        scores = social.group_scores(groups, pairs, p_interaction)
         found[how] = {
-            "people": share_right(frames[known], groups[known], part.social_groups[known]),
-            "whole": group_metrics(frames, groups, scores, part.social_groups),
+            "people": social.share_right(frames[known], groups[known], part.social_groups[known]),
+            "whole": social.group_metrics(frames, groups, scores, part.social_groups),
         }
         if len(truth):
             rows = keyframe_rows(part, groups, known, sequences)

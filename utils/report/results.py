@@ -63,15 +63,19 @@ def write_report(
         LOG.warning(warning)
     parts = [f"{title}\nnames: docs/glossary.md", f"verdict: {verdict.word}\n{verdict.reason}"]
     parts += [verdict.reference] if verdict.reference else []
-    sections = ({"warnings": "\n".join(warnings)} if warnings else {}) | dict(sections)
-    parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items() if text]
+    sections = {"warnings": "\n".join(warnings), **sections}
+    parts += [section(heading, text) for heading, text in sections.items() if text]
     write_text(path, "\n\n".join(parts) + "\n")
+
+
+def section(heading: str, text: str) -> str:
+    return f"{heading}\n{'-' * len(heading)}\n{text}"
 
 
 def add_section(path: Path, heading: str, text: str) -> None:
     """One more section at the end of a report, and its text in the log."""
     LOG.info(f"{heading}: {text}")
-    write_text(path, f"{path.read_text(encoding='utf-8')}\n{heading}\n{'-' * len(heading)}\n{text}\n")
+    write_text(path, f"{path.read_text(encoding='utf-8')}\n{section(heading, text)}\n")
 
 
 def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:

@@ -59,8 +59,7 @@ def report_samples(
 
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
-    """A row per group, the one whose labels the model finds least likely first: samples, mean p_label, and
-    the share of wrong answers or, of ages, their means."""
+    """A row per group, the least likely labels first: samples, means of p_label and wrong (ages: errors)."""
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
         found = table[["age", "prediction", "error"]]
