@@ -157,11 +157,11 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         if args.resume:
             refuse_changes(parser, args, recorded)
     if args.fold:
-        others = [name for name in SPLITS if getattr(first, name, None) != parser.get_default(name)]
-        if others:
-            listed = " ".join(f"--{name}" for name in others)
-            parser.error(f"--fold {args.fold} decides who trains and who is tested: leave out {listed}")
-        vars(args).update({name: parser.get_default(name) for name in SPLITS if hasattr(args, name)})
+        splits = {name: parser.get_default(name) for name in SPLITS if hasattr(args, name)}
+        if others := [f"--{name}" for name in splits if getattr(first, name) != splits[name]]:
+            what = f"--fold {args.fold} decides who trains and who is tested"
+            parser.error(f"{what}: leave out {' '.join(others)}")
+        vars(args).update(splits)
     if args.dry_run:
         args.epochs, args.max_batches, args.save_interval, args.plot_interval = 1, 2, 1, 1
     parser.announce(argv)
@@ -179,10 +179,9 @@ def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
     script = config.get("script_name")
     if script != parser.prog:
         parser.error(f"{path} belongs to {script}, not to {parser.prog}")
-    known = {action.dest for action in parser._actions}
-    for key in config["args"]:
-        if key not in known:
-            parser.error(f"{path}: unknown flag '{key}' in args{suggest(key, sorted(known))}")
+    known = sorted(action.dest for action in parser._actions)
+    if unknown := [key for key in config["args"] if key not in known]:
+        parser.error(f"{path}: unknown flag '{unknown[0]}' in args{suggest(unknown[0], known)}")
     return {key: value for key, value in config["args"].items() if key not in NOT_RECORDED}
 
 
@@ -190,10 +189,9 @@ def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
     """The command line that gives these args; None (not given) is left out."""
     argv: list[str] = []
     for action in parser._actions:
-        value = recorded.get(action.dest)
+        value, flag = recorded.get(action.dest), action.option_strings[0]
         if value is None:
             continue
-        flag = action.option_strings[0]
         if isinstance(action, argparse.BooleanOptionalAction):
             argv.append(flag if value else "--no-" + flag[2:])
         elif isinstance(value, list):
@@ -205,33 +203,26 @@ def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
 
 def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dict[str, Any]) -> None:
     """A resumed run is the same run: list every typed flag that would make it another one."""
-    changed = {
-        key: (old, getattr(args, key))
-        for key, old in recorded.items()
-        if getattr(args, key) != old and key not in MAY_CHANGE_ON_RESUME
-    }
     fewest = min(args.epochs, recorded["epochs"])
     shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
-    if shaped and args.epochs != recorded["epochs"]:  # the learning rate's schedule depends on them
-        changed["epochs"] = (recorded["epochs"], args.epochs)
+    may_change = MAY_CHANGE_ON_RESUME - ({"epochs"} if shaped else set())  # of a schedule they are a part
+    changed = [key for key, old in recorded.items() if getattr(args, key) != old and key not in may_change]
     if changed:
-        table = "\n".join(f"  --{key}: recorded {old}, typed {new}" for key, (old, new) in changed.items())
+        table = "\n".join(f"  --{k}: recorded {recorded[k]}, typed {getattr(args, k)}" for k in changed)
         parser.error(
             f"--resume {args.resume} can not change what the run is:\n{table}\nstart a new run with --config"
         )
 
 
-def number(
-    convert: Callable[[str], Any], accept: Callable[[Any], bool], allowed: str
-) -> Callable[[str], Any]:
+def number(convert: type, accept: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:
     """An argparse type that says what is allowed."""
 
     def parse(text: str) -> Any:
         try:
             value = convert(text)
         except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or not accept(value):
+            value = math.nan
+        if not (math.isfinite(value) and accept(value)):
             raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}")
         return value
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.run.errors import CommandError, suggest
+from utils.run.errors import CommandError, some, suggest
 from utils.run.folder import read_json
 from utils.tasks import TASKS
 
@@ -33,10 +33,7 @@ def start_of(folder: Path) -> tuple[str, int, str]:
 
 
 def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
-    """The run folders of these names, each once, in the order given; * in a name stands for anything.
-
-    Raises CommandError with a suggestion for what is no run.
-    """
+    """The run folders of these names (* is anything), each once, in order; CommandError for what is none."""
     found: dict[Path, Path] = {}
     for name in names:
         runs = [] if glob.has_magic(name) else [find_run(name, output_dir)]
@@ -50,10 +47,7 @@ def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
 
 
 def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
-    """The run folder of this name: a folder or a file in it, by its path or by its name in `output_dir`.
-
-    Raises CommandError with a suggestion for what is no run.
-    """
+    """The run folder of this path, or name in `output_dir`, or file in it; CommandError has suggestions."""
     places = (Path(name), output_dir / name)
     for place in places:
         folder = place.parent if place.is_file() else place
@@ -67,20 +61,16 @@ def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
     raise CommandError(f"there is no run {name}{hint}\n{known_runs(around)}")
 
 
-def known_runs(output_dir: Path, most: int = 3) -> str:
+def known_runs(output_dir: Path) -> str:
     """One line on what runs there are, the newest first."""
     names = [run.name for run in reversed(list_runs(output_dir))]
     if not names:
         return f"there is none in {output_dir}; --output_dir says where the runs are"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"runs in {output_dir}: {', '.join(names[:most])}{more}"
+    return f"runs in {output_dir}: {some(names, 3)}"
 
 
 def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint meant by `place`: the file itself, or the best one in that run folder.
-
-    Raises CommandError listing the checkpoints beside it when there is none.
-    """
+    """The checkpoint file `place`, or the best one in that run folder; CommandError lists those beside it."""
     path = Path(place)
     if path.is_dir():
         path /= TASKS[script_of(path)]["checkpoint"]
@@ -88,8 +78,8 @@ def find_checkpoint(place: str | Path) -> Path:
         return path
     around = path.parent
     found = sorted(map(str, [*around.glob("*.pth"), *around.glob("*/*.pth")]))
-    listing = "\n".join(f"  {p}" for p in found[:4]) if found else f"  (no checkpoint under {around})"
-    raise CommandError(f"no checkpoint at {path}; candidates:\n{listing}")
+    listed = found[:4] or [f"(no checkpoint under {around})"]
+    raise CommandError("\n  ".join([f"no checkpoint at {path}; candidates:", *listed]))
 
 
 def script_of(run: Path) -> str:

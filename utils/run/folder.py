@@ -30,11 +30,9 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             folder = Path(output_dir) / (stem if number == 1 else f"{stem}_{number}")
-            try:
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder
-            except FileExistsError:
-                continue
     except OSError as error:
         raise CommandError(
             f"cannot make a run folder under --output_dir {output_dir}: {error.strerror or error}\n"
@@ -44,17 +42,14 @@ def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experimen
 
 def is_finished(run: Path, epochs: int, patience: int) -> bool:
     """Whether the run has its results, of this many epochs or stopped early by this patience."""
-    results = read_json(run / "results.json") if (run / "results.json").is_file() else None
-    if results is None:
+    if not (run / "results.json").is_file():
         return False
+    results = read_json(run / "results.json")
     return results["epochs_run"] >= epochs or 0 < patience <= results["epochs_run"] - results["best_epoch"]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write through a temporary name and os.replace, so that `path` is the old file or the whole new one.
-
-    Raises CommandError with the system's reason.
-    """
+    """Write through a temporary name: the file is the old or the whole new one. CommandError says why not."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

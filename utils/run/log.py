@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +58,21 @@ def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
     stop_log()
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    handlers: list[logging.Handler] = [logging.NullHandler() if quiet else BesideBars(sys.stdout)]
-    failed = None
+    add_handler(logging.NullHandler() if quiet else BesideBars(sys.stdout))
     if not quiet and path is not None:
         try:
-            handlers.append(logging.FileHandler(path, mode="a", encoding="ascii"))
+            add_handler(logging.FileHandler(path, mode="a", encoding="ascii"))
         except OSError as error:
-            failed = error.strerror
-    for handler in handlers:
-        handler.setFormatter(OneLineFormatter("%(message)s"))
-        handler.handleError = partial(line_failed, getattr(handler, "baseFilename", "stdout"))
-        LOG.addHandler(handler)
-    if failed:
-        run_goes_on(str(path), failed)
+            run_goes_on(str(path), error.strerror)
     return LOG
+
+
+def add_handler(handler: logging.Handler) -> None:
+    """One line each; what can not be written is said once, not with a traceback for every line."""
+    place = getattr(handler, "baseFilename", "stdout")
+    handler.setFormatter(OneLineFormatter("%(message)s"))
+    handler.handleError = lambda record: run_goes_on(place, sys.exc_info()[1])
+    LOG.addHandler(handler)
 
 
 def stop_log() -> None:
@@ -82,11 +82,6 @@ def stop_log() -> None:
         LOG.removeHandler(handler)
         with contextlib.suppress(OSError):  # of what is still to be written
             handler.close()
-
-
-def line_failed(place: str, record: logging.LogRecord) -> None:
-    """In place of logging's own, which prints a traceback for every line that a full disk refuses."""
-    run_goes_on(place, sys.exc_info()[1])
 
 
 def run_goes_on(what: str, reason: object) -> None:

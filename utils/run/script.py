@@ -97,8 +97,7 @@ def out_of_memory(error: Exception) -> bool:
 
 def out_of_memory_message(error: Exception, options: dict[str, Any]) -> str:
     """What ran out, and numbers to try; another batch size would be another run, so none is taken."""
-    lines = [f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"]
+    lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]
     if options.get("batch_size", 1) > 1:
         lines.append(f"try --batch_size {options['batch_size'] // 2}, a smaller --image_size, or --amp")
-    lines.append("the last checkpoint is complete: --resume goes on from it, with the same flags")
-    return "\n".join(lines)
+    return "\n".join([*lines, "the last checkpoint is complete: --resume goes on, with the same flags"])

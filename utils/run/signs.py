@@ -24,13 +24,8 @@ def history_signs(
 ) -> list[str]:  # fmt: skip
     """All of them, the gravest first; `task`: the row of utils/tasks.py, `counts`: val's samples per class,
     `constant`: the loss that the best constant reaches on val."""
-    found = [
-        not_finite(history),
-        no_skill(history, task, counts),
-        above_constant(history, constant),
-        flat(history),
-        overfitting(history, task),
-    ]
+    levels = no_skill(history, task, counts), above_constant(history, constant)
+    found = not_finite(history), *levels, flat(history), overfitting(history, task)
     return [text for text in found if text]
 
 
@@ -58,12 +53,10 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
     metric, key = task["metrics"].get(task["skill"]), f"val_{task['skill']}"
     nothing = nothing_reaches(metric, counts) if metric else None
     values = [row[key] for row in history[-3:] if is_number(row.get(key))]
-    if len(values) < 3 or nothing is None or statistics.median(values) > nothing + NO_SKILL:
+    if len(values) < 3 or nothing is None or (middle := statistics.median(values)) > nothing + NO_SKILL:
         return ""
-    return (
-        f"hardly any skill: {key} is {statistics.median(values):.3g} in the last three epochs, knowing "
-        f"nothing reaches {nothing:.3g}"
-    )
+    what = f"{key} is {middle:.3g} in the last three epochs"
+    return f"hardly any skill: {what}, knowing nothing reaches {nothing:.3g}"
 
 
 def above_constant(history: History, constant: float | None) -> str:
@@ -71,10 +64,8 @@ def above_constant(history: History, constant: float | None) -> str:
     last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
     if constant is None or len(last) < 3 or min(last) <= (1 + 5 * FLAT) * constant:
         return ""
-    return (
-        f"val loss above a constant's: {last[-1]:.4g} in the last epoch, always answering the same reaches "
-        f"{constant:.4g} on val"
-    )
+    answer = f"always answering the same reaches {constant:.4g} on val"
+    return f"val loss above a constant's: {last[-1]:.4g} in the last epoch, {answer}"
 
 
 def flat(history: History) -> str:
@@ -98,11 +89,8 @@ def overfitting(history: History, task: Mapping[str, Any]) -> str:
     rose = all(row["val_loss"] > turn["val_loss"] + FLAT * 5 * abs(turn["val_loss"]) for row in later)
     if end["epoch"] - turn["epoch"] < RECENT or not (fell and rose):
         return ""
-    text = (
-        f"overfitting since epoch {turn['epoch']}: val_loss rose from {turn['val_loss']:.3g} to "
-        f"{end['val_loss']:.3g} while train_loss fell from {turn['train_loss']:.3g} to "
-        f"{end['train_loss']:.3g}"
-    )
+    rise, fall = (f"from {turn[key]:.3g} to {end[key]:.3g}" for key in ("val_loss", "train_loss"))
+    text = f"overfitting since epoch {turn['epoch']}: val_loss rose {rise} while train_loss fell {fall}"
     best, key = best_epoch(history, task), f"val_{task['best']}"
     if best is not None and best > turn["epoch"] and key != "val_loss":
         text += f"; {key}, which decides, was best later, in epoch {best}"

@@ -23,8 +23,7 @@ class Status(logging.Handler):
 
     Fields of status.json: state (starting, training, testing, finished, interrupted, failed), time (unix
     seconds of the last sign of life), pid, host, epoch (being trained, from 1), epochs, step (done of it),
-    steps (of an epoch), wait and patience (early stopping), gpu_memory_mb, warnings, reason (why it ended;
-    null while it runs).
+    steps (of an epoch), wait and patience (early stopping), gpu_memory_mb, warnings, reason (of its end).
     """
 
     current: "Status | None" = None  # that of the run in this process, so that a failure can be written
