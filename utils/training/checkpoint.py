@@ -23,12 +23,7 @@ BEGIN_AGAIN = "no epoch is saved, nothing can be resumed: begin again, with --co
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` through a temporary name, so that a crash leaves the old file or the whole new one.
-
-    Keys every script uses: script, epoch (finished epochs), step (steps done of the next epoch), totals (its
-    sums so far, one row per process), seconds (what it took so far), model, optimizer, scheduler, scaler,
-    best {metric: {value, epoch}}, history, threshold, args. `format_version` is added.
-    """
+    """Write `state` (see Checkpoint.state) and format_version: a crash leaves the old file or the new one."""
     buffer = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **state}, buffer)
     try:
@@ -80,7 +75,8 @@ class Checkpoint:
         return self.run.processes.from_first(lambda: load_checkpoint(path, self.run.script, **self.names))
 
     def state(self, step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
-        """What every file holds, `step` steps into the epoch after those in `history`."""
+        """What every file holds, `step` steps into the epoch after those in `history`, which took `seconds`
+        and have added up to `totals`, a row per process; best: {metric: {value, epoch}}."""
         return {
             "script": self.run.script, "epoch": len(self.history), "step": step, "totals": totals,
             "seconds": seconds, "model": self.parts["model"].state_dict(), "best": self.best,
@@ -143,11 +139,11 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
             f"found: {name[1] if name else 'nothing named'}\nuse a checkpoint written by this project"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CommandError(f"{path} is damaged or no checkpoint: {reason}") from error
-    if not isinstance(state, dict) or "format_version" not in state:
+    version = state.get("format_version") if isinstance(state, dict) else None
+    if version is None:
         raise CommandError(f"{path} is not a checkpoint of this project (no format_version)")
-    version = state["format_version"]
     if version > FORMAT_VERSION:
         raise CommandError(f"{path} has format {version}, newer than {FORMAT_VERSION}: update the code")
     if script is not None and state["script"] != script:

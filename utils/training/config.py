@@ -28,8 +28,7 @@ TRAINING = (
 def describe_run(
     script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
 ) -> dict[str, Any]:
-    """The head: which code ran, when, with which command, flags, machine and seed; CPU results depend on the
-    number of threads."""
+    """The head: which code ran, when, with which command, flags, machine, threads and seed."""
     cuda = processes.device.type == "cuda"
     count = torch.cuda.device_count() if cuda else 0
     return {
@@ -79,8 +78,7 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
 
 
 def check_ranks(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
-    """CommandError, on every rank, with a table of what should be the same on all of them and is not: data
-    (wherever they are), steps, flags, versions."""
+    """CommandError, on every rank, with a table of data, steps, flags and versions that differ."""
     own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
     facts = {
         "data": dataset["fingerprint"][:12],
@@ -125,16 +123,10 @@ def describe_model(
     model: nn.Module, task: str, weights: dict[str, Any], output_dim: int, **fields: Any
 ) -> dict[str, Any]:
     """The model section; `weights` says whether and from where pretrained weights were loaded."""
-    parameters = list(model.parameters())
-    return {
-        "architecture": type(model).__name__,
-        "task": task,
-        **weights,
-        "output_dim": output_dim,
-        "total_parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        **fields,
-    }
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    total, trainable = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    head = {"architecture": type(model).__name__, "task": task, **weights, "output_dim": output_dim}
+    return head | {"total_parameters": total, "trainable_parameters": trainable} | fields
 
 
 def describe_training(

@@ -37,8 +37,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def keep_freed_memory() -> None:
     """Let the C library keep the memory of freed tensors for the next ones, until the process ends (glibc).
 
-    Otherwise large activations go back to the system and are faulted in page by page again in every step: a
-    quarter of a training step on 512x768 images on a CPU.
+    Else large activations are faulted in anew in every step: a quarter of one on 512x768 images on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -80,9 +80,10 @@ def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]
     What a loader's worker made is to be kept as a clone: each of its tensors is an open file otherwise.
     """
     keys = batches[0] if batches else ()  # a rank may have been left without a batch
-    parts = [{key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}]
+    mine = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}
+    parts = [mine]
     if dist.is_initialized():
-        mine, parts = parts[0], [None] * dist.get_world_size()
+        parts = [None] * dist.get_world_size()
         dist.all_gather_object(parts, mine)
     parts = [part for part in parts if part]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -160,10 +161,7 @@ def as_collated(batch: Any) -> Any:
 
 
 def outlive_signals(worker: int) -> None:
-    """In a loader process: leave Ctrl-C and other signals to the process that trains, which ends its loaders.
-
-    A loader that is still there after 30 seconds ends by itself.
-    """
+    """In a loader process: leave signals to the process that trains; after one, end within 30 seconds."""
     for number in filter(None, (signal.SIGINT, SAVE_SIGNAL)):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "alarm"):

@@ -57,8 +57,8 @@ def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str
 class StallWatch(threading.Thread):
     """Ends this process when it stays at one `place` (epoch, step) for `seconds`; None = not in a step.
 
-    The others would wait for it as long as the process group allows, for half an hour. Before, between and
-    after steps a healthy rank may wait long: for a cache, for a longer share of val, a figure, the test pass.
+    The others would wait for it for half an hour, as long as the process group allows. Before, between and
+    after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass.
     """
 
     def __init__(self, rank: int, seconds: float, status: Status):
@@ -160,15 +160,13 @@ class Interrupt:
                 self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 if done == first + 1:
                     warmed_up = time.monotonic()
-                elif not self.timed and (
-                    done == min(first + 1 + TIMED_STEPS, steps)
-                    or time.monotonic() - warmed_up > TIMED_SECONDS
-                ):
-                    self.timed = True
-                    seconds = (time.monotonic() - warmed_up) / (done - first - 1)
-                    epochs = self.status.fields["epochs"] - epoch + 1
-                    hint = quicker(sys.argv, seconds * steps * epochs, self.processes.device)
-                    LOG.info(expected_time(seconds, steps, epochs) + hint)
+                elif not self.timed:
+                    passed, counted = time.monotonic() - warmed_up, done - first - 1
+                    if done == min(first + 1 + TIMED_STEPS, steps) or passed > TIMED_SECONDS:
+                        self.timed, seconds = True, passed / counted
+                        epochs = self.status.fields["epochs"] - epoch + 1
+                        hint = quicker(sys.argv, seconds * steps * epochs, self.processes.device)
+                        LOG.info(expected_time(seconds, steps, epochs) + hint)
                 late = time.monotonic() - said > LOG_SECONDS
                 if late or (self.log_interval and done % self.log_interval == 0 and done < steps):
                     said = time.monotonic()

@@ -71,11 +71,9 @@ class Invariants:
     def check_optimizer(self) -> None:
         """The optimizer holds the tensors of this model, all that are to learn."""
         held = {id(p) for g in self.checkpoint.parts["optimizer"].param_groups for p in g["params"]}
-        names = [name for name, p in self.trainable().items() if id(p) not in held]
-        if names:
+        if names := [name for name, p in self.trainable().items() if id(p) not in held]:
             what = f"{len(names)} of {len(self.trainable())} trainable tensors ({names[0]} ...)"
-            why = "it was given a part of the model, or the model's tensors of before .to()"
-            self.say("optimizer", f"the optimizer does not hold {what}: {why}")
+            self.say("optimizer", f"the optimizer does not hold {what}: not all given, or those before .to()")
 
     def check_weights_kept(self) -> None:
         """Weights that --weights loaded are those that training starts from."""
@@ -93,8 +91,7 @@ class Invariants:
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
                 what = f"{len(shared)} of {len(groups[name])} groups of {name} are trained on"
-                why = "the loaders serve something else than the split says"
-                self.say("leak", f"{what} ({shared[0]} ...): {why}")
+                self.say("leak", f"{what} ({shared[0]} ...): the loaders do not serve the split")
 
     # While it runs
 
@@ -119,7 +116,7 @@ class Invariants:
         return self.checkpoint.interrupt.watch.place is not None
 
     def looking(self) -> bool:
-        """Whether the step at hand is one of those whose tensors are looked at."""
+        """Whether the tensors of the step at hand are looked at."""
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
     def add_hooks(self) -> list[Any]:
@@ -140,6 +137,7 @@ class Invariants:
         return hooks + fresh
 
     def before_forward(self, model: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:
+        """What the model is given, and whether some samples of the first epoch look other in the second."""
         if not self.in_step() or self.begun > 2:
             return
         named = inputs[0]
@@ -151,17 +149,12 @@ class Invariants:
             for name, values in given.items():
                 if bool(self.batch[name].any()) and not bool(values.any()):
                     self.say(f"lost {name}", f"{name} arrive at the model as zeros: lost on the way")
-        if self.augmented and (self.begun == 2 or self.step < FOLLOWED):
-            self.follow(given)
-
-    def follow(self, given: dict[str, Tensor]) -> None:
-        """Remember what some samples looked like in the first epoch, and compare in the second."""
-        for row, index in enumerate(self.batch["indices"].tolist()):
+        followed = self.augmented and (self.begun == 2 or self.step < FOLLOWED)
+        for row, index in enumerate(self.batch["indices"].tolist() if followed else ()):
             if self.begun == 2 and index not in self.followed:
                 continue
-            place = {"crops": self.batch["left"][row]} if "left" in self.batch else {}
-            seen = [values[place.get(name, row)].double().nansum() for name, values in given.items()]
-            now = torch.stack(seen)
+            rows = {"crops": self.batch["left"][row]} if "left" in self.batch else {}
+            now = torch.stack([values[rows.get(k, row)].double().nansum() for k, values in given.items()])
             if self.begun == 1:
                 self.followed[index] = now.detach()
             else:
@@ -173,8 +166,7 @@ class Invariants:
 
         def hook(part: nn.Module, inputs: tuple, output: Any) -> None:
             if not self.in_step() and self.begun and part.training:
-                what = f"{name} is in train mode while val is scored"
-                self.say("evaluation", f"{what}: model.eval() is missing")
+                self.say("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
             if not self.looking():
                 return
             if not part.training and not self.freezing:
@@ -193,18 +185,16 @@ class Invariants:
         if not self.looking():
             return
         values = inputs[0].detach().float()
-        mean, sd, least = (float(f(values)) for f in (torch.mean, torch.std, torch.min))
+        mean, sd, least = float(values.mean()), float(values.std()), float(values.min())
         if least >= 0 or abs(mean) > 4 or sd > 4:
-            what = f"mean {mean:.2f}, sd {sd:.2f}, least value {least:.2f}"
-            self.say("normalisation", f"images enter the first layer with {what}: normalised twice or never")
+            what = f"images enter the first layer with mean {mean:.2f}, sd {sd:.2f}, least value {least:.2f}"
+            self.say("normalisation", f"{what}: normalised twice or never")
 
     def check_fresh(self, parameter: nn.Parameter) -> Callable[[Tensor], None]:
         """No gradient of an earlier backward pass is there when the next one arrives."""
 
         def hook(gradient: Tensor) -> None:
-            if not self.looking() or parameter.grad is None:
-                return
-            if bool(parameter.grad.any()):
+            if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
                 what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
                 self.say("gradients", f"{what}: optimizer.zero_grad() is missing")
 
@@ -218,12 +208,11 @@ class Invariants:
                 return
             outputs, labels = inputs[:2]
             if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
-                what = f"outputs and labels are of shape {tuple(outputs.shape)} and {tuple(labels.shape)}"
-                self.say("shapes", f"{what}: the loss compares all with all")
+                shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
+                self.say("shapes", f"outputs and labels are {shapes}: the loss compares all with all")
             sent = self.batch[self.target]
             if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
-                what = "labels at the loss are not those that were read"
-                self.say("labels", f"{what}: lost, or of other samples")
+                self.say("labels", "labels at the loss are not those that were read, but of other samples")
             if losses.requires_grad:
                 losses.register_hook(check_sign)
 
@@ -234,20 +223,18 @@ class Invariants:
         criterion.register_forward_hook(hook)
 
     def after_evaluation(self, model: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
-        """Once, on the first val batch after the first epoch: the same batch gives the same output, and
-        another one with an input mixed up."""
+        """Once, on a val batch: it gives the same output again, and another one with an input mixed up."""
         if self.in_step() or self.ended or not self.begun or self.batch is None:
             return
         self.batch = None  # this forward pass is not looked at again
         with torch.no_grad():
             first, again = (first_output(o) for o in (output, model(*inputs, **options)))
             if not torch.allclose(first, again, rtol=1e-3, atol=1e-5, equal_nan=True):
-                what = "something random is on while val is scored"
-                return self.say("random", f"a val batch gives two outputs: {what}")
+                return self.say("random", "a val batch gives two outputs: something random is on")
             for name in self.inputs:
-                mixed, what = rolled(inputs, name), f"the model ignores {name}"
+                mixed = rolled(inputs, name)
                 if mixed is not None and torch.equal(again, first_output(model(*mixed, **options))):
-                    self.say(f"ignored {name}", f"{what}: outputs are the same without them")
+                    self.say(f"ignored {name}", f"the model ignores {name}: the same outputs without them")
 
     # After an epoch
 
@@ -275,8 +262,8 @@ class Invariants:
         every: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(every, fingerprints(self.model.parameters()))
         if any(not np.array_equal(every[0], other) for other in every[1:]):
-            why = "the model is called without its wrapper, or a step differs between them"
-            self.say("ranks", f"the processes have different weights {when}: {why}")
+            what = f"the processes have different weights {when}"
+            self.say("ranks", f"{what}: the model is called without its wrapper, or a step differs")
 
     def check_judged(self, rows: dict[str, np.ndarray]) -> None:
         """What is called val is val: all of it, with its labels."""
@@ -291,8 +278,8 @@ class Invariants:
         best, name = best_epoch(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
         if best not in (None, kept):
-            what = f"epoch {best} has {name} {history[best - 1][f'val_{name}']:.4g}"
-            self.say("best", f"epoch {kept} is kept as the best one, but {what}")
+            other = f"epoch {best} has {name} {history[best - 1][f'val_{name}']:.4g}"
+            self.say("best", f"epoch {kept} is kept as the best one, but {other}")
 
     def check_schedule(self, history: list[dict[str, Any]]) -> None:
         steps, peak = self.checkpoint.parts["scheduler"].last_epoch, self.flags["learning_rate"]
@@ -308,7 +295,7 @@ class Invariants:
         if self.ended == 1 and self.graphs == before:
             self.say("compile", "--compile: no step ran what was compiled")
         if self.ended > 2 and self.graphs > before:
-            what = "the forward pass was compiled again after the second epoch"
+            what = "compiled again after the second epoch"
             self.say("recompiled", f"{what}: shapes that change cost minutes; leave --compile out")
 
     def check_moved(self, before: np.ndarray) -> None:
@@ -317,16 +304,17 @@ class Invariants:
         after = fingerprints(trainable.values())
         still = [name for name, same in zip(trainable, (after == before).all(axis=1), strict=True) if same]
         if still:
-            what = f"{len(still)} of {len(after)} trainable tensors ({still[0]} ...)"
-            self.say("still", f"{what} did not change in an epoch")
+            self.say("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0
         change = np.max(np.abs(after - before).max(axis=1)[known] / before[known, 1], initial=0.0)
         if change < UNMOVED:
             self.say("still", f"the weights hardly moved in an epoch ({change:.1e}): too low a learning rate")
-        judged, live = (fingerprints(model.parameters()) for model in (self.judged, self.model))
-        if self.judged is not self.model and np.array_equal(judged, self.judged_before):
+        if self.judged is self.model:
+            return
+        judged = fingerprints(self.judged.parameters())
+        if np.array_equal(judged, self.judged_before):
             self.say("average", "the averaged weights did not move: they are never updated")
-        elif self.judged is not self.model and np.array_equal(judged, live):
+        elif np.array_equal(judged, fingerprints(self.model.parameters())):
             self.say("average", "the averaged weights are the live ones: nothing is averaged")
 
     def check_orders(self) -> None:

@@ -33,25 +33,19 @@ BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by hear
 def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = None) -> None:
     """Labels a model can learn from: some, finite, of more than one value; else DataError with counts."""
     if len(labels) == 0:
+        raise DataError(f"the {split} split is empty\nlook at the counts above and at split.json")
+    if bad := np.sum(~np.isfinite(labels)):
+        raise DataError(f"the {split} split has {bad} labels that are NaN or infinite")
+    if (labels == labels[0]).all():
+        what = names[int(labels[0])] if names else f"{labels[0]:g}"
         raise DataError(
-            f"the {split} split is empty: no sample is left\nlook at the counts above and at split.json"
-        )
-    if not np.isfinite(labels).all():
-        raise DataError(
-            f"the {split} split has {np.sum(~np.isfinite(labels))} labels that are NaN or infinite"
-        )
-    values, counts = np.unique(labels, return_counts=True)
-    if len(values) == 1:
-        what = names[int(values[0])] if names else f"{values[0]:g}"
-        raise DataError(
-            f"the {split} split has one class only: {counts[0]} samples, all '{what}'\n"
+            f"the {split} split has one class only: {len(labels)} samples, all '{what}'\n"
             "nothing can be learned or measured on it; choose another split"
         )
 
 
 def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Forward) -> None:
-    """CommandError where the last batch of an epoch leaves a process one sample of which BatchNorm can not
-    learn; such a step would end the run after all the others."""
+    """CommandError where the last batch leaves a process one sample, of which BatchNorm can not learn."""
     sampler, limit = loader.batch_sampler, run.args.max_batches
     world, count = sampler.world_size, len(sampler.frames)
 
@@ -83,14 +77,12 @@ def on_cpu(criterion: Criterion) -> Criterion:
 def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
     """The smallest mean loss that one constant output reaches on `labels`, found by LBFGS (double precision).
 
-    For cross-entropy this is the label entropy, for MSE the variance, with class weights and focal terms
-    included.
+    For cross-entropy the label entropy, for MSE the variance, class weights and focal terms included.
     """
     criterion = on_cpu(criterion)
     constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [constant], max_iter=100, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
-    )
+    how = {"max_iter": 100, "tolerance_grad": 1e-10, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS([constant], **how)
     labels = labels.double() if labels.is_floating_point() else labels
 
     def closure() -> Tensor:
@@ -181,9 +173,7 @@ class LearningCheck:
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
         labels, found = self.labels[chosen], []
         if not torch.equal(read_labels(chosen), read_labels(chosen)):
-            found.append(
-                "the labels of the same samples differ between two reads: they are made up, not read"
-            )
+            found.append("labels of the same samples differ between two reads: they are made up, not read")
         shape = (len(labels), self.outputs) if self.outputs > 1 else (len(labels),)
         logits = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         ones = [torch.full_like(labels, value.item()) for value in torch.unique(labels)]
@@ -197,21 +187,17 @@ class LearningCheck:
             right, certain = 30 * classes.double(), 10.0
         loss, more = (float(self.criterion(factor * right, labels).mean()) for factor in (1.0, certain))
         if loss > 0.05 * self.constant_loss and more <= 2 * loss:
-            found.append(
-                f"outputs that are certain and right still cost {loss:.4g}, a constant "
-                f"{self.constant_loss:.4g}: softmax or sigmoid is applied twice, or the loss is not what it "
-                "seems"
-            )
+            what = f"outputs certain and right still cost {loss:.4g}, a constant {self.constant_loss:.4g}"
+            found.append(f"{what}: softmax or sigmoid is applied twice, or the loss is not what it seems")
         return found
 
     def overfit_one_batch(
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
     ) -> bool:
-        """Whether a copy of the model can learn one batch of the train split by heart; logs the answer.
+        """Whether a copy of the model can learn one balanced batch of train by heart; logs the answer.
 
-        The batch is balanced and not augmented. `forward(model, batch)` gives the outputs; Adam (lr 1e-3) may
-        take `steps` steps to get below 30% of the best constant's loss. Model and random numbers of the
-        run stay as they are.
+        Adam (lr 1e-3) may take `steps` steps to get below 30% of the best constant's loss. Model and random
+        numbers of the run stay as they are.
         """
         chosen = balanced_batch(self.labels)
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
@@ -227,13 +213,11 @@ class LearningCheck:
                 loss.backward()
                 optimizer.step()
         outcome = f"loss {loss.item():.4g} after {step} steps, a constant reaches {constant:.4g}"
+        why = "; inputs that are all alike, a dead, detached or frozen part, or a loss that does not fit them"
         if learned:
             LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
         else:
-            LOG.warning(
-                f"one batch of {len(chosen)} can not be learned by heart: {outcome}; inputs that are all "
-                "alike, a dead, detached or frozen part, or a loss that does not fit the outputs"
-            )
+            LOG.warning(f"one batch of {len(chosen)} can not be learned by heart: {outcome}{why}")
         return learned
 
     def input_worth(
@@ -262,8 +246,7 @@ class LearningCheck:
         if np.ptp(outputs, axis=0).max() < 1e-6:
             self.say("constant", "every sample of val gets the same output: a dead or frozen model")
         if not self.labels.is_floating_point() and are_probabilities(outputs):
-            why = "the model ends in the softmax or sigmoid that the loss applies again"
-            self.say("probabilities", f"the outputs are probabilities, not logits: {why}")
+            self.say("probabilities", "outputs are probabilities: the loss applies softmax or sigmoid again")
         moved = self.invariants is None or self.invariants.steps >= ENOUGH
         if moved and (still := unused_parameters(model)):
             self.say("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
@@ -297,10 +280,6 @@ def are_probabilities(outputs: np.ndarray) -> bool:
 
 def unused_parameters(model: nn.Module) -> str:
     """The top-level parts of the model whose trainable parameters all have no gradient or a zero one."""
-    alive: dict[str, bool] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part = name.split(".")[0]
-            has_gradient = parameter.grad is not None and bool(parameter.grad.any())
-            alive[part] = alive.get(part, False) or has_gradient
-    return ", ".join(part for part, has_gradient in alive.items() if not has_gradient)
+    trainable = [(name.split(".")[0], p.grad) for name, p in model.named_parameters() if p.requires_grad]
+    alive = {part for part, gradient in trainable if gradient is not None and bool(gradient.any())}
+    return ", ".join(part for part in dict.fromkeys(part for part, _ in trainable) if part not in alive)

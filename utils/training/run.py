@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, some
 from utils.run.find import is_run
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.log import LOG, epoch_line, start_log, stop_log
@@ -71,8 +71,7 @@ class Run:
             if stage1 := getattr(self.args, "stage1_checkpoint", None):
                 refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
             weights = Path(getattr(self.args, "weights", "none"))
-            run = weights if weights.is_dir() else weights.parent
-            if is_run(run):
+            if is_run(run := weights if weights.is_dir() else weights.parent):
                 refuse_judged(run, data, "--weights", by_name=False)
         config.check_ranks(self.args, described, self.processes)
         if self.args.check_data:
@@ -86,10 +85,8 @@ class Run:
         indices are this rank's share of the epoch (EpochSampler; interrupt.steps begins each), of val and
         test whole frames in order.
         """
-        args, processes = self.args, self.processes
-        sampler = distributed.EpochSampler(
-            len(train), args.batch_size, args.seed, processes, train.frames, getattr(train, "draw", None)
-        )
+        args, drawn = self.args, (train.frames, getattr(train, "draw", None))
+        sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, self.processes, *drawn)
         parts = {name: part for name, part in data.parts.items() if name != "train"}
         evaluated = {name: self.evaluation_loader(part, batch) for name, part in parts.items()}
         return distributed.make_loader(train, sampler, args.num_workers, self.device), evaluated
@@ -111,10 +108,9 @@ class Run:
     ) -> None:  # fmt: skip
         """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
         reference models are made of); of a resumed run, the flags that may have changed."""
-        trainable, args, folder = model["trainable_parameters"], self.args, self.folder
-        LOG.info(
-            f"model: {model['architecture']}, {trainable} trainable parameters, weights {model['source']}"
-        )
+        args, folder = self.args, self.folder
+        trained = f"{model['trainable_parameters']} trainable parameters"
+        LOG.info(f"model: {model['architecture']}, {trained}, weights {model['source']}")
         if not self.processes.first:
             return
         if args.resume:
@@ -130,8 +126,8 @@ class Run:
         }
         write_json(folder / "config.json", written)
         write_json(folder / "split.json", data.split)
-        read = sum(data.split.values(), [])
-        write_json(folder / "hashes.json", {name: data.hashes[name] for name in read})
+        hashes = {name: data.hashes[name] for names in data.split.values() for name in names}
+        write_json(folder / "hashes.json", hashes)
         write_arrays(folder / "references.npz", data.references())
 
     def panels(
@@ -177,8 +173,7 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
         same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
         raise CommandError(
             f"Leakage: the run behind {flag} was trained on {len(shared)} of the {len(judged)} that val and "
-            f"test hold: {', '.join(shared[:3])}{', ...' if len(shared) > 3 else ''}\n"
-            f"  {run}, with {same}\n"
+            f"test hold: {some(shared, 3)}\n  {run}, with {same}\n"
             f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
         )
 
@@ -211,8 +206,7 @@ def finish(
     """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
 
     rows, metrics: of every split that was evaluated; report: the script's; worth: of each input; fields: more
-    of results.json.
-    Rank 0 returns the verdict.
+    of results.json. Rank 0 returns the verdict.
     """
     verdict, args, chosen = None, run.args, checkpoint.chosen
     if run.processes.first:

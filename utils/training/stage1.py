@@ -28,17 +28,16 @@ def find_stage1(args: argparse.Namespace) -> Path:
         found = [results.get(key) for key in ("task", "verdict", "synthetic")]
         if found == ["stage1", "LEARNED", True] and fold == args.fold:
             return find_checkpoint(run)
-    of = f" with --fold {args.fold}" if args.fold else ""
+    fold = f" --fold {args.fold}" if args.fold else ""
     raise CommandError(
-        f"no LEARNED stage 1 run on the built-in sample{of} under {args.output_dir}\n"
-        f"make one: python {SCRIPT} --use_group_sampling{of.removeprefix(' with')}"
+        f"no LEARNED stage 1 run on the built-in sample{fold} under {args.output_dir}\n"
+        f"make one: python {SCRIPT} --use_group_sampling{fold}"
     )
 
 
 def adopt_stage1(
-    args: argparse.Namespace, flags: Sequence[str], names_of: Callable[[argparse.Namespace], dict[str,
-    list[str]]],
-) -> dict[str, Any]:  # fmt: skip
+    args: argparse.Namespace, flags: Sequence[str], names_of: Callable[..., dict[str, list[str]]]
+) -> dict[str, Any]:
     """Load the stage 1 checkpoint and take these of its flags over into `args`.
 
     Raises CommandError for a typed flag that differs, and where the checkpoint's lists of names are not

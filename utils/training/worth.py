@@ -57,10 +57,7 @@ def figure(rows: Rows) -> tuple[str, float]:
 def input_worth(
     score: Callable[[Any], Rows], loader: DataLoader, inputs: Sequence[str], rows: Rows
 ) -> dict[str, Any]:
-    """{figure, all, without {input: figure}}: of `rows`, and of score(loader) with an input mixed up.
-
-    inputs: keys of a batch.
-    """
+    """{figure, all, without {input: figure}}: of `rows`, and of score(loader) with that key mixed up."""
     if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
         inputs = [*inputs, "history"]
     name, value = figure(rows)
