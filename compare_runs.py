@@ -48,8 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
     """A row per run, and the mean and standard deviation of each condition with several runs."""
     first = conditions[0].runs[0]
-    key, metrics = first.decides, [f"test_{name}" for name in metrics_shown(first.task, "test")]
-    names = [metric.removeprefix("test_") for metric in metrics]
+    key, names = first.decides, list(metrics_shown(first.task, "test"))
+    metrics = [f"test_{name}" for name in names]
     head = ["", "run", "seed", "fold", "verdict", "best epoch", f"{key} in it", f"{key} at the end"]
     rows = [[*head, *names, "time"]]
     for condition in conditions:
@@ -121,15 +121,13 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
     return [(heading, [["", *metrics], *rows.values()])], notes
 
 
-def as_terminal(table: Table) -> str:
-    """The table for a terminal."""
-    heading, rows = table
+def as_terminal(heading: str, rows: list[list[str]]) -> str:
+    """A table for a terminal."""
     return "\n".join([heading, *("  " + line for line in align(rows))])
 
 
-def as_markdown(table: Table) -> str:
-    """The table in Markdown."""
-    heading, rows = table
+def as_markdown(heading: str, rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([f"**{heading}**", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
@@ -145,9 +143,8 @@ def write_csv(path: Path, conditions: Sequence[comparison.Condition]) -> None:
     for condition in conditions:
         for view in (*condition.runs, *condition.pooled):
             flat = comparison.flatten(view.config)
-            rows.append(
-                comparison.row_of(condition, view) | {key: comparison.short(flat.get(key)) for key in keys}
-            )
+            differing = {key: comparison.short(flat.get(key)) for key in keys}
+            rows.append(comparison.row_of(condition, view) | differing)
     write_table(path, pandas.DataFrame(rows, dtype=object))
 
 
@@ -188,8 +185,8 @@ def main(args: argparse.Namespace) -> None:
     stem = folder / f"compare_{args.name or name_of(views)}"
     written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
     lists = ["\n".join(f"- {line}" for line in lines) for lines in (named, notes)]
-    paragraphs = [lists[0], *map(as_markdown, tables), lists[1]]
-    write_text(written[0], "\n\n".join(text for text in paragraphs if text) + "\n")
+    paragraphs = [lists[0], *(as_markdown(*table) for table in tables), lists[1]]
+    write_text(written[0], "\n\n".join(filter(None, paragraphs)) + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):
         # matplotlib takes its time to import.
@@ -198,9 +195,8 @@ def main(args: argparse.Namespace) -> None:
         plot_overlay(conditions, written[2])
     else:
         written.pop()
-    paragraphs = ["\n".join(named), *map(as_terminal, tables), "\n".join(notes)]
-    paragraphs.append("written: " + "  ".join(map(str, written)))
-    show("\n\n".join(text for text in paragraphs if text))
+    paragraphs = ["\n".join(named), *(as_terminal(*table) for table in tables), "\n".join(notes)]
+    show("\n\n".join(filter(None, [*paragraphs, "written: " + "  ".join(map(str, written))])))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ States: starting, training, testing, stalled (no sign of life for too long), fin
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import shutil
@@ -23,11 +24,11 @@ from typing import Any
 from utils.run import arguments
 from utils.run.find import find_runs
 from utils.run.folder import plain
-from utils.run.log import format_value
+from utils.run.log import format_values
 from utils.run.script import run_script
 from utils.tasks import log_columns
 from utils.watch.run_picture import draw_run, draw_runs, history_trends, show
-from utils.watch.run_view import RunView, newest_run, read_run
+from utils.watch.run_view import RunView, State, newest_run, read_run
 
 FOLLOW_SECONDS = 5.0
 CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty: understood by every terminal of this century
@@ -58,7 +59,7 @@ def separate_follow(argv: list[str]) -> list[str]:
 def summary(view: RunView, now: float) -> dict[str, Any]:
     """One run for programs; a value that is not known is null."""
     state, left = view.state(now), view.time_left()
-    said = ("verdict", "verdict_reason", "reference")
+    trends, said = history_trends(view), ("verdict", "verdict_reason", "reference")
     return plain({
         "run": view.folder,
         "script": view.script or None,
@@ -74,85 +75,62 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
         "decides": view.decides,
         "best_epoch": view.best.get("epoch"),
         "best": view.best.get(view.decides),
-        "trend": {key: {**line._asdict(), "clear": line.clear} for key, line in history_trends(view).items()},
+        "trend": {key: line._asdict() | {"clear": line.clear} for key, line in trends.items()},
         "learning": view.learning_signs(),
         **{key: view.results.get(key) for key in said},
     })  # fmt: skip
 
 
-class Reporter:
-    """Says in plain lines what is new about one run since the last time; at first, where it stands."""
-
-    def __init__(self) -> None:
-        self.epoch, self.state, self.signs = -1, "", set()
-
-    def lines(self, view: RunView, now: float) -> list[str]:
-        """New epochs, a new state, new signs of the learning check."""
-        found, state = [], view.state(now)
-        fresh = [row for row in view.history if row["epoch"] > self.epoch]
-        left = "" if state.over else f", left {view.time_left_words()}"
-        for row in fresh[-1:] if self.epoch < 0 else fresh:
-            keys = [key for key in (*log_columns(view.task), "lr") if key in row]
-            figures = " ".join(f"{key} {format_value(row[key])}" for key in keys)
-            found.append(
-                f"epoch {row['epoch']:03d}/{view.epochs:03d} {figures} {row.get('seconds') or 0:.1f} s{left}"
-            )
-        signs = view.learning_signs()
-        found += [f"learning check: {text}" for text in signs if text not in self.signs]
-        if state.word != self.state:
-            found.append(str(state))
-        self.epoch = view.history[-1]["epoch"] if view.history else 0
-        self.state, self.signs = state.word, self.signs | set(signs)
-        return [f"{view.name} {line}" for line in found]
+def news(view: RunView, state: State, before: tuple[RunView, State] | None) -> list[str]:
+    """Plain lines on what is new since `before`: epochs (at first the last), signs of learning, state."""
+    lines, fresh, known = [], view.history[-1:], []
+    if before:
+        fresh, known = view.history[len(before[0].history) :], before[0].learning_signs()
+    left = "" if state.over else f", left {view.time_left_words()}"
+    for row in fresh:
+        figures = format_values({key: row[key] for key in (*log_columns(view.task), "lr") if key in row})
+        epoch, seconds = f"epoch {row['epoch']:03d}/{view.epochs:03d}", row.get("seconds") or 0
+        lines.append(f"{epoch} {figures} {seconds:.1f} s{left}")
+    lines += [f"learning check: {text}" for text in view.learning_signs() if text not in known]
+    if not before or state.word != before[1].word:
+        lines.append(str(state))
+    return [f"{time.strftime('%H:%M:%S')} {view.name} {line}" for line in lines]
 
 
-def look(folders: Sequence[Path], rows: int, as_json: bool, clear: bool = False) -> bool:
-    """Show the runs once, `clear`: on an empty screen. Returns whether all of them have ended."""
-    now, terminal = time.time(), shutil.get_terminal_size((110, 50))
-    views = [read_run(folder) for folder in folders]
-    if as_json:
-        text = json.dumps([summary(view, now) for view in views], indent=None if clear else 2)
-    elif len(views) > 1:
-        text = "\n".join(draw_runs(views, now))
-    else:
-        width = max(60, terminal.columns - 1)
-        lines = draw_run(views[0], now, rows, width)
-        if clear and (over := len(lines) - terminal.lines + 1) > 0:  # the top must not scroll away
-            lines = draw_run(views[0], now, max(1, rows - over), width)
-        text = "\n".join(lines)
-    if clear and not as_json:
-        print(CLEAR, end="")
-    show(text)
-    return all(view.state(now).over for view in views)
-
-
-def follow(folders: Sequence[Path], seconds: float, rows: int, as_json: bool) -> None:
-    """Look again and again until all runs have ended: a picture on a terminal, new lines anywhere else."""
-    reporters = [Reporter() for _ in folders]
-    while True:
-        if as_json or sys.stdout.isatty():
-            over = look(folders, rows, as_json, clear=True)
-        else:
-            now, views = time.time(), [read_run(folder) for folder in folders]
-            for view, reporter in zip(views, reporters, strict=True):
-                for line in reporter.lines(view, now):
-                    show(f"{time.strftime('%H:%M:%S')} {line}")
-            over = all(view.state(now).over for view in views)
-        if over:
-            return
-        time.sleep(seconds)
+def draw(views: Sequence[RunView], now: float, rows: int, whole: bool) -> str:
+    """The picture of one run or of several; whole: all of it must fit on the screen."""
+    if len(views) > 1:
+        return "\n".join(draw_runs(views, now))
+    terminal = shutil.get_terminal_size((110, 50))
+    width = max(60, terminal.columns - 1)
+    lines = draw_run(views[0], now, rows, width)
+    if whole and (over := len(lines) - terminal.lines + 1) > 0:  # the top must not scroll away
+        lines = draw_run(views[0], now, max(1, rows - over), width)
+    return "\n".join(lines)
 
 
 def main(args: argparse.Namespace) -> None:
     output_dir = Path(args.output_dir)
     folders = find_runs(args.runs, output_dir) if args.runs else [newest_run(output_dir)]
-    try:
-        if args.follow:
-            follow(folders, args.follow, args.rows, args.json)
-        else:
-            look(folders, args.rows, args.json)
-    except KeyboardInterrupt:  # the way out of --follow; the run itself is another process
-        print()
+    drawn, before = not args.follow or sys.stdout.isatty(), [None] * len(folders)
+    with contextlib.suppress(KeyboardInterrupt):  # the way out of --follow; the run is another process
+        while True:
+            now, views = time.time(), [read_run(folder) for folder in folders]
+            states = [view.state(now) for view in views]
+            if args.json:
+                found = [summary(view, now) for view in views]
+                show(json.dumps(found, indent=None if args.follow else 2))
+            elif drawn:
+                print(CLEAR if args.follow else "", end="")
+                show(draw(views, now, args.rows, whole=bool(args.follow)))
+            else:
+                for line in sum(map(news, views, states, before), []):
+                    show(line)
+            if not args.follow or all(state.over for state in states):
+                return
+            before = list(zip(views, states, strict=True))
+            time.sleep(args.follow)
+    print()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
 from utils.run.arguments import MAY_CHANGE_ON_RESUME
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, some
 from utils.run.find import start_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
@@ -55,16 +55,16 @@ class Condition:
 
 def check_comparable(views: Sequence[RunView]) -> None:
     """Raises CommandError for runs whose figures do not mean the same."""
-    first = {}
+    kinds = {}
     for view in views:
         if view.script not in TASKS:
             reason = f"its script is {view.script}" if view.script else "it has no config.json yet"
             raise CommandError(f"{view.folder} can not be compared: {reason}")
         unit = view.data.get("target_unit")
-        first.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)
-    if len(first) > 1:
-        kinds = "\n".join(f"  {kind}: {folder}" for kind, folder in list(first.items())[:3])
-        raise CommandError(f"runs of different tasks can not be compared\n{kinds}\nname runs of one task")
+        kinds.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)
+    if len(kinds) > 1:
+        listed = some((f"  {kind}: {folder}" for kind, folder in kinds.items()), 3, "\n")
+        raise CommandError(f"runs of different tasks can not be compared\n{listed}\nname runs of one task")
 
 
 def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dict[str, Any]:
@@ -78,13 +78,11 @@ def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dic
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
     if folds and found.get("fold"):
         found |= {"fold": found["fold"].split("/")[1], "intensity_range": None}
-    found |= {
-        "script": config.get("script_name"),
-        "dataset.fingerprint": fingerprint,
-        "effective_batch_size": config.get("training", {}).get("effective_batch_size"),
-    }
-    source = config.get("model", {}).get("source") if config.get("script_name") == "train_stage2.py" else None
-    if source and source != "none":
+    batch = config.get("training", {}).get("effective_batch_size")
+    found |= {"script": config.get("script_name"), "dataset.fingerprint": fingerprint}
+    found |= {"effective_batch_size": batch}
+    source = config.get("model", {}).get("source", "none")
+    if found["script"] == "train_stage2.py" and source not in (None, "none"):
         start = read_if_there(Path(source).parent / "config.json", {}) if depth else {}
         found["stage1"] = settings(start, folds, depth - 1) if start else source
     return found
@@ -107,7 +105,7 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
             parts.append(f"data {short(path)} ({short(runs[0].data.get('fingerprint'))})")
         label = ", ".join(parts)
         if not label or len(label) > 60:
-            label = runs[0].name if len(runs) == 1 else f"{runs[0].name} and {len(runs) - 1} more"
+            label = some((view.name for view in runs), 1, " ")
         conditions.append(Condition(letter, label, runs))
     return conditions
 
@@ -127,9 +125,7 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
             notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
         data = [flatten(view.data) for view in condition.runs]
         if any(key.startswith(SPLIT_KEYS) for key in differing(data)):
-            notes.append(
-                f"the runs of {condition.letter} split the data differently: their sd holds that too"
-            )
+            notes.append(f"the runs of {condition.letter} split the data differently: so their sd holds that")
     return notes
 
 
@@ -219,19 +215,21 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     several runs their mean counts, and the scatter between seeds is in the interval.
     """
     first = conditions[0].distinct[0]
-    reference = read_predictions(first)
-    if isinstance(reference, str):
-        return [], [f"no paired difference: {reference}; name a finished run first"]
+    try:
+        reference = read_predictions(first)
+    except CommandError as error:
+        return [], [f"no paired difference: {error}; name a finished run first"]
     measures, means, notes = measures_on(reference, first.task["task"]), {}, []
     for condition in conditions:
-        paired = [read_predictions(view, reference) for view in condition.distinct]
-        if said := [one for one in paired if isinstance(one, str)]:
-            notes.append(f"no paired difference for {condition.letter}: {said[0]}")
-        else:
-            means[condition.letter] = {
-                metric: mean_over_runs([rows_of(one) for one in paired])
-                for metric, (_, rows_of) in measures.items()
-            }
+        try:
+            paired = [read_predictions(view, reference) for view in condition.distinct]
+        except CommandError as error:
+            notes.append(f"no paired difference for {condition.letter}: {error}")
+            continue
+        means[condition.letter] = {
+            metric: mean_over_runs([rows_of(one) for one in paired])
+            for metric, (_, rows_of) in measures.items()
+        }
     base = means.pop(conditions[0].letter, None)
     if base is None or not means:
         return [], notes
@@ -246,15 +244,15 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
             low, high = cut_difference(reach, better)
             cut |= low > reach[0] or high < reach[1]
             found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
-    count, kind = reference.group.nunique(), first.task["groups"]
-    note = f"paired on the same {len(reference)} {reference.attrs['split']} samples; intervals over "
+    over = f"{reference.group.nunique()} {first.task['groups']}"
     if any(jackknife.over_frames for jackknife, _ in measures.values()):
-        note += f"frames, since there are too few of {count} {kind}: optimistic"
-    else:
-        note += f"{count} {kind}" + (f", too few for any: {MINIMUM} are needed" if count < MINIMUM else "")
+        over = f"frames, since there are too few of {over}: optimistic"
+    elif reference.group.nunique() < MINIMUM:
+        over += f", too few for any: {MINIMUM} are needed"
     if cut:
-        note += "; cut at -1 and 1, beyond which no difference lies: the groups say next to nothing"
-    return found, [*notes, note]
+        over += "; cut at -1 and 1, beyond which no difference lies: the groups say next to nothing"
+    paired = f"paired on the same {len(reference)} {reference.attrs['split']} samples"
+    return found, [*notes, f"{paired}; intervals over {over}"]
 
 
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:

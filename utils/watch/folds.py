@@ -28,9 +28,7 @@ def check_folds(views: Sequence[RunView]) -> None:
     """Raises CommandError for runs that are no folds of one data set."""
     if others := [view.name for view in views if not view.config["args"].get("fold")]:
         raise CommandError(f"--folds pools runs of --fold K/N; these are none: {', '.join(others)}")
-    found: dict[str, str] = {}
-    for view in views:
-        found.setdefault(view.data.get("fingerprint"), view.name)
+    found = {view.data.get("fingerprint"): view.name for view in views}
     if len(found) > 1:
         listed = ", ".join(f"{name} (data {str(mark)[:7]})" for mark, name in found.items())
         raise CommandError(f"folds of different data can not be pooled: {listed}")
@@ -48,15 +46,13 @@ def pool_folds(condition: Condition) -> tuple[Condition, list[str]]:
             notes.append(f"{name}: {doubled} folds ran twice, the newest of each counts")
         every = [f"{k}/{count}" for k in range(1, count + 1)]
         if missing := [one for one in every if one not in folds]:
-            config = mine[-1].folder / "config.json"
-            typed = [
-                f"python {mine[-1].script} "
-                + (f"--resume {begun[one].folder}" if one in begun else f"--config {config} --fold {one}")
-                for one in missing
-            ]
+            last = mine[-1]
+            anew = {one: f"--config {last.folder / 'config.json'} --fold {one}" for one in missing}
+            anew |= {one: f"--resume {begun[one].folder}" for one in missing if one in begun}
+            typed = "; ".join(f"python {last.script} {flags}" for flags in anew.values())
             notes.append(
                 f"{name}: no finished run of fold {', '.join(missing)}: nobody of it is judged here, nor can "
-                f"it be paired with a recipe that has all; to type: {'; '.join(typed)}"
+                f"it be paired with a recipe that has all; to type: {typed}"
             )
         if folds:
             pooled.append(pool([folds[one] for one in every if one in folds], count))
@@ -69,8 +65,6 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     import pandas
 
     tables = [read_predictions(view) for view in folds]
-    if said := [one for one in tables if isinstance(one, str)]:
-        raise CommandError(said[0])
     table, task = pandas.concat(tables), folds[0].task
     name = f"pooled, {len(folds)} of {count} folds"
     if table.index.duplicated().any():
@@ -86,14 +80,12 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
-        guess = np.concatenate([one[which] for one in guesses])
-        shares = guess.ndim == 2  # of stage 2
-        trivial[which] = by.macro_f1(labels, guess) if shares else rows_by(table.assign(score=guess))
+        guess = np.concatenate([one[which] for one in guesses])  # (N, K): shares of the types
+        trivial[which] = by.macro_f1(labels, guess) if guess.ndim == 2 else rows_by(table.assign(score=guess))
     best = (max if higher else min)(trivial, key=lambda which: trivial[which][0])
     title = task["metrics"][metric].title.format(unit=folds[0].data.get("target_unit", ""))
-    verdict = judge(
-        title, rows[metric], trivial[best], best, "test", by, unit=task["groups"], higher_is_better=higher
-    )
+    how = {"unit": task["groups"], "higher_is_better": higher}
+    verdict = judge(title, rows[metric], trivial[best], best, "test", by, **how)
     if task["task"] == "age":
         measures["skill"] = measures[metric]
         rows["skill"] = 1 - divide(rows[metric], trivial[best])
@@ -101,16 +93,11 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     if "inside" in table and table.inside.notna().all():
         share = table.groupby("group").inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
-    confidence: dict[str, list[float]] = {}
+    results = {"verdict": verdict.word, "verdict_reason": reason, "confidence": {}}
     for one, values in rows.items():
-        confidence |= measures[one][0].intervals(**{one: values})
-    results = {
-        "verdict": verdict.word,
-        "verdict_reason": reason,
-        "metrics": {"test": {one: float(values[0]) for one, values in rows.items()}},
-        "confidence": confidence,
-        "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
-    }
+        results["confidence"] |= measures[one][0].intervals(**{one: values})
+    results["metrics"] = {"test": {one: float(values[0]) for one, values in rows.items()}}
+    results["wall_seconds"] = sum(view.results.get("wall_seconds") or 0 for view in folds)
     return Pooled(Path(name), folds[0].config, [], {}, results, 0.0, table)
 
 

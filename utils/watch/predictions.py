@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.metrics.verdict import GroupJackknife
+from utils.run.errors import CommandError
 from utils.watch.run_view import RunView
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Columns with the score of what a verdict compares with, and the sign that turns it into one.
-TRIVIAL = (("trivial", "distance_widths", -1), ("trivial", "trivial_score", 1))
+# Scores, the columns that hold them, and the sign that turns these into one; trivial: what a verdict is
+# against.
+SCORES = (("score", "score", 1), ("trivial", "distance_widths", -1), ("trivial", "trivial_score", 1))
 
 
 @dataclass(frozen=True)
@@ -23,49 +25,44 @@ class Pooled(RunView):
     table: "DataFrame"
 
 
-def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame | str":
-    """The predictions on the split that the run was judged on; a sentence where there are none to read.
+def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame":
+    """The predictions on the split that the run was judged on, in the order of `reference`.
 
     A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
     positive class, or an age), group and frame, which a jackknife leaves out; where the table tells them
-    trivial, the score of what the verdict compares with, and inside, whether an age lies in its interval. In
-    the order of `reference`, which must hold the same samples.
+    trivial, the score of what the verdict compares with, and inside, whether an age lies in its interval.
+    Raises CommandError where there are none to read, or not of the samples and labels of `reference`.
     """
     rows = view.table if isinstance(view, Pooled) else read_table(view)
-    if reference is None or isinstance(rows, str):
+    if reference is None:
         return rows
     shared, name = int(reference.index.isin(rows.index).sum()), reference.attrs["name"]
     if shared < len(reference) or len(rows) != len(reference):
         many = f"{len(rows)}, {name} on {len(reference)}; {shared} are in both"
-        return f"{view.name} was tested on other samples ({many})"
+        raise CommandError(f"{view.name} was tested on other samples ({many})")
     rows = rows.reindex(reference.index)
-    changed = int((~np.isclose(rows.label, reference.label)).sum())
-    return (
-        f"{view.name} and {name} have different labels for {changed} of the same samples" if changed else rows
-    )
+    if changed := int((~np.isclose(rows.label, reference.label)).sum()):
+        what = f"different labels for {changed} of the same samples"
+        raise CommandError(f"{view.name} and {name} have {what}")
+    return rows
 
 
-def read_table(view: RunView) -> "DataFrame | str":
+def read_table(view: RunView) -> "DataFrame":
     """The rows of `read_predictions` from the CSV of a run."""
     import pandas
 
     split, task = view.results.get("test_split", "test"), view.task
     path, sample = view.folder / f"{split}_predictions.csv", list(task["sample"])
-    if not view.results:
-        return f"{view.name} has no results yet"
+    if not view.results or not path.is_file():
+        raise CommandError(f"{path} is not there" if view.results else f"{view.name} has no results yet")
     try:
         table = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        return f"{path} is not there"
-    except (OSError, ValueError) as error:
-        return f"{path} can not be read: {error}"
-    lacking = [name for name in (*sample, *task["columns"]) if name not in table.columns]
-    if lacking or not len(table):
-        return f"{path} has no {f'column {lacking[0]}' if lacking else 'row'}"
-    try:
+        lacking = [f"column {name}" for name in (*sample, *task["columns"]) if name not in table.columns]
+        if lacking or not len(table):
+            raise ValueError(f"it has no {[*lacking, 'row'][0]}")
         rows = as_numbers(table, task)
-    except ValueError as error:
-        return f"{path} is not a table of predictions: {error}"
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path} can not be read: {error}") from error
     rows["group"] = table[sample[0]]
     rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
     # Two folders can hold a sample of the same name.
@@ -75,10 +72,7 @@ def read_table(view: RunView) -> "DataFrame | str":
 
 
 def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
-    """label, pred, score and, where the table has one, trivial score of a table of text.
-
-    Raises ValueError for a number that is none.
-    """
+    """label, pred and SCORES of a table of text; ValueError for a number that is none."""
     import pandas
 
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
@@ -94,8 +88,8 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
     elif task["task"] == "stage1":
         truth, said = truth == "interaction", said == "interaction"
     rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
-    for name, column, sign in (("score", "score", 1), *TRIVIAL):
-        if column in table and task["task"] != "stage2":
+    for name, column, sign in SCORES if task["task"] != "stage2" else ():
+        if column in table:
             rows[name] = sign * table[column].astype(float)
     return rows
 

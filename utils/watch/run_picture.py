@@ -30,8 +30,8 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
         saved = (view.folder / "last.pth").is_file()
         resume = f"python {view.script} --resume {view.folder}"
         fields["resume"] = resume if saved else "nothing was saved yet: start anew with the same flags"
-    lines = [str(view.folder)] + fold(fields, width)
-    lines += ["", *epoch_table(view, rows)] if view.history else ["", "no epoch has ended yet"]
+    lines = [str(view.folder), *fold(fields, width), ""]
+    lines += epoch_table(view, rows) if view.history else ["no epoch has ended yet"]
     if trends := history_trends(view):
         epochs = max(line.epochs for line in trends.values())
         lines += ["", f"over the last {epochs} epochs (slope with its 95% interval)"]
@@ -69,15 +69,13 @@ def describe(view: RunView) -> dict[str, str]:
 
 
 def progress(view: RunView) -> str:
-    """'[######....] 23/50 epochs, step 12/126 of the next'."""
+    """'[######....]  46%  23/50 epochs, step 12/126 of epoch 24'."""
     done, planned = view.done, view.epochs
     if view.results and done < planned:
         return f"{int(done)} of {planned} epochs, stopped early"
     bar = ("#" * int(BAR * done / planned)).ljust(BAR, ".")
-    text = f"[{bar}] {done / planned:4.0%}  {int(done)}/{planned} epochs"
-    if done != int(done):
-        text += f", step {view.status['step']}/{view.status['steps']} of epoch {view.status['epoch']}"
-    return text
+    step = ", step {step}/{steps} of epoch {epoch}".format_map(view.status) if done % 1 else ""
+    return f"[{bar}] {done / planned:4.0%}  {int(done)}/{planned} epochs{step}"
 
 
 def epoch_table(view: RunView, rows: int) -> list[str]:

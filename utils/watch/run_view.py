@@ -4,6 +4,7 @@ them: its state, the time left, where its figures go, what its history says of l
 Needs neither torch nor numpy: monitor_training.py must show a run at once.
 """
 
+import contextlib
 import math
 import os
 import socket
@@ -141,12 +142,10 @@ class RunView:
         if self.seconds_per_epoch is None:
             return None
         least = most = max(0.0, self.epochs - self.done)
-        patience = self.status.get("patience", self.config.get("training", {}).get("patience", 0))
-        if patience:
+        if patience := self.status.get("patience", self.config.get("training", {}).get("patience", 0)):
             wait = self.status.get("wait", self.history[-1]["epoch"] - self.best.get("epoch", 0))
-            least = min(
-                most, max(0.0, patience - wait - self.done % 1)
-            )  # of the epoch at hand a part is done
+            begun = self.done % 1  # the part done of the epoch at hand
+            least = min(most, max(0.0, patience - wait - begun))
         return least * self.seconds_per_epoch, most * self.seconds_per_epoch
 
     def time_left_words(self) -> str:
@@ -205,10 +204,8 @@ def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None
 
 
 def read_run(folder: Path) -> RunView:
-    """The run as it is now. Files are replaced while we read: each is whole, and none has to be there yet.
-
-    Raises CommandError for a file that stays unreadable or holds something else than a run's.
-    """
+    """The run as it is now: each file is whole, and none has to be there yet. CommandError for one that stays
+    unreadable or holds something else than a run's."""
     parts = {name: read_if_there(folder / f"{name}.json", empty) for name, empty in FILES.items()}
     if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
@@ -237,23 +234,15 @@ def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
 
 def modified(path: Path) -> float:
     """When the file was written, 0 when there is none."""
-    try:
+    with contextlib.suppress(OSError):
         return path.stat().st_mtime
-    except OSError:
-        return 0.0
+    return 0.0
 
 
 def newest_run(output_dir: Path) -> Path:
-    """The run to look at when none is named: the newest of those that run now, else the newest.
-
-    Raises CommandError when there is none.
-    """
-    runs = list_runs(output_dir)
-    if not runs:
-        raise CommandError(
-            f"no run folder in {output_dir}\nstart one, for example: python train_stage1.py\n"
-            "or name a run folder, or the folder of the runs with --output_dir"
-        )
+    """The run to look at when none is named: the newest that runs now, else the newest; or CommandError."""
+    if not (runs := list_runs(output_dir)):
+        raise CommandError(f"no run folder in {output_dir}\nname one, or their folder with --output_dir")
     # A run that was resumed is live without being the newest; one whose folder is quiet for an hour is dead.
     recent = [run for run in runs if time.time() - modified(run / "status.json") < 3600]
     return ([run for run in recent if read_run(run).status.get("state") in QUIET] or runs)[-1]
