@@ -96,11 +96,10 @@ def main(args: argparse.Namespace) -> None:
     data.recorded = read_arrays(run / "references.npz")
 
     (split,) = data.split
-    counts, sentence = judge.tell(data.split, data.hashes)
     folder = create_run_folder(run, f"evaluation_{split}", kind="")
     start_log(folder / "evaluate.log")
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
-    LOG.info(sentence)
+    LOG.info(judge.sentence)
     part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
     rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
     verdict, fields = script.report(folder, split, rows, data, trained.state, truncated)
@@ -109,9 +108,9 @@ def main(args: argparse.Namespace) -> None:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
     task = f"{TASKS[script.SCRIPT]['folder']}, {split}"
     report = folder / "evaluation_report.txt"
-    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{sentence}\n", 1))
+    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judge.sentence}\n", 1))
     write_results(
-        folder, task, verdict, **fields, judged=counts, threshold=trained.state.get("threshold"),
+        folder, task, verdict, **fields, judged=judge.counts, threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip
 

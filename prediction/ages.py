@@ -72,10 +72,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     for name, table in tables.items():
         write_table(output / f"{name}.csv", table)
     if unknown.any():
-        LOG.warning(
-            f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern "
-            f"{options.id_pattern}: they are in predictions.csv only"
-        )
+        what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
+        LOG.warning(f"{what} {options.id_pattern}: they are in predictions.csv only")
     unit, found = trained.state.get("target_unit", options.target_unit), rows.prediction
     shown = np.linspace(0, len(read) - 1, min(args.max_pictures, SHEET, len(read))).round().astype(int)
     if len(shown):
@@ -88,12 +86,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         ]
         plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
     if read:
-        LOG.info(
-            f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}: predicted "
-            f"{found.mean():.1f} +- {found.std(ddof=0):.1f} "
-            f"({found.min():.1f} to {found.max():.1f}) {unit}; predictions.csv and "
-            f"subjects.csv in {output}"
-        )
+        many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
+        ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"
+        LOG.info(f"{many}: predicted {ages} {unit}; predictions.csv and subjects.csv in {output}")
     if skipped:
         tell_skipped(tables["skipped"], len(sources), "images", output)
     return tables
@@ -123,10 +118,8 @@ def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[fl
     deep = [one for one in sources if isinstance(one, Path) and trained_range and has_more_than_8_bits(one)]
     limits = [read_grey_limits(path) for path in deep]
     if cut := sum(least < low or greatest > high for least, greatest in limits):
-        LOG.warning(
-            f"{cut} images hold grey values beyond {low:g} to {high:g}, which is black and white for this "
-            "model: they are cut, and the predictions may mean nothing"
-        )
+        what = f"{cut} images hold grey values beyond {low:g} to {high:g}, black and white for this model"
+        LOG.warning(f"{what}: they are cut, and the predictions may mean nothing")
 
 
 def explain_all(trained: Trained, images: torch.Tensor) -> torch.Tensor:

@@ -29,10 +29,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     """
     folder, options = Path(args.input), trained.args
     if not folder.exists():
-        raise CommandError(
-            f"--input {folder}: no such file or folder\n"
-            "  give the folder that holds Scenario_... folders, images, or one image"
-        )
+        what = "give the folder that holds Scenario_... folders, images, or one image"
+        raise CommandError(f"--input {folder}: no such file or folder\n  {what}")
     scenarios = find_scenarios(folder, options.camera, images_alone=True)
     table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
@@ -61,9 +59,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     kinds = {"without a point in the region that is looked at": set(), "without intensity": {1}}
     for what, found in kinds.items():
         if count := sum(values == found for values in intensities.values()):
-            LOG.warning(
-                f"scans {what}: {count} of {len(every)}; scores mean nothing unless training had such"
-            )
+            LOG.warning(f"scans {what}: {count} of {len(every)}; scores mean nothing unless trained so")
     names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
@@ -101,11 +97,7 @@ def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, out
     real = batch["point_mask"][0].cpu().numpy()
     name = f"{dataset.names()[index]}_{dataset.column('frame_id')[index]}"
     word = "ALARM" if score >= trained.state["threshold"] else "no alarm"
-    plot_frame(
-        read_image(dataset.paths("image")[index], "RGB"),
-        heat[0].cpu().numpy(),
-        batch["points"][0].cpu().numpy()[real],
-        point_scores[0].cpu().numpy()[real],
-        f"{name}: score {score:.3f}, {word} (threshold {trained.state['threshold']:.3f})",
-        output / f"{name}.png",
-    )
+    title = f"{name}: score {score:.3f}, {word} (threshold {trained.state['threshold']:.3f})"
+    points, scores = (values[0].cpu().numpy()[real] for values in (batch["points"], point_scores))
+    image = read_image(dataset.paths("image")[index], "RGB")
+    plot_frame(image, heat[0].cpu().numpy(), points, scores, title, output / f"{name}.png")

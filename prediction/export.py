@@ -127,12 +127,12 @@ def export_model(trained: Trained, path: Path) -> float:
         torch.export.save(program, buffer, extra_files={"about.json": about})
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()  # what is checked is what was written
-        scale = float(getattr(trained.model, "target_sd", 1.0))
-        difference = 0.0
+        scale, off = float(getattr(trained.model, "target_sd", 1.0)), []
         for samples in CHECKED:
             check = make_inputs(trained, model.inputs, samples).values()
             pairs = zip(loaded(*check), model(*check), strict=True)
-            difference = max(difference, *(float((a - b).abs().max()) / scale for a, b in pairs))
+            off += [float((a - b).abs().max()) / scale for a, b in pairs]
+        difference = max(off)
     if not difference < TOLERANCE:
         raise ScriptError(
             f"the exported program differs from the model by {difference:.3g}, more than {TOLERANCE:g}\n"
@@ -148,8 +148,7 @@ def export_model(trained: Trained, path: Path) -> float:
 
 def describe(trained: Trained, program: Program) -> dict[str, Any]:
     """about.json: all that a caller needs to feed the program and to read what it returns."""
-    state = trained.state
-    outputs = OUTPUTS[program.data]
+    state, outputs = trained.state, OUTPUTS[program.data]
     about = {
         "script": state["script"],
         "epoch": state["epoch"],
@@ -157,14 +156,12 @@ def describe(trained: Trained, program: Program) -> dict[str, Any]:
         "outputs": {name: outputs[name] for name in program.outputs},
         "resize": f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside",
     }
-    if program.stages != 1 and "class_names" in state:
-        about["class_names"] = state["class_names"]
+    about |= {key: state[key] for key in ("class_names", "threshold", "target_unit", "args") if key in state}
     if program.stages == 1:
         about["class_names"] = ["no interaction", "interaction"]
     if "geometry" in program.inputs:
         about["geometry_columns"] = state["feature_names"]
-    about |= {key: state[key] for key in ("threshold", "target_unit") if key in state}
-    return about | {"args": state["args"]}
+    return about
 
 
 def allow_one_sample(program: torch.export.ExportedProgram) -> None:

@@ -32,10 +32,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...
 
 
 def read_otherwise(recorded: argparse.Namespace, typed: argparse.Namespace, script: str) -> bool:
-    """Put the flags that were typed in place of the run's; whether they mean other data.
-
-    CommandError for those of another task.
-    """
+    """Put the flags typed in place of the run's; whether they mean other data. CommandError: other task."""
     changed = False
     for name in READING:
         value = getattr(typed, name, None)

@@ -45,9 +45,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         raise CommandError("--input: this run looks at pixels; name the folder of the images")
     if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
         what = "a file" if folder.is_file() else "no such folder"
-        raise CommandError(
-            f"--input {folder}: {what}\n  give a JRDB folder or, with --boxes, the folder of the images"
-        )
+        remedy = "give a JRDB folder or, with --boxes, the folder of the images"
+        raise CommandError(f"--input {folder}: {what}\n  {remedy}")
     rules = BoxRules(args.frame_rate, args.boxes_size, args.skip_bad_boxes)
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)
     dataset = pairs_in_range(trained, sequences)
@@ -57,9 +56,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         rest = "they serve as the past of the others" if pixels else "no picture of them"
         LOG.warning(f"{frames - len(pictured)} of {frames} frames have boxes but no image: {rest}")
     if pixels and not len(pictured):
-        raise DataError(
-            f"{args.input}: no frame with boxes has an image\n  expected: {folders[0]}/000015.jpg"
-        )
+        expected = f"{folders[0]}/000015.jpg"
+        raise DataError(f"{args.input}: no frame with boxes has an image\n  expected: {expected}")
 
     skipped: dict[int, str] = {}  # frame: why
 
@@ -191,9 +189,9 @@ def read_panorama(path: Path, sequence: Sequence) -> np.ndarray:
     """The panorama (H, W, 3); DataError where it has not the size the boxes are given for."""
     image = read_image(path)
     if image.shape[:2] != (sequence.height, sequence.width):
+        named = f"{sequence.size_source} has {sequence.width}x{sequence.height}"
         raise DataError(
-            f"{path}: the panorama is {image.shape[1]}x{image.shape[0]} pixels, "
-            f"{sequence.size_source} has {sequence.width}x{sequence.height}\n"
+            f"{path}: the panorama is {image.shape[1]}x{image.shape[0]} pixels, {named}\n"
             "  boxes are in pixels: all frames need one size"
         )
     return image
@@ -211,24 +209,19 @@ def draw_frame(
     people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
     shown = samples[p_interaction[samples] >= threshold]
     if trained.task["task"] == "stage2":
-        kinds, names, beside = p_types[shown].argmax(axis=1), INTERACTION_CLASSES, "its type and the type's"
-        texts = [
-            f"{names[k].removesuffix(' together')} {p[k]:.2f}"
-            for k, p in zip(kinds, p_types[shown], strict=True)
-        ]
+        names, p_type = INTERACTION_CLASSES, p_types[shown].max(axis=1)
+        kinds, beside = p_types[shown].argmax(axis=1), "its type and the type's"
+        short = [names[kind].removesuffix(" together") for kind in kinds]
+        texts = [f"{name} {p:.2f}" for name, p in zip(short, p_type, strict=True)]
     else:
         kinds, names, beside = np.zeros(len(shown), int), ("interaction",), "the interaction's"
         texts = [f"{p:.2f}" for p in p_interaction[shown]]
+    ids = [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]]
+    pairs = np.searchsorted(people, dataset.people_and_pairs()[1][shown])  # rows of `people`
     return draw_panorama(
-        image,
-        dataset.boxes[people],
-        [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]],
-        pairs=np.searchsorted(people, dataset.people_and_pairs()[1][shown]),  # rows of `people`
-        kinds=kinds,
-        texts=texts,
-        kind_names=names,
+        image, dataset.boxes[people], ids, pairs=pairs, kinds=kinds, texts=texts, kind_names=names,
         groups=groups[people],
         title=f"{dataset.sequences[dataset.frame_sequences[frame]]} {dataset.frame_keys[frame]}: "
         f"{len(people)} people, predicted: {len(shown)} of {len(samples)} pairs in range interact "
         f"(p >= {threshold:.3f}); beside a line: {beside} probability",
-    )
+    )  # fmt: skip

@@ -6,7 +6,7 @@ unseen.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.splits import PARTS, read_split
@@ -17,7 +17,7 @@ from utils.run.log import LOG
 Hashes = Mapping[str, Sequence[str]]  # of every group: of all that it holds first, then of each content
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
     """Chooses the groups of one split, of the run's data or of others, from what is there."""
 
@@ -25,11 +25,8 @@ class Judge:
     split: str | None  # None: the test part, or everything where the run knows no name
     own: bool  # the data is where the run's was
     unit: str  # what groups are called
-
-    @property
-    def known(self) -> list[str]:
-        """The groups of the run."""
-        return sum(read_split(self.run / "split.json").values(), [])
+    counts: dict[str, int] = field(default_factory=dict)  # of groups judged, present, unseen: once called
+    sentence: str = ""  # on them
 
     def __call__(self, present: Hashes) -> dict[str, list[str]]:
         """{split: names}.
@@ -38,17 +35,16 @@ class Judge:
         CommandError where nobody is left to be judged.
         """
         parts, seen = read_split(self.run / "split.json"), read_json(self.run / "hashes.json")
-        known = set(self.known)
+        known = set(sum(parts.values(), []))
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
         self.check_same(present, seen)
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
         if not names and split == "unseen":
-            raise CommandError(
-                f"--split unseen: nothing in this data is new to the run, which knows all {len(present)} "
-                f"{self.unit}\ngive other data with --data_path (of ages: --image_dir)"
-            )
+            what = f"nothing in this data is new to the run, which knows all {len(present)} {self.unit}"
+            remedy = "give other data with --data_path (of ages: --image_dir)"
+            raise CommandError(f"--split unseen: {what}\n{remedy}")
         if not names:
             raise CommandError(
                 f"--split {split}: the data holds none of the {len(named)} {self.unit} that it names; of "
@@ -60,20 +56,12 @@ class Judge:
         if split != "train":
             trained = {name: seen[name] for name in parts["train"]}
             self.check_untrained({name: present[name] for name in names}, trained)
+        self.counts = {"judged": len(names), "present": len(present), "unseen": len(unseen)}
+        self.sentence = f"judged {len(names)} of {len(present)} {self.unit}"
+        if unseen and split in PARTS:
+            left_out = f"{len(unseen)} that the run never saw are left out (--split unseen judges them)"
+            self.sentence += f"; {left_out}"
         return {split: names}
-
-    def tell(self, chosen: Mapping[str, Sequence[str]], present: Hashes) -> tuple[dict[str, int], str]:
-        """(how many groups are judged, present and unseen; a sentence on them), of what was chosen."""
-        ((split, names),) = chosen.items()
-        counts = {
-            "judged": len(names),
-            "present": len(present),
-            "unseen": len(present.keys() - set(self.known)),
-        }
-        text = f"judged {counts['judged']} of {counts['present']} {self.unit}"
-        if counts["unseen"] and split in PARTS:
-            text += f"; {counts['unseen']} that the run never saw are left out (--split unseen judges them)"
-        return counts, text
 
     def check_same(self, present: Hashes, seen: Hashes) -> None:
         """A name that the run knows stands for what it stood for."""

@@ -55,8 +55,7 @@ class Trained:
         return self.together or (self,)
 
     def evaluate(self, part: Dataset, **options: Any) -> dict[str, np.ndarray]:
-        """The rows of the script's own evaluate, in the batches of training: the same sums in the same
-        order."""
+        """The rows of the script's own evaluate, in the batches of training: the same sums in this order."""
         alone = distributed.Processes(0, 1, self.device)
         loader = distributed.evaluation_loader(part, self.script.EVALUATION_BATCH, alone)
         return self.script.evaluate(self.model, loader, self.device, amp=self.args.amp, **options)
@@ -84,9 +83,7 @@ CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
 
 def open_together(places: Sequence[str | Path], device: torch.device) -> Trained:
     """The runs (or checkpoints) as one model: the mean of their predictions and of what they chose on val.
-
-    Raises CommandError for runs whose predictions do not mean the same.
-    """
+    CommandError where these do not mean the same."""
     if any(glob.has_magic(str(place)) for place in places):
         places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
@@ -104,28 +101,21 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
         pairs = zip(meaning(first).items(), meaning(other).values(), strict=True)
         if changed := [f"{key} {mine} and {theirs}" for (key, mine), theirs in pairs if mine != theirs]:
             inputs = all(one.startswith(COLUMNS) for one in changed)
-            raise CommandError(
-                f"--run {first.path.parent} and {other.path.parent} do not "
-                f"{'read the same columns' if inputs else 'predict the same'}: {', '.join(changed)}"
-            )
-    means = {
-        key: float(np.mean([one.state[key] for one in members]))
-        for key in CHOSEN
-        if first.state.get(key) is not None
-    }
+            what = "read the same columns" if inputs else "predict the same"
+            both = f"--run {first.path.parent} and {other.path.parent}"
+            raise CommandError(f"{both} do not {what}: {', '.join(changed)}")
+    chosen = [key for key in CHOSEN if first.state.get(key) is not None]
+    means = {key: float(np.mean([one.state[key] for one in members])) for key in chosen}
     return replace(first, state=first.state | means, together=tuple(members))
 
 
 def warn_of_verdict(run: Path) -> None:
     """Say what predictions are worth of a run that proved nothing."""
     if not (run / "config.json").is_file():
-        LOG.warning(
-            f"{run} is no run folder: what this model has learned stands in the results.json of its run"
-        )
+        where = "what this model has learned stands in the results.json of its run"
+        LOG.warning(f"{run} is no run folder: {where}")
     elif not (run / "results.json").is_file():
-        LOG.warning(
-            f"{run} has no results.json: it has not ended, and nobody knows what its model has learned"
-        )
+        LOG.warning(f"{run} has no results.json: it has not ended, nobody knows what its model has learned")
     elif (results := read_json(run / "results.json"))["verdict"] != "LEARNED":
         LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 
@@ -143,8 +133,7 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         if path.resolve().parent != run.resolve():
             raise CommandError(f"--checkpoint {path} is not of {run}: judge it as --run {path.parent}")
     state = load_checkpoint(path)
-    missing = [key for key in ("script", "epoch", "model", "args") if key not in state]
-    if missing:
+    if missing := [key for key in ("script", "epoch", "model", "args") if key not in state]:
         raise CommandError(f"{path} is no checkpoint of a training script: it has no {', '.join(missing)}")
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):

@@ -44,12 +44,10 @@ def judge_failures(
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}
     jackknife = GroupJackknife(part.names(), labels, np.arange(len(labels)))
+    criterion = script.AnomalyLoss(1.0)  # no figure used here depends on its weight of anomalies
     for name in (CLEAN, *corruptions):
-        rows = clean
-        if name != CLEAN:
-            rows = trained.evaluate(part, corruption=name, seed=trained.args.seed)
-        # No figure used here depends on the loss's weight of anomalies.
-        criterion = script.AnomalyLoss(1.0)
+        options = {"corruption": name, "seed": trained.args.seed}
+        rows = clean if name == CLEAN else trained.evaluate(part, **options)
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])
         found[name] = {key: row[key] for key in METRICS}
         if len(np.unique(labels)) == 2:  # else there is no AUROC
