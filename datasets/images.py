@@ -90,6 +90,8 @@ def _load(path: Path | str, intensity_range: Sequence[float] | None, reduce: boo
             image = _open_checked(file, path)
             image.load()  # complains about missing bytes
             ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "LAB":  # of which Pillow makes no grey
+            image = image.convert("RGB")
         if reduce and image.mode.startswith(("I", "F")):
             image = Image.fromarray(_reduce_to_8_bits(np.asarray(image), path, intensity_range))
         return image

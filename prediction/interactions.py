@@ -107,7 +107,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
             continue
         picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, groups)
         name = f"{dataset.sequences[dataset.frame_sequences[frame]]}_" if len(sequences) > 1 else ""
-        save_panorama(picture, output / f"{name}{Path(dataset.frame_keys[frame]).stem}.png")
+        name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png".replace("/", "_")  # folders name sequences
+        save_panorama(picture, output / name)
     LOG.info(
         f"{len(known)} pairs in range scored, {int((columns['type'] != 'none').sum())} interact "
         f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "

@@ -19,7 +19,7 @@ from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.load import names_of
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
-from utils.run.folder import read_json
+from utils.run.folder import read_record
 from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
@@ -116,7 +116,7 @@ def warn_of_verdict(run: Path) -> None:
         LOG.warning(f"{run} is no run folder: {where}")
     elif not (run / "results.json").is_file():
         LOG.warning(f"{run} has no results.json: it has not ended, nobody knows what its model has learned")
-    elif (results := read_json(run / "results.json"))["verdict"] != "LEARNED":
+    elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
         LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 
 

@@ -373,6 +373,9 @@ def test_a_run_that_has_just_started_can_not_be_compared(tmp_path):
     write_json(run / "status.json", {"state": "starting", "time": 0})
     with pytest.raises(CommandError, match="can not be compared: it has no config.json yet"):
         compare(tmp_path, run.name)
+    write_json(run / "config.json", {"script_name": "train_stage1.py"})
+    with pytest.raises(CommandError, match="can not be compared: its config.json has no args"):
+        compare(tmp_path, run.name)
 
 
 def test_of_a_pattern_runs_that_ended_before_they_began_are_left_out_and_said(tmp_path, capsys):

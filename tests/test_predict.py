@@ -223,6 +223,15 @@ def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path):
     assert rows[["sequence", "frame"]].drop_duplicates().to_numpy().tolist() == [["b_0", "000045.jpg"]]
 
 
+def test_sequences_named_by_folders_have_pictures_too(stage2, tmp_path):
+    for day in ("mon", "tue"):
+        write_frames(tmp_path / "images" / day / "rgb", [15])
+    rows = pandas.concat(box_rows(crowd(1)).assign(sequence=f"{day}/rgb") for day in ("mon", "tue"))
+    rows.to_csv(tmp_path / "boxes.csv", index=False)
+    run(stage2, tmp_path / "images", tmp_path / "out", "--max_pictures", 9, "--boxes", tmp_path / "boxes.csv")
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"mon_rgb_000015.png", "tue_rgb_000015.png"}
+
+
 def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, capsys):
     def from_boxes(checkpoint, output, *more):
         argv = ["--run", checkpoint, "--boxes", folder / "boxes.csv", "--output", output, *more]

@@ -48,6 +48,9 @@ def test_learns_types_and_is_judged_with_stage_1(run):
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED"
     assert results["metrics"]["test"]["macro_f1"] > 0.5 > results["baselines"]["uniform guess"]["macro_f1"]
+    guesses = results["baselines"]
+    assert guesses["majority class"]["balanced_accuracy"] == pytest.approx(1 / 5)
+    assert guesses["uniform guess"]["accuracy"] == pytest.approx(1 / 5)
     both = results["end_to_end"]
     assert both["verdict"] == "LEARNED" and "stage 1's pairs, always" in both["verdict_reason"]
     assert both["confidence"]["macro_f1"][0] < both["macro_f1"] < both["confidence"]["macro_f1"][1]

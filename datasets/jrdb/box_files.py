@@ -13,9 +13,11 @@ The form is told by what is in the file, never by its name.
 
 import csv
 import json
+import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas
@@ -26,6 +28,8 @@ from datasets.jrdb.problems import Problems
 COLUMNS = ("sequence", "frame", "id", "x", "y", "w", "h", "where")
 PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
 MOT_PEOPLE = ("1", "2", "7", "-1")  # classes of MOT16 and later: on foot, on a vehicle, static; not given
+# Where the type stands in a row of text without a header: its form, and the cells that it has at least.
+TEXTS = {None: ("MOT", 6), 0: ("KITTI detections", 8), 2: ("KITTI tracks", 10)}
 ALIASES = {
     "frame": ("frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
     "id": ("track_id", "track", "person", "label_id", "person_id"),
@@ -43,7 +47,8 @@ NOTHING = (None,) * 4
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
     """The boxes of one file below `given`, COLUMNS; what is no number stays for `clean_boxes` to name.
 
-    attrs hold the form in words and the size (width, height) of the panorama, None where no file says it.
+    attrs hold the form in words, the size (width, height) of the panorama, None where no file says it, the
+    path, and the name of the sequence that the whole file is, "" where its rows say that.
     """
     try:
         form, rows, size = parse(path.read_text(encoding="utf-8-sig"), path)
@@ -51,13 +56,14 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         reason = f"no {error}" if isinstance(error, KeyError) else error
         problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{path}: {reason}")
         return None
-    table = pandas.DataFrame(rows, columns=COLUMNS)
+    table, name = pandas.DataFrame(rows, columns=COLUMNS), ""
     if form in ("KITTI detections", EMPTY):  # a frame in each file
         table["frame"] = path.stem
         table["sequence"] = path.parent.name if given.is_dir() and path.parent != given else ""
-    elif given.is_dir() or form.startswith("JRDB"):
-        table.loc[table["sequence"] == "", "sequence"] = path.stem
-    table.attrs = {"form": form, "size": size}
+    elif (given.is_dir() or form.startswith("JRDB")) and (unnamed := table["sequence"] == "").any():
+        name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
+        table.loc[unnamed, "sequence"] = name
+    table.attrs = {"form": form, "size": size, "path": path, "named": name}
     return table
 
 
@@ -73,11 +79,12 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], tuple[int, int] | No
         if isinstance(content, list):  # the image's number is its frame
             kinds = [str(entry.get("category_id")) for entry in content]
             people = people_in(kinds)
-            rows = [("", str(entry["image_id"]), "", *entry["bbox"][:4], f"{path}: entry {k}")
+            rows = [("", str(entry["image_id"]), "", *four(entry.get("bbox")), f"{path}: entry {k}")
                     for k, entry in enumerate(content) if kinds[k] in people]  # fmt: skip
             return "COCO results", rows, None
         raise ValueError("JSON without labels, detections or annotations")
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line.strip().rstrip(",;")) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if line]
     if not lines:
         return EMPTY, [("", "", None, *NOTHING, f"{path}")], None
     cells = [(f"{path}: line {n}", re.split(r"\s*[,;\t]\s*|\s+", line)) for n, line in lines]
@@ -85,14 +92,20 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], tuple[int, int] | No
     if not any(is_number(cell) for cell in first):
         return "CSV", list(table_rows(text, path)), None
     kind = next((k for k, cell in enumerate(first) if not is_number(cell)), None)  # where the type stands
-    if kind == 0 and len(first) >= 8:
-        return "KITTI detections", list(kitti_rows([(n, ["", "", *row]) for n, row in cells])), None
-    if kind == 2 and len(first) >= 10:
-        return "KITTI tracks", list(kitti_rows(cells)), None
-    if kind is None and len(first) >= 6:
+    form, needed = TEXTS.get(kind, ("", len(first) + 1))
+    if len(first) < needed:
+        raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {lines[0][1][:80]}")
+    for where, row in cells:
+        line = where.removeprefix(f"{path}: ")
+        if len(row) < needed:
+            raise ValueError(f"{line} has fewer cells than a row of {form}")
+        if form == "MOT" and not whole(row[1]).lstrip("-").isdigit():
+            columns = "frame, id, left, top, width, height in pixels"
+            raise ValueError(f"{line}: {row[1]} is no id; without a header the columns are {columns}")
+    if form == "MOT":
         people = [(w, row) for w, row in cells if len(row) != 9 or row[7] in MOT_PEOPLE]
-        return "MOT", [("", row[0], name_of(row[1]), *row[2:6], where) for where, row in people], None
-    raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {lines[0][1][:80]}")
+        return form, [("", row[0], name_of(row[1]), *row[2:6], where) for where, row in people], None
+    return form, list(kitti_rows([(n, row if kind else ["", "", *row]) for n, row in cells])), None
 
 
 def is_number(cell: str) -> bool:
@@ -122,36 +135,46 @@ def name_of(cell: Any) -> str:
     return "" if text in ("-1", "nan") or text.endswith(":-1") else text
 
 
+def four(box: Any) -> tuple:
+    """The numbers of a box; what is missing is nothing."""
+    return (*(box or ()), *NOTHING)[:4]
+
+
 def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
     """Of two records with one id in a frame the first counts, as for training."""
     for key, records in frames.items():
         seen = set()
         yield "", key, None, *NOTHING, f"{path}: frame {key}"
-        for record in records:
-            person, box = name_of(record.get("label_id")), record.get("box") or []
+        for record in records or ():
+            if not isinstance(record, dict):
+                raise ValueError(f"frame {key}: no record of a person: {str(record)[:40]}")
+            person = name_of(record.get("label_id"))
             if not person or person not in seen:
                 where = f"{path}: frame {key}, {person or 'no id'}"
-                yield "", key, person, *(*box, *NOTHING)[:4], where
+                yield "", key, person, *four(record.get("box")), where
             seen.add(person)
 
 
 def coco_rows(content: dict, path: Path) -> tuple[list[tuple], tuple[int, int] | None]:
     images = {image["id"]: image for image in content["images"]}
-    names = {key: Path(image["file_name"]) for key, image in images.items()}
+    places = [image["file_name"].replace("\\", "/") for image in images.values()]
+    files = zip(name_folders(places), map(posixpath.basename, places), strict=True)
+    names = dict(zip(images, files, strict=True))  # image: sequence, frame
+    if len(set(names.values())) < len(names):  # of several videos
+        twice = Counter(names.values()).most_common(1)[0][0][1]
+        raise ValueError(f"several images are called {twice}: a folder in file_name says of which sequence")
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
     kinds = [classes.get(e.get("category_id"), str(e.get("category_id"))) for e in content["annotations"]]
-    people = people_in(kinds)
-    rows = [(name.parent.name, name.name, None, *NOTHING, f"{path}: image {name}") for name in names.values()]
+    people = people_in([*kinds, *(name for name in classes.values() if name.lower() in PERSON_TYPES)])
+    rows = [(*name, None, *NOTHING, f"{path}: image {name[1]}") for name in names.values()]
     for entry, kind in zip(content["annotations"], kinds, strict=True):
         where = f"{path}: annotation {entry.get('id')}"
         if entry["image_id"] not in names:
             raise ValueError(f"annotation {entry.get('id')}: no image {entry['image_id']!r} is listed")
         if kind in people:
-            name, track = names[entry["image_id"]], entry.get("attributes", {}) | entry  # CVAT's, or its own
+            track = (entry.get("attributes") or {}) | entry  # CVAT's, or its own
             person = name_of(track.get("track_id", track.get("instance_id")))
-            rows.append((name.parent.name, name.name, person, *entry["bbox"][:4], where))
-    if len({row[0] for row in rows}) == 1:
-        rows = [("", *row[1:]) for row in rows]  # one sequence: its images are where --input says
+            rows.append((*names[entry["image_id"]], person, *four(entry.get("bbox")), where))
     sizes = {(image.get("width"), image.get("height")) for image in images.values()}
     size = sizes.pop() if len(sizes) == 1 else (None, None)
     return rows, None if None in size else size
@@ -163,6 +186,19 @@ def kitti_rows(cells: list[tuple[str, list[str]]]) -> Iterator[tuple]:
         if kind.lower() in PERSON_TYPES:
             ends = [value_of(cell, commas=False) for cell in rest[3:7]]
             yield "", frame, name_of(track), *corners(*ends), where
+
+
+def name_folders(images: list[str]) -> list[str]:
+    """The sequence of each image, "" where all are in one folder: its folder's name or, where two folders are
+    called alike, their paths below the folder that holds all."""
+    folders = [posixpath.dirname(image) for image in images]
+    names = [posixpath.basename(folder) for folder in folders]
+    if len(set(folders)) < 2:
+        return [""] * len(folders)
+    if len(set(names)) == len(set(folders)):
+        return names
+    root = posixpath.commonpath(folders)
+    return [posixpath.relpath(folder, root) for folder in folders]
 
 
 def table_rows(text: str, path: Path) -> Iterator[tuple]:
@@ -188,13 +224,12 @@ def table_rows(text: str, path: Path) -> Iterator[tuple]:
         cells = [cell.strip() for cell in cells] + [""] * len(header)
         rows += [(reader.line_num, {name: cells[at] for name, at in columns.items()})] if any(cells) else []
     people = people_in(row.get("class", "") for _, row in rows)
-    folders = [PurePosixPath(row["frame"].replace("\\", "/")).parent.name for _, row in rows]
-    several = len(set(folders)) > 1
+    folders = name_folders([row["frame"].replace("\\", "/") for _, row in rows])
     for (line, row), folder in zip(rows, folders, strict=True):
         if row.get("class", "") in people:
             values = [value_of(row[name], separator != ",") for name in box]
             values = corners(*values) if corner else values
-            sequence, person = row.get("sequence", folder if several else ""), name_of(row.get("id", ""))
+            sequence, person = row.get("sequence", folder), name_of(row.get("id", ""))
             yield sequence, row["frame"], person, *values, f"{path}: line {line}"
 
 

@@ -32,6 +32,7 @@ from utils.run.log import LOG
 
 NUMBER = r"(?<![0-9])([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
 SOURCES = (LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
+ENDINGS = (".json", ".txt", ".csv", ".tsv")  # of the files in a folder; the content decides
 
 
 @dataclass
@@ -56,16 +57,26 @@ def read_people(
         raise CommandError(f"--boxes {boxes}: no such file")
     problems, files = Problems(), [boxes]
     if boxes.is_dir():
-        files = sorted(path for path in boxes.rglob("*") if path.suffix in (".json", ".txt", ".csv"))
+        files = sorted(path for path in boxes.rglob("[!.]*") if path.suffix.lower() in ENDINGS)
     if not files:
         raise CommandError(
-            f"--boxes {boxes}: no .json, .txt or .csv file in this folder\n  expected: {FORMS}"
+            f"--boxes {boxes}: no file of {', '.join(ENDINGS)} in this folder\n  expected: {FORMS}"
         )
     parts = [part for part in (read_rows(path, boxes, problems) for path in files) if part is not None]
     forms = sorted({part.attrs["form"] for part in parts})
     if EMPTY in forms and "KITTI detections" not in forms:  # of those a frame without people
         empty = next(part["where"][0] for part in parts if part.attrs["form"] == EMPTY)
         problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{empty}: {EMPTY}")
+    named: dict[str, list[str]] = {}  # the files that are a sequence of their name
+    for part in parts:
+        if part.attrs["named"]:
+            named.setdefault(part.attrs["named"], []).append(str(part.attrs["path"]))
+    for name, alike in named.items():
+        if len(alike) > 1:
+            remedy = (
+                "each is read as the whole sequence: rename them, or name one file, or the folder of one kind"
+            )
+            problems.add(f"several files of sequence {name}", remedy, ", ".join(alike))
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
     boxed = rows["id"].notna()  # the others say that there is a frame, maybe without people
@@ -96,7 +107,7 @@ def read_people(
 def find_boxes(folder: Path) -> Path:
     """The folder of labels or detections in a JRDB folder."""
     for source in SOURCES:
-        if any((folder / source).glob("*.json")):
+        if any((folder / source).glob("[!.]*.json")):
             return folder / source
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     raise CommandError(
@@ -166,7 +177,8 @@ def build_sequence(
     people["track"] = people["id"].map({person: k for k, person in enumerate(track_names)})
     people = people.sort_values(["time", "track"], kind="stable")
     for again in people[people.duplicated(["time", "track"])].itertuples():
-        problems.add("one id twice in a frame", "an id is one person", f"{again.where}, id {again.id}")
+        remedy = "an id is one person; where these are no ids, leave them out"
+        problems.add("one id twice in a frame", remedy, f"{again.where}, id {again.id}")
     if problems.found:
         return None
     times, nobody = np.unique(numbers), np.full(len(people), -1)
@@ -202,6 +214,11 @@ def panorama_size(
         raise DataError(
             f"{images / file}: the image is {size[0]}x{size[1]}, the boxes are for {said[0]}x{said[1]}\n"
             f"  give images of that size, or pass --boxes_size {said[1]} {said[0]} to have the boxes scaled"
+        )
+    if rules.boxes_size and (said[0] > said[1]) != (size[0] > size[1]):
+        high, wide = rules.boxes_size
+        raise CommandError(
+            f"--boxes_size {high} {wide}: the height comes first, and {images / file} is {size[0]}x{size[1]}"
         )
     scale = [size[0] / said[0], size[1] / said[1]] if rules.boxes_size else [1.0, 1.0]
     return size, f"{name}/{file}", scale

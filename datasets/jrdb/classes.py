@@ -1,9 +1,10 @@
-"""The five classes of interaction and the published names that each holds."""
+"""The five classes of interaction, the published names that each holds, and the class of a pair."""
 
 import difflib
 import json
 from pathlib import Path
 
+from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError
 
@@ -29,7 +30,7 @@ def read_class_map(path: str | None) -> dict[str, int]:
     if path is None:
         return CLASS_OF_NAME
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         wrong = sorted(name for name, kind in given.items() if kind not in INTERACTION_CLASSES)
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CommandError(f'--class_map {path}: not a JSON file of {{"name": "class"}} ({error})') from error
@@ -48,3 +49,31 @@ def known_names(labels: list, classes: dict[str, int], place: str, problems: Pro
         remedy = 'correct the files, or give its class: --class_map FILE.json of {"name": "class"}'
         problems.add(what, remedy, place)
     return not unknown
+
+
+def merge_sides(
+    there: tuple, back: tuple, classes: dict[str, int], rules: LabelRules
+) -> tuple[int, list[str]]:
+    """The type of a pair by its labels ((name, difficulty), ..) from both sides, and which COUNTS it adds to.
+
+    A pair annotated from one side only counts as annotated; two sides that differ are joined (both counted).
+    Of several labels the type is the rarest class (`priority`: others, sitting, conversation, standing,
+    walking), the first written (`first`: first record by id, first name in it), or none (`drop`: the pair is
+    still an interaction, but has no type when its labels fall in different classes). -3: all too difficult.
+    """
+    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
+    kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}
+    kind = max(kinds)  # classes go from frequent to rare
+    if rules.multi_label == "first":
+        kind = class_of[(there + back)[0][0]]
+    elif rules.multi_label == "drop" and len(kinds) > 1:
+        kind = -1
+    difficult = min(difficulty for _, difficulty in there + back) > rules.max_difficulty
+    told = {
+        "multi_label_pairs": max(len(one), len(other)) > 1,
+        "conflicting_pairs": one and other and one != other,
+        "one_sided_pairs": not one or not other,
+        "untyped_pairs": kind < 0,
+        "difficult_pairs": difficult,
+    }
+    return -3 if difficult else kind, [name for name, holds in told.items() if holds]

@@ -12,6 +12,7 @@ in `Problems`, with the file, the frame and the person, over all files, and told
 import gc
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.images import check_relative_name, read_image_size
-from datasets.jrdb.classes import ANY_OTHER, known_names, read_class_map
+from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.problems import Problems
 from utils.run.errors import DataError
@@ -92,7 +93,7 @@ def read_sequence(
     frames = read_frames(path, gathered)
     image_found, size, source = find_images(path.stem, list(frames), data_path, gathered)
     people = list(read_people(frames, path, counts, gathered))
-    groups = [read_group(person, gathered) for person in people]
+    groups = [read_group(person, rules, gathered) for person in people]
     social_groups = np.array([group for group, _ in groups], np.int64)
     difficult = np.array([difficulty > rules.max_difficulty for _, difficulty in groups], bool)
     starts = np.searchsorted([person.frame for person in people], np.arange(len(frames) + 1))
@@ -195,7 +196,8 @@ def find_images(
 def list_images(folder: Path) -> list[str]:
     """The names of the images in a sequence's folder, sorted; none where there is no such folder."""
     names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(name for name in names if name.lower().endswith((".jpg", ".jpeg", ".png")))
+    ending = (".jpg", ".jpeg", ".png")
+    return sorted(name for name in names if name[0] != "." and name.lower().endswith(ending))
 
 
 def read_people(
@@ -205,8 +207,8 @@ def read_people(
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
-            person = record.get("label_id") if isinstance(record, dict) else None
-            missing = "label_id" if not isinstance(person, str) or not person else "box"
+            person = text_id(record.get("label_id")) if isinstance(record, dict) else ""
+            missing = "box" if person else "label_id"
             if missing == "label_id" or "box" not in record:
                 example = '"label_id": "pedestrian:N"' if missing == "label_id" else '"box": [x, y, w, h]'
                 problems.add(f"no {missing}", f"add {example}, or remove the record",
@@ -219,23 +221,41 @@ def read_people(
             yield Person(frame, person, people[person], f"{path}: frame {key}, {person}")
 
 
+def text_id(value: object) -> str:
+    """An id as text, also one that is a whole number; "" for what is none."""
+    return str(value).strip() if type(value) in (int, str) else ""
+
+
 def natural_order(person: str) -> tuple[int, str]:
     """pedestrian:9 before pedestrian:10."""
     return len(person), person
 
 
-def read_group(person: Person, problems: Problems) -> tuple[int, float]:
+def read_group(person: Person, rules: LabelRules, problems: Problems) -> tuple[int, float]:
     """The social group id of a person, -1 where it is in none, and the group label's difficulty (0 to 3)."""
     group, hard = person.record.get("social_group"), 0
     if isinstance(group, dict):
         group, hard = group.get("cluster_ID"), group.get("cluster_stat")
-    if group is None:
-        group = -1
-    if isinstance(group, bool) or not isinstance(group, int) or not -(2**62) < group < 2**62:
+    number, difficulty = (read_number(value, nothing) for value, nothing in ((group, -1), (hard, 0)))
+    if number is None or number % 1 or abs(number) >= 2**53:
         remedy = "expected a whole number; below 0 is nobody's group"
         problems.add("social_group cluster_ID is no number", remedy, f"{person.place}: cluster_ID {group!r}")
-        group = -1
-    return max(group, -1), hard if type(hard) in (int, float) else 0
+        number = -1
+    if difficulty is None and rules.max_difficulty < 3:
+        remedy = "expected the group label's difficulty, 1 to 3, which --max_difficulty asks for"
+        problems.add(
+            "social_group cluster_stat is no number", remedy, f"{person.place}: cluster_stat {hard!r}"
+        )
+    return max(int(number), -1), difficulty or 0
+
+
+def read_number(value: object, nothing: float) -> float | None:
+    """A finite number, also one that is written as text; `nothing` for null, None for what is none."""
+    try:
+        number = nothing if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(value, bool) or not math.isfinite(number) else number
 
 
 # Who interacts, and how
@@ -246,11 +266,11 @@ def read_pairs(
 ) -> dict[tuple[int, int], int]:
     """(row, row), lower row first -> type, of every pair that is annotated from either side or both."""
     classes = read_class_map(rules.class_map)  # name -> index of its class, of INTERACTION_CLASSES
-    row_of = {(p.frame, p.id): row for row, p in enumerate(people)}
+    row_of = {(p.frame, p.id.removeprefix("pedestrian:")): row for row, p in enumerate(people)}
     sides: dict[tuple[int, int], tuple[list, list]] = {}  # labels that the lower and the higher row wrote
     for row, person in enumerate(people):
         for partner, labels in read_interactions(person, problems):
-            if (other := row_of.get((person.frame, partner))) in (None, row):
+            if (other := row_of.get((person.frame, partner.removeprefix("pedestrian:")))) in (None, row):
                 counts["missing_partners"] += 1
             elif not labels:
                 counts["unnamed_annotations"] += 1
@@ -267,45 +287,19 @@ def read_pairs(
 
 def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str, list]]:
     """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files); a 0 is no label."""
-    entries = person.record.get("H-interaction", person.record.get("HHI")) or []
+    entries = person.record.get("H-interaction") or person.record.get("HHI") or []
     for entry in entries if isinstance(entries, list) else [None]:
         try:
-            partner, names = entry["pair"].strip(), entry["inter_labels"].items()
+            partner, names = text_id(entry["pair"]), entry["inter_labels"].items()
             labels = [(name, difficulty) for name, v in names if (difficulty := float(v)) > 0]
+            if not partner:
+                raise ValueError("no partner")
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
             where = f"{person.place}: {str(entry)[:80]}"
             problems.add("an H-interaction entry of another form", remedy, where)
         else:
             yield partner, labels
-
-
-def merge_sides(
-    there: tuple, back: tuple, classes: dict[str, int], rules: LabelRules
-) -> tuple[int, list[str]]:
-    """The type of a pair by its labels ((name, difficulty), ..) from both sides, and which COUNTS it adds to.
-
-    A pair annotated from one side only counts as annotated; two sides that differ are joined (both counted).
-    Of several labels the type is the rarest class (`priority`: others, sitting, conversation, standing,
-    walking), the first written (`first`: first record by id, first name in it), or none (`drop`: the pair is
-    still an interaction, but has no type when its labels fall in different classes). -3: all too difficult.
-    """
-    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
-    kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}
-    kind = max(kinds)  # classes go from frequent to rare
-    if rules.multi_label == "first":
-        kind = class_of[(there + back)[0][0]]
-    elif rules.multi_label == "drop" and len(kinds) > 1:
-        kind = -1
-    difficult = min(difficulty for _, difficulty in there + back) > rules.max_difficulty
-    told = {
-        "multi_label_pairs": max(len(one), len(other)) > 1,
-        "conflicting_pairs": one and other and one != other,
-        "one_sided_pairs": not one or not other,
-        "untyped_pairs": kind < 0,
-        "difficult_pairs": difficult,
-    }
-    return -3 if difficult else kind, [name for name, holds in told.items() if holds]
 
 
 def group_pairs(starts: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -129,7 +129,8 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
             f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
             "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
             "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
-            "  add sequences, or change --distance_multiplier, --max_negatives_per_frame or --split_method"
+            "  add sequences, or change --distance_multiplier, --max_difficulty, "
+            "--max_negatives_per_frame or --split_method"
         )
 
 

@@ -17,14 +17,14 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
     """Name -> label file of every sequence, by name; CommandError with what was expected if none."""
     data_path = Path(data_path)
     folder = data_path / LABEL_FOLDER
-    if files := sorted(folder.glob("*.json")):
+    if files := sorted(folder.glob("[!.]*.json")):  # no ._NAME.json of macOS
         return {check_relative_name(path.stem, str(folder)): path for path in files}
     found = (
         sorted(path.name for path in data_path.iterdir())[:8] if data_path.is_dir() else ["no such folder"]
     )
     inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
     remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
-    others = sorted({path.parent.name for path in data_path.glob("labels/*/*.json")})
+    others = sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")})
     if others:
         remedy = (
             f"labels/ holds {', '.join(others)}: who interacts is in {LABEL_FOLDER.name} alone "

@@ -51,8 +51,8 @@ from datasets.splits import (
     read_split,
     split_groups,
 )
-from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers
-from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, similar_path
+from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers, walk
+from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, data_arguments, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
 from datasets.ultrasound.problems import AgeProblems, count_images, describe_flags, describe_parts
 from datasets.ultrasound.sheets import find_sheet
@@ -193,7 +193,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
         )
     if muscle is None and cohort != "both":
         usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / BIDS_TABLE
-        if not table and not usual.is_file() and (beside.is_file() or dicom_files(image_dir.rglob("*"))):
+        if not table and not usual.is_file() and (beside.is_file() or dicom_files(walk(image_dir))):
             usual = beside if beside.is_file() else None
         return [Source(image_dir, Path(table) if table else usual, cohort, "")]
 
@@ -259,15 +259,16 @@ def split_subjects(
     if args.fold or method == "by_subject_id" or not file.is_file() or not fits:
         decades = (age_of // 10).astype(int).to_dict() if args.stratify_age else None
         return _draw(age_of.index, decades, args), how
-    if not named and (args.test_size, args.val_size) != (0.2, 0.1):  # no defaults
+    usual = data_arguments()
+    if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id draws by them")
     split = read_split(file)
     check_disjoint(split, "subjects")
     split = {part: [name for name in names if name in age_of] for part, names in split.items()}
-    if not any(split.values()):
+    if lost := [part for part in ("train", "val") if not split[part]]:
         raise DataError(
-            f"{file}: none of its names is a subject of the data (such as {min(age_of.index)!r})\n"
-            "Names in a split file are the ids of the table. Remove the file to split by --seed."
+            f"{file}: no {lost[0]} name is a subject of the data (such as {min(age_of.index)!r})\n"
+            "Names in a split file are the ids of the table. --split_method by_subject_id splits by --seed."
         )
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 

@@ -8,6 +8,7 @@ an image, become problems, with the flag that would mend most of them.
 import argparse
 import contextlib
 import importlib.util
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
@@ -20,7 +21,7 @@ import pandas as pd
 from datasets.images import is_dicom, read_dicom_header
 from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id
+from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id, visit_id
 from utils.run.errors import CommandError, DataError
 
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
@@ -41,11 +42,11 @@ def list_images(folder: Path) -> list[Path]:
     """
     dicom = importlib.util.find_spec("pydicom") is not None
     published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
-    for paths in (folder.iterdir, lambda: () if published else folder.rglob("*")):
+    for paths in (folder.iterdir, lambda: () if published else walk(folder)):
         images = [path for path in _files(paths()) if path.suffix.lower() in IMAGE_ENDINGS]
         if files := images + (dicom_files(paths()) if dicom else []):
             return sorted(files)
-    if dicom_files(folder.rglob("*")):
+    if dicom_files(walk(folder)):
         raise CommandError(f"{folder}: DICOM files; to read them run: pip install pydicom")
     hint = f"; did you mean {published}?" if published else f"\n{describe_unread(folder, [])}".rstrip()
     raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}){hint}")
@@ -54,7 +55,7 @@ def list_images(folder: Path) -> list[Path]:
 def describe_unread(folder: Path, images: list[Path]) -> str:
     """What else is in the folder, counted by ending; '' where there is nothing."""
     read, others = set(images), Counter()
-    for path in _files(folder.rglob("*")):
+    for path in _files(walk(folder)):
         if path not in read and path.name not in ("split.json", "SYNTHETIC.json", *TABLE_NAMES):
             others[(path.suffix.lower() or "no ending") + " in subfolders" * (path.parent != folder)] += 1
     if not others:
@@ -73,13 +74,27 @@ def dicom_files(paths) -> list[Path]:
         for path in _files(paths)
         if path.suffix.lower() in DICOM_ENDINGS or not path.suffix[1:].strip("0123456789")
     ]
-    return [path for path in bare if path.suffix.lower() in DICOM_ENDINGS or is_dicom(path)]
+    return [
+        path for path in bare if path.suffix.lower() in DICOM_ENDINGS or (path.exists() and is_dicom(path))
+    ]
+
+
+def walk(folder: Path) -> list[Path]:
+    """The files below a folder, also behind links to other folders, each of these once; hidden ones are not
+    entered."""
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        new = (real := os.path.realpath(place)) not in seen
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
+        found += [Path(place, name) for name in files if new]
+    return found
 
 
 def _files(paths) -> list[Path]:
-    """Those that are files, but for what systems leave in folders."""
+    """Those that are files, but for what systems leave in folders; links that lead nowhere among them."""
     named = [path for path in paths if not path.name.startswith(".") and path.name.lower() not in CLUTTER]
-    return sorted(path for path in named if path.is_file())
+    return sorted(path for path in named if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
@@ -87,15 +102,15 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     rows, left_out, problems = {}, set(), AgeProblems()
     for path in list_images(folder):
         key = _relative(path, folder)
+        kind = "unreadable_images"
         try:
-            header = read_dicom_header(path)
-            subject = subject_id(header.get("PatientID"), args.numeric_ids)
+            header, kind = read_dicom_header(path), "bad_ids"
+            subject, kind = subject_id(header.get("PatientID"), args.numeric_ids), "bad_ages"
             age, _ = parse_age(header.get("PatientAge") or None, args.target_unit)
             group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
             bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
             rows[key] = (subject, age, group, sex, bmi)
         except (ValueError, DataError) as error:
-            kind = "bad_ids" if str(error).startswith("the id") else "bad_ages"
             problems.add(kind, key, str(error).splitlines()[0])
             left_out.add(key)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=PERSON)
@@ -115,6 +130,10 @@ def match_images(
     problems.images += len(paths)
     if unread := describe_unread(folder, paths):
         notes.append(unread)
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is not there")
+    paths = [path for path in paths if path.exists()]
     known, otherwise = {*table.rows.index, *table.left_out}, []
     if table.by_file:
         keys = _match_files(folder, paths, known)
@@ -161,6 +180,8 @@ def judge_rows(
     high = np.inf if args.max_age is None else args.max_age
     if low > high:
         raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
+    if args.intensity_range and args.intensity_range[0] >= args.intensity_range[1]:
+        raise CommandError("--intensity_range: LOW is not below HIGH, and black not below white")
     kept = images[images.age.between(low, high)]
     if kept.empty:
         ages = images.age
@@ -200,7 +221,7 @@ def _find_key(path: Path, folder: Path, pattern: re.Pattern, args: argparse.Name
         subject = subject_id(subject, args.numeric_ids)
         if not args.visit_column:
             return subject
-        return f"{subject} visit {subject_id(visit[0])}" if visit else None
+        return f"{subject} visit {visit_id(visit[0])}" if visit else None
     except ValueError:
         return None
 

@@ -183,7 +183,14 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
 
 def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
     content, engine = _check_workbook(path, content)
-    options = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1}  # a sheet may hide its size
+    # A sheet may hide its size; "NA" and "n/a" are what somebody wrote, not blanks.
+    options = {
+        "header": None,
+        "dtype": object,
+        "nrows": MAX_ROWS + 1,
+        "keep_default_na": False,
+        "na_values": [""],
+    }
     sheets = {}
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]

@@ -83,7 +83,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         try:
             subject = key = subject_id(cell["id"], args.numeric_ids)
             if "visit" in at:
-                key = f"{subject} visit {subject_id(cell[role := 'visit'])}"
+                key = f"{subject} visit {visit_id(cell[role := 'visit'])}"
             if "file" in at:
                 key = file_key(subject_id(cell[role := "file"]))
         except ValueError as error:
@@ -219,7 +219,7 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     """The id in a cell or file name, as text: 12, 12.0 and '12.0' are '12'; numeric: '001' and '1' are the
     same. Raises ValueError."""
     if cell is None or not str(cell).strip():
-        raise ValueError("the id is empty")
+        raise ValueError("the id is empty (merged cells hold it in their first row alone)")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not an id")
     if isinstance(cell, float) and not cell.is_integer():
@@ -233,6 +233,12 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     return str(int(text)) if numeric else text
 
 
+def visit_id(cell: object) -> str:
+    """The visit in a cell or file name: '02' is 2, a date as Excel keeps it 2020-03-05. Raises ValueError."""
+    text = subject_id(f"{cell:%Y-%m-%d}" if hasattr(cell, "isoformat") else cell)
+    return str(int(text)) if text.isdecimal() else text
+
+
 def file_key(name: str) -> str:
     """A file as a table or a path names it, to be compared: '/' between folders, no ./ in front."""
     return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
@@ -242,10 +248,12 @@ def same_value(cell: object, value: str) -> bool:
     """Whether a cell holds a value of --missing_values: the same text, or the same number."""
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         return False
+    if str(cell).strip().casefold() == value.strip().casefold():  # NaN is no number that equals itself
+        return True
     try:
         return float(str(cell).replace(",", ".")) == float(value)
     except ValueError:
-        return str(cell).strip().casefold() == value.strip().casefold()
+        return False
 
 
 def bmi_class(length: object, weight: object) -> str:

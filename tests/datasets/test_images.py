@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from datasets.images import MAX_PIXELS, check_relative_name, read_image, read_image_size
+from datasets.images import MAX_PIXELS, check_relative_name, read_grey, read_image, read_image_size
 from utils.run.errors import DataError
 
 
@@ -151,6 +151,13 @@ def test_what_is_no_image_is_an_error(tmp_path, content):
     for read in (read_image, read_image_size):
         with pytest.raises(DataError, match=r"a\.jpg: not a readable image"):
             read(path)
+
+
+def test_lab_colours_are_read_as_grey_too(tmp_path):
+    """Pillow makes RGB of them, but not grey."""
+    Image.new("LAB", (4, 4), (128, 128, 128)).save(tmp_path / "lab.tif")
+    grey = read_image(tmp_path / "lab.tif", "L")
+    assert np.array_equal(grey, read_grey(tmp_path / "lab.tif")[0]) and grey.min() > 0
 
 
 def test_missing_files_and_folders(tmp_path):

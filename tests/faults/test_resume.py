@@ -133,6 +133,20 @@ def test_a_last_pth_without_an_item_is_an_error(item, half, tmp_path):
         resume("train_mae", run)
 
 
+def test_a_config_that_was_edited_is_refused(half, tmp_path):
+    run = Path(shutil.copytree(half, tmp_path / half.name))
+    config = read_json(run / "config.json")
+    edited = config | {"args": config["args"] | {"dropout": 0.9}}
+    write_json(run / "config.json", edited)
+    with pytest.raises(
+        CommandError, match="not what it was trained with\n  --dropout: trained with .*, now 0.9\n"
+    ):
+        resume("train_mae", run)
+    write_json(run / "config.json", {key: value for key, value in config.items() if key != "dataset"})
+    with pytest.raises(CommandError, match="config.json was not left so by a run: it has no dataset"):
+        resume("train_mae", run)
+
+
 def parser_of(script, monkeypatch):
     """The parser that a script builds."""
     parse, parsers = arguments.parse_arguments, []

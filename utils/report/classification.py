@@ -123,7 +123,10 @@ def report_multiclass(
     metrics = figures.multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
     probable, text = probabilities(labels, logits, scores, groups, shares, split, refitted)
-    baselines = {name: {"macro_f1": float(rows[0])} for name, rows in trivial.items()}
+    present, baselines = np.unique(labels), {}
+    for name, p in guesses.items():  # of a random guess what is expected
+        right = {"balanced_accuracy": float(p[present].mean()), "accuracy": float(p[labels].mean())}
+        baselines[name] = {"macro_f1": float(trivial[name][0])} | right
     for name, values in references.items():
         baselines[name] = figures.multiclass_metrics(labels, values, classes)
 

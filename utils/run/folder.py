@@ -44,7 +44,7 @@ def is_finished(run: Path, epochs: int, patience: int) -> bool:
     """Whether the run has its results, of this many epochs or stopped early by this patience."""
     if not (run / "results.json").is_file():
         return False
-    results = read_json(run / "results.json")
+    results = read_record(run / "results.json", "epochs_run", "best_epoch")
     return results["epochs_run"] >= epochs or 0 < patience <= results["epochs_run"] - results["best_epoch"]
 
 
@@ -102,11 +102,19 @@ def read_json(path: str | Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: none of this project")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # as Windows editors write it, too
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} is not JSON: {error}") from error
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """What a run recorded in a JSON file, with these keys at least; CommandError where somebody edited it."""
+    value = read_json(path)
+    if lacking := [key for key in keys if not isinstance(value, dict) or key not in value]:
+        raise CommandError(f"{path} was not left so by a run: it has no {', '.join(lacking)}")
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Checkpoints: plain values and tensors, written whole or not at all, loaded with weights_only=True."""
 
+import argparse
 import io
 import pickle
 import re
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from utils.run.arguments import MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
-from utils.run.folder import write_bytes, write_json
+from utils.run.folder import plain, write_bytes, write_json
 from utils.run.log import LOG, run_goes_on
 from utils.training.interrupt import Interrupt
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from utils.training.run import Run
 
 FORMAT_VERSION = 1
+PLACES = ("data_path", "image_dir", "excel_path", "output_dir", "stage1_checkpoint", "weights")
 BEGIN_AGAIN = "no epoch is saved, nothing can be resumed: begin again, with --config RUN/config.json"
 
 
@@ -57,6 +60,7 @@ class Checkpoint:
         """The history and the best values to go on with: those of last.pth with --resume, else fresh ones."""
         if self.run.args.resume:
             state = self.load("last.pth")
+            refuse_edited(self.run.args, state["args"])
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
             self.history, self.best = state["history"], state["best"]
@@ -114,6 +118,20 @@ class Checkpoint:
         LOG.info(f"test pass, with the weights of best_{name}.pth, epoch {self.chosen['epoch']}")
         self.parts["model"].load_state_dict(self.chosen["model"])
         return self.chosen
+
+
+def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
+    """CommandError where the flags of a resumed run, which its config.json holds, are not those it was
+    `trained` with; another place of the data is none (it is known by its content), nor is a share of the
+    batch."""
+    now, before = plain(vars(args)), plain(trained)
+    fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - {*PLACES, "batch_size"})
+    edited = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
+    if edited:
+        raise CommandError(
+            f"--resume {args.resume}: its config.json is not what it was trained with\n" + "\n".join(edited)
+            + "\nrestore the file, or start a new run with --config"
+        )  # fmt: skip
 
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
-from utils.run.folder import REPO_ROOT, read_json, write_json
+from utils.run.folder import REPO_ROOT, read_json, read_record, write_json
 from utils.run.log import LOG, align
 from utils.training.distributed import Processes
 
@@ -56,7 +56,9 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
     Raises CommandError with the recorded and the present value. On another number of processes
     args.batch_size becomes their share of the batch; that is logged, as is another number of threads.
     """
-    recorded, world = read_json(Path(args.resume) / "config.json"), processes.world_size
+    sections = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")
+    recorded = read_record(Path(args.resume) / "config.json", *sections)
+    world = processes.world_size
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]
     old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []

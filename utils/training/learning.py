@@ -37,10 +37,10 @@ def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = N
     if bad := np.sum(~np.isfinite(labels)):
         raise DataError(f"the {split} split has {bad} labels that are NaN or infinite")
     if (labels == labels[0]).all():
-        what = names[int(labels[0])] if names else f"{labels[0]:g}"
+        one, what = ("class", names[int(labels[0])]) if names else ("age", f"{labels[0]:g}")
         raise DataError(
-            f"the {split} split has one class only: {len(labels)} samples, all '{what}'\n"
-            "nothing can be learned or measured on it; choose another split"
+            f"the {split} split has one {one} only: {len(labels)} samples, all '{what}'\n"
+            "nothing can be learned or measured on it; choose another split: --split_method, --fold, --seed"
         )
 
 

@@ -57,8 +57,9 @@ def check_comparable(views: Sequence[RunView]) -> None:
     """Raises CommandError for runs whose figures do not mean the same."""
     kinds = {}
     for view in views:
-        if view.script not in TASKS:
+        if view.script not in TASKS or "args" not in view.config:
             reason = f"its script is {view.script}" if view.script else "it has no config.json yet"
+            reason = "its config.json has no args" if view.script in TASKS else reason
             raise CommandError(f"{view.folder} can not be compared: {reason}")
         unit = view.data.get("target_unit")
         kinds.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)

@@ -112,6 +112,7 @@ def read(folder, boxes=None, **rules):
         ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
         (mot(), "MOT", True),
         (mot(" "), "MOT", True),
+        (mot(rest=(1, "")), "MOT", True),  # a comma at the end
         (mot(" ", form="{:.8e}".format), "MOT", True),  # as numpy.savetxt writes
         (mot(rest=(1, 1, 0.9)) + "\n0,3,20,30,40,50,1,3,1.0", "MOT", True),  # MOT17: a car
         (with_classes(["person"] * 4 + ["chair"]), "CSV", True),
@@ -203,6 +204,8 @@ def test_boxes_for_another_size_are_an_error_or_scaled(tmp_path):
     (sequence,), *_ = read(tmp_path, tmp_path / "coco.json", boxes_size=(480, 3760))
     assert (sequence.width, sequence.height) == (1880, 240)
     assert np.array_equal(sequence.boxes, np.array(PEOPLE)[:, 2:] / 2)
+    with pytest.raises(CommandError, match="--boxes_size 3760 480: the height comes first.*1880x240"):
+        read(tmp_path, tmp_path / "coco.json", boxes_size=(3760, 480))
     (tmp_path / "boxes.csv").write_text(csv("frame,id,x,y,w,h"))
     with pytest.raises(DataError, match=r"(?s)outside the 1880x240 panorama.*--boxes_size H W"):
         read(tmp_path, tmp_path / "boxes.csv")
@@ -230,7 +233,9 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
         ("frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n", r"in pixels, not in shares[^\n]*\n.*line 2"),
-        ("0 0.5 0.3 0.1 0.4 0.9", "in pixels, not in shares"),  # YOLO
+        ("0 0.5 0.3 0.1 0.4 0.9", "line 1: 0.5 is no id; without a header"),  # YOLO
+        ("1,7,9,8,60,150\n2,7,9\n", "line 2 has fewer cells than a row of MOT"),
+        ("0 7 Pedestrian 0 0 0 9 8 60 150\n0 7 Pedestrian 0\n", "line 2 has fewer cells than a row of KITTI"),
         ("frame,id,x,y,w,h\n0,1,1,5,2,5,3,5,4,5\n", "line 2 has more cells than the header"),
         ("frame,x,y,w,h\n1548339400.5,1,2,3,4\n", r"without a number[^\n]*\n(.*\n)*.*--frame_rate"),
         ("frame,x,y,w,h\n1548339400000000000,1,2,3,4\n", "without a number"),
@@ -241,8 +246,18 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path):
         (with_classes([0, 0, 0, 0, 56]), "boxes of the classes 0, 56: keep those of people"),
         (results().replace('"category_id": 1', '"category_id": 62', 1), "boxes of the classes 1, 62"),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: no image 7 is listed"),
+        (coco().replace("IMG_0015", "IMG_0000"), "several images are called IMG_0000.jpg: a folder"),
         ('{"people": []}', "without labels, detections or annotations"),
         ("{", "can not be read"),
+        (
+            coco().replace('"bbox": [100, 150, 60, 150]', '"bbox": null'),
+            "four finite numbers.*\n.*annotation 0: box nothing",
+        ),
+        ('{"labels": {"000015.jpg": {"box": [1, 2, 3, 4]}}}', "frame 000015.jpg: no record of a person: box"),
+        (
+            coco().replace('"category_id": 1', '"category_id": 3'),
+            "no box in it",
+        ),  # cars, of a list that has people
         ("", "an empty file"),
         ("hello 3\n", "neither a header nor a row"),
     ],
@@ -272,3 +287,39 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, caplog):
         DataError, match="two images with one number[^\n]*\n.*left_0000.png and right_0000.png"
     ):
         read(tmp_path, tmp_path / "hall.csv")
+
+
+def test_folders_called_alike_are_not_one_sequence(tmp_path):
+    """Of COCO and of CSV, with the slashes of either system."""
+    names = [f"{day}/rgb/IMG_0015.jpg" for day in ("mon", "tue")]
+    box = {"category_id": 1, "bbox": [9, 8, 60, 150]}
+    images = [{"id": k, "file_name": name.replace("/", "\\")} for k, name in enumerate(names)]
+    boxes = [box | {"id": k, "image_id": k} for k in range(2)]
+    (tmp_path / "coco").write_text(json.dumps({"images": images, "annotations": boxes}))
+    (tmp_path / "csv").write_text("image,x,y,w,h\n" + "".join(f"{name},9,8,60,150\n" for name in names))
+    (tmp_path / "tue" / "rgb").mkdir(parents=True)
+    Image.new("RGB", (3760, 480)).save(tmp_path / names[1])
+    for form in ("coco", "csv"):
+        sequences, *_ = read(tmp_path, tmp_path / form)
+        assert [(s.name, len(s.boxes)) for s in sequences] == [("mon/rgb", 1), ("tue/rgb", 1)]
+        assert [s.image_found.tolist() for s in sequences] == [[False], [True]]
+
+
+def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path):
+    for name in ("MOT-02", "MOT-04"):
+        for kind in ("gt", "det"):
+            (tmp_path / "boxes" / name / kind).mkdir(parents=True)
+        (tmp_path / "boxes" / name / "gt" / "gt.txt").write_text(mot())
+    assert [s.name for s in read(tmp_path, tmp_path / "boxes")[0]] == ["MOT-02", "MOT-04"]
+    (tmp_path / "boxes/MOT-02/det/det.txt").write_text(mot(people=[(row[0], -1, *row[2:]) for row in PEOPLE]))
+    with pytest.raises(
+        DataError, match="several files of sequence MOT-02.*\n.*det.txt, .*gt.txt\n.*the folder of one kind"
+    ):
+        read(tmp_path, tmp_path / "boxes")
+
+
+def test_endings_and_hidden_files_of_a_folder(tmp_path):
+    (tmp_path / "HALL.TXT").write_text(mot())
+    (tmp_path / "aula.tsv").write_text(csv("frame,id,x,y,w,h", "\t"))
+    (tmp_path / "._HALL.TXT").write_bytes(b"\0\5\26\7")
+    assert [s.name for s in read(tmp_path, tmp_path)[0]] == ["HALL", "aula"]

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.index import read_sequences
-from datasets.jrdb.labels import LABEL_FOLDER, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequence
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
 from datasets.splits import read_split
@@ -333,3 +334,59 @@ def test_real_sequences(real):
     assert sequences["gates-ai-lab-2019-02-08_0"].image_found.sum() == 6
     assert {(s.width, s.height) for s in sequences.values()} == {(3760, 480)}
     assert LABEL_FOLDER.name in str(files["bytes-cafe-2019-02-07_0"])
+
+
+def test_ids_groups_and_difficulties_may_be_numbers_or_text(tmp_path):
+    """6 and "6" are pedestrian:6; "2" is 2. An empty H-interaction leaves HHI to say who interacts."""
+    labels = crowd(1)
+    labels[FRAME][5]["social_group"]["cluster_stat"] = 3
+    rules = LabelRules(max_difficulty=2)
+    plain = read_sequence(write_labels(tmp_path / "a", "s", labels), rules=rules)
+    for k, record in enumerate(labels[FRAME]):
+        number = record["label_id"].removeprefix("pedestrian:")
+        record["label_id"] = (int(number), number, f" pedestrian:{number} ")[k % 3]
+        record["HHI"], record["H-interaction"] = record["H-interaction"], []
+        for entry in record["HHI"]:
+            entry["pair"] = int(entry["pair"].removeprefix("pedestrian:"))
+        group = record["social_group"]
+        record["social_group"] = {
+            "cluster_ID": f"{group['cluster_ID']}.0",
+            "cluster_stat": str(group["cluster_stat"]),
+        }
+    other = read_sequence(write_labels(tmp_path / "b", "s", labels), rules=rules)
+    by_number = [
+        sorted(range(8), key=lambda row: int(s.track_names[s.tracks[row]].split(":")[-1]))
+        for s in (plain, other)
+    ]
+    for column in ("boxes", "social_groups", "difficult"):
+        one, two = (getattr(s, column)[order] for s, order in zip((plain, other), by_number, strict=True))
+        assert np.array_equal(one, two), column
+    pairs = [
+        sorted(
+            tuple(sorted(s.boxes[list(pair), 0])) + (kind,)
+            for pair, kind in zip(s.pairs, s.types.tolist(), strict=True)
+        )
+        for s in (plain, other)
+    ]
+    assert pairs[0] == pairs[1] and len(pairs[0]) == 3 and plain.difficult.any()
+
+
+def test_a_difficulty_that_is_none_is_refused_where_it_is_asked_for(tmp_path):
+    labels = crowd(1)
+    labels[FRAME][5]["social_group"]["cluster_stat"] = "hard"
+    path = write_labels(tmp_path, "s", labels)
+    assert len(read_sequence(path).boxes) == 8
+    with pytest.raises(DataError, match="cluster_stat is no number.*\n.*'hard'\n.*--max_difficulty"):
+        read_sequence(path, rules=LabelRules(max_difficulty=2))
+
+
+def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
+    write_labels(tmp_path, "s", crowd(1))
+    (tmp_path / LABEL_FOLDER / "._s.json").write_bytes(b"\0\5\26\7")
+    assert list(list_sequences(tmp_path)) == ["s"]
+    images = tmp_path / IMAGE_FOLDER / "s"
+    images.mkdir(parents=True)
+    (images / "._000015.jpg").write_bytes(b"\0\5\26\7")
+    Image.new("RGB", (3760, 480)).save(images / FRAME)
+    sequence = read_sequence(list_sequences(tmp_path)["s"], tmp_path)
+    assert sequence.image_found.tolist() == [True] and sequence.size_source == f"s/{FRAME}"

@@ -380,6 +380,8 @@ def test_ages_outside_the_limits_are_left_out_and_counted(study):
     assert min(part.ages.min() for part in data.parts.values()) >= 25
     with pytest.raises(DataError, match="9.125 to 108.125"):
         load(study, min_age=500)
+    with pytest.raises(CommandError, match="--intensity_range: LOW is not below HIGH"):
+        load(study, intensity_range=[9, 9])
 
 
 def test_batches(study):
@@ -740,3 +742,32 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
         load(tmp_path, image_dir=tmp_path)
     inverted, _ = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
     assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5
+
+
+def test_links_to_folders_are_followed_and_hidden_ones_left_alone(tmp_path):
+    for i in range(1, 13):
+        write_images(tmp_path / f"store/{i}", [f"scan{i}"], seed=i)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"sub-{i:02d}").symlink_to(tmp_path / f"store/{i}")
+    (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    write_images(tmp_path / "data/.git/annex", ["copy"])
+    rows = "\n".join(f"sub-{i:02d}\t{20 + i}" for i in range(1, 13))
+    (tmp_path / "data/participants.tsv").write_text(f"participant_id\tage\n{rows}\n")
+    assert load(tmp_path, image_dir=tmp_path / "data").report["images_used"] == 12
+
+
+def test_links_that_lead_nowhere_are_images_that_can_not_be_read(study):
+    """As git-annex leaves what was not fetched."""
+    (study / "Healthy/Images/anon_3_2.png").unlink()
+    (study / "Healthy/Images/anon_3_2.png").symlink_to("../../annex/anon_3_2.png")
+    with pytest.raises(
+        DataError, match="anon_3_2.png: a link to ../../annex/anon_3_2.png, which is not there"
+    ):
+        load(study)
+    assert load(study, exclude=["unreadable_images"]).report["images_used"] == 23
+
+
+def test_a_split_file_of_other_names_says_so(study):
+    (study / "split.json").write_text('\ufeff{"train": ["anon_1"], "val": ["2"], "test": ["3"]}')
+    with pytest.raises(DataError, match="split.json: no train name is a subject .*'1'.*\n.*by_subject_id"):
+        load(study)

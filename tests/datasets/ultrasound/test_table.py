@@ -2,6 +2,7 @@
 
 import argparse
 import zipfile
+from datetime import datetime
 
 import openpyxl
 import pytest
@@ -339,3 +340,30 @@ def test_sex_and_body_mass_index(tmp_path):
     path.write_text(f"Number,Age,Length (cm),Weight,Sex\n{rows}")
     people = [(row.sex, row.bmi) for row in read(path).rows.itertuples()]
     assert people == [("M", "25 to 30"), ("F", "30 and above"), ("F", ""), *[("", "")] * 3]
+
+
+def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
+    """In a workbook as in a file of text: NA may be a person or a site, and n/a an age that --missing_values
+    names."""
+    rows = [["NA", 20, "NA"], ["null", 30, "EU"], ["3", "n/a", "EU"], ["4", "NaN", "EU"], ["5", None, "EU"]]
+    (tmp_path / "t.csv").write_text(
+        "\n".join(",".join(str(c or "") for c in row) for row in [["Number", "Age", "Site"], *rows])
+    )
+    for path in (write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "Site"], *rows]), tmp_path / "t.csv"):
+        table = read(path, group_column="Site", missing_values=["n/a", "NaN"])
+        assert table.ages == {"NA": 20.0, "null": 30.0} and table.rows.group.tolist() == ["NA", "EU"]
+        assert table.missing == 2
+        ((reason, place),) = table.problems.found["bad_ages"]
+        assert reason == "the age is empty" and "subject 5" in place
+
+
+def test_visits_however_they_are_written(tmp_path):
+    rows = [["Number", "When", "Age"], [1, 1, 20], [1, "02", 21], [2, datetime(2020, 3, 5), 30]]
+    table = read(write_book(tmp_path / "t.xlsx", A=rows), visit_column="When")
+    assert table.ages == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
+
+
+def test_merged_cells_of_an_id_are_named(tmp_path):
+    rows = [["Number", "Age", "File"], [1, 20, "a.png"], [None, 21, "b.png"]]
+    table = read(write_book(tmp_path / "t.xlsx", A=rows), file_column="File")
+    assert "merged cells" in table.problems.found["bad_ids"][0][0]
