@@ -62,10 +62,11 @@ from prediction.trained import open_trained
 from prediction.trials import judge_failures, judge_pastes
 from utils.report.results import write_results
 from utils.run.find import find_run
-from utils.run.folder import create_run_folder, read_arrays, read_json, write_json, write_text
+from utils.run.folder import create_run_folder, read_arrays, write_json, write_text
 from utils.run.log import LOG, start_log
 from utils.tasks import TASKS
 from utils.training.device import choose_device
+from utils.watch.run_view import read_run
 
 
 def main(args: argparse.Namespace) -> None:
@@ -83,7 +84,8 @@ def main(args: argparse.Namespace) -> None:
             setattr(trained.args, name, getattr(args, name))
     changed = read_otherwise(trained.args, args, trained.state["script"])
     run = find_run(run)
-    trained.state["history"] = read_json(run / "history.json")  # of all epochs, as the run's own report
+    if history := read_run(run).history:  # of all epochs, as the run's own report
+        trained.state["history"] = history
     if args.paste:
         folder = create_run_folder(run, "evaluation_paste", kind="")
         start_log(folder / "evaluate.log")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets.splits import PARTS, read_split
 from utils.run.errors import CommandError, DataError, some
-from utils.run.folder import read_json
+from utils.run.folder import read_record
 from utils.run.log import LOG
 
 Hashes = Mapping[str, Sequence[str]]  # of every group: of all that it holds first, then of each content
@@ -34,7 +34,8 @@ class Judge:
         Raises DataError where the data has changed since the run read it or the run was trained on it,
         CommandError where nobody is left to be judged.
         """
-        parts, seen = read_split(self.run / "split.json"), read_json(self.run / "hashes.json")
+        parts = read_split(self.run / "split.json")
+        seen = read_record(self.run / "hashes.json", *parts["train"])
         known = set(sum(parts.values(), []))
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")

@@ -378,6 +378,23 @@ def test_a_run_that_has_just_started_can_not_be_compared(tmp_path):
         compare(tmp_path, run.name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config", {"script_name": "train_stage1.py", "args": []}, "args is no object"),
+        ("config", {"script_name": "train_stage1.py", "args": {}, "dataset": None}, "dataset is no object"),
+        ("results", {"verdict": "LEARNED", "metrics": None}, "metrics is no object"),
+        ("status", {"state": "training", "time": "noon"}, "its time is no number"),
+        ("history", {}, "it holds no list"),
+    ],
+)
+def test_a_file_that_was_edited_is_named(tmp_path, name, content, reason):
+    run = make_run(tmp_path)
+    write_json(run / f"{name}.json", content)
+    with pytest.raises(CommandError, match=f"{name}.json is not a file of a run: {reason}"):
+        compare(tmp_path, run.name)
+
+
 def test_of_a_pattern_runs_that_ended_before_they_began_are_left_out_and_said(tmp_path, capsys):
     make_run(tmp_path)
     early = make_run(tmp_path, second=1)

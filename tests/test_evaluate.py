@@ -377,6 +377,12 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
         evaluated(run, "--data_path", other)
     with pytest.raises(CommandError, match="--split unseen: nothing in this data is new .*\n.*--data_path"):
         evaluated(run, "--split", "unseen")
+    (run / "hashes.json").write_text("{}")
+    with pytest.raises(CommandError, match="hashes.json was not left so by a run: it has no train"):
+        evaluated(run)
+    (run / "history.json").write_text("{}")
+    with pytest.raises(CommandError, match="history.json is not a file of a run"):
+        evaluated(run)
 
 
 def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys):

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, some
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 MAX_JSON_BYTES = 64_000_000
@@ -113,7 +113,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     """What a run recorded in a JSON file, with these keys at least; CommandError where somebody edited it."""
     value = read_json(path)
     if lacking := [key for key in keys if not isinstance(value, dict) or key not in value]:
-        raise CommandError(f"{path} was not left so by a run: it has no {', '.join(lacking)}")
+        raise CommandError(f"{path} was not left so by a run: it has no {some(lacking)}")
     return value
 
 

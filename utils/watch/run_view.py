@@ -24,6 +24,7 @@ from utils.run.signs import best_epoch, history_signs, is_number, kind_of
 from utils.tasks import LOSS, TASKS
 
 FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # and what stands for one not there yet
+SECTIONS = {"config": ("args", "dataset", "model", "training"), "results": ("metrics", "confidence")}
 # A run whose config.json is not there yet.
 UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}}
 # Seconds without a sign of life that are normal: while an epoch is validated, or test, nothing is written.
@@ -209,6 +210,11 @@ def read_run(folder: Path) -> RunView:
     parts = {name: read_if_there(folder / f"{name}.json", empty) for name, empty in FILES.items()}
     if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
+    for name, keys in SECTIONS.items():
+        if wrong := [key for key in keys if not isinstance(parts[name].get(key, {}), dict)]:
+            raise CommandError(f"{folder / name}.json is not a file of a run: {wrong[0]} is no object")
+    if not is_number(parts["status"].get("time", 0)):
+        raise CommandError(f"{folder / 'status.json'} is not a file of a run: its time is no number")
     changed = max(modified(folder / f"{name}.json") for name in FILES) or modified(folder)
     return RunView(folder, **parts, changed=changed)
 
