@@ -19,7 +19,7 @@ predicted, and the exit code is 3.
 import argparse
 from pathlib import Path
 
-from prediction.flags import add_reading_arguments, read_otherwise
+from prediction.flags import PREDICTING, add_reading_arguments, read_otherwise
 from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.script import run_script
@@ -40,7 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "MOT or KITTI; default: the labels or detections in --input")
     add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),
         help="JRDB: size of the panorama that the boxes are given for, where it is not that of the images")
-    add("--frame_rate", type=arguments.positive_float, default=15.0, help="JRDB: frame numbers per second")
+    add("--frame_rate", type=arguments.positive_float,
+        help="JRDB: frame numbers per second; default: that of the training")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="JRDB: leave out people whose box has no area or lies outside the panorama")
     add("--output", help="folder for the tables and pictures")
@@ -52,7 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
-    add_reading_arguments(parser, ("camera", "numeric_ids", "id_pattern"))
+    add_reading_arguments(parser, PREDICTING)
     args = parser.parse_args(parser.typed(argv))
     given = [f"--{name}" for name in ("input", "output", "boxes") if getattr(args, name) is not None]
     if args.export and len(args.run) > 1:
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
     trained = open_together(args.run, choose_device(args.device))
     for one in trained.members:
         LOG.info(f"{one.path}: {one.state['script']}, epoch {one.state['epoch']}")
-        read_otherwise(one.args, args, one.state["script"])
+        read_otherwise(one.args, args, one.state["script"], PREDICTING)
     if args.export:
         export_model(trained, Path(args.export))
         return
@@ -92,6 +93,8 @@ def main(args: argparse.Namespace) -> None:
         raise CommandError(f"--boxes {args.boxes}: a run of {trained.state['script']} reads no boxes")
     if args.explain and trained.task["data"] != "ultrasound":
         raise CommandError(f"--explain is for ages, and this is a run of {trained.state['script']}")
+    if args.input and Path(args.output).resolve() == Path(args.input).resolve():
+        raise CommandError(f"--output {args.output}: is the input, whose files would be replaced")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,10 +13,12 @@ from datasets.ultrasound import flags as ultrasound
 from utils.run.errors import CommandError
 
 PLACES = ("data_path", "image_dir", "excel_path")
-CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half")  # of the same data
+# Of the same data.
+CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half", "class_map", "skip_bad_boxes")
 READING = (*PLACES, "camera", "cohort", "muscle", "id_column", "age_column", "numeric_ids", "id_pattern",
            *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column", "missing_values",
-           "intensity_range")  # fmt: skip
+           "intensity_range", "frame_rate")  # fmt: skip
+PREDICTING = ("camera", "numeric_ids", "id_pattern")  # what predict.py takes of them
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
@@ -31,10 +33,12 @@ def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...
                 group._add_action(action)
 
 
-def read_otherwise(recorded: argparse.Namespace, typed: argparse.Namespace, script: str) -> bool:
+def read_otherwise(
+    recorded: argparse.Namespace, typed: argparse.Namespace, script: str, names: tuple[str, ...] = READING
+) -> bool:
     """Put the flags typed in place of the run's; whether they mean other data. CommandError: other task."""
     changed = False
-    for name in READING:
+    for name in names:
         value = getattr(typed, name, None)
         if value is None:
             continue

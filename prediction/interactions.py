@@ -47,8 +47,11 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         what = "a file" if folder.is_file() else "no such folder"
         remedy = "give a JRDB folder or, with --boxes, the folder of the images"
         raise CommandError(f"--input {folder}: {what}\n  {remedy}")
-    rules = BoxRules(args.frame_rate, args.boxes_size, args.skip_bad_boxes)
+    rate = args.frame_rate or trained.args.frame_rate
+    rules = BoxRules(rate, args.boxes_size, args.skip_bad_boxes)
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)
+    if args.output is not None and Path(args.output).resolve() in [one.resolve() for one in folders]:
+        raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
     dataset = pairs_in_range(trained, sequences)
     pictured = np.flatnonzero(dataset.image_found)
     frames = len(dataset.frame_keys)

@@ -31,7 +31,7 @@ PREDICTION = {
 }  # fmt: skip
 
 OPTIONS = {
-    "boxes": None, "boxes_size": None, "frame_rate": 15.0, "skip_bad_boxes": False, "output": None,
+    "boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
     "max_pictures": 0, "explain": False,
 }  # fmt: skip
 

@@ -307,6 +307,24 @@ def test_flags_of_another_task_are_refused(run_of, name, flags, message):
     assert not list(run.glob("evaluation_*_*"))
 
 
+def test_what_is_advised_for_other_labels_can_be_typed(run_of, tmp_path):
+    """Their boxes, their names of interactions, their frames per second."""
+    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 1})
+    for path in other.glob("labels/*/*.json"):
+        content = json.loads(path.read_text())
+        first = next(iter(content["labels"].values()))[0]
+        first["box"][2] = 0
+        path.write_text(json.dumps(content).replace("conversation", "small talk"))
+    (tmp_path / "classes.json").write_text('\ufeff{"small talk": "conversation"}', encoding="utf-8")
+    run, flags = run_of("train_stage1"), ["--split", "all", "--data_path", other]
+    with pytest.raises(DataError, match="(?s)'small talk'.*--class_map.*--skip_bad_boxes"):
+        evaluated(run, *flags)
+    folder = evaluated(
+        run, *flags, "--class_map", tmp_path / "classes.json", "--skip_bad_boxes", "--frame_rate", 15
+    )
+    assert read_json(folder / "results.json")["judged"]["judged"] == 3
+
+
 def test_degradation_table_is_what_the_corrupted_frames_give(judged):
     run, folder = judged("train_anomaly_with_labels")
     found = read_json(folder / "results.json")["degradation"]

@@ -26,7 +26,7 @@ from prediction.trained import open_trained
 from tests.jrdb_files import crowd, write_labels
 from utils.metrics.calibration import sigmoid
 from utils.run.errors import CommandError, DataError
-from utils.training.checkpoint import save_checkpoint
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 SEQUENCE = "hall_0"
 FRAMES = [15, 30, 45]
@@ -230,6 +230,38 @@ def test_sequences_named_by_folders_have_pictures_too(stage2, tmp_path):
     rows.to_csv(tmp_path / "boxes.csv", index=False)
     run(stage2, tmp_path / "images", tmp_path / "out", "--max_pictures", 9, "--boxes", tmp_path / "boxes.csv")
     assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"mon_rgb_000015.png", "tue_rgb_000015.png"}
+
+
+def test_seconds_are_those_of_the_training(folder, tmp_path):
+    """Of a run whose frames count seconds, predict.py reads the past in seconds too."""
+    late = {f"{k + 1:06d}.jpg": people for k, people in enumerate(crowd(3).values())}
+    box_rows(late).to_csv(tmp_path / "boxes.csv", index=False)
+    state = load_checkpoint(
+        make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", features="geometry")
+    )
+    state["args"]["frame_rate"] = 1.0
+    save_checkpoint(tmp_path / "seconds.pth", state)
+
+    def scores(checkpoint, *more):
+        return run(
+            tmp_path / checkpoint,
+            tmp_path / "none",
+            tmp_path / "out",
+            "--boxes",
+            tmp_path / "boxes.csv",
+            *more,
+        )["p_interaction"]
+
+    assert scores("seconds.pth").equals(scores("geometry.pth", "--frame_rate", 1))
+    assert not scores("seconds.pth").equals(scores("geometry.pth"))
+
+
+def test_the_input_is_never_written_over(folder, stage2):
+    """Pictures are named like the frames: of PNG they would replace them."""
+    images = folder / IMAGE_FOLDER / SEQUENCE
+    for source, output in ((images, images), (folder, images), (folder, folder)):
+        with pytest.raises(CommandError, match="--output .*: (is the input|holds the images)"):
+            run(stage2, source, output, *(("--boxes", folder / "boxes.csv") if source == images else ()))
 
 
 def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, capsys):

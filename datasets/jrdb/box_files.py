@@ -171,7 +171,7 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], tuple[int, int] |
         where = f"{path}: annotation {entry.get('id')}"
         if entry["image_id"] not in names:
             raise ValueError(f"annotation {entry.get('id')}: no image {entry['image_id']!r} is listed")
-        if kind in people:
+        if kind in people and not entry.get("iscrowd"):
             track = (entry.get("attributes") or {}) | entry  # CVAT's, or its own
             person = name_of(track.get("track_id", track.get("instance_id")))
             rows.append((*names[entry["image_id"]], person, *four(entry.get("bbox")), where))

@@ -34,7 +34,7 @@ from utils.run.errors import CommandError, DataError, some
 
 SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
-MAX_ROWS, MAX_COLUMNS, MAX_UNPACKED_BYTES = 50_000, 128, 40_000_000
+MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_UNPACKED_BYTES = 50_000, 2_000, 6_400_000, 40_000_000
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # The namespaces of strict Open XML, and what openpyxl knows them by.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
@@ -120,11 +120,11 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
 
 
 def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
-    if rows > MAX_ROWS or columns > MAX_COLUMNS:
+    if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         raise DataError(
             f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns (limits "
-            f"{MAX_ROWS:,} and {MAX_COLUMNS})\nIs a cell filled or formatted far away from the table? Delete "
-            "the empty rows and columns and save."
+            f"{MAX_ROWS:,} and {MAX_COLUMNS:,})\nIs a cell filled or formatted far away from the table? "
+            "Delete the empty rows and columns and save."
         )
 
 

@@ -211,7 +211,7 @@ def check_unit(name: str, unit: str, where: str) -> None:
     if named and unit in OLDEST and named != unit:
         raise CommandError(
             f"{where}: the column {name!r} names {named}, but --target_unit is {unit}\n"
-            f"Pass --target_unit {named}, or rename the column if its name is wrong."
+            f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
         )
 
 

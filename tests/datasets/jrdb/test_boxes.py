@@ -35,8 +35,9 @@ def coco() -> str:
     people = [{"id": k, "image_id": row[0] // 15, "track_id": row[1], "category_id": 1, "bbox": list(row[2:])}
               for k, row in enumerate(PEOPLE)]  # fmt: skip
     car = {"id": 99, "image_id": 0, "category_id": 3, "bbox": [0, 0, 50, 50]}
+    crowd = car | {"id": 98, "category_id": 1, "iscrowd": 1}
     categories = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
-    return json.dumps({"images": images, "annotations": [*people, car], "categories": categories})
+    return json.dumps({"images": images, "annotations": [*people, car, crowd], "categories": categories})
 
 
 def results() -> str:

@@ -204,6 +204,11 @@ def test_hostile_workbooks_are_refused_quickly(tmp_path):
     hidden += b"<sheetData>" + row + b"</sheetData></worksheet>"
     with pytest.raises(DataError, match="empty"):
         read_ages(repack("hidden.xlsx", sheet, hidden))
+    book = openpyxl.load_workbook(tmp_path / "plain.xlsx")
+    book["Blad1"].cell(40_000, 1_000, 1)
+    book.save(tmp_path / "wide.xlsx")
+    with pytest.raises(DataError, match="40,000 rows and 1,000 columns"):
+        read_ages(tmp_path / "wide.xlsx")
 
 
 def test_ids():
@@ -287,7 +292,7 @@ def test_split_file_wins_and_is_checked(study, caplog):
     assert data.split["test"] == ["4"]
     assert data.report["subjects_in_no_part"] == 7
     assert data.split_source == "split.json beside the table"
-    assert not caplog.text
+    assert "decides" not in caplog.text
     load(study, test_size=0.5)
     assert "split.json decides; --split_method by_subject_id draws" in caplog.text
     drawn = load(study, split_method="by_subject_id")  # what is typed wins

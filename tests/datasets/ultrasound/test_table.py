@@ -367,3 +367,13 @@ def test_merged_cells_of_an_id_are_named(tmp_path):
     rows = [["Number", "Age", "File"], [1, 20, "a.png"], [None, 21, "b.png"]]
     table = read(write_book(tmp_path / "t.xlsx", A=rows), file_column="File")
     assert "merged cells" in table.problems.found["bad_ids"][0][0]
+
+
+def test_a_wide_table_is_read(tmp_path):
+    """As REDCap exports it, with hundreds of columns."""
+    path = tmp_path / "t.csv"
+    wide = [[f"c{k}" for k in range(600)], ["x"] * 600, ["y"] * 600]
+    path.write_text(
+        "".join(",".join(map(str, [*row, *rest])) + "\n" for row, rest in zip(PEOPLE, wide, strict=True))
+    )
+    assert read(path).ages == AGES
