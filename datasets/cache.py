@@ -25,7 +25,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -71,20 +73,28 @@ def open_cache(
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
-    if (cached := _map(path, shape, dtype)) is None:
-        gigabytes = math.prod(shape) * dtype.itemsize / 1e9
-        if gigabytes > limit_gb:
-            raise CommandError(
-                f"the decoded images ({kind}) would take {gigabytes:.1f} GB in {directory}, over the limit "
-                f"of {limit_gb:g} GB.\nPass --cache_limit_gb {math.ceil(gigabytes)} to allow it, or use "
-                "fewer frames or a smaller --image_size."
-            )
-        make_writable(directory)
+    load = partial(_map, path, shape, dtype)
+    build = partial(_build, kind, path, shape, dtype, counts, produce, workers, limit_gb, log)
+    return load_or_build(kind, path, load, build, log)
+
+
+def load_or_build(
+    kind: str, path: Path, load: Callable[[], Any], build: Callable[[], Any], log: Callable[[str], None],
+    what: str = "items",
+) -> Any:  # fmt: skip
+    """What `load` finds in the file `path`, else what `build` puts there: of several processes one builds,
+    the others wait. CommandError where its folder can not be made."""
+    if (found := load()) is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"{error.strerror}\nMake that folder writable."
+            raise CommandError(f"nothing can be cached in {path.parent}: {reason}") from error
         with lock(path.with_suffix(".lock"), f"cache {kind}", log):
-            if (cached := _map(path, shape, dtype)) is None:  # nobody built it while this one waited
-                return _build(kind, path, shape, dtype, counts, produce, workers, log)
-    log(f"cache {kind}: {shape[0]:,} items read from {path}")
-    return cached
+            if (found := load()) is None:  # nobody built it while this one waited
+                return build()
+    log(f"cache {kind}: {len(found):,} {what} read from {path}")
+    return found
 
 
 def fingerprint(*parts) -> str:
@@ -117,17 +127,6 @@ def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
     return described
 
 
-def make_writable(directory: Path) -> None:
-    """Make the folder where it is missing. Raises CommandError where nothing can be written into it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        reason = None if os.access(directory, os.W_OK) else "no permission"
-    except OSError as error:
-        reason = error.strerror
-    if reason:
-        raise CommandError(f"nothing can be cached in {directory}: {reason}\nMake that folder writable.")
-
-
 def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> CachedArray | None:
     """Map a complete cache file; None where there is none, or not one of this kind (cut short, say)."""
     try:
@@ -154,62 +153,48 @@ def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
         ours.release()
 
 
-def _build(kind, path, shape, dtype, counts, produce, workers, log) -> CachedArray:
+def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) -> CachedArray:
     """Build the file under a temporary name and map it."""
     for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
         leftover.unlink(missing_ok=True)
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
+    takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB"
+    less = "fewer frames or a smaller --image_size"
+    if size > limit_gb * 1e9:
+        less = f"Pass --cache_limit_gb {math.ceil(size / 1e9)} to allow it, or use {less}."
+        raise CommandError(f"{takes} in {path.parent}, over the limit of {limit_gb:g} GB.\n{less}")
     if size > 0.98 * free:
-        raise CommandError(
-            f"the decoded images ({kind}) take {size / 1e9:.1f} GB, but {path.parent} has "
-            f"{free / 1e9:.1f} GB free.\nFree some space, or use fewer frames or a smaller --image_size."
-        )
-    partial, started = path.with_name(f"{path.stem}.{os.getpid()}.partial"), time.monotonic()
+        free = f"{path.parent} has {free / 1e9:.1f} GB free"
+        raise CommandError(f"{takes}, but {free}.\nFree some space, or use {less}.")
+    busy = [k for k, count in enumerate(counts) if count]
+    processes = count_processes(busy, workers) if len(busy) >= FEW_SOURCES else 1
+    log(
+        f"cache {kind}: building {shape[0]:,} items from {len(busy):,} files, "
+        f"{format_size(size)}, {processes} process{'es' * (processes > 1)}"
+    )
+    partial_path, started = path.with_name(f"{path.stem}.{os.getpid()}.partial"), time.monotonic()
+    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
-        _fill(kind, partial, shape, dtype, counts, produce, workers, log)
-        os.replace(partial, path)
+        array = np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
+        with tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None) as progress:
+            for written in in_processes(partial(_write, partial_path, starts, produce), busy, processes):
+                progress.update(written)
+        array.flush()
+        os.replace(partial_path, path)
+    except BrokenProcessPool as error:
+        raise ScriptError(
+            f"cache {kind}: a process that decodes images was killed, most often for want of memory "
+            f"({processes} ran)\nstart again with fewer of them: taskset -c 0,1 python ..."
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
     log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {format_size(size)} in {path}")
     return _map(path)
 
 
-def _fill(kind, path, shape, dtype, counts, produce, workers, log) -> None:
-    """Write all items to `path`, one source after the other or spread over processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = [k for k, count in enumerate(counts) if count]
-    processes = min(workers or cores, len(busy)) if len(busy) >= FEW_SOURCES else 1
-    log(
-        f"cache {kind}: building {shape[0]:,} items from {len(busy):,} files, "
-        f"{format_size(math.prod(shape) * dtype.itemsize)}, {processes} process{'es' * (processes > 1)}"
-    )
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    progress = tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None)
-    with progress:
-        if processes == 1:
-            for k in busy:
-                progress.update(_write(array, starts, produce, k))
-        else:
-            # Forked workers start at once, without importing torch again.
-            method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-            job = (path, starts, produce, os.getpid())
-            context = multiprocessing.get_context(method)
-            chunk = max(1, min(8, len(busy) // (4 * processes)))
-            try:
-                with ProcessPoolExecutor(processes, context, _start_worker, job) as pool:
-                    for written in pool.map(_work, busy, chunksize=chunk):
-                        progress.update(written)
-            except BrokenProcessPool as error:
-                raise ScriptError(
-                    f"cache {kind}: a process that decodes images was killed, most often for want of memory "
-                    f"({processes} ran)\nstart again with fewer of them: taskset -c 0,1 python ..."
-                ) from error
-    array.flush()
-
-
-def _write(array, starts, produce, k) -> int:
-    items = produce(k)
+def _write(path, starts, produce, k) -> int:
+    """Write the items of one source into their place in the file."""
+    array, items = np.lib.format.open_memmap(path, mode="r+"), produce(k)
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
     if items.shape != expected or items.dtype != array.dtype:
         raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of {array.dtype} {expected}")
@@ -217,15 +202,34 @@ def _write(array, starts, produce, k) -> int:
     return len(items)
 
 
-_job = None  # (array, starts, produce) of this worker process: handed over once instead of with every source
+def count_processes(jobs: Sequence, workers: int | None = None, few: int = 1) -> int:
+    """As many as there are cores, or `workers`, as long as each has `few` jobs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(workers or cores, len(jobs) // few)
 
 
-def _start_worker(path, starts, produce, parent) -> None:
-    global _job
+def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:
+    """What `work` gives of every job, in their order; with fewer than two processes in this one."""
+    if processes < 2:
+        yield from map(work, jobs)
+        return
+    # Forked workers start at once, without importing torch again.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    chunk = max(1, min(8, len(jobs) // (4 * processes)))
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(processes, context, _start_worker, (work, os.getpid())) as pool:
+        yield from pool.map(_do, jobs, chunksize=chunk)
+
+
+_work = None  # of this worker process: handed over once instead of with every job
+
+
+def _start_worker(work, parent) -> None:
+    global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _job = (np.lib.format.open_memmap(path, mode="r+"), starts, produce)
+    _work = work
 
 
 def _end_with(parent: int) -> None:
@@ -235,5 +239,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(k: int) -> int:
-    return _write(*_job, k)
+def _do(job):
+    return _work(job)

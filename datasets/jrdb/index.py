@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +48,8 @@ def read_sequences(
     key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), class_map, _code())
     directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
     path = directory / f"{KIND}-{key[:20]}.npz"
-    if (sequences := _load(path)) is None:
-        cache.make_writable(directory)
-        with cache.lock(path.with_suffix(".lock"), f"cache {KIND}", log):
-            if (sequences := _load(path)) is None:  # else another process built it while this one waited
-                log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
-                started = time.monotonic()
-                sequences = _parse(paths, data_path, rules)
-                _save(path, sequences)
-                log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
-                return sequences
-    log(f"cache {KIND}: {len(sequences)} sequences read from {path}")
-    return sequences
+    build = partial(_build, path, paths, data_path, rules, size, log)
+    return cache.load_or_build(KIND, path, partial(_load, path), build, log, "sequences")
 
 
 def _parse(paths: list[Path], data_path: Path | None, rules: LabelRules) -> list[Sequence]:
@@ -84,13 +75,17 @@ def _code() -> list[str]:
     return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
 
 
-def _save(path: Path, sequences: list[Sequence]) -> None:
+def _build(path, paths, data_path, rules, size, log) -> list[Sequence]:
     """An .npz archive: an array per sequence and column, and as JSON what is no array."""
+    log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
+    started, sequences = time.monotonic(), _parse(paths, data_path, rules)
     plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
     arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(sequences) for c in COLUMNS}
     content = io.BytesIO()
     np.savez(content, index=np.array(json.dumps(plain)), **arrays)
     write_bytes(path, content.getbuffer())
+    log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
+    return sequences
 
 
 def _load(path: Path) -> list[Sequence] | None:

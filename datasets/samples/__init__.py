@@ -8,16 +8,14 @@ of another version, size or seed, is rebuilt, as long as it is a sample of ours:
 
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets.cache import lock
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, suggest
 
 KINDS = ("anovox", "jrdb", "ultrasound")
 
@@ -27,15 +25,14 @@ def ensure_sample(
     workers: int | None = None,
 ) -> Path:  # fmt: skip
     """Folder of the sample, generated on first use. Of several processes one builds, the others wait.
-
-    CommandError for an unknown kind or size, and for a folder in the way that is not a sample.
-    """
+    CommandError for an unknown kind or size, and for a folder in the way that is not a sample."""
     directory = Path(directory)
     if kind not in KINDS:
-        raise CommandError(f"sample {kind!r}: no such kind\n  known: {', '.join(KINDS)}")
+        raise CommandError(f"sample {kind!r}: no such kind; known: {', '.join(KINDS)}{suggest(kind, KINDS)}")
     generator = importlib.import_module(f"datasets.samples.{kind}")
-    if size not in generator.SIZES:
-        raise CommandError(f"sample {kind}: no size {size!r}\n  sizes: {', '.join(generator.SIZES)}")
+    if size not in (sizes := list(generator.SIZES)):
+        known = f"sizes: {', '.join(sizes)}{suggest(size, sizes)}"
+        raise CommandError(f"sample {kind}: no size {size!r}; {known}")
     wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
     if read_done(directory) == wanted:
         return directory
@@ -50,7 +47,7 @@ def ensure_sample(
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         generator.generate(building, size, seed, workers)
-        (building / "DONE").write_text(json.dumps(wanted) + "\n")
+        write_json(building / "DONE", wanted)
         if directory.exists():
             shutil.rmtree(directory)
         os.rename(building, directory)
@@ -58,17 +55,8 @@ def ensure_sample(
     return directory
 
 
-def in_processes(work: Callable, jobs: Sequence, workers: int | None = None, few: int = 1) -> list:
-    """What `work` gives of every job, in their order; in at most `workers` processes, default one per core,
-    of at least `few` jobs each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = min(workers or cores, len(jobs) // few)
-    if processes < 2:
-        return [work(job) for job in jobs]
-    # Forked workers start at once, without importing torch again: they run numpy only.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(processes, multiprocessing.get_context(method)) as pool:
-        return list(pool.map(work, jobs, chunksize=max(1, few // 4)))
+def write_json(path: Path, content: dict, indent: int | None = None) -> None:
+    path.write_text(json.dumps(content, indent=indent) + "\n")
 
 
 def read_done(directory: Path) -> dict | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.anovox.raycast import GROUND, SKY, Decal, Solid, Surface, cast, covers, local_hit
+from datasets.anovox.raycast import GROUND, Decal, Solid, Surface, cast, covers, local_hit
 from datasets.samples.anovox.scenario import Frame
 from datasets.samples.anovox.town import ROAD, SKY_CLASS, TERRAIN, Town
 
@@ -138,8 +138,6 @@ def label_points(
     surface: np.ndarray, points: np.ndarray, solids: list[Solid], decals: list[Decal], town: Town
 ) -> np.ndarray:
     """Class ids (n,) of LiDAR hits: `surface` (n,) from the cast (no SKY), `points` (n, 3) in the world."""
-    if (surface == SKY).any():
-        raise ValueError("the sky gives no return")
     ids = np.array([solid.class_id for solid in solids] + [0])[surface]  # GROUND is -1: the last, see below
     ground = surface == GROUND
     ids[ground] = ground_at(points[ground, 0], points[ground, 1], decals, town)[0]

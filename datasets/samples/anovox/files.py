@@ -110,10 +110,8 @@ def _blueprint(event: Event) -> str:
 
 
 def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
-    """The anomaly of this frame, or the next one, which still waits above the road.
-
-    It is alive in every frame, as AnoVox says.
-    """
+    """The anomaly of this frame, or the next one, which still waits above the road. It is alive in every
+    frame, as AnoVox says."""
     frame = scenario.frames[number]
     ahead = [other for other in scenario.frames[number:] if other.anomalous]
     event = (ahead or [other for other in scenario.frames if other.anomalous])[0].event

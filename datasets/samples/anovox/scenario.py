@@ -20,18 +20,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from datasets.anovox.raycast import Decal, Solid, stand
-from datasets.samples.anovox.town import (
-    KERB,
-    OTHER,
-    WEATHERS,
-    Town,
-    build_town,
-    finish,
-    make_car,
-    make_hood,
-    make_road,
-    make_stain,
-)
+from datasets.samples.anovox import town as towns
+from datasets.samples.anovox.town import KERB, OTHER, Town, finish
 
 KINDS = ("both", "camera", "lidar", "conflict")
 # A perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80.
@@ -91,12 +81,12 @@ def plan_scenario(
 ) -> Scenario:
     """A drive of `frames` frames spread over 20 s at 10 Hz; `kinds` are the kinds of its events, one each."""
     rng = np.random.default_rng(seed)
-    town = build_town(town_name)
-    weather = WEATHERS[rng.integers(len(WEATHERS))]
+    town = Town(town_name)
+    weather = towns.WEATHERS[rng.integers(len(towns.WEATHERS))]
     ticks = 200 // frames
     first = int(rng.integers(826, 990))  # CARLA's counter: not padded, and the drive passes 999 -> 1000
     step = rng.uniform(4.5, 7.0) * 25 / max(ticks, 10) * ticks / 10
-    solids, decals = make_road(town, -45, step * frames + 90, rng, held_out)
+    solids, decals = towns.make_road(town, -45, step * frames + 90, rng, held_out)
     positive = np.zeros(frames, bool)
     if anomalous:  # quiet before and, for frame numbers to say nothing, after; in between three of four
         before, after = rng.integers(1, max(2, frames // 4 + 1), 2)
@@ -113,7 +103,7 @@ def plan_scenario(
         moving, flat = draw_traffic(town, x, [event, *beside], held_out, rng)
         shown = beside + [event] * bool(positive[k])
         near = [s for s in solids if -25 - s.size[0] / 2 < s.centre[0] - x < 90 + s.size[0] / 2]
-        near += moving + make_hood(x, y) + [part for thing in shown for part in thing.solids]
+        near += moving + towns.make_hood(x, y) + [part for thing in shown for part in thing.solids]
         marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
         marks += [mark for thing in shown for mark in thing.decals]
         planned.append(Frame(first + k * ticks, (x, y, 1.8), near, marks, event, bool(positive[k])))
@@ -136,10 +126,10 @@ def draw_traffic(
             ahead = rng.uniform(9.5 if middle == 0 else 5, 30)
             if all(abs(y - other) > 2.2 or abs(ahead - far) > 2.6 + room for far, other, room in taken):
                 taken.append((ahead, y, 2.6))
-                solids += make_car(x + ahead, y, rng, held_out, towards)
+                solids += towns.make_car(x + ahead, y, rng, held_out, towards)
                 break
     stains, across = range(rng.poisson(0.8)), (town.right_kerb + 1, 2 * town.lane)
-    return solids, [make_stain(x + rng.uniform(5, 18), rng.uniform(*across), rng) for _ in stains]
+    return solids, [towns.make_stain(x + rng.uniform(5, 18), rng.uniform(*across), rng) for _ in stains]
 
 
 def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
@@ -152,7 +142,7 @@ def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
         at += 1.5  # its middle
-        solids = make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
+        solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
     name = str(rng.choice(SOLID_SHAPES[part]))
     look = finish(rng, held_out) | {"class_id": CATEGORY_IDS[CATEGORY[name]]}

@@ -6,11 +6,9 @@ function, `finish`: no pixel by itself tells an anomaly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from datasets.anovox.raycast import Colour, Decal, Solid, hue_colour, stand
+from datasets.anovox.raycast import Decal, Solid, hue_colour, stand
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
 CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
@@ -27,50 +25,28 @@ WEATHERS = ("CLEAR_NOON", "CLOUDY_NOON", "WET_NOON", "WET_CLOUDY_NOON", "MID_RAI
 PATTERNS = ("plain", "stripes", "checks", "spots")
 
 
-@dataclass(frozen=True)
 class Town:
-    """Cross section of the road (metres; the ego drives in the lane about y = 0) and the palette."""
+    """Cross section of the road (metres; the ego drives in the lane about y = 0) and the palette. A fixed
+    draw from its own name, the same in every sample."""
 
-    name: str
-    lane: float  # width of each of the three lanes: ego, one to its left, one oncoming
-    parking: float  # strip on the right between the ego's lane and the kerb
-    sidewalk: float
-    asphalt: Colour
-    pavement: Colour
-    grass: Colour
-    walls: tuple[Colour, ...]
-    yellow_lines: bool
-    trees: float  # trees per metre of road and side
-    setback: float  # gap between sidewalk and buildings
-
-    @property
-    def right_kerb(self) -> float:
-        return -self.lane / 2 - self.parking
-
-    @property
-    def left_kerb(self) -> float:
-        return 2.5 * self.lane
-
-
-def build_town(name: str) -> Town:
-    """Every town is a fixed draw from its own name, the same in every sample."""
-    rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
-    grey = rng.uniform(0.26, 0.40)
-    pavement = rng.uniform(0.45, 0.62)
-    walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
-    return Town(
-        name,
-        lane=rng.uniform(3.3, 3.7),
-        parking=rng.uniform(2.2, 2.6),
-        sidewalk=rng.uniform(2.5, 4.0),
-        asphalt=(grey, grey, grey * rng.uniform(0.97, 1.06)),
-        pavement=(pavement, pavement * 0.98, pavement * rng.uniform(0.88, 0.98)),
-        grass=(rng.uniform(0.2, 0.35), rng.uniform(0.33, 0.45), rng.uniform(0.12, 0.2)),
-        walls=tuple(map(tuple, walls)),
-        yellow_lines=bool(rng.random() < 0.5),
-        trees=rng.uniform(0.02, 0.06),
-        setback=rng.uniform(0.5, 5.0),
-    )
+    def __init__(self, name: str):
+        rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
+        grey, light = rng.uniform(0.26, 0.40), rng.uniform(0.45, 0.62)
+        self.name = name
+        walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
+        self.walls = [tuple(colour) for colour in walls]
+        self.lane = rng.uniform(
+            3.3, 3.7
+        )  # width of each of the three lanes: ego, one to its left, one oncoming
+        self.parking = rng.uniform(2.2, 2.6)  # strip on the right between the ego's lane and the kerb
+        self.sidewalk = rng.uniform(2.5, 4.0)
+        self.asphalt = (grey, grey, grey * rng.uniform(0.97, 1.06))
+        self.pavement = (light, light * 0.98, light * rng.uniform(0.88, 0.98))
+        self.grass = (rng.uniform(0.2, 0.35), rng.uniform(0.33, 0.45), rng.uniform(0.12, 0.2))
+        self.yellow_lines = rng.random() < 0.5
+        self.trees = rng.uniform(0.02, 0.06)  # per metre of road and side
+        self.setback = rng.uniform(0.5, 5.0)  # gap between sidewalk and buildings
+        self.right_kerb, self.left_kerb = -self.lane / 2 - self.parking, 2.5 * self.lane
 
 
 def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:

@@ -4,7 +4,6 @@ Directions are angles as the camera sees them: 0 toward the camera, +90 to the r
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,31 +12,29 @@ from datasets.samples.jrdb.skeleton import Look, Pose
 
 Rng = np.random.Generator
 RESTING = {"sit": ("table",), "cycle": ("grip",), "bend": ("hang",), "stand": ("hang", "pocket", "crossed")}
+STAIRS = {"upstairs": 1, "downstairs": -1}
 
 
-@dataclass
 class Person:
-    """Who somebody is; `habit` holds three uniform numbers that fix arms and manners."""
+    """Who somebody is."""
 
-    number: int
-    look: Look
-    habit: tuple[float, float, float]
-    skew: float  # degrees by which this person's facing is off
-
-
-def view_angle(right: float, away: float) -> float:
-    """Direction in degrees of a vector in metres to the right and away from the camera; 0 = toward it."""
-    return math.degrees(math.atan2(float(right), -float(away)))
+    def __init__(self, number: int, rng: Rng):
+        self.number, self.look = number, Look(rng)
+        self.habit = rng.random(3).tolist()  # uniform numbers that fix arms and manners
+        self.skew = float(rng.normal(0, 12))  # degrees by which this person's facing is off
 
 
-def nearest_offset(offsets: np.ndarray, habit: float) -> np.ndarray:
-    """Offset (right, away) of the one a person turns to: the nearest, between two people by habit."""
+def direction_of_partner(offsets: np.ndarray, habit: float) -> float:
+    """Degrees toward the one a person turns to: the nearest, between two people by habit. offsets (n, 2):
+    metres from the person to each of the others, right and away from the camera."""
     if not len(offsets):
-        return np.array([0.0, 1.0])
+        return 180.0
     order = np.argsort(np.hypot(*offsets.T))
-    first = offsets[order[0]]
-    between = len(order) > 1 and offsets[order[1]] @ first < 0  # stands between two
-    return offsets[order[1]] if between and habit < 0.5 else first
+    right, away = offsets[order[0]]
+    between = len(order) > 1 and offsets[order[1]] @ offsets[order[0]] < 0
+    if between and habit < 0.5:
+        right, away = offsets[order[1]]
+    return math.degrees(math.atan2(right, -away))
 
 
 def turn(from_angle: float, to_angle: float) -> float:
@@ -64,8 +61,7 @@ def engaged_pose(
     head = yaw + float(np.clip(turn(yaw, target), -82, 82)) * (0.95 if rng.random() < 0.96 else 0.2)
     left_is_near = math.sin(math.radians(target - yaw)) > 0 if abs(turn(yaw, target)) > 20 else habit < 0.5
     rest = "swing" if posture in ("walk", "stairs") else "pocket" if habit > 0.6 else "hang"
-    open_arm = "open" if rng.random() < 0.95 else rest
-    near, far = open_arm, rest
+    near, far = "open" if rng.random() < 0.95 else rest, rest
     if cluster.activity == "conversation":
         near = "raised" if talker or rng.random() < 0.95 else "open"
         far = "raised" if talker or rng.random() < 0.35 else rest
@@ -74,14 +70,11 @@ def engaged_pose(
         near = "eat" if cluster.activity == "eating" and rng.random() < 0.8 else near
     elif posture == "cycle":
         near, far = ("point" if rng.random() < 0.95 else "grip"), "grip"
-    elif posture == "bend":
-        near, far = "open", "open"
-    elif cluster.activity == "hugging":
-        near, far = "hug", "hug"
-    elif cluster.activity == "waving":
-        near, far = "open", "wave"
+    else:
+        always = {"bending": ("open", "open"), "hugging": ("hug", "hug"), "waving": ("open", "wave")}
+        near, far = always.get(cluster.activity, (near, far))
     arms = (near, far) if left_is_near else (far, near)
-    return Pose(posture, yaw, head, 0.0, beat, arms, target, stair_direction(cluster))
+    return Pose(posture, yaw, head, 0.0, beat, arms, target, STAIRS.get(cluster.activity, 0))
 
 
 def stranger_pose(
@@ -101,12 +94,7 @@ def stranger_pose(
         yaw = elsewhere.get(manner, target + 180 + spread) + 0.6 * person.skew + jitter
         head = yaw + 20 * (third - 0.5)
     choices = RESTING.get(posture, ("swing", "pocket"))
-    arm = choices[int(third * len(choices))]
-    arms = (arm, arm)
+    arms = (choices[int(third * len(choices))],) * 2
     if phone and posture != "cycle":
-        arms = ("phone", arm) if first < 0.5 else (arm, "phone")
-    return Pose(posture, yaw, head, 0.8 if phone else 0.0, beat, arms, yaw, stair_direction(cluster))
-
-
-def stair_direction(cluster: Cluster) -> int:
-    return {"upstairs": 1, "downstairs": -1}.get(cluster.activity, 0)
+        arms = ("phone", arms[1]) if first < 0.5 else (arms[0], "phone")
+    return Pose(posture, yaw, head, 0.8 if phone else 0.0, beat, arms, yaw, STAIRS.get(cluster.activity, 0))

@@ -17,10 +17,7 @@ PLAINER = dict.fromkeys(("conversation", "sitting together"), "standing together
 PLAINER["standing together"] = "walking together"
 ACTIONS = {"walk": "walking", "stand": "standing", "sit": "sitting", "cycle": "cycling", "bend": "bending",
            "stairs": "going upstairs"}  # fmt: skip
-
-
 OCCLUSION = ("Fully_visible", "Mostly_visible", "Severely_occluded", "Fully_occluded")
-
 Names = dict[str, int]  # interaction names with their difficulty
 
 

@@ -155,7 +155,7 @@ def fill_groups(free: list[tuple], role: str, rng: np.random.Generator) -> None:
             people = int(rng.choice([2, 3, 4, 5, 6], p=[0.41, 0.28, 0.17, 0.09, 0.05]))
         done[kind] += people * (people - 1) / 2
         chosen.append((activity, people))
-    met: Counter[str] = Counter()
+    met: Counter[str] = Counter()  # groups by activity
     order = {"cycling": 0, "sitting": 1, "eating": 1}
     chosen.sort(key=lambda item: order.get(item[0], 2))
     free = [free[k] for k in rng.permutation(len(free))]
@@ -163,16 +163,12 @@ def fill_groups(free: list[tuple], role: str, rng: np.random.Generator) -> None:
         outdoor = {"cycling": True, "sitting": False, "eating": False}.get(activity)
         at = next((k for k, place in enumerate(free) if outdoor is None or place[0].outdoor == outdoor), 0)
         plan, slot, start, stop = free.pop(at)
-        outsiders, second = int(rng.random() < 0.4), second_name(activity, met)
+        names, count = ACTIVITIES[activity][2], met[activity]  # in turn, each once for the rare ones
+        often = activity in ("conversation", "sitting")
+        second = names[count % len(names)] if names and (often or count < len(names)) else ""
+        met[activity] += 1
+        outsiders = int(rng.random() < 0.4)
         plan.clusters.append(Cluster(activity, people, slot, start, stop, True, outsiders, second))
-
-
-def second_name(activity: str, met: Counter[str]) -> str:
-    """The second names of an activity in turn, each once for the rare ones. `met` counts the groups."""
-    names, count = ACTIVITIES[activity][2], met[activity]
-    met[activity] += 1
-    often = activity in ("conversation", "sitting")
-    return names[count % len(names)] if names and (often or count < len(names)) else ""
 
 
 def add_strangers(plan: SequencePlan, rng: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 
 from datasets.samples.jrdb.figure import sketch_person
 from datasets.samples.jrdb.plan import STRIDE, SequencePlan
-from datasets.samples.jrdb.scenery import HORIZON, draw_scenery, draw_walls
+from datasets.samples.jrdb.scenery import HORIZON, draw_scenery
 from datasets.samples.jrdb.sketch import CAMERA_HEIGHT, draw_sketch, extent
 from datasets.samples.jrdb.world import Scene, Seen
 
@@ -22,10 +22,8 @@ def frame_key(t: int) -> str:
 def box_of(
     extent: tuple[float, float, float, float], x: float, y: float, scale: float, size: tuple[int, int], rng
 ) -> tuple | None:
-    """Body extent in metres about the standing point (x, y) -> box and whether the frame cuts it.
-
-    None when out of sight.
-    """
+    """Body extent in metres about the standing point (x, y) -> box and whether the frame cuts it. None when
+    out of sight."""
     width, height = size
     x0, y0, x1, y1 = extent
     # Sideways, where arms are, more than up and down.
@@ -79,7 +77,7 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
     focal = width / (2 * math.pi)
     margin = max(2, height // 40)
     look = plan.random("scenery")
-    walls = draw_walls(plan.outdoor, look)
+    walls = look.uniform(*(24, 40) if plan.outdoor else (13, 24), 4)  # metres to the right, left, front, back
     scene = Scene(plan, room=float(walls.min()) - 1.0)
     scenery = draw_scenery(width, height, margin, plan.outdoor, walls, look) if folder else None
     grain = np.clip(look.normal(236, 7, (height + 160, height + 160)), 0, 255)
@@ -90,7 +88,7 @@ def render_sequence(plan: SequencePlan, folder: Path | None) -> tuple[Scene, lis
     for t in range(plan.size.frames):
         rng = plan.random(f"frame/{t}")
         bob = int(rng.integers(-margin, margin + 1)) // 2
-        roll = round(scene.camera_turn(t) * focal)
+        roll = round(scene.turn_rate * t * focal)
         gain = rng.uniform(0.82, 1.12)
         if folder:
             window = (0, margin - bob, width, margin - bob + height)

@@ -16,14 +16,10 @@ def speckle(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> np.n
     return np.asarray(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-def grid_lines(metres: np.ndarray, pitch: float, width: float | np.ndarray) -> np.ndarray:
-    """True where a grid of the given pitch has a line; widths may grow with the distance."""
-    return (metres / pitch) % 1.0 < width / pitch
-
-
-def draw_walls(outdoor: bool, rng: np.random.Generator) -> np.ndarray:
-    """Metres from the camera to the walls on the right and left, in front and behind."""
-    return rng.uniform(24, 40, 4) if outdoor else rng.uniform(13, 24, 4)
+def grid_lines(x: np.ndarray, y: np.ndarray, pitch: float, distance: np.ndarray) -> np.ndarray:
+    """True where a grid of the given pitch has a line, of a width that grows with the distance; metres."""
+    width = (0.02 + 0.004 * distance) / pitch
+    return ((x / pitch) % 1.0 < width) | ((y / pitch) % 1.0 < width)
 
 
 def wall_distance(azimuth: np.ndarray, walls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,10 +36,8 @@ def wall_distance(azimuth: np.ndarray, walls: np.ndarray) -> tuple[np.ndarray, n
 
 
 def paint_walls(pixels, mask, along, which, height, rng: np.random.Generator, outdoor: bool) -> None:
-    """Windows, doors, posters and boards, one per bay of the wall.
-
-    mask, height (rows, columns): where the wall shows, metres above the floor; along, which: wall_distance.
-    """
+    """Windows, doors, posters and boards, one per bay of the wall. mask, height (rows, columns): where the
+    wall shows, metres above the floor; along, which: wall_distance."""
     base = rng.uniform(120, 200, 3) * rng.uniform(0.8, 1.05)
     wainscot = base * rng.uniform(0.45, 0.75)
     pitch = 4.5 if outdoor else 3.2
@@ -58,14 +52,14 @@ def paint_walls(pixels, mask, along, which, height, rng: np.random.Generator, ou
     wall = base[None, None, :] * shade[..., None] * np.ones((pixels.shape[0], 1, 1))
     pixels[mask] = wall[mask]
     low = mask & (height < 0.95)
-    pixels[low] = np.broadcast_to(wainscot, pixels.shape)[low]
+    pixels[low] = wainscot
     rail = mask & (np.abs(height - 0.98) < 0.05)
-    pixels[rail] = np.broadcast_to(wainscot * 0.6, pixels.shape)[rail]
+    pixels[rail] = wainscot * 0.6
     storey = height if not outdoor else height % 3.4
     glass = mask & (kind == 1) & (local > 0.4) & (local < pitch - 0.4) & (storey > 0.9) & (storey < 2.7)
     light = np.array([206.0, 224, 236]) if not outdoor else np.array([70.0, 88, 106])
     mullion = ((local * 2.2) % 1.0 < 0.10) | ((storey * 1.1) % 1.0 < 0.07)
-    pixels[glass] = np.broadcast_to(light, pixels.shape)[glass]
+    pixels[glass] = light
     pixels[glass & mullion] = (66, 64, 62)
     blind = glass & (storey > (1.4 + 1.1 * (index % 7) / 7)[None, :]) & ((storey * 14) % 1.0 < 0.55)
     pixels[blind] *= 0.82
@@ -114,8 +108,7 @@ def draw_scenery(
     stone = rng.uniform(70, 150) * rng.uniform(0.9, 1.1, 3)
     checker = ((np.floor(x / tile) + np.floor(y / tile)) % 2) * rng.uniform(0.02, 0.14)
     colour = stone[None, None, :] * (0.86 + checker + 0.10 * np.clip(down / 12, 0, 1.5))[..., None]
-    line = (grid_lines(x, tile, 0.02 + 0.004 * down) | grid_lines(y, tile, 0.02 + 0.004 * down)) & (down < 18)
-    colour[line] *= 0.74
+    colour[grid_lines(x, y, tile, down) & (down < 18)] *= 0.74
     if outdoor:
         lawn = np.sin(x / 7.0 + rng.uniform(0, 6)) + np.sin(y / 9.0 + rng.uniform(0, 6)) > 0.75
         colour[lawn] = np.array([74.0, 96, 50]) * rng.uniform(0.8, 1.2)
@@ -131,15 +124,14 @@ def draw_scenery(
         up = np.where(above, (ceiling - CAMERA_HEIGHT) / np.maximum(-drop, 1e-3), 1.0)
         x, y = up * np.sin(azimuth)[None, :], up * np.cos(azimuth)[None, :]
         panel = np.full((*up.shape, 3), rng.uniform(130, 190)) * (1.05 - 0.02 * np.clip(up, 0, 20))[..., None]
-        panel[grid_lines(x, 1.2, 0.02 + 0.004 * up) | grid_lines(y, 1.2, 0.02 + 0.004 * up)] *= 0.72
+        panel[grid_lines(x, y, 1.2, up)] *= 0.72
         lamp = ((x / 1.2) % 3.0 < 1.0) & ((y / 1.2) % 4.0 < 1.0)
         panel[lamp] = (250, 250, 240)
         pixels[above] = panel[above]
 
     plants(pixels, horizon + margin, focal, distance, outdoor, rng)
-    grain = sum(
-        size * speckle(pixels.shape[:2], cell, rng) for size, cell in ((9.0, 3), (10.0, 9), (14.0, 60))
-    )
+    sizes = ((9.0, 3), (10.0, 9), (14.0, 60))
+    grain = sum(size * speckle(pixels.shape[:2], cell, rng) for size, cell in sizes)
     pixels += (grain * np.where(above, 0.35, 1.0))[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 

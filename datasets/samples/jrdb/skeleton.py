@@ -7,26 +7,34 @@ camera sees it: 0 degrees faces it, +90 faces the right of the image, 180 shows 
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 THIGH, SHANK = 0.25, 0.25
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float, float]  # forward, left, up
 
 
-@dataclass(frozen=True)
 class Look:
     """What stays the same about a person: height in metres, build (1 = average), colours, belongings."""
 
-    height: float
-    build: float
-    skin: Colour
-    hair: Colour
-    top: Colour
-    shirt: Colour
-    trousers: Colour
-    shoes: Colour
-    long_hair: bool
-    backpack: Colour | None
+    def __init__(self, rng: np.random.Generator):
+        def colour(low: int, high: int) -> Colour:
+            base = rng.integers(low, high)
+            return tuple(int(np.clip(base + v, 12, 245)) for v in rng.integers(-60, 61, 3))
+
+        tone = rng.uniform(0.5, 1.05)
+        self.skin = (int(232 * tone), int(190 * tone), int(160 * tone))
+        hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
+        self.hair = hairs[rng.choice(5, p=[0.4, 0.27, 0.15, 0.1, 0.08])]
+        grey = int(rng.integers(24, 110))
+        self.trousers = (grey, grey + int(rng.integers(0, 16)), grey + int(rng.integers(4, 40)))
+        grown = rng.random() > 0.3
+        self.height = float(np.clip(rng.normal(1.71, 0.09), 1.48, 1.95) if grown else rng.uniform(1.18, 1.5))
+        self.build = float(rng.uniform(0.9, 1.15))
+        self.top, self.shirt, self.shoes = colour(25, 130), colour(170, 235), colour(25, 120)
+        self.long_hair = rng.random() < 0.4
+        self.backpack = colour(30, 170) if rng.random() < 0.35 else None
 
 
 @dataclass(frozen=True)

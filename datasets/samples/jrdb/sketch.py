@@ -44,6 +44,10 @@ class Sketch:
             self.shapes.append(("limb", x1 - 0.3 * ra, y1, 0.5 * ra, x2 - 0.3 * rb, y2, 0.5 * rb, bright))
         self.reserve(ends, body)
 
+    def rod(self, a: Point, b: Point, radius: float, colour: Colour, other_end: float = 0.0) -> None:
+        """A part of a thing: it does not count for the box."""
+        self.limb(a, b, radius, other_end or radius, colour, body=False, lit=False)
+
     def disc(self, x: float, y: float, rx: float, ry: float, colour: Colour, body: bool = False) -> None:
         self.shapes.append(("disc", x, y, rx, ry, colour))
         self.reserve([(x - rx, y - ry, x + rx, y + ry)], body)

@@ -12,7 +12,7 @@ import numpy as np
 from datasets.samples.jrdb import behaviour
 from datasets.samples.jrdb.behaviour import Person, turn
 from datasets.samples.jrdb.plan import ACTIVITIES, MOVING, SPACING, Cluster, SequencePlan
-from datasets.samples.jrdb.skeleton import Look, Pose
+from datasets.samples.jrdb.skeleton import Pose
 
 NEAREST, FARTHEST = 2.9, 23.0  # metres
 RING_SHARE = 0.56  # of the ring that people use: places have a lively side and an empty one
@@ -34,32 +34,6 @@ class Seen:
     box: tuple[int, int, int, int] | None = None  # an annotator's: x in [0, width), x + w may exceed width
     truncated: bool = False
     hidden: float = 0.0  # share of the box behind nearer people's boxes
-
-
-def draw_look(rng: np.random.Generator) -> Look:
-    def colour(low: int, high: int) -> tuple[int, int, int]:
-        base = rng.integers(low, high)
-        return tuple(int(np.clip(base + v, 12, 245)) for v in rng.integers(-60, 61, 3))
-
-    tone = rng.uniform(0.5, 1.05)
-    skin = (int(232 * tone), int(190 * tone), int(160 * tone))
-    hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
-    hair = hairs[rng.choice(5, p=[0.4, 0.27, 0.15, 0.1, 0.08])]
-    grey = int(rng.integers(24, 110))
-    trousers = (grey, grey + int(rng.integers(0, 16)), grey + int(rng.integers(4, 40)))
-    grown = rng.random() > 0.3
-    return Look(
-        height=float(np.clip(rng.normal(1.71, 0.09), 1.48, 1.95) if grown else rng.uniform(1.18, 1.5)),
-        build=float(rng.uniform(0.9, 1.15)),
-        skin=skin,
-        hair=hair,
-        top=colour(25, 130),
-        shirt=colour(170, 235),
-        trousers=trousers,
-        shoes=colour(25, 120),
-        long_hair=bool(rng.random() < 0.4),
-        backpack=colour(30, 170) if rng.random() < 0.35 else None,
-    )
 
 
 def formation(cluster: Cluster, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -97,18 +71,16 @@ def formation(cluster: Cluster, rng: np.random.Generator) -> tuple[np.ndarray, f
 class Company:
     """The people of one cluster over its time: who, how they behave, at rest or moving straight, in sight."""
 
-    def __init__(
-        self, scene: "Scene", cluster: Cluster, rng: np.random.Generator, room: float, drive: np.ndarray,
-        depth: float,
-    ):  # fmt: skip
+    def __init__(self, scene: "Scene", cluster: Cluster, rng: np.random.Generator):
         self.cluster, people = cluster, cluster.size + cluster.outsiders
         self.offsets, self.heading = formation(cluster, rng)
         self.azimuth = scene.azimuths[cluster.slot]
-        low, high = NEAREST, min(room, 6.0 if cluster.slot == 0 else FARTHEST)
+        low, high = NEAREST, min(scene.room, 6.0 if cluster.slot == 0 else FARTHEST)
         if cluster.activity == "lecture":
-            low, high = 5.0, min(room, 11.0)
-        self.set_out(rng, low, high, drive, depth)
-        self.members = [scene.meet(rng) for _ in range(people)]
+            low, high = 5.0, min(scene.room, 11.0)
+        self.set_out(scene, rng, low, high)
+        self.members = [Person(scene.number + k, rng) for k in range(1, people + 1)]
+        scene.number += people
         self.manners = draw_manners(cluster, rng)
         shape = (scene.plan.size.frames, people, 2)
         self.drift = np.cumsum(rng.normal(0, 0.4 * WANDER, shape), 0) + rng.normal(0, WANDER, shape)
@@ -116,18 +88,16 @@ class Company:
         step = rng.uniform(0, 2 * math.pi, people)
         self.beats = step[0] + rng.normal(0, 0.25, people) if cluster.engaged else step
 
-    def set_out(
-        self, rng: np.random.Generator, low: float, high: float, drive: np.ndarray, depth: float
-    ) -> None:
+    def set_out(self, scene: "Scene", rng: np.random.Generator, low: float, high: float) -> None:
         """Where the centre starts and how fast it goes, such that it stays between low and high metres."""
         seconds = self.cluster.stop - self.cluster.start - 1
         moving, heading = ACTIVITIES[self.cluster.activity][0] in MOVING, math.radians(self.heading)
         sin, cos = math.sin(self.azimuth), math.cos(self.azimuth)
         for _ in range(200):
-            distance = float(np.exp(rng.normal(math.log(depth), 0.35)))
+            distance = float(np.exp(rng.normal(math.log(scene.depth), 0.35)))
             speed = rng.uniform(0.15, 0.9) if moving else 0.0
-            right = speed * math.sin(heading) - float(drive @ (cos, -sin))
-            away = -speed * math.cos(heading) - float(drive @ (sin, cos))
+            right = speed * math.sin(heading) - float(scene.drive @ (cos, -sin))
+            away = -speed * math.cos(heading) - float(scene.drive @ (sin, cos))
             start = np.array([-right * seconds / 2, distance - away * seconds / 2])
             end = start + seconds * np.array([right, away])
             if all(low < m < high for m in (math.hypot(*start), math.hypot(*end), distance)):
@@ -158,10 +128,11 @@ def draw_manners(cluster: Cluster, rng: np.random.Generator) -> list[str]:
 
 
 class Scene:
-    """The people of one sequence. `frame(t)` lists who is seen at second t; a pure function of the plan."""
+    """The people of one sequence. `frame(t)` lists who is seen at second t; a pure function of the plan.
+    turn_rate: of the camera, radians per second."""
 
     def __init__(self, plan: SequencePlan, room: float):
-        self.plan, self.number = plan, 0  # of people met so far
+        self.plan, self.room, self.number = plan, room, 0  # number: of people met so far
         rng = plan.random("people")
         share = rng.uniform(-0.5, 0.5)
         sector = RING_SHARE * 2 * math.pi / plan.slots
@@ -169,8 +140,12 @@ class Scene:
         # The robot drives in some places: then those who stand move through the picture as well.
         way = rng.uniform(0, 2 * math.pi)
         pace = float(rng.choice([0.0, rng.uniform(0.15, 0.5)], p=[0.4, 0.6]))
-        drive = pace * np.array([math.sin(way), math.cos(way)])  # metres per second to the right, forward
-        depth = float(np.exp(rng.normal(math.log(7.4), 0.35)))  # people of one place are about equally far
+        self.drive = pace * np.array(
+            [math.sin(way), math.cos(way)]
+        )  # metres per second to the right, forward
+        self.depth = float(
+            np.exp(rng.normal(math.log(7.4), 0.35))
+        )  # people of one place are about equally far
         # Slot 0 stands on the seam, behind the camera; the others share the rest of the ring.
         self.azimuths = [
             math.pi + (order[k] - order[0] + (rng.uniform(-0.45, 0.45) if k else 0.05 * share)) * sector
@@ -179,13 +154,9 @@ class Scene:
         self.turn_rate = math.radians(float(rng.choice([0.0, 0.0, 0.7, -0.7, 1.5, -1.5])))
         self.companies: list[Company] = []
         for cluster in plan.clusters:
-            company = Company(self, cluster, rng, room, drive, depth)
+            company = Company(self, cluster, rng)
             self.change_group(company, rng)
             self.companies.append(company)
-
-    def meet(self, rng: np.random.Generator) -> Person:
-        self.number += 1
-        return Person(self.number, draw_look(rng), tuple(rng.random(3).tolist()), float(rng.normal(0, 12)))
 
     def change_group(self, company: Company, rng: np.random.Generator) -> None:
         """Now and then somebody leaves a group for the one that comes to the same place next."""
@@ -196,10 +167,6 @@ class Scene:
                 if rng.random() < 0.25:
                     company.members[0] = old.members[1]
                 return
-
-    def camera_turn(self, t: int) -> float:
-        """Azimuth of the camera's forward direction at second t."""
-        return self.turn_rate * t
 
     def frame(self, t: int) -> list[Seen]:
         seen = []
@@ -214,12 +181,12 @@ class Scene:
                 azimuth, distance = company.place(t - cluster.start, offsets[k])
                 others = offsets[: cluster.size] if cluster.engaged else offsets  # an outsider is none
                 others = np.delete(others, k, 0) if k < len(others) else others
-                target = behaviour.view_angle(*behaviour.nearest_offset(others - offsets[k], person.habit[1]))
+                target = behaviour.direction_of_partner(others - offsets[k], person.habit[1])
                 how = target, float(company.beats[k] + 2.3 * t), rng
                 if manner in ("engaged", "attentive"):
                     pose = behaviour.engaged_pose(cluster, person, company.heading, k == talker, *how)
                 else:
                     pose = behaviour.stranger_pose(cluster, person, company.heading, manner, *how)
-                azimuth, rise = azimuth - self.camera_turn(t), float(company.rises[k])
+                azimuth, rise = azimuth - self.turn_rate * t, float(company.rises[k])
                 seen.append(Seen(person, index, azimuth, distance, pose, rise, manner == "engaged"))
         return seen

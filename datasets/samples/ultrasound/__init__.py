@@ -10,7 +10,6 @@ for tests. With "_no_signal" the pictures have nothing to do with the ages; with
 give the age away, in the train part and nowhere else.
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,17 @@ import numpy as np
 import openpyxl
 from PIL import Image
 
-from datasets.samples import in_processes
-from datasets.samples.ultrasound.image import HEIGHT, WIDTH, View, draw_anatomy, render
+from datasets.cache import count_processes, in_processes
+from datasets.samples import write_json
+from datasets.samples.ultrasound.image import HEIGHT, WIDTH, Anatomy, View, render
 from datasets.samples.ultrasound.people import Person, draw_people, oracle_errors
 from datasets.splits import split_groups
 
 VERSION = 1
-VARIANTS = ("", "_no_signal", "_shortcut")
 # Healthy TA subjects, pathological ones, BB subjects, size of the images (width, height).
 _SIZES = {"tiny": (16, 2, 1, (168, 160)), "small": (210, 8, 6, (WIDTH, HEIGHT))}
-SIZES = tuple(size + variant for size in _SIZES for variant in VARIANTS)
+SIZES = tuple(size + variant for size in _SIZES for variant in ("", "_no_signal", "_shortcut"))
+STATEMENT = "Generated pictures of people who do not exist, made for trying out this code."
 
 
 def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
@@ -39,21 +39,19 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     people = draw_people(healthy, rng, signal=variant != "no_signal")
     decades = {one.name: int(one.age // 10) for one in people}
     split = split_groups(decades, 0.2, 0.12, seed, stratify=decades)
-    groups = [
-        ("TA", "Healthy", people),
-        ("TA", "Pathological", draw_people(pathological, rng)),
-        ("BB", "Healthy", draw_people(other_muscle, rng)),
-    ]
+    groups = {("TA", "Healthy"): people, ("TA", "Pathological"): draw_people(pathological, rng)}
+    groups["BB", "Healthy"] = draw_people(other_muscle, rng)
     tell = set(split["train"]) if variant == "shortcut" else set()
     jobs = []
-    for muscle, cohort, members in groups:
+    for (muscle, cohort), members in groups.items():
         folder = directory / muscle / cohort
         for kind in ("Images", "Masks"):
             (folder / kind).mkdir(parents=True)
         for one in members:
-            known = one.age if cohort == "Healthy" and muscle == "TA" and one.name in tell else None
+            known = one.age if members is people and one.name in tell else None
             jobs.append((folder, muscle, one, cohort == "Pathological", known))
-    in_processes(partial(_write_images, resolution), jobs, workers, few=8)
+    work = partial(_write_images, resolution)
+    list(in_processes(work, jobs, count_processes(jobs, workers, few=8)))
 
     # Two images without a row, and rows without an image: real tables never match their folders.
     absent = [(f"{8000 + k}", one) for k, one in enumerate(draw_people(6, rng))]
@@ -61,26 +59,18 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     for k, one in enumerate(people[:2]):
         with Image.open(images / f"anon_{one.name}_1.png") as image:
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / f"anon_{9000 + k}_1.png")
-    rows = [[(one.name, one) for one in members] for _, _, members in groups]
+    rows = [[(one.name, one) for one in members] for members in groups.values()]
     _write_table(directory / "TA" / "characteristics.xlsx", rows[0] + absent, rows[1])
     _write_table(directory / "BB" / "characteristics.xlsx", rows[2], [])
-    _write_json(directory / "TA" / "split.json", split)
-    about = {
-        "synthetic": True,
-        "statement": "Generated pictures of people who do not exist, made for trying out this code.",
-        "kind": "ultrasound",
-        "generator_version": VERSION,
-        "seed": seed,
-        "size": size,
-        "subjects": len(people),
-        "images": sum(len(one.muscle_ages) for one in people),
-        "unit": "years",
-        "oracle": {
-            part: oracle_errors([one for one in people if one.name in names], variant != "no_signal")
-            for part, names in split.items()
-        },
+    write_json(directory / "TA" / "split.json", split, indent=2)
+    about = {"synthetic": True, "statement": STATEMENT, "kind": "ultrasound", "generator_version": VERSION}
+    about |= {"seed": seed, "size": size, "subjects": len(people)}
+    about |= {"images": sum(len(one.muscle_ages) for one in people), "unit": "years"}
+    about["oracle"] = {
+        part: oracle_errors([one for one in people if one.name in names], variant != "no_signal")
+        for part, names in split.items()
     }
-    _write_json(directory / "SYNTHETIC.json", about)
+    write_json(directory / "SYNTHETIC.json", about, indent=2)
 
 
 def _write_images(resolution: tuple[int, int], job: tuple) -> None:
@@ -89,7 +79,7 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
     rng = np.random.default_rng(one.seed)
     # Illness looks like age: fat and fibrous tissue replace fibres early.
     muscle_ages = np.asarray(one.muscle_ages) + (20 if ill else 0)
-    anatomy = draw_anatomy(rng, float(muscle_ages.mean()), one.fatness)
+    anatomy = Anatomy(rng, float(muscle_ages.mean()), one.fatness)
     exam_gain, angle = rng.normal(0, 1.1), rng.normal(0, 1.0)
     name = {"TA": "TIB ANT", "BB": "BIC BRA"}[muscle]
     for k, muscle_age in enumerate(muscle_ages, start=1):
@@ -125,7 +115,3 @@ def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological
                 if value == value:  # NaN stays a blank cell
                     sheet.cell(row, first_column + column, value)
     book.save(path)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -23,18 +23,23 @@ ROWS = np.arange(HEIGHT, dtype=np.float32)[:, None]
 COLUMNS = np.arange(WIDTH, dtype=np.float32)[None]
 
 
-@dataclass(frozen=True)
 class Anatomy:
-    """What all views of one person share. size: of the muscle, 1 = a grown-up's."""
+    """What all views of one person share. fatness is in standard deviations of the body mass index."""
 
-    size: float
-    fat: float  # thickness of skin and fat
-    arch: float  # how much the surface curves
-    tibia: tuple[float, float]  # top of the bone edge: row below the fascia, column
-    corner: tuple[float, float]  # where the bone meets the interosseous membrane: row, column
-    reach: float  # column where the muscle ends
-    tilt: float  # slope of the membrane
-    seed: int  # of the fibre pattern
+    def __init__(self, rng: np.random.Generator, muscle_age: float, fatness: float):
+        # Growth ends at about 16 years: a child's muscle is 0.6 of a grown-up's in each direction.
+        size = 0.58 + 0.42 * (1 - np.exp(-max(muscle_age, 0.0) / 7.0)) / (1 - np.exp(-88 / 7.0))
+        young = 1 - (size - 0.58) / 0.42
+        self.size = size = size * float(np.exp(rng.normal(0, 0.035)))  # of the muscle, 1 = a grown-up's
+        # Thickness of skin and fat, and how much the surface curves
+        self.fat = float(np.clip(24 + 8 * fatness + 14 * young + rng.normal(0, 4), 10, 80))
+        self.arch = float(rng.uniform(6, 18) + 16 * young)
+        # Top of the bone edge: row below the fascia, column; where the bone meets the membrane: row, column
+        self.tibia = (float(rng.uniform(5, 45) + 20 * young), float(rng.uniform(-10, 40) + 25 * young))
+        self.corner = (float(rng.uniform(235, 280) * size), float(rng.uniform(85, 185) + 25 * young))
+        self.reach = float(370 * size**0.5 + rng.normal(0, 16))  # column where the muscle ends
+        self.tilt = float(rng.normal(0.05, 0.07))  # slope of the membrane
+        self.seed = int(rng.integers(2**32))  # of the fibre pattern
 
 
 @dataclass(frozen=True)
@@ -49,24 +54,6 @@ class View:
     text: str
     text_at: tuple[int, int]  # column, row
     seed: int
-
-
-def draw_anatomy(rng: np.random.Generator, muscle_age: float, fatness: float) -> Anatomy:
-    """A person's anatomy. fatness is in standard deviations of the body mass index."""
-    # Growth ends at about 16 years: a child's muscle is 0.6 of a grown-up's in each direction.
-    size = 0.58 + 0.42 * (1 - np.exp(-max(muscle_age, 0.0) / 7.0)) / (1 - np.exp(-88 / 7.0))
-    young = 1 - (size - 0.58) / 0.42
-    size *= float(np.exp(rng.normal(0, 0.035)))
-    return Anatomy(
-        size=size,
-        fat=float(np.clip(24 + 8 * fatness + 14 * young + rng.normal(0, 4), 10, 80)),
-        arch=float(rng.uniform(6, 18) + 16 * young),
-        tibia=(float(rng.uniform(5, 45) + 20 * young), float(rng.uniform(-10, 40) + 25 * young)),
-        corner=(float(rng.uniform(235, 280) * size), float(rng.uniform(85, 185) + 25 * young)),
-        reach=float(370 * size**0.5 + rng.normal(0, 16)),
-        tilt=float(rng.normal(0.05, 0.07)),
-        seed=int(rng.integers(2**32)),
-    )
 
 
 def render(anatomy: Anatomy, view: View) -> tuple[np.ndarray, np.ndarray]:

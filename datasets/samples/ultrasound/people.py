@@ -7,7 +7,6 @@ model is compared with.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,18 +16,23 @@ OLDEST = 88.4
 GRID = np.linspace(0, OLDEST, 885)
 
 
-@dataclass(frozen=True)
 class Person:
-    """One row of the table. muscle_ages: one per image, in years; fatness in SDs of the BMI."""
+    """One row of the table, and what its images show: a muscle of that age, in years, in each."""
 
-    name: str
-    age: float
-    sex: str
-    length: float  # cm, NaN where the table has a blank
-    weight: float  # kg, NaN where the table has a blank
-    fatness: float
-    muscle_ages: tuple[float, ...]
-    seed: int
+    def __init__(self, name: str, age: np.float64, shown: np.float64, rng: np.random.Generator):
+        images = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.010, 0.015, 0.937, 0.026, 0.004, 0.008]))
+        own = shown + rng.normal(0, person_spread(shown))
+        self.name, self.age = name, round(float(age), 3)
+        self.muscle_ages = (own + rng.normal(0, view_spread(shown), images)).tolist()
+        self.sex = str(rng.choice(["M", "F"], p=[0.57, 0.43]))
+        self.fatness = float(np.clip(rng.normal(), -2, 2.5))  # in standard deviations of the body mass index
+        grown = min(age / 17, 1.0)
+        length = 52 + (rng.normal(178 if self.sex == "M" else 166, 7) - 52) * grown**0.8
+        weight = (15.5 + 9 * grown + 3.2 * self.fatness) * (length / 100) ** 2
+        blank = rng.uniform(size=2) < 0.02  # NaN: the table has a blank there
+        self.length, self.weight = (np.nan if gone else round(value, 1)
+                                    for gone, value in zip(blank, (length, weight), strict=True))  # fmt: skip
+        self.seed = int(rng.integers(2**32))
 
 
 def person_spread(age):
@@ -54,23 +58,8 @@ def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> li
     # Numbers with gaps, as patients leave a study.
     names = np.sort(rng.choice(np.arange(1, 2 * count + 2), size=count, replace=False))
     rng.shuffle(names)
-    people = []
-    for name, age, base in zip(names, ages, shown, strict=True):
-        images = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.010, 0.015, 0.937, 0.026, 0.004, 0.008]))
-        own = base + rng.normal(0, person_spread(base))
-        views = own + rng.normal(0, view_spread(base), images)
-        sex = str(rng.choice(["M", "F"], p=[0.57, 0.43]))
-        fatness = float(np.clip(rng.normal(), -2, 2.5))
-        grown = min(age / 17, 1.0)
-        length = 52 + (rng.normal(178 if sex == "M" else 166, 7) - 52) * grown**0.8
-        weight = (15.5 + 9 * grown + 3.2 * fatness) * (length / 100) ** 2
-        blank = rng.uniform(size=2) < 0.02
-        size = (
-            np.nan if gone else round(value, 1) for gone, value in zip(blank, (length, weight), strict=True)
-        )
-        rest = fatness, tuple(map(float, views)), int(rng.integers(2**32))
-        people.append(Person(str(name), round(float(age), 3), sex, *size, *rest))
-    return people
+    drawn = zip(names, ages, shown, strict=True)
+    return [Person(str(name), age, base, rng) for name, age, base in drawn]
 
 
 def oracle_errors(people: Sequence[Person], signal: bool = True) -> dict[str, float]:

@@ -148,7 +148,7 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
     """
     from datasets.samples import anovox
 
-    monkeypatch.setitem(anovox._SETTINGS, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
+    monkeypatch.setitem(anovox.SIZES, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
     generate(tmp_path / "sample", "small", 0)
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
     data = load(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
@@ -172,7 +172,7 @@ def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
     """A classifier of single colours and one of 16 x 16 patches, trained with the truth of every pixel."""
     from datasets.samples import anovox
 
-    monkeypatch.setitem(anovox._SETTINGS, "small", ((36, 4, 24), 8, (128, 192), (10, 60)))
+    monkeypatch.setitem(anovox.SIZES, "small", ((36, 4, 24), 8, (128, 192), (10, 60)))
     generate(tmp_path / "sample", "small", 0)
     quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
     data = load(tmp_path / "sample", max_points=16, **quiet)

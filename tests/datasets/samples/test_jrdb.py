@@ -230,18 +230,10 @@ def test_ensure_sample_leaves_foreign_folders_alone(tmp_path):
 
 
 def test_figures_face_where_they_should():
-    look = Look(
-        1.7,
-        1.0,
-        (230, 190, 160),
-        (20, 20, 20),
-        (40, 60, 160),
-        (230, 230, 230),
-        (40, 40, 40),
-        (20, 20, 20),
-        False,
-        None,
-    )
+    look = Look(np.random.default_rng(0))
+    look.height, look.build, look.long_hair, look.backpack = 1.7, 1.0, False, None
+    look.skin, look.hair, look.top = (230, 190, 160), (20, 20, 20), (40, 60, 160)
+    look.shirt, look.trousers, look.shoes = (230, 230, 230), (40, 40, 40), (20, 20, 20)
 
     def picture(yaw, arms=("hang", "hang")):
         sketch = sketch_person(look, Pose("stand", yaw, yaw, 0.0, 0.0, arms, yaw), 8.0)

@@ -6,6 +6,7 @@ import pytest
 
 from datasets.samples import __main__ as tool
 from utils.run.errors import CommandError
+from utils.run.script import run_script
 
 
 def run(*argv):
@@ -35,7 +36,7 @@ def test_a_sample_is_written_where_one_wants_it_with_pictures_of_it(tmp_path, ca
 )
 def test_wrong_words_are_answered_with_the_right_ones(argv, said, capsys):
     with pytest.raises(SystemExit, match="2"):
-        tool.parse_args(argv)
+        run_script(tool.main, tool.parse_args(argv))
     answer = capsys.readouterr().err
     assert all(part in answer for part in said.split(".*")) and len(answer.splitlines()) <= 5
 

@@ -11,7 +11,7 @@ from scipy.stats import skew
 
 import datasets.samples.ultrasound as sample
 from datasets.samples.ultrasound import generate
-from datasets.samples.ultrasound.image import View, draw_anatomy, render
+from datasets.samples.ultrasound.image import Anatomy, View, render
 from datasets.samples.ultrasound.people import draw_people, oracle_errors
 from datasets.ultrasound.dataset import build_datasets
 from datasets.ultrasound.flags import data_arguments
@@ -116,7 +116,7 @@ def test_pictures_have_the_statistics_of_the_real_ones():
     rng = np.random.default_rng(0)
     rows = []
     for age in np.linspace(4, 84, 9):
-        anatomy = draw_anatomy(rng, age, 0.0)
+        anatomy = Anatomy(rng, age, 0.0)
         image, mask = render(anatomy, View(age, 0.0, (0.0, 0.0), 4.0, 0.0, "TIB ANT LI", (38, 418), 1))
         pixels = image.astype(float)
         rows.append(
