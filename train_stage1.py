@@ -93,6 +93,7 @@ from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
 from utils.metrics.classification import binary_metrics, choose_threshold, reference_scores
 from utils.metrics.verdict import Verdict
+from utils.plotting.panorama import look_at_pair
 from utils.report.classification import report_binary
 from utils.report.samples import report_samples
 from utils.run.folder import write_json
@@ -216,7 +217,8 @@ def report(
     scores = sigmoid(calibrated(logits, **state["calibration"]))
     interacts = (scores >= state["threshold"]).astype(int)
     columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
-    report_samples(folder, split, state, columns, abs(1 - dataset.labels - scores), dataset.look)
+    p_label = abs(1 - dataset.labels - scores)
+    report_samples(folder, split, state, columns, p_label, partial(look_at_pair, dataset))
     beyond = len(dataset.far_types)
     interacting, found = int(dataset.labels.sum()) + beyond, int(dataset.labels @ interacts)
     far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "

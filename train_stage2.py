@@ -83,6 +83,7 @@ from utils.metrics.classification import multiclass_metrics, reference_scores
 from utils.metrics.interaction import pair_probabilities
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_class_distribution
+from utils.plotting.panorama import look_at_pair
 from utils.report.classification import report_multiclass
 from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.samples import report_samples
@@ -212,7 +213,7 @@ def report(
     columns = {name: p_types[typed, k] for k, name in enumerate(classes)}
     columns |= {"p_interaction": p_interaction[typed], "prediction": classes[p_types[typed].argmax(axis=1)]}
     p_label = p_types[typed][np.arange(len(part)), part.labels]
-    report_samples(folder, split, state, part.pair_columns() | columns, p_label, part.look)
+    report_samples(folder, split, state, part.pair_columns() | columns, p_label, partial(look_at_pair, part))
     train = data.reference_pairs()
     verdict, fields = report_multiclass(
         folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,

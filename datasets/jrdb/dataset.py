@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from datasets.augmentation import GOLDEN, mix
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.geometry import STATIC_FEATURES, SURROUNDING_FEATURES, feature_names
+from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.labels import Sequence
-from datasets.jrdb.pairs import PairRules, SequencePairs, text_key
-from utils.plotting.panorama import look_at_pair
+from datasets.jrdb.pairs import PairRules, text_key
 
-SAMPLE_COLUMNS = ("geometry", "types", "labels", "inferred", "ambiguous", "lots")
+# What is numbered anew over all sequences: by column, the one whose length it goes up by with each of them.
+NUMBERED = dict.fromkeys(("frames", "people_frames", "far_frames", "ambiguous_frames"), "frame_keys")
+NUMBERED |= {"left": "boxes", "right": "boxes", "interaction_groups": "interaction_group_sizes"}
 
 
 class JRDBPairDataset(Dataset):
@@ -27,7 +28,7 @@ class JRDBPairDataset(Dataset):
         labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
         types (N,) int64                  into INTERACTION_CLASSES, -1 none
         inferred (N,) bool                joined through others of its group, never annotated
-        ambiguous (N,) bool               of task "any" alone: see SequencePairs; label 0
+        ambiguous (N,) bool               of task "any" alone: see find_pairs; label 0
         left, right (N,) int64            person rows in canonical order
         frames (N,) int64                 into the F frames
         lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by, with
@@ -46,50 +47,27 @@ class JRDBPairDataset(Dataset):
     """
 
     def __init__(
-        self, name: str, sequences: list[Sequence], found: list[SequencePairs], rules: PairRules, task: str,
-        sampled: bool,
+        self, name: str, sequences: list[Sequence], found: list[tuple[dict, dict]], rules: PairRules,
+        task: str, sampled: bool,
     ):  # fmt: skip
+        """found: what pairs.find_pairs gave of each of the sequences."""
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
         self.feature_names = feature_names(rules.history_seconds, rules.whole_past)
         self.sequences = [s.name for s in sequences]
         self.pano_size = sequences[0].width, sequences[0].height
         self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
-        self.counts: Counter[str] = Counter()  # of SequencePairs and of labels.COUNTS
         self.crops: np.ndarray | None = None
-        columns: dict[str, list[np.ndarray]] = {}
-        frame_count = row_count = group_count = 0
-        for number, (sequence, pairs) in enumerate(zip(sequences, found, strict=True)):
-            # Of all sequences together the frames and rows that are used, numbered anew.
-            frame_index = np.full(len(sequence.keys), -1)
-            frame_index[pairs.frames] = frame_count + np.arange(len(pairs.frames))
-            kept = np.flatnonzero(frame_index[sequence.frame_of_row()] >= 0)
-            row_index = np.full(len(sequence.boxes), -1)
-            row_index[kept] = row_count + np.arange(len(kept))
-            part = {key: getattr(pairs, key) for key in SAMPLE_COLUMNS} | {
-                "left": row_index[pairs.left],
-                "right": row_index[pairs.right],
-                "frames": frame_index[pairs.frame],
-                "interaction_groups": group_count + pairs.interaction_groups,
-                "interaction_group_sizes": pairs.interaction_group_sizes,
-                "boxes": sequence.boxes[kept],
-                "people_frames": frame_index[sequence.frame_of_row()[kept]],
-                "social_groups": sequence.social_groups[kept],
-                "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
-                "frame_sequences": np.full(len(pairs.frames), number),
-                "frame_keys": np.array(sequence.keys)[pairs.frames],
-                "frame_times": sequence.times[pairs.frames],
-                "image_found": sequence.image_found[pairs.frames],
-                "far_types": pairs.far_types,
-                "far_frames": frame_index[pairs.far_frame],
-                "ambiguous_frames": frame_index[pairs.ambiguous_frame],
-            }
-            self.counts.update(pairs.counts | sequence.counts)
-            for key, values in part.items():
-                columns.setdefault(key, []).append(values)
-            frame_count, row_count = frame_count + len(pairs.frames), row_count + len(kept)
-            group_count += len(pairs.interaction_group_sizes)
-        for key, parts in columns.items():
-            setattr(self, key, np.concatenate(parts))
+        self.counts: Counter[str] = Counter()  # of find_pairs and of labels.COUNTS
+        for sequence, (_, counts) in zip(sequences, found, strict=True):
+            self.counts.update(counts | sequence.counts)
+        parts = [columns for columns, _ in found]
+        for key in parts[0]:
+            columns = [part[key] for part in parts]
+            if key in NUMBERED:
+                before = np.cumsum([0, *(len(part[NUMBERED[key]]) for part in parts[:-1])])
+                columns = [column + n for column, n in zip(columns, before, strict=True)]
+            setattr(self, key, np.concatenate(columns))
+        self.frame_sequences = np.repeat(np.arange(len(parts)), [len(part["frame_keys"]) for part in parts])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,9 +83,8 @@ class JRDBPairDataset(Dataset):
 
     @property
     def past_columns(self) -> list[int]:
-        """The columns of the geometry that tell the past."""
-        now = STATIC_FEATURES | SURROUNDING_FEATURES
-        return [k for k, name in enumerate(self.feature_names) if name not in now]
+        """The columns of the geometry that tell the past, which come last."""
+        return list(range(len(feature_names(0)), len(self.feature_names)))
 
     def class_counts(self) -> dict[str, int]:
         """Samples per class, by name; of a sampled part those of the first epoch."""
@@ -129,10 +106,6 @@ class JRDBPairDataset(Dataset):
     def people_and_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """The frame of everybody (R,) and the two people of every sample (N, 2): what groups are made of."""
         return self.people_frames, np.stack([self.left, self.right], axis=1)
-
-    def look(self, sample: int) -> list[np.ndarray]:
-        """Pictures of a pair, see look_at_pair."""
-        return look_at_pair(self, sample)
 
     def draw(self, epoch: int = 1) -> np.ndarray:
         """The samples that an epoch takes, frame by frame; all samples of a part that is not sampled.
@@ -162,9 +135,7 @@ class JRDBPairDataset(Dataset):
 
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
         """The same people and frames with these samples only, in this order; a sample may be taken twice.
-
-        Nothing is drawn from them any more.
-        """
+        Nothing is drawn from them any more."""
         chosen = copy.copy(self)
         chosen.sampled = False
         for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
@@ -201,10 +172,8 @@ class JRDBPairDataset(Dataset):
 def smallest_per_bin(
     members: np.ndarray, bins: np.ndarray, quota: np.ndarray, *keys: np.ndarray
 ) -> np.ndarray:
-    """(N,) bool: of the `members` (N,) bool of every bin the first quota[bin] in the order of `keys`.
-
-    bins (N,) int64 into quota; keys (N,) each, the most important first.
-    """
+    """(N,) bool: of the `members` (N,) bool of every bin the first quota[bin] in the order of `keys`. bins
+    (N,) int64 into quota; keys (N,) each, the most important first."""
     members = np.flatnonzero(members)
     order = members[np.lexsort((*(key[members] for key in reversed(keys)), bins[members]))]
     counts = np.bincount(bins[order], minlength=len(quota))

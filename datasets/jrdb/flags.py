@@ -54,10 +54,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_stage1_arguments(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
     """Add the group of the stage 1 run that stage 2 starts from, and return its add_argument."""
-    add, same = (
-        parser.add_argument_group("model, from the stage 1 run").add_argument,
-        "must be that of the stage 1 run",
-    )
+    add = parser.add_argument_group("model, from the stage 1 run").add_argument
+    same = "must be that of the stage 1 run"
     # fmt: off
     add("--stage1_checkpoint", metavar="RUN",
         help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")

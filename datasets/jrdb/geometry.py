@@ -6,9 +6,9 @@ exact, and no feature uses absolute x. So the features of a turned panorama are 
 swapped pair too (the two people are put in canonical order first), and those of a mirrored one follow from
 `mirror_features`. Ratios are logarithms and long tails are clipped, because a model has to carry over to
 other places, cameras and crowds.
-
-L, R: the left and the right person, short way round; h, w: their mean height and width; a foot: y + height.
 """
+
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -19,63 +19,40 @@ from datasets.jrdb.labels import Sequence
 METRES_TALL = 1.7  # assumed height of a person; turns box heights into rough depths
 LAG_TOLERANCE = 7 / 15  # seconds either side of a lag in which a labelled frame may stand for it
 
-# Name: meaning. `*_left` and `*_right` belong to one person; `signed_*` change sign in the mirrored pair.
+# The columns in order. `*_left` and `*_right` belong to one person; `signed_*` change sign in the mirrored
+# pair. L and R: the left and the right person, short way round; P: the two together, see static_columns.
 STATIC_FEATURES = {
-    "distance_widths": "centre distance / w, at most 8",
-    "distance_heights": "centre distance / h, at most 8",
-    "gap_heights": "(centre distance - w) / h, negative where the boxes overlap, at most 8",
-    "half_turn": "centre distance / half the panorama; 1 = exactly opposite",
-    "log_metres": "log(1 + distance on the ground in m), depths from box heights (law of cosines)",
-    "depth_metres": "log(1 + |depth L - depth R| in m)",
-    "signed_log_height": "log(height R) - log(height L)",
-    "log_height_ratio": "|signed_log_height|",
-    "signed_log_width": "log(width R) - log(width L)",
-    "log_width_ratio": "|signed_log_width|",
-    "signed_foot": "(foot R - foot L) / h",
-    "foot_difference": "|signed_foot|",
-    "signed_top": "(top R - top L) / h",
-    "top_difference": "|signed_top|",
-    "iou": "intersection over union of the boxes, across the seam",
-    "overlap_x": "shared columns / narrower box",
-    "overlap_y": "shared rows / shorter box",
-    "log_scale": "log(h / panorama height)",
-    "aspect_left": "log(width / height) of L",
-    "aspect_right": "log(width / height) of R",
-    "foot_left": "foot of L / panorama height",
-    "foot_right": "foot of R / panorama height",
+    "distance_widths": lambda L, R, P: np.minimum(P.apart / P.width, 8),
+    "distance_heights": lambda L, R, P: np.minimum(P.apart / P.height, 8),
+    "gap_heights": lambda L, R, P: np.minimum((P.apart - P.width) / P.height, 8),  # below 0: they overlap
+    "half_turn": lambda L, R, P: P.apart / (P.pano_width / 2),  # 1 = exactly opposite
+    "log_metres": lambda L, R, P: log_ground_metres(L.boxes, R.boxes, P.pano_width),
+    "depth_metres": lambda L, R, P: np.log1p(np.abs(L.depth - R.depth)),
+    "signed_log_height": lambda L, R, P: R.log_height - L.log_height,
+    "log_height_ratio": lambda L, R, P: np.abs(R.log_height - L.log_height),
+    "signed_log_width": lambda L, R, P: R.log_width - L.log_width,
+    "log_width_ratio": lambda L, R, P: np.abs(R.log_width - L.log_width),
+    "signed_foot": lambda L, R, P: (R.foot - L.foot) / P.height,
+    "foot_difference": lambda L, R, P: np.abs(R.foot - L.foot) / P.height,
+    "signed_top": lambda L, R, P: (R.top - L.top) / P.height,
+    "top_difference": lambda L, R, P: np.abs(R.top - L.top) / P.height,
+    "iou": lambda L, R, P: P.shared / (L.area + R.area - P.shared),  # across the seam
+    "overlap_x": lambda L, R, P: P.shared_columns / P.narrower,
+    "overlap_y": lambda L, R, P: P.shared_rows / P.shorter,
+    "log_scale": lambda L, R, P: np.log(P.height / P.pano_height),
+    "aspect_left": lambda L, R, P: L.log_width - L.log_height,
+    "aspect_right": lambda L, R, P: R.log_width - R.log_height,
+    "foot_left": lambda L, R, P: L.foot / P.pano_height,
+    "foot_right": lambda L, R, P: R.foot / P.pano_height,
 }
-LAG_FEATURES = {
-    "metres": "log_metres at the lag",
-    "away": "growth of the signed centre distance, L to R, since, in heights of now per second, within +-2",
-    "signed_foot_motion": "growth of foot R - foot L since, in heights of now per second, within +-1",
-    "foot_motion": "its absolute value",
-    "scale_motion": "|growth of log(height R) - log(height L)| per second, at most 1",
-}
-HISTORY_FEATURES = {
-    "metres_mean": "mean of log_metres over now and the lags with both people",
-    "metres_spread": "standard deviation of the same",
-    "metres_most": "largest of the same",
-    "away_spread": "mean |away| over the lags",
-    "seen_share": "share of the lags with both people, never NaN",
-}
-# Over all labelled frames in which the two were seen together, up to now.
-WHOLE_PAST_FEATURES = {
-    "metres_so_far": "mean of log_metres",
-    "metres_so_far_spread": "standard deviation of the same",
-    "near_so_far": "mean of 1 - distance_widths / 3, at least 0",
-    "near_so_far_spread": "standard deviation of the same",
-}
-
-# What everybody else in the frame says about a pair; near is judged by metres on the ground.
-SURROUNDING_FEATURES = {
-    "rank_left": "log(1 + people nearer to L than R is)",
-    "rank_right": "log(1 + people nearer to R than L is)",
-    "margin_left": "log_metres less that of L to the nearest other person",
-    "margin_right": "log_metres less that of R to the nearest other person",
-    "neighbours_left": "log(1 + people within 3 widths of the wider of them and L)",
-    "neighbours_right": "log(1 + people within 3 widths of the wider of them and R)",
-    "people": "log(1 + people in the frame)",
-}
+# Of everybody in the frame, see surrounding_columns
+SURROUNDING_FEATURES = ("rank_left", "rank_right", "margin_left", "margin_right", "neighbours_left",
+                        "neighbours_right", "people")  # fmt: skip
+# Of each lag, with _1s, _2s, .. behind it, and of all lags together: see history_columns
+LAG_FEATURES = ("metres", "away", "signed_foot_motion", "foot_motion", "scale_motion")
+HISTORY_FEATURES = ("metres_mean", "metres_spread", "metres_most", "away_spread", "seen_share")
+# Over all labelled frames in which the two were seen together, up to now: see whole_past_columns
+WHOLE_PAST_FEATURES = ("metres_so_far", "metres_so_far_spread", "near_so_far", "near_so_far_spread")
 
 
 def signed_offset(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
@@ -94,10 +71,8 @@ def distance(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 def in_range(
     a: np.ndarray, b: np.ndarray, width: float, multiplier: float = 3.0, norm: str = "max"
 ) -> np.ndarray:
-    """(N,) bool: the centres are at most `multiplier` widths apart.
-
-    The width is that of the wider box, the mean of both, or the first one's, which depends on the order.
-    """
+    """(N,) bool: the centres are at most `multiplier` widths apart. The width is that of the wider box, the
+    mean of both, or the first one's, which depends on the order."""
     widths = {"max": np.maximum(a[:, 2], b[:, 2]), "mean": (a[:, 2] + b[:, 2]) / 2, "first": a[:, 2]}[norm]
     return distance(a, b, width) <= multiplier * widths
 
@@ -134,10 +109,8 @@ def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_P
 
 
 def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(R, seconds) row of the same person at each lag, or -1.
-
-    frames, tracks (R,) ascend together; past (F, seconds).
-    """
+    """(R, seconds) row of the same person at each lag, or -1. frames, tracks (R,) ascend together; past (F,
+    seconds)."""
     people = int(tracks.max(initial=0)) + 1
     keys = frames * people + tracks  # ascending: rows are sorted by frame, then id
     earlier = past[frames]
@@ -184,44 +157,25 @@ def pair_features(
 
 def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
     """The STATIC_FEATURES of pairs with boxes a (left) and b (right), (N, 4) each. (N,) float64 by name."""
-    pano_width, pano_height = size
-    apart = distance(a, b, pano_width)
-    (_, ya, wa, ha), (_, yb, wb, hb) = a.T, b.T
-    mean_height, mean_width = (ha + hb) / 2, (wa + wb) / 2
-    feet_a, feet_b = ya + ha, yb + hb
-    log_ha, log_hb, log_wa, log_wb = np.log(ha), np.log(hb), np.log(wa), np.log(wb)
-    shared_x = np.clip(mean_width - apart, 0, np.minimum(wa, wb))
-    shared_y = np.clip(np.minimum(feet_a, feet_b) - np.maximum(ya, yb), 0, None)
-    shared = shared_x * shared_y
-    metres_tall = pano_width / (2 * np.pi) * METRES_TALL
-    return {
-        "distance_widths": np.minimum(apart / mean_width, 8),
-        "distance_heights": np.minimum(apart / mean_height, 8),
-        "gap_heights": np.minimum((apart - mean_width) / mean_height, 8),
-        "half_turn": apart / (pano_width / 2),
-        "log_metres": log_ground_metres(a, b, pano_width),
-        "depth_metres": np.log1p(np.abs(metres_tall / ha - metres_tall / hb)),
-        "signed_log_height": log_hb - log_ha,
-        "log_height_ratio": np.abs(log_hb - log_ha),
-        "signed_log_width": log_wb - log_wa,
-        "log_width_ratio": np.abs(log_wb - log_wa),
-        "signed_foot": (feet_b - feet_a) / mean_height,
-        "foot_difference": np.abs(feet_b - feet_a) / mean_height,
-        "signed_top": (yb - ya) / mean_height,
-        "top_difference": np.abs(yb - ya) / mean_height,
-        "iou": shared / (wa * ha + wb * hb - shared),
-        "overlap_x": shared_x / np.minimum(wa, wb),
-        "overlap_y": shared_y / np.minimum(ha, hb),
-        "log_scale": np.log(mean_height / pano_height),
-        "aspect_left": log_wa - log_ha,
-        "aspect_right": log_wb - log_hb,
-        "foot_left": feet_a / pano_height,
-        "foot_right": feet_b / pano_height,
-    }
+
+    def measure(boxes: np.ndarray) -> SimpleNamespace:
+        _, top, width, height = boxes.T
+        depth = size[0] / (2 * np.pi) * METRES_TALL / height  # in metres
+        found = {"boxes": boxes, "top": top, "foot": top + height, "area": width * height, "depth": depth}
+        return SimpleNamespace(log_width=np.log(width), log_height=np.log(height), **found)
+
+    L, R, P = measure(a), measure(b), SimpleNamespace(pano_width=size[0], pano_height=size[1])
+    (P.width, P.height), (P.narrower, P.shorter) = ((a + b) / 2).T[2:], np.minimum(a, b).T[2:]
+    P.apart = distance(a, b, P.pano_width)
+    P.shared_columns = np.clip(P.width - P.apart, 0, P.narrower)
+    P.shared_rows = np.clip(np.minimum(L.foot, R.foot) - np.maximum(L.top, R.top), 0, None)
+    P.shared = P.shared_columns * P.shared_rows
+    return {name: value(L, R, P) for name, value in STATIC_FEATURES.items()}
 
 
 def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray) -> dict:
-    """The SURROUNDING_FEATURES of pairs, frame by frame over everybody in it. (N,) float64 by name."""
+    """The SURROUNDING_FEATURES of pairs, frame by frame over everybody in it. (N,) float64 by name. Near is
+    judged by metres on the ground but for neighbours, who are within 3 widths of the wider box."""
     frames = sequence.frame_of_row()[left]
     order = np.argsort(frames, kind="stable")
     found = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
@@ -236,7 +190,8 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
         one, other = left[mine] - first, right[mine] - first
         apart = metres[one, other]
         for side, person in (("left", one), ("right", other)):
-            found[f"rank_{side}"][mine] = np.log1p((metres[person] < apart[:, None]).sum(axis=1))
+            nearer = (metres[person] < apart[:, None]).sum(axis=1)  # than the other of the pair is
+            found[f"rank_{side}"][mine] = np.log1p(nearer)
             found[f"margin_{side}"][mine] = apart - metres[person].min(axis=1)
             found[f"neighbours_{side}"][mine] = np.log1p(near[person])
         found["people"][mine] = np.log1p(people)
@@ -246,9 +201,10 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
 def history_columns(
     boxes: np.ndarray, left: np.ndarray, right: np.ndarray, rows: np.ndarray, seconds: np.ndarray, width: int
 ) -> dict:
-    """The features of the past, NaN where the two were not both seen. rows (R, K), seconds (N, K)."""
+    """The features of the past, NaN where the two were not both seen. rows (R, K), seconds (N, K). Motions
+    are since a lag, per second, in heights of now."""
     a, b = boxes[left], boxes[right]
-    mean_height = (a[:, 3] + b[:, 3]) / 2
+    mean_height, feet = (a[:, 3] + b[:, 3]) / 2, boxes[:, 1] + boxes[:, 3]
     offset = signed_offset(a, b, width)
     metres = [log_ground_metres(a, b, width)]
     aways, columns = [], {}
@@ -257,10 +213,8 @@ def history_columns(
         seen = (row_a >= 0) & (row_b >= 0)
         past_a, past_b, elapsed = boxes[row_a], boxes[row_b], seconds[:, lag]
         moved = np.mod(2 * (offset - signed_offset(past_a, past_b, width)), 2 * width) / 2
-        moved = np.where(2 * moved > width, moved - width, moved)
-        foot = (b[:, 1] + b[:, 3] - a[:, 1] - a[:, 3]) - (
-            past_b[:, 1] + past_b[:, 3] - past_a[:, 1] - past_a[:, 3]
-        )
+        moved = np.where(2 * moved > width, moved - width, moved)  # R away from L
+        foot = (feet[right] - feet[left]) - (feet[row_b] - feet[row_a])
         scale = (np.log(b[:, 3]) - np.log(a[:, 3])) - (np.log(past_b[:, 3]) - np.log(past_a[:, 3]))
         with np.errstate(divide="ignore", invalid="ignore"):
             found = {
@@ -278,13 +232,13 @@ def history_columns(
     count = (~np.isnan(metres)).sum(0)
     mean = np.nansum(metres, 0) / count
     found = {
-        "metres_mean": mean,
+        "metres_mean": mean,  # of now and the lags
         "metres_spread": np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count),
         "metres_most": np.nanmax(metres, 0),
         "away_spread": np.nansum(aways, 0) / np.maximum(count - 1, 1),
     }
     columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
-    return columns | {"seen_share": (count - 1) / rows.shape[1]}
+    return columns | {"seen_share": (count - 1) / rows.shape[1]}  # of the lags, never NaN
 
 
 def whole_past_columns(

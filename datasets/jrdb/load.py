@@ -66,12 +66,10 @@ def build_datasets(
         split = choose(hashes)
     by_name = {sequence.name: sequence for sequence in every}
     loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {
-        part: join_pairs(part, sequences, rules, task, sampled=part == "train")
-        for part, sequences in loaded.items()
-    }
-    for part, dataset in sets.items():
-        check_labels(data_path, part, dataset)
+    sets = {}
+    for part, sequences in loaded.items():
+        sets[part] = join_pairs(part, sequences, rules, task, sampled=part == "train")
+        check_labels(data_path, part, sets[part])
     crops = None
     if args.features != "geometry":
         crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
@@ -154,9 +152,7 @@ class PairDatasets(Parts):
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
-        counts = {
-            f"{name}_samples": len(part.draw()) for name, part in self.parts.items()
-        }  # train: an epoch's
+        counts = {f"{name}_samples": len(part.draw()) for name, part in self.parts.items()}  # of an epoch
         every = sum(self.loaded.values(), [])
         measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
         return {

@@ -35,45 +35,25 @@ class PairRules:
     seed: int = 42
 
 
-@dataclass
-class SequencePairs:
-    """The N pairs of a sequence that may become samples, by frame and ids, and what is counted beside."""
-
-    frames: np.ndarray  # (F,) int64 indices of the frames used, into sequence.keys
-    frame: np.ndarray  # (N,) int64 index into sequence.keys
-    left: np.ndarray  # (N,) int64 rows of the people in canonical order
-    right: np.ndarray
-    geometry: np.ndarray  # (N, G) float32, see geometry.py
-    types: np.ndarray  # (N,) int64 class; -1 none
-    labels: np.ndarray  # (N,) int64
-    inferred: np.ndarray  # (N,) bool
-    ambiguous: np.ndarray  # (N,) bool
-    interaction_groups: np.ndarray  # (N,) int64
-    interaction_group_sizes: np.ndarray  # people in each
-    lots: np.ndarray  # (N,) uint64 random numbers, what an epoch draws by
-    far_types: np.ndarray  # annotated pairs beyond the distance limit: types, -1 none, and frames
-    far_frame: np.ndarray
-    ambiguous_frame: np.ndarray  # of all ambiguous pairs, near or not
-    counts: dict[str, int]  # of all pairs of these frames, for the sampling report
-
-
 def find_pairs(
     sequence: Sequence, rules: PairRules, task: str = "interaction", sampled: bool = False
-) -> SequencePairs:
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Every pair in range but the ambiguous ones: in one group, yet not annotated, or too difficult.
 
     Where epochs are `sampled`, ambiguous pairs of one interaction group are inferred to interact. task "type"
     keeps annotated pairs that have a type; "any" every pair in range, as predict.py does, which can not know
-    which ones are ambiguous.
+    which ones are ambiguous. Returns the columns of JRDBPairDataset, of the frames used, and counts of all
+    pairs in them.
     """
     # Everybody with everybody of a frame, and what is annotated of them
     frame_of_row, people = sequence.frame_of_row(), len(sequence.boxes)
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
+    kept = used[frame_of_row]
     first, second = every_pair = all_pairs(sequence.starts)
     types = np.full(len(first), -2)  # not annotated
     types[np.searchsorted(first * people + second, sequence.pairs @ [people, 1])] = sequence.types
     if rules.frame_stride > 1:
-        keep = used[frame_of_row[first]]
+        keep = kept[first]
         first, second, types = first[keep], second[keep], types[keep]
     difficult = sequence.difficult[first] | sequence.difficult[second] | (types == -3)
     annotated = (types > -2) & ~difficult
@@ -95,48 +75,52 @@ def find_pairs(
 
     # Those that may become samples, left person first
     taken = {"any": near, "type": annotated & (types >= 0), "interaction": ~ambiguous | inferred}[task]
-    chosen, far = np.flatnonzero(near & taken), np.flatnonzero(annotated & ~near)
+    chosen, far = np.flatnonzero(near & taken), annotated & ~near
     rows = np.stack([first[chosen], second[chosen]])  # sorted by id: the first has the lower one
     is_left = first_is_left(a[chosen], b[chosen], True, sequence.width)
     left, right = np.where(is_left, *rows), np.where(is_left, *rows[::-1])
     frame, types = frame_of_row[rows[0]], np.where(annotated, np.maximum(types, -1), -1)
     ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
-    boxes = sequence.boxes[used[frame_of_row]]
-    return SequencePairs(
-        frames=np.flatnonzero(used),
-        frame=frame,
-        left=left,
-        right=right,
-        geometry=pair_features(
-            sequence, left, right, rules.history_seconds, every_pair if rules.whole_past else None
-        ),
-        types=types[chosen],
-        labels=types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
-        inferred=inferred[chosen],
-        ambiguous=(ambiguous & ~inferred)[chosen],
-        interaction_groups=groups[left],
-        interaction_group_sizes=np.bincount(groups),
-        lots=draw_lots(rules.seed, sequence.name, sequence.times[frame], *ids[rows]),
-        far_types=types[far],
-        far_frame=frame_of_row[first[far]],
-        ambiguous_frame=frame_of_row[first[ambiguous]],
-        counts={
-            "seam_boxes": int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum()),
-            "pairs_total": len(first),
-            "pairs_in_range": int(near.sum()),
-            "positives_total": int(annotated.sum()),
-            "positives_lost_to_distance": len(far),
-            "ambiguous_pairs": int((ambiguous & near).sum()),
-            "order_dependent_decisions": int((near != swapped).sum()),
-        },
-    )
+    past = every_pair if rules.whole_past else None
+    row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # among those used
+    found = {
+        "geometry": pair_features(sequence, left, right, rules.history_seconds, past),
+        "types": types[chosen],
+        "labels": types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
+        "inferred": inferred[chosen],
+        "ambiguous": (ambiguous & ~inferred)[chosen],
+        "left": row_index[left],
+        "right": row_index[right],
+        "frames": frame_index[frame],
+        "lots": draw_lots(rules.seed, sequence.name, sequence.times[frame], *ids[rows]),
+        "interaction_groups": groups[left],
+        "interaction_group_sizes": np.bincount(groups),
+        "boxes": sequence.boxes[kept],
+        "people_frames": frame_index[frame_of_row[kept]],
+        "social_groups": social[kept],
+        "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
+        "frame_keys": np.array(sequence.keys)[used],
+        "frame_times": sequence.times[used],
+        "image_found": sequence.image_found[used],
+        "far_types": types[far],
+        "far_frames": frame_index[frame_of_row[first[far]]],
+        "ambiguous_frames": frame_index[frame_of_row[first[ambiguous]]],
+    }
+    counts = {
+        "seam_boxes": (found["boxes"][:, [0, 2]].sum(1) > sequence.width).sum(),
+        "pairs_total": len(first),
+        "pairs_in_range": near.sum(),
+        "positives_total": annotated.sum(),
+        "positives_lost_to_distance": far.sum(),
+        "ambiguous_pairs": (ambiguous & near).sum(),
+        "order_dependent_decisions": (near != swapped).sum(),
+    }
+    return found, {name: int(count) for name, count in counts.items()}
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every unordered pair of people of one frame, as two (P,) int64 row arrays, lower row first, sorted.
-
-    `starts` (F+1,): the people of frame f are rows starts[f]:starts[f+1].
-    """
+    `starts` (F+1,): the people of frame f are rows starts[f]:starts[f+1]."""
     rows = np.arange(starts[-1])
     partners = np.repeat(starts[1:], np.diff(starts)) - rows - 1  # people of the frame after this row
     first = np.repeat(rows, partners)
