@@ -37,8 +37,6 @@ def read_image(
     path: Path | str, mode: str = "RGB", intensity_range: Sequence[float] | None = None
 ) -> np.ndarray:
     """The image as uint8, (H, W, 3) for "RGB", (H, W) for "L"; DataError for anything but a whole image."""
-    if mode not in ("RGB", "L"):
-        raise ValueError(f"mode must be 'RGB' or 'L', not {mode!r}")
     return np.array(_load(path, intensity_range).convert(mode))
 
 
@@ -101,10 +99,8 @@ def _load(path: Path | str, intensity_range: Sequence[float] | None, reduce: boo
 def _reading(path: Path | str) -> Iterator[BinaryIO]:
     """The opened file (a member of an archive opens itself). Whatever a decoder raises is a DataError."""
     try:
-        with (
-            open(path, "rb") if isinstance(path, str) else path.open("rb") as file,
-            warnings.catch_warnings(),
-        ):
+        file = open(path, "rb") if isinstance(path, str) else path.open("rb")  # noqa: SIM115
+        with file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             empty = not file.read(1)
             file.seek(0)
@@ -112,8 +108,7 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        remedy = "Check the data path and the name (capitals count)."
-        raise DataError(f"{path}: no such image.\n{remedy}") from error
+        raise DataError(f"{path}: no such image.\nCheck the path and the name (capitals count).") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(path, str(error)) from error
     except Exception as error:  # damaged bytes make it raise anything: SyntaxError, struct.error, ...
@@ -127,10 +122,8 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8.
-
-    Else (H, W) or (H, W, 3) uint8 and None. DataError for anything but a whole image.
-    """
+    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8. Else (H, W) or
+    (H, W, 3) uint8 and None. DataError for anything but a whole image."""
     pixels = read_image(path)  # complains about damage
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         if image.mode == "P":
@@ -178,22 +171,17 @@ def read_image_size(path: Path | str) -> tuple[int, int]:
 
 
 def check_relative_name(name: str, where: str) -> str:
-    """`name`, if on every system it can only mean a file below its data folder.
-
-    Else a DataError that says `where` the name stood. Only the text is checked: links keep working.
-    """
-    problem = None
-    if not isinstance(name, str) or not name:
-        problem = "is empty or no text"
-    elif any(ord(letter) < 32 for letter in name):
-        problem = "contains a control character"
-    elif "\\" in name:
-        problem = "contains a backslash"
-    elif name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        problem = "is an absolute path"
-    elif ".." in name.split("/"):
-        problem = "leads out of its folder"
-    if problem:
+    """`name`, if on every system it can only mean a file below its data folder. Else a DataError that says
+    `where` the name stood. Only the text is checked: links keep working."""
+    text = name if isinstance(name, str) else ""
+    wrong = {
+        "is empty or no text": not text,
+        "contains a control character": any(ord(letter) < 32 for letter in text),
+        "contains a backslash": "\\" in text,
+        "is an absolute path": re.match(r"/|[A-Za-z]:", text),
+        "leads out of its folder": ".." in text.split("/"),
+    }
+    if problem := next((what for what, holds in wrong.items() if holds), None):
         raise DataError(
             f"{where}: the file name {name!r} {problem}.\n"
             "Names must be relative to the data folder, with '/' between folders and without '..'."

@@ -47,9 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def preview_jrdb(data_path: Path, output_dir: Path) -> list[Path]:
     """Draw three frames of the first sequence with images, from its first to its last; returns the pictures.
-
-    DataError where no labelled frame has an image.
-    """
+    DataError where no labelled frame has an image."""
     sequences = (read_sequence(path, data_path) for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:
@@ -98,9 +96,8 @@ def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
     if not there:
         raise DataError(f"{data_path}: no scenario with images, points and both semantic files of one frame")
     chosen = [there[k] for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int))]
-    figure, axes = plt.subplots(
-        -(-len(chosen) // 3), 6, figsize=(18, len(chosen)), squeeze=False, layout="constrained"
-    )
+    size = {"figsize": (18, len(chosen)), "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(-(-len(chosen) // 3), 6, **size)
     for frame, camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
         name = frame.scenario.name.removeprefix("Scenario_")[:8]
         camera.imshow(frame.image())
@@ -129,10 +126,8 @@ def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
         people = images.drop_duplicates("subject").sort_values("age")
         if len(people):
             people = people.iloc[np.unique(np.linspace(0, len(people) - 1, 24).round().astype(int))]
-            pixels, names = (
-                [read_image(path, "L") for path in people.path],
-                [path.stem for path in people.path],
-            )
+            pixels = [read_image(path, "L") for path in people.path]
+            names = [path.stem for path in people.path]
             kind = f"{folder.parent.parent.name}_{folder.parent.name}"
             written.append(output_dir / f"preview_ultrasound_{kind}.png")
             plot_sheet(pixels, names, people.age.tolist(), "years", written[-1])

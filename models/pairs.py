@@ -78,14 +78,9 @@ class PairTrunk(nn.Module):
 
     def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float):
         super().__init__()
-        self.out_features = 0
-        self.person = self.geometry = None
-        if encoder is not None:
-            self.person = PersonBranch(encoder, dropout=dropout)
-            self.out_features += 2 * 128
-        if geometry_inputs:
-            self.geometry = GeometryBranch(geometry_inputs, dropout=dropout)
-            self.out_features += 64
+        self.person = None if encoder is None else PersonBranch(encoder, dropout=dropout)
+        self.geometry = GeometryBranch(geometry_inputs, dropout=dropout) if geometry_inputs else None
+        self.out_features = 2 * 128 * (self.person is not None) + 64 * (self.geometry is not None)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """crops (P,3,H,W) one per person, left and right (N,) rows of crops, geometry (N,G) -> (N, F)."""

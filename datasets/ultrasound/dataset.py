@@ -54,10 +54,10 @@ from datasets.splits import (
 from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers, walk
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, data_arguments, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
-from datasets.ultrasound.problems import AgeProblems, count_images, describe_flags, describe_parts
+from datasets.ultrasound.problems import NOTICED, PROBLEMS, AgeProblems, count_images, describe_flags
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, counted
 from utils.run.log import LOG
 
 
@@ -121,7 +121,22 @@ class AgeDatasets(Parts):
 
     def log_lines(self) -> list[str]:
         """Counts per part, what was left out and what was noticed, a line each."""
-        return describe_parts(self.parts, self.unit, self.intensity_range, self.report)
+        report, (low, high) = self.report, self.intensity_range
+        lines = [
+            f"{name}: {counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}, "
+            f"age {part.ages.mean():.1f} +- {part.ages.std():.1f} "
+            f"({part.ages.min():.1f} to {part.ages.max():.1f}) {self.unit}"
+            for name, part in self.parts.items()
+        ]
+        for kind, found in report["left_out"].items():
+            lines.append(f"left out: {counted(found['count'], PROBLEMS[kind])}: {found['first']}")
+        lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
+        if deep := report["images_of_more_than_8_bits"]:
+            lines.append(
+                f"{deep} of {report['images']} images have over 8 bits: {low:g} is black and {high:g} "
+                f"white in all of these (--intensity_range), {report['images_cut']} hold values beyond"
+            )
+        return lines + report["notes"]
 
 
 def build_datasets(
@@ -163,23 +178,21 @@ def build_datasets(
             f"The {max(empty)} part is empty: {images.subject.nunique()} subjects, --val_size "
             f"{args.val_size}, --test_size {args.test_size}\nAdd subjects or change the sizes."
         )
-    checked = check_leakage(parts)
+    # A picture of two subjects is gone by now: parts without a subject in common have none in common.
+    checked = check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     report |= count_images(images, parts, decoded, problems, args)
     sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
     facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
     options = describe_flags(args) | {"intensity_range": intensity_range}
     home = sources[0].home  # the folder of the table, or the one above it, says that it was generated
     synthetic = any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent))
-    return AgeDatasets(
-        sets, split, split_source, checked, hashes, synthetic, fingerprint(facts), sources, options, report
-    )
+    facts, checked = fingerprint(facts), f"{checked}, no identical images"
+    return AgeDatasets(sets, split, split_source, checked, hashes, synthetic, facts, sources, options, report)
 
 
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
-    """The folders and tables a command line means, by the rules at the top of this file.
-
-    Raises CommandError naming the folder that is missing or the flags that contradict each other.
-    """
+    """The folders and tables a command line means, by the rules at the top of this file. Raises CommandError
+    naming the folder that is missing or the flags that contradict each other."""
     cohort, muscle, table = args.cohort, args.muscle, args.excel_path
     if image_dir.is_file():
         raise CommandError(f"--image_dir {image_dir}: is a file; give the folder of the images")
@@ -189,7 +202,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     published = image_dir.name == "Images" and group in COHORTS
     if published and cohort not in ("both", group):
         raise CommandError(
-            f"--image_dir {image_dir} holds the {image_dir.parent.name} images, but --cohort is {cohort}"
+            f"--image_dir {image_dir} holds {image_dir.parent.name} images; --cohort is {cohort}"
         )
     if muscle is None and cohort != "both":
         usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / BIDS_TABLE
@@ -203,13 +216,10 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
         folders = {name: root / name for name in muscle}
         if len(folders) != len(muscle) or not all(folder.is_dir() for folder in folders.values()):
             there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
-            raise CommandError(
-                f"--muscle {' '.join(muscle)}: {root} has the folders {there}; name each muscle once"
-            )
+            raise CommandError(f"--muscle {' '.join(muscle)}: {root} has {there}; name each muscle once")
     if table and len(folders) > 1:
         raise CommandError(
-            f"--excel_path {table}: every muscle has its own table, MUSCLE/{TABLE_NAME}; "
-            "leave --excel_path out when --muscle names several"
+            f"--excel_path {table}: leave it out, each --muscle has its own MUSCLE/{TABLE_NAME}"
         )
     sources = []
     for name, folder in folders.items():
@@ -302,21 +312,3 @@ def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, l
     group_of = groups.map(lambda members: members[0])
     split = _draw(images.group, None, args)
     return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}
-
-
-def check_leakage(parts: Mapping[str, pd.DataFrame]) -> str:
-    """Check by the images of each part that no subject and no identical image is in two of them.
-
-    Returns the outcome in words; raises DataError naming the shared subjects or images.
-    """
-    outcome = check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
-    seen: dict[str, tuple[str, str]] = {}
-    for name, part in parts.items():
-        for image in part.itertuples():
-            other, file = seen.setdefault(image.hash, (name, image.path.name))
-            if other != name:
-                raise DataError(
-                    f"Leakage: {image.path.name} in {name} and {file} in {other} are the same image\n"
-                    "Remove one of them, or pass --exclude duplicate_images."
-                )
-    return f"{outcome}, no identical images"

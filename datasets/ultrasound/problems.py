@@ -1,5 +1,5 @@
 """What is wrong with single rows and files: collected by kind, and refused unless the user excludes it. What
-config.json and the log say about the data that are left.
+config.json says about the data that are left.
 """
 
 import argparse
@@ -97,8 +97,7 @@ def count_images(
     counts = {
         "images": len(images),
         "images_used": sum(map(len, parts.values())),
-        "subjects_in_no_part": images.subject.nunique()
-        - sum(part.subject.nunique() for part in parts.values()),
+        "subjects_in_no_part": images.subject.nunique() - len({s for p in parts.values() for s in p.subject}),
         "images_of_more_than_8_bits": int(images.deep.sum()),
         "images_cut": int(images.cut.sum()),
         "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
@@ -107,26 +106,3 @@ def count_images(
     }
     groups = images.groupby("group").subject.nunique().to_dict()
     return counts | ({"groups": groups} if args.group_column else {})
-
-
-def describe_parts(
-    sets: Mapping[str, Any], unit: str, intensity_range: Sequence[float],
-    report: Mapping[str, Any],
-) -> list[str]:  # fmt: skip
-    """Counts per part (UltrasoundAgeDataset), what was left out and what was noticed, a line each."""
-    lines = [
-        f"{name}: {counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}, "
-        f"age {part.ages.mean():.1f} +- {part.ages.std():.1f} "
-        f"({part.ages.min():.1f} to {part.ages.max():.1f}) {unit}"
-        for name, part in sets.items()
-    ]
-    for kind, found in report["left_out"].items():
-        lines.append(f"left out: {counted(found['count'], PROBLEMS[kind])}: {found['first']}")
-    lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
-    low, high = intensity_range
-    if deep := report["images_of_more_than_8_bits"]:
-        lines.append(
-            f"{deep} of {report['images']} images have over 8 bits: {low:g} is black and {high:g} "
-            f"white in all of these (--intensity_range), {report['images_cut']} hold values beyond"
-        )
-    return lines + report["notes"]

@@ -92,7 +92,7 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(
-            f"{path}: {size:,} bytes (limit {MAX_UNPACKED_BYTES:,})\nThis is no table of subjects and ages."
+            f"{path}: {size:,} bytes (limit {MAX_UNPACKED_BYTES:,}): no table of subjects and ages"
         )
     content, hidden, notes = path.read_bytes(), set(), []
     try:
@@ -123,8 +123,7 @@ def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
     if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         raise DataError(
             f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns (limits "
-            f"{MAX_ROWS:,} and {MAX_COLUMNS:,})\nIs a cell filled or formatted far away from the table? "
-            "Delete the empty rows and columns and save."
+            f"{MAX_ROWS:,} and {MAX_COLUMNS:,})\nDelete the empty rows and columns beyond the table and save."
         )
 
 
@@ -149,9 +148,7 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
         return pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
     except csv.Error as error:
-        raise DataError(
-            f"{path}: not a readable table of text ({error})\nSave it as CSV in UTF-8."
-        ) from error
+        raise DataError(f"{path}: no table of text ({error})\nSave it as CSV in UTF-8.") from error
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
@@ -217,17 +214,12 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     """(the file in a form that can be read, pandas' engine for it)."""
     if content.startswith(OLE_MAGIC):
         if "EncryptedPackage".encode("utf-16-le") in content:
-            raise DataError(
-                f"{path}: protected by a password\nSave it as .xlsx without a password, or as .csv."
-            )
+            raise DataError(f"{path}: protected by a password\nSave it as .xlsx without one, or as .csv.")
         return content, _engine(path, "xlrd", "xlrd", "an old .xls workbook")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
         if unpacked > MAX_UNPACKED_BYTES:
-            raise DataError(
-                f"{path}: unpacks to {unpacked:,} bytes (limit {MAX_UNPACKED_BYTES:,})\n"
-                "This is no table of subjects and ages; keep only the sheet with the ages."
-            )
+            raise DataError(f"{path}: unpacks to {unpacked:,} bytes, no table of ages; keep only their sheet")
         if "content.xml" in names:
             return content, _engine(path, "odf", "odfpy", "an OpenDocument sheet (.ods)")
         if "xl/workbook.xml" not in names:
@@ -322,9 +314,7 @@ def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tu
         return cells.iloc[header:], ""
     if cohort not in starts:
         kind = f"no cohort {cohort!r}" if starts else f"no cohorts are named there, yet --cohort is {cohort}"
-        remedy = (
-            "Choose one with --cohort." if starts else "Leave --cohort out for a table with one header row."
-        )
+        remedy = "Choose one with --cohort." if starts else "Leave --cohort out for one header row."
         raise DataError(f"{where}, row {above.name}: {kind}\nFound: {some(named.values(), 12)}. {remedy}")
     if header == 0:
         raise DataError(

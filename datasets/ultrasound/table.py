@@ -74,7 +74,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
         raise DataError(
-            f"{sheet.where}: no rows below the header in row {sheet.header}\nOne row per subject is expected."
+            f"{sheet.where}: no rows below the header in row {sheet.header}\nAdd one per subject."
         )
     commas = has_decimal_commas(cells[at["age"]], unit)
     found, unusable, missing, converted = [], [], 0, 0
@@ -322,10 +322,9 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
     if some_left or any(cell.startswith("=") for cell in values):
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        empty = (
-            "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable) or "if they"
-        )
-        return f"{empty} stand for an unknown age: --missing_values {listed}" if some_left and values else ""
+        only = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
+        advice = f"{only or 'if they'} stand for an unknown age: --missing_values {listed}"
+        return advice if some_left and values else ""
     try:
         numbers = [float(cell) for cell in values]
         oldest = max(numbers)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import openpyxl
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from datasets.ultrasound.augmentation import augment_images
-from datasets.ultrasound.dataset import build_datasets, check_leakage
+from datasets.ultrasound.dataset import build_datasets
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.pixels import blank_text, read_sample
 from datasets.ultrasound.sheets import find_sheet
@@ -315,20 +314,6 @@ def test_identical_images_of_two_subjects_are_refused(study):
     assert data.report["images_used"] == 22
     Image.open(images / "anon_5_1.png").save(images / "anon_5_2.png")  # the same subject twice: noted only
     assert load(study, exclude=["duplicate_images"]).report["repeated_within_subject"] == 1
-
-
-def test_image_wise_split_is_caught():
-    images = pd.DataFrame({"path": [Path(f"{k}.png") for k in range(6)], "subject": list("aabbcc")})
-    images["hash"] = list("uvwxyz")
-
-    def part(*rows):
-        return images.loc[list(rows)]
-
-    with pytest.raises(DataError, match="1 subjects are in both train and test: b"):
-        check_leakage({"train": part(0, 1, 2), "val": part(4, 5), "test": part(3)})
-    images.loc[4, "hash"] = "u"
-    with pytest.raises(DataError, match="are the same image"):
-        check_leakage({"train": part(0, 1), "val": part(4, 5), "test": part(2)})
 
 
 def test_unreadable_images_are_all_listed(study):
