@@ -83,17 +83,18 @@ def main(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             setattr(trained.args, name, getattr(args, name))
     changed = read_otherwise(trained.args, args, trained.state["script"])
+    trained.state["args"] |= vars(trained.args)  # what is judged names the figures
     run = find_run(run)
     if history := read_run(run).history:  # of all epochs, as the run's own report
         trained.state["history"] = history
+    judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
     if args.paste:
         folder = create_run_folder(run, "evaluation_paste", kind="")
         start_log(folder / "evaluate.log")
-        results = judge_pastes(trained, args.paste, None if changed else run / "split.json", folder)
+        results = judge_pastes(trained, args.paste, judge, folder)
         write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
         LOG.info(f"{args.paste} pastes; pastes.csv and results.json in {folder}")
         return
-    judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
     data = script.build_datasets(trained.args, choose=judge)
     data.recorded = read_arrays(run / "references.npz")
 

@@ -122,10 +122,18 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8. Else (H, W) or
-    (H, W, 3) uint8 and None. DataError for anything but a whole image."""
+    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8.
+
+    Else (H, W) or (H, W, 3) uint8 and None. DataError for anything but a whole image, and for numbers that
+    8 bits do not hold: scaled, they would be others.
+    """
     pixels = read_image(path)  # complains about damage
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
+        grey = image.mode.startswith(("I", "F"))
+        if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
+            raise DataError(
+                f"{path}: numbers of 16 bits; class ids and colours have 8.\nSave it with 8 bits."
+            )
         if image.mode == "P":
             colours = np.zeros((256, 3), np.uint8)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)

@@ -42,6 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("data_set", choices=KINDS, help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
     add("--output_dir", default="visualizations", help="where the pictures go")
+    add("--anomaly_ids", type=arguments.non_negative_int, nargs="+", default=ANOMALY_IDS, metavar="ID",
+        help="anovox: semantic classes that are anomalies")  # fmt: skip
     return parser.parse_args(parser.typed(argv))
 
 
@@ -85,11 +87,13 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
     )
 
 
-def preview_anovox(data_path: Path, output_dir: Path) -> list[Path]:
+def preview_anovox(
+    data_path: Path, output_dir: Path, anomaly_ids: tuple[int, ...] = ANOMALY_IDS
+) -> list[Path]:
     """The middle frames of up to 12 scenarios: camera (anomaly boxed) and scan from above (anomaly red)."""
     sensors = ("image", "points", "semantic_image", "semantic_points")
     scenarios = find_scenarios(data_path)
-    coding = (find_palette(scenarios, ANOMALY_IDS), ANOMALY_IDS)
+    coding = (find_palette(scenarios, anomaly_ids), anomaly_ids)
     numbers = [scenario.frames_with(sensors) for scenario in scenarios]
     there = [Frame(scenario, frames[len(frames) // 2], coding)
              for scenario, frames in zip(scenarios, numbers, strict=True) if frames]  # fmt: skip
@@ -136,17 +140,18 @@ def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:
     return written
 
 
-def draw(data_set: str, data_path: Path, output_dir: Path) -> None:
+def draw(data_set: str, data_path: Path, output_dir: Path, **options) -> None:
     """Write the pictures of a data set and print their names."""
     output_dir.mkdir(parents=True, exist_ok=True)
     preview = {"jrdb": preview_jrdb, "anovox": preview_anovox, "ultrasound": preview_ultrasound}[data_set]
-    for path in preview(data_path, output_dir):
+    for path in preview(data_path, output_dir, **options):
         print(path)
 
 
 def main(args: argparse.Namespace) -> None:
     data_path = args.data_path or ensure_sample(args.data_set, f"data/sample_{args.data_set}")
-    draw(args.data_set, Path(data_path), Path(args.output_dir))
+    options = {"anomaly_ids": tuple(args.anomaly_ids)} if args.data_set == "anovox" else {}
+    draw(args.data_set, Path(data_path), Path(args.output_dir), **options)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,10 @@ INPUTS = {
     "left": "(N,) int64, of each pair the row in crops of the person to the left, the short way round",
     "right": "(N,) int64, the other person",
     "geometry": "(N, G) float32, the columns geometry_columns; NaN where there is no past",
-    "points": "(B, N, 4) float32, x forward, y left, z up in metres, intensity",
+    "points": "(B, N, 4) float32, x forward, y left, z up in metres, intensity; N is max_points",
     "point_mask": "(B, N) bool, True for a point, False for padding",
-    "point_pixels": "(B, N, 2) float32, where the point falls in the image, -1..1 rightwards and downwards",
+    "point_pixels": "(B, N, 2) float32, where the point falls in the image, -1..1 rightwards and downwards; "
+    "2 where it does not, and of padding",
 }
 OUTPUTS = {
     "ultrasound": {"ages": "(B,) in the unit of the table, see target_unit"},

@@ -5,6 +5,7 @@ group is recognized, whatever the data set does with it now: nobody whom the run
 unseen.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_record
 from utils.run.log import LOG
 
+CHECKED = "data_leakage_prevention"  # in config.json: how many groups were in which part
 Hashes = Mapping[str, Sequence[str]]  # of every group: of all that it holds first, then of each content
 
 
@@ -28,18 +30,34 @@ class Judge:
     counts: dict[str, int] = field(default_factory=dict)  # of groups judged, present, unseen: once called
     sentence: str = ""  # on them
 
-    def __call__(self, present: Hashes) -> dict[str, list[str]]:
-        """{split: names}.
+    def __post_init__(self) -> None:
+        """Read whom the run knows, by part and in the order in which it wrote them down.
+
+        CommandError where split.json was edited since.
+        """
+        path = self.run / "split.json"
+        self.parts, text = read_split(path), read_record(path)
+        self.known = sum((text.get(part, []) for part in PARTS), [])
+        self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
+        told = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
+        counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", told) if n != "0"]
+        if self.known != list(self.seen) or [len(part) for part in self.parts.values() if part] != counts:
+            raise CommandError(
+                f"{path} is not the split that the run was trained by, as hashes.json and config.json say\n"
+                "put it back as it was; --split chooses a part of it"
+            )
+
+    def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
+        """{split: names}; `labelled`: `present` is read with the run's labels.
 
         Raises DataError where the data has changed since the run read it or the run was trained on it,
         CommandError where nobody is left to be judged.
         """
-        parts = read_split(self.run / "split.json")
-        seen = read_record(self.run / "hashes.json", *parts["train"])
-        known = set(sum(parts.values(), []))
+        parts, seen, known = self.parts, self.seen, set(self.known)
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
-        self.check_same(present, seen)
+        if labelled:
+            self.check_same(present, seen)
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
         if not names and split == "unseen":

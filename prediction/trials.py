@@ -12,11 +12,11 @@ import numpy as np
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
-from datasets.anovox.load import find_root
+from datasets.anovox.load import find_root, groups_of, hash_contents
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import SENSORS, Pasting
-from datasets.splits import read_split
 from prediction.anomalies import alarm_scores
+from prediction.judged import Judge
 from prediction.trained import Trained
 from utils.metrics.detection import name_distances
 from utils.metrics.verdict import GroupJackknife
@@ -64,14 +64,14 @@ def judge_failures(
 
 
 def judge_pastes(
-    trained: Trained, count: int, split: Path | None, folder: Path
+    trained: Trained, count: int, judge: Judge, folder: Path
 ) -> dict[str, dict[str, float | int | list[float] | None]]:
     """Detection rates of `count` pastes, and false alarms on the frames without; writes pastes.csv.
 
-    Shapes and textures are those held out for test. `split`: the run's split.json, of whose test part the
-    frames are; None = all normal frames of the recordings. A paste is found when the frame with it alarms at
-    the run's threshold; intervals of rates are exact (Clopper and Pearson 1934). `paired_auroc` is how often
-    the frame with the paste scores higher than the same frame without.
+    Shapes and textures are those held out for test. The frames are the normal ones of the scenarios that
+    `judge` chooses. A paste is found when the frame with it alarms at the run's threshold; intervals of rates
+    are exact (Clopper and Pearson 1934). `paired_auroc` is how often the frame with the paste scores higher
+    than the same frame without.
     """
     from scipy.stats import binomtest
 
@@ -83,13 +83,14 @@ def judge_pastes(
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     root, ids = find_root(args), tuple(args.anomaly_ids)
-    scenarios = find_scenarios(root, args.camera)
+    scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera")
     coding = (find_palette(scenarios, ids), ids)
     frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
-    rows = frames.rows_of(read_split(split)["test"]) if split else np.arange(len(frames.labels))
+    ((part, names),) = judge(hash_contents(frames, groups_of(frames, judge)), labelled=False).items()
+    rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
-        raise DataError(f"{root}: no normal frame to paste into")
+        raise DataError(f"{root}: no normal frame to paste into in the {part} split; --split names another")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
     copies = math.ceil(count / len(chosen))
     scores = {}

@@ -20,7 +20,7 @@ from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from prediction.trained import open_trained
 from tests import tiny_runs
-from tests.anovox_world import copy_of, scenario_folders, tiny_sample
+from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
 from utils.metrics.classification import reference_scores
 from utils.metrics.jrdb_act import score_groups
@@ -268,7 +268,7 @@ def test_renamed_recordings_are_known_by_their_contents(run_of, tmp_path, name):
     assert f"Leakage: {trained} of " in str(caught.value)
 
 
-def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, capsys):
+def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, capsys, monkeypatch):
     data = copy_of(tiny_sample(), tmp_path / "data")
     run = run_of("train_anomaly_with_labels")
     trained = open_trained(run, torch.device("cpu"))
@@ -282,7 +282,10 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
             path.rename(path.with_name(f"Scenario_{k}"))
             first = next(iter(path.with_name(f"Scenario_{k}").glob("RGB*"))).iterdir()
             Image.new("RGB", (96, 64), (k, 99, 7)).save(next(iter(sorted(first))))  # another recording
+    titles = []
+    monkeypatch.setattr("utils.report.anomaly.plot_roc_pr", lambda *given: titles.append(given[3]))
     folder = evaluated(run, "--data_path", data)
+    assert titles == ["train_anomaly_with_labels.py on all of data"]  # not of what the run was trained on
     results, said = read_json(folder / "results.json"), capsys.readouterr().out
     alike = "all 16 samples are of class 'normal': nothing can be ranked; evaluate.py --paste N counts"
     assert alike in said and "nan" not in said and "undefined" not in said
@@ -323,6 +326,20 @@ def test_what_is_advised_for_other_labels_can_be_typed(run_of, tmp_path):
         run, *flags, "--class_map", tmp_path / "classes.json", "--skip_bad_boxes", "--frame_rate", 15
     )
     assert read_json(folder / "results.json")["judged"]["judged"] == 3
+
+
+@pytest.mark.parametrize("moved", ["train to test", "first of val to train"])
+def test_a_split_that_was_edited_is_not_the_runs(run_of, moved):
+    run = run_of("train_anomaly_with_labels")
+    split = read_json(run / "split.json")
+    if moved == "train to test":
+        split["test"].append(split["train"].pop())
+    else:
+        split["train"].append(split["val"].pop(0))
+    (run / "split.json").write_text(json.dumps(split))
+    for flags in ([], ["--paste", 3], ["--split", "val"]):
+        with pytest.raises(CommandError, match="is not the split that the run was trained by"):
+            evaluated(run, *flags)
 
 
 def test_degradation_table_is_what_the_corrupted_frames_give(judged):
@@ -403,7 +420,7 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
         evaluated(run)
 
 
-def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys):
+def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys, tmp_path):
     run = run_of("train_anomaly_with_labels")
     folder = evaluated(run, "--paste", 10)
     found = read_json(folder / "results.json")["pasted"]
@@ -424,5 +441,26 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
             parts = [part for key, part in found.items() if key.startswith(f"{name}, {group} ")]
             assert sum(part["pastes"] for part in parts) == len(rows)
     assert found["frames as they are"]["pastes"] == len(rows.drop_duplicates(["scenario", "frame_id"]))
+    elsewhere = ["--data_path", copy_of(tiny_sample(), tmp_path / "elsewhere"), "--paste", 3]
+    assert set(pandas.read_csv(evaluated(run, *elsewhere) / "pastes.csv")["scenario"]) <= test
+    with pytest.raises(DataError, match="hold what the run was trained on"):
+        evaluated(run, *elsewhere, "--split", "all")
     with pytest.raises(CommandError, match="--paste: for AnoVox, not for a run of train_mae"):
         evaluated(run_of("train_mae"), "--paste", 3)
+
+
+def test_things_are_pasted_into_images_alone(tmp_path):
+    """As they are trained on with --modality camera."""
+    for part, scenario in zip(("mine", "other"), scenario_folders(tiny_sample()), strict=False):
+        (tmp_path / part).mkdir()
+        for k, path in enumerate(frame_files(scenario, "RGB-CAM")):
+            shutil.copy(path, tmp_path / part / f"{k}.png")
+    flags = ["--label", "pasted", "--modality", "camera", "--pastes", 1, "--epochs", 1]
+    name = "train_anomaly_with_labels"
+    run = tiny_runs.train(name, tmp_path / "runs", *flags, "--data_path", tmp_path / "mine")
+    rows = pandas.read_csv(evaluated(run, "--data_path", tmp_path / "other", "--paste", 4) / "pastes.csv")
+    assert rows["scenario"].tolist() == ["other"] * 4
+    tested = read_json(run / "split.json")["test"]  # a block of the frames
+    assert tested == ["mine:3-3"] and evaluated(run).name.startswith("evaluation_test")
+    rows = pandas.read_csv(evaluated(run, "--paste", 2) / "pastes.csv")
+    assert set(zip(rows["scenario"], rows["frame_id"], strict=True)) == {("mine", 3)}

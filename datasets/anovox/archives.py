@@ -10,6 +10,7 @@ far away.
 import functools
 import io
 import os
+import posixpath
 import re
 import tarfile
 import zipfile
@@ -23,7 +24,8 @@ from utils.run.errors import DataError
 
 GZIPPED = (".tar.gz", ".tgz")
 ENDINGS = (*GZIPPED, ".tar", ".zip")
-BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+# RuntimeError: a zip with a password, or of a method that Python does not know.
+BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
 SPACING = 16_000_000  # bytes of the decompressed stream; a state takes about 50 KB
 BLOCK = 1_000_000
 
@@ -42,7 +44,7 @@ def find_beside(root: Path, name: str) -> "Path | ArchivePath":
     return found[0] if len(found) == 1 else top / name
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ArchivePath:
     """A file or folder inside an archive, with what the readers use of a pathlib.Path."""
 
@@ -51,6 +53,12 @@ class ArchivePath:
 
     def __str__(self) -> str:
         return f"{self.archive}/{self.inner}"
+
+    def __lt__(self, other: "Path | ArchivePath") -> bool:
+        return Path(str(self)) < Path(str(other))
+
+    def __gt__(self, other: "Path | ArchivePath") -> bool:
+        return Path(str(self)) > Path(str(other))
 
     def __truediv__(self, name: str) -> "ArchivePath":
         return ArchivePath(self.archive, f"{self.inner}/{name}".lstrip("/"))
@@ -109,9 +117,11 @@ class Archive:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
                     found = [(file.name, file.size, file.offset_data) for file in tar if file.isfile()]
         except BROKEN as error:
-            raise DataError(f"{path}: not a readable archive ({error}).\nDownload it again.") from error
+            remedy = "Download it again, or unpack it."
+            raise DataError(f"{path}: not a readable archive ({error}).\n{remedy}") from error
+        found = [(posixpath.normpath(n.replace("\\", "/")).strip("/"), *rest) for n, *rest in found]
         found = [item for item in found if not re.search(r"(^|/)(__MACOSX/|\._)", item[0])]  # a Mac adds them
-        self.members = {n.removeprefix("./").strip("/"): (size, place) for n, size, place in found}
+        self.members = {name: (size, place) for name, size, place in found}
         self.folders: dict[str, set[str]] = {"": set()}
         for name in self.members:
             while name:
@@ -141,7 +151,8 @@ class Archive:
             stream.seek(place)
             return stream.read(size)
         except BROKEN as error:
-            raise DataError(f"{self.path}: {name} can not be read ({error}).\nDownload it again.") from error
+            remedy = "Download it again, or unpack it."
+            raise DataError(f"{self.path}: {name} can not be read ({error}).\n{remedy}") from error
 
 
 _list = functools.cache(Archive)

@@ -1,7 +1,7 @@
 """What --check_data prints: every file opened once, each sensor described, all problems together."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -9,6 +9,7 @@ from tqdm import tqdm
 from datasets.anovox.dataset import OUTSIDE, project
 from datasets.anovox.files import ENDINGS, AnyPath, ScenarioFiles
 from datasets.anovox.frame import read_points, read_voxels
+from datasets.anovox.labels import name_sensor
 from datasets.anovox.palettes import point_classes, read_class_image
 from datasets.images import read_image
 from utils.metrics.detection import frame_seconds
@@ -20,9 +21,12 @@ SHOWN = 20  # problems
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
 
 
-def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float = 10.0) -> Iterator[str]:
-    """Lines that describe the sensors of a data set; then one DataError with every file that is broken."""
-    problems: list[str] = []
+def check_frames(
+    scenarios: list[ScenarioFiles], palette: str, frame_rate: float = 10.0, found: Sequence[str] = ()
+) -> Iterator[str]:
+    """Lines that describe the sensors of a data set; then one DataError with every file that is broken, and
+    what was `found` before."""
+    problems = [problem.splitlines()[0] for problem in found]
     for sensor in ENDINGS:
         ids, endings, unread = Counter(), Counter(), Counter()
         for scenario in scenarios:
@@ -39,7 +43,7 @@ def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float
         kind = "" if sensor == "points" else "ids "
         yield line + (f"; {kind}{_list(ids)}" if ids else "")
     for sensor in ("image", "points"):
-        folders = Counter(s.folders.get(sensor, "none").rpartition("_")[0] or "none" for s in scenarios)
+        folders = Counter(name_sensor(s.folders.get(sensor, "none")) for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
     for what in ("kind", "town", "weather"):
         yield f"{what}: {_list(Counter(getattr(scenario, what) for scenario in scenarios))} (scenarios)"
@@ -47,7 +51,7 @@ def check_frames(scenarios: list[ScenarioFiles], palette: str, frame_rate: float
     seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
     if seconds:
         step = np.median([np.median(np.diff(times)) for times in seconds])
-        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz or nanoseconds)"
+        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, micro- or nanoseconds)"
     yield _agreement(scenarios, palette, problems)
     if problems:
         more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)

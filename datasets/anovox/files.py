@@ -13,12 +13,14 @@ or a folder of images alone, <frame>.png or .jpg, for prediction.
 
 Any of these may lie in zip, tar or tar.gz archives (archives.py), which are read as they are. Frames are
 numbers without leading zeros and sort as numbers; sensors are matched by them within a scenario. Poses are
-read from sensor_setup.json; the pose in a folder's name only tells folders of one sensor apart.
+read from sensor_setup.json; what that does not hold may tell the pose in its folder's name.
 """
 
+import contextlib
 import itertools
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +32,7 @@ import numpy as np
 from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
 from datasets.anovox.archives import ArchivePath, open_archive
 from datasets.images import read_image_size
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 
 LAYOUTS = {
     "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
@@ -59,7 +61,7 @@ class ScenarioFiles:
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
-    turn: float = 0.0  # degrees from the LiDAR's heading to the camera's, to the right
+    turn: np.ndarray | None = None  # (3, 3) from the LiDAR's axes to level ones, x where the camera looks
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
 
     def frames_with(self, sensors: tuple[str, ...]) -> list[int]:
@@ -71,26 +73,24 @@ class ScenarioFiles:
         every = set().union(*self.files.values())
         lacks = []
         for sensor, files in self.files.items():
-            absent = len(every) - len(files)
-            if absent and not (sensor == "anomaly" and self.kind == NORMALITY):
-                unread = ", ".join(
-                    f"{count} {ending}" for ending, count in self.unread.get(sensor, {}).items()
-                )
-                unread = f" ({unread} not read)" if unread else ""
-                lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{unread}")
+            absent, unread = len(every) - len(files), self.unread.get(sensor, {})
+            if (absent or unread) and not (sensor == "anomaly" and self.kind == NORMALITY):
+                others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
+                others = f" ({others} not read)" * bool(unread)
+                lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
         assumed = ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
         return "; ".join(lacks + assumed)
 
 
 def find_scenarios(
-    root: Path | str, camera: str | None = None, images_alone: bool = False
+    root: Path | str, camera: str | None = None, images_alone: bool = False, problems: list | None = None
 ) -> list[ScenarioFiles]:
     """All scenarios below `root`, a folder or an archive, sorted by name.
 
     `camera`: part of the name of the camera to use, default the front one. `images_alone`: without a
     scenario, take a folder of images, or one image, as one. CommandError for a wrong path or camera;
     DataError for no scenario, two of one name, or a mixture of the layouts; what is wrong with several
-    scenarios is one error.
+    scenarios is one error, or stands in `problems`, and the others are returned.
     """
     place, top = Path(root).resolve(), open_archive(Path(root))
     if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
@@ -101,32 +101,32 @@ def find_scenarios(
     places, configured = [], {}
     _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
-    if not places and images_alone and (images := _frames_in(top.iterdir(), IMAGES, r"\D*")[0]):
-        return _images_alone(top, place.name, images)
     if not places:
+        if images_alone and (alone := _frames_in(top.iterdir(), IMAGES, r"\D*"))[0]:
+            return _images_alone(top, place.name, *alone)
         names = sorted(entry.name for entry in top.iterdir())[:6]
-        images = ", or one of images with a frame number in their names" * images_alone
+        alone = "(images alone: predict.py, or --label pasted --modality camera)"
+        alone = "or one of images with a frame number in their names" if images_alone else alone
         raise DataError(
             f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
-            f"Give the folder that holds the AnoVox archives or their folders{images}."
+            f"Give the folder that holds the AnoVox archives (none inside another) or their folders {alone}."
         )
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
             raise DataError(
                 f"scenario {first.name} is there twice:\n  {first}\n  {second}\n"
-                "Remove one: it could land in two splits."
+                "Remove one, as a copy could land in two splits; rename one where they are two recordings."
             )
-    scenarios, layouts, problems = [], {}, []
+    scenarios, layouts, found = [], {}, [] if problems is None else problems
     for folder in places:
         try:
             scenario, layout = _open_scenario(folder, configured, camera)
             scenarios.append(scenario)
             layouts[layout] = folder
         except DataError as error:
-            problems.append(str(error))
-    if problems:
-        more = [f"... and {len(problems) - 10} more"] * (len(problems) > 10)
-        raise DataError("\n".join(problems[:10] + more))
+            found.append(str(error))
+    if found and (problems is None or not scenarios):
+        raise DataError(some(found, between="\n"))
     if len(layouts) > 1:
         examples = "\n".join(f"  {layout}: {folder}" for layout, folder in sorted(layouts.items()))
         raise DataError(
@@ -140,15 +140,16 @@ def _walk(folder: AnyPath, depth: int, places: list[AnyPath], configured: dict[s
     """Gather folders of scenarios, and {kind, town, weather} of each scenario id in the configuration."""
     # Of one scenario, what was given or an archive holds the folder or, bare, what is in that.
     top = depth == 0 or (isinstance(folder, ArchivePath) and not folder.inner)
-    if folder.name == "Scenario_Configuration_Files":
-        for file in folder.iterdir():
-            configured |= _read_configuration(file) if file.name.endswith(".json") else {}
-    elif folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
+    configuration = folder.name == "Scenario_Configuration_Files"
+    if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         places.append(folder)
-    elif depth < DEPTH:
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    elif configuration or depth < DEPTH:
+        shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]  # not of a Mac
+        for entry in sorted(shown, key=lambda entry: entry.name):
             if (entry := open_archive(entry)).is_dir():
                 _walk(entry, depth + 1, places, configured)
+            elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
+                configured |= _read_configuration(entry)
 
 
 def read_json(path: AnyPath) -> dict:
@@ -168,17 +169,13 @@ def _read_configuration(path: AnyPath) -> dict[str, dict]:
     content, known = content.get("scenario_definition", content), {}
     try:
         for entry in content["scenarios"]:
-            kind = str(entry.get("anomaly_config", {}).get("anomalytype")).split(".")[-1].upper()
+            kind = str((entry.get("anomaly_config") or {}).get("anomalytype")).split(".")[-1].upper()
             kind = kind if kind in KINDS else UNKNOWN_KIND  # no label is made of a word that nobody knows
-            weather = entry.get("weather_preset") or entry.get("ego_route", {}).get(
-                "weather_preset", "unknown"
-            )
+            inside = entry["ego_route"] if isinstance(entry.get("ego_route"), dict) else {}
+            weather = entry.get("weather_preset") or inside.get("weather_preset", "unknown")
             town = str(content.get("map", "unknown"))
-            known[str(entry["id"]).removeprefix("Scenario_")] = {
-                "kind": kind,
-                "town": town,
-                "weather": str(weather),
-            }
+            about = {"kind": kind, "town": town, "weather": str(weather)}
+            known[str(entry["id"]).removeprefix("Scenario_")] = about
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: no configuration of scenarios ({type(error).__name__}: {error}); expected "
@@ -203,10 +200,12 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
         raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, **known)
+    path = folder / "sensor_setup.json"
+    setup = read_json(path) if path.exists() else {}
     for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
         pattern = re.compile(re.escape(prefix) + r"([(_].*)?")
         if candidates := [entry for entry in folders if pattern.fullmatch(entry.name)]:
-            chosen = _choose(sensor, candidates, camera, scenario.folders)
+            chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
             scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen.iterdir(), ENDINGS[sensor])
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
@@ -214,14 +213,14 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
     if not any(scenario.files.values()):
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
     if scenario.files["image"]:
-        _calibrate(scenario)
+        _calibrate(scenario, setup)
     return scenario, layouts[0]
 
 
-def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath]) -> list[ScenarioFiles]:
-    alone = ScenarioFiles(name, folder, folders={"image": name})
+def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath], unread=()) -> list[ScenarioFiles]:
+    alone = ScenarioFiles(name, folder, folders={"image": name}, unread={"image": Counter(unread)})
     alone.files["image"] = images
-    _calibrate(alone)
+    _calibrate(alone, {})
     return [alone]
 
 
@@ -232,7 +231,8 @@ def _frames_in(
 
     rest: what may follow the number. DataError for two files of one number.
     """
-    pattern, frames = re.compile(rf"(?:.*\D)?(\d+){rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
+    number = r"(?:.*\D)?0*(\d{1,19})"  # what an int64 holds
+    pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
     matches = [(e, pattern.fullmatch(e.name)) for e in entries if not e.name.startswith(".")]
     for entry, match in matches:
         if match and (other := frames.setdefault(int(match[1]), entry)) != entry:
@@ -240,13 +240,17 @@ def _frames_in(
                 f"{entry}: its frame number, the last number in its name, is that of {other.name} too.\n"
                 "Keep one file of a frame, or one camera in a folder."
             )
-    return frames, Counter(entry.suffix or "no ending" for entry, match in matches if not match)
+    others = [entry for entry, match in matches if not match and not entry.is_dir()]
+    return frames, Counter(entry.suffix or "no ending" for entry in others)
 
 
-def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict[str, str]) -> AnyPath:
+def _choose(
+    sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict[str, str], setup: dict
+) -> AnyPath:
     """Of several folders of a sensor: the camera asked for, else the front one, and what shares its pose.
 
-    Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose.
+    Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose. Where
+    poses are not known, a name that ends alike.
     """
     if sensor == "image" and camera:
         named = [entry for entry in candidates if camera in entry.name]
@@ -256,39 +260,43 @@ def _choose(sensor: str, candidates: list[AnyPath], camera: str | None, chosen: 
             raise CommandError(f"--camera {camera!r} names {counts}; there are\n{listed}")
         return named[0]
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
-    pose = _pose_in_name(partner) or [0, 0, 1.8, 0, 0, 0]
+    pose = _pose(partner, setup) or [0, 0, 1.8, 0, 0, 0]
 
-    def distance(entry: AnyPath) -> float:
-        own = _pose_in_name(entry.name)
+    def distance(entry: AnyPath) -> tuple[float, int]:
+        own, names = _pose(entry.name, setup), [entry.name[::-1], partner[::-1]]
+        alike = os.path.commonprefix(names)  # noqa: RUF071
         turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
-        return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn
+        return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn, -len(alike)
 
     return min(candidates, key=distance)
 
 
-def _pose_in_name(name: str) -> list[float] | None:
-    """x, y, z, roll, pitch, yaw of 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
-    match = re.search(r"\(([^()]*)\)\(([^()]*)\)", name)
+def _pose(folder: str, setup: dict) -> list[float] | None:
+    """x, y, z, roll, pitch, yaw by sensor_setup.json, or in 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
     try:
-        numbers = [float(number) for number in ",".join(match.groups()).split(",")] if match else []
-    except ValueError:
+        if folder in setup:
+            numbers = [*setup[folder]["location"], *setup[folder]["rotation"]]
+        else:
+            numbers = ",".join(re.search(r"\(([^()]*)\)\(([^()]*)\)", folder).groups()).split(",")
+        numbers = [float(number) for number in numbers]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return numbers if len(numbers) == 6 else None
 
 
-def _calibrate(scenario: ScenarioFiles) -> None:
+def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     """Fill in projection and turn by sensor_setup.json; without it, fov 90 and one pose are assumed."""
     size, path = _first_size(scenario.files["image"]), scenario.path / "sensor_setup.json"
-    setup = read_json(path) if path.exists() else {}
-    camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
-    lidar = _sensor_in(setup, "LIDAR", scenario.folders.get("points"), path)
     try:
-        fov = float(camera.get("args", {}).get("camera_fov", 90))
-        roll, pitch, yaw = map(float, lidar["rotation"])
-        scenario.turn = (float(camera["rotation"][2]) - yaw + 180) % 360 - 180
-        turned = {"location": lidar["location"], "rotation": [roll, pitch, yaw + scenario.turn]}
-        scenario.projection = projection_matrix(*size, fov, camera, turned)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
+        lidar = _sensor_in(setup, "LIDAR", scenario.folders.get("points"), path)
+        options = camera.get("args", {})
+        fov = float(options.get("camera_fov", options.get("fov", 90)))
+        level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
+        if list(map(float, lidar["rotation"])) != level["rotation"]:
+            scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
+        scenario.projection = projection_matrix(*size, fov, camera, level)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         raise DataError(
             f"{path}: location and rotation need three numbers each, "
             f"args.camera_fov one ({type(error).__name__}: {error})."
@@ -303,7 +311,7 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: AnyPath)
     if isinstance(setup.get(folder), dict):
         return setup[folder]
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
-    pose = _pose_in_name(folder)
+    pose = _pose(folder, {})
     same = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
     for found in (entries, same):
         if len(found) == 1:
@@ -312,14 +320,11 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: AnyPath)
 
 
 def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
-    """(width, height) of the first image whose header can be read."""
-    broken = None
+    """(width, height) of the first image whose header can be read; of none, whoever opens one will tell."""
     for frame in sorted(images):
-        try:
+        with contextlib.suppress(DataError):
             return read_image_size(images[frame])
-        except DataError as error:
-            broken = broken or error
-    raise broken
+    return 1, 1
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:

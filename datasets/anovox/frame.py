@@ -16,7 +16,7 @@ from PIL import Image
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles
 from datasets.anovox.palettes import point_classes, read_class_image
-from datasets.anovox.pointclouds import MAX_SCAN, read_pcd, read_ply
+from datasets.anovox.pointclouds import MAX_SCAN, pick, read_pcd, read_ply
 from datasets.cache import describe_files, open_cache
 from datasets.images import read_image
 from utils.run.errors import DataError
@@ -172,7 +172,8 @@ def keep(
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
-    poses = [np.append(frame.scenario.projection, frame.scenario.turn) for frame in frames]
+    same = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
+    poses = [np.append(frame.scenario.projection, turn) for frame, turn in zip(frames, same, strict=True)]
     key = key | made.keywords | {"coding": frames[0].coding, "poses": np.stack(poses)}
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
@@ -203,21 +204,21 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
     return points[np.sort(first)[:max_points]]  # in the order of the permutation: a fair draw
 
 
-def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
+def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:
     """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
 
     Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .bin also of 5, the
-    last being the ring, as nuScenes writes; .pcd and .ply.
-    Intensity that a file lacks is 1. `turn`: degrees that the axes are turned to the right. DataError for a
-    file that is no scan, lacks classes or is not finite.
+    last being the ring, as nuScenes writes; .npy with names, .pcd and .ply of columns in any order.
+    Intensity that a file lacks is 1. `turn`: what ScenarioFiles.turn makes of the axes. DataError for a file
+    that is no scan, lacks classes or is not finite.
     """
     try:
         if (ending := path.suffix.lower()) == ".npy":
-            columns = _read_npy(path)
+            columns = _read_npy(path, classes)
         elif ending == ".bin":
             columns = _read_bin(np.frombuffer(path.read_bytes(), "<f4"))
         else:
-            columns = {".pcd": read_pcd, ".ply": read_ply}[ending](path.read_bytes())
+            columns = {".pcd": read_pcd, ".ply": read_ply}[ending](path.read_bytes(), classes)
         if len(columns) == 3 and not classes:
             columns = [*columns, np.ones(len(columns[0]))]
         if len(columns) != 4:
@@ -225,10 +226,13 @@ def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
             raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
     except FileNotFoundError:
         raise DataError(f"{path}: no such scan.") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes make a reader raise anything
         remedy = "Export it again, or remove the frame."
         raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
     points = np.column_stack(columns)
+    points = points if points.dtype.kind == "f" else points.astype(np.float64)
     if len(points) > MAX_SCAN:
         raise DataError(f"{path}: {len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan.")
     bad = ~np.isfinite(points).all(axis=1)
@@ -242,9 +246,8 @@ def read_points(path, classes: bool = False, turn: float = 0.0) -> np.ndarray:
             f"{path}: a point lies {far:,.4g} from the sensor, which is no distance in metres.\n"
             "Export x forward, y left and z up in metres; a .bin file holds float32."
         )
-    if turn:
-        cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        points[:, :2] = points[:, :2] @ np.array([[cosine, sine], [-sine, cosine]])
+    if turn is not None:
+        points[:, :3] = points[:, :3] @ turn.T
     return points
 
 
@@ -260,7 +263,7 @@ def _read_bin(data: np.ndarray) -> np.ndarray:
 def read_voxels(path) -> np.ndarray:
     """A voxel file: integers (M, 4) ix, iy, iz and class id."""
     try:
-        voxels = _read_npy(path)
+        voxels = _read_npy(path, classes=True)
         if len(voxels) != 4 or voxels.dtype.kind not in "iu":
             raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
     except (OSError, ValueError) as error:
@@ -268,17 +271,21 @@ def read_voxels(path) -> np.ndarray:
     return voxels.T
 
 
-def _read_npy(path) -> np.ndarray:
+def _read_npy(path, classes: bool) -> Sequence[np.ndarray]:
     """The columns of a table of numbers, (3 or 4, N)."""
     try:
         if isinstance(path, os.PathLike):
             array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
         else:
             array = np.load(path.open(), allow_pickle=False)
-    except OSError:
+    except (OSError, DataError):
         raise
     except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
         raise ValueError("damaged, cut short, or no array of numbers as numpy writes it") from error
+    if array.dtype.names and array.ndim == 1:
+        return pick({name: array[name] for name in array.dtype.names}, classes)
+    if array.size == 0:
+        return np.zeros((4, 0), array.dtype)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise ValueError(f"{array.dtype} {array.shape} instead of numbers (N, 4)")
     return array.T

@@ -11,12 +11,13 @@ pasted    recordings are taken as normal where nothing says otherwise, and thing
 """
 
 import itertools
+import re
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
 
-from datasets.anovox.files import AnyPath, ScenarioFiles
+from datasets.anovox.files import LAYOUTS, AnyPath, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError
 
@@ -30,6 +31,8 @@ WANTED = {
     "scenario": ("scenario types", "Add Scenario_Configuration_Files, or use --label visible."),
     "voxel": ("voxel grids", "Add them, or use --label visible or --label scenario."),
 }
+
+BLOCK = re.compile(r":(\d+)-(\d+)$")  # behind a scenario's name: first and last frame
 
 
 @dataclass
@@ -58,12 +61,16 @@ class FrameTable:
         chosen = np.zeros(len(self.scenario), bool)
         numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
         for name in names:
-            whole, _, block = name.partition(":")
-            if whole in numbers:
-                first, last = map(int, block.split("-")) if block else (0, self.frame_id.max(initial=0))
-                inside = (first <= self.frame_id) & (self.frame_id <= last)
-                chosen |= inside & (self.scenario == numbers[whole])
+            block = BLOCK.search(name)
+            first, last = map(int, block.groups()) if block else (0, self.frame_id.max(initial=0))
+            inside = (first <= self.frame_id) & (self.frame_id <= last)
+            chosen |= inside & (self.scenario == numbers.get(whole(name), -1))
         return np.flatnonzero(chosen)
+
+
+def whole(name: str) -> str:
+    """The scenario of a block of its frames, or of itself."""
+    return BLOCK.sub("", name)
 
 
 def build_table(
@@ -89,7 +96,8 @@ def build_table(
         raise DataError(
             f"none of {len(labels):,} frames has a label for --label {label}: "
             "no semantic images, semantic LiDAR, voxel files or scenario types were found.\n"
-            "Labels are never invented: add the ground truth folders, or use another --label."
+            "Labels are never invented: add the ground truth folders, or use another --label. predict.py and "
+            "evaluate.py --paste need none."
         )
     if not known.all():
         where = sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)})
@@ -117,7 +125,7 @@ def _list_frames(
     """
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
-    if len(needed) > 1 and images_alone and not any(s.files["points"] for s in scenarios):
+    if modality == "both" and images_alone and not any(s.files["points"] for s in scenarios):
         needed = ("image",)
         notes.append("no LiDAR: the camera alone is used")
     for scenario in scenarios:
@@ -136,13 +144,18 @@ def _list_frames(
 
 
 def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
-    """The folders of camera and LiDAR that were chosen where there were several, without their hashes."""
-    chosen = set()
+    """The folders of camera and LiDAR that were chosen where there may be several, without their hashes."""
+    chosen, plain = set(), sum(LAYOUTS.values(), ())
     for scenario in scenarios:
-        names = [scenario.folders.get(sensor, "") for sensor in ("image", "points")]
-        if ")" in names[0]:
-            chosen.add(" and ".join(name.rpartition(")")[0] + ")" for name in names if name))
+        names = [name for sensor in ("image", "points") if (name := scenario.folders.get(sensor))]
+        if not {*names} <= {*plain, scenario.name}:
+            chosen.add(" and ".join(map(name_sensor, names)))
     return [f"sensors: {names}" for names in sorted(chosen)]
+
+
+def name_sensor(folder: str) -> str:
+    """The name of a sensor's folder without the hash behind its pose."""
+    return folder[: folder.rfind(")") + 1] or folder
 
 
 def _make_table(scenarios, frames, labels, counted, chosen, notes) -> FrameTable:

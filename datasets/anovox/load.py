@@ -30,7 +30,7 @@ from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
 from datasets.anovox.frame import Frame, Region
-from datasets.anovox.labels import FrameTable, build_table
+from datasets.anovox.labels import FrameTable, build_table, whole
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
@@ -57,10 +57,11 @@ def build_datasets(
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
     alone = pasted and args.modality == "camera"
-    scenarios = find_scenarios(root, args.camera, images_alone=alone)
+    problems = [] if args.check_data else None
+    scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
-        for line in check_frames(scenarios, palette, args.frame_rate):
+        for line in check_frames(scenarios, palette, args.frame_rate, problems):
             log(line)
     table = build_table(
         scenarios, args.label, min_pixels=args.min_pixels, min_points=args.min_points,
@@ -102,8 +103,8 @@ def build_datasets(
 def groups_of(table: FrameTable, choose: Choose) -> list[str]:
     """The scenarios there are; of those that the run has cut into blocks of frames, the blocks."""
     names = {frame.scenario.name for frame in table.frames}
-    blocks = [name for name in getattr(choose, "known", ()) if name.partition(":")[0] in names - {name}]
-    return sorted(names - {block.partition(":")[0] for block in blocks}) + blocks
+    blocks = [name for name in getattr(choose, "known", ()) if whole(name) in names - {name}]
+    return sorted(names - set(map(whole, blocks))) + blocks
 
 
 def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:

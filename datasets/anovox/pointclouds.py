@@ -1,68 +1,112 @@
-"""Point clouds in the files of other tools, .pcd and .ply: columns x, y, z and one of LAST, in any case."""
+"""Point clouds in the files of other tools, .pcd, .ply and .npy with names: columns x, y, z and one more."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
-LAST = ("label", "class", "tag", "objtag", "rgb", "intensity", "reflectance", "i")  # names of a fourth column
+INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "scalar_intensity", "i")  # in any case
+COLOUR = ("rgb", "rgba")
+CLASS = ("label", "class", "tag", "objtag", *COLOUR, *INTENSITY)
 
 
-def read_pcd(data: bytes) -> list[np.ndarray]:
-    """The Point Cloud Library's format, ascii or binary."""
+def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
+    """The Point Cloud Library's format: ascii, binary or binary_compressed."""
     head, header, line = 0, {}, b""
     while not line.startswith(b"DATA"):
         end = data.index(b"\n", head)
         line, head = data[head:end].strip(), end + 1
         words = line.decode("ascii").split()
         header[words[0] if words else "#"] = words[1:]
-    if header["DATA"] not in (["ascii"], ["binary"]):
-        raise ValueError(f"DATA {' '.join(header['DATA'])} is not supported")
+    (kind,), body, count = header["DATA"], data[head:], int(header["POINTS"][0])
     names, counts = header["FIELDS"], map(int, header.get("COUNT", ["1"] * len(header["FIELDS"])))
     fields = []  # padding is called _, and may be there several times
-    for name, kind, size, count in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
-        kind = {"F": "f", "U": "u", "I": "i"}[kind] + size
-        fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", kind) for k in range(count)]
-    return _pick(data[head:], fields, int(header["POINTS"][0]), header["DATA"] == ["ascii"], "<")
+    for name, letter, size, times in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
+        code = {"F": "f", "U": "u", "I": "i"}[letter] + size
+        fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", code) for k in range(times)]
+    if kind == "binary_compressed":  # column after column
+        packed, size = np.frombuffer(body, "<u4", 2).tolist()
+        if size != count * np.dtype(fields).itemsize:
+            raise ValueError(f"{size:,} bytes are not {count:,} points")
+        body, at, columns = decompress(body[8 : 8 + packed]), 0, {}
+        for name, code in fields:
+            columns[name] = np.frombuffer(body, "<" + code, count, at)
+            at += columns[name].nbytes
+        return pick(columns, classes)
+    if kind not in ("ascii", "binary"):
+        raise ValueError(f"DATA {kind} is not supported")
+    return pick(_columns(body, fields, count, kind == "ascii", "<"), classes)
 
 
-def read_ply(data: bytes) -> list[np.ndarray]:
+def decompress(data: bytes) -> bytearray:
+    """What LibLZF packed: runs of bytes as they are, and pieces of what came before."""
+    out, at = bytearray(), 0
+    while at < len(data):
+        length, at = data[at] >> 5, at + 1
+        if not length:
+            end = at + 1 + data[at - 1]
+            out += data[at:end]
+        else:
+            end = at + 1 + (length == 7)
+            begin = len(out) - ((data[at - 1] & 31) << 8) - data[end - 1] - 1
+            length += 2 + (data[at] if length == 7 else 0)
+            piece = out[begin : begin + length]
+            out += (piece * (length // max(len(piece), 1) + 1))[:length]  # it may reach into itself
+        at = end
+    return out
+
+
+def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
     """The Stanford format, ascii or binary: its first element, the vertices."""
     end = data.index(b"end_header")
-    lines = [line.split() for line in data[:end].decode("ascii").splitlines()]
+    lines = [line.split() for line in data[:end].decode("ascii", "replace").splitlines()]
+    lines = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
     if not lines or lines[0] != ["ply"]:
         raise ValueError("it does not begin with ply")
     names = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
              "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
              "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}  # fmt: skip
-    kind = next(line[1] for line in lines if line and line[0] == "format")
-    begin = next(k for k, line in enumerate(lines) if line[:2] == ["element", "vertex"])
-    properties = itertools.takewhile(lambda line: line[:1] == ["property"], lines[begin + 1 :])
+    kind = next(line[1] for line in lines if line[0] == "format")
+    begin = next(k for k, line in enumerate(lines) if line[0] == "element")
+    if lines[begin][1] != "vertex":
+        raise ValueError(f"its first element is {lines[begin][1]}, not vertex")
+    properties = itertools.takewhile(lambda line: line[0] == "property", lines[begin + 1 :])
     fields = [(line[2], names[line[1]]) for line in properties]
     order = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
     body = data[data.index(b"\n", end) + 1 :]
-    return _pick(body, fields, int(lines[begin][2]), kind == "ascii", order)
+    return pick(_columns(body, fields, int(lines[begin][2]), kind == "ascii", order), classes)
 
 
-def _pick(
+def _columns(
     body: bytes, fields: list[tuple[str, str]], count: int, ascii: bool, order: str
-) -> list[np.ndarray]:
-    """Columns x, y, z and, where there is one, the intensity, class or colour, of `count` records."""
+) -> dict[str, np.ndarray]:
+    """The columns of `count` records by their names."""
     if count > MAX_SCAN:
         raise ValueError(f"{count:,} points")
-    fields = [(name.lower(), kind) for name, kind in fields]  # CARLA writes I and ObjTag
-    if ascii:
-        rows = np.loadtxt(body.decode("ascii").splitlines()[:count], ndmin=2, dtype=np.float64)
-        columns = dict(zip([name for name, _ in fields], rows.reshape(-1, len(fields)).T, strict=True))
+    if not ascii:
+        record = np.frombuffer(body[: count * np.dtype(fields).itemsize], [(n, order + k) for n, k in fields])
+        rows = {name: record[name] for name, _ in fields}
     else:
-        record = np.frombuffer(body, np.dtype([(name, order + kind) for name, kind in fields]), count)
-        columns = {name: record[name] for name, _ in fields}
-    if len(columns["x"]) != count:
-        raise ValueError(f"{len(columns['x']):,} of {count:,} points")
-    if "rgb" in columns and dict(fields)["rgb"] == "f4":  # the bits of a float are the colour
-        columns["rgb"] = np.ascontiguousarray(columns["rgb"], np.float32).view(np.uint32)
+        lines = body.decode("ascii").splitlines()[:count]
+        table = np.loadtxt(lines, ndmin=2, dtype=np.float64) if lines else np.zeros(0)
+        table = table.reshape(-1, len(fields)).T
+        rows = {n: column.astype(k) if n.lower() in COLOUR else column
+                for (n, k), column in zip(fields, table, strict=True)}  # fmt: skip
+    if len(rows[fields[0][0]]) != count:
+        raise ValueError(f"{len(rows[fields[0][0]]):,} of {count:,} points")
+    return rows
+
+
+def pick(columns: Mapping[str, np.ndarray], classes: bool) -> list[np.ndarray]:
+    """x, y, z and, where there is one, the intensity; with `classes` the class or colour 0xRRGGBB."""
+    columns = {name.lower(): column for name, column in columns.items()}  # CARLA writes I and ObjTag
+    for name in columns.keys() & COLOUR:
+        bits = columns[name]  # those of a float are the colour; above it may be alpha
+        bits = np.ascontiguousarray(bits, "f4").view("u4") if bits.dtype.kind == "f" else bits
+        columns[name] = bits.astype(np.int64) & 0xFFFFFF
     if {"red", "green", "blue"} <= columns.keys():
         red, green, blue = (columns[name].astype(np.int64) for name in ("red", "green", "blue"))
         columns["rgb"] = red << 16 | green << 8 | blue
-    last = next((columns[name] for name in LAST if name in columns), None)
-    return [columns[name] for name in "xyz"] + ([] if last is None else [last])
+    last = [columns[name] for name in (CLASS if classes else INTENSITY) if name in columns]
+    return [columns[name] for name in "xyz"] + last[:1]

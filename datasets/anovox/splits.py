@@ -8,9 +8,9 @@ import numpy as np
 from datasets.anovox.archives import find_beside
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN
-from datasets.anovox.labels import FrameTable
+from datasets.anovox.labels import FrameTable, whole
 from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
 
 
@@ -29,13 +29,19 @@ def split_scenarios(
     """
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
-    own = find_beside(Path(root), "split.json")
-    if method == "auto" and own.exists() and not holdout_towns and not fold:
+    own, judged = find_beside(Path(root), "split.json"), _with_anomalies(table, present) if pasted else []
+    if method == "auto" and own.exists() and not holdout_towns and not fold and judged:
+        LOG.warning(f"{own} is not used: with --label pasted scenarios with anomalies are the test part")
+    elif method == "auto" and own.exists() and not holdout_towns and not fold:
         method = str(own)
         if (test_size, val_size) != (0.2, 0.2):  # no defaults
             LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random draws by them")
+    if holdout_towns and method not in ("auto", "random"):
+        raise CommandError(
+            f"--holdout_towns and --split_method {method}: each says who is tested; leave one out"
+        )
     if fold:
-        if pasted and (judged := _with_anomalies(table, present)):
+        if judged:
             raise CommandError(
                 f"--fold {fold}: with --label pasted the {len(judged)} scenarios with anomalies are "
                 f"the test part, first {judged[0]}\nLeave --fold out, or give recordings without anomalies."
@@ -44,14 +50,16 @@ def split_scenarios(
     elif method not in ("auto", "random"):
         split = read_split(own if method == str(own) else Path(method))
         how = "split.json in the data folder" if method == str(own) else f"--split_method {method}"
-        named = {name.partition(":")[0] for names in split.values() for name in names}
+        named = {whole(name) for names in split.values() for name in names}
         if strangers := sorted(named - strata.keys()):
             raise DataError(
                 f"{method} names {len(strangers)} scenarios without usable frames in {root}, "
                 f"first {strangers[0]}.\nCorrect the file, or use --split_method random." + table.left_out
             )
-    elif pasted:
-        split, how = _draw_normal(table, present, test_size, val_size, seed)
+        if left := sorted(strata.keys() - named):
+            table.notes.append(f"{len(left)} of {len(strata)} scenarios are in no part: {some(left, 3)}")
+    elif pasted and not holdout_towns:
+        split, how = _draw_normal(table, present, judged, test_size, val_size, seed)
     elif holdout_towns:
         split, how = _hold_out(present, holdout_towns, strata, val_size, seed)
     else:
@@ -64,9 +72,19 @@ def split_scenarios(
         split = split_groups(strata, test_size, val_size, seed, strata)
         how = "random by scenario, stratified by type and town"
     outcome = check_disjoint(split, unit="scenarios")
+    rows = {part: table.rows_of(members) for part, members in split.items()}
+    if sum(map(len, rows.values())) > len(np.unique(np.concatenate([*rows.values()]))):
+        raise DataError(
+            f"Leakage: frames are in two parts, in blocks that overlap ({how}).\nCorrect the file."
+        )
     for part, members in split.items():
-        labels = table.labels[table.rows_of(members)]
+        labels = table.labels[rows[part]]
         known = set(labels[labels != UNKNOWN].tolist())
+        if pasted and part != "test" and 1 in known:
+            raise DataError(
+                f"--label pasted: {(labels == 1).sum()} frames of the {part} split are anomalous ({how}), "
+                "but such scenarios are for test alone.\nCorrect that, or use --split_method random."
+            )
         if members and known != {0, 1} and not (pasted and known == {0}):
             every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
             raise DataError(
@@ -86,7 +104,12 @@ def _hold_out(present: list[ScenarioFiles], towns: list[str], strata: dict[str, 
             f"--holdout_towns {' '.join(unknown)}: no scenario lies there; there are {', '.join(there)}."
         )
     held = [scenario.name for scenario in present if scenario.town in towns]
-    split = split_groups(sorted(strata.keys() - held), 0, val_size, seed, strata) | {"test": held}
+    if len(rest := sorted(strata.keys() - held)) < 1 + (val_size > 0):
+        raise DataError(
+            f"--holdout_towns {' '.join(towns)}: {len(held)} of {len(present)} scenarios lie there; train "
+            "and val need one each of the rest.\nHold out fewer towns, or add scenarios of others."
+        )
+    split = split_groups(rest, 0, val_size, seed, strata) | {"test": held}
     return split, f"test = towns {', '.join(sorted(towns))}; the rest random by scenario"
 
 
@@ -96,10 +119,9 @@ def _with_anomalies(table: FrameTable, present: list[ScenarioFiles]) -> list[str
 
 
 def _draw_normal(
-    table: FrameTable, present: list[ScenarioFiles], test_size, val_size, seed
+    table: FrameTable, present: list[ScenarioFiles], judged: list[str], test_size, val_size, seed
 ) -> tuple[dict[str, list[str]], str]:
-    """Train and val, and test where the data hold no anomaly, of normal recordings."""
-    judged = _with_anomalies(table, present)
+    """Train and val, and test where no scenario holds anomalies (is `judged`), of normal recordings."""
     normal = {s.name: s.town for s in present if s.name not in judged}
     size = 0 if judged else test_size
     how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"

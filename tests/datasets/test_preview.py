@@ -68,8 +68,12 @@ def test_a_turned_lidar_and_carlas_colours_are_drawn_as_training_reads_them(tmp_
             np.save(file, np.array([[0, 10, -1, last]], np.float32))
     drawn = []
     monkeypatch.setattr("matplotlib.axes.Axes.scatter", lambda axis, *given: drawn.append(given))
-    preview.preview_anovox(root, tmp_path)
-    assert [color for *_, color in drawn] == ["grey", "red"]
+    argv = ["anovox", "--data_path", str(root), "--output_dir", str(tmp_path), "--anomaly_ids", "30"]
+    preview.main(preview.parse_args(argv))
+    assert [color for *_, color in drawn] == ["grey", "red"] and len(drawn[1][0]) == 1
+    preview.main(preview.parse_args([*argv[:-1], "29"]))
+    assert len(drawn[3][0]) == 0
+    del drawn[2:]
     for right, ahead, *_ in drawn:
         assert right == pytest.approx([0], abs=1e-5) and ahead == pytest.approx([10])
 

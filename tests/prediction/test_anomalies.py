@@ -1,6 +1,7 @@
 """predict.py on AnoVox scenarios: the scores of the run's own test pass, with and without ground truth."""
 
 import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -122,6 +123,15 @@ def test_what_can_not_be_read_is_listed_and_the_rest_is_predicted(unlabelled, tm
     left = whole.drop(index=[0, 7]).reset_index(drop=True)
     assert rows["frame"].tolist() == left["frame"].tolist() and np.allclose(rows["score"], left["score"])
     assert len(list((tmp_path / "out").glob("*.png"))) == 3 and second.exists()
+
+
+def test_a_scenario_without_one_readable_image_does_not_stop_the_others(unlabelled, tmp_path):
+    damaged = Path(shutil.copytree(unlabelled, tmp_path / "damaged"))
+    for path in frame_files(scenario_folders(damaged)[1], "RGB-CAM"):
+        path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(DataError, match="4 of 12 frames can not be read"):
+        run(damaged, tmp_path / "out")
+    assert len(pandas.read_csv(tmp_path / "out" / "predictions.csv")) == 8
 
 
 def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):

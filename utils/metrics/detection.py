@@ -9,7 +9,7 @@ from utils.metrics.calibration import calibration_error, sigmoid
 from utils.metrics.classification import choose_threshold
 from utils.metrics.verdict import GroupJackknife, divide
 
-TIME_STAMP = 1_000_000  # larger steps between frame numbers are nanoseconds
+NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # what larger steps between frame numbers are
 
 
 def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
@@ -74,11 +74,12 @@ def within_group_rows(
 
 
 def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray:
-    """Time of frames (N,) in seconds: their numbers are ticks at `frame_rate` (Hz), or nanoseconds."""
+    """Time of frames (N,) in seconds: their numbers are ticks at `frame_rate` (Hz), or time stamps."""
     if len(frame_ids) < 2:
         return np.zeros(len(frame_ids))
-    in_nanoseconds = np.median(np.diff(np.sort(frame_ids))) >= TIME_STAMP
-    return (frame_ids - frame_ids.min()) / (1e9 if in_nanoseconds else frame_rate)
+    step = np.median(np.diff(np.sort(frame_ids)))
+    unit = 1e9 if step >= NANOSECONDS else 1e6 if step >= MICROSECONDS else frame_rate
+    return (frame_ids - frame_ids.min()) / unit
 
 
 def alarm_statistics(

@@ -32,7 +32,7 @@ def interval_lines(confidence: Mapping[str, Sequence[float]]) -> str:
 
 
 def data_name(state: Mapping[str, Any]) -> str:
-    """What figures call the data that the checkpoint `state` was trained on."""
+    """What figures call the data of the flags in `state`: the run's, or what evaluate.py judges."""
     place = state["args"].get("data_path") or state["args"].get("image_dir")
     if not place:
         return "the built-in sample"

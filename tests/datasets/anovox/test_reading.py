@@ -225,12 +225,13 @@ def test_of_a_surround_rig_the_lidar_and_the_labels_of_the_camera_are_taken(tmp_
     for yaw in (0, 40, -80):
         (found,) = find_scenarios(tmp_path, camera=f"(0, 0, {yaw})")
         assert all(f"(0, 0, {yaw})" in found.folders[s] for s in found.folders if "(" in found.folders[s])
-        assert found.turn == 0 and np.allclose(found.projection[2], [1, 0, 0, 0])
+        assert found.turn is None and np.allclose(found.projection[2], [1, 0, 0, 0])
     with pytest.raises(CommandError, match="names 0 of 3 cameras"):
         find_scenarios(tmp_path, camera="(9, 9, 9)")
     for folder in [p for p in scenario.iterdir() if "LIDAR" in p.name and "(0, 0, 0)" not in p.name]:
         shutil.rmtree(folder)
-    assert find_scenarios(tmp_path, camera="(0, 0, 40)")[0].turn == 40  # one LiDAR for all cameras
+    ahead = find_scenarios(tmp_path, camera="(0, 0, 40)")[0].turn @ (1, 0, 0)  # one LiDAR for all cameras
+    assert np.allclose(np.degrees(np.arctan2(*ahead[1::-1])), 40)  # what lies ahead of it is on the left
 
 
 def write_ply(path: Path, points: np.ndarray, kind: str) -> None:
@@ -368,11 +369,13 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
         find_scenarios(packed)
 
 
-@pytest.mark.parametrize("prefix", ["", "AnoVox/"])
-def test_the_split_in_an_archive_is_used_as_that_in_a_folder(tmp_path, cache, prefix):
-    pack(tiny_sample(), tmp_path / "data.zip", prefix)
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("data.zip", ""), ("data.zip", "AnoVox/"), ("data.tar.gz", "./")]
+)
+def test_the_split_in_an_archive_is_used_as_that_in_a_folder(tmp_path, cache, name, prefix):
+    pack(tiny_sample(), tmp_path / name, prefix)
     options = {"image_size": (16, 24), "max_points": 16} | cache
-    data, expected = (load(root, **options) for root in (tmp_path / "data.zip", tiny_sample()))
+    data, expected = (load(root, **options) for root in (tmp_path / name, tiny_sample()))
     assert data.split == expected.split and data.synthetic
     assert data.split_source == expected.split_source == "split.json in the data folder"
 

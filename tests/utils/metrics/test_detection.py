@@ -147,3 +147,4 @@ def test_time_of_frames():
     assert frame_seconds(np.array([990, 1000, 995]), 20.0).tolist() == [0, 0.5, 0.25]
     stamps = 1_700_000_000_000_000_000 + np.array([0, 50_000_000, 100_000_000])
     assert np.allclose(frame_seconds(stamps), [0, 0.05, 0.1])
+    assert np.allclose(frame_seconds(stamps // 1000), [0, 0.05, 0.1])  # microseconds

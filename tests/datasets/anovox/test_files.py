@@ -1,0 +1,233 @@
+"""Recordings as people keep them: other rigs, archives of other tools, files that nobody asked for."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.anovox.archives import ArchivePath
+from datasets.anovox.check import check_frames
+from datasets.anovox.dataset import project
+from datasets.anovox.files import FRONT, find_scenarios, projection_matrix
+from datasets.anovox.frame import read_points
+from datasets.anovox.labels import unlabelled_table
+from datasets.anovox.palettes import read_class_image
+from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
+from utils.run.errors import DataError
+
+TINY = {"image_size": (16, 24), "max_points": 16}
+
+
+@pytest.fixture
+def scenario(tmp_path) -> Path:
+    """The first scenario of the tiny sample, by itself in tmp_path."""
+    return Path(shutil.copytree(scenario_folders(tiny_sample())[0], tmp_path / "Scenario_one"))
+
+
+def configuration(identifier: str, **entry: object) -> str:
+    entry = {"id": identifier, "anomaly_config": {"anomalytype": "STATIC"}} | entry
+    return json.dumps({"scenario_definition": {"map": "Town10HD", "scenarios": [entry]}})
+
+
+@pytest.mark.parametrize("route", [None, [{"x": 1.0}], {"weather_preset": "WET_NOON"}])
+def test_what_a_configuration_leaves_out_is_unknown(tmp_path, scenario, route):
+    text = configuration("one", ego_route=route, anomaly_config=None)
+    (tmp_path / "scenario_config_map_Town10HD.json").write_text(text)  # not in a folder of its own
+    (found,) = find_scenarios(tmp_path)
+    assert found.town == "Town10HD" and found.weather == (
+        "WET_NOON" if isinstance(route, dict) else "unknown"
+    )
+
+
+def test_a_configuration_in_an_archive_of_its_own_beside_what_a_mac_leaves(tmp_path, scenario):
+    with zipfile.ZipFile(tmp_path / "Scenario_Configuration_Files.zip", "w") as archive:
+        archive.writestr("Scenario_Configuration_Files/scenario_config_map_a.json", configuration("one"))
+    (tmp_path / "._AnoVox_Static_Mono_Town01.zip").write_bytes(b"of a Mac")
+    shutil.copytree(scenario, tmp_path / ".trash" / scenario.name)
+    folder = tmp_path / "Scenario_Configuration_Files"
+    folder.mkdir()
+    (folder / "._scenario_config_map_a.json").write_bytes(b"\x00\x05\x16\xff")
+    (found,) = find_scenarios(tmp_path)
+    assert found.town == "Town10HD"
+
+
+def test_a_zip_as_windows_writes_it_and_one_with_a_password(tmp_path, scenario):
+    target = tmp_path / "packed" / "data.zip"
+    target.parent.mkdir()
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in filter(Path.is_file, scenario.rglob("*")):
+            name = str(path.relative_to(tmp_path)).replace("/", "\\")
+            archive.writestr(f"AnoVox\\{name}", path.read_bytes())
+    (found,) = find_scenarios(target)
+    assert found.files["points"].keys() == find_scenarios(tmp_path / "Scenario_one")[0].files["points"].keys()
+    path = found.files["points"][min(found.files["points"])]
+    data = bytearray(target.read_bytes())
+    data[data.rindex(path.inner.replace("/", "\\").encode()) - 46 + 8] |= 1  # a flag in the table of contents
+    locked = tmp_path / "locked.zip"
+    locked.write_bytes(data)
+    with pytest.raises(DataError, match=r"encrypted.*\n.*unpack it"):
+        read_points(ArchivePath(locked, path.inner))
+
+
+def test_archives_beside_folders_are_one_data_set(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    packed = scenario_folders(root)[0]
+    with zipfile.ZipFile(root / f"{packed.name}.zip", "w") as archive:
+        for path in packed.rglob("*"):
+            archive.write(path, str(path.relative_to(packed)))
+    shutil.rmtree(packed)
+    cache = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    data = load(root, **TINY, paste_share=0.5, **cache)
+    assert data.train.pasted and len(data.train.images) > 24  # textures are cut from both
+
+
+def renamed(scenario: Path, names: dict[str, str]) -> dict:
+    """Other names of the sensors' folders, also in sensor_setup.json, which is returned."""
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for prefix, name in names.items():
+        folder = next(path for path in scenario.iterdir() if path.name.startswith(prefix + "("))
+        setup[name] = setup.pop(folder.name)
+        folder.rename(scenario / name)
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    return setup
+
+
+def test_of_cameras_whose_names_say_no_pose_the_front_one_is_found_and_named(tmp_path, scenario):
+    names = {"RGB-CAM": "RGB-CAM_right", "SEMANTIC-CAM": "SEMANTIC-CAM_right", "LIDAR": "LIDAR_top"}
+    setup = renamed(scenario, names)
+    for kind in ("RGB-CAM", "SEMANTIC-CAM"):
+        shutil.copytree(scenario / f"{kind}_right", scenario / f"{kind}_back")
+        setup[f"{kind}_back"] = setup[f"{kind}_right"] | {"rotation": [0, 0, 180]}
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    (found,) = find_scenarios(tmp_path)
+    assert found.folders["image"] == "RGB-CAM_right" and found.turn is None
+    assert unlabelled_table([found], "both").notes[0] == "sensors: RGB-CAM_right and LIDAR_top"
+    (back,) = find_scenarios(tmp_path, camera="back")
+    assert back.folders["semantic_image"] == "SEMANTIC-CAM_back"
+    (scenario / "sensor_setup.json").unlink()  # a name that ends alike
+    assert find_scenarios(tmp_path, camera="right")[0].folders["semantic_image"] == "SEMANTIC-CAM_right"
+    lines = "\n".join(check_frames([found], "AnoVox"))
+    assert "camera chosen: RGB-CAM_right x 1" in lines and "LiDAR chosen: LIDAR_top x 1" in lines
+
+
+@pytest.mark.parametrize("pose", [[180.0, 0.0, 0.0], [0.0, 12.0, -90.0], [5.0, -8.0, 140.0]])
+def test_scans_of_a_lidar_that_is_mounted_otherwise(tmp_path, scenario, pose):
+    """Upside down, tilted, turned: its points lie level before the camera, and fall where they did."""
+    camera = {"location": [1.5, 0.2, 1.6], "rotation": [0.0, -3.0, 25.0]}
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for entry in setup.values():
+        entry |= camera if entry["sensor_type"] == "RGB-CAM" else {}
+        entry |= {"rotation": pose} if entry["sensor_type"] == "LIDAR" else {}
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    level = np.array([[8.0, 1, -1, 1], [20, -3, 0, 1], [5, 0.5, -1.5, 1]])  # along the vehicle's axes
+    own = level.copy()  # one axis after the other, each of CARLA's turns undone
+    roll, pitch, yaw = np.radians(pose)
+    for a, b, angle in ((0, 1, yaw), (0, 2, pitch), (1, 2, roll)):
+        first, second = own[:, a].copy(), own[:, b].copy()
+        sign = -1 if (a, b) == (0, 1) else 1
+        own[:, a] = first * np.cos(angle) + sign * second * np.sin(angle)
+        own[:, b] = second * np.cos(angle) - sign * first * np.sin(angle)
+    np.save(tmp_path / "scan.npy", own)
+    (found,) = find_scenarios(tmp_path)
+    read = read_points(tmp_path / "scan.npy", turn=found.turn)
+    assert np.allclose(read[:, 2], level[:, 2])  # level
+    width, height = Image.open(frame_files(scenario, "RGB-CAM")[0]).size
+    direct = projection_matrix(
+        width, height, 90, camera, {"location": FRONT["location"], "rotation": [0, 0, 0]}
+    )
+    assert np.allclose(project(read, found.projection), project(level, direct), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"location": None},
+        {"rotation": {"yaw": 0}},
+        {"args": None},
+        {"args": {"camera_fov": 0}},
+        {"args": [90]},
+    ],
+)
+def test_a_setup_that_says_something_else_is_an_error(tmp_path, scenario, change):
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for entry in setup.values():
+        entry |= change
+    (scenario / "sensor_setup.json").write_text(json.dumps({k[:7]: entry for k, entry in setup.items()}))
+    with pytest.raises(DataError, match="location and rotation need three numbers each"):
+        find_scenarios(tmp_path)
+
+
+def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
+    setup = json.loads((scenario / "sensor_setup.json").read_text())
+    for entry in setup.values():
+        entry["args"] = {"fov": 60} if "CAM" in entry["sensor_type"] else {}
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    assert np.isclose(find_scenarios(tmp_path)[0].projection[0, 1], -1 / np.tan(np.radians(30)))
+
+
+def test_check_data_goes_on_behind_a_scenario_that_can_not_be_opened(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    first, second, third = scenario_folders(root)[:3]
+    (first / "sensor_setup.json").write_text("{")
+    for path in frame_files(second, "RGB-CAM"):
+        path.write_bytes(b"")
+    scan = frame_files(third, "LIDAR")[0]
+    scan.write_bytes(b"")
+    with pytest.raises(DataError, match="6 problems") as caught:
+        load(root, tmp_path / "cache", check_data=True)
+    assert all(name in str(caught.value) for name in (first.name, second.name, scan.name))
+    with pytest.raises(DataError, match=r"sensor_setup\.json: not readable"):
+        load(root, tmp_path / "cache")
+
+
+def test_check_data_names_the_sensors_of_the_older_layout(tmp_path):
+    source = scenario_folders(tiny_sample())[0]
+    for prefix, name in (("RGB-CAM", "RGB_IMG"), ("LIDAR", "PCD")):
+        (tmp_path / source.name / name).mkdir(parents=True)
+        for path in frame_files(source, prefix):
+            number = path.stem.rpartition("_")[2]
+            shutil.copy(path, tmp_path / source.name / name / f"{name}_{number}{path.suffix}")
+    lines = "\n".join(check_frames(find_scenarios(tmp_path), "AnoVox"))
+    assert "camera chosen: RGB_IMG x 1" in lines and "LiDAR chosen: PCD x 1" in lines
+
+
+def test_images_that_are_not_read_are_told(tmp_path, scenario):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("1.png", "2.png", "cat.png", "3.bmp", f"{'9' * 20}.png"):
+        shutil.copy(frame_files(scenario, "RGB-CAM")[0], folder / name)
+    notes = unlabelled_table(find_scenarios(folder, images_alone=True), "both").notes
+    assert any("(1 .bmp, 2 .png not read)" in note or "(2 .png, 1 .bmp not read)" in note for note in notes)
+    with pytest.raises(DataError, match="There is no LiDAR scan"):
+        unlabelled_table(find_scenarios(folder, images_alone=True), "lidar")
+
+
+def test_class_ids_of_16_bits(tmp_path):
+    """As they are where 8 would do, else refused: scaled, they would be other classes."""
+    path, ids = tmp_path / "1.png", np.array([[0, 1, 14], [29, 100, 7]], np.uint16)
+    Image.fromarray(ids).save(path)
+    assert np.array_equal(read_class_image(path), ids)
+    Image.fromarray(ids * 257).save(path)
+    with pytest.raises(DataError, match="numbers of 16 bits"):
+        read_class_image(path)
+    write_png_of_48_bits(path, np.dstack([ids, 0 * ids, 0 * ids]))
+    with pytest.raises(DataError, match="numbers of 16 bits"):
+        read_class_image(path)
+
+
+def write_png_of_48_bits(path: Path, pixels: np.ndarray) -> None:
+    """16 bits per channel, which Pillow does not write."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
