@@ -75,7 +75,8 @@ def test_a_zip_as_windows_writes_it_and_one_with_a_password(tmp_path, scenario):
 
 def test_archives_beside_folders_are_one_data_set(tmp_path):
     root = copy_of(tiny_sample(), tmp_path / "data")
-    packed = scenario_folders(root)[0]
+    trained = json.loads((root / "split.json").read_text())["train"]
+    packed = next(path for path in scenario_folders(root) if path.name in trained)
     with zipfile.ZipFile(root / f"{packed.name}.zip", "w") as archive:
         for path in packed.rglob("*"):
             archive.write(path, str(path.relative_to(packed)))
