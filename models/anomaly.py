@@ -20,30 +20,36 @@ TOKEN_GRID = (8, 12)
 
 
 class ImageCNN(nn.Module):
-    """Stages of 32, 64, 128 channels, each halving the resolution, then a wide view: (B, 128, H/8, W/8).
+    """Stages of 32, 64, 128 channels, each halving the resolution, a wide view, and back: (B, 128, H/4, W/4).
 
-    Three stages see 15 pixels; the dilated depthwise convolution after them sees what surrounds a thing.
+    Three stages see 15 pixels; the dilated depthwise convolution after them sees what surrounds a thing. What
+    lies flat on the road is two pixels high 10 m ahead: only the second stage shows it. So the two are added,
+    as in a feature pyramid (Lin et al. 2017).
     """
 
     out_channels = 128
 
     def __init__(self):
         super().__init__()
-        self.stages = nn.Sequential(_stage(3, 32), _stage(32, 64), _stage(64, 128))
+        self.fine = nn.Sequential(_stage(3, 32), _stage(32, 64))
+        self.coarse = _stage(64, 128)
         self.context = nn.Sequential(
             nn.Conv2d(128, 128, 5, padding=4, dilation=2, groups=128, bias=False),
             nn.Conv2d(128, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
         )
+        self.lateral = nn.Sequential(nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (B, 3, H, W) uint8, or float 0..1."""
         images = as_float(images)
         # Each image by itself: another camera, or another light, is nothing new.
         std, mean = torch.std_mean(images, (2, 3), keepdim=True)  # (B, 3, 1, 1) each
-        features = self.stages((images - mean) / (std + 0.05))  # (B, 128, H/8, W/8)
-        return features + self.context(features)
+        fine = self.fine((images - mean) / (std + 0.05))  # (B, 64, H/4, W/4)
+        coarse = self.coarse(fine)  # (B, 128, H/8, W/8)
+        coarse = coarse + self.context(coarse)
+        return F.relu(self.lateral(fine) + F.interpolate(coarse, fine.shape[2:]))  # (B, 128, H/4, W/4)
 
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
