@@ -86,7 +86,9 @@ def test_anomalies_are_marked_red_and_people_stand_in_the_order_of_their_ages(tm
     red = (np.asarray(Image.open(sheet).convert("RGB")) == (255, 0, 0)).all(axis=2)
     assert red.any() and len(titles) >= 4
     texts = []
-    monkeypatch.setattr("matplotlib.axes.Axes.text", lambda axis, x, y, text, **_: texts.append(text))
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.text", lambda axis, x, y, text, **_: texts.append(text) or axis.title
+    )
     folder = ensure_sample("ultrasound", tmp_path / "sample", "tiny", log=lambda _: None)
     sheets = preview.preview_ultrasound(folder, tmp_path)
     assert [path.stem.split("_", 2)[2] for path in sheets] == ["BB_Healthy", "TA_Healthy", "TA_Pathological"]
