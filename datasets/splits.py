@@ -174,7 +174,7 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
 def read_split(path: str | Path) -> dict[str, list[str]]:
     """Read a split.json: {"train": [names], "val": [names], "test": [names]}; test may be missing or empty.
 
-    Returns the three lists, sorted. Raises DataError for anything else, naming the file and the entry.
+    Returns the three lists, sorted. Raises DataError for anything else, and for a name in two lists.
     """
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
@@ -194,4 +194,5 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
         if not names and part != "test":
             raise DataError(f'{path}: "{part}" is empty\n{remedy}')
         split[part] = sorted(names)
+    check_disjoint(split)
     return split

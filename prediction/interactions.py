@@ -14,7 +14,7 @@ import pandas
 import torch
 
 from datasets.images import read_image
-from datasets.jrdb.boxes import BoxRules, read_people
+from datasets.jrdb.boxes import read_people
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
@@ -47,9 +47,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         what = "a file" if folder.is_file() else "no such folder"
         remedy = "give a JRDB folder or, with --boxes, the folder of the images"
         raise CommandError(f"--input {folder}: {what}\n  {remedy}")
-    rate = args.frame_rate or trained.args.frame_rate
-    rules = BoxRules(rate, args.boxes_size, args.skip_bad_boxes)
-    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, rules, LOG.info)
+    args.frame_rate = args.frame_rate or trained.args.frame_rate
+    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args, LOG.info)
     if args.output is not None and Path(args.output).resolve() in [one.resolve() for one in folders]:
         raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
     dataset = pairs_in_range(trained, sequences)

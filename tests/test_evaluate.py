@@ -170,7 +170,7 @@ def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
 
 def read_ages(table):
     args = data_arguments(exclude=[])
-    return read_rows(find_sheet(table, "healthy", args), args).ages
+    return read_rows(find_sheet(table, "healthy", args), args).rows.age.to_dict()
 
 
 def test_an_external_cohort_is_judged_whole_against_the_runs_own_baseline(run_of, tmp_path):

@@ -15,7 +15,7 @@ import predict
 import prediction
 import train_stage1
 import train_stage2
-from datasets.jrdb.boxes import BoxRules, read_people
+from datasets.jrdb.boxes import read_people
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import load_crops
 from datasets.jrdb.geometry import feature_names
@@ -111,7 +111,8 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     """The same pairs through the cached crops and both evaluate() of the training scripts."""
     rows = run(stage2, folder, tmp_path / "out")
     trained = open_trained(stage2, torch.device("cpu"))
-    dataset = pairs_in_range(trained, read_people(folder, None, BoxRules(), print)[0])
+    flags = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
+    dataset = pairs_in_range(trained, read_people(folder, None, argparse.Namespace(**flags), print)[0])
     load_crops(dataset, folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
     scale, temperature = trained.state["calibration"], trained.state["temperature"]

@@ -5,52 +5,35 @@ its width for a person on the seam. Ids are optional: without them nobody is fou
 past. A frame is named by its image, or by a number anywhere in the name.
 """
 
+import argparse
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas
 
 from datasets.images import check_relative_name, read_image_size
+from datasets.jrdb import labels
 from datasets.jrdb.box_files import EMPTY, FORMS, read_rows, whole
-from datasets.jrdb.flags import FRAMES_PER_SECOND
-from datasets.jrdb.labels import (
-    COUNTS,
-    IMAGE_FOLDER,
-    LABEL_FOLDER,
-    PANORAMA_SIZE,
-    Sequence,
-    clean_boxes,
-    list_images,
-    natural_order,
-)
+from datasets.jrdb.labels import Sequence, list_images
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
 NUMBER = r"(?<![0-9])([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
-SOURCES = (LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
+SOURCES = (labels.LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
 ENDINGS = (".json", ".txt", ".csv", ".tsv")  # of the files in a folder; the content decides
 
 
-@dataclass
-class BoxRules:
-    """How boxes are read: the flags of the same names, see predict.py --help."""
-
-    frame_rate: float = FRAMES_PER_SECOND
-    boxes_size: tuple[int, int] | None = None  # height, width of the panorama that the boxes are given for
-    skip_bad_boxes: bool = False
-
-
 def read_people(
-    folder: Path, boxes: Path | None, rules: BoxRules, log: Callable[[str], None]
+    folder: Path, boxes: Path | None, args: argparse.Namespace, log: Callable[[str], None]
 ) -> tuple[list[Sequence], list[Path]]:
     """The sequences of people, and the folder of images of each (which may hold none).
 
     Without `boxes` they are looked for in `folder`, which is then a JRDB folder. CommandError for files that
-    are not there, one DataError for all that is wrong in them.
+    are not there, one DataError for all that is wrong in them. Of `args` count frame_rate, boxes_size
+    (height, width of the panorama that boxes are given for) and skip_bad_boxes.
     """
     boxes = boxes or find_boxes(folder)
     if not boxes.exists():
@@ -89,14 +72,14 @@ def read_people(
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
     sizes = {part.attrs["size"] for part in parts}
-    given = (rules.boxes_size[1], rules.boxes_size[0]) if rules.boxes_size else None
+    given = (args.boxes_size[1], args.boxes_size[0]) if args.boxes_size else None
     said = given or (sizes.pop() if len(sizes) == 1 else None)
-    counts = dict.fromkeys(COUNTS, 0)
+    counts = dict.fromkeys(labels.COUNTS, 0)
     sequences, folders = [], []
     for name, mine in rows.groupby("sequence"):
         check_relative_name(name, "the sequence")
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
-        sequences.append(build_sequence(name, mine, folders[-1], said, rules, problems, counts))
+        sequences.append(build_sequence(name, mine, folders[-1], said, args, problems, counts))
     problems.raise_any()
     edges = ("wrapped", "clipped", "skipped")
     if told := [f"{counts[f'{what}_boxes']} {what}" for what in edges if counts[f"{what}_boxes"]]:
@@ -119,20 +102,18 @@ def find_boxes(folder: Path) -> Path:
 
 def find_folder(folder: Path, name: str, alone: bool) -> Path:
     """Where the images of a sequence are: in the JRDB layout, in a folder of its name, or in `folder`."""
-    for candidate in (folder / IMAGE_FOLDER / name, folder / name, folder / "images" / name):
+    for candidate in (folder / labels.IMAGE_FOLDER / name, folder / name, folder / "images" / name):
         if candidate.is_dir():
             return candidate
     return folder / "images" if alone and list_images(folder / "images") else folder
 
 
 def build_sequence(
-    name: str, rows: pandas.DataFrame, images: Path, said: tuple[int, int] | None, rules: BoxRules,
+    name: str, rows: pandas.DataFrame, images: Path, said: tuple[int, int] | None, args: argparse.Namespace,
     problems: Problems, counts: dict[str, int],
 ) -> Sequence | None:  # fmt: skip
-    """One sequence of people by frame number and id, without groups or annotated pairs.
-
-    said: the (width, height) that the boxes are given for, where somebody says it.
-    """
+    """One sequence of people by frame number and id, without groups or annotated pairs. said: the (width,
+    height) that the boxes are given for, where somebody says it."""
     frames, before = rows["frame"].map(whole), problems.count
     numbers = frames.str.extract(NUMBER)[0].where(~frames.str.fullmatch(r"[0-9]*\.[0-9]+"))  # a time
     numbers = numbers.fillna("-1").astype(np.int64)
@@ -153,27 +134,27 @@ def build_sequence(
         if file != pictures[number] and number in set(numbers):
             remedy = "keep one image of a frame, or each camera in a folder of its own"
             problems.add("two images with one number", remedy, f"{images}: {pictures[number]} and {file}")
-    size, source, scale = panorama_size(name, images, pictures, said, rules)
+    size, source, scale = panorama_size(name, images, pictures, said, args)
 
     people = rows[rows["id"].notna()].assign(time=numbers)
     given = people[["x", "y", "w", "h"]]
     boxes = given.apply(pandas.to_numeric, errors="coerce") * (scale * 2)
     clipped = counts["clipped_boxes"]
-    clean, bad = clean_boxes(boxes.to_numpy(float).tolist(), *size, source, counts)
+    clean, bad = labels.clean_boxes(boxes.to_numpy(float).tolist(), *size, source, counts)
     clipped = counts["clipped_boxes"] - clipped
     if said is None and clipped > 0.1 * len(boxes):
         LOG.warning(
             f"{name}: {clipped} of {len(boxes)} boxes leave the {size[0]}x{size[1]} panorama (size from "
             f"{source}): if they are for another, --boxes_size H W says so"
         )
-    for row, what in bad.items() if not rules.skip_bad_boxes else ():
+    for row, what in bad.items() if not args.skip_bad_boxes else ():
         remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"
         shown = ", ".join("nothing" if pandas.isna(v) else str(v) for v in given.iloc[row])
         problems.add(what, remedy, f"{people['where'].iloc[row]}: box {shown}")
     people = people.assign(box=list(clean)).drop(people.index[list(bad)])
-    if not len(people) and (rules.skip_bad_boxes or not bad):
+    if not len(people) and (args.skip_bad_boxes or not bad):
         problems.add("no person in any frame of a sequence", "leave it out", name)
-    track_names = sorted(set(people["id"]), key=natural_order)
+    track_names = sorted(set(people["id"]), key=labels.natural_order)
     people["track"] = people["id"].map({person: k for k, person in enumerate(track_names)})
     people = people.sort_values(["time", "track"], kind="stable")
     for again in people[people.duplicated(["time", "track"])].itertuples():
@@ -188,20 +169,18 @@ def build_sequence(
         starts=np.searchsorted(people["time"], [*times, np.inf]), boxes=np.stack(people["box"]),
         tracks=people["track"].to_numpy(), track_names=track_names, social_groups=nobody,
         difficult=nobody > 0, pairs=np.empty((0, 2), np.int64), types=np.empty(0, np.int64),
-        image_found=np.isin(times, list(pictures)), frame_rate=rules.frame_rate,
+        image_found=np.isin(times, list(pictures)), frame_rate=args.frame_rate,
     )  # fmt: skip
 
 
 def panorama_size(
-    name: str, images: Path, pictures: dict[int, str], said: tuple[int, int] | None, rules: BoxRules
+    name: str, images: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
 ) -> tuple[tuple[int, int], str, list[float]]:
     """(width, height) that boxes are brought to, where it comes from, and the factors in x and y for it.
-
-    DataError where the file says another size than the images have, and --boxes_size nothing.
-    """
+    DataError where the file says another size than the images have, and --boxes_size nothing."""
     if not pictures:
         by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
-        return said or PANORAMA_SIZE, "--boxes_size" if rules.boxes_size else by_file, [1.0, 1.0]
+        return said or labels.PANORAMA_SIZE, "--boxes_size" if args.boxes_size else by_file, [1.0, 1.0]
     for number in sorted(pictures):
         file = pictures[number]
         try:
@@ -210,15 +189,15 @@ def panorama_size(
         except DataError:  # the next one says it as well; predict.py lists what it can not read
             if number == max(pictures):
                 raise
-    if said and said != size and not rules.boxes_size:
+    if said and said != size and not args.boxes_size:
         raise DataError(
             f"{images / file}: the image is {size[0]}x{size[1]}, the boxes are for {said[0]}x{said[1]}\n"
             f"  give images of that size, or pass --boxes_size {said[1]} {said[0]} to have the boxes scaled"
         )
-    if rules.boxes_size and (said[0] > said[1]) != (size[0] > size[1]):
-        high, wide = rules.boxes_size
+    if args.boxes_size and (said[0] > said[1]) != (size[0] > size[1]):
+        high, wide = args.boxes_size
         raise CommandError(
             f"--boxes_size {high} {wide}: the height comes first, and {images / file} is {size[0]}x{size[1]}"
         )
-    scale = [size[0] / said[0], size[1] / said[1]] if rules.boxes_size else [1.0, 1.0]
+    scale = [size[0] / said[0], size[1] / said[1]] if args.boxes_size else [1.0, 1.0]
     return size, f"{name}/{file}", scale

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from datasets.images import check_relative_name
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
-from datasets.splits import PARTS, check_disjoint, describe_fold, fold_groups, read_split
-from utils.run.errors import CommandError, DataError
+from datasets.splits import PARTS, describe_fold, fold_groups, read_split
+from utils.run.errors import CommandError, DataError, some
 
 # The sequences with public labels (train, val), as the code of JRDB-Act and JRDB-Social divides them, and
 # those whose labels are not public (test), used where a user has them.
@@ -19,22 +19,19 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
     folder = data_path / LABEL_FOLDER
     if files := sorted(folder.glob("[!.]*.json")):  # no ._NAME.json of macOS
         return {check_relative_name(path.stem, str(folder)): path for path in files}
-    found = (
-        sorted(path.name for path in data_path.iterdir())[:8] if data_path.is_dir() else ["no such folder"]
-    )
+    found = sorted(path.name for path in data_path.iterdir()) if data_path.is_dir() else ["no such folder"]
     inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
     remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
-    others = sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")})
-    if others:
+    if others := sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")}):
         remedy = (
-            f"labels/ holds {', '.join(others)}: who interacts is in {LABEL_FOLDER.name} alone "
-            "(JRDB-Act, JRDB-Social), get that one; on boxes without labels, predict.py --input works"
+            f"labels/ holds {some(others)}: who interacts is in {LABEL_FOLDER.name} alone (JRDB-Act, JRDB-"
         )
+        remedy += "Social), get that one; on boxes without labels, predict.py --input works"
     raise CommandError(
         f"--data_path {data_path}: no JRDB label files\n"
         f"  expected: {folder}/SEQUENCE.json\n"
         f"  and, for pixels: {data_path / IMAGE_FOLDER}/SEQUENCE/000015.jpg\n"
-        f"  found: {', '.join(found) or 'an empty folder'}\n"
+        f"  found: {some(found, 8) or 'an empty folder'}\n"
         f"  {remedy}"
     )
 
@@ -59,7 +56,7 @@ def split_sequences(
         if unknown := [n for n in names if not any(n in part for part in split.values())]:
             raise DataError(
                 f"{data_path}: {len(unknown)} of {len(names)} sequences are in no official JRDB list\n"
-                f"  first: {', '.join(unknown[:3])}\n"
+                f"  first: {some(unknown, 3)}\n"
                 "  add a split.json to the folder, or pass --split_method sorted70 or a JSON file of your own"
             )
         split = {part: [n for n in listed if n in names] for part, listed in split.items()}
@@ -70,22 +67,18 @@ def split_sequences(
     elif method.endswith(".json"):
         split, source = read_split(Path(method)), f"--split_method {method}"
     else:
-        raise CommandError(
-            f"--split_method {method}: expected auto, official, sorted70 or the path of a .json file"
-        )
+        raise CommandError(f"--split_method {method}: expected auto, official, sorted70 or a .json file")
     split = {part: sorted(split.get(part) or []) for part in PARTS}
     for part in PARTS:
-        absent = [n for n in split[part] if n not in names]
-        if absent:
+        if absent := [n for n in split[part] if n not in names]:
             raise DataError(
                 f"{data_path}: {part} names {len(absent)} sequences without a label file\n"
-                f"  first: {', '.join(absent[:3])}; split by {source}\n  add the files, or correct the list"
+                f"  first: {some(absent, 3)}; split by {source}\n  add the files, or correct the list"
             )
         if part != "test" and not split[part]:
             raise DataError(
                 f"{data_path}: the {part} split is empty\n"
-                f"  split by {source} of {len(names)} sequences: {', '.join(names[:3])} ...\n"
+                f"  split by {source} of {len(names)} sequences: {some(names, 3)}\n"
                 "  add sequences, a split.json, or pass --split_method"
             )
-    check_disjoint(split, "sequences")
     return split, source

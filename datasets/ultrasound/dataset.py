@@ -273,7 +273,6 @@ def split_subjects(
     if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id draws by them")
     split = read_split(file)
-    check_disjoint(split, "subjects")
     split = {part: [name for name in names if name in age_of] for part, names in split.items()}
     if lost := [part for part in ("train", "val") if not split[part]]:
         raise DataError(

@@ -36,10 +36,8 @@ VISIT_PATTERNS = (
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, or where it has none of the folders in it, sorted by name.
-
-    Raises CommandError when there are none, and for DICOM files alone without pydicom.
-    """
+    """The image files of a folder, or where it has none of the folders in it, sorted by name. Raises
+    CommandError when there are none, and for DICOM files alone without pydicom."""
     dicom = importlib.util.find_spec("pydicom") is not None
     published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
     for paths in (folder.iterdir, lambda: () if published else walk(folder)):

@@ -53,10 +53,8 @@ class Sheet(NamedTuple):
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
-    """The cells of one cohort below its header, by the names of columns that the flags ask for.
-
-    Raises DataError when the file is no table, CommandError when it does not exist.
-    """
+    """The cells of one cohort below its header, by the names of columns that the flags ask for. Raises
+    DataError when the file is no table, CommandError when it does not exist."""
     if path.is_dir():
         raise CommandError(f"{path}: is a folder; --excel_path is the table itself (.xlsx, .csv or .tsv)")
     if not path.is_file():

@@ -49,11 +49,6 @@ class AgeTable:
     missing: int = 0  # rows whose age is one of --missing_values
     notes: list[str] = field(default_factory=list)  # how it was read, where that is not obvious
 
-    @property
-    def ages(self) -> dict[str, float]:
-        """{key: age in --target_unit}."""
-        return self.rows.age.to_dict()
-
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     """The rows below a header by the flags in `args`.

@@ -90,8 +90,8 @@ def test_tables(tmp_path, ending):
             rows[rng.integers(len(rows))][rng.integers(2)] = CELLS[rng.integers(len(CELLS))]
         write_rows(path, rows)
         if table := read_or_refused(read_table, path):
-            assert all(0 <= age <= 120 for age in table.ages.values())
-            assert all(name and name == name.strip() for name in table.ages)
+            assert all(0 <= age <= 120 for age in table.rows.age.to_dict().values())
+            assert all(name and name == name.strip() for name in table.rows.age.to_dict())
             read += 1
     print(f"{ending} tables: {read} of 60 read")
     assert 10 < read < 58

@@ -1,15 +1,17 @@
 """Boxes of detectors and trackers: the same people out of every form they come in."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pandas
 import pytest
 from PIL import Image
 
-from datasets.jrdb.boxes import BoxRules, read_people
+from datasets.jrdb.boxes import read_people
 from utils.run.errors import CommandError, DataError
 
+FLAGS = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
 # frame number, id, x, y, w, h: two frames one second apart, one person on the seam
 PEOPLE = [
     (0, 7, 100, 150, 60, 150),
@@ -93,7 +95,7 @@ def videos(key: str) -> str:
 
 def read(folder, boxes=None, **rules):
     lines = []
-    sequences, folders = read_people(folder, boxes, BoxRules(**rules), lines.append)
+    sequences, folders = read_people(folder, boxes, Namespace(**FLAGS | rules), lines.append)
     return sequences, folders, "\n".join(lines)
 
 

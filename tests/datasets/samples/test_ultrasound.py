@@ -152,7 +152,7 @@ def test_shortcut_is_in_train_only(tmp_path, monkeypatch):
     monkeypatch.setattr(sample, "_write_images", write_one)
     generate(tmp_path, "small_shortcut", seed=1, workers=1)
     sheet = find_sheet(tmp_path / "TA/characteristics.xlsx", "healthy", args := data_arguments())
-    ages = read_rows(sheet, args).ages
+    ages = read_rows(sheet, args).rows.age.to_dict()
     split = json.loads((tmp_path / "TA/split.json").read_text())
     places, gains = {}, {}
     for part, names in split.items():

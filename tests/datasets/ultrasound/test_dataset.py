@@ -63,7 +63,7 @@ def load(study: Path, **flags):
 
 def read_ages(path: Path, cohort: str = "healthy", **flags) -> dict[str, float]:
     args = data_arguments(**flags)
-    return read_rows(find_sheet(path, cohort, args), args).ages
+    return read_rows(find_sheet(path, cohort, args), args).rows.age.to_dict()
 
 
 def test_published_layout(tmp_path):

@@ -42,7 +42,7 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
         if path.suffix == ".csv":
             path.write_text("Muscle study, St. Somewhere\n\nNumber;Age\n1;20.5\n2;30\n")
         table = read(path)
-        assert table.ages == AGES
+        assert table.rows.age.to_dict() == AGES
         assert "header in row 3, 1 rows above not read" in table.notes[0]
     published = [
         ["Study 7"],
@@ -50,21 +50,21 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
         ["Number", "Age", None, "Number", "Age"],
     ]
     path = write_book(tmp_path / "p.xlsx", Blad1=[*published, [1, 20.5, None, 1, 60], [2, 30, None, 3, 61]])
-    assert read(path).ages == AGES
-    assert read(path, "pathological").ages == {"1": 60.0, "3": 61.0}
+    assert read(path).rows.age.to_dict() == AGES
+    assert read(path, "pathological").rows.age.to_dict() == {"1": 60.0, "3": 61.0}
 
 
 def test_a_header_of_merged_cells_stands_in_two_rows(tmp_path):
     rows = [["A study"], ["Number", "Demographics", None], [None, "Age", "Sex"], [1, 20.5, "F"], [2, 30, "M"]]
     table = read(write_book(tmp_path / "t.xlsx", Sheet1=rows))
-    assert table.ages == AGES and table.rows.sex.tolist() == ["F", "M"]
+    assert table.rows.age.to_dict() == AGES and table.rows.sex.tolist() == ["F", "M"]
 
 
 def test_a_header_row_can_be_named(tmp_path):
     path = write_book(
         tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
     )
-    assert read(path, header_row=3).ages == {"1": 20.5}
+    assert read(path, header_row=3).rows.age.to_dict() == {"1": 20.5}
     with pytest.raises(CommandError, match="--header_row 9"):
         read(path, header_row=9)
 
@@ -72,15 +72,15 @@ def test_a_header_row_can_be_named(tmp_path):
 def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     notes = [["probe 12 MHz"], [None], ["x"]]
     table = read(write_book(tmp_path / "a.xlsx", Notes=notes, Demographics=PEOPLE))
-    assert table.ages == AGES
+    assert table.rows.age.to_dict() == AGES
     assert "Demographics" in table.notes[0]
-    assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).ages == AGES
+    assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).rows.age.to_dict() == AGES
     path = write_book(tmp_path / "c.xlsx", One=PEOPLE, Two=PEOPLE[:2], Three_hidden=notes)
     with pytest.raises(DataError) as caught:
         read(path)
     for text in ("3 sheets, several with", "One (Number, Age)", "Three (hidden, probe 12 MHz)", "--sheet"):
         assert text in str(caught.value)
-    assert read(path, sheet="Two").ages == {"1": 20.5}
+    assert read(path, sheet="Two").rows.age.to_dict() == {"1": 20.5}
     with pytest.raises(DataError, match="no sheet 'Four'; there are One, Two, Three"):
         read(path, sheet="Four")
 
@@ -100,7 +100,7 @@ def test_text_of_other_programs(tmp_path, content, encoding):
     path = tmp_path / "t.xlsx"  # the content counts, not the ending
     path.write_bytes(content.encode(encoding))
     table = read(path)
-    assert table.ages == AGES
+    assert table.rows.age.to_dict() == AGES
     assert any(encoding in note for note in table.notes) == (encoding != "utf-8")
 
 
@@ -121,7 +121,7 @@ def test_strict_open_xml_is_read(tmp_path):
             part = part.replace(b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
                                 b"http://purl.oclc.org/ooxml/officeDocument/relationships")  # fmt: skip
             new.writestr(name, part)
-    assert read(tmp_path / "strict.xlsx").ages == AGES
+    assert read(tmp_path / "strict.xlsx").rows.age.to_dict() == AGES
 
 
 def test_other_spreadsheets_are_named(tmp_path):
@@ -151,25 +151,25 @@ def test_ids_and_names_however_they_are_written(tmp_path):
         ["Mu\u0308ller", 50],
     ]
     path = write_book(tmp_path / "t.xlsx", A=rows)
-    ages = read(path, id_column="patienten\u2011id", age_column="Age (years)").ages
+    ages = read(path, id_column="patienten\u2011id", age_column="Age (years)").rows.age.to_dict()
     assert ages == {"12": 20.0, "13": 30.0, "001": 40.0, "M\u00fcller": 50.0}
     with pytest.raises(DataError) as caught:
         read(path, id_column="Patienten\u2011ID")
     assert "--age_column 'Age (years)'" in str(caught.value)  # on one line: it can be pasted
     names = write_book(tmp_path / "n.xlsx", A=[["Number", "A\u0308ge"], [1, 20]])
-    assert read(names, age_column="\u00c4ge").ages == {"1": 20.0}
+    assert read(names, age_column="\u00c4ge").rows.age.to_dict() == {"1": 20.0}
 
 
 def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number;Age\n1;62,667\n2;30\n3;7,5\n")
     table = read(path)
-    assert table.ages == {"1": 62.667, "2": 30.0, "3": 7.5}
+    assert table.rows.age.to_dict() == {"1": 62.667, "2": 30.0, "3": 7.5}
     assert "decimal commas" in table.notes[0]
     path.write_text("Number;Age\n1;12,345\n2;9,876\n")  # days: 12345 or 12.345?
     with_doubt = read(path, target_unit="days")
     assert len(with_doubt.problems.found["bad_ages"]) == 2
-    assert read(path).ages == {"1": 12.345, "2": 9.876}  # nobody is 12345 years old
+    assert read(path).rows.age.to_dict() == {"1": 12.345, "2": 9.876}  # nobody is 12345 years old
     path.write_text("Number;Age\n1;62,6\n2;30.5\n")
     assert read(path).problems.found["bad_ages"] == [
         ("not a number (write a decimal point)", "row 2, column B (subject 1), '62,6'")
@@ -180,10 +180,10 @@ def test_ages_that_name_their_unit(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number;Age\n1;079Y\n2;12 months\n3;2y 6m\n4;40\n5;730.5 d\n6;40 dogs\n")
     table = read(path)
-    assert table.ages == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
+    assert table.rows.age.to_dict() == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
     assert table.notes == ["4 ages name their unit and are read in years"]
     assert table.problems.found["bad_ages"] == [("not a number", "row 7, column B (subject 6), '40 dogs'")]
-    assert read(path, target_unit="months").ages["1"] == 948
+    assert read(path, target_unit="months").rows.age.to_dict()["1"] == 948
 
 
 def write_ages(path, ages):
@@ -196,7 +196,7 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     path = write_ages(tmp_path / "t.csv", [*ages, 999, 999, 999])
     table = read(path, target_unit="months")
     assert len(table.problems.found["far_ages"]) == 3
-    assert "60" not in table.ages
+    assert "60" not in table.rows.age.to_dict()
     named = read(path, target_unit="months", missing_values=["999"])
     assert (named.missing, len(named.rows), named.problems.report()) == (3, 60, {})
     assert len(read(path, target_unit="months", max_age=1200).rows) == 63
@@ -218,13 +218,18 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number,Age,Visit\n1,20,a\n1,20,b\n2,30,a\n2,31.5,b\n")
     table = read(path)
-    assert table.ages == {"1": 20.0}
+    assert table.rows.age.to_dict() == {"1": 20.0}
     assert table.problems.found["duplicate_ids"] == [
         ("", "column A: '2' in row 4 (age 30), row 5 (age 31.5)")
     ]
     assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
-    assert visits.ages == {"1 visit a": 20.0, "1 visit b": 20.0, "2 visit a": 30.0, "2 visit b": 31.5}
+    assert visits.rows.age.to_dict() == {
+        "1 visit a": 20.0,
+        "1 visit b": 20.0,
+        "2 visit a": 30.0,
+        "2 visit b": 31.5,
+    }
 
 
 def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
@@ -233,7 +238,7 @@ def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
     with pytest.raises(DataError, match="row 2 and 1 more have more cells than the header"):
         read(path)
     path.write_text("exported, with, commas\nNumber,Age\n1,20.5,,\n2,30,,\n")
-    assert read(path).ages == AGES
+    assert read(path).rows.age.to_dict() == AGES
 
 
 def test_a_column_that_names_another_unit_is_refused(tmp_path):
@@ -241,7 +246,7 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
     path.write_text("Number,Age (months)\n1,20.5\n2,30\n")
     with pytest.raises(CommandError, match="names months, .* is years\nPass --target_unit months"):
         read(path, age_column="age (months)")
-    assert read(path, age_column="age (months)", target_unit="months").ages == AGES
+    assert read(path, age_column="age (months)", target_unit="months").rows.age.to_dict() == AGES
     others = [
         "Alter in Monaten",
         "ageMonths",
@@ -254,7 +259,7 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
         with pytest.raises(CommandError, match="names months"):
             read(path, age_column=name)
     path.write_text("Number,Age at 6 months\n1,20.5\n2,30\n")
-    assert read(path, age_column="Age at 6 months").ages == AGES
+    assert read(path, age_column="Age at 6 months").rows.age.to_dict() == AGES
 
 
 def test_a_mistyped_unit_is_refused_and_others_are_free(capsys):
@@ -275,9 +280,11 @@ def test_a_mistyped_unit_is_refused_and_others_are_free(capsys):
 def test_weeks_and_days_and_units_of_other_languages(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number;Age\n1;31+4\n2;30w2d\n")
-    assert read(path, target_unit="weeks").ages == pytest.approx({"1": 31 + 4 / 7, "2": 30 + 2 / 7})
+    assert read(path, target_unit="weeks").rows.age.to_dict() == pytest.approx(
+        {"1": 31 + 4 / 7, "2": 30 + 2 / 7}
+    )
     path.write_text("Number;Age\n1;20 Jahre\n2;30\u5c81\n", encoding="utf-8")
-    assert read(path).ages == {"1": 20.0, "2": 30.0}
+    assert read(path).rows.age.to_dict() == {"1": 20.0, "2": 30.0}
 
 
 def test_codes_inside_a_wide_range_of_ages(tmp_path):
@@ -301,7 +308,7 @@ def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
     table = read(path)
     assert {reason for reason, _ in table.problems.found["bad_ages"]} == {"not an age in years (0 to 120)"}
     assert table.problems.advice["bad_ages"] == "if they are counted in months: --target_unit months"
-    assert read(path, target_unit="months").ages["0"] == 240
+    assert read(path, target_unit="months").rows.age.to_dict()["0"] == 240
     for dates, reason in (
         (["1950-03-01", "7.1.1959"], "a date, not an age"),
         (["4_5", "6_1"], "not a number"),
@@ -351,7 +358,10 @@ def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
     )
     for path in (write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "Site"], *rows]), tmp_path / "t.csv"):
         table = read(path, group_column="Site", missing_values=["n/a", "NaN"])
-        assert table.ages == {"NA": 20.0, "null": 30.0} and table.rows.group.tolist() == ["NA", "EU"]
+        assert table.rows.age.to_dict() == {"NA": 20.0, "null": 30.0} and table.rows.group.tolist() == [
+            "NA",
+            "EU",
+        ]
         assert table.missing == 2
         ((reason, place),) = table.problems.found["bad_ages"]
         assert reason == "the age is empty" and "subject 5" in place
@@ -360,7 +370,7 @@ def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
 def test_visits_however_they_are_written(tmp_path):
     rows = [["Number", "When", "Age"], [1, 1, 20], [1, "02", 21], [2, datetime(2020, 3, 5), 30]]
     table = read(write_book(tmp_path / "t.xlsx", A=rows), visit_column="When")
-    assert table.ages == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
+    assert table.rows.age.to_dict() == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
 
 
 def test_merged_cells_of_an_id_are_named(tmp_path):
@@ -376,4 +386,4 @@ def test_a_wide_table_is_read(tmp_path):
     path.write_text(
         "".join(",".join(map(str, [*row, *rest])) + "\n" for row, rest in zip(PEOPLE, wide, strict=True))
     )
-    assert read(path).ages == AGES
+    assert read(path).rows.age.to_dict() == AGES
