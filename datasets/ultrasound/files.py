@@ -67,14 +67,12 @@ def describe_unread(folder: Path, images: list[Path]) -> str:
 
 def dicom_files(paths) -> list[Path]:
     """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
-    bare = [
-        path
-        for path in _files(paths)
-        if path.suffix.lower() in DICOM_ENDINGS or not path.suffix[1:].strip("0123456789")
-    ]
-    return [
-        path for path in bare if path.suffix.lower() in DICOM_ENDINGS or (path.exists() and is_dicom(path))
-    ]
+
+    def is_one(path: Path) -> bool:
+        bare = not path.suffix[1:].strip("0123456789")
+        return path.suffix.lower() in DICOM_ENDINGS or (bare and path.exists() and is_dicom(path))
+
+    return [path for path in _files(paths) if is_one(path)]
 
 
 def walk(folder: Path) -> list[Path]:
