@@ -292,6 +292,8 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
     assert alike in (folder / "evaluation_report.txt").read_text()
     assert results["verdict"] == "NOT JUDGED" and results["metrics"]["all"]["auroc"] is None
     assert results["metrics"]["all"]["false_alarms_per_minute"] >= 0
+    folder = evaluated(run, "--data_path", data, "--anomaly_ids", 1)  # where the road is one
+    assert pandas.read_csv(folder / "all_predictions.csv")["label"].all()
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,15 @@ def find_scenarios(
     _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
     if not places:
-        if images_alone and (alone := _frames_in(top.iterdir(), IMAGES, r"\D*"))[0]:
+        while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
+            (top,) = below
+        if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
             return _images_alone(top, place.name, *alone)
-        names = sorted(entry.name for entry in top.iterdir())[:6]
-        alone = "(images alone: predict.py, or --label pasted --modality camera)"
-        alone = "or one of images with a frame number in their names" if images_alone else alone
+        names = sorted(entry.name for entry in below)[:6]
         raise DataError(
             f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
-            f"Give the folder that holds the AnoVox archives (none inside another) or their folders {alone}."
+            "Give the folder that holds the AnoVox archives (none inside another) or their folders. Images "
+            "alone, a frame number in each name, are for predict.py and --label pasted --modality camera."
         )
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
@@ -240,8 +241,7 @@ def _frames_in(
                 f"{entry}: its frame number, the last number in its name, is that of {other.name} too.\n"
                 "Keep one file of a frame, or one camera in a folder."
             )
-    others = [entry for entry, match in matches if not match and not entry.is_dir()]
-    return frames, Counter(entry.suffix or "no ending" for entry in others)
+    return frames, Counter(e.suffix or "no ending" for e, match in matches if not match and not e.is_dir())
 
 
 def _choose(

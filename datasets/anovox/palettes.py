@@ -101,7 +101,7 @@ def fitting(colours: np.ndarray) -> list[str]:
 
 
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
-    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios.
+    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios, or by all of them.
 
     One that can not be read says nothing here: whoever needs it will tell, --check_data with all others.
     """
@@ -109,10 +109,13 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     some = with_images[:: max(1, len(with_images) // 8)]
     paths = [files[sorted(files)[len(files) // 2]] for files in some]
     colours = set()
-    for path in paths:
-        with contextlib.suppress(DataError):
-            pixels = colours_or_ids(path)
-            colours.update(np.unique(pixels).tolist() if pixels.dtype != np.uint8 else ())
+    for chosen in (paths, (path for files in with_images for path in files.values())):
+        for path in chosen:
+            with contextlib.suppress(DataError):
+                pixels = colours_or_ids(path)
+                colours.update(np.unique(pixels).tolist() if pixels.dtype != np.uint8 else ())
+        if not colours or len(fitting(np.array(sorted(colours)))) < len(PALETTES):
+            break
     return tell_palette(colours, anomaly_ids, *paths[:1])
 
 

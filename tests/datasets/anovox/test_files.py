@@ -12,10 +12,10 @@ from PIL import Image
 from datasets.anovox.archives import ArchivePath
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import project
-from datasets.anovox.files import FRONT, find_scenarios, projection_matrix
+from datasets.anovox.files import FRONT, ScenarioFiles, find_scenarios, projection_matrix
 from datasets.anovox.frame import read_points
 from datasets.anovox.labels import unlabelled_table
-from datasets.anovox.palettes import read_class_image
+from datasets.anovox.palettes import find_palette, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 
@@ -205,6 +205,27 @@ def test_images_that_are_not_read_are_told(tmp_path, scenario):
     assert any("(1 .bmp, 2 .png not read)" in note or "(2 .png, 1 .bmp not read)" in note for note in notes)
     with pytest.raises(DataError, match="There is no LiDAR scan"):
         unlabelled_table(find_scenarios(folder, images_alone=True), "lidar")
+
+
+def test_images_in_the_one_folder_of_an_archive(tmp_path, scenario):
+    with zipfile.ZipFile(tmp_path / "drive.zip", "w") as archive:
+        for k, path in enumerate(frame_files(scenario, "RGB-CAM")):
+            archive.write(path, f"drive/data/{k:010d}.png")
+    (found,) = find_scenarios(tmp_path / "drive.zip", images_alone=True)
+    assert list(found.files["image"]) == [0, 1, 2, 3] and found.projection is not None
+    with pytest.raises(DataError, match="--label pasted --modality camera"):
+        find_scenarios(tmp_path / "drive.zip")
+
+
+def test_a_palette_that_one_image_alone_tells(tmp_path):
+    """Not the one in the middle, which both palettes fit: 170, 120, 50 is another class in each."""
+    shown = [[(128, 64, 128)], [(128, 64, 128)], [(128, 64, 128)], [(170, 120, 50), (145, 170, 100)]]
+    files = {k: tmp_path / f"{k}.png" for k in range(4)}
+    for k, colours in enumerate(shown):
+        Image.fromarray(np.array([colours], np.uint8).repeat(8, axis=0)).save(files[k])
+    one = ScenarioFiles("one", tmp_path)
+    one.files["semantic_image"] = files
+    assert find_palette([one], (20,)) == "CARLA"
 
 
 def test_class_ids_of_16_bits(tmp_path):
