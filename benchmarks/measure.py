@@ -53,7 +53,7 @@ def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict
         for name in names[k % len(names) :] + names[: k % len(names)]:
             found[name].append(seconds_per_call(variants[name], repeats[name]))
     found = {name: np.array(seconds) for name, seconds in found.items()}
-    rows = [[name, *(f"{1e3 * f(s):.3g}" for f in (np.median, np.min, np.max))] for name, s in found.items()]
+    rows = [[name, *(short(1e3 * f(s)) for f in (np.median, np.min, np.max))] for name, s in found.items()]
     print(*markdown(["variant", "median ms", "least", "most"], rows), "", sep="\n")
     print(f"{rounds} rounds, {busy} of them beside busy other processes.\n", flush=True)
     return found
@@ -89,10 +89,15 @@ def judge(
     low, median, high = np.percentile(ratios, [25, 50, 75])
     met = low >= at_least if at_least is not None else high <= at_most
     worse, demand = (low, f">= {at_least:g}") if at_least is not None else (high, f"<= {at_most:g}")
-    quartile = f" (worse quartile {worse:.3g}{unit})" if np.ndim(ratios) else ""
+    quartile = f" (worse quartile {short(worse)}{unit})" if np.ndim(ratios) else ""
     said = "met" if met else "not met"
-    print(f"**{question}: {median:.3g}{unit}**{quartile}; demand {demand}{unit}: {said}.\n", flush=True)
+    print(f"**{question}: {short(median)}{unit}**{quartile}; demand {demand}{unit}: {said}.\n", flush=True)
     return bool(met)
+
+
+def short(number: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def machine() -> str:

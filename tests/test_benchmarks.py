@@ -39,7 +39,7 @@ def test_rounds_are_interleaved_and_start_with_another_variant_each(monkeypatch,
     assert "".join(calls).startswith("abc" + "abcbcacab")  # the first of each warms up
     assert seconds["b"].tolist() == [2.0] * 7  # a variant that returns seconds is believed
     said = capsys.readouterr().out
-    assert "| b | 2e+03 | 2e+03 | 2e+03 |" in said and "7 rounds, 0 of them beside busy" in said
+    assert "| b | 2,000 | 2,000 | 2,000 |" in said and "7 rounds, 0 of them beside busy" in said
 
 
 def test_a_busy_machine_is_said(monkeypatch, capsys):
