@@ -159,7 +159,11 @@ def build_datasets(
     images = judge_rows(images, report, problems, args)
     # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
     # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
-    split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
+    try:
+        split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
+    except DataError:
+        problems.refuse(images)  # what --check_data has not told yet may be why nothing can be split
+        raise
     images, decoded, intensity_range = decode_images(
         images, split.get("train", ()), args, cache_dir or args.cache_dir
     )

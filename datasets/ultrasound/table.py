@@ -62,9 +62,9 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
         raise DataError(
-            f"{sheet.where}, row {sheet.wider[0]} and {len(sheet.wider) - 1} more have more cells than the "
-            "header\nIs the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with "
-            "decimal points; a column needs a name."
+            f"{sheet.where}: more cells than in the header in row {some(sheet.wider, 3)}\n"
+            "Is the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with decimal "
+            "points; a column needs a name."
         )
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
@@ -161,7 +161,7 @@ def _propose(asked: str, role: str, names: dict[str, str]) -> str:
 def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
     """(the age in a cell, whether the cell names its unit); ValueError says what is wrong with it."""
     if cell is None:
-        raise ValueError("the age is empty")
+        raise ValueError("the age is empty, or an error of the spreadsheet such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
     if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
@@ -327,7 +327,9 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
         return "--age_column names the column of ages"
     if all(1900 <= number <= 2100 for number in numbers):
         return "if they are years of birth: add a column with the age on the day of the image"
-    fitting = [name for name, limit in OLDEST.items() if limit >= oldest and name != unit]
+    fitting = [
+        name for name, limit in OLDEST.items() if 0 <= min(numbers) <= oldest <= limit and name != unit
+    ]
     return f"if they are counted in {fitting[0]}: --target_unit {fitting[0]}" if fitting else ""
 
 

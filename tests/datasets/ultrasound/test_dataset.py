@@ -529,6 +529,13 @@ def test_check_data_lists_all_problems_at_once(study):
         assert line in str(caught.value)
 
 
+def test_check_data_tells_why_nothing_can_be_split(study):
+    """Who is left out for what is wrong is told before that too few are left."""
+    write_published(study / "characteristics.xlsx", [(i, 9.0 if i == 1 else "?") for i in range(1, 13)])
+    with pytest.raises(DataError, match="11 rows without a usable age"):
+        load(study, check_data=True)
+
+
 def test_a_pattern_is_proposed_and_said_once(study):
     images = study / "Healthy/Images"
     for path in images.iterdir():
