@@ -106,8 +106,9 @@ def read_sequence(
     boxes = [person.record["box"] for person in people]
     clean, bad = clean_boxes(boxes, *size, source, counts)
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
-        gathered.add(what, "correct or remove the records, or pass --skip_bad_boxes",
-                     f"{people[row].place}, box {str(boxes[row])[:80]}")  # fmt: skip
+        remedy = "give images of the annotated size, correct or remove the records, or pass --skip_bad_boxes"
+        remedy = remedy if size != PANORAMA_SIZE else remedy.partition(", ")[2]
+        gathered.add(what, remedy, f"{people[row].place}, box {str(boxes[row])[:80]}")
     if problems is None:
         gathered.raise_any()
     if gathered.count > before:

@@ -101,6 +101,12 @@ def read_labels(
     told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
     if any(told.values()):
         LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    if told["clipped boxes"] > 0.1 * sum(len(sequence.boxes) for sequence in every):
+        sizes = sorted({f"{sequence.width}x{sequence.height}" for sequence in every})
+        LOG.warning(
+            f"{told['clipped boxes']} boxes leave the panorama ({', '.join(sizes)}): are the images of the "
+            "size that was annotated?"
+        )
     return every, split, source
 
 

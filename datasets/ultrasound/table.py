@@ -138,11 +138,13 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
             proposed.append(f"--{role}_column {shlex.quote(sheet.names[close])}")
     if missing:
         hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
+        free = [flag for flag in missing if flag not in ("--id_column", "--age_column")]
+        none = f" ({free[0]} '' for none)" if free else ""
         raise DataError(
             f"{where}, columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column "
             f"{' and no '.join(map(repr, missing.values()))}\n"
             f"Found: {some(sheet.names.values(), 12) or 'nothing'}.{hint}\n"
-            f"Name the column with {' and '.join(missing)}, or the row of the column names with --header_row."
+            f"Name the column with {' and '.join(missing)}{none}, or the row of the names with --header_row."
         )
     for trait, words in TRAITS.items():
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]

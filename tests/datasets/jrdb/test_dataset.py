@@ -365,3 +365,21 @@ def test_figures_of_the_real_sequences(real):
         decisions["train"]["order_dependent_decisions"] + decisions["val"]["order_dependent_decisions"]
         == 24025
     )
+
+
+def test_images_of_another_size_than_the_boxes_are_noticed(tmp_path, caplog):
+    for down, name in enumerate(("a", "b", "c")):
+        write_labels(tmp_path, name, {key: people[:6] for key, people in crowd().items()}, down)
+        (tmp_path / IMAGE_FOLDER / name).mkdir(parents=True)
+        Image.new("RGB", (1880, 240)).save(tmp_path / IMAGE_FOLDER / name / "000015.jpg")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "val": ["b"], "test": ["c"]}')
+    load(tmp_path)
+    assert (
+        "72 boxes leave the panorama (1880x240): are the images of the size that was annotated?"
+        in caplog.text
+    )
+    write_labels(tmp_path, "c", crowd(), 2)
+    with pytest.raises(
+        DataError, match="(?s)outside the 1880x240 panorama.*give images of the annotated size, correct"
+    ):
+        load(tmp_path)
