@@ -63,10 +63,8 @@ def _list(counter: Counter) -> str:
 
 
 def _count_ids(sensor: str, path: AnyPath, palette: str) -> dict[int | str, int]:
-    """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels.
-
-    Of a scan without intensity one NO_INTENSITY instead.
-    """
+    """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels. Of a scan
+    without intensity one NO_INTENSITY instead."""
     classes = ()
     if sensor == "image":
         read_image(path)

@@ -141,10 +141,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         }
 
     def true_pixels(self, index: int) -> np.ndarray | None:
-        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out, at the data set's image size (nearest).
-
-        None where it is not known.
-        """
+        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out, at the data set's image size (nearest). None
+        where it is not known."""
         if (truth := self.sources[index].true_pixels()) is None:
             return None
         image = Image.fromarray(truth.view(np.uint8))

@@ -195,9 +195,8 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
     layouts = _layouts_of(folder)
     if len(layouts) != 1:
-        none = "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
-        what = "holds folders of both AnoVox layouts" if layouts else none
-        listed = ", ".join(entry.name for entry in folders[:6]) or "none"
+        what = "folders of both AnoVox layouts" if layouts else "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
+        listed = some((entry.name for entry in folders), 6) or "none"
         raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, **known)
@@ -228,10 +227,8 @@ def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath], unread
 def _frames_in(
     entries: Iterable[AnyPath], endings: tuple[str, ...], rest: str = ""
 ) -> tuple[dict[int, AnyPath], Counter]:
-    """Files by the last number in their name, and how many of other endings there are.
-
-    rest: what may follow the number. DataError for two files of one number.
-    """
+    """Files by the last number in their name, and how many of other endings there are. rest: what may follow
+    the number. DataError for two files of one number."""
     number = r"(?:.*\D)?0*(\d{1,19})"  # what an int64 holds
     pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
     matches = [(e, pattern.fullmatch(e.name)) for e in entries if not e.name.startswith(".")]

@@ -12,22 +12,20 @@ pasted    recordings are taken as normal where nothing says otherwise, and thing
 
 import itertools
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
 from datasets.anovox.files import LAYOUTS, AnyPath, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
-from utils.run.errors import DataError
+from utils.run.errors import DataError, some
 
 # By --label: what it reads, and what works without.
+TRUTH = "semantic ground truth"
 WANTED = {
-    "visible": (
-        "semantic ground truth",
-        "Add it, or use --label scenario or --label pasted --split_method random, which need none.",
-    ),
-    "pasted": ("semantic ground truth", "Leave these scenarios out, or add it."),
+    "visible": (TRUTH, "Add it, or use --label scenario or --label pasted --split_method random."),
+    "pasted": (TRUTH, "Leave these scenarios out, or add it."),
     "scenario": ("scenario types", "Add Scenario_Configuration_Files, or use --label visible."),
     "voxel": ("voxel grids", "Add them, or use --label visible or --label scenario."),
 }
@@ -35,26 +33,26 @@ WANTED = {
 BLOCK = re.compile(r":(\d+)-(\d+)$")  # behind a scenario's name: first and last frame
 
 
-@dataclass
 class FrameTable:
     """One row per usable frame, in the order of scenarios and frame numbers; columns are numpy arrays."""
 
-    scenarios: list[ScenarioFiles]
-    frames: list[Frame]
-    labels: np.ndarray  # (F,) 0 normal, 1 anomaly
-    pixels: np.ndarray  # (F,) anomalous pixels, scaled to 768 x 512; nan = no semantic image
-    points: np.ndarray  # (F,) anomalous LiDAR points in the region; nan = no semantic LiDAR
-    distance: np.ndarray  # (F,) metres to the nearest of them; nan = none
-    category: np.ndarray  # (F,) text from ANOMALY csv: home, animal, nature, special, ...; '' where unknown
-    size: np.ndarray  # (F,) text from ANOMALY csv: tiny, small, medium, big; '' where unknown
-    visibility: np.ndarray  # (F,) text, on the built-in sample: both, camera, lidar, conflict; '' elsewhere
-    notes: list[str]  # what was left out and what is missing, one line each
-    left_out: str = ""  # of these, the frames without a label, and what to do about them
-
-    def __post_init__(self):
-        numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
-        self.scenario = np.array([numbers[frame.scenario.name] for frame in self.frames])  # (F,) an index
-        self.frame_id = np.array([frame.number for frame in self.frames])  # (F,)
+    def __init__(
+        self, scenarios: list[ScenarioFiles], frames: list[Frame], labels: np.ndarray, counted: np.ndarray,
+        notes: list[str],
+    ):  # fmt: skip
+        """counted (F, 3 or more): what Frame.counts gave; notes: what was left out and what is missing."""
+        self.scenarios, self.frames, self.notes = scenarios, frames, notes
+        self.left_out = ""  # of the notes, the frames without a label, and what to do about them
+        numbers = {scenario.name: number for number, scenario in enumerate(scenarios)}
+        self.scenario = np.array([numbers[frame.scenario.name] for frame in frames])  # (F,) an index
+        self.frame_id = np.array([frame.number for frame in frames])  # (F,)
+        self.labels = labels  # (F,) 0 normal, 1 anomaly
+        # (F,) anomalous pixels and points, metres to the nearest of these; nan = no ground truth, or none
+        self.pixels, self.points, self.distance = counted.T[:3]
+        # (F,) text from the ANOMALY csv, "" where unknown: home, animal, ...; tiny, small, medium, big;
+        # and on the built-in sample both, camera, lidar or conflict
+        words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
+        self.category, self.size, self.visibility = map(np.array, words)
 
     def rows_of(self, names: list[str]) -> np.ndarray:
         """Rows of the scenarios of these names, or blocks of one, "NAME:FIRST-LAST" frame; ascending."""
@@ -94,17 +92,16 @@ def build_table(
     known = labels != UNKNOWN
     if not known.any():
         raise DataError(
-            f"none of {len(labels):,} frames has a label for --label {label}: "
-            "no semantic images, semantic LiDAR, voxel files or scenario types were found.\n"
+            f"none of {len(labels):,} frames has a label for --label {label}: no {WANTED[label][0]}\n"
             "Labels are never invented: add the ground truth folders, or use another --label. predict.py and "
             "evaluate.py --paste need none."
         )
     if not known.all():
-        where = sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)})
-        listed = ", ".join(where[:3]) + " ..." * (len(where) > 3)
+        listed = some(sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)}), 3)
         unknown = f"{(~known).sum():,} of {len(labels):,} frames have no known label"
         notes.append(f"left out: {unknown}, for want of {WANTED[label][0]}: {listed}")
-    table = _make_table(scenarios, frames, labels, counted[:, :3], known, notes)
+    frames = list(itertools.compress(frames, known))
+    table = FrameTable(scenarios, frames, labels[known], counted[known], notes)
     table.left_out = "" if known.all() else f"\n{notes[-1]}\n{WANTED[label][1]}"
     return table
 
@@ -112,17 +109,15 @@ def build_table(
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
     """All frames, for prediction: labels UNKNOWN, no ground truth is opened."""
     frames, notes = _list_frames(scenarios, modality, images_alone=True)
-    labels, every = np.full(len(frames), UNKNOWN), np.full(len(frames), True)
-    return _make_table(scenarios, frames, labels, np.full((len(frames), 3), np.nan), every, notes)
+    labels, unknown = np.full(len(frames), UNKNOWN), np.full((len(frames), 3), np.nan)
+    return FrameTable(scenarios, frames, labels, unknown, notes)
 
 
 def _list_frames(
     scenarios: list[ScenarioFiles], modality: str, coding=Frame.coding, images_alone: bool = False
 ) -> tuple[list[Frame], list[str]]:
-    """The frames with the sensors needed, and what is missing.
-
-    `images_alone`: where no scenario has a LiDAR, frames of the camera will do. DataError without a frame.
-    """
+    """The frames with the sensors needed, and what is missing. `images_alone`: where no scenario has a LiDAR,
+    frames of the camera will do. DataError without a frame."""
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
     if modality == "both" and images_alone and not any(s.files["points"] for s in scenarios):
@@ -156,12 +151,6 @@ def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
 def name_sensor(folder: str) -> str:
     """The name of a sensor's folder without the hash behind its pose."""
     return folder[: folder.rfind(")") + 1] or folder
-
-
-def _make_table(scenarios, frames, labels, counted, chosen, notes) -> FrameTable:
-    words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
-    columns = (column[chosen] for column in (labels, *counted.T, *map(np.array, words)))
-    return FrameTable(scenarios, list(itertools.compress(frames, chosen)), *columns, notes)
 
 
 def _read_anomaly_file(path: AnyPath | None) -> tuple[str, str, str]:

@@ -118,10 +118,8 @@ def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
 
 
 def _file_sizes(frames: list[Frame]) -> np.ndarray:
-    """(F, 2) bytes of each frame's image and scan, 0 where there is none.
-
-    Neither path nor time is in it, so that a copy of the data is the same data.
-    """
+    """(F, 2) bytes of each frame's image and scan, 0 where there is none. Neither path nor time is in it, so
+    that a copy of the data is the same data."""
     paths = [(frame.path("image"), frame.path("points")) for frame in frames]
     return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
 

@@ -30,22 +30,21 @@ def split_scenarios(
     present = [table.scenarios[i] for i in np.unique(table.scenario)]
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
     own, judged = find_beside(Path(root), "split.json"), _with_anomalies(table, present) if pasted else []
-    if method == "auto" and own.exists() and not holdout_towns and not fold and judged:
+    found = method == "auto" and own.exists() and not holdout_towns and not fold
+    if found and judged:
         LOG.warning(f"{own} is not used: with --label pasted scenarios with anomalies are the test part")
-    elif method == "auto" and own.exists() and not holdout_towns and not fold:
+    elif found:
         method = str(own)
         if (test_size, val_size) != (0.2, 0.2):  # no defaults
             LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random draws by them")
     if holdout_towns and method not in ("auto", "random"):
         raise CommandError(
-            f"--holdout_towns and --split_method {method}: each says who is tested; leave one out"
+            f"--holdout_towns, --split_method {method}: each says who is tested; leave one out"
         )
     if fold:
         if judged:
-            raise CommandError(
-                f"--fold {fold}: with --label pasted the {len(judged)} scenarios with anomalies are "
-                f"the test part, first {judged[0]}\nLeave --fold out, or give recordings without anomalies."
-            )
+            judged = f"{len(judged)} scenarios with anomalies, first {judged[0]}, are the test part"
+            raise CommandError(f"--fold {fold}: with --label pasted the {judged}\nLeave --fold out.")
         split, how = fold_groups(strata, fold, seed, strata), describe_fold(fold, seed)
     elif method not in ("auto", "random"):
         split = read_split(own if method == str(own) else Path(method))
@@ -58,10 +57,10 @@ def split_scenarios(
             )
         if left := sorted(strata.keys() - named):
             table.notes.append(f"{len(left)} of {len(strata)} scenarios are in no part: {some(left, 3)}")
-    elif pasted and not holdout_towns:
-        split, how = _draw_normal(table, present, judged, test_size, val_size, seed)
     elif holdout_towns:
         split, how = _hold_out(present, holdout_towns, strata, val_size, seed)
+    elif pasted:
+        split, how = _draw_normal(table, present, judged, test_size, val_size, seed)
     else:
         if len(strata) < (parts := 1 + (test_size > 0) + (val_size > 0)):
             raise DataError(
@@ -74,9 +73,7 @@ def split_scenarios(
     outcome = check_disjoint(split, unit="scenarios")
     rows = {part: table.rows_of(members) for part, members in split.items()}
     if sum(map(len, rows.values())) > len(np.unique(np.concatenate([*rows.values()]))):
-        raise DataError(
-            f"Leakage: frames are in two parts, in blocks that overlap ({how}).\nCorrect the file."
-        )
+        raise DataError(f"Leakage: frames are in two parts, blocks overlap ({how}).\nCorrect the file.")
     for part, members in split.items():
         labels = table.labels[rows[part]]
         known = set(labels[labels != UNKNOWN].tolist())
@@ -88,10 +85,9 @@ def split_scenarios(
         if members and known != {0, 1} and not (pasted and known == {0}):
             every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
             raise DataError(
-                f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: "
-                "both classes are needed.\n"
-                "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
-                + table.left_out
+                f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}: both "
+                "classes are needed.\nAdd scenarios of the other kind, change --seed or the sizes, or give a "
+                "split file." + table.left_out
             )
     return split, how, outcome
 
@@ -99,10 +95,8 @@ def split_scenarios(
 def _hold_out(present: list[ScenarioFiles], towns: list[str], strata: dict[str, str], val_size, seed):
     """Test = the scenarios of these towns."""
     there = sorted({scenario.town for scenario in present})
-    if unknown := sorted(set(towns) - set(there)):
-        raise DataError(
-            f"--holdout_towns {' '.join(unknown)}: no scenario lies there; there are {', '.join(there)}."
-        )
+    if unknown := " ".join(town for town in towns if town not in there):
+        raise DataError(f"--holdout_towns {unknown}: no scenario lies there; there are {', '.join(there)}.")
     held = [scenario.name for scenario in present if scenario.town in towns]
     if len(rest := sorted(strata.keys() - held)) < 1 + (val_size > 0):
         raise DataError(
