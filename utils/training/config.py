@@ -53,8 +53,7 @@ def describe_run(
 def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
     """A resumed run goes on with the same data and global batch, or it would be another run.
 
-    Raises CommandError with the recorded and the present value. On another number of processes
-    args.batch_size becomes their share of the batch; that is logged, as is another number of threads.
+    Else CommandError. On another number of processes args.batch_size becomes their share of the batch.
     """
     sections = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")
     recorded = read_record(Path(args.resume) / "config.json", *sections)

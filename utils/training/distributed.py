@@ -199,11 +199,8 @@ def make_loader(
 
 
 def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes) -> list[list[int]]:
-    """Batches of whole frames, about `batch_size` samples each, for this rank.
-
-    Over all ranks each sample comes once. The cuts do not depend on the number of processes: a sample is in
-    the same batch on 1 or N of them.
-    """
+    """Batches of whole frames, about `batch_size` samples each, for this rank; over all ranks each sample
+    comes once, in the same batch on 1 or N processes."""
     order = np.argsort(frames, kind="stable")
     starts = np.flatnonzero(np.diff(frames[order], prepend=-1))  # where each frame begins
     cuts = [0]

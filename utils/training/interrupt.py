@@ -90,8 +90,8 @@ class StallWatch(threading.Thread):
 class Interrupt:
     """The steps of an epoch, with a place to stop after each.
 
-    `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch;
-    `totals` (processes, K) are the sums that each process had until then, `seconds` what it took until then.
+    `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch, which took `seconds`
+    and have added up to `totals` (processes, K).
     """
 
     def __init__(
@@ -109,13 +109,10 @@ class Interrupt:
         self.watch = StallWatch(processes.rank, args.stall_timeout, status)
         if self.group is not None and args.stall_timeout:
             self.watch.start()
-        self.handlers = {
-            number: signal.signal(number, self.receive)
-            for number in (signal.SIGINT, SAVE_SIGNAL, *ending_signals())
-            if number is not None
-        }
-        run = status.path.parent
-        LOG.info(f"Ctrl-C stops after the step at hand; to watch: python monitor_training.py {run}")
+        numbers = filter(None, (signal.SIGINT, SAVE_SIGNAL, *ending_signals()))
+        self.handlers = {number: signal.signal(number, self.receive) for number in numbers}
+        watch = f"python monitor_training.py {status.path.parent}"
+        LOG.info(f"Ctrl-C stops after the step at hand; to watch: {watch}")
 
     def receive(self, number: int, frame: Any) -> None:
         """The signal handler: remember the wish; a second SIGINT is not kept waiting."""
@@ -132,11 +129,8 @@ class Interrupt:
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
     def steps(self, loader: DataLoader, epoch: int, totals: Tensor) -> Iterator[tuple[int, Any]]:
-        """Yield (step, batch) of an epoch, at most --max_batches; the loader draws from an EpochSampler.
-
-        `totals` (K,) is what the loop adds up: loss first, samples last. An epoch that was stopped is
-        continued: with its first step left and its totals so far.
-        """
+        """Yield (step, batch) of an epoch, at most --max_batches, or of what is left of a stopped one; the
+        loader draws from an EpochSampler. totals (K,): what the loop adds up, loss first, samples last."""
         sampler = loader.batch_sampler
         first, self.first_step = self.first_step, 0
         sampler.start(epoch, first)

@@ -1,11 +1,11 @@
 """What is true of every training loop that works, watched while it runs: mistakes of the loop, not the data.
 
-Each invariant stands for a fault that people really made and did not notice (docs/reliability.md has the
-records). Most are looked at in the first two steps and the first two epochs, through hooks, so that a script
-calls nothing for them; what costs a GPU's attention is never asked for in every step.
+Each invariant stands for a fault that people really made and did not notice (docs/reliability.md). Most are
+looked at in the first two steps of the first two epochs, through hooks, so that a script calls nothing.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +28,6 @@ ENOUGH = 5  # steps after which every weight has moved: where a layer begins wit
 UNMOVED = 3e-5  # relative change of the weights in an epoch that counts as none
 
 
-def leaves(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts that compute, by name."""
-    return [(name, part) for name, part in model.named_modules() if next(part.children(), None) is None]
-
-
 class Invariants:
     """Watches one run from before its first step; `say(kind, text)` what can not be, each kind once.
 
@@ -40,8 +35,8 @@ class Invariants:
     """
 
     def __init__(
-        self, say: Callable[[str, str], None], checkpoint: "Checkpoint", loaders: dict[str, Any],
-        inputs: Sequence[str], target: str,
+        self, say: Callable[[str, str], None], checkpoint: "Checkpoint", criterion: nn.Module,
+        loaders: dict[str, Any], inputs: Sequence[str], target: str,
     ):  # fmt: skip
         self.say, self.checkpoint, self.run, self.loaders = say, checkpoint, checkpoint.run, loaders
         self.inputs, self.target, self.flags = inputs, target, vars(checkpoint.run.args)
@@ -61,7 +56,7 @@ class Invariants:
         self.check_weights_kept()
         self.check_groups()
         checkpoint.interrupt.look = self.look
-        self.hooks = self.add_hooks()
+        self.hooks = self.add_hooks(criterion)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -119,7 +114,7 @@ class Invariants:
         """Whether the tensors of the step at hand are looked at."""
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
-    def add_hooks(self) -> list[Any]:
+    def add_hooks(self, criterion: nn.Module) -> list[Any]:
         """Put the looks below where they see; those returned go after the second epoch.
 
         What --compile makes one piece is looked at from outside.
@@ -127,11 +122,13 @@ class Invariants:
         outside = torch.compiler.disable if self.flags["compile"] else lambda hook: hook
         self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)
         self.judged.register_forward_hook(outside(self.after_evaluation), with_kwargs=True)
-        fresh = [p.register_hook(self.check_fresh(p)) for p in self.trainable().values()]
+        criterion.register_forward_hook(self.check_loss)
+        fresh = [p.register_hook(partial(self.check_fresh, p)) for p in self.trainable().values()]
         if self.flags["compile"]:
             return fresh
-        parts = leaves(self.model) + (leaves(self.judged) if self.judged is not self.model else [])
-        hooks = [part.register_forward_hook(self.watch_part(name)) for name, part in parts]
+        parts = {part: name for model in (self.model, self.judged) for name, part in model.named_modules()}
+        leaves = [part for part in parts if next(part.children(), None) is None]
+        hooks = [part.register_forward_hook(partial(self.check_part, parts[part])) for part in leaves]
         encoders = [p for p in self.model.modules() if hasattr(p, "features") and hasattr(p, "mean")]
         hooks += [p.features.register_forward_pre_hook(self.check_normalised) for p in encoders]
         return hooks + fresh
@@ -161,24 +158,20 @@ class Invariants:
                 self.same += torch.equal(self.followed.pop(index), now)
                 self.compared += 1
 
-    def watch_part(self, name: str) -> Callable[..., None]:
+    def check_part(self, name: str, part: nn.Module, inputs: tuple, output: Any) -> None:
         """A part that computes in a step is in train mode, learns unless frozen, in the type asked for."""
-
-        def hook(part: nn.Module, inputs: tuple, output: Any) -> None:
-            if not self.in_step() and self.begun and part.training:
-                self.say("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
-            if not self.looking():
-                return
-            if not part.training and not self.freezing:
-                self.say("mode", f"{name} is not in train mode in a training step: model.train() is missing")
-            own = [p.requires_grad for p in part.parameters(recurse=False)]
-            if own and not any(own) and not self.freezing:
-                self.say("frozen", f"{name} does not learn, although no flag freezes anything")
-            wanted = amp_dtype(self.run.device)
-            if self.flags["amp"] and isinstance(part, (nn.Linear, nn.Conv2d)) and output.dtype != wanted:
-                self.say("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
-
-        return hook
+        if not self.in_step() and self.begun and part.training:
+            self.say("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
+        if not self.looking():
+            return
+        if not part.training and not self.freezing:
+            self.say("mode", f"{name} is not in train mode in a training step: model.train() is missing")
+        own = [p.requires_grad for p in part.parameters(recurse=False)]
+        if own and not any(own) and not self.freezing:
+            self.say("frozen", f"{name} does not learn, although no flag freezes anything")
+        wanted = amp_dtype(self.run.device)
+        if self.flags["amp"] and isinstance(part, (nn.Linear, nn.Conv2d)) and output.dtype != wanted:
+            self.say("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
 
     def check_normalised(self, part: nn.Module, inputs: tuple) -> None:
         """Images are normalised once: some values below 0, none far outside."""
@@ -190,37 +183,29 @@ class Invariants:
             what = f"images enter the first layer with mean {mean:.2f}, sd {sd:.2f}, least value {least:.2f}"
             self.say("normalisation", f"{what}: normalised twice or never")
 
-    def check_fresh(self, parameter: nn.Parameter) -> Callable[[Tensor], None]:
+    def check_fresh(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         """No gradient of an earlier backward pass is there when the next one arrives."""
+        if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
+            what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
+            self.say("gradients", f"{what}: optimizer.zero_grad() is missing")
 
-        def hook(gradient: Tensor) -> None:
-            if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
-                what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
-                self.say("gradients", f"{what}: optimizer.zero_grad() is missing")
+    def check_loss(self, criterion: nn.Module, inputs: tuple, losses: Tensor) -> None:
+        """The criterion is given outputs and labels that belong together."""
+        if not self.looking():
+            return
+        outputs, labels = inputs[:2]
+        if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
+            shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
+            self.say("shapes", f"outputs and labels are {shapes}: the loss compares all with all")
+        sent = self.batch[self.target]
+        if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
+            self.say("labels", "labels at the loss are not those that were read, but of other samples")
+        if losses.requires_grad:
+            losses.register_hook(self.check_sign)
 
-        return hook
-
-    def watch_loss(self, criterion: nn.Module) -> None:
-        """See what the criterion is given and how its result enters backward(), in the first steps."""
-
-        def hook(part: nn.Module, inputs: tuple, losses: Tensor) -> None:
-            if not self.looking():
-                return
-            outputs, labels = inputs[:2]
-            if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
-                shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
-                self.say("shapes", f"outputs and labels are {shapes}: the loss compares all with all")
-            sent = self.batch[self.target]
-            if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
-                self.say("labels", "labels at the loss are not those that were read, but of other samples")
-            if losses.requires_grad:
-                losses.register_hook(check_sign)
-
-        def check_sign(gradient: Tensor) -> None:
-            if bool((gradient < 0).any()):
-                self.say("sign", "the loss is maximised: backward() sees it with a minus sign")
-
-        criterion.register_forward_hook(hook)
+    def check_sign(self, gradient: Tensor) -> None:
+        if bool((gradient < 0).any()):
+            self.say("sign", "the loss is maximised: backward() sees it with a minus sign")
 
     def after_evaluation(self, model: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
         """Once, on a val batch: it gives the same output again, and another one with an input mixed up."""

@@ -100,10 +100,9 @@ def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start
 def check_finite(
     loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler, where: str, samples: Tensor
 ) -> None:
-    """Stop before the optimizer step when the loss or the gradient norm is NaN or infinite (one host read).
+    """NonFiniteError before the optimizer step when loss or gradient norm is NaN or infinite (one host read).
 
-    With a float16 scaler an infinite gradient is an ordinary overflow, which the scaler skips: only the loss
-    counts.
+    With a float16 scaler only the loss counts: an infinite gradient is an overflow, which the scaler skips.
     """
     judged = loss.detach() if scaler.is_enabled() else loss.detach() + grad_norm
     if not torch.isfinite(judged):
@@ -144,8 +143,7 @@ class LearningCheck:
     ) -> list[str]:  # fmt: skip
         """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
 
-        loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch,
-        of which about 256 are read twice here.
+        loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch.
         """
         run, dataset = checkpoint.run, loaders["train"].dataset
         if run.args.overfit_one_batch:
@@ -153,8 +151,7 @@ class LearningCheck:
             self.overfit_one_batch(model, dataset, run.device, forward)
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
-        self.invariants = Invariants(self.say, checkpoint, loaders, inputs, target)
-        self.invariants.watch_loss(self.watched)
+        self.invariants = Invariants(self.say, checkpoint, self.watched, loaders, inputs, target)
         if len(dataset) != len(self.labels):
             found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
         else:

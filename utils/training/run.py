@@ -1,7 +1,6 @@
 """How a run begins and ends: the prologue and the epilogue that all five scripts share.
 
-A Run holds what a script needs around its loop and decides nothing about the order of things: `main` in the
-script does.
+A Run holds what a script needs around its loop; the order of things is decided in the script's `main`.
 """
 
 import argparse
@@ -81,9 +80,8 @@ class Run:
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
         """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
 
-        They are plain DataLoaders: batch = dataset.__getitems__(indices), nothing collated. Of train the
-        indices are this rank's share of the epoch (EpochSampler; interrupt.steps begins each), of val and
-        test whole frames in order.
+        Plain DataLoaders: batch = dataset.__getitems__(indices), of train this rank's share of the epoch
+        (EpochSampler; interrupt.steps begins each), of val and test whole frames in order.
         """
         args, drawn = self.args, (train.frames, getattr(train, "draw", None))
         sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, self.processes, *drawn)

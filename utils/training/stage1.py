@@ -38,11 +38,8 @@ def find_stage1(args: argparse.Namespace) -> Path:
 def adopt_stage1(
     args: argparse.Namespace, flags: Sequence[str], names_of: Callable[..., dict[str, list[str]]]
 ) -> dict[str, Any]:
-    """Load the stage 1 checkpoint and take these of its flags over into `args`.
-
-    Raises CommandError for a typed flag that differs, and where the checkpoint's lists of names are not
-    `names_of(args)`.
-    """
+    """Load the stage 1 checkpoint and take these of its flags over into `args`; CommandError for a typed flag
+    that differs, and where the checkpoint's lists of names are not `names_of(args)`."""
     path = find_stage1(args)
     state = load_checkpoint(path, SCRIPT)
     for name in flags:

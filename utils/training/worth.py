@@ -13,8 +13,8 @@ Rows = dict[str, np.ndarray]
 class MixedUp:
     """A loader whose batches have one input exchanged between samples, within the batch (frames of a group).
 
-    name: a key of the batch, or "history": the columns of the geometry that tell the past. Of the points,
-    which of them are real and where they fall in the image go with them.
+    name: a key of the batch (with those it begins: of points, their mask and pixels), or "history": the
+    columns of the geometry that tell the past.
     """
 
     def __init__(self, loader: DataLoader, name: str):
