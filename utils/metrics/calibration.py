@@ -34,10 +34,9 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset).
+    """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset); 1, 0 of one class.
 
-    The targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), so that a val split that is
-    separated perfectly gives no infinite slope. With one class only: 1 and 0.
+    Targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2): no slope is infinite.
     """
     from scipy.optimize import minimize
 

@@ -1,7 +1,6 @@
 """The definition of every number in a report, and the reference models that stand beside the trained one.
 
-scikit-learn computes them. Labels are integers. A metric that is undefined (one class only) is None, never
-0 or NaN.
+Labels are integers. A metric that is undefined (one class only) is None, never 0 or NaN.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,7 @@ import numpy as np
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """The threshold with the best F1 of the positive class: predict 1 where score >= threshold.
 
-    Midway between the best score and the next one below, so that rounding on another machine does not move a
-    sample across it. With one class only there is nothing to choose: 0.5.
+    Midway between the best score and the next one below: rounding moves no sample across it. One class: 0.5.
     """
     if len(np.unique(labels)) < 2:
         return 0.5
@@ -50,8 +48,8 @@ def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> 
 def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[str]) -> dict:
     """Macro F1 and balanced accuracy over the classes present, accuracy, and a row per class.
 
-    ranks (N, K): log odds, or probabilities; the highest is the prediction. A class absent from `labels` has
-    support 0 and None for its figures; it is not part of any mean.
+    ranks (N, K): log odds, or probabilities; the highest is the prediction. An absent class has None and is
+    part of no mean.
     """
     from sklearn import metrics
 
@@ -94,9 +92,8 @@ def reference_scores(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G); weights: of train.
 
-    The trees are HistGradientBoosting. NaN means not known: boosted trees take it as it is; for logistic
-    regression it becomes the train mean beside an indicator column. Columns that are NaN throughout the train
-    split are dropped.
+    The trees are HistGradientBoosting. NaN (not known): trees take it as it is; for logistic regression it is
+    the train mean beside an indicator column. Columns that are NaN throughout train are dropped.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.impute import SimpleImputer

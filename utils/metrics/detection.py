@@ -33,11 +33,8 @@ def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
-    """The alarm threshold on val: the best F1, or the lowest score that few normal frames reach.
-
-    Few: a share of at most `target_fpr`. Without an anomaly in val only the second can be had. With no normal
-    frame there is nothing to choose: 0.5.
-    """
+    """The alarm threshold on val: the best F1 (rule f1, where there is an anomaly), or the lowest score that
+    at most the share `target_fpr` of the normal frames reach. Without a normal frame: 0.5."""
     normal = np.sort(scores[labels == 0])
     if len(normal) == 0:
         return 0.5
@@ -50,11 +47,8 @@ def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, ta
 def within_group_pairs(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) pairs (anomaly, normal) of one group in the right order, and (N,) all such pairs.
-
-    A pair counts at its anomaly, a tie half. The ratio of their sums is the AUROC within groups: it can not
-    be earned by telling the groups apart.
-    """
+    """(N,) pairs (anomaly, normal) of one group in the right order, a tie half, and (N,) all such pairs; each
+    counts at its anomaly. The ratio of their sums is not earned by telling the groups apart."""
     right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
@@ -88,9 +82,8 @@ def alarm_statistics(
 ) -> dict[str, Any]:  # fmt: skip
     """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
 
-    An encounter is an unbroken run of anomalous frames of one scenario; the delay counts from its first
-    visible frame. A frame stands for the time to the next recorded one (the scenario's median step, see
-    frame_seconds). Encounters never alarmed are counted apart, not averaged in.
+    An encounter is an unbroken run of anomalous frames of a scenario; the delay counts from its first frame.
+    A frame stands for the scenario's median step (frame_seconds). Encounters never alarmed are counted apart.
     """
     minutes, false_alarms, delays, missed = 0.0, 0, [], 0
     for scenario in np.unique(scenarios):
@@ -132,8 +125,8 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
     """AnoVox's own figures over pixels or points: truth (N,) 0 or 1, scores (N,) in 0..1.
 
     auroc, aupr, specificity (at the threshold where precision and recall are closest), f1_score and ppv (mean
-    over the thresholds .25, .30 ... .70) are those of benchmark/eval/metrics.py; fpr95 is exact, while theirs
-    stands on a grid of .01. None with one class only.
+    over thresholds .25, .30 ... .70) as in benchmark/eval/metrics.py; fpr95 exact, not on its grid of .01.
+    None with one class only.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 

@@ -4,8 +4,7 @@ People are rows over any number of frames; a group never reaches over two frames
 groups: connected components of the pairs at or above a threshold, where one pair too many chains two groups,
 and average linkage, where two groups join as long as their people interact with probability `cut` on average.
 
-Whole groups are judged more strictly than JRDB-Act judges people (utils/metrics/jrdb_act.py): at least half
-of the members have to be right, and a wrong group is a false alarm.
+Whole groups are judged more strictly than JRDB-Act judges people (utils/metrics/jrdb_act.py).
 """
 
 from collections.abc import Sequence
@@ -117,17 +116,15 @@ def group_scores(groups: np.ndarray, pairs: np.ndarray, probabilities: np.ndarra
 def group_metrics(
     frames: np.ndarray, predicted: np.ndarray, scores: np.ndarray, true: np.ndarray
 ) -> dict[str, dict[str, float | int | None]]:
-    """Per size bin: ap, true_groups, predicted_groups, matched. `ap` is None where the truth has no such
-    group.
+    """Per size bin: ap (None where the truth has no such group), true_groups, predicted_groups, matched.
 
-    frames (R,) frame of each person; predicted (R,) group numbers and scores (groups,) of `find_groups`; true
-    (R,) social group ids, unique within a frame. A person whose true id is below 0 is unknown and left out on
-    both sides.
+    frames (R,) frame of each person; predicted (R,) group numbers, their scores (groups,); true (R,) social
+    group ids, unique within a frame, below 0 where unknown: left out on both sides.
 
     A predicted group is right when the IoU of its members with a true group of its own frame and size bin,
     not matched yet, is at least 0.5. Predictions choose by falling score, equal ones in the order given; each
-    takes the largest IoU, then the first. Groups do not overlap, so a choice exists for G5+ at exactly 0.5
-    alone. AP is the area under the steps of precision over recall, over all frames, equal scores one step.
+    takes the largest IoU, then the first (G5+ at exactly 0.5 alone leave a choice). AP is the area under the
+    steps of precision over recall, over all frames, equal scores one step.
     """
     known = np.asarray(true) >= 0
     frames, predicted, true = (np.asarray(values)[known] for values in (frames, predicted, true))

@@ -1,8 +1,7 @@
 """Both stages judged together: six outcomes (none, or one of the types) of every pair of every frame.
 
-Who interacts is stage 1's answer, how is stage 2's. A pair beyond the distance limit is never scored: it
-counts as predicted "none" with probability 0, so people who interact from far apart are misses of the whole
-system.
+Who interacts is stage 1's answer, how is stage 2's. A pair beyond the distance limit counts as predicted
+"none" with probability 0: people who interact from far apart are misses of the whole system.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,11 +48,8 @@ class Outcomes:
 
 
 def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:
-    """All pairs of all frames of a JRDBPairDataset with these answers (N,) and (N, K) to its samples: "none"
-    beyond the distance limit.
-
-    Left out are the ambiguous, and interacting pairs whose type nobody knows: they have no true outcome.
-    """
+    """All pairs of all frames of a JRDBPairDataset, of these answers (N,) and (N, K) to its samples, but
+    those without a true outcome: the ambiguous, and interacting pairs whose type nobody knows."""
     typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)
     far = part.far_types >= 0
     people = np.bincount(part.people_frames, minlength=len(part.frame_keys))

@@ -25,10 +25,9 @@ LEAST_SLOPE = 0.2  # of prediction on age: below, to divide by it makes noise of
 def fit_intervals(rows: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[str, Any]:
     """Plain values for a checkpoint: level, people, reach, line and bias.
 
-    rows: subject_ids, ages and preds of the val images.
-    reach: None where N is below 1 / (1 - level) - 1, 9 for 90%: no interval can promise it. line: [offset,
-    slope, least, greatest] of the usual error. bias: [offset, slope] of the prediction on the age, None
-    where there is too little of a slope.
+    rows: subject_ids, ages and preds of the val images. reach: None where N is below 1 / (1 - level) - 1, 9
+    for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
+    prediction on the age, None where there is too little of a slope.
     """
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     errors, count = np.abs(preds - ages), len(ages)

@@ -31,8 +31,7 @@ def keyframe_rows(
 ) -> np.ndarray:
     """The rows of these `people` (rows) of a JRDBPairDataset, in groups (R,).
 
-    Sequences are numbered by their place in the sorted `names`, as the toolkit numbers a folder; `last` is a
-    detection's score or the truth's difficulty.
+    Sequences are numbered as the toolkit numbers a folder, by the sorted `names`; last: score or difficulty.
     """
     frames = part.people_frames[people]
     number = np.array([sorted(names).index(name) for name in part.sequences])
@@ -47,8 +46,7 @@ def group_rows(
 ) -> np.ndarray:  # fmt: skip
     """(K, 9) rows of the people (R,) that the toolkit keeps: in keyframes, boxes inside the panorama.
 
-    boxes (R, 4) x, y, w, h; groups are numbered from 1 in every keyframe; last (R,): score or difficulty;
-    size (width, height).
+    boxes (R, 4) x, y, w, h; groups become numbers from 1 in every keyframe; size (width, height).
     """
     x, y, w, h = boxes.T
     kept = (times % KEYFRAME == 0) & (times >= KEYFRAME)

@@ -193,8 +193,7 @@ class GroupJackknife:
     def macro_f1(self, labels: np.ndarray, guess: np.ndarray, weights: np.ndarray | float = 1) -> np.ndarray:
         """Rows of the macro F1 over the classes present in all of `labels`.
 
-        `guess` (N, K): one-hot predictions, or the probabilities of a random guess (its expected counts are
-        used); weights (N,): how many samples each stands for.
+        `guess` (N, K): one-hot, or probabilities (expected counts); weights (N,): samples each stands for.
         """
         each = np.broadcast_to(weights, len(labels))[:, None]
         truth = np.eye(guess.shape[1])[labels] * each

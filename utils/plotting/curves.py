@@ -95,8 +95,7 @@ def plot_curves(
 ) -> None:  # fmt: skip
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
 
-    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED. A dotted
-    line marks `best_epoch`.
+    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED.
     """
     panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3

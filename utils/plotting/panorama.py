@@ -34,9 +34,8 @@ def draw_panorama(
     """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins at row HEADER.
 
     image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may run past W; names: n ids. pairs (m, 2)
-    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words to
-    stand beside the line. groups (n,) group numbers; a bar is drawn for groups of two and more, none where
-    the number is below 0.
+    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words beside
+    the lines. groups (n,) group numbers, below 0 of none; a bar is drawn for groups of two and more.
     """
     height, width = image.shape[:2]
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)

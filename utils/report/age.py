@@ -33,16 +33,13 @@ def report_age(
     build_model: Callable, explain: Callable, folder: Path, split: str, rows: dict[str, np.ndarray],
     data: Any, state: Mapping[str, Any], truncated: bool,
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Judge the predictions of one split and write evaluation_report.txt, SPLIT_predictions.csv and the
-    figures.
+    """Judge the predictions of one split; write evaluation_report.txt, SPLIT_predictions.csv and figures.
 
     build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
     subject (mean over its images) with the better of the train mean and median, leaving out subjects. Returns
-    it and {metrics, baselines, confidence, warnings}.
-
-    suspects.csv: how rare an error of that size is, were errors normal (sd from their median absolute
-    deviation).
+    it and {metrics, baselines, confidence, warnings}. p_label of suspects.csv: how rare an error of that size
+    is, were errors normal (sd from their median absolute deviation).
     """
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
     files, subjects, groups = part.files, part.subjects, part.groups

@@ -102,9 +102,8 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
     """Do heat map and point scores show where the anomaly is? pixel_ap and point_ap, beside each chance, the
     share of anomalous ones; and the tables of AnoVox's benchmark.
 
-    Over up to LOCATED_FRAMES anomalous frames, evenly spread, and as many normal ones for the table with
-    normality included; agents are left out, as AnoVox advises. None where the data has no semantic ground
-    truth.
+    Over up to LOCATED_FRAMES anomalous frames, evenly spread, and as many normal ones; agents are left out,
+    as AnoVox advises. None where the data has no semantic ground truth.
     """
     found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
     by_label = (np.flatnonzero(dataset.labels == label) for label in (1, 0))

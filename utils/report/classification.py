@@ -29,9 +29,8 @@ def report_binary(
     as the model gives them. `references` maps a name to its scores on val and on these samples; its threshold
     is chosen on val, as the model's is. The verdict compares AUROC with the reference named `trivial`,
     leaving out one of `groups` (N,) at a time; AP is compared with the best of the other references. Where
-    all samples are of one class there is nothing to rank, and `otherwise` says what can be done.
-    Writes evaluation_report.txt and the figures into `folder`; returns the verdict and {metrics, baselines,
-    confidence, warnings, references}.
+    all samples are of one class `otherwise` says what can be done. Writes evaluation_report.txt and figures;
+    returns the verdict and {metrics, baselines, confidence, warnings, references}.
     """
     title, unit = f"{state['script']} on {split}", TASKS[state["script"]]["groups"]
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
@@ -96,8 +95,7 @@ def report_multiclass(
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
 
     state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
-    best of always guessing the train split's majority class, guessing uniformly and guessing by the train
-    split's shares. Writes and returns what report_binary does.
+    best of guessing train's majority class, uniformly and by train's shares. As report_binary else.
     """
     title, unit, count = f"{state['script']} on {split}", TASKS[state["script"]]["groups"], len(classes)
     guesses = figures.trivial_guesses(train_labels, count)

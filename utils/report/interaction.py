@@ -41,8 +41,7 @@ def report_end_to_end(
     """Verdict and figures over all pairs of every frame of a split, and of the social groups.
 
     data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
-    checkpoint, with all that was chosen on val. Writes its report, a confusion matrix and the toolkit's two
-    files into `folder`, if there is one.
+    checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if any.
     """
     types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
@@ -91,8 +90,7 @@ def report_groups(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Clusters beside connected components and everybody alone; and the toolkit's files, of the clusters.
 
-    Whole groups are judged by utils/metrics/groups.py, people by the toolkit's rules, where keyframes have
-    people of a known group.
+    People are judged by the toolkit's rules too, where keyframes have some of a known group.
     """
     frames, pairs = part.people_and_pairs()
     threshold, cut = state["stage1_threshold"], state["cut"]

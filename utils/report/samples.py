@@ -23,9 +23,8 @@ def report_samples(
     folder: Path, split: str, state: Mapping[str, Any], columns: Mapping[str, Any], p_label: np.ndarray,
     look: Look,
 ) -> None:  # fmt: skip
-    """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely, mistakes.png: of
-    these the ones less likely than not, one frame of a pair, scenario or subject; worst_groups.csv: the same
-    by subject, sequence or scenario.
+    """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely; mistakes.png: those
+    less likely than not, one frame of a pair, scenario or subject; worst_groups.csv: by groups.
 
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.
     """
@@ -43,13 +42,10 @@ def report_samples(
     same = [name for name in task["sample"] if name not in MOMENTS]
     worst = table[table.p_label < UNLIKELY].drop_duplicates(same)[:DRAWN]
     shown = [name for name in (*task["columns"], "p_label") if name in table]
-    texts = [
-        "\n".join([
-            textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 76),
-            ", ".join(f"{name} {format_value(row[name])}" for name in shown),
-        ])
-        for row in worst.to_dict("records")
-    ]  # fmt: skip
+    texts = []
+    for row in worst.to_dict("records"):
+        sample = textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 76)
+        texts.append(sample + "\n" + ", ".join(f"{name} {format_value(row[name])}" for name in shown))
     title = "the labels that it finds least likely; more of them in suspects.csv"
     if worst.empty:
         title = f"no label of {split} is less likely than not: no mistake to show"

@@ -1,8 +1,7 @@
 """The flags every script shares, and the way a command line, `--config` and `--resume` come together.
 
 Precedence: defaults < the args of `--config FILE` < flags typed. `--resume RUN` takes the args of
-RUN/config.json; a typed flag that would change what the run is gets refused. `--resume auto` looks for a run
-of the flags that were typed.
+RUN/config.json and refuses a flag that would change what the run is; `auto` looks for a run of these flags.
 """
 
 import argparse
@@ -83,17 +82,14 @@ def add_run_arguments(
     add("--batch_size", type=positive_int, default=batch_size, help="samples per process and step")
     add("--learning_rate", "--lr", type=positive_float, default=learning_rate, help="peak learning rate")
     add("--weight_decay", type=amount, default=weight_decay, help="weight decay")
-    add("--patience", type=count, default=patience,
-        help="stop after this many epochs without improvement; 0 = never")
+    add("--patience", type=count, default=patience, help="stop after N epochs without a better; 0 = never")
     add("--num_workers", type=count, default=0, help="loader processes; 0 is fastest once images are cached")
     add("--seed", type=count, default=42, help="seed of everything random")
     add("--fold", type=fold, metavar="K/N",
-        help="cross-validation: of the N parts of a --seed, K is test, the next val, the others train, "
-             "whatever split.json says")
+        help="cross-validation: part K of N (by --seed) is test, the next val, whatever split.json says")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
-    add("--compile", action=switch, default=False,
-        help="compile the forward pass: minutes at the start, meant for GPUs, no gain on a CPU")
+    add("--compile", action=switch, default=False, help="compile the forward pass (minutes), meant for GPUs")
     add("--output_dir", default="checkpoints", help="where run folders are made")
     add("--resume", metavar="RUN",
         help="go on with the run in this folder; auto = with the newest unfinished run of the same flags in "
@@ -101,24 +97,16 @@ def add_run_arguments(
     add("--force", action=switch, default=False, help="--resume a run that another process seems to train")
     add("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
     add("--save_interval", type=count, default=0, help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")
-    add("--plot_interval", type=count, default=10,
-        help="redraw training_curves.png every N epochs; 0 = only at the end")
-    add("--log_interval", type=count, default=0,
-        help="log a line every N steps; 0 = every minute of a long epoch")
-    add("--max_batches", type=count, default=0,
-        help="cut every epoch after N steps (never LEARNED); 0 = no cut")
-    add("--cache_dir", metavar="FOLDER",
-        help="where decoded images are kept; without it data/cache in the checkout")
-    add("--cache_limit_gb", type=positive_float, default=4.0,
-        help="largest image cache to build without asking, in GB")
-    add("--max_hours", type=amount, default=0.0,
-        help="stop after this time as if by SIGTERM, to be resumed; 0 = no limit")
+    add("--plot_interval", type=count, default=10, help="redraw the curves every N epochs; 0 = at the end")
+    add("--log_interval", type=count, default=0, help="log every N steps; 0 = every minute of a long epoch")
+    add("--max_batches", type=count, default=0, help="cut epochs after N steps (never LEARNED); 0 = no cut")
+    add("--cache_dir", metavar="FOLDER", help="for decoded images; without it data/cache in the checkout")
+    add("--cache_limit_gb", type=positive_float, default=4.0, help="image cache built without asking, in GB")
+    add("--max_hours", type=amount, default=0.0, help="stop after this time as by SIGTERM; 0 = no limit")
     add("--stall_timeout", type=amount, default=600.0,
         help="seconds in one step after which a rank of several is stalled and the job ends; 0 = never")
-    add("--check_data", action=switch, default=False,
-        help="read and check all input, train nothing; exit code 0 or 3")
-    add("--dry_run", action=switch, default=False,
-        help="two steps, and all that follows an epoch, in a temporary folder")
+    add("--check_data", action=switch, default=False, help="read and check all input only; exit code 0 or 3")
+    add("--dry_run", action=switch, default=False, help="two steps and what follows, in a temporary folder")
     add("--overfit_one_batch", action=switch, default=False,
         help="first see whether a copy of the model can learn one batch by heart; changes nothing in the run")
     add("--require_learning", action=switch, default=False, help="exit code 5 when the run ends NOT LEARNED")
@@ -129,8 +117,7 @@ def add_run_arguments(
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse `argv` (default: the command line) by the precedence at the top of this file.
 
-    The recorded args are turned back into a command line that stands before the typed one, so that they pass
-    the same checks. Ends through parser.error (exit code 2).
+    Recorded args become a command line before the typed one, for the same checks and parser.error (exit 2).
     """
     typed = parser.typed(argv)
     if "--help_all" not in typed:

@@ -2,8 +2,7 @@
 
 Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected, 2 bad command, 3 bad data, 4
 non-finite, 5 NOT LEARNED with --require_learning, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM and
---max_hours). A message says what is wrong, where (file, record, flag), what was found and what to do, in at
-most five lines.
+--max_hours). A message says what is wrong, where, what was found and what to do, in at most five lines.
 """
 
 import difflib

@@ -20,11 +20,8 @@ MAX_JSON_BYTES = 64_000_000
 
 
 def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experiment") -> Path:
-    """Make `output_dir/NAME_experiment_YYYYmmdd_HHMMSS`; a number is appended when that second is taken.
-
-    mkdir is exclusive, so two runs started in one second never share a folder. Raises CommandError when
-    `output_dir` can not be written.
-    """
+    """Make `output_dir/NAME_experiment_YYYYmmdd_HHMMSS`, with a number where that second is taken: mkdir is
+    exclusive, no two runs share a folder. CommandError when `output_dir` can not be written."""
     stem = f"{name}{kind}_{datetime.now():%Y%m%d_%H%M%S}"
     try:
         Path(output_dir).mkdir(parents=True, exist_ok=True)

@@ -22,9 +22,9 @@ QUIET_SECONDS = 60.0  # without a beat, after which the owner on another machine
 class Lock:
     """`path`, held until `release` or the end of this process; forked children do not inherit it.
 
-    The system's own lock ends with its process, whatever ended that. Where there is none, PATH.held is made
-    exclusively and touched every few seconds by its owner. It is taken over when that process is gone, or
-    when it was made on another machine (or before this one was restarted) and is no longer touched.
+    The system's own lock ends with its process. Where there is none, PATH.held is made exclusively and its
+    owner touches it. It is taken over when that process is gone, or when it was made on another machine (or
+    before a restart) and is no longer touched.
     """
 
     def __init__(self, path: Path):

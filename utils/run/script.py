@@ -23,10 +23,9 @@ def ending_signals() -> list[int]:
 
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
-    """Call `main(args)` and leave with its exit code; errors are explained on stderr, with the rank.
+    """Call `main(args)` and leave with its exit code, which status.json, where there is one, explains too.
 
-    A ScriptError is printed without a traceback (--debug shows it). What nobody foresaw keeps its traceback
-    and exit code 1. A run that had a status.json says there how it ended.
+    A ScriptError is printed on stderr, with the rank, without a traceback (but with --debug); others keep it.
     """
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):

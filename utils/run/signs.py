@@ -1,7 +1,6 @@
-"""What an epoch-by-epoch history says about learning, in sentences, the same wherever they stand.
+"""What history.json says about learning, in sentences, the same in log, reports and monitor_training.py.
 
-Log, status.json, evaluation_report.txt, results.json and monitor_training.py say them alike. A sentence
-begins with its kind ("overfitting since epoch 4: ..."). `history`: the rows of history.json. No torch.
+A sentence begins with its kind ("overfitting since epoch 4: ..."). No torch.
 """
 
 import math
