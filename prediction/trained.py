@@ -121,11 +121,8 @@ def warn_of_verdict(run: Path) -> None:
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:
-    """Load the best checkpoint of the run `place`, that file, or another `checkpoint` of the run.
-
-    Raises CommandError for what is no run or checkpoint, is damaged, or was written by a script that is not
-    in the table of tasks or not the run's.
-    """
+    """Load the best checkpoint of the run `place`, that file, or another `checkpoint` of it; CommandError
+    for what is none, is damaged, or was written by a script that is not the run's or in no table."""
     name, path = None, Path(place)
     if not path.is_file():
         run = find_run(place)
@@ -139,7 +136,7 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")
 
-    script = importlib.import_module(task["module"])
+    script = importlib.import_module(state["script"].removesuffix(".py"))  # one of TASKS
     # The checkpoint holds all weights; where they once started from need not be on this machine.
     args = argparse.Namespace(**vars(script.parse_args([])) | state["args"] | {"weights": "none"})
     if task["data"] == "anovox":  # a weight means nothing under another name

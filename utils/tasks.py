@@ -1,8 +1,7 @@
 """The one table of tasks: what depends on which script a run is of, and what its figures mean.
 
-A metric is declared here once. Its title, which way is better and what knowing nothing reaches are then the
-same in the line of an epoch, the curves, the report, monitor_training.py and compare_runs.py; `shown` says in
-which of them it appears. Imports nothing, so that the tools around a run start at once.
+A metric is declared here once, for the line of an epoch, the curves, the report, monitor_training.py and
+compare_runs.py. Imports nothing, so that the tools around a run start at once.
 """
 
 from collections.abc import Mapping
@@ -53,7 +52,6 @@ AGES = {
     "columns": ("age", "prediction"),
 }
 
-# module      of the script; nothing that a file names is imported, only what stands here
 # folder      the run folder's name begins with it
 # task        runs of one task can be compared, by the metrics shown on test
 # data        which of datasets/, and which built-in sample
@@ -67,7 +65,6 @@ AGES = {
 # columns     those that hold truth and prediction
 TASKS: dict[str, dict[str, Any]] = {
     "train_anomaly_with_labels.py": {
-        "module": "train_anomaly_with_labels",
         "folder": "anomaly",
         "task": "anomaly",
         "data": "anovox",
@@ -88,7 +85,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "columns": ("label", "score", "alarm"),
     },
     "train_stage1.py": PAIRS | {
-        "module": "train_stage1",
         "folder": "stage1",
         "task": "stage1",
         "checkpoint": "best_f1.pth",
@@ -104,7 +100,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "columns": ("label", "score", "prediction"),
     },
     "train_stage2.py": PAIRS | {
-        "module": "train_stage2",
         "folder": "stage2",
         "task": "stage2",
         "checkpoint": "best_f1.pth",
@@ -119,8 +114,8 @@ TASKS: dict[str, dict[str, Any]] = {
         },
         "columns": ("label", "prediction"),
     },
-    "train_ddp.py": AGES | {"module": "train_ddp", "folder": "age_mse"},
-    "train_mae.py": AGES | {"module": "train_mae", "folder": "age_mae"},
+    "train_ddp.py": AGES | {"folder": "age_mse"},
+    "train_mae.py": AGES | {"folder": "age_mae"},
 }  # fmt: skip
 
 
@@ -137,8 +132,7 @@ def log_columns(task: Mapping[str, Any]) -> list[str]:
 def nothing_reaches(metric: Metric, counts: Mapping[str, int] | None = None) -> float | None:
     """What knowing nothing reaches where `counts` {class: samples} are judged, None where that is not known.
 
-    Rules: positives = share of the last class, largest = share of the most frequent one, classes = 1 over
-    the number of classes present.
+    Rules: positives = share of the last class, largest = of the most frequent one, classes = 1 / those there.
     """
     if not isinstance(metric.nothing, str):
         return metric.nothing

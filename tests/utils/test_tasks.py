@@ -12,7 +12,7 @@ from utils.tasks import TASKS, Metric, log_columns, nothing_reaches
 @pytest.mark.parametrize("script", TASKS)
 def test_the_table_and_the_script_say_the_same(script):
     task = TASKS[script]
-    module = importlib.import_module(task["module"])
+    module = importlib.import_module(script.removesuffix(".py"))
     assert script == module.SCRIPT
     assert {task["best"], task["skill"]} <= set(task["metrics"])
     assert log_columns(task)[:2] == ["train_loss", "val_loss"]
