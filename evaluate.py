@@ -36,9 +36,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, help="run folder")
     add("--checkpoint", help="another checkpoint of that run; default: the best one")
-    add("--split", choices=SPLITS,
-        help="a part of the run's split.json; unseen: whom the run does not know; all: a whole other data "
-        "set; default: test, or all where the run knows nobody")
+    add("--split", choices=SPLITS, help="a part of the run's split.json; unseen: whom the run does not know; "
+        "all: a whole other data set; default: test, or all where the run knows nobody")
     add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", default=[],
         help="anomaly runs: judge the same frames with failing sensors too")
     add("--paste", type=arguments.positive_int, metavar="N",
@@ -64,7 +63,6 @@ from utils.report.results import write_results
 from utils.run.find import find_run
 from utils.run.folder import create_run_folder, read_arrays, write_json, write_text
 from utils.run.log import LOG, start_log
-from utils.tasks import TASKS
 from utils.training.device import choose_device
 from utils.watch.run_view import read_run
 
@@ -78,11 +76,10 @@ def main(args: argparse.Namespace) -> None:
     script = trained.script
     for flag, given in (("--corrupt", args.corrupt), ("--paste", args.paste)):
         if given and trained.task["data"] != "anovox":
-            raise CommandError(f"{flag}: for AnoVox, not for a run of {trained.state['script']}")
-    for name in ("cache_dir", "cache_limit_gb"):
-        if getattr(args, name) is not None:
-            setattr(trained.args, name, getattr(args, name))
-    changed = read_otherwise(trained.args, args, trained.state["script"])
+            raise CommandError(f"{flag}: for AnoVox, not for a run of {script.SCRIPT}")
+    trained.args.cache_dir = args.cache_dir or trained.args.cache_dir
+    trained.args.cache_limit_gb = args.cache_limit_gb or trained.args.cache_limit_gb
+    changed = read_otherwise(trained.args, args, script.SCRIPT)
     trained.state["args"] |= vars(trained.args)  # what is judged names the figures
     run = find_run(run)
     if history := read_run(run).history:  # of all epochs, as the run's own report
@@ -109,11 +106,11 @@ def main(args: argparse.Namespace) -> None:
     fields["metrics"] = {split: fields["metrics"]}
     if failures := list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
-    task = f"{TASKS[script.SCRIPT]['folder']}, {split}"
     report = folder / "evaluation_report.txt"
     write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judge.sentence}\n", 1))
     write_results(
-        folder, task, verdict, **fields, judged=judge.counts, threshold=trained.state.get("threshold"),
+        folder, f"{trained.task['folder']}, {split}", verdict, **fields, judged=judge.counts,
+        threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip
 

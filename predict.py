@@ -63,10 +63,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     needed = ["--output"] if args.boxes else ["--input", "--output"]  # a run of geometry needs no images
     absent = [flag for flag in needed if flag not in given]
     if absent and not args.export:
-        instead = "or --export FILE.pt2"
-        if "--input" in absent:
-            instead += "; a JRDB run of geometry takes --boxes FILE for --input"
-        parser.error(f"the following arguments are required: {', '.join(absent)} ({instead})")
+        boxes = "; a JRDB run of geometry takes --boxes FILE for --input" if "--input" in absent else ""
+        what = f"the following arguments are required: {', '.join(absent)}"
+        parser.error(f"{what} (or --export FILE.pt2{boxes})")
     parser.announce(argv)
     return args
 

@@ -2,10 +2,9 @@
 
     python -m benchmarks.loading
 
-Pairs: crops, geometry and label of the same pairs in batches of 16 through a DataLoader without workers, the
-pixels compared bit for bit before the timing; the cache is warm: the second epoch on. Epochs: all five
-scripts, their own train_one_epoch, caches warm, images of at most 128 pixels, against the same batches in the
-same order as tensors in memory; augmentation is part of the step in both.
+Pairs: crops, geometry and label in batches of 16 through a DataLoader without workers, compared bit for bit
+before the timing; the cache is warm. Epochs: all five scripts, their own train_one_epoch, caches warm, images
+of at most 128 pixels, against the same batches as tensors in memory; both augment in the step.
 """
 
 import copy

@@ -4,8 +4,7 @@
 
 ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody augments.
 Each peer waits in a process of its own (peers_worker.py) and trains an epoch a round; the first does not
-count. Their environment is data/benchmarks/peers, built from benchmarks/requirements.txt on first use
-(outside the time) beside the project's own torch.
+count. data/benchmarks/peers is their environment, built on first use beside the project's own torch.
 """
 
 import itertools

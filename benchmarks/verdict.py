@@ -3,10 +3,9 @@
     python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; some 10 minutes
     python -m benchmarks.verdict --quick    40 a cell: does it run?
 
-Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the
-labels are drawn apart, each alike within a group (and a pair of people alike from frame to frame).
-The hardest case repeats it with groups that decide nearly everything; the last table draws models that did
-learn.
+Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the labels are
+drawn apart, each alike within a group (and a pair of people alike from frame to frame). In the hardest case
+groups decide nearly everything; the last table draws models that did learn.
 
 Correlations and sizes are those measured (intraclass correlations, one-way analysis of variance):
 - 15 official JRDB sequences, `train_stage1.py --features geometry --epochs 3` on shuffled labels: 23 to 360
@@ -35,11 +34,8 @@ FRAMES = 60  # of a sequence, in which a pair can be seen
 
 
 class World(NamedTuple):
-    """One data set: each sample's group (N,), its label, and by a jackknife the rows of the verdict's
-    difference.
-
-    labels are None for ages, which need no class present; for two classes the rarer one's groups count.
-    """
+    """One data set: each sample's group (N,), its label (None for ages), and by a jackknife the rows of the
+    verdict's difference; two_classes: the groups of the rarer one count."""
 
     group: np.ndarray
     labels: np.ndarray | None

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def load(run: "str | Path | Sequence[str | Path]", device: str = "auto") -> "Trained":
     """The best checkpoint of a run, or this .pth, on a device (auto, cpu, cuda or cuda:N), ready to predict.
 
-    Raises CommandError for what is no run or checkpoint of this project, is damaged, or predicts something
-    else than the others.
+    CommandError for what is no run or checkpoint, is damaged, or predicts something else than the others.
     """
     from prediction.trained import open_together
     from utils.training.device import choose_device

@@ -64,13 +64,19 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     skipped: dict[int, str] = {}  # frame: why
 
     def panorama(frame: int) -> np.ndarray | None:
+        """The image (H, W, 3), or None and why in `skipped`."""
         number = dataset.frame_sequences[frame]
-        path = folders[number] / dataset.frame_keys[frame]
+        path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
         try:
-            return read_panorama(path, sequences[number])
+            image = read_image(path)
         except DataError as error:
             skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
             return None
+        (height, width), wanted = image.shape[:2], f"{sequence.width}x{sequence.height}"
+        if (height, width) == (sequence.height, sequence.width):  # which boxes are given for
+            return image
+        skipped[frame] = f"the panorama is {width}x{height} pixels, {sequence.size_source} has {wanted}"
+        return None
 
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
@@ -84,7 +90,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     known = np.flatnonzero(np.isfinite(p_interaction))
     answers = dataset.select(known)
     columns = pair_columns(trained, answers, p_interaction[known], p_types[known])
-    groups = predicted_groups(trained, answers, p_interaction[known])
+    state = trained.state  # a run of stage 2 chose the cut on val
+    cut, at = state.get("cut", 0.5), state.get("stage1_threshold", state["threshold"])
+    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], at, [cut])[0]
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     tables = {"predictions": columns, "groups": person_columns(dataset, groups, people)}
     if skipped:
@@ -165,13 +173,6 @@ def pair_columns(
     }
 
 
-def predicted_groups(trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray) -> np.ndarray:
-    """Group numbers (R,) by average linkage, cut where stage 2's run chose it on val, else at one half."""
-    frames, pairs = dataset.people_and_pairs()
-    threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
-    return find_clusters(frames, pairs, p_interaction, threshold, [trained.state.get("cut", 0.5)])[0]
-
-
 def person_columns(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of groups.csv: of these people (rows) of whole frames, in groups (R,)."""
     frames = dataset.people_frames[people]
@@ -186,18 +187,6 @@ def person_columns(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndar
         "group": place - before[frames] + 1,
         "size": sizes[place],
     }
-
-
-def read_panorama(path: Path, sequence: Sequence) -> np.ndarray:
-    """The panorama (H, W, 3); DataError where it has not the size the boxes are given for."""
-    image = read_image(path)
-    if image.shape[:2] != (sequence.height, sequence.width):
-        named = f"{sequence.size_source} has {sequence.width}x{sequence.height}"
-        raise DataError(
-            f"{path}: the panorama is {image.shape[1]}x{image.shape[0]} pixels, {named}\n"
-            "  boxes are in pixels: all frames need one size"
-        )
-    return image
 
 
 def draw_frame(

@@ -1,8 +1,7 @@
 """Which groups of a data set (subjects, sequences, scenarios) evaluate.py judges, and whether it may.
 
 A run leaves split.json, which groups it trained on, and hashes.json, what each of them held. By these a
-group is recognized, whatever the data set does with it now: nobody whom the run was trained on is judged as
-unseen.
+group is recognized whatever it is called now.
 """
 
 import re

@@ -38,8 +38,7 @@ def judge_failures(
     """METRICS of the clean frames and with each sensor failure, and what each costs in AUROC.
 
     Taken at the run's threshold and calibration; the change of AUROC has the 95% interval of the paired
-    difference over scenarios. `clean`: the rows of the script's evaluate. Writes degradation.csv, prints the
-    table.
+    difference over scenarios. `clean`: rows of the script's evaluate. Writes degradation.csv, prints it.
     """
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}

@@ -126,7 +126,7 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
             notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
         data = [flatten(view.data) for view in condition.runs]
         if any(key.startswith(SPLIT_KEYS) for key in differing(data)):
-            notes.append(f"the runs of {condition.letter} split the data differently: so their sd holds that")
+            notes.append(f"the runs of {condition.letter} split the data differently, which is in their sd")
     return notes
 
 

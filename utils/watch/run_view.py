@@ -118,11 +118,7 @@ class RunView:
         return statistics.median(known[-10:]) if known else None
 
     def state(self, now: float) -> State:
-        """The state at `now` (unix seconds).
-
-        A run that says it is running is believed while it shows signs of life; before it says anything, the
-        last write to its folder is one.
-        """
+        """The state at `now` (unix seconds); a run is believed while it shows signs of life."""
         word, pid = self.status.get("state", "starting"), self.status.get("pid")
         if word not in QUIET:
             return State(word, self.status.get("reason") or self.results.get("verdict", ""))
