@@ -15,6 +15,7 @@ from datasets.anovox.labels import build_table
 from datasets.anovox.load import find_root, groups_of, hash_contents
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import SENSORS, Pasting
+from models.pointnet import rise
 from prediction.anomalies import alarm_scores
 from prediction.judged import Judge
 from prediction.trained import Trained
@@ -27,6 +28,7 @@ from utils.run.log import LOG
 NAMES = {"both": "both sensors", "camera": "pixels only", "lidar": "points only"}
 SIZES = (0.8, 1.2)  # metres: small, medium, large
 HUES = ("orange", "lime", "mint", "azure", "violet", "rose")  # sixths of the circle, from red on
+RAISED = 0.3  # metres
 CLEAN = "clean"
 METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")
 LOSS = ("auroc_change", "change_low", "change_high")
@@ -70,14 +72,25 @@ def judge_pastes(
     Shapes and textures are those held out for test. The frames are the normal ones of the scenarios that
     `judge` chooses. A paste is found when the frame with it alarms at the run's threshold; intervals of rates
     are exact (Clopper and Pearson 1934). `paired_auroc` is how often the frame with the paste scores higher
-    than the same frame without.
+    than the same frame without: whatever counts something does well there, so that two counters stand beside
+    the model. `auroc` is how often it scores higher than any of the frames as they are.
     """
     from scipy.stats import binomtest
+    from sklearn.metrics import roc_auc_score
 
     def rates(found: np.ndarray) -> dict[str, float]:
         low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="exact")
         counts = {"pastes": len(found), "found": int(found.sum()), "rate": float(found.mean())}
         return counts | {"rate_low": low, "rate_high": high}
+
+    def ranks(
+        clean: np.ndarray, pasted: np.ndarray, chosen: np.ndarray | slice = slice(None)
+    ) -> dict[str, float]:
+        better = ((pasted > clean) + 0.5 * (pasted == clean))[chosen]
+        every, pasted = clean[::copies], pasted[chosen]
+        labels = np.repeat((0, 1), (len(every), len(pasted)))
+        auroc = roc_auc_score(labels, np.append(every, pasted))
+        return {"paired_auroc": float(better.mean()), "auroc": float(auroc)}
 
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
@@ -92,7 +105,7 @@ def judge_pastes(
         raise DataError(f"{root}: no normal frame to paste into in the {part} split; --split names another")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
     copies = math.ceil(count / len(chosen))
-    scores = {}
+    scores, counted = {}, {}
     for sensors in SENSORS:
         pasting = Pasting("test", copies, sensors)
         part = AnoVoxDataset(
@@ -100,6 +113,8 @@ def judge_pastes(
             pasting=pasting, truth=False, **cache,
         )  # fmt: skip
         scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # as it is, with a thing in it
+        for counter in (count_edges, count_raised):
+            counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
 
     things = [source.thing for source in part.sources[1::2]]
     columns = {"scenario": part.names()[1::2], "frame_id": part.frame_ids[1::2]}
@@ -114,13 +129,25 @@ def judge_pastes(
     groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
     results = {}
     for sensors, (clean, pasted) in scores.items():
-        better = (pasted > clean) + 0.5 * (pasted == clean)
         for group, values in groups.items():
             for value in np.unique(values):
-                row = rates(pasted[values == value] >= threshold)
-                row["paired_auroc"] = float(better[values == value].mean())
+                row = rates(pasted[values == value] >= threshold) | ranks(clean, pasted, values == value)
                 results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
-    unpasted = rates(clean[::copies] >= threshold)
-    results["frames as they are"] = unpasted | {"paired_auroc": None}
-    print(table(results, [*unpasted, "paired_auroc"], "pasted into"))
+    lacking = dict.fromkeys(row)
+    results["frames as they are"] = lacking | rates(clean[::copies] >= threshold)
+    for (sensors, name), (clean, pasted) in counted.items():
+        results[f"{NAMES[sensors]}, {name}"] = lacking | ranks(clean, pasted)
+    print(table(results, list(lacking), "pasted into"))
     return results
+
+
+def count_edges(part: AnoVoxDataset) -> np.ndarray:
+    """(F,) how much neighbouring pixels differ, in all: a thing has edges."""
+    grey = part.images.mean(axis=3)
+    return sum(np.abs(np.diff(grey, axis=axis)).sum((1, 2)) for axis in (1, 2))
+
+
+def count_raised(part: AnoVoxDataset) -> np.ndarray:
+    """(F,) how many points lie RAISED above the ground about them: a thing stands on it."""
+    batch = part.__getitems__(list(range(len(part))))
+    return ((rise(batch["points"], batch["point_mask"]) > RAISED) & batch["point_mask"]).sum(1).numpy()

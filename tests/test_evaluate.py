@@ -442,7 +442,14 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
         for group in ("distance", "size", "colour"):
             parts = [part for key, part in found.items() if key.startswith(f"{name}, {group} ")]
             assert sum(part["pastes"] for part in parts) == len(rows)
-    assert found["frames as they are"]["pastes"] == len(rows.drop_duplicates(["scenario", "frame_id"]))
+    clean = rows.drop_duplicates(["scenario", "frame_id"])["score_clean"]
+    assert found["frames as they are"]["pastes"] == len(clean)
+    labels = np.repeat((0, 1), (len(clean), len(rows)))
+    auroc = roc_auc_score(labels, np.append(clean, rows["score_both"]))
+    assert found["both sensors, all"]["auroc"] == pytest.approx(auroc, abs=0.06)
+    counted = {key: row["paired_auroc"] for key, row in found.items() if ", count " in key}
+    assert counted.pop("points only, count edges") == counted.pop("pixels only, count raised") == 0.5
+    assert len(counted) == 4 and min(counted.values()) > 0.5
     elsewhere = ["--data_path", copy_of(tiny_sample(), tmp_path / "elsewhere"), "--paste", 3]
     assert set(pandas.read_csv(evaluated(run, *elsewhere) / "pastes.csv")["scenario"]) <= test
     with pytest.raises(DataError, match="hold what the run was trained on"):

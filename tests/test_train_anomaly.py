@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 import evaluate
 import train_anomaly_with_labels as script
@@ -214,6 +215,11 @@ def test_what_is_pasted_in_colours_that_training_never_saw_is_found(tmp_path):
     unseen = (rows["hue"] * 6).astype(int) % 2 == 1
     better = rows["score_both"] > rows["score_clean"]
     assert unseen.sum() > 150 and better[unseen].mean() >= 0.80
+    # Counting points above the ground passes that; it does not tell these frames from any normal one.
+    clean, pasted = rows.drop_duplicates(["scenario", "frame_id"])["score_clean"], rows["score_both"][unseen]
+    auroc = roc_auc_score(np.repeat((0, 1), (len(clean), len(pasted))), np.append(clean, pasted))
+    told = read_json(next(run.glob("evaluation_paste_*/results.json")))["pasted"]
+    assert auroc >= 0.70 and told["both sensors, count raised"]["auroc"] < 0.65
 
 
 def test_mixing_needs_both_sensors_and_pasted_labels(capsys):
