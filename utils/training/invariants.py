@@ -68,7 +68,7 @@ class Invariants:
         held = {id(p) for g in self.checkpoint.parts["optimizer"].param_groups for p in g["params"]}
         if names := [name for name, p in self.trainable().items() if id(p) not in held]:
             what = f"{len(names)} of {len(self.trainable())} trainable tensors ({names[0]} ...)"
-            self.say("optimizer", f"the optimizer does not hold {what}: not all given, or those before .to()")
+            self.say("optimizer", f"the optimizer does not hold {what}: build it of model.parameters()")
 
     def check_weights_kept(self) -> None:
         """Weights that --weights loaded are those that training starts from."""
@@ -199,7 +199,7 @@ class Invariants:
             self.say("shapes", f"outputs and labels are {shapes}: the loss compares all with all")
         sent = self.batch[self.target]
         if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
-            self.say("labels", "labels at the loss are not those that were read, but of other samples")
+            self.say("labels", "labels at the loss are not those that were read: lost, or of other samples")
         if losses.requires_grad:
             losses.register_hook(self.check_sign)
 
