@@ -143,11 +143,14 @@ def judge_pastes(
 
 def count_edges(part: AnoVoxDataset) -> np.ndarray:
     """(F,) how much neighbouring pixels differ, in all: a thing has edges."""
-    grey = part.images.mean(axis=3)
-    return sum(np.abs(np.diff(grey, axis=axis)).sum((1, 2)) for axis in (1, 2))
+    greys = (image.mean(axis=2) for image in part.images)  # one after the other: they may be large
+    return np.array([sum(np.abs(np.diff(grey, axis=axis)).sum() for axis in (0, 1)) for grey in greys])
 
 
 def count_raised(part: AnoVoxDataset) -> np.ndarray:
     """(F,) how many points lie RAISED above the ground about them: a thing stands on it."""
-    batch = part.__getitems__(list(range(len(part))))
-    return ((rise(batch["points"], batch["point_mask"]) > RAISED) & batch["point_mask"]).sum(1).numpy()
+    counts = []
+    for k in range(len(part)):
+        batch = part.__getitems__([k])
+        counts.append(((rise(batch["points"], batch["point_mask"]) > RAISED) & batch["point_mask"]).sum())
+    return np.array(counts)
