@@ -192,7 +192,7 @@ class GzipStream:
             self.states.append((self.position, self.file.tell(), self.state.copy()))  # with its leftovers
         while not self.buffer:
             data = self.state.unconsumed_tail or self.state.unused_data or self.file.read(BLOCK)
-            if not data.strip(b"\0"):  # the end, or padding behind it
+            if not data or (self.state.eof and not data.strip(b"\0")):  # the end, or padding behind it
                 return False
             if self.state.eof:  # several gzip members, one after the other
                 self.state = zlib.decompressobj(31)

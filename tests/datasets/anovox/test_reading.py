@@ -1,5 +1,7 @@
 """AnoVox as it comes: what the generator writes, older layouts, palettes, rigs, kinds of scans, archives."""
 
+import gzip
+import io
 import json
 import shutil
 import tarfile
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.anovox.archives import GzipStream
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import ScenarioFiles, find_scenarios
 from datasets.anovox.frame import read_points
@@ -367,6 +370,15 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     (packed / f"Scenario_broken.{ending}").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match="not a readable archive"):
         find_scenarios(packed)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 50])
+def test_zeros_inside_a_gzip_stream_are_not_its_end(monkeypatch, block):
+    """A piece of a compressed stream may be a zero byte alone; behind the stream zeros are padding."""
+    monkeypatch.setattr("datasets.anovox.archives.BLOCK", block)
+    content = np.random.default_rng(0).bytes(300) + bytes(300)
+    stream = GzipStream(io.BytesIO(gzip.compress(content, mtime=0) + bytes(40)), [])
+    assert stream.read(1000) == content
 
 
 @pytest.mark.parametrize(
