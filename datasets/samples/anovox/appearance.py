@@ -1,7 +1,5 @@
 """Colours: what the camera makes of the surfaces that its rays hit, in the light of a weather preset."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.anovox.raycast import GROUND, Decal, Solid, Surface, cast, covers, local_hit
@@ -132,13 +130,3 @@ def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.nd
         colour[upright & (z < 0.2)] = (0.05, 0.05, 0.05)
         colour[ends & (z > 0.9) & (z < 2 * half[2] - 0.15) & (np.abs(y) < 0.8 * half[1])] = GLASS
     return colour
-
-
-def label_points(
-    surface: np.ndarray, points: np.ndarray, solids: list[Solid], decals: list[Decal], town: Town
-) -> np.ndarray:
-    """Class ids (n,) of LiDAR hits: `surface` (n,) from the cast (no SKY), `points` (n, 3) in the world."""
-    ids = np.array([solid.class_id for solid in solids] + [0])[surface]  # GROUND is -1: the last, see below
-    ground = surface == GROUND
-    ids[ground] = ground_at(points[ground, 0], points[ground, 1], decals, town)[0]
-    return ids

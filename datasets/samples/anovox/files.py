@@ -3,18 +3,15 @@
 Left out of every frame, as nothing reads them: depth and instance images, ACTION, ROUTE_MAP.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.raycast import SKY, camera_rays, cast, lidar_rays
-from datasets.samples.anovox.appearance import label_points, light_of, paint_image
+from datasets.anovox.raycast import GROUND, SKY, camera_rays, cast, lidar_rays
+from datasets.samples.anovox.appearance import ground_at, light_of, paint_image
 from datasets.samples.anovox.scenario import CATEGORY, WAITING, Event, Frame, Scenario
-from datasets.samples.anovox.town import NPCS
 
 LOCATION, POSE = (0, 0, 1.8), "(0, 0, 1.8)(0, 0, 0)"  # of every sensor
 LIDAR_RANGE, LIDAR_NOISE = 100.0, 0.1  # metres; the noise is Gaussian along the ray
@@ -60,7 +57,10 @@ def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray,
     returned = (surface != SKY) & (t < LIDAR_RANGE)
     t, directions = t[returned], rays[returned]
     exact = t[:, None] * directions
-    ids = label_points(surface[returned], exact + eye, solids, frame.decals, scenario.town)
+    ids = np.array([solid.class_id for solid in solids] + [0])[surface[returned]]  # GROUND is -1: the last
+    ground = surface[returned] == GROUND
+    x, y = (exact + eye)[ground, :2].T
+    ids[ground] = ground_at(x, y, frame.decals, scenario.town)[0]
     noisy = np.maximum(t + rng.normal(0, LIDAR_NOISE, t.shape), 0.05)
     points = np.column_stack([noisy[:, None] * directions, np.exp(-0.004 * t)]).astype(np.float32)
     return points, np.column_stack([exact, ids]).astype(np.float64)
@@ -87,10 +87,8 @@ def voxelize(semantic: np.ndarray) -> np.ndarray:
 def describe_sensors(camera: tuple[int, int], lidar: tuple[int, int], hashes: list[int]) -> dict:
     """sensor_setup.json; depth and instance images are not saved here."""
     camera_args = {"image_height": camera[0], "image_width": camera[1], "camera_fov": 90.0}
-    lidar_args = {"range": LIDAR_RANGE, "upper_fov": 15.0, "lower_fov": -25.0, "channels": lidar[0],
-                  "rotation_frequency": 200.0, "points_per_second": lidar[0] * lidar[1] * 10,
-                  "noise_stddev": LIDAR_NOISE, "dropoff_rate": 0.0, "dropoff_intensity_limit": 0.0,
-                  "dropoff_zero_intensity": 0.0}  # fmt: skip
+    lidar_args = {"range": LIDAR_RANGE, "upper_fov": 15.0, "lower_fov": -25.0, "channels": lidar[0]}
+    lidar_args |= {"points_per_second": lidar[0] * lidar[1] * 10, "noise_stddev": LIDAR_NOISE}
     setup = {}
     for sensor in ("RGB-CAM", "DEPTH_CAM", "SEMANTIC-CAM", "INSTANCE-CAM", "LIDAR", "SEMANTIC-LIDAR"):
         is_lidar = "LIDAR" in sensor
@@ -133,28 +131,9 @@ def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
 
 
 def scenario_entry(identifier: str, scenario: Scenario) -> dict:
-    """This scenario in its town's Scenario_Configuration_Files."""
+    """This scenario in its town's Scenario_Configuration_Files: what a reader opens."""
     first = next((frame.event for frame in scenario.frames if frame.anomalous), None)
-    anomaly = {"anomalytype": "NORMALITY", "anomaly_bp_name": "---", "distance_to_waypoint": 0, "rotation": 0}
-    if first is not None:
-        anomaly |= {"anomalytype": "STATIC", "anomaly_bp_name": _blueprint(first)}
-        anomaly["distance_to_waypoint"] = round(first.centre[0])
-    begin, end = scenario.frames[0].eye[0], scenario.frames[-1].eye[0]
-    ahead = {"pitch": 0.0, "yaw": 0.0, "roll": 0.0}
-    vehicles, walkers = NPCS[scenario.town.name]
-
-    def place(x: float) -> dict:
-        return {"x": round(float(x), 2), "y": 0.0, "z": 0.3}
-
-    return {
-        "anomaly_config": anomaly,
-        "id": identifier,
-        "ego_spawnpoint": {"location": place(begin), "rotation": ahead},
-        "ego_end_spawnpoint": {"location": place(end), "rotation": ahead},
-        "ego_route": {
-            "locations": [place(x) for x in range(int(begin), int(end) + 1)],
-            "weather_preset": scenario.weather,
-            "npc_vehicle_amount": vehicles,
-            "npc_walker_amount": walkers,
-        },
-    }
+    anomaly = {"anomalytype": "STATIC" if first else "NORMALITY"}
+    anomaly["anomaly_bp_name"] = _blueprint(first) if first else "---"
+    route = {"weather_preset": scenario.weather}
+    return {"anomaly_config": anomaly, "id": identifier, "ego_route": route}

@@ -13,8 +13,6 @@ conflict  each sensor alone sees something normal: a hump in the shape of a car 
           (where cars drive, a car is normal), or the picture of a car without a return, as on a mirror
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,8 +27,8 @@ SHARES = (0.32, 0.28, 0.28, 0.12)
 COUNTERPARTS = 7  # at most; a number that varies hides the one thing that an anomaly adds
 AHEAD = (6.5, 13.0)  # metres to a thing, anomaly or counterpart
 CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
-SOLID_SHAPES = {"train": ("crate", "barrel", "ball"), "test": ("sofa", "log", "animal")}  # test: held out
-FLAT_SHAPES = {"train": ("sheet", "spill"), "test": ("cross",)}
+SOLID_SHAPES = (("crate", "barrel", "ball"), ("sofa", "log", "animal"))  # of train and, held out, of test
+FLAT_SHAPES = (("sheet", "spill"), ("cross",))
 CATEGORY = {"crate": "home", "barrel": "special", "ball": "home", "sofa": "home", "log": "nature",
             "animal": "animal", "sheet": "falling", "spill": "special", "cross": "falling",
             "phantom": "special", "hump": "special"}  # fmt: skip
@@ -135,16 +133,15 @@ def draw_traffic(
 def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
     """An anomaly on the carriageway ahead of the ego at x."""
     at, y = x + rng.uniform(*AHEAD), rng.uniform(-1.1, 1.5 * town.lane - 0.6)
-    part = "test" if held_out else "train"
     if kind == "camera":
-        return draw_flat(str(rng.choice(FLAT_SHAPES[part])), min(at, x + 12), y, None, held_out, rng)
+        return draw_flat(str(rng.choice(FLAT_SHAPES[held_out])), min(at, x + 12), y, None, held_out, rng)
     if kind == "conflict":
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
         at += 1.5  # its middle
         solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
-    name = str(rng.choice(SOLID_SHAPES[part]))
+    name = str(rng.choice(SOLID_SHAPES[held_out]))
     look = finish(rng, held_out) | {"class_id": CATEGORY_IDS[CATEGORY[name]]}
     return draw_solid(kind, name, at, y, 0.0, rng, seen_by="lidar" if kind == "lidar" else "both", **look)
 
@@ -152,15 +149,14 @@ def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random
 def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
     """The same things, of a normal class, on the parking strip or, solid ones, on a sidewalk."""
     at, y, base = x + rng.uniform(*AHEAD), town.right_kerb + rng.uniform(0.7, town.parking - 0.9), 0.0
-    part = "test" if held_out else "train"
     if rng.random() < 0.45:
-        return draw_flat(str(rng.choice(FLAT_SHAPES[part])), min(at, x + 12), y, OTHER, held_out, rng)
+        return draw_flat(str(rng.choice(FLAT_SHAPES[held_out])), min(at, x + 12), y, OTHER, held_out, rng)
     if rng.random() < 0.35:
         side = rng.integers(2)
         y, base = rng.uniform(0.9, town.sidewalk - 0.4), KERB
         y = town.left_kerb + y if side else town.right_kerb - y
         at += 4.0 * side + 1.0  # or it would not be in view
-    name = str(rng.choice(SOLID_SHAPES[part]))
+    name = str(rng.choice(SOLID_SHAPES[held_out]))
     return draw_solid("both", name, at, y, base, rng, **finish(rng, held_out) | {"class_id": OTHER})
 
 

@@ -4,8 +4,6 @@ Class ids are AnoVox's. Whatever stands or drives, normal or not, takes its colo
 function, `finish`: no pixel by itself tells an anomaly.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.anovox.raycast import Decal, Solid, hue_colour, stand
@@ -17,8 +15,6 @@ AGENTS = 0.1  # share of the walkers and cars that no autopilot drives: ids 112 
 
 TRAIN_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06")
 HELD_OUT_TOWNS = ("Town07", "Town10HD")
-NPCS = {"Town01": (100, 200), "Town02": (50, 100), "Town03": (200, 150), "Town04": (250, 100),
-        "Town05": (150, 150), "Town06": (150, 50), "Town07": (50, 100), "Town10HD": (150, 150)}  # fmt: skip
 WEATHERS = ("CLEAR_NOON", "CLOUDY_NOON", "WET_NOON", "WET_CLOUDY_NOON", "MID_RAINY_NOON", "HARD_RAIN_NOON",
             "SOFT_RAIN_NOON", "CLEAR_SUNSET", "CLOUDY_SUNSET", "WET_SUNSET", "WET_CLOUDYSUNSET",
             "MID_RAIN_SUNSET", "HARD_RAIN_SUNSET", "SOFT_RAIN_SUNSET")  # fmt: skip
@@ -33,11 +29,8 @@ class Town:
         rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
         grey, light = rng.uniform(0.26, 0.40), rng.uniform(0.45, 0.62)
         self.name = name
-        walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
-        self.walls = [tuple(colour) for colour in walls]
-        self.lane = rng.uniform(
-            3.3, 3.7
-        )  # width of each of the three lanes: ego, one to its left, one oncoming
+        self.walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
+        self.lane = rng.uniform(3.3, 3.7)  # width of each of three: the ego's, one to its left, one oncoming
         self.parking = rng.uniform(2.2, 2.6)  # strip on the right between the ego's lane and the kerb
         self.sidewalk = rng.uniform(2.5, 4.0)
         self.asphalt = (grey, grey, grey * rng.uniform(0.97, 1.06))
@@ -59,7 +52,7 @@ def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:
 def finish(rng: np.random.Generator, held_out: bool) -> dict:
     """Two colours and how they are spread: fields of a Solid or a Decal."""
     first, second = paint(rng, held_out), paint(rng, held_out)
-    return {"colour": tuple(first), "second": tuple(second), "pattern": PATTERNS[rng.integers(len(PATTERNS))]}
+    return {"colour": first, "second": second, "pattern": PATTERNS[rng.integers(len(PATTERNS))]}
 
 
 def make_car(
