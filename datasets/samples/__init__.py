@@ -2,8 +2,8 @@
 
     ensure_sample("jrdb", "data/sample_jrdb")
 
-A finished sample holds a DONE file with its kind, generator version, size and seed. A folder without it, or
-of another version, size or seed, is rebuilt, as long as it is a sample of ours: any other is left alone.
+Its SYNTHETIC.json holds its kind, generator version, size and seed. A sample of ours of another version, size
+or seed is rebuilt; any other folder is left alone.
 """
 
 import importlib
@@ -34,20 +34,25 @@ def ensure_sample(
         known = f"sizes: {', '.join(sizes)}{suggest(size, sizes)}"
         raise CommandError(f"sample {kind}: no size {size!r}; {known}")
     wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
-    if read_done(directory) == wanted:
+    if wanted.items() <= (read_about(directory) or {}).items():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     with lock(directory.parent / f".{directory.name}.lock", f"sample {kind}", log):
-        if read_done(directory) == wanted:
+        about = read_about(directory)
+        if about and wanted.items() <= about.items():
             return directory
-        check_replaceable(directory)
+        in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+        if in_use and about is None:
+            raise CommandError(
+                f"{directory}: in the way of the built-in sample and not one itself\n"
+                "  move it, or give another folder: one of your own data, or a new one for the sample"
+            )
         log(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
         began = time.perf_counter()
         building = directory.parent / f".{directory.name}.building"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         generator.generate(building, size, seed, workers)
-        write_json(building / "DONE", wanted)
         if directory.exists():
             shutil.rmtree(directory)
         os.rename(building, directory)
@@ -59,19 +64,11 @@ def write_json(path: Path, content: dict, indent: int | None = None) -> None:
     path.write_text(json.dumps(content, indent=indent) + "\n")
 
 
-def read_done(directory: Path) -> dict | None:
-    """What the folder says it is, or None where it is not a finished sample."""
+def read_about(directory: Path) -> dict | None:
+    """What the folder says of itself, or None where it is no sample of ours."""
     try:
-        return json.loads((directory / "DONE").read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return json.loads((directory / "SYNTHETIC.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def check_replaceable(directory: Path) -> None:
-    """Only an empty folder or one of our samples may be replaced: never somebody's data."""
-    ours = any((directory / name).exists() for name in ("SYNTHETIC.json", "DONE"))
-    if directory.exists() and not ours and not (directory.is_dir() and not any(directory.iterdir())):
-        raise CommandError(
-            f"{directory}: in the way of the built-in sample and not one itself\n"
-            "  move it, or give another folder: one of your own data, or a new one for the sample"
-        )
+    except json.JSONDecodeError:
+        return {}

@@ -6,8 +6,6 @@ held-out shapes. It depends on nothing but its arguments: the same call writes t
 of processes.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from functools import partial
@@ -48,9 +46,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
         towns.setdefault(plan["town"], []).append(entry)
         split[plan["part"]].append(f"Scenario_{entry['id']}")
     write_json(directory / "split.json", split, indent=1)
-    made_by = {"generator": "datasets/samples/anovox", "version": VERSION, "seed": seed, "size": size}
-    note = {"synthetic": True, **made_by, "held_out_towns": list(HELD_OUT_TOWNS)}
-    write_json(directory / "SYNTHETIC.json", note, indent=1)
+    about = {"synthetic": True, "kind": "anovox", "version": VERSION, "size": size, "seed": seed}
+    write_json(directory / "SYNTHETIC.json", about | {"held_out_towns": HELD_OUT_TOWNS}, indent=1)
     for town, scenarios in towns.items():
         definition = {"scenario_definition": {"map": town, "scenarios": scenarios}}
         path = configurations / f"scenario_config_map_{town}.json"

@@ -34,8 +34,8 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     list(in_processes(work, plans, count_processes(plans, workers)))
     split = {part: sorted(plan.name for plan in plans if plan.role == part) for part in PARTS}
     write_json(directory / "split.json", split, indent=2)
-    about = {"synthetic": True, "what": STATEMENT, "generator": "datasets/samples/jrdb", "version": VERSION}
-    write_json(directory / "SYNTHETIC.json", about | {"size": size, "seed": seed}, indent=2)
+    about = {"synthetic": True, "kind": "jrdb", "version": VERSION, "size": size, "seed": seed}
+    write_json(directory / "SYNTHETIC.json", about | {"what": STATEMENT}, indent=2)
 
 
 def write_sequence(directory: Path, plan: SequencePlan) -> None:

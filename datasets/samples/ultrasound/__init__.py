@@ -63,13 +63,11 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     _write_table(directory / "TA" / "characteristics.xlsx", rows[0] + absent, rows[1])
     _write_table(directory / "BB" / "characteristics.xlsx", rows[2], [])
     write_json(directory / "TA" / "split.json", split, indent=2)
-    about = {"synthetic": True, "statement": STATEMENT, "kind": "ultrasound", "generator_version": VERSION}
-    about |= {"seed": seed, "size": size, "subjects": len(people)}
-    about |= {"images": sum(len(one.muscle_ages) for one in people), "unit": "years"}
-    about["oracle"] = {
-        part: oracle_errors([one for one in people if one.name in names], variant != "no_signal")
-        for part, names in split.items()
-    }
+    about = {"synthetic": True, "kind": "ultrasound", "version": VERSION, "size": size, "seed": seed}
+    signal = variant != "no_signal"
+    oracle = {part: oracle_errors([one for one in people if one.name in names], signal)
+              for part, names in split.items()}  # fmt: skip
+    about |= {"statement": STATEMENT, "unit": "years", "oracle": oracle}
     write_json(directory / "SYNTHETIC.json", about, indent=2)
 
 

@@ -106,12 +106,8 @@ def ageing(muscle_age: float) -> dict[str, float]:
     """
     grown = np.clip(muscle_age, -5, 100) / 88
     level, contrast = -37.0 + 13.0 * grown, 3.4 - 2.0 * grown
-    return {
-        "level": level,
-        "contrast": contrast,
-        "septa": 22.5 - 7.5 * grown,
-        "blur": 0.65 + 0.5 * max(grown, 0),
-    }
+    septa, blur = 22.5 - 7.5 * grown, 0.65 + 0.5 * max(grown, 0)
+    return {"level": level, "contrast": contrast, "septa": septa, "blur": blur}
 
 
 def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:

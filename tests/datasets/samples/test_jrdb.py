@@ -198,19 +198,19 @@ def test_same_bytes_from_one_worker_and_from_two(tiny, tmp_path):
 
 def test_ensure_sample_builds_once_and_rebuilds_what_is_unfinished(tiny, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(
-        sample,
-        "generate",
-        lambda directory, size, seed, workers: (
-            calls.append(size) or (directory / "SYNTHETIC.json").write_text("{}")
-        ),
-    )
+
+    def write(directory, size, seed, workers):
+        calls.append(size)
+        about = {"kind": "jrdb", "version": sample.VERSION, "size": size, "seed": seed}
+        sample.write_json(directory / "SYNTHETIC.json", about)
+
+    monkeypatch.setattr(sample, "generate", write)
     quiet = {"log": lambda text: None}
     assert ensure_sample("jrdb", tiny, "tiny", **quiet) == tiny and not calls
     folder = ensure_sample("jrdb", tmp_path / "made", "tiny", **quiet)
     ensure_sample("jrdb", folder, "tiny", **quiet)
     assert len(calls) == 1
-    (folder / "DONE").unlink()
+    (folder / "SYNTHETIC.json").write_text("{")
     ensure_sample("jrdb", folder, "tiny", **quiet)
     ensure_sample("jrdb", folder, "tiny", seed=1, **quiet)
     monkeypatch.setattr(sample, "VERSION", sample.VERSION + 1)

@@ -16,12 +16,12 @@ def run(*argv):
 def test_a_sample_is_written_where_one_wants_it_with_pictures_of_it(tmp_path, capsys):
     folder, pictures = tmp_path / "new" / "sample", tmp_path / "pictures"
     run("jrdb", folder, "--size", "tiny", "--seed", 3, "--preview", "--picture_dir", pictures)
-    done = json.loads((folder / "DONE").read_text())
+    done = json.loads((folder / "SYNTHETIC.json").read_text())
     assert (done["kind"], done["size"], done["seed"]) == ("jrdb", "tiny", 3)
     assert len(list(pictures.glob("preview_jrdb_*.png"))) == 3
-    before = (folder / "DONE").stat().st_mtime_ns
+    before = (folder / "SYNTHETIC.json").stat().st_mtime_ns
     run("jrdb", folder, "--size", "tiny", "--seed", 3)
-    assert (folder / "DONE").stat().st_mtime_ns == before  # there already
+    assert (folder / "SYNTHETIC.json").stat().st_mtime_ns == before  # there already
     assert f"sample jrdb: tiny, seed 3, in {folder}" in capsys.readouterr().out
 
 
