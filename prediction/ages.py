@@ -1,6 +1,7 @@
 """Ages from ultrasound images: one per image, the mean per subject, and a sheet to look at."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas
 import torch
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
-from datasets.ultrasound.files import describe_unread, find_subject, list_images
+from datasets.ultrasound.files import find_key, list_images
 from datasets.ultrasound.flags import similar_path
 from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from models.age import explain
@@ -38,8 +39,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         if not place.exists():
             raise CommandError(f"--input {place}: no such file or folder{similar_path(place)}")
         folder = place if place.is_dir() else place.parent
-        sources = list_images(folder) if place.is_dir() else [place]
-        if place.is_dir() and (unread := describe_unread(folder, sources)):
+        sources, unread = list_images(place) if place.is_dir() else ([place], "")
+        if unread:
             LOG.warning(unread)
     names = [name_of(source, folder, k) for k, source in enumerate(sources)]
     skipped: dict[int, str] = {}
@@ -132,7 +133,7 @@ def subject_of(source: Path | np.ndarray, folder: Path, options: argparse.Namesp
     if not isinstance(source, Path):
         return ""
     folder = folder if source.is_relative_to(folder) else source.parent
-    return find_subject(source, folder, options.id_pattern, options.numeric_ids)
+    return find_key(source, folder, re.compile(options.id_pattern), options.numeric_ids, visits=False) or ""
 
 
 def name_of(source: Path | np.ndarray, folder: Path, k: int) -> str:

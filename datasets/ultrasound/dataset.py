@@ -26,13 +26,13 @@ The way of an image, by the calls in `build_datasets`; read this file first, the
     find_sources                  here        the folders of images, and the table of each
     find_sheet                    sheets.py   a table file: the cells below the names of its columns
     read_rows                     table.py    the rows: ids and ages, and what is wrong with them
-    match_images, judge_rows      files.py    the image files, the row of each, and whether it is used
+    match_images                  files.py    the image files, and the row of each
     split_subjects                here        in which part its subject is
     decode_images, judge_pixels   pixels.py   its pixels (datasets/images.py), cached; then its batch
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,25 +40,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from datasets import splits
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
-from datasets.splits import (
-    Choose,
-    Parts,
-    check_disjoint,
-    describe_fold,
-    fold_groups,
-    read_split,
-    split_groups,
-)
-from datasets.ultrasound.files import dicom_files, judge_rows, match_images, read_headers, walk
-from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, SAMPLE, TABLE_NAME, data_arguments, similar_path
+from datasets.ultrasound import flags
+from datasets.ultrasound.files import dicom_files, match_images, read_headers, walk
+from datasets.ultrasound.flags import COHORTS, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
-from datasets.ultrasound.problems import NOTICED, PROBLEMS, AgeProblems, count_images, describe_flags
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from utils.run.errors import CommandError, DataError, counted
 from utils.run.log import LOG
+
+NOTICED = {  # of the report
+    "missing_ages": "rows left out for an unknown age (--missing_values)",
+    "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
+    "subjects_in_no_part": "subjects are in no part of the split file",
+    "repeated_within_subject": "images repeat another one of the same subject",
+    "images_with_colour": "images show colour, which is not read (luminance is); --colour keeps it",
+}
 
 
 class Source(NamedTuple):
@@ -76,23 +77,19 @@ class Source(NamedTuple):
 
 
 @dataclass
-class AgeDatasets(Parts):
+class AgeDatasets(splits.Parts):
     """The parts of a split, each an UltrasoundAgeDataset, and what was decided on the way."""
 
     fingerprint: str  # of names, ages and file sizes: no path, no time
     sources: list[Source]
-    options: dict[str, Any]  # flags and how pixels were read, as config.json has them
+    args: argparse.Namespace
+    intensity_range: list[float]  # what grey is black and white in images of more than 8 bits
     report: dict[str, Any]  # counts, notes, and left_out {kind: {"count", "first": a sentence}}
 
     @property
     def unit(self) -> str:
         """What the ages are counted in."""
-        return self.options["target_unit"]
-
-    @property
-    def intensity_range(self) -> list[float]:
-        """The grey values that are black and white in images of more than 8 bits."""
-        return self.options["intensity_range"]
+        return self.args.target_unit
 
     def make_references(self) -> dict[str, np.ndarray]:
         """train_labels: the ages that mean and median of the train part are of."""
@@ -113,7 +110,13 @@ class AgeDatasets(Parts):
             "split_source": self.split_source,
             "data_leakage_prevention": self.leakage_check,
             "synthetic": self.synthetic,
-            **self.options,
+            "target_unit": self.unit,
+            "split_method": "by_group" if self.args.split_by == "group" else "by_subject_id",
+            "random_seed": self.args.seed,
+            "test_size": self.args.test_size,
+            "val_size": self.args.val_size,
+            "colour": self.args.colour,
+            "intensity_range": self.intensity_range,
             "target_range": [float(every.min()), float(every.max())],
             "report": self.report,
             "fingerprint": self.fingerprint,
@@ -129,7 +132,7 @@ class AgeDatasets(Parts):
             for name, part in self.parts.items()
         ]
         for kind, found in report["left_out"].items():
-            lines.append(f"left out: {counted(found['count'], PROBLEMS[kind])}: {found['first']}")
+            lines.append(f"left out: {counted(found['count'], flags.PROBLEMS[kind])}: {found['first']}")
         lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
         if deep := report["images_of_more_than_8_bits"]:
             lines.append(
@@ -140,7 +143,7 @@ class AgeDatasets(Parts):
 
 
 def build_datasets(
-    args: argparse.Namespace, cache_dir: Path | None = None, choose: Choose | None = None
+    args: argparse.Namespace, cache_dir: Path | None = None, choose: splits.Choose | None = None
 ) -> AgeDatasets:
     """Train, val and test (none when --test_size is 0) as the flags of flags.py say, or the parts that
     `choose` makes of the subjects.
@@ -151,12 +154,12 @@ def build_datasets(
     problems = AgeProblems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
     if image_dir is None:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
-        folder = ensure_sample("ultrasound", SAMPLE + variant, f"small{variant}", log=LOG.info)
+        folder = ensure_sample("ultrasound", flags.SAMPLE + variant, f"small{variant}", log=LOG.info)
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
     sources = find_sources(Path(image_dir), args)
     images, report = read_images(sources, problems, args)
-    images = judge_rows(images, report, problems, args)
+    images = select_ages(images, report, problems, args)
     # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
     # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
     try:
@@ -183,15 +186,29 @@ def build_datasets(
             f"{args.val_size}, --test_size {args.test_size}\nAdd subjects or change the sizes."
         )
     # A picture of two subjects is gone by now: parts without a subject in common have none in common.
-    checked = check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
-    report |= count_images(images, parts, decoded, problems, args)
+    checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
+    used = images[images.subject.isin(set().union(*split.values()))]
+    report |= {
+        "images": len(images),
+        "images_used": len(used),
+        "subjects_in_no_part": images.subject.nunique() - used.subject.nunique(),
+        "images_of_more_than_8_bits": int(images.deep.sum()),
+        "images_cut": int(images.cut.sum()),
+        "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
+        "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
+        "left_out": problems.report(),
+    }
+    if args.group_column:
+        report["groups"] = images.groupby("group").subject.nunique().to_dict()
     sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
     facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
-    options = describe_flags(args) | {"intensity_range": intensity_range}
     home = sources[0].home  # the folder of the table, or the one above it, says that it was generated
-    synthetic = any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent))
-    facts, checked = fingerprint(facts), f"{checked}, no identical images"
-    return AgeDatasets(sets, split, split_source, checked, hashes, synthetic, facts, sources, options, report)
+    return AgeDatasets(
+        sets, split, split_source, f"{checked}, no identical images", hashes,
+        any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent)),
+        fingerprint=fingerprint(facts), sources=sources, args=args, intensity_range=intensity_range,
+        report=report,
+    )  # fmt: skip
 
 
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
@@ -209,7 +226,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
             f"--image_dir {image_dir} holds {image_dir.parent.name} images; --cohort is {cohort}"
         )
     if muscle is None and cohort != "both":
-        usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / BIDS_TABLE
+        usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
         if not table and not usual.is_file() and (beside.is_file() or dicom_files(walk(image_dir))):
             usual = beside if beside.is_file() else None
         return [Source(image_dir, Path(table) if table else usual, cohort, "")]
@@ -255,63 +272,82 @@ def read_images(
     return pd.concat(found, ignore_index=True), report
 
 
+def select_ages(
+    images: pd.DataFrame, report: dict[str, Any], problems: AgeProblems, args: argparse.Namespace
+) -> pd.DataFrame:
+    """The images of people within --min_age and --max_age, numbered anew, where no row or name is wrong."""
+    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
+        problems.refuse(images)
+    if images.empty:
+        table = args.excel_path or "its table"
+        remedy = "Check --image_dir, --excel_path, --cohort and --id_pattern."
+        raise DataError(f"{args.image_dir}: no image has a row with an age in {table}\n{remedy}")
+    low = -np.inf if args.min_age is None else args.min_age
+    high = np.inf if args.max_age is None else args.max_age
+    if low > high:
+        raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
+    if args.intensity_range and args.intensity_range[0] >= args.intensity_range[1]:
+        raise CommandError("--intensity_range: LOW is not below HIGH, and black not below white")
+    kept, unit, ages = images[images.age.between(low, high)], args.target_unit, images.age
+    if kept.empty:
+        found = f"the images show {ages.min():g} to {ages.max():g}"
+        raise DataError(
+            f"No subject is aged {low:g} to {high:g} {unit}; {found}\nChange --min_age and --max_age."
+        )
+    report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
+    return kept.reset_index(drop=True)
+
+
 def split_subjects(
     sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
 ) -> tuple[dict[str, list[str]], str]:
     """({part: subject names}, where it comes from)."""
-    age_of = images.groupby("subject").age.mean()
-    method, own = args.split_method, sources[0].home / "split.json"
+    people = images.groupby("subject").agg(age=("age", "mean"), group=("group", "first"))
+    method, own, by_group = args.split_method, sources[0].home / "split.json", args.split_by == "group"
     named = method not in ("auto", "by_subject_id")
     file = Path(method) if named else own
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
-    how = describe_fold(args.fold, args.seed) if args.fold else f"seed {args.seed}"
-    if args.split_by == "group" and not named:
-        return _split_groups(images, args), f"{how}, by {args.group_column}"
     # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
-    fits = named or not any(source.prefix for source in sources)
-    if args.fold or method == "by_subject_id" or not file.is_file() or not fits:
-        decades = (age_of // 10).astype(int).to_dict() if args.stratify_age else None
-        return _draw(age_of.index, decades, args), how
-    usual = data_arguments()
+    own_fits = method == "auto" and own.is_file() and not by_group and not any(s.prefix for s in sources)
+    if args.fold or not (named or own_fits):
+        how = splits.describe_fold(args.fold, args.seed) if args.fold else f"seed {args.seed}"
+        drawn, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
+        if whole := by_group and not named:
+            check_groups(images, args)
+            drawn, strata, how = people.group, None, f"{how}, by {args.group_column}"
+        if args.fold:
+            split = splits.fold_groups(drawn, args.fold, args.seed, strata)
+        else:
+            split = splits.split_groups(drawn, args.test_size, args.val_size, args.seed, strata)
+        if whole:
+            split = {part: sorted(people.index[drawn.isin(names)]) for part, names in split.items()}
+        return split, how
+    usual = flags.data_arguments()
     if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id draws by them")
-    split = read_split(file)
-    split = {part: [name for name in names if name in age_of] for part, names in split.items()}
+    split = splits.read_split(file)
+    split = {part: [name for name in names if name in people.index] for part, names in split.items()}
     if lost := [part for part in ("train", "val") if not split[part]]:
         raise DataError(
-            f"{file}: no {lost[0]} name is a subject of the data (such as {min(age_of.index)!r})\n"
+            f"{file}: no {lost[0]} name is a subject of the data (such as {min(people.index)!r})\n"
             "Names in a split file are the ids of the table. --split_method by_subject_id splits by --seed."
         )
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 
-def _draw(
-    names: Sequence[str], strata: Mapping[str, int] | None, args: argparse.Namespace
-) -> dict[str, list[str]]:
-    if args.fold:
-        return fold_groups(names, args.fold, args.seed, strata)
-    return split_groups(names, args.test_size, args.val_size, args.seed, strata)
-
-
-def _split_groups(images: pd.DataFrame, args: argparse.Namespace) -> dict[str, list[str]]:
-    """Subjects by part, whole groups of --group_column in one part."""
+def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
+    """Whether whole groups of --group_column can be held out."""
     if not args.group_column:
         raise CommandError("--split_by group needs --group_column, the column of sites or devices")
     groups = images.groupby("subject").group.unique()
     several = groups[groups.map(len) > 1]
     if len(several):
-        name, members = several.index[0], several.iloc[0]
-        raise DataError(
-            f"{len(several)} subjects are in more than one group, such as {name} in {' and '.join(members)}\n"
-            "Whole groups can only be held out where everybody is in one: split by subject instead."
-        )
+        found = f"{len(several)} subjects are in more than one group, such as {several.index[0]}"
+        raise DataError(f"{found} in {' and '.join(several.iloc[0])}\nSplit by subject instead.")
     found, needed = images.group.nunique(), 3 if args.fold or args.test_size else 2
     if found < needed:
         raise DataError(
             f"--split_by group: {found} in {args.group_column}, and each of {needed} parts needs one\n"
             "Split people: --split_by subject, also with --fold; or name the parts: --split_method FILE."
         )
-    group_of = groups.map(lambda members: members[0])
-    split = _draw(images.group, None, args)
-    return {part: sorted(group_of.index[group_of.isin(names)]) for part, names in split.items()}

@@ -11,7 +11,6 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from datasets.ultrasound.ages import target_unit
 from utils.run import arguments
 
 SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir
@@ -34,6 +33,29 @@ PROBLEMS = {
     "unreadable_images": "image files that can not be read",
     "duplicate_images": "pictures found under more than one subject",
 }
+# What ages are counted in, how many make a year, and how it is written; any other word is a unit of its own.
+PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
+WORDS = {
+    "years": "y yr yrs year years yo jahr jahre jahren jaar ans anni a\u00f1os anos \u5c81 \u6b72",
+    "months": "m mo mos month months monat monate monaten maanden mois mesi meses \u6708 \u4e2a\u6708",
+    "weeks": "w wk wks week weeks woche wochen weken semanas semaines \u5468",
+    "days": "d day days tag tage tagen dagen jours dias \u5929",
+}
+
+
+def named_unit(word: str) -> str | None:
+    """The unit that a word means."""
+    return next((unit for unit, words in WORDS.items() if word.casefold() in words.split()), None)
+
+
+def target_unit(text: str) -> str:
+    """The type of --target_unit: 'Month' is months, 'trimesters' a unit of its own, 'mnths' a mistake."""
+    close = difflib.get_close_matches(text.casefold(), WORDS, 1, cutoff=0.7)
+    if close and not named_unit(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: did you mean {close[0]}? ({', '.join(WORDS)}, or others)"
+        )
+    return named_unit(text) or text
 
 
 def data_arguments(**changed: Any) -> argparse.Namespace:
@@ -101,10 +123,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def similar_path(path: Path) -> str:
     """'; did you mean ...?' or how far the path exists."""
-    parent = path.parent
-    while not parent.is_dir() and parent != parent.parent:
-        path, parent = parent, parent.parent
-    names = {child.name.casefold(): child.name for child in parent.iterdir()}
-    if close := difflib.get_close_matches(path.name.casefold(), names, 1):
-        return f"; did you mean {parent / names[close[0]]}?"
-    return f" ({parent} exists, {path.name} in it does not)"
+    while not path.parent.is_dir() and path.parent != path.parent.parent:
+        path = path.parent
+    for close in difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], 1):
+        return f"; did you mean {path.parent / close}?"
+    return f" ({path.parent} exists, {path.name} in it does not)"

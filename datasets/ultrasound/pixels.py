@@ -116,7 +116,12 @@ def judge_pixels(
     """The images that can be read and show one person only, with a hash of each; they keep their index, which
     is their row in `decoded`."""
     for path in images.path[decoded["unreadable"]]:
-        problems.add("unreadable_images", path.name, why_unreadable(path))
+        reason = "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
+        try:
+            read_image(path, mode="L")
+        except DataError as error:
+            reason = str(error).splitlines()[0].removeprefix(f"{path}: ").rstrip(".")
+        problems.add("unreadable_images", path.name, reason)
     images = images[~decoded["unreadable"]]
     every = decoded["pixels"]
     pixels = [every[k] for k in images.index]  # views: the file is not read into memory
@@ -138,15 +143,6 @@ def is_drawing(image: np.ndarray) -> bool:
     """Whether nearly all of an image (C, H, W) is as dark or as bright as it gets, as in a mask."""
     low, high = image.min(), image.max()
     return bool(low < high and ((image == low) | (image == high)).mean() > 0.7)  # of true images at most half
-
-
-def why_unreadable(path: Path) -> str:
-    """The reason, of an image that could not be decoded."""
-    try:
-        read_image(path, mode="L")
-    except DataError as error:
-        return str(error).splitlines()[0].removeprefix(f"{path}: ").rstrip(".")
-    return "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
 
 
 class UltrasoundAgeDataset(Dataset):

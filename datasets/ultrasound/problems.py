@@ -1,24 +1,18 @@
-"""What is wrong with single rows and files: collected by kind, and refused unless the user excludes it. What
-config.json says about the data that are left.
-"""
+"""What is wrong with single rows and files: collected by kind, and refused unless the user excludes it."""
 
-import argparse
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from datasets.ultrasound.flags import PROBLEMS
 from utils.run.errors import DataError, counted, some
 
-NOTICED = {
-    "missing_ages": "rows left out for an unknown age (--missing_values)",
-    "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
-    "subjects_in_no_part": "subjects are in no part of the split file",
-    "repeated_within_subject": "images repeat another one of the same subject",
-    "images_with_colour": "images show colour, which is not read (luminance is); --colour keeps it",
+ADVICE = {
+    "unknown_names": "--id_pattern says where the id stands",
+    "duplicate_ids": "if a row is a visit: --visit_column NAME, and in --id_pattern a second group, around "
+    "the visit; if it is an image: --file_column NAME",
 }
 
 
@@ -27,7 +21,7 @@ class AgeProblems:
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        self.advice = {"unknown_names": "--id_pattern says where the id stands"}
+        self.advice = dict(ADVICE)
         self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds left out instead
         self.images = 0  # that are there
 
@@ -46,19 +40,19 @@ class AgeProblems:
         images: those left without what is wrong; --exclude is only proposed where they are of several people,
         and never removes most of the images without being asked twice.
         """
-        lines, kinds = [], [kind for kind in PROBLEMS if kind in self.found and kind not in self.exclude]
-        for kind in kinds:
-            line = f"{counted(len(self.found[kind]), PROBLEMS[kind])}: {describe(self.found[kind])}"
-            lines.append(line + (f" ({self.advice[kind]})" if self.advice.get(kind) else ""))
-        if images.subject.nunique() > 2:
-            typed = [kind for kind in PROBLEMS if kind in kinds or kind in self.exclude]
-            lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
-        if kinds:
+        found = {
+            kind: counted(len(self.found[kind]), PROBLEMS[kind]) for kind in PROBLEMS if kind in self.found
+        }
+        if refused := [kind for kind in found if kind not in self.exclude]:
+            advice = {kind: f" ({self.advice[kind]})" for kind in refused if self.advice.get(kind)}
+            lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]
+            if images.subject.nunique() > 2:
+                typed = [kind for kind in PROBLEMS if kind in refused or kind in self.exclude]
+                lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
             raise DataError("\n".join(lines))
-        found = [counted(len(self.found[kind]), PROBLEMS[kind]) for kind in PROBLEMS if kind in self.found]
         if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
             raise DataError(
-                f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found)}\n"
+                f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found.values())}\n"
                 "If that is meant, pass --exclude_more_than_half as well."
             )
 
@@ -72,37 +66,5 @@ def describe(entries: Sequence[tuple[str, str]]) -> str:
     places = defaultdict(list)
     for reason, where in entries:
         places[reason].append(where)
-    shown = 10 if len(places) == 1 and len(places.get("", [""])[0]) in range(1, 40) else 3
-    texts = [some(found, shown, "; ") + (f": {reason}" if reason else "") for reason, found in places.items()]
+    texts = [some(found, 3, "; ") + (f": {reason}" if reason else "") for reason, found in places.items()]
     return some(texts, 5, "; ")
-
-
-def describe_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """What config.json says of the flags under names of its own."""
-    return {
-        "target_unit": args.target_unit,
-        "split_method": "by_group" if args.split_by == "group" else "by_subject_id",
-        "random_seed": args.seed,
-        "test_size": args.test_size,
-        "val_size": args.val_size,
-        "colour": args.colour,
-    }
-
-
-def count_images(
-    images: pd.DataFrame, parts: Mapping[str, pd.DataFrame], decoded: np.ndarray, problems: AgeProblems,
-    args: argparse.Namespace,
-) -> dict[str, Any]:  # fmt: skip
-    """What is reported of the images that are left, and of the parts that they are in."""
-    counts = {
-        "images": len(images),
-        "images_used": sum(map(len, parts.values())),
-        "subjects_in_no_part": images.subject.nunique() - len({s for p in parts.values() for s in p.subject}),
-        "images_of_more_than_8_bits": int(images.deep.sum()),
-        "images_cut": int(images.cut.sum()),
-        "images_with_colour": int(decoded["colour_lost"][images.index].sum()),
-        "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
-        "left_out": problems.report(),
-    }
-    groups = images.groupby("group").subject.nunique().to_dict()
-    return counts | ({"groups": groups} if args.group_column else {})

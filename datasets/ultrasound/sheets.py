@@ -15,6 +15,7 @@ and a plain one has a single header row; rows above it, such as a title, are pas
 """
 
 import argparse
+import contextlib
 import csv
 import importlib.util
 import io
@@ -35,7 +36,12 @@ from utils.run.errors import CommandError, DataError, some
 SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_UNPACKED_BYTES = 50_000, 2_000, 6_400_000, 40_000_000
+SAVE_AS = "save it as .xlsx or as CSV in UTF-8"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+# The engine by which pandas reads a zip archive with this member; what the optional ones read, their package.
+ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl", "xl/workbook.bin": "pyxlsb"}
+OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy"),
+          "pyxlsb": ("a binary workbook (.xlsb)", "pyxlsb")}  # fmt: skip
 # The namespaces of strict Open XML, and what openpyxl knows them by.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
@@ -64,7 +70,6 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
     sheets, hidden, notes = read_cells(path, args.sheet)
-    sheets = {name: _fill_merged(cells, asked) for name, cells in sheets.items()}
     sheet = _choose_sheet(path, sheets, hidden, asked, notes)
     cells, where = sheets[sheet], f"{path}, sheet {sheet}" if sheet else str(path)
     header = _find_header(cells, asked, args, where, notes)
@@ -89,9 +94,7 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
     A formula that nobody has computed yet stands there as its text, with the = in front.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
-        raise DataError(
-            f"{path}: {size:,} bytes (limit {MAX_UNPACKED_BYTES:,}): no table of subjects and ages"
-        )
+        raise DataError(f"{path}: {size:,} bytes: no table of subjects and ages")
     content, hidden, notes = path.read_bytes(), set(), []
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
@@ -103,10 +106,8 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
     except (CommandError, DataError):
         raise
     except Exception as error:  # damaged bytes make the readers raise anything
-        raise DataError(
-            f"{path}: damaged or truncated workbook ({type(error).__name__}: {str(error)[:120]})\n"
-            "Copy the file again, or open it in a spreadsheet program and save it as .xlsx."
-        ) from error
+        what = f"damaged or truncated workbook ({type(error).__name__}: {str(error)[:120]})"
+        raise DataError(f"{path}: {what}\nCopy it again, or {SAVE_AS}.") from error
     for name, cells in sheets.items():
         _check_size(path, name, *cells.shape)
         blank = cells.isna() | cells.map(lambda cell: not str(cell).strip())
@@ -119,18 +120,13 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
 
 def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
     if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
-        raise DataError(
-            f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns (limits "
-            f"{MAX_ROWS:,} and {MAX_COLUMNS:,})\nDelete the empty rows and columns beyond the table and save."
-        )
+        what = f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns"
+        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     if content.lstrip()[:1] == b"<":
-        raise DataError(
-            f"{path}: a web page or XML, not a table, whatever its ending says\n"
-            "Open it in a spreadsheet program and save it as .xlsx or as CSV in UTF-8."
-        )
+        raise DataError(f"{path}: a web page or XML, whatever its ending says\nOpen it, and {SAVE_AS}.")
     text, encoding = _decode(path, content)
     if encoding != "utf-8":
         notes.append(f"{path.name}: read as {encoding}")
@@ -146,7 +142,7 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
         return pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
     except csv.Error as error:
-        raise DataError(f"{path}: no table of text ({error})\nSave it as CSV in UTF-8.") from error
+        raise DataError(f"{path}: no table of text ({error})\nOpen it, and {SAVE_AS}.") from error
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
@@ -154,38 +150,24 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     GBK comes in pairs of high bytes, the letters of cp1252 stand alone between ASCII."""
     zeros = [content[k::2].count(0) for k in (0, 1)]  # ASCII in UTF-16 has a zero in every other byte
     runs = {len(run) for run in re.findall(rb"[\x80-\xff]+", content)}
+    fitting = ["utf-8-sig"] + ["gbk"] * all(n % 2 == 0 for n in runs) + ["cp1252"] * (runs == {1})
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         fitting = ["utf-16"]
     elif max(zeros) > len(content) // 3 and min(zeros) == 0:
         fitting = ["utf-16-le" if zeros[1] else "utf-16-be"]
     elif re.search(rb"[\x00-\x08]", content):
-        raise DataError(
-            f"{path}: not a table: the file is not text\n"
-            "Name a table with --excel_path; one that is open in a program leaves a lock file of its name."
-        )
-    else:
-        fitting = ["utf-8-sig"] + ["gbk"] * all(n % 2 == 0 for n in runs) + ["cp1252"] * (runs == {1})
+        raise DataError(f"{path}: not a table: the file is not text\nName another one with --excel_path.")
     for encoding in fitting:
-        try:
+        with contextlib.suppress(UnicodeDecodeError):
             return content.decode(encoding), encoding.removesuffix("-sig")
-        except UnicodeDecodeError:
-            continue
-    raise DataError(
-        f"{path}: not a readable table of text: its encoding is not UTF-8 and can not be known\n"
-        "Save it as .xlsx, or as CSV in UTF-8."
-    )
+    raise DataError(f"{path}: its encoding is not UTF-8 and can not be known\nOpen it, and {SAVE_AS}.")
 
 
 def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
     content, engine = _check_workbook(path, content)
     # A sheet may hide its size; "NA" and "n/a" are what somebody wrote, not blanks.
-    options = {
-        "header": None,
-        "dtype": object,
-        "nrows": MAX_ROWS + 1,
-        "keep_default_na": False,
-        "na_values": [""],
-    }
+    options = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1, "keep_default_na": False}
+    options |= {"na_values": [""]}
     sheets = {}
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]
@@ -195,8 +177,6 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
         for name in [chosen] if chosen else names:
             if engine == "openpyxl":
                 sheet = book.book[name]
-                if not hasattr(sheet, "iter_rows"):
-                    continue  # a sheet that is only a chart
                 _check_size(path, name, sheet.max_row or 0, sheet.max_column or 0)
                 hidden |= {name} if sheet.sheet_state != "visible" else set()
             cells = sheets[name] = pd.read_excel(book, name, **options)
@@ -210,32 +190,28 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     """(the file in a form that can be read, pandas' engine for it)."""
-    if content.startswith(OLE_MAGIC):
-        if "EncryptedPackage".encode("utf-16-le") in content:
-            raise DataError(f"{path}: protected by a password\nSave it as .xlsx without one, or as .csv.")
-        return content, _engine(path, "xlrd", "xlrd", "an old .xls workbook")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
-        if unpacked > MAX_UNPACKED_BYTES:
-            raise DataError(f"{path}: unpacks to {unpacked:,} bytes, no table of ages; keep only their sheet")
-        if "content.xml" in names:
-            return content, _engine(path, "odf", "odfpy", "an OpenDocument sheet (.ods)")
-        if "xl/workbook.xml" not in names:
-            kind = "a binary workbook (.xlsb)" if "xl/workbook.bin" in names else "a zip archive, no workbook"
-            raise DataError(f"{path}: {kind}\nOpen it in a spreadsheet program and save it as .xlsx or .csv.")
-        if not re.search(STRICT, archive.read("xl/workbook.xml")):
-            return content, "openpyxl"
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as changed:
-            for name in names:
-                changed.writestr(name, re.sub(STRICT, USUAL, archive.read(name)))
-    return buffer.getvalue(), "openpyxl"
-
-
-def _engine(path: Path, engine: str, package: str, kind: str) -> str:
-    if importlib.util.find_spec(engine) is None:
-        raise DataError(f"{path}: {kind}\nSave it as .xlsx or .csv, or run: pip install {package}")
-    return engine
+    names, engine = [], "xlrd"
+    if not content.startswith(OLE_MAGIC):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise DataError(
+                    f"{path}: unpacks to {unpacked:,} bytes, no table; keep only the sheet of ages"
+                )
+            engine = next((engine for member, engine in ENGINES.items() if member in names), None)
+            if engine == "openpyxl" and re.search(STRICT, archive.read("xl/workbook.xml")):
+                buffer = io.BytesIO()
+                with zipfile.ZipFile(buffer, "w") as changed:
+                    for name in names:
+                        changed.writestr(name, re.sub(STRICT, USUAL, archive.read(name)))
+                content = buffer.getvalue()
+    elif "EncryptedPackage".encode("utf-16-le") in content:
+        raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without one.")
+    if engine is None or importlib.util.find_spec(engine) is None:
+        kind, package = OTHERS.get(engine, ("a zip archive, no workbook", None))
+        remedy = f", or run: pip install {package}" if package else "."
+        raise DataError(f"{path}: {kind}\nOpen it, and {SAVE_AS}{remedy}")
+    return content, engine
 
 
 def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, str], notes: list[str]) -> str:
@@ -243,7 +219,7 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
     filled = {name: cells for name, cells in sheets.items() if not cells.empty}
     if not filled:
         where = f"{path}, sheet {some(sheets)}" if "" not in sheets else f"{path}"
-        raise DataError(f"{where}: empty\nA header row and one row per subject are expected.")
+        raise DataError(f"{where}: empty; a header row and one row per subject are expected")
     chosen = list(filled)
     if len(filled) > 1:
         fitting = [name for name, cells in filled.items() if _row_of_names(cells, asked) is not None]
@@ -252,10 +228,10 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
         if len(chosen) != 1:
             first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
             listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
+            found = f"{len(sheets)} sheets, {'several' if chosen else 'none'} with the columns"
             raise DataError(
-                f"{path}: {len(sheets)} sheets, {'several' if chosen else 'none'} with the columns "
-                f"{some(asked.values())}: {'; '.join(listed)}\nName one with --sheet, and its columns "
-                "with --id_column and --age_column."
+                f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n"
+                "Name one with --sheet, and its columns with --id_column and --age_column."
             )
         notes.append(f"{path.name}: sheet {chosen[0]} is read, the only one with the columns")
     if chosen[0] in hidden:
@@ -268,16 +244,6 @@ def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
     wanted = {one_line(name).casefold() for name in asked.values()}
     rows = enumerate(cells.head(TITLE_ROWS).to_numpy())
     return next((k for k, row in rows if wanted <= {one_line(cell).casefold() for cell in row}), None)
-
-
-def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
-    """Where two rows name the columns asked for, as merged cells leave them: in the lower one what is blank
-    there is taken from the upper one."""
-    for k in range(1, min(len(cells), TITLE_ROWS) if _row_of_names(cells, asked) is None else 0):
-        row = cells.iloc[k].fillna(cells.iloc[k - 1])
-        if _row_of_names(pd.DataFrame([row]), asked) is not None:
-            return pd.concat([cells.iloc[:k], pd.DataFrame([row]), cells.iloc[k + 1 :]])
-    return cells
 
 
 def _find_header(
@@ -315,10 +281,7 @@ def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tu
         remedy = "Choose one with --cohort." if starts else "Leave --cohort out for one header row."
         raise DataError(f"{where}, row {above.name}: {kind}\nFound: {some(named.values(), 12)}. {remedy}")
     if header == 0:
-        raise DataError(
-            f"{where}: row {above.name} names the cohorts and nothing follows\n"
-            "A second header row (Number, Age, ...) and one row per subject are expected."
-        )
+        raise DataError(f"{where}: row {above.name} names the cohorts, and no row the columns below them")
     start = starts[cohort]
     end = min([column for column in named if column > start], default=cells.shape[1])
     return cells.iloc[header:, start:end], named[start]

@@ -12,17 +12,20 @@ import math
 import re
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
-from datasets.ultrasound.ages import OLDEST, PER_YEAR, find_codes, has_decimal_commas, named_unit
-from datasets.ultrasound.flags import DICOM_ENDINGS, IMAGE_ENDINGS
+from datasets.ultrasound.flags import PER_YEAR, named_unit
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import Sheet, one_line
 from utils.run.errors import CommandError, DataError, some
 
 PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
+# Ages outside these are typing errors; of another unit only the sign is checked.
+OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
 # What people call the columns that have to be named, in the order in which they are proposed.
 USUAL = {
     "id": r"\b(id|subject|patient|participant|number|nr|no|case)\b|id$|\u7f16\u53f7|\u7de8\u865f",
@@ -68,9 +71,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         )
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
-        raise DataError(
-            f"{sheet.where}: no rows below the header in row {sheet.header}\nAdd one per subject."
-        )
+        raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     commas = has_decimal_commas(cells[at["age"]], unit)
     found, unusable, missing, converted = [], [], 0, 0
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
@@ -100,17 +101,13 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
-    _refuse_far_ages(rows, at["age"], problems, notes, args)
+    _refuse_codes(rows, at["age"], problems, notes, args)
     _refuse_contradictions(rows, at["id"], problems, notes)
-    if "duplicate_ids" in problems.found:
-        problems.advice["duplicate_ids"] = _what_tells_apart(cells, sheet.names, at)
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
         problems.advice["bad_ages"] = _advise(unusable, len(usable) > 0, unit)
-    if converted:
-        notes.append(f"{converted} ages name their unit and are read in {unit}")
-    if commas:
-        notes.append(f"column {at['age']}: decimal commas")
+    notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
+    notes += [f"column {at['age']}: decimal commas"] * commas
     left_out = set(rows.key) - set(usable.index)
     return AgeTable(sheet.where, usable, left_out, problems, "file" in at, missing, notes)
 
@@ -134,17 +131,21 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
             at[role] = same[0]
             continue
         missing[f"--{role}_column"] = asked
-        if close := _propose(asked.casefold(), role, names):
-            proposed.append(f"--{role}_column {shlex.quote(sheet.names[close])}")
+        # Of a name that resembles it, or contains it, or is what people call such a column, the first.
+        close = difflib.get_close_matches(asked.casefold(), names.values(), 1, 0.5)
+        close += [name for name in names.values() if asked.casefold() in name]
+        close += [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
+        letters = [letter for letter, name in names.items() if name in close[:1]]
+        proposed += [f"--{role}_column {shlex.quote(sheet.names[letter])}" for letter in letters[:1]]
     if missing:
         hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
-        free = [flag for flag in missing if flag not in ("--id_column", "--age_column")]
-        none = f" ({free[0]} '' for none)" if free else ""
+        free = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
         raise DataError(
             f"{where}, columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column "
             f"{' and no '.join(map(repr, missing.values()))}\n"
             f"Found: {some(sheet.names.values(), 12) or 'nothing'}.{hint}\n"
-            f"Name the column with {' and '.join(missing)}{none}, or the row of the names with --header_row."
+            f"Name the column with {' and '.join(missing)}{''.join(free[:1])}, or the row of the names with "
+            "--header_row."
         )
     for trait, words in TRAITS.items():
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
@@ -152,12 +153,14 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     return at
 
 
-def _propose(asked: str, role: str, names: dict[str, str]) -> str:
-    """The letter of the column that was probably meant; '' where none resembles it."""
-    close = difflib.get_close_matches(asked, names.values(), 1, 0.5)
-    close = close or [name for name in names.values() if asked in name]
-    close = close or [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
-    return next((letter for letter, name in names.items() if name in close[:1]), "")
+def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
+    """Whether a column is written with decimal commas, and can not mean thousands."""
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
+    if not written or any("." in text for text in texts):
+        return False
+    thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
+    return not thousands or any(float(text.replace(",", "")) > OLDEST.get(unit, math.inf) for text in written)
 
 
 def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
@@ -263,25 +266,49 @@ def bmi_class(length: object, weight: object) -> str:
     return ""
 
 
-def _refuse_far_ages(
+def _refuse_codes(
     rows: pd.DataFrame, letter: str, problems: AgeProblems, notes: list[str], args: argparse.Namespace
 ) -> None:
-    """What is more likely a code for unknown than an age is a problem; a single far age is noted."""
-    codes, single = find_codes(rows[["subject", "age"]].drop_duplicates().age.dropna(), args)
-    low, high = rows.age.quantile([0.25, 0.75])
-    usual = f"where half of the ages are {low:g} to {high:g}"
-    for one in rows[rows.age.isin(codes | single)].itertuples():
-        place = f"row {one.row}, column {letter} (subject {one.subject})"
-        if one.age in single:
-            notes.append(f"one age is far from all others: {place}, {one.age:g}, {usual}")
-        else:
-            problems.add("far_ages", place, f"{one.age:g}, {usual}")
+    """What is more likely a code for unknown than an age is a problem; a single far age is noted.
+
+    A code is far from all other ages and repeats. Far: beyond the quartiles by three interquartile ranges and
+    by as much (at least a quarter of the median) beyond the next age; or the smallest or greatest of all, as
+    far from the next as three times the largest step between the others, and a quarter of the median unless
+    it is written like a code (0, 99, 999). --min_age or --max_age typed for that side says that it is known.
+    """
+    ages = rows[["subject", "age"]].drop_duplicates().age.dropna()  # each once per subject
+    (low, high), least, far = ages.quantile([0.25, 0.75]), ages.median() / 4, set()
+    reach = 3 * (high - low)
+    for sign, limit in ((1, args.max_age), (-1, args.min_age)):
+        values = np.sort(sign * ages.unique())
+        if limit is not None or len(ages) < 8 or len(values) < 4 or reach <= 0:
+            continue
+        steps = np.diff(values)
+        outside = values[1:] > (high if sign > 0 else -low) + reach
+        gaps = np.flatnonzero((steps > max(reach, least)) & outside)
+        if len(gaps):
+            far |= set(sign * values[gaps[0] + 1 :])
+        digits = f"{abs(values[-1]):g}"
+        needed = 0 if len(set(digits)) == 1 and digits[0] in "0789" else least
+        if steps[-1] > 3 * steps[:-1].max() and steps[-1] >= needed:
+            far.add(sign * values[-1])
+    codes = {age for age in far if (ages == age).sum() > 1}
+    low_row, high_row = rows.age.quantile([0.25, 0.75])
+    for one in rows[rows.age.isin(far)].itertuples():
+        place, usual = (
+            f"row {one.row}, column {letter} (subject {one.subject})",
+            f"{low_row:g} to {high_row:g}",
+        )
+        if one.age in codes:
+            problems.add("far_ages", place, f"{one.age:g}, where half of the ages are {usual}")
             rows.loc[one.Index, "age"] = math.nan
+        elif not low - reach <= one.age <= high + reach:
+            notes.append(f"one age is far from all others: {place}, {one.age:g}, where half are {usual}")
     if codes:
+        named = " ".join(f"{code:g}" for code in sorted(codes))
         problems.advice["far_ages"] = (
-            "if they stand for an unknown age: --missing_values "
-            f"{' '.join(f'{code:g}' for code in sorted(codes))}; if they are ages, name their limit with "
-            "--min_age or --max_age"
+            f"if they stand for an unknown age: --missing_values {named}; if they are ages, name their limit "
+            "with --min_age or --max_age"
         )
 
 
@@ -290,48 +317,28 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
     repeated = 0
     for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
-            repeated += same.age.notna().all()
+            repeated += bool(same.age.notna().all())
         elif same.age.notna().any():
-            ages = [(one.row, f"{one.age:g}".replace("nan", "none")) for one in same.itertuples()]
-            listed = some([f"row {row} (age {age})" for row, age in ages], 3)
-            problems.add("duplicate_ids", f"column {letter}: {key!r} in {listed}")
+            ages = [f"row {one.row} (age {one.age:g})".replace("nan", "none") for one in same.itertuples()]
+            problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
-    if repeated:
-        notes.append(f"{repeated} ids have several rows that say the same")
-
-
-def _what_tells_apart(cells: pd.DataFrame, names: dict[str, str], at: dict[str, str]) -> str:
-    """The flags for rows that are visits or images, by the columns in which the rows of one id differ."""
-    named = {"visit": [], "file": []}
-    for letter, name in names.items():
-        if letter not in at.values() and not cells[[at["id"], letter]].duplicated().any():
-            is_file = str(cells[letter].iloc[0]).lower().endswith((*IMAGE_ENDINGS, *DICOM_ENDINGS))
-            named["file" if is_file else "visit"].append(shlex.quote(name))
-    visit, file = (" or ".join(those) or "NAME" for those in named.values())
-    return (
-        f"if a row is a visit: --visit_column {visit}, and in --id_pattern a second group, around the visit; "
-        f"if it is an image: --file_column {file}"
-    )
+    notes += [f"{repeated} ids have several rows that say the same"] * (repeated > 0)
 
 
 def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
     """The flag that mends ages that can not be used, where there is one."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
-    if some_left or any(cell.startswith("=") for cell in values):
+    if some_left:
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        only = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
-        advice = f"{only or 'if they'} stand for an unknown age: --missing_values {listed}"
-        return advice if some_left and values else ""
+        empty = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
+        return f"{empty or 'if they'} stand for an unknown age: --missing_values {listed}" * bool(values)
     try:
-        numbers = [float(cell) for cell in values]
-        oldest = max(numbers)
+        low, *_, high = sorted(float(cell) for cell in [*values, *values])
     except ValueError:  # no numbers, or none at all
-        return "--age_column names the column of ages"
-    if all(1900 <= number <= 2100 for number in numbers):
+        return "--age_column names the column of ages" * (not any(text.startswith("=") for text in values))
+    if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
-    fitting = [
-        name for name, limit in OLDEST.items() if 0 <= min(numbers) <= oldest <= limit and name != unit
-    ]
+    fitting = [name for name, oldest in OLDEST.items() if 0 <= low <= high <= oldest and name != unit]
     return f"if they are counted in {fitting[0]}: --target_unit {fitting[0]}" if fitting else ""
 
 

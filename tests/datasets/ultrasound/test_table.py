@@ -54,12 +54,6 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
     assert read(path, "pathological").rows.age.to_dict() == {"1": 60.0, "3": 61.0}
 
 
-def test_a_header_of_merged_cells_stands_in_two_rows(tmp_path):
-    rows = [["A study"], ["Number", "Demographics", None], [None, "Age", "Sex"], [1, 20.5, "F"], [2, 30, "M"]]
-    table = read(write_book(tmp_path / "t.xlsx", Sheet1=rows))
-    assert table.rows.age.to_dict() == AGES and table.rows.sex.tolist() == ["F", "M"]
-
-
 def test_a_header_row_can_be_named(tmp_path):
     path = write_book(
         tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
@@ -222,7 +216,7 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     assert table.problems.found["duplicate_ids"] == [
         ("", "column A: '2' in row 4 (age 30), row 5 (age 31.5)")
     ]
-    assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
+    assert "--visit_column NAME" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
     assert visits.rows.age.to_dict() == {
         "1 visit a": 20.0,
