@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 from datasets.anovox.flags import add_data_arguments
+from datasets.anovox.labels import FrameTable
 from datasets.anovox.load import AnoVoxData, build_datasets
+from datasets.anovox.splits import split_scenarios
 from datasets.samples.anovox import generate
 
 
@@ -19,14 +21,23 @@ def tiny_sample() -> Path:
     return folder
 
 
-def load(root: Path, cache_dir=None, log=print, seed=42, modality="both", **flags) -> AnoVoxData:
-    """What a script reads of `root` with these flags of datasets/anovox/flags.py."""
+def flags(root: Path, **changed) -> argparse.Namespace:
+    """Those of datasets/anovox/flags.py and what else reading asks for, some of them changed."""
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
-    rest = {"seed": seed, "modality": modality, "check_data": False, "cache_dir": cache_dir, "fold": None}
-    rest |= {"paste_share": 0.0}
-    known = vars(parser.parse_args([])) | rest | {"data_path": root, "cache_limit_gb": 4.0} | flags
-    return build_datasets(argparse.Namespace(**known), log=log)
+    rest = {"seed": 42, "modality": "both", "check_data": False, "cache_dir": None, "fold": None}
+    rest |= {"paste_share": 0.0, "data_path": root, "cache_limit_gb": 4.0}
+    return argparse.Namespace(**vars(parser.parse_args([])) | rest | changed)
+
+
+def load(root: Path, cache_dir=None, log=print, **changed) -> AnoVoxData:
+    """What a script reads of `root` with these flags."""
+    return build_datasets(flags(root, cache_dir=cache_dir, **changed), log=log)
+
+
+def split(table: FrameTable, root: Path, **changed) -> tuple[dict[str, list[str]], str, str]:
+    """How a script splits these frames with these flags."""
+    return split_scenarios(table, root, flags(root, **changed))
 
 
 def copy_of(sample: Path, target: Path, scenarios: int | None = None) -> Path:

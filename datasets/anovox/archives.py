@@ -7,6 +7,7 @@ A gzip stream has no index: the first look at a tar.gz reads it once from end to
 far away.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -54,18 +55,8 @@ class ArchivePath:
     def __str__(self) -> str:
         return f"{self.archive}/{self.inner}"
 
-    def __lt__(self, other: "Path | ArchivePath") -> bool:
-        return Path(str(self)) < Path(str(other))
-
-    def __gt__(self, other: "Path | ArchivePath") -> bool:
-        return Path(str(self)) > Path(str(other))
-
     def __truediv__(self, name: str) -> "ArchivePath":
         return ArchivePath(self.archive, f"{self.inner}/{name}".lstrip("/"))
-
-    @property
-    def contents(self) -> "Archive":
-        return _list(self.archive)
 
     @property
     def name(self) -> str:
@@ -78,21 +69,21 @@ class ArchivePath:
         return PurePosixPath(self.inner).suffix
 
     def is_dir(self) -> bool:
-        return self.inner in self.contents.folders
+        return self.inner in _list(self.archive).folders
 
     def exists(self) -> bool:
-        return self.is_dir() or self.inner in self.contents.members
+        return self.is_dir() or self.inner in _list(self.archive).members
 
     def iterdir(self) -> "Iterator[ArchivePath]":
-        return (self / name for name in sorted(self.contents.folders[self.inner]))
+        return (self / name for name in sorted(_list(self.archive).folders[self.inner]))
 
     def stat(self) -> SimpleNamespace:
         """The size of the member and the time of the archive."""
-        size, time = self.contents.members.get(self.inner, (0,))[0], os.stat(self.archive).st_mtime_ns
+        size, time = _list(self.archive).members.get(self.inner, (0,))[0], os.stat(self.archive).st_mtime_ns
         return SimpleNamespace(st_size=size, st_mtime_ns=time)
 
     def read_bytes(self) -> bytes:
-        return self.contents.read(self.inner)
+        return _list(self.archive).read(self.inner)
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors)
@@ -107,27 +98,30 @@ class Archive:
     def __init__(self, path: Path):
         self.path, self.states = path, []  # of a gzip stream: (position, place in the file, decompressor)
         self.owner = 0  # the process that has it open: forks would share a position
-        try:
+        with self._explained("not a readable archive"):
             stream = self._stream()
             if isinstance(stream, zipfile.ZipFile):
-                found = [
-                    (file.filename, file.file_size, file) for file in stream.infolist() if not file.is_dir()
-                ]
+                found = [(file.filename, file.file_size, file) for file in stream.infolist()]
+                found = [item for item in found if not item[2].is_dir()]
             else:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
                     found = [(file.name, file.size, file.offset_data) for file in tar if file.isfile()]
-        except BROKEN as error:
-            remedy = "Download it again, or unpack it."
-            raise DataError(f"{path}: not a readable archive ({error}).\n{remedy}") from error
-        found = [(posixpath.normpath(n.replace("\\", "/")).strip("/"), *rest) for n, *rest in found]
-        found = [item for item in found if not re.search(r"(^|/)(__MACOSX/|\._)", item[0])]  # a Mac adds them
-        self.members = {name: (size, place) for name, size, place in found}
+        named = {posixpath.normpath(n.replace("\\", "/")).strip("/"): tuple(rest) for n, *rest in found}
+        apple = re.compile(r"(.*/)?(__MACOSX/|\._).*")  # what a Mac adds
+        self.members = {name: rest for name, rest in named.items() if not apple.fullmatch(name)}
         self.folders: dict[str, set[str]] = {"": set()}
         for name in self.members:
             while name:
                 folder, _, last = name.rpartition("/")
                 self.folders.setdefault(folder, set()).add(last)
                 name = folder
+
+    @contextlib.contextmanager
+    def _explained(self, problem: str) -> Iterator[None]:
+        try:
+            yield
+        except BROKEN as error:
+            raise DataError(f"{self.path}: {problem} ({error}).\nDownload it again, or unpack it.") from error
 
     def _stream(self):
         """This process's own zip file, or bytes of the tar file."""
@@ -144,15 +138,12 @@ class Archive:
         if name not in self.members:
             raise FileNotFoundError(f"{self.path}: no member {name}")
         size, place = self.members[name]
-        try:
+        with self._explained(f"{name} can not be read"):
             stream = self._stream()
             if isinstance(stream, zipfile.ZipFile):
                 return stream.read(place)
             stream.seek(place)
             return stream.read(size)
-        except BROKEN as error:
-            remedy = "Download it again, or unpack it."
-            raise DataError(f"{self.path}: {name} can not be read ({error}).\n{remedy}") from error
 
 
 _list = functools.cache(Archive)

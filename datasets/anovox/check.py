@@ -7,11 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.anovox.dataset import OUTSIDE, project
-from datasets.anovox.files import ENDINGS, AnyPath, ScenarioFiles
-from datasets.anovox.frame import read_points, read_voxels
+from datasets.anovox.files import ENDINGS, ScenarioFiles
+from datasets.anovox.frame import Frame, read_voxels
 from datasets.anovox.labels import name_sensor
-from datasets.anovox.palettes import point_classes, read_class_image
-from datasets.images import read_image
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError
 
@@ -32,16 +30,15 @@ def check_frames(
         for scenario in scenarios:
             files = scenario.files[sensor]
             unread.update(scenario.unread.get(sensor, {}))
-            for path in tqdm(files.values(), desc=f"{scenario.name} {sensor}", disable=None, leave=False):
+            for number in tqdm(files, desc=f"{scenario.name} {sensor}", disable=None, leave=False):
                 try:
-                    ids.update(_count_ids(sensor, path, palette))
-                    endings[path.suffix] += 1
+                    ids.update(_count_ids(Frame(scenario, number, (palette, ())), sensor))
+                    endings[files[number].suffix] += 1
                 except DataError as error:
                     problems.append(str(error).splitlines()[0])
         line = f"{sensor}: {endings.total():,} files read ({_list(endings) or 'none'})"
         line += f", not read: {_list(unread)}" if unread else ""
-        kind = "" if sensor == "points" else "ids "
-        yield line + (f"; {kind}{_list(ids)}" if ids else "")
+        yield line + (f"; {'' if sensor == 'points' else 'ids '}{_list(ids)}" if ids else "")
     for sensor in ("image", "points"):
         folders = Counter(name_sensor(s.folders.get(sensor, "none")) for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
@@ -62,23 +59,21 @@ def _list(counter: Counter) -> str:
     return ", ".join(f"{name} x {count:,}" for name, count in sorted(counter.items(), key=str))
 
 
-def _count_ids(sensor: str, path: AnyPath, palette: str) -> dict[int | str, int]:
-    """Read one file to its end; what class ids it holds, by the number of pixels, points or voxels. Of a scan
-    without intensity one NO_INTENSITY instead."""
+def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
+    """Read the file of a sensor to its end; what class ids it holds, by the number of pixels, points or
+    voxels. Of a scan without intensity one NO_INTENSITY instead."""
     classes = ()
     if sensor == "image":
-        read_image(path)
+        frame.image()
     elif sensor == "points":
-        intensity = read_points(path)[:, 3]
+        intensity = frame.scan()[:, 3]
         return {NO_INTENSITY: 1} if len(intensity) and (intensity == 1).all() else {}
     elif sensor == "anomaly":
-        path.read_text(encoding="utf-8", errors="replace")
+        frame.path(sensor).read_text(encoding="utf-8", errors="replace")
     elif sensor == "semantic_image":
-        classes = read_class_image(path, palette)
-    elif sensor == "semantic_points":
-        classes = point_classes(read_points(path, classes=True)[:, 3], palette, path)
+        classes = frame.pixel_classes()
     else:
-        classes = read_voxels(path)[:, 3]
+        classes = frame.point_classes()[1] if sensor != "voxels" else read_voxels(frame.path(sensor))[:, 3]
     found, counts = np.unique(classes, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
@@ -87,18 +82,15 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
     """How often image and scan name the same class where a point falls, as recorded and mirrored in y."""
     shares = []  # per frame: as recorded, mirrored
     both = ("image", "semantic_image", "semantic_points")
-    frames = [(scenario, frame) for scenario in scenarios for frame in scenario.frames_with(both)]
-    for scenario, frame in frames[:: max(1, len(frames) // AGREEMENT_FRAMES)]:
-        image, scan = scenario.files["semantic_image"][frame], scenario.files["semantic_points"][frame]
+    frames = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(both)]
+    for frame in frames[:: max(1, len(frames) // AGREEMENT_FRAMES)]:
         try:
-            classes = read_class_image(image, palette)
-            points = read_points(scan, classes=True, turn=scenario.turn)
-            ids = point_classes(points[:, 3], palette, scan)
+            classes, (places, ids) = frame.pixel_classes(), frame.point_classes()
         except DataError:
             continue  # it is among the problems already
         size, share = classes.shape[::-1], []
         for side in (1, -1):
-            pixels = project(points[:, :3] * (1, side, 1), scenario.projection)
+            pixels = project(places * (1, side, 1), frame.scenario.projection)
             inside = pixels[:, 0] != OUTSIDE
             u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
             share.append((classes[v, u] == ids[inside]).mean() if inside.any() else 0)
@@ -106,16 +98,11 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
     if not shares:
         return "whether LiDAR and image agree can not be told: no frame has semantics of both"
     kept, mirrored = np.mean(shares, axis=0)
+    found = f"LiDAR and image name the same class at {kept:.0%} of the points"
     if mirrored > kept + 0.05:
-        problems.append(
-            f"LiDAR and image name the same class at {kept:.0%} of the points, "
-            f"with y mirrored at {mirrored:.0%}: y must point to the left.\nNegate the y of the scans, or "
-            "correct sensor_setup.json."
-        )
+        remedy = "y must point to the left: negate the y of the scans, or correct sensor_setup.json"
+        problems.append(f"{found}, with y mirrored at {mirrored:.0%}; {remedy}")
     elif kept < LEAST_AGREEMENT:
-        problems.append(
-            f"LiDAR and image name the same class at {kept:.0%} of the points only: files of two moments, "
-            "other axes or another origin?\nCorrect the frame numbers, the scans (x forward, y left, z up, "
-            "the sensor at the origin) or sensor_setup.json."
-        )
-    return f"LiDAR and image name the same class at {kept:.0%} of the points ({mirrored:.0%} with y mirrored)"
+        axes = "scans need x forward, y left, z up, the sensor at the origin; or correct sensor_setup.json"
+        problems.append(f"{found} only: files of two moments, or other axes? {axes}")
+    return f"{found} ({mirrored:.0%} with y mirrored)"

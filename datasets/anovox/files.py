@@ -54,6 +54,7 @@ class ScenarioFiles:
 
     name: str
     path: AnyPath
+    layout: str = "current"  # one of LAYOUTS
     kind: str = UNKNOWN_KIND  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
     town: str = "unknown"
     weather: str = "unknown"
@@ -78,8 +79,8 @@ class ScenarioFiles:
                 others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
                 others = f" ({others} not read)" * bool(unread)
                 lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
-        assumed = ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
-        return "; ".join(lacks + assumed)
+        lacks += ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
+        return "; ".join(lacks)
 
 
 def find_scenarios(
@@ -96,8 +97,8 @@ def find_scenarios(
     if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
         return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
     if not top.is_dir():
-        remedy = "Give the folder that holds Scenario_... or AnoVox_... folders, or an archive of it."
-        raise CommandError(f"{root}: no such folder or archive ({', '.join(ENDINGS_OF_ARCHIVES)}).\n{remedy}")
+        archives = ", ".join(ENDINGS_OF_ARCHIVES)
+        raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive what holds Scenario_...")
     places, configured = [], {}
     _walk(top, 0, places, configured)
     places.sort(key=lambda folder: folder.name)
@@ -106,34 +107,26 @@ def find_scenarios(
             (top,) = below
         if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
             return _images_alone(top, place.name, *alone)
-        names = sorted(entry.name for entry in below)[:6]
-        raise DataError(
-            f"{root}: no Scenario_... folder within {DEPTH} levels; found {', '.join(names) or 'nothing'}.\n"
-            "Give the folder that holds the AnoVox archives (none inside another) or their folders. Images "
-            "alone, a frame number in each name, are for predict.py and --label pasted --modality camera."
+        found = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
+        remedy = (
+            "Images alone, a number in each name, are for predict.py and --label pasted --modality camera."
         )
+        raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {found}.\n{remedy}")
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
-            raise DataError(
-                f"scenario {first.name} is there twice:\n  {first}\n  {second}\n"
-                "Remove one, as a copy could land in two splits; rename one where they are two recordings."
-            )
-    scenarios, layouts, found = [], {}, [] if problems is None else problems
+            twice = f"scenario {first.name} is there twice: {first}, {second}"
+            raise DataError(f"{twice}\nRemove or rename one: a copy could land in two splits.")
+    scenarios, found = [], [] if problems is None else problems
     for folder in places:
         try:
-            scenario, layout = _open_scenario(folder, configured, camera)
-            scenarios.append(scenario)
-            layouts[layout] = folder
+            scenarios.append(_open_scenario(folder, configured, camera))
         except DataError as error:
             found.append(str(error))
     if found and (problems is None or not scenarios):
         raise DataError(some(found, between="\n"))
-    if len(layouts) > 1:
-        examples = "\n".join(f"  {layout}: {folder}" for layout, folder in sorted(layouts.items()))
-        raise DataError(
-            f"{root} mixes both AnoVox layouts, whose labels are not coded alike:\n{examples}\n"
-            "Give the folder of one of them."
-        )
+    if len(layouts := {scenario.layout: str(scenario.path) for scenario in scenarios}) > 1:
+        mixed = f"{root} mixes both AnoVox layouts, whose labels are not coded alike"
+        raise DataError(f"{mixed}: {' and '.join(layouts.values())}\nGive the folder of one of them.")
     return scenarios
 
 
@@ -174,14 +167,12 @@ def _read_configuration(path: AnyPath) -> dict[str, dict]:
             kind = kind if kind in KINDS else UNKNOWN_KIND  # no label is made of a word that nobody knows
             inside = entry["ego_route"] if isinstance(entry.get("ego_route"), dict) else {}
             weather = entry.get("weather_preset") or inside.get("weather_preset", "unknown")
-            town = str(content.get("map", "unknown"))
-            about = {"kind": kind, "town": town, "weather": str(weather)}
+            about = {"kind": kind, "town": str(content.get("map", "unknown")), "weather": str(weather)}
             known[str(entry["id"]).removeprefix("Scenario_")] = about
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: no configuration of scenarios ({type(error).__name__}: {error}); expected "
-            '{"scenario_definition": {"map": TOWN, "scenarios": [{"id": ...}]}}.'
-        ) from error
+        wanted = '{"scenario_definition": {"map": TOWN, "scenarios": [{"id": ...}]}}'
+        what = f"no configuration of scenarios ({type(error).__name__}: {error})"
+        raise DataError(f"{path}: {what}; expected {wanted}.") from error
     return known
 
 
@@ -190,8 +181,8 @@ def _layouts_of(folder: AnyPath) -> list[str]:
     return [layout for layout, sensors in LAYOUTS.items() if any(n.startswith(sensors[:2]) for n in names)]
 
 
-def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tuple[ScenarioFiles, str]:
-    """The scenario of a folder, and its layout."""
+def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> ScenarioFiles:
+    """The scenario of a folder."""
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
     layouts = _layouts_of(folder)
     if len(layouts) != 1:
@@ -199,7 +190,7 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
         listed = some((entry.name for entry in folders), 6) or "none"
         raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
-    scenario = ScenarioFiles(folder.name, folder, **known)
+    scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
     path = folder / "sensor_setup.json"
     setup = read_json(path) if path.exists() else {}
     for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
@@ -214,7 +205,7 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> tup
         raise DataError(f"{folder}: its sensor folders hold no file named ..._<frame>.png or .npy.")
     if scenario.files["image"]:
         _calibrate(scenario, setup)
-    return scenario, layouts[0]
+    return scenario
 
 
 def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath], unread=()) -> list[ScenarioFiles]:
@@ -234,10 +225,8 @@ def _frames_in(
     matches = [(e, pattern.fullmatch(e.name)) for e in entries if not e.name.startswith(".")]
     for entry, match in matches:
         if match and (other := frames.setdefault(int(match[1]), entry)) != entry:
-            raise DataError(
-                f"{entry}: its frame number, the last number in its name, is that of {other.name} too.\n"
-                "Keep one file of a frame, or one camera in a folder."
-            )
+            twice = f"its frame number, the last number in its name, is that of {other.name} too"
+            raise DataError(f"{entry}: {twice}.\nKeep one file of a frame, one camera in a folder.")
     return frames, Counter(e.suffix or "no ending" for e, match in matches if not match and not e.is_dir())
 
 
@@ -252,8 +241,8 @@ def _choose(
     if sensor == "image" and camera:
         named = [entry for entry in candidates if camera in entry.name]
         if len(named) != 1:
-            listed = "\n".join(f"  {entry}" for entry in candidates)
             counts = f"{len(named)} of {len(candidates)} cameras"
+            listed = some((entry.name for entry in candidates), between="\n")
             raise CommandError(f"--camera {camera!r} names {counts}; there are\n{listed}")
         return named[0]
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
@@ -283,7 +272,11 @@ def _pose(folder: str, setup: dict) -> list[float] | None:
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     """Fill in projection and turn by sensor_setup.json; without it, fov 90 and one pose are assumed."""
-    size, path = _first_size(scenario.files["image"]), scenario.path / "sensor_setup.json"
+    path, images, size = scenario.path / "sensor_setup.json", scenario.files["image"], (1, 1)
+    for frame in sorted(images):  # the first whose header can be read; of none, whoever opens one will tell
+        with contextlib.suppress(DataError):
+            size = read_image_size(images[frame])
+            break
     try:
         camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
         lidar = _sensor_in(setup, "LIDAR", scenario.folders.get("points"), path)
@@ -294,10 +287,8 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
             scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
         scenario.projection = projection_matrix(*size, fov, camera, level)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
-        raise DataError(
-            f"{path}: location and rotation need three numbers each, "
-            f"args.camera_fov one ({type(error).__name__}: {error})."
-        ) from error
+        wanted = "location and rotation need three numbers each, args.camera_fov one"
+        raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error
     scenario.assumed_calibration = not setup
 
 
@@ -310,18 +301,9 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: AnyPath)
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
     pose = _pose(folder, {})
     same = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    for found in (entries, same):
-        if len(found) == 1:
-            return found[0]
+    if len(entries) == 1 or len(same) == 1:
+        return (same if len(same) == 1 else entries)[0]
     raise DataError(f"{path}: {len(entries)} sensors of type {sensor_type}, none in the pose of {folder}.")
-
-
-def _first_size(images: dict[int, AnyPath]) -> tuple[int, int]:
-    """(width, height) of the first image whose header can be read; of none, whoever opens one will tell."""
-    for frame in sorted(images):
-        with contextlib.suppress(DataError):
-            return read_image_size(images[frame])
-    return 1, 1
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:

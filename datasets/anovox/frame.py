@@ -80,18 +80,25 @@ class Frame:
         path = self.path("points")
         return read_points(path, turn=self.scenario.turn) if path else np.zeros((0, 4), np.float32)
 
+    def pixel_classes(self) -> np.ndarray | None:
+        """(H, W) uint8 class ids; None without a file."""
+        path = self.path("semantic_image")
+        return None if path is None else read_class_image(path, self.coding[0])
+
+    def point_classes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Places (N, 3) and their class ids (N,); None without a file."""
+        if (path := self.path("semantic_points")) is None:
+            return None
+        known = read_points(path, classes=True, turn=self.scenario.turn)
+        return known[:, :3], point_classes(known[:, 3], self.coding[0], path)
+
     def true_pixels(self) -> np.ndarray | None:
         """Truth (H, W) int8; None where it is not known."""
-        path = self.path("semantic_image")
-        return None if path is None else self._truth(read_class_image(path, self.coding[0]))
+        return None if (classes := self.pixel_classes()) is None else self._truth(classes)
 
     def true_points(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Places (N, 3) and their truth (N,) int8; None where it is not known."""
-        path = self.path("semantic_points")
-        if path is None:
-            return None
-        known = read_points(path, classes=True, turn=self.scenario.turn)
-        return known[:, :3], self._truth(point_classes(known[:, 3], self.coding[0], path))
+        return None if (known := self.point_classes()) is None else (known[0], self._truth(known[1]))
 
     def _truth(self, classes: np.ndarray) -> np.ndarray:
         agents = np.isin(classes, [number for number in AGENT_IDS if number not in self.coding[1]])
@@ -224,28 +231,23 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
         if len(columns) != 4:
             last = "class" if classes else "intensity"
             raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
+        points = np.column_stack(columns)
+        points = points if points.dtype.kind == "f" else points.astype(np.float64)
+        bad = ~np.isfinite(points).all(axis=1)
+        if len(points) > MAX_SCAN:
+            raise ValueError(f"{len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan")
+        if bad.any():
+            found = f"{bad.sum():,} of {len(points):,} points are NaN or infinite"
+            raise ValueError(f"{found}, the first in row {bad.argmax()}")
+        if len(points) and (far := np.abs(points[:, :3]).max()) > MAX_METRES:
+            raise ValueError(f"a point lies {far:,.4g} from the sensor, which is no distance in metres")
     except FileNotFoundError:
         raise DataError(f"{path}: no such scan.") from None
     except DataError:
         raise
     except Exception as error:  # damaged bytes make a reader raise anything
-        remedy = "Export it again, or remove the frame."
+        remedy = "Export it again (x forward, y left, z up, metres; .bin: float32), or remove the frame."
         raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
-    points = np.column_stack(columns)
-    points = points if points.dtype.kind == "f" else points.astype(np.float64)
-    if len(points) > MAX_SCAN:
-        raise DataError(f"{path}: {len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan.")
-    bad = ~np.isfinite(points).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"{path}: {bad.sum():,} of {len(points):,} points are NaN or infinite, "
-            f"the first in row {bad.argmax()}.\nExport the scan again, or remove the frame."
-        )
-    if len(points) and (far := np.abs(points[:, :3]).max()) > MAX_METRES:
-        raise DataError(
-            f"{path}: a point lies {far:,.4g} from the sensor, which is no distance in metres.\n"
-            "Export x forward, y left and z up in metres; a .bin file holds float32."
-        )
     if turn is not None:
         points[:, :3] = points[:, :3] @ turn.T
     return points

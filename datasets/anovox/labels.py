@@ -36,19 +36,16 @@ BLOCK = re.compile(r":(\d+)-(\d+)$")  # behind a scenario's name: first and last
 class FrameTable:
     """One row per usable frame, in the order of scenarios and frame numbers; columns are numpy arrays."""
 
-    def __init__(
-        self, scenarios: list[ScenarioFiles], frames: list[Frame], labels: np.ndarray, counted: np.ndarray,
-        notes: list[str],
-    ):  # fmt: skip
-        """counted (F, 3 or more): what Frame.counts gave; notes: what was left out and what is missing."""
+    def __init__(self, scenarios: list[ScenarioFiles], frames: list[Frame], notes: list[str]):
+        """notes: what was left out and what is missing."""
         self.scenarios, self.frames, self.notes = scenarios, frames, notes
         self.left_out = ""  # of the notes, the frames without a label, and what to do about them
         numbers = {scenario.name: number for number, scenario in enumerate(scenarios)}
         self.scenario = np.array([numbers[frame.scenario.name] for frame in frames])  # (F,) an index
         self.frame_id = np.array([frame.number for frame in frames])  # (F,)
-        self.labels = labels  # (F,) 0 normal, 1 anomaly
+        self.labels = np.full(len(frames), UNKNOWN)  # (F,) 0 normal, 1 anomaly
         # (F,) anomalous pixels and points, metres to the nearest of these; nan = no ground truth, or none
-        self.pixels, self.points, self.distance = counted.T[:3]
+        self.pixels, self.points, self.distance = np.full((3, len(frames)), np.nan)
         # (F,) text from the ANOMALY csv, "" where unknown: home, animal, ...; tiny, small, medium, big;
         # and on the built-in sample both, camera, lidar or conflict
         words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
@@ -89,28 +86,24 @@ def build_table(
     )[:]  # fmt: skip
     rows = zip(frames, counted, strict=True)
     labels = np.array([frame.label(label, counts, min_pixels, min_points) for frame, counts in rows])
-    known = labels != UNKNOWN
+    known, (wanted, remedy) = labels != UNKNOWN, WANTED[label]
     if not known.any():
         raise DataError(
-            f"none of {len(labels):,} frames has a label for --label {label}: no {WANTED[label][0]}\n"
-            "Labels are never invented: add the ground truth folders, or use another --label. predict.py and "
-            "evaluate.py --paste need none."
+            f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}\nLabels are never "
+            "invented: add it, or use another --label. predict.py and evaluate.py --paste need none."
         )
-    if not known.all():
-        listed = some(sorted({frame.scenario.name for frame in itertools.compress(frames, ~known)}), 3)
-        unknown = f"{(~known).sum():,} of {len(labels):,} frames have no known label"
-        notes.append(f"left out: {unknown}, for want of {WANTED[label][0]}: {listed}")
-    frames = list(itertools.compress(frames, known))
-    table = FrameTable(scenarios, frames, labels[known], counted[known], notes)
-    table.left_out = "" if known.all() else f"\n{notes[-1]}\n{WANTED[label][1]}"
+    left = [frame.scenario.name for frame in itertools.compress(frames, ~known)]
+    unknown = f"left out: {len(left):,} of {len(labels):,} frames have no known label, for want of {wanted}"
+    notes += [unknown := f"{unknown}: {some(sorted({*left}), 3)}"] * bool(left)
+    table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
+    table.labels, (table.pixels, table.points, table.distance) = labels[known], counted[known].T[:3]
+    table.left_out = f"\n{unknown}\n{remedy}" * bool(left)
     return table
 
 
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
     """All frames, for prediction: labels UNKNOWN, no ground truth is opened."""
-    frames, notes = _list_frames(scenarios, modality, images_alone=True)
-    labels, unknown = np.full(len(frames), UNKNOWN), np.full((len(frames), 3), np.nan)
-    return FrameTable(scenarios, frames, labels, unknown, notes)
+    return FrameTable(scenarios, *_list_frames(scenarios, modality, images_alone=True))
 
 
 def _list_frames(

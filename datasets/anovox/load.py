@@ -71,10 +71,7 @@ def build_datasets(
         hashes = hash_contents(table, groups_of(table, choose))
         split, source, outcome = choose(hashes), "chosen", ""
     else:
-        split, source, outcome = split_scenarios(
-            table, root, args.split_method, test_size=args.test_size, val_size=args.val_size, seed=args.seed,
-            holdout_towns=args.holdout_towns, fold=args.fold, pasted=pasted,
-        )  # fmt: skip
+        split, source, outcome = split_scenarios(table, root, args)
         hashes = hash_contents(table, sum(split.values(), []))
     parts: dict[str, AnoVoxDataset] = {}
     copies = args.pastes
@@ -92,10 +89,8 @@ def build_datasets(
         )  # fmt: skip
     scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN where no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
-        raise DataError(
-            f"{root}: no scan has a point in the region that the model looks at: {Region()}\n"
-            "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
-        )
+        remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
+        raise DataError(f"{root}: no scan has a point in the region looked at, {Region()}\n{remedy}")
     synthetic = find_beside(root, "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import colorsys
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -57,7 +58,8 @@ def paste_into(
         normal = np.flatnonzero(labels == 0)
         wanted = np.linspace(0, len(normal) - 1, round(pasting.share * len(normal))).round().astype(int)
         which, copies = np.append(every, normal[wanted]), np.repeat((0, 1), (len(every), len(wanted)))
-    rest = pasting, tuple(sorted({frame.path("image") for frame in frames})), seed
+    donors = sorted({frame.path("image") for frame in frames}, key=lambda path: Path(str(path)))
+    rest = pasting, tuple(donors), seed
     there = [
         frame if pasting.share and not copy
         else PastedFrame(frame.scenario, frame.number, frame.coding, copy, *rest)

@@ -12,7 +12,7 @@ CLASS = ("label", "class", "tag", "objtag", *COLOUR, *INTENSITY)
 
 
 def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
-    """The Point Cloud Library's format: ascii, binary or binary_compressed."""
+    """The Point Cloud Library's format, ascii or binary."""
     head, header, line = 0, {}, b""
     while not line.startswith(b"DATA"):
         end = data.index(b"\n", head)
@@ -25,36 +25,9 @@ def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
     for name, letter, size, times in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
         code = {"F": "f", "U": "u", "I": "i"}[letter] + size
         fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", code) for k in range(times)]
-    if kind == "binary_compressed":  # column after column
-        packed, size = np.frombuffer(body, "<u4", 2).tolist()
-        if size != count * np.dtype(fields).itemsize:
-            raise ValueError(f"{size:,} bytes are not {count:,} points")
-        body, at, columns = decompress(body[8 : 8 + packed]), 0, {}
-        for name, code in fields:
-            columns[name] = np.frombuffer(body, "<" + code, count, at)
-            at += columns[name].nbytes
-        return pick(columns, classes)
     if kind not in ("ascii", "binary"):
-        raise ValueError(f"DATA {kind} is not supported")
+        raise ValueError(f"DATA {kind} is not read, but ascii and binary are")
     return pick(_columns(body, fields, count, kind == "ascii", "<"), classes)
-
-
-def decompress(data: bytes) -> bytearray:
-    """What LibLZF packed: runs of bytes as they are, and pieces of what came before."""
-    out, at = bytearray(), 0
-    while at < len(data):
-        length, at = data[at] >> 5, at + 1
-        if not length:
-            end = at + 1 + data[at - 1]
-            out += data[at:end]
-        else:
-            end = at + 1 + (length == 7)
-            begin = len(out) - ((data[at - 1] & 31) << 8) - data[end - 1] - 1
-            length += 2 + (data[at] if length == 7 else 0)
-            piece = out[begin : begin + length]
-            out += (piece * (length // max(len(piece), 1) + 1))[:length]  # it may reach into itself
-        at = end
-    return out
 
 
 def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
@@ -65,14 +38,13 @@ def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
     if not lines or lines[0] != ["ply"]:
         raise ValueError("it does not begin with ply")
     names = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
-             "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-             "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}  # fmt: skip
+             "float": "f4", "double": "f8"}  # fmt: skip
     kind = next(line[1] for line in lines if line[0] == "format")
     begin = next(k for k, line in enumerate(lines) if line[0] == "element")
     if lines[begin][1] != "vertex":
         raise ValueError(f"its first element is {lines[begin][1]}, not vertex")
     properties = itertools.takewhile(lambda line: line[0] == "property", lines[begin + 1 :])
-    fields = [(line[2], names[line[1]]) for line in properties]
+    fields = [(line[2], np.dtype(names.get(line[1], line[1])).str[1:]) for line in properties]
     order = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
     body = data[data.index(b"\n", end) + 1 :]
     return pick(_columns(body, fields, int(lines[begin][2]), kind == "ascii", order), classes)

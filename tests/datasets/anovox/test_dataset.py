@@ -18,9 +18,8 @@ from datasets.anovox.files import find_scenarios, projection_matrix
 from datasets.anovox.frame import Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.palettes import ANOVOX
-from datasets.anovox.splits import split_scenarios
 from datasets.images import read_image
-from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
+from tests.anovox_world import copy_of, frame_files, load, scenario_folders, split, tiny_sample
 from utils.run.errors import CommandError, DataError
 
 COLOURS = np.zeros((256, 3), np.uint8)  # of AnoVox's class ids
@@ -296,24 +295,24 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
 
 def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache, caplog):
     table = build_table(find_scenarios(tiny_sample()), **cache)
-    split, how, check = split_scenarios(table, tiny_sample())
+    names, how, check = split(table, tiny_sample())
     assert how == "split.json in the data folder" and "none shared" in check and not caplog.text
-    split_scenarios(table, tiny_sample(), test_size=0.3)
+    split(table, tiny_sample(), test_size=0.3)
     assert "split.json decides; --split_method random draws" in caplog.text
-    rows = [set(table.rows_of(split[part])) for part in split]
+    rows = [set(table.rows_of(names[part])) for part in names]
     assert sum(map(len, rows)) == 48 and not rows[0] & rows[1] and not rows[0] & rows[2]
-    drawn, how, _ = split_scenarios(table, tiny_sample(), "random", 0.3, 0.3, seed=1)
+    drawn, how, _ = split(table, tiny_sample(), split_method="random", test_size=0.3, val_size=0.3, seed=1)
     assert sorted(sum(drawn.values(), [])) == sorted(s.name for s in table.scenarios) and "stratified" in how
-    held, _, _ = split_scenarios(table, tiny_sample(), holdout_towns=["Town07"], val_size=0.3)
+    held, _, _ = split(table, tiny_sample(), holdout_towns=["Town07"], val_size=0.3)
     assert {s.town for s in table.scenarios if s.name in held["test"]} == {"Town07"}
     with pytest.raises(DataError, match="no scenario lies there"):
-        split_scenarios(table, tiny_sample(), holdout_towns=["Town99"])
+        split(table, tiny_sample(), holdout_towns=["Town99"])
     normal = [s.name for s in table.scenarios if s.kind == "NORMALITY"]
     rest = [s.name for s in table.scenarios if s.name not in normal]
     file = tmp_path / "split.json"
     file.write_text(json.dumps({"train": rest, "val": normal[:2], "test": normal[2:]}))
     with pytest.raises(DataError, match="the val split has 2 scenarios and 8 frames, all normal"):
-        split_scenarios(table, tiny_sample(), str(file))
+        split(table, tiny_sample(), split_method=str(file))
 
 
 def test_batches_are_what_the_files_hold(cache):
@@ -562,7 +561,7 @@ def test_real_frames_load_in_numeric_order_and_line_up(real, cache):
     ground = pixels[..., 1][road]
     assert (ground > 0).all()  # below the horizon
     with pytest.raises(DataError, match="both classes are needed"):
-        split_scenarios(table, real / "anovox_carla", "random", 0, 0)
+        split(table, real / "anovox_carla", split_method="random", test_size=0, val_size=0)
 
 
 def test_modality_dropout_takes_one_sensor_never_both(cache):

@@ -6,8 +6,7 @@ import pytest
 
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
-from datasets.anovox.splits import split_scenarios
-from tests.anovox_world import load, tiny_sample
+from tests.anovox_world import load, split, tiny_sample
 from utils.run.errors import CommandError, DataError
 
 
@@ -33,7 +32,7 @@ def written(tmp_path, split: dict) -> str:
 
 def test_scenarios_that_a_file_leaves_out_are_told(tmp_path, table, own):
     own["train"].remove(left := own["train"][0])
-    split_scenarios(table, tiny_sample(), written(tmp_path, own))
+    split(table, tiny_sample(), split_method=written(tmp_path, own))
     assert table.notes[-1] == f"1 of 12 scenarios are in no part: {left}"
 
 
@@ -42,11 +41,11 @@ def test_blocks_of_one_scenario_that_overlap_are_no_split(tmp_path, table, own):
     numbers = sorted(table.frame_id[table.rows_of([name])].tolist())
     own["val"].append(f"{name}:{numbers[1]}-{numbers[2]}")
     with pytest.raises(DataError, match="frames are in two parts"):
-        split_scenarios(table, tiny_sample(), written(tmp_path, own))
+        split(table, tiny_sample(), split_method=written(tmp_path, own))
     for odd in (f"{name}:all", f"{name}:7", f"{name}:3-x"):
         own["val"][-1] = odd
         with pytest.raises(DataError, match=f"1 scenarios without usable frames .*\\s*first {odd}"):
-            split_scenarios(table, tiny_sample(), written(tmp_path, own))
+            split(table, tiny_sample(), split_method=written(tmp_path, own))
 
 
 def test_a_colon_in_a_name_is_no_block(table):
@@ -69,9 +68,9 @@ def test_towns_are_held_out_with_pasted_things_too(table, cache, tmp_path):
     normal = build_table([s for s in table.scenarios if s.kind == "NORMALITY"], "pasted", **cache)
     towns = {scenario.town for scenario in normal.scenarios}
     town = sorted(towns)[0]
-    split, how, _ = split_scenarios(normal, tmp_path, holdout_towns=[town], val_size=0.3, pasted=True)
-    assert split["test"] == [s.name for s in normal.scenarios if s.town == town] and f"towns {town}" in how
+    names, how, _ = split(normal, tmp_path, holdout_towns=[town], val_size=0.3, label="pasted")
+    assert names["test"] == [s.name for s in normal.scenarios if s.town == town] and f"towns {town}" in how
     with pytest.raises(DataError, match="--holdout_towns .*: 4 of 4 scenarios lie there"):
-        split_scenarios(normal, tmp_path, holdout_towns=sorted(towns), pasted=True)
+        split(normal, tmp_path, holdout_towns=sorted(towns), label="pasted")
     with pytest.raises(CommandError, match="leave one out"):
-        split_scenarios(normal, tmp_path, "mine.json", holdout_towns=[town])
+        split(normal, tmp_path, split_method="mine.json", holdout_towns=[town])
