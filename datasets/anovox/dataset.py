@@ -57,21 +57,16 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
         kept = partial(keep, self.sources, store=store, **cache)
         pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
-        scan = ["points"] if pasting else []  # things stand where it shows the ground
-        self.images = kept(
-            partial(Frame.pixels, size=self.image_size),
-            shape=(*self.image_size, 3), sensors=scan, key=pasted,
-        )  # fmt: skip
+        scan = ["points"] * bool(pasting)  # things stand where it shows the ground
+        made = partial(Frame.pixels, size=self.image_size)
+        self.images = kept(made, (*self.image_size, 3), sensors=scan, key=pasted)
         # (F, N, 5) x, y, z, intensity and truth; padding is NaN
-        self.packed_points = kept(
-            partial(Frame.points, seed=seed, count=max_points, cell=self.region.cell, with_truth=truth),
-            shape=(max_points, 5), dtype=np.float32, sensors=["points", *["semantic_points"] * truth],
-            key=pasted | {"region": asdict(Region())},
-        )  # fmt: skip
+        made = partial(Frame.points, seed=seed, count=max_points, cell=self.region.cell, with_truth=truth)
+        sensors, key = ["points", *["semantic_points"] * truth], pasted | {"region": asdict(Region())}
+        self.packed_points = kept(made, (max_points, 5), sensors=sensors, key=key, dtype=np.float32)
         self.cell_shares = np.full((len(self.rows), *CELL_GRID), UNKNOWN_SHARE, np.uint8)
         if truth:
-            sensors = ["semantic_image", *scan]
-            self.cell_shares = kept(partial(Frame.cells), shape=CELL_GRID, sensors=sensors, key=pasted)
+            self.cell_shares = kept(partial(Frame.cells), CELL_GRID, ["semantic_image", *scan], key=pasted)
 
     def group_names(self) -> list[str]:
         """The scenarios of the frames."""

@@ -56,8 +56,8 @@ def build_datasets(
     `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
-    alone = pasted and args.modality == "camera"
     problems = [] if args.check_data else None
+    alone = pasted and args.modality == "camera"
     scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
@@ -84,9 +84,8 @@ def build_datasets(
         elif name == "train" and args.paste_share and not pasted:
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         parts[name] = AnoVoxDataset(
-            table, rows, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
-            pasting=pasting, **cache,
-        )  # fmt: skip
+            table, rows, tuple(args.image_size), args.max_points, args.seed, pasting, **cache
+        )
     scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN where no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
@@ -106,10 +105,7 @@ def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
     """By group, of the sizes of its files and its labels, and of the sizes alone: the same recording under
     any name."""
     sizes, rows = _file_sizes(table.frames), {group: table.rows_of([group]) for group in groups}
-    return {
-        group: [fingerprint(sizes[mine], table.labels[mine]), fingerprint(sizes[mine])]
-        for group, mine in rows.items()
-    }
+    return {g: [fingerprint(sizes[k], table.labels[k]), fingerprint(sizes[k])] for g, k in rows.items()}
 
 
 def _file_sizes(frames: list[Frame]) -> np.ndarray:

@@ -8,12 +8,13 @@ found out for a whole data set and never guessed.
 
 import contextlib
 import functools
+from collections import Counter
 
 import numpy as np
 
 from datasets.anovox.files import ScenarioFiles
 from datasets.images import read_palette_image
-from utils.run.errors import DataError
+from utils.run.errors import DataError, some
 
 UNKNOWN_CLASS = 255
 STRANGE_IDS = 8  # numbers that an image of class ids may hold beyond AnoVox's: classes of somebody's own
@@ -53,10 +54,9 @@ def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
         return colour_ids(pixels, palette, path)
     strange = np.setdiff1d(np.flatnonzero(np.bincount(pixels.ravel())), [*ANOVOX.values()])
     if len(strange) > STRANGE_IDS:
-        raise DataError(
-            f"{path}: {len(strange)} numbers that are no class, {', '.join(map(str, strange[:8]))}, ...: was "
-            "it scaled with interpolation, or given a palette of its own?\nExport the class ids as they are."
-        )
+        found = f"{len(strange)} numbers that are no class, {some(strange, 8)}"
+        cause = "was it scaled with interpolation, or given a palette of its own?"
+        raise DataError(f"{path}: {found}: {cause}\nExport the class ids as they are.")
     return pixels
 
 
@@ -87,10 +87,9 @@ def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
     """uint8 class ids of colours 0xRRGGBB; DataError for one that the palette does not have."""
     ids = _table(palette)[colours]
     if (strange := ids == UNKNOWN_CLASS).any():
-        found, counts = np.unique(colours[strange], return_counts=True)
-        most = counts.argsort()[::-1][:8]
-        named = [f"{_name(found[k])} x {counts[k]:,}" for k in most]
-        what = f"{len(found)} colours, {', '.join(named)}, no colours of {palette}'s palette"
+        counts = Counter(colours[strange].tolist())
+        named = ", ".join(f"{_name(colour)} x {count:,}" for colour, count in counts.most_common(8))
+        what = f"{len(counts)} colours, {named}, no colours of {palette}'s palette"
         raise DataError(f"{path}: {what}.\nExport the class ids, or recolour it.")
     return ids
 
@@ -103,41 +102,31 @@ def fitting(colours: np.ndarray) -> list[str]:
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
     """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios, or by all of them.
 
-    One that can not be read says nothing here: whoever needs it will tell, --check_data with all others.
+    Where both fit it does not matter, unless one of `anomaly_ids` would be among the colours in either: that
+    is a DataError that names each colour's id in both. An image that can not be read says nothing here:
+    whoever needs it will tell, --check_data with all others.
     """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
-    some = with_images[:: max(1, len(with_images) // 8)]
-    paths = [files[sorted(files)[len(files) // 2]] for files in some]
+    few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]
     colours = set()
-    for chosen in (paths, (path for files in with_images for path in files.values())):
-        for path in chosen:
+    for paths in (few, (path for files in with_images for path in files.values())):
+        for path in paths:
             with contextlib.suppress(DataError):
                 pixels = colours_or_ids(path)
                 colours.update(np.unique(pixels).tolist() if pixels.dtype != np.uint8 else ())
-        if not colours or len(fitting(np.array(sorted(colours)))) < len(PALETTES):
+        used = np.array(sorted(colours), np.int64)
+        fits = fitting(used)
+        if not colours or len(fits) < len(PALETTES):
             break
-    return tell_palette(colours, anomaly_ids, *paths[:1])
-
-
-def tell_palette(colours: set[int], anomaly_ids: tuple[int, ...], where: object = "") -> str:
-    """AnoVox or CARLA, by the colours 0xRRGGBB in some semantic images; `where`: the first of them.
-
-    Where both fit it does not matter, unless one of `anomaly_ids` would be among the colours in either:
-    that is a DataError that names each colour's id in both.
-    """
-    used = np.array(sorted(colours), np.int64)
-    ids, fits, problem = {name: _table(name)[used] for name in PALETTES}, fitting(used), ""
-    if not fits:
-        problem = "the colours are neither AnoVox's nor CARLA's; ids they would be"
-    elif len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) > 1:
-        problem = "the colours fit AnoVox's palette and CARLA's, but --anomaly_ids means others in each"
-    if not problem:
+    ids = {name: _table(name)[used] for name in PALETTES}
+    if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]
-    lines = [f"{where} and others: {problem}:"]
-    for k, colour in enumerate(used.tolist()):
-        each = [f"{name} {number if (number := ids[name][k]) != UNKNOWN_CLASS else 'none'}" for name in ids]
-        lines.append(f"  {_name(colour)}: {', '.join(each)}")
-    raise DataError("\n".join([*lines, "Export the class ids, or recolour the images."]))
+    problem = "the colours fit AnoVox's palette and CARLA's, but --anomaly_ids means others in each"
+    problem = problem if fits else "the colours are neither AnoVox's nor CARLA's; ids they would be"
+    each = {name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in ids.items()}
+    lines = [f"  {_name(colour)}: {', '.join(f'{name} {each[name][k]}' for name in each)}"
+             for k, colour in enumerate(used.tolist())]  # fmt: skip
+    raise DataError("\n".join([f"{few[0]} and others: {problem}:", *lines, "Export the class ids instead."]))
 
 
 def _name(colour: int) -> str:

@@ -9,19 +9,13 @@ import pandas as pd
 from datasets.ultrasound.flags import PROBLEMS
 from utils.run.errors import DataError, counted, some
 
-ADVICE = {
-    "unknown_names": "--id_pattern says where the id stands",
-    "duplicate_ids": "if a row is a visit: --visit_column NAME, and in --id_pattern a second group, around "
-    "the visit; if it is an image: --file_column NAME",
-}
-
 
 class AgeProblems:
     """Entries (reason, where) by kind, one of PROBLEMS, and the advice that mends a kind."""
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        self.advice = dict(ADVICE)
+        self.advice = {"unknown_names": "--id_pattern says where the id stands"}
         self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds left out instead
         self.images = 0  # that are there
 

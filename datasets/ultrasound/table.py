@@ -103,6 +103,12 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
     _refuse_codes(rows, at["age"], problems, notes, args)
     _refuse_contradictions(rows, at["id"], problems, notes)
+    apart = [letter for letter in sheet.names if not cells[[at["id"], letter]].duplicated().any()]
+    apart = " or ".join(shlex.quote(sheet.names[k]) for k in apart if k not in at.values()) or "NAME"
+    problems.advice["duplicate_ids"] = (
+        f"if a row is a visit: --visit_column {apart}, and in --id_pattern a second group, around the visit; "
+        f"if it is an image: --file_column {apart}"
+    )
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
         problems.advice["bad_ages"] = _advise(unusable, len(usable) > 0, unit)

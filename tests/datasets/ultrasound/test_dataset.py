@@ -661,7 +661,7 @@ def test_the_pattern_of_visits_is_proposed(study):
     rows = [f"S{i},{k},{9 * i + k}" for i in range(1, 13) for k in (1, 2)]
     (study / "t.csv").write_text("Number,Visit,Age\n" + "\n".join(rows))
     flags = {"excel_path": study / "t.csv"}
-    with pytest.raises(DataError, match="if a row is a visit: --visit_column NAME, and in --id_pattern"):
+    with pytest.raises(DataError, match="if a row is a visit: --visit_column Visit, and in --id_pattern"):
         load(study, **flags)
     with pytest.raises(DataError) as caught:
         load(study, visit_column="Visit", **flags)

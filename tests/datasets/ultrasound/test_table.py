@@ -216,7 +216,7 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     assert table.problems.found["duplicate_ids"] == [
         ("", "column A: '2' in row 4 (age 30), row 5 (age 31.5)")
     ]
-    assert "--visit_column NAME" in table.problems.advice["duplicate_ids"]
+    assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
     assert visits.rows.age.to_dict() == {
         "1 visit a": 20.0,
