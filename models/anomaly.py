@@ -10,7 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.pointnet import PointNetEncoder, masked_max
 
@@ -41,7 +41,7 @@ class ImageCNN(nn.Module):
         )
         self.lateral = nn.Sequential(nn.Conv2d(64, 128, 1, bias=False), nn.BatchNorm2d(128))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) uint8, or float 0..1."""
         images = as_float(images)
         # Each image by itself: another camera, or another light, is nothing new.
@@ -52,7 +52,7 @@ class ImageCNN(nn.Module):
         return F.relu(self.lateral(fine) + F.interpolate(coarse, fine.shape[2:]))  # (B, 128, H/4, W/4)
 
 
-def as_float(images: torch.Tensor) -> torch.Tensor:
+def as_float(images: Tensor) -> Tensor:
     """Images as floats from 0 to 1, whatever they come as."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
@@ -64,11 +64,9 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CrossModalAttention(nn.Module):
-    """Tokens of one sensor ask those of the other; what they learn is added to what they are, and normalised.
-
-    Without the residual the output would be a mixture of the other sensor's tokens alone, and a sensor could
-    be cut off from the logit. A sample in which nothing can be attended to keeps its tokens as they are.
-    """
+    """Tokens of one sensor ask those of the other; what they learn is added to what they are, and normalised:
+    without that a sensor could be cut off from the logit. A sample in which nothing can be attended to keeps
+    its tokens as they are."""
 
     def __init__(self, width: int = WIDTH, heads: int = HEADS):
         super().__init__()
@@ -76,9 +74,9 @@ class CrossModalAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor,
-        query_code: torch.Tensor | float = 0.0, key_code: torch.Tensor | float = 0.0,
-    ) -> torch.Tensor:  # fmt: skip
+        self, queries: Tensor, keys: Tensor, key_mask: Tensor,
+        query_code: Tensor | float = 0.0, key_code: Tensor | float = 0.0,
+    ) -> Tensor:  # fmt: skip
         """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C).
 
         The codes join the matching only.
@@ -124,19 +122,15 @@ class AnomalyDetectionModel(nn.Module):
         self.image_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "lidar" else None
         self.point_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "camera" else None
         self.cell_bias = nn.Parameter(torch.tensor(-3.0))  # few cells show an anomaly
-        self.head = nn.Sequential(
-            nn.Linear(WIDTH * (2 if modality == "both" else 1), 256),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(256, 1),
-        )
+        width = WIDTH * (2 if modality == "both" else 1)
+        self.head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, 1))
         # Of the logarithms of how many cells, and points, are anomalous: one more always counts.
         self.evidence = nn.Parameter(torch.full((1 if modality == "camera" else 2,), 0.5))
 
     def forward(
-        self, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor,
-        point_pixels: torch.Tensor, mixed: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        self, images: Tensor, points: Tensor, point_mask: Tensor,
+        point_pixels: Tensor, mixed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Logits of the frames (B,), and where the anomaly is: logits of the image's cells (B, rows, columns)
         and of the points (B, N), which without a LiDAR have those of their cells, -10 out of view.
 
@@ -146,25 +140,26 @@ class AnomalyDetectionModel(nn.Module):
         image_tokens, point_tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
         if mixed is not None:
             image_tokens, point_tokens = mix_features(image_tokens, point_tokens, mixed)
-        cells = self.cell_bias.expand(len(images), math.prod(self.token_grid))
+        cells, pooled = self.cell_bias.expand(len(images), math.prod(self.token_grid)), []
         if image_tokens is not None:
             cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
+            pooled.append(image_tokens.amax(dim=1))  # (B, C)
         if point_tokens is not None:
             cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
-        counts = [cells.sigmoid().sum(1)] + [
-            (m.sigmoid() * point_mask).sum(1) for m in [marks] if m is not None
-        ]
-        logits = self.head(self.pool(image_tokens, point_tokens, filled)).squeeze(1)
+            pooled.append(masked_max(point_tokens, filled))  # (B, C)
+        counts = [cells.sigmoid().sum(1)]  # (B,) each
+        if marks is not None:
+            counts.append((marks.sigmoid() * point_mask).sum(1))
+        logits = self.head(torch.cat(pooled, dim=1)).squeeze(1)
         logits = logits + ((torch.stack(counts, 1) + 0.1).log() - 2) @ self.evidence
         cells = cells.unflatten(1, self.token_grid)
         if marks is None:
             marks = sample_at(cells[:, None] + 10, point_pixels)[..., 0] - 10  # (B, N)
         return logits, cells, marks
 
-    def encode(self, images, points, point_mask, point_pixels) -> tuple[torch.Tensor | None, ...]:
+    def encode(self, images, points, point_mask, point_pixels) -> tuple[Tensor | None, ...]:
         """Tokens after attention, image and LiDAR, each (B, T, C), which LiDAR cells hold points (B, T), and
-        logits of the points (B, N). None for what is unused.
-        """
+        logits of the points (B, N). None for what is unused."""
         # (T, C), the same for both sensors
         code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
         image_tokens = point_tokens = filled = painted = marks = None
@@ -191,16 +186,8 @@ class AnomalyDetectionModel(nn.Module):
                 image_tokens = informed
         return image_tokens, point_tokens, filled, marks
 
-    def pool(self, image_tokens, point_tokens, filled) -> torch.Tensor:
-        """One vector per frame: the maximum over the tokens of each sensor, (B, 256 or 512)."""
-        parts = [] if image_tokens is None else [image_tokens.amax(dim=1)]
-        parts += [] if point_tokens is None else [masked_max(point_tokens, filled)]
-        return torch.cat(parts, dim=1)
 
-
-def mix_features(
-    image_tokens: torch.Tensor, point_tokens: torch.Tensor, mixed: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mix_features(image_tokens: Tensor, point_tokens: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
     """Feature Mixing (arXiv 2505.16985): of the frames in `mixed` (B,), a random half of the dimensions of
     the tokens (B, T, C) change places between the sensors. What comes out stands for an anomaly.
     """
@@ -212,9 +199,9 @@ def mix_features(
 
 @torch.no_grad()
 def explain(
-    model: AnomalyDetectionModel, images: torch.Tensor, points: torch.Tensor, point_mask: torch.Tensor,
-    point_pixels: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    model: AnomalyDetectionModel, images: Tensor, points: Tensor, point_mask: Tensor,
+    point_pixels: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Where the anomaly is: a heat map (B, H, W) over the image, the probabilities of the cells interpolated,
     and the probability of each point (B, N), 0 where padded. Sets eval mode.
     """
@@ -224,12 +211,12 @@ def explain(
     return heat[:, 0], marks.sigmoid() * point_mask
 
 
-def sample_at(maps: torch.Tensor, point_pixels: torch.Tensor) -> torch.Tensor:
+def sample_at(maps: Tensor, point_pixels: Tensor) -> Tensor:
     """maps (B, F, h, w) at the pixels of the points (B, N, 2), bilinear, 0 out of view -> (B, N, F)."""
     return F.grid_sample(maps, point_pixels[:, None], align_corners=False)[:, :, 0].mT
 
 
-def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> torch.Tensor:
+def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> Tensor:
     """Sines and cosines of the cells' centres, (cells, 4 * frequencies), row by row.
 
     Vaswani et al. 2017, in two dimensions.
@@ -242,7 +229,7 @@ def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
-def locate(point_pixels: torch.Tensor, point_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def locate(point_pixels: Tensor, point_mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cell (B, N) of each point on a (rows, columns) grid over the image; -1 for padding and out of view."""
     rows, columns = grid
     size = torch.tensor([columns, rows], device=point_pixels.device)

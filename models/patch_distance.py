@@ -31,21 +31,17 @@ def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarra
     return {"patch_memory": memory, "patch_val": patch_distances(memory, val)}
 
 
-def patch_reference(
-    kept: dict[str, np.ndarray], images: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def patch_reference(kept: dict[str, np.ndarray], images: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
     """{"patch distance": scores of val and of `images`} by what remember_patches kept, or nothing."""
-    scores = patch_distances(kept["patch_memory"], images) if "patch_memory" in kept else None
-    return {} if scores is None else {"patch distance": (kept["patch_val"], scores)}
+    if "patch_memory" not in kept or _lite0() is None:
+        return {}
+    return {"patch distance": (kept["patch_val"], patch_distances(kept["patch_memory"], images))}
 
 
-def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray | None:
-    """Scores (F,) of the frames (F, H, W, 3) uint8; None where the weights are not on this machine."""
-    known, encoder = torch.from_numpy(memory), _lite0()
-    if encoder is None:
-        return None
-    distances = [torch.cdist(frame, known).amin(dim=1).amax() for frame in _patches(encoder, images)]
-    return torch.stack(distances).numpy()
+def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Scores (F,) of the frames (F, H, W, 3) uint8."""
+    known, patches = torch.from_numpy(memory), _patches(_lite0(), images)
+    return torch.stack([torch.cdist(frame, known).amin(dim=1).amax() for frame in patches]).numpy()
 
 
 @functools.cache

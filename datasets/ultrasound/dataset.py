@@ -181,10 +181,9 @@ def build_datasets(
         split, split_source = split_subjects(sources, images, args)
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
-        raise DataError(
-            f"The {max(empty)} part is empty: {images.subject.nunique()} subjects, --val_size "
-            f"{args.val_size}, --test_size {args.test_size}\nAdd subjects or change the sizes."
-        )
+        sizes = f"--val_size {args.val_size}, --test_size {args.test_size}"
+        people = f"{images.subject.nunique()} subjects, {sizes}"
+        raise DataError(f"The {max(empty)} part is empty: {people}\nAdd subjects or change the sizes.")
     # A picture of two subjects is gone by now: parts without a subject in common have none in common.
     checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     used = images[images.subject.isin(set().union(*split.values()))]
@@ -222,9 +221,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     group = image_dir.parent.name.casefold()
     published = image_dir.name == "Images" and group in COHORTS
     if published and cohort not in ("both", group):
-        raise CommandError(
-            f"--image_dir {image_dir} holds {image_dir.parent.name} images; --cohort is {cohort}"
-        )
+        raise CommandError(f"--image_dir {image_dir}: these are {group} images; --cohort is {cohort}")
     if muscle is None and cohort != "both":
         usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
         if not table and not usual.is_file() and (beside.is_file() or dicom_files(walk(image_dir))):
@@ -239,17 +236,14 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
             there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
             raise CommandError(f"--muscle {' '.join(muscle)}: {root} has {there}; name each muscle once")
     if table and len(folders) > 1:
-        raise CommandError(
-            f"--excel_path {table}: leave it out, each --muscle has its own MUSCLE/{TABLE_NAME}"
-        )
+        raise CommandError(f"--excel_path {table}: leave it out, each --muscle has its own {TABLE_NAME}")
     sources = []
     for name, folder in folders.items():
         for group in COHORTS if cohort == "both" else [cohort]:
             images = folder / group.capitalize() / "Images"
             if not images.is_dir():
-                asked = f"--cohort {cohort}" + (f", --muscle {name}" if name else "")
-                raise CommandError(f"{images}: no such folder ({asked})")
-            prefix = (f"{name}/" if len(folders) > 1 else "") + (f"{group}/" if cohort == "both" else "")
+                raise CommandError(f"{images}: no such folder (--cohort {cohort}, --muscle {name or 'none'})")
+            prefix = f"{name}/" * (len(folders) > 1) + f"{group}/" * (cohort == "both")
             sources.append(Source(images, Path(table or folder / TABLE_NAME), group, prefix))
     return sources
 
@@ -288,12 +282,10 @@ def select_ages(
         raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
     if args.intensity_range and args.intensity_range[0] >= args.intensity_range[1]:
         raise CommandError("--intensity_range: LOW is not below HIGH, and black not below white")
-    kept, unit, ages = images[images.age.between(low, high)], args.target_unit, images.age
+    kept, ages = images[images.age.between(low, high)], images.age
     if kept.empty:
-        found = f"the images show {ages.min():g} to {ages.max():g}"
-        raise DataError(
-            f"No subject is aged {low:g} to {high:g} {unit}; {found}\nChange --min_age and --max_age."
-        )
+        found = f"{args.target_unit}; the images show {ages.min():g} to {ages.max():g}"
+        raise DataError(f"No subject is aged {low:g} to {high:g} {found}\nChange --min_age and --max_age.")
     report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
     return kept.reset_index(drop=True)
 

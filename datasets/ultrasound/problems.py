@@ -45,10 +45,8 @@ class AgeProblems:
                 lines.append(f"Correct the data, or leave them out with --exclude {' '.join(typed)}")
             raise DataError("\n".join(lines))
         if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
-            raise DataError(
-                f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found.values())}\n"
-                "If that is meant, pass --exclude_more_than_half as well."
-            )
+            left = f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found.values())}"
+            raise DataError(f"{left}\nIf that is meant, pass --exclude_more_than_half as well.")
 
     def report(self) -> dict[str, dict[str, Any]]:
         """{kind: {"count", "first": a sentence}}."""

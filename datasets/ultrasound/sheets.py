@@ -195,9 +195,7 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
             if unpacked > MAX_UNPACKED_BYTES:
-                raise DataError(
-                    f"{path}: unpacks to {unpacked:,} bytes, no table; keep only the sheet of ages"
-                )
+                raise DataError(f"{path}: unpacks to {unpacked:,} bytes; keep only the sheet of ages")
             engine = next((engine for member, engine in ENGINES.items() if member in names), None)
             if engine == "openpyxl" and re.search(STRICT, archive.read("xl/workbook.xml")):
                 buffer = io.BytesIO()
@@ -229,10 +227,8 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
             first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
             listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
             found = f"{len(sheets)} sheets, {'several' if chosen else 'none'} with the columns"
-            raise DataError(
-                f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n"
-                "Name one with --sheet, and its columns with --id_column and --age_column."
-            )
+            remedy = "Name one with --sheet, and its columns with --id_column and --age_column."
+            raise DataError(f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n{remedy}")
         notes.append(f"{path.name}: sheet {chosen[0]} is read, the only one with the columns")
     if chosen[0] in hidden:
         notes.append(f"{path.name}: sheet {chosen[0]} is hidden")

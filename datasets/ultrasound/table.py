@@ -64,10 +64,9 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     at, unit, problems, notes = _find_columns(sheet), args.target_unit, AgeProblems(), list(sheet.notes)
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
+        cause = "Is a decimal comma taken for the end of a cell, or has a column no name? Save it as .xlsx."
         raise DataError(
-            f"{sheet.where}: more cells than in the header in row {some(sheet.wider, 3)}\n"
-            "Is the decimal comma of a number taken for the end of a cell? Save it as .xlsx, or with decimal "
-            "points; a column needs a name."
+            f"{sheet.where}: more cells than in the header in row {some(sheet.wider, 3)}\n{cause}"
         )
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
@@ -129,10 +128,8 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     for role, asked in sheet.asked.items():
         same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
         if len(same) > 1:
-            raise DataError(
-                f"{where}: column {asked!r} is there {len(same)} times (columns {' and '.join(same)})\n"
-                f"Rename or delete all but one, or name another with --{role}_column."
-            )
+            remedy = f"Rename or delete all but one, or name another with --{role}_column."
+            raise DataError(f"{where}: column {asked!r} is there twice ({' and '.join(same)})\n{remedy}")
         if same:
             at[role] = same[0]
             continue
@@ -146,12 +143,11 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     if missing:
         hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
         free = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
+        lacks = f"columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column"
         raise DataError(
-            f"{where}, columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column "
-            f"{' and no '.join(map(repr, missing.values()))}\n"
+            f"{where}, {lacks} {' and no '.join(map(repr, missing.values()))}\n"
             f"Found: {some(sheet.names.values(), 12) or 'nothing'}.{hint}\n"
-            f"Name the column with {' and '.join(missing)}{''.join(free[:1])}, or the row of the names with "
-            "--header_row."
+            f"Name it with {' and '.join(missing)}{''.join(free[:1])}, or the row of names with --header_row."
         )
     for trait, words in TRAITS.items():
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
@@ -215,10 +211,8 @@ def check_unit(name: str, unit: str, where: str) -> None:
     counted = words and re.search(r"\d\W*$", text[: words.start()])  # "at 12 months"
     named = named_unit(words[1] or words[2]) if words and not counted else None
     if named and unit in OLDEST and named != unit:
-        raise CommandError(
-            f"{where}: the column {name!r} names {named}, but --target_unit is {unit}\n"
-            f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
-        )
+        remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
+        raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
 
 
 def subject_id(cell: object, numeric: bool = False) -> str:
