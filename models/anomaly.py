@@ -58,9 +58,8 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-    )
+    halve = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(halve, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class CrossModalAttention(nn.Module):
@@ -83,9 +82,8 @@ class CrossModalAttention(nn.Module):
         """
         alone = ~key_mask.any(dim=1)  # (B,) a row of masked keys only would be 0 / 0
         ignored = ~(key_mask | alone[:, None])
-        found, _ = self.attention(
-            queries + query_code, keys + key_code, keys, key_padding_mask=ignored, need_weights=False
-        )
+        asked, offered = queries + query_code, keys + key_code
+        found, _ = self.attention(asked, offered, keys, key_padding_mask=ignored, need_weights=False)
         found = found.masked_fill(alone[:, None, None], 0.0)
         return self.norm(queries + found)  # (B, Q, C)
 

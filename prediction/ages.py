@@ -42,15 +42,15 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         sources, unread = list_images(place) if place.is_dir() else ([place], "")
         if unread:
             LOG.warning(unread)
-    names = [name_of(source, folder, k) for k, source in enumerate(sources)]
+    ids = [identify(source, folder, options) for source in sources]
+    names = [name or str(k) for k, (name, _) in enumerate(ids)]
     skipped: dict[int, str] = {}
     drawn: set[str] = set()
     parts = [open_images(sources, names, one.args, skipped, drawn) for one in trained.members]
     several = [one.evaluate(part)["preds"] for one, part in zip(trained.members, parts, strict=True)]
     skipped = {k: reason.removeprefix(f"{sources[k]}: ") for k, reason in skipped.items()}
     read = [k for k in range(len(sources)) if k not in skipped]
-    rows = pandas.DataFrame({"file": [names[k] for k in read]}, dtype=object)
-    rows["subject"] = [subject_of(sources[k], folder, options) for k in read]
+    rows = pandas.DataFrame([(names[k], ids[k][1]) for k in read], columns=["file", "subject"], dtype=object)
     rows["prediction"] = np.mean(several, axis=0, dtype=float)[read]
     unknown = rows.subject == ""
     person = [unknown, rows.subject.where(~unknown, rows.file)]
@@ -78,13 +78,14 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     unit, found = trained.state.get("target_unit", options.target_unit), rows.prediction
     shown = np.linspace(0, len(read) - 1, min(args.max_pictures, SHEET, len(read))).round().astype(int)
     if len(shown):
-        how = partial(explain_all, trained)
-        pictures = [
-            block_of(explained(parts[0].__getitems__([read[k]]), how))
-            if args.explain
-            else read_image(sources[read[k]], "L", options.intensity_range)
-            for k in shown
-        ]
+        pictures = []
+        for k in (read[at] for at in shown):
+            if args.explain:
+                pictures.append(
+                    block_of(explained(parts[0].__getitems__([k]), partial(explain_all, trained)))
+                )
+            else:
+                pictures.append(read_image(sources[k], "L", options.intensity_range))
         plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
     if read:
         many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
@@ -128,16 +129,10 @@ def explain_all(trained: Trained, images: torch.Tensor) -> torch.Tensor:
     return torch.stack([explain(one.model, images) for one in trained.members]).mean(dim=0)
 
 
-def subject_of(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> str:
-    """The subject that a file is named after by the run's pattern; '' where it names none."""
+def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str]:
+    """(its path below the folder, '' of pixels; whom it shows by the run's pattern, '' of nobody)."""
     if not isinstance(source, Path):
-        return ""
+        return "", ""
     folder = folder if source.is_relative_to(folder) else source.parent
-    return find_key(source, folder, re.compile(options.id_pattern), options.numeric_ids, visits=False) or ""
-
-
-def name_of(source: Path | np.ndarray, folder: Path, k: int) -> str:
-    """The name of an image in the tables: its path below the folder, or the number of an array."""
-    if not isinstance(source, Path):
-        return str(k)
-    return source.relative_to(folder).as_posix() if source.is_relative_to(folder) else source.name
+    subject = find_key(source, folder, re.compile(options.id_pattern), options.numeric_ids, visits=False)
+    return source.relative_to(folder).as_posix(), subject or ""

@@ -29,8 +29,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     """
     folder, options = Path(args.input), trained.args
     if not folder.exists():
-        what = "give the folder that holds Scenario_... folders, images, or one image"
-        raise CommandError(f"--input {folder}: no such file or folder\n  {what}")
+        raise CommandError(f"--input {folder}: no such file or folder")
     scenarios = find_scenarios(folder, options.camera, images_alone=True)
     table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
@@ -48,10 +47,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         return Opened(noted, shape, reasons, dtype)
 
     def frames_for(one: Trained) -> AnoVoxDataset:
-        return AnoVoxDataset(
-            table, every, image_size=tuple(one.args.image_size), max_points=one.args.max_points,
-            seed=one.args.seed, truth=False, store=opened,
-        )  # fmt: skip
+        sizes = tuple(one.args.image_size), one.args.max_points
+        return AnoVoxDataset(table, every, *sizes, one.args.seed, truth=False, store=opened)
 
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)
@@ -74,11 +71,11 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     drawn = np.linspace(0, len(read) - 1, min(args.max_pictures, len(read))).round().astype(int)
     for index in progress(read[drawn].tolist(), "pictures"):
         draw(trained, dataset, index, scores[index], output)
-    LOG.info(
-        f"{len(read)} frames of {len(set(names['scenario'][read]))} scenarios, {alarms[read].sum()} alarms "
-        f"(alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}); "
-        f"predictions.csv and {len(drawn)} pictures in {output}"
+    found = (
+        f"{len(read)} frames of {len(set(names['scenario'][read]))} scenarios, {alarms[read].sum()} alarms"
     )
+    rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
+    LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
     if reasons:
         tell_skipped(tables["skipped"], len(every), "frames", output)
     return tables

@@ -88,9 +88,9 @@ def build_table(
     labels = np.array([frame.label(label, counts, min_pixels, min_points) for frame, counts in rows])
     known, (wanted, remedy) = labels != UNKNOWN, WANTED[label]
     if not known.any():
+        other = "Add it, or use another --label; predict.py and evaluate.py --paste need none."
         raise DataError(
-            f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}\nLabels are never "
-            "invented: add it, or use another --label. predict.py and evaluate.py --paste need none."
+            f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}\n{other}"
         )
     left = [frame.scenario.name for frame in itertools.compress(frames, ~known)]
     unknown = f"left out: {len(left):,} of {len(labels):,} frames have no known label, for want of {wanted}"

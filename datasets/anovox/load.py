@@ -83,9 +83,8 @@ def build_datasets(
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
         elif name == "train" and args.paste_share and not pasted:
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
-        parts[name] = AnoVoxDataset(
-            table, rows, tuple(args.image_size), args.max_points, args.seed, pasting, **cache
-        )
+        sizes = tuple(args.image_size), args.max_points
+        parts[name] = AnoVoxDataset(table, rows, *sizes, args.seed, pasting, **cache)
     scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN where no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."

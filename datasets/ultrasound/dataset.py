@@ -125,20 +125,21 @@ class AgeDatasets(splits.Parts):
     def log_lines(self) -> list[str]:
         """Counts per part, what was left out and what was noticed, a line each."""
         report, (low, high) = self.report, self.intensity_range
-        lines = [
-            f"{name}: {counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}, "
-            f"age {part.ages.mean():.1f} +- {part.ages.std():.1f} "
-            f"({part.ages.min():.1f} to {part.ages.max():.1f}) {self.unit}"
-            for name, part in self.parts.items()
-        ]
+        lines = []
+        for name, part in self.parts.items():
+            many, ages = (
+                f"{counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}",
+                part.ages,
+            )
+            spread = f"{ages.mean():.1f} +- {ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f})"
+            lines.append(f"{name}: {many}, age {spread} {self.unit}")
         for kind, found in report["left_out"].items():
             lines.append(f"left out: {counted(found['count'], flags.PROBLEMS[kind])}: {found['first']}")
         lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
         if deep := report["images_of_more_than_8_bits"]:
-            lines.append(
-                f"{deep} of {report['images']} images have over 8 bits: {low:g} is black and {high:g} "
-                f"white in all of these (--intensity_range), {report['images_cut']} hold values beyond"
-            )
+            scale = f"{low:g} is black and {high:g} white in all of these (--intensity_range)"
+            beyond = f"{report['images_cut']} hold values beyond"
+            lines.append(f"{deep} of {report['images']} images have over 8 bits: {scale}, {beyond}")
         return lines + report["notes"]
 
 
@@ -158,8 +159,9 @@ def build_datasets(
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
     sources = find_sources(Path(image_dir), args)
-    images, report = read_images(sources, problems, args)
-    images = select_ages(images, report, problems, args)
+    every, rows = read_images(sources, problems, args)
+    images = select_ages(every, problems, args)
+    outside = every.subject.nunique() - images.subject.nunique()
     # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
     # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
     try:
@@ -167,14 +169,12 @@ def build_datasets(
     except DataError:
         problems.refuse(images)  # what --check_data has not told yet may be why nothing can be split
         raise
-    images, decoded, intensity_range = decode_images(
-        images, split.get("train", ()), args, cache_dir or args.cache_dir
-    )
-    images = judge_pixels(images, decoded, report, problems)
-    hashes = {
-        subject: [fingerprint([sorted(set(mine.age)), sorted(mine.hash)]), *sorted(mine.hash)]
-        for subject, mine in images.groupby("subject")
-    }
+    trained, cache_dir = split.get("train", ()), cache_dir or args.cache_dir
+    images, decoded, intensity_range = decode_images(images, trained, args, cache_dir)
+    images, hashes = judge_pixels(images, decoded, problems), {}
+    for subject, mine in images.groupby("subject"):
+        pictures = sorted(mine.hash)
+        hashes[subject] = [fingerprint([sorted(set(mine.age)), pictures]), *pictures]
     if choose:
         split = choose(hashes)
     elif len(images) < len(decoded):  # the first split gave the range of grey; this one is of who is left
@@ -187,7 +187,11 @@ def build_datasets(
     # A picture of two subjects is gone by now: parts without a subject in common have none in common.
     checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     used = images[images.subject.isin(set().union(*split.values()))]
-    report |= {
+    report = {
+        "rows": rows,
+        "missing_ages": problems.missing,
+        "notes": problems.notes,
+        "subjects_outside_ages": outside,
         "images": len(images),
         "images_used": len(used),
         "subjects_in_no_part": images.subject.nunique() - used.subject.nunique(),
@@ -250,25 +254,21 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
 
 def read_images(
     sources: Sequence[Source], problems: AgeProblems, args: argparse.Namespace
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """(path, subject, age, group, sex and bmi of the images that have a row; counts and notes)."""
-    found, report = [], {"rows": 0, "missing_ages": 0, "notes": []}
+) -> tuple[pd.DataFrame, int]:
+    """(path, subject, age, group, sex and bmi of the images that have a row; how many rows there are)."""
+    found, rows = [], 0
     for source in sources:
         if source.table:
             table = read_rows(find_sheet(source.table, source.cohort, args), args)
         else:
             table = read_headers(source.images, args)
         problems.take(table.problems, table.where)
-        report["rows"] += len(table.rows)
-        report["missing_ages"] += table.missing
-        report["notes"] += table.notes
-        found.append(match_images(source.images, source.prefix, table, problems, report["notes"], args))
-    return pd.concat(found, ignore_index=True), report
+        rows += len(table.rows)
+        found.append(match_images(source.images, source.prefix, table, problems, args))
+    return pd.concat(found, ignore_index=True), rows
 
 
-def select_ages(
-    images: pd.DataFrame, report: dict[str, Any], problems: AgeProblems, args: argparse.Namespace
-) -> pd.DataFrame:
+def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Namespace) -> pd.DataFrame:
     """The images of people within --min_age and --max_age, numbered anew, where no row or name is wrong."""
     if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
         problems.refuse(images)
@@ -286,7 +286,6 @@ def select_ages(
     if kept.empty:
         found = f"{args.target_unit}; the images show {ages.min():g} to {ages.max():g}"
         raise DataError(f"No subject is aged {low:g} to {high:g} {found}\nChange --min_age and --max_age.")
-    report["subjects_outside_ages"] = images.subject.nunique() - kept.subject.nunique()
     return kept.reset_index(drop=True)
 
 
@@ -321,10 +320,8 @@ def split_subjects(
     split = splits.read_split(file)
     split = {part: [name for name in names if name in people.index] for part, names in split.items()}
     if lost := [part for part in ("train", "val") if not split[part]]:
-        raise DataError(
-            f"{file}: no {lost[0]} name is a subject of the data (such as {min(people.index)!r})\n"
-            "Names in a split file are the ids of the table. --split_method by_subject_id splits by --seed."
-        )
+        problem = f"no {lost[0]} name is a subject of the data (such as {min(people.index)!r})"
+        raise DataError(f"{file}: {problem}\nName ids of the table, or use --split_method by_subject_id.")
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 
@@ -339,7 +336,6 @@ def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
         raise DataError(f"{found} in {' and '.join(several.iloc[0])}\nSplit by subject instead.")
     found, needed = images.group.nunique(), 3 if args.fold or args.test_size else 2
     if found < needed:
-        raise DataError(
-            f"--split_by group: {found} in {args.group_column}, and each of {needed} parts needs one\n"
-            "Split people: --split_by subject, also with --fold; or name the parts: --split_method FILE."
-        )
+        problem = f"{found} in {args.group_column}, and each of {needed} parts needs one"
+        remedy = "Split people: --split_by subject, also with --fold; or name them: --split_method FILE."
+        raise DataError(f"--split_by group: {problem}\n{remedy}")

@@ -97,17 +97,13 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
 
 
 def match_images(
-    folder: Path, prefix: str, table: AgeTable, problems: AgeProblems, notes: list[str],
-    args: argparse.Namespace,
-) -> pd.DataFrame:  # fmt: skip
-    """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique.
-
-    The table is that of this folder's own cohort, never another's. What does not fit goes to `problems`, what
-    was noticed to `notes`.
-    """
+    folder: Path, prefix: str, table: AgeTable, problems: AgeProblems, args: argparse.Namespace
+) -> pd.DataFrame:
+    """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique. The table
+    is that of this folder's own cohort, never another's. What does not fit goes to `problems`."""
     pattern, (paths, unread) = _compile_pattern(args), list_images(folder)
     problems.images += len(paths)
-    notes += [unread] * bool(unread)
+    problems.notes += [unread] * bool(unread)
     for path in paths:
         if not path.exists():
             problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is not there")
@@ -123,7 +119,7 @@ def match_images(
         written = {path: find_key(path, folder, pattern, args.numeric_ids, visits) for path in paths}
         keys = _match(written, known, lambda key: (key, key.casefold()))
         if other := [f"{written[path]} for {key}" for path, key in keys.items() if key != written[path]]:
-            notes.append(f"{len(other)} images name ids in letters of another case: {other[0]}")
+            problems.notes.append(f"{len(other)} images name ids in letters of another case: {other[0]}")
     numbers = {key.lstrip("0"): key for key in known if key.isdecimal()}
     for path, key in keys.items():
         if key is None:
@@ -211,7 +207,7 @@ def _name_parts(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...
         return tuple(group or "" for group in match.groups())
     if pattern.pattern != ID_PATTERN:
         return ("",)
-    if is_dicom(path):
+    if path.exists() and is_dicom(path):
         with contextlib.suppress(DataError):
             return (read_dicom_header(path).get("PatientID") or "",)
     return relative.parts[:-1][:2] or ("",)

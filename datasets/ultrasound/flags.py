@@ -52,9 +52,7 @@ def target_unit(text: str) -> str:
     """The type of --target_unit: 'Month' is months, 'trimesters' a unit of its own, 'mnths' a mistake."""
     close = difflib.get_close_matches(text.casefold(), WORDS, 1, cutoff=0.7)
     if close and not named_unit(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: did you mean {close[0]}? ({', '.join(WORDS)}, or others)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r}: did you mean {close[0]}? ({', '.join(WORDS)}, ...)")
     return named_unit(text) or text
 
 

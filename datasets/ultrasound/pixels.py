@@ -110,9 +110,7 @@ def read_sample(
     return np.moveaxis(np.atleast_3d(pixels), 2, 0), lost
 
 
-def judge_pixels(
-    images: pd.DataFrame, decoded: np.ndarray, report: dict[str, Any], problems: AgeProblems
-) -> pd.DataFrame:
+def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblems) -> pd.DataFrame:
     """The images that can be read and show one person only, with a hash of each; they keep their index, which
     is their row in `decoded`."""
     for path in images.path[decoded["unreadable"]]:
@@ -131,9 +129,9 @@ def judge_pixels(
     for _, same in names[owners > 1].groupby(images.hash, sort=False):
         problems.add("duplicate_images", some(same, 4, " = "))
     if any(plain := [image.min() == image.max() for image in pixels]):
-        report["notes"].append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
+        problems.notes.append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
     if any(drawn := [is_drawing(image) for image in pixels]):
-        report["notes"].append(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))
+        problems.notes.append(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))
     images = images[owners == 1]
     problems.refuse(images)
     return images

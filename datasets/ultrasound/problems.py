@@ -11,13 +11,14 @@ from utils.run.errors import DataError, counted, some
 
 
 class AgeProblems:
-    """Entries (reason, where) by kind, one of PROBLEMS, and the advice that mends a kind."""
+    """Entries (reason, where) by kind, one of PROBLEMS, the advice that mends a kind; what was noticed."""
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.advice = {"unknown_names": "--id_pattern says where the id stands"}
         self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds left out instead
-        self.images = 0  # that are there
+        self.notes: list[str] = []  # how something was read, where that is not obvious
+        self.images = self.missing = 0  # that are there; rows whose age is one of --missing_values
 
     def add(self, kind: str, where: str, reason: str = "") -> None:
         self.found[kind].append((reason, where))
@@ -27,6 +28,8 @@ class AgeProblems:
         for kind, ((reason, where), *more) in others.found.items():
             self.found[kind] += [(reason, f"{table}, {where}"), *more]
         self.advice |= others.advice
+        self.notes += others.notes
+        self.missing += others.missing
 
     def refuse(self, images: pd.DataFrame) -> None:
         """One DataError for all kinds that are not excluded: their number and first entries.
@@ -34,9 +37,8 @@ class AgeProblems:
         images: those left without what is wrong; --exclude is only proposed where they are of several people,
         and never removes most of the images without being asked twice.
         """
-        found = {
-            kind: counted(len(self.found[kind]), PROBLEMS[kind]) for kind in PROBLEMS if kind in self.found
-        }
+        kinds = [kind for kind in PROBLEMS if kind in self.found]
+        found = {kind: counted(len(self.found[kind]), PROBLEMS[kind]) for kind in kinds}
         if refused := [kind for kind in found if kind not in self.exclude]:
             advice = {kind: f" ({self.advice[kind]})" for kind in refused if self.advice.get(kind)}
             lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]

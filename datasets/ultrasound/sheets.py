@@ -31,6 +31,7 @@ import pandas as pd
 from openpyxl.utils import get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
+from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import CommandError, DataError, some
 
 SHEET = "Blad1"
@@ -55,7 +56,7 @@ class Sheet(NamedTuple):
     asked: dict[str, str]  # {id, age, visit, file, group: name of the column}, of those that a flag names
     names: dict[str, str]  # {letter: name of the column}, of those that have one
     wider: list[int]  # rows of a file of text that have more cells than the header
-    notes: list[str]  # how it was read, where that is not obvious
+    problems: AgeProblems  # with notes alone so far
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
@@ -79,7 +80,9 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     header, body = cells.index[0], cells.iloc[1:]
     behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
     wider = body.index[body.loc[:, behind].notna().any(axis=1)].tolist() if not sheet else []
-    return Sheet(where, body, header, asked, names, wider, notes)
+    problems = AgeProblems()
+    problems.notes = notes
+    return Sheet(where, body, header, asked, names, wider, problems)
 
 
 def one_line(cell: object) -> str:

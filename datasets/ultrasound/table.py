@@ -13,7 +13,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,17 +40,14 @@ DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of bir
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
-@dataclass
-class AgeTable:
+class AgeTable(NamedTuple):
     """The usable rows, by what an image is found by: "12", "12 visit 2" or, with --file_column, a file."""
 
     where: str  # "FILE, sheet Blad1, Healthy"
     rows: pd.DataFrame  # the columns PERSON, by key
-    left_out: set[str] = field(default_factory=set)  # keys that are there but not in rows
-    problems: AgeProblems = field(default_factory=AgeProblems)
-    by_file: bool = False  # the keys are files
-    missing: int = 0  # rows whose age is one of --missing_values
-    notes: list[str] = field(default_factory=list)  # how it was read, where that is not obvious
+    left_out: set[str]  # keys that are there but not in rows
+    problems: AgeProblems
+    by_file: bool  # the keys are files
 
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
@@ -61,18 +58,17 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     Those whose age --missing_values names are counted in a note alone.
     Raises DataError where a column is missing, CommandError where the name of one says another unit.
     """
-    at, unit, problems, notes = _find_columns(sheet), args.target_unit, AgeProblems(), list(sheet.notes)
+    at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
         cause = "Is a decimal comma taken for the end of a cell, or has a column no name? Save it as .xlsx."
-        raise DataError(
-            f"{sheet.where}: more cells than in the header in row {some(sheet.wider, 3)}\n{cause}"
-        )
+        wider = some(sheet.wider, 3)
+        raise DataError(f"{sheet.where}: more cells than in the header in row {wider}\n{cause}")
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     commas = has_decimal_commas(cells[at["age"]], unit)
-    found, unusable, missing, converted = [], [], 0, 0
+    found, unusable, converted = [], [], 0
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
@@ -87,7 +83,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         if "group" in at and cell["group"] is None:
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
         elif any(same_value(cell["age"], value) for value in args.missing_values):
-            missing += 1
+            problems.missing += 1
         else:
             try:
                 age, with_unit = parse_age(cell["age"], unit, commas)
@@ -100,21 +96,21 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
-    _refuse_codes(rows, at["age"], problems, notes, args)
-    _refuse_contradictions(rows, at["id"], problems, notes)
-    apart = [letter for letter in sheet.names if not cells[[at["id"], letter]].duplicated().any()]
-    apart = " or ".join(shlex.quote(sheet.names[k]) for k in apart if k not in at.values()) or "NAME"
-    problems.advice["duplicate_ids"] = (
-        f"if a row is a visit: --visit_column {apart}, and in --id_pattern a second group, around the visit; "
-        f"if it is an image: --file_column {apart}"
-    )
+    _refuse_codes(rows, at["age"], problems, args)
+    _refuse_contradictions(rows, at["id"], problems)
+    if "duplicate_ids" in problems.found:
+        apart = [letter for letter in sheet.names if not cells[[at["id"], letter]].duplicated().any()]
+        apart = " or ".join(shlex.quote(sheet.names[k]) for k in apart if k not in at.values()) or "NAME"
+        visit = f"--visit_column {apart}, and in --id_pattern a second group, around the visit"
+        advice = f"if a row is a visit: {visit}; if it is an image: --file_column {apart}"
+        problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
         problems.advice["bad_ages"] = _advise(unusable, len(usable) > 0, unit)
-    notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
-    notes += [f"column {at['age']}: decimal commas"] * commas
+    problems.notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
+    problems.notes += [f"column {at['age']}: decimal commas"] * commas
     left_out = set(rows.key) - set(usable.index)
-    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, missing, notes)
+    return AgeTable(sheet.where, usable, left_out, problems, "file" in at)
 
 
 def _find_columns(sheet: Sheet) -> dict[str, str]:
@@ -266,9 +262,7 @@ def bmi_class(length: object, weight: object) -> str:
     return ""
 
 
-def _refuse_codes(
-    rows: pd.DataFrame, letter: str, problems: AgeProblems, notes: list[str], args: argparse.Namespace
-) -> None:
+def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: argparse.Namespace) -> None:
     """What is more likely a code for unknown than an age is a problem; a single far age is noted.
 
     A code is far from all other ages and repeats. Far: beyond the quartiles by three interquartile ranges and
@@ -293,26 +287,21 @@ def _refuse_codes(
         if steps[-1] > 3 * steps[:-1].max() and steps[-1] >= needed:
             far.add(sign * values[-1])
     codes = {age for age in far if (ages == age).sum() > 1}
-    low_row, high_row = rows.age.quantile([0.25, 0.75])
+    half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
     for one in rows[rows.age.isin(far)].itertuples():
-        place, usual = (
-            f"row {one.row}, column {letter} (subject {one.subject})",
-            f"{low_row:g} to {high_row:g}",
-        )
+        place = f"row {one.row}, column {letter} (subject {one.subject})"
         if one.age in codes:
-            problems.add("far_ages", place, f"{one.age:g}, where half of the ages are {usual}")
+            problems.add("far_ages", place, f"{one.age:g}, {half}")
             rows.loc[one.Index, "age"] = math.nan
         elif not low - reach <= one.age <= high + reach:
-            notes.append(f"one age is far from all others: {place}, {one.age:g}, where half are {usual}")
+            problems.notes.append(f"one age is far from all others: {place}, {one.age:g}, {half}")
     if codes:
         named = " ".join(f"{code:g}" for code in sorted(codes))
-        problems.advice["far_ages"] = (
-            f"if they stand for an unknown age: --missing_values {named}; if they are ages, name their limit "
-            "with --min_age or --max_age"
-        )
+        limits = "if they are ages, name their limit with --min_age or --max_age"
+        problems.advice["far_ages"] = f"if they stand for an unknown age: --missing_values {named}; {limits}"
 
 
-def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems, notes: list[str]) -> None:
+def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems) -> None:
     """Rows of one key that say the same are one, others a problem."""
     repeated = 0
     for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
@@ -322,7 +311,7 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
             ages = [f"row {one.row} (age {one.age:g})".replace("nan", "none") for one in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
-    notes += [f"{repeated} ids have several rows that say the same"] * (repeated > 0)
+    problems.notes += [f"{repeated} ids have several rows that say the same"] * (repeated > 0)
 
 
 def _advise(unusable: list[object], some_left: bool, unit: str) -> str:

@@ -43,7 +43,7 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
             path.write_text("Muscle study, St. Somewhere\n\nNumber;Age\n1;20.5\n2;30\n")
         table = read(path)
         assert table.rows.age.to_dict() == AGES
-        assert "header in row 3, 1 rows above not read" in table.notes[0]
+        assert "header in row 3, 1 rows above not read" in table.problems.notes[0]
     published = [
         ["Study 7"],
         ["Healthy", None, None, "Pathological"],
@@ -67,7 +67,7 @@ def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     notes = [["probe 12 MHz"], [None], ["x"]]
     table = read(write_book(tmp_path / "a.xlsx", Notes=notes, Demographics=PEOPLE))
     assert table.rows.age.to_dict() == AGES
-    assert "Demographics" in table.notes[0]
+    assert "Demographics" in table.problems.notes[0]
     assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).rows.age.to_dict() == AGES
     path = write_book(tmp_path / "c.xlsx", One=PEOPLE, Two=PEOPLE[:2], Three_hidden=notes)
     with pytest.raises(DataError) as caught:
@@ -95,7 +95,7 @@ def test_text_of_other_programs(tmp_path, content, encoding):
     path.write_bytes(content.encode(encoding))
     table = read(path)
     assert table.rows.age.to_dict() == AGES
-    assert any(encoding in note for note in table.notes) == (encoding != "utf-8")
+    assert any(encoding in note for note in table.problems.notes) == (encoding != "utf-8")
 
 
 def test_an_encoding_in_doubt_is_refused(tmp_path):
@@ -159,7 +159,7 @@ def test_decimal_commas_where_they_can_not_be_thousands(tmp_path):
     path.write_text("Number;Age\n1;62,667\n2;30\n3;7,5\n")
     table = read(path)
     assert table.rows.age.to_dict() == {"1": 62.667, "2": 30.0, "3": 7.5}
-    assert "decimal commas" in table.notes[0]
+    assert "decimal commas" in table.problems.notes[0]
     path.write_text("Number;Age\n1;12,345\n2;9,876\n")  # days: 12345 or 12.345?
     with_doubt = read(path, target_unit="days")
     assert len(with_doubt.problems.found["bad_ages"]) == 2
@@ -175,7 +175,7 @@ def test_ages_that_name_their_unit(tmp_path):
     path.write_text("Number;Age\n1;079Y\n2;12 months\n3;2y 6m\n4;40\n5;730.5 d\n6;40 dogs\n")
     table = read(path)
     assert table.rows.age.to_dict() == pytest.approx({"1": 79.0, "2": 1.0, "3": 2.5, "4": 40.0, "5": 2.0})
-    assert table.notes == ["4 ages name their unit and are read in years"]
+    assert table.problems.notes == ["4 ages name their unit and are read in years"]
     assert table.problems.found["bad_ages"] == [("not a number", "row 7, column B (subject 6), '40 dogs'")]
     assert read(path, target_unit="months").rows.age.to_dict()["1"] == 948
 
@@ -192,7 +192,7 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     assert len(table.problems.found["far_ages"]) == 3
     assert "60" not in table.rows.age.to_dict()
     named = read(path, target_unit="months", missing_values=["999"])
-    assert (named.missing, len(named.rows), named.problems.report()) == (3, 60, {})
+    assert (named.problems.missing, len(named.rows), named.problems.report()) == (3, 60, {})
     assert len(read(path, target_unit="months", max_age=1200).rows) == 63
     once = write_ages(tmp_path / "once.csv", [*ages, 999])  # an outlier that does not repeat is no code
     assert len(read(once, target_unit="months").rows) == 61
@@ -200,7 +200,7 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     assert len(read(zeros, target_unit="months").problems.found["far_ages"]) == 2
     text = write_ages(tmp_path / "text.csv", [*ages, "n/a", "N/A", -1, -1])
     assert len(read(text).problems.found["bad_ages"]) == 4
-    assert read(text, missing_values=["n/a", "-1"]).missing == 4
+    assert read(text, missing_values=["n/a", "-1"]).problems.missing == 4
 
 
 def test_a_long_tail_of_true_ages_is_no_code(tmp_path):
@@ -294,7 +294,7 @@ def test_codes_inside_a_wide_range_of_ages(tmp_path):
         file.write("".join(f"old,110,{k}.png\n" for k in "abc"))
     assert not read(images, file_column="F").problems.report()
     far = read(write_ages(tmp_path / "far.csv", [*ages, 999]), target_unit="months")
-    assert "one age is far from all others: row 37, column B (subject 35), 999" in far.notes[0]
+    assert "one age is far from all others: row 37, column B (subject 35), 999" in far.problems.notes[0]
 
 
 def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
@@ -318,7 +318,7 @@ def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
         "an empty age is left out by --exclude bad_ages; if the others stand for an unknown age: "
         "--missing_values -9 n/a"
     )
-    assert read(tmp_path / "some.csv", missing_values=["-9", "n/a"]).missing == 2
+    assert read(tmp_path / "some.csv", missing_values=["-9", "n/a"]).problems.missing == 2
 
 
 def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
@@ -357,7 +357,7 @@ def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
             "NA",
             "EU",
         ]
-        assert table.missing == 2
+        assert table.problems.missing == 2
         ((reason, place),) = table.problems.found["bad_ages"]
         assert reason.startswith("the age is empty, or an error") and "subject 5" in place
 
