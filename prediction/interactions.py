@@ -48,7 +48,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         remedy = "give a JRDB folder or, with --boxes, the folder of the images"
         raise CommandError(f"--input {folder}: {what}\n  {remedy}")
     args.frame_rate = args.frame_rate or trained.args.frame_rate
-    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args, LOG.info)
+    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args)
     if args.output is not None and Path(args.output).resolve() in [one.resolve() for one in folders]:
         raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
     dataset = pairs_in_range(trained, sequences)

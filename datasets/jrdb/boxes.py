@@ -6,8 +6,7 @@ past. A frame is named by its image, or by a number anywhere in the name.
 """
 
 import argparse
-import re
-from collections.abc import Callable
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,19 @@ import pandas
 
 from datasets.images import check_relative_name, read_image_size
 from datasets.jrdb import labels
-from datasets.jrdb.box_files import EMPTY, FORMS, read_rows, whole
-from datasets.jrdb.labels import Sequence, list_images
+from datasets.jrdb.box_files import FORMS, read_rows, whole
+from datasets.jrdb.flags import LabelRules
+from datasets.jrdb.labels import Images, Person, Sequence, list_images
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
-NUMBER = r"(?<![0-9])([0-9]{1,9})[^0-9]*(?:\.[A-Za-z]+)?$"  # of a frame: the last one in its name
 SOURCES = (labels.LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
 ENDINGS = (".json", ".txt", ".csv", ".tsv")  # of the files in a folder; the content decides
 
 
 def read_people(
-    folder: Path, boxes: Path | None, args: argparse.Namespace, log: Callable[[str], None]
+    folder: Path, boxes: Path | None, args: argparse.Namespace
 ) -> tuple[list[Sequence], list[Path]]:
     """The sequences of people, and the folder of images of each (which may hold none).
 
@@ -42,48 +41,36 @@ def read_people(
     if boxes.is_dir():
         files = sorted(path for path in boxes.rglob("[!.]*") if path.suffix.lower() in ENDINGS)
     if not files:
-        raise CommandError(
-            f"--boxes {boxes}: no file of {', '.join(ENDINGS)} in this folder\n  expected: {FORMS}"
-        )
+        expected = f"no file of {', '.join(ENDINGS)} in this folder\n  expected: {FORMS}"
+        raise CommandError(f"--boxes {boxes}: {expected}")
     parts = [part for part in (read_rows(path, boxes, problems) for path in files) if part is not None]
-    forms = sorted({part.attrs["form"] for part in parts})
-    if EMPTY in forms and "KITTI detections" not in forms:  # of those a frame without people
-        empty = next(part["where"][0] for part in parts if part.attrs["form"] == EMPTY)
-        problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{empty}: {EMPTY}")
-    named: dict[str, list[str]] = {}  # the files that are a sequence of their name
-    for part in parts:
-        if part.attrs["named"]:
-            named.setdefault(part.attrs["named"], []).append(str(part.attrs["path"]))
-    for name, alike in named.items():
-        if len(alike) > 1:
-            remedy = (
-                "each is read as the whole sequence: rename them, or name one file, or the folder of one kind"
-            )
-            problems.add(f"several files of sequence {name}", remedy, ", ".join(alike))
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
+    for name, files in rows[rows["file"] != ""].groupby("sequence")["file"].unique().items():
+        remedy = "each is read as all of it: rename them, or name one file, or the folder of one kind"
+        if len(files) > 1:
+            problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
+    problems.raise_any()
     boxed = rows["id"].notna()  # the others say that there is a frame, maybe without people
     if not boxed.any():
         raise DataError(f"{boxes}: no box in it\n  expected one per person and frame: {FORMS}")
     unnamed = rows["id"] == ""
+    forms = {part.attrs["form"] for part in parts}
     past = ", without ids: no past" if (unnamed | ~boxed).all() else ""
-    log(f"{boxes}: {boxed.sum()} boxes, {' and '.join(forms)}{past}")
+    LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # never met again
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
     sizes = {part.attrs["size"] for part in parts}
-    given = (args.boxes_size[1], args.boxes_size[0]) if args.boxes_size else None
-    said = given or (sizes.pop() if len(sizes) == 1 else None)
-    counts = dict.fromkeys(labels.COUNTS, 0)
+    said = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
     for name, mine in rows.groupby("sequence"):
         check_relative_name(name, "the sequence")
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
-        sequences.append(build_sequence(name, mine, folders[-1], said, args, problems, counts))
+        sequences.append(read_sequence(name, mine, folders[-1], said, args, problems))
     problems.raise_any()
-    edges = ("wrapped", "clipped", "skipped")
-    if told := [f"{counts[f'{what}_boxes']} {what}" for what in edges if counts[f"{what}_boxes"]]:
-        log(f"boxes at the edge of the panorama: {', '.join(told)}")
+    remedy = "if they are for another, --boxes_size H W says so"
+    labels.tell_counts(sequences, "boxes", "" if said else remedy)
     return sequences, folders
 
 
@@ -108,96 +95,72 @@ def find_folder(folder: Path, name: str, alone: bool) -> Path:
     return folder / "images" if alone and list_images(folder / "images") else folder
 
 
-def build_sequence(
-    name: str, rows: pandas.DataFrame, images: Path, said: tuple[int, int] | None, args: argparse.Namespace,
-    problems: Problems, counts: dict[str, int],
+def read_sequence(
+    name: str, rows: pandas.DataFrame, folder: Path, said: tuple[int, int] | None, args: argparse.Namespace,
+    problems: Problems,
 ) -> Sequence | None:  # fmt: skip
     """One sequence of people by frame number and id, without groups or annotated pairs. said: the (width,
     height) that the boxes are given for, where somebody says it."""
-    frames, before = rows["frame"].map(whole), problems.count
-    numbers = frames.str.extract(NUMBER)[0].where(~frames.str.fullmatch(r"[0-9]*\.[0-9]+"))  # a time
-    numbers = numbers.fillna("-1").astype(np.int64)
-    first = frames.groupby(numbers).transform("first")
-    for where, frame, number, other in zip(rows["where"], frames, numbers, first, strict=True):
-        if number < 0:
+    before, frames, pictures = problems.count, {}, {}  # names by number
+    numbers = [labels.frame_number(whole(frame)) for frame in rows["frame"]]
+    for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
+        if number is None:
             remedy = "a frame is an image's name with a number in it, such as 000015.jpg, or the number: "
             remedy += "whole, of at most nine digits, --frame_rate of them per second"
             problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
-        elif frame != other:
+        elif frames.setdefault(number, frame) != frame:
             remedy = "the last number of a name counts: rename the frames, or name the sequence of each"
-            problems.add("two frames with one number", remedy, f"{where}: {other} and {frame}")
+            problems.add("two frames with one number", remedy, f"{where}: {frames[number]} and {frame}")
+    for file in list_images(folder):
+        number = labels.frame_number(file)
+        if pictures.setdefault(number, file) != file and number in frames:
+            remedy = "keep one image of a frame, or each camera in a folder of its own"
+            problems.add("two images with one number", remedy, f"{folder}: {pictures[number]} and {file}")
+    pictures.pop(None, None)
     if problems.count > before:
         return None
-    numbered = [(int(n[1]), file) for file in list_images(images) if (n := re.search(NUMBER, file))]
-    pictures = dict(reversed(numbered))
-    for number, file in numbered:
-        if file != pictures[number] and number in set(numbers):
-            remedy = "keep one image of a frame, or each camera in a folder of its own"
-            problems.add("two images with one number", remedy, f"{images}: {pictures[number]} and {file}")
-    size, source, scale = panorama_size(name, images, pictures, said, args)
 
-    people = rows[rows["id"].notna()].assign(time=numbers)
-    given = people[["x", "y", "w", "h"]]
-    boxes = given.apply(pandas.to_numeric, errors="coerce") * (scale * 2)
-    clipped = counts["clipped_boxes"]
-    clean, bad = labels.clean_boxes(boxes.to_numpy(float).tolist(), *size, source, counts)
-    clipped = counts["clipped_boxes"] - clipped
-    if said is None and clipped > 0.1 * len(boxes):
-        LOG.warning(
-            f"{name}: {clipped} of {len(boxes)} boxes leave the {size[0]}x{size[1]} panorama (size from "
-            f"{source}): if they are for another, --boxes_size H W says so"
-        )
-    for row, what in bad.items() if not args.skip_bad_boxes else ():
-        remedy = "correct them, pass --skip_bad_boxes or, for boxes made for another size, --boxes_size H W"
-        shown = ", ".join("nothing" if pandas.isna(v) else str(v) for v in given.iloc[row])
-        problems.add(what, remedy, f"{people['where'].iloc[row]}: box {shown}")
-    people = people.assign(box=list(clean)).drop(people.index[list(bad)])
-    if not len(people) and (args.skip_bad_boxes or not bad):
+    times, size, source = sorted(frames), *panorama_size(name, folder, pictures, said, args)
+    images = Images(np.isin(times, list(pictures)), size, source)
+    index = {number: frame for frame, number in enumerate(times)}
+    rows = rows.assign(frame=[index[number] for number in numbers]).dropna(subset="id")
+    rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
+    people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
+    for one, again in itertools.pairwise(people):
+        if (one.frame, one.id) == (again.frame, again.id):
+            remedy = "an id is one person; where these are no ids, leave them out"
+            problems.add("one id twice in a frame", remedy, f"{again.place}, id {again.id}")
+    if not people:
         problems.add("no person in any frame of a sequence", "leave it out", name)
-    track_names = sorted(set(people["id"]), key=labels.natural_order)
-    people["track"] = people["id"].map({person: k for k, person in enumerate(track_names)})
-    people = people.sort_values(["time", "track"], kind="stable")
-    for again in people[people.duplicated(["time", "track"])].itertuples():
-        remedy = "an id is one person; where these are no ids, leave them out"
-        problems.add("one id twice in a frame", remedy, f"{again.where}, id {again.id}")
-    if problems.found:
-        return None
-    times, nobody = np.unique(numbers), np.full(len(people), -1)
-    return Sequence(
-        name=name, width=size[0], height=size[1], size_source=source,
-        keys=[pictures.get(number, f"{number:06d}.jpg") for number in times.tolist()], times=times,
-        starts=np.searchsorted(people["time"], [*times, np.inf]), boxes=np.stack(people["box"]),
-        tracks=people["track"].to_numpy(), track_names=track_names, social_groups=nobody,
-        difficult=nobody > 0, pairs=np.empty((0, 2), np.int64), types=np.empty(0, np.int64),
-        image_found=np.isin(times, list(pictures)), frame_rate=args.frame_rate,
-    )  # fmt: skip
+    scale = np.divide(size, said) if args.boxes_size else np.ones(2)
+    boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
+    keys = [pictures.get(number, f"{number:06d}.jpg") for number in times]
+    nobody, counts = np.full(len(people), -1), dict.fromkeys(labels.COUNTS, 0)
+    rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
+    rows = (people, boxes, nobody, nobody > 0, {})
+    return labels.build_sequence(name, keys, images, *rows, rules, counts, problems)
 
 
 def panorama_size(
-    name: str, images: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
-) -> tuple[tuple[int, int], str, list[float]]:
-    """(width, height) that boxes are brought to, where it comes from, and the factors in x and y for it.
-    DataError where the file says another size than the images have, and --boxes_size nothing."""
+    name: str, folder: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
+) -> tuple[tuple[int, int], str]:
+    """(width, height) that boxes are brought to, and where it comes from. DataError where the file says
+    another size than the images have, and --boxes_size nothing."""
     if not pictures:
         by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
-        return said or labels.PANORAMA_SIZE, "--boxes_size" if args.boxes_size else by_file, [1.0, 1.0]
+        return tuple(said or labels.PANORAMA_SIZE), "--boxes_size" if args.boxes_size else by_file
     for number in sorted(pictures):
         file = pictures[number]
         try:
-            size = read_image_size(images / file)
+            size = read_image_size(folder / file)
             break
         except DataError:  # the next one says it as well; predict.py lists what it can not read
             if number == max(pictures):
                 raise
+    sizes = f"{folder / file}: the image is {size[0]}x{size[1]}"
     if said and said != size and not args.boxes_size:
-        raise DataError(
-            f"{images / file}: the image is {size[0]}x{size[1]}, the boxes are for {said[0]}x{said[1]}\n"
-            f"  give images of that size, or pass --boxes_size {said[1]} {said[0]} to have the boxes scaled"
-        )
+        remedy = f"give images of that size, or pass --boxes_size {said[1]} {said[0]}, which scales the boxes"
+        raise DataError(f"{sizes}, the boxes are for {said[0]}x{said[1]}\n  {remedy}")
     if args.boxes_size and (said[0] > said[1]) != (size[0] > size[1]):
-        high, wide = args.boxes_size
-        raise CommandError(
-            f"--boxes_size {high} {wide}: the height comes first, and {images / file} is {size[0]}x{size[1]}"
-        )
-    scale = [size[0] / said[0], size[1] / said[1]] if args.boxes_size else [1.0, 1.0]
-    return size, f"{name}/{file}", scale
+        raise CommandError(f"--boxes_size {said[1]} {said[0]}: the height comes first, and {sizes}")
+    return size, f"{name}/{file}"

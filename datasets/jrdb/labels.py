@@ -15,11 +15,12 @@ import json
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,17 +28,22 @@ from datasets.images import check_relative_name, read_image_size
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.problems import Problems
-from utils.run.errors import DataError
+from utils.run.errors import DataError, some
+from utils.run.log import LOG
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 IMAGE_FOLDER = Path("images") / "image_stitched"
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without any image
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel: sums and differences of them are exact in float64
+# A frame's number is the last one in its name, such as 15 of 000015.jpg or IMG_15.png; 1.5 is a time.
+NUMBER = re.compile(r"(?![0-9]*\.[0-9]+$)(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")
 
 # Columns of `Sequence.counts`; all are summed into the sampling report.
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
           "missing_partners", "duplicate_ids", "missing_images", "difficult_people", "difficult_pairs",
           "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
+TOLD = ("missing_partners", "difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes",
+        "skipped_boxes")  # fmt: skip
 
 
 @dataclass
@@ -68,12 +74,21 @@ class Sequence:
 
 
 class Person(NamedTuple):
-    """One record: who, in which frame (index), and where that stands, for messages."""
+    """Somebody in a frame (its index), in a box as it is written, and where that stands, for messages."""
 
     frame: int
     id: str
-    record: dict
+    box: Any
     place: str
+    record: dict | None = None  # of a label file
+
+
+class Images(NamedTuple):
+    """The images of a sequence."""
+
+    found: np.ndarray  # (F,) bool, the frames that have one
+    size: tuple[int, int]  # width, height of the panorama
+    source: str  # of the size, in words
 
 
 def read_sequence(
@@ -85,51 +100,72 @@ def read_sequence(
     What is wrong is a DataError; with `problems` it is gathered there instead, and a file that has any
     gives None. With --pairs_from social_group the people of one group are the annotated pairs, without a
     type. A partner who is not another person of the frame is left out; of two records with one id in a frame
-    the first is kept. A box beyond the left end is wrapped, one beyond the upper or lower edge clipped, one
-    wholly outside or without an area refused or, with --skip_bad_boxes, left out. All of it is counted.
+    the first is kept; see clean_boxes for boxes. All of it is counted.
     """
     path, rules, gathered = Path(path), rules or LabelRules(), Problems() if problems is None else problems
     before, counts = gathered.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, gathered)
-    image_found, size, source = find_images(path.stem, list(frames), data_path, gathered)
+    images = find_images(path.stem, list(frames), data_path, gathered)
     people = list(read_people(frames, path, counts, gathered))
     groups = [read_group(person, rules, gathered) for person in people]
     social_groups = np.array([group for group, _ in groups], np.int64)
     difficult = np.array([difficulty > rules.max_difficulty for _, difficulty in groups], bool)
-    starts = np.searchsorted([person.frame for person in people], np.arange(len(frames) + 1))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, gathered)
     else:
-        types = dict.fromkeys(group_pairs(starts, social_groups), -1)
+        types = dict.fromkeys(group_pairs(people, social_groups.tolist()), -1)
     if frames and not people and gathered.count == before:
         gathered.add("no person in any frame", "remove the file or restore its labels", f"{path}")
-    boxes = [person.record["box"] for person in people]
-    clean, bad = clean_boxes(boxes, *size, source, counts)
-    for row, what in bad.items() if not rules.skip_bad_boxes else ():
-        remedy = "give images of the annotated size, correct or remove the records, or pass --skip_bad_boxes"
-        remedy = remedy if size != PANORAMA_SIZE else remedy.partition(", ")[2]
-        gathered.add(what, remedy, f"{people[row].place}, box {str(boxes[row])[:80]}")
+    counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
+    boxes = [person.box for person in people]
+    rows = (people, boxes, social_groups, difficult, types)
+    sequence = build_sequence(path.stem, list(frames), images, *rows, rules, counts, gathered)
     if problems is None:
         gathered.raise_any()
-    if gathered.count > before:
-        return None
+    return sequence if gathered.count == before else None
 
-    counts |= {"missing_images": int((~image_found).sum()), "difficult_people": int(difficult.sum())}
-    kept = np.ones(len(people), bool)
-    kept[list(bad)] = False
-    row_index = np.cumsum(kept) - 1  # rows without those left out
+
+def build_sequence(
+    name: str, keys: list[str], images: Images, people: list[Person], boxes: list, social_groups: np.ndarray,
+    difficult: np.ndarray, types: dict[tuple[int, int], int], rules: LabelRules, counts: dict[str, int],
+    problems: Problems,
+) -> Sequence:  # fmt: skip
+    """The people of a sequence, sorted by frame and id, in boxes (R) x, y, w, h; types by pair of rows.
+    Boxes that `clean_boxes` calls bad are problems or, with --skip_bad_boxes, left out with their people."""
+    clean, bad = clean_boxes(boxes, images, counts)
+    for row, what in bad.items() if not rules.skip_bad_boxes else ():
+        sizes = "give images of the annotated size (boxes without labels: --boxes_size H W)"
+        remedy = f"{sizes}, correct or remove them, or pass --skip_bad_boxes"
+        problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
+    kept = ~np.isin(np.arange(len(people)), list(bad))
+    before = np.r_[0, np.cumsum(kept)]  # rows that are kept, before each
+    starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
     pairs, kinds = np.array(sorted(types), np.int64).reshape(-1, 2), [types[pair] for pair in sorted(types)]
     there = kept[pairs].all(axis=1)
     track_names = sorted({person.id for person in people}, key=natural_order)
-    track_of = {name: i for i, name in enumerate(track_names)}
+    track_of = {track: i for i, track in enumerate(track_names)}
     return Sequence(
-        name=path.stem, width=size[0], height=size[1], size_source=source, keys=list(frames),
-        times=np.array([frame_number(key) for key in frames]), starts=np.r_[0, np.cumsum(kept)][starts],
-        boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people])[kept],
+        name=name, width=images.size[0], height=images.size[1], size_source=images.source, keys=keys,
+        times=np.array([frame_number(key) for key in keys], np.int64), starts=before[starts],
+        boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people], np.int64)[kept],
         track_names=track_names, social_groups=social_groups[kept], difficult=difficult[kept],
-        pairs=row_index[pairs[there]], types=np.array(kinds, np.int64)[there],
-        image_found=image_found, frame_rate=rules.frame_rate, counts=counts,
+        pairs=before[pairs[there]], types=np.array(kinds, np.int64)[there],
+        image_found=images.found, frame_rate=rules.frame_rate, counts=counts,
     )  # fmt: skip
+
+
+def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
+    """Log what was found in `where`; with a `remedy`, warn where many boxes leave the panorama."""
+    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
+    if any(told.values()):
+        LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
+    many = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
+    if many and remedy:
+        clipped, boxes = sum(s.counts["clipped_boxes"] for s in many), sum(len(s.boxes) for s in many)
+        panorama = f"{many[0].width}x{many[0].height} panorama (size from {many[0].size_source})"
+        LOG.warning(
+            f"{some([s.name for s in many], 3)}: {clipped} of {boxes} boxes leave the {panorama}: {remedy}"
+        )
 
 
 # What stands in the file
@@ -140,11 +176,9 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     gc.disable()
     try:
         content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        problems.add("not valid JSON", "download or copy the file again", f"{path}: {error}")
-        return {}
-    except OSError as error:
-        problems.add("can not be read", "check the file and its permissions", f"{path}: {error.strerror}")
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "download or copy the file again, check its permissions"
+        problems.add("not valid JSON, or not to be read", remedy, f"{path}: {error}")
         return {}
     finally:
         gc.enable()
@@ -155,12 +189,8 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
         return {}
     numbers = {}
     for key, records in frames.items():
-        try:
-            check_relative_name(key, str(path))
-        except DataError as error:
-            problems.add("a frame's name leads elsewhere", "rename the frame", str(error).splitlines()[0])
-            continue
-        if (number := frame_number(key)) is None:
+        number = frame_number(check_relative_name(key, f"{path}"))
+        if number is None:
             remedy = "expected at most nine digits and an ending, such as 000015.jpg"
             problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
         elif not isinstance(records, list):
@@ -172,26 +202,24 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     return {numbers[number]: frames[numbers[number]] for number in sorted(numbers)}
 
 
-def frame_number(key: str) -> int | None:
-    """The last number in a frame's name, such as 15 of 000015.jpg or IMG_15.png; None where there is none."""
-    match = re.fullmatch(r"(?:.*[^0-9])?([0-9]{1,9})[^0-9]*\.(jpg|jpeg|png)", key, re.IGNORECASE)
+def frame_number(name: str) -> int | None:
+    """The number of a frame or of its image; None where there is none of at most nine digits."""
+    match = NUMBER.fullmatch(name)
     return int(match[1]) if match else None
 
 
-def find_images(
-    name: str, keys: list[str], data_path: Path | None, problems: Problems
-) -> tuple[np.ndarray, tuple[int, int], str]:
-    """Which frames have an image, (width, height) of the panorama and where that size comes from."""
+def find_images(name: str, keys: list[str], data_path: Path | None, problems: Problems) -> Images:
+    """Which frames have an image, and the size of the first one in the folder."""
     folder = Path(data_path or "", IMAGE_FOLDER, name)
     images = list_images(folder) if data_path else []
     found = np.isin(keys, images) if keys else np.zeros(0, bool)
     if images:
         try:
-            return found, read_image_size(folder / images[0]), f"{name}/{images[0]}"
+            return Images(found, read_image_size(folder / images[0]), f"{name}/{images[0]}")
         except DataError as error:
             remedy = "copy it again, or remove it"
             problems.add("an image can not be read", remedy, str(error).splitlines()[0])
-    return found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed"
+    return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 
 def list_images(folder: Path) -> list[str]:
@@ -209,17 +237,17 @@ def read_people(
         people = {}
         for position, record in enumerate(records):
             person = text_id(record.get("label_id")) if isinstance(record, dict) else ""
-            missing = "box" if person else "label_id"
-            if missing == "label_id" or "box" not in record:
-                example = '"label_id": "pedestrian:N"' if missing == "label_id" else '"box": [x, y, w, h]'
-                problems.add(f"no {missing}", f"add {example}, or remove the record",
-                             f"{path}: frame {key}, record {position}: {str(record)[:80]}")  # fmt: skip
+            if not person or "box" not in record:
+                what = "box" if person else "label_id"
+                example = '"box": [x, y, w, h]' if person else '"label_id": "pedestrian:N"'
+                place = f"{path}: frame {key}, record {position}: {str(record)[:80]}"
+                problems.add(f"no {what}", f"add {example}, or remove the record", place)
             elif person in people:
                 counts["duplicate_ids"] += 1
             else:
-                people[person] = record
-        for person in sorted(people, key=natural_order):
-            yield Person(frame, person, people[person], f"{path}: frame {key}, {person}")
+                place = f"{path}: frame {key}, {person}"
+                people[person] = Person(frame, person, record["box"], place, record)
+        yield from (people[person] for person in sorted(people, key=natural_order))
 
 
 def text_id(value: object) -> str:
@@ -237,16 +265,15 @@ def read_group(person: Person, rules: LabelRules, problems: Problems) -> tuple[i
     group, hard = person.record.get("social_group"), 0
     if isinstance(group, dict):
         group, hard = group.get("cluster_ID"), group.get("cluster_stat")
-    number, difficulty = (read_number(value, nothing) for value, nothing in ((group, -1), (hard, 0)))
+    number, difficulty = read_number(group, -1), read_number(hard, 0)
     if number is None or number % 1 or abs(number) >= 2**53:
         remedy = "expected a whole number; below 0 is nobody's group"
         problems.add("social_group cluster_ID is no number", remedy, f"{person.place}: cluster_ID {group!r}")
         number = -1
     if difficulty is None and rules.max_difficulty < 3:
+        what = "social_group cluster_stat is no number"
         remedy = "expected the group label's difficulty, 1 to 3, which --max_difficulty asks for"
-        problems.add(
-            "social_group cluster_stat is no number", remedy, f"{person.place}: cluster_stat {hard!r}"
-        )
+        problems.add(what, remedy, f"{person.place}: cluster_stat {hard!r}")
     return max(int(number), -1), difficulty or 0
 
 
@@ -268,7 +295,7 @@ def read_pairs(
     """(row, row), lower row first -> type, of every pair that is annotated from either side or both."""
     classes = read_class_map(rules.class_map)  # name -> index of its class, of INTERACTION_CLASSES
     row_of = {(p.frame, p.id.removeprefix("pedestrian:")): row for row, p in enumerate(people)}
-    sides: dict[tuple[int, int], tuple[list, list]] = {}  # labels that the lower and the higher row wrote
+    sides = defaultdict(lambda: ([], []))  # by pair, labels that the lower and the higher row wrote
     for row, person in enumerate(people):
         for partner, labels in read_interactions(person, problems):
             if (other := row_of.get((person.frame, partner.removeprefix("pedestrian:")))) in (None, row):
@@ -276,7 +303,7 @@ def read_pairs(
             elif not labels:
                 counts["unnamed_annotations"] += 1
             elif known_names(labels, classes, person.place, problems):
-                sides.setdefault((min(row, other), max(row, other)), ([], []))[row > other].extend(labels)
+                sides[min(row, other), max(row, other)][row > other].extend(labels)
     merge = cache(lambda there, back: merge_sides(there, back, classes, rules))  # pairs are often alike
     types = {}
     for pair, (there, back) in sides.items():
@@ -303,23 +330,22 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
             yield partner, labels
 
 
-def group_pairs(starts: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
+def group_pairs(people: list[Person], groups: list[int]) -> Iterator[tuple[int, int]]:
     """Every two people (rows, lower first) of one social group of one frame."""
-    for begin, end in itertools.pairwise(starts.tolist()):
-        for group in set(groups[begin:end].tolist()) - {-1}:
-            yield from itertools.combinations(
-                (begin + np.flatnonzero(groups[begin:end] == group)).tolist(), 2
-            )
+    members = defaultdict(list)
+    for row, (person, group) in enumerate(zip(people, groups, strict=True)):
+        members[person.frame, group].append(row)
+    for (_, group), rows in members.items():
+        yield from itertools.combinations(rows, 2) if group >= 0 else ()
 
 
-def clean_boxes(
-    boxes: list, width: int, height: int, source: str, counts: dict[str, int]
-) -> tuple[np.ndarray, dict[int, str]]:
-    """(R, 4) float64 boxes on the 1/1024 pixel grid of a panorama sized by `source`, and {row: what is bad}.
+def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np.ndarray, dict[int, str]]:
+    """(R, 4) float64 boxes on the 1/1024 pixel grid of the panorama, and {row: what is bad}.
 
     x is wrapped into [0, width), rows beyond the upper and lower edge are clipped; both are counted into
-    `counts`, as are the bad ones. x + w may exceed width.
+    `counts`, as are the bad ones: wholly outside, or without an area. x + w may exceed width.
     """
+    (width, height), source = images.size, images.source
     finite = [isinstance(box, list) and len(box) == 4
               and all(type(v) in (int, float) and abs(v) < 1e9 for v in box) for box in boxes]  # fmt: skip
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]

@@ -33,7 +33,7 @@ from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.index import read_sequences
-from datasets.jrdb.labels import Sequence
+from datasets.jrdb.labels import Sequence, tell_counts
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
@@ -41,9 +41,6 @@ from datasets.samples import ensure_sample
 from datasets.splits import Choose, Parts, check_disjoint
 from utils.run.errors import DataError, counted
 from utils.run.log import LOG
-
-TOLD = ("missing_partners", "difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes",
-        "skipped_boxes")  # fmt: skip
 
 
 def build_datasets(
@@ -98,15 +95,7 @@ def read_labels(
     paths = [files[name] for names in split.values() for name in names]
     rules = LabelRules(**given(args, LabelRules))
     every = read_sequences(paths, data_path, rules, args.cache_dir, LOG.info)  # read_sequence of each
-    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in every) for name in TOLD}
-    if any(told.values()):
-        LOG.info("labels: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
-    if told["clipped boxes"] > 0.1 * sum(len(sequence.boxes) for sequence in every):
-        sizes = sorted({f"{sequence.width}x{sequence.height}" for sequence in every})
-        LOG.warning(
-            f"{told['clipped boxes']} boxes leave the panorama ({', '.join(sizes)}): are the images of the "
-            "size that was annotated?"
-        )
+    tell_counts(every, "labels", "are the images of the size that was annotated?")
     return every, split, source
 
 
