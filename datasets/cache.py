@@ -5,11 +5,6 @@ name is a fingerprint of the kind, the settings, the source files (path, size, m
 many items each yields: whatever changes makes a new file. A build writes under a temporary name and renames
 at the end, so a file with the final name is complete. Whoever holds the lock builds; other ranks and runs
 wait for it and then read. Delete data/cache at any time to free the space.
-
-Reading: `cache[rows]` with an index array or list copies these items into a plain numpy array, and
-`torch.from_numpy(cache[rows])` is a uint8 tensor. The array pickles as the name of its file (a plain
-np.memmap would pickle all its bytes), so a DataLoader's workers map the same pages of memory, whether they
-are forked or spawned.
 """
 
 import contextlib
@@ -42,7 +37,8 @@ FEW_SOURCES = 16  # not worth starting processes for
 
 
 class CachedArray(np.memmap):
-    """A read-only memory map of a whole .npy file that pickles as its path. Its parts are plain arrays."""
+    """A read-only memory map of a whole .npy file. Its parts are plain arrays. It pickles as its path (plain
+    np.memmap would pickle all bytes): a DataLoader's workers map the same pages, forked or spawned."""
 
     path: Path | None = None  # set on what `open_cache` returns; numpy's views of it do not inherit it
 
@@ -68,8 +64,6 @@ def open_cache(
     and CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
-    if len(sources) != len(counts):
-        raise ValueError(f"{len(sources)} sources but {len(counts)} counts")
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
@@ -79,7 +73,7 @@ def open_cache(
 
 
 def load_or_build(
-    kind: str, path: Path, load: Callable[[], Any], build: Callable[[], Any], log: Callable[[str], None],
+    kind: str, path: Path, load: Callable[[], Any], build: Callable[[], None], log: Callable[[str], None],
     what: str = "items",
 ) -> Any:  # fmt: skip
     """What `load` finds in the file `path`, else what `build` puts there: of several processes one builds,
@@ -91,8 +85,12 @@ def load_or_build(
             reason = f"{error.strerror}\nMake that folder writable."
             raise CommandError(f"nothing can be cached in {path.parent}: {reason}") from error
         with lock(path.with_suffix(".lock"), f"cache {kind}", log):
+            started = time.monotonic()
             if (found := load()) is None:  # nobody built it while this one waited
-                return build()
+                build()
+                size = format_size(path.stat().st_size)
+                log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
+                return load()
     log(f"cache {kind}: {len(found):,} {what} read from {path}")
     return found
 
@@ -118,7 +116,7 @@ def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
     described, missing = [], []
     for source in sources:
         try:
-            stat = Path(source).stat() if isinstance(source, str) else source.stat()
+            stat = source.stat()
             described.append((os.path.abspath(str(source)), stat.st_size, stat.st_mtime_ns))
         except (FileNotFoundError, NotADirectoryError):
             missing.append(str(source))
@@ -153,8 +151,8 @@ def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
         ours.release()
 
 
-def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) -> CachedArray:
-    """Build the file under a temporary name and map it."""
+def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) -> None:
+    """Build the file under a temporary name."""
     for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
         leftover.unlink(missing_ok=True)
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
@@ -168,11 +166,9 @@ def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) ->
         raise CommandError(f"{takes}, but {free}.\nFree some space, or use {less}.")
     busy = [k for k, count in enumerate(counts) if count]
     processes = count_processes(busy, workers) if len(busy) >= FEW_SOURCES else 1
-    log(
-        f"cache {kind}: building {shape[0]:,} items from {len(busy):,} files, "
-        f"{format_size(size)}, {processes} process{'es' * (processes > 1)}"
-    )
-    partial_path, started = path.with_name(f"{path.stem}.{os.getpid()}.partial"), time.monotonic()
+    items = f"{shape[0]:,} items from {len(busy):,} files, {format_size(size)}"
+    log(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
+    partial_path = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
         array = np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
@@ -188,8 +184,6 @@ def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) ->
         ) from error
     finally:
         partial_path.unlink(missing_ok=True)
-    log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {format_size(size)} in {path}")
-    return _map(path)
 
 
 def _write(path, starts, produce, k) -> int:

@@ -2,20 +2,20 @@
 
 A picture is never replaced by a black one and never cut short. Decided here for all data sets:
 
-* The content counts, not the extension. Accepted are PNG, JPEG, BMP, GIF, TIFF, WebP and PPM/PGM files.
-* EXIF orientation is applied, by `read_image` and by `read_image_size` alike.
-* An alpha channel is dropped (the colour below it is kept); palettes and CMYK are converted; a file with
-  several frames, such as an animated GIF, is refused.
+* The content counts, not the extension: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
+  (MONOCHROME1 is turned into white on black). Several frames, as in an animated GIF, are refused.
+* EXIF orientation is applied; an alpha channel is dropped (the colour below it is kept); palettes and CMYK
+  are converted.
 * Grey of more than 8 bits is rescaled to 8 by an intensity range that the caller knows, the same for a whole
   data set where brightness is a signal; what lies outside it is cut. Without one by the image's own bit
   depth, the smallest of 8, 12 and 16 bits that holds its maximum: the maximum itself is no scale, and 16
   bits would make a scanner's 12-bit images, values up to 4095, near black. Of 16 bits *per colour channel*
   Pillow keeps the high byte.
-* DICOM is read where pydicom is installed; MONOCHROME1 is turned into white on black.
 * More than MAX_PIXELS pixels is refused from the header, before decoding: 100 KB can ask for gigabytes.
 """
 
 import contextlib
+import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,24 +37,22 @@ def read_image(
     path: Path | str, mode: str = "RGB", intensity_range: Sequence[float] | None = None
 ) -> np.ndarray:
     """The image as uint8, (H, W, 3) for "RGB", (H, W) for "L"; DataError for anything but a whole image."""
-    return np.array(_load(path, intensity_range).convert(mode))
+    return np.array(_reduced(path, intensity_range).convert(mode))
 
 
 def read_grey(path: Path | str, intensity_range: Sequence[float] | None = None) -> tuple[np.ndarray, bool]:
     """(luminance as uint8 (H, W), whether the file shows colour anywhere, which is lost here)."""
-    image = _load(path, intensity_range)
-    if image.mode in ("L", "LA", "1"):
-        return np.array(image.convert("L")), False
-    red, green, blue = image.convert("RGB").split()
-    pairs = ((red, green), (green, blue), (red, blue))
-    coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOUR for pair in pairs)
+    image = _reduced(path, intensity_range)
+    channels, coloured = image.convert("RGB").split(), False
+    if image.mode not in ("L", "LA", "1"):
+        pairs = itertools.combinations(channels, 2)
+        coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOUR for pair in pairs)
     return np.array(image.convert("L")), coloured
 
 
 def read_grey_limits(path: Path | str) -> tuple[int, int]:
     """(smallest, greatest) grey value of an image of more than 8 bits as it is stored."""
-    values = np.asarray(_load(path, None, reduce=False))
-    _check_values(values, path)
+    values = _check_values(_load(path), path)
     return int(values.min()), int(values.max())
 
 
@@ -77,22 +75,40 @@ def read_dicom_header(path: Path | str) -> Any:
         return pydicom.dcmread(file, stop_before_pixels=True)
 
 
-def _load(path: Path | str, intensity_range: Sequence[float] | None, reduce: bool = True) -> Image.Image:
-    """A whole, upright image of 8 bits per channel; reduce=False: grey as it is stored."""
+def _load(path: Path | str) -> Image.Image:
+    """A whole, upright image, its grey as it is stored."""
     with _reading(path) as file:
         if _is_dicom(file):
-            image = Image.fromarray(_read_dicom_pixels(path))
-        else:
-            _open_checked(file, path).verify()  # checksums, where the format has them
-            file.seek(0)
-            image = _open_checked(file, path)
-            image.load()  # complains about missing bytes
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "LAB":  # of which Pillow makes no grey
-            image = image.convert("RGB")
-        if reduce and image.mode.startswith(("I", "F")):
-            image = Image.fromarray(_reduce_to_8_bits(np.asarray(image), path, intensity_range))
+            return Image.fromarray(_read_dicom_pixels(path))
+        _open_checked(file, path).verify()  # checksums, where the format has them
+        file.seek(0)
+        image = _open_checked(file, path)
+        image.load()  # complains about missing bytes
+        ImageOps.exif_transpose(image, in_place=True)
+        return image.convert("RGB") if image.mode == "LAB" else image  # of which Pillow makes no grey
+
+
+def _reduced(path: Path | str, intensity_range: Sequence[float] | None) -> Image.Image:
+    """A whole, upright image of 8 bits per channel, by the rule in the module's docstring."""
+    image = _load(path)
+    if not image.mode.startswith(("I", "F")):
         return image
+    values = _check_values(image, path)
+    depth = next(2**bits - 1 for bits in BIT_DEPTHS if values.max() < 2**bits)
+    low, high = (0, depth) if intensity_range is None else intensity_range
+    scaled = np.floor((values.astype(np.float64) - low) * (255 / (high - low)) + 0.5)
+    return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
+
+
+def _check_values(image: Image.Image, path: Path | str) -> np.ndarray:
+    """Integer grey values of up to 16 bits."""
+    values = np.asarray(image)
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65535:
+        raise DataError(
+            f"{path}: grey values of type {values.dtype}, not whole numbers from 0 to 65535.\n"
+            "How they map to brightness can not be known. Save the image with 8 or 16 bits."
+        )
+    return values
 
 
 @contextlib.contextmanager
@@ -214,26 +230,6 @@ def _check_header(path: Path | str, width: int, height: int, kind: str, several:
             f"{path}: the file ({kind}) holds several frames; which one is meant can not be known.\n"
             "Save the frame you mean as a file of its own."
         )
-
-
-def _check_values(values: np.ndarray, path: Path | str) -> None:
-    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"{path}: grey values of type {values.dtype}, not whole numbers from 0 to 65535.\n"
-            "How they map to brightness can not be known. Save the image with 8 or 16 bits."
-        )
-
-
-def _reduce_to_8_bits(
-    values: np.ndarray, path: Path | str, intensity_range: Sequence[float] | None
-) -> np.ndarray:
-    """Integer grey values of up to 16 bits -> uint8 by the rule in the module's docstring."""
-    _check_values(values, path)
-    if intensity_range is None:
-        intensity_range = 0, next(2**bits - 1 for bits in BIT_DEPTHS if values.max() < 2**bits)
-    low, high = intensity_range
-    scaled = np.floor((values.astype(np.float64) - low) * (255 / (high - low)) + 0.5)
-    return scaled.clip(0, 255).astype(np.uint8)
 
 
 def _too_large(path: Path | str, claim: str) -> DataError:

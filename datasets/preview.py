@@ -6,8 +6,8 @@
 
 jrdb: three annotated frames of the first sequence with images, as OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
 boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below, people on
-the seam on both ends. anovox: camera and scan of scenarios, anomalies red. ultrasound: images from the
-youngest to the oldest.
+the seam on both ends. anovox: camera and scan of up to 12 scenarios, anomalies red, a picture each.
+ultrasound: images from the youngest to the oldest.
 """
 
 import argparse
@@ -27,13 +27,11 @@ from datasets.ultrasound.dataset import find_sources, read_images
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.problems import AgeProblems
 from utils.plotting.age import plot_sheet
-from utils.plotting.curves import plt, save_figure
+from utils.plotting.anomaly import plot_frame
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
 from utils.run.errors import DataError
 from utils.run.script import run_script
-
-REACH = 40.0  # metres ahead that the LiDAR is drawn from above
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,28 +67,22 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
     """The picture of one annotated frame."""
     first, last = sequence.starts[frame : frame + 2]
     mine = (sequence.pairs[:, 0] >= first) & (sequence.pairs[:, 0] < last)
-    pairs, types = sequence.pairs[mine] - first, sequence.types[mine]
-    boxes = sequence.boxes[first:last]
+    pairs, types, boxes = sequence.pairs[mine] - first, sequence.types[mine], sequence.boxes[first:last]
     on_seam = int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum())
     short = [name.removesuffix(" together") for name in INTERACTION_CLASSES]
+    ids = [sequence.track_names[t].removeprefix("pedestrian:") for t in sequence.tracks[first:last]]
+    found = f"{last - first} people, {on_seam} on the seam, {len(pairs)} annotated pairs"
     return draw_panorama(
-        read_image(image_path),
-        boxes,
-        [sequence.track_names[t].removeprefix("pedestrian:") for t in sequence.tracks[first:last]],
-        pairs=pairs,
-        kinds=types,
-        texts=[short[k] if k >= 0 else "" for k in types],
-        kind_names=INTERACTION_CLASSES,
-        groups=sequence.social_groups[first:last],
-        title=f"{sequence.name} {sequence.keys[frame]}: {last - first} people, {on_seam} on the seam, "
-        f"{len(pairs)} annotated pairs",
-    )
+        read_image(image_path), boxes, ids, pairs=pairs, kinds=types, kind_names=INTERACTION_CLASSES,
+        texts=[short[k] if k >= 0 else "" for k in types], groups=sequence.social_groups[first:last],
+        title=f"{sequence.name} {sequence.keys[frame]}: {found}",
+    )  # fmt: skip
 
 
 def preview_anovox(
     data_path: Path, output_dir: Path, anomaly_ids: tuple[int, ...] = ANOMALY_IDS
 ) -> list[Path]:
-    """The middle frames of up to 12 scenarios: camera (anomaly boxed) and scan from above (anomaly red)."""
+    """The middle frames of up to 12 scenarios: camera and scan from above, anomalies red."""
     sensors = ("image", "points", "semantic_image", "semantic_points")
     scenarios = find_scenarios(data_path)
     coding = (find_palette(scenarios, anomaly_ids), anomaly_ids)
@@ -99,26 +91,14 @@ def preview_anovox(
              for scenario, frames in zip(scenarios, numbers, strict=True) if frames]  # fmt: skip
     if not there:
         raise DataError(f"{data_path}: no scenario with images, points and both semantic files of one frame")
-    chosen = [there[k] for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int))]
-    size = {"figsize": (18, len(chosen)), "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(-(-len(chosen) // 3), 6, **size)
-    for frame, camera, scan in zip(chosen, axes.flat[::2], axes.flat[1::2], strict=False):
-        name = frame.scenario.name.removeprefix("Scenario_")[:8]
-        camera.imshow(frame.image())
-        camera.set_title(f"{frame.scenario.town} {name} {frame.number}", fontsize=8)
-        rows, columns = np.nonzero(frame.true_pixels() == 1)
-        if len(rows):
-            x, y = columns.min(), rows.min()
-            box = plt.Rectangle((x, y), np.ptp(columns), np.ptp(rows), fill=False, color="red")
-            camera.add_patch(box)
-        places, truth = frame.true_points()
-        for cloud, size, color in ((frame.scan(), 0.1, "grey"), (places[truth == 1], 4, "red")):
-            scan.scatter(-cloud[:, 1], cloud[:, 0], size, color)  # left on the left
-        scan.set(xlim=(-REACH / 2, REACH / 2), ylim=(0, REACH), aspect="equal")
-    for axis in axes.flat:
-        axis.axis("off")
-    save_figure(figure, output_dir / "preview_anovox.png")
-    return [output_dir / "preview_anovox.png"]
+    written = []
+    for k in np.unique(np.linspace(0, len(there) - 1, 12).round().astype(int)):
+        (points, truth), scenario = there[k].true_points(), there[k].scenario
+        name = f"{scenario.name.removeprefix('Scenario_')}_{there[k].number}"
+        written.append(output_dir / f"preview_anovox_{name}.png")
+        heat, title = there[k].true_pixels() == 1, f"{scenario.town} {name}: where anomalies are"
+        plot_frame(there[k].image(), heat, points, truth == 1, title, written[-1])
+    return written
 
 
 def preview_ultrasound(data_path: Path, output_dir: Path) -> list[Path]:

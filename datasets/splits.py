@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from utils.run.errors import CommandError, DataError, some
-from utils.run.folder import read_json
+from utils.run.folder import read_record
 
 PARTS = ("train", "val", "test")
 # From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
@@ -91,9 +91,23 @@ def split_groups(
             f"val {n_val} (--val_size {val_size}), train {n_train}\n"
             "Every part needs at least one group: add data or lower --test_size and --val_size."
         )
-    rest, test = _cut(names, n_test, test_size, seed, stratify)
-    train, val = _cut(rest, n_val, val_size, seed, stratify)
-    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+    from sklearn.model_selection import train_test_split  # slow to import, and most splits ship with the data
+
+    parts = {"train": names, "val": [], "test": []}
+    for part, count in (("test", n_test), ("val", n_val)):
+        rest, strata = parts["train"], None
+        if stratify:
+            strata = _join_small_strata([stratify[name] for name in rest])
+        try:
+            if count:
+                cut = train_test_split(rest, test_size=count, random_state=seed, stratify=strata)
+                parts["train"], parts[part] = cut
+        except ValueError as error:
+            raise DataError(
+                f"{len(rest)} groups of {len(set(strata or []))} strata can not be cut ({part} {count}): "
+                f"{error}\nSplit without stratification, or change --test_size and --val_size."
+            ) from error
+    return {part: sorted(names) for part, names in parts.items()}
 
 
 def fold_groups(
@@ -122,25 +136,6 @@ def fold_groups(
 def describe_fold(fold: str, seed: int) -> str:
     """How it was split, for the log and config.json."""
     return f"--fold {fold} of --seed {seed}"
-
-
-def _cut(
-    names: list[str], n_second: int, fraction: float, seed: int, strata: Mapping[str, object] | None
-) -> tuple[list[str], list[str]]:
-    """Cut sorted names into (first, second), second holding n_second of them."""
-    if n_second == 0:
-        return names, []
-    labels = None if strata is None else _join_small_strata([strata[name] for name in names])
-    from sklearn.model_selection import train_test_split  # slow to import, and most splits ship with the data
-
-    try:
-        return train_test_split(names, test_size=n_second, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise DataError(
-            f"{len(names)} groups can not be cut into {len(names) - n_second} + {n_second} "
-            f"(fraction {fraction}) with {len(set(labels or []))} strata: {error}\n"
-            "Split without stratification, or change --test_size and --val_size."
-        ) from error
 
 
 def _join_small_strata(labels: list) -> list[int]:
@@ -178,21 +173,19 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     """
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
-        content = read_json(path)
+        content = {"test": []} | read_record(Path(path), "train", "val")
     except CommandError as error:
         raise DataError(f"{error}\n{remedy}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not an object\n{remedy}")
-    split = {}
-    for part in PARTS:
-        names = content.get(part, [] if part == "test" else None)
+    split = {part: content[part] for part in PARTS}
+    for part, names in split.items():
+        wrong = ""
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            found = json.dumps(names)[:80]
-            raise DataError(f'{path}: "{part}" is not a list of names in quotes (found: {found})\n{remedy}')
-        if repeated := [name for name, count in Counter(names).items() if count > 1]:
-            raise DataError(f'{path}: "{part}" lists {repeated[0]!r} more than once\n{remedy}')
-        if not names and part != "test":
-            raise DataError(f'{path}: "{part}" is empty\n{remedy}')
-        split[part] = sorted(names)
+            wrong = f"is not a list of names in quotes (found: {json.dumps(names)[:80]})"
+        elif len(set(names)) < len(names):
+            wrong = f"lists {Counter(names).most_common(1)[0][0]!r} more than once"
+        elif not names and part != "test":
+            wrong = "is empty"
+        if wrong:
+            raise DataError(f'{path}: "{part}" {wrong}\n{remedy}')
     check_disjoint(split)
-    return split
+    return {part: sorted(names) for part, names in split.items()}

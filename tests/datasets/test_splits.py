@@ -88,9 +88,9 @@ def test_read_split(tmp_path):
     assert read_split(file) == {"train": ["a", "b"], "val": ["c"], "test": []}
     bad = {
         "{": "is not JSON",
-        "[]": "not an object",
+        "[]": "it has no train, val",
         '{"train": [1], "val": ["a"]}': '"train"',
-        '{"train": ["a"]}': '"val"',
+        '{"train": ["a"]}': "it has no val",
         '{"train": ["a", "a"], "val": ["c"]}': "more than once",
         '{"train": [], "val": ["c"]}': "empty",
     }

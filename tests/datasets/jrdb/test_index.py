@@ -116,7 +116,7 @@ def test_a_change_makes_a_new_index(world):
 
 def test_a_changed_rule_makes_a_new_index(world, monkeypatch):
     world.read()
-    monkeypatch.setattr(jrdb_index, "_code", lambda: ["another CLASS_OF_NAME"])
+    monkeypatch.setattr(jrdb_index, "CODE", ["another CLASS_OF_NAME"])
     world.read()
     assert world.builds() == 2
 

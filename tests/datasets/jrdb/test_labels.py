@@ -309,7 +309,7 @@ def test_a_typed_fold_wins_over_the_folders_own_split(tmp_path):
         ({"train": ["a"], "val": ["z"]}, "without a label file"),
         ({"train": ["a"], "val": ["a"]}, "in both"),
         ({"train": ["a"], "val": []}, "empty"),
-        ({"train": "a"}, "not a list"),
+        ({"train": "a", "val": []}, "not a list"),
     ],
 )
 def test_bad_splits(tmp_path, content, message):
