@@ -87,7 +87,6 @@ from datasets.jrdb.augmentation import augment_pairs
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.load import PairDatasets, build_datasets
-from datasets.jrdb.sampling_report import sampling_report
 from models.encoders import build_encoder, load_weights
 from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
@@ -264,7 +263,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     section = describe_model(bare, "pair classification", weights, 2, **taken, **names)
     run.record(data, section, criterion, optimizer, scheduler)
     if run.processes.first:
-        write_json(run.folder / "sampling_report.json", sampling_report(data))
+        write_json(run.folder / "sampling_report.json", data.sampling_report())
 
     # Training
     drawn = data.train.draw()

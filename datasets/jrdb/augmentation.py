@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor
 
-from datasets.augmentation import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    flip_horizontal,
-    uniform,
-)
+from datasets import augmentation as augment
 from datasets.jrdb.geometry import mirror_features, swaps_when_mirrored
 
 COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +- this; hue stays
@@ -25,7 +19,7 @@ def augment_pairs(
     Mirroring a frame flips its crops, swaps left and right and turns the geometry (columns `names`) into that
     of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, not on the batch.
     """
-    mirrored = torch.from_numpy(uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
+    mirrored = torch.from_numpy(augment.uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
     left, right, geometry = batch["left"], batch["right"], batch["geometry"]
     swapped = mirrored & torch.from_numpy(swaps_when_mirrored(geometry.numpy(), names))
     mirror = torch.from_numpy(mirror_features(geometry.numpy(), names))
@@ -37,11 +31,11 @@ def augment_pairs(
     if "crops" in batch:
         flipped = torch.zeros(len(batch["crops"]), dtype=torch.bool)  # (P,)
         flipped[left[mirrored]] = flipped[right[mirrored]] = True
-        draws = uniform(seed, epoch, batch["persons"].numpy(), 3, stream=1)  # (P, 3)
+        draws = augment.uniform(seed, epoch, batch["persons"].numpy(), 3, stream=1)  # (P, 3)
         factors = torch.from_numpy(1 + COLOR_JITTER * (2 * draws - 1)).float().to(device)
         brightness, contrast, saturation = factors.T
         crops = batch["crops"].to(device, non_blocking=True)
-        crops = flip_horizontal(crops, flipped.to(device)).float() / 255
-        crops = adjust_contrast(adjust_brightness(crops, brightness), contrast)
-        batch["crops"] = adjust_saturation(crops, saturation)
+        crops = augment.flip_horizontal(crops, flipped.to(device)).float() / 255
+        crops = augment.adjust_contrast(augment.adjust_brightness(crops, brightness), contrast)
+        batch["crops"] = augment.adjust_saturation(crops, saturation)
     return batch

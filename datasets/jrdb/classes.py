@@ -1,12 +1,11 @@
 """The five classes of interaction, the published names that each holds, and the class of a pair."""
 
-import difflib
 import json
 from pathlib import Path
 
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.problems import Problems
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, suggest
 
 INTERACTION_CLASSES = ("walking together", "standing together", "conversation", "sitting together", "others")
 # Classes go from frequent to rare among the 21 published names. The map is fixed, whatever a split's own
@@ -44,10 +43,8 @@ def known_names(labels: list, classes: dict[str, int], place: str, problems: Pro
     """Whether all of ((name, difficulty), ..) have a class; others are problems, with the nearest name."""
     unknown = [name for name, _ in labels if name not in classes and ANY_OTHER not in classes]
     for name in unknown:
-        close = difflib.get_close_matches(name, classes, n=1)
-        what = f"unknown interaction name {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
         remedy = 'correct the files, or give its class: --class_map FILE.json of {"name": "class"}'
-        problems.add(what, remedy, place)
+        problems.add(f"unknown interaction name {name!r}{suggest(name, [*classes])}", remedy, place)
     return not unknown
 
 

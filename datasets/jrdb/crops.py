@@ -12,7 +12,6 @@ The rule, in this order:
 4. Antialiased bilinear resize on uint8.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,12 +31,16 @@ RULE = 1  # part of the cache's key; raise it when a change here changes pixels
 
 
 def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, int], **cache: object) -> None:
-    """Cut the people that samples of a split use, or find them in the cache; size is (H, W)."""
+    """Cut the people that samples of a split use, or find them in the cache; every panorama is decoded once,
+    ever. size (H, W); cache: options of open_cache. DataError for missing, unreadable or differently sized
+    images; CommandError above `limit_gb`."""
     paths, _, counts, persons = images_needed(part, data_path)
-    boxes = np.split(part.boxes[persons], np.cumsum(counts)[:-1])
+    boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
     part.crop_rows[persons] = np.arange(len(persons))
-    part.crops = crop_cache(paths, boxes, size, part.pano_size, **cache)
+    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": part.pano_size, "boxes": boxes}
+    produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, part.pano_size)
+    part.crops = open_cache("crops", settings, paths, counts.tolist(), (3, *size), produce, **cache)
 
 
 def images_needed(
@@ -57,46 +60,30 @@ def find_problems(
     """Gather the images that are missing and, with `decode`, damaged or of another size."""
     paths, found, *_ = images_needed(part, data_path)
     for path, there in zip(paths, found, strict=True):
-        name = path.relative_to(Path(data_path) / IMAGE_FOLDER)
         if not there:
             what = f"missing images of the {part.name} split, which needs {len(paths)}"
-            problems.add(what, "add them, or pass --features geometry, which needs none", str(name))
+            problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
         elif decode:
             try:
-                height, width = read_image(path).shape[:2]
+                _read_panorama(path, part.pano_size)
             except DataError as error:
-                remedy = "copy it again, or remove its frame"
-                problems.add("an image can not be read", remedy, str(error).splitlines()[0])
-                continue
-            if (width, height) != part.pano_size:
-                what = f"an image of another size than {part.pano_size[0]}x{part.pano_size[1]}"
-                remedy = "boxes are in pixels: all frames need the size that was annotated"
-                problems.add(what, remedy, f"{name}: {width}x{height}")
+                what, _, remedy = str(error).partition("\n")
+                problems.add("an image that can not be used", remedy, what)
 
 
-def crop_cache(
-    image_paths: Sequence[Path], boxes_per_image: Sequence[np.ndarray], size: tuple[int, int],
-    panorama: tuple[int, int], **cache: object,
-) -> np.memmap:  # fmt: skip
-    """The crops of all boxes of all images in order, a cached read-only uint8 array (boxes, 3, *size).
-
-    Every panorama is decoded once, ever. panorama: (width, height) that all have to have; cache: options of
-    open_cache. DataError for missing, unreadable or differently sized images; CommandError above `limit_gb`.
-    """
-    counts, every_box = [len(boxes) for boxes in boxes_per_image], np.concatenate(boxes_per_image)
-    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": panorama, "boxes": every_box}
-    produce = partial(_crop_image, image_paths, boxes_per_image, size, panorama)
-    return open_cache("crops", settings, image_paths, counts, (3, *size), produce, **cache)
-
-
-def _crop_image(image_paths, boxes_per_image, size, panorama, k) -> np.ndarray:
-    image = read_image(image_paths[k])
-    if (found := (image.shape[1], image.shape[0])) != panorama:
+def _read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of this (W, H)."""
+    image = read_image(path)
+    if (found := (image.shape[1], image.shape[0])) != size:
         raise DataError(
-            f"{image_paths[k]}: the panorama is {found[0]} x {found[1]} pixels, the other frames are "
-            f"{panorama[0]} x {panorama[1]}.\nBoxes are in pixels: all frames need the annotated size."
+            f"{path}: the panorama is {found[0]}x{found[1]} pixels, the other frames {size[0]}x{size[1]}\n"
+            "Boxes are in pixels: all frames need the size that was annotated."
         )
-    return crop_people(image, boxes_per_image[k], size)
+    return image
+
+
+def _crop_image(paths, boxes_per_image, size, panorama, k) -> np.ndarray:
+    return crop_people(_read_panorama(paths[k], panorama), boxes_per_image[k], size)
 
 
 def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

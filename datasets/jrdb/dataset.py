@@ -142,10 +142,6 @@ class JRDBPairDataset(Dataset):
             setattr(chosen, name, getattr(self, name)[samples])
         return chosen
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """A batch of this sample alone, as its people lie in a list of their own."""
-        return self.__getitems__([index])
-
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """A collated batch of N samples and their P people, each person once.
 
@@ -154,16 +150,9 @@ class JRDBPairDataset(Dataset):
         """
         indices = np.asarray(indices)
         persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
-        place = place.reshape(2, len(indices))
-        batch = {
-            "left": place[0],
-            "right": place[1],
-            "geometry": self.geometry[indices],
-            "labels": self.labels[indices],
-            "indices": indices,
-            "frames": self.frames[indices],
-            "persons": persons,
-        }
+        left, right = place.reshape(2, len(indices))
+        batch = {"left": left, "right": right, "indices": indices, "persons": persons}
+        batch |= {name: getattr(self, name)[indices] for name in ("geometry", "labels", "frames")}
         if self.crops is not None:
             batch["crops"] = self.crops[self.crop_rows[persons]]
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}

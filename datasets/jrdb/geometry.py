@@ -98,25 +98,12 @@ def feature_names(history_seconds: int = 5, whole_past: bool = False) -> list[st
 
 
 def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_PER_SECOND) -> np.ndarray:
-    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1.
-
-    It is the latest within LAG_TOLERANCE. times (F,): ascending frame numbers of all labelled frames of one
-    sequence, also those that --frame_stride leaves out.
-    """
+    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1: the latest within
+    LAG_TOLERANCE. times (F,): ascending frame numbers of all labelled frames, also of those that
+    --frame_stride leaves out."""
     lag, tolerance = times[:, None] - frame_rate * np.arange(1, seconds + 1), frame_rate * LAG_TOLERANCE
     index = np.searchsorted(times, lag + tolerance, side="right") - 1
     return np.where((index >= 0) & (times[np.maximum(index, 0)] >= lag - tolerance), index, -1)
-
-
-def history_rows(frames: np.ndarray, tracks: np.ndarray, past: np.ndarray) -> np.ndarray:
-    """(R, seconds) row of the same person at each lag, or -1. frames, tracks (R,) ascend together; past (F,
-    seconds)."""
-    people = int(tracks.max(initial=0)) + 1
-    keys = frames * people + tracks  # ascending: rows are sorted by frame, then id
-    earlier = past[frames]
-    wanted = earlier * people + tracks[:, None]
-    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where((earlier >= 0) & (keys[index] == wanted), index, -1)
 
 
 def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
@@ -141,32 +128,28 @@ def pair_features(
     left, right are rows of the people of one sequence; every_pair: all pairs of all its frames, sorted, lower
     row first, where the features of the whole past are wanted.
     """
-    boxes, times, frames = sequence.boxes, sequence.times, sequence.frame_of_row()
-    columns = static_columns(boxes[left], boxes[right], (sequence.width, sequence.height))
+    columns = static_columns(sequence.boxes[left], sequence.boxes[right], sequence.width, sequence.height)
     columns |= surrounding_columns(sequence, left, right)
     if history_seconds:
-        past = history_frames(times, history_seconds, sequence.frame_rate)
-        rows = history_rows(frames, sequence.tracks, past)
-        seconds = (times[:, None] - times[np.maximum(past, 0)]) / sequence.frame_rate
-        columns |= history_columns(boxes, left, right, rows, seconds[frames[left]], sequence.width)
+        columns |= history_columns(sequence, left, right, history_seconds)
     if every_pair:
         columns |= whole_past_columns(sequence, left, right, *every_pair)
     names = feature_names(history_seconds, whole_past=every_pair is not None)
     return np.stack([columns[name] for name in names], 1).astype(np.float32)
 
 
-def static_columns(a: np.ndarray, b: np.ndarray, size: tuple[int, int]) -> dict:
+def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: int) -> dict:
     """The STATIC_FEATURES of pairs with boxes a (left) and b (right), (N, 4) each. (N,) float64 by name."""
 
     def measure(boxes: np.ndarray) -> SimpleNamespace:
         _, top, width, height = boxes.T
-        depth = size[0] / (2 * np.pi) * METRES_TALL / height  # in metres
+        depth = pano_width / (2 * np.pi) * METRES_TALL / height  # in metres
         found = {"boxes": boxes, "top": top, "foot": top + height, "area": width * height, "depth": depth}
         return SimpleNamespace(log_width=np.log(width), log_height=np.log(height), **found)
 
-    L, R, P = measure(a), measure(b), SimpleNamespace(pano_width=size[0], pano_height=size[1])
+    L, R, P = measure(a), measure(b), SimpleNamespace(pano_width=pano_width, pano_height=pano_height)
     (P.width, P.height), (P.narrower, P.shorter) = ((a + b) / 2).T[2:], np.minimum(a, b).T[2:]
-    P.apart = distance(a, b, P.pano_width)
+    P.apart = distance(a, b, pano_width)
     P.shared_columns = np.clip(P.width - P.apart, 0, P.narrower)
     P.shared_rows = np.clip(np.minimum(L.foot, R.foot) - np.maximum(L.top, R.top), 0, None)
     P.shared = P.shared_columns * P.shared_rows
@@ -198,20 +181,27 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
     return found
 
 
-def history_columns(
-    boxes: np.ndarray, left: np.ndarray, right: np.ndarray, rows: np.ndarray, seconds: np.ndarray, width: int
-) -> dict:
-    """The features of the past, NaN where the two were not both seen. rows (R, K), seconds (N, K). Motions
-    are since a lag, per second, in heights of now."""
+def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lags: int) -> dict:
+    """The LAG_FEATURES and HISTORY_FEATURES, NaN where the two were not both seen. Motions are since a lag,
+    per second, in heights of now."""
+    boxes, width, times = sequence.boxes, sequence.width, sequence.times
+    frames, tracks = sequence.frame_of_row(), sequence.tracks
+    people = int(tracks.max(initial=0)) + 1
+    keys, past = frames * people + tracks, history_frames(times, lags, sequence.frame_rate)  # keys ascend
     a, b = boxes[left], boxes[right]
     mean_height, feet = (a[:, 3] + b[:, 3]) / 2, boxes[:, 1] + boxes[:, 3]
     offset = signed_offset(a, b, width)
     metres = [log_ground_metres(a, b, width)]
     aways, columns = [], {}
-    for lag in range(rows.shape[1]):
-        row_a, row_b = rows[left, lag], rows[right, lag]
+    for lag in range(lags):
+        earlier = past[frames, lag]  # (R,) frame of this lag, and there the row of the same person, or -1
+        wanted = earlier * people + tracks
+        index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        rows = np.where((earlier >= 0) & (keys[index] == wanted), index, -1)
+        row_a, row_b = rows[left], rows[right]
         seen = (row_a >= 0) & (row_b >= 0)
-        past_a, past_b, elapsed = boxes[row_a], boxes[row_b], seconds[:, lag]
+        elapsed = (times[frames[left]] - times[np.maximum(earlier[left], 0)]) / sequence.frame_rate
+        past_a, past_b = boxes[row_a], boxes[row_b]
         moved = np.mod(2 * (offset - signed_offset(past_a, past_b, width)), 2 * width) / 2
         moved = np.where(2 * moved > width, moved - width, moved)  # R away from L
         foot = (feet[right] - feet[left]) - (feet[row_b] - feet[row_a])
@@ -228,8 +218,7 @@ def history_columns(
         columns |= {f"{name}_{lag + 1}s": values for name, values in found.items()}
         metres.append(found["metres"])
         aways.append(np.abs(found["away"]))
-    any_seen = ~np.isnan(aways).all(0)
-    count = (~np.isnan(metres)).sum(0)
+    any_seen, count = ~np.isnan(aways).all(0), (~np.isnan(metres)).sum(0)
     mean = np.nansum(metres, 0) / count
     found = {
         "metres_mean": mean,  # of now and the lags
@@ -238,7 +227,7 @@ def history_columns(
         "away_spread": np.nansum(aways, 0) / np.maximum(count - 1, 1),
     }
     columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
-    return columns | {"seen_share": (count - 1) / rows.shape[1]}  # of the lags, never NaN
+    return columns | {"seen_share": (count - 1) / lags}  # of the lags, never NaN
 
 
 def whole_past_columns(

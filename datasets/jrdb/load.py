@@ -11,8 +11,8 @@ A pair's way from its label file to the batch; each file can be read to its end 
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
 
 Beside the way: index.py (keeps what read_sequence gave), splits.py (which sequences), classes.py (names to
-types), problems.py (what is wrong, in one error), sampling_report.py, balance.py (stage 2), augmentation.py
-(on the batch), boxes.py (people without labels, to predict).
+types), problems.py (what is wrong, in one error), balance.py (stage 2), augmentation.py (on the batch),
+boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated, and what is above --max_difficulty. Of train an epoch takes a draw
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.cache import fingerprint as fingerprint_of
+from datasets.cache import fingerprint
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import find_problems, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
@@ -63,10 +63,11 @@ def build_datasets(
         split = choose(hashes)
     by_name = {sequence.name: sequence for sequence in every}
     loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {}
-    for part, sequences in loaded.items():
-        sets[part] = join_pairs(part, sequences, rules, task, sampled=part == "train")
-        check_labels(data_path, part, sets[part])
+    sets = {
+        part: join_pairs(part, found, rules, task, sampled=part == "train") for part, found in loaded.items()
+    }
+    for part, dataset in sets.items():
+        check_labels(data_path, part, dataset)
     crops = None
     if args.features != "geometry":
         crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
@@ -79,8 +80,7 @@ def build_datasets(
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
     data = PairDatasets(sets, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
     if task == "interaction" and choose is None:
-        text, upside_down = data.balance()
-        (LOG.warning if upside_down else LOG.info)(text)
+        data.tell_balance()
     return data
 
 
@@ -150,6 +150,8 @@ class PairDatasets(Parts):
         counts = {f"{name}_samples": len(part.draw()) for name, part in self.parts.items()}  # of an epoch
         every = sum(self.loaded.values(), [])
         measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
+        named = [(s.name, s.keys, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
+                 for s in sorted(every, key=lambda s: s.name)]  # fmt: skip
         return {
             "data_path": str(self.data_path),
             "total_samples": sum(counts.values()),
@@ -161,7 +163,7 @@ class PairDatasets(Parts):
             "synthetic": self.synthetic,
             "panorama_size": [measured.width, measured.height],
             "panorama_size_source": measured.size_source,
-            "fingerprint": fingerprint(every),
+            "fingerprint": fingerprint(named),  # the same wherever the files lie
         }
 
     def make_references(self) -> dict[str, np.ndarray]:
@@ -170,28 +172,38 @@ class PairDatasets(Parts):
         train, annotated = copy.copy(self.train), ~self.train.inferred
         train.rules = replace(self.rules, resample=True)
         drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
-        return {
-            "train_inputs": train.geometry[annotated],
-            "train_labels": train.labels[annotated],
-            "train_weights": drawn[annotated] / 20,
-            "val_inputs": self.val.geometry,
-            "val_labels": self.val.labels,
-        }
+        train = {"inputs": train.geometry, "labels": train.labels, "weights": drawn / 20}
+        found = {f"train_{name}": values[annotated] for name, values in train.items()}
+        return found | {"val_inputs": self.val.geometry, "val_labels": self.val.labels}
 
     def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
         """geometry (N, G) and labels (N,) of `references`."""
         return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
 
-    def balance(self) -> tuple[str, bool]:
-        """The class balance of an epoch beside the natural one, in words, and whether it is upside down."""
+    def tell_balance(self) -> None:
+        """Log the class balance of an epoch beside the natural one; a warning where it is upside down."""
         drawn, natural = self.train.labels[self.train.draw()].mean(), self.reference_pairs()[1].mean()
         text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
-        if upside_down := bool((drawn > 0.5) != (natural > 0.5)):
-            text += (
-                ": sampling turns the classes upside down, which the scale fitted on val has to undo; "
-                "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
+        if (drawn > 0.5) == (natural > 0.5):
+            LOG.info(text)
+        else:
+            flags = "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
+            LOG.warning(
+                f"{text}: sampling turns the classes upside down, which val's scale has to undo; {flags}"
             )
-        return text, upside_down
+
+    def sampling_report(self) -> dict[str, dict[str, dict]]:
+        """What sampling kept, removed and lost, {"splits": {part: {...}}}: sampling_report.json.
+
+        Pairs are undirected and counted over the frames used; what was found wrong in the annotations
+        (labels.COUNTS) over all labelled frames. negatives_that_are_positives are counted by the names of
+        frames and people among the annotated pairs that were read, never from the sampler's own sets.
+        order_dependent_decisions: pairs whose in-range decision changes when the two people change places (0
+        for a symmetric norm). None where a ratio would divide by 0.
+        """
+        return {
+            "splits": {part: report_split(dataset, self.loaded[part]) for part, dataset in self.parts.items()}
+        }
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
@@ -212,11 +224,41 @@ def hash_contents(sequence: Sequence) -> list[str]:
     """Of everything but the name, and of frames and boxes alone: the same recording, whatever it is
     called."""
     everything = ("starts", "boxes", "tracks", "social_groups", "pairs", "types")
-    return [fingerprint_of(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
+    return [fingerprint(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
 
 
-def fingerprint(sequences: list[Sequence]) -> str:
-    """Of names, frames, boxes, ids, groups and annotated pairs: the same wherever they lie."""
-    named = sorted(sequences, key=lambda s: s.name)
-    named = [(s.name, s.keys, s.track_names, s.width, s.height, s.difficult, hash_contents(s)) for s in named]
-    return fingerprint_of(named)
+def report_split(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, int | float | None]:
+    def ratio(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    counts = dataset.counts
+    drawn = dataset.select(dataset.draw())  # of train: the first epoch's
+    is_negative = (drawn.labels == 0) & (dataset.task == "interaction")
+    negatives, positives = int(is_negative.sum()), int((~is_negative).sum())
+    total, near, every = counts["pairs_total"], counts["pairs_in_range"], counts["positives_total"]
+    in_range = every - counts["positives_lost_to_distance"]
+    return {
+        "frames": len(dataset.frame_keys),
+        "boxes": len(dataset.boxes),
+        **counts,
+        "pairs_removed_share": ratio(total - near, total),
+        "negatives_per_positive_natural": ratio(total - every, every),
+        "negatives_per_positive_in_range": ratio(near - in_range, in_range),
+        "sampled_positives": positives,
+        "sampled_negatives": negatives,
+        "positives_per_negative": ratio(positives, negatives),
+        "inferred_positives": int(drawn.inferred.sum()),
+        "negatives_that_are_positives": count_wrong(drawn.select(np.flatnonzero(is_negative)), read),
+    }
+
+
+def count_wrong(negatives: JRDBPairDataset, read: list[Sequence]) -> int:
+    """How many of these samples are annotated pairs of the sequences."""
+    annotated = set()
+    for sequence in read:
+        frames = np.array(sequence.keys)[sequence.frame_of_row()[sequence.pairs[:, 0]]].tolist()
+        people = np.array(sequence.track_names)[sequence.tracks[sequence.pairs]].tolist()  # M lists of 2
+        annotated |= {(sequence.name, *pair) for pair in zip(frames, map(frozenset, people), strict=True)}
+    who = negatives.pair_columns()
+    drawn = zip(*(who[name].tolist() for name in ("sequence", "frame", "id_left", "id_right")), strict=True)
+    return sum((name, frame, frozenset(two)) in annotated for name, frame, *two in drawn)

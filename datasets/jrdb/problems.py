@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from utils.run.errors import DataError
+from utils.run.errors import DataError, counted
 
 
 @dataclass
@@ -18,8 +18,7 @@ class Problems:
     def __str__(self) -> str:
         lines = []
         for (what, remedy), examples in self.found.items():
-            total = examples.total()
-            lines.append(f"{what} ({total} {'times' if total > 1 else 'time'})")
+            lines.append(f"{what} ({counted(examples.total(), 'times')})")
             lines += [f"  {example}" for example in list(examples)[:3]]
             rest = f"... and {len(examples) - 3} more; " if len(examples) > 3 else ""
             lines.append(f"  {rest}{remedy}")

@@ -23,16 +23,12 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
     inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
     remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
     if others := sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")}):
-        remedy = (
-            f"labels/ holds {some(others)}: who interacts is in {LABEL_FOLDER.name} alone (JRDB-Act, JRDB-"
-        )
-        remedy += "Social), get that one; on boxes without labels, predict.py --input works"
+        remedy = f"labels/ holds {some(others)}: who interacts is in {LABEL_FOLDER.name} alone (JRDB-Act, "
+        remedy += "JRDB-Social), get that one; on boxes without labels, predict.py --input works"
     raise CommandError(
-        f"--data_path {data_path}: no JRDB label files\n"
-        f"  expected: {folder}/SEQUENCE.json\n"
+        f"--data_path {data_path}: no JRDB label files\n  expected: {folder}/SEQUENCE.json\n"
         f"  and, for pixels: {data_path / IMAGE_FOLDER}/SEQUENCE/000015.jpg\n"
-        f"  found: {some(found, 8) or 'an empty folder'}\n"
-        f"  {remedy}"
+        f"  found: {some(found, 8) or 'an empty folder'}\n  {remedy}"
     )
 
 
@@ -53,11 +49,10 @@ def split_sequences(
         split, source = read_split(own), f"{own.name} in the data folder"
     elif method in ("auto", "official"):
         split, source = read_split(OFFICIAL), "the official JRDB lists"
-        if unknown := [n for n in names if not any(n in part for part in split.values())]:
+        if unknown := sorted(set(names).difference(*split.values())):
             raise DataError(
-                f"{data_path}: {len(unknown)} of {len(names)} sequences are in no official JRDB list\n"
-                f"  first: {some(unknown, 3)}\n"
-                "  add a split.json to the folder, or pass --split_method sorted70 or a JSON file of your own"
+                f"{data_path}: {len(unknown)} of {len(names)} sequences are in no official JRDB list: "
+                f"{some(unknown, 3)}\n  add a split.json, or pass --split_method sorted70 or a JSON file"
             )
         split = {part: [n for n in listed if n in names] for part, listed in split.items()}
     elif method == "sorted70":
@@ -71,14 +66,13 @@ def split_sequences(
     split = {part: sorted(split.get(part) or []) for part in PARTS}
     for part in PARTS:
         if absent := [n for n in split[part] if n not in names]:
+            listed = f"{len(absent)} sequences without a label file: {some(absent, 3)}"
             raise DataError(
-                f"{data_path}: {part} names {len(absent)} sequences without a label file\n"
-                f"  first: {some(absent, 3)}; split by {source}\n  add the files, or correct the list"
+                f"{data_path}: {part} names {listed} ({source})\n  add the files, or correct the list"
             )
         if part != "test" and not split[part]:
+            every = f"{source}, of {len(names)} sequences: {some(names, 3)}"
             raise DataError(
-                f"{data_path}: the {part} split is empty\n"
-                f"  split by {source} of {len(names)} sequences: {some(names, 3)}\n"
-                "  add sequences, a split.json, or pass --split_method"
+                f"{data_path}: the {part} split is empty ({every})\n  add sequences, or pass --split_method"
             )
     return split, source

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datasets.images import read_image
-from datasets.jrdb.crops import crop_cache, crop_people, crop_regions
+from datasets.jrdb.crops import crop_people, crop_regions, load_crops
 from utils.run.errors import CommandError, DataError
 
 WIDTH, HEIGHT = 376, 48
@@ -19,6 +20,18 @@ SIZE = (32, 16)
 
 def panorama(seed=0, width=WIDTH, height=HEIGHT):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def crop_cache(paths, boxes, size, pano_size, **cache):
+    """The crops that a data set has of these boxes, all of whose people are in samples."""
+    frames = np.repeat(np.arange(len(paths)), [len(some) for some in boxes])
+    part = SimpleNamespace(
+        left=np.arange(len(frames)), right=np.arange(len(frames)), people_frames=frames, sequences=["s"],
+        boxes=np.concatenate(boxes), frame_sequences=np.zeros(len(paths), int), pano_size=pano_size,
+        frame_keys=[path.absolute() for path in paths], image_found=np.ones(len(paths), bool),
+    )  # fmt: skip
+    load_crops(part, "", size, **cache)
+    return part.crops
 
 
 def some_boxes(count=60, seed=1):
@@ -159,7 +172,7 @@ def test_missing_frames_are_counted_in_one_error(tmp_path):
 def test_a_frame_of_another_size_is_an_error(tmp_path):
     paths = save_frames(tmp_path)
     Image.fromarray(panorama(9, width=752)).save(paths[1])
-    with pytest.raises(DataError, match=r"000001\.png: .* 752 x 48 .* 376 x 48"):
+    with pytest.raises(DataError, match=r"000001\.png: .* 752x48 .* 376x48"):
         crop_cache(
             paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent
         )

@@ -150,7 +150,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ),
         ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "in pixels, not in shares"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "cluster_ID"),
-        (pair_labels("conversation", "walkin together"), "did you mean 'walking together'"),
+        (pair_labels("conversation", "walkin together"), "did you mean walking together"),
     ],
 )
 def test_bad_input_is_one_clear_error(tmp_path, labels, message):
@@ -172,7 +172,7 @@ def test_every_problem_of_every_file_is_in_one_error(tmp_path):
         read_sequences(paths, tmp_path)
     text = str(error.value)
     for line in (
-        "5 kinds", "unknown interaction name 'flying together', did you mean", "'playing cards' (2 times)",
+        "5 kinds", "unknown interaction name 'flying together'; did you mean", "'playing cards' (2 times)",
         "--class_map", "not positive (2 times)", "--skip_bad_boxes", "no label_id (2 times)",
         f"{paths[0]}: frame 000015.jpg, pedestrian:1, box [1, 2, -3, 4]",
         "not valid JSON, or not to be read (1 time)",
