@@ -8,21 +8,15 @@ prediction.load([RUN, RUN]) predicts the mean of several runs, such as the folds
 """
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from prediction.trained import Trained
 
 
-def load(run: "str | Path | Sequence[str | Path]", device: str = "auto") -> "Trained":
-    """The best checkpoint of a run, or this .pth, on a device (auto, cpu, cuda or cuda:N), ready to predict.
+def load(run, device: str = "auto"):
+    """A prediction.trained.Trained: the best checkpoint of a run, or this .pth, on a device (auto, cpu, cuda
+    or cuda:N), ready to predict.
 
     CommandError for what is no run or checkpoint, is damaged, or predicts something else than the others.
     """
-    from prediction.trained import open_together
+    from prediction.trained import open_together  # slow to import
     from utils.training.device import choose_device
 
     runs = [run] if isinstance(run, (str, os.PathLike)) else run

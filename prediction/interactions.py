@@ -52,8 +52,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     if args.output is not None and Path(args.output).resolve() in [one.resolve() for one in folders]:
         raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
     dataset = pairs_in_range(trained, sequences)
-    pictured = np.flatnonzero(dataset.image_found)
-    frames = len(dataset.frame_keys)
+    pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
     if frames > len(pictured):
         rest = "they serve as the past of the others" if pixels else "no picture of them"
         LOG.warning(f"{frames - len(pictured)} of {frames} frames have boxes but no image: {rest}")
@@ -62,43 +61,34 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         raise DataError(f"{args.input}: no frame with boxes has an image\n  expected: {expected}")
 
     skipped: dict[int, str] = {}  # frame: why
-
-    def panorama(frame: int) -> np.ndarray | None:
-        """The image (H, W, 3), or None and why in `skipped`."""
-        number = dataset.frame_sequences[frame]
-        path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
-        try:
-            image = read_image(path)
-        except DataError as error:
-            skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
-            return None
-        (height, width), wanted = image.shape[:2], f"{sequence.width}x{sequence.height}"
-        if (height, width) == (sequence.height, sequence.width):  # which boxes are given for
-            return image
-        skipped[frame] = f"the panorama is {width}x{height} pixels, {sequence.size_source} has {wanted}"
-        return None
-
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
     scored = pictured if pixels else np.arange(frames)
     for frame in progress(scored.tolist(), "frames"):
-        image = panorama(frame) if pixels else None
+        image = read_panorama(dataset, sequences, folders, frame, skipped) if pixels else None
         samples = np.flatnonzero(dataset.frames == frame)
         if len(samples) and frame not in skipped:
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
 
-    known = np.flatnonzero(np.isfinite(p_interaction))
+    state, known = trained.state, np.flatnonzero(np.isfinite(p_interaction))
+    interacts, typed = p_interaction[known] >= state["threshold"], trained.task["task"] == "stage2"
     answers = dataset.select(known)
-    columns = pair_columns(trained, answers, p_interaction[known], p_types[known])
-    state = trained.state  # a run of stage 2 chose the cut on val
-    cut, at = state.get("cut", 0.5), state.get("stage1_threshold", state["threshold"])
-    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], at, [cut])[0]
+    pairs = pandas.DataFrame(answers.pair_columns()).drop(columns="label")
+    pairs["p_interaction"] = p_interaction[known].round(6)
+    kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
+    pairs["type"] = np.where(interacts, kind, "none")
+    pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
+    at = state.get("stage1_threshold", state["threshold"])  # a run of stage 2 chose the cut on val
+    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], at, [state.get("cut", 0.5)])[0]
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
-    tables = {"predictions": columns, "groups": person_columns(dataset, groups, people)}
+    names, mine = np.array(dataset.sequences)[dataset.frame_sequences], dataset.people_frames[people]
+    persons = {"sequence": names[mine], "frame": dataset.frame_keys[mine], "id": dataset.person_ids[people]}
+    persons = pandas.DataFrame(persons | {"group": groups[people]})
+    persons["size"] = persons.groupby("group")["group"].transform("size")
+    persons["group"] = persons.groupby(mine)["group"].rank("dense").astype(int)  # from 1 in every frame
+    tables = {"predictions": pairs, "groups": persons}
     if skipped:
-        names = np.array(dataset.sequences)[dataset.frame_sequences]
         tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
-    tables = {name: pandas.DataFrame(table) for name, table in tables.items()}
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
     if args.output is None:
@@ -112,17 +102,18 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     count = min(args.max_pictures, len(pictured))
     drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
     for frame in progress(drawn.tolist(), "pictures"):
-        if (image := panorama(frame)) is None:  # of a geometry model, whose images are first looked at here
+        image = read_panorama(dataset, sequences, folders, frame, skipped)
+        if image is None:  # of a geometry model, whose images are first looked at here
             LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
             continue
         picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, groups)
-        name = f"{dataset.sequences[dataset.frame_sequences[frame]]}_" if len(sequences) > 1 else ""
+        name = f"{names[frame]}_" if len(sequences) > 1 else ""
         name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png".replace("/", "_")  # folders name sequences
         save_panorama(picture, output / name)
     LOG.info(
-        f"{len(known)} pairs in range scored, {int((columns['type'] != 'none').sum())} interact "
-        f"(p >= {trained.state['threshold']:.4g}); predictions.csv, groups.csv, det_group.txt "
-        f"({len(rows)} people on keyframes) and {len(drawn)} pictures in {output}"
+        f"{len(known)} pairs in range scored, {interacts.sum()} interact (p >= {state['threshold']:.4g}); "
+        f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes) and {len(drawn)} "
+        f"pictures in {output}"
     )
     if skipped:
         tell_skipped(tables["skipped"], len(scored), "frames", output)
@@ -134,6 +125,24 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
     names = ("distance_multiplier", "distance_norm", "history_seconds", "whole_past")
     rules = PairRules(**{name: getattr(trained.args, name) for name in names})
     return join_pairs("input", sequences, rules)
+
+
+def read_panorama(
+    dataset: JRDBPairDataset, sequences: list[Sequence], folders: list[Path], frame: int, skipped: dict
+) -> np.ndarray | None:
+    """The image (H, W, 3), or None and why in `skipped`."""
+    number = dataset.frame_sequences[frame]
+    path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
+    try:
+        image = read_image(path)
+    except DataError as error:
+        skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+        return None
+    (height, width), wanted = image.shape[:2], f"{sequence.width}x{sequence.height}"
+    if f"{width}x{height}" != wanted:  # which boxes are given for
+        skipped[frame] = f"the panorama is {width}x{height} pixels, {sequence.size_source} has {wanted}"
+        return None
+    return image
 
 
 @torch.no_grad()
@@ -158,37 +167,6 @@ def score_pairs(
     return np.mean(who, axis=0), np.mean(how, axis=0)
 
 
-def pair_columns(
-    trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray, p_types: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The columns of predictions.csv: p_interaction (N,) and p_types (N, 5) of the samples."""
-    interacts, typed = p_interaction >= trained.state["threshold"], trained.task["task"] == "stage2"
-    kind = np.array(INTERACTION_CLASSES)[p_types.argmax(axis=1)] if typed else "interaction"
-    who = dataset.pair_columns()
-    del who["label"]
-    return who | {
-        "p_interaction": p_interaction.round(6),
-        "type": np.where(interacts, kind, "none"),
-        "p_type": np.where(interacts, p_types.max(axis=1).round(6), np.nan),
-    }
-
-
-def person_columns(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of groups.csv: of these people (rows) of whole frames, in groups (R,)."""
-    frames = dataset.people_frames[people]
-    _, first_row, place, sizes = np.unique(
-        groups[people], return_index=True, return_inverse=True, return_counts=True
-    )
-    before = np.searchsorted(frames[first_row], np.arange(len(dataset.frame_keys)))  # earlier groups
-    return {
-        "sequence": np.array(dataset.sequences)[dataset.frame_sequences[frames]],
-        "frame": dataset.frame_keys[frames],
-        "id": dataset.person_ids[people],
-        "group": place - before[frames] + 1,
-        "size": sizes[place],
-    }
-
-
 def draw_frame(
     trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, p_interaction: np.ndarray,
     p_types: np.ndarray, groups: np.ndarray,
@@ -197,16 +175,15 @@ def draw_frame(
 
     p_interaction (N,) and p_types (N, 5) of all samples, groups (R,) of all people.
     """
-    threshold = trained.state["threshold"]
+    threshold, typed = trained.state["threshold"], trained.task["task"] == "stage2"
     people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
     shown = samples[p_interaction[samples] >= threshold]
-    if trained.task["task"] == "stage2":
-        names, p_type = INTERACTION_CLASSES, p_types[shown].max(axis=1)
-        kinds, beside = p_types[shown].argmax(axis=1), "its type and the type's"
+    if typed:
+        names, kinds, beside = INTERACTION_CLASSES, p_types[shown].argmax(axis=1), "its type and the type's"
         short = [names[kind].removesuffix(" together") for kind in kinds]
-        texts = [f"{name} {p:.2f}" for name, p in zip(short, p_type, strict=True)]
+        texts = [f"{name} {p:.2f}" for name, p in zip(short, p_types[shown].max(axis=1), strict=True)]
     else:
-        kinds, names, beside = np.zeros(len(shown), int), ("interaction",), "the interaction's"
+        names, kinds, beside = ("interaction",), np.zeros(len(shown), int), "the interaction's"
         texts = [f"{p:.2f}" for p in p_interaction[shown]]
     ids = [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]]
     pairs = np.searchsorted(people, dataset.people_and_pairs()[1][shown])  # rows of `people`

@@ -72,12 +72,11 @@ class Trained:
         return module.predict(self, argparse.Namespace(input=folder, **OPTIONS | options))
 
 
-# What runs must share to be averaged: what is predicted, and which pairs.
+# What runs must share to be averaged: what is predicted, and of which pairs by which columns.
 SHARED = (
     "label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
     "pairs_from",
 )  # fmt: skip
-COLUMNS = ("--history_seconds ", "--whole_past ")  # of these: what is read, not what is predicted
 CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
 
 
@@ -100,10 +99,8 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     for other in members[1:]:
         pairs = zip(meaning(first).items(), meaning(other).values(), strict=True)
         if changed := [f"{key} {mine} and {theirs}" for (key, mine), theirs in pairs if mine != theirs]:
-            inputs = all(one.startswith(COLUMNS) for one in changed)
-            what = "read the same columns" if inputs else "predict the same"
             both = f"--run {first.path.parent} and {other.path.parent}"
-            raise CommandError(f"{both} do not {what}: {', '.join(changed)}")
+            raise CommandError(f"{both} do not predict the same: {', '.join(changed)}")
     chosen = [key for key in CHOSEN if first.state.get(key) is not None]
     means = {key: float(np.mean([one.state[key] for one in members])) for key in chosen}
     return replace(first, state=first.state | means, together=tuple(members))

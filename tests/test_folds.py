@@ -324,7 +324,7 @@ def test_runs_that_predict_other_things_are_refused(monkeypatch):
     args = vars(one.args) | {"whole_past": not one.args.whole_past}
     both = iter([one, replace(one, args=argparse.Namespace(**args))])
     monkeypatch.setattr("prediction.trained.open_trained", lambda *_: next(both))
-    with pytest.raises(CommandError, match="do not read the same columns: --whole_past (True|False) and"):
+    with pytest.raises(CommandError, match="do not predict the same: --whole_past (True|False) and"):
         prediction.load(["a", "b"], "cpu")
     with pytest.raises(SystemExit):
         predict.parse_args(["--run", "a", "b", "--export", "x.pt2"])

@@ -12,7 +12,6 @@ in `Problems`, with the file, the frame and the person, over all files, and told
 import gc
 import itertools
 import json
-import math
 import os
 import re
 from collections import defaultdict
@@ -107,7 +106,7 @@ def read_sequence(
     frames = read_frames(path, gathered)
     images = find_images(path.stem, list(frames), data_path, gathered)
     people = list(read_people(frames, path, counts, gathered))
-    groups = [read_group(person, rules, gathered) for person in people]
+    groups = [read_group(person, gathered) for person in people]
     social_groups = np.array([group for group, _ in groups], np.int64)
     difficult = np.array([difficulty > rules.max_difficulty for _, difficulty in groups], bool)
     if rules.pairs_from == "interaction":
@@ -260,30 +259,16 @@ def natural_order(person: str) -> tuple[int, str]:
     return len(person), person
 
 
-def read_group(person: Person, rules: LabelRules, problems: Problems) -> tuple[int, float]:
-    """The social group id of a person, -1 where it is in none, and the group label's difficulty (0 to 3)."""
-    group, hard = person.record.get("social_group"), 0
-    if isinstance(group, dict):
-        group, hard = group.get("cluster_ID"), group.get("cluster_stat")
-    number, difficulty = read_number(group, -1), read_number(hard, 0)
-    if number is None or number % 1 or abs(number) >= 2**53:
-        remedy = "expected a whole number; below 0 is nobody's group"
-        problems.add("social_group cluster_ID is no number", remedy, f"{person.place}: cluster_ID {group!r}")
-        number = -1
-    if difficulty is None and rules.max_difficulty < 3:
-        what = "social_group cluster_stat is no number"
-        remedy = "expected the group label's difficulty, 1 to 3, which --max_difficulty asks for"
-        problems.add(what, remedy, f"{person.place}: cluster_stat {hard!r}")
-    return max(int(number), -1), difficulty or 0
-
-
-def read_number(value: object, nothing: float) -> float | None:
-    """A finite number, also one that is written as text; `nothing` for null, None for what is none."""
+def read_group(person: Person, problems: Problems) -> tuple[int, float]:
+    """The social group id of a person, -1 where it is in none, and the group label's difficulty (1 to 3)."""
+    entry = person.record.get("social_group")
     try:
-        number = nothing if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return None if isinstance(value, bool) or not math.isfinite(number) else number
+        group, difficulty = (entry or {}).get("cluster_ID"), (entry or {}).get("cluster_stat")
+        return max(-1 if group is None else int(group), -1), float(difficulty or 0)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        remedy = 'expected {"cluster_ID": whole number, below 0 nobody\'s group, "cluster_stat": 1 to 3}'
+        problems.add("a social_group of another form", remedy, f"{person.place}: {str(entry)[:80]}")
+        return -1, 0
 
 
 # Who interacts, and how
