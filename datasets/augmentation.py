@@ -5,11 +5,9 @@ alone, never on the batch it is in, its place there, the number of processes or 
 operations keep that property: each output is bit for bit the one the sample would get alone (same machine,
 same number of threads). A script composes them, for example
 
-    draws = torch.from_numpy(uniform(seed, epoch, indices, 4)).float().to(images.device)     # (B, 4)
+    draws = torch.from_numpy(uniform(seed, epoch, indices, 2)).float().to(images.device)     # (B, 2)
     images = adjust_brightness(images, 1 + jitter * (2 * draws[:, 0] - 1))
-    images = adjust_contrast(images, 1 + jitter * (2 * draws[:, 1] - 1))
-    images = adjust_saturation(images, 1 + jitter * (2 * draws[:, 2] - 1))
-    images = flip_horizontal(images, draws[:, 3] < 0.5)
+    images = flip_horizontal(images, draws[:, 1] < 0.5)
 
 The colour operations are those of torchvision.transforms.v2 with one factor per sample. There is no hue:
 clothes and skin that turn green help nobody, and it is the slowest of the four.
@@ -28,11 +26,8 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
 def uniform(
     seed: int, epoch: int, indices: Sequence[int] | np.ndarray, count: int, stream: int = 0
 ) -> np.ndarray:
-    """float64 (len(indices), count) in [0, 1), a pure function of its arguments.
-
-    Row i depends on (seed, epoch, indices[i], stream) only; `stream` separates independent uses, such as
-    images and points. splitmix64 as a counter: a number is a hash of its position, and nothing is kept.
-    """
+    """float64 (len(indices), count) in [0, 1): row i hangs on (seed, epoch, indices[i], stream) alone, where
+    `stream` separates images and points. splitmix64 as a counter: a number is a hash of its position."""
     key = np.zeros(1, np.uint64)
     for part in (seed, epoch, stream):
         key = mix(key + np.uint64((int(part) + 1) * GOLDEN % 2**64))

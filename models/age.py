@@ -18,11 +18,10 @@ CLEAR = 20
 class AgeRegressor(nn.Module):
     """images (B, 3, H, W), uint8 or float in [0, 1] -> ages (B,) in the unit of the targets.
 
-    The output is target_median + target_sd * head(features), and the head's last layer starts at zero: the
-    first prediction is the train median for everybody, so training begins at the error of the median
-    predictor instead of spending epochs on finding the level of the target. encoder: from models/encoders.py,
-    or any module with `out_channels` that returns (B, out_channels, h, w). freeze_batchnorm: BatchNorm keeps
-    the statistics it was loaded with (a short fine-tuning of pretrained weights does not wait for new ones).
+    The output is target_median + target_sd * head(features), and the head's last layer starts at zero:
+    training begins at the error of the median instead of spending epochs on finding the level of the target.
+    encoder: any module with `out_channels` that returns (B, out_channels, h, w). freeze_batchnorm: BatchNorm
+    keeps the statistics it was loaded with (a short fine-tuning does not wait for new ones).
     """
 
     def __init__(
@@ -30,13 +29,8 @@ class AgeRegressor(nn.Module):
     ):
         super().__init__()
         self.encoder, self.freeze_batchnorm = encoder, freeze_batchnorm
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(encoder.out_channels, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
-        )
+        layers = nn.Dropout(dropout), nn.Linear(encoder.out_channels, hidden), nn.ReLU(), nn.Dropout(dropout)
+        self.head = nn.Sequential(*layers, nn.Linear(hidden, 1))
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.register_buffer("target_median", torch.tensor(0.0))

@@ -14,15 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 # (blocks, channels, kernel, stride of the first block, expansion)
-STAGES = (
-    (1, 16, 3, 1, 1),
-    (2, 24, 3, 2, 6),
-    (2, 40, 5, 2, 6),
-    (3, 80, 3, 2, 6),
-    (3, 112, 5, 1, 6),
-    (4, 192, 5, 2, 6),
-    (1, 320, 3, 1, 6),
-)
+STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6),
+          (4, 192, 5, 2, 6), (1, 320, 3, 1, 6))  # fmt: skip
 
 _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)  # TensorFlow's 0.99
 

@@ -90,11 +90,8 @@ def freeze(encoder: Encoder) -> None:
 
 
 def build_cnn() -> nn.Sequential:
-    """Five 3x3 convolutions, 97 thousand parameters; a 128x64 crop becomes 96 channels of 4x2.
-
-    BatchNorm and max-pooling, not GroupNorm and strides: on the built-in JRDB sample that is what made the
-    crops tell something after a few epochs, at two thirds of the time.
-    """
+    """Five 3x3 convolutions, 97 thousand parameters; a 128x64 crop becomes 96 channels of 4x2. BatchNorm and
+    max-pooling, not GroupNorm and strides: so crops tell something after few epochs, in 2/3 of the time."""
     layers = []
     for k, (channels_in, channels) in enumerate(itertools.pairwise((3, 16, 32, 48, 64, 96))):
         layers += [

@@ -7,20 +7,16 @@ from torch.nn import functional
 POINTS = 340  # in the loss of where an anomaly is, however many points a scan has
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(nn.CrossEntropyLoss):
     """Cross-entropy times (1 - p of the true class)^gamma, one value per pair (Lin et al. 2017, eq. 5)."""
 
-    def __init__(self, weight: torch.Tensor | None, gamma: float):
-        super().__init__()
-        self.cross_entropy, self.gamma = nn.CrossEntropyLoss(weight, reduction="none"), gamma
+    def __init__(self, weight: Tensor | None, gamma: float):
+        super().__init__(weight, reduction="none")
+        self.gamma = gamma
 
-    @property
-    def weight(self) -> torch.Tensor | None:
-        return self.cross_entropy.weight
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         true = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)  # (N,)
-        return (1 - true) ** self.gamma * self.cross_entropy(logits, labels)
+        return (1 - true) ** self.gamma * super().forward(logits, labels)
 
 
 class AnomalyLoss(nn.Module):

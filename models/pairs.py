@@ -12,11 +12,8 @@ from torch.nn import functional
 
 
 class GeometryBranch(nn.Module):
-    """Pair geometry (N, G), NaN where there is no history -> features (N, width).
-
-    Inputs are standardised by the train split's mean and sd (buffers, see `fit`); a missing value becomes 0,
-    the mean, and a mask beside it says so.
-    """
+    """Pair geometry (N, G), NaN where there is no history -> features (N, width). Standardised by the train
+    split's mean and sd (see `fit`); a missing value becomes 0, the mean, and a mask beside it says so."""
 
     def __init__(self, inputs: int, width: int = 64, dropout: float = 0.2):
         super().__init__()
@@ -42,11 +39,8 @@ class GeometryBranch(nn.Module):
 
 
 class PersonBranch(nn.Module):
-    """Person crops (P, 3, H, W) -> one feature vector per person (P, width).
-
-    The feature map is averaged to a grid of 4x2 cells, not to one: which side the face, an arm or a chair is
-    on is what tells people who turn to each other from people who turn away.
-    """
+    """Person crops (P, 3, H, W) -> (P, width). The feature map is averaged to 4x2 cells, not to one: on which
+    side the face or an arm is tells people who turn to each other from people who turn away."""
 
     GRID = (4, 2)
 
@@ -72,9 +66,7 @@ def make_head(inputs: int, outputs: int, dropout: float, width: int = 128) -> nn
 
 class PairTrunk(nn.Module):
     """What both people look like, left before right, beside the geometry of their boxes: one vector per pair.
-
-    `encoder` (any of models/encoders.py) is None for geometry alone; `geometry_inputs` is 0 for crops alone.
-    """
+    `encoder` is None for geometry alone; `geometry_inputs` is 0 for crops alone."""
 
     def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float):
         super().__init__()
@@ -109,8 +101,7 @@ class TwoStageInteractionClassifier(nn.Module):
     """Stage 2 around the stage 1 model it starts from: a batch of pairs -> logits (N, types).
 
     Stage 1 is kept as it was, weights and BatchNorm statistics: who interacts is its answer, bit for bit.
-    Stage 2 trains a trunk of its own, a copy to begin with, or (`share_trunk`) a head on stage 1's, which
-    costs one pass.
+    Stage 2 trains a copy of its trunk, or (`share_trunk`) a head on stage 1's, which costs one pass.
     """
 
     def __init__(

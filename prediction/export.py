@@ -4,16 +4,9 @@
     (years,) = program(torch.from_numpy(grey)[None, None])          # uint8 (H, W) of any size
 
 The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
-size, and are resized inside as in training; what comes out is what a user wants:
-
-age      images (B, 1, H, W) grey, of a --colour run (B, 3, H, W) -> ages (B,)
-anomaly  images (B, 3, H, W), points, point_mask, point_pixels  -> probability (B,), cells, marks
-stage 1  crops (P, 3, H, W), left, right (N,), geometry (N, G)  -> p_interaction (N,)
-stage 2  the same                                               -> p_interaction (N,), p_types (N, 5)
-
-A model of crops or of geometry alone takes only what it reads. P people and N pairs vary independently.
-about.json in the file says what each input and output is, and the threshold, unit, class names and columns of
-the geometry.
+size, and are resized inside as in training; what comes out is what a user wants. INPUTS and OUTPUTS say what
+there is; a model of crops or of geometry alone takes only what it reads. P people and N pairs vary
+independently. about.json in the file has that, the threshold, unit, class names and columns of the geometry.
 """
 
 import io
@@ -60,11 +53,8 @@ OUTPUTS = {
 
 
 class Program(nn.Module):
-    """What is exported: pixels and plain tensors in, named outputs (OUTPUTS) out.
-
-    The model is not exported bare also since a part of it called `code`, as the anomaly model's is, would
-    hide an attribute of the exported module.
-    """
+    """What is exported: pixels and plain tensors in, named outputs (OUTPUTS) out. (Bare, the anomaly model's
+    part called `code` would hide an attribute of the exported module.)"""
 
     def __init__(self, trained: Trained):
         super().__init__()
@@ -102,9 +92,7 @@ class Program(nn.Module):
 
 def export_model(trained: Trained, path: Path) -> float:
     """Write `path` and return the largest difference from the eager model on other batches and image sizes.
-
-    Raises CommandError where the file can not be written, ScriptError when the program gives other numbers.
-    """
+    CommandError where the file can not be written, ScriptError when the program gives other numbers."""
     if path.suffix != ".pt2":
         raise CommandError(f"--export {path}: a name ending in .pt2 is expected")
     if not path.absolute().parent.is_dir():
@@ -135,10 +123,8 @@ def export_model(trained: Trained, path: Path) -> float:
             off += [float((a - b).abs().max()) / scale for a, b in pairs]
         difference = max(off)
     if not difference < TOLERANCE:
-        raise ScriptError(
-            f"the exported program differs from the model by {difference:.3g}, more than {TOLERANCE:g}\n"
-            "nothing was written"
-        )
+        what = f"the exported program differs from the model by {difference:.3g}, more than {TOLERANCE:g}"
+        raise ScriptError(f"{what}\nnothing was written")
     write_bytes(path, buffer.getbuffer())
     LOG.info(
         f"{path}: takes {', '.join(model.inputs)}, returns {', '.join(model.outputs)}; largest difference "
@@ -150,13 +136,10 @@ def export_model(trained: Trained, path: Path) -> float:
 def describe(trained: Trained, program: Program) -> dict[str, Any]:
     """about.json: all that a caller needs to feed the program and to read what it returns."""
     state, outputs = trained.state, OUTPUTS[program.data]
-    about = {
-        "script": state["script"],
-        "epoch": state["epoch"],
-        "inputs": {name: INPUTS[name] for name in program.inputs},
-        "outputs": {name: outputs[name] for name in program.outputs},
-        "resize": f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside",
-    }
+    about = {key: state[key] for key in ("script", "epoch")}
+    about["inputs"] = {name: INPUTS[name] for name in program.inputs}
+    about["outputs"] = {name: outputs[name] for name in program.outputs}
+    about["resize"] = f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside"
     about |= {key: state[key] for key in ("class_names", "threshold", "target_unit", "args") if key in state}
     if program.stages == 1:
         about["class_names"] = ["no interaction", "interaction"]
@@ -166,10 +149,8 @@ def describe(trained: Trained, program: Program) -> dict[str, Any]:
 
 
 def allow_one_sample(program: torch.export.ExportedProgram) -> None:
-    """Drop the trace's assertions: that of segment_reduce in models/pointnet.py holds from two samples on.
-
-    No result depends on them, and the numbers on one sample are compared with the model's.
-    """
+    """Drop the trace's assertions: that of segment_reduce in models/pointnet.py holds from two samples on. No
+    result depends on them, and the numbers on one sample are compared with the model's."""
     graph = program.graph_module.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._assert_scalar.default:

@@ -30,10 +30,7 @@ class Judge:
     sentence: str = ""  # on them
 
     def __post_init__(self) -> None:
-        """Read whom the run knows, by part and in the order in which it wrote them down.
-
-        CommandError where split.json was edited since.
-        """
+        """Read whom the run knows, by part and as it wrote them down; CommandError where that was edited."""
         path = self.run / "split.json"
         self.parts, text = read_split(path), read_record(path)
         self.known = sum((text.get(part, []) for part in PARTS), [])
@@ -41,22 +38,22 @@ class Judge:
         told = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
         counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", told) if n != "0"]
         if self.known != list(self.seen) or [len(part) for part in self.parts.values() if part] != counts:
-            raise CommandError(
-                f"{path} is not the split that the run was trained by, as hashes.json and config.json say\n"
-                "put it back as it was; --split chooses a part of it"
-            )
+            wrong = f"{path} is not the split that the run was trained by (hashes.json, config.json)"
+            raise CommandError(f"{wrong}\nput it back as it was; --split chooses a part of it")
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
-        """{split: names}; `labelled`: `present` is read with the run's labels.
-
-        Raises DataError where the data has changed since the run read it or the run was trained on it,
-        CommandError where nobody is left to be judged.
-        """
+        """{split: names}; `labelled`: `present` is read with the run's labels. DataError where the data has
+        changed since the run read it or the run was trained on it, CommandError where nobody is left."""
         parts, seen, known = self.parts, self.seen, set(self.known)
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
-        if labelled:
-            self.check_same(present, seen)
+        changed = [name for name, held in present.items() if name in seen and list(held) != seen[name]]
+        if changed and labelled:  # a name that the run knows stands for something else
+            other = f"{self.unit} hold other contents than it read: {some(changed)}"
+            text = f"{len(changed)} of the run's {other}"
+            if self.own:
+                raise DataError(f"{text}\nthe data has changed since: restore it, or train anew")
+            LOG.warning(f"{text}; where they are others of the same name, --split all judges all of them")
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
         if not names and split == "unseen":
@@ -64,16 +61,14 @@ class Judge:
             remedy = "give other data with --data_path (of ages: --image_dir)"
             raise CommandError(f"--split unseen: {what}\n{remedy}")
         if not names:
-            raise CommandError(
-                f"--split {split}: the data holds none of the {len(named)} {self.unit} that it names; of "
-                f"{len(present)} there {len(unseen)} are unknown to the run\n"
-                "--split unseen judges those, --split all a whole other data set"
-            )
+            there = f"of {len(present)} there {len(unseen)} are unknown to the run"
+            what = f"the data holds none of the {len(named)} {self.unit} that it names; {there}"
+            remedy = "--split unseen judges those, --split all a whole other data set"
+            raise CommandError(f"--split {split}: {what}\n{remedy}")
         if absent := len(named) - len(names):
             LOG.warning(f"{absent} of the {len(named)} {self.unit} of the {split} part are not in the data")
         if split != "train":
-            trained = {name: seen[name] for name in parts["train"]}
-            self.check_untrained({name: present[name] for name in names}, trained)
+            self.check_untrained(present, names)
         self.counts = {"judged": len(names), "present": len(present), "unseen": len(unseen)}
         self.sentence = f"judged {len(names)} of {len(present)} {self.unit}"
         if unseen and split in PARTS:
@@ -81,24 +76,14 @@ class Judge:
             self.sentence += f"; {left_out}"
         return {split: names}
 
-    def check_same(self, present: Hashes, seen: Hashes) -> None:
-        """A name that the run knows stands for what it stood for."""
-        changed = [name for name in present if name in seen and list(present[name]) != seen[name]]
-        if not changed:
-            return
-        text = f"{len(changed)} of the run's {self.unit} hold other contents than it read: {some(changed)}"
-        if self.own:
-            raise DataError(f"{text}\nthe data has changed since: restore it, or train anew")
-        LOG.warning(f"{text}; where they are others of the same name, --split all judges all of them")
-
-    def check_untrained(self, judged: Hashes, trained: Hashes) -> None:
+    def check_untrained(self, present: Hashes, names: list[str]) -> None:
         """Nobody who is judged holds an exact copy of what the run was trained on, under whatever name."""
-        owner = {item: name for name, (_, *items) in trained.items() for item in items}
-        known = {name: owner[item] for name, (_, *items) in judged.items() for item in items if item in owner}
+        owner = {item: name for name in self.parts["train"] for item in self.seen[name][1:]}
+        known = {name: owner[item] for name in names for item in present[name][1:] if item in owner}
         if known:
             pairs = [name if name == other else f"{name} (there {other})" for name, other in known.items()]
             raise DataError(
-                f"Leakage: {len(known)} of {len(judged)} {self.unit} hold what the run was trained on: "
+                f"Leakage: {len(known)} of {len(names)} {self.unit} hold what the run was trained on: "
                 f"{some(pairs)}\nScores on them measure memory. --split test judges the run's test part, "
                 "--split unseen whom it never saw."
             )

@@ -21,11 +21,8 @@ ANY_OTHER = "*"  # in a class map: whatever name is not in it
 
 
 def read_class_map(path: str | None) -> dict[str, int]:
-    """Class of every interaction name: the 21 published ones, and over them those of --class_map.
-
-    A class map is a JSON file {"name": "class"}. CommandError for a file that is none, or names another class
-    than INTERACTION_CLASSES.
-    """
+    """Class of every interaction name: the 21 published ones, and over them those of --class_map, a JSON file
+    {"name": "class"}. CommandError for a file that is none, or names another class."""
     if path is None:
         return CLASS_OF_NAME
     try:

@@ -87,7 +87,7 @@ def _crop_image(paths, boxes_per_image, size, panorama, k) -> np.ndarray:
 
 
 def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(n, 4) clean boxes x, y, w, h -> (n, 4) int64 regions left, top, width, height: steps 1 and 2."""
+    """(n, 4) boxes x, y, w, h -> (n, 4) int64 regions left, top, width, height: steps 1 and 2."""
     x, y, width, height = np.floor(np.asarray(boxes, np.float64).reshape(-1, 4) + 0.5).astype(np.int64).T
     width, height = np.maximum(width, 1), np.maximum(height, 1)
     # In integers, so that no region hangs on how 1.15 * 50 is rounded.

@@ -92,8 +92,7 @@ class JRDBPairDataset(Dataset):
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def pair_columns(self) -> dict[str, np.ndarray]:
-        """Who each sample is, for tables: sequence, frame, id_left, id_right, distance_widths (between
-        them, in widths of a person), label (a class name)."""
+        """Who each sample is, for tables: docs/columns.md."""
         return {
             "sequence": np.array(self.sequences)[self.sample_sequences],
             "frame": self.frame_keys[self.frames],
@@ -134,8 +133,7 @@ class JRDBPairDataset(Dataset):
         return chosen[neighbouring_order(self.frames[chosen], self.left[chosen], self.right[chosen])]
 
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
-        """The same people and frames with these samples only, in this order; a sample may be taken twice.
-        Nothing is drawn from them any more."""
+        """The same people and frames with these samples only, in this order; nothing is drawn from them."""
         chosen = copy.copy(self)
         chosen.sampled = False
         for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
@@ -143,11 +141,9 @@ class JRDBPairDataset(Dataset):
         return chosen
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """A collated batch of N samples and their P people, each person once.
-
-        crops (P, 3, H, W) uint8 (only with pixels), left, right (N,) int64 into the crops, geometry (N, G)
-        float32, labels (N,), indices (N,), frames (N,), persons (P,) int64 person rows.
-        """
+        """A collated batch of N samples and their P people, each person once: crops (P, 3, H, W) uint8 (only
+        with pixels), left, right (N,) int64 into the crops, geometry (N, G) float32, labels (N,), indices
+        (N,), frames (N,), persons (P,) int64 person rows."""
         indices = np.asarray(indices)
         persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
         left, right = place.reshape(2, len(indices))

@@ -1,11 +1,10 @@
 """Two people on a panorama that closes in a circle: near or not, who is left, and the features of the pair.
 
 Boxes are (N, 4) float64 x, y, w, h in pixels; x + w may run past the width W. Everything horizontal is
-computed from twice the centre, 2x + w, modulo 2W: for boxes on a binary grid (whole pixels are) that is
-exact, and no feature uses absolute x. So the features of a turned panorama are bit-identical, those of a
-swapped pair too (the two people are put in canonical order first), and those of a mirrored one follow from
-`mirror_features`. Ratios are logarithms and long tails are clipped, because a model has to carry over to
-other places, cameras and crowds.
+computed from twice the centre, 2x + w, modulo 2W, exactly on a binary grid, and no feature uses absolute x.
+So the features of a turned panorama are bit-identical, those of a swapped pair too (the two people are put in
+canonical order first), and those of a mirrored one follow from `mirror_features`. Ratios are logarithms and
+tails are clipped, because a model has to carry over to other places, cameras and crowds.
 """
 
 from types import SimpleNamespace
@@ -123,11 +122,8 @@ def pair_features(
     sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int = 5,
     every_pair: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order.
-
-    left, right are rows of the people of one sequence; every_pair: all pairs of all its frames, sorted, lower
-    row first, where the features of the whole past are wanted.
-    """
+    """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order:
+    rows of the people. every_pair: all pairs of all frames, sorted, lower row first, for the whole past."""
     columns = static_columns(sequence.boxes[left], sequence.boxes[right], sequence.width, sequence.height)
     columns |= surrounding_columns(sequence, left, right)
     if history_seconds:

@@ -50,10 +50,9 @@ def build_datasets(
     of the sequences; val and test: not sampled.
 
     task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
-    Flags that a script lacks, such as those on negatives in stage 2, keep their default of PairRules, but
-    that --pairs_per_sequence is then 0, all.
-    Raises CommandError for wrong flags, DataError for unusable files (all of them at once), empty and
-    one-class splits; with --check_data every image is decoded that crops are cut from.
+    Flags that a script lacks keep their default of PairRules, but that --pairs_per_sequence is then 0, all.
+    CommandError for wrong flags, DataError for unusable files (all of them at once), empty and one-class
+    splits; with --check_data every image is decoded that crops are cut from.
     """
     data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
     rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
@@ -221,8 +220,7 @@ def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def hash_contents(sequence: Sequence) -> list[str]:
-    """Of everything but the name, and of frames and boxes alone: the same recording, whatever it is
-    called."""
+    """Of everything but the name, and of frames and boxes alone: the same recording under any name."""
     everything = ("starts", "boxes", "tracks", "social_groups", "pairs", "types")
     return [fingerprint(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
 

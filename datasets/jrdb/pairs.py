@@ -137,11 +137,8 @@ def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
 def draw_lots(
     seed: int, sequence: str, frames: np.ndarray, first_ids: np.ndarray, second_ids: np.ndarray
 ) -> np.ndarray:
-    """(P,) uint64 random numbers, a pure function of (seed, sequence, frame, the two ids in either order).
-
-    So an epoch draws the same on every machine, whatever the order of files, frames, records and people.
-    frames (P,) frame numbers, ids (P,) uint64 text_key of each person.
-    """
+    """(P,) uint64 random numbers, a pure function of (seed, sequence, frame number, the two ids in either
+    order): every machine draws the same, in any order of files and records. ids (P,) uint64 text_key."""
     lots = mix(frames.astype(np.uint64) + np.uint64(GOLDEN)) ^ np.uint64(text_key(f"{seed} {sequence}"))
     for ids in (np.minimum(first_ids, second_ids), np.maximum(first_ids, second_ids)):
         lots = mix(lots + np.uint64(GOLDEN)) ^ ids
