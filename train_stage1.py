@@ -55,6 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="what the model sees of a pair")
     add("--backbone", choices=BACKBONES, default="cnn", help="encoder of a person crop")
     add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
+    add("--rescore", action=switch, help="judge a pair beside the others of its frame; default: if no crops")
     add("--dropout", type=arguments.fraction, help="in branches and heads; default: 0.2 with crops, else 0.5")
     add = parser.add_argument_group("recipe").add_argument
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
@@ -68,7 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
     args = arguments.parse_arguments(parser, argv)
     crops = args.features != "geometry"
-    defaults = {"dropout": 0.2 if crops else 0.5, "augment": crops, "whole_past": not crops}
+    defaults = {"dropout": 0.2 if crops else 0.5, "augment": crops}
+    defaults |= {"whole_past": not crops, "rescore": not crops}
     vars(args).update({flag: value for flag, value in defaults.items() if vars(args)[flag] is None})
     if args.weights != "none" and not crops and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
@@ -114,7 +116,7 @@ def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any
         encoder = build_encoder(args.backbone)
         weights = load_weights(encoder, args.weights)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds, args.whole_past))
-    return PairClassifier(encoder, inputs, args.dropout), weights
+    return PairClassifier(encoder, inputs, args.dropout, args.rescore), weights
 
 
 def build_recipe(

@@ -108,7 +108,7 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
     """Stage 1, and what stage 2 trains: trunk and head, or with --freeze_backbone a head on its trunk."""
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds, args.whole_past))
-    stage1, types = PairClassifier(encoder, inputs, args.dropout), len(INTERACTION_CLASSES)
+    stage1, types = PairClassifier(encoder, inputs, args.dropout, args.rescore), len(INTERACTION_CLASSES)
     model = TwoStageInteractionClassifier(stage1, types, args.dropout, share_trunk=args.freeze_backbone)
     return model, {"pretrained": True, "source": args.stage1_checkpoint}
 

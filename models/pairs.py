@@ -85,16 +85,64 @@ class PairTrunk(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+class Rescoring(nn.Module):
+    """First logits (M, 2) of all pairs in range of some frames -> what to add to them (M, 2).
+
+    Whom else the two people of a pair interact with says something about the pair: most talk to one
+    neighbour, and two who both stand with a third often belong together. Seven numbers say it: the pair's log
+    odds; of the other pairs of either person the best log odds and the expected number that interact (the
+    larger before the lesser); of those whom both know the best (by the lesser of its two) and the expected
+    number. No answer hangs on who is named first, or on what else is in the batch.
+    """
+
+    LEAST = -6.0  # log odds are cut at +-6; also of two people who are no pair
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(7, width), nn.ReLU(), nn.Linear(width, 2))
+
+    def forward(self, logits: Tensor, left: Tensor, right: Tensor, people: int) -> Tensor:
+        """left, right (M,) number the people of all these frames from 0."""
+        odds = (logits[:, 1] - logits[:, 0]).clamp(self.LEAST, -self.LEAST)  # (M,)
+        everybody = torch.arange(people, device=odds.device)
+        rest = everybody != torch.stack([right, left])[..., None]  # (2, M, P): all but the other of the pair
+
+        def around(values: Tensor, none: float) -> Tensor:
+            """(2, M, P): what the pairs of the left and of the right person with the others have."""
+            table = values.new_full((people, people), none)
+            table = table.index_put((left, right), values).index_put((right, left), values)
+            return table[torch.stack([left, right])].where(rest, none)
+
+        near = around(odds, self.LEAST)
+        p_near = around(odds.double().sigmoid(), 0.0)  # whose sums no order of the people changes
+        best, expected = near.amax(2), p_near.sum(2)  # (2, M)
+        third, common = near.amin(0).amax(1), p_near.prod(0).sum(1)  # (M,)
+        counts = torch.stack([expected.amax(0), expected.amin(0), common]).log1p().to(odds.dtype)  # (3, M)
+        scaled = torch.stack([odds, best.amax(0), best.amin(0), third]) / 3  # (4, M)
+        return self.layers(torch.cat([scaled, counts]).T)
+
+
 class PairClassifier(nn.Module):
     """Stage 1: a batch of pairs -> logits (N, 2), no interaction and interaction."""
 
-    def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2):
+    def __init__(
+        self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, rescore: bool = False
+    ):
         super().__init__()
         self.trunk = PairTrunk(encoder, geometry_inputs, dropout)
         self.head = make_head(self.trunk.out_features, 2, dropout)
+        self.rescoring = Rescoring() if rescore else None
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.head(self.trunk(batch))
+        return self.answer(self.trunk(batch), batch)
+
+    def answer(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (N, 2) from what the trunk says of them and of the other pairs behind them (M, F)."""
+        logits = self.head(features)  # (M, 2)
+        if self.rescoring is not None:
+            people = batch["left"], batch["right"], len(batch["persons"])
+            logits = logits + self.rescoring(logits, *people)
+        return logits[: len(batch.get("labels", logits))]  # without labels all are asked for
 
 
 class TwoStageInteractionClassifier(nn.Module):
@@ -126,7 +174,7 @@ class TwoStageInteractionClassifier(nn.Module):
         """Logits (N, 2) of stage 1 and (N, types) of stage 2."""
         features = self.stage1.trunk(batch)
         own = features if self.trunk is None else self.trunk(batch)
-        return self.stage1.head(features), self.head(own)
+        return self.stage1.answer(features, batch), self.head(own)[: len(batch.get("labels", own))]
 
     def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
         super().train(mode)

@@ -5,8 +5,9 @@
 
 The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
 size, and are resized inside as in training; what comes out is what a user wants. INPUTS and OUTPUTS say what
-there is; a model of crops or of geometry alone takes only what it reads. P people and N pairs vary
-independently. about.json in the file has that, the threshold, unit, class names and columns of the geometry.
+there is; a model of crops or of geometry alone takes only what it reads, one that rescores also `persons`:
+all pairs in range of whole frames are then given at once. P people and N pairs vary independently. about.json in
+the file has that, the threshold, unit, class names and columns of the geometry.
 """
 
 import io
@@ -32,6 +33,7 @@ INPUTS = {
     "crops": f"(P, 3, H, W) one per person, red, green, blue, {PIXELS}; cut as datasets/jrdb/crops.py says",
     "left": "(N,) int64, of each pair the row in crops of the person to the left, the short way round",
     "right": "(N,) int64, the other person",
+    "persons": "(P,) int64 any numbers, of the people of whole frames; their other pairs bear on a pair",
     "geometry": "(N, G) float32, the columns geometry_columns; NaN where there is no past",
     "points": "(B, N, 4) float32, x forward, y left, z up in metres, intensity; N is max_points",
     "point_mask": "(B, N) bool, True for a point, False for padding",
@@ -64,8 +66,9 @@ class Program(nn.Module):
         self.calibration, self.temperature = state.get("calibration"), state.get("temperature", 1.0)
         self.inputs = getattr(trained.script, "INPUTS", ("images",))
         if self.data == "jrdb":
-            self.inputs = ("crops", "left", "right") if "crops" in args.features else ()
-            self.inputs += ("geometry",) if "geometry" in args.features else ()
+            self.inputs = ("crops",) * ("crops" in args.features)
+            self.inputs += ("left", "right") * ("crops" in args.features or args.rescore)
+            self.inputs += ("persons",) * args.rescore + ("geometry",) * ("geometry" in args.features)
             self.stages = 2 if trained.task["task"] == "stage2" else 1
         self.outputs = tuple(OUTPUTS[self.data])[: self.stages or None]
 
@@ -103,7 +106,7 @@ def export_model(trained: Trained, path: Path) -> float:
     example = make_inputs(trained, model.inputs, TRACED)
     size = {name: torch.export.Dim(name) for name in ("samples", "people", "height", "width")}
     shapes = tuple(
-        {0: size["people" if name == "crops" else "samples"]}
+        {0: size["people" if name in ("crops", "persons") else "samples"]}
         | ({2: size["height"], 3: size["width"]} if name in ("images", "crops") else {})
         for name in model.inputs
     )
@@ -169,6 +172,8 @@ def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[
     mask[1:2] = False  # of one sample, some points are kept
     pixels = 2 * torch.rand(samples, points, 2, generator=rng) - 1
     channels = 3 if getattr(options, "colour", True) else 1
+    pairs = torch.combinations(torch.arange(people))  # (people * (people - 1) / 2, 2), each once
+    left, right = pairs[torch.randperm(len(pairs), generator=rng)[:samples]].T
 
     def noise(count: int, channels: int) -> Tensor:
         return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=rng)
@@ -176,8 +181,9 @@ def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[
     inputs = {
         "images": noise(samples, channels),
         "crops": noise(people, 3),
-        "left": torch.randint(people, (samples,), generator=rng),
-        "right": torch.randint(people, (samples,), generator=rng),
+        "left": left,
+        "right": right,
+        "persons": torch.arange(people),
         "points": 20 * torch.rand(samples, points, 4, generator=rng) * mask[..., None],
         "point_mask": mask,
         "point_pixels": torch.where(mask[..., None], pixels, 2.0),

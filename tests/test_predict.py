@@ -60,8 +60,9 @@ def box_rows(labels: dict) -> pandas.DataFrame:
 def make_checkpoint(path, script, features="crops+geometry", threshold=THRESHOLD):
     options = {
         "features": features, "backbone": "cnn", "weights": "imagenet", "image_size": [32, 16],
-        "dropout": 0.2, "history_seconds": 2, "whole_past": True, "distance_multiplier": 3.0,
-        "distance_norm": "max", "freeze_backbone": False, "stage1_checkpoint": "stage1.pth",
+        "dropout": 0.2, "history_seconds": 2, "whole_past": True, "rescore": features == "geometry",
+        "distance_multiplier": 3.0, "distance_norm": "max", "freeze_backbone": False,
+        "stage1_checkpoint": "stage1.pth",
     }  # fmt: skip
     torch.manual_seed(0)
     build = train_stage1.build_model if script == train_stage1.SCRIPT else train_stage2.build_model

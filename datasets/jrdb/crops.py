@@ -31,9 +31,9 @@ RULE = 1  # part of the cache's key; raise it when a change here changes pixels
 
 
 def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, int], **cache: object) -> None:
-    """Cut the people that samples of a split use, or find them in the cache; every panorama is decoded once,
-    ever. size (H, W); cache: options of open_cache. DataError for missing, unreadable or differently sized
-    images; CommandError above `limit_gb`."""
+    """Cut the people that batches of a split show, or find them in the cache; every panorama is decoded
+    once, ever. size (H, W); cache: options of open_cache. DataError for missing, unreadable or differently
+    sized images; CommandError above `limit_gb`."""
     paths, _, counts, persons = images_needed(part, data_path)
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
@@ -46,8 +46,9 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
 def images_needed(
     part: JRDBPairDataset, data_path: Path | str
 ) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
-    """Images (K) that samples are cut from, whether each is there, people per image (K), person rows."""
-    persons = np.unique(np.r_[part.left, part.right])
+    """Images (K) that people are cut from, whether each is there, people per image (K), person rows."""
+    side = "near_" if hasattr(part, "near_rows") else ""
+    persons = np.unique([getattr(part, f"{side}left"), getattr(part, f"{side}right")])
     frames, counts = np.unique(part.people_frames[persons], return_counts=True)
     folder = Path(data_path) / IMAGE_FOLDER
     paths = [folder / part.sequences[part.frame_sequences[f]] / str(part.frame_keys[f]) for f in frames]

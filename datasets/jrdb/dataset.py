@@ -16,8 +16,14 @@ from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import PairRules, text_key
 
 # What is numbered anew over all sequences: by column, the one whose length it goes up by with each of them.
-NUMBERED = dict.fromkeys(("frames", "people_frames", "far_frames", "ambiguous_frames"), "frame_keys")
-NUMBERED |= {"left": "boxes", "right": "boxes", "interaction_groups": "interaction_group_sizes"}
+NUMBERED = {
+    **dict.fromkeys(
+        ("frames", "people_frames", "far_frames", "ambiguous_frames", "near_frames"), "frame_keys"
+    ),
+    **dict.fromkeys(("left", "right", "near_left", "near_right"), "boxes"),
+    "interaction_groups": "interaction_group_sizes",
+    "near_rows": "near_left",
+}
 
 
 class JRDBPairDataset(Dataset):
@@ -42,6 +48,9 @@ class JRDBPairDataset(Dataset):
         far_types (M,) int64, far_frames (M,) int64
     All ambiguous pairs, near or not, inferred to interact or not:
         ambiguous_frames (A,) int64
+    With rules.rescore, every pair in range, a sample or not, in order of the frames:
+        near_geometry (M, G) float32, near_left, near_right, near_frames (M,) int64
+        near_rows (N,) int64              of the samples among them
     Set by crops.load_crops in runs that see pixels:
         crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
     """
@@ -136,22 +145,35 @@ class JRDBPairDataset(Dataset):
         """The same people and frames with these samples only, in this order; nothing is drawn from them."""
         chosen = copy.copy(self)
         chosen.sampled = False
-        for name in ("geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"):
+        columns = ["geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"]
+        for name in columns + ["near_rows"] * hasattr(self, "near_rows"):
             setattr(chosen, name, getattr(self, name)[samples])
         return chosen
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """A collated batch of N samples and their P people, each person once: crops (P, 3, H, W) uint8 (only
         with pixels), left, right (N,) int64 into the crops, geometry (N, G) float32, labels (N,), indices
-        (N,), frames (N,), persons (P,) int64 person rows."""
+        (N,), frames (N,), persons (P,) int64 person rows. With rules.rescore the other pairs in range of
+        these frames stand behind the N in left, right, geometry and frames."""
         indices = np.asarray(indices)
-        persons, place = np.unique(np.r_[self.left[indices], self.right[indices]], return_inverse=True)
-        left, right = place.reshape(2, len(indices))
-        batch = {"left": left, "right": right, "indices": indices, "persons": persons}
-        batch |= {name: getattr(self, name)[indices] for name in ("geometry", "labels", "frames")}
+        batch = {name: getattr(self, name)[indices] for name in ("left", "right", "geometry", "frames")}
+        if hasattr(self, "near_rows"):
+            others = self.others_near(indices)
+            near = {name: getattr(self, f"near_{name}")[others] for name in batch}
+            batch = {name: np.concatenate([values, near[name]]) for name, values in batch.items()}
+        persons, place = np.unique([batch["left"], batch["right"]], return_inverse=True)
+        batch["left"], batch["right"] = place.reshape(2, -1)
+        batch |= {"labels": self.labels[indices], "indices": indices, "persons": persons}
         if self.crops is not None:
             batch["crops"] = self.crops[self.crop_rows[persons]]
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
+
+    def others_near(self, indices: np.ndarray) -> np.ndarray:
+        """Rows of the pairs in range of the frames of these samples that are none of them."""
+        frames = np.unique(self.frames[indices])
+        first, last = np.searchsorted(self.near_frames, [frames, frames + 1])
+        rows = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
+        return np.setdiff1d(rows, self.near_rows[indices])
 
 
 def smallest_per_bin(

@@ -12,7 +12,7 @@ from utils.run import arguments
 SAMPLE = "data/sample_jrdb"  # what is read without --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
 FROM_STAGE1 = (
-    "features", "backbone", "image_size", "history_seconds", "whole_past", "distance_multiplier",
+    "features", "backbone", "image_size", "history_seconds", "whole_past", "rescore", "distance_multiplier",
     "distance_norm",
 )  # fmt: skip
 
@@ -64,6 +64,7 @@ def add_stage1_arguments(parser: argparse.ArgumentParser) -> Callable[..., argpa
     add("--image_size", action=arguments.ImageSize, help=same)
     add("--history_seconds", type=arguments.non_negative_int, help=same)
     add("--whole_past", action=argparse.BooleanOptionalAction, help=same)
+    add("--rescore", action=argparse.BooleanOptionalAction, help=same)
     add("--distance_multiplier", type=arguments.positive_float, help=same)
     add("--distance_norm", choices=["max", "mean", "first"], help=same)
     # fmt: on

@@ -32,6 +32,7 @@ class PairRules:
     frame_stride: int = 1
     history_seconds: int = 5
     whole_past: bool = False
+    rescore: bool = False
     seed: int = 42
 
 
@@ -76,15 +77,28 @@ def find_pairs(
     # Those that may become samples, left person first
     taken = {"any": near, "type": annotated & (types >= 0), "interaction": ~ambiguous | inferred}[task]
     chosen, far = np.flatnonzero(near & taken), annotated & ~near
-    rows = np.stack([first[chosen], second[chosen]])  # sorted by id: the first has the lower one
-    is_left = first_is_left(a[chosen], b[chosen], True, sequence.width)
+    among_all = rules.rescore and task != "type"  # how two people interact is not asked of the others
+    described = np.flatnonzero(near) if among_all else chosen
+    rows = np.stack([first[described], second[described]])  # sorted by id: the first has the lower one
+    is_left = first_is_left(a[described], b[described], True, sequence.width)
     left, right = np.where(is_left, *rows), np.where(is_left, *rows[::-1])
+    past = every_pair if rules.whole_past else None
+    geometry = pair_features(sequence, left, right, rules.history_seconds, past)
+    row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # among those used
+    found, place = {}, np.searchsorted(described, chosen)
+    if among_all:
+        found = {
+            "near_geometry": geometry,
+            "near_left": row_index[left],
+            "near_right": row_index[right],
+            "near_frames": frame_index[frame_of_row[rows[0]]],
+            "near_rows": place,
+        }
+    left, right, rows, geometry = left[place], right[place], rows[:, place], geometry[place]
     frame, types = frame_of_row[rows[0]], np.where(annotated, np.maximum(types, -1), -1)
     ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
-    past = every_pair if rules.whole_past else None
-    row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # among those used
-    found = {
-        "geometry": pair_features(sequence, left, right, rules.history_seconds, past),
+    found |= {
+        "geometry": geometry,
         "types": types[chosen],
         "labels": types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
         "inferred": inferred[chosen],

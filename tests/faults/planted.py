@@ -136,6 +136,8 @@ def zero_input(patch: Patch, script: str) -> list[str]:
         for name in INPUTS:
             if name in batch:
                 batch[name] = torch.zeros_like(batch[name])
+        for name in {"left", "right"} & set(batch):  # who is near whom tells something as well
+            batch[name] = torch.zeros_like(batch[name])
         if "point_mask" in batch:
             batch["point_mask"] = torch.ones_like(batch["point_mask"])
 

@@ -83,8 +83,8 @@ PLANTED = {
         (STAGE1, CROPS),
         [
             (
-                "    return PairClassifier(encoder, inputs, args.dropout), weights\n",
-                "    model = PairClassifier(encoder, inputs, args.dropout)\n"
+                "    return PairClassifier(encoder, inputs, args.dropout, args.rescore), weights\n",
+                "    model = PairClassifier(encoder, inputs, args.dropout, args.rescore)\n"
                 "    for p in (model.trunk.person or model.trunk.geometry).parameters():\n"
                 "        p.requires_grad_(False)\n"
                 "    return model, weights\n",
@@ -255,8 +255,8 @@ PLANTED = {
         (CROPS,),
         [
             (
-                "    return PairClassifier(encoder, inputs, args.dropout), weights\n",
-                "    model = PairClassifier(encoder, inputs, args.dropout)\n"
+                "    return PairClassifier(encoder, inputs, args.dropout, args.rescore), weights\n",
+                "    model = PairClassifier(encoder, inputs, args.dropout, args.rescore)\n"
                 "    model.trunk.person.register_forward_hook(lambda m, i, o: 0 * o)\n"
                 "    return model, weights\n",
             )

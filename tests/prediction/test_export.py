@@ -75,7 +75,7 @@ def test_the_probability_of_an_anomaly_is_calibrated(tmp_path):
     ("script", "features", "names"),
     [
         ("train_stage2.py", "crops+geometry", ["crops", "left", "right", "geometry"]),
-        ("train_stage1.py", "geometry", ["geometry"]),
+        ("train_stage1.py", "geometry", ["left", "right", "persons", "geometry"]),
     ],
 )
 def test_pairs_and_people_vary_independently(tmp_path, script, features, names):
