@@ -6,8 +6,8 @@
 The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
 size, and are resized inside as in training; what comes out is what a user wants. INPUTS and OUTPUTS say what
 there is; a model of crops or of geometry alone takes only what it reads, one that rescores also `persons`:
-all pairs in range of whole frames are then given at once. P people and N pairs vary independently. about.json in
-the file has that, the threshold, unit, class names and columns of the geometry.
+all pairs in range of whole frames are then given at once. P people and N pairs vary independently.
+about.json in the file has that, the threshold, unit, class names and columns of the geometry.
 """
 
 import io
