@@ -116,7 +116,7 @@ class Rescoring(nn.Module):
         near = around(odds, self.LEAST)
         p_near = around(odds.double().sigmoid(), 0.0)  # whose sums no order of the people changes
         best, expected = near.amax(2), p_near.sum(2)  # (2, M)
-        third, common = near.amin(0).amax(1), p_near.prod(0).sum(1)  # (M,)
+        third, common = near.amin(0).amax(1), (p_near[0] * p_near[1]).sum(1)  # (M,)
         counts = torch.stack([expected.amax(0), expected.amin(0), common]).log1p().to(odds.dtype)  # (3, M)
         scaled = torch.stack([odds, best.amax(0), best.amin(0), third]) / 3  # (4, M)
         return self.layers(torch.cat([scaled, counts]).T)
