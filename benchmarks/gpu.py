@@ -15,19 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils.data import DataLoader
 from torchvision import models
 
 from benchmarks.measure import machine, markdown
 from benchmarks.peers_worker import plain_epoch, plain_loader
-from benchmarks.scripts import SCRIPTS, Training, prepare
+from benchmarks.scripts import SCRIPTS, Batches, Training, prepare
 from utils.run.arguments import ScriptParser
 from utils.run.folder import REPO_ROOT
 from utils.training.checkpoint import load_checkpoint
@@ -75,18 +72,6 @@ torch.cuda.set_per_process_memory_fraction(0.01)
 sys.argv = ["train_mae.py", "--model", "resnet50", "--batch_size", "256", "--output_dir", sys.argv[1]]
 runpy.run_path("train_mae.py", run_name="__main__")
 """
-
-
-def timed(loader: DataLoader, waits: list[float]) -> Iterator[Any]:
-    """The batches of a loader; how long each was waited for is added to `waits`."""
-    batches = iter(loader)
-    while True:
-        started = time.perf_counter()
-        batch = next(batches, None)
-        waits.append(time.perf_counter() - started)
-        if batch is None:
-            return
-        yield batch
 
 
 class Checks:
@@ -147,10 +132,10 @@ class Checks:
     def rate(self, training: Training, steps: int) -> tuple[float, float]:
         """Samples per second of an epoch's steps, and the share of the time waited for the loader."""
         training.epoch(steps=2)
-        waits, started = [], time.perf_counter()
-        training.epoch(timed(training.loader, waits), epoch=2, steps=steps)  # ends when the device is done
+        loader, started = Batches(training.loader, training.loader), time.perf_counter()
+        training.epoch(loader, epoch=2, steps=steps)  # ends when the device is done
         seconds = time.perf_counter() - started
-        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, sum(waits) / seconds
+        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, loader.waited / seconds
 
     def busy(self, training: Training, steps: int) -> str:
         """The share of the time in which the GPU computes."""

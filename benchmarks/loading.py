@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import judge, measure, run
-from benchmarks.scripts import SCRIPTS, Training, prepare
+from benchmarks.scripts import SCRIPTS, Batches, Training, prepare
 from datasets.images import read_image
 from datasets.jrdb.crops import crop_people
 from datasets.jrdb.dataset import JRDBPairDataset
@@ -75,14 +75,14 @@ def pair_loader(quick: bool) -> None:
     judge("pair loader, times faster than decoding per pair", slow / fast, at_least=20)
 
 
-def check_losses(training: Training, memory: list[dict[str, torch.Tensor]], steps: int) -> None:
+def check_losses(training: Training, memory: Batches, steps: int) -> None:
     """The losses of both variants from the same weights must be equal, bit for bit."""
     start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
     losses = []
-    for batches in (None, memory):
+    for loader in (None, memory):
         training.model.load_state_dict(start[0])
         training.optimizer.load_state_dict(copy.deepcopy(start[1]))
-        losses.append(training.epoch(batches, steps=steps)["loss"])
+        losses.append(training.epoch(loader, steps=steps)["loss"])
     if losses[0] != losses[1]:
         raise AssertionError(f"loss {losses[0]} from the loader, {losses[1]} from memory")
 
@@ -93,7 +93,8 @@ def epoch_vs_memory(quick: bool) -> None:
         training = prepare(name)
         steps = min(len(training.sampler), 1 if quick else STEPS.get(name, 30))
         training.sampler.start(epoch=1)
-        memory = [training.train.__getitems__(training.sampler.part(step)[0]) for step in range(steps)]
+        indices = [training.sampler.part(step)[0] for step in range(steps)]
+        memory = Batches([training.train.__getitems__(chosen) for chosen in indices], training.loader)
         check_losses(training, memory, steps)
         calls = {
             f"{name}, {steps} steps": lambda t=training, s=steps: t.epoch(steps=s),

@@ -60,7 +60,7 @@ class Peer:
 def prepare_ours(*more: str) -> Training:
     flags = ["--model", "resnet18", "--image_size", str(PIXELS), "--batch_size", str(BATCH), "--seed", "42"]
     training = prepare("train_mae", [*flags, *more])
-    training.augmentation = {}  # nobody augments
+    training.options["transform"] = None  # nobody augments
     return training
 
 

@@ -1,26 +1,18 @@
-"""The five training scripts as the benchmarks run them: all that these know of the scripts' signatures."""
+"""The five training scripts ready to train, as their own main() makes them."""
 
-import argparse
+import contextlib
 import importlib
-import inspect
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+import io
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
-
-from datasets.ultrasound.augmentation import augment_images
-from utils.run.log import start_log
-from utils.run.status import Status
-from utils.training import distributed
-from utils.training.device import make_scaler
-from utils.training.interrupt import Interrupt
-from utils.training.run import Run
 
 SCRIPTS = ("train_stage1", "train_stage2", "train_mae", "train_ddp", "train_anomaly_with_labels")
 # Minutes instead of hours on a CPU; above 128 pixels a slow loader hides behind the convolutions.
@@ -28,83 +20,66 @@ SMALL = {"train_mae": ["--model", "resnet18", "--image_size", "96"]}
 SMALL["train_ddp"] = SMALL["train_mae"]
 
 
-@dataclass
 class Batches:
-    """Other batches of a data set in the place of its loader."""
+    """Other batches in the place of a loader, or its own; `waited`: the seconds that they have taken."""
 
-    batches: Iterable[dict[str, torch.Tensor]]
-    dataset: Any
-    batch_sampler: distributed.EpochSampler
+    def __init__(self, batches: Iterable[dict[str, torch.Tensor]], loader: DataLoader):
+        self.batches, self.waited = batches, 0.0
+        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return iter(self.batches)
+        batches, batch = iter(self.batches), {}
+        while batch is not None:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - started
+            if batch is not None:
+                yield batch
 
 
-@dataclass
 class Training:
-    """One script, ready to train: everything its main() builds before the first epoch."""
+    """One script before its first epoch: the data that main() has built, and how it calls train_one_epoch."""
 
-    script: ModuleType
-    args: argparse.Namespace
-    data: Any
-    train: Any
-    loader: DataLoader
-    model: nn.Module
-    criterion: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    interrupt: Interrupt
-    device: torch.device
-    augmentation: dict[str, Any]  # how train_one_epoch is told to augment
+    def __init__(self, script: ModuleType, args: Namespace, data: Any, call: Sequence, options: dict):
+        self.script, self.args, self.data, self.call, self.options = script, args, data, call, options
+        self.model, self.loader, _, self.optimizer, _, self.interrupt, self.device = call
+        self.train, self.sampler = self.loader.dataset, self.loader.batch_sampler
 
-    @property
-    def sampler(self) -> distributed.EpochSampler:
-        return self.loader.batch_sampler
-
-    def epoch(self, batches: Iterable | None = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
-        """The script's own train_one_epoch on `batches` (its loader's), cut after `steps` (0 = never)."""
+    def epoch(self, loader: Batches | None = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
+        """The script's own train_one_epoch on a loader (its own), cut after `steps` (0 = never)."""
         self.interrupt.max_batches = steps
-        loader = self.loader if batches is None else Batches(batches, self.train, self.sampler)
-        train = self.script.train_one_epoch
-        flags = [name for name in inspect.getfullargspec(train).kwonlyargs if hasattr(self.args, name)]
-        return train(
-            self.model, loader, self.criterion, self.optimizer, self.scaler, self.interrupt,
-            self.device, epoch, **self.augmentation, **{name: getattr(self.args, name) for name in flags},
-        )  # fmt: skip
+        call = [self.model, loader or self.loader, *self.call[2:]]
+        return self.script.train_one_epoch(*call, epoch, **self.options)
 
 
-def prepare(name: str, argv: list[str] | None = None) -> Training:
-    """What the script builds for `argv` (default: SMALL, on the CPU) before its first epoch."""
-    start_log(None, quiet=True)  # what this run says belongs to no folder
-    script = importlib.import_module(name)
-    args = script.parse_args(["--device", "cpu", *(SMALL.get(name, []) if argv is None else argv)])
-    if name == "train_stage2":  # the flags a stage 1 run would hand over; its weights do not change the time
-        stage1 = importlib.import_module("train_stage1").parse_args([])
-        for flag in script.FROM_STAGE1:
-            if getattr(args, flag) is None:
-                setattr(args, flag, getattr(stage1, flag))
-    processes = distributed.start_processes(args.device)
-    distributed.seed_everything(args.seed)
-    status = Status(Path(), args.epochs, args.patience, enabled=False)
-    run = Run(args, script.SCRIPT, script.VERSION, "", Path(), status, processes)
-    data = script.build_datasets(args)
-    train = data.train
-    if name == "train_stage2":
-        train = train.select(script.balance_classes(train.labels, args.stage2_balance_strategy, args.seed))
-    model, _ = script.build_model(args)
-    if name.startswith("train_stage") and args.features != "crops":
-        model.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
-    if hasattr(model, "fit"):
-        model.fit(torch.from_numpy(train.ages))
-    placed = run.place(model)
-    labels = [train.labels] if name in ("train_stage2", "train_anomaly_with_labels") else []
-    criterion, optimizer, _ = script.build_recipe(args, model, *labels)
-    augmentation = {"augmented": getattr(args, "augment", True)}
-    if hasattr(args, "rotation"):  # the age scripts
-        settings = {key: getattr(args, key) for key in ("seed", "rotation", "jitter", "flip")}
-        augmentation = {"transform": partial(augment_images, **settings)}
-    return Training(
-        script, args, data, train, run.loaders(data, train, script.EVALUATION_BATCH)[0], placed, criterion,
-        optimizer, make_scaler(run.device, args.amp), Interrupt(processes, status, args), run.device,
-        augmentation,
-    )  # fmt: skip
+def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
+    """What main() has made of `argv` (default: SMALL, on the CPU) when its first epoch begins."""
+    script, built, begun = importlib.import_module(name), [], RuntimeError("the first epoch begins")
+    flags = SMALL.get(name, []) if argv is None else argv
+
+    def adopt(args: Namespace, flags: Iterable[str], names_of: Any) -> None:
+        """Of a stage 1 run its flags alone: weights do not change the time."""
+        defaults = vars(importlib.import_module("train_stage1").parse_args([]))
+        vars(args).update({flag: defaults[flag] for flag in flags if getattr(args, flag) is None})
+
+    def build(args: Namespace, build: Any = script.build_datasets) -> Any:
+        built.append(build(args))
+        return built[0]
+
+    with (
+        mock.patch.multiple(script, train_one_epoch=mock.Mock(side_effect=begun), build_datasets=build),
+        mock.patch.object(script, "adopt_stage1", adopt, create=True),
+        mock.patch.object(script.LearningCheck, "before_training"),
+        contextlib.redirect_stdout(io.StringIO()),  # its log
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        args = script.parse_args(["--device", "cpu", *flags, "--output_dir", folder])
+        try:
+            script.main(args)
+        except RuntimeError as error:
+            if error is not begun:
+                raise
+        (*call, _), options = script.train_one_epoch.call_args
+    training = Training(script, args, built[0], call, options)
+    training.interrupt.status.enabled = False  # its folder is gone
+    return training
