@@ -1,5 +1,6 @@
 """Which runs repeat one setting, what differs between settings, and by how much on the same samples."""
 
+import itertools
 import json
 import os
 import statistics
@@ -16,7 +17,7 @@ from utils.run.errors import CommandError, some
 from utils.run.find import start_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
-from utils.watch.predictions import Pooled, measures_on, read_predictions
+from utils.watch.predictions import Pooled, measure, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -216,37 +217,33 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     several runs their mean counts, and the scatter between seeds is in the interval.
     """
     first = conditions[0].distinct[0]
+    task, measured, notes = first.task, {}, []
     try:
         reference = read_predictions(first)
     except CommandError as error:
         return [], [f"no paired difference: {error}; name a finished run first"]
-    measures, means, notes = measures_on(reference, first.task["task"]), {}, []
-    for condition in conditions:
+    for one in conditions:
         try:
-            paired = [read_predictions(view, reference) for view in condition.distinct]
+            paired = [read_predictions(view, reference) for view in one.distinct]
+            measured[one.letter] = [measure(rows, task["task"]) for rows in paired]
         except CommandError as error:
-            notes.append(f"no paired difference for {condition.letter}: {error}")
-            continue
-        means[condition.letter] = {
-            metric: mean_over_runs([rows_of(one) for one in paired])
-            for metric, (_, rows_of) in measures.items()
-        }
-    base = means.pop(conditions[0].letter, None)
-    if base is None or not means:
+            notes.append(f"no paired difference for {one.letter}: {error}")
+    base = measured.pop(conditions[0].letter, None)
+    if base is None or not measured:
         return [], notes
     found, cut = [], False
-    for letter, mean in means.items():
-        for metric, (rows, *seeds) in mean.items():
-            jackknife, (without, *other_seeds) = measures[metric][0], base[metric]
-            reach = jackknife.interval(rows - without, *seeds, *other_seeds)
-            if not (jackknife.enough or jackknife.over_frames):
-                reach = [np.nan, np.nan]
-            better = first.task["metrics"][metric].higher
-            low, high = cut_difference(reach, better)
-            cut |= low > reach[0] or high < reach[1]
-            found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
-    over = f"{reference.group.nunique()} {first.task['groups']}"
-    if any(jackknife.over_frames for jackknife, _ in measures.values()):
+    for letter, metric in itertools.product(measured, base[0]):
+        jackknife, better = base[0][metric][0], task["metrics"][metric].higher
+        rows, *seeds = mean_over_runs([run[metric][1] for run in measured[letter]])
+        without, *other_seeds = mean_over_runs([run[metric][1] for run in base])
+        reach = jackknife.interval(rows - without, *seeds, *other_seeds)
+        if not (jackknife.enough or jackknife.over_frames):
+            reach = [np.nan, np.nan]
+        low, high = cut_difference(reach, better)
+        cut |= low > reach[0] or high < reach[1]
+        found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
+    over = f"{reference.group.nunique()} {task['groups']}"
+    if jackknife.over_frames:
         over = f"frames, since there are too few of {over}: optimistic"
     elif reference.group.nunique() < MINIMUM:
         over += f", too few for any: {MINIMUM} are needed"

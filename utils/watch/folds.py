@@ -14,7 +14,7 @@ from utils.run.errors import CommandError
 from utils.run.find import start_of
 from utils.run.folder import read_arrays
 from utils.watch.comparison import Condition
-from utils.watch.predictions import Pooled, measures_on, read_predictions
+from utils.watch.predictions import Pooled, measure, read_predictions
 from utils.watch.run_view import RunView
 
 if TYPE_CHECKING:
@@ -72,32 +72,34 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
     table.attrs = {"split": "test", "name": name}
     if task["task"] == "anomaly":
         table["frame"] = np.arange(len(table))
-    measures = measures_on(table, task["task"])
-    rows = {metric: rows_of(table) for metric, (_, rows_of) in measures.items()}
-    metric = JUDGED_BY[task["task"]]
-    (by, rows_by), higher = measures[metric], task["metrics"][metric].higher
-    labels = table.label.to_numpy()
+    measured, metric = measure(table, task["task"]), JUDGED_BY[task["task"]]
+    (by, judged), higher = measured[metric], task["metrics"][metric].higher
     guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
-        guess = np.concatenate([one[which] for one in guesses])  # (N, K): shares of the types
-        trivial[which] = by.macro_f1(labels, guess) if guess.ndim == 2 else rows_by(table.assign(score=guess))
+        guess = np.concatenate([one[which] for one in guesses])  # (N,) or (N, K): shares of the types
+        if task["task"] == "stage2":
+            trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
+        else:
+            trivial[which] = measure(table.assign(score=guess), task["task"])[metric][1]
     best = (max if higher else min)(trivial, key=lambda which: trivial[which][0])
     title = task["metrics"][metric].title.format(unit=folds[0].data.get("target_unit", ""))
     how = {"unit": task["groups"], "higher_is_better": higher}
-    verdict = judge(title, rows[metric], trivial[best], best, "test", by, **how)
+    verdict = judge(title, judged, trivial[best], best, "test", by, **how)
     if task["task"] == "age":
-        measures["skill"] = measures[metric]
-        rows["skill"] = 1 - divide(rows[metric], trivial[best])
+        measured["skill"] = by, 1 - divide(judged, trivial[best])
     reason = verdict.reason
     if "inside" in table and table.inside.notna().all():
         share = table.groupby("group").inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
-    results = {"verdict": verdict.word, "verdict_reason": reason, "confidence": {}}
-    for one, values in rows.items():
-        results["confidence"] |= measures[one][0].intervals(**{one: values})
-    results["metrics"] = {"test": {one: float(values[0]) for one, values in rows.items()}}
-    results["wall_seconds"] = sum(view.results.get("wall_seconds") or 0 for view in folds)
+    confidence = [jackknife.intervals(**{one: rows}) for one, (jackknife, rows) in measured.items()]
+    results = {
+        "verdict": verdict.word,
+        "verdict_reason": reason,
+        "metrics": {"test": {one: float(rows[0]) for one, (_, rows) in measured.items()}},
+        "confidence": {one: ends for found in confidence for one, ends in found.items()},
+        "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
+    }
     return Pooled(Path(name), folds[0].config, [], {}, results, 0.0, table)
 
 

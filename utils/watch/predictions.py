@@ -1,6 +1,5 @@
 """The predictions of a run as its CSV has them, and the figures of a report on any rows of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ from utils.watch.run_view import RunView
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Scores, the columns that hold them, and the sign that turns these into one; trivial: what a verdict is
-# against.
-SCORES = (("score", "score", 1), ("trivial", "distance_widths", -1), ("trivial", "trivial_score", 1))
+# Columns of the scores that a verdict is against, and the sign that turns them into one.
+TRIVIAL = {"distance_widths": -1, "trivial_score": 1}
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,9 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
     if shared < len(reference) or len(rows) != len(reference):
         many = f"{len(rows)}, {name} on {len(reference)}; {shared} are in both"
         raise CommandError(f"{view.name} was tested on other samples ({many})")
-    rows = rows.reindex(reference.index)
+    rows = rows.reindex(reference.index).assign(group=reference.group, frame=reference.frame)
     if changed := int((~np.isclose(rows.label, reference.label)).sum()):
-        what = f"different labels for {changed} of the same samples"
-        raise CommandError(f"{view.name} and {name} have {what}")
+        raise CommandError(f"{view.name} and {name} have different labels for {changed} of the same samples")
     return rows
 
 
@@ -72,7 +69,7 @@ def read_table(view: RunView) -> "DataFrame":
 
 
 def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
-    """label, pred and SCORES of a table of text; ValueError for a number that is none."""
+    """label, pred, score, trivial and inside of a table of text; ValueError for a number that is none."""
     import pandas
 
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
@@ -81,49 +78,38 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
         if "low" in table and (table["low"] != "").all():
             rows["inside"] = rows.label.between(table["low"].astype(float), table["high"].astype(float))
         return rows
-    if task["task"] == "stage2":
+    if task["task"] == "stage1":
+        truth, said = truth == "interaction", said == "interaction"
+    elif task["task"] == "stage2":  # the columns between the two are its classes
         names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
         number = {name: str(k) for k, name in enumerate(names)}
         truth, said = truth.map(number), said.map(number)
-    elif task["task"] == "stage1":
-        truth, said = truth == "interaction", said == "interaction"
     rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
-    for name, column, sign in SCORES if task["task"] != "stage2" else ():
-        if column in table:
-            rows[name] = sign * table[column].astype(float)
+    if task["task"] != "stage2":
+        rows["score"] = table["score"].astype(float)
+        for column in TRIVIAL.keys() & set(table.columns):
+            rows["trivial"] = TRIVIAL[column] * table[column].astype(float)
     return rows
 
 
-def measures_on(
-    reference: "DataFrame", task: str
-) -> "dict[str, tuple[GroupJackknife, Callable[[DataFrame], np.ndarray]]]":
-    """{metric: (jackknife, function that gives its rows for predictions of these samples)}, as in reports."""
-    labels, groups = reference.label.to_numpy(), reference.group.to_numpy()
+def measure(rows: "DataFrame", task: str) -> dict[str, tuple[GroupJackknife, np.ndarray]]:
+    """{metric: (jackknife, its rows)} of predictions as `read_predictions` gives them, as in reports."""
+    labels, preds, groups = (rows[name].to_numpy() for name in ("label", "pred", "group"))
     if task == "age":
         images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
-
-        def per_subject(one: "DataFrame") -> np.ndarray:
-            return (one.score - reference.label).groupby(groups).mean().abs().to_numpy()
-
+        errors = rows.score - rows.label
+        by_subject = errors.groupby(groups).mean().abs().to_numpy()
         return {
-            "subject_mae": (people, lambda one: people.means(per_subject(one))),
-            "mae": (images, lambda one: images.means((one.score - reference.label).abs().to_numpy())),
+            "subject_mae": (people, people.means(by_subject)),
+            "mae": (images, images.means(errors.abs().to_numpy())),
         }
-    frames = reference.frame.to_numpy()
+    frames = rows.frame.to_numpy()
     if task == "stage2":
-        by = GroupJackknife(groups, fallback=frames)
-
-        def macro_f1(one: "DataFrame") -> np.ndarray:
-            preds = one.pred.to_numpy()
-            return by.macro_f1(labels, np.eye(max(labels.max(), preds.max()) + 1)[preds])
-
+        by, one_hot = GroupJackknife(groups, fallback=frames), np.eye(max(labels.max(), preds.max()) + 1)
         return {
-            "macro_f1": (by, macro_f1),
-            "accuracy": (by, lambda one: by.means(one.pred.to_numpy() == labels)),
+            "macro_f1": (by, by.macro_f1(labels, one_hot[preds])),
+            "accuracy": (by, by.means(preds == labels)),
         }
-    ranked = GroupJackknife(groups, labels, frames)
-    return {
-        "ap": (ranked, lambda one: ranked.ap(labels, one.score.to_numpy())),
-        "auroc": (ranked, lambda one: ranked.auroc(labels, one.score.to_numpy())),
-        "f1": (ranked, lambda one: ranked.f1(labels, one.pred.to_numpy())),
-    }
+    by, scores = GroupJackknife(groups, labels, frames), rows.score.to_numpy()
+    found = {"ap": by.ap(labels, scores), "auroc": by.auroc(labels, scores), "f1": by.f1(labels, preds)}
+    return {metric: (by, values) for metric, values in found.items()}
