@@ -25,7 +25,7 @@ from utils.run.script import run_script
 from utils.run.signs import is_number
 from utils.tasks import metrics_shown
 from utils.watch import comparison
-from utils.watch.folds import check_folds, pool_folds
+from utils.watch.predictions import check_folds, pool_folds
 from utils.watch.run_picture import show
 from utils.watch.run_view import RunView, read_run
 
@@ -190,7 +190,7 @@ def main(args: argparse.Namespace) -> None:
     write_csv(written[1], conditions)
     if any(view.history for view in views):
         # matplotlib takes its time to import.
-        from utils.watch.comparison_picture import plot_overlay
+        from utils.plotting.curves import plot_overlay
 
         plot_overlay(conditions, written[2])
     else:

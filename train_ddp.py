@@ -68,8 +68,7 @@ from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.dataset import build_datasets
 from models.age import AgeRegressor, explain
 from models.encoders import build_encoder, freeze, load_weights
-from utils.metrics.intervals import fit_intervals
-from utils.metrics.regression import best_trivial_mae
+from utils.metrics.regression import best_trivial_mae, fit_intervals
 from utils.metrics.verdict import Verdict
 from utils.report.age import measure, report_age
 from utils.run.log import progress

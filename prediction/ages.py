@@ -17,7 +17,7 @@ from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawin
 from models.age import explain
 from prediction.skipped import Opened, skipped_table, tell_skipped
 from prediction.trained import Trained
-from utils.metrics.intervals import intervals
+from utils.metrics.regression import intervals
 from utils.plotting.age import explained, plot_sheet
 from utils.plotting.mistakes import block_of
 from utils.report.results import write_table

@@ -12,10 +12,10 @@ from sklearn import metrics
 
 import compare_runs
 from utils.metrics.verdict import GroupJackknife
+from utils.plotting import curves
 from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.watch import comparison_picture
 from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
 from utils.watch.predictions import read_predictions
 from utils.watch.run_view import read_run
@@ -204,9 +204,9 @@ def test_an_interval_holds_no_difference_that_can_not_be(tmp_path):
 
 def test_a_loss_that_is_the_mae_is_one_panel(tmp_path, monkeypatch):
     titles = []
-    monkeypatch.setattr(comparison_picture, "finish_axis", lambda axis, title, *more: titles.append(title))
+    monkeypatch.setattr(curves, "finish_axis", lambda axis, title, *more: titles.append(title))
     runs = [make_run(tmp_path, "age_mae", seed=seed, second=seed) for seed in (1, 2)]
-    comparison_picture.plot_overlay(group_runs([read_run(run) for run in runs]), tmp_path / "x.png")
+    curves.plot_overlay(group_runs([read_run(run) for run in runs]), tmp_path / "x.png")
     assert titles == ["val loss = MAE per subject () = MAE per image ()", "val R2", "learning rate"]
 
 

@@ -21,6 +21,12 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 COLORS = {"train": "#4C72B0", "val": "#DD8452"}
+# Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
+CONDITIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "-.", ":", (0, (5, 1)))
+LINES = [
+    {"color": color, "linestyle": style} for style in STYLES for color in CONDITIONS
+]  # of each condition
 ERRORS = {"loss", "mae", "subject_mae"}  # figures of which several may be the same one
 
 
@@ -157,3 +163,37 @@ def finish_axis(
         axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
     if best_epoch is not None:
         axis.axvline(best_epoch, linestyle=":", color="0.3", linewidth=1, label=f"best epoch {best_epoch}")
+
+
+def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
+    """Val of several runs over the epochs, one panel per metric and one for the learning rate: a colour per
+    condition (utils/watch/comparison.py), a line per run, a dot at its best epoch."""
+    views = [view for condition in conditions for view in condition.runs]
+    losses = {str(view.config.get("training", {}).get("loss_function")) for view in views}
+    history = [row for view in views for row in view.history]
+    panels = without_twins(history, curve_panels(views[0].task, unit=views[0].data.get("target_unit", "")))
+    titles = {f"val_{panel.key}": f"val {panel.title}" for panel in panels} | {"lr": "learning rate"}
+    if len(losses) > 1:
+        titles["val_loss"] += f" (not the same: {', '.join(sorted(losses))})"
+    figure, axes = grid_of_axes(len(titles), 3, 5, 3.4)
+    epochs = max(([row["epoch"] for row in view.history] for view in views), key=len)
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        drawn = []
+        for k, view in [(k, view) for k, one in enumerate(conditions) for view in one.runs]:
+            x, y = (np.array([row.get(name) for row in view.history], float) for name in ("epoch", key))
+            # Learning rates often lie on each other: dashes let the one below show through.
+            line = LINES[k] | ({"linestyle": ("-", "--", ":", "-.")[k % 4]} if key == "lr" else {})
+            axis.plot(x, y, linewidth=1.3, alpha=0.8, marker="." if len(x) < 4 else "", **line)
+            if key in view.best and key != "lr":
+                axis.plot(view.best["epoch"], view.best[key], "o", color=line["color"], markersize=5)
+            drawn += y.tolist()
+        if key == "lr":
+            axis.set_ylim(bottom=0)
+        finish_axis(axis, title, epochs, None, [] if key == "lr" else drawn)
+    handles = [plt.Line2D([], [], **line) for line in LINES[: len(conditions)]]
+    handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
+    counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
+    names = [textwrap.fill(f"{c.letter}: {c.label}{n}", 70) for c, n in zip(conditions, counts, strict=True)]
+    names.append("best epoch")
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize=9)
+    save_figure(figure, path)

@@ -12,8 +12,7 @@ import torch
 from scipy.special import erfc
 
 from utils.metrics import regression
-from utils.metrics.intervals import LEVEL, correct_bias, intervals
-from utils.metrics.regression import regression_metrics, subject_means
+from utils.metrics.regression import LEVEL, correct_bias, intervals, regression_metrics, subject_means
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
 from utils.report.results import figure_title, interval_lines, state_warnings, table, write_report

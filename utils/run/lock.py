@@ -1,13 +1,24 @@
-"""A file that one process holds at a time, also where the file system has no locks (some NFS, Lustre)."""
+"""One owner each: a file that one process holds, also where the file system has no locks (some NFS, Lustre),
+and so the folder that a run works in."""
 
+import argparse
+import atexit
 import contextlib
 import errno
 import os
+import shutil
 import socket
+import tempfile
 import threading
+import time
 from pathlib import Path
 
+from utils.run.arguments import MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
+from utils.run.find import list_runs
+from utils.run.folder import create_run_folder, is_finished, plain, read_json
+from utils.run.log import format_duration
+from utils.tasks import TASKS
 
 try:
     import fcntl
@@ -108,3 +119,47 @@ def is_alive(pid: int) -> bool:
     except PermissionError:  # it is somebody else's
         pass
     return True
+
+
+def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
+    """The folder to work in and what holds it, where args.resume is 'auto' set to what was found or None.
+
+    Raises CommandError for a run that another process trains, but with --force.
+    """
+    if args.resume == "auto":
+        args.resume = None
+        for run in reversed(list_runs(Path(args.output_dir))):
+            lock = Lock(run / ".lock")
+            if is_unfinished(run, args, script) and lock.take():
+                args.resume = str(run)
+                break
+    elif args.resume:
+        run = Path(args.resume)
+        lock = Lock(run / ".lock")
+        lock.take()
+    if args.resume:
+        status = read_json(run / "status.json") if (run / "status.json").is_file() else {}
+        pid, ago = status.get("pid"), format_duration(max(0.0, time.time() - status.get("time", 0)))
+        if not lock.taken and not args.force:
+            who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"
+            raise CommandError(f"--resume {run}: is being trained by {who}; --force if that is wrong")
+        for unfinished in [] if args.force else run.glob(f".*.{pid}.tmp"):
+            unfinished.unlink()  # what its last process was writing when it was killed
+        return run, lock
+    parent = args.output_dir
+    if args.dry_run or args.check_data:
+        parent = tempfile.mkdtemp(prefix="trial_")
+        atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    lock = Lock(create_run_folder(parent, TASKS[script]["folder"]) / ".lock")
+    lock.take()
+    return lock.path.parent, lock
+
+
+def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
+    """Whether this is a run of the same script and flags that can go on and is not at its end."""
+    if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
+        return False
+    config, fixed = read_json(run / "config.json"), vars(args).keys() - MAY_CHANGE_ON_RESUME | {"epochs"}
+    fixed -= {"intensity_range"}  # recorded as the data resolved it
+    same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
+    return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)

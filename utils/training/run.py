@@ -22,8 +22,8 @@ from utils.report.results import add_section, write_results
 from utils.run.errors import CommandError, some
 from utils.run.find import is_run
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
+from utils.run.lock import claim_folder
 from utils.run.log import LOG, epoch_line, start_log, stop_log
-from utils.run.owner import claim_folder
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config, distributed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.metrics.intervals import correct_bias, fit_intervals, intervals
+from utils.metrics.regression import correct_bias, fit_intervals, intervals
 
 
 def draw(people: int, rng: np.random.Generator, images: int = 2) -> dict[str, np.ndarray]:

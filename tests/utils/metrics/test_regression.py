@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn import metrics
 
-from utils.metrics.intervals import fit_intervals
 from utils.metrics.regression import (
     age_bands,
     age_metrics,
+    fit_intervals,
     limits_of_agreement,
     regression_metrics,
     subject_means,
