@@ -20,13 +20,12 @@ from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.find import find_runs
 from utils.run.folder import write_text
-from utils.run.log import align, format_duration
+from utils.run.log import align, format_duration, show
 from utils.run.script import run_script
 from utils.run.signs import is_number
 from utils.tasks import metrics_shown
 from utils.watch import comparison
 from utils.watch.predictions import check_folds, pool_folds
-from utils.watch.run_picture import show
 from utils.watch.run_view import RunView, read_run
 
 Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header

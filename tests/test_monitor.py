@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import monitor_training as monitor
+from monitor_training import draw_run
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.watch.run_picture import draw_run
 from utils.watch.run_view import newest_run, read_run, trend
 
 NOW = 1_800_000_000.0

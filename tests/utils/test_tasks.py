@@ -28,6 +28,6 @@ def test_what_knowing_nothing_reaches():
 
 
 def test_the_table_and_what_reads_it_import_no_torch():
-    read = "utils.tasks, utils.watch.comparison, utils.watch.run_picture"
+    read = "utils.tasks, utils.watch.comparison, monitor_training"
     code = f"import sys, {read}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -130,3 +130,12 @@ def align(cells: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of columns, the first to the left, the others to the right."""
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]
+
+
+def show(text: str) -> None:
+    """Print in ASCII, at once; ends the process quietly when the reader has had enough (`| head`)."""
+    try:
+        print("\n".join(map(printable, text.split("\n"))), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        sys.exit(0)

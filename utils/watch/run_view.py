@@ -21,7 +21,7 @@ from utils.run.folder import read_json
 from utils.run.lock import is_alive
 from utils.run.log import format_duration
 from utils.run.signs import best_epoch, history_signs, is_number, kind_of
-from utils.tasks import LOSS, TASKS
+from utils.tasks import LOSS, TASKS, log_columns
 
 FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # and what stands for one not there yet
 SECTIONS = {"config": ("args", "dataset", "model", "training"), "results": ("metrics", "confidence")}
@@ -198,6 +198,13 @@ def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None
     scatter = sum((v - offset - slope * e) ** 2 for e, v in points)
     spread = (n - 1) * statistics.variance(x)
     return Trend(slope, STUDENT_T[n - 2] * math.sqrt(scatter / (n - 2) / spread), n)
+
+
+def history_trends(view: RunView) -> dict[str, Trend]:
+    """The trends of the columns shown; empty with too few epochs."""
+    epochs = [row["epoch"] for row in view.history]
+    found = {key: trend(epochs, [row.get(key) for row in view.history]) for key in log_columns(view.task)}
+    return {key: line for key, line in found.items() if line is not None}
 
 
 def read_run(folder: Path) -> RunView:
