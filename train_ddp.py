@@ -194,7 +194,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     checkpoint = Checkpoint(run, {"model": math.inf}, **parts, **({"trained": bare} if average else {}))
     checkpoint.values["target_unit"] = data.unit
     history, best = checkpoint.resume()
-    if average and checkpoint.begun:  # 0 would copy the weights at the next step instead of averaging
+    if average and (history or checkpoint.interrupt.first_step):  # else the next step copies the weights
         average.n_averaged.fill_(1)
     section = describe_model(
         bare, "age regression", weights, 1, backbone=args.model, image_size=args.image_size,

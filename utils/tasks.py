@@ -33,10 +33,7 @@ ACCURACY = Metric("accuracy", nothing="largest", nothing_name="majority class")
 
 PAIRS = {"data": "jrdb", "groups": "sequences", "sample": ("sequence", "frame", "id_left", "id_right")}
 AGES = {
-    "task": "age",
-    "checkpoint": "best_model.pth",
-    "best": "subject_mae",
-    "skill": "r2",
+    "task": "age", "data": "ultrasound", "checkpoint": "best_model.pth", "best": "subject_mae", "skill": "r2",
     "metrics": {
         "loss": LOSS,
         "subject_mae": Metric("MAE per subject ({unit})", False),
@@ -45,12 +42,9 @@ AGES = {
         "r2": Metric("R2", True, ("log", "curves"), 0.0, "mean"),
         "skill": Metric("skill", True, ("test",), 0.0, "mean or median"),
     },
-    "data": "ultrasound",
     "quick": "--epochs 24 --model resnet18 --image_size 96",
-    "groups": "subjects",
-    "sample": ("subject", "file"),
-    "columns": ("age", "prediction"),
-}
+    "groups": "subjects", "sample": ("subject", "file"), "columns": ("age", "prediction"),
+}  # fmt: skip
 
 # folder      the run folder's name begins with it
 # task        runs of one task can be compared, by the metrics shown on test
@@ -65,49 +59,29 @@ AGES = {
 # columns     those that hold truth and prediction
 TASKS: dict[str, dict[str, Any]] = {
     "train_anomaly_with_labels.py": {
-        "folder": "anomaly",
-        "task": "anomaly",
-        "data": "anovox",
-        "checkpoint": "best_auroc.pth",
-        "best": "auroc",
-        "skill": "auroc",
+        "folder": "anomaly", "task": "anomaly", "data": "anovox",
+        "checkpoint": "best_auroc.pth", "best": "auroc", "skill": "auroc",
         "metrics": {
-            "loss": LOSS,
-            "auroc": AUROC,
-            "ap": AP,
-            "f1": F1._replace(shown=("test",)),
+            "loss": LOSS, "auroc": AUROC, "ap": AP, "f1": F1._replace(shown=("test",)),
             "fpr95": Metric("false positive rate at 95% recall", False, ("log", "curves"), 0.95, "chance"),
             "accuracy": ACCURACY._replace(shown=("log",)),
             "mean_score": Metric("mean score", None, ("log", "curves"), "positives", "share of positives"),
         },
-        "groups": "scenarios",
-        "sample": ("scenario", "frame_id"),
-        "columns": ("label", "score", "alarm"),
+        "groups": "scenarios", "sample": ("scenario", "frame_id"), "columns": ("label", "score", "alarm"),
     },
     "train_stage1.py": PAIRS | {
-        "folder": "stage1",
-        "task": "stage1",
-        "checkpoint": "best_f1.pth",
-        "best": "f1",
-        "skill": "auroc",
+        "folder": "stage1", "task": "stage1", "checkpoint": "best_f1.pth", "best": "f1", "skill": "auroc",
         "metrics": {
-            "loss": LOSS,
-            "ap": AP,
-            "auroc": AUROC,
-            "f1": F1,
+            "loss": LOSS, "ap": AP, "auroc": AUROC, "f1": F1,
             "accuracy": ACCURACY._replace(shown=("curves",)),
         },
         "columns": ("label", "score", "prediction"),
     },
     "train_stage2.py": PAIRS | {
-        "folder": "stage2",
-        "task": "stage2",
-        "checkpoint": "best_f1.pth",
-        "best": "macro_f1",
-        "skill": "balanced_accuracy",
+        "folder": "stage2", "task": "stage2",
+        "checkpoint": "best_f1.pth", "best": "macro_f1", "skill": "balanced_accuracy",
         "metrics": {
-            "loss": LOSS,
-            "macro_f1": Metric("macro F1"),
+            "loss": LOSS, "macro_f1": Metric("macro F1"),
             "accuracy": ACCURACY._replace(shown=("curves", "test")),
             "balanced_accuracy": Metric("balanced accuracy", True, ("log", "curves"), "classes", "chance"),
             "end_to_end_f1": Metric("macro F1 of both stages", True, ("log", "curves")),

@@ -40,8 +40,8 @@ def draw_people(
 
 @never_fatal
 def plot_scatter(
-    targets: np.ndarray, preds: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None,
-    names: Sequence[str], unit: str, title: str, path: Path,
+    targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path,
+    bounds: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:  # fmt: skip
     """Prediction and its interval against truth, a point per subject; identity and least-squares line."""
     found = regression_metrics(targets, preds)

@@ -20,6 +20,8 @@ from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
+NOTES = """Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend on \
+the range of ages; compare them between cohorts through the skill."""
 
 
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
@@ -41,8 +43,8 @@ def report_age(
     is, were errors normal (sd from their median absolute deviation).
     """
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
-    files, subjects, groups = part.files, part.subjects, part.groups
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
+    errors = preds - ages
     numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
     images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
     baselines, trivial = {}, {}
@@ -51,27 +53,23 @@ def report_age(
         found = regression_metrics(subject_ages, trivial[name])
         baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
-    floor = np.abs(trivial[best] - subject_ages)
 
     # One row per subject: an interval over them can not be narrowed by taking more images of each.
     by_subject, by_image = GroupJackknife(numbers), GroupJackknife(ids)
     subject_mae = by_subject.means(np.abs(subject_preds - subject_ages))
-    floor_mae = by_subject.means(floor)
-    verdict = judge(
-        f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, by_subject, unit="subjects",
-        higher_is_better=False, truncated=truncated,
-    )  # fmt: skip
+    floor_mae = by_subject.means(np.abs(trivial[best] - subject_ages))
+    judged = f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, by_subject
+    verdict = judge(*judged, unit="subjects", higher_is_better=False, truncated=truncated)
+    confidence = by_image.intervals(mae=by_image.means(np.abs(errors)))
     skill = 1 - divide(subject_mae, floor_mae)
-    confidence = by_image.intervals(mae=by_image.means(np.abs(preds - ages)))
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    low, high = intervals(state.get("intervals"), subject_preds)
-    band, width = regression.age_bands(subject_ages)
     of_image = np.searchsorted(numbers, ids)  # the image's subject
-    labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **groups}
-    by = {
-        name: break_down(np.array(label), ids, ages, preds, low[of_image], high[of_image], trivial[best][0])
-        for name, label in labels.items()
-    }
+    low, high = intervals(state.get("intervals"), subject_preds)
+    low_image, high_image = low[of_image], high[of_image]
+    band, width = regression.age_bands(subject_ages)
+    labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **part.groups}
+    each, floor = (ids, ages, preds, low_image, high_image), trivial[best][0]
+    by = {name: break_down(np.array(label), *each, floor) for name, label in labels.items()}
     warnings = state_warnings(state)
     several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
     if worse := [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]:
@@ -84,18 +82,12 @@ def report_age(
         confidence |= by_subject.intervals(coverage=by_subject.means(inside))
     corrected = correct_bias(state.get("intervals"), subject_preds)
 
+    names = np.array(part.subjects)
     written = {
-        "file": np.array(files),
-        "subject": np.array([subjects[k] for k in ids]),
-        "age": ages,
-        "prediction": preds,
-        "error": preds - ages,
-        "subject_prediction": subject_preds[of_image],
-        "low": low[of_image],
-        "high": high[of_image],
-        **{name: np.array(values) for name, values in groups.items()},
-    }
-    errors = preds - ages
+        "file": np.array(part.files), "subject": names[ids], "age": ages, "prediction": preds,
+        "error": errors, "subject_prediction": subject_preds[of_image], "low": low_image, "high": high_image,
+        **{name: np.array(values) for name, values in part.groups.items()},
+    }  # fmt: skip
     spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
 
     def look(image: int) -> list[np.ndarray]:
@@ -104,11 +96,11 @@ def report_age(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
-    people_names = [subjects[k] for k in numbers]
-    bounds = None if np.isnan(low).any() else (low, high)
     named = figure_title(state, split)
-    plot_scatter(subject_ages, subject_preds, bounds, people_names, unit, named, folder / "scatter.png")
-    plot_bland_altman(subject_ages, subject_preds, people_names, unit, named, folder / "bland_altman.png")
+    drawn = subject_ages, subject_preds, names[numbers], unit, named
+    bounds = None if np.isnan(low).any() else (low, high)
+    plot_scatter(*drawn, folder / "scatter.png", bounds)
+    plot_bland_altman(*drawn, folder / "bland_altman.png")
     plot_error_by_age(by["age"], unit, named, folder / "error_by_age.png")
 
     columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
@@ -130,10 +122,7 @@ def report_age(
     for name, found in by.items():
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
         sections[heading] = table(found, counted, name) if found else ""
-    sections["notes"] = (
-        "Only what is called so is corrected for the regression towards the mean. MAE, R2 and r "
-        "depend on the range of ages; compare them between cohorts through the skill."
-    )
+    sections["notes"] = NOTES
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     errors, fit = ({key: people[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
     LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
@@ -158,14 +147,12 @@ def break_down(
         bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(truth) > 2 else {}
         inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
         found[label] = {
-            "subjects": len(truth),
-            "mae": float(np.abs(errors).mean()),
+            "subjects": len(truth), "mae": float(np.abs(errors).mean()),
             **dict(zip(("low", "high"), bounds.get("mae", (None, None)), strict=True)),
-            "baseline_mae": float(np.abs(constant - truth).mean()),
-            "bias": float(errors.mean()),
+            "baseline_mae": float(np.abs(constant - truth).mean()), "bias": float(errors.mean()),
             "sd": float(errors.std(ddof=1)) if len(errors) > 1 else None,
             "coverage": None if np.isnan(low).any() else float(inside.mean()),
-        }
+        }  # fmt: skip
     return found
 
 

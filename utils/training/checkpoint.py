@@ -68,11 +68,6 @@ class Checkpoint:
             self.interrupt.resume(state)
         return self.history, self.best
 
-    @property
-    def begun(self) -> bool:
-        """Whether any training step was done: false in a new run, and in one stopped before its first."""
-        return bool(self.history) or self.interrupt.first_step > 0
-
     def load(self, name: str) -> dict[str, Any]:
         """A checkpoint of this run, on every rank."""
         path = self.run.folder / name
@@ -128,10 +123,9 @@ def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
     fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - {*PLACES, "batch_size"})
     edited = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
     if edited:
-        raise CommandError(
-            f"--resume {args.resume}: its config.json is not what it was trained with\n" + "\n".join(edited)
-            + "\nrestore the file, or start a new run with --config"
-        )  # fmt: skip
+        refused = f"--resume {args.resume}: its config.json is not what it was trained with"
+        remedy = "restore the file, or start a new run with --config"
+        raise CommandError("\n".join([refused, *edited, remedy]))
 
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:

@@ -24,30 +24,25 @@ TRAINING = (
     "num_workers", "plot_interval", "max_batches",
 )  # fmt: skip
 
+NEEDED = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")  # for --resume
+
 
 def describe_run(
     script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
 ) -> dict[str, Any]:
     """The head: which code ran, when, with which command, flags, machine, threads and seed."""
-    cuda = processes.device.type == "cuda"
-    count = torch.cuda.device_count() if cuda else 0
+    cuda, world = processes.device.type == "cuda", processes.world_size
+    gpus = range(torch.cuda.device_count() if cuda else 0)
     return {
-        "script_name": script,
-        "script_version": version,
-        "description": doc.splitlines()[0],
+        "script_name": script, "script_version": version, "description": doc.splitlines()[0],
         "timestamp": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "args": vars(args),
-        "git": describe_git(),
-        "device": str(processes.device),
-        "world_size": processes.world_size,
-        "use_ddp": processes.world_size > 1,
-        "gpu_names": [torch.cuda.get_device_name(i) for i in range(count)],
-        "cuda_version": torch.version.cuda if cuda else None,
-        "pytorch_version": str(torch.__version__),
-        "num_threads": torch.get_num_threads(),
-        "seed": args.seed,
-    }
+        "args": vars(args), "git": describe_git(),
+        "device": str(processes.device), "world_size": world, "use_ddp": world > 1,
+        "gpu_names": list(map(torch.cuda.get_device_name, gpus)),
+        "cuda_version": torch.version.cuda if cuda else None, "pytorch_version": str(torch.__version__),
+        "num_threads": torch.get_num_threads(), "seed": args.seed,
+    }  # fmt: skip
 
 
 def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
@@ -55,8 +50,7 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
 
     Else CommandError. On another number of processes args.batch_size becomes their share of the batch.
     """
-    sections = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")
-    recorded = read_record(Path(args.resume) / "config.json", *sections)
+    recorded = read_record(Path(args.resume) / "config.json", *NEEDED)
     world = processes.world_size
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]
     old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
@@ -64,10 +58,8 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
     if batch * before % world:
         changed.append(f"  a step takes {batch * before} samples ({batch} on {before}): no share for {world}")
     if changed:
-        raise CommandError(
-            f"--resume {args.resume} can not go on: it would not be the same run\n" + "\n".join(changed)
-            + "\nstart a new run with --config"
-        )  # fmt: skip
+        refused = f"--resume {args.resume} can not go on: it would not be the same run"
+        raise CommandError("\n".join([refused, *changed, "start a new run with --config"]))
     if world != before:
         args.batch_size = batch * before // world
         LOG.warning(
@@ -95,8 +87,8 @@ def check_ranks(args: argparse.Namespace, dataset: dict[str, Any], processes: Pr
     names = sorted({name for rank in every for name in rank if rank[name] != every[0].get(name)})
     if names:
         rows = [[f"rank {k}", *(str(rank.get(name)) for name in names)] for k, rank in enumerate(every)]
-        table = "\n".join(align([["", *names], *rows]))
-        raise CommandError(f"the ranks differ, they would not train one model:\n{table}")
+        table = align([["", *names], *rows])
+        raise CommandError("\n".join(["the ranks differ, they would not train one model:", *table]))
 
 
 def record_resumed(run: Path, args: argparse.Namespace) -> None:
@@ -124,8 +116,8 @@ def describe_model(
     model: nn.Module, task: str, weights: dict[str, Any], output_dim: int, **fields: Any
 ) -> dict[str, Any]:
     """The model section; `weights` says whether and from where pretrained weights were loaded."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    total, trainable = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = {"architecture": type(model).__name__, "task": task, **weights, "output_dim": output_dim}
     return head | {"total_parameters": total, "trainable_parameters": trainable} | fields
 
@@ -148,14 +140,11 @@ def describe_training(
         scheduler_params["warmup_epochs"] = scheduler._milestones[0] + 1
     return {
         "loss_function": type(criterion).__name__,
-        "optimizer": type(optimizer).__name__,
-        "optimizer_params": plain(optimizer.defaults),
-        "lr_scheduler": type(scheduler).__name__,
-        "scheduler_params": scheduler_params,
+        "optimizer": type(optimizer).__name__, "optimizer_params": plain(optimizer.defaults),
+        "lr_scheduler": type(scheduler).__name__, "scheduler_params": scheduler_params,
         "effective_batch_size": args.batch_size * world_size,
-        **{flag: getattr(args, flag, 0) for flag in TRAINING},
-        **fields,
-    }
+        **{flag: getattr(args, flag, 0) for flag in TRAINING}, **fields,
+    }  # fmt: skip
 
 
 def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str, bool]:

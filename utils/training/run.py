@@ -49,11 +49,6 @@ class Run:
     def device(self) -> torch.device:
         return self.processes.device
 
-    @property
-    def name(self) -> str:
-        """What results.json and the folder's name call the task: 'stage1', 'age_mae'."""
-        return TASKS[self.script]["folder"]
-
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
         """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
         differ, a resumed run with other data, an earlier run that was trained on what is judged. True:
@@ -64,14 +59,13 @@ class Run:
             LOG.info(line)
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
         described = data.describe()
+        weights = Path(getattr(self.args, "weights", "none"))
         if self.args.resume:
             config.check_resumed(self.args, described, self.processes)
-        else:
-            if stage1 := getattr(self.args, "stage1_checkpoint", None):
-                refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
-            weights = Path(getattr(self.args, "weights", "none"))
-            if is_run(run := weights if weights.is_dir() else weights.parent):
-                refuse_judged(run, data, "--weights", by_name=False)
+        elif stage1 := getattr(self.args, "stage1_checkpoint", None):
+            refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
+        elif is_run(run := weights if weights.is_dir() else weights.parent):
+            refuse_judged(run, data, "--weights", by_name=False)
         config.check_ranks(self.args, described, self.processes)
         if self.args.check_data:
             LOG.info("the data can be trained on")
@@ -106,7 +100,7 @@ class Run:
     ) -> None:  # fmt: skip
         """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
         reference models are made of); of a resumed run, the flags that may have changed."""
-        args, folder = self.args, self.folder
+        args, folder, world = self.args, self.folder, self.processes.world_size
         trained = f"{model['trainable_parameters']} trainable parameters"
         LOG.info(f"model: {model['architecture']}, {trained}, weights {model['source']}")
         if not self.processes.first:
@@ -114,15 +108,11 @@ class Run:
         if args.resume:
             config.record_resumed(folder, args)
             return
-        recipe, world = (criterion, optimizer, scheduler), self.processes.world_size
-        written = config.describe_run(self.script, self.version, self.doc, args, self.processes) | {
-            "dataset": data.describe(),
-            "model": model,
-            "training": config.describe_training(args, *recipe, world, **training),
-            "optimizations": config.describe_optimizations(args, scheduler),
-            "output_dir": str(folder),
-        }
-        write_json(folder / "config.json", written)
+        recipe = config.describe_training(args, criterion, optimizer, scheduler, world, **training)
+        written = config.describe_run(self.script, self.version, self.doc, args, self.processes)
+        written |= {"dataset": data.describe(), "model": model, "training": recipe}
+        written["optimizations"] = config.describe_optimizations(args, scheduler)
+        write_json(folder / "config.json", written | {"output_dir": str(folder)})
         write_json(folder / "split.json", data.split)
         hashes = {name: data.hashes[name] for names in data.split.values() for name in names}
         write_json(folder / "hashes.json", hashes)
@@ -217,10 +207,10 @@ def finish(
         add_section(run.folder / "evaluation_report.txt", "what each input is worth", in_words(worth))
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run.folder, run.name, verdict, metrics=metrics, test_split=split, **found, epochs=args.epochs,
-            epochs_run=len(checkpoint.history), threshold=chosen["threshold"], best_epoch=chosen["epoch"],
-            wall_seconds=sum(r["seconds"] for r in checkpoint.history), synthetic=data.synthetic,
-            input_worth=worth, **fields,
+            run.folder, TASKS[run.script]["folder"], verdict, metrics=metrics, test_split=split, **found,
+            epochs=args.epochs, epochs_run=len(checkpoint.history), threshold=chosen["threshold"],
+            best_epoch=chosen["epoch"], wall_seconds=sum(row["seconds"] for row in checkpoint.history),
+            synthetic=data.synthetic, input_worth=worth, **fields,
         )  # fmt: skip
         run.status.end("finished", verdict.word)
     stop_log()
