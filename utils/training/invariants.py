@@ -42,6 +42,7 @@ class Invariants:
         self.inputs, self.target, self.flags = inputs, target, vars(checkpoint.run.args)
         self.judged = checkpoint.parts["model"]
         self.model = checkpoint.parts.get("trained", self.judged)
+        self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.epoch = self.step = self.steps = 0  # of the run, of the epoch, of all epochs watched
         self.begun = self.ended = self.same = self.compared = 0  # epochs watched; samples followed
         self.batch: dict[str, Tensor] | None = {}
@@ -49,29 +50,22 @@ class Invariants:
         self.followed: dict[int, Tensor] = {}  # sample -> fingerprint of what the model was given
         self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
-        self.weights_before: np.ndarray | None = fingerprints(self.trainable().values())
+        self.weights_before: np.ndarray | None = fingerprints(self.trainable.values())
         self.judged_before = fingerprints(self.judged.parameters())
         self.graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] if self.flags["compile"] else 0
-        self.check_optimizer()
-        self.check_weights_kept()
-        self.check_groups()
+        self.check_begin()
         checkpoint.interrupt.look = self.look
         self.hooks = self.add_hooks(criterion)
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
     # Before the first step
 
-    def check_optimizer(self) -> None:
-        """The optimizer holds the tensors of this model, all that are to learn."""
+    def check_begin(self) -> None:
+        """The optimizer holds what is to learn, loaded weights are there, and nobody is served to training
+        and to evaluation."""
         held = {id(p) for g in self.checkpoint.parts["optimizer"].param_groups for p in g["params"]}
-        if names := [name for name, p in self.trainable().items() if id(p) not in held]:
-            what = f"{len(names)} of {len(self.trainable())} trainable tensors ({names[0]} ...)"
+        if names := [name for name, p in self.trainable.items() if id(p) not in held]:
+            what = f"{len(names)} of {len(self.trainable)} trainable tensors ({names[0]} ...)"
             self.say("optimizer", f"the optimizer does not hold {what}: build it of model.parameters()")
-
-    def check_weights_kept(self) -> None:
-        """Weights that --weights loaded are those that training starts from."""
         encoders = [part for part in self.model.modules() if hasattr(part, "loaded")]
         loaded = [part for part in encoders if part.loaded is not None]
         if self.flags.get("weights", "none") != "none" and encoders and not loaded:
@@ -79,9 +73,6 @@ class Invariants:
         kept = [np.array_equal(fingerprints(part.parameters()), part.loaded) for part in loaded]
         if not all(kept) and not self.flags["resume"]:
             self.say("weights", "the loaded weights are gone: drawn or written again after loading")
-
-    def check_groups(self) -> None:
-        """No sequence, scenario or subject is served to training and to evaluation."""
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
@@ -123,7 +114,7 @@ class Invariants:
         self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)
         self.judged.register_forward_hook(outside(self.after_evaluation), with_kwargs=True)
         criterion.register_forward_hook(self.check_loss)
-        fresh = [p.register_hook(partial(self.check_fresh, p)) for p in self.trainable().values()]
+        fresh = [p.register_hook(partial(self.check_fresh, p)) for p in self.trainable.values()]
         if self.flags["compile"]:
             return fresh
         parts = {part: name for model in (self.model, self.judged) for name, part in model.named_modules()}
@@ -232,8 +223,7 @@ class Invariants:
             self.check_orders()
         self.check_ranks(f"after epoch {len(history)}")
         self.check_judged(rows)
-        self.check_best(history)
-        self.check_schedule(history)
+        self.check_history(history)
         if self.flags["compile"]:
             self.check_compiled()
         if self.steps >= ENOUGH and self.weights_before is not None:
@@ -257,16 +247,14 @@ class Invariants:
         if len(rows["indices"]) != len(val) or not np.array_equal(rows[self.target], labels[rows["indices"]]):
             self.say("judged", "the figures of val are not those of val: another part was evaluated")
 
-    def check_best(self, history: list[dict[str, Any]]) -> None:
-        """The epoch kept is the one with the best figure, the first of equals."""
+    def check_history(self, history: list[dict[str, Any]]) -> None:
+        """The epoch kept is the one with the best figure, the first of equals; the schedule was followed."""
         task = TASKS[self.run.script]
         best, name = best_epoch(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
         if best not in (None, kept):
             other = f"epoch {best} has {name} {history[best - 1][f'val_{name}']:.4g}"
             self.say("best", f"epoch {kept} is kept as the best one, but {other}")
-
-    def check_schedule(self, history: list[dict[str, Any]]) -> None:
         steps, peak = self.checkpoint.parts["scheduler"].last_epoch, self.flags["learning_rate"]
         if steps != len(history):
             self.say("schedule", f"the scheduler was stepped {steps} times in {len(history)} epochs")
@@ -285,9 +273,9 @@ class Invariants:
 
     def check_moved(self, before: np.ndarray) -> None:
         """Every trainable tensor has changed, and averaged weights follow."""
-        trainable = self.trainable()
-        after = fingerprints(trainable.values())
-        still = [name for name, same in zip(trainable, (after == before).all(axis=1), strict=True) if same]
+        after = fingerprints(self.trainable.values())
+        same = (after == before).all(axis=1)
+        still = [name for name, stood in zip(self.trainable, same, strict=True) if stood]
         if still:
             self.say("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0

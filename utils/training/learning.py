@@ -152,9 +152,8 @@ class LearningCheck:
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
         self.invariants = Invariants(self.say, checkpoint, self.watched, loaders, inputs, target)
-        if len(dataset) != len(self.labels):
-            found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
-        else:
+        found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
+        if len(dataset) == len(self.labels):
             found = self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target])
         for text in found:
             self.say(text, text)
@@ -210,16 +209,14 @@ class LearningCheck:
                 loss.backward()
                 optimizer.step()
         outcome = f"loss {loss.item():.4g} after {step} steps, a constant reaches {constant:.4g}"
-        why = "; inputs that are all alike, a dead, detached or frozen part, or a loss that does not fit them"
+        why = "inputs that are all alike, a dead, detached or frozen part, or a loss that does not fit them"
         if learned:
             LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
         else:
-            LOG.warning(f"one batch of {len(chosen)} can not be learned by heart: {outcome}{why}")
+            LOG.warning(f"one batch of {len(chosen)} can not be learned by heart: {outcome}; {why}")
         return learned
 
-    def input_worth(
-        self, score: Callable[[DataLoader], dict[str, np.ndarray]], rows: dict[str, dict[str, np.ndarray]]
-    ) -> dict[str, Any]:
+    def input_worth(self, score: Callable, rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
         """What each input is worth on test (val where there is none), rows: by split."""
         split = "test" if "test" in rows else "val"
         return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
