@@ -23,7 +23,7 @@ import torch
 from torchvision import models
 
 from benchmarks.measure import machine, markdown
-from benchmarks.peers_worker import plain_epoch, plain_loader
+from benchmarks.peers import plain_epoch, plain_loader
 from benchmarks.scripts import SCRIPTS, Batches, Training, prepare
 from utils.run.arguments import ScriptParser
 from utils.run.folder import REPO_ROOT

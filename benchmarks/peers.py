@@ -2,41 +2,146 @@
 
     python -m benchmarks.peers
 
-ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody augments.
-Each peer waits in a process of its own (peers_worker.py) and trains an epoch a round; the first does not
-count. data/benchmarks/peers is their environment, built on first use beside the project's own torch.
+ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody augments:
+every peer opens, resizes and normalises the PNG as its own tools do by default. Each waits in a process of
+its own (`python -m benchmarks.peers PEER LIST.json`, a list of [path, age]) and trains an epoch a round; the
+first does not count. data/benchmarks/peers is their environment, built on first use beside our torch.
 """
 
 import itertools
 import json
 import subprocess
+import sys
 import sysconfig
+import time
 import venv
 from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision import transforms
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import models, transforms
 
 from benchmarks.measure import FOLDER, judge, measure, run
-from benchmarks.peers_worker import Images
 from benchmarks.scripts import Training, prepare
+from utils.run.folder import REPO_ROOT
 
-HERE = Path(__file__).resolve().parent
-PEERS = ("torchvision", "lightning", "timm")
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PIXELS, BATCH, WORKERS, THREADS = 96, 16, 2, 2
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# A peer, in its process
+
+
+class Images(Dataset):
+    """(image, age) as torchvision's ImageFolder would read it."""
+
+    def __init__(self, rows: list, transform):
+        self.rows, self.transform = rows, transform
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int):
+        path, age = self.rows[index]
+        with Image.open(path) as file:
+            return self.transform(file.convert("RGB")), torch.tensor(age, dtype=torch.float32)
+
+
+def answer(started: float) -> None:
+    print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
+
+
+def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """The loop of torchvision's references: a loss, a step, a meter read every step."""
+    criterion, total = nn.L1Loss(), 0.0
+    model.train()
+    for images, ages in loader:
+        images, ages = images.to(device, non_blocking=True), ages.to(device, non_blocking=True)
+        loss = criterion(model(images).squeeze(1), ages.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+
+
+def plain_epochs(model: nn.Module, loader: DataLoader) -> None:
+    """An epoch for every line of stdin, with AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        plain_epoch(model, loader, optimizer, torch.device("cpu"))
+        answer(started)
+
+
+def plain_loader(rows: list, pixels: int = PIXELS, batch: int = BATCH, workers: int = WORKERS) -> DataLoader:
+    steps = transforms.Resize((pixels, pixels)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)
+    images = Images(rows, transforms.Compose(steps))
+    return DataLoader(images, batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+
+def run_torchvision(rows: list) -> None:
+    plain_epochs(models.resnet18(num_classes=1), plain_loader(rows))
+
+
+def run_timm(rows: list) -> None:
+    import timm
+    from timm.data import create_loader
+
+    loader = create_loader(
+        Images(rows, None), (3, PIXELS, PIXELS), BATCH, is_training=True, no_aug=True, num_workers=WORKERS,
+        use_prefetcher=False, persistent_workers=True, device=torch.device("cpu"),
+    )  # fmt: skip
+    plain_epochs(timm.create_model("resnet18", num_classes=1), loader)
+
+
+def run_lightning(rows: list) -> None:
+    import lightning
+
+    class Regressor(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = models.resnet18(num_classes=1)
+
+        def training_step(self, batch):
+            images, ages = batch
+            loss = nn.functional.l1_loss(self.model(images).squeeze(1), ages)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=1e-4, weight_decay=1e-4)
+
+        def on_train_epoch_start(self):
+            if not sys.stdin.readline():
+                sys.exit()
+            self.started = time.perf_counter()
+
+        def on_train_epoch_end(self):
+            answer(self.started)
+
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=-1, **dict.fromkeys(quiet, False))
+    trainer.fit(Regressor(), plain_loader(rows))
+
+
+PEERS = {"torchvision": run_torchvision, "lightning": run_lightning, "timm": run_timm}
+
+# The comparison
 
 
 def peers_python() -> Path:
     """The interpreter of the peers' environment, made if need be; it borrows torch from this one."""
     folder = (FOLDER / "peers").absolute()
     python, done = folder / "bin" / "python", folder / "DONE"
-    wanted = (HERE / "requirements.txt").read_text()
+    wanted = REQUIREMENTS.read_text()
     if not done.exists() or done.read_text() != wanted:
         venv.create(folder, with_pip=True, clear=True)
         site = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})["purelib"]
         (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"])
-        command = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
+        command = [python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]
         subprocess.run(command, check=True)
         done.write_text(wanted)
     return python
@@ -47,7 +152,7 @@ class Peer:
 
     def __init__(self, *command: Any):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(list(map(str, command)), **pipes)
+        self.process = subprocess.Popen(list(map(str, command)), cwd=REPO_ROOT, **pipes)
 
     def __call__(self) -> float:
         self.process.stdin.write("epoch\n")
@@ -84,8 +189,7 @@ def peers(quick: bool) -> None:
     ours, limits = {"ours, fp32": training}, {"ours, fp32": 0.80}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # emulated it is many times slower than float32
         ours["ours, --amp"], limits["ours, --amp"] = prepare_ours("--amp"), 0.50
-    numbers = (PIXELS, BATCH, WORKERS, THREADS)
-    others = {peer: Peer(python, HERE / "peers_worker.py", peer, listing, *numbers) for peer in PEERS}
+    others = {peer: Peer(python, "-m", "benchmarks.peers", peer, listing.absolute()) for peer in PEERS}
     steps = images // BATCH
     calls = {name: lambda t=t: t.epoch(epoch=next(epochs), steps=steps) for name, t in ours.items()}
     seconds = measure(others | calls, quick)
@@ -99,4 +203,8 @@ def peers(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(__doc__.splitlines()[0], peers)
+    if sys.argv[1:2] and sys.argv[1] in PEERS:
+        torch.set_num_threads(THREADS)
+        PEERS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
+    else:
+        run(__doc__.splitlines()[0], peers)
