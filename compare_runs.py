@@ -56,14 +56,10 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
         for view in (*condition.runs, *condition.pooled):
             row, last = comparison.row_of(condition, view), (view.history or [{}])[-1]
             rows.append([
-                letter,
-                view.name,
-                str(row["seed"]),
-                row["fold"] or "",
+                letter, view.name, str(row["seed"]), row["fold"] or "",
                 row["verdict"] or view.state(time.time()).word,
                 f"{row['best_epoch']}/{row['epochs']}" if view.best else "-",
-                shown(row[key]),
-                shown(last.get(key)),
+                shown(row[key]), shown(last.get(key)),
                 *(shown(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in metrics),
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip

@@ -63,12 +63,8 @@ def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[st
             ap = metrics.average_precision_score(labels == k, ranks[:, k])
             figures = {"precision": precision[k], "recall": recall[k], "f1": f1[k], "ap": ap}
             rows[name] |= {key: float(value) for key, value in figures.items()}
-    return {
-        "macro_f1": float(f1[present].mean()),
-        "balanced_accuracy": float(recall[present].mean()),
-        "accuracy": float(np.mean(labels == preds)),
-        "per_class": rows,
-    }
+    means = {"macro_f1": float(f1[present].mean()), "balanced_accuracy": float(recall[present].mean())}
+    return means | {"accuracy": float(np.mean(labels == preds)), "per_class": rows}
 
 
 def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:

@@ -102,12 +102,10 @@ def alarm_statistics(
             else:
                 missed += 1
     return {
-        "false_alarms_per_minute": false_alarms / minutes if minutes else None,
-        "normal_minutes": minutes,
-        "encounters": len(delays) + missed,
-        "encounters_missed": missed,
+        "false_alarms_per_minute": false_alarms / minutes if minutes else None, "normal_minutes": minutes,
+        "encounters": len(delays) + missed, "encounters_missed": missed,
         "delay_seconds": float(np.mean(delays)) if delays else None,
-    }
+    }  # fmt: skip
 
 
 def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:

@@ -58,13 +58,11 @@ def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Out
     frames = np.concatenate([part.frames[typed], part.far_frames[far], np.arange(len(people))])
     beyond = len(frames) - typed.sum()
     return Outcomes(
-        truth=np.concatenate([part.types[typed] + 1, part.far_types[far] + 1, 0 * others]),
-        p_interaction=np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
-        p_types=np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
-        weight=np.concatenate([np.ones(len(frames) - len(others)), others]),
-        sequences=part.frame_sequences[frames],
-        frames=frames,
-    )
+        np.concatenate([part.types[typed] + 1, part.far_types[far] + 1, 0 * others]),
+        np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
+        np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
+        np.concatenate([np.ones(len(frames) - len(others)), others]), part.frame_sequences[frames], frames,
+    )  # fmt: skip
 
 
 def pair_probabilities(
@@ -108,11 +106,8 @@ def end_to_end(
     jackknife, one_hot = GroupJackknife(rows.sequences, fallback=rows.frames), np.eye(len(names))
     model, naive = (jackknife.macro_f1(rows.truth, one_hot[said], rows.weight) for said in (guess, trivial))
     naive_name = f"stage 1's pairs, always {types[most_frequent]}"
-    verdict = judge(
-        "macro F1 of six outcomes", model, naive, naive_name, split, jackknife, unit="sequences",
-        truncated=truncated,
-    )  # fmt: skip
-    counts = rows.counts(guess)
+    judged = "macro F1 of six outcomes", model, naive, naive_name, split, jackknife
+    verdict, counts = judge(*judged, unit="sequences", truncated=truncated), rows.counts(guess)
     hits, support, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     scores = np.maximum(rows.p_interaction, 0)[:, None] * rows.p_types
     per_outcome: dict[str, Mapping] = {}
@@ -124,14 +119,11 @@ def end_to_end(
             "support": int(support[k]),
             "precision": float(hits[k] / guessed[k]) if guessed[k] else None,
             "recall": float(hits[k] / support[k]) if true else None,
-            "f1": float(2 * hits[k] / (support[k] + guessed[k])) if true else None,
-            "ap": ap,
-        }
+            "f1": float(2 * hits[k] / (support[k] + guessed[k])) if true else None, "ap": ap,
+        }  # fmt: skip
     return verdict, {
-        "macro_f1": macro_f1(counts),
-        "accuracy": float(hits.sum() / counts.sum()),
+        "macro_f1": macro_f1(counts), "accuracy": float(hits.sum() / counts.sum()),
         "confidence": jackknife.intervals(macro_f1=model),
         "baselines": {naive_name: {"macro_f1": macro_f1(rows.counts(trivial))}},
-        "per_outcome": per_outcome,
-        "confusion": counts,
-    }
+        "per_outcome": per_outcome, "confusion": counts,
+    }  # fmt: skip

@@ -188,15 +188,11 @@ def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
     results, best = view.results, view.best
     measured = results.get("metrics", {}).get(results.get("test_split", "test"), {})
     row = {
-        "condition": condition.letter,
-        "run": str(view.folder),
-        "seed": view.config.get("seed"),
+        "condition": condition.letter, "run": str(view.folder), "seed": view.config.get("seed"),
         "fold": "all" if isinstance(view, Pooled) else view.config["args"].get("fold"),
-        "verdict": results.get("verdict"),
-        "best_epoch": best.get("epoch"),
-        "epochs": len(view.history),
+        "verdict": results.get("verdict"), "best_epoch": best.get("epoch"), "epochs": len(view.history),
         view.decides: best.get(view.decides),
-    }
+    }  # fmt: skip
     for metric in metrics_shown(view.task, "test"):
         bounds = results.get("confidence", {}).get(metric, (None, None))
         names = (f"test_{metric}{end}" for end in ("", "_low", "_high"))
