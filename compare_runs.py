@@ -6,7 +6,7 @@
 
 RUN is a run folder or its name under checkpoints/. The first run (with those that repeat it) is what the
 others are compared with, on the same test samples. Writes visualizations/compare_NAME.png (the curves of
-all), .csv (a row per run) and .md (what is printed, as Markdown).
+all), .csv (a row per run) and .md (what is printed).
 """
 
 import argparse
@@ -116,15 +116,11 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
     return [(heading, [["", *metrics], *rows.values()])], notes
 
 
-def as_terminal(heading: str, rows: list[list[str]]) -> str:
-    """A table for a terminal."""
-    return "\n".join([heading, *("  " + line for line in align(rows))])
-
-
 def as_markdown(heading: str, rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([f"**{heading}**", "", lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+    """A table, aligned for a terminal too."""
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    lines = align([[cell.replace("|", "\\|") for cell in row] for row in ruled], " | ")
+    return "\n".join([f"**{heading}**", "", *(f"| {line} |" for line in lines)])
 
 
 def write_csv(path: Path, conditions: Sequence[comparison.Condition]) -> None:
@@ -179,9 +175,9 @@ def main(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"compare_{args.name or name_of(views)}"
     written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
-    lists = ["\n".join(f"- {line}" for line in lines) for lines in (named, notes)]
-    paragraphs = [lists[0], *(as_markdown(*table) for table in tables), lists[1]]
-    write_text(written[0], "\n\n".join(filter(None, paragraphs)) + "\n")
+    names, remarks = ("\n".join(f"- {line}" for line in lines) for lines in (named, notes))
+    text = "\n\n".join(filter(None, [names, *(as_markdown(*table) for table in tables), remarks]))
+    write_text(written[0], text + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):
         # matplotlib takes its time to import.
@@ -190,8 +186,7 @@ def main(args: argparse.Namespace) -> None:
         plot_overlay(conditions, written[2])
     else:
         written.pop()
-    paragraphs = ["\n".join(named), *(as_terminal(*table) for table in tables), "\n".join(notes)]
-    show("\n\n".join(filter(None, [*paragraphs, "written: " + "  ".join(map(str, written))])))
+    show(f"{text}\n\nwritten: {'  '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

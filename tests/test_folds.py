@@ -231,7 +231,7 @@ def test_two_recipes_are_paired_on_everybody(tmp_path, capsys):
     said = capsys.readouterr().out
     table = pandas.concat([pandas.read_csv(run / "test_predictions.csv") for run in first])
     auroc = metrics.roc_auc_score(table.label == "interaction", table.score)
-    (row,) = [line for line in said.splitlines() if line.strip().startswith("B - A")]
+    (row,) = [line for line in said.splitlines() if line.startswith("| B - A")]
     assert f"{0.5 - auroc:+.3f} [" in row and "worse" in row
     total = sum(len(pandas.read_csv(run / "test_predictions.csv")) for run in first)
     assert f"paired on the same {total} test samples; intervals over 12 sequences" in said

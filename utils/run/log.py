@@ -126,10 +126,10 @@ def format_size(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def align(cells: Sequence[Sequence[str]]) -> list[str]:
+def align(cells: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
     """Rows of cells as lines of columns, the first to the left, the others to the right."""
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]
+    return [between.join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]
 
 
 def show(text: str) -> None:
