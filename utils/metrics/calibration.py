@@ -24,11 +24,11 @@ def calibrated(logits: np.ndarray, slope: float, offset: float) -> np.ndarray:
     return slope * np.asarray(logits, float) + offset
 
 
-def log_odds(logits: np.ndarray) -> np.ndarray:
+def log_odds(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """(N, K) of each class against the others, from logits (N, K): a softmax that does not saturate."""
     from scipy.special import logsumexp
 
-    logits = np.asarray(logits, float)
+    logits = np.asarray(logits, float) / temperature
     others = [np.delete(logits, k, axis=1) for k in range(logits.shape[1])]
     return logits - np.stack([logsumexp(rest, axis=1) for rest in others], axis=1)
 
@@ -119,11 +119,11 @@ def brier_score(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def cross_fitted(
-    labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, scores_by: Callable
+    labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, fit: Callable, scale: Callable
 ) -> np.ndarray | None:
     """Scores of the split a scale is fitted on, each group's by the scale of the others; None of one group.
 
-    `scores_by(labels, logits, logits to score)` fits and scores.
+    scale(logits, **fit(labels, logits)) gives log odds.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -132,7 +132,7 @@ def cross_fitted(
         return None
     scores = np.empty(logits.shape)
     for others, mine in GroupKFold(folds).split(logits, groups=groups):
-        scores[mine] = scores_by(labels[others], logits[others], logits[mine])
+        scores[mine] = sigmoid(scale(logits[mine], **fit(labels[others], logits[others])))
     return scores
 
 

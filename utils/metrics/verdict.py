@@ -36,13 +36,14 @@ class Verdict:
 def judge(
     metric: str, model: np.ndarray, trivial: np.ndarray, trivial_name: str, split: str,
     jackknife: "GroupJackknife", *, unit: str, higher_is_better: bool = True, truncated: bool = False,
-    reference: str = "",
+    reference: "Comparison | None" = None,
 ) -> Verdict:  # fmt: skip
     """LEARNED iff the 95% interval of the paired difference model - trivial lies on the better side of 0.
 
     `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`. The train
     split, which can be known by heart, and a run cut by --max_batches are never LEARNED. With fewer than
-    MINIMUM groups (`unit` is their plural) nothing tells learning from luck: NOT JUDGED.
+    MINIMUM groups (`unit` is their plural) nothing tells learning from luck: NOT JUDGED. reference: the model
+    beside the strongest reference, to be named.
     """
     found = Comparison.of(metric, model, trivial, trivial_name, jackknife, higher_is_better)
     word = "LEARNED" if found.better else "NOT LEARNED"
@@ -60,7 +61,7 @@ def judge(
         word, reason = "NOT LEARNED", f"truncated by --max_batches; {against}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    return Verdict(word, reason, reference)
+    return Verdict(word, reason, reference.words() if reference else "")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def report_binary(
     all samples are of one class `otherwise` says what can be done. Writes evaluation_report.txt and figures;
     returns the verdict and {metrics, baselines, confidence, warnings, references}.
     """
-    title, unit = f"{state['script']} on {split}", TASKS[state["script"]]["groups"]
+    unit = TASKS[state["script"]]["groups"]
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
     preds = (scores >= threshold).astype(int)
@@ -48,21 +48,17 @@ def report_binary(
     strongest = max(others, key=lambda name: baselines[name]["ap"], default=None)
     theirs = by.ap(labels, references[strongest][1]) if strongest else None
     beside = strongest and Comparison.of("AP", rows["ap"], theirs, strongest, by)
-    verdict = judge(
-        "AUROC", rows["auroc"], by.auroc(labels, references[trivial][1]), trivial, split, by, unit=unit,
-        truncated=truncated, reference=beside.words() if beside else "",
-    )  # fmt: skip
+    against = by.auroc(labels, references[trivial][1]), trivial, split, by
+    verdict = judge("AUROC", rows["auroc"], *against, unit=unit, truncated=truncated, reference=beside)
     if len(np.unique(labels)) == 1 and not truncated:
         alike = f"all {len(labels)} samples are of class '{classes[labels[0]]}'"
         reason = f"{alike}: nothing can be ranked{otherwise}"
         verdict = replace(verdict, word="NOT JUDGED", reason=reason)
 
-    def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
-        return sigmoid(calibrated(here, **fit(labels, logits)))
-
     metrics = figures.binary_metrics(labels, odds, preds)
     columns = list(metrics)
-    probable, text = probabilities(labels, logits, scores, groups, val_labels.mean(), split, refitted)
+    crossed = scales.cross_fitted(labels, logits, groups, fit, calibrated) if split == "val" else None
+    probable, text = probabilities(labels, scores, crossed, val_labels.mean(), split)
     warnings, alarms = results.state_warnings(state), int(preds.sum())
     if min(alarms, len(labels) - alarms) < 0.005 * len(labels):
         reach = f"{alarms} of {len(labels)} samples of {split} reach {threshold:.3f}"
@@ -82,8 +78,8 @@ def report_binary(
         matrix: results.confusion_table(counts, classes),
         "probabilities": text,
     }
-    shown = ("ap", "auroc", "f1")
-    return verdict, conclude(folder, title, verdict, warnings, beside, sections | dict(notes), found, shown)
+    told = split, state, verdict, warnings, beside, sections | dict(notes), found
+    return verdict, conclude(folder, *told, shown=("ap", "auroc", "f1"))
 
 
 def report_multiclass(
@@ -97,7 +93,7 @@ def report_multiclass(
     state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
     best of guessing train's majority class, uniformly and by train's shares. As report_binary else.
     """
-    title, unit, count = f"{state['script']} on {split}", TASKS[state["script"]]["groups"], len(classes)
+    unit, count = TASKS[state["script"]]["groups"], len(classes)
     guesses = figures.trivial_guesses(train_labels, count)
     preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
     model = by.macro_f1(labels, np.eye(count)[preds])
@@ -105,22 +101,18 @@ def report_multiclass(
     others = {name: by.macro_f1(labels, np.eye(count)[p.argmax(axis=1)]) for name, p in references.items()}
     guess, strongest = (max(rows, key=lambda name: rows[name][0], default=None) for rows in (trivial, others))
     beside = strongest and Comparison.of("macro F1", model, others[strongest], strongest, by)
-    verdict = judge(
-        "macro F1", model, trivial[guess], guess, split, by, unit=unit, truncated=truncated,
-        reference=beside.words() if beside else "",
-    )  # fmt: skip
+    against = trivial[guess], guess, split, by
+    verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=beside)
 
-    def odds_at(temperature: float, logits: np.ndarray) -> np.ndarray:
-        return scales.log_odds(np.asarray(logits, float) / temperature)
+    def fit(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        return {"temperature": scales.fit_temperature(labels, logits)}
 
-    def refitted(labels: np.ndarray, logits: np.ndarray, here: np.ndarray) -> np.ndarray:
-        return sigmoid(odds_at(scales.fit_temperature(labels, logits), here))
-
-    odds = odds_at(state["temperature"], logits)
+    odds = scales.log_odds(logits, state["temperature"])
     scores, shares = sigmoid(odds), np.bincount(val_labels, minlength=count) / len(val_labels)
     metrics = figures.multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
-    probable, text = probabilities(labels, logits, scores, groups, shares, split, refitted)
+    crossed = scales.cross_fitted(labels, logits, groups, fit, scales.log_odds) if split == "val" else None
+    probable, text = probabilities(labels, scores, crossed, shares, split)
     present, baselines = np.unique(labels), {}
     for name, p in guesses.items():  # of a random guess what is expected
         right = {"balanced_accuracy": float(p[present].mean()), "accuracy": float(p[labels].mean())}
@@ -143,15 +135,16 @@ def report_multiclass(
         "probabilities": text,
     }
     found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
-    warnings, sections = results.state_warnings(state), sections | dict(notes)
-    return verdict, conclude(folder, title, verdict, warnings, beside, sections, found, ["macro_f1"])
+    told = split, state, verdict, results.state_warnings(state), beside, sections | dict(notes), found
+    return verdict, conclude(folder, *told, shown=["macro_f1"])
 
 
 def conclude(
-    folder: Path, title: str, verdict: Verdict, warnings: list[str], beside: Comparison | None,
-    sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
+    folder: Path, split: str, state: Mapping[str, Any], verdict: Verdict, warnings: list[str],
+    beside: Comparison | None, sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Write the report, warn of a better reference, log the figures `shown`; `found` with both added."""
+    title = f"{state['script']} on {split}"
     if beside and beside.other - beside.model >= 0.0005:  # below that the same to three digits
         both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; less {beside}"
         warnings.append(f"a reference {'is' if beside.worse else 'may be'} better: {both}")
@@ -167,17 +160,14 @@ def interval_heading(by: GroupJackknife, unit: str) -> str:
 
 
 def probabilities(
-    labels: np.ndarray, logits: np.ndarray, scores: np.ndarray, groups: np.ndarray, prior: Any, split: str,
-    refitted: Callable[..., np.ndarray],
-) -> tuple[dict[str, float], str]:  # fmt: skip
-    """Calibration error and Brier scores, and in words; on val, where the scale was fitted, by `refitted`."""
+    labels: np.ndarray, scores: np.ndarray, crossed: np.ndarray | None, prior: Any, split: str
+) -> tuple[dict[str, float], str]:
+    """Calibration error and Brier scores, and in words; on val, where the scale was fitted, of `crossed`."""
     how = ""
     if split == "val":
-        crossed = scales.cross_fitted(labels, logits, groups, refitted)
-        how = "; each group by a scale fitted on the others"
-        if crossed is None:
-            how = "; on the split of the fit: optimistic"
-        scores = scores if crossed is None else crossed
+        how = "; on the split of the fit: optimistic"
+        if crossed is not None:
+            scores, how = crossed, "; each group by a scale fitted on the others"
     found = scales.probability_figures(labels, scores, prior)
     better = "better" if found["brier"] < found["brier_prior"] else "worse"
     error, brier = f"{found['calibration_error']:.4f} (15 bins){how}", f"{found['brier']:.4f}, {better}"
