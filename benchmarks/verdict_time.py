@@ -4,7 +4,7 @@
     python -m benchmarks.verdict_time --seeds 3       seeds 42, 43 and 44: mean and spread of the figures too
     python -m benchmarks.verdict_time --only anomaly age
 
-For every seed the commands run one after the other in a fresh copy of the checkout, so that samples and
+For every seed the commands run one after the other in a fresh clone of the last commit, so that samples and
 caches are made anew (stage 2 finds those of stage 1, and its run). imports = until the line that names the
 folder; generation and cache = what their lines say; training = the epochs with their pass over val;
 evaluation = until final.pth is there: the passes over val and test and what each input is worth; report =
@@ -12,7 +12,6 @@ until the process has ended. The rest is reading data and the checks before trai
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,29 +36,19 @@ PARTS = ("imports", "generation", "cache", "training", "evaluation", "report")
 FIRST_SEED = 42
 
 
-def copy_checkout(folder: Path) -> Path:
-    """The code alone: no samples, caches or runs."""
-    runs = {"data", "checkpoints", "visualizations", ".git", "__pycache__"}
-
-    def left_out(place: str, names: list[str]) -> set[str]:
-        return set(names) & (runs if Path(place) == REPO_ROOT else {"__pycache__"})
-
-    return Path(shutil.copytree(REPO_ROOT, folder / "checkout", ignore=left_out))
-
-
 def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str]], float, float]:
     """Run a command: its lines with the seconds at which each came, then wall and CPU seconds of it all."""
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
         [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
     )  # fmt: skip
     lines = [(time.perf_counter() - started, line.rstrip()) for line in process.stdout]
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.wait():
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {lines[-1:]}")
-    return lines, time.perf_counter() - started, used.ru_utime + used.ru_stime
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return lines, time.perf_counter() - started, cpu
 
 
 def seconds_said(lines: list[tuple[float, str]], what: str) -> float:
@@ -77,12 +66,9 @@ def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
     last_epoch = max(second for second, line in lines if line.startswith("epoch "))
     parts = {
         "imports": next(second for second, line in lines if "run folder" in line),
-        "generation": seconds_said(lines, "sample"),
-        "cache": seconds_said(lines, "cache"),
-        "training": results["wall_seconds"],
-        "evaluation": judged - last_epoch,
-        "report": wall - judged,
-    }
+        "generation": seconds_said(lines, "sample"), "cache": seconds_said(lines, "cache"),
+        "training": results["wall_seconds"], "evaluation": judged - last_epoch, "report": wall - judged,
+    }  # fmt: skip
     figure = results["metrics"]["test"][FIGURES[name]]
     return {"seconds": wall, "cpu": cpu, "verdict": results["verdict"], "figure": figure, **parts}
 
@@ -108,9 +94,9 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in COMMANDS if name in args.only}
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         with tempfile.TemporaryDirectory(prefix="verdict_time_") as folder:
-            checkout = copy_checkout(Path(folder))
+            subprocess.run(["git", "clone", "--quiet", REPO_ROOT, folder], check=True)
             for name, runs in found.items():
-                runs.append(measure_command(name, checkout, seed))
+                runs.append(measure_command(name, Path(folder), seed))
                 print(f"{name}, seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
     print(f"{machine()}\n", *table(found), sep="\n")
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -125,24 +126,18 @@ results = {{"wall_seconds": 1.6, "verdict": "LEARNED", "metrics": {{"test": test
 
 
 def test_parts_of_a_run_come_from_what_it_says_and_leaves(tmp_path, monkeypatch, capsys):
-    def checkout(folder):
-        (folder / "run.py").write_text(SCRIPT)
-        return folder
-
-    monkeypatch.setattr(verdict_time, "copy_checkout", checkout)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    me = ["-c", "user.email=a", "-c", "user.name=a"]
+    for command in (["init", "-q"], ["add", "run.py"], [*me, "commit", "-qma"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(verdict_time, "REPO_ROOT", tmp_path)
     monkeypatch.setitem(verdict_time.COMMANDS, "stage 1", ["run.py"])
-    found = verdict_time.measure_command("stage 1", checkout(tmp_path), seed=42)
+    found = verdict_time.measure_command("stage 1", tmp_path, seed=42)
     assert (found["generation"], found["cache"], found["training"]) == (2.5, 1.5, 1.6)
     assert 0 < found["imports"] < found["seconds"] and found["cpu"] > 0
     assert found["figure"] == 0.42 and 0 <= found["report"] < found["seconds"]
     verdict_time.main(["--seeds", "2", "--only", "stage 1"])
     assert "auroc 0.425 (0.42 to 0.43) | 2 of 2 |" in capsys.readouterr().out
-
-
-def test_a_copy_of_the_checkout_holds_the_code_alone(tmp_path):
-    copy = verdict_time.copy_checkout(tmp_path)
-    assert (copy / "train_mae.py").is_file() and (copy / "datasets/samples/jrdb").is_dir()
-    assert not any((copy / name).exists() for name in ("data", "checkpoints", ".git"))
 
 
 @pytest.fixture

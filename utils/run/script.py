@@ -48,12 +48,10 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         raise
     except Exception as error:
         end_status("failed", str(error))
-        if not isinstance(error, ScriptError) and not out_of_memory(error):
-            raise
-        if options.get("debug"):
+        message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
+        if not message or options.get("debug"):
             raise
         rank = os.environ.get("RANK", "0")
-        message = out_of_memory_message(error, options) if out_of_memory(error) else str(error)
         with contextlib.suppress(OSError):
             print("error:" if rank == "0" else f"error (rank {rank}):", message, file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", 1))
@@ -88,14 +86,12 @@ def flush_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # where Python flushes it once more
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether the GPU's or the CPU's allocator gave up."""
+def out_of_memory(error: Exception, options: dict[str, Any]) -> str:
+    """Where the GPU's or the CPU's allocator gave up: what ran out, and numbers to try; another batch size
+    would be another run, so none is taken."""
     words = ("CUDA out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
-
-
-def out_of_memory_message(error: Exception, options: dict[str, Any]) -> str:
-    """What ran out, and numbers to try; another batch size would be another run, so none is taken."""
+    if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+        return ""
     lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]
     if options.get("batch_size", 1) > 1:
         lines.append(f"try --batch_size {options['batch_size'] // 2}, a smaller --image_size, or --amp")
