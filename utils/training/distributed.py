@@ -83,7 +83,7 @@ def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]
     mine = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}
     parts = [mine]
     if dist.is_initialized():
-        parts = [None] * dist.get_world_size()
+        parts *= dist.get_world_size()
         dist.all_gather_object(parts, mine)
     parts = [part for part in parts if part]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -155,8 +155,7 @@ class EpochSampler:
         return self.steps - self.first_step
 
 
-def as_collated(batch: Any) -> Any:
-    """Data sets return collated batches from __getitems__; there is nothing left to collate."""
+def as_collated(batch: Any) -> Any:  # a data set's __getitems__ gives whole batches
     return batch
 
 
@@ -185,17 +184,13 @@ def make_loader(
     dataset: Dataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
 ) -> DataLoader:
     """A DataLoader over index lists; `batches` is an EpochSampler or a list of evaluation_batches."""
+    # Python 3.14 starts workers from a server, and each imports torch anew in every epoch.
+    forked = "fork" if num_workers and sys.platform == "linux" else None
     return Loader(
-        dataset,
-        # Python 3.14 starts workers from a server, and each imports torch anew in every epoch.
-        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=as_collated,
-        pin_memory=device.type == "cuda",
-        timeout=WORKER_TIMEOUT if num_workers else 0,
-        worker_init_fn=outlive_signals,
-    )
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_collated,
+        pin_memory=device.type == "cuda", timeout=WORKER_TIMEOUT if num_workers else 0,
+        worker_init_fn=outlive_signals, multiprocessing_context=forked,
+    )  # fmt: skip
 
 
 def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes) -> list[list[int]]:

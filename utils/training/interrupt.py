@@ -123,8 +123,8 @@ class Interrupt:
     def resume(self, state: dict[str, Any]) -> None:
         """Begin the next epoch where the checkpoint `state` stopped in it."""
         self.first_step, self.totals, world = state["step"], state["totals"], self.processes.world_size
-        if self.totals is not None and len(self.totals) != world:  # on another number of processes
-            self.totals = self.totals.sum(0) * (torch.arange(world) == 0)[:, None]  # all of it on the first
+        if self.totals is not None and len(self.totals) != world:  # all of it on the first of the processes
+            self.totals = self.totals.sum(0) * (torch.arange(world) == 0)[:, None]
         self.seconds_before = state["seconds"]
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
@@ -209,10 +209,9 @@ class Interrupt:
 
     def gathered(self, totals: Tensor) -> Tensor:
         """The totals of all processes, (processes, K), on the CPU."""
-        parts = [totals.cpu()]
+        parts = [totals.cpu()] * self.processes.world_size
         if self.group is not None:
-            parts = [torch.empty_like(totals, device="cpu") for _ in range(self.processes.world_size)]
-            dist.all_gather(parts, totals.cpu(), group=self.group)
+            dist.all_gather_object(parts, totals.cpu(), group=self.group)
         return torch.stack(parts)
 
     def leave(self, wish: int) -> None:

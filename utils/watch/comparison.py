@@ -70,19 +70,16 @@ def check_comparable(views: Sequence[RunView]) -> None:
 
 
 def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dict[str, Any]:
-    """What makes a run another experiment: script, flags, data, effective batch size; not seed and places.
-
-    folds: nor which of how many folds it is, and what it found in its train part. Stage 2 starts
-    from a stage 1 run: that one's settings stand for its path, which changes with the seed.
-    """
+    """What makes a run another experiment: script, flags, data, effective batch size; not seed and places,
+    nor with `folds` which of them it is and what it found in its train part. Stage 2 starts from a stage 1
+    run: that one's settings stand for its path, which changes with the seed."""
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
     if folds and found.get("fold"):
         found |= {"fold": found["fold"].split("/")[1], "intensity_range": None}
-    batch = config.get("training", {}).get("effective_batch_size")
     found |= {"script": config.get("script_name"), "dataset.fingerprint": fingerprint}
-    found |= {"effective_batch_size": batch}
+    found["effective_batch_size"] = config.get("training", {}).get("effective_batch_size")
     source = config.get("model", {}).get("source", "none")
     if found["script"] == "train_stage2.py" and source not in (None, "none"):
         start = read_if_there(Path(source).parent / "config.json", {}) if depth else {}
@@ -105,8 +102,7 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
         if "dataset.fingerprint" in keys:
             path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
             parts.append(f"data {short(path)} ({short(runs[0].data.get('fingerprint'))})")
-        label = ", ".join(parts)
-        if not label or len(label) > 60:
+        if not 0 < len(label := ", ".join(parts)) <= 60:
             label = some((view.name for view in runs), 1, " ")
         conditions.append(Condition(letter, label, runs))
     return conditions
@@ -118,9 +114,7 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
     for view in [view for condition in conditions for view in condition.runs]:
         if reference := view.results.get("reference"):
             notes.append(f"{view.name}: {view.results['verdict']}, {reference}")
-    for condition in conditions:
-        if condition.pooled:
-            continue
+    for condition in [one for one in conditions if not one.pooled]:
         seeds = [str(view.config.get("seed")) for view in condition.runs]
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             name = condition.letter if len(conditions) > 1 else "the setting"
@@ -137,12 +131,10 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
     Flags first. What follows from the flags (the model's size from its name) is left out: it is shown only
     where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ.
     """
-    # Folds differ by what follows from the fold: one of each condition stands for all.
-    runs = [
-        [min(one.runs, key=lambda view: view.config["args"]["fold"])] if one.pooled else one.runs
-        for one in conditions
-    ]
-    configs = [[flatten(view.config) for view in views] for views in runs]
+    configs = []
+    for one in conditions:  # folds differ by what follows from the fold: the first stands for all
+        runs = sorted(one.runs, key=lambda view: view.config["args"]["fold"])[:1] if one.pooled else one.runs
+        configs.append([flatten(view.config) for view in runs])
     keys = differing([config for runs in configs for config in runs])
     within = {key for runs in configs for key in differing(runs)}
     return {
@@ -178,9 +170,8 @@ def short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if len(text) >= 40 and all(c in "0123456789abcdef" for c in text):
         return text[:7]
-    if len(text) > 40:
-        return "..." + text[-37:] if os.sep in text else text[:37] + "..."
-    return text
+    cut = "..." + text[-37:] if os.sep in text else text[:37] + "..."
+    return cut if len(text) > 40 else text
 
 
 def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
@@ -252,6 +243,4 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
     """The mean of several runs' rows; of two and more also its variance between seeds, and their freedom."""
     mean, n = np.mean(rows, axis=0), len(rows)
-    if n == 1:
-        return (mean,)
-    return mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)
+    return (mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)) if n > 1 else (mean,)
