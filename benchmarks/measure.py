@@ -35,9 +35,7 @@ def run(title: str, benchmark: Callable[[bool], None]) -> None:
 
 def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict[str, np.ndarray]:
     """Seconds of one call of each variant, (rounds,), after calls that warm up; prints their medians.
-
-    A variant may return a float, the seconds that count, when its start does not.
-    """
+    A variant may return a float, the seconds that count, when its start does not."""
     rounds, least = (2, 0.01) if quick else (7, 0.3)
     repeats, waits, busy = {}, 0, 0
     for name, call in variants.items():

@@ -105,7 +105,6 @@ def log_columns(task: Mapping[str, Any]) -> list[str]:
 
 def nothing_reaches(metric: Metric, counts: Mapping[str, int] | None = None) -> float | None:
     """What knowing nothing reaches where `counts` {class: samples} are judged, None where that is not known.
-
     Rules: positives = share of the last class, largest = of the most frequent one, classes = 1 / those there.
     """
     if not isinstance(metric.nothing, str):

@@ -35,9 +35,7 @@ def log_odds(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset); 1, 0 of one class.
-
-    Targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2): no slope is infinite.
-    """
+    Targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2): no slope is infinite."""
     from scipy.optimize import minimize
 
     if len(np.unique(labels)) < 2:
@@ -101,9 +99,7 @@ def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.nda
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
     """Expected calibration error: |share of positives - mean score| over equal bins, weighted by counts.
-
-    Of several classes (N, K): of the class predicted, whether it is the right one.
-    """
+    Of several classes (N, K): of the class predicted, whether it is the right one."""
     if scores.ndim == 2:
         labels, scores = (labels == scores.argmax(axis=1)).astype(int), scores.max(axis=1)
     bins = calibration_bins(labels, scores)
@@ -122,9 +118,7 @@ def cross_fitted(
     labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, fit: Callable, scale: Callable
 ) -> np.ndarray | None:
     """Scores of the split a scale is fitted on, each group's by the scale of the others; None of one group.
-
-    scale(logits, **fit(labels, logits)) gives log odds.
-    """
+    scale(logits, **fit(labels, logits)) gives log odds."""
     from sklearn.model_selection import GroupKFold
 
     folds = min(5, len(np.unique(groups)))

@@ -10,7 +10,6 @@ import numpy as np
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """The threshold with the best F1 of the positive class: predict 1 where score >= threshold.
-
     Midway between the best score and the next one below: rounding moves no sample across it. One class: 0.5.
     """
     if len(np.unique(labels)) < 2:
@@ -26,9 +25,7 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
     """AP and AUROC of `ranks`, and F1, balanced accuracy, accuracy, precision and recall of `preds` (0 or 1).
-
-    ranks (N,): logits rather than probabilities, which are equal where they saturate.
-    """
+    ranks (N,): logits rather than probabilities, which are equal where they saturate."""
     from sklearn import metrics
 
     found = metrics.precision_recall_fscore_support(labels, preds, labels=[0, 1], zero_division=0)
@@ -47,10 +44,8 @@ def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> 
 
 def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[str]) -> dict:
     """Macro F1 and balanced accuracy over the classes present, accuracy, and a row per class.
-
     ranks (N, K): log odds, or probabilities; the highest is the prediction. An absent class has None and is
-    part of no mean.
-    """
+    part of no mean."""
     from sklearn import metrics
 
     preds, present, classes = ranks.argmax(axis=1), np.unique(labels), range(len(names))
@@ -87,10 +82,8 @@ def reference_scores(
     weights: np.ndarray | None = None, names: Sequence[str] = ("logistic regression", "boosted trees"),
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G); weights: of train.
-
     The trees are HistGradientBoosting. NaN (not known): trees take it as it is; for logistic regression it is
-    the train mean beside an indicator column. Columns that are NaN throughout train are dropped.
-    """
+    the train mean beside an indicator column. Columns that are NaN throughout train are dropped."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression

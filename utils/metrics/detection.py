@@ -24,9 +24,7 @@ def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) 
 
 def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
     """AUROC of scores of which only the histograms are known, bins ascending; NaN with one class.
-
-    A pair in one bin counts half, so that it differs from the exact one by the share of these at most.
-    """
+    A pair in one bin counts half, so that it differs from the exact one by the share of these at most."""
     pairs = normal.sum() * anomalous.sum()
     right = (anomalous * (np.cumsum(normal) - normal / 2)).sum()
     return float(right / pairs) if pairs else float("nan")
@@ -81,7 +79,6 @@ def alarm_statistics(
     frame_rate: float = 10.0,
 ) -> dict[str, Any]:  # fmt: skip
     """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
-
     An encounter is an unbroken run of anomalous frames of a scenario; the delay counts from its first frame.
     A frame stands for the scenario's median step (frame_seconds). Encounters never alarmed are counted apart.
     """

@@ -78,9 +78,7 @@ def choose_cut(
 
 def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Of all people and of those in true groups of each size, how many are in the right predicted group.
-
-    Predicted groups of a frame stand for the true ones in the assignment that puts the most people right.
-    """
+    Predicted groups of a frame stand for the true ones in the assignment that puts the most people right."""
     right, sizes = np.zeros(len(frames), bool), np.zeros(len(frames), np.int64)
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     for start, end in zip(starts, np.append(starts[1:], len(frames)), strict=True):
@@ -98,9 +96,7 @@ def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dic
 
 def group_scores(groups: np.ndarray, pairs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """How sure each group is (max + 1,): the mean probability of its pairs.
-
-    Of one person: 1 - the largest probability of a pair with this person, 1 where there is no such pair.
-    """
+    Of one person: 1 - the largest probability of a pair with this person, 1 where there is no such pair."""
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
     first, second = groups[pairs].T
     inside, count = first == second, groups.max(initial=-1) + 1

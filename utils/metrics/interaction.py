@@ -21,10 +21,8 @@ NONE = "none"
 @dataclass
 class Outcomes:
     """Rows that together are every pair of every frame, each standing for `weight` pairs.
-
     truth (N,): 0 = none, k + 1 = type k. p_interaction (N,), -1 beyond the limit; p_types (N, K). sequences
-    (N,) and frames (N,): what is resampled.
-    """
+    (N,) and frames (N,): what is resampled."""
 
     truth: np.ndarray
     p_interaction: np.ndarray
@@ -69,9 +67,7 @@ def pair_probabilities(
     who: np.ndarray, how: np.ndarray | None, state: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """p_interaction (N,) and p_types (N, K) from logits (N, 2) and (N, K), by the scales in a checkpoint.
-
-    how: None of a stage 1 run, whose p_types (N, 1) are NaN.
-    """
+    how: None of a stage 1 run, whose p_types (N, 1) are NaN."""
     p_interaction = sigmoid(calibrated(log_odds(who)[:, 1], **state["calibration"]))
     if how is None:
         return p_interaction, np.full((len(who), 1), np.nan)
@@ -96,7 +92,6 @@ def end_to_end(
     split: str, truncated: bool,
 ) -> tuple[Verdict, dict]:  # fmt: skip
     """The verdict and the figures: macro F1 with its interval, accuracy, a row per outcome, confusion matrix.
-
     The verdict compares macro F1 with stage 1's own pairs (at its threshold), always called the most frequent
     type of train, on the same resampled sequences. AP of a type ranks all pairs by p(interaction) * p(type).
     """

@@ -30,7 +30,6 @@ def keyframe_rows(
     part: Any, groups: np.ndarray, people: np.ndarray, names: Sequence[str], last: float = 1.0
 ) -> np.ndarray:
     """The rows of these `people` (rows) of a JRDBPairDataset, in groups (R,).
-
     Sequences are numbered as the toolkit numbers a folder, by the sorted `names`; last: score or difficulty.
     """
     frames = part.people_frames[people]
@@ -45,9 +44,7 @@ def group_rows(
     size: tuple[int, int],
 ) -> np.ndarray:  # fmt: skip
     """(K, 9) rows of the people (R,) that the toolkit keeps: in keyframes, boxes inside the panorama.
-
-    boxes (R, 4) x, y, w, h; groups become numbers from 1 in every keyframe; size (width, height).
-    """
+    boxes (R, 4) x, y, w, h; groups become numbers from 1 in every keyframe; size (width, height)."""
     x, y, w, h = boxes.T
     kept = (times % KEYFRAME == 0) & (times >= KEYFRAME)
     kept &= (x >= 0) & (y >= 0) & (x + w <= size[0]) & (y + h <= size[1])
@@ -114,9 +111,7 @@ def true_kinds(groups: np.ndarray, classes: int) -> np.ndarray:
 
 def found_kinds(true: np.ndarray, kinds: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     """The class that everybody found counts for: that of their true group if they are in it, WRONG if not.
-
-    A box that is nobody's counts for the group it was put in, by its true size or else by its own.
-    """
+    A box that is nobody's counts for the group it was put in, by its true size or else by its own."""
     best, matched = best_boxes(true, found)
     true_group, group = true["group"][best[matched]], found["group"][matched]
     renamed = found["group"].copy()

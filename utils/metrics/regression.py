@@ -30,9 +30,7 @@ LEAST_SLOPE = 0.2  # of prediction on age: below, to divide by it makes noise of
 
 def regression_metrics(targets: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
     """MAE, MSE, RMSE, R2, Pearson r, slope, bias and the share of samples within 5, 10 and 15 units.
-
-    slope: of the least-squares line preds ~ targets. What is undefined for constant values is None.
-    """
+    slope: of the least-squares line preds ~ targets. What is undefined for constant values is None."""
     targets, preds = np.asarray(targets, float), np.asarray(preds, float)
     errors = preds - targets
     varied = len(targets) > 1 and np.ptp(targets) > 0

@@ -17,7 +17,6 @@ BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enou
 @dataclass(frozen=True)
 class Verdict:
     """LEARNED, NOT LEARNED or NOT JUDGED, and why.
-
     reference: how the model stands to the strongest reference, which has no part in the word; may be empty.
     """
 
@@ -145,9 +144,7 @@ class GroupJackknife:
 
     def interval(self, rows: np.ndarray, *others: tuple[float, int]) -> list[float]:
         """The 95% interval of a figure by Student's t, from its rows (1 + n,); NaN where it is not defined.
-
-        others: (variance, degrees of freedom) of what else makes it scatter, such as seeds (Welch 1947).
-        """
+        others: (variance, degrees of freedom) of what else makes it scatter, such as seeds (Welch 1947)."""
         from scipy.stats import t
 
         parts = [(float((self.n - 1) * np.var(rows[1:])), self.degrees), *others]
@@ -193,9 +190,7 @@ class GroupJackknife:
 
     def macro_f1(self, labels: np.ndarray, guess: np.ndarray, weights: np.ndarray | float = 1) -> np.ndarray:
         """Rows of the macro F1 over the classes present in all of `labels`.
-
-        `guess` (N, K): one-hot, or probabilities (expected counts); weights (N,): samples each stands for.
-        """
+        `guess` (N, K): one-hot, or probabilities (expected counts); weights (N,): samples each stands for."""
         each = np.broadcast_to(weights, len(labels))[:, None]
         truth = np.eye(guess.shape[1])[labels] * each
         hits, support, guessed = (self.sums(values) for values in (truth * guess, truth, guess * each))
@@ -214,9 +209,7 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUROC (R,) of samples sorted by falling score, once per row of `weights` (R, N); ties count half.
-
-    The area under the ROC polygon, as sklearn.metrics.roc_auc_score with sample_weight.
-    """
+    The area under the ROC polygon, as sklearn.metrics.roc_auc_score with sample_weight."""
     true, false = (np.cumsum(weights * side, axis=1)[:, last_of_ties] for side in (labels, 1 - labels))
     zero = np.zeros((len(weights), 1))
     true, false = np.hstack([zero, true]), np.hstack([zero, false])

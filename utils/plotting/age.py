@@ -82,9 +82,7 @@ def plot_bland_altman(
 def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: str, path: Path) -> None:
     """Bias with the standard deviation (of three subjects or more), and MAE beside a trivial predictor's, per
     band of age; rows: {band: subjects, bias, sd, mae, baseline_mae}.
-
-    A falling bias is that of a model that shrinks towards the mean: too old for the young and the reverse.
-    """
+    A falling bias is that of a model that shrinks towards the mean: too old for the young and the reverse."""
     found, at = list(rows.values()), np.arange(len(rows))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     spread = [row["sd"] if row["subjects"] > 2 else np.nan for row in found]

@@ -42,10 +42,8 @@ def plot_frame(
     image: np.ndarray, heat: np.ndarray, points: np.ndarray, point_scores: np.ndarray, title: str, path: Path
 ) -> None:
     """The image, its heat map, and the points from above, coloured by their score, where there are any.
-
     image (H, W, 3), heat (h, w) of any size, points (N, 4), point_scores (N,); heat and scores are
-    probabilities on one scale, so that a frame without suspicion shows none in either picture.
-    """
+    probabilities on one scale, so that a frame without suspicion shows none in either picture."""
     aspect = image.shape[1] / image.shape[0]
     height = 3.4 * min(1, 1.8 / aspect)  # of the images: wide ones are less high than the scan
     widths = [height * aspect, height * (aspect + 0.2), 3.4][: 3 if len(points) else 2]

@@ -84,9 +84,7 @@ def plot_roc_pr(
     labels: np.ndarray, scores: dict[str, np.ndarray], alarms: np.ndarray, title: str, path: Path
 ) -> None:
     """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only.
-
-    A dot marks the first scorer at its threshold, where it raises `alarms` (N,) bool.
-    """
+    A dot marks the first scorer at its threshold, where it raises `alarms` (N,) bool."""
     from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
     if len(np.unique(labels)) < 2:
@@ -110,9 +108,7 @@ def plot_roc_pr(
 @never_fatal
 def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: str, path: Path) -> None:
     """How often it is so where the score says p; the area of a dot is the number of samples in its bin.
-
-    labels 0 or 1, scores (N,); `what` names what is so: 'interaction', 'the predicted class is right'.
-    """
+    labels 0 or 1, scores (N,); `what` names what is so: 'interaction', 'the predicted class is right'."""
     bins = calibration_bins(labels, scores)
     kept = bins["count"] > 0
     figure, (axis, below) = plt.subplots(

@@ -44,9 +44,7 @@ def curve_panels(
     task: Mapping[str, Any], counts: Mapping[str, int] | None = None, unit: str = "", **known: float | None
 ) -> list[Panel]:
     """The panels of a row of utils.tasks.TASKS; `counts` {class: samples of val}, `unit` of an age.
-
-    `known` {metric: value}: what knowing nothing reaches, where only the script can say (loss=...).
-    """
+    `known` {metric: value}: what knowing nothing reaches, where only the script can say (loss=...)."""
     panels = []
     for name, metric in metrics_shown(task, "curves").items():
         nothing = known.get(name, nothing_reaches(metric, counts))
@@ -100,9 +98,7 @@ def plot_curves(
     verdict: Verdict | None = None,
 ) -> None:  # fmt: skip
     """Draw train and val over the epochs, one panel per metric and one for the learning rate.
-
-    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED.
-    """
+    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED."""
     panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3
     figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)

@@ -165,9 +165,7 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
     """A strip with a row for each group of two and more: a bar, and the members' ids in words.
-
-    A bar goes from the first to the last member the short way round, with a tick below each.
-    """
+    A bar goes from the first to the last member the short way round, with a tick below each."""
     groups, font = np.asarray(groups), load_font(SMALL)
     shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
     strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)

@@ -89,10 +89,8 @@ def report_multiclass(
     notes: Mapping[str, str],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
-
     state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
-    best of guessing train's majority class, uniformly and by train's shares. As report_binary else.
-    """
+    best of guessing train's majority class, uniformly and by train's shares. As report_binary else."""
     unit, count = TASKS[state["script"]]["groups"], len(classes)
     guesses = figures.trivial_guesses(train_labels, count)
     preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)

@@ -20,7 +20,6 @@ def choose_on_val(
     part: Any, rows: dict[str, np.ndarray], values: dict[str, Any]
 ) -> tuple[dict[str, float], float]:
     """{temperature, threshold, cut} of types, both stages and groups, and the macro F1 of the six outcomes.
-
     rows: types (N,), -1 none, and logits of both stages, `who` and `logits`, of every pair in range;
     values: what is chosen already, of stage 1 and, from the first time on, the cut, which rests on it alone.
     """
@@ -39,10 +38,8 @@ def report_end_to_end(
     folder: Path | None, split: str, data: Any, rows: dict[str, np.ndarray], state: dict[str, Any]
 ) -> dict[str, Any]:
     """Verdict and figures over all pairs of every frame of a split, and of the social groups.
-
     data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
-    checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if any.
-    """
+    checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if any."""
     types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
@@ -89,9 +86,7 @@ def report_groups(
     part: Any, p_interaction: np.ndarray, state: dict[str, Any], sequences: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Clusters beside connected components and everybody alone; and the toolkit's files, of the clusters.
-
-    People are judged by the toolkit's rules too, where keyframes have some of a known group.
-    """
+    People are judged by the toolkit's rules too, where keyframes have some of a known group."""
     frames, pairs = part.people_and_pairs()
     threshold, cut = state["stage1_threshold"], state["cut"]
     known = np.flatnonzero(part.social_groups >= 0)

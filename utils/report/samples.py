@@ -25,9 +25,7 @@ def report_samples(
 ) -> None:  # fmt: skip
     """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely; mistakes.png: those
     less likely than not, one frame of a pair, scenario or subject; worst_groups.csv: by groups.
-
-    columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint.
-    """
+    columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint."""
     import pandas
 
     write_table(folder / f"{split}_predictions.csv", columns)

@@ -116,7 +116,6 @@ def add_run_arguments(
 
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse `argv` (default: the command line) by the precedence at the top of this file.
-
     Recorded args become a command line before the typed one, for the same checks and parser.error (exit 2).
     """
     typed = parser.typed(argv)

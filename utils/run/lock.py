@@ -123,9 +123,7 @@ def is_alive(pid: int) -> bool:
 
 def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
     """The folder to work in and what holds it, where args.resume is 'auto' set to what was found or None.
-
-    Raises CommandError for a run that another process trains, but with --force.
-    """
+    Raises CommandError for a run that another process trains, but with --force."""
     if args.resume == "auto":
         args.resume = None
         for run in reversed(list_runs(Path(args.output_dir))):

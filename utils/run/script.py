@@ -24,7 +24,6 @@ def ending_signals() -> list[int]:
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     """Call `main(args)` and leave with its exit code, which status.json, where there is one, explains too.
-
     A ScriptError is printed on stderr, with the rank, without a traceback (but with --debug); others keep it.
     """
     options = vars(args)

@@ -47,9 +47,7 @@ def describe_run(
 
 def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
     """A resumed run goes on with the same data and global batch, or it would be another run.
-
-    Else CommandError. On another number of processes args.batch_size becomes their share of the batch.
-    """
+    Else CommandError. On another number of processes args.batch_size becomes their share of the batch."""
     recorded = read_record(Path(args.resume) / "config.json", *NEEDED)
     world = processes.world_size
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]

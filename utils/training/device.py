@@ -36,9 +36,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 def keep_freed_memory() -> None:
     """Let the C library keep the memory of freed tensors for the next ones, until the process ends (glibc).
-
-    Else large activations are faulted in anew in every step: a quarter of one on 512x768 images on a CPU.
-    """
+    Else large activations are faulted in anew in every step: a quarter of one on 512x768 images on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_MAX, 0)
@@ -48,9 +46,7 @@ def keep_freed_memory() -> None:
 def compile_forward(model: nn.Module, device: torch.device) -> None:
     """Compile the model's forward pass with torch.compile, in place: it keeps its class and the keys of its
     state_dict, copies of it are not compiled, and what runs follows its weights.
-
-    CommandError where nothing can be compiled: a CPU needs a C++ compiler, a GPU Triton and a C compiler.
-    """
+    CommandError where nothing can be compiled: a CPU needs a C++ compiler, a GPU Triton and a C compiler."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
     except (RuntimeError, OSError, ImportError) as error:

@@ -76,9 +76,7 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
     """The rows of all batches of all ranks, in the order of 'indices', each of which counts once.
-
-    What a loader's worker made is to be kept as a clone: each of its tensors is an open file otherwise.
-    """
+    What a loader's worker made is to be kept as a clone: each of its tensors is an open file otherwise."""
     keys = batches[0] if batches else ()  # a rank may have been left without a batch
     mine = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}
     parts = [mine]
@@ -102,9 +100,7 @@ def broadcast_buffers(model: torch.nn.Module) -> None:
 
 def seed_everything(*key: int) -> None:
     """Seed torch's default generators from integers such as (seed, epoch, step, rank).
-
-    default_generator costs 2 microseconds where torch.manual_seed costs 200, so every step can afford it.
-    """
+    default_generator costs 2 microseconds where torch.manual_seed costs 200, so every step can afford it."""
     state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(state)
     if torch.cuda.is_available():

@@ -56,10 +56,8 @@ def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str
 
 class StallWatch(threading.Thread):
     """Ends this process when it stays at one `place` (epoch, step) for `seconds`; None = not in a step.
-
     The others would wait for it for half an hour, as long as the process group allows. Before, between and
-    after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass.
-    """
+    after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass."""
 
     def __init__(self, rank: int, seconds: float, status: Status):
         super().__init__(name="stall watch", daemon=True)
@@ -89,10 +87,8 @@ class StallWatch(threading.Thread):
 
 class Interrupt:
     """The steps of an epoch, with a place to stop after each.
-
     `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch, which took `seconds`
-    and have added up to `totals` (processes, K).
-    """
+    and have added up to `totals` (processes, K)."""
 
     def __init__(
         self, processes: Processes, status: Status, args: argparse.Namespace,

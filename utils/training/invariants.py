@@ -30,9 +30,7 @@ UNMOVED = 3e-5  # relative change of the weights in an epoch that counts as none
 
 class Invariants:
     """Watches one run from before its first step; `say(kind, text)` what can not be, each kind once.
-
-    inputs: the keys of a batch that the model is meant to use; target: that of the labels.
-    """
+    inputs: the keys of a batch that the model is meant to use; target: that of the labels."""
 
     def __init__(
         self, say: Callable[[str, str], None], checkpoint: "Checkpoint", criterion: nn.Module,
@@ -107,9 +105,7 @@ class Invariants:
 
     def add_hooks(self, criterion: nn.Module) -> list[Any]:
         """Put the looks below where they see; those returned go after the second epoch.
-
-        What --compile makes one piece is looked at from outside.
-        """
+        What --compile makes one piece is looked at from outside."""
         outside = torch.compiler.disable if self.flags["compile"] else lambda hook: hook
         self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)
         self.judged.register_forward_hook(outside(self.after_evaluation), with_kwargs=True)

@@ -76,9 +76,7 @@ def on_cpu(criterion: Criterion) -> Criterion:
 
 def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
     """The smallest mean loss that one constant output reaches on `labels`, found by LBFGS (double precision).
-
-    For cross-entropy the label entropy, for MSE the variance, class weights and focal terms included.
-    """
+    For cross-entropy the label entropy, for MSE the variance, class weights and focal terms included."""
     criterion = on_cpu(criterion)
     constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
     how = {"max_iter": 100, "tolerance_grad": 1e-10, "line_search_fn": "strong_wolfe"}
@@ -101,7 +99,6 @@ def check_finite(
     loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler, where: str, samples: Tensor
 ) -> None:
     """NonFiniteError before the optimizer step when loss or gradient norm is NaN or infinite (one host read).
-
     With a float16 scaler only the loss counts: an infinite gradient is an overflow, which the scaler skips.
     """
     judged = loss.detach() if scaler.is_enabled() else loss.detach() + grad_norm
@@ -115,9 +112,7 @@ def check_finite(
 
 class LearningCheck:
     """Watches one run and says, once each, what looks like not learning.
-
-    drawn: positions of the train samples that an epoch takes, where it does not take all of them.
-    """
+    drawn: positions of the train samples that an epoch takes, where it does not take all of them."""
 
     def __init__(
         self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int,
@@ -142,7 +137,6 @@ class LearningCheck:
         forward: Forward, target: str = "labels",
     ) -> list[str]:  # fmt: skip
         """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
-
         loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch.
         """
         run, dataset = checkpoint.run, loaders["train"].dataset
@@ -191,10 +185,8 @@ class LearningCheck:
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
     ) -> bool:
         """Whether a copy of the model can learn one balanced batch of train by heart; logs the answer.
-
         Adam (lr 1e-3) may take `steps` steps to get below 30% of the best constant's loss. Model and random
-        numbers of the run stay as they are.
-        """
+        numbers of the run stay as they are."""
         chosen = balanced_batch(self.labels)
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -73,10 +73,8 @@ class Run:
 
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
         """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
-
         Plain DataLoaders: batch = dataset.__getitems__(indices), of train this rank's share of the epoch
-        (EpochSampler; interrupt.steps begins each), of val and test whole frames in order.
-        """
+        (EpochSampler; interrupt.steps begins each), of val and test whole frames in order."""
         args, drawn = self.args, (train.frames, getattr(train, "draw", None))
         sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, self.processes, *drawn)
         parts = {name: part for name, part in data.parts.items() if name != "train"}
@@ -122,7 +120,6 @@ class Run:
         self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
     ) -> list[Panel]:
         """The panels of training_curves.png that the task declares; logs what is to beat in them.
-
         counts: val's {class: samples}; nothing: what knowing nothing reaches where only the script knows it.
         """
         panels = curve_panels(TASKS[self.script], counts, unit, **nothing)
@@ -192,10 +189,8 @@ def finish(
     report: Callable[..., tuple[Verdict, dict[str, Any]]], worth: dict[str, Any], **fields: Any,
 ) -> Verdict | None:  # fmt: skip
     """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
-
     rows, metrics: of every split that was evaluated; report: the script's; worth: of each input; fields: more
-    of results.json. Rank 0 returns the verdict.
-    """
+    of results.json. Rank 0 returns the verdict."""
     verdict, args, chosen = None, run.args, checkpoint.chosen
     if run.processes.first:
         save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))

@@ -22,9 +22,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
 
 def fingerprints(tensors: Iterable[Tensor]) -> np.ndarray:
     """(K, 2) doubles, cheap and equal for equal tensors: a sum weighted by place, one of absolute values.
-
-    Without the weights a step that moves two biases against each other would not show.
-    """
+    Without the weights a step that moves two biases against each other would not show."""
     sums = []
     for tensor in tensors:
         flat = tensor.detach().double().flatten()

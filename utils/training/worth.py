@@ -12,10 +12,8 @@ Rows = dict[str, np.ndarray]
 
 class MixedUp:
     """A loader whose batches have one input exchanged between samples, within the batch (frames of a group).
-
     name: a key of the batch (with those it begins: of points, their mask and pixels), or "history": the
-    columns of the geometry that tell the past.
-    """
+    columns of the geometry that tell the past."""
 
     def __init__(self, loader: DataLoader, name: str):
         self.loader, self.name, self.dataset = loader, name, loader.dataset

@@ -127,10 +127,8 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
 
 def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]]:
     """{key: the values in each condition} for the config keys that differ between the runs, and no others.
-
     Flags first. What follows from the flags (the model's size from its name) is left out: it is shown only
-    where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ.
-    """
+    where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ."""
     configs = []
     for one in conditions:  # folds differ by what follows from the fold: the first stands for all
         runs = sorted(one.runs, key=lambda view: view.config["args"]["fold"])[:1] if one.pooled else one.runs
@@ -199,10 +197,8 @@ def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison], list[str]]:
     """Every condition, by its letter, against the first on the same test samples; notes on what was not done.
-
     The same groups (sequences, scenarios, subjects) are left out of both in turn. Where a condition has
-    several runs their mean counts, and the scatter between seeds is in the interval.
-    """
+    several runs their mean counts, and the scatter between seeds is in the interval."""
     first = conditions[0].distinct[0]
     task, measured, notes = first.task, {}, []
     try:

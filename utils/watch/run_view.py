@@ -133,7 +133,6 @@ class RunView:
 
     def time_left(self) -> tuple[float, float] | None:
         """(least, most) seconds until training ends, None when unknown; the test pass comes on top.
-
         They differ where early stopping may end it: without a better epoch to come, `patience` - `wait` more.
         """
         if self.seconds_per_epoch is None:
@@ -186,10 +185,8 @@ class Trend(NamedTuple):
 
 def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None:
     """The line through the last WINDOW epochs that have a value; None with fewer than FEWEST.
-
     The interval takes the scatter about the line as independent from epoch to epoch, so it is a rough one:
-    slope -+ t * sqrt(residual sum / (n - 2) / sum of squared distances of the epochs from their mean).
-    """
+    slope -+ t * sqrt(residual sum / (n - 2) / sum of squared distances of the epochs from their mean)."""
     points = [(e, v) for e, v in zip(epochs, values, strict=True) if is_number(v)][-WINDOW:]
     if (n := len(points)) < FEWEST:
         return None
@@ -224,9 +221,7 @@ def read_run(folder: Path) -> RunView:
 
 def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
     """The JSON value in `path`, `empty` when there is no such file; CommandError where it is of another type.
-
-    A network file system may lose a file for the moment of its replacement: such a one is read again.
-    """
+    A network file system may lose a file for the moment of its replacement: such a one is read again."""
     try:
         value = read_json(path)
     except CommandError as error:
