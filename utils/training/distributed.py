@@ -61,12 +61,6 @@ def start_processes(device_name: str) -> Processes:
     return Processes(rank, world_size, device)
 
 
-def stop_processes() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Element-wise sum over all ranks, in place."""
     if dist.is_initialized():

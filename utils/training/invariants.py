@@ -6,7 +6,7 @@ looked at in the first two steps of the first two epochs, through hooks, so that
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from torch import Tensor, nn
 
 from utils.run.signs import best_epoch
 from utils.tasks import TASKS
+from utils.training.checkpoint import Checkpoint
 from utils.training.device import amp_dtype
 from utils.training.weights import fingerprints
 from utils.training.worth import rolled
-
-if TYPE_CHECKING:
-    from utils.training.checkpoint import Checkpoint
 
 LOOKED_AT = 2  # steps at the start of the first two epochs whose tensors are looked at
 FOLLOWED = 4  # steps of the first epoch whose samples are looked for in the second
@@ -33,7 +31,7 @@ class Invariants:
     inputs: the keys of a batch that the model is meant to use; target: that of the labels."""
 
     def __init__(
-        self, say: Callable[[str, str], None], checkpoint: "Checkpoint", criterion: nn.Module,
+        self, say: Callable[[str, str], None], checkpoint: Checkpoint, criterion: nn.Module,
         loaders: dict[str, Any], inputs: Sequence[str], target: str,
     ):  # fmt: skip
         self.say, self.checkpoint, self.run, self.loaders = say, checkpoint, checkpoint.run, loaders

@@ -6,7 +6,7 @@ criterion here maps (outputs, labels) to one loss per sample.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from utils.run.errors import CommandError, DataError, NonFiniteError
 from utils.run.log import LOG
 from utils.run.signs import above_constant, kind_of, overfitting
 from utils.tasks import TASKS
+from utils.training.checkpoint import Checkpoint
 from utils.training.device import move
 from utils.training.invariants import ENOUGH, Invariants
 from utils.training.worth import input_worth
-
-if TYPE_CHECKING:
-    from utils.training.checkpoint import Checkpoint
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
@@ -133,7 +131,7 @@ class LearningCheck:
             LOG.warning(text)
 
     def before_training(
-        self, checkpoint: "Checkpoint", loaders: dict[str, DataLoader], inputs: Sequence[str],
+        self, checkpoint: Checkpoint, loaders: dict[str, DataLoader], inputs: Sequence[str],
         forward: Forward, target: str = "labels",
     ) -> list[str]:  # fmt: skip
         """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.

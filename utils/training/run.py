@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -209,5 +210,6 @@ def finish(
         )  # fmt: skip
         run.status.end("finished", verdict.word)
     stop_log()
-    distributed.stop_processes()
+    if dist.is_initialized():
+        dist.destroy_process_group()
     return verdict
