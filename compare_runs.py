@@ -32,7 +32,6 @@ Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the f
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags of compare_runs.py."""
     parser = arguments.ScriptParser("compare_runs.py", __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, their names, or patterns")

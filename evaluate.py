@@ -30,7 +30,6 @@ SPLITS = ("train", "val", "test", "unseen", "all")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags of evaluate.py."""
     parser = arguments.ScriptParser("evaluate.py", __doc__)
     add = parser.add_argument
     # fmt: off

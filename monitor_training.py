@@ -36,7 +36,6 @@ CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty: understood by every termin
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags of monitor_training.py."""
     parser = arguments.ScriptParser("monitor_training.py", __doc__)
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="folders, their names, or patterns; default: the run at hand")

@@ -81,7 +81,6 @@ class Checks:
         self.device, self.tiny, self.cuda, self.failed = device, tiny, device != "cpu", 0
 
     def say(self, name: str, fine: bool, text: str) -> None:
-        """A line of the report."""
         self.failed += not fine
         print(f"- {'ok' if fine else 'FAILED'} {name}: {text}", flush=True)
 

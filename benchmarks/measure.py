@@ -111,5 +111,4 @@ def machine() -> str:
 
 
 def markdown(header: list[str], rows: list[list]) -> list[str]:
-    """The lines of a table."""
     return ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]

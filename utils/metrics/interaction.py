@@ -32,7 +32,6 @@ class Outcomes:
     frames: np.ndarray
 
     def said(self, threshold: float) -> np.ndarray:
-        """(N,) the outcome that both stages say."""
         return np.where(self.p_interaction >= threshold, self.p_types.argmax(axis=1) + 1, 0)
 
     def macro_f1(self, threshold: float) -> float:

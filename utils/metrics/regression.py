@@ -122,7 +122,6 @@ def fit_line(errors: np.ndarray, preds: np.ndarray) -> list[float]:
 
 
 def usual_error(line: list[float], preds: np.ndarray) -> np.ndarray:
-    """The error expected at each prediction."""
     offset, slope, least, greatest = line
     return np.clip(offset + slope * np.asarray(preds, float), least, greatest)
 

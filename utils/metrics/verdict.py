@@ -91,7 +91,6 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """With 95% confidence."""
         return self.high < 0 if self.higher_is_better else self.low > 0
 
     def __str__(self) -> str:
@@ -168,7 +167,6 @@ class GroupJackknife:
         return np.vstack([whole, whole - parts]).reshape(1 + self.n, *values.shape[1:])
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Rows of the mean of `values` (N,)."""
         return divide(self.sums(values), self.sums(np.ones(len(values))))
 
     def ranking(self, metric: Callable, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -197,7 +195,6 @@ class GroupJackknife:
         return (2 * hits / np.maximum(support + guessed, 1e-9))[:, np.unique(labels)].mean(axis=1)
 
     def f1(self, labels: np.ndarray, preds: np.ndarray) -> np.ndarray:
-        """Rows of the F1 of class 1."""
         hits, support, guessed = (self.sums(v) for v in (labels * preds, labels, preds))
         return 2 * hits / np.maximum(support + guessed, 1)
 

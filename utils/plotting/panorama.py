@@ -74,7 +74,6 @@ def look_at_pair(part: Any, sample: int) -> list[np.ndarray]:
 
 
 def save_panorama(picture: np.ndarray, path: Path) -> None:
-    """Write the picture as PNG, whole or not at all."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", compress_level=4)
     write_bytes(path, buffer.getbuffer())

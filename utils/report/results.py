@@ -41,7 +41,6 @@ def data_name(state: Mapping[str, Any]) -> str:
 
 
 def figure_title(state: Mapping[str, Any], split: str) -> str:
-    """The script, the part of the data, and which data."""
     return f"{state['script']} on {split} of {data_name(state)}"
 
 

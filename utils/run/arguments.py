@@ -201,7 +201,6 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
 
 
 def number(convert: type, accept: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:
-    """An argparse type that says what is allowed."""
 
     def parse(text: str) -> Any:
         try:

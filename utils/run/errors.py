@@ -1,8 +1,10 @@
 """What a user did or a file contains, as one clear message and an exit code.
 
-Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected, 2 bad command, 3 bad data, 4
-non-finite, 5 NOT LEARNED with --require_learning, 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM and
---max_hours). A message says what is wrong, where, what was found and what to do, in at most five lines.
+Exit codes of every script: 0 finished (LEARNED or not), 1 unexpected, 2 a flag, path or checkpoint that can
+not be used, 3 input data that can not be trained on, 4 a loss or gradient that is NaN or infinite (the
+weights are those of the step before), 5 NOT LEARNED with --require_learning, 128 + n ended by signal n (130
+Ctrl-C, 143 SIGTERM and --max_hours). A message says what is wrong, where, what was found and what to do, in
+at most five lines.
 """
 
 import difflib
@@ -17,26 +19,18 @@ class ScriptError(Exception):
 
 
 class CommandError(ScriptError):
-    """A flag, a path or a checkpoint that can not be used."""
-
     exit_code = 2
 
 
 class DataError(ScriptError):
-    """Input data that can not be trained on."""
-
     exit_code = 3
 
 
 class NonFiniteError(ScriptError):
-    """A loss or gradient that is NaN or infinite; the weights are still those of the step before."""
-
     exit_code = 4
 
 
 class NotLearnedError(ScriptError):
-    """The run ended NOT LEARNED and --require_learning was given."""
-
     exit_code = 5
 
 

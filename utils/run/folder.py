@@ -64,7 +64,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 

@@ -69,7 +69,6 @@ class Checkpoint:
         return self.history, self.best
 
     def load(self, name: str) -> dict[str, Any]:
-        """A checkpoint of this run, on every rank."""
         path = self.run.folder / name
         return self.run.processes.from_first(lambda: load_checkpoint(path, self.run.script, **self.names))
 
@@ -165,7 +164,6 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
 
 
 def check_names(path: Path, state: dict[str, Any], **expected: list[str]) -> None:
-    """Raise CommandError when the checkpoint's lists of names are not the expected ones."""
     for key, names in expected.items():
         if state.get(key) != names:
             changed = sorted(set(state.get(key) or []) ^ set(names)) or "the same names in another order"

@@ -146,7 +146,6 @@ def describe_training(
 
 
 def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str, bool]:
-    """Which parts of the recipe are on."""
     name = type(scheduler).__name__
     return {
         "gradient_clipping": getattr(args, "max_grad_norm", 0.0) > 0,

@@ -62,7 +62,6 @@ def start_processes(device_name: str) -> Processes:
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Element-wise sum over all ranks, in place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values

@@ -98,7 +98,6 @@ class Invariants:
         return self.checkpoint.interrupt.watch.place is not None
 
     def looking(self) -> bool:
-        """Whether the tensors of the step at hand are looked at."""
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
     def add_hooks(self, criterion: nn.Module) -> list[Any]:
@@ -225,7 +224,6 @@ class Invariants:
             self.weights_before = None
 
     def check_ranks(self, when: str) -> None:
-        """All processes have the same weights."""
         if not dist.is_initialized():
             return
         every: list[Any] = [None] * dist.get_world_size()

@@ -159,7 +159,6 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """A value as JSON, to compare it by."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -43,7 +43,6 @@ class State(NamedTuple):
 
     @property
     def over(self) -> bool:
-        """Whether the run has ended."""
         return self.word in ("finished", "interrupted", "failed")
 
     def __str__(self) -> str:
@@ -71,12 +70,10 @@ class RunView:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The dataset section of config.json."""
         return self.config.get("dataset", {})
 
     @property
     def task(self) -> dict[str, Any]:
-        """The row of utils/tasks.py for its script."""
         return TASKS.get(self.script, UNKNOWN)
 
     @property
