@@ -23,6 +23,7 @@ from utils.metrics.groups import SIZE_BINS
 KEYFRAME = 15  # frames, one second
 DIFFICULT = 2  # people of this difficulty or more count neither as found nor as missed
 BOX_IOU = 0.5
+BOX, GROUP, LAST = slice(2, 6), 6, 8  # columns of the rows
 WRONG = 6  # the class of people in a wrong group, which is none of the classes scored
 
 
@@ -67,8 +68,8 @@ def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, float | dict
     true_frames, found_frames = by_keyframe(truth, is_truth=True), by_keyframe(found, is_truth=False)
     scores = {}
     for task, classes in (("task_2", 1), ("task_3", len(SIZE_BINS))):
-        kinds_of = {key: true_kinds(rows["group"], classes) for key, rows in true_frames.items()}
-        easy = [kinds[true_frames[key]["last"] < DIFFICULT] for key, kinds in kinds_of.items()]
+        kinds_of = {key: true_kinds(rows[:, GROUP], classes) for key, rows in true_frames.items()}
+        easy = [kinds[true_frames[key][:, LAST] < DIFFICULT] for key, kinds in kinds_of.items()]
         totals = np.bincount(np.concatenate(easy), minlength=classes + 1)
         judged = {kind: [(np.empty(0), np.empty(0, bool))] for kind in range(1, classes + 1)}
         for key, rows in found_frames.items():
@@ -85,22 +86,15 @@ def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, float | dict
     return scores | {"by_size": dict(zip(SIZE_BINS, aps, strict=True))}
 
 
-PERSON = np.dtype([("score", float), ("group", np.int64), ("box", float, 4), ("last", float)])
-
-
-def by_keyframe(rows: np.ndarray, is_truth: bool) -> dict[tuple[int, int], np.ndarray]:
-    """The people of every keyframe in the toolkit's order, a heap then by falling score: ties need it."""
-    heaps: dict[tuple[int, int], list] = {}
-    for sequence, frame, x1, y1, x2, y2, group, activity, last in rows.tolist():
+def by_keyframe(rows: np.ndarray, is_truth: bool) -> dict[tuple[float, float], np.ndarray]:
+    """The rows of every keyframe in the toolkit's order, a heap then by falling score: ties need it."""
+    heaps: dict[tuple[float, float], list] = {}
+    for k, (sequence, frame, x1, y1, x2, y2, group, activity, last) in enumerate(rows.tolist()):
         score, difficulty = (1.0, last) if is_truth else (last, 0.0)
-        heap = heaps.setdefault((int(sequence), int(frame)), [])
-        heapq.heappush(heap, (score, int(group), activity, difficulty, y1, x1, y2, x2))
-    frames = {}
-    for key, heap in heaps.items():
-        ordered = sorted(heap, key=lambda person: -person[0])
-        people = [(score, group, box, difficulty) for score, group, _, difficulty, *box in ordered]
-        frames[key] = np.array([(s, g, tuple(b), d) for s, g, b, d in people], PERSON)
-    return frames
+        person = score, group, activity, difficulty, y1, x1, y2, x2, k
+        heapq.heappush(heaps.setdefault((sequence, frame), []), person)
+    ordered = {key: sorted(heap, key=lambda person: -person[0]) for key, heap in heaps.items()}
+    return {key: rows[[person[-1] for person in people]] for key, people in ordered.items()}
 
 
 def true_kinds(groups: np.ndarray, classes: int) -> np.ndarray:
@@ -113,20 +107,20 @@ def found_kinds(true: np.ndarray, kinds: np.ndarray, found: np.ndarray, classes:
     """The class that everybody found counts for: that of their true group if they are in it, WRONG if not.
     A box that is nobody's counts for the group it was put in, by its true size or else by its own."""
     best, matched = best_boxes(true, found)
-    true_group, group = true["group"][best[matched]], found["group"][matched]
-    renamed = found["group"].copy()
+    true_groups, renamed = true[:, GROUP].astype(int), found[:, GROUP].astype(int)
+    true_group, group = true_groups[best[matched]], renamed[matched]
     guessed = np.full(len(found), WRONG)
     if matched.any():
         size = max(group.max(), true_group.max()) + 1
         shared = np.zeros((size, size), np.int64)
         np.add.at(shared, (group, true_group), 1)
         assigned = linear_sum_assignment(shared.max() - shared)[1]
-        known = np.isin(found["group"], group)
-        renamed[known] = assigned[found["group"][known]]
+        known = np.isin(renamed, group)
+        renamed[known] = assigned[renamed[known]]
         right = assigned[group] == true_group
         guessed[matched] = np.where(right, kinds[best[matched]], WRONG)
     own = true_kinds(renamed, classes)
-    kind_of = dict(zip(true["group"].tolist(), kinds.tolist(), strict=True))
+    kind_of = dict(zip(true_groups.tolist(), kinds.tolist(), strict=True))
     for k in np.flatnonzero(~matched):
         guessed[k] = kind_of.get(renamed[k], own[k])
     return guessed
@@ -136,7 +130,7 @@ def best_boxes(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndar
     """The true person each box overlaps most, and whether by enough, (M,) each."""
     if not len(true):
         return np.zeros(len(found), np.int64), np.zeros(len(found), bool)
-    a, b = found["box"][:, None], true["box"][None]  # y1, x1, y2, x2
+    a, b = found[:, None, BOX], true[None, :, BOX]  # x1, y1, x2, y2
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.maximum(sides, 0).prod(axis=2)  # (M, K)
     area_a, area_b = ((box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b))
@@ -147,11 +141,11 @@ def best_boxes(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndar
 def find_people(true: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores of the people found in one class, and who is right: the first on every true person of it."""
     best, matched = best_boxes(true, found)
-    difficult = matched & (true["last"][best] >= DIFFICULT) if len(true) else matched
+    difficult = matched & (true[best, LAST] >= DIFFICULT) if len(true) else matched
     right = np.zeros(len(found), bool)
     candidates = np.flatnonzero(matched & ~difficult)
     right[candidates[np.unique(best[candidates], return_index=True)[1]]] = True
-    return found["score"][~difficult], right[~difficult]
+    return found[~difficult, LAST], right[~difficult]
 
 
 def average_precision(scores: np.ndarray, right: np.ndarray, total: int) -> float | None:
