@@ -19,8 +19,8 @@ from prediction.skipped import Opened, skipped_table, tell_skipped
 from prediction.trained import Trained
 from utils.metrics.regression import intervals
 from utils.plotting.age import explained, plot_sheet
-from utils.plotting.mistakes import block_of
 from utils.report.results import write_table
+from utils.report.samples import block_of
 from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG
 

@@ -29,7 +29,7 @@ from tests.tiny_runs import (
 from utils.run.errors import CommandError
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
-from utils.training.stage1 import adopt_stage1, find_stage1
+from utils.training.run import adopt_stage1, find_stage1
 
 NAME = "train_stage2"
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from utils.plotting.age import draw_people
 from utils.plotting.anomaly import explained
-from utils.plotting.mistakes import block_of, overlay
-from utils.report.samples import report_samples
+from utils.plotting.curves import overlay
+from utils.report.samples import block_of, report_samples
 
 pytestmark = pytest.mark.figures
 

@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.transforms import Bbox
 
 from utils.metrics.regression import limits_of_agreement, regression_metrics
-from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
-from utils.plotting.mistakes import overlay
+from utils.plotting.curves import grid_of_axes, never_fatal, overlay, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers whose ids are written

@@ -193,3 +193,13 @@ def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
     names.append("best epoch")
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize=9)
     save_figure(figure, path)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) or (H, W) uint8 under a heat map (H, W) in [0, 1], from its lowest value on: where
+    it is that low the image stays as it is, and under a map without range as a whole."""
+    above = heat - heat.min()
+    colours = plt.get_cmap("inferno")(above)[..., :3] * 255
+    base = np.broadcast_to(image[..., None] if image.ndim == 2 else image, colours.shape)
+    weight = 0.7 * np.sqrt(above)[..., None]
+    return ((1 - weight) * base + weight * colours).astype(np.uint8)

@@ -1,4 +1,5 @@
-"""How a run begins and ends: the prologue and the epilogue that all five scripts share.
+"""How a run begins and ends: the prologue and the epilogue that all five scripts share, and the stage 1 run
+that a stage 2 run starts from.
 
 A Run holds what a script needs around its loop; the order of things is decided in the script's `main`.
 """
@@ -21,17 +22,19 @@ from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
 from utils.run.errors import CommandError, some
-from utils.run.find import is_run
+from utils.run.find import find_checkpoint, is_run, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.lock import claim_folder
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config, distributed
-from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.training.checkpoint import Checkpoint, check_names, load_checkpoint, save_checkpoint
 from utils.training.device import compile_forward
 from utils.training.learning import check_labels
 from utils.training.worth import in_words
+
+STAGE1 = "train_stage1.py"
 
 
 @dataclass
@@ -213,3 +216,42 @@ def finish(
     if dist.is_initialized():
         dist.destroy_process_group()
     return verdict
+
+
+def find_stage1(args: argparse.Namespace) -> Path:
+    """The stage 1 checkpoint to start from. CommandError names candidates or the command that makes one."""
+    if args.stage1_checkpoint:
+        return find_checkpoint(args.stage1_checkpoint)
+    if args.data_path:
+        raise CommandError(
+            "--stage1_checkpoint is required with --data_path\n"
+            f"make one: python {STAGE1} --data_path {args.data_path}"
+        )
+    for run in reversed(list_runs(Path(args.output_dir))):
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else {}
+        fold = read_json(run / "config.json").get("args", {}).get("fold") if results else None
+        found = [results.get(key) for key in ("task", "verdict", "synthetic")]
+        if found == ["stage1", "LEARNED", True] and fold == args.fold:
+            return find_checkpoint(run)
+    fold = f" --fold {args.fold}" if args.fold else ""
+    raise CommandError(
+        f"no LEARNED stage 1 run on the built-in sample{fold} under {args.output_dir}\n"
+        f"make one: python {STAGE1} --use_group_sampling{fold}"
+    )
+
+
+def adopt_stage1(
+    args: argparse.Namespace, flags: Sequence[str], names_of: Callable[..., dict[str, list[str]]]
+) -> dict[str, Any]:
+    """Load the stage 1 checkpoint and take these of its flags over into `args`; CommandError for a typed flag
+    that differs, and where the checkpoint's lists of names are not `names_of(args)`."""
+    path = find_stage1(args)
+    state = load_checkpoint(path, STAGE1)
+    for name in flags:
+        typed, trained = getattr(args, name), state["args"][name]
+        if typed is not None and typed != trained:
+            raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
+        setattr(args, name, trained)
+    args.stage1_checkpoint = str(path)
+    check_names(path, state, **names_of(args))
+    return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses one of its own
