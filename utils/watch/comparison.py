@@ -17,7 +17,7 @@ from utils.run.errors import CommandError, some
 from utils.run.find import start_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
-from utils.watch.predictions import Pooled, measure, read_predictions
+from utils.watch.predictions import measure, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -177,7 +177,7 @@ def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
     measured = results.get("metrics", {}).get(results.get("test_split", "test"), {})
     row = {
         "condition": condition.letter, "run": str(view.folder), "seed": view.config.get("seed"),
-        "fold": "all" if isinstance(view, Pooled) else view.config["args"].get("fold"),
+        "fold": "all" if view.table is not None else view.config["args"].get("fold"),
         "verdict": results.get("verdict"), "best_epoch": best.get("epoch"), "epochs": len(view.history),
         view.decides: best.get(view.decides),
     }  # fmt: skip

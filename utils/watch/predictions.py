@@ -2,7 +2,7 @@
 --fold 1/N to N/N as one: every group is judged once, by a model that never saw it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,6 @@ JUDGED_BY = {"age": "subject_mae", "stage1": "auroc", "stage2": "macro_f1", "ano
 TRIVIAL = {"distance_widths": -1, "trivial_score": 1}
 
 
-@dataclass(frozen=True)
-class Pooled(RunView):
-    """The folds of one recipe and seed, read like one run; table: their predictions on test."""
-
-    table: "DataFrame"
-
-
 def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame":
     """The predictions on the split that the run was judged on, in the order of `reference`.
 
@@ -42,7 +35,7 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
     trivial, the score of what the verdict compares with, and inside, whether an age lies in its interval.
     Raises CommandError where there are none to read, or not of the samples and labels of `reference`.
     """
-    rows = view.table if isinstance(view, Pooled) else read_table(view)
+    rows = read_table(view) if view.table is None else view.table
     if reference is None:
         return rows
     shared, name = int(reference.index.isin(rows.index).sum()), reference.attrs["name"]
@@ -162,8 +155,8 @@ def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
     return replace(condition, pooled=tuple(pooled)), notes
 
 
-def pool(folds: Sequence[RunView], count: int) -> Pooled:
-    """Folds of one recipe and seed. Raises CommandError for predictions that can not be read or pooled."""
+def pool(folds: Sequence[RunView], count: int) -> RunView:
+    """Folds of one recipe and seed as one run; CommandError for predictions that can not be pooled."""
     import pandas
 
     tables = [read_predictions(view) for view in folds]
@@ -202,7 +195,7 @@ def pool(folds: Sequence[RunView], count: int) -> Pooled:
         "confidence": {one: ends for found in confidence for one, ends in found.items()},
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
     }
-    return Pooled(Path(name), folds[0].config, [], {}, results, 0.0, table)
+    return RunView(Path(name), folds[0].config, [], {}, results, changed=0.0, table=table)
 
 
 def guess_trivially(view: RunView, rows: "DataFrame") -> dict[str, np.ndarray]:

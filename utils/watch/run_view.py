@@ -59,6 +59,7 @@ class RunView:
     status: dict[str, Any]
     results: dict[str, Any]
     changed: float  # unix seconds of the latest write to one of the files, else to the folder
+    table: Any = None  # of folds that are read like one run: their predictions on test
 
     @property
     def name(self) -> str:
