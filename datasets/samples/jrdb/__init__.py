@@ -13,15 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from datasets.cache import count_processes, in_processes
-from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
+from datasets.jrdb.labels import LABEL_FOLDER
 from datasets.samples import write_json
-from datasets.samples.jrdb.labels import sequence_labels
 from datasets.samples.jrdb.plan import SIZES as SIZES
-from datasets.samples.jrdb.plan import SequencePlan, plan_sample
-from datasets.samples.jrdb.render import render_sequence
+from datasets.samples.jrdb.plan import plan_sample
+from datasets.samples.jrdb.render import write_sequence
 from datasets.splits import PARTS
 
-VERSION = 5
+VERSION = 6
 STATEMENT = "pictures of a made-up world in the layout of JRDB; they say nothing about real people"
 
 
@@ -30,16 +29,9 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
     plans.sort(key=lambda plan: -len(plan.clusters))  # the longest first, so that no worker ends late
-    work = partial(write_sequence, directory)
+    work = partial(write_sequence, directory, True)
     list(in_processes(work, plans, count_processes(plans, workers)))
     split = {part: sorted(plan.name for plan in plans if plan.role == part) for part in PARTS}
     write_json(directory / "split.json", split, indent=2)
     about = {"synthetic": True, "kind": "jrdb", "version": VERSION, "size": size, "seed": seed}
     write_json(directory / "SYNTHETIC.json", about | {"what": STATEMENT}, indent=2)
-
-
-def write_sequence(directory: Path, plan: SequencePlan) -> None:
-    folder = directory / IMAGE_FOLDER / plan.name
-    folder.mkdir(parents=True, exist_ok=True)
-    labels = sequence_labels(plan, *render_sequence(plan, folder))
-    write_json(directory / LABEL_FOLDER / f"{plan.name}.json", labels)

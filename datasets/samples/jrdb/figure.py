@@ -1,182 +1,219 @@
-"""One person as a picture: the skeleton turned to its facing and dressed, with what it uses, back to front.
+"""People: looks, pose, joints, clothes and the things in use, as pictures.
 
 Everything that tells what a person does is drawn: leg phase, chair, bicycle, stairs, arms, a head turned to
 somebody, and front (shirt strip, face) against back (hair, backpack).
 """
 
 import math
+from dataclasses import dataclass
 
-from datasets.samples.jrdb.skeleton import Colour, Look, Point, Pose, arm_joints, knee_of, legs, rotate
-from datasets.samples.jrdb.sketch import Sketch
+import numpy as np
 
-SPINE = 0.33
+from datasets.samples.jrdb.sketch import Colour, Point, Sketch, shaded
 
-
-def shaded(colour: Colour, share: float) -> Colour:
-    return tuple(int(c * share) for c in colour)
-
-
-def draw_head(sketch: Sketch, look: Look, neck: Point, yaw: float, nod: float) -> None:
-    r = 0.077 * sketch.height
-    sin, cos = rotate(yaw)
-    top = (neck[0] + 0.02 + 0.05 * nod, neck[1], neck[2] + 0.095 - 0.02 * nod)
-    sketch.limb(neck, top, 0.028, 0.028, look.skin, lit=False)
-    x, y = sketch.place(top)
-    if look.long_hair:
-        sketch.disc(x - 0.42 * r * sin, y - 0.22 * r, 1.14 * r, 0.92 * r, look.hair)
-    sketch.disc(x - 0.16 * r * sin, y + 0.10 * r, 1.08 * r, 1.10 * r, look.hair, body=True)
-    if cos < -0.45:
-        return
-    low = y - (0.10 + 0.25 * nod) * r
-    sketch.disc(x + 0.42 * r * sin, low, (0.84 - 0.24 * abs(sin)) * r, 0.88 * r, look.skin, body=True)
-    if abs(sin) > 0.25:
-        sketch.disc(x + 1.02 * r * sin, low - 0.02 * r, 0.20 * r, 0.15 * r, look.skin)
-    mouth = 0.26 * r * (0.4 + 0.6 * max(cos, 0.2))
-    sketch.disc(x + 0.62 * r * sin, low - 0.50 * r, mouth, 0.07 * r, shaded(look.skin, 0.72))
-    for side in (-30, 30):
-        es, ec = rotate(yaw + side)
-        if ec > 0.1:
-            sketch.disc(x + 0.86 * r * es, low + 0.14 * r, 0.07 * r + 0.07 * r * ec, 0.13 * r, (28, 24, 26))
+THIGH, SHANK, SPINE = 0.25, 0.25, 0.33
+# Elbow and hand from the shoulder: forward, outward, up ..
+ARMS = {
+    "hang": ((-0.01, 0.03, -0.15), (0.02, 0.04, -0.29)),
+    "swing": ((0.09, 0.025, -0.14), (0.16, 0.02, -0.26)),  # forward: times the swing
+    "pocket": ((-0.06, 0.07, -0.13), (0.03, 0.03, -0.23)),
+    "crossed": ((0.03, 0.05, -0.14), (0.09, -0.10, -0.10)),
+    "phone": ((0.04, 0.04, -0.14), (0.16, -0.05, -0.05)),
+    "eat": ((0.08, 0.05, -0.12), (0.11, -0.06, 0.06)),
+    "wave": ((0.02, 0.08, 0.10), (0.02, 0.12, 0.25)),
+    "grip": ((0.10, 0.05, -0.12), (0.24, 0.08, -0.16)),
+    "table": ((0.03, 0.05, -0.14), (0.17, 0.00, -0.15)),
+}
+# .. or toward the partner and up.
+REACHES = {
+    "open": ((0.10, -0.11), (0.24, -0.09)),
+    "raised": ((0.15, -0.02), (0.20, 0.19)),
+    "point": ((0.14, 0.0), (0.29, 0.04)),
+    "hug": ((0.12, -0.06), (0.22, 0.00)),
+}
 
 
-def draw_torso(sketch: Sketch, look: Look, hip: Point, neck: Point) -> None:
-    """A rounded trunk; its width follows the facing, and only the front shows the shirt."""
-    h, k = sketch.height, look.build
-    half = math.hypot(0.092 * k * sketch.cos, 0.066 * k * sketch.sin)
-    (xh, yh), (xn, yn) = sketch.place(hip), sketch.place(neck)
-    low, high = 0.86 * half, 1.12 * half
-    axis = math.hypot(xn - xh, yn - yh) or 1.0
-    px, py = (yn - yh) / axis, -(xn - xh) / axis  # unit vector across the trunk
+class Person:
+    """What stays the same: height in metres, build (1 = average), colours, belongings, habits."""
 
-    def band(low_left: float, low_right: float, high_left: float, high_right: float) -> list:
-        """The part of the trunk between these metres across it, at the hip and at the neck."""
-        edges = (xh, yh, low_left), (xh, yh, low_right), (xn, yn, high_right), (xn, yn, high_left)
-        return [(x + across * px, y + across * py) for x, y, across in edges]
+    def __init__(self, number: int, rng: np.random.Generator):
+        def colour(low: int, high: int) -> Colour:
+            return tuple(int(v) for v in np.clip(rng.integers(low, high) + rng.integers(-60, 61, 3), 12, 245))
 
-    corners = band(-low * h, low * h, -high * h, high * h)
-    sketch.limb(hip, neck, low, high * 0.55, look.top)
-    sketch.polygon(corners, look.top)
-    right_half = zip(corners, [corners[i] for i in (1, 1, 2, 2)], strict=True)
-    right_half = [((a + b) / 2, (c + d) / 2) for (a, c), (b, d) in right_half]
-    sketch.polygon(right_half, shaded(look.top, 0.82))
-    room = [(x - 0.075 * h, y, x + 0.075 * h, y) for x, y in corners]
-    sketch.reserve(room, body=True)  # for arms that hang
-    if sketch.cos > -0.3:  # the open jacket: a light strip that slides with the facing
-        slide, strip = 0.075 * k * h * sketch.sin, 0.030 * h * max(0.35, sketch.cos)
-        edges = slide - strip, slide + strip
-        sketch.polygon(band(*edges, *edges), look.shirt)
+        self.number = number
+        self.habit = rng.random(3).tolist()  # uniform numbers that fix arms and manners
+        self.skew = float(rng.normal(0, 12))  # degrees by which this person's facing is off
+        self.skin = shaded((232, 190, 160), rng.uniform(0.5, 1.05))
+        hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
+        self.hair = hairs[rng.choice(5, p=[0.4, 0.27, 0.15, 0.1, 0.08])]
+        grey = int(rng.integers(24, 110))
+        self.trousers = (grey, grey + int(rng.integers(0, 16)), grey + int(rng.integers(4, 40)))
+        grown = rng.random() > 0.3
+        self.height = float(np.clip(rng.normal(1.71, 0.09), 1.48, 1.95) if grown else rng.uniform(1.18, 1.5))
+        self.build = float(rng.uniform(0.9, 1.15))
+        self.top, self.shirt, self.shoes = colour(25, 130), colour(170, 235), colour(25, 120)
+        self.long_hair = rng.random() < 0.4
+        self.backpack = colour(30, 170) if rng.random() < 0.35 else None
 
 
-def sketch_person(look: Look, pose: Pose, distance: float) -> Sketch:
-    """The display list of one person, back to front."""
-    sketch = Sketch(pose.yaw, look.height, distance, lift=0.18 if pose.stairs else 0.0)
-    hip, ankles, lean = legs(pose)
-    ls, lc = rotate(lean)
-    neck = (hip[0] + SPINE * ls, 0.0, hip[2] + SPINE * lc)
-    ts, tc = rotate(pose.toward - pose.yaw)  # the partner's direction in the body frame: left, forward
-    arms = []
-    for side, mode in zip((1, -1), pose.arms, strict=True):
-        shoulder = (neck[0] - 0.015 * ls, 0.118 * look.build * side, neck[2] - 0.03 * lc)
-        elbow, hand = arm_joints(mode, side, shoulder, (tc, ts), -side * math.sin(pose.phase))
-        arms.append((sketch.near(elbow) + 0.5 * sketch.near(hand), mode, shoulder, elbow, hand))
-    arms.sort(key=lambda arm: arm[0])
-    sits, table_near = pose.posture == "sit", sketch.near((1.0, 0.0, 0.0)) > 0
+@dataclass(frozen=True)
+class Pose:
+    """What a person does in one frame. Angles in degrees as the camera sees them."""
 
-    def draw_arm(mode: str, shoulder: Point, elbow: Point, hand: Point) -> None:
-        # Boxes are drawn around trunk, head and legs: an outstretched hand must not widen them and give
-        # the answer away.
-        sketch.limb(shoulder, elbow, 0.036, 0.030, look.top, body=False)
-        sketch.limb(elbow, hand, 0.029, 0.024, look.skin, body=False)
-        sketch.limb(hand, hand, 0.034, 0.034, look.skin, body=False)
-        f, s, u = hand
-        if mode == "phone":
-            sketch.rod((f + 0.02, s, u + 0.02), (f + 0.02 + 0.01, s, u + 0.07), 0.022, (20, 22, 30))
-            sketch.rod((f + 0.01, s, u + 0.03), (f + 0.01 + 0.01, s, u + 0.06), 0.014, (150, 200, 240))
-        if mode == "eat":
-            sketch.rod(hand, (f, s, u + 0.03), 0.026, (214, 120, 60))
+    posture: str  # stand | walk | sit | bend | cycle | upstairs | downstairs
+    yaw: float
+    head: float
+    nod: float  # 0 upright, 1 looking down
+    phase: float  # of the legs, radians
+    arms: tuple[str, str]  # left and right, of ARMS or REACHES
+    toward: float  # where an open hand points
 
-    def draw_backpack() -> None:
-        if look.backpack:
-            drop = (neck[0] - hip[0]) * 0.45
-            low = (hip[0] - 0.085, 0.0, hip[2] + 0.09)
-            high = (neck[0] - 0.085 - 0.1 * drop, 0.0, neck[2] - 0.07)
-            sketch.limb(low, high, 0.062, 0.052, look.backpack)
 
-    if pose.stairs:
-        draw_stairs(sketch, pose.stairs)
-    if sits:
-        draw_chair(sketch, behind=True)
-    if sits and not table_near:
-        draw_table(sketch)
-    if arms[0][0] < 0.02:
-        draw_arm(*arms[0][1:])
-    if sketch.cos > 0:
-        draw_backpack()
+def legs(pose: Pose) -> tuple[Point, list[Point], float]:
+    """-> hip centre, [left ankle, right ankle], forward lean of the spine in degrees."""
+    swing, lift = math.sin(pose.phase), math.cos(pose.phase)
+    if pose.posture == "walk":  # the feet are never side by side, and the one behind comes up
+        ahead = math.copysign(1, swing)
+        stride = 0.09 * ahead + 0.11 * swing
+        feet = [(stride * k, 0.035 * k, 0.035 + 0.16 * (k == -ahead)) for k in (1, -1)]
+        return (0.0, 0.0, 0.52 - 0.03 * abs(swing)), feet, 6.0
+    if "stairs" in pose.posture:
+        up = 1 if pose.posture == "upstairs" else -1
+        feet = [(0.10 * k, 0.04 * k, 0.055 + 0.09 * k * up) for k in ((1, -1) if swing > 0 else (-1, 1))]
+        return (0.0, 0.0, 0.50), feet, 12.0 * max(up, 0)
+    if pose.posture == "sit":
+        return (0.0, 0.0, 0.27), [(0.20, 0.06 * k, 0.035) for k in (1, -1)], 4.0
     if pose.posture == "cycle":
-        draw_bicycle(sketch, look.shirt)
-    sides = zip((-1, 1), ankles[::-1], strict=True)
-    for rank, (k, ankle) in enumerate(
-        sorted(sides, key=lambda side: sketch.near((0.0, 0.06 * side[0], 0.0)))
-    ):
+        pedals = [(0.06 + 0.08 * k * swing, 0.04 * k, 0.17 + 0.08 * k * lift) for k in (1, -1)]
+        return (-0.06, 0.0, 0.55), pedals, 32.0
+    if pose.posture == "bend":
+        return (-0.06, 0.0, 0.46), [(0.0, 0.06 * k, 0.035) for k in (1, -1)], 68.0
+    return (0.0, 0.0, 0.532), [(0.01 * k, 0.075 * k, 0.035) for k in (1, -1)], 0.0
+
+
+def knee_of(hip: Point, ankle: Point) -> Point:
+    """Knee of a two-link leg bending forward (law of cosines in the forward-up plane)."""
+    df, du = ankle[0] - hip[0], ankle[2] - hip[2]
+    reach = min(math.hypot(df, du), THIGH + SHANK - 1e-4)
+    bulge = math.sqrt(THIGH**2 - (reach / 2) ** 2) / reach
+    return hip[0] + df / 2 - bulge * du, (hip[1] + ankle[1]) / 2, hip[2] + du / 2 + bulge * df
+
+
+def sketch_person(person: Person, pose: Pose, distance: float) -> Sketch:
+    """The display list of one person."""
+    sketch = Sketch(pose.yaw, person.height, distance, lift=0.18 if "stairs" in pose.posture else 0.0)
+    hip, ankles, lean = legs(pose)
+    forward, up = math.sin(math.radians(lean)), math.cos(math.radians(lean))
+    neck = (hip[0] + SPINE * forward, 0.0, hip[2] + SPINE * up)
+    for k, ankle in zip((1, -1), ankles, strict=True):
         top = (hip[0], 0.05 * k, hip[2])
-        cloth = look.trousers if rank else shaded(look.trousers, 0.78)
-        knee = (top[0] + 0.22, top[1], top[2] + 0.01) if sits else knee_of(top, ankle)
+        knee, cloth = knee_of(top, ankle), shaded(person.trousers, 1 if k > 0 else 0.78)
         sketch.limb(top, knee, 0.056, 0.043, cloth)
         sketch.limb(knee, ankle, 0.041, 0.028, cloth)
         f, s, u = ankle
-        sketch.limb((f - 0.01, s, u - 0.012), (f + 0.075, s, u - 0.016), 0.024, 0.019, look.shoes)
-    draw_torso(sketch, look, hip, neck)
-    if arms[0][0] >= 0.02:
-        draw_arm(*arms[0][1:])
-    if sketch.cos <= 0:
-        draw_backpack()
-    if sits:
-        draw_chair(sketch, behind=False)
-    draw_head(sketch, look, neck, pose.head, pose.nod)
-    if sits and table_near:
-        draw_table(sketch)
-    draw_arm(*arms[1][1:])
+        sketch.limb((f - 0.01, s, u - 0.012), (f + 0.075, s, u - 0.016), 0.024, 0.019, person.shoes)
+    draw_trunk(sketch, person, hip, neck, forward, up)
+    for side, arm in zip((1, -1), pose.arms, strict=True):
+        draw_arm(sketch, person, pose, arm, side, neck, forward, up)
+    draw_head(sketch, person, neck, pose.head - pose.yaw, pose.nod)
+    if pose.posture == "sit":
+        draw_seat(sketch)
+    if pose.posture == "cycle":
+        draw_bicycle(sketch, person.shirt)
+    if "stairs" in pose.posture:
+        draw_stairs(sketch, 1 if pose.posture == "upstairs" else -1)
     return sketch
+
+
+def draw_trunk(sketch: Sketch, person: Person, hip: Point, neck: Point, forward: float, up: float) -> None:
+    """The front shows the shirt in the open jacket, the back the backpack."""
+
+    def at(along: float, ahead: float, side: float) -> Point:
+        """Metres along the spine and ahead of it, per body height."""
+        return (hip[0] + along * forward + ahead * up, side, hip[2] + along * up - ahead * forward)
+
+    for k in (1, 0, -1):
+        low, high = at(0.0, 0.0, 0.035 * k * person.build), at(SPINE - 0.045, 0.0, 0.055 * k * person.build)
+        sketch.limb(low, high, 0.056, 0.062, person.top)
+        sketch.body.append(sketch.place(at(SPINE / 2, 0.0, 0.03 * k), 0.15))  # room for arms that hang
+    sketch.rod(at(0.02, 0.05, 0.0), at(SPINE - 0.05, 0.05, 0.0), 0.026, person.shirt, over=0.03)
+    if person.backpack:
+        sketch.rod(at(0.09, -0.085, 0.0), at(SPINE - 0.07, -0.085, 0.0), 0.06, person.backpack)
+
+
+def draw_arm(sketch: Sketch, person: Person, pose: Pose, arm: str, side: int, neck, forward, up) -> None:
+    """Boxes are drawn around trunk, head and legs: a hand must not widen them and give the answer away."""
+    shoulder = np.array((neck[0] - 0.015 * forward, 0.118 * person.build * side, neck[2] - 0.03 * up))
+    if arm in ARMS:
+        swing = -side * math.sin(pose.phase) if arm == "swing" else 1
+        bends = [(f * swing, s * side, u) for f, s, u in ARMS[arm]]
+    else:
+        toward = math.radians(pose.toward - pose.yaw)
+        bends = [(along * math.cos(toward), along * math.sin(toward) + 0.02 * side, u)
+                 for along, u in REACHES[arm]]  # fmt: skip
+    elbow, hand = (tuple(shoulder + bend) for bend in bends)
+    sketch.rod(tuple(shoulder), elbow, 0.034, person.top)
+    sketch.rod(elbow, hand, 0.027, person.skin, over=0.02)
+    sketch.rod(hand, hand, 0.034, person.skin, over=0.02)
+    f, s, u = hand
+    if arm == "phone":
+        sketch.rod((f + 0.02, s, u + 0.02), (f + 0.03, s, u + 0.07), 0.022, (20, 22, 30), over=0.03)
+        sketch.rod((f + 0.01, s, u + 0.03), (f + 0.02, s, u + 0.06), 0.014, (150, 200, 240), over=0.04)
+    if arm == "eat":
+        sketch.rod(hand, (f, s, u + 0.03), 0.026, (214, 120, 60), over=0.03)
+
+
+def draw_head(sketch: Sketch, person: Person, neck: Point, turned: float, nod: float) -> None:
+    """turned: degrees from the trunk. Hair all round, skin, nose and eyes in front."""
+    sin, cos = math.sin(math.radians(turned)), math.cos(math.radians(turned))
+    f, s, u = neck[0] + 0.02 + 0.05 * nod, neck[1], neck[2] + 0.095 - 0.02 * nod
+
+    def at(ahead: float, left: float, up: float) -> Point:
+        return (f + ahead * cos - left * sin, s + ahead * sin + left * cos, u + up)
+
+    sketch.limb(neck, (f, s, u), 0.028, 0.028, person.skin)
+    sketch.limb(at(-0.012, 0, 0.008), at(-0.012, 0, 0.008), 0.084, 0.084, person.hair)
+    if person.long_hair:
+        sketch.rod(at(-0.03, 0, 0), at(-0.035, 0, -0.06), 0.07, person.hair)
+    low = -0.008 - 0.02 * nod
+    sketch.rod(at(0.033, 0, low + 0.006), at(0.033, 0, low - 0.008), 0.058, person.skin, over=0.02)
+    sketch.rod(at(0.080, 0, low), at(0.080, 0, low), 0.013, shaded(person.skin, 0.9), over=0.02)
+    for side in (-0.034, 0.034):
+        eye = at(0.060, side, low + 0.012)
+        sketch.rod(eye, eye, 0.010, (28, 24, 26), over=0.02)
 
 
 # Things people use, in the body frame of the person
 
 
-def draw_chair(sketch: Sketch, behind: bool) -> None:
-    steel, seat, sides = (92, 90, 88), (128, 96, 66), (-0.10, 0.10)
-    if behind:
+def slab(sketch: Sketch, f0: float, f1: float, half: float, u0: float, u1: float, colour: Colour) -> None:
+    """A rectangle across the body from (f0, u0) to (f1, u1)."""
+    sketch.face([(f0, -half, u0), (f0, half, u0), (f1, half, u1), (f1, -half, u1)], colour)
+
+
+def draw_seat(sketch: Sketch) -> None:
+    """A chair, and a table with a cup on it."""
+    steel, seat, wood = (92, 90, 88), (128, 96, 66), (176, 140, 96)
+    for s in (-0.10, 0.10):
         for f in (-0.10, 0.12):
-            for s in sides:
-                sketch.rod((f, s, 0.22), (f, s, 0.0), 0.010, steel, 0.008)
-        board = [(-0.12, -0.12, 0.23), (-0.12, 0.12, 0.23), (0.14, 0.12, 0.23), (0.14, -0.12, 0.23)]
-        sketch.face(board, seat)
-        sketch.rod((-0.11, 0.0, 0.22), (0.13, 0.0, 0.22), 0.022, seat)
-    if behind == (sketch.near((-1.0, 0.0, 0.0)) < 0):
-        back = [(-0.11, -0.10, 0.24), (-0.11, 0.10, 0.24), (-0.14, 0.10, 0.52), (-0.14, -0.10, 0.52)]
-        sketch.face(back, seat)
-        for s in sides:
-            sketch.rod((-0.11, s, 0.22), (-0.14, s, 0.53), 0.012, steel)
-
-
-def draw_table(sketch: Sketch) -> None:
-    wood, edge = (176, 140, 96), (120, 92, 60)
+            sketch.rod((f, s, 0.22), (f, s, 0.0), 0.010, steel)
+        sketch.rod((-0.11, s, 0.22), (-0.14, s, 0.53), 0.012, steel)
+    slab(sketch, -0.12, 0.14, 0.12, 0.23, 0.23, seat)
+    sketch.rod((-0.11, 0.0, 0.22), (0.13, 0.0, 0.22), 0.022, seat)
+    slab(sketch, -0.11, -0.14, 0.10, 0.24, 0.52, seat)
     sketch.rod((0.36, 0.0, 0.38), (0.36, 0.0, 0.0), 0.016, (70, 70, 72))
-    top = [(0.20, -0.20, 0.41), (0.20, 0.20, 0.41), (0.46, 0.20, 0.41), (0.46, -0.20, 0.41)]
-    sketch.face([(f, s, u - 0.03) for f, s, u in top], edge)
-    sketch.face(top, wood)
-    for a, b in zip(top, top[1:] + top[:1], strict=True):
-        sketch.rod((a[0], a[1], 0.40), (b[0], b[1], 0.40), 0.013, edge)
-    sketch.rod((0.30, 0.08, 0.43), (0.30, 0.08, 0.46), 0.017, (236, 232, 224), 0.019)
+    slab(sketch, 0.20, 0.46, 0.20, 0.41, 0.41, wood)
+    for f in (0.20, 0.46):
+        sketch.rod((f, -0.20, 0.40), (f, 0.20, 0.40), 0.013, shaded(wood, 0.68))
+    sketch.rod((0.30, 0.08, 0.43), (0.30, 0.08, 0.46), 0.018, (236, 232, 224), over=0.04)
 
 
 def draw_bicycle(sketch: Sketch, paint: Colour) -> None:
     for f in (-0.30, 0.30):
-        turns = [a / 10 * math.pi for a in range(20)]
+        turns = [a / 10 * math.pi for a in range(21)]
         rim = [(f + 0.19 * math.cos(a), 0.0, 0.19 + 0.19 * math.sin(a)) for a in turns]
-        for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
-            sketch.rod(a, b, 0.016, (26, 26, 28))
-        for a in range(0, 10, 2):
-            sketch.rod(rim[a], rim[a + 10], 0.004, (150, 150, 150))
+        for k in range(20):
+            sketch.rod(rim[k], rim[k + 1], 0.016, (26, 26, 28))
     saddle, crank, stem = (-0.08, 0.0, 0.50), (0.02, 0.0, 0.18), (0.22, 0.0, 0.52)
     rear, front, head = (-0.30, 0.0, 0.19), (0.30, 0.0, 0.19), (0.20, 0.0, 0.46)
     tubes = (rear, crank), (crank, saddle), (saddle, head), (crank, head), (rear, saddle), (front, stem)
@@ -186,17 +223,16 @@ def draw_bicycle(sketch: Sketch, paint: Colour) -> None:
 
 
 def draw_stairs(sketch: Sketch, direction: int) -> None:
-    """Steps rising ahead (+1) or behind (-1), painted from far to near."""
-    riser, tread, bottom = (150, 146, 140), (196, 190, 180), -sketch.lift / sketch.height
-    for k in range(-3, 4) if sketch.near((1.0, 0.0, 0.0)) > 0 else range(3, -4, -1):
+    """Steps rising ahead (+1) or behind (-1)."""
+    bottom = -sketch.lift / sketch.height
+    for k in range(-3, 4):
         f0, f1, top = 0.15 * k - 0.075, 0.15 * k + 0.075, 0.085 * k * direction + 0.02
         if top < bottom:
             continue
         for f in (f0, f1):
-            sketch.face([(f, -0.30, bottom), (f, 0.30, bottom), (f, 0.30, top), (f, -0.30, top)], riser)
+            slab(sketch, f, f, 0.30, bottom, top, (150, 146, 140))
+            sketch.rod((f, -0.30, top), (f, 0.30, top), 0.010, (196, 190, 180))
         for s in (-0.30, 0.30):
-            side = [(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)]
-            sketch.face(side, shaded(riser, 0.9))
-        sketch.face([(f0, -0.30, top), (f0, 0.30, top), (f1, 0.30, top), (f1, -0.30, top)], tread)
-        for f in (f0, f1):
-            sketch.rod((f, -0.30, top), (f, 0.30, top), 0.010, tread)
+            corners = [(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)]
+            sketch.face(corners, (135, 131, 126))
+        slab(sketch, f0, f1, 0.30, top, top, (196, 190, 180))

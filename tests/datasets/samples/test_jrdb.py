@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
+from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
-from datasets.samples.jrdb.figure import sketch_person
-from datasets.samples.jrdb.labels import sequence_labels
+from datasets.samples.jrdb.figure import Person, Pose, sketch_person
 from datasets.samples.jrdb.plan import plan_sample
-from datasets.samples.jrdb.render import render_sequence
-from datasets.samples.jrdb.skeleton import Look, Pose
+from datasets.samples.jrdb.render import write_sequence
 from datasets.samples.jrdb.sketch import draw_sketch, extent
 from tests.jrdb_files import load
 from utils.run.errors import CommandError
@@ -52,10 +51,7 @@ def boxes(tmp_path_factory):
     (folder / sample.LABEL_FOLDER).mkdir(parents=True)
     plans = plan_sample("small", OTHER_SEED)
     for plan in plans:
-        scene, frames = render_sequence(plan, None)
-        sample.write_json(
-            folder / sample.LABEL_FOLDER / f"{plan.name}.json", sequence_labels(plan, scene, frames)
-        )
+        write_sequence(folder, False, plan)
     split = {role: [plan.name for plan in plans if plan.role == role] for role in ("train", "val", "test")}
     sample.write_json(folder / "split.json", split)
     return folder
@@ -69,10 +65,10 @@ def test_layout_is_that_of_the_data_set(tiny):
     assert all(split[part] for part in ("train", "val", "test"))
     assert json.loads((tiny / "SYNTHETIC.json").read_text())["synthetic"] is True
     for name, frames in labels.items():
-        images = sorted(path.name for path in (tiny / sample.IMAGE_FOLDER / name).iterdir())
+        images = sorted(path.name for path in (tiny / IMAGE_FOLDER / name).iterdir())
         assert images == sorted(frames)
         assert np.diff([int(key[:6]) for key in images]).tolist() == [15] * (len(images) - 1)
-        with Image.open(tiny / sample.IMAGE_FOLDER / name / images[0]) as image:
+        with Image.open(tiny / IMAGE_FOLDER / name / images[0]) as image:
             assert image.size == (752, 96) and image.format == "JPEG"
 
 
@@ -230,7 +226,7 @@ def test_ensure_sample_leaves_foreign_folders_alone(tmp_path):
 
 
 def test_figures_face_where_they_should():
-    look = Look(np.random.default_rng(0))
+    look = Person(1, np.random.default_rng(0))
     look.height, look.build, look.long_hair, look.backpack = 1.7, 1.0, False, None
     look.skin, look.hair, look.top = (230, 190, 160), (20, 20, 20), (40, 60, 160)
     look.shirt, look.trousers, look.shoes = (230, 230, 230), (40, 40, 40), (20, 20, 20)
