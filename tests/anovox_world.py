@@ -30,9 +30,9 @@ def flags(root: Path, **changed) -> argparse.Namespace:
     return argparse.Namespace(**vars(parser.parse_args([])) | rest | changed)
 
 
-def load(root: Path, cache_dir=None, log=print, **changed) -> AnoVoxData:
-    """What a script reads of `root` with these flags."""
-    return build_datasets(flags(root, cache_dir=cache_dir, **changed), log=log)
+def load(root: Path, cache_dir=None, log=None, **changed) -> AnoVoxData:
+    """What a script reads of `root` with these flags; `log` is for those that pass a cache on."""
+    return build_datasets(flags(root, cache_dir=cache_dir, **changed))
 
 
 def split(table: FrameTable, root: Path, **changed) -> tuple[dict[str, list[str]], str, str]:

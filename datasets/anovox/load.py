@@ -18,7 +18,6 @@ pointclouds.py (scans of other tools), splits.py (which scenario is in which par
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,20 +48,18 @@ def find_root(args: argparse.Namespace) -> Path:
     return Path(args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info))
 
 
-def build_datasets(
-    args: argparse.Namespace, choose: Choose | None = None, log: Callable[[str], None] = LOG.info
-) -> "AnoVoxData":
+def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "AnoVoxData":
     """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
     `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
     root, pasted = find_root(args), args.label == "pasted"
-    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": log}
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
     problems = [] if args.check_data else None
     alone = pasted and args.modality == "camera"
     scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
         for line in check_frames(scenarios, palette, args.frame_rate, problems):
-            log(line)
+            LOG.info(line)
     table = build_table(
         scenarios, args.label, min_pixels=args.min_pixels, min_points=args.min_points,
         modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,

@@ -143,9 +143,7 @@ class AgeDatasets(splits.Parts):
         return lines + report["notes"]
 
 
-def build_datasets(
-    args: argparse.Namespace, cache_dir: Path | None = None, choose: splits.Choose | None = None
-) -> AgeDatasets:
+def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None) -> AgeDatasets:
     """Train, val and test (none when --test_size is 0) as the flags of flags.py say, or the parts that
     `choose` makes of the subjects.
 
@@ -169,8 +167,7 @@ def build_datasets(
     except DataError:
         problems.refuse(images)  # what --check_data has not told yet may be why nothing can be split
         raise
-    trained, cache_dir = split.get("train", ()), cache_dir or args.cache_dir
-    images, decoded, intensity_range = decode_images(images, trained, args, cache_dir)
+    images, decoded, intensity_range = decode_images(images, split.get("train", ()), args)
     images, hashes = judge_pixels(images, decoded, problems), {}
     for subject, mine in images.groupby("subject"):
         pictures = sorted(mine.hash)

@@ -33,7 +33,7 @@ LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # the grey values of an im
 
 
 def decode_images(
-    images: pd.DataFrame, train: Collection[str], args: argparse.Namespace, cache_dir: Path | None
+    images: pd.DataFrame, train: Collection[str], args: argparse.Namespace
 ) -> tuple[pd.DataFrame, np.ndarray, list[float]]:
     """(`images` with whether each is deep, of more than 8 bits, and cut, with values beyond the range; all of
     them from the cache, (N,) of `sample_type`; the range: what grey is black and white in the deep ones).
@@ -41,16 +41,15 @@ def decode_images(
     That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
     stays comparable.
     """
-    cache = {"item_shape": (), "cache_dir": cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    kept = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    kept = partial(open_cache, item_shape=(), **kept)
     paths, chosen = images.path.tolist(), args.intensity_range
     images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
     deep = images[images.deep]
     if len(deep):
         files = deep.path.tolist()
-        limits = open_cache(
-            "ultrasound_limits", settings={}, sources=files, produce=partial(_limits, files), dtype=LIMITS,
-            counts=[1] * len(files), **cache,
-        )  # fmt: skip
+        made, counts = partial(_limits, files), [1] * len(files)
+        limits = kept("ultrasound_limits", {}, files, counts, produce=made, dtype=LIMITS)
         lows, highs = limits["low"].astype(int), limits["high"].astype(int)  # (N,) each
         if chosen is None:
             mine = highs[deep.subject.isin(train)]
@@ -60,11 +59,8 @@ def decode_images(
     options = {"image_size": list(args.image_size), "colour": args.colour}
     options["intensity_range"] = chosen if len(deep) else None
     sample = sample_type(args.image_size, args.colour)
-    decoded = open_cache(
-        "ultrasound", settings=options, sources=paths, produce=partial(_decode, paths, options, sample),
-        dtype=sample, counts=[1] * len(paths), **cache,
-    )  # fmt: skip
-    return images, decoded, chosen
+    made, counts = partial(_decode, paths, options, sample), [1] * len(paths)
+    return images, kept("ultrasound", options, paths, counts, produce=made, dtype=sample), chosen
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:

@@ -28,7 +28,7 @@ def tiny(tmp_path_factory):
 
 def load(folder, **flags):
     flags = {"image_dir": folder / "TA/Healthy/Images", "image_size": [40, 42]} | flags
-    return build_datasets(data_arguments(**flags), cache_dir=folder / "cache")
+    return build_datasets(data_arguments(cache_dir=folder / "cache", **flags))
 
 
 def test_true_layout(tiny):

@@ -58,7 +58,7 @@ def study(tmp_path):
 
 def load(study: Path, **flags):
     flags = {"image_dir": study / "Healthy/Images", "image_size": [16, 16]} | flags
-    return build_datasets(data_arguments(**flags), cache_dir=study.parent / "cache")
+    return build_datasets(data_arguments(cache_dir=study.parent / "cache", **flags))
 
 
 def read_ages(path: Path, cohort: str = "healthy", **flags) -> dict[str, float]:
@@ -423,7 +423,7 @@ def test_real_images(real, tmp_path):
     folder = real / "ultrasound_hc18"
     data = build_datasets(
         data_arguments(image_dir=folder / "Healthy/Images", excel_path=folder / "characteristics.xlsx",
-                       target_unit="weeks", image_size=[16, 16]), cache_dir=tmp_path)  # fmt: skip
+                       target_unit="weeks", image_size=[16, 16], cache_dir=tmp_path))  # fmt: skip
     assert data.report["images_used"] == 592
     assert sum(map(len, data.split.values())) == 484
     assert 11 < data.train.ages.min() < data.train.ages.max() < 42
