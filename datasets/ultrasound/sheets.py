@@ -124,7 +124,8 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
 def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
     if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
         what = f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns"
-        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
+        limits = f"(limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
+        raise DataError(f"{what} {limits}\nDelete the empty rows and columns beyond the table and save.")
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:

@@ -125,7 +125,8 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
         if len(same) > 1:
             remedy = f"Rename or delete all but one, or name another with --{role}_column."
-            raise DataError(f"{where}: column {asked!r} is there twice ({' and '.join(same)})\n{remedy}")
+            found = f"is there {len(same)} times ({' and '.join(same)})"
+            raise DataError(f"{where}: column {asked!r} {found}\n{remedy}")
         if same:
             at[role] = same[0]
             continue
@@ -322,7 +323,8 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
         empty = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
         return f"{empty or 'if they'} stand for an unknown age: --missing_values {listed}" * bool(values)
     try:
-        low, *_, high = sorted(float(cell) for cell in [*values, *values])
+        numbers = [float(cell) for cell in values]
+        low, high = min(numbers), max(numbers)
     except ValueError:  # no numbers, or none at all
         return "--age_column names the column of ages" * (not any(text.startswith("=") for text in values))
     if 1900 <= low <= high <= 2100:
