@@ -208,7 +208,7 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
                         changed.writestr(name, re.sub(STRICT, USUAL, archive.read(name)))
                 content = buffer.getvalue()
     elif "EncryptedPackage".encode("utf-16-le") in content:
-        raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without one.")
+        raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without a password.")
     if engine is None or importlib.util.find_spec(engine) is None:
         kind, package = OTHERS.get(engine, ("a zip archive, no workbook", None))
         remedy = f", or run: pip install {package}" if package else "."
