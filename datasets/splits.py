@@ -173,7 +173,8 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     """
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
-        content = {"test": []} | read_record(Path(path), "train", "val")
+        path = Path(path) if isinstance(path, str) else path  # or one in an archive
+        content = {"test": []} | read_record(path, "train", "val")
     except CommandError as error:
         raise DataError(f"{error}\n{remedy}") from error
     split = {part: content[part] for part in PARTS}
