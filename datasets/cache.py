@@ -1,10 +1,10 @@
 """Decode once: the pixels a run needs, as one uint8 array in a memory-mapped file under data/cache.
 
-`open_cache` returns the array; it is built on the first call and mapped on every later one. The file's
-name is a fingerprint of the kind, the settings, the source files (path, size, modification time) and how
-many items each yields: whatever changes makes a new file. A build writes under a temporary name and renames
-at the end, so a file with the final name is complete. Whoever holds the lock builds; other ranks and runs
-wait for it and then read. Delete data/cache at any time to free the space.
+`open_cache` builds the array on the first call and maps it on every later one. The file's name is a
+fingerprint of the kind, the settings, the source files (path, size, modification time) and how many items
+each yields: whatever changes makes a new file. A build writes under a temporary name and renames at the end,
+so a file with the final name is complete. Whoever holds the lock builds; other ranks and runs wait for it
+and then read. Delete data/cache at any time to free the space.
 """
 
 import contextlib
@@ -56,12 +56,11 @@ def open_cache(
 ) -> np.memmap:  # fmt: skip
     """The items of all sources in order, of `dtype` and shape (sum(counts), *item_shape), read-only.
 
-    `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape): decode once, cut
-    everything from it. It must be picklable (a module-level function or a functools.partial of one) and is
+    `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape): a picklable function,
     not called where counts[k] is 0. A dtype with fields keeps pixels and what was noticed in them together.
-    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). `workers` =
-    processes for the build, default all cores. Raises DataError for missing sources, what `produce` raises,
-    and CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space.
+    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). `workers`:
+    processes for the build, default all cores. DataError for missing sources, what `produce` raises, and
+    CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
@@ -156,14 +155,13 @@ def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) ->
     for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
         leftover.unlink(missing_ok=True)
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
-    takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB"
+    takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB in {path.parent}"
     less = "fewer frames or a smaller --image_size"
     if size > limit_gb * 1e9:
-        less = f"Pass --cache_limit_gb {math.ceil(size / 1e9)} to allow it, or use {less}."
-        raise CommandError(f"{takes} in {path.parent}, over the limit of {limit_gb:g} GB.\n{less}")
+        allow = f"Pass --cache_limit_gb {math.ceil(size / 1e9)} to allow it"
+        raise CommandError(f"{takes}, over the limit of {limit_gb:g} GB.\n{allow}, or use {less}.")
     if size > 0.98 * free:
-        free = f"{path.parent} has {free / 1e9:.1f} GB free"
-        raise CommandError(f"{takes}, but {free}.\nFree some space, or use {less}.")
+        raise CommandError(f"{takes}, which has {free / 1e9:.1f} GB free.\nFree some space, or use {less}.")
     busy = [k for k, count in enumerate(counts) if count]
     processes = count_processes(busy, workers) if len(busy) >= FEW_SOURCES else 1
     items = f"{shape[0]:,} items from {len(busy):,} files, {format_size(size)}"
@@ -178,10 +176,9 @@ def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) ->
         array.flush()
         os.replace(partial_path, path)
     except BrokenProcessPool as error:
-        raise ScriptError(
-            f"cache {kind}: a process that decodes images was killed, most often for want of memory "
-            f"({processes} ran)\nstart again with fewer of them: taskset -c 0,1 python ..."
-        ) from error
+        killed = "a process that decodes images was killed, most often for want of memory"
+        fewer = "start again with fewer of them: taskset -c 0,1 python ..."
+        raise ScriptError(f"cache {kind}: {killed} ({processes} ran)\n{fewer}") from error
     finally:
         partial_path.unlink(missing_ok=True)
 

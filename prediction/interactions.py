@@ -13,10 +13,9 @@ import numpy as np
 import pandas
 import torch
 
-from datasets.images import read_image
 from datasets.jrdb.boxes import read_people
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.crops import crop_people
+from datasets.jrdb.crops import crop_people, read_panorama
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import Sequence
 from datasets.jrdb.load import join_pairs
@@ -57,15 +56,14 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         rest = "they serve as the past of the others" if pixels else "no picture of them"
         LOG.warning(f"{frames - len(pictured)} of {frames} frames have boxes but no image: {rest}")
     if pixels and not len(pictured):
-        expected = f"{folders[0]}/000015.jpg"
-        raise DataError(f"{args.input}: no frame with boxes has an image\n  expected: {expected}")
+        raise DataError(f"{args.input}: no frame with boxes has an image, such as {folders[0]}/000015.jpg")
 
     skipped: dict[int, str] = {}  # frame: why
     p_interaction = np.full(len(dataset), np.nan)
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
     scored = pictured if pixels else np.arange(frames)
     for frame in progress(scored.tolist(), "frames"):
-        image = read_panorama(dataset, sequences, folders, frame, skipped) if pixels else None
+        image = open_frame(dataset, sequences, folders, frame, skipped) if pixels else None
         samples = np.flatnonzero(dataset.frames == frame)
         if len(samples) and frame not in skipped:
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
@@ -102,7 +100,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     count = min(args.max_pictures, len(pictured))
     drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
     for frame in progress(drawn.tolist(), "pictures"):
-        image = read_panorama(dataset, sequences, folders, frame, skipped)
+        image = open_frame(dataset, sequences, folders, frame, skipped)
         if image is None:  # of a geometry model, whose images are first looked at here
             LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
             continue
@@ -127,22 +125,16 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
     return join_pairs("input", sequences, rules)
 
 
-def read_panorama(
+def open_frame(
     dataset: JRDBPairDataset, sequences: list[Sequence], folders: list[Path], frame: int, skipped: dict
 ) -> np.ndarray | None:
-    """The image (H, W, 3), or None and why in `skipped`."""
+    """The panorama (H, W, 3), or None and why in `skipped`."""
     number = dataset.frame_sequences[frame]
     path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
     try:
-        image = read_image(path)
+        return read_panorama(path, (sequence.width, sequence.height))
     except DataError as error:
         skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
-        return None
-    (height, width), wanted = image.shape[:2], f"{sequence.width}x{sequence.height}"
-    if f"{width}x{height}" != wanted:  # which boxes are given for
-        skipped[frame] = f"the panorama is {width}x{height} pixels, {sequence.size_source} has {wanted}"
-        return None
-    return image
 
 
 @torch.no_grad()

@@ -26,14 +26,10 @@ from utils.training import distributed
 from utils.training.checkpoint import check_names, load_checkpoint
 
 # Where each data set's predictions are made.
-PREDICTION = {
-    "anovox": "prediction.anomalies", "ultrasound": "prediction.ages", "jrdb": "prediction.interactions",
-}  # fmt: skip
-
-OPTIONS = {
-    "boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
-    "max_pictures": 0, "explain": False,
-}  # fmt: skip
+PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
+              "jrdb": "prediction.interactions"}  # fmt: skip
+OPTIONS = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
+           "max_pictures": 0, "explain": False}  # fmt: skip
 
 
 @dataclass
@@ -63,20 +59,16 @@ class Trained:
     def predict(
         self, folder: "str | Path | Sequence[np.ndarray]", **options: Any
     ) -> dict[str, pandas.DataFrame]:
-        """The tables of predict.py by their names, {"predictions": ..., "subjects" or "groups": ...}.
-
-        folder: what predict.py takes as --input; of ages also uint8 images (H, W) or (H, W, 3) in a list.
-        options: flags of predict.py, such as boxes; files and pictures are written where `output` is given.
-        """
+        """The tables of predict.py, {"predictions": ..., "subjects" or "groups": ...}, of what it takes as
+        --input; of ages also of uint8 images (H, W) or (H, W, 3) in a list. options: its flags, such as
+        boxes; files and pictures are written where `output` is given."""
         module = importlib.import_module(PREDICTION[self.task["data"]])
         return module.predict(self, argparse.Namespace(input=folder, **OPTIONS | options))
 
 
 # What runs must share to be averaged: what is predicted, and of which pairs by which columns.
-SHARED = (
-    "label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
-    "pairs_from",
-)  # fmt: skip
+SHARED = ("label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
+          "pairs_from")  # fmt: skip
 CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
 
 
@@ -119,7 +111,7 @@ def warn_of_verdict(run: Path) -> None:
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:
     """Load the best checkpoint of the run `place`, that file, or another `checkpoint` of it; CommandError
-    for what is none, is damaged, or was written by a script that is not the run's or in no table."""
+    for what is none, is damaged, or is not of a script, or not of the run's."""
     name, path = None, Path(place)
     if not path.is_file():
         run = find_run(place)

@@ -35,14 +35,12 @@ def read_people(
     (height, width of the panorama that boxes are given for) and skip_bad_boxes.
     """
     boxes = boxes or find_boxes(folder)
-    if not boxes.exists():
-        raise CommandError(f"--boxes {boxes}: no such file")
-    problems, files = Problems(), [boxes]
+    problems, files = Problems(), [boxes] if boxes.is_file() else []
     if boxes.is_dir():
         files = sorted(path for path in boxes.rglob("[!.]*") if path.suffix.lower() in ENDINGS)
     if not files:
-        expected = f"no file of {', '.join(ENDINGS)} in this folder\n  expected: {FORMS}"
-        raise CommandError(f"--boxes {boxes}: {expected}")
+        what = f"no file of {', '.join(ENDINGS)} in this folder" if boxes.is_dir() else "no such file"
+        raise CommandError(f"--boxes {boxes}: {what}\n  expected: {FORMS}")
     parts = [part for part in (read_rows(path, boxes, problems) for path in files) if part is not None]
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
@@ -69,8 +67,7 @@ def read_people(
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
         sequences.append(read_sequence(name, mine, folders[-1], said, args, problems))
     problems.raise_any()
-    remedy = "if they are for another, --boxes_size H W says so"
-    labels.tell_counts(sequences, "boxes", "" if said else remedy)
+    labels.tell_counts(sequences, "boxes", "" if said else "if they are for another: --boxes_size H W")
     return sequences, folders
 
 
@@ -135,10 +132,9 @@ def read_sequence(
     scale = np.divide(size, said) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
     keys = [pictures.get(number, f"{number:06d}.jpg") for number in times]
-    nobody, counts = np.full(len(people), -1), dict.fromkeys(labels.COUNTS, 0)
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
-    rows = (people, boxes, nobody, nobody > 0, {})
-    return labels.build_sequence(name, keys, images, *rows, rules, counts, problems)
+    counts = dict.fromkeys(labels.COUNTS, 0)
+    return labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
 
 
 def panorama_size(

@@ -66,13 +66,13 @@ def find_problems(
             problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
         elif decode:
             try:
-                _read_panorama(path, part.pano_size)
+                read_panorama(path, part.pano_size)
             except DataError as error:
                 what, _, remedy = str(error).partition("\n")
                 problems.add("an image that can not be used", remedy, what)
 
 
-def _read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 of this (W, H)."""
     image = read_image(path)
     if (found := (image.shape[1], image.shape[0])) != size:
@@ -84,7 +84,7 @@ def _read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _crop_image(paths, boxes_per_image, size, panorama, k) -> np.ndarray:
-    return crop_people(_read_panorama(paths[k], panorama), boxes_per_image[k], size)
+    return crop_people(read_panorama(paths[k], panorama), boxes_per_image[k], size)
 
 
 def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

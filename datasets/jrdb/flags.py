@@ -11,10 +11,8 @@ from utils.run import arguments
 
 SAMPLE = "data/sample_jrdb"  # what is read without --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
-FROM_STAGE1 = (
-    "features", "backbone", "image_size", "history_seconds", "whole_past", "rescore", "distance_multiplier",
-    "distance_norm",
-)  # fmt: skip
+FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
+               "distance_multiplier", "distance_norm")  # fmt: skip
 
 
 @dataclass

@@ -80,6 +80,8 @@ class Person(NamedTuple):
     box: Any
     place: str
     record: dict | None = None  # of a label file
+    group: int = -1  # social group id, -1 where they are in none
+    difficulty: float = 0  # of the group's label, 1 to 3
 
 
 class Images(NamedTuple):
@@ -106,28 +108,22 @@ def read_sequence(
     frames = read_frames(path, gathered)
     images = find_images(path.stem, list(frames), data_path, gathered)
     people = list(read_people(frames, path, counts, gathered))
-    groups = [read_group(person, gathered) for person in people]
-    social_groups = np.array([group for group, _ in groups], np.int64)
-    difficult = np.array([difficulty > rules.max_difficulty for _, difficulty in groups], bool)
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, gathered)
     else:
-        types = dict.fromkeys(group_pairs(people, social_groups.tolist()), -1)
+        types = dict.fromkeys(group_pairs(people), -1)
     if frames and not people and gathered.count == before:
         gathered.add("no person in any frame", "remove the file or restore its labels", f"{path}")
-    counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     boxes = [person.box for person in people]
-    rows = (people, boxes, social_groups, difficult, types)
-    sequence = build_sequence(path.stem, list(frames), images, *rows, rules, counts, gathered)
+    sequence = build_sequence(path.stem, list(frames), images, people, boxes, types, rules, counts, gathered)
     if problems is None:
         gathered.raise_any()
     return sequence if gathered.count == before else None
 
 
 def build_sequence(
-    name: str, keys: list[str], images: Images, people: list[Person], boxes: list, social_groups: np.ndarray,
-    difficult: np.ndarray, types: dict[tuple[int, int], int], rules: LabelRules, counts: dict[str, int],
-    problems: Problems,
+    name: str, keys: list[str], images: Images, people: list[Person], boxes: list,
+    types: dict[tuple[int, int], int], rules: LabelRules, counts: dict[str, int], problems: Problems,
 ) -> Sequence:  # fmt: skip
     """The people of a sequence, sorted by frame and id, in boxes (R) x, y, w, h; types by pair of rows.
     Boxes that `clean_boxes` calls bad are problems or, with --skip_bad_boxes, left out with their people."""
@@ -136,6 +132,8 @@ def build_sequence(
         sizes = "give images of the annotated size (boxes without labels: --boxes_size H W)"
         remedy = f"{sizes}, correct or remove them, or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
+    difficult = np.array([person.difficulty > rules.max_difficulty for person in people], bool)
+    counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     kept = ~np.isin(np.arange(len(people)), list(bad))
     before = np.r_[0, np.cumsum(kept)]  # rows that are kept, before each
     starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
@@ -147,9 +145,10 @@ def build_sequence(
         name=name, width=images.size[0], height=images.size[1], size_source=images.source, keys=keys,
         times=np.array([frame_number(key) for key in keys], np.int64), starts=before[starts],
         boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people], np.int64)[kept],
-        track_names=track_names, social_groups=social_groups[kept], difficult=difficult[kept],
-        pairs=before[pairs[there]], types=np.array(kinds, np.int64)[there],
-        image_found=images.found, frame_rate=rules.frame_rate, counts=counts,
+        track_names=track_names, difficult=difficult[kept], pairs=before[pairs[there]],
+        social_groups=np.array([person.group for person in people], np.int64)[kept],
+        types=np.array(kinds, np.int64)[there], image_found=images.found, frame_rate=rules.frame_rate,
+        counts=counts,
     )  # fmt: skip
 
 
@@ -193,8 +192,8 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
             remedy = "expected at most nine digits and an ending, such as 000015.jpg"
             problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
         elif not isinstance(records, list):
-            remedy = "a frame is a list of records"
-            problems.add("a frame is no list", remedy, f"{path}: frame {key} holds {type(records).__name__}")
+            problems.add("a frame is no list", "a frame is a list of records",
+                         f"{path}: frame {key} holds {type(records).__name__}")  # fmt: skip
         elif numbers.setdefault(number, key) != key:
             where = f"{path}: frames {numbers[number]} and {key} have one number"
             problems.add("two frames with one number", "keep one of them", where)
@@ -211,14 +210,13 @@ def find_images(name: str, keys: list[str], data_path: Path | None, problems: Pr
     """Which frames have an image, and the size of the first one in the folder."""
     folder = Path(data_path or "", IMAGE_FOLDER, name)
     images = list_images(folder) if data_path else []
-    found = np.isin(keys, images) if keys else np.zeros(0, bool)
-    if images:
-        try:
+    found, source = np.isin(keys, images or [""]), "no image; the official JRDB panorama is assumed"
+    try:
+        if images:
             return Images(found, read_image_size(folder / images[0]), f"{name}/{images[0]}")
-        except DataError as error:
-            remedy = "copy it again, or remove it"
-            problems.add("an image can not be read", remedy, str(error).splitlines()[0])
-    return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
+    except DataError as error:
+        problems.add("an image can not be read", "copy it again, or remove it", str(error).splitlines()[0])
+    return Images(found, PANORAMA_SIZE, source)
 
 
 def list_images(folder: Path) -> list[str]:
@@ -245,7 +243,8 @@ def read_people(
                 counts["duplicate_ids"] += 1
             else:
                 place = f"{path}: frame {key}, {person}"
-                people[person] = Person(frame, person, record["box"], place, record)
+                group = read_group(record.get("social_group"), place, problems)
+                people[person] = Person(frame, person, record["box"], place, record, *group)
         yield from (people[person] for person in sorted(people, key=natural_order))
 
 
@@ -259,15 +258,14 @@ def natural_order(person: str) -> tuple[int, str]:
     return len(person), person
 
 
-def read_group(person: Person, problems: Problems) -> tuple[int, float]:
+def read_group(entry: object, place: str, problems: Problems) -> tuple[int, float]:
     """The social group id of a person, -1 where it is in none, and the group label's difficulty (1 to 3)."""
-    entry = person.record.get("social_group")
     try:
         group, difficulty = (entry or {}).get("cluster_ID"), (entry or {}).get("cluster_stat")
         return max(-1 if group is None else int(group), -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
         remedy = 'expected {"cluster_ID": whole number, below 0 nobody\'s group, "cluster_stat": 1 to 3}'
-        problems.add("a social_group of another form", remedy, f"{person.place}: {str(entry)[:80]}")
+        problems.add("a social_group of another form", remedy, f"{place}: {str(entry)[:80]}")
         return -1, 0
 
 
@@ -315,11 +313,11 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
             yield partner, labels
 
 
-def group_pairs(people: list[Person], groups: list[int]) -> Iterator[tuple[int, int]]:
+def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
     """Every two people (rows, lower first) of one social group of one frame."""
     members = defaultdict(list)
-    for row, (person, group) in enumerate(zip(people, groups, strict=True)):
-        members[person.frame, group].append(row)
+    for row, person in enumerate(people):
+        members[person.frame, person.group].append(row)
     for (_, group), rows in members.items():
         yield from itertools.combinations(rows, 2) if group >= 0 else ()
 

@@ -39,7 +39,7 @@ from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
 from datasets.samples import ensure_sample
 from datasets.splits import Choose, Parts, check_disjoint
-from utils.run.errors import DataError, counted
+from utils.run.errors import DataError, counted, some
 from utils.run.log import LOG
 
 
@@ -115,14 +115,11 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
     """DataError for a split without samples or, for task "interaction", without both classes."""
     counts = dataset.class_counts()
     if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
-        found = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise DataError(
-            f"{data_path}: the {part} split can not be learned from\n"
-            f"  pairs in range: {found}; sequences: {', '.join(dataset.sequences[:3])}\n"
-            "  positives are H-interaction entries (JRDB-Social) or, with --pairs_from social_group,\n"
-            "  the people of one group (JRDB-Act, no types); negatives are the other pairs in range\n"
-            "  add sequences, or change --distance_multiplier, --max_difficulty, "
-            "--max_negatives_per_frame or --split_method"
+            f"{data_path}: the {part} split can not be learned from; pairs in range: {counts} in "
+            f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social) or, with "
+            "--pairs_from social_group, people of one group (JRDB-Act)\n  add sequences, or change "
+            "--distance_multiplier, --max_difficulty, --max_negatives_per_frame or --split_method"
         )
 
 
@@ -138,11 +135,9 @@ class PairDatasets(Parts):
 
     def log_lines(self) -> list[str]:
         """Counts per part, a line each."""
-        return [
-            f"{name}: {counted(len(part.sequences), 'sequences')}, "
-            f"{len(part.draw())} pairs, {part.class_counts()}"
-            for name, part in self.parts.items()
-        ]
+        sizes = {name: counted(len(part.sequences), "sequences") for name, part in self.parts.items()}
+        return [f"{name}: {sizes[name]}, {len(part.draw())} pairs, {part.class_counts()}"
+                for name, part in self.parts.items()]  # fmt: skip
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
