@@ -104,10 +104,8 @@ def _check_values(image: Image.Image, path: Path | str) -> np.ndarray:
     """Integer grey values of up to 16 bits."""
     values = np.asarray(image)
     if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"{path}: grey values of type {values.dtype}, not whole numbers from 0 to 65535.\n"
-            "How they map to brightness can not be known. Save the image with 8 or 16 bits."
-        )
+        what = f"grey values of type {values.dtype}, not whole numbers from 0 to 65535"
+        raise DataError(f"{path}: {what}.\nSave the image with 8 or 16 bits.")
     return values
 
 
@@ -131,25 +129,18 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "the file is empty" if empty else "its content is none"
-        raise DataError(
-            f"{path}: not a readable image: {reason}\n"
-            "The file is damaged or no image. Copy it again, or remove it."
-        ) from error
+        remedy = "The file is damaged or no image. Copy it again, or remove it."
+        raise DataError(f"{path}: not a readable image: {reason}\n{remedy}") from error
 
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8.
-
-    Else (H, W) or (H, W, 3) uint8 and None. DataError for anything but a whole image, and for numbers that
-    8 bits do not hold: scaled, they would be others.
-    """
+    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8, else (H, W, 3)
+    uint8 and None. DataError also for numbers that 8 bits do not hold: scaled, they would be others."""
     pixels = read_image(path)  # complains about damage
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         grey = image.mode.startswith(("I", "F"))
         if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
-            raise DataError(
-                f"{path}: numbers of 16 bits; class ids and colours have 8.\nSave it with 8 bits."
-            )
+            raise DataError(f"{path}: numbers of 16 bits; class ids and colours have 8.\nSave it with 8.")
         if image.mode == "P":
             colours = np.zeros((256, 3), np.uint8)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -206,10 +197,8 @@ def check_relative_name(name: str, where: str) -> str:
         "leads out of its folder": ".." in text.split("/"),
     }
     if problem := next((what for what, holds in wrong.items() if holds), None):
-        raise DataError(
-            f"{where}: the file name {name!r} {problem}.\n"
-            "Names must be relative to the data folder, with '/' between folders and without '..'."
-        )
+        remedy = "Names must be relative to the data folder, with '/' between folders and without '..'."
+        raise DataError(f"{where}: the file name {name!r} {problem}.\n{remedy}")
     return name
 
 
@@ -226,14 +215,10 @@ def _check_header(path: Path | str, width: int, height: int, kind: str, several:
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"{width} x {height} pixels")
     if several:
-        raise DataError(
-            f"{path}: the file ({kind}) holds several frames; which one is meant can not be known.\n"
-            "Save the frame you mean as a file of its own."
-        )
+        what = f"the file ({kind}) holds several frames; which one is meant can not be known"
+        raise DataError(f"{path}: {what}.\nSave the frame you mean as a file of its own.")
 
 
 def _too_large(path: Path | str, claim: str) -> DataError:
-    return DataError(
-        f"{path}: the image claims more than the limit of {MAX_PIXELS:,} pixels: {claim}\n"
-        "It was not decoded. Scale it down, or remove it from the data."
-    )
+    claim = f"the image claims more than the limit of {MAX_PIXELS:,} pixels: {claim}"
+    return DataError(f"{path}: {claim}\nIt was not decoded. Scale it down, or remove it from the data.")

@@ -51,10 +51,9 @@ def preview_jrdb(data_path: Path, output_dir: Path) -> list[Path]:
     sequences = (read_sequence(path, data_path) for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:
-        raise DataError(
-            f"{data_path / IMAGE_FOLDER}: no image of a labelled frame of any sequence\n"
-            "  add images named as the frames in the label files, such as 000015.jpg"
-        )
+        what = "no image of a labelled frame of any sequence"
+        remedy = "add images named as the frames in the label files, such as 000015.jpg"
+        raise DataError(f"{data_path / IMAGE_FOLDER}: {what}\n  {remedy}")
     pictured, written = np.flatnonzero(read.image_found), []
     for frame in np.unique(pictured[np.linspace(0, len(pictured) - 1, 3).round().astype(int)]):
         picture = draw_frame(read, frame, data_path / IMAGE_FOLDER / read.name / read.keys[frame])

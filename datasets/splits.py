@@ -23,6 +23,7 @@ from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_record
 
 PARTS = ("train", "val", "test")
+MEMORY = "Scores on such a split measure memory."
 # From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
 Choose = Callable[[dict[str, list[str]]], dict[str, list[str]]]
 # A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
@@ -48,10 +49,8 @@ class Parts:
             for name in names:
                 other, copied = first.setdefault(self.hashes[name][0], (part, name))
                 if other != part:
-                    raise DataError(
-                        f"Leakage: {name} in {part} holds the same as {copied} in {other}\n"
-                        "Scores on such a split measure memory. Remove one of the two copies."
-                    )
+                    leak = f"{name} in {part} holds the same as {copied} in {other}"
+                    raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
 
     @property
     def train(self) -> Any:
@@ -76,10 +75,9 @@ def split_groups(
     """Split group names into train, val and test; the same names and seed give the same split in any order.
 
     test_size is a fraction of all groups, val_size a fraction of what the test part leaves: 1,021 subjects at
-    .2 and .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). A size of 0
-    gives an empty part. groups may repeat a name (one entry per sample); each name counts once.
-    stratify: {group: stratum}. Strata too small to be cut are joined with the next one in sorted order.
-    Raises DataError when there are too few groups to fill the parts.
+    .2 and .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). Names may be
+    repeated. stratify: {group: stratum}; strata too small to be cut are joined with the next one in order.
+    DataError when there are too few groups to fill the parts.
     """
     names = sorted(set(groups))
     n_test = math.ceil(test_size * len(names))
@@ -113,12 +111,9 @@ def split_groups(
 def fold_groups(
     groups: Iterable[str], fold: str, seed: int = 42, stratify: Mapping[str, object] | None = None
 ) -> dict[str, list[str]]:
-    """Fold K of N, `fold` = "K/N": part K is test, the next one (after the last the first) is val.
-
-    The N parts of one seed hold every group once, and differ by one group at most; names in any order give
-    the same. stratify: {group: stratum}; each stratum is dealt out over the parts, going on where the one
-    before ended. Raises DataError for fewer than N groups.
-    """
+    """Fold K of N, `fold` = "K/N": part K is test, the next one (after the last the first) is val. The parts
+    of one seed hold every group once, and differ by one at most; names in any order give the same. stratify:
+    {group: stratum}; each is dealt out over the parts, going on where the one before ended."""
     from random import Random  # the same numbers on every machine and in every version
 
     k, n = map(int, fold.split("/"))
@@ -157,20 +152,16 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
     parts = {part: set(names) for part, names in split.items()}
     for first, second in itertools.combinations(parts, 2):
         if shared := sorted(parts[first] & parts[second]):
-            raise DataError(
-                f"Leakage: {len(shared)} {unit} are in both {first} and {second}: {some(shared)}\n"
-                f"Scores on such a split measure memory. Split by {unit}, each in one part only."
-            )
+            leak = f"{len(shared)} {unit} are in both {first} and {second}: {some(shared)}"
+            raise DataError(f"Leakage: {leak}\n{MEMORY} Split by {unit}, each in one part only.")
     counts = [f"{len(names)} {part}" for part, names in parts.items()]
     listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
     return f"{listed} {unit}, none shared"
 
 
 def read_split(path: str | Path) -> dict[str, list[str]]:
-    """Read a split.json: {"train": [names], "val": [names], "test": [names]}; test may be missing or empty.
-
-    Returns the three lists, sorted. Raises DataError for anything else, and for a name in two lists.
-    """
+    """The three lists of a split.json, sorted; test may be missing or empty. DataError for anything else, and
+    for a name in two lists."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
         path = Path(path) if isinstance(path, str) else path  # or one in an archive

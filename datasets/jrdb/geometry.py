@@ -77,11 +77,9 @@ def in_range(
 
 
 def first_is_left(a: np.ndarray, b: np.ndarray, first_by_id: np.ndarray | bool, width: float) -> np.ndarray:
-    """(N,) bool: a comes before b in the canonical order, left to right the short way round.
-
-    Centres that coincide or stand exactly opposite each other are ordered by y, w, h (not x, which depends on
-    where the panorama begins) and then by id: `first_by_id` (N,) bool says that a has the lower id.
-    """
+    """(N,) bool: a comes before b in the canonical order, left to right the short way round. Centres that
+    coincide or are exactly opposite are ordered by y, w, h (not x, which depends on where the panorama
+    begins), then by id: `first_by_id` (N,) bool says that a has the lower one."""
     offset = signed_offset(a, b, width)
     order = np.where(2 * offset == width, 0, np.sign(offset))
     for column in (1, 2, 3):
@@ -106,11 +104,8 @@ def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_P
 
 
 def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) log(1 + metres) between two people on the ground, both taken as METRES_TALL.
-
-    On a cylindrical panorama the focal length is W / 2 pi pixels, a depth is focal * METRES_TALL / box
-    height, and the angle between two people is 2 pi * distance / W.
-    """
+    """(N,) log(1 + metres) between two people on the ground, both METRES_TALL. On a cylindrical panorama the
+    focal length is W / 2 pi pixels, a depth focal * METRES_TALL / box height, an angle distance / focal."""
     focal = width / (2 * np.pi)
     depth_a, depth_b = focal * METRES_TALL / a[:, 3], focal * METRES_TALL / b[:, 3]
     cosine = np.cos(distance(a, b, width) / focal)

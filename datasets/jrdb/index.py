@@ -35,11 +35,8 @@ def read_sequences(
     paths: list[Path], data_path: Path | None = None, rules: LabelRules | None = None,
     cache_dir: Path | None = None, log: Callable[[str], None] = print,
 ) -> list[Sequence]:  # fmt: skip
-    """What labels.read_sequence gives for these files, in this order, parsed where no index holds it.
-
-    One DataError for all that is wrong in them, another for missing files; CommandError for an unwritable
-    cache folder.
-    """
+    """What labels.read_sequence gives for these files, in this order, parsed where no index holds it. One
+    DataError for all that is wrong in them, another for missing files."""
     rules = rules or LabelRules()
     files = cache.describe_files(paths)
     size = sum(size for _, size, _ in files)

@@ -161,9 +161,8 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if many and remedy:
         clipped, boxes = sum(s.counts["clipped_boxes"] for s in many), sum(len(s.boxes) for s in many)
         panorama = f"{many[0].width}x{many[0].height} panorama (size from {many[0].size_source})"
-        LOG.warning(
-            f"{some([s.name for s in many], 3)}: {clipped} of {boxes} boxes leave the {panorama}: {remedy}"
-        )
+        names = some([s.name for s in many], 3)
+        LOG.warning(f"{names}: {clipped} of {boxes} boxes leave the {panorama}: {remedy}")
 
 
 # What stands in the file

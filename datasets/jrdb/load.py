@@ -62,9 +62,7 @@ def build_datasets(
         split = choose(hashes)
     by_name = {sequence.name: sequence for sequence in every}
     loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {
-        part: join_pairs(part, found, rules, task, sampled=part == "train") for part, found in loaded.items()
-    }
+    sets = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
     for part, dataset in sets.items():
         check_labels(data_path, part, dataset)
     crops = None
@@ -182,9 +180,7 @@ class PairDatasets(Parts):
             LOG.info(text)
         else:
             flags = "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
-            LOG.warning(
-                f"{text}: sampling turns the classes upside down, which val's scale has to undo; {flags}"
-            )
+            LOG.warning(f"{text}: sampling turns the classes upside down, for val's scale to undo; {flags}")
 
     def sampling_report(self) -> dict[str, dict[str, dict]]:
         """What sampling kept, removed and lost, {"splits": {part: {...}}}: sampling_report.json.
@@ -195,9 +191,7 @@ class PairDatasets(Parts):
         order_dependent_decisions: pairs whose in-range decision changes when the two people change places (0
         for a symmetric norm). None where a ratio would divide by 0.
         """
-        return {
-            "splits": {part: report_split(dataset, self.loaded[part]) for part, dataset in self.parts.items()}
-        }
+        return {"splits": {name: report_split(part, self.loaded[name]) for name, part in self.parts.items()}}
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
         """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""

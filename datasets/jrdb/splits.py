@@ -66,13 +66,9 @@ def split_sequences(
     split = {part: sorted(split.get(part) or []) for part in PARTS}
     for part in PARTS:
         if absent := [n for n in split[part] if n not in names]:
-            listed = f"{len(absent)} sequences without a label file: {some(absent, 3)}"
-            raise DataError(
-                f"{data_path}: {part} names {listed} ({source})\n  add the files, or correct the list"
-            )
+            listed = f"{len(absent)} sequences without a label file: {some(absent, 3)} ({source})"
+            raise DataError(f"{data_path}: {part} names {listed}\n  add the files, or correct the list")
         if part != "test" and not split[part]:
-            every = f"{source}, of {len(names)} sequences: {some(names, 3)}"
-            raise DataError(
-                f"{data_path}: the {part} split is empty ({every})\n  add sequences, or pass --split_method"
-            )
+            empty = f"the {part} split is empty ({source}, of {len(names)} sequences: {some(names, 3)})"
+            raise DataError(f"{data_path}: {empty}\n  add sequences, a split.json, or pass --split_method")
     return split, source
