@@ -291,7 +291,7 @@ def test_one_class_and_empty_splits_are_refused(tmp_path):
     write_labels(tmp_path, "a", labels)
     write_labels(tmp_path, "b", {key: [r | {"H-interaction": []} for r in rs] for key, rs in labels.items()})
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    with pytest.raises(DataError, match=r"(?s)the val split.* 0 interaction;"):
+    with pytest.raises(DataError, match=r"(?s)the val split.*'interaction': 0}"):
         load(tmp_path)
     with pytest.raises(DataError, match="the val split"):
         load(tmp_path, task="type")
