@@ -90,7 +90,7 @@ class Invariants:
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
         for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():  # samples differ
-            values = batch[name].flatten(1).float().nan_to_num()
+            values = batch[name][:promised].flatten(1).float().nan_to_num()  # behind them: not judged
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
                 self.say(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
 
@@ -271,7 +271,8 @@ class Invariants:
         if still:
             self.say("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0
-        change = np.max(np.abs(after - before).max(axis=1)[known] / before[known, 1], initial=0.0)
+        moved = np.abs(after - before).max(axis=1)[known] / before[known, 1]
+        change = float(np.median(moved)) if len(moved) else 0.0  # a bias near 0 moves far by next to nothing
         if change < UNMOVED:
             self.say("still", f"the weights hardly moved in an epoch ({change:.1e}): too low a learning rate")
         if self.judged is self.model:
