@@ -169,6 +169,9 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool]:
         if separator != ",":
             numbers = [number.replace(",", ".") for number in numbers]  # decimal commas
         sequence, frame, person = (cells[place[name]] for name in ("sequence", "frame", "id"))
+        if form == "MOT" and not whole(person).lstrip("-").isdigit():
+            columns = "frame, id, left, top, width, height in pixels"
+            raise ValueError(f"{line}: {person!r} is no id; without a header the columns are {columns}")
         if kind in people:
             found.append((sequence, frame, name_of(person), numbers, f"{path}: {line}"))
     return form, found, corners

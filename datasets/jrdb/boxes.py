@@ -59,6 +59,8 @@ def read_people(
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # never met again
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
+    for where in rows["where"][rows["sequence"] == ""].head(1):
+        raise DataError(f"{where}: empty, or of no sequence beside others\n  leave it out, or say which")
     sizes = {part.attrs["size"] for part in parts}
     said = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []

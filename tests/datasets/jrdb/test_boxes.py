@@ -235,7 +235,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
         ("frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n", r"in pixels, not in shares[^\n]*\n.*line 2"),
-        ("0 0.5 0.3 0.1 0.4 0.9", "boxes are in pixels, not in shares"),  # YOLO
+        ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is no id; without a header"),  # YOLO
+        ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is no id; without a header"),  # no ids
         ("1,7,9,8,60,150\n2,7,9\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("0 7 Pedestrian 0 0 0 9 8 60 150\n1 7 Pedestrian 0\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("frame,id,x,y,w,h\n0,1,1,5,2,5,3,5,4,5\n", "line 2 has more cells than the header"),
@@ -321,6 +322,13 @@ def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path, read):
         DataError, match="several files of sequence MOT-02.*\n.*det.txt, .*gt.txt\n.*the folder of one kind"
     ):
         read(tmp_path, tmp_path / "boxes")
+
+
+def test_an_empty_file_beside_sequences_is_named(tmp_path, read):
+    (tmp_path / "hall.txt").write_text(mot())
+    (tmp_path / "aula.txt").touch()
+    with pytest.raises(DataError, match=r"aula.txt: empty.*\n  leave it out"):
+        read(tmp_path, tmp_path)
 
 
 def test_endings_and_hidden_files_of_a_folder(tmp_path, read):
