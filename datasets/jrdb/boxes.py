@@ -129,14 +129,15 @@ def read_sequence(
         if (one.frame, one.id) == (again.frame, again.id):
             remedy = "an id is one person; where these are no ids, leave them out"
             problems.add("one id twice in a frame", remedy, f"{again.place}, id {again.id}")
-    if not people:
-        problems.add("no person in any frame of a sequence", "leave it out", name)
     scale = np.divide(size, said) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
     keys = [pictures.get(number, f"{number:06d}.jpg") for number in times]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
     counts = dict.fromkeys(labels.COUNTS, 0)
-    return labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
+    sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
+    if not len(sequence.boxes) and (args.skip_bad_boxes or not people):
+        problems.add("no person in any frame of a sequence", "leave it out", name)
+    return sequence
 
 
 def panorama_size(

@@ -261,7 +261,8 @@ def read_group(entry: object, place: str, problems: Problems) -> tuple[int, floa
     """The social group id of a person, -1 where it is in none, and the group label's difficulty (1 to 3)."""
     try:
         group, difficulty = (entry or {}).get("cluster_ID"), (entry or {}).get("cluster_stat")
-        return max(-1 if group is None else int(str(group)), -1), float(difficulty or 0)
+        number = -1 if group is None else int(np.int64(str(group).removesuffix(".0")))
+        return max(number, -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
         remedy = 'expected {"cluster_ID": whole number, below 0 nobody\'s group, "cluster_stat": 1 to 3}'
         problems.add("a social_group of another form", remedy, f"{place}: {str(entry)[:80]}")

@@ -221,6 +221,9 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     (sequence,), _, said = read(tmp_path, path, skip_bad_boxes=True)
     assert sequence.boxes.tolist() == [[3751.5, 0, 60, 130], [10, 400, 60, 80]]
     assert "1 wrapped boxes, 2 clipped boxes, 1 skipped boxes" in said
+    path.write_text("frame,id,x,y,w,h\n0,3,10,900,60,100\n")
+    with pytest.raises(DataError, match=f"no person in any frame.*\n  {tmp_path.name}"):
+        read(tmp_path, path, skip_bad_boxes=True)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_the_class_map_is_fixed():
 def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
-    records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7}
+    records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
     assert read_sequence(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7]
 
 
@@ -150,6 +150,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ),
         ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "in pixels, not in shares"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group of another"),
+        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group of another"),
         (pair_labels("conversation", "walkin together"), "did you mean walking together"),
     ],
 )
