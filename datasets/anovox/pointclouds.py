@@ -12,7 +12,7 @@ CLASS = ("label", "class", "tag", "objtag", *COLOUR, *INTENSITY)
 
 
 def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
-    """The Point Cloud Library's format, ascii or binary."""
+    """The Point Cloud Library's format: ascii, binary or binary_compressed."""
     head, header, line = 0, {}, b""
     while not line.startswith(b"DATA"):
         end = data.index(b"\n", head)
@@ -25,9 +25,36 @@ def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
     for name, letter, size, times in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
         code = {"F": "f", "U": "u", "I": "i"}[letter] + size
         fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", code) for k in range(times)]
+    if kind == "binary_compressed":  # column after column
+        packed, size = np.frombuffer(body, "<u4", 2).tolist()
+        if size != count * np.dtype(fields).itemsize:
+            raise ValueError(f"{size:,} bytes are not {count:,} points")
+        body, at, columns = decompress(body[8 : 8 + packed]), 0, {}
+        for name, code in fields:
+            columns[name] = np.frombuffer(body, "<" + code, count, at)
+            at += columns[name].nbytes
+        return pick(columns, classes)
     if kind not in ("ascii", "binary"):
-        raise ValueError(f"DATA {kind} is not read, but ascii and binary are")
+        raise ValueError(f"DATA {kind} is not supported")
     return pick(_columns(body, fields, count, kind == "ascii", "<"), classes)
+
+
+def decompress(data: bytes) -> bytearray:
+    """What LibLZF packed: runs of bytes as they are, and pieces of what came before."""
+    out, at = bytearray(), 0
+    while at < len(data):
+        length, at = data[at] >> 5, at + 1
+        if not length:
+            end = at + 1 + data[at - 1]
+            out += data[at:end]
+        else:
+            end = at + 1 + (length == 7)
+            begin = len(out) - ((data[at - 1] & 31) << 8) - data[end - 1] - 1
+            length += 2 + (data[at] if length == 7 else 0)
+            piece = out[begin : begin + length]
+            out += (piece * (length // max(len(piece), 1) + 1))[:length]  # it may reach into itself
+        at = end
+    return out
 
 
 def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:

@@ -92,6 +92,12 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int
             return f"JRDB {key}", list(jrdb_rows(content[key], path)), False, None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return "COCO", *coco_rows(content, path)
+    if isinstance(content, list):  # the image's number is its frame
+        kinds = [str(entry.get("category_id")) for entry in content]
+        people = people_in(kinds)
+        rows = [("", str(entry["image_id"]), "", entry.get("bbox"), f"{path}: entry {k}")
+                for k, entry in enumerate(content) if kinds[k] in people]  # fmt: skip
+        return "COCO results", rows, False, None
     raise ValueError("JSON without labels, detections or annotations")
 
 

@@ -71,6 +71,7 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
     sheets, hidden, notes = read_cells(path, args.sheet)
+    sheets = {name: _fill_merged(cells, asked) for name, cells in sheets.items()}
     sheet = _choose_sheet(path, sheets, hidden, asked, notes)
     cells, where = sheets[sheet], f"{path}, sheet {sheet}" if sheet else str(path)
     header = _find_header(cells, asked, args, where, notes)
@@ -244,6 +245,16 @@ def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
     wanted = {one_line(name).casefold() for name in asked.values()}
     rows = enumerate(cells.head(TITLE_ROWS).to_numpy())
     return next((k for k, row in rows if wanted <= {one_line(cell).casefold() for cell in row}), None)
+
+
+def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
+    """Where two rows name the columns asked for, as merged cells leave them: in the lower one what is blank
+    there is taken from the upper one."""
+    for k in range(1, min(len(cells), TITLE_ROWS) if _row_of_names(cells, asked) is None else 0):
+        row = cells.iloc[k].fillna(cells.iloc[k - 1])
+        if _row_of_names(pd.DataFrame([row]), asked) is not None:
+            return pd.concat([cells.iloc[:k], pd.DataFrame([row]), cells.iloc[k + 1 :]])
+    return cells
 
 
 def _find_header(

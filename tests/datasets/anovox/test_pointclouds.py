@@ -7,6 +7,7 @@ import pytest
 
 from datasets.anovox.frame import read_points
 from datasets.anovox.palettes import point_classes
+from datasets.anovox.pointclouds import decompress
 from utils.run.errors import DataError
 
 KINDS = {"f4": "F", "u4": "U", "u1": "U", "u2": "U", "f8": "F"}
@@ -34,6 +35,11 @@ def write_pcd(path, table: np.ndarray, kind: str):
     body = table.tobytes()
     if kind == "ascii":
         body = "\n".join(" ".join(repr(value) for value in row) for row in table.tolist()).encode()
+    elif kind == "binary_compressed":  # column after column, in runs as they are
+        plain = b"".join(np.ascontiguousarray(table[name]).tobytes() for name in names)
+        runs = [plain[k : k + 32] for k in range(0, len(plain), 32)]
+        packed = b"".join(bytes([len(run) - 1]) + run for run in runs)
+        body = np.array([len(packed), len(plain)], "<u4").tobytes() + packed
     path.write_bytes("\n".join(head).encode() + body)
     return path
 
@@ -61,7 +67,7 @@ def columns(table: np.ndarray, last: str) -> np.ndarray:
     return np.column_stack([table[name].astype(float) for name in ("x", "y", "z", last)])
 
 
-@pytest.mark.parametrize("kind", ["ascii", "binary"])
+@pytest.mark.parametrize("kind", ["ascii", "binary", "binary_compressed"])
 def test_a_pcd_file_gives_what_is_asked_for_whatever_else_it_holds(tmp_path, records, kind):
     path = write_pcd(tmp_path / "scan.pcd", records, kind)
     assert np.allclose(read_points(path), columns(records, "intensity"))
@@ -98,9 +104,9 @@ def test_an_npy_file_with_names(tmp_path, records):
 
 
 @pytest.mark.parametrize("classes", [False, True])
-@pytest.mark.parametrize("kind", ["npy", "flat npy", "bin", "ascii", "binary", "ply"])
+@pytest.mark.parametrize("kind", ["npy", "flat npy", "bin", "ascii", "binary", "binary_compressed", "ply"])
 def test_a_scan_without_a_point(tmp_path, records, kind, classes, recwarn):
-    path = tmp_path / f"scan.{'pcd' if kind in ('ascii', 'binary') else kind[-3:]}"
+    path = tmp_path / f"scan.{'pcd' if kind in ('ascii', 'binary', 'binary_compressed') else kind[-3:]}"
     if kind.endswith("npy"):
         np.save(path, np.zeros((0, 4) if kind == "npy" else 0))
     elif kind == "bin":
@@ -114,7 +120,7 @@ def test_a_scan_without_a_point(tmp_path, records, kind, classes, recwarn):
     assert read_points(path, classes).shape == (0, 4) and not recwarn
 
 
-@pytest.mark.parametrize("kind", ["ascii", "binary", "ply", "npy"])
+@pytest.mark.parametrize("kind", ["ascii", "binary", "binary_compressed", "ply", "npy"])
 def test_damage_is_one_clear_error(tmp_path, records, kind):
     path = tmp_path / f"scan.{kind if kind in ('ply', 'npy') else 'pcd'}"
     if kind == "npy":
@@ -140,6 +146,8 @@ def test_whole_numbers_turn_as_others_do(tmp_path):
     assert np.allclose(turned, [[2.6, -1.8, -1, 0], [8.6, -4.8, 0, 1]])
 
 
-def test_a_compressed_pcd_file_is_refused_by_name(tmp_path, records):
-    with pytest.raises(DataError, match="DATA binary_compressed is not read, but ascii and binary are"):
-        read_points(write_pcd(tmp_path / "scan.pcd", records, "binary_compressed"))
+def test_what_is_packed_may_reach_into_itself():
+    assert decompress(bytes([2, *b"abc", 0xE0, 1, 2])) == b"abc" + b"abcabcabca"
+    assert decompress(bytes([2, *b"abc", 0x20, 0, 0, *b"d"])) == b"abccccd"
+    with pytest.raises(IndexError):
+        decompress(bytes([2, *b"abc", 0xE0]))

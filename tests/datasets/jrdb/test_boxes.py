@@ -42,6 +42,12 @@ def coco() -> str:
     return json.dumps({"images": images, "annotations": [*people, car, crowd], "categories": categories})
 
 
+def results() -> str:
+    return json.dumps(
+        [{"image_id": row[0], "category_id": 1, "bbox": list(row[2:]), "score": 0.9} for row in PEOPLE]
+    )
+
+
 def csv(columns: str, separator: str = ",", decimals: str = "") -> str:
     table = pandas.DataFrame(PEOPLE, columns=["frame", "id", "x", "y", "w", "h"])
     table["x1"], table["y1"], table["x2"], table["y2"] = (
@@ -106,6 +112,7 @@ def read(caplog):
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: no past", False),
         (coco(), "COCO", True),
+        (results(), "COCO results, without ids: no past", False),
         (csv("frame,id,x,y,w,h"), "CSV", True),
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
         (csv("frame,x,y,w,h", ";"), "CSV, without ids: no past", False),
@@ -249,9 +256,9 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
             "frame,x,y,w,h\n15_1.jpg,1,2,3,4\n30_1.jpg,1,2,3,4\n",
             r"two frames with one number[^\n]*\n.*line 3",
         ),
+        (results().replace('"category_id": 1', '"category_id": 62', 1), "boxes of the classes 1, 62"),
         (with_classes([0, 0, 0, 0, 56]), "boxes of the classes 0, 56: keep those of people"),
         (
-            '[{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]}]',
             "without labels, detections or annotations",
         ),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: no image 7 is listed"),

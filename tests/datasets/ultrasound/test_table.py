@@ -54,6 +54,12 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
     assert read(path, "pathological").rows.age.to_dict() == {"1": 60.0, "3": 61.0}
 
 
+def test_a_header_of_merged_cells_stands_in_two_rows(tmp_path):
+    rows = [["A study"], ["Number", "Demographics", None], [None, "Age", "Sex"], [1, 20.5, "F"], [2, 30, "M"]]
+    table = read(write_book(tmp_path / "t.xlsx", Sheet1=rows))
+    assert table.rows.age.to_dict() == AGES and table.rows.sex.tolist() == ["F", "M"]
+
+
 def test_a_header_row_can_be_named(tmp_path):
     path = write_book(
         tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
