@@ -258,9 +258,6 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ),
         (results().replace('"category_id": 1', '"category_id": 62', 1), "boxes of the classes 1, 62"),
         (with_classes([0, 0, 0, 0, 56]), "boxes of the classes 0, 56: keep those of people"),
-        (
-            "without labels, detections or annotations",
-        ),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: no image 7 is listed"),
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: a folder"),
         ('{"people": []}', "without labels, detections or annotations"),
