@@ -11,6 +11,7 @@ from utils.run import arguments
 
 SAMPLE = "data/sample_jrdb"  # what is read without --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
+# Of these stage 2 takes over what its stage 1 run had.
 FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
                "distance_multiplier", "distance_norm")  # fmt: skip
 

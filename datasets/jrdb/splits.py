@@ -37,7 +37,7 @@ def split_sequences(
 ) -> tuple[dict[str, list[str]], str]:
     """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
 
-    `method`: auto (split.json in the data folder, else official), official (the lists above), sorted70 (names
+    `method`: auto (split.json in the data folder, else official), official (OFFICIAL), sorted70 (names
     in order, 70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
     `fold`, "K/N" of `seed`, stands above them.
     """

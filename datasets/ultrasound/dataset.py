@@ -127,10 +127,8 @@ class AgeDatasets(splits.Parts):
         report, (low, high) = self.report, self.intensity_range
         lines = []
         for name, part in self.parts.items():
-            many, ages = (
-                f"{counted(len(part.subjects), 'subjects')}, {counted(len(part), 'images')}",
-                part.ages,
-            )
+            people, images, ages = len(part.subjects), len(part), part.ages
+            many = f"{counted(people, 'subjects')}, {counted(images, 'images')}"
             spread = f"{ages.mean():.1f} +- {ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f})"
             lines.append(f"{name}: {many}, age {spread} {self.unit}")
         for kind, found in report["left_out"].items():
