@@ -31,7 +31,7 @@ PIXELS = "uint8 0..255 as in the file, any height and width; resized inside"
 INPUTS = {
     "images": f"(B, channels, H, W) {PIXELS}; 1 channel is luminance, 3 are red, green, blue",
     "crops": f"(P, 3, H, W) one per person, red, green, blue, {PIXELS}; cut as datasets/jrdb/crops.py says",
-    "left": "(N,) int64, of each pair the row in crops of the person to the left, the short way round",
+    "left": "(N,) int64, of each pair the person to the left, the short way round: a row of crops or persons",
     "right": "(N,) int64, the other person",
     "persons": "(P,) int64 any numbers, of the people of whole frames; their other pairs bear on a pair",
     "geometry": "(N, G) float32, the columns geometry_columns; NaN where there is no past",
