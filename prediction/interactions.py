@@ -84,6 +84,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     persons = pandas.DataFrame(persons | {"group": groups[people]})
     persons["size"] = persons.groupby("group")["group"].transform("size")
     persons["group"] = persons.groupby(mine)["group"].rank("dense").astype(int)  # from 1 in every frame
+    numbers = np.full(len(groups), -1)  # these for everybody (R,): pictures name groups as groups.csv does
+    numbers[people] = persons["group"]
     tables = {"predictions": pairs, "groups": persons}
     if skipped:
         tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
@@ -104,7 +106,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         if image is None:  # of a geometry model, whose images are first looked at here
             LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
             continue
-        picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, groups)
+        picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
         name = f"{names[frame]}_" if len(sequences) > 1 else ""
         name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png".replace("/", "_")  # folders name sequences
         save_panorama(picture, output / name)

@@ -3,6 +3,7 @@ what a failing sensor costs."""
 
 import functools
 import json
+import re
 import shutil
 
 import numpy as np
@@ -414,6 +415,14 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
         evaluated(run, "--data_path", other)
     with pytest.raises(CommandError, match="--split unseen: nothing in this data is new .*\n.*--data_path"):
         evaluated(run, "--split", "unseen")
+    split, config = (json.loads((run / name).read_text()) for name in ("split.json", "config.json"))
+    held, told = json.loads((run / "hashes.json").read_text()), config["dataset"]
+    held = {name: held[name] for name in held if name not in split["test"]}
+    told["data_leakage_prevention"] = re.sub(r"\d+ test", "0 test", told["data_leakage_prevention"])
+    for name, content in (("split", split | {"test": []}), ("hashes", held), ("config", config)):
+        (run / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(CommandError, match="the run has no test part.*\n--split val judges that"):
+        evaluated(run)
     (run / "hashes.json").write_text("{}")
     with pytest.raises(CommandError, match="hashes.json was not left so by a run: it has no train"):
         evaluated(run)

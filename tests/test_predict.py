@@ -21,6 +21,7 @@ from datasets.jrdb.crops import load_crops
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.jrdb.splits import list_sequences
+from prediction import interactions
 from prediction.interactions import pairs_in_range
 from prediction.trained import open_trained
 from tests.jrdb_files import crowd, write_labels
@@ -200,6 +201,15 @@ def test_pictures_of_every_frame_or_as_many_as_asked(folder, stage2, tmp_path):
     assert {p.name for p in (tmp_path / "none").iterdir()} == {
         "predictions.csv", "groups.csv", "det_group.txt",
     }  # fmt: skip
+
+
+def test_pictures_number_groups_as_the_table_does(folder, stage2, tmp_path, monkeypatch):
+    drawn, draw = [], interactions.draw_panorama
+    noted = lambda *args, **told: drawn.append(told["groups"]) or draw(*args, **told)  # noqa: E731
+    monkeypatch.setattr(interactions, "draw_panorama", noted)
+    run(stage2, folder, tmp_path / "out", "--max_pictures", 100)
+    table = pandas.read_csv(tmp_path / "out" / "groups.csv")
+    assert len(drawn) == len(FRAMES) and np.concatenate(drawn).tolist() == table["group"].tolist()
 
 
 def test_a_stage_1_run_says_who_and_not_how(folder, tmp_path):

@@ -89,7 +89,7 @@ def read_labels(
     split, source = {"all": list(files)}, "chosen"
     if not everything:
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
-    paths = [files[name] for names in split.values() for name in names]
+    paths = sorted(files[name] for names in split.values() for name in names)  # whatever the split
     rules = LabelRules(**given(args, LabelRules))
     every = read_sequences(paths, data_path, rules, args.cache_dir, LOG.info)  # read_sequence of each
     tell_counts(every, "labels", "are the images of the size that was annotated?")

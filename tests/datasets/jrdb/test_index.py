@@ -219,3 +219,6 @@ def test_data_sets_from_the_index_are_those_from_json(tmp_path, monkeypatch):
         for one, two in zip(cold.parts.values(), warm.parts.values(), strict=True):
             assert np.array_equal(one.geometry, two.geometry, equal_nan=True)
             assert np.array_equal(one.labels, two.labels)
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
+    load(tmp_path, cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1, "the same files in another split"
