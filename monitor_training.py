@@ -148,7 +148,8 @@ def describe(view: RunView) -> dict[str, str]:
     kind = view.task.get("groups", "")
     names = data.get(kind) or {p: range(data.get(f"{p}_{kind}") or 0) for p in parts}
     groups = " + ".join(str(len(names[p])) for p in parts if names.get(p))
-    detail = ", ".join(str(model[key]) for key in ("backbone", "features") if model.get(key))
+    named = ("features",) if model.get("features") == "geometry" else ("backbone", "features")
+    detail = ", ".join(str(model[key]) for key in named if model.get(key))
     trainable, total = model.get("trainable_parameters", 0), model.get("total_parameters", 0)
     return {
         "run": f"{view.script}, started {config.get('timestamp', '?').replace('T', ' ')} on {device}",

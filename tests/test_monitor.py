@@ -93,11 +93,13 @@ def test_a_run_in_the_middle_shows_all_there_is_to_see(tmp_path):
     text = picture(run)
     assert "2015 train, 1696 val, 4030 test of 2 + 1 + 1 sequences" in text
     assert "cpu, 2 processes, 1 thread" in text and "812 MB" in text
-    assert "294,711 parameters, 252,978 of them trained" in text
+    assert "Classifier (cnn), 294,711 parameters, 252,978 of them trained" in text
     assert "4/50 epochs, step 63/126 of epoch 5" in text and "  9%" in text
     assert "best      4        0.25" in text
     assert text.isascii() and max(map(len, text.split("\n"))) <= 110
     assert max(map(len, picture(run, width=70).split("\n")[1:])) <= 70
+    blind = CONFIG | {"model": CONFIG["model"] | {"features": "geometry"}}
+    assert "Classifier (geometry), " in picture(make_run(tmp_path / "blind", config=blind, history=epochs(1)))
 
 
 def test_time_left_is_the_median_of_the_last_ten_without_the_first(tmp_path):
