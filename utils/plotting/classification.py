@@ -75,7 +75,8 @@ def plot_class_distribution(before: dict[str, int], after: dict[str, int], path:
     for bars in axis.containers:
         axis.bar_label(bars, fontsize=8)
     axis.set(ylabel="pairs", title="class distribution")
-    axis.margins(y=0.12)
+    axis.margins(y=0.22)
+    axis.legend(ncols=2, loc="upper center")  # above the numbers of the highest bar
     save_figure(figure, path)
 
 
