@@ -19,6 +19,7 @@ from utils.report.results import figure_title, interval_lines, state_warnings, t
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
+LEAST_SKILL = 0.01  # LEARNED with less is told to be of no use: an answer that hardly moves can be better too
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
 NOTES = """Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend on \
 the range of ages; compare them between cohorts through the skill."""
@@ -76,6 +77,8 @@ def report_age(
         warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
+    if verdict.learned and metrics["skill"] < LEAST_SKILL:
+        warnings.append(f"the gain over the {best} is real and of no use: skill {metrics['skill']:.2g}")
     if not np.isnan(low).any():
         inside = (low <= subject_ages) & (subject_ages <= high)
         metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}

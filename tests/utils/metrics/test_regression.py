@@ -128,6 +128,14 @@ def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
     assert not make_report(tmp_path, rows, train, truncated=True)[0].learned
 
 
+def test_a_gain_that_is_certain_and_tiny_is_said_to_be_tiny(tmp_path):
+    rows, train = draw_rows(), np.random.default_rng(1).uniform(5, 85, 200)
+    centre = train.mean()
+    verdict, fields = make_report(tmp_path, rows | {"preds": centre + 1e-3 * (rows["ages"] - centre)}, train)
+    assert verdict.learned and any("of no use: skill 0.0" in text for text in fields["warnings"])
+    assert not any("of no use" in text for text in make_report(tmp_path, rows, train)[1]["warnings"])
+
+
 def rows_of(rows):
     return rows["subject_ids"], rows["ages"], rows["preds"]
 
