@@ -135,13 +135,15 @@ def match_images(
     images = images.join(table.rows, on="key", how="inner")[["path", *PERSON]]
     images["subject"] = prefix + images.subject
     if not table.by_file and 2 * len(images) < len(paths):
-        proposed = dict.fromkeys(VISIT_PATTERNS if visits else USUAL_PATTERNS, 0)
-        for text in proposed:
-            found = (find_key(path, folder, re.compile(text), args.numeric_ids, visits) for path in paths)
-            proposed[text] = sum(key in known for key in found)
+        bare, proposed = {key.lstrip("0") for key in known}, {}
+        for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
+            pattern, numeric = re.compile(text), args.numeric_ids
+            keys = [find_key(path, folder, pattern, numeric, visits) or "" for path in paths]
+            proposed[f"'{text}'"] = sum(key in known for key in keys)
+            proposed[f"'{text}' --numeric_ids"] = sum(key.lstrip("0") in bare for key in keys)
         best, count = max(proposed.items(), key=lambda item: item[1])
         if 2 * count >= len(paths):
-            advice = f"with --id_pattern '{best}' {count} of {len(paths)} images find their row"
+            advice = f"with --id_pattern {best} {count} of {len(paths)} images find their row"
             problems.advice |= {"unknown_names": advice, "images_without_row": advice}
     return images
 

@@ -549,6 +549,11 @@ def test_a_pattern_is_proposed_and_said_once(study):
     assert "with --id_pattern '^([^-]+)-' 24 of 24 images find their row" in message
     assert "--exclude" not in message  # it would leave nothing
     assert load(study, id_pattern="^([^-]+)-").report["images_used"] == 24
+    for path in images.iterdir():
+        path.rename(images / path.name.replace("P", "0"))
+    write_published(study / "characteristics.xlsx", [(i, 9.0 * i) for i in range(1, 13)])
+    with pytest.raises(DataError, match="with --id_pattern '.*-' --numeric_ids 24 of 24 images find their row"):
+        load(study)
 
 
 def test_a_row_is_a_visit(study):
