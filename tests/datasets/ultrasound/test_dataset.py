@@ -552,7 +552,7 @@ def test_a_pattern_is_proposed_and_said_once(study):
     for path in images.iterdir():
         path.rename(images / path.name.replace("P", "0"))
     write_published(study / "characteristics.xlsx", [(i, 9.0 * i) for i in range(1, 13)])
-    with pytest.raises(DataError, match="with --id_pattern '.*-' --numeric_ids 24 of 24 images find their row"):
+    with pytest.raises(DataError, match="with --id_pattern '.*-' --numeric_ids 24 of 24 images find"):
         load(study)
 
 
