@@ -108,8 +108,8 @@ def find_scenarios(
         if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
             return _images_alone(top, place.name, *alone)
         found = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
-        remedy = "Give what holds them, or archives of them (none inside another). Images alone, with numbers, "
-        remedy += "are for predict.py and --label pasted --modality camera."
+        remedy = "Give what holds them, or archives of them (none inside another). Images alone, "
+        remedy += "with numbers, are for predict.py and --label pasted --modality camera."
         raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {found}.\n{remedy}")
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
