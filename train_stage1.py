@@ -70,8 +70,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = arguments.parse_arguments(parser, argv)
     crops = args.features != "geometry"
     defaults = {"dropout": 0.2 if crops else 0.5, "augment": crops}
-    new = not args.config and args.resume in (None, "auto")  # the runs of before --rescore had none
-    defaults |= {"whole_past": not crops, "rescore": new and not crops}
+    defaults |= {"whole_past": not crops, "rescore": not crops}
     vars(args).update({flag: value for flag, value in defaults.items() if vars(args)[flag] is None})
     if args.weights != "none" and not crops and args.resume in (None, "auto"):
         parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")

@@ -104,13 +104,6 @@ def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_en
     assert recall == pytest.approx(found / 288) and 0 < recall < 1
 
 
-def test_a_config_of_before_rescore_repeats_without_it(tmp_path):
-    content = {"script_name": "train_stage1.py", "args": {"features": "geometry"}}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert train_stage1.parse_args(["--config", str(tmp_path / "config.json")]).rescore is False
-    assert train_stage1.parse_args(["--features", "geometry"]).rescore is True
-
-
 def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, replay(NAME, run, tmp_path))
 

@@ -168,11 +168,6 @@ def test_unusable_stage_1_is_one_clear_error(stage1, tmp_path):
     state = load_checkpoint(stage1 / "best_f1.pth")
     save_checkpoint(tmp_path / "other.pth", state | {"class_names": state["class_names"][::-1]})
     assert "other class_names" in error(*data, "--stage1_checkpoint", str(tmp_path / "other.pth"))
-    del state["args"]["rescore"]  # a run of before that flag
-    save_checkpoint(tmp_path / "old.pth", state)
-    args = train_stage2.parse_args([*data, "--stage1_checkpoint", str(tmp_path / "old.pth")])
-    adopt_stage1(args, FROM_STAGE1, names_of)
-    assert args.rescore is False
 
 
 def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):

@@ -248,7 +248,7 @@ def adopt_stage1(
     path = find_stage1(args)
     state = load_checkpoint(path, STAGE1)
     for name in flags:
-        typed, trained = getattr(args, name), state["args"].get(name, False)  # older runs know no --rescore
+        typed, trained = getattr(args, name), state["args"][name]
         if typed is not None and typed != trained:
             raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
         setattr(args, name, trained)
