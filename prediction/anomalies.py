@@ -17,7 +17,7 @@ from prediction.trained import Trained
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
 from utils.report.results import write_table
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, counted
 from utils.run.log import LOG, progress
 from utils.training.device import move
 
@@ -71,9 +71,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     drawn = np.linspace(0, len(read) - 1, min(args.max_pictures, len(read))).round().astype(int)
     for index in progress(read[drawn].tolist(), "pictures"):
         draw(trained, dataset, index, scores[index], output)
-    found = (
-        f"{len(read)} frames of {len(set(names['scenario'][read]))} scenarios, {alarms[read].sum()} alarms"
-    )
+    drives = counted(len(set(names["scenario"][read])), "scenarios")
+    found = f"{len(read)} frames of {drives}, {alarms[read].sum()} alarms"
     rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
     LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
     if reasons:

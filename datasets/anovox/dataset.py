@@ -69,8 +69,12 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             self.cell_shares = kept(partial(Frame.cells), CELL_GRID, ["semantic_image", *scan], key=pasted)
 
     def group_names(self) -> list[str]:
-        """The scenarios of the frames."""
-        return np.unique(self.names()).tolist()
+        """The scenarios of the frames; of one that other parts hold frames of, each frame, NAME:FRAME."""
+        sizes = [np.bincount(rows, minlength=len(self.table.scenarios))
+                 for rows in (self.table.scenario, self.table.scenario[np.unique(self.rows)])]  # fmt: skip
+        cut = np.not_equal(*sizes)[self.scenario].tolist()
+        named = zip(self.names().tolist(), self.frame_ids.tolist(), cut, strict=True)
+        return sorted({f"{name}:{frame}" if apart else name for name, frame, apart in named})
 
     def class_counts(self) -> dict[str, int]:
         """Frames per class."""

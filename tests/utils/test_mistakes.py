@@ -17,7 +17,7 @@ from utils.report.samples import block_of, report_samples
 pytestmark = pytest.mark.figures
 
 
-def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
+def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path, monkeypatch):
     labels = np.array([0, 1] * 10)
     scores = np.where(labels == 1, 0.9, 0.1) + np.linspace(0, 0.05, 20)
     labels[7] = 0  # somebody's slip
@@ -26,7 +26,8 @@ def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
         "frame_id": np.arange(20), "label": labels,
         "score": scores, "alarm": (scores > 0.5).astype(int),
     }  # fmt: skip
-    seen, p_label = [], np.where(labels == 1, scores, 1 - scores)
+    seen, titles, p_label = [], [], np.where(labels == 1, scores, 1 - scores)
+    monkeypatch.setattr(plt.Figure, "suptitle", lambda self, text, **options: titles.append(text))
 
     def look(k):
         seen.append(k)
@@ -41,6 +42,7 @@ def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path):
     assert groups.wrong.tolist() == [0.2, 0] and groups.p_label[0] == np.mean(p_label[5:10]).round(4)
     with Image.open(tmp_path / "mistakes.png") as picture:
         assert picture.width > 400
+    assert max(map(len, titles[0].split("\n"))) <= 50, "above one block, no wider than it"
 
 
 def test_where_no_label_is_unlikely_there_is_no_mistake(tmp_path, monkeypatch):

@@ -69,10 +69,7 @@ def by_group(table: Any, task: Mapping[str, Any]) -> Any:
 
 
 @never_fatal
-def plot_mistakes(
-    chosen: Sequence[int], look: Look, texts: Sequence[str], title: str,
-    path: Path,
-) -> None:  # fmt: skip
+def plot_mistakes(chosen: Sequence[int], look: Look, texts: Sequence[str], title: str, path: Path) -> None:
     """A block for each of the samples `chosen`, if any: look(k) gives pictures, (H, W, 3) or (H, W) uint8."""
     if not chosen:
         save_figure(plt.figure(figsize=(9, 1.2)), path, title)
@@ -85,7 +82,7 @@ def plot_mistakes(
         axis.imshow(block, cmap="gray", vmin=0, vmax=255)
         axis.set_title(text, fontsize=7, parse_math=False)
         axis.set_axis_off()
-    save_figure(figure, path, title)
+    save_figure(figure, path, textwrap.fill(title, 50 * columns))  # what fits above them
 
 
 def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:

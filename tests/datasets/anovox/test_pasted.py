@@ -87,7 +87,8 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     data = load(root, **options, **cache)
     assert {name: len(part) for name, part in data.parts.items()} == {"train": 12, "val": 6, "test": 6}
     assert data.describe()["labels"] == "pasted" and "blocks of consecutive frames" in data.split_source
-    train = data.train
+    train, groups = data.train, [part.group_names() for part in data.parts.values()]
+    assert len(set(sum(groups, []))) == sum(map(len, groups)) == 4, "blocks share no group"
     assert train.labels.tolist() == [0, 1] * 6
     batch = train.__getitems__(list(range(12)))
     clean, pasted = batch["images"][0::2].float(), batch["images"][1::2].float()
