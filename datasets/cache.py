@@ -22,14 +22,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.run.errors import CommandError, DataError, ScriptError, some
 from utils.run.lock import Lock
-from utils.run.log import format_size
+from utils.run.log import LOG, format_size
 
 CACHE_DIR = Path(__file__).resolve().parent.parent / "data" / "cache"
 FORMAT = 1  # part of every key; raise it when the files' layout changes
@@ -52,46 +51,40 @@ class CachedArray(np.memmap):
 def open_cache(
     kind: str, settings: dict, sources: Sequence[Path], counts: Sequence[int], item_shape: Sequence[int],
     produce: Callable[[int], np.ndarray], cache_dir: Path | None = None, limit_gb: float = 4.0,
-    workers: int | None = None, log: Callable[[str], None] = print, dtype: np.dtype | type = np.uint8,
-) -> np.memmap:  # fmt: skip
+    dtype: np.dtype | type = np.uint8,
+) -> CachedArray:  # fmt: skip
     """The items of all sources in order, of `dtype` and shape (sum(counts), *item_shape), read-only.
 
     `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape): a picklable function,
     not called where counts[k] is 0. A dtype with fields keeps pixels and what was noticed in them together.
-    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). `workers`:
-    processes for the build, default all cores. DataError for missing sources, what `produce` raises, and
-    CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space.
+    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). Of several
+    processes one builds, the others wait. DataError for missing sources, what `produce` raises, and
+    CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space, or has no folder.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
-    load = partial(_map, path, shape, dtype)
-    build = partial(_build, kind, path, shape, dtype, counts, produce, workers, limit_gb, log)
-    return load_or_build(kind, path, load, build, log)
-
-
-def load_or_build(
-    kind: str, path: Path, load: Callable[[], Any], build: Callable[[], None], log: Callable[[str], None],
-    what: str = "items",
-) -> Any:  # fmt: skip
-    """What `load` finds in the file `path`, else what `build` puts there: of several processes one builds,
-    the others wait. CommandError where its folder can not be made."""
-    if (found := load()) is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = f"{error.strerror}\nMake that folder writable."
-            raise CommandError(f"nothing can be cached in {path.parent}: {reason}") from error
-        with lock(path.with_suffix(".lock"), f"cache {kind}", log):
+    if (found := _map(path, shape, dtype)) is None:
+        make_folder(directory)
+        with lock(path.with_suffix(".lock"), f"cache {kind}"):
             started = time.monotonic()
-            if (found := load()) is None:  # nobody built it while this one waited
-                build()
+            if (found := _map(path, shape, dtype)) is None:  # nobody built it while this one waited
+                _build(kind, path, shape, dtype, counts, produce, limit_gb)
                 size = format_size(path.stat().st_size)
-                log(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
-                return load()
-    log(f"cache {kind}: {len(found):,} {what} read from {path}")
+                LOG.info(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
+                return _map(path, shape, dtype)
+    LOG.info(f"cache {kind}: {len(found):,} items read from {path}")
     return found
+
+
+def make_folder(directory: Path) -> None:
+    """The folder of what is cached; CommandError where it can not be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{error.strerror}\nMake that folder writable."
+        raise CommandError(f"nothing can be cached in {directory}: {reason}") from error
 
 
 def fingerprint(*parts) -> str:
@@ -137,11 +130,11 @@ def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> Cached
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
+def lock(path: Path, what: str) -> Iterator[None]:
     """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
     ours = Lock(path)
     if not ours.take():
-        log(f"{what}: another process builds it, waiting")
+        LOG.info(f"{what}: another process builds it, waiting")
         while not ours.take():
             time.sleep(0.2)
     try:
@@ -150,7 +143,7 @@ def lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
         ours.release()
 
 
-def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) -> None:
+def _build(kind, path, shape, dtype, counts, produce, limit_gb) -> None:
     """Build the file under a temporary name."""
     for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
         leftover.unlink(missing_ok=True)
@@ -163,9 +156,9 @@ def _build(kind, path, shape, dtype, counts, produce, workers, limit_gb, log) ->
     if size > 0.98 * free:
         raise CommandError(f"{takes}, which has {free / 1e9:.1f} GB free.\nFree some space, or use {less}.")
     busy = [k for k, count in enumerate(counts) if count]
-    processes = count_processes(busy, workers) if len(busy) >= FEW_SOURCES else 1
+    processes = count_processes(busy) if len(busy) >= FEW_SOURCES else 1
     items = f"{shape[0]:,} items from {len(busy):,} files, {format_size(size)}"
-    log(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
+    LOG.info(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
     partial_path = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
@@ -193,10 +186,14 @@ def _write(path, starts, produce, k) -> int:
     return len(items)
 
 
-def count_processes(jobs: Sequence, workers: int | None = None, few: int = 1) -> int:
-    """As many as there are cores, or `workers`, as long as each has `few` jobs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(workers or cores, len(jobs) // few)
+def count_processes(jobs: Sequence, few: int = 1) -> int:
+    """As many as there are cores, as long as each has `few` jobs."""
+    return min(count_cores(), len(jobs) // few)
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:

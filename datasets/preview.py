@@ -20,7 +20,7 @@ from datasets.anovox.frame import ANOMALY_IDS, Frame
 from datasets.anovox.palettes import find_palette
 from datasets.images import read_image
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequences
 from datasets.jrdb.splits import list_sequences
 from datasets.samples import KINDS, ensure_sample
 from datasets.ultrasound.dataset import find_sources, read_images
@@ -31,6 +31,7 @@ from utils.plotting.anomaly import plot_frame
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run import arguments
 from utils.run.errors import DataError
+from utils.run.log import start_log
 from utils.run.script import run_script
 
 
@@ -48,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def preview_jrdb(data_path: Path, output_dir: Path) -> list[Path]:
     """Draw three frames of the first sequence with images, from its first to its last; returns the pictures.
     DataError where no labelled frame has an image."""
-    sequences = (read_sequence(path, data_path) for path in list_sequences(data_path).values())
+    sequences = (read_sequences([path], data_path)[0] for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:
         what = "no image of a labelled frame of any sequence"
@@ -128,6 +129,7 @@ def draw(data_set: str, data_path: Path, output_dir: Path, **options) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    start_log(None)
     data_path = args.data_path or ensure_sample(args.data_set, f"data/sample_{args.data_set}")
     options = {"anomaly_ids": tuple(args.anomaly_ids)} if args.data_set == "anovox" else {}
     draw(args.data_set, Path(data_path), Path(args.output_dir), **options)

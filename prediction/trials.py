@@ -23,7 +23,6 @@ from utils.metrics.detection import name_distances
 from utils.metrics.verdict import GroupJackknife
 from utils.report.results import table, write_table
 from utils.run.errors import DataError
-from utils.run.log import LOG
 
 NAMES = {"both": "both sensors", "camera": "pixels only", "lidar": "points only"}
 SIZES = (0.8, 1.2)  # metres: small, medium, large
@@ -91,7 +90,7 @@ def judge_pastes(
         return {"paired_auroc": float(better.mean()), "auroc": float(auroc)}
 
     args, threshold = trained.args, trained.state["threshold"]
-    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     root, ids = find_root(args), tuple(args.anomaly_ids)
     scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera")
     coding = (find_palette(scenarios, ids), ids)

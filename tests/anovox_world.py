@@ -17,7 +17,7 @@ from datasets.samples.anovox import generate
 def tiny_sample() -> Path:
     """12 scenarios x 4 frames, 96 x 64 pixels; read only."""
     folder = Path(tempfile.mkdtemp(prefix="anovox_tiny_"))
-    generate(folder, "tiny", seed=0, workers=1)
+    generate(folder, "tiny", seed=0)
     return folder
 
 
@@ -30,8 +30,8 @@ def flags(root: Path, **changed) -> argparse.Namespace:
     return argparse.Namespace(**vars(parser.parse_args([])) | rest | changed)
 
 
-def load(root: Path, cache_dir=None, log=None, **changed) -> AnoVoxData:
-    """What a script reads of `root` with these flags; `log` is for those that pass a cache on."""
+def load(root: Path, cache_dir=None, **changed) -> AnoVoxData:
+    """What a script reads of `root` with these flags."""
     return build_datasets(flags(root, cache_dir=cache_dir, **changed))
 
 

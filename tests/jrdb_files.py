@@ -4,7 +4,8 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from datasets.jrdb.labels import LABEL_FOLDER
+from datasets.jrdb.flags import LabelRules
+from datasets.jrdb.labels import LABEL_FOLDER, Sequence, read_sequences
 from datasets.jrdb.load import PairDatasets, build_datasets
 
 FLAGS = {
@@ -16,6 +17,11 @@ FLAGS = {
 def load(folder: Path, task: str = "interaction", **flags: object) -> PairDatasets:
     """The splits of a folder as the training scripts read it with these flags."""
     return build_datasets(Namespace(data_path=folder, **FLAGS | flags), task)
+
+
+def read(path: Path, data_path: Path | None = None, rules: LabelRules | None = None) -> Sequence:
+    """The sequence of one label file."""
+    return read_sequences([path], data_path, rules)[0]
 
 
 def person(number: int, box: list, group: int | None = None, **interactions: str) -> dict:

@@ -156,7 +156,7 @@ def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run
 
 def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
     """(images, table) of healthy people of another generator's seed; `rename` gives the names they go by."""
-    generate(folder, "tiny", seed=seed, workers=1)
+    generate(folder, "tiny", seed=seed)
     rename, rows = rename or str, []
     (folder / "images").mkdir()
     ages = read_ages(folder / "TA/characteristics.xlsx")

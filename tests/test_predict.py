@@ -115,7 +115,7 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     trained = open_trained(stage2, torch.device("cpu"))
     flags = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
     dataset = pairs_in_range(trained, read_people(folder, None, argparse.Namespace(**flags))[0])
-    load_crops(dataset, folder, (32, 16), cache_dir=tmp_path / "cache", log=lambda text: None)
+    load_crops(dataset, folder, (32, 16), cache_dir=tmp_path / "cache")
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
     scale, temperature = trained.state["calibration"], trained.state["temperature"]
     logits = train_stage1.evaluate(trained.model.stage1, loader, cpu)["logits"].astype(float)

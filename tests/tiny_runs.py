@@ -53,7 +53,7 @@ def jrdb() -> Path:
 @functools.cache
 def ultrasound() -> Path:
     """The images of 16 healthy subjects; the table is two folders up."""
-    generate(new_folder("ultrasound"), "tiny", seed=0, workers=1)
+    generate(new_folder("ultrasound"), "tiny", seed=0)
     return new_folder("ultrasound") / "TA/Healthy/Images"
 
 

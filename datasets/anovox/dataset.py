@@ -43,7 +43,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times;
         `truth`: whether where the anomalies are is read too, else it is unknown.
 
-        `store` keeps the decoded frames; to it goes `cache`: cache_dir, limit_gb, ...
+        `store` keeps the decoded frames; to it goes `cache`: cache_dir and limit_gb.
         """
         self.table, self.rows, self.pasting = table, np.asarray(rows, np.int64), pasting
         self.image_size = tuple(image_size)

@@ -175,7 +175,7 @@ def keep(
     """What `made`, a method of Frame and its settings, gives for each frame, (F, *shape): made once, then
     read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the same.
 
-    `cache`: cache_dir, limit_gb, workers, log and dtype for open_cache.
+    `cache`: cache_dir, limit_gb and dtype for open_cache.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]

@@ -74,8 +74,8 @@ def build_table(
 ) -> FrameTable:  # fmt: skip
     """Label the frames that have the sensors needed; those that can not be labelled are only counted.
 
-    `coding`: what palettes.find_palette found, and the ids of anomalies. `cache`: cache_dir, limit_gb,
-    workers, log for open_cache. DataError when no frame is left.
+    `coding`: what palettes.find_palette found, and the ids of anomalies. `cache`: cache_dir and limit_gb for
+    open_cache. DataError when no frame is left.
     """
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"

@@ -45,14 +45,14 @@ PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many withou
 def find_root(args: argparse.Namespace) -> Path:
     """--data_path, or the built-in sample of --size, written where it is missing."""
     sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
-    return Path(args.data_path or ensure_sample("anovox", sample, args.size, log=LOG.info))
+    return Path(args.data_path or ensure_sample("anovox", sample, args.size))
 
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "AnoVoxData":
     """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
     `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
     root, pasted = find_root(args), args.label == "pasted"
-    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     problems = [] if args.check_data else None
     alone = pasted and args.modality == "camera"
     scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems)

@@ -92,33 +92,36 @@ class Images(NamedTuple):
     source: str  # of the size, in words
 
 
-def read_sequence(
-    path: Path, data_path: Path | None = None, rules: LabelRules | None = None,
-    problems: Problems | None = None,
-) -> Sequence | None:  # fmt: skip
-    """Read one label file. `data_path` is where its images would be (None: no image is looked for).
+def read_sequences(
+    paths: list[Path], data_path: Path | None = None, rules: LabelRules | None = None
+) -> list[Sequence]:
+    """Read label files, in this order. `data_path` is where their images would be (None: none is looked for).
+    One DataError for all that is wrong in them."""
+    rules, problems = rules or LabelRules(), Problems()
+    sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
+    problems.raise_any()
+    return sequences
 
-    What is wrong is a DataError; with `problems` it is gathered there instead, and a file that has any
-    gives None. With --pairs_from social_group the people of one group are the annotated pairs, without a
-    type. A partner who is not another person of the frame is left out; of two records with one id in a frame
-    the first is kept; see clean_boxes for boxes. All of it is counted.
+
+def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problems: Problems) -> Sequence:
+    """One sequence, which means nothing where its file adds to `problems`.
+
+    With --pairs_from social_group the people of one group are the annotated pairs, without a type. A partner
+    who is not another person of the frame is left out; of two records with one id in a frame the first is
+    kept; see clean_boxes for boxes. All of it is counted.
     """
-    path, rules, gathered = Path(path), rules or LabelRules(), Problems() if problems is None else problems
-    before, counts = gathered.count, dict.fromkeys(COUNTS, 0)
-    frames = read_frames(path, gathered)
-    images = find_images(path.stem, list(frames), data_path, gathered)
-    people = list(read_people(frames, path, counts, gathered))
+    before, counts = problems.count, dict.fromkeys(COUNTS, 0)
+    frames = read_frames(path, problems)
+    images = find_images(path.stem, list(frames), data_path, problems)
+    people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
-        types = read_pairs(people, rules, counts, gathered)
+        types = read_pairs(people, rules, counts, problems)
     else:
         types = dict.fromkeys(group_pairs(people), -1)
-    if frames and not people and gathered.count == before:
-        gathered.add("no person in any frame", "remove the file or restore its labels", f"{path}")
+    if frames and not people and problems.count == before:
+        problems.add("no person in any frame", "remove the file or restore its labels", f"{path}")
     boxes = [person.box for person in people]
-    sequence = build_sequence(path.stem, list(frames), images, people, boxes, types, rules, counts, gathered)
-    if problems is None:
-        gathered.raise_any()
-    return sequence if gathered.count == before else None
+    return build_sequence(path.stem, list(frames), images, people, boxes, types, rules, counts, problems)
 
 
 def build_sequence(

@@ -10,9 +10,8 @@ A pair's way from its label file to the batch; each file can be read to its end 
     crops.py      load_crops: the pixels of the people, in runs that see them
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
 
-Beside the way: index.py (keeps what read_sequence gave), splits.py (which sequences), classes.py (names to
-types), problems.py (what is wrong, in one error), balance.py (stage 2), augmentation.py (on the batch),
-boxes.py (people without labels, to predict).
+Beside the way: splits.py (which sequences), classes.py (names to types), problems.py (what is wrong, in one
+error), balance.py (stage 2), augmentation.py (on the batch), boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated, and what is above --max_difficulty. Of train an epoch takes a draw
@@ -32,8 +31,7 @@ from datasets.jrdb.crops import find_problems, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.index import read_sequences
-from datasets.jrdb.labels import Sequence, tell_counts
+from datasets.jrdb.labels import Sequence, read_sequences, tell_counts
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
@@ -54,7 +52,7 @@ def build_datasets(
     CommandError for wrong flags, DataError for unusable files (all of them at once), empty and one-class
     splits; with --check_data every image is decoded that crops are cut from.
     """
-    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE, log=LOG.info))
+    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE))
     rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
     every, split, source = read_labels(args, data_path, bool(choose))
     hashes = {sequence.name: hash_contents(sequence) for sequence in every}
@@ -73,7 +71,7 @@ def build_datasets(
             find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
         problems.raise_any()
         for dataset in sets.values():
-            load_crops(dataset, data_path, **crops, log=LOG.info)
+            load_crops(dataset, data_path, **crops)
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
     data = PairDatasets(sets, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
     if task == "interaction" and choose is None:
@@ -91,7 +89,7 @@ def read_labels(
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
     paths = sorted(files[name] for names in split.values() for name in names)  # whatever the split
     rules = LabelRules(**given(args, LabelRules))
-    every = read_sequences(paths, data_path, rules, args.cache_dir, LOG.info)  # read_sequence of each
+    every = read_sequences(paths, data_path, rules)  # read_sequence of each
     tell_counts(every, "labels", "are the images of the size that was annotated?")
     return every, split, source
 
@@ -198,7 +196,7 @@ class PairDatasets(Parts):
         if (part, task) not in self.others:
             self.others[part, task] = join_pairs(part, self.loaded[part], self.rules, task)
             if self.crops:
-                load_crops(self.others[part, task], self.data_path, **self.crops, log=LOG.info)
+                load_crops(self.others[part, task], self.data_path, **self.crops)
         return self.others[part, task]
 
 

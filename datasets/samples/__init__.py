@@ -11,19 +11,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from datasets.cache import lock
 from utils.run.errors import CommandError, suggest
+from utils.run.log import LOG
 
 KINDS = ("anovox", "jrdb", "ultrasound")
 
 
-def ensure_sample(
-    kind: str, directory: Path | str, size: str = "small", seed: int = 0, log: Callable[[str], None] = print,
-    workers: int | None = None,
-) -> Path:  # fmt: skip
+def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: int = 0) -> Path:
     """Folder of the sample, generated on first use. Of several processes one builds, the others wait.
     CommandError for an unknown kind or size, and for a folder in the way that is not a sample."""
     directory = Path(directory)
@@ -37,7 +34,7 @@ def ensure_sample(
     if wanted.items() <= (read_about(directory) or {}).items():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with lock(directory.parent / f".{directory.name}.lock", f"sample {kind}", log):
+    with lock(directory.parent / f".{directory.name}.lock", f"sample {kind}"):
         about = read_about(directory)
         if about and wanted.items() <= about.items():
             return directory
@@ -47,16 +44,16 @@ def ensure_sample(
                 f"{directory}: in the way of the built-in sample and not one itself\n"
                 "  move it, or give another folder: one of your own data, or a new one for the sample"
             )
-        log(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
+        LOG.info(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
         began = time.perf_counter()
         building = directory.parent / f".{directory.name}.building"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
-        generator.generate(building, size, seed, workers)
+        generator.generate(building, size, seed)
         if directory.exists():
             shutil.rmtree(directory)
         os.rename(building, directory)
-        log(f"sample {kind}: done in {time.perf_counter() - began:.1f} s")
+        LOG.info(f"sample {kind}: done in {time.perf_counter() - began:.1f} s")
     return directory
 
 

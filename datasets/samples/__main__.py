@@ -14,6 +14,7 @@ from pathlib import Path
 from datasets.samples import KINDS, ensure_sample
 from utils.run import arguments
 from utils.run.errors import CommandError
+from utils.run.log import start_log
 from utils.run.script import run_script
 
 
@@ -31,6 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    start_log(None)
     try:
         folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
     except OSError as error:

@@ -151,7 +151,7 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     problems = AgeProblems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
     if image_dir is None:
         variant = "" if args.sample == "standard" else f"_{args.sample}"
-        folder = ensure_sample("ultrasound", flags.SAMPLE + variant, f"small{variant}", log=LOG.info)
+        folder = ensure_sample("ultrasound", flags.SAMPLE + variant, f"small{variant}")
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
     sources = find_sources(Path(image_dir), args)

@@ -22,7 +22,6 @@ from datasets.cache import open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
 from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import DataError, some
-from utils.run.log import LOG
 
 GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are reported by them
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
@@ -41,8 +40,8 @@ def decode_images(
     That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
     stays comparable.
     """
-    kept = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb, "log": LOG.info}
-    kept = partial(open_cache, item_shape=(), **kept)
+    limits = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+    kept = partial(open_cache, item_shape=(), **limits)
     paths, chosen = images.path.tolist(), args.intensity_range
     images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
     deep = images[images.deep]

@@ -73,10 +73,13 @@ class World:
     def produce(self):
         return partial(produce, self.sources, self.counts, self.calls)
 
-    def open(self, wrap=None, settings=None, **options):
-        make = partial(wrap, self.produce) if wrap else self.produce
-        return open_cache("test", settings or {"size": [2, 3]}, self.sources, self.counts, SHAPE, make,
-                          cache_dir=self.folder / "cache", log=self.lines.append, **options)  # fmt: skip
+    def open(self, wrap=None, settings=None, cores=1, **options):
+        make, settings = partial(wrap, self.produce) if wrap else self.produce, settings or {"size": [2, 3]}
+        options |= {"cache_dir": self.folder / "cache"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache, "count_cores", lambda: cores)
+            patch.setattr(cache.LOG, "info", self.lines.append)
+            return open_cache("test", settings, self.sources, self.counts, SHAPE, make, **options)
 
     def expected(self):
         return np.concatenate([self.produce(k) for k in range(len(self.sources))])
@@ -85,10 +88,10 @@ class World:
         return sum("building" in line for line in self.lines)
 
 
-def start(world, wrap, workers):
+def start(world, wrap, cores):
     """Open the cache in another process."""
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=world.open, args=(wrap,), kwargs={"workers": workers})
+    child = context.Process(target=world.open, args=(wrap,), kwargs={"cores": cores})
     child.start()
     return child
 
@@ -96,7 +99,7 @@ def start(world, wrap, workers):
 @pytest.mark.parametrize("count", [3, 40])
 def test_items_equal_those_produced_directly(tmp_path, count):
     world = World(tmp_path, count)
-    cached = world.open(workers=2)
+    cached = world.open(cores=2)
     assert ("2 processes" in world.lines[0]) == (count == 40)
     assert cached.dtype == np.uint8
     assert np.array_equal(cached, world.expected())
@@ -106,7 +109,7 @@ def test_items_equal_those_produced_directly(tmp_path, count):
 
 def test_every_source_is_decoded_once_ever(tmp_path):
     world = World(tmp_path, 40)
-    world.open(workers=2)
+    world.open(cores=2)
     first = world.open()
     second = world.open()
     assert sorted(map(int, world.calls.read_text().split())) == [k for k in range(40) if k % 3]
@@ -133,11 +136,11 @@ def test_changes_make_a_new_cache(tmp_path):
     assert world.builds() == 6
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_failed_build_leaves_nothing(tmp_path, workers):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_failed_build_leaves_nothing(tmp_path, cores):
     world = World(tmp_path, 40)
     with pytest.raises(DataError, match="source 20 is damaged"):
-        world.open(partial(fail_at, 20), workers=workers)
+        world.open(partial(fail_at, 20), cores=cores)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == []
     assert np.array_equal(world.open(), world.expected())
 
@@ -155,7 +158,7 @@ def test_a_killed_build_is_not_mistaken_for_a_complete_one(tmp_path):
 def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path):
     world = World(tmp_path, 40)
     with pytest.raises(ScriptError, match="a process that decodes images was killed"):
-        world.open(partial(kill_at, 20), workers=2)
+        world.open(partial(kill_at, 20), cores=2)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == []
 
 
@@ -167,7 +170,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     child.kill()
     child.join()
     started = time.monotonic()
-    cached = world.open(workers=1)  # the lock of the dead is free, whatever its workers still do
+    cached = world.open(cores=1)  # the lock of the dead is free, whatever its workers still do
     assert np.array_equal(cached, world.expected())
     assert time.monotonic() - started < 10
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from datasets import preview
-from datasets.jrdb.labels import IMAGE_FOLDER, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.jrdb.splits import list_sequences
 from datasets.samples import ensure_sample
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
-from tests.jrdb_files import crowd, write_labels
+from tests.jrdb_files import crowd, read, write_labels
 from utils.plotting.panorama import HEADER, PALETTE, WHITE
 from utils.run.errors import CommandError, DataError
 
@@ -42,8 +42,8 @@ def test_three_frames_of_the_first_sequence_with_images(folder):
 
 
 def test_people_on_the_seam_and_pairs_by_type_are_in_the_picture(folder):
-    read = read_sequence(list_sequences(folder)["hall_0"], folder)
-    picture = preview.draw_frame(read, 0, folder / IMAGE_FOLDER / "hall_0" / "000015.jpg")
+    sequence = read(list_sequences(folder)["hall_0"], folder)
+    picture = preview.draw_frame(sequence, 0, folder / IMAGE_FOLDER / "hall_0" / "000015.jpg")
     body = picture[HEADER : HEADER + 480]
     colors = [(body == color).all(axis=2) for color in PALETTE[:5]]
     assert [bool(color.any()) for color in colors] == [True, False, True, True, False]  # walk, talk, sit
@@ -84,7 +84,7 @@ def test_anomalies_are_marked_red_and_people_stand_in_the_order_of_their_ages(tm
     monkeypatch.setattr(
         "matplotlib.axes.Axes.text", lambda axis, x, y, text, **_: texts.append(text) or axis.title
     )
-    folder = ensure_sample("ultrasound", tmp_path / "sample", "tiny", log=lambda _: None)
+    folder = ensure_sample("ultrasound", tmp_path / "sample", "tiny")
     sheets = preview.preview_ultrasound(folder, tmp_path)
     assert [path.stem.split("_", 2)[2] for path in sheets] == ["BB_Healthy", "TA_Healthy", "TA_Pathological"]
     ages = [float(text.split()[0]) for text in texts[1:-2]]  # after one of BB, before two of Pathological

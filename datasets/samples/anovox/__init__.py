@@ -31,15 +31,15 @@ SIZES = {
 ANOMALOUS = 0.6  # share of the scenarios that hold anomalies
 
 
-def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
-    """Write the sample of one of SIZES into `directory`; `workers` = processes, default all cores."""
+def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
+    """Write the sample of one of SIZES into `directory`."""
     counts, frames, camera, lidar = SIZES[size]
     root = directory / "Final_Output_2024_06_01-12_00"
     configurations = root / "Scenario_Configuration_Files"
     configurations.mkdir(parents=True, exist_ok=True)
     plans = _draw_plans(counts, frames, seed)
     work = partial(_write, root, frames, camera, lidar, seed)
-    entries = in_processes(work, plans, count_processes(plans, workers, few=8))
+    entries = in_processes(work, plans, count_processes(plans, few=8))
     towns: dict[str, list] = {}
     split: dict[str, list] = {part: [] for part in PARTS}
     for plan, entry in zip(plans, entries, strict=True):

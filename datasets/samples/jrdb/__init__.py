@@ -24,13 +24,13 @@ VERSION = 6
 STATEMENT = "pictures of a made-up world in the layout of JRDB; they say nothing about real people"
 
 
-def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
-    """Write the sample into `directory`; `workers` processes, default: one per core."""
+def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
+    """Write the sample into `directory`."""
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
     plans.sort(key=lambda plan: -len(plan.clusters))  # the longest first, so that no worker ends late
     work = partial(write_sequence, directory, True)
-    list(in_processes(work, plans, count_processes(plans, workers)))
+    list(in_processes(work, plans, count_processes(plans)))
     split = {part: sorted(plan.name for plan in plans if plan.role == part) for part in PARTS}
     write_json(directory / "split.json", split, indent=2)
     about = {"synthetic": True, "kind": "jrdb", "version": VERSION, "size": size, "seed": seed}

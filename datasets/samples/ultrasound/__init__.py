@@ -31,8 +31,8 @@ SIZES = tuple(size + variant for size in _SIZES for variant in ("", "_no_signal"
 STATEMENT = "Generated pictures of people who do not exist, made for trying out this code."
 
 
-def generate(directory: Path, size: str = "small", seed: int = 0, workers: int | None = None) -> None:
-    """Write the sample into an empty folder. The same size and seed give the same files with any workers."""
+def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
+    """Write the sample into an empty folder. The same size and seed give the same files."""
     base, _, variant = size.partition("_")
     healthy, pathological, other_muscle, resolution = _SIZES[base]
     rng = np.random.default_rng([seed, VERSION])
@@ -51,7 +51,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0, workers: int |
             known = one.age if members is people and one.name in tell else None
             jobs.append((folder, muscle, one, cohort == "Pathological", known))
     work = partial(_write_images, resolution)
-    list(in_processes(work, jobs, count_processes(jobs, workers, few=8)))
+    list(in_processes(work, jobs, count_processes(jobs, few=8)))
 
     # Two images without a row, and rows without an image: real tables never match their folders.
     absent = [(f"{8000 + k}", one) for k, one in enumerate(draw_people(6, rng))]

@@ -30,7 +30,7 @@ POSE = {"location": [0, 0, 1.8], "rotation": [0, 0, 0]}
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache"}
 
 
 def legacy_copy(target, scenarios=4):

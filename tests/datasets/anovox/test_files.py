@@ -81,7 +81,7 @@ def test_archives_beside_folders_are_one_data_set(tmp_path):
         for path in packed.rglob("*"):
             archive.write(path, str(path.relative_to(packed)))
     shutil.rmtree(packed)
-    cache = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    cache = {"cache_dir": tmp_path / "cache"}
     data = load(root, **TINY, paste_share=0.5, **cache)
     assert data.train.pasted and len(data.train.images) > 24  # textures are cut from both
 

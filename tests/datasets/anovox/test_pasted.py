@@ -18,7 +18,7 @@ PROJECTION = projection_matrix(360, 240, 90, POSE, POSE)
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache"}
 
 
 def road_scan() -> np.ndarray:

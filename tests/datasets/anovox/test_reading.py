@@ -51,7 +51,7 @@ README = {  # the example of the generator's README: weather and counts stand in
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache"}
 
 
 def one_scenario(target: Path, identifier: str = "one") -> Path:

@@ -12,7 +12,7 @@ from utils.run.errors import CommandError, DataError
 
 @pytest.fixture
 def cache(tmp_path):
-    return {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    return {"cache_dir": tmp_path / "cache"}
 
 
 @pytest.fixture

@@ -70,10 +70,6 @@ def crop_tiled(image, box, size):
     return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].numpy()
 
 
-def silent(line):
-    pass
-
-
 def save_frames(folder, count=3):
     paths = []
     for k in range(count):
@@ -142,30 +138,28 @@ def test_no_boxes_give_no_crops():
     assert crop_people(panorama(), np.zeros((0, 4)), SIZE).shape == (0, 3, *SIZE)
 
 
-def test_cached_crops_equal_direct_ones_and_follow_the_settings(tmp_path):
+def test_cached_crops_equal_direct_ones_and_follow_the_settings(tmp_path, caplog):
     paths, boxes = save_frames(tmp_path), [some_boxes(5, 1), np.zeros((0, 4)), some_boxes(7, 3)]
     cache = tmp_path / "cache"
-    crops = crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache, log=silent)
+    crops = crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache)
     direct = [crop_people(read_image(path), some, SIZE) for path, some in zip(paths, boxes, strict=True)]
     assert np.array_equal(crops, np.concatenate(direct))
-    lines = []
-    crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache, log=lines.append)
-    assert len(lines) == 1
-    assert "read from" in lines[0]
+    caplog.clear()
+    caplog.set_level("INFO", "run")
+    crop_cache(paths, boxes, SIZE, (WIDTH, HEIGHT), cache_dir=cache)
+    assert len(caplog.messages) == 1 and "read from" in caplog.messages[0]
 
     moved = [boxes[0] + [1, 0, 0, 0], *boxes[1:]]
-    again = crop_cache(paths, moved, SIZE, (WIDTH, HEIGHT), cache_dir=cache, log=lines.append)
+    again = crop_cache(paths, moved, SIZE, (WIDTH, HEIGHT), cache_dir=cache)
     assert not np.array_equal(again, crops)
-    crop_cache(paths, boxes, (24, 24), (WIDTH, HEIGHT), cache_dir=cache, log=lines.append)
+    crop_cache(paths, boxes, (24, 24), (WIDTH, HEIGHT), cache_dir=cache)
     assert len(list(cache.glob("*.npy"))) == 3
 
 
 def test_missing_frames_are_counted_in_one_error(tmp_path):
     paths = [tmp_path / f"{k}.jpg" for k in range(20)]
     with pytest.raises(DataError, match=r"20 of 20(.|\n)*0\.jpg(.|\n)*17 more") as caught:
-        crop_cache(
-            paths, [some_boxes(2)] * 20, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent
-        )
+        crop_cache(paths, [some_boxes(2)] * 20, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache")
     assert len(str(caught.value).splitlines()) <= 5
 
 
@@ -173,9 +167,7 @@ def test_a_frame_of_another_size_is_an_error(tmp_path):
     paths = save_frames(tmp_path)
     Image.fromarray(panorama(9, width=752)).save(paths[1])
     with pytest.raises(DataError, match=r"000001\.png: .* 752x48 .* 376x48"):
-        crop_cache(
-            paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache", log=silent
-        )
+        crop_cache(paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.npy"))
 
 

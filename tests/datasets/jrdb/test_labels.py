@@ -8,12 +8,11 @@ from PIL import Image
 
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.index import read_sequences
-from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequence
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequences
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
 from datasets.splits import read_split
-from tests.jrdb_files import crowd, person, write_labels
+from tests.jrdb_files import crowd, person, read, write_labels
 from utils.run.errors import CommandError, DataError
 
 BOX = [10, 20, 30, 60]
@@ -39,14 +38,14 @@ def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
-    assert read_sequence(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7]
+    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7]
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
     labels = crowd()
     shuffled = {key: records[::-1] for key, records in reversed(labels.items())}
-    one = read_sequence(write_labels(tmp_path / "a", "s", labels))
-    two = read_sequence(write_labels(tmp_path / "b", "s", shuffled))
+    one = read(write_labels(tmp_path / "a", "s", labels))
+    two = read(write_labels(tmp_path / "b", "s", shuffled))
     assert one.keys == two.keys == ["000015.jpg", "000030.jpg", "000045.jpg", "000060.jpg"]
     assert one.track_names == [f"pedestrian:{i}" for i in (1, 2, 3, 4, 5, 6, 7, 10)]  # 10 after 7
     for column in ("times", "starts", "boxes", "tracks", "social_groups", "pairs", "types"):
@@ -73,7 +72,7 @@ def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
 )  # fmt: skip
 def test_two_sides_of_a_pair_are_merged_by_the_stated_rule(tmp_path, first, second, policy, types, counted):
     path = write_labels(tmp_path, "s", pair_labels(first, second))
-    sequence = read_sequence(path, rules=LabelRules(multi_label=policy))
+    sequence = read(path, rules=LabelRules(multi_label=policy))
     assert sequence.types.tolist() == types
     assert sequence.pairs.tolist() == [[0, 1]] * len(types)
     assert {
@@ -87,7 +86,7 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path):
         person(2, BOX),
         person(2, [50, 20, 30, 60], pedestrian_1="conversation"),
     ]
-    sequence = read_sequence(write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": []}))
+    sequence = read(write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": []}))
     assert sequence.counts["missing_partners"] == 2
     assert sequence.counts["duplicate_ids"] == 1
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
@@ -99,7 +98,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
     path = write_labels(
         tmp_path, "s", {FRAME: [person(1, [3724, 172, 56, 98]), person(2, [0.1, 20, 30, 60.5])]}
     )
-    boxes = read_sequence(path).boxes
+    boxes = read(path).boxes
     assert boxes[0].tolist() == [3724, 172, 56, 98]
     assert np.abs(boxes[1] - [0.1, 20, 30, 60.5]).max() <= 1 / 2048
     assert (boxes * 1024 == np.rint(boxes * 1024)).all()
@@ -157,7 +156,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
 def test_bad_input_is_one_clear_error(tmp_path, labels, message):
     path = write_labels(tmp_path, "cafe", labels)
     with pytest.raises(DataError, match=message) as error:
-        read_sequence(path)
+        read(path)
     assert str(path) in str(error.value)
     assert len(str(error.value).splitlines()) <= 5
     if isinstance(labels, dict) and FRAME in labels and any(labels.values()):
@@ -185,37 +184,37 @@ def test_a_class_map_names_what_the_published_list_does_not(tmp_path):
     path = write_labels(tmp_path, "s", pair_labels("playing cards", "playing cards"))
     classes = tmp_path / "classes.json"
     classes.write_text('{"playing cards": "sitting together"}')
-    assert read_sequence(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [3]
+    assert read(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [3]
     classes.write_text('{"*": "others"}')
-    assert read_sequence(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [4]
+    assert read(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [4]
     classes.write_text('{"playing cards": "gambling"}')
     with pytest.raises(CommandError, match="no such class for 'playing cards'"):
-        read_sequence(path, rules=LabelRules(class_map=str(classes)))
+        read(path, rules=LabelRules(class_map=str(classes)))
     with pytest.raises(CommandError, match="not a JSON file"):
-        read_sequence(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
+        read(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
 
 
 def test_a_name_with_the_value_0_is_no_label(tmp_path):
     labels = pair_labels("hugging,conversation", "hugging")
     one, two = (record["H-interaction"][0]["inter_labels"] for record in labels[FRAME])
     one["hugging"] = two["hugging"] = 0
-    sequence = read_sequence(write_labels(tmp_path, "s", labels))
+    sequence = read(write_labels(tmp_path, "s", labels))
     assert sequence.types.tolist() == [2]
     assert sequence.counts["one_sided_pairs"] == sequence.counts["unnamed_annotations"] == 1
     for no_label in (False, "0"):
         one["hugging"] = two["hugging"] = no_label
-        assert read_sequence(write_labels(tmp_path, "s", labels)).types.tolist() == [2]
+        assert read(write_labels(tmp_path, "s", labels)).types.tolist() == [2]
     one["conversation"] = 0
-    assert len(read_sequence(write_labels(tmp_path, "s", labels)).pairs) == 0
+    assert len(read(write_labels(tmp_path, "s", labels)).pairs) == 0
 
 
 def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
     labels = {FRAME: [person(k, BOX, group) for k, group in enumerate([4, 4, -1, -1, 4, 7])]}
     path = write_labels(tmp_path, "s", labels)
-    sequence = read_sequence(path, rules=LabelRules(pairs_from="social_group"))
+    sequence = read(path, rules=LabelRules(pairs_from="social_group"))
     assert sequence.pairs.tolist() == [[0, 1], [0, 4], [1, 4]] and set(sequence.types.tolist()) == {-1}
     assert sequence.social_groups.tolist() == [4, 4, -1, -1, 4, 7]
-    assert len(read_sequence(path).pairs) == 0
+    assert len(read(path).pairs) == 0
 
 
 def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
@@ -223,8 +222,8 @@ def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
     records = [person(k, box, pedestrian_4="hugging", pedestrian_2="hugging") for k, box in enumerate(boxes)]
     path = write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": records[:2]})
     with pytest.raises(DataError, match="2 kinds"):
-        read_sequence(path)
-    sequence = read_sequence(path, rules=LabelRules(skip_bad_boxes=True))
+        read(path)
+    sequence = read(path, rules=LabelRules(skip_bad_boxes=True))
     assert sequence.boxes[:3].tolist() == [[3751.5, 20, 60, 100], [10, 0, 60, 80], [20, 400, 60, 80]]
     assert [sequence.counts[f"{what}_boxes"] for what in ("wrapped", "clipped", "skipped")] == [2, 3, 2]
     assert sequence.starts.tolist() == [0, 3, 5]
@@ -238,8 +237,8 @@ def test_difficult_labels_do_not_count(tmp_path):
     labels[FRAME][1]["H-interaction"][0]["inter_labels"]["walking together"] = 3
     labels[FRAME][5]["social_group"]["cluster_stat"] = 3
     path = write_labels(tmp_path, "s", labels)
-    easy, few = find_pairs(read_sequence(path, rules=LabelRules(max_difficulty=2)), PairRules())
-    every, all_of_them = find_pairs(read_sequence(path), PairRules())
+    easy, few = find_pairs(read(path, rules=LabelRules(max_difficulty=2)), PairRules())
+    every, all_of_them = find_pairs(read(path), PairRules())
     assert all_of_them["positives_total"] == few["positives_total"] + 1
 
     def samples(found):
@@ -252,7 +251,7 @@ def test_difficult_labels_do_not_count(tmp_path):
 
 def test_a_number_anywhere_in_a_frames_name(tmp_path):
     labels = {"cam2_IMG_0030.jpg": [person(1, BOX)], "IMG_0004.PNG": [person(1, BOX)]}
-    sequence = read_sequence(write_labels(tmp_path, "s", labels), rules=LabelRules(frame_rate=30))
+    sequence = read(write_labels(tmp_path, "s", labels), rules=LabelRules(frame_rate=30))
     assert sequence.keys == ["IMG_0004.PNG", "cam2_IMG_0030.jpg"] and sequence.times.tolist() == [4, 30]
 
 
@@ -330,7 +329,7 @@ def test_names_outside_the_official_lists_are_refused(tmp_path):
 
 def test_real_sequences(real):
     files = list_sequences(real / "jrdb")
-    sequences = {name: read_sequence(path, real / "jrdb") for name, path in files.items()}
+    sequences = {name: read(path, real / "jrdb") for name, path in files.items()}
     assert len(sequences) == 15
     assert sum(len(s.boxes) for s in sequences.values()) == 18654
     assert sum(len(s.pairs) for s in sequences.values()) == 5682
@@ -345,7 +344,7 @@ def test_ids_groups_and_difficulties_may_be_numbers_or_text(tmp_path):
     labels = crowd(1)
     labels[FRAME][5]["social_group"]["cluster_stat"] = 3
     rules = LabelRules(max_difficulty=2)
-    plain = read_sequence(write_labels(tmp_path / "a", "s", labels), rules=rules)
+    plain = read(write_labels(tmp_path / "a", "s", labels), rules=rules)
     for k, record in enumerate(labels[FRAME]):
         number = record["label_id"].removeprefix("pedestrian:")
         record["label_id"] = (int(number), number, f" pedestrian:{number} ")[k % 3]
@@ -357,7 +356,7 @@ def test_ids_groups_and_difficulties_may_be_numbers_or_text(tmp_path):
             "cluster_ID": f"{group['cluster_ID']}",
             "cluster_stat": str(group["cluster_stat"]),
         }
-    other = read_sequence(write_labels(tmp_path / "b", "s", labels), rules=rules)
+    other = read(write_labels(tmp_path / "b", "s", labels), rules=rules)
     by_number = [
         sorted(range(8), key=lambda row: int(s.track_names[s.tracks[row]].split(":")[-1]))
         for s in (plain, other)
@@ -379,7 +378,7 @@ def test_a_difficulty_that_is_none_is_refused(tmp_path):
     labels = crowd(1)
     labels[FRAME][5]["social_group"]["cluster_stat"] = "hard"
     with pytest.raises(DataError, match="social_group of another form.*\n.*'hard'\n?.*\n.*cluster_stat"):
-        read_sequence(write_labels(tmp_path, "s", labels))
+        read(write_labels(tmp_path, "s", labels))
 
 
 def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
@@ -390,5 +389,5 @@ def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
     images.mkdir(parents=True)
     (images / "._000015.jpg").write_bytes(b"\0\5\26\7")
     Image.new("RGB", (3760, 480)).save(images / FRAME)
-    sequence = read_sequence(list_sequences(tmp_path)["s"], tmp_path)
+    sequence = read(list_sequences(tmp_path)["s"], tmp_path)
     assert sequence.image_found.tolist() == [True] and sequence.size_source == f"s/{FRAME}"

@@ -36,7 +36,7 @@ def digest(root) -> str:
 
 
 def test_same_seed_same_bytes_another_seed_other_bytes(tmp_path):
-    generate(tmp_path / "again", "tiny", 0, workers=1)
+    generate(tmp_path / "again", "tiny", 0)
     assert digest(tmp_path / "again") == digest(tiny_sample())
 
 
@@ -150,7 +150,7 @@ def test_trivial_features_do_not_tell_the_label(tmp_path, monkeypatch):
 
     monkeypatch.setitem(anovox.SIZES, "small", ((27, 6, 12), 8, (32, 48), (12, 90)))
     generate(tmp_path / "sample", "small", 0)
-    quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    quiet = {"cache_dir": tmp_path / "cache"}
     data = load(tmp_path / "sample", image_size=(32, 48), max_points=16, **quiet)
     parts = list(data.parts.values())
     words = np.unique(places_of(data.train))
@@ -174,7 +174,7 @@ def test_no_pixel_and_no_patch_tells_the_label(tmp_path, monkeypatch):
 
     monkeypatch.setitem(anovox.SIZES, "small", ((36, 4, 24), 8, (128, 192), (10, 60)))
     generate(tmp_path / "sample", "small", 0)
-    quiet = {"cache_dir": tmp_path / "cache", "log": lambda text: None}
+    quiet = {"cache_dir": tmp_path / "cache"}
     data = load(tmp_path / "sample", max_points=16, **quiet)
     rng = np.random.default_rng(0)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets import cache
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples import ensure_sample
@@ -39,9 +40,9 @@ def records(folder):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return ensure_sample(
-        "jrdb", tmp_path_factory.mktemp("sample") / "tiny", "tiny", workers=1, log=lambda text: None
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "count_cores", lambda: 2)
+        return ensure_sample("jrdb", tmp_path_factory.mktemp("sample") / "tiny", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +186,9 @@ def test_boxes_and_their_history_do_not_give_the_answer_away(boxes):
     )
 
 
-def test_same_bytes_from_one_worker_and_from_two(tiny, tmp_path):
-    again = ensure_sample("jrdb", tmp_path / "again", "tiny", workers=2, log=lambda text: None)
+def test_same_bytes_from_one_process_and_from_two(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "count_cores", lambda: 1)
+    again = ensure_sample("jrdb", tmp_path / "again", "tiny")
     files = sorted(path.relative_to(tiny) for path in tiny.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((tiny / name).read_bytes() == (again / name).read_bytes() for name in files)
@@ -195,29 +197,28 @@ def test_same_bytes_from_one_worker_and_from_two(tiny, tmp_path):
 def test_ensure_sample_builds_once_and_rebuilds_what_is_unfinished(tiny, monkeypatch, tmp_path):
     calls = []
 
-    def write(directory, size, seed, workers):
+    def write(directory, size, seed):
         calls.append(size)
         about = {"kind": "jrdb", "version": sample.VERSION, "size": size, "seed": seed}
         sample.write_json(directory / "SYNTHETIC.json", about)
 
     monkeypatch.setattr(sample, "generate", write)
-    quiet = {"log": lambda text: None}
-    assert ensure_sample("jrdb", tiny, "tiny", **quiet) == tiny and not calls
-    folder = ensure_sample("jrdb", tmp_path / "made", "tiny", **quiet)
-    ensure_sample("jrdb", folder, "tiny", **quiet)
+    assert ensure_sample("jrdb", tiny, "tiny") == tiny and not calls
+    folder = ensure_sample("jrdb", tmp_path / "made", "tiny")
+    ensure_sample("jrdb", folder, "tiny")
     assert len(calls) == 1
     (folder / "SYNTHETIC.json").write_text("{")
-    ensure_sample("jrdb", folder, "tiny", **quiet)
-    ensure_sample("jrdb", folder, "tiny", seed=1, **quiet)
+    ensure_sample("jrdb", folder, "tiny")
+    ensure_sample("jrdb", folder, "tiny", seed=1)
     monkeypatch.setattr(sample, "VERSION", sample.VERSION + 1)
-    ensure_sample("jrdb", folder, "tiny", seed=1, **quiet)
+    ensure_sample("jrdb", folder, "tiny", seed=1)
     assert len(calls) == 4
 
 
 def test_ensure_sample_leaves_foreign_folders_alone(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(CommandError, match="in the way"):
-        ensure_sample("jrdb", tmp_path, "tiny", log=lambda text: None)
+        ensure_sample("jrdb", tmp_path, "tiny")
     assert (tmp_path / "holiday.jpg").exists()
     with pytest.raises(CommandError, match="no size"):
         ensure_sample("jrdb", tmp_path / "x", "huge")
