@@ -111,10 +111,9 @@ def _check_values(image: Image.Image, path: Path | str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: Path | str) -> Iterator[BinaryIO]:
-    """The opened file (a member of an archive opens itself). Whatever a decoder raises is a DataError."""
+    """The opened file. Whatever a decoder raises is a DataError."""
     try:
-        file = open(path, "rb") if isinstance(path, str) else path.open("rb")  # noqa: SIM115
-        with file, warnings.catch_warnings():
+        with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             empty = not file.read(1)
             file.seek(0)

@@ -164,8 +164,7 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     for a name in two lists."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
-        path = Path(path) if isinstance(path, str) else path  # or one in an archive
-        content = {"test": []} | read_record(path, "train", "val")
+        content = {"test": []} | read_record(Path(path), "train", "val")
     except CommandError as error:
         raise DataError(f"{error}\n{remedy}") from error
     split = {part: content[part] for part in PARTS}

@@ -30,7 +30,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")
-    scenarios = find_scenarios(folder, options.camera, images_alone=True)
+    cache = {"cache_dir": options.cache_dir, "limit_gb": options.cache_limit_gb}
+    scenarios = find_scenarios(folder, options.camera, images_alone=True, **cache)
     table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
         LOG.info(note)

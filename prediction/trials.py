@@ -92,7 +92,7 @@ def judge_pastes(
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     root, ids = find_root(args), tuple(args.anomaly_ids)
-    scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera")
+    scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera", **cache)
     coding = (find_palette(scenarios, ids), ids)
     frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
     ((part, names),) = judge(hash_contents(frames, groups_of(frames, judge)), labelled=False).items()

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.anovox.files import AnyPath
 from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Frame, Region, Store, keep
 from datasets.anovox.labels import FrameTable
 from datasets.anovox.pasted import PASTE_VERSION, Pasting, paste_into
@@ -90,7 +90,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """Frames with a thing pasted in."""
         return sum(source.copy % 2 for source in self.sources)
 
-    def paths(self, sensor: str) -> list[AnyPath | None]:
+    def paths(self, sensor: str) -> list[Path | None]:
         """The file of a sensor for each frame, None where there is none."""
         return [source.path(sensor) for source in self.sources]
 

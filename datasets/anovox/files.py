@@ -11,9 +11,9 @@ older, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
 or a folder of images alone, <frame>.png or .jpg, for prediction.
 
-Any of these may lie in zip, tar or tar.gz archives (archives.py), which are read as they are. Frames are
-numbers without leading zeros and sort as numbers; sensors are matched by them within a scenario. Poses are
-read from sensor_setup.json; what that does not hold may tell the pose in its folder's name.
+Any of these may lie in zip, tar or tar.gz archives (archives.py). Frames are numbers without leading zeros
+and sort as numbers; sensors are matched by them within a scenario. Poses are read from sensor_setup.json;
+what that does not hold may tell the pose in its folder's name.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
-from datasets.anovox.archives import ArchivePath, open_archive
+from datasets.anovox.archives import unpack
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError, some
 
@@ -45,7 +45,6 @@ NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 4  # folders between the given root and a scenario
 FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # of a sensor that nothing is known of
-AnyPath = Path | ArchivePath
 
 
 @dataclass
@@ -53,12 +52,12 @@ class ScenarioFiles:
     """One drive: its files by sensor and frame number, and what is known about it."""
 
     name: str
-    path: AnyPath
+    path: Path
     layout: str = "current"  # one of LAYOUTS
     kind: str = UNKNOWN_KIND  # NORMALITY, STATIC, SUDDEN_BREAKING_OF_VEHICLE_AHEAD or unknown
     town: str = "unknown"
     weather: str = "unknown"
-    files: dict[str, dict[int, AnyPath]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
+    files: dict[str, dict[int, Path]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
@@ -84,23 +83,25 @@ class ScenarioFiles:
 
 
 def find_scenarios(
-    root: Path | str, camera: str | None = None, images_alone: bool = False, problems: list | None = None
-) -> list[ScenarioFiles]:
+    root: Path | str, camera: str | None = None, images_alone: bool = False, problems: list | None = None,
+    **cache,
+) -> list[ScenarioFiles]:  # fmt: skip
     """All scenarios below `root`, a folder or an archive, sorted by name.
 
     `camera`: part of the name of the camera to use, default the front one. `images_alone`: without a
-    scenario, take a folder of images, or one image, as one. CommandError for a wrong path or camera;
-    DataError for no scenario, two of one name, or a mixture of the layouts; what is wrong with several
-    scenarios is one error, or stands in `problems`, and the others are returned.
+    scenario, take a folder of images, or one image, as one. `cache`: cache_dir and limit_gb for archives.
+    CommandError for a wrong path or camera; DataError for no scenario, two of one name, or a mixture of the
+    layouts; what is wrong with several scenarios is one error, or stands in `problems`, and the others are
+    returned.
     """
-    place, top = Path(root).resolve(), open_archive(Path(root))
+    place, top = Path(root).resolve(), unpack(Path(root), **cache)
     if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
         return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
     if not top.is_dir():
         archives = ", ".join(ENDINGS_OF_ARCHIVES)
         raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive what holds Scenario_...")
     places, configured = [], {}
-    _walk(top, 0, places, configured)
+    _walk(top, 0, places, configured, cache)
     places.sort(key=lambda folder: folder.name)
     if not places:
         while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
@@ -129,23 +130,24 @@ def find_scenarios(
     return scenarios
 
 
-def _walk(folder: AnyPath, depth: int, places: list[AnyPath], configured: dict[str, dict]) -> None:
-    """Gather folders of scenarios, and {kind, town, weather} of each scenario id in the configuration."""
-    # Of one scenario, what was given or an archive holds the folder or, bare, what is in that.
-    top = depth == 0 or (isinstance(folder, ArchivePath) and not folder.inner)
+def _walk(
+    folder: Path, depth: int, places: list[Path], configured: dict[str, dict], cache: dict, top: bool = True
+) -> None:
+    """Gather folders of scenarios, and {kind, town, weather} of each scenario id in the configuration. top:
+    it was given, or an archive; of one scenario that holds the folder or, bare, what is in that."""
     configuration = folder.name == "Scenario_Configuration_Files"
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         places.append(folder)
     elif configuration or depth < DEPTH:
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]  # not of a Mac
         for entry in sorted(shown, key=lambda entry: entry.name):
-            if (entry := open_archive(entry)).is_dir():
-                _walk(entry, depth + 1, places, configured)
+            if (unpacked := unpack(entry, **cache)).is_dir():
+                _walk(unpacked, depth + 1, places, configured, cache, top=entry != unpacked)
             elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
                 configured |= _read_configuration(entry)
 
 
-def read_json(path: AnyPath) -> dict:
+def read_json(path: Path) -> dict:
     """The object in a JSON file; DataError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -156,7 +158,7 @@ def read_json(path: AnyPath) -> dict:
     return content
 
 
-def _read_configuration(path: AnyPath) -> dict[str, dict]:
+def _read_configuration(path: Path) -> dict[str, dict]:
     """As the generator writes it, {"scenario_definition": {"map", "scenarios"}}, or without that wrapper."""
     content = read_json(path)
     content, known = content.get("scenario_definition", content), {}
@@ -175,12 +177,12 @@ def _read_configuration(path: AnyPath) -> dict[str, dict]:
     return known
 
 
-def _layouts_of(folder: AnyPath) -> list[str]:
+def _layouts_of(folder: Path) -> list[str]:
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     return [layout for layout, sensors in LAYOUTS.items() if any(n.startswith(sensors[:2]) for n in names)]
 
 
-def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> ScenarioFiles:
+def _open_scenario(folder: Path, configured: dict, camera: str | None) -> ScenarioFiles:
     """The scenario of a folder."""
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
     layouts = _layouts_of(folder)
@@ -207,7 +209,7 @@ def _open_scenario(folder: AnyPath, configured: dict, camera: str | None) -> Sce
     return scenario
 
 
-def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath], unread=()) -> list[ScenarioFiles]:
+def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -> list[ScenarioFiles]:
     alone = ScenarioFiles(name, folder, folders={"image": name}, unread={"image": Counter(unread)})
     alone.files["image"] = images
     _calibrate(alone, {})
@@ -215,13 +217,13 @@ def _images_alone(folder: AnyPath, name: str, images: dict[int, AnyPath], unread
 
 
 def _frames_in(
-    entries: Iterable[AnyPath], endings: tuple[str, ...], rest: str = ""
-) -> tuple[dict[int, AnyPath], Counter]:
+    entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
+) -> tuple[dict[int, Path], Counter]:
     """Files by the last number in their name, and how many of other endings there are. rest: what may follow
     the number. DataError for two files of one number."""
     number = r"(?:.*\D)?0*(\d{1,19})"  # what an int64 holds
     pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
-    matches = [(e, pattern.fullmatch(e.name)) for e in entries if not e.name.startswith(".")]
+    matches = [(e, pattern.fullmatch(e.name)) for e in sorted(entries) if not e.name.startswith(".")]
     for entry, match in matches:
         if match and (other := frames.setdefault(int(match[1]), entry)) != entry:
             twice = f"its frame number, the last number in its name, is that of {other.name} too"
@@ -230,8 +232,8 @@ def _frames_in(
 
 
 def _choose(
-    sensor: str, candidates: list[AnyPath], camera: str | None, chosen: dict[str, str], setup: dict
-) -> AnyPath:
+    sensor: str, candidates: list[Path], camera: str | None, chosen: dict[str, str], setup: dict
+) -> Path:
     """Of several folders of a sensor: the camera asked for, else the front one, and what shares its pose.
 
     Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose. Where
@@ -247,7 +249,7 @@ def _choose(
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
     pose = _pose(partner, setup) or [0, 0, 1.8, 0, 0, 0]
 
-    def distance(entry: AnyPath) -> tuple[float, int]:
+    def distance(entry: Path) -> tuple[float, int]:
         own, names = _pose(entry.name, setup), [entry.name[::-1], partner[::-1]]
         alike = os.path.commonprefix(names)  # noqa: RUF071
         turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
@@ -291,7 +293,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     scenario.assumed_calibration = not setup
 
 
-def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: AnyPath) -> dict:
+def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) -> dict:
     """A folder's entry in sensor_setup.json: of its name, else the only one of its type or in its pose."""
     if not setup or folder is None:
         return FRONT

@@ -6,15 +6,15 @@ as colours, see palettes.py.
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, AnyPath, ScenarioFiles
+from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
 from datasets.anovox.palettes import point_classes, read_class_image
 from datasets.anovox.pointclouds import MAX_SCAN, pick, read_pcd, read_ply
 from datasets.cache import describe_files, open_cache
@@ -67,7 +67,7 @@ class Frame:
         text = f"{seed}/{self.scenario.name}/{self.number}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
-    def path(self, sensor: str) -> AnyPath | None:
+    def path(self, sensor: str) -> Path | None:
         """The file of a sensor, None where there is none."""
         return self.scenario.files[sensor].get(self.number)
 
@@ -276,11 +276,8 @@ def read_voxels(path) -> np.ndarray:
 def _read_npy(path, classes: bool) -> Sequence[np.ndarray]:
     """The columns of a table of numbers, (3 or 4, N)."""
     try:
-        if isinstance(path, os.PathLike):
-            array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
-        else:
-            array = np.load(path.open(), allow_pickle=False)
-    except (OSError, DataError):
+        array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+    except OSError:
         raise
     except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
         raise ValueError("damaged, cut short, or no array of numbers as numpy writes it") from error

@@ -14,10 +14,11 @@ import itertools
 import re
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import LAYOUTS, AnyPath, ScenarioFiles
+from datasets.anovox.files import LAYOUTS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
 
@@ -146,7 +147,7 @@ def name_sensor(folder: str) -> str:
     return folder[: folder.rfind(")") + 1] or folder
 
 
-def _read_anomaly_file(path: AnyPath | None) -> tuple[str, str, str]:
+def _read_anomaly_file(path: Path | None) -> tuple[str, str, str]:
     """Category, size and visibility from a csv of 'key ; value' lines; '' for what it does not say."""
     text = path.read_text(encoding="utf-8", errors="replace") if path else ""
     values = {key.strip(): value.strip() for key, _, value in (s.partition(";") for s in text.splitlines())}

@@ -11,9 +11,9 @@ A frame's way from its files to a batch; each file can be read to its end before
     dataset.py       `AnoVoxDataset`: has the last three kept, and makes batches of them
     augmentation.py  `augment_frames`: changes batches in training
 
-Beside the way: archives.py (paths in archives, which read as others do), palettes.py (how classes are coded),
-pointclouds.py (scans of other tools), splits.py (which scenario is in which part), pasted.py and raycast.py
-(--label pasted: a frame with a thing in it, which stops rays), check.py (--check_data).
+Beside the way: archives.py (unpacked once), palettes.py (how classes are coded), pointclouds.py (scans of
+other tools), splits.py (which scenario is in which part), pasted.py and raycast.py (--label pasted: a frame
+with a thing in it, which stops rays), check.py (--check_data).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.archives import find_beside
+from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
@@ -55,7 +55,8 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     problems = [] if args.check_data else None
     alone = pasted and args.modality == "camera"
-    scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems)
+    scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems, **cache)
+    top = unpack(root, **cache)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
     if args.check_data:  # before anything is decoded: it tells all problems, not the first
         for line in check_frames(scenarios, palette, args.frame_rate, problems):
@@ -68,7 +69,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         hashes = hash_contents(table, groups_of(table, choose))
         split, source, outcome = choose(hashes), "chosen", ""
     else:
-        split, source, outcome = split_scenarios(table, root, args)
+        split, source, outcome = split_scenarios(table, top, args)
         hashes = hash_contents(table, sum(split.values(), []))
     parts: dict[str, AnoVoxDataset] = {}
     copies = args.pastes
@@ -86,7 +87,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
         raise DataError(f"{root}: no scan has a point in the region looked at, {Region()}\n{remedy}")
-    synthetic = find_beside(root, "SYNTHETIC.json").exists()
+    synthetic = (top / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import AnyPath
 from datasets.anovox.frame import Frame
 from datasets.anovox.raycast import Colour, Solid, hue_colour, intersect, local_hit, rotation, stand
 from datasets.images import read_image, read_image_size
@@ -58,7 +57,7 @@ def paste_into(
         normal = np.flatnonzero(labels == 0)
         wanted = np.linspace(0, len(normal) - 1, round(pasting.share * len(normal))).round().astype(int)
         which, copies = np.append(every, normal[wanted]), np.repeat((0, 1), (len(every), len(wanted)))
-    donors = sorted({frame.path("image") for frame in frames}, key=lambda path: Path(str(path)))
+    donors = sorted({frame.path("image") for frame in frames})
     rest = pasting, tuple(donors), seed
     there = [
         frame if pasting.share and not copy
@@ -74,7 +73,7 @@ class PastedFrame(Frame):
 
     copy: int = 0  # of those of a frame: a thing is pasted into the odd ones
     pasting: Pasting | None = None
-    donors: tuple[AnyPath, ...] = ()  # images that textures are cut from
+    donors: tuple[Path, ...] = ()  # images that textures are cut from
     run_seed: int = 42
 
     @property

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.archives import find_beside
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
 from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable, whole
@@ -32,7 +31,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
     anomalous = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
     anomalous |= {s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND)}
-    judged, own = sorted(anomalous) if pasted else [], find_beside(root, "split.json")
+    judged, own = sorted(anomalous) if pasted else [], root / "split.json"
     if own_found := method == "auto" and own.exists() and not towns and not args.fold:
         if judged:
             LOG.warning(f"{own} is not used: with --label pasted scenarios with anomalies are the test part")

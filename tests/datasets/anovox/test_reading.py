@@ -1,7 +1,5 @@
 """AnoVox as it comes: what the generator writes, older layouts, palettes, rigs, kinds of scans, archives."""
 
-import gzip
-import io
 import json
 import shutil
 import tarfile
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.anovox.archives import GzipStream
+from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import ScenarioFiles, find_scenarios
 from datasets.anovox.frame import read_points
@@ -345,10 +343,8 @@ def pack(root: Path, target: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", pytest.param("tar", marks=pytest.mark.long)])
-def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
+def test_archives_are_read_as_they_are(tmp_path, cache, ending):
     """One archive of all scenarios, beside one of a single scenario: the same frames and labels."""
-    monkeypatch.setattr("datasets.anovox.archives.SPACING", 20_000)  # states that are used
-    monkeypatch.setattr("datasets.anovox.archives.BLOCK", 3_000)
     root = copy_of(tiny_sample(), tmp_path / "whole")
     options = {"image_size": (32, 48), "max_points": 30, "split_method": "random", "test_size": 0.3}
     options |= {"val_size": 0.3, "seed": 1} | cache
@@ -361,24 +357,40 @@ def test_archives_are_read_as_they_are(tmp_path, cache, ending, monkeypatch):
     pack(root, packed / f"AnoVox_Static_Mono_Town01.{ending}", "./AnoVox_Static_Mono_Town01/")
     before = sorted(packed.rglob("*"))
     data = load(packed, **options)
-    inside = data.train.paths("image")[0]  # replaced by another of its size, it is read anew
-    assert inside.stat().st_mtime_ns == inside.archive.stat().st_mtime_ns
     assert data.split == expected.split and sorted(packed.rglob("*")) == before
     for name, part in data.parts.items():
         batch, wanted = (d.__getitems__(list(range(len(d)))) for d in (part, expected.parts[name]))
         assert all((batch[key] == wanted[key]).all() for key in ("images", "points", "labels", "cells"))
+    unpacked = sorted((tmp_path / "cache").glob("unpacked-*"))
+    assert len(unpacked) == 2 and all(place.is_dir() for place in unpacked)
+    before = [place.stat().st_mtime_ns for place in unpacked]
+    load(packed, **options)  # once
+    assert [place.stat().st_mtime_ns for place in unpacked] == before
+    with pytest.raises(CommandError, match="unpacks to more than the limit.*\n.*--cache_limit_gb"):
+        find_scenarios(packed, cache_dir=tmp_path / "other", limit_gb=1e-4)
     (packed / f"Scenario_broken.{ending}").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match="not a readable archive"):
-        find_scenarios(packed)
+        find_scenarios(packed, **cache)
+    assert sorted((tmp_path / "cache").glob("unpacked-*")) == unpacked
+    assert not list((tmp_path / "other").iterdir())
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 50])
-def test_zeros_inside_a_gzip_stream_are_not_its_end(monkeypatch, block):
-    """A piece of a compressed stream may be a zero byte alone; behind the stream zeros are padding."""
-    monkeypatch.setattr("datasets.anovox.archives.BLOCK", block)
-    content = np.random.default_rng(0).bytes(300) + bytes(300)
-    stream = GzipStream(io.BytesIO(gzip.compress(content, mtime=0) + bytes(40)), [])
-    assert stream.read(1000) == content
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_an_archive_writes_nothing_outside_of_the_cache(tmp_path, ending):
+    """A name that leads out of it is refused; a link is left out, and an absolute name is one inside."""
+    inner, evil = tmp_path / "data" / "inner", tmp_path / f"evil.{ending}"
+    inner.mkdir(parents=True)
+    (inner / "a.txt").write_text("a")
+    (inner / "link").symlink_to("/etc/passwd")
+    pack(inner, evil, "../../")
+    with pytest.raises(DataError, match="a.txt' leads out of its folder"):
+        unpack(evil, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+        archive.add(inner, "/etc/inner")
+    found = unpack(tmp_path / "whole.tar", tmp_path / "cache")
+    assert found.name == "etc" and [path.name for path in found.rglob("*.*")] == ["a.txt"]
+    assert [path.name for path in (found / "inner").iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize(
