@@ -2,7 +2,7 @@
 
     python -m datasets.samples jrdb DIR                              the default size, seed 0
     python -m datasets.samples ultrasound DIR --size tiny --seed 3
-    python -m datasets.samples anovox DIR --preview                  and draw what is in it
+    python -m datasets.samples jrdb DIR --preview                    and draw what is annotated in it
 
 The same size and seed give the same files on every machine. A folder that holds this sample already is left
 as it is, another sample of ours in it is replaced, and anything else is refused.
@@ -26,13 +26,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("directory", metavar="DIR", help="folder to write it to; made if need be")
     add("--size", default="small", help="each kind has its own sizes; a wrong one is answered with the list")
     add("--seed", type=arguments.non_negative_int, default=0, help="another seed is another made-up world")
-    add("--preview", action="store_true", help="draw what is in it, as python -m datasets.preview does")
+    add("--preview", action="store_true", help="draw it, as python -m datasets.preview jrdb does")
     add("--picture_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
 
 
 def main(args: argparse.Namespace) -> None:
     start_log(None)
+    if args.preview and args.kind != "jrdb":
+        raise CommandError(f"--preview draws what is annotated in jrdb, not in {args.kind}; leave it out")
     try:
         folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
     except OSError as error:
@@ -44,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     if args.preview:
         from datasets.preview import draw
 
-        draw(args.kind, Path(folder), Path(args.picture_dir))
+        draw(folder, Path(args.picture_dir))
 
 
 if __name__ == "__main__":
