@@ -38,18 +38,18 @@ class Parts:
     split: dict[str, list[str]]  # by part the names of the groups: sequences, scenarios, subjects
     split_source: str  # which rule decided, in words
     leakage_check: str  # the outcome of `check_disjoint`
-    hashes: dict[str, list[str]] = field(repr=False)  # by group: of all that it holds, then of each content
+    hashes: dict[str, list[str]] = field(repr=False)  # by group: of all that it holds, then of its parts
     synthetic: bool  # whether the folder says of itself that it was generated
     recorded: dict[str, np.ndarray] | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        """DataError where a group is in two parts under two names."""
+        """DataError where a group, or some of it, is in two parts under two names."""
         first: dict[str, tuple[str, str]] = {}  # by content: part and name
         for part, names in self.split.items():
-            for name in names:
-                other, copied = first.setdefault(self.hashes[name][0], (part, name))
+            for content, name in ((held, one) for one in names for held in self.hashes[one]):
+                other, copied = first.setdefault(content, (part, name))
                 if other != part:
-                    leak = f"{name} in {part} holds the same as {copied} in {other}"
+                    leak = f"{name} in {part} and {copied} in {other} hold the same, in whole or in part"
                     raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
 
     @property

@@ -281,8 +281,8 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
             shutil.rmtree(path)
         else:
             path.rename(path.with_name(f"Scenario_{k}"))
-            first = next(iter(path.with_name(f"Scenario_{k}").glob("RGB*"))).iterdir()
-            Image.new("RGB", (96, 64), (k, 99, 7)).save(next(iter(sorted(first))))  # another recording
+            for image in path.with_name(f"Scenario_{k}").glob("RGB*/*"):  # another recording
+                Image.new("RGB", (96, 64), (k, 99, 7)).save(image)
     titles = []
     monkeypatch.setattr("utils.report.anomaly.plot_roc_pr", lambda *given: titles.append(given[3]))
     folder = evaluated(run, "--data_path", data)
@@ -315,7 +315,7 @@ def test_flags_of_another_task_are_refused(run_of, name, flags, message):
 
 def test_what_is_advised_for_other_labels_can_be_typed(run_of, tmp_path):
     """Their boxes, their names of interactions, their frames per second."""
-    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 1})
+    other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 1}, seed=1)
     for path in other.glob("labels/*/*.json"):
         content = json.loads(path.read_text())
         first = next(iter(content["labels"].values()))[0]

@@ -207,9 +207,11 @@ def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def hash_contents(sequence: Sequence) -> list[str]:
-    """Of everything but the name, and of frames and boxes alone: the same recording under any name."""
+    """Of everything but the name, and of the boxes of each frame of several people: the same recording, or
+    a part of it, under any name."""
     everything = ("starts", "boxes", "tracks", "social_groups", "pairs", "types")
-    return [fingerprint(*(getattr(sequence, c) for c in kind)) for kind in (everything, everything[:2])]
+    frames = [boxes for boxes in np.split(sequence.boxes, sequence.starts[1:-1]) if len(boxes) > 1]
+    return [fingerprint(*(getattr(sequence, c) for c in everything)), *map(fingerprint, frames)]
 
 
 def report_split(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, int | float | None]:

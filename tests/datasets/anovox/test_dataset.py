@@ -19,6 +19,7 @@ from datasets.anovox.frame import Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.palettes import ANOVOX
 from datasets.images import read_image
+from datasets.splits import read_split
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, split, tiny_sample
 from utils.run.errors import CommandError, DataError
 
@@ -334,6 +335,17 @@ def test_batches_are_what_the_files_hold(cache):
         for key in ("images", "points", "point_mask", "point_pixels", "labels")
     )
     assert data.describe()["train_samples"] == 24 and data.synthetic
+
+
+def test_most_of_a_train_scenario_in_test_under_another_name_is_refused(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "copy")
+    split = read_split(root / "split.json")
+    train, test = (next(root.glob(f"*/{split[part][0]}")) for part in ("train", "test"))
+    shutil.rmtree(test)
+    shutil.copytree(train, test)
+    frame_files(test, "RGB-CAM")[0].unlink()
+    with pytest.raises(DataError, match=f"Leakage: {test.name} in test and {train.name} in train hold the"):
+        load(root, image_size=(32, 48), max_points=20, **cache)
 
 
 def test_a_replaced_file_is_other_data_and_a_copy_is_not(tmp_path, cache):

@@ -187,9 +187,10 @@ def test_a_frame_without_positives_gives_one_negative(tmp_path):
     assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
 
 
-def test_a_copy_of_a_train_sequence_in_val_is_refused_whatever_it_is_called(folder):
-    write_labels(folder, "b", crowd(frames=6, start=300))
-    with pytest.raises(DataError, match="Leakage: b in val holds the same as a in train"):
+@pytest.mark.parametrize("frames", [6, 2])
+def test_a_copy_of_a_train_sequence_or_of_a_part_in_val_is_refused_whatever_it_is_called(folder, frames):
+    write_labels(folder, "b", crowd(frames, start=300))
+    with pytest.raises(DataError, match="Leakage: b in val and a in train hold the same"):
         load(folder)
 
 
