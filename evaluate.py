@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
         trained.state["history"] = history
     judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
     if args.paste:
-        folder = create_run_folder(run, "evaluation_paste", kind="")
+        folder = create_run_folder(run, "evaluation_paste")
         start_log(folder / "evaluate.log")
         results = judge_pastes(trained, args.paste, judge, folder)
         write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
@@ -95,13 +95,13 @@ def main(args: argparse.Namespace) -> None:
     data.recorded = read_arrays(run / "references.npz")
 
     (split,) = data.split
-    folder = create_run_folder(run, f"evaluation_{split}", kind="")
+    folder = create_run_folder(run, f"evaluation_{split}")
     start_log(folder / "evaluate.log")
     LOG.info(f"{trained.path}: {script.SCRIPT}, epoch {trained.state['epoch']}, {split} split")
     LOG.info(judge.sentence)
     part = data.with_task(split, "any") if trained.task["task"] == "stage2" else data.parts[split]
-    rows, truncated = trained.evaluate(part), trained.args.max_batches > 0
-    verdict, fields = script.report(folder, split, rows, data, trained.state, truncated)
+    rows = trained.evaluate(part)
+    verdict, fields = script.report(folder, split, rows, data, trained.state)
     fields["metrics"] = {split: fields["metrics"]}
     if failures := list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)

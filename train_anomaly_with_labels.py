@@ -221,9 +221,8 @@ def measure(
 
 
 def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: AnoVoxData, state: dict[str, Any],
-    truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: AnoVoxData, state: dict[str, Any]
+) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside chance and trivial features; write report, figures, predictions."""
     dataset = data.parts[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
@@ -235,7 +234,7 @@ def report(
         references |= remember_patches(normal, data.val.images)
     return report_anomaly(
         folder, split, state, rows, dataset, references, trivial_features(dataset, references["words"]),
-        CLASSES, where=where, truncated=truncated, others=patch_reference(references, dataset.images),
+        CLASSES, where=where, others=patch_reference(references, dataset.images),
     )  # fmt: skip
 
 

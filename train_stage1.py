@@ -205,9 +205,8 @@ def measure(
 
 
 def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any],
-    truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
+) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
     dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
     on_val, val_labels = data.reference_pairs("val")
@@ -226,7 +225,7 @@ def report(
     verdict, fields = report_binary(
         folder, split, state, dataset.labels, logits, CLASSES,
         trivial="distance alone", references={k: np.split(v, [len(on_val)]) for k, v in references.items()},
-        val_labels=val_labels, groups=dataset.sample_sequences, fallback=dataset.frames, truncated=truncated,
+        val_labels=val_labels, groups=dataset.sample_sequences, fallback=dataset.frames,
         notes={"notes": far + "beyond the distance limit and count as misses"},
     )  # fmt: skip
     fields["metrics"]["recall_end_to_end"] = found / interacting

@@ -203,9 +203,8 @@ def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]
 
 
 def report(
-    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any],
-    truncated: bool,
-) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
+    folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
+) -> tuple[Verdict, dict[str, Any]]:
     """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
     part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
@@ -218,7 +217,7 @@ def report(
         folder, split, state, part.labels, rows["logits"][typed], INTERACTION_CLASSES,
         references=reference_scores(*train, part.geometry, len(classes)), train_labels=train[1],
         val_labels=data.reference_pairs("val")[1], groups=part.sample_sequences, fallback=part.frames,
-        truncated=truncated, notes={"notes": "both stages together: end_to_end_report.txt"},
+        notes={"notes": "both stages together: end_to_end_report.txt"},
     )  # fmt: skip
     return verdict, fields | {"end_to_end": report_end_to_end(folder, split, data, rows, state)}
 

@@ -16,10 +16,9 @@ from datasets.ultrasound.flags import similar_path
 from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from models.age import explain
 from prediction.skipped import Opened, skipped_table, tell_skipped
-from prediction.trained import Trained
+from prediction.trained import Predicted, Trained, spread
 from utils.metrics.regression import intervals
 from utils.plotting.age import explained, plot_sheet
-from utils.report.results import write_table
 from utils.report.samples import block_of
 from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG
@@ -27,12 +26,9 @@ from utils.run.log import LOG
 SHEET = 24  # images on the sheet, at most
 
 
-def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
-    """An age per image, and per subject the mean with its interval; with --output their CSVs and a sheet of
-    images. An image of nobody known stands for a person of its own.
-
-    What can not be read is listed in skipped.csv; a DataError says so when all else is written.
-    """
+def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
+    """An age per image, and per subject the mean with its interval; to show, a sheet of images. An image of
+    nobody known stands for a person of its own."""
     options, sources, folder = trained.args, args.input, Path()
     if isinstance(sources, (str, Path)):
         place = Path(sources)
@@ -67,33 +63,29 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     if drawn:
         LOG.warning(DRAWINGS.format(len(drawn), some(sorted(drawn), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)
-    if args.output is None:
-        return tables
-    output = Path(args.output)
-    for name, table in tables.items():
-        write_table(output / f"{name}.csv", table)
-    if unknown.any():
-        what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
-        LOG.warning(f"{what} {options.id_pattern}: they are in predictions.csv only")
-    unit, found = trained.state.get("target_unit", options.target_unit), rows.prediction
-    shown = np.linspace(0, len(read) - 1, min(args.max_pictures, SHEET, len(read))).round().astype(int)
-    if len(shown):
-        pictures = []
+
+    def show(output: Path) -> None:
+        if unknown.any():
+            what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
+            LOG.warning(f"{what} {options.id_pattern}: they are in predictions.csv only")
+        unit, found = trained.state.get("target_unit", options.target_unit), rows.prediction
+        shown, pictures = spread(len(read), min(args.max_pictures, SHEET)), []
         for k in (read[at] for at in shown):
             if args.explain:
-                pictures.append(
-                    block_of(explained(parts[0].__getitems__([k]), partial(explain_all, trained)))
-                )
+                sample = parts[0].__getitems__([k])
+                pictures.append(block_of(explained(sample, partial(explain_all, trained))))
             else:
                 pictures.append(read_image(sources[k], "L", options.intensity_range))
-        plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
-    if read:
-        many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
-        ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"
-        LOG.info(f"{many}: predicted {ages} {unit}; predictions.csv and subjects.csv in {output}")
-    if skipped:
-        tell_skipped(tables["skipped"], len(sources), "images", output)
-    return tables
+        if pictures:
+            plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
+        if read:
+            many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
+            ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"
+            LOG.info(f"{many}: predicted {ages} {unit}; predictions.csv and subjects.csv in {output}")
+        if skipped:
+            tell_skipped(tables["skipped"], len(sources), "images", output)
+
+    return tables, show
 
 
 def open_images(

@@ -13,20 +13,16 @@ from datasets.anovox.labels import unlabelled_table
 from datasets.images import read_image
 from models.anomaly import explain
 from prediction.skipped import Opened, skipped_table, tell_skipped
-from prediction.trained import Trained
+from prediction.trained import Predicted, Trained, spread
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
-from utils.report.results import write_table
 from utils.run.errors import CommandError, counted
 from utils.run.log import LOG, progress
 from utils.training.device import move
 
 
-def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
-    """predictions.csv and pictures of the scenarios below --input; frames by scenario and frame number.
-
-    What can not be read is listed in skipped.csv; a DataError says so when all else is written.
-    """
+def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
+    """The scenarios below --input, frames by scenario and frame number; to show, pictures of them."""
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")
@@ -64,21 +60,19 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
     tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
     if reasons:
         tables["skipped"] = skipped_table(names, reasons)
-    if args.output is None:
-        return tables
-    output = Path(args.output)
-    for name, written in tables.items():
-        write_table(output / f"{name}.csv", written)
-    drawn = np.linspace(0, len(read) - 1, min(args.max_pictures, len(read))).round().astype(int)
-    for index in progress(read[drawn].tolist(), "pictures"):
-        draw(trained, dataset, index, scores[index], output)
-    drives = counted(len(set(names["scenario"][read])), "scenarios")
-    found = f"{len(read)} frames of {drives}, {alarms[read].sum()} alarms"
-    rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
-    LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
-    if reasons:
-        tell_skipped(tables["skipped"], len(every), "frames", output)
-    return tables
+
+    def show(output: Path) -> None:
+        drawn = read[spread(len(read), args.max_pictures)]
+        for index in progress(drawn.tolist(), "pictures"):
+            draw(trained, dataset, index, scores[index], output)
+        drives = counted(len(set(names["scenario"][read])), "scenarios")
+        found = f"{len(read)} frames of {drives}, {alarms[read].sum()} alarms"
+        rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
+        LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
+        if reasons:
+            tell_skipped(tables["skipped"], len(every), "frames", output)
+
+    return tables, show
 
 
 def alarm_scores(trained: Trained, dataset: AnoVoxDataset) -> np.ndarray:

@@ -21,23 +21,20 @@ from datasets.jrdb.labels import Sequence
 from datasets.jrdb.load import join_pairs
 from datasets.jrdb.pairs import PairRules
 from prediction.skipped import skipped_table, tell_skipped
-from prediction.trained import Trained
+from prediction.trained import Predicted, Trained, spread
 from utils.metrics.groups import find_clusters
 from utils.metrics.interaction import pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
-from utils.report.results import write_table
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import write_text
 from utils.run.log import LOG, progress
 from utils.training.device import move
 
 
-def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.DataFrame]:
+def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     """Score every pair in range of every frame; of frames without an image only where the model needs none.
-
-    An image that can not be used is listed in skipped.csv; a DataError says so when all else is written.
-    """
+    To show, det_group.txt and pictures."""
     folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(one.args.features != "geometry" for one in trained.members)
     if args.input is None and pixels:
@@ -91,33 +88,29 @@ def predict(trained: Trained, args: argparse.Namespace) -> dict[str, pandas.Data
         tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
-    if args.output is None:
-        return tables
-    output, rows = Path(args.output), keyframe_rows(dataset, groups, people, dataset.sequences)
-    for name, table in tables.items():
-        write_table(output / f"{name}.csv", table)
-    write_text(output / "det_group.txt", rows_text(rows))
 
-    pictured = np.setdiff1d(pictured, list(skipped))
-    count = min(args.max_pictures, len(pictured))
-    drawn = pictured[np.linspace(0, len(pictured) - 1, count).round().astype(int)]
-    for frame in progress(drawn.tolist(), "pictures"):
-        image = open_frame(dataset, sequences, folders, frame, skipped)
-        if image is None:  # of a geometry model, whose images are first looked at here
-            LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
-            continue
-        picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
-        name = f"{names[frame]}_" if len(sequences) > 1 else ""
-        name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png".replace("/", "_")  # folders name sequences
-        save_panorama(picture, output / name)
-    LOG.info(
-        f"{len(known)} pairs in range scored, {interacts.sum()} interact (p >= {state['threshold']:.4g}); "
-        f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes) and {len(drawn)} "
-        f"pictures in {output}"
-    )
-    if skipped:
-        tell_skipped(tables["skipped"], len(scored), "frames", output)
-    return tables
+    def show(output: Path) -> None:
+        rows = keyframe_rows(dataset, groups, people, dataset.sequences)
+        write_text(output / "det_group.txt", rows_text(rows))
+        usable = np.setdiff1d(pictured, list(skipped))
+        drawn = usable[spread(len(usable), args.max_pictures)]
+        for frame in progress(drawn.tolist(), "pictures"):
+            image = open_frame(dataset, sequences, folders, frame, skipped)
+            if image is None:  # of a geometry model, whose images are first looked at here
+                LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
+                continue
+            picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
+            name = f"{names[frame]}_" if len(sequences) > 1 else ""
+            name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png"
+            save_panorama(picture, output / name.replace("/", "_"))  # folders name sequences
+        many = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
+        files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
+        at_least = f"(p >= {state['threshold']:.4g})"
+        LOG.info(f"{many} {at_least}; {files} and {len(drawn)} pictures in {output}")
+        if skipped:
+            tell_skipped(tables["skipped"], len(scored), "frames", output)
+
+    return tables, show
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:

@@ -3,7 +3,7 @@
 import argparse
 import glob
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.load import names_of
+from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
 from utils.run.folder import read_record
@@ -30,6 +31,9 @@ PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
               "jrdb": "prediction.interactions"}  # fmt: skip
 OPTIONS = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
            "max_pictures": 0, "explain": False}  # fmt: skip
+
+# The tables, and what writes pictures into a folder and says what was found.
+Predicted = tuple[dict[str, pandas.DataFrame], Callable[[Path], None]]
 
 
 @dataclass
@@ -61,9 +65,20 @@ class Trained:
     ) -> dict[str, pandas.DataFrame]:
         """The tables of predict.py, {"predictions": ..., "subjects" or "groups": ...}, of what it takes as
         --input; of ages also of uint8 images (H, W) or (H, W, 3) in a list. options: its flags, such as
-        boxes; files and pictures are written where `output` is given."""
-        module = importlib.import_module(PREDICTION[self.task["data"]])
-        return module.predict(self, argparse.Namespace(input=folder, **OPTIONS | options))
+        boxes; files and pictures are written where `output` is given. What can not be read is listed in
+        "skipped"; a DataError says so when all else is written."""
+        args = argparse.Namespace(input=folder, **OPTIONS | options)
+        tables, show = importlib.import_module(PREDICTION[self.task["data"]]).predict(self, args)
+        if args.output is not None:
+            for name, table in tables.items():
+                write_table(Path(args.output, f"{name}.csv"), table)
+            show(Path(args.output))
+        return tables
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` things, evenly."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
 # What runs must share to be averaged: what is predicted, and of which pairs by which columns.

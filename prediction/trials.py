@@ -18,7 +18,7 @@ from datasets.anovox.pasted import SENSORS, Pasting
 from models.pointnet import rise
 from prediction.anomalies import alarm_scores
 from prediction.judged import Judge
-from prediction.trained import Trained
+from prediction.trained import Trained, spread
 from utils.metrics.detection import name_distances
 from utils.metrics.verdict import GroupJackknife
 from utils.report.results import table, write_table
@@ -100,7 +100,7 @@ def judge_pastes(
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
         raise DataError(f"{root}: no normal frame to paste into in the {part} split; --split names another")
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
+    chosen = rows[spread(len(rows), count)]
     copies = math.ceil(count / len(chosen))
     scores, counted = {}, {}
     for sensors in SENSORS:

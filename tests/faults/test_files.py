@@ -325,7 +325,7 @@ def test_an_output_folder_that_can_not_be_made(script, tmp_path, capsys):
 
 def make_folder(parent, start, made) -> None:
     start.wait()
-    made.put(str(create_run_folder(parent, "stage1")))
+    made.put(str(create_run_folder(parent, "stage1_experiment")))
 
 
 def test_sixteen_processes_in_one_second_get_a_folder_each(tmp_path):

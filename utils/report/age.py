@@ -33,7 +33,7 @@ def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str
 
 def report_age(
     build_model: Callable, explain: Callable, folder: Path, split: str, rows: dict[str, np.ndarray],
-    data: Any, state: Mapping[str, Any], truncated: bool,
+    data: Any, state: Mapping[str, Any],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the predictions of one split; write evaluation_report.txt, SPLIT_predictions.csv and figures.
 
@@ -43,6 +43,7 @@ def report_age(
     it and {metrics, baselines, confidence, warnings}. p_label of suspects.csv: how rare an error of that size
     is, were errors normal (sd from their median absolute deviation).
     """
+    truncated = state["args"]["max_batches"] > 0
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     errors = preds - ages

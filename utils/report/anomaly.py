@@ -29,7 +29,7 @@ Where = Callable[[dict[str, Any]], tuple[Any, Any]]
 def report_anomaly(
     folder: Path, split: str, state: Mapping[str, Any], rows: dict[str, np.ndarray], dataset: Any,
     known: dict[str, np.ndarray], features: np.ndarray, classes: tuple[str, str], *, where: Where,
-    truncated: bool, others: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    others: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
@@ -86,8 +86,8 @@ def report_anomaly(
     remedy = "; evaluate.py --paste N counts how many of N things pasted into such frames are found"
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
-        val_labels=val_labels, groups=scenarios, fallback=frames, truncated=truncated, notes=notes,
-        fit=fit_slope, otherwise="" if labels.any() else remedy,
+        val_labels=val_labels, groups=scenarios, fallback=frames, notes=notes, fit=fit_slope,
+        otherwise="" if labels.any() else remedy,
     )  # fmt: skip
     if labelled == "pasted":  # no claim about anomalies that somebody met
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")

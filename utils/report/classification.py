@@ -20,8 +20,8 @@ from utils.tasks import TASKS
 def report_binary(
     folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
     classes: Sequence[str], *, trivial: str, references: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
-    notes: Mapping[str, str], fit: Callable[..., dict[str, float]] = scales.fit_platt, otherwise: str = "",
+    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, notes: Mapping[str, str],
+    fit: Callable[..., dict[str, float]] = scales.fit_platt, otherwise: str = "",
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
@@ -32,7 +32,7 @@ def report_binary(
     all samples are of one class `otherwise` says what can be done. Writes evaluation_report.txt and figures;
     returns the verdict and {metrics, baselines, confidence, warnings, references}.
     """
-    unit = TASKS[state["script"]]["groups"]
+    unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
     preds = (scores >= threshold).astype(int)
@@ -85,13 +85,13 @@ def report_binary(
 def report_multiclass(
     folder: Path, split: str, state: Mapping[str, Any], labels: np.ndarray, logits: np.ndarray,
     classes: Sequence[str], *, references: Mapping[str, np.ndarray], train_labels: np.ndarray,
-    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, truncated: bool,
-    notes: Mapping[str, str],
+    val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, notes: Mapping[str, str],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
     state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
     best of guessing train's majority class, uniformly and by train's shares. As report_binary else."""
-    unit, count = TASKS[state["script"]]["groups"], len(classes)
+    unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
+    count = len(classes)
     guesses = figures.trivial_guesses(train_labels, count)
     preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
     model = by.macro_f1(labels, np.eye(count)[preds])

@@ -19,10 +19,10 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 MAX_JSON_BYTES = 64_000_000
 
 
-def create_run_folder(output_dir: str | Path, name: str, kind: str = "_experiment") -> Path:
-    """Make `output_dir/NAME_experiment_YYYYmmdd_HHMMSS`, with a number where that second is taken: mkdir is
+def create_run_folder(output_dir: str | Path, name: str) -> Path:
+    """Make `output_dir/NAME_YYYYmmdd_HHMMSS`, with a number where that second is taken: mkdir is
     exclusive, no two runs share a folder. CommandError when `output_dir` can not be written."""
-    stem = f"{name}{kind}_{datetime.now():%Y%m%d_%H%M%S}"
+    stem = f"{name}_{datetime.now():%Y%m%d_%H%M%S}"
     try:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):

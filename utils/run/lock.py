@@ -148,7 +148,7 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
     if args.dry_run or args.check_data:
         parent = tempfile.mkdtemp(prefix="trial_")
         atexit.register(shutil.rmtree, parent, ignore_errors=True)
-    lock = Lock(create_run_folder(parent, TASKS[script]["folder"]) / ".lock")
+    lock = Lock(create_run_folder(parent, f"{TASKS[script]['folder']}_experiment") / ".lock")
     lock.take()
     return lock.path.parent, lock
 

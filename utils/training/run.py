@@ -200,7 +200,7 @@ def finish(
         save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))
         split = "test" if "test" in rows else "val"
         state = chosen | {"history": checkpoint.history}  # of all epochs, not only those until the best one
-        verdict, found = report(run.folder, split, rows[split], data, state, args.max_batches > 0)
+        verdict, found = report(run.folder, split, rows[split], data, state)
         write_arrays(run.folder / "references.npz", data.references())  # with what the report has added
         metrics[split] |= found.pop("metrics")
         add_section(run.folder / "evaluation_report.txt", "what each input is worth", in_words(worth))

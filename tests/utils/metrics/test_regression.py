@@ -85,7 +85,7 @@ def test_limits_of_agreement_by_hand():
     assert bias - low == pytest.approx(1.96)
 
 
-def make_report(folder, rows, train_ages, groups=None, state=None, truncated=False):
+def make_report(folder, rows, train_ages, groups=None, state=None, max_batches=0):
     files = [f"anon_{s}_{k}.png" for k, s in enumerate(rows["subject_ids"])]
     subjects = [str(s) for s in range(rows["subject_ids"].max() + 1)]
     image = {"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
@@ -95,10 +95,11 @@ def make_report(folder, rows, train_ages, groups=None, state=None, truncated=Fal
     data = SimpleNamespace(
         parts={"test": part}, unit="years", references=lambda: {"train_labels": train_ages}
     )
-    state = state or {"script": "train_mae.py", "args": {}, "history": []}
+    state = {"script": "train_mae.py", "history": [], **(state or {})}
+    state["args"] = {"max_batches": max_batches}
     model, explain = torch.nn.Identity(), lambda model, images: torch.zeros(1, 8, 8)
     state = {"model": model.state_dict()} | state
-    return report_age(lambda args: (model, {}), explain, folder, "test", rows, data, state, truncated)
+    return report_age(lambda args: (model, {}), explain, folder, "test", rows, data, state)
 
 
 def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
@@ -125,7 +126,7 @@ def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
     assert fields["metrics"]["mae"] == pytest.approx(metrics.mean_absolute_error(ages, preds), abs=1e-9)
     blind = rows | {"preds": np.random.default_rng(2).permutation(rows["preds"])}
     assert not make_report(tmp_path, blind, train)[0].learned
-    assert not make_report(tmp_path, rows, train, truncated=True)[0].learned
+    assert not make_report(tmp_path, rows, train, max_batches=1)[0].learned
 
 
 def test_a_gain_that_is_certain_and_tiny_is_said_to_be_tiny(tmp_path):

@@ -19,7 +19,7 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         folders = list(pool.map(lambda _: create_run_folder(tmp_path / "out", "stage1"), range(16)))
     assert len(set(folders)) == 16
-    assert all(folder.is_dir() and folder.name.startswith("stage1_experiment_") for folder in folders)
+    assert all(folder.is_dir() and folder.name.startswith("stage1_2") for folder in folders)
 
 
 def test_unusable_output_dir_is_one_clear_error(tmp_path):
