@@ -69,7 +69,7 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
         "gpu_memory_mb": view.status.get("gpu_memory_mb"),
         "last": view.history[-1] if view.history else None,
         "decides": view.decides, "best_epoch": view.best.get("epoch"), "best": view.best.get(view.decides),
-        "trend": {key: line._asdict() | {"clear": line.clear} for key, line in trends.items()},
+        "trend": {key: line._asdict() for key, line in trends.items()},
         "learning": view.learning_signs(),
         **{key: view.results.get(key) for key in said},
     })  # fmt: skip

@@ -13,6 +13,7 @@ not seen, with 95% confidence. train_ddp.py is the same script with the plain re
 """
 
 import argparse
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -64,7 +65,6 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
@@ -82,6 +82,7 @@ from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
 from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import finish, open_run
+from utils.training.weights import follow
 
 
 def build_model(args: argparse.Namespace) -> tuple[AgeRegressor, dict[str, Any]]:
@@ -121,11 +122,12 @@ def train_one_epoch(
     model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
     transform: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] | None = None,
-    average: AveragedModel | None = None, amp: bool = False, max_grad_norm: float = 0.0,
+    average: Callable | None = None, amp: bool = False, max_grad_norm: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
-    transform(images, indices, epoch) augments a batch; average follows the weights after every step.
+    transform(images, indices, epoch) augments a batch; average(weights, step=k) follows the weights, step k
+    of the run.
     Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
     """
     model.train()
@@ -150,7 +152,7 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         if average is not None:
-            average.update_parameters(getattr(model, "module", model))
+            average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank left with nothing computes one sample that must not count
             error = (preds.detach().float() - batch["ages"]).abs().sum()
             totals += torch.stack([losses.detach().sum(), error, torch.tensor(len(losses), device=device)])
@@ -193,10 +195,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Model
     bare, weights = build_model(args)
     bare.fit(torch.from_numpy(data.train.ages))
-    model, average = run.place(bare), None
-    if args.ema_decay:
-        average = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay), use_buffers=True)
-    judged = average.module if average else bare  # what is evaluated, kept as best and written as `model`
+    model = run.place(bare)
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    average = partial(follow, judged, decay=args.ema_decay, warm_up=False) if args.ema_decay else None
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare)
@@ -205,8 +206,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
     checkpoint = Checkpoint(run, {"model": math.inf}, **parts, **({"trained": bare} if average else {}))
     checkpoint.values["target_unit"] = data.unit
     history, best = checkpoint.resume()
-    if average and (history or checkpoint.interrupt.first_step):  # else the next step copies the weights
-        average.n_averaged.fill_(1)
     section = describe_model(
         bare, "age regression", weights, 1, backbone=args.model, image_size=args.image_size,
         dropout=args.dropout, target_median=float(bare.target_median), target_sd=float(bare.target_sd),

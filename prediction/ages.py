@@ -3,7 +3,6 @@
 import argparse
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +63,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         LOG.warning(DRAWINGS.format(len(drawn), some(sorted(drawn), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)
 
+    def mean_explanation(images: torch.Tensor) -> torch.Tensor:  # (B, H, W)
+        return torch.stack([explain(one.model, images) for one in trained.members]).mean(dim=0)
+
     def show(output: Path) -> None:
         if unknown.any():
             what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
@@ -73,7 +75,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         for k in (read[at] for at in shown):
             if args.explain:
                 sample = parts[0].__getitems__([k])
-                pictures.append(block_of(explained(sample, partial(explain_all, trained))))
+                pictures.append(block_of(explained(sample, mean_explanation)))
             else:
                 pictures.append(read_image(sources[k], "L", options.intensity_range))
         if pictures:
@@ -114,11 +116,6 @@ def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[fl
     if cut := sum(least < low or greatest > high for least, greatest in limits):
         what = f"{cut} images hold grey values beyond {low:g} to {high:g}, black and white for this model"
         LOG.warning(f"{what}: they are cut, and the predictions may mean nothing")
-
-
-def explain_all(trained: Trained, images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) in [0, 1]: what moves the age, of several runs the mean."""
-    return torch.stack([explain(one.model, images) for one in trained.members]).mean(dim=0)
 
 
 def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str]:

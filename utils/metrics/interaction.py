@@ -13,6 +13,7 @@ from scipy.special import softmax
 from sklearn.metrics import average_precision_score
 
 from utils.metrics.calibration import calibrated, log_odds, sigmoid
+from utils.metrics.classification import confusion
 from utils.metrics.verdict import GroupJackknife, Verdict, judge
 
 NONE = "none"
@@ -40,8 +41,7 @@ class Outcomes:
 
     def counts(self, guess: np.ndarray) -> np.ndarray:
         """The confusion matrix (K + 1, K + 1) of these outcomes (N,)."""
-        size = self.p_types.shape[1] + 1
-        return np.bincount(self.truth * size + guess, self.weight, size**2).reshape(size, size).astype(int)
+        return confusion(self.truth, guess, self.p_types.shape[1] + 1, self.weight)
 
 
 def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:

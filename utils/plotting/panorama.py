@@ -20,7 +20,7 @@ Color = tuple[int, int, int]
 # Okabe and Ito (2008), told apart by colour-blind readers and on photographs.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
-FONT_SIZE, SMALL = 17, 14  # pixels
+FONT_SIZE, SMALL = 17, 14  # pixels, of the font that comes with Pillow: the same letters on every machine
 ROW = 24  # height of a line of legend, title or group bars, pixels
 BAR_ROW = ROW + 4
 HEADER = 2 * ROW  # rows of the canvas above the panorama
@@ -96,7 +96,7 @@ def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, name: str, width: in
     """The box, two pixels wide inside a dark rim, with the id above it, on both ends if it is on the seam."""
     x, y, w, h = np.rint(box).astype(int).tolist()
     x, right = x % width, x % width + w - 1
-    font = load_font(SMALL)
+    font = ImageFont.load_default(SMALL)
     tag_width = round(font.getlength(name)) + 4
     for shift in on_both_ends(x, right, width):
         draw.rectangle((x + shift - 1, y - 1, right + shift + 1, y + h), outline=DARK, width=4)
@@ -126,7 +126,7 @@ def draw_texts(
 ) -> int:  # fmt: skip
     """Each pair's text at the middle of its line, or at the nearest place above or below where no other text
     stands, tied to the middle by a thin line. Returns how many found none."""
-    font, high, (width, height) = load_font(FONT_SIZE), FONT_SIZE + 4, size
+    font, high, (width, height) = ImageFont.load_default(FONT_SIZE), FONT_SIZE + 4, size
     placed: dict[tuple[float, float, float, float], tuple[str, Color]] = {}
     for (a, b), kind, text in zip(pairs, kinds, texts, strict=True):
         x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], width)
@@ -152,7 +152,7 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_names: Sequence[str]) -> None:
     """Title, and below it the legend: a piece of line, name and number of pairs of each kind."""
-    font = load_font(FONT_SIZE)
+    font = ImageFont.load_default(FONT_SIZE)
     draw.text((8, 2), title, fill=WHITE, font=font)
     named, x = dict(enumerate(kind_names)) | ({-1: "no type"} if (kinds < 0).any() else {}), 8.0
     for kind, name in named.items():
@@ -165,7 +165,7 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
     """A strip with a row for each group of two and more: a bar, and the members' ids in words.
     A bar goes from the first to the last member the short way round, with a tick below each."""
-    groups, font = np.asarray(groups), load_font(SMALL)
+    groups, font = np.asarray(groups), ImageFont.load_default(SMALL)
     shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
     strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)
     draw = ImageDraw.Draw(strip)
@@ -187,8 +187,3 @@ def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str],
 
 def kind_color(kind: int) -> Color:
     return WHITE if kind < 0 else PALETTE[int(kind) % len(PALETTE)]
-
-
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with Pillow: the same letters on every machine."""
-    return ImageFont.load_default(size)

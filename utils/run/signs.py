@@ -90,14 +90,14 @@ def overfitting(history: History, task: Mapping[str, Any]) -> str:
         return ""
     rise, fall = (f"from {turn[key]:.3g} to {end[key]:.3g}" for key in ("val_loss", "train_loss"))
     text = f"overfitting since epoch {turn['epoch']}: val_loss rose {rise} while train_loss fell {fall}"
-    best, key = best_epoch(history, task), f"val_{task['best']}"
-    if best is not None and best > turn["epoch"] and key != "val_loss":
-        text += f"; {key}, which decides, was best later, in epoch {best}"
+    best, key = best_row(history, task), f"val_{task['best']}"
+    if best and best["epoch"] > turn["epoch"] and key != "val_loss":
+        text += f"; {key}, which decides, was best later, in epoch {best['epoch']}"
     return text
 
 
-def best_epoch(history: History, task: Mapping[str, Any]) -> int | None:
-    """The epoch with the best value of the figure that decides, the first of equals; None without one."""
+def best_row(history: History, task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """That with the best value of the figure that decides, the first of equals; empty without one."""
     key, sign = f"val_{task['best']}", -1 if task["metrics"][task["best"]].higher else 1
     known = [row for row in history if is_number(row.get(key))]
-    return min(known, key=lambda row: (sign * row[key], row["epoch"]), default={}).get("epoch")
+    return min(known, key=lambda row: (sign * row[key], row["epoch"]), default={})

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.run.signs import best_epoch
+from utils.run.signs import best_row
 from utils.tasks import TASKS
 from utils.training.checkpoint import Checkpoint
 from utils.training.device import amp_dtype
@@ -242,10 +242,10 @@ class Invariants:
     def check_history(self, history: list[dict[str, Any]]) -> None:
         """The epoch kept is the one with the best figure, the first of equals; the schedule was followed."""
         task = TASKS[self.run.script]
-        best, name = best_epoch(history, task), task["best"]
+        best, name = best_row(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
-        if best not in (None, kept):
-            other = f"epoch {best} has {name} {history[best - 1][f'val_{name}']:.4g}"
+        if best and best["epoch"] != kept:
+            other = f"epoch {best['epoch']} has {name} {best[f'val_{name}']:.4g}"
             self.say("best", f"epoch {kept} is kept as the best one, but {other}")
         steps, peak = self.checkpoint.parts["scheduler"].last_epoch, self.flags["learning_rate"]
         if steps != len(history):

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def follow(average: nn.Module, model: nn.Module, decay: float, step: int, warm_up: bool = True) -> None:
     """average = d * average + (1 - d) * model, weights and statistics; whole numbers are copied. d = decay,
-    less in the first steps: (1 + step) / (10 + step), so that a short run does not stay where it began."""
-    weight = 1 - min(decay, (1 + step) / (10 + step))
+    less in the first steps: (1 + step) / (10 + step), so that a short run does not stay where it began;
+    without `warm_up`, nothing in step 0 alone, which copies."""
+    least = (1 + step) / (10 + step) if warm_up else min(step, 1)
+    weight = 1 - min(decay, least)
     now = model.state_dict()
     for name, tensor in average.state_dict().items():  # the tensors themselves, not copies
         if tensor.is_floating_point():

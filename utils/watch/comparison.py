@@ -92,7 +92,7 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
         mine = flatten(settings(view.config, folds))
-        found.setdefault(as_text(mine), (mine, []))[1].append(view)
+        found.setdefault(json.dumps(mine, sort_keys=True), (mine, []))[1].append(view)
     if len(found) > len(LETTERS):
         raise CommandError(f"{len(found)} different settings: at most {len(LETTERS)} fit one table")
     keys = differing([mine for mine, _ in found.values()])
@@ -147,7 +147,7 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
 def differing(flat: Sequence[dict[str, Any]]) -> list[str]:
     """The keys whose value is not the same in all, in the order they appear."""
     keys = dict.fromkeys(key for one in flat for key in one)
-    return [key for key in keys if len({as_text(one.get(key)) for one in flat}) > 1]
+    return [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -156,10 +156,6 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         found |= flatten(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
     return found
-
-
-def as_text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def short(value: Any) -> str:

@@ -20,7 +20,7 @@ from utils.run.find import list_runs
 from utils.run.folder import read_json
 from utils.run.lock import is_alive
 from utils.run.log import format_duration
-from utils.run.signs import best_epoch, history_signs, is_number, kind_of
+from utils.run.signs import best_row, history_signs, is_number, kind_of
 from utils.tasks import LOSS, TASKS, log_columns
 
 FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # and what stands for one not there yet
@@ -85,8 +85,7 @@ class RunView:
     @property
     def best(self) -> dict[str, Any]:
         """The history row with the best value of the figure that decides; empty without one."""
-        epoch = best_epoch(self.history, self.task)
-        return next((row for row in self.history if row["epoch"] == epoch), {})
+        return best_row(self.history, self.task)
 
     @property
     def verdict(self) -> str:
@@ -164,11 +163,7 @@ class Trend(NamedTuple):
     slope: float
     reach: float
     epochs: int  # points the line goes through
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval of the slope excludes 0."""
-        return abs(self.slope) > self.reach
+    clear: bool  # whether the interval of the slope excludes 0
 
     @property
     def word(self) -> str:
@@ -192,7 +187,8 @@ def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None
     slope, offset = statistics.linear_regression(x, y)
     scatter = sum((v - offset - slope * e) ** 2 for e, v in points)
     spread = (n - 1) * statistics.variance(x)
-    return Trend(slope, STUDENT_T[n - 2] * math.sqrt(scatter / (n - 2) / spread), n)
+    reach = STUDENT_T[n - 2] * math.sqrt(scatter / (n - 2) / spread)
+    return Trend(slope, reach, n, clear=abs(slope) > reach)
 
 
 def history_trends(view: RunView) -> dict[str, Trend]:

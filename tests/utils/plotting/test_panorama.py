@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from utils.plotting.panorama import (
     DARK,
@@ -12,7 +12,6 @@ from utils.plotting.panorama import (
     WHITE,
     draw_group_bars,
     draw_panorama,
-    load_font,
     save_panorama,
 )
 
@@ -59,7 +58,7 @@ def test_the_id_of_a_cut_person_is_whole_on_both_ends():
 
 def test_the_tag_is_as_wide_as_its_id():
     tag = is_color(drawn([[100, 60, 20, 30]], ["pedestrian:17"])[:58], DARK)
-    assert tag.any(axis=0).sum() >= load_font(SMALL).getlength("pedestrian:17")
+    assert tag.any(axis=0).sum() >= ImageFont.load_default(SMALL).getlength("pedestrian:17")
 
 
 @pytest.mark.parametrize("pair", [[0, 1], [1, 0]])
