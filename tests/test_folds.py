@@ -254,7 +254,7 @@ def test_missing_and_doubled_folds_are_said(tmp_path, capsys):
     assert "pooled, 2 of 3 folds" in said and list(table.fold) == ["1/3", "1/3", "3/3", "all"]
 
 
-def test_a_recipe_without_one_fold_says_which_and_what_to_type(tmp_path, capsys):
+def test_a_recipe_without_one_fold_says_which(tmp_path, capsys):
     first, second = folds_of("train_stage1"), []
     for run in first[:2]:
         second.append(Path(shutil.copytree(run, tmp_path / f"b{len(second)}" / run.name)))
@@ -262,16 +262,8 @@ def test_a_recipe_without_one_fold_says_which_and_what_to_type(tmp_path, capsys)
         write_json(second[-1] / "config.json", config | {"args": config["args"] | {"learning_rate": 0.1}})
     compare(tmp_path, *first, *second)
     said = capsys.readouterr().out
-    config = second[1] / "config.json"
     assert "B, seed 42: no finished run of fold 3/3" in said
-    assert f"to type: python train_stage1.py --config {config} --fold 3/3" in said
     assert "no paired difference for B: pooled, 2 of 3 folds was tested on other samples" in said
-    begun = Path(shutil.copytree(first[2], tmp_path / "b2" / first[2].name))
-    (begun / "results.json").unlink()
-    config = read_json(begun / "config.json")
-    write_json(begun / "config.json", config | {"args": config["args"] | {"learning_rate": 0.1}})
-    compare(tmp_path, *first, *second, begun)
-    assert f"to type: python train_stage1.py --resume {begun}" in capsys.readouterr().out
 
 
 def test_what_can_not_be_pooled_is_refused(tmp_path):

@@ -7,7 +7,6 @@ import numpy as np
 
 from utils.metrics.calibration import calibration_error, sigmoid
 from utils.metrics.classification import choose_threshold
-from utils.metrics.verdict import GroupJackknife, divide
 
 NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # what larger steps between frame numbers are
 
@@ -55,14 +54,6 @@ def within_group_pairs(
             right[i] = (scores[i] > normal).sum() + 0.5 * (scores[i] == normal).sum()
             pairs[i] = len(normal)
     return right, pairs
-
-
-def within_group_rows(
-    jackknife: GroupJackknife, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-    """The jackknife's rows of the AUROC over pairs of frames of one scenario; NaN without any pair."""
-    right, pairs = within_group_pairs(labels, scores, groups)
-    return divide(jackknife.sums(right), jackknife.sums(pairs))
 
 
 def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray:

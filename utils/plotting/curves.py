@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 
 from utils.metrics.verdict import Verdict
 from utils.run.folder import write_bytes
@@ -24,9 +25,7 @@ COLORS = {"train": "#4C72B0", "val": "#DD8452"}
 # Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
 CONDITIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "-.", ":", (0, (5, 1)))
-LINES = [
-    {"color": color, "linestyle": style} for style in STYLES for color in CONDITIONS
-]  # of each condition
+LINES = list(cycler(linestyle=STYLES) * cycler(color=CONDITIONS))  # of each condition
 ERRORS = {"loss", "mae", "subject_mae"}  # figures of which several may be the same one
 
 

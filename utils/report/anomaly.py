@@ -11,7 +11,7 @@ import numpy as np
 from utils.metrics import detection
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
 from utils.metrics.classification import reference_scores
-from utils.metrics.verdict import GroupJackknife, Verdict
+from utils.metrics.verdict import GroupJackknife, Verdict, divide
 from utils.plotting.anomaly import explained
 from utils.plotting.classification import plot_roc_pr
 from utils.report.classification import report_binary
@@ -93,8 +93,8 @@ def report_anomaly(
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
     fields |= {"labels": labelled, "benchmark": benchmark}
     fields["metrics"] |= extra | {"by_kind": by_part}
-    within = detection.within_group_rows(by, labels, odds, scenarios)
-    fields["confidence"] |= by.intervals(auroc_within_scenarios=within)
+    right, pairs = map(by.sums, detection.within_group_pairs(labels, odds, scenarios))
+    fields["confidence"] |= by.intervals(auroc_within_scenarios=divide(right, pairs))
     return verdict, fields
 
 

@@ -69,7 +69,7 @@ def check_comparable(views: Sequence[RunView]) -> None:
         raise CommandError(f"runs of different tasks can not be compared\n{listed}\nname runs of one task")
 
 
-def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dict[str, Any]:
+def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
     """What makes a run another experiment: script, flags, data, effective batch size; not seed and places,
     nor with `folds` which of them it is and what it found in its train part. Stage 2 starts from a stage 1
     run: that one's settings stand for its path, which changes with the seed."""
@@ -82,8 +82,8 @@ def settings(config: dict[str, Any], folds: bool = False, depth: int = 2) -> dic
     found["effective_batch_size"] = config.get("training", {}).get("effective_batch_size")
     source = config.get("model", {}).get("source", "none")
     if found["script"] == "train_stage2.py" and source not in (None, "none"):
-        start = read_if_there(Path(source).parent / "config.json", {}) if depth else {}
-        found["stage1"] = settings(start, folds, depth - 1) if start else source
+        start = read_if_there(Path(source).parent / "config.json", {})
+        found["stage1"] = settings(start, folds) if start else source
     return found
 
 

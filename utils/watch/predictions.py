@@ -134,21 +134,14 @@ def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
     runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
     for seed in dict.fromkeys(view.config.get("seed") for view in runs):
         mine = [view for view in runs if view.config.get("seed") == seed]
-        begun = {view.config["args"]["fold"]: view for view in mine}  # the newest of each
-        folds = {view.config["args"]["fold"]: view for view in mine if view.results}
-        count, name = int(next(iter(begun)).split("/")[1]), f"{condition.letter}, seed {seed}"
+        folds = {view.config["args"]["fold"]: view for view in mine if view.results}  # the newest of each
+        count, name = int(mine[0].config["args"]["fold"].split("/")[1]), f"{condition.letter}, seed {seed}"
         if doubled := sum(bool(view.results) for view in mine) - len(folds):
             notes.append(f"{name}: {doubled} folds ran twice, the newest of each counts")
         every = [f"{k}/{count}" for k in range(1, count + 1)]
         if missing := [one for one in every if one not in folds]:
-            last = mine[-1]
-            anew = {one: f"--config {last.folder / 'config.json'} --fold {one}" for one in missing}
-            anew |= {one: f"--resume {begun[one].folder}" for one in missing if one in begun}
-            typed = "; ".join(f"python {last.script} {flags}" for flags in anew.values())
-            notes.append(
-                f"{name}: no finished run of fold {', '.join(missing)}: nobody of it is judged here, nor can "
-                f"it be paired with a recipe that has all; to type: {typed}"
-            )
+            what = f"no finished run of fold {', '.join(missing)}: nobody of it is judged here"
+            notes.append(f"{name}: {what}, nor can it be paired with a recipe that has all")
         if folds:
             pooled.append(pool([folds[one] for one in every if one in folds], count))
             notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
