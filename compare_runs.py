@@ -63,11 +63,10 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
         repeated = [comparison.row_of(condition, view) for view in condition.distinct]
-        means = {one: comparison.mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics)}
-        if any(means[one] for one in metrics):
-            said = {one: f"{found[0]:.3f} +- {found[1]:.3f}" if found else "" for one, found in means.items()}
+        on_val, *means = (comparison.mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics))
+        if any(means):
             name = f"mean +- sd of {len(repeated)} seeds"
-            rows.append([letter, name, "", "", "", "", said.pop(key), "", *said.values(), ""])
+            rows.append([letter, name, "", "", "", "", on_val, "", *means, ""])
     if not any(row[3] for row in rows[1:]):  # no folds
         rows = [row[:3] + row[4:] for row in rows]
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}

@@ -296,7 +296,7 @@ def test_mean_and_sd_over_seeds_count_a_repeated_seed_once(tmp_path, capsys):
     assert text.isascii() and "mean +- sd of 3 seeds" in text and "0.500 +- 0.100" in text
     assert "ran more than once with seed 40: the newest of each counts" in text
     assert "these runs repeat one setting: there is no difference to test" in text
-    assert mean_and_sd([0.4, 0.5, 0.6]) == pytest.approx((0.5, 0.1)) and mean_and_sd([0.5, None]) is None
+    assert mean_and_sd([0.4, 0.5, 0.6]) == "0.500 +- 0.100" and mean_and_sd([0.5, None]) == ""
 
 
 def test_the_scatter_between_seeds_is_in_the_interval():

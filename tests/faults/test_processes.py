@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ from utils.run.status import Status
 from utils.training import distributed
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.training.config import check_resumed
-from utils.training.interrupt import Interrupt, StallWatch
+from utils.training.interrupt import Interrupt, end_when_stalled
 
 SCRIPT = "train_stage1"
 STEPS = 49  # of an epoch of the tiny world with a global batch of 16
@@ -310,20 +311,20 @@ def test_a_rank_that_fails_ends_the_job_with_the_cause(fault, tmp_path):
 
 def test_only_training_steps_are_watched(tmp_path, monkeypatch):
     """Validation, saving and the test pass may take as long as they like."""
-    watches, places = [], {"check_finite": [], "evaluate": [], "save_epoch": [], "report": []}
-    made = StallWatch.__init__
+    watched, places = [], {"check_finite": [], "evaluate": [], "save_epoch": [], "report": []}
+    made = Interrupt.__init__
 
     def make(self, *values):
         made(self, *values)
-        watches.append(self)
+        watched.append(self)
 
-    monkeypatch.setattr(StallWatch, "__init__", make)
+    monkeypatch.setattr(Interrupt, "__init__", make)
     for name, seen in places.items():
         place = Checkpoint if name == "save_epoch" else train_stage1
         original = getattr(place, name)
 
         def noted(*values, original=original, seen=seen, **options):
-            seen.append(watches[0].place)
+            seen.append(watched[0].place)
             return original(*values, **options)
 
         monkeypatch.setattr(place, name, noted)
@@ -335,10 +336,11 @@ def test_only_training_steps_are_watched(tmp_path, monkeypatch):
 @pytest.mark.long
 def test_the_watch_ends_a_process_that_stands_still_and_no_other(tmp_path):
     def work(move: bool) -> int:
-        watch = StallWatch(1, 1, Status(tmp_path, epochs=1, patience=0))
-        watch.start()
+        status = Status(tmp_path, epochs=1, patience=0)
+        trained = SimpleNamespace(place=None, status=status, processes=SimpleNamespace(rank=1))
+        threading.Thread(target=end_when_stalled, args=(trained, 1), daemon=True).start()
         for step in range(12):
-            watch.place = (1, step if move else 0)
+            trained.place = (1, step if move else 0)
             time.sleep(0.25)
         return 0
 

@@ -58,13 +58,6 @@ def subject_means(
     return names, *means
 
 
-def age_metrics(rows: dict[str, np.ndarray]) -> dict[str, float | None]:
-    """`regression_metrics` per image, and subject_mae, of rows with ages, preds and subject_ids (N,)."""
-    _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
-    subject_mae = float(np.abs(preds - ages).mean())
-    return regression_metrics(rows["ages"], rows["preds"]) | {"subject_mae": subject_mae}
-
-
 def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
     """(number of the band each target is in, their width): decades, or what gives 3 to 10 bands."""
     span = float(np.ptp(targets))

@@ -28,7 +28,9 @@ the range of ages; compare them between cohorts through the skill."""
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
     """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
     losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
-    return {"loss": float(losses.mean()), **regression.age_metrics(rows)}
+    _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
+    found = {"loss": float(losses.mean()), **regression_metrics(rows["ages"], rows["preds"])}
+    return found | {"subject_mae": float(np.abs(preds - ages).mean())}
 
 
 def report_age(

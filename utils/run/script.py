@@ -54,8 +54,12 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         with contextlib.suppress(OSError):
             print("error:" if rank == "0" else f"error (rank {rank}):", message, file=sys.stderr, flush=True)
         sys.exit(getattr(error, "exit_code", 1))
-    finally:
-        flush_output()
+    finally:  # what can not be printed (a full disk, a terminal that is gone) must not change the exit code
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it once more
 
 
 def stopped_by(code: object) -> str:
@@ -74,15 +78,6 @@ def end_status(state: str, reason: str) -> None:
     Status.current.end(state, reason.splitlines()[0] if reason else None)
     if handler:
         signal.signal(child_ended, handler)
-
-
-def flush_output() -> None:
-    """What can not be printed (a full disk, a terminal that is gone) must not change the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # where Python flushes it once more
 
 
 def out_of_memory(error: Exception, options: dict[str, Any]) -> str:

@@ -54,35 +54,28 @@ def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str
     return f"; on a CPU, minutes instead: python {script} {flags}"
 
 
-class StallWatch(threading.Thread):
-    """Ends this process when it stays at one `place` (epoch, step) for `seconds`; None = not in a step.
-    The others would wait for it for half an hour, as long as the process group allows. Before, between and
-    after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass."""
-
-    def __init__(self, rank: int, seconds: float, status: Status):
-        super().__init__(name="stall watch", daemon=True)
-        self.rank, self.seconds, self.status = rank, seconds, status
-        self.place: tuple[int, int] | None = None
-
-    def run(self) -> None:
-        seen, still = None, 0
-        while still < self.seconds:
-            time.sleep(1)  # counted, not measured: a process that was suspended does not look stalled
-            place = self.place
-            still = still + 1 if place is not None and place == seen else 0
-            seen = place
-        frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
-        waits = any(part in frame.filename.replace("\\", "/") for frame in frames for part in WAITING)
-        if waits:
-            time.sleep(3)  # the rank that it waits for says what is wrong, and its end ends this one
-        epoch, step = seen
-        what = "waits for another rank" if waits else "stalls"
-        reason = f"rank {self.rank} {what} in epoch {epoch} step {step + 1}, for {self.seconds:g} s now"
-        stack = "".join(traceback.format_list(frames))
-        print(f"error: {reason} (--stall_timeout):\n{stack}", file=sys.stderr, flush=True)
-        threading.Timer(2, os._exit, [1]).start()  # what stalls may be the disk of status.json
-        self.status.end("failed", reason)
-        os._exit(1)  # nothing gentler reaches a main thread that does not go on
+def end_when_stalled(interrupt: "Interrupt", seconds: float) -> None:
+    """In a thread: end this process when it stays at one place (epoch, step) for so long; None = not in a
+    step. The others would wait for it for half an hour, as long as the process group allows. Before, between
+    and after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass.
+    """
+    seen, still = None, 0
+    while still < seconds:
+        time.sleep(1)  # counted, not measured: a process that was suspended does not look stalled
+        place = interrupt.place
+        still = still + 1 if place is not None and place == seen else 0
+        seen = place
+    frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
+    waits = any(part in frame.filename.replace("\\", "/") for frame in frames for part in WAITING)
+    if waits:
+        time.sleep(3)  # the rank that it waits for says what is wrong, and its end ends this one
+    (epoch, step), what = seen, "waits for another rank" if waits else "stalls"
+    where = f"rank {interrupt.processes.rank} {what} in epoch {epoch} step {step + 1}"
+    reason, stack = f"{where}, for {seconds:g} s now", "".join(traceback.format_list(frames))
+    print(f"error: {reason} (--stall_timeout):\n{stack}", file=sys.stderr, flush=True)
+    threading.Timer(2, os._exit, [1]).start()  # what stalls may be the disk of status.json
+    interrupt.status.end("failed", reason)
+    os._exit(1)  # nothing gentler reaches a main thread that does not go on
 
 
 class Interrupt:
@@ -102,9 +95,10 @@ class Interrupt:
         self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
         # A flag must not wait for the GPU: it travels between the CPUs.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
-        self.watch = StallWatch(processes.rank, args.stall_timeout, status)
+        self.place: tuple[int, int] | None = None  # the epoch and step at hand
         if self.group is not None and args.stall_timeout:
-            self.watch.start()
+            watched = self, args.stall_timeout
+            threading.Thread(target=end_when_stalled, args=watched, name="stalls", daemon=True).start()
         numbers = filter(None, (signal.SIGINT, SAVE_SIGNAL, *ending_signals()))
         self.handlers = {number: signal.signal(number, self.receive) for number in numbers}
         watch = f"python monitor_training.py {status.path.parent}"
@@ -142,7 +136,7 @@ class Interrupt:
         other = not self.processes.first  # whose bar would be drawn over the first one's
         try:
             for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=other or None):
-                self.watch.place = epoch, step
+                self.place = epoch, step
                 batch = next(batches)
                 self.look(epoch, step, batch)
                 yield step, batch
@@ -167,7 +161,7 @@ class Interrupt:
             traceback.clear_frames(error.__traceback__)  # those of the loader would keep its workers alive
             raise
         finally:
-            self.watch.place = None
+            self.place = None
             del batches  # ends the loader's workers
 
     @property

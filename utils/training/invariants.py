@@ -95,7 +95,7 @@ class Invariants:
                 self.say(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
 
     def in_step(self) -> bool:
-        return self.checkpoint.interrupt.watch.place is not None
+        return self.checkpoint.interrupt.place is not None
 
     def looking(self) -> bool:
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()

@@ -184,10 +184,10 @@ def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
     return row | {"wall_seconds": results.get("wall_seconds")}
 
 
-def mean_and_sd(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Mean and standard deviation (n - 1) over runs; None with fewer than two values."""
+def mean_and_sd(values: Sequence[float | None]) -> str:
+    """'0.642 +- 0.031', mean and standard deviation (n - 1) over runs; '' with fewer than two values."""
     known = [value for value in values if is_number(value)]
-    return (statistics.mean(known), statistics.stdev(known)) if len(known) > 1 else None
+    return f"{statistics.mean(known):.3f} +- {statistics.stdev(known):.3f}" if len(known) > 1 else ""
 
 
 def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison], list[str]]:

@@ -10,14 +10,13 @@ from sklearn import metrics
 
 from utils.metrics.regression import (
     age_bands,
-    age_metrics,
     fit_intervals,
     limits_of_agreement,
     regression_metrics,
     subject_means,
     trivial_predictions,
 )
-from utils.report.age import break_down, report_age
+from utils.report.age import break_down, measure, report_age
 
 
 def draw_rows(subjects: int = 40, images: int = 3, error: float = 6.0) -> dict[str, np.ndarray]:
@@ -51,13 +50,10 @@ def test_subject_means_by_hand():
     assert ids.tolist() == [2, 7]
     assert ages.tolist() == [20, 10]
     assert preds.tolist() == [25, 11]
-    rows = {
-        "subject_ids": np.array([7, 2, 7]),
-        "ages": np.array([10.0, 20, 10]),
-        "preds": np.array([8.0, 25, 14]),
-    }
-    assert age_metrics(rows)["subject_mae"] == 3.0
-    assert age_metrics(rows)["mae"] == pytest.approx(11 / 3)
+    rows = {"subject_ids": np.array([7, 2, 7]), "ages": np.array([10.0, 20, 10])}
+    found = measure(rows | {"preds": np.array([8.0, 25, 14])}, torch.nn.MSELoss(reduction="none"))
+    assert (found["subject_mae"], found["loss"]) == (3.0, (4 + 25 + 16) / 3)
+    assert found["mae"] == pytest.approx(11 / 3)
 
 
 def test_bands_are_decades_for_years_and_finer_for_weeks():
