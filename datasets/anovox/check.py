@@ -1,5 +1,6 @@
 """What --check_data prints: every file opened once, each sensor described, all problems together."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -8,10 +9,10 @@ from tqdm import tqdm
 
 from datasets.anovox.dataset import OUTSIDE, project
 from datasets.anovox.files import ENDINGS, ScenarioFiles
-from datasets.anovox.frame import Frame, read_voxels
+from datasets.anovox.frame import NEIGHBOUR, Frame, Region, read_voxels
 from datasets.anovox.labels import name_sensor
 from utils.metrics.detection import frame_seconds
-from utils.run.errors import DataError
+from utils.run.errors import DataError, counted
 
 AGREEMENT_FRAMES = 12
 LEAST_AGREEMENT = 0.7  # of the points; true files of the sample reach .95, mirrored ones .64
@@ -49,10 +50,10 @@ def check_frames(
     if seconds:
         step = np.median([np.median(np.diff(times)) for times in seconds])
         yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, micro- or nanoseconds)"
-    yield _agreement(scenarios, palette, problems)
+    yield from _agreement(scenarios, palette, problems)
     if problems:
         more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
-        raise DataError("\n".join([f"{len(problems)} problems:", *problems[:SHOWN], *more]))
+        raise DataError("\n".join([f"{counted(len(problems), 'problems')}:", *problems[:SHOWN], *more]))
 
 
 def _list(counter: Counter) -> str:
@@ -78,31 +79,56 @@ def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> str:
-    """How often image and scan name the same class where a point falls, as recorded and mirrored in y."""
-    shares = []  # per frame: as recorded, mirrored
-    both = ("image", "semantic_image", "semantic_points")
-    frames = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(both)]
-    for frame in frames[:: max(1, len(frames) // AGREEMENT_FRAMES)]:
-        try:
-            classes, (places, ids) = frame.pixel_classes(), frame.point_classes()
-        except DataError:
-            continue  # it is among the problems already
-        size, share = classes.shape[::-1], []
-        for side in (1, -1):
-            pixels = project(places * (1, side, 1), frame.scenario.projection)
-            inside = pixels[:, 0] != OUTSIDE
-            u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
-            share.append((classes[v, u] == ids[inside]).mean() if inside.any() else 0)
-        shares.append(share)
-    if not shares:
-        return "whether LiDAR and image agree can not be told: no frame has semantics of both"
-    kept, mirrored = np.mean(shares, axis=0)
-    found = f"LiDAR and image name the same class at {kept:.0%} of the points"
-    if mirrored > kept + 0.05:
-        remedy = "y must point to the left: negate the y of the scans, or correct sensor_setup.json"
-        problems.append(f"{found}, with y mirrored at {mirrored:.0%}; {remedy}")
-    elif kept < LEAST_AGREEMENT:
-        axes = "scans need x forward, y left, z up, the sensor at the origin; or correct sensor_setup.json"
-        problems.append(f"{found} only: files of two moments, or other axes? {axes}")
-    return f"{found} ({mirrored:.0%} with y mirrored)"
+def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> Iterator[str]:
+    """How often two sensors agree where a point falls: in files of one frame, with y mirrored, and with the
+    files of another scenario's frame (0 where there is none)."""
+    for compare, sensors, found in (
+        (_same_class, ("image", "semantic_image", "semantic_points"), "LiDAR and image name the same class"),
+        (_same_place, ("points", "semantic_points"), "LiDAR and semantic LiDAR have the same places"),
+    ):
+        frames = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(sensors)]
+        frames, shares = frames[:: max(1, len(frames) // AGREEMENT_FRAMES)], []
+        for k, frame in enumerate(frames):
+            other = frames[k - len(frames) // 2]
+            apart = other.scenario is not frame.scenario
+            with contextlib.suppress(DataError):  # it is among the problems already
+                shares.append(
+                    [compare(frame, frame), compare(frame, frame, -1), apart and compare(frame, other)]
+                )
+        if not shares:
+            if compare is _same_class:
+                yield "whether LiDAR and image agree can not be told: no frame has semantics of both"
+            continue
+        kept, mirrored, others = np.mean(shares, axis=0)
+        found = f"{found} at {kept:.0%} of the points"
+        if mirrored > kept + 0.05:
+            remedy = (
+                "y must point to the left in every scan: negate it where not, or correct sensor_setup.json"
+            )
+            problems.append(f"{found}, with y mirrored at {mirrored:.0%}; {remedy}")
+        elif kept < LEAST_AGREEMENT and compare is _same_class:
+            axes = (
+                "scans need x forward, y left, z up, the sensor at the origin; or correct sensor_setup.json"
+            )
+            problems.append(f"{found} only: files of two moments, or other axes? {axes}")
+        elif kept < min(0.9, others + 0.05):
+            remedy = "files of two moments or scenarios? Copy them again, each to its scenario and number"
+            problems.append(f"{found}, with those of other scenarios at {others:.0%}; {remedy}")
+        yield f"{found} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
+
+
+def _same_class(frame: Frame, other: Frame, side: int = 1) -> float:
+    classes, (places, ids) = other.pixel_classes(), frame.point_classes()
+    pixels, size = project(places * (1, side, 1), frame.scenario.projection), classes.shape[::-1]
+    inside = pixels[:, 0] != OUTSIDE
+    u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
+    return (classes[v, u] == ids[inside]).mean() if inside.any() else 0
+
+
+def _same_place(frame: Frame, other: Frame, side: int = 1) -> float:
+    from scipy.spatial import cKDTree  # slow to import
+
+    points, places = frame.scan()[:, :3] * (1, side, 1), other.point_classes()[0]
+    points = points[Region().contains(points)]
+    near = cKDTree(places).query(points, distance_upper_bound=NEIGHBOUR)[0] if len(places) else np.inf
+    return np.isfinite(near).mean() if len(points) else 0

@@ -60,6 +60,7 @@ class ScenarioFiles:
     files: dict[str, dict[int, Path]] = field(default_factory=lambda: {sensor: {} for sensor in ENDINGS})
     folders: dict[str, str] = field(default_factory=dict)  # sensor -> name of the chosen folder
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
+    image_size: tuple[int, int] | None = None  # width, height of its first image
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
     turn: np.ndarray | None = None  # (3, 3) from the LiDAR's axes to level ones, x where the camera looks
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
@@ -219,13 +220,16 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(
     entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
 ) -> tuple[dict[int, Path], Counter]:
-    """Files by the last number in their name, and how many of other endings there are. rest: what may follow
-    the number. DataError for two files of one number."""
-    number = r"(?:.*\D)?0*(\d{1,19})"  # what an int64 holds
+    """Files by the last number in their name, and how many of other endings there are; seconds such as 12.345
+    count in microseconds, with more than six decimals in nanoseconds. rest: what may follow the number.
+    DataError for two files of one number."""
+    number = r"(?:.*\D)?(?<!\d\.)0*(\d{1,10}\.\d{1,9}|\d{1,19})"  # what an int64 holds
     pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
     matches = [(e, pattern.fullmatch(e.name)) for e in sorted(entries) if not e.name.startswith(".")]
     for entry, match in matches:
-        if match and (other := frames.setdefault(int(match[1]), entry)) != entry:
+        whole, dot, decimals = match[1].partition(".") if match else ("", "", "")
+        digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
+        if match and (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
             twice = f"its frame number, the last number in its name, is that of {other.name} too"
             raise DataError(f"{entry}: {twice}.\nKeep one file of a frame, one camera in a folder.")
     return frames, Counter(e.suffix or "no ending" for e, match in matches if not match and not e.is_dir())
@@ -273,10 +277,10 @@ def _pose(folder: str, setup: dict) -> list[float] | None:
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     """Fill in projection and turn by sensor_setup.json; without it, fov 90 and one pose are assumed."""
-    path, images, size = scenario.path / "sensor_setup.json", scenario.files["image"], (1, 1)
+    path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
     for frame in sorted(images):  # the first whose header can be read; of none, whoever opens one will tell
         with contextlib.suppress(DataError):
-            size = read_image_size(images[frame])
+            scenario.image_size = read_image_size(images[frame])
             break
     try:
         camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
@@ -286,7 +290,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
             scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
-        scenario.projection = projection_matrix(*size, fov, camera, level)
+        scenario.projection = projection_matrix(*(scenario.image_size or (1, 1)), fov, camera, level)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         wanted = "location and rotation need three numbers each, args.camera_fov one"
         raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error

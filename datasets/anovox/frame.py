@@ -73,7 +73,18 @@ class Frame:
 
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8."""
-        return read_image(self.path("image"))
+        return self._shaped(read_image(self.path("image")), "image")
+
+    def _shaped(self, pixels: np.ndarray, sensor: str) -> np.ndarray:
+        """`pixels` (H, W, ...); DataError where they do not have the shape of the scenario's first image."""
+        (height, width), (first_width, first_height) = pixels.shape[:2], self.scenario.image_size or (1, 1)
+        alike = abs(width * first_height / (height * first_width) - 1) < 0.01
+        if self.scenario.image_size and self.scenario.files["points"] and not alike:
+            found = f"{width}x{height} pixels, the first image of its scenario {first_width}x{first_height}"
+            raise DataError(
+                f"{self.path(sensor)}: {found}\nIn another shape points fall elsewhere: export it again."
+            )
+        return pixels
 
     def scan(self) -> np.ndarray:
         """(N, 4) x, y, z, intensity; N = 0 without a file."""
@@ -83,7 +94,9 @@ class Frame:
     def pixel_classes(self) -> np.ndarray | None:
         """(H, W) uint8 class ids; None without a file."""
         path = self.path("semantic_image")
-        return None if path is None else read_class_image(path, self.coding[0])
+        return (
+            None if path is None else self._shaped(read_class_image(path, self.coding[0]), "semantic_image")
+        )
 
     def point_classes(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Places (N, 3) and their class ids (N,); None without a file."""

@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import ScenarioFiles, find_scenarios
-from datasets.anovox.frame import read_points
+from datasets.anovox.frame import Frame, read_points
 from datasets.anovox.labels import build_table
 from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
@@ -93,6 +93,15 @@ def test_two_files_of_one_frame_number_are_an_error(tmp_path):
     (first.parent / f".{first.name}").write_bytes(b"hidden")
     with pytest.raises(DataError, match="its frame number, the last number in its name, is that of"):
         find_scenarios(tmp_path)
+
+
+def test_seconds_with_decimals_are_time_stamps_in_their_order(tmp_path):
+    for path, stamp in zip(
+        frame_files(one_scenario(tmp_path), "RGB-CAM"), (9.5, 9.75, 10.125, 11.0), strict=True
+    ):
+        path.rename(path.with_name(f"RGB-CAM_{stamp}.png"))
+    (scenario,) = find_scenarios(tmp_path)
+    assert sorted(scenario.files["image"]) == [9_500_000, 9_750_000, 10_125_000, 11_000_000]
 
 
 def test_what_is_not_read_is_named_where_it_is_missed(tmp_path):
@@ -425,15 +434,43 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("factors", "up", "said"), [((1, -1, 1, 1), 0, "y must point to the left"), ((1, 1, 1, 1), 1.8, "origin")]
+    ("sensor", "factors", "up", "said"),
+    [
+        ("SEMANTIC-LIDAR", (1, -1, 1, 1), 0, "same class .* y must point to the left"),
+        ("SEMANTIC-LIDAR", (1, 1, 1, 1), 1.8, "origin"),
+        ("LIDAR", (1, -1, 1, 1), 0, "same places .* y must point to the left"),
+    ],
 )
-def test_scans_along_other_axes_are_noticed(tmp_path, factors, up, said):
+def test_scans_along_other_axes_are_noticed(tmp_path, sensor, factors, up, said):
     root = copy_of(tiny_sample(), tmp_path / "data")
     for scenario in scenario_folders(root):
-        for file in frame_files(scenario, "SEMANTIC-LIDAR"):
+        for file in frame_files(scenario, sensor):
             np.save(file, np.load(file) * factors + (0, 0, up, 0))
     with pytest.raises(DataError, match=said):
         list(check_frames(find_scenarios(root), "AnoVox"))
+
+
+@pytest.mark.parametrize("sensor", ["SEMANTIC-CAM", "LIDAR"])
+def test_files_of_another_scenario_are_noticed(tmp_path, sensor):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    files = [frame_files(scenario, sensor) for scenario in scenario_folders(root)]
+    contents = [[path.read_bytes() for path in paths] for paths in files]
+    for paths, others in zip(files, contents[1:] + contents[:1], strict=True):
+        for path, content in zip(paths, others, strict=True):
+            path.write_bytes(content)
+    with pytest.raises(DataError, match="of two moments or scenarios"):
+        list(check_frames(find_scenarios(root), "AnoVox"))
+
+
+@pytest.mark.parametrize("sensor", ["RGB-CAM", "SEMANTIC-CAM"])
+def test_images_of_another_shape_half_way_are_refused(tmp_path, sensor):
+    path = frame_files(one_scenario(tmp_path), sensor)[2]
+    image = Image.open(path)
+    image.crop((16, 0, 80, 64)).save(path)
+    (scenario,) = find_scenarios(tmp_path)
+    frame = Frame(scenario, scenario.frames_with(("image",))[2])
+    with pytest.raises(DataError, match="64x64 pixels, the first image of its scenario 96x64"):
+        frame.image() if sensor == "RGB-CAM" else frame.pixel_classes()
 
 
 def test_scans_without_a_point_ahead_are_refused(tmp_path):
