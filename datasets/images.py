@@ -59,7 +59,7 @@ def read_grey_limits(path: Path | str) -> tuple[int, int]:
 def has_more_than_8_bits(path: Path | str) -> bool:
     """Whether the header announces grey of more than 8 bits; False for what can not be read."""
     with contextlib.suppress(DataError), _reading(path) as file:
-        if _is_dicom(file):
+        if is_dicom(path):
             return int(read_dicom_header(path).get("BitsStored", 8)) > 8
         return Image.open(file, formats=FORMATS).mode.startswith(("I", "F"))
     return False
@@ -78,7 +78,7 @@ def read_dicom_header(path: Path | str) -> Any:
 def _load(path: Path | str) -> Image.Image:
     """A whole, upright image, its grey as it is stored."""
     with _reading(path) as file:
-        if _is_dicom(file):
+        if is_dicom(path):
             return Image.fromarray(_read_dicom_pixels(path))
         _open_checked(file, path).verify()  # checksums, where the format has them
         file.seek(0)
@@ -151,13 +151,7 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
 def is_dicom(path: Path | str) -> bool:
     """Whether the file begins like DICOM, whatever its name."""
     with open(path, "rb") as file:
-        return _is_dicom(file)
-
-
-def _is_dicom(file: BinaryIO) -> bool:
-    start = file.read(132)
-    file.seek(0)
-    return start[128:] == b"DICM"
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_dicom_pixels(path: Path | str) -> np.ndarray:

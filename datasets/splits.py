@@ -24,8 +24,9 @@ from utils.run.folder import read_record
 
 PARTS = ("train", "val", "test")
 MEMORY = "Scores on such a split measure memory."
+Split = dict[str, list[str]]  # by part the names of its groups
 # From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
-Choose = Callable[[dict[str, list[str]]], dict[str, list[str]]]
+Choose = Callable[[dict[str, list[str]]], Split]
 # A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
 MIN_STRATUM = 5
 
@@ -35,7 +36,7 @@ class Parts:
     """The parts of a data set and how they came about: what is alike in the three tasks."""
 
     parts: dict[str, Any]  # train, val and, where it is not empty, test
-    split: dict[str, list[str]]  # by part the names of the groups: sequences, scenarios, subjects
+    split: Split  # groups are sequences, scenarios, subjects
     split_source: str  # which rule decided, in words
     leakage_check: str  # the outcome of `check_disjoint`
     hashes: dict[str, list[str]] = field(repr=False)  # by group: of all that it holds, then of its parts
@@ -71,7 +72,7 @@ class Parts:
 def split_groups(
     groups: Iterable[str], test_size: float = 0.2, val_size: float = 0.1, seed: int = 42,
     stratify: Mapping[str, object] | None = None,
-) -> dict[str, list[str]]:  # fmt: skip
+) -> Split:  # fmt: skip
     """Split group names into train, val and test; the same names and seed give the same split in any order.
 
     test_size is a fraction of all groups, val_size a fraction of what the test part leaves: 1,021 subjects at
@@ -110,10 +111,11 @@ def split_groups(
 
 def fold_groups(
     groups: Iterable[str], fold: str, seed: int = 42, stratify: Mapping[str, object] | None = None
-) -> dict[str, list[str]]:
-    """Fold K of N, `fold` = "K/N": part K is test, the next one (after the last the first) is val. The parts
-    of one seed hold every group once, and differ by one at most; names in any order give the same. stratify:
-    {group: stratum}; each is dealt out over the parts, going on where the one before ended."""
+) -> tuple[Split, str]:
+    """Fold K of N, `fold` = "K/N", and how it was split, in words: part K is test, the next one (after the
+    last the first) is val. The parts of one seed hold every group once, and differ by one at most; names in
+    any order give the same. stratify: {group: stratum}; each is dealt out over the parts, going on where the
+    one before ended."""
     from random import Random  # the same numbers on every machine and in every version
 
     k, n = map(int, fold.split("/"))
@@ -125,12 +127,7 @@ def fold_groups(
     parts = [sorted(names[i::n]) for i in range(n)]
     test, val = parts[k - 1], parts[k % n]
     train = sorted(name for name in names if name not in {*test, *val})
-    return {"train": train, "val": val, "test": test}
-
-
-def describe_fold(fold: str, seed: int) -> str:
-    """How it was split, for the log and config.json."""
-    return f"--fold {fold} of --seed {seed}"
+    return {"train": train, "val": val, "test": test}, f"--fold {fold} of --seed {seed}"
 
 
 def _join_small_strata(labels: list) -> list[int]:
@@ -159,7 +156,7 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
     return f"{listed} {unit}, none shared"
 
 
-def read_split(path: str | Path) -> dict[str, list[str]]:
+def read_split(path: str | Path) -> Split:
     """The three lists of a split.json, sorted; test may be missing or empty. DataError for anything else, and
     for a name in two lists."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'

@@ -9,11 +9,9 @@ import numpy as np
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
 from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable, whole
-from datasets.splits import check_disjoint, describe_fold, fold_groups, read_split, split_groups
+from datasets.splits import Split, check_disjoint, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
-
-Split = dict[str, list[str]]  # by part the names of its scenarios
 
 
 def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> tuple[Split, str, str]:
@@ -44,8 +42,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
         if judged:
             held = f"{len(judged)} scenarios with anomalies, first {judged[0]}, are the test part"
             raise CommandError(f"--fold {args.fold}: with --label pasted the {held}\nLeave --fold out.")
-        split = fold_groups(strata, args.fold, args.seed, strata)
-        how = describe_fold(args.fold, args.seed)
+        split, how = fold_groups(strata, args.fold, args.seed, strata)
     elif file:
         split = read_split(file)
         how = "split.json in the data folder" if file == own else f"--split_method {method}"

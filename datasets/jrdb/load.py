@@ -36,7 +36,7 @@ from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
 from datasets.samples import ensure_sample
-from datasets.splits import Choose, Parts, check_disjoint
+from datasets.splits import Choose, Parts, Split, check_disjoint
 from utils.run.errors import DataError, counted, some
 from utils.run.log import LOG
 
@@ -79,9 +79,7 @@ def build_datasets(
     return data
 
 
-def read_labels(
-    args: argparse.Namespace, data_path: Path, everything: bool
-) -> tuple[list[Sequence], dict[str, list[str]], str]:
+def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> tuple[list, Split, str]:
     """The sequences of the split, or `everything`; the split by names, and where it comes from, in words."""
     files = list_sequences(data_path)  # name -> labels/labels_2d_activity_social_stitched/NAME.json
     split, source = {"all": list(files)}, "chosen"

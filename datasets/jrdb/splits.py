@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.images import check_relative_name
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
-from datasets.splits import PARTS, describe_fold, fold_groups, read_split
+from datasets.splits import PARTS, Split, fold_groups, read_split
 from utils.run.errors import CommandError, DataError, some
 
 # The sequences with public labels (train, val), as the code of JRDB-Act and JRDB-Social divides them, and
@@ -34,7 +34,7 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
 
 def split_sequences(
     names: Iterable[str], data_path: Path | str, method: str = "auto", fold: str | None = None, seed: int = 42
-) -> tuple[dict[str, list[str]], str]:
+) -> tuple[Split, str]:
     """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
 
     `method`: auto (split.json in the data folder, else official), official (OFFICIAL), sorted70 (names
@@ -44,7 +44,7 @@ def split_sequences(
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"
     if fold:
-        split, source = fold_groups(names, fold, seed), describe_fold(fold, seed)
+        split, source = fold_groups(names, fold, seed)
     elif method == "auto" and own.is_file():
         split, source = read_split(own), f"{own.name} in the data folder"
     elif method in ("auto", "official"):

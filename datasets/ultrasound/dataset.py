@@ -286,8 +286,8 @@ def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Name
 
 def split_subjects(
     sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
-) -> tuple[dict[str, list[str]], str]:
-    """({part: subject names}, where it comes from)."""
+) -> tuple[splits.Split, str]:
+    """The split by names of subjects, and where it comes from."""
     people = images.groupby("subject").agg(age=("age", "mean"), group=("group", "first"))
     method, own, by_group = args.split_method, sources[0].home / "split.json", args.split_by == "group"
     named = method not in ("auto", "by_subject_id")
@@ -297,17 +297,18 @@ def split_subjects(
     # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
     own_fits = method == "auto" and own.is_file() and not by_group and not any(s.prefix for s in sources)
     if args.fold or not (named or own_fits):
-        how = splits.describe_fold(args.fold, args.seed) if args.fold else f"seed {args.seed}"
         drawn, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
         if whole := by_group and not named:
             check_groups(images, args)
-            drawn, strata, how = people.group, None, f"{how}, by {args.group_column}"
+            drawn, strata = people.group, None
         if args.fold:
-            split = splits.fold_groups(drawn, args.fold, args.seed, strata)
+            split, how = splits.fold_groups(drawn, args.fold, args.seed, strata)
         else:
             split = splits.split_groups(drawn, args.test_size, args.val_size, args.seed, strata)
+            how = f"seed {args.seed}"
         if whole:
             split = {part: sorted(people.index[drawn.isin(names)]) for part, names in split.items()}
+            how += f", by {args.group_column}"
         return split, how
     usual = flags.data_arguments()
     if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):

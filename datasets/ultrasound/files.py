@@ -56,12 +56,9 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
 
 def dicom_files(paths: Iterable[Path]) -> list[Path]:
     """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
-
-    def is_one(path: Path) -> bool:
-        bare = not path.suffix[1:].strip("0123456789")
-        return path.suffix.lower() in DICOM_ENDINGS or (bare and path.exists() and is_dicom(path))
-
-    return list(filter(is_one, paths))
+    bare = [path for path in paths if not path.suffix[1:].strip("0123456789") and path.exists()]
+    marked = {path for path in bare if is_dicom(path)}
+    return [path for path in paths if path in marked or path.suffix.lower() in DICOM_ENDINGS]
 
 
 def walk(folder: Path) -> list[Path]:

@@ -50,8 +50,8 @@ def test_folds_partition_random_tables_and_every_stratum_evenly():
         names = [f"{i:03d}" for i in range(int(rng.integers(n, 60)))]
         decade = {name: int(rng.integers(0, 4)) for name in names}
         shuffled = rng.permutation(names).tolist()
-        splits = [fold_groups(shuffled, f"{k}/{n}", trial, decade) for k in range(1, n + 1)]
-        assert splits == [fold_groups(names * 2, f"{k}/{n}", trial, decade) for k in range(1, n + 1)]
+        splits = [fold_groups(shuffled, f"{k}/{n}", trial, decade)[0] for k in range(1, n + 1)]
+        assert splits == [fold_groups(names * 2, f"{k}/{n}", trial, decade)[0] for k in range(1, n + 1)]
         tested = [split["test"] for split in splits]
         assert sorted(sum(tested, [])) == names
         assert [split["val"] for split in splits] == tested[1:] + tested[:1]
@@ -60,7 +60,7 @@ def test_folds_partition_random_tables_and_every_stratum_evenly():
         for stratum in range(4):
             counts = [sum(decade[name] == stratum for name in part) for part in tested]
             assert max(counts) - min(counts) <= 1
-    assert fold_groups(names, "1/3", 0) != fold_groups(names, "1/3", 1)
+    assert fold_groups(names, "1/3", 0)[0] != fold_groups(names, "1/3", 1)[0]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
