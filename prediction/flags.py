@@ -15,7 +15,7 @@ from utils.run.errors import CommandError
 PLACES = ("data_path", "image_dir", "excel_path")
 # Of the same data.
 CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half", "class_map", "skip_bad_boxes")
-READING = (*PLACES, "camera", "anomaly_ids", "cohort", "muscle", "id_column", "age_column", "numeric_ids",
+READING = (*PLACES, "camera", "anomaly_ids", "cohort", "id_column", "age_column", "numeric_ids",
            "id_pattern", *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column",
            "missing_values", "intensity_range", "frame_rate")  # fmt: skip
 PREDICTING = ("camera", "numeric_ids", "id_pattern")  # what predict.py takes of them

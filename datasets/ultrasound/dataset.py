@@ -10,13 +10,12 @@ The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is 
 
     --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
     --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
-    --image_dir ROOT --muscle TA BB [--cohort both]  ROOT/TA/Healthy/Images, ROOT/BB/Healthy/Images, ...
     --image_dir FOLDER --excel_path TABLE            any folder of images, or of one folder per subject
     --image_dir BIDS                                 sub-01/.../*.png, participants.tsv beside the folders
 
-Every cohort and every muscle counts its patients from 1, so with several of them a subject is called
-"TA/healthy/12": an id is never looked up in the rows of another cohort or muscle, and never merged with one
-of the same number. DICOM files need no table: their headers name PatientID and PatientAge.
+Each cohort counts its patients from 1, so with both of them a subject is called "healthy/12": an id is never
+looked up in the rows of another cohort, and never merged with one of the same number. DICOM files need no
+table: their headers name PatientID and PatientAge.
 
     data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
     batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
@@ -212,7 +211,7 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     """The folders and tables a command line means, by the rules at the top of this file. Raises CommandError
     naming the folder that is missing or the flags that contradict each other."""
-    cohort, muscle, table = args.cohort, args.muscle, args.excel_path
+    cohort, table = args.cohort, args.excel_path
     if image_dir.is_file():
         raise CommandError(f"--image_dir {image_dir}: is a file; give the folder of the images")
     if not image_dir.is_dir():
@@ -221,29 +220,18 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     published = image_dir.name == "Images" and group in COHORTS
     if published and cohort not in ("both", group):
         raise CommandError(f"--image_dir {image_dir}: these are {group} images; --cohort is {cohort}")
-    if muscle is None and cohort != "both":
+    if cohort != "both":
         usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
         if not table and not usual.is_file() and (beside.is_file() or dicom_files(walk(image_dir))):
             usual = beside if beside.is_file() else None
         return [Source(image_dir, Path(table) if table else usual, cohort, "")]
 
-    folders = {"": image_dir.parent.parent if published else image_dir}
-    if muscle is not None:
-        root = folders[""].parent if published else image_dir
-        folders = {name: root / name for name in muscle}
-        if len(folders) != len(muscle) or not all(folder.is_dir() for folder in folders.values()):
-            there = ", ".join(sorted(child.name for child in root.iterdir() if child.is_dir())[:12]) or "none"
-            raise CommandError(f"--muscle {' '.join(muscle)}: {root} has {there}; name each muscle once")
-    if table and len(folders) > 1:
-        raise CommandError(f"--excel_path {table}: leave it out, each --muscle has its own {TABLE_NAME}")
-    sources = []
-    for name, folder in folders.items():
-        for group in COHORTS if cohort == "both" else [cohort]:
-            images = folder / group.capitalize() / "Images"
-            if not images.is_dir():
-                raise CommandError(f"{images}: no such folder (--cohort {cohort}, --muscle {name or 'none'})")
-            prefix = f"{name}/" * (len(folders) > 1) + f"{group}/" * (cohort == "both")
-            sources.append(Source(images, Path(table or folder / TABLE_NAME), group, prefix))
+    folder, sources = image_dir.parent.parent if published else image_dir, []
+    for group in COHORTS:
+        images = folder / group.capitalize() / "Images"
+        if not images.is_dir():
+            raise CommandError(f"{images}: no such folder (--cohort both)")
+        sources.append(Source(images, Path(table or folder / TABLE_NAME), group, f"{group}/"))
     return sources
 
 
@@ -294,7 +282,7 @@ def split_subjects(
     file = Path(method) if named else own
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
-    # The folder's own names one cohort's ids; those of several cohorts or muscles are names of their own.
+    # The folder's own names one cohort's ids; those of both cohorts are names of their own.
     own_fits = method == "auto" and own.is_file() and not by_group and not any(s.prefix for s in sources)
     if args.fold or not (named or own_fits):
         drawn, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None

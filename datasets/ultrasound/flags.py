@@ -76,7 +76,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image_dir", help="folder of images, such as TA/Healthy/Images, or of one folder per subject; "
         "default: the built-in sample")
     add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images")
-    add("--muscle", nargs="+", help="muscles, such as TA BB, when --image_dir is the folder above them")
     add("--id_pattern", default=ID_PATTERN,
         help="regular expression for the id in a file name without its ending, one group; with a / in it, "
         "in the path below --image_dir; two groups, id and visit, with --visit_column")

@@ -50,7 +50,7 @@ def test_true_layout(tiny):
     assert note["seed"] == 3
 
 
-def test_loads_with_every_cohort_and_muscle(tiny):
+def test_loads_with_every_cohort(tiny):
     with pytest.raises(DataError, match="no row: anon_9000_1.png; anon_9001_1.png"):
         load(tiny)
     data = load(tiny, exclude=EXCLUDE)
