@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
         "MOT or KITTI; default: the labels or detections in --input")
     add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),
-        help="JRDB: size of the panorama that the boxes are given for, where it is not that of the images")
+        help="JRDB: size of the panorama that the boxes are given for, where it is not that of the images; "
+        "1 1: boxes are in shares, 100 100: in percent")
     add("--frame_rate", type=arguments.positive_float,
         help="JRDB: frame numbers per second; default: that of the training")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,

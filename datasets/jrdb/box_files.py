@@ -67,7 +67,12 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
+    if form == "MOT" and len(table) > 4 and (table[["w", "h"]].to_numpy() > table[["x", "y"]]).all(axis=None):
+        remedy = "name all columns in a first line: frame,id,x1,y1,x2,y2,.. or frame,id,x,y,w,h,.."
+        problems.add("widths and heights that look like right and lower edges", remedy, f"{path}")
     if corners:
+        if size and (table[["w", "h"]].max().to_numpy() > size).any():
+            size = None  # of the boxes, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     if form == "KITTI detections":  # a frame in each file
         inside = given.is_dir() and path.parent != given
@@ -85,7 +90,7 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int
     if not text.strip():
         return "KITTI detections", [("", "", None, None, f"{path}")], True, None
     if text.lstrip()[0] not in "{[":
-        return *text_rows(text, path), None
+        return text_rows(text, path)
     content = json.loads(text)
     for key in ("labels", "detections"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -95,7 +100,7 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int
     if isinstance(content, list):  # the image's number is its frame
         kinds = [str(entry.get("category_id")) for entry in content]
         people = people_in(kinds)
-        rows = [("", str(entry["image_id"]), "", entry.get("bbox"), f"{path}: entry {k}")
+        rows = [("", str(entry["image_id"]), "", entry["bbox"], f"{path}: entry {k}")
                 for k, entry in enumerate(content) if kinds[k] in people]  # fmt: skip
         return "COCO results", rows, False, None
     raise ValueError("JSON without labels, detections or annotations")
@@ -137,9 +142,10 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
     return rows, False, None if None in size else size
 
 
-def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool]:
+def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
     """Of lines of cells, with a header (columns named as in ALIASES) or without: the form, the rows of
-    people, and whether boxes are two corners."""
+    people, whether boxes are two corners, and the size of the panorama: a width and height beside corners,
+    alike in all rows and beyond all corners, are the image's."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
     separator = next((mark for mark in ",;\t" if mark in first), " ")
@@ -180,7 +186,9 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool]:
             raise ValueError(f"{line}: {person!r} is no id; without a header the columns are {columns}")
         if kind in people:
             found.append((sequence, frame, name_of(person), numbers, f"{path}: {line}"))
-    return form, found, corners
+    sides = {tuple(cells[place[name]] for name in "wh") for _, cells in rows if corners}
+    size = tuple(int(side) for side in sides.pop() if side.isdigit()) if len(sides) == 1 else ()
+    return form, found, corners, size if len(size) == 2 else None
 
 
 def is_number(cell: str) -> bool:

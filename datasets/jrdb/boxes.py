@@ -144,10 +144,13 @@ def panorama_size(
     name: str, folder: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
 ) -> tuple[tuple[int, int], str]:
     """(width, height) that boxes are brought to, and where it comes from. DataError where the file says
-    another size than the images have, and --boxes_size nothing."""
+    another size than the images have, and --boxes_size nothing. One of equal sides, such as 1 1 or 100 100,
+    is of boxes in shares or percent."""
+    shares = args.boxes_size and said[0] == said[1]
     if not pictures:
         by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
-        return tuple(said or labels.PANORAMA_SIZE), "--boxes_size" if args.boxes_size else by_file
+        size = labels.PANORAMA_SIZE if shares or not said else tuple(said)
+        return size, "--boxes_size" if args.boxes_size else by_file
     for number in sorted(pictures):
         file = pictures[number]
         try:
@@ -160,6 +163,6 @@ def panorama_size(
     if said and said != size and not args.boxes_size:
         remedy = f"give images of that size, or pass --boxes_size {said[1]} {said[0]}, which scales the boxes"
         raise DataError(f"{sizes}, the boxes are for {said[0]}x{said[1]}\n  {remedy}")
-    if args.boxes_size and (said[0] > said[1]) != (size[0] > size[1]):
+    if args.boxes_size and not shares and (said[0] > said[1]) != (size[0] > size[1]):
         raise CommandError(f"--boxes_size {said[1]} {said[0]}: the height comes first, and {sizes}")
     return size, f"{name}/{file}"

@@ -112,7 +112,11 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     """
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
-    images = find_images(path.stem, list(frames), data_path, problems)
+    files = list_images(Path(data_path, IMAGE_FOLDER, path.stem)) if data_path else []
+    numbered = {frame_number(file): file for file in files}  # of another ending: .png, .JPG
+    unique = len(numbered) == len(files)
+    keys = [key if key in files or not unique else numbered.get(frame_number(key), key) for key in frames]
+    images = find_images(path.stem, keys, data_path, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -121,7 +125,7 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     if frames and not people and problems.count == before:
         problems.add("no person in any frame", "remove the file or restore its labels", f"{path}")
     boxes = [person.box for person in people]
-    return build_sequence(path.stem, list(frames), images, people, boxes, types, rules, counts, problems)
+    return build_sequence(path.stem, keys, images, people, boxes, types, rules, counts, problems)
 
 
 def build_sequence(
@@ -156,16 +160,18 @@ def build_sequence(
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`; with a `remedy`, warn where many boxes leave the panorama."""
+    """Log what was found in `where`; with a `remedy`, warn where many boxes leave the panorama, or none
+    reaches its lower half, where people stand."""
     told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     if any(told.values()):
         LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
     many = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
-    if many and remedy:
-        clipped, boxes = sum(s.counts["clipped_boxes"] for s in many), sum(len(s.boxes) for s in many)
-        panorama = f"{many[0].width}x{many[0].height} panorama (size from {many[0].size_source})"
-        names = some([s.name for s in many], 3)
-        LOG.warning(f"{names}: {clipped} of {boxes} boxes leave the {panorama}: {remedy}")
+    high = [s for s in sequences if len(s.boxes) and 2 * s.boxes[:, [1, 3]].sum(axis=1).max() < s.height]
+    clipped, boxes = sum(s.counts["clipped_boxes"] for s in many), sum(len(s.boxes) for s in many)
+    for what, odd in ((f"{clipped} of {boxes} boxes leave", many), ("no box is in the lower half of", high)):
+        if odd and remedy:
+            panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
+            LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
 
 
 # What stands in the file
@@ -340,7 +346,10 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
     bad = {}
     for wrong, what in (
         (outside, f"a box outside the {width}x{height} panorama (size from {source})"),
-        ((w <= 1) & (h <= 1), "a box within a pixel: boxes are in pixels, not in shares of the image"),
+        (
+            (w <= 1) & (h <= 1),
+            "a box within a pixel: boxes are in pixels, not in shares (without labels: --boxes_size 1 1)",
+        ),
         ((w <= 0) | (h <= 0), "a box whose width and height are not positive"),
         (~np.array(finite, bool), "a box that is not four finite numbers x, y, w, h"),
     ):

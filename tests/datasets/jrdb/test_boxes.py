@@ -220,6 +220,35 @@ def test_boxes_for_another_size_are_an_error_or_scaled(tmp_path, read):
         read(tmp_path, tmp_path / "boxes.csv")
 
 
+@pytest.mark.parametrize("whole", [1, 100])
+@pytest.mark.parametrize("with_images", [False, True])
+def test_boxes_in_shares_or_percent_are_told_and_scaled(tmp_path, read, caplog, whole, with_images):
+    if with_images:
+        Image.new("RGB", (3760, 480)).save(tmp_path / "IMG_0000.jpg")
+    scale = np.divide(whole, [1, 1, 3760, 480, 3760, 480])
+    rows = "\n".join(",".join(map(repr, row)) for row in (PEOPLE * scale).tolist())
+    (tmp_path / "boxes.csv").write_text("frame,id,x,y,w,h\n" + rows.replace(f"\n{whole * 15}", "\n15"))
+    if whole == 100:
+        read(tmp_path, tmp_path / "boxes.csv")
+        assert "no box is in the lower half of the 3760x480 panorama" in caplog.text
+    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv", boxes_size=(whole, whole))
+    assert np.allclose(sequence.boxes, np.array(PEOPLE)[:, 2:], atol=0.01)
+
+
+def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
+    Image.new("RGB", (3760, 480)).save(tmp_path / "000000.jpg")
+    (tmp_path / "boxes.csv").write_text(
+        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,1880,240,9,50,40,130\n"
+    )
+    with pytest.raises(DataError, match="image is 3760x480, the boxes are for 1880x240"):
+        read(tmp_path, tmp_path / "boxes.csv")
+    (tmp_path / "boxes.csv").write_text(
+        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,31,80,9,50,40,130\n"
+    )
+    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv")
+    assert sequence.boxes.tolist() == [[9, 50, 31, 80]]
+
+
 def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     path = tmp_path / "boxes.csv"
     path.write_text("frame,id,x,y,w,h\n0,1,-8.5,-20,60,150\n0,2,10,400,60,100\n0,3,10,900,60,100\n")
@@ -244,7 +273,12 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
-        ("frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n", r"in pixels, not in shares[^\n]*\n.*line 2"),
+        (
+            "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
+            r"in pixels, not in shares.*--boxes_size 1 1[^\n]*\n.*line 2",
+        ),
+        ("\n".join(f"0,{k},9,8,{60 + k},150" for k in range(5)), "look like right and lower edges"),
+        ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
         ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is no id; without a header"),  # YOLO
         ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is no id; without a header"),  # no ids
         ("1,7,9,8,60,150\n2,7,9\n", r"four finite numbers[^\n]*\n.*line 2, box"),

@@ -217,6 +217,15 @@ def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
     assert len(read(path).pairs) == 0
 
 
+def test_images_of_another_ending_are_those_of_the_frame(tmp_path):
+    path, folder = write_labels(tmp_path, "a", crowd(2)), tmp_path / IMAGE_FOLDER / "a"
+    folder.mkdir(parents=True)
+    for name in ("000015.png", "000030.JPG"):
+        Image.new("RGB", (3760, 480)).save(folder / name)
+    sequence = read(path, tmp_path)
+    assert sequence.keys == ["000015.png", "000030.JPG"] and sequence.image_found.all()
+
+
 def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
     boxes = [[-8.5, 20, 60, 100], [10, -20, 60, 100], [20, 400, 60, 100], [1, 2, 0, 5], [0, 600, 5, 5]]
     records = [person(k, box, pedestrian_4="hugging", pedestrian_2="hugging") for k, box in enumerate(boxes)]
