@@ -54,7 +54,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for what, found in kinds.items():
         if count := sum(values == found for values in intensities.values()):
             LOG.warning(f"scans {what}: {count} of {len(every)}; scores mean nothing unless trained so")
-    names = {"scenario": dataset.names(), "frame": dataset.column("frame_id")}
+    names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
     tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
@@ -86,9 +86,9 @@ def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, out
     batch = move(dataset.__getitems__([index]), trained.device)
     heat, point_scores = explain(trained.model, *(batch[name] for name in trained.script.INPUTS))
     real = batch["point_mask"][0].cpu().numpy()
-    name = f"{dataset.names()[index]}_{dataset.column('frame_id')[index]}"
+    name = f"{dataset.scenario[index]}_{dataset.frame_ids[index]}"
     word = "ALARM" if score >= trained.state["threshold"] else "no alarm"
     title = f"{name}: score {score:.3f}, {word} (threshold {trained.state['threshold']:.3f})"
     points, scores = (values[0].cpu().numpy()[real] for values in (batch["points"], point_scores))
-    image = read_image(dataset.paths("image")[index], "RGB")
+    image = read_image(dataset.sources[index].path("image"), "RGB")
     plot_frame(image, heat[0].cpu().numpy(), points, scores, title, output / f"{name}.png")

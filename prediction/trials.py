@@ -41,7 +41,7 @@ def judge_failures(
     over scenarios. Writes degradation.csv, prints it."""
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}
-    jackknife = GroupJackknife(part.names(), labels, np.arange(len(labels)))
+    jackknife = GroupJackknife(part.scenario, labels, np.arange(len(labels)))
     criterion = script.AnomalyLoss(1.0)  # no figure used here depends on its weight of anomalies
     for name in (CLEAN, *corruptions):
         options = {"corruption": name, "seed": trained.args.seed}
@@ -114,7 +114,7 @@ def judge_pastes(
             counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
 
     things = [source.thing for source in part.sources[1::2]]
-    columns = {"scenario": part.names()[1::2], "frame_id": part.frame_ids[1::2]}
+    columns = {"scenario": part.scenario[1::2], "frame_id": part.frame_ids[1::2]}
     for name in ("distance", "size", "texture", "hue"):
         columns[name] = np.array([getattr(thing, name) for thing in things])
     columns["ahead"], columns["left"] = np.array([thing.centre[:2] for thing in things]).T  # metres

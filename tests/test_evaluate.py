@@ -275,7 +275,7 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
     trained = open_trained(run, torch.device("cpu"))
     trained.args.paste_share = 0
     parts = trained.script.build_datasets(trained.args).parts.values()
-    anomalous = {name for part in parts for name in part.names()[part.labels == 1]}
+    anomalous = {name for part in parts for name in part.scenario[part.labels == 1]}
     for k, path in enumerate(scenario_folders(data)):
         if path.name in anomalous:
             shutil.rmtree(path)

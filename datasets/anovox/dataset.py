@@ -1,8 +1,8 @@
 """Frames of AnoVox as a torch data set: decoded once, then batches of tensors."""
 
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,11 +70,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
     def group_names(self) -> list[str]:
         """The scenarios of the frames; of one that other parts hold frames of, each frame, NAME:FRAME."""
-        sizes = [np.bincount(rows, minlength=len(self.table.scenarios))
-                 for rows in (self.table.scenario, self.table.scenario[np.unique(self.rows)])]  # fmt: skip
-        cut = np.not_equal(*sizes)[self.scenario].tolist()
-        named = zip(self.names().tolist(), self.frame_ids.tolist(), cut, strict=True)
-        return sorted({f"{name}:{frame}" if apart else name for name, frame, apart in named})
+        whole, mine = (Counter(self.table.scenario[rows]) for rows in (slice(None), np.unique(self.rows)))
+        named = zip(self.scenario.tolist(), self.frame_ids.tolist(), strict=True)
+        return sorted({name if mine[name] == whole[name] else f"{name}:{frame}" for name, frame in named})
 
     def class_counts(self) -> dict[str, int]:
         """Frames per class."""
@@ -90,21 +88,13 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """Frames with a thing pasted in."""
         return sum(source.copy % 2 for source in self.sources)
 
-    def paths(self, sensor: str) -> list[Path | None]:
-        """The file of a sensor for each frame, None where there is none."""
-        return [source.path(sensor) for source in self.sources]
-
-    def names(self) -> np.ndarray:
-        """(F,) the scenario of each frame."""
-        return np.array([source.scenario.name for source in self.sources])
-
     def column(self, name: str) -> np.ndarray:
         """A column of the frame table for these rows."""
         return getattr(self.table, name)[self.rows]
 
     def columns(self) -> dict[str, np.ndarray]:
         """What a table of the frames says beside their scores; what is pasted has its own distance."""
-        told = {"scenario": self.names()} | {name: self.column(name) for name in TOLD}
+        told = {"scenario": self.scenario} | {name: self.column(name) for name in TOLD}
         if self.pasting:
             things = [source.thing for source in self.sources]
             for name, said in (("distance", "distance"), ("visibility", "sensors")):

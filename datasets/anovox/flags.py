@@ -18,7 +18,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data_path", help="folder of AnoVox archives or scenarios; default: the built-in sample")
-    add("--size", choices=["tiny", "small", "full", "native"], default="small", help="size of the sample")
     add("--label", choices=["visible", "scenario", "voxel", "pasted"], default="visible",
         help="what makes a frame an anomaly: a sensor sees it, its scenario, its voxels, or it is pasted in")
     add("--pastes", type=arguments.non_negative_int, default=0,

@@ -41,8 +41,7 @@ class FrameTable:
         """notes: what was left out and what is missing."""
         self.scenarios, self.frames, self.notes = scenarios, frames, notes
         self.left_out = ""  # of the notes, the frames without a label, and what to do about them
-        numbers = {scenario.name: number for number, scenario in enumerate(scenarios)}
-        self.scenario = np.array([numbers[frame.scenario.name] for frame in frames])  # (F,) an index
+        self.scenario = np.array([frame.scenario.name for frame in frames])  # (F,)
         self.frame_id = np.array([frame.number for frame in frames])  # (F,)
         self.labels = np.full(len(frames), UNKNOWN)  # (F,) 0 normal, 1 anomaly
         # (F,) anomalous pixels and points, metres to the nearest of these; nan = no ground truth, or none
@@ -55,12 +54,11 @@ class FrameTable:
     def rows_of(self, names: list[str]) -> np.ndarray:
         """Rows of the scenarios of these names, or blocks of one, "NAME:FIRST-LAST" frame; ascending."""
         chosen = np.zeros(len(self.scenario), bool)
-        numbers = {scenario.name: number for number, scenario in enumerate(self.scenarios)}
         for name in names:
             block = BLOCK.search(name)
             first, last = map(int, block.groups()) if block else (0, self.frame_id.max(initial=0))
             inside = (first <= self.frame_id) & (self.frame_id <= last)
-            chosen |= inside & (self.scenario == numbers.get(whole(name), -1))
+            chosen |= inside & (self.scenario == whole(name))
         return np.flatnonzero(chosen)
 
 

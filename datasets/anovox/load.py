@@ -43,9 +43,8 @@ PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many withou
 
 
 def find_root(args: argparse.Namespace) -> Path:
-    """--data_path, or the built-in sample of --size, written where it is missing."""
-    sample = SAMPLE + ("" if args.size == "small" else f"_{args.size}")
-    return Path(args.data_path or ensure_sample("anovox", sample, args.size))
+    """--data_path, or the built-in sample, written where it is missing."""
+    return Path(args.data_path or ensure_sample("anovox", SAMPLE))
 
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "AnoVoxData":

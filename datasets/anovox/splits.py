@@ -25,9 +25,9 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     nothing there.
     """
     method, towns, pasted = args.split_method, args.holdout_towns, args.label == "pasted"
-    present = [table.scenarios[i] for i in np.unique(table.scenario)]
+    present = [scenario for scenario in table.scenarios if scenario.name in table.scenario]
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
-    anomalous = {table.scenarios[i].name for i in table.scenario[table.labels == 1]}
+    anomalous = {*table.scenario[table.labels == 1].tolist()}
     anomalous |= {s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND)}
     judged, own = sorted(anomalous) if pasted else [], root / "split.json"
     if own_found := method == "auto" and own.exists() and not towns and not args.fold:

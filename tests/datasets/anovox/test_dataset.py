@@ -75,7 +75,7 @@ def test_labels_agree_with_a_count_by_hand(cache):
     assert len(table.labels) == 48 and set(table.labels) == {0, 1}
     assert table.notes == ["sensors: RGB-CAM(0, 0, 1.8)(0, 0, 0) and LIDAR(0, 0, 1.8)(0, 0, 0)"]
     for row in range(0, 48, 3):
-        scenario = table.scenarios[table.scenario[row]]
+        scenario = table.frames[row].scenario
         number = str(table.frame_id[row])
         image, scan = (
             next(f for f in frame_files(scenario.path, s) if f.stem.endswith("_" + number))
@@ -103,7 +103,7 @@ def test_anomaly_scenarios_hold_normal_frames_and_the_scenario_label_does_not_kn
     scenarios = find_scenarios(tiny_sample())
     visible, whole = (build_table(scenarios, label=label, **cache) for label in ("visible", "scenario"))
     assert whole.labels.sum() > visible.labels.sum() and not (visible.labels > whole.labels).any()
-    kinds = np.array([scenarios[i].kind for i in visible.scenario])
+    kinds = np.array([frame.scenario.kind for frame in visible.frames])
     assert set(visible.labels[kinds == "STATIC"]) == {0, 1} and set(visible.labels[kinds == "NORMALITY"]) == {
         0
     }
@@ -129,8 +129,8 @@ def test_voxel_files_are_opened_for_their_label_and_by_check_data_alone(tmp_path
 
 def test_frames_sort_as_numbers(cache):
     table = build_table(find_scenarios(tiny_sample()), **cache)
-    for scenario in range(len(table.scenarios)):
-        numbers = table.frame_id[table.scenario == scenario]
+    for scenario in table.scenarios:
+        numbers = table.frame_id[table.scenario == scenario.name]
         assert (np.diff(numbers) > 0).all()
 
 
@@ -288,7 +288,9 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
     assert np.abs(pixels[0]).max() < 0.1 and pixels[1, 0] == OUTSIDE
     for scenarios in (find_scenarios(root), [chosen]):  # of one scan, one after the other
         part = AnoVoxDataset(build_table(scenarios, **cache), [0], (64, 96), 50, **cache)
-        rows = {tuple(r) for r in read_points(part.paths("points")[0], turn=scenarios[0].turn).tolist()}
+        rows = {
+            tuple(r) for r in read_points(part.sources[0].path("points"), turn=scenarios[0].turn).tolist()
+        }
         assert all(tuple(point) in rows for point in part[0]["points"][part[0]["point_mask"]].tolist())
     with pytest.raises(CommandError, match="names 0 of 2 cameras"):
         find_scenarios(root, camera="rear")
@@ -324,9 +326,9 @@ def test_batches_are_what_the_files_hold(cache):
     assert torch.equal(batch["labels"], torch.from_numpy(data.train.labels[[3, 0, 5]])) and batch[
         "indices"
     ].tolist() == [3, 0, 5]
-    direct = read_image(data.train.paths("image")[0])
+    direct = read_image(data.train.sources[0].path("image"))
     assert np.array_equal(batch["images"][1].permute(1, 2, 0).numpy(), direct)
-    scan = read_points(data.train.paths("points")[0])
+    scan = read_points(data.train.sources[0].path("points"))
     rows = {tuple(row) for row in scan.tolist()}
     assert all(tuple(point) in rows for point in batch["points"][1][batch["point_mask"][1]].tolist())
     single = data.train[3]
@@ -535,7 +537,7 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     assert (truth[~mask] == -1).all() and set(truth[mask]) <= {-1, 0, 1}
     dropped = augment_frames(part.__getitems__([index]), 0, 1, modality_dropout=1.0)
     assert (dropped["true_points"][~dropped["point_mask"]] == -1).all()
-    scan = part.paths("semantic_points")[index]
+    scan = part.sources[index].path("semantic_points")
     points = np.load(scan)
     points[:, 3] = 30
     np.save(scan, points)

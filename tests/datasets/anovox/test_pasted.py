@@ -138,7 +138,7 @@ def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache)
         "val_size": 0.3,
     }
     data = load(tiny_sample(), label="pasted", **options, **cache)
-    kinds = {name: {part.table.scenarios[i].kind for i in part.scenario} for name, part in data.parts.items()}
+    kinds = {name: {one.scenario.kind for one in part.sources} for name, part in data.parts.items()}
     assert kinds == {"train": {"NORMALITY"}, "val": {"NORMALITY"}, "test": {"STATIC"}}
     assert (
         data.parts["test"].pasting is None

@@ -219,7 +219,7 @@ def test_anomaly_ids_are_what_the_caller_says(tmp_path, cache):
     scenarios = find_scenarios(tmp_path)
     assert not build_table(scenarios, **cache).labels.any()
     labels = build_table(scenarios, coding=("AnoVox", (21,)), **cache).labels
-    source = next(i for i, s in enumerate(expected.scenarios) if s.files["anomaly"])
+    source = next(s.name for s in expected.scenarios if s.files["anomaly"])
     assert np.array_equal(labels, expected.labels[expected.scenario == source]) and labels.any()
 
 

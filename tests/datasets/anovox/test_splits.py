@@ -49,7 +49,7 @@ def test_blocks_of_one_scenario_that_overlap_are_no_split(tmp_path, table, own):
 
 
 def test_a_colon_in_a_name_is_no_block(table):
-    table.scenarios[0].name = "Scenario_2024-06-01T12:00:00"
+    table.scenario[table.scenario == table.scenario[0]] = "Scenario_2024-06-01T12:00:00"
     assert table.rows_of(["Scenario_2024-06-01T12:00:00"]).tolist() == [0, 1, 2, 3]
     assert table.rows_of([f"Scenario_2024-06-01T12:00:00:0-{table.frame_id[1]}"]).tolist() == [0, 1]
 
