@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from models.age import explain
 from prediction.skipped import Opened, skipped_table, tell_skipped
 from prediction.trained import Predicted, Trained, spread
 from utils.metrics.regression import intervals
-from utils.plotting.age import explained, plot_sheet
+from utils.plotting.age import explained
+from utils.plotting.curves import plot_pictures
 from utils.report.samples import block_of
 from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG
@@ -79,7 +81,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             else:
                 pictures.append(read_image(sources[k], "L", options.intensity_range))
         if pictures:
-            plot_sheet(pictures, rows.file[shown].tolist(), found[shown].tolist(), unit, output / "sheet.png")
+            said = zip(rows.file[shown], found[shown], strict=True)
+            texts = [f"{textwrap.fill(name, 30)}\n{age:.1f} {unit}" for name, age in said]
+            plot_pictures(pictures, texts, 6, output / "sheet.png")
         if read:
             many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
             ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"

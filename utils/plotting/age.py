@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.transforms import Bbox
 
 from utils.metrics.regression import limits_of_agreement, regression_metrics
-from utils.plotting.curves import grid_of_axes, never_fatal, overlay, plt, save_figure
+from utils.plotting.curves import never_fatal, overlay, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
 NAMED = 5  # outliers whose ids are written
@@ -105,21 +105,3 @@ def explained(batch: dict[str, Any], explain: Callable[[Any], Any]) -> list[np.n
     """Of a batch of one image: the image, and over it what it is judged by, explain(images) (1, H, W)."""
     grey = batch["images"][0, 0].numpy()
     return [grey, overlay(grey, explain(batch["images"])[0].numpy())]
-
-
-def plot_sheet(
-    images: list[np.ndarray], names: list[str], preds: list[float], unit: str, path: Path, columns: int = 6
-) -> None:
-    """Grey images (H, W) of any size in rows of `columns`, the predicted age written on each."""
-    shape = max(image.shape[0] / image.shape[1] for image in images)
-    figure, axes = grid_of_axes(len(images), min(columns, len(images)), 2.2, 2.2 * shape + 0.25)
-    axes[-1].set_anchor("W")  # it has the rest of its row
-    for axis, image, name, pred in zip(axes, images, names, preds, strict=True):
-        axis.set_axis_off()
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        shown = name if len(name) <= 28 else f"{name[:12]}...{name[-12:]}"
-        axis.set_title(shown, fontsize=7, parse_math=False)
-        said = axis.text(0.03, 0.97, f"{pred:.1f} {unit}", transform=axis.transAxes, parse_math=False)
-        box = {"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 2}
-        said.set(va="top", fontsize=10, color="white", bbox=box)
-    save_figure(figure, path)

@@ -81,6 +81,22 @@ def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple
     return figure, [figure.add_subplot(place) for place in places]
 
 
+def plot_pictures(
+    pictures: Sequence[np.ndarray], texts: Sequence[str], columns: int, path: Path, title: str = ""
+) -> None:
+    """Pictures (H, W, 3) or (H, W) uint8 of any size, `columns` in a row, each below its text."""
+    width, columns = 13.6 / columns, min(columns, len(pictures))  # inches of each
+    height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.5
+    size = width * columns, height * (rows := -(-len(pictures) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(text, fontsize=7, parse_math=False)
+    save_figure(figure, path, textwrap.fill(title, int(11 * width * columns)))  # what fits above them
+
+
 def save_figure(figure: Figure, path: Path, title: str = "") -> None:
     """Write the PNG atomically and close the figure (open figures are memory that grows with every epoch)."""
     if title:

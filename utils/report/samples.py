@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from utils.plotting.curves import grid_of_axes, never_fatal, plt, save_figure
+from utils.plotting.curves import never_fatal, plot_pictures, plt, save_figure
 from utils.report.results import write_table
 from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
@@ -74,15 +74,7 @@ def plot_mistakes(chosen: Sequence[int], look: Look, texts: Sequence[str], title
     if not chosen:
         save_figure(plt.figure(figsize=(9, 1.2)), path, title)
         return
-    blocks = [block_of(look(k)) for k in chosen]
-    columns = min(3, len(blocks))
-    height = max(block.shape[0] / block.shape[1] for block in blocks) * 4.4 + 0.5
-    figure, axes = grid_of_axes(len(blocks), columns, 4.6, height)
-    for axis, block, text in zip(axes, blocks, texts, strict=True):
-        axis.imshow(block, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(text, fontsize=7, parse_math=False)
-        axis.set_axis_off()
-    save_figure(figure, path, textwrap.fill(title, 50 * columns))  # what fits above them
+    plot_pictures([block_of(look(k)) for k in chosen], texts, 3, path, title)
 
 
 def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
