@@ -45,28 +45,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="JRDB: frame numbers per second; default: that of the training")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="JRDB: leave out people whose box has no area or lies outside the panorama")
-    add("--output", help="folder for the tables and pictures")
     add("--max_pictures", type=arguments.non_negative_int, default=100,
         help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")
     add("--explain", action=argparse.BooleanOptionalAction, default=False,
         help="ages: beside each image on the sheet, how much each pixel moves the age")
-    add("--export", metavar="FILE.pt2", help="write the model as a torch.export program, and read no input")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    written = parser.add_mutually_exclusive_group(required=True).add_argument
+    written("--output", help="folder for the tables and pictures")
+    written("--export", metavar="FILE.pt2", help="write the model as a torch.export program; reads no input")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
     # fmt: on
     add_reading_arguments(parser, PREDICTING)
     args = parser.parse_args(parser.typed(argv))
-    given = [f"--{name}" for name in ("input", "output", "boxes") if getattr(args, name) is not None]
+    given = [f"--{name}" for name in ("input", "boxes") if getattr(args, name) is not None]
     if args.export and len(args.run) > 1:
         parser.error("--export writes one run: give one --run")
     if args.export and given:
-        parser.error(f"--export reads no input and writes one file: leave out {' '.join(given)}")
-    needed = ["--output"] if args.boxes else ["--input", "--output"]  # a run of geometry needs no images
-    absent = [flag for flag in needed if flag not in given]
-    if absent and not args.export:
-        boxes = "; a JRDB run of geometry takes --boxes FILE for --input" if "--input" in absent else ""
-        what = f"the following arguments are required: {', '.join(absent)}"
-        parser.error(f"{what} (or --export FILE.pt2{boxes})")
+        parser.error(f"--export reads no input: leave out {' '.join(given)}")
+    if args.output and not given:
+        parser.error("--input is required (a JRDB run of geometry takes --boxes FILE for it)")
     parser.announce(argv)
     return args
 

@@ -370,9 +370,9 @@ def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input", "x"], "required: --output"),
-        ([], "required: --input, --output"),
-        (["--output", "y"], "required: --input (or --export FILE.pt2; a JRDB run of geometry takes --boxes"),
+        (["--input", "x"], "one of the arguments --output --export is required"),
+        (["--output", "y"], "--input is required (a JRDB run of geometry takes --boxes FILE for it)"),
+        (["--output", "y", "--export", "m.pt2"], "--export: not allowed with argument --output"),
         (["--export", "m.pt2", "--input", "x"], "leave out --input"),
         (["--input", "x", "--output", "y", "--max-picture", "3"], "did you mean --max_pictures"),
     ],

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.run.errors import counted
+
 MINIMUM = 5  # groups: with 2, chance alone is called LEARNED in 8% of data sets, with 3 in almost 5%
 RANGES = {"mae": (0, np.inf), "subject_mae": (0, np.inf), "skill": (-np.inf, 1)}  # others: 0 to 1
 BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enough to be quick
@@ -49,9 +51,9 @@ def judge(
     reason, against = f"{'beats' if found.better else 'does not beat'} {found}", f"against {found}"
     if not jackknife.enough:
         word, count = "NOT JUDGED", jackknife.count
-        held = "" if count == jackknife.total else f" of {jackknife.total} {unit} hold the rarer class"
-        one = f" {unit.removesuffix('s')}" if count == 1 else f" {unit}"
-        reason = f"{count}{held or one}, {MINIMUM} are needed to tell learning from luck; {against}"
+        held = f"{count} of {jackknife.total} {unit} hold the rarer class"
+        many = counted(count, unit) if count == jackknife.total else held
+        reason = f"{many}, {MINIMUM} are needed to tell learning from luck; {against}"
         if jackknife.over_frames:
             reason += f" (left out were frames, not {unit}: optimistic)"
     if split == "train":

@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,9 @@ from utils.run.folder import REPO_ROOT, read_json, read_record, write_json
 from utils.run.log import LOG, align
 from utils.training.distributed import Processes
 
+if TYPE_CHECKING:
+    from utils.training.run import Run
+
 TRAINING = (
     "batch_size", "learning_rate", "weight_decay", "epochs", "patience", "warmup_epochs", "max_grad_norm",
     "num_workers", "plot_interval", "max_batches",
@@ -27,21 +30,19 @@ TRAINING = (
 NEEDED = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")  # for --resume
 
 
-def describe_run(
-    script: str, version: str, doc: str, args: argparse.Namespace, processes: Processes
-) -> dict[str, Any]:
+def describe_run(run: "Run") -> dict[str, Any]:
     """The head: which code ran, when, with which command, flags, machine, threads and seed."""
-    cuda, world = processes.device.type == "cuda", processes.world_size
+    cuda, world = run.device.type == "cuda", run.processes.world_size
     gpus = range(torch.cuda.device_count() if cuda else 0)
     return {
-        "script_name": script, "script_version": version, "description": doc.splitlines()[0],
+        "script_name": run.script, "script_version": run.version, "description": run.doc.splitlines()[0],
         "timestamp": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "args": vars(args), "git": describe_git(),
-        "device": str(processes.device), "world_size": world, "use_ddp": world > 1,
+        "args": vars(run.args), "git": describe_git(),
+        "device": str(run.device), "world_size": world, "use_ddp": world > 1,
         "gpu_names": list(map(torch.cuda.get_device_name, gpus)),
         "cuda_version": torch.version.cuda if cuda else None, "pytorch_version": str(torch.__version__),
-        "num_threads": torch.get_num_threads(), "seed": args.seed,
+        "num_threads": torch.get_num_threads(), "seed": run.args.seed,
     }  # fmt: skip
 
 

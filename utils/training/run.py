@@ -111,7 +111,7 @@ class Run:
             config.record_resumed(folder, args)
             return
         recipe = config.describe_training(args, criterion, optimizer, scheduler, world, **training)
-        written = config.describe_run(self.script, self.version, self.doc, args, self.processes)
+        written = config.describe_run(self)
         written |= {"dataset": data.describe(), "model": model, "training": recipe}
         written["optimizations"] = config.describe_optimizations(args, scheduler)
         write_json(folder / "config.json", written | {"output_dir": str(folder)})
