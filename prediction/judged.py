@@ -56,18 +56,16 @@ class Judge:
             LOG.warning(f"{text}; where they are others of the same name, --split all judges all of them")
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
-        if not names and split == "unseen":
-            what = f"nothing in this data is new to the run, which knows all {len(present)} {self.unit}"
-            remedy = "give other data with --data_path (of ages: --image_dir)"
-            raise CommandError(f"--split unseen: {what}\n{remedy}")
-        if split in self.parts and not named:
-            what = f"the run has no {split} part; its own figures are of val"
-            remedy = "--split val judges that, --split all a whole other data set"
-            raise CommandError(f"--split {split}: {what}\n{remedy}")
         if not names:
             there = f"of {len(present)} there {len(unseen)} are unknown to the run"
             what = f"the data holds none of the {len(named)} {self.unit} that it names; {there}"
             remedy = "--split unseen judges those, --split all a whole other data set"
+            if split == "unseen":
+                what = f"nothing in this data is new to the run, which knows all {len(present)} {self.unit}"
+                remedy = "give other data with --data_path (of ages: --image_dir)"
+            elif split in self.parts and not named:
+                what = f"the run has no {split} part; its own figures are of val"
+                remedy = "--split val judges that, --split all a whole other data set"
             raise CommandError(f"--split {split}: {what}\n{remedy}")
         if absent := len(named) - len(names):
             LOG.warning(f"{absent} of the {len(named)} {self.unit} of the {split} part are not in the data")

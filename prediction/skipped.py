@@ -31,9 +31,8 @@ class Opened:
 
 def skipped_table(columns: Mapping[str, Sequence], reasons: Mapping[int, str]) -> pandas.DataFrame:
     """The rows of `columns` that `reasons` {row: why} names, with the reason; by row."""
-    rows = sorted(reasons)
-    names = {name: [values[k] for k in rows] for name, values in columns.items()}
-    return pandas.DataFrame(names | {"reason": [reasons[k] for k in rows]})
+    why = pandas.Series(reasons, dtype=object)
+    return pandas.DataFrame(dict(columns)).assign(reason=why).loc[sorted(reasons)].reset_index(drop=True)
 
 
 def tell_skipped(skipped: pandas.DataFrame, total: int, unit: str, output: Path) -> None:

@@ -115,11 +115,8 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
 
 def warn_of_verdict(run: Path) -> None:
     """Say what predictions are worth of a run that proved nothing."""
-    if not (run / "config.json").is_file():
-        where = "what this model has learned stands in the results.json of its run"
-        LOG.warning(f"{run} is no run folder: {where}")
-    elif not (run / "results.json").is_file():
-        LOG.warning(f"{run} has no results.json: it has not ended, nobody knows what its model has learned")
+    if not (run / "results.json").is_file():
+        LOG.warning(f"{run} is no folder of a run that has ended: nobody knows what this model has learned")
     elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
         LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 

@@ -287,10 +287,7 @@ def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, 
     assert alone.equals(
         from_boxes(geometry, tmp_path / "images", "--input", folder / IMAGE_FOLDER / SEQUENCE)
     )
-    assert (
-        "no run folder: what this model has learned stands in the results.json of its run"
-        in capsys.readouterr().out
-    )
+    assert "no folder of a run that has ended" in capsys.readouterr().out
     with pytest.raises(CommandError, match="--input: this run looks at pixels"):
         from_boxes(stage2, tmp_path / "pixels")
 

@@ -96,17 +96,16 @@ def reference_scores(
 
     known = np.isfinite(train_inputs).any(axis=0)
     train_inputs, inputs = train_inputs[:, known], inputs[:, known]
+    scaled = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()).fit(train_inputs)
     models = {
-        "logistic regression": make_pipeline(
-            SimpleImputer(add_indicator=True), StandardScaler(), LogisticRegression(max_iter=1000)
-        ),
-        "boosted trees": HistGradientBoostingClassifier(random_state=0),
+        "logistic regression": (LogisticRegression(max_iter=1000), scaled.transform),
+        "boosted trees": (HistGradientBoostingClassifier(random_state=0), np.asarray),
     }
     scores = {}
     for name in names:
-        last = getattr(models[name], "steps", [("", None)])[-1][0]
-        weight = f"{last}__sample_weight" if last else "sample_weight"  # a pipeline hands it to its last step
-        model = models[name].fit(train_inputs, train_labels, **{weight: weights})
+        model, prepare = models[name]
+        model.fit(prepare(train_inputs), train_labels, sample_weight=weights)
         scores[name] = np.zeros((len(inputs), classes))
-        scores[name][:, model.classes_] = model.predict_proba(inputs)  # a class absent from train keeps 0
+        found = model.predict_proba(prepare(inputs))
+        scores[name][:, model.classes_] = found  # a class absent from train keeps 0
     return scores
