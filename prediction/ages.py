@@ -15,7 +15,7 @@ from datasets.ultrasound.files import find_key, list_images
 from datasets.ultrasound.flags import similar_path
 from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from models.age import explain
-from prediction.skipped import Opened, skipped_table, tell_skipped
+from prediction.skipped import Opened, skipped_table
 from prediction.trained import Predicted, Trained, spread
 from utils.metrics.regression import intervals
 from utils.plotting.age import explained
@@ -59,8 +59,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     subjects = rows[~unknown].assign(images=1).groupby("subject", as_index=False)
     subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
-    if skipped:
-        tables["skipped"] = skipped_table({"file": names}, skipped)
+    tables["skipped"] = skipped_table({"file": names}, skipped)
     if drawn:
         LOG.warning(DRAWINGS.format(len(drawn), some(sorted(drawn), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)
@@ -88,10 +87,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
             ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"
             LOG.info(f"{many}: predicted {ages} {unit}; predictions.csv and subjects.csv in {output}")
-        if skipped:
-            tell_skipped(tables["skipped"], len(sources), "images", output)
 
-    return tables, show
+    return tables, (len(sources), "images"), show
 
 
 def open_images(

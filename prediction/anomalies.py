@@ -12,7 +12,7 @@ from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import unlabelled_table
 from datasets.images import read_image
 from models.anomaly import explain
-from prediction.skipped import Opened, skipped_table, tell_skipped
+from prediction.skipped import Opened, skipped_table
 from prediction.trained import Predicted, Trained, spread
 from utils.metrics.calibration import calibrated, sigmoid
 from utils.plotting.anomaly import plot_frame
@@ -58,8 +58,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
     tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
-    if reasons:
-        tables["skipped"] = skipped_table(names, reasons)
+    tables["skipped"] = skipped_table(names, reasons)
 
     def show(output: Path) -> None:
         drawn = read[spread(len(read), args.max_pictures)]
@@ -69,10 +68,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         found = f"{len(read)} frames of {drives}, {alarms[read].sum()} alarms"
         rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
         LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
-        if reasons:
-            tell_skipped(tables["skipped"], len(every), "frames", output)
 
-    return tables, show
+    return tables, (len(every), "frames"), show
 
 
 def alarm_scores(trained: Trained, dataset: AnoVoxDataset) -> np.ndarray:

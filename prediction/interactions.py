@@ -20,7 +20,7 @@ from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import Sequence
 from datasets.jrdb.load import join_pairs
 from datasets.jrdb.pairs import PairRules
-from prediction.skipped import skipped_table, tell_skipped
+from prediction.skipped import skipped_table
 from prediction.trained import Predicted, Trained, spread
 from utils.metrics.groups import find_clusters
 from utils.metrics.interaction import pair_probabilities
@@ -84,8 +84,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     numbers = np.full(len(groups), -1)  # these for everybody (R,): pictures name groups as groups.csv does
     numbers[people] = persons["group"]
     tables = {"predictions": pairs, "groups": persons}
-    if skipped:
-        tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
+    tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
 
@@ -107,10 +106,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
         at_least = f"(p >= {state['threshold']:.4g})"
         LOG.info(f"{many} {at_least}; {files} and {len(drawn)} pictures in {output}")
-        if skipped:
-            tell_skipped(tables["skipped"], len(scored), "frames", output)
 
-    return tables, show
+    return tables, (len(scored), "frames"), show
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.load import names_of
+from prediction.skipped import tell_skipped
 from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
@@ -32,8 +33,8 @@ PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
 OPTIONS = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
            "max_pictures": 0, "explain": False}  # fmt: skip
 
-# The tables, and what writes pictures into a folder and says what was found.
-Predicted = tuple[dict[str, pandas.DataFrame], Callable[[Path], None]]
+# The tables, how many of what there were, and what writes pictures into a folder and says what was found.
+Predicted = tuple[dict[str, pandas.DataFrame], tuple[int, str], Callable[[Path], None]]
 
 
 @dataclass
@@ -68,11 +69,16 @@ class Trained:
         boxes; files and pictures are written where `output` is given. What can not be read is listed in
         "skipped"; a DataError says so when all else is written."""
         args = argparse.Namespace(input=folder, **OPTIONS | options)
-        tables, show = importlib.import_module(PREDICTION[self.task["data"]]).predict(self, args)
+        module = importlib.import_module(PREDICTION[self.task["data"]])
+        tables, counted, show = module.predict(self, args)
+        if tables["skipped"].empty:
+            del tables["skipped"]
         if args.output is not None:
             for name, table in tables.items():
                 write_table(Path(args.output, f"{name}.csv"), table)
             show(Path(args.output))
+            if "skipped" in tables:
+                tell_skipped(tables["skipped"], *counted, Path(args.output))
         return tables
 
 
