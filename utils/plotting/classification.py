@@ -30,9 +30,8 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
 
 @never_fatal
 def plot_distributions(
-    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path,
-    threshold: float | None = None,
-) -> None:  # fmt: skip
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path, threshold: float
+) -> None:
     """Histograms of the score by true class, each normalised to its class; dashed, the threshold."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for k, name in enumerate(names):
@@ -40,8 +39,7 @@ def plot_distributions(
         if len(mine):
             axis.hist(mine, np.linspace(0, 1, 41), weights=np.full(len(mine), 1 / len(mine)), alpha=0.5,
                       histtype="stepfilled", label=f"{name} ({len(mine)})")  # fmt: skip
-    if threshold is not None:
-        axis.axvline(threshold, linestyle="--", color="0.2", linewidth=1, label=f"threshold {threshold:.3f}")
+    axis.axvline(threshold, linestyle="--", color="0.2", linewidth=1, label=f"threshold {threshold:.3f}")
     axis.set(xlabel="score", ylabel="share of the class", title=title)
     axis.legend(fontsize=9)
     save_figure(figure, path)

@@ -27,28 +27,24 @@ HEADER = 2 * ROW  # rows of the canvas above the panorama
 
 
 def draw_panorama(
-    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], *, pairs: np.ndarray | None = None,
-    kinds: np.ndarray | None = None, texts: Sequence[str] | None = None, kind_names: Sequence[str] = (),
-    groups: np.ndarray | None = None, title: str = "",
+    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], *, pairs: np.ndarray, kinds: np.ndarray,
+    texts: Sequence[str], kind_names: Sequence[str], groups: np.ndarray, title: str,
 ) -> np.ndarray:  # fmt: skip
     """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins at row HEADER.
 
     image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may run past W; names: n ids. pairs (m, 2)
-    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words beside
-    the lines. groups (n,) group numbers, below 0 of none; a bar is drawn for groups of two and more.
+    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words for
+    the lines, or ''. groups (n,) group numbers, below 0 of none; a bar is drawn for groups of two and more.
     """
     height, width = image.shape[:2]
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    pairs = np.empty((0, 2), np.int64) if pairs is None else np.asarray(pairs, np.int64).reshape(-1, 2)
-    kinds = np.full(len(pairs), -1) if kinds is None else np.asarray(kinds)
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     for row in np.argsort(boxes[:, 3], kind="stable"):  # the tall, near people last, on top
         draw_person(draw, boxes[row], names[row], width, WHITE if row in pairs else GREY)
     for (a, b), kind in zip(pairs, kinds, strict=True):
         draw_pair(draw, boxes[a], boxes[b], kind_color(kind), width)
-    left_out = draw_texts(draw, boxes, pairs, kinds, texts, (width, height)) if texts is not None else 0
-    bars = draw_group_bars(boxes, np.full(len(boxes), -1) if groups is None else groups, names, width)
+    left_out = draw_texts(draw, boxes, pairs, kinds, texts, (width, height))
+    bars = draw_group_bars(boxes, groups, names, width)
     canvas = Image.new("RGB", (width, HEADER + height + bars.height), DARK)
     note = f"   ({left_out} texts left out, no room)" if left_out else ""
     draw_header(ImageDraw.Draw(canvas), title + note, kinds, kind_names)
@@ -165,7 +161,7 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
     """A strip with a row for each group of two and more: a bar, and the members' ids in words.
     A bar goes from the first to the last member the short way round, with a tick below each."""
-    groups, font = np.asarray(groups), ImageFont.load_default(SMALL)
+    font = ImageFont.load_default(SMALL)
     shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
     strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)
     draw = ImageDraw.Draw(strip)

@@ -23,10 +23,19 @@ def field() -> np.ndarray:
     return np.full((HEIGHT, WIDTH, 3), FIELD, np.uint8)
 
 
+def panorama(image, boxes, names, pairs=(), kinds=None, texts=None, groups=None, kind_names=()):
+    pairs, count = np.array(pairs, int).reshape(-1, 2), len(pairs)
+    return draw_panorama(
+        image, np.array(boxes), names, pairs=pairs, kind_names=kind_names, title="",
+        kinds=np.full(count, -1) if kinds is None else np.array(kinds), texts=texts or [""] * count,
+        groups=np.full(len(boxes), -1) if groups is None else groups,
+    )  # fmt: skip
+
+
 def drawn(boxes, names=None, **options) -> np.ndarray:
     """The panorama's part of the picture."""
     names = [""] * len(boxes) if names is None else names
-    return draw_panorama(field(), np.array(boxes), names, **options)[HEADER : HEADER + HEIGHT]
+    return panorama(field(), boxes, names, **options)[HEADER : HEADER + HEIGHT]
 
 
 def is_color(picture, color) -> np.ndarray:
@@ -100,7 +109,7 @@ def test_the_text_stands_beside_its_line_and_the_legend_names_the_kind():
     told = is_color(drawn(boxes, **options, texts=["standing"]), PALETTE[1])
     rows, columns = np.nonzero(told & ~silent)
     assert len(rows) > 200 and 40 < rows.mean() < 80 and 140 < columns.mean() < 230
-    whole = draw_panorama(field(), np.array(boxes), ["1", "2"], kind_names=["walking", "standing"], **options)
+    whole = panorama(field(), boxes, ["1", "2"], kind_names=["walking", "standing"], **options)
     for color in PALETTE[:2]:
         assert is_color(whole[:HEADER], color).sum() > 100
     assert not is_color(whole[:HEADER], PALETTE[2]).any()
@@ -116,12 +125,10 @@ def test_a_group_across_the_seam_has_its_bar_on_both_ends():
 
 def test_nobody_and_no_room_are_no_error(tmp_path):
     image = field()
-    picture = draw_panorama(image, np.empty((0, 4)), [], groups=np.empty(0, int))
+    picture = panorama(image, np.empty((0, 4)), [], groups=np.empty(0, int))
     assert (picture[HEADER:] == image).all()
     boxes, pairs = np.array([[10, 2, 5, 9], [20, 2, 5, 9]] * 4), [[i, j] for i in range(8) for j in range(i)]
-    crowded = draw_panorama(
-        image[:16, :60].copy(), boxes, ["9"] * 8, pairs=pairs, texts=["walking"] * len(pairs)
-    )
+    crowded = panorama(image[:16, :60].copy(), boxes, ["9"] * 8, pairs, texts=["walking"] * len(pairs))
     assert crowded.shape == (HEADER + 16, 60, 3) and (image == FIELD).all()
     save_panorama(crowded, tmp_path / "a.png")
     assert (np.asarray(Image.open(tmp_path / "a.png")) == crowded).all()
