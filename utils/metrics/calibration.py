@@ -58,16 +58,16 @@ def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 def fit_slope(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """A temperature as slope, with offset 0: of a logit that is 0 where both classes are as likely."""
-    return {"slope": 1 / fit_temperature(labels, logits), "offset": 0.0}
+    return {"slope": 1 / fit_temperature(labels, logits)["temperature"], "offset": 0.0}
 
 
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The T > 0 with the smallest log-loss of sigmoid or softmax(logits / T); 1 with one class only."""
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """temperature T > 0 with the smallest log-loss of sigmoid or softmax(logits / T); 1 of one class."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
     if len(np.unique(labels)) < 2:
-        return 1.0
+        return {"temperature": 1.0}
     logits = np.asarray(logits, float)
     if logits.ndim == 1:
         logits = np.stack([np.zeros(len(logits)), logits], axis=1)
@@ -76,7 +76,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     def log_loss(log_t: float) -> float:
         return float((logsumexp(logits / np.exp(log_t), axis=1) - right / np.exp(log_t)).mean())
 
-    return float(np.exp(minimize_scalar(log_loss, bounds=-np.log(SCALES[::-1]), method="bounded").x))
+    found = minimize_scalar(log_loss, bounds=-np.log(SCALES[::-1]), method="bounded").x
+    return {"temperature": float(np.exp(found))}
 
 
 def scale_warning(scale: float, name: str) -> str:

@@ -102,14 +102,12 @@ def report_multiclass(
     against = trivial[guess], guess, split, by
     verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=beside)
 
-    def fit(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-        return {"temperature": scales.fit_temperature(labels, logits)}
-
     odds = scales.log_odds(logits, state["temperature"])
     scores, shares = sigmoid(odds), np.bincount(val_labels, minlength=count) / len(val_labels)
     metrics = figures.multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
-    crossed = scales.cross_fitted(labels, logits, groups, fit, scales.log_odds) if split == "val" else None
+    how = groups, scales.fit_temperature, scales.log_odds
+    crossed = scales.cross_fitted(labels, logits, *how) if split == "val" else None
     probable, text = probabilities(labels, scores, crossed, shares, split)
     present, baselines = np.unique(labels), {}
     for name, p in guesses.items():  # of a random guess what is expected

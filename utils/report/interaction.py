@@ -24,7 +24,7 @@ def choose_on_val(
     values: what is chosen already, of stage 1 and, from the first time on, the cut, which rests on it alone.
     """
     typed = rows["types"] >= 0
-    chosen = {"temperature": fit_temperature(rows["types"][typed], rows["logits"][typed])}
+    chosen: dict[str, Any] = fit_temperature(rows["types"][typed], rows["logits"][typed])
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
     pairs = every_pair(part, p_interaction, p_types)
     chosen |= {"threshold": choose_threshold(pairs), "cut": values.get("cut")}

@@ -46,20 +46,20 @@ def test_a_scale_keeps_every_ranking():
 
 
 def test_temperature_of_one_logit_and_of_several_classes():
-    assert fit_temperature(LABELS, 3 * TRUE) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(LABELS, 3 * TRUE)["temperature"] == pytest.approx(3, rel=0.05)
     logits = RNG.normal(0, 2, (20_000, 4))
     labels = (softmax(logits, axis=1).cumsum(axis=1) < RNG.random((20_000, 1))).sum(axis=1)
-    assert fit_temperature(labels, 2 * logits) == pytest.approx(2, rel=0.05)
-    assert fit_temperature(np.zeros(5, int), TRUE[:5]) == 1.0
+    assert fit_temperature(labels, 2 * logits)["temperature"] == pytest.approx(2, rel=0.05)
+    assert fit_temperature(np.zeros(5, int), TRUE[:5])["temperature"] == 1.0
     assert fit_platt(np.zeros(5, int), TRUE[:5]) == {"slope": 1.0, "offset": 0.0}
 
 
 def test_a_scale_at_its_bound_is_said():
     """Separated perfectly, the temperature wants 0; labels that belong to no input want infinity."""
     labels = np.arange(40) % 2
-    assert fit_temperature(labels, labels - 0.5) == pytest.approx(1 / SCALES[1], rel=0.01)
+    assert fit_temperature(labels, labels - 0.5)["temperature"] == pytest.approx(1 / SCALES[1], rel=0.01)
     assert "separate val (almost) perfectly" in scale_warning(SCALES[1], "temperature")
-    upside_down = fit_temperature(LABELS, -TRUE)
+    upside_down = fit_temperature(LABELS, -TRUE)["temperature"]
     assert upside_down == pytest.approx(1 / SCALES[0], rel=0.01)
     assert "say nothing about val" in scale_warning(1 / upside_down, "temperature")
     assert scale_warning(1.7, "slope") == ""
