@@ -87,16 +87,18 @@ class Checks:
     def flags(self, name: str, flags: str, device: str | None = None) -> list[str]:
         return f"{flags} {TINY[name] if self.tiny else ''} --device {device or self.device}".split()
 
+    def losses(self, name: str, device: str) -> torch.Tensor:
+        """Those of the first steps, each of another epoch, in float32."""
+        training = prepare(name, self.flags(name, PLAIN[name], device))
+        steps = 3 if self.tiny else STEPS
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return torch.tensor([training.epoch(epoch=k, steps=1)["loss"] for k in range(1, steps + 1)])
+
     def same_losses(self, name: str) -> None:
-        """Do CPU and GPU compute the same, in the first steps, each of another epoch, in float32?"""
-        steps, found = 3 if self.tiny else STEPS, []
-        for device in ("cpu", self.device):
-            training = prepare(name, self.flags(name, PLAIN[name], device))
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                found.append([training.epoch(epoch=k, steps=1)["loss"] for k in range(1, steps + 1)])
-        here, there = torch.tensor(found)
+        """Do CPU and GPU compute the same?"""
+        here, there = self.losses(name, "cpu"), self.losses(name, self.device)
         off = float(((here - there).abs() / here.abs()).max())
-        self.say(f"{name}, {steps} steps", off < TOLERANCE, f"losses differ from the CPU's by {off:.1e}")
+        self.say(f"{name}, {len(here)} steps", off < TOLERANCE, f"losses differ from the CPU's by {off:.1e}")
 
     def moved(self) -> None:
         """Are batches pinned, and convolutions in channels_last?"""
