@@ -22,6 +22,7 @@ from datasets.ultrasound.flags import PER_YEAR, named_unit
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import Sheet, one_line
 from utils.run.errors import CommandError, DataError, some
+from utils.run.log import LOG
 
 PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
 # Ages outside these are typing errors; of another unit only the sign is checked.
@@ -96,6 +97,9 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
+    keys, some_left = set(rows.key), rows.age.notna().any()
+    if "bad_ages" in args.exclude:  # rows that are left out contradict nobody: of REDCap's one per event
+        rows = rows.dropna(subset="age")
     _refuse_codes(rows, at["age"], problems, args)
     _refuse_contradictions(rows, at["id"], problems)
     if "duplicate_ids" in problems.found:
@@ -106,10 +110,11 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
-        problems.advice["bad_ages"] = _advise(unusable, len(usable) > 0, unit)
+        problems.advice["bad_ages"] = _advise(unusable, some_left, unit)
     problems.notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
     problems.notes += [f"column {at['age']}: decimal commas"] * commas
-    left_out = set(rows.key) - set(usable.index)
+    left_out = keys - set(usable.index)
+    _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
     return AgeTable(sheet.where, usable, left_out, problems, "file" in at)
 
 
@@ -313,6 +318,20 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
     problems.notes += [f"{repeated} ids have several rows that say the same"] * (repeated > 0)
+
+
+def _warn_of_parts(ages: pd.Series, where: str) -> None:
+    """Warn where most ids (the index) come in groups that differ in their last letters or digits alone and
+    hardly in age, as 12L and 12R do: a split between them measures memory."""
+    stems = ages.index.str.replace(r"[\W_]*([^\W\d_]+|\d+)$", "", regex=True)
+    groups = ages[stems != ""].groupby(stems[stems != ""])
+    spread = groups.agg(np.ptp)[groups.size() > 1]
+    most = len(spread) > 4 and 2 * groups.size()[spread.index].sum() >= len(ages)
+    if most and (spread <= 0.05 * np.ptp(ages)).mean() > 0.9:
+        alike = " and ".join(ages.index[stems == spread.index[0]][:2])
+        what = f"most ids differ in their ends alone, and hardly in age, such as {alike}: one person?"
+        remedy = "A split must not divide people: give person and rest a column each, and name both"
+        LOG.warning(f"{where}: {what} {remedy} (--id_column, --visit_column, --id_pattern)")
 
 
 def _advise(unusable: list[object], some_left: bool, unit: str) -> str:

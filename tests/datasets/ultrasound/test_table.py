@@ -232,6 +232,25 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     }
 
 
+def test_rows_of_other_events_say_nothing_of_an_age(tmp_path):
+    """As REDCap exports a study: the age is asked once, and every event has a row."""
+    rows = "".join(f"{k},baseline,{20 + k}\n{k},scan,\n" for k in range(1, 9))
+    (tmp_path / "t.csv").write_text(f"Number,event,Age\n{rows}")
+    told = read(tmp_path / "t.csv").problems
+    assert set(told.found) == {"bad_ages", "duplicate_ids"} and "bad_ages" not in {
+        *filter(told.advice.get, told.advice)
+    }
+    table = read(tmp_path / "t.csv", exclude=["bad_ages", "duplicate_ids"])
+    assert table.rows.age.to_dict() == {str(k): 20.0 + k for k in range(1, 9)}
+
+
+@pytest.mark.parametrize(("ends", "apart"), [("LR", 0), (("_v1", "_v2"), 1.5), ("LR", 30)])
+def test_ids_of_sides_or_visits_of_one_person_are_warned_of(tmp_path, caplog, ends, apart):
+    people = [(f"{k}{end}", 20 + 3 * k + apart * n) for k in range(1, 20) for n, end in enumerate(ends)]
+    read(write_book(tmp_path / "t.xlsx", Sheet1=[["Number", "Age"], *people]))
+    assert ("one person? A split must not divide" in caplog.text) == (apart < 30)
+
+
 def test_a_decimal_comma_that_splits_its_cell_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("Number,Age\n1,20,5\n2,30,25\n")  # read by columns: 20 and 30 years
