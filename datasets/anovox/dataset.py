@@ -23,7 +23,7 @@ TOLD = ("frame_id", "category", "size", "visibility", "distance")  # in a table 
 class AnoVoxDataset(torch.utils.data.Dataset):
     """Frames of some scenarios. Images and sampled points are decoded once, into memory-mapped files.
 
-    `dataset[k]` is one sample; `dataset.__getitems__(list)`, which a DataLoader calls, is a batch of tensors:
+    `dataset.__getitems__(list)`, which a DataLoader calls, is a batch of tensors:
         images       (B, 3, H, W) uint8
         points       (B, N, 4) float32 x forward, y left, z up in metres, intensity; 0 where padded
         point_mask   (B, N) bool, True = a real point
@@ -104,9 +104,6 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         where = np.asarray(indices, np.int64)

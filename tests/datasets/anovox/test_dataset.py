@@ -247,7 +247,7 @@ def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache
     data = load(root, image_size=(16, 24), max_points=16, seed=3, **cache)
     assert first.name not in sum(data.split.values(), []) and len(sum(data.split.values(), [])) == 11
     assert any(note.startswith(f"{first.name}: missing ") for note in data.log_lines())
-    assert all(torch.isfinite(part[0]["point_pixels"]).all() for part in data.parts.values())
+    assert all(torch.isfinite(part.__getitems__([0])["point_pixels"]).all() for part in data.parts.values())
 
 
 def test_nested_archives_and_wrong_paths(tmp_path, cache):
@@ -291,7 +291,8 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
         rows = {
             tuple(r) for r in read_points(part.sources[0].path("points"), turn=scenarios[0].turn).tolist()
         }
-        assert all(tuple(point) in rows for point in part[0]["points"][part[0]["point_mask"]].tolist())
+        first = part.__getitems__([0])
+        assert all(tuple(point) in rows for point in first["points"][first["point_mask"]].tolist())
     with pytest.raises(CommandError, match="names 0 of 2 cameras"):
         find_scenarios(root, camera="rear")
 
@@ -331,7 +332,7 @@ def test_batches_are_what_the_files_hold(cache):
     scan = read_points(data.train.sources[0].path("points"))
     rows = {tuple(row) for row in scan.tolist()}
     assert all(tuple(point) in rows for point in batch["points"][1][batch["point_mask"][1]].tolist())
-    single = data.train[3]
+    single = {key: value[0] for key, value in data.train.__getitems__([3]).items()}
     assert all(
         torch.equal(single[key], batch[key][0])
         for key in ("images", "points", "point_mask", "point_pixels", "labels")
@@ -520,11 +521,14 @@ def test_corruptions_change_their_sensor_only_and_repeat(cache, corruption):
 def test_truth_of_pixels_and_points(cache):
     data = load(tiny_sample(), image_size=(64, 96), max_points=400, **cache)
     for index in np.flatnonzero(data.train.labels == 1)[:4]:
-        pixels, points = data.train.true_pixels(index) == 1, data.train[index]["true_points"] == 1
+        pixels, points = (
+            data.train.true_pixels(index) == 1,
+            data.train.__getitems__([index])["true_points"][0] == 1,
+        )
         assert pixels.shape == (64, 96) and points.shape == (400,)
         assert pixels.sum() * 512 * 768 / pixels.size == data.train.column("pixels")[index]
     normal = np.flatnonzero(data.train.column("points") == 0)[0]
-    assert (data.train[normal]["true_points"] != 1).all()
+    assert (data.train.__getitems__([normal])["true_points"] != 1).all()
 
 
 def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
@@ -533,7 +537,7 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     options = {"image_size": (32, 48), "max_points": 400} | cache
     part = load(root, **options).train
     index = int(np.flatnonzero(part.labels == 1)[0])
-    truth, mask = (part[index][key].numpy() for key in ("true_points", "point_mask"))
+    truth, mask = (part.__getitems__([index])[key][0].numpy() for key in ("true_points", "point_mask"))
     assert (truth[~mask] == -1).all() and set(truth[mask]) <= {-1, 0, 1}
     dropped = augment_frames(part.__getitems__([index]), 0, 1, modality_dropout=1.0)
     assert (dropped["true_points"][~dropped["point_mask"]] == -1).all()
@@ -543,12 +547,13 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     np.save(scan, points)
     near = load(root, **options, split_method=str(tiny_sample() / "split.json")).train
     here = near.frame_ids.tolist().index(part.frame_ids[index])
-    assert (near[here]["true_points"].numpy()[mask] == 1).mean() > 0.9
+    assert (near.__getitems__([here])["true_points"][0].numpy()[mask] == 1).mean() > 0.9
     scan.unlink()
     for other in scan.parent.iterdir():
         other.unlink()
     gone = load(root, **options).train
-    assert (gone[gone.frame_ids.tolist().index(part.frame_ids[index])]["true_points"] == -1).all()
+    here = gone.frame_ids.tolist().index(part.frame_ids[index])
+    assert (gone.__getitems__([here])["true_points"] == -1).all()
 
 
 def test_real_frames_load_in_numeric_order_and_line_up(real, cache):

@@ -342,7 +342,7 @@ def test_sixteen_bit_images_are_rescaled(study):
     data = load(study, image_size=[20, 24])
     assert data.report["images_of_more_than_8_bits"] == 1
     part = next(part for part in data.parts.values() if path.name in part.files)
-    grey = part[part.files.index(path.name)]["images"][0].numpy()
+    grey = part.__getitems__([part.files.index(path.name)])["images"][0, 0].numpy()
     np.testing.assert_allclose(grey, values / 257, atol=1)
 
 
@@ -382,7 +382,7 @@ def test_batches(study):
     pixels = np.array(Image.open(study / "Healthy/Images" / name))
     for channel in batch["images"][0]:
         np.testing.assert_array_equal(channel.numpy(), pixels)
-    assert torch.equal(data.train[3]["images"], batch["images"][0])
+    assert torch.equal(data.train.__getitems__([3])["images"], batch["images"][:1])
     np.testing.assert_array_equal(read_sample(study / "Healthy/Images" / name, (20, 24))[0][0], pixels)
 
 
@@ -446,7 +446,7 @@ def test_brightness_keeps_its_order_over_images_of_different_depth(study):
     assert np.corrcoef(ages, means)[0, 1] > 0.999
     typed = load(study, intensity_range=[3000, 6000])
     assert typed.report["images_cut"] == 4
-    assert typed.train[0]["images"].max() <= 255
+    assert typed.train.__getitems__([0])["images"].max() <= 255
 
 
 def test_the_depth_is_that_of_the_train_images(study):
