@@ -10,8 +10,9 @@ A pair's way from its label file to the batch; each file can be read to its end 
     crops.py      load_crops: the pixels of the people, in runs that see them
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
 
-Beside the way: splits.py (which sequences), classes.py (names to types), problems.py (what is wrong, in one
-error), balance.py (stage 2), augmentation.py (on the batch), boxes.py (people without labels, to predict).
+Beside the way: index.py (keeps what labels.py read), splits.py (which sequences), classes.py (names to
+types), problems.py (what is wrong, in one error), balance.py (stage 2), augmentation.py (on the batch),
+boxes.py (people without labels, to predict).
 
 Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
 whose interaction nobody annotated, and what is above --max_difficulty. Of train an epoch takes a draw
@@ -31,7 +32,8 @@ from datasets.jrdb.crops import find_problems, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.labels import Sequence, read_sequences, tell_counts
+from datasets.jrdb.index import read_sequences
+from datasets.jrdb.labels import Sequence, tell_counts
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences
@@ -87,7 +89,7 @@ def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> 
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
     paths = sorted(files[name] for names in split.values() for name in names)  # whatever the split
     rules = LabelRules(**given(args, LabelRules))
-    every = read_sequences(paths, data_path, rules)  # read_sequence of each
+    every = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, kept
     tell_counts(every, "labels", "are the images of the size that was annotated?")
     return every, split, source
 

@@ -1,0 +1,65 @@
+"""The sequences of a run, parsed once: later runs find their columns in one file under data/cache.
+
+As in cache.py the file's name is a fingerprint of all that decides what is in it, whoever holds the lock
+builds it, and a file that is damaged (zip keeps checksums) is built again. Refused labels leave no file.
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from datasets import cache
+from datasets.jrdb import classes, labels
+from datasets.jrdb.flags import LabelRules
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images
+from utils.run.folder import write_bytes
+from utils.run.log import LOG, format_size
+
+COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
+SMALL = 20_000_000  # bytes of JSON that are parsed in a second and not worth a file
+# The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index.
+CODE = [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
+
+
+def read_sequences(
+    paths: list[Path], data_path: Path, rules: LabelRules, cache_dir: Path | None = None
+) -> list[Sequence]:
+    """What labels.read_sequences gives for these files, parsed where no index holds it."""
+    files = cache.describe_files(paths)
+    if (size := sum(size for _, size, _ in files)) < SMALL:
+        return labels.read_sequences(paths, data_path, rules)
+    # Of images the names count and, for the panorama's size, each sequence's first one.
+    folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
+    images = [list_images(folder) for folder in folders]
+    first = [folder / names[0] for folder, names in zip(folders, images, strict=True) if names]
+    read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
+    directory = Path(cache_dir or cache.CACHE_DIR)
+    path = directory / f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz"
+    if (found := load(path)) is None:
+        cache.make_folder(directory)
+        with cache.lock(path.with_suffix(".lock"), "cache jrdb_index"):
+            if (found := load(path)) is None:  # nobody built it while this one waited
+                LOG.info(f"cache jrdb_index: building from {len(paths)} label files, {format_size(size)}")
+                found, content = labels.read_sequences(paths, data_path, rules), io.BytesIO()
+                plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in found]
+                arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(found) for c in COLUMNS}
+                np.savez(content, index=np.array(json.dumps(plain)), **arrays)
+                write_bytes(path, content.getbuffer())
+                return found
+    LOG.info(f"cache jrdb_index: {len(found)} sequences read from {path}")
+    return found
+
+
+def load(path: Path) -> list[Sequence] | None:
+    """The sequences of a complete file; None where there is none, or a damaged one."""
+    try:
+        with np.load(path) as file:  # zip's checksums are compared
+            plain = json.loads(str(file["index"]))
+            return [Sequence(**v, **{c: file[f"{k} {c}"] for c in COLUMNS}) for k, v in enumerate(plain)]
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return None
