@@ -376,7 +376,7 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path):
     write_json(tmp_path / "config.json", recorded)
     args, two = argparse.Namespace(resume=str(tmp_path)), distributed.Processes(0, 2, torch.device("cpu"))
     with pytest.raises(CommandError, match=r"a step takes 9 samples \(9 on 1\): no share for 2"):
-        check_resumed(args, recorded["dataset"], two)
+        check_resumed(SimpleNamespace(args=args, processes=two), recorded["dataset"])
 
 
 @pytest.mark.long

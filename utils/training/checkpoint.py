@@ -53,7 +53,7 @@ class Checkpoint:
         self.history: list[dict[str, Any]] = []
         self.best = {name: {"value": worst, "epoch": 0} for name, worst in best.items()}
         self.values: dict[str, Any] = {"threshold": None}
-        self.interrupt = Interrupt(run.processes, run.status, run.args, self.save_last)
+        self.interrupt = Interrupt(run, self.save_last)
         self.chosen: dict[str, Any] = {}  # the state that the test pass judges, after load_best
 
     def resume(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:

@@ -17,7 +17,6 @@ from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json, read_record, write_json
 from utils.run.log import LOG, align
-from utils.training.distributed import Processes
 
 if TYPE_CHECKING:
     from utils.training.run import Run
@@ -46,11 +45,11 @@ def describe_run(run: "Run") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
+def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
     """A resumed run goes on with the same data and global batch, or it would be another run.
     Else CommandError. On another number of processes args.batch_size becomes their share of the batch."""
+    args, world = run.args, run.processes.world_size
     recorded = read_record(Path(args.resume) / "config.json", *NEEDED)
-    world = processes.world_size
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]
     old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
@@ -69,19 +68,20 @@ def check_resumed(args: argparse.Namespace, dataset: dict[str, Any], processes: 
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
 
 
-def check_ranks(args: argparse.Namespace, dataset: dict[str, Any], processes: Processes) -> None:
+def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
     """CommandError, on every rank, with a table of data, steps, flags and versions that differ."""
+    args, world = run.args, run.processes.world_size
     own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
     facts = {
         "data": dataset["fingerprint"][:12],
-        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * processes.world_size)),
+        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * world)),
         **{f"--{key}": value for key, value in vars(args).items() if key not in own},
         "commit": describe_git()["commit"],
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
     }
-    every: list[dict[str, Any]] = [facts] * processes.world_size
-    if processes.world_size > 1:
+    every: list[dict[str, Any]] = [facts] * world
+    if world > 1:
         dist.all_gather_object(every, facts)
     names = sorted({name for rank in every for name in rank if rank[name] != every[0].get(name)})
     if names:
@@ -90,14 +90,14 @@ def check_ranks(args: argparse.Namespace, dataset: dict[str, Any], processes: Pr
         raise CommandError("\n".join(["the ranks differ, they would not train one model:", *table]))
 
 
-def record_resumed(run: Path, args: argparse.Namespace) -> None:
+def record_resumed(run: "Run") -> None:
     """Write the flags that --resume may change into config.json, where --resume and --config look next."""
-    recorded = read_json(run / "config.json")
+    args, recorded = run.args, read_json(run.folder / "config.json")
     now = {key: value for key, value in vars(args).items() if key in MAY_CHANGE_ON_RESUME - NOT_RECORDED}
     recorded["args"] |= now
     recorded["training"] |= {key: now[key] for key in now.keys() & recorded["training"].keys()}
     recorded["optimizations"]["early_stopping"] = args.patience > 0
-    write_json(run / "config.json", recorded)
+    write_json(run.folder / "config.json", recorded)
 
 
 def describe_git() -> dict[str, Any]:
@@ -122,9 +122,8 @@ def describe_model(
 
 
 def describe_training(
-    args: argparse.Namespace, criterion: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any,
-    world_size: int, **fields: Any,
-) -> dict[str, Any]:  # fmt: skip
+    run: "Run", criterion: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, **fields: Any
+) -> dict[str, Any]:
     """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
 
     def plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -141,8 +140,8 @@ def describe_training(
         "loss_function": type(criterion).__name__,
         "optimizer": type(optimizer).__name__, "optimizer_params": plain(optimizer.defaults),
         "lr_scheduler": type(scheduler).__name__, "scheduler_params": scheduler_params,
-        "effective_batch_size": args.batch_size * world_size,
-        **{flag: getattr(args, flag, 0) for flag in TRAINING}, **fields,
+        "effective_batch_size": run.args.batch_size * run.processes.world_size,
+        **{flag: getattr(run.args, flag, 0) for flag in TRAINING}, **fields,
     }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ validated and saved a signal waits for the end of that; before training and in t
 process at once: nothing is lost then.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -26,10 +25,8 @@ from tqdm import tqdm
 
 from utils.run.log import LOG, format_duration, format_values
 from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
-from utils.run.status import Status
 from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
-from utils.training.distributed import Processes
 
 SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the larger wish wins
 LOG_SECONDS = 60.0  # in a long epoch a line is logged this often
@@ -79,15 +76,12 @@ def end_when_stalled(interrupt: "Interrupt", seconds: float) -> None:
 
 
 class Interrupt:
-    """The steps of an epoch, with a place to stop after each.
+    """The steps of an epoch of a utils.training.run.Run, with a place to stop after each.
     `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch, which took `seconds`
     and have added up to `totals` (processes, K)."""
 
-    def __init__(
-        self, processes: Processes, status: Status, args: argparse.Namespace,
-        save: Callable[[int, Tensor, float], None] = lambda step, totals, seconds: None,
-    ):  # fmt: skip
-        self.processes, self.status, self.save = processes, status, save
+    def __init__(self, run: Any, save: Callable[[int, Tensor, float], None]):
+        self.processes, self.status, self.save, args = run.processes, run.status, save, run.args
         self.max_batches, self.log_interval = args.max_batches, args.log_interval
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
@@ -101,7 +95,7 @@ class Interrupt:
             threading.Thread(target=end_when_stalled, args=watched, name="stalls", daemon=True).start()
         numbers = filter(None, (signal.SIGINT, SAVE_SIGNAL, *ending_signals()))
         self.handlers = {number: signal.signal(number, self.receive) for number in numbers}
-        watch = f"python monitor_training.py {status.path.parent}"
+        watch = f"python monitor_training.py {run.folder}"
         LOG.info(f"Ctrl-C stops after the step at hand; to watch: {watch}")
 
     def receive(self, number: int, frame: Any) -> None:

@@ -65,12 +65,12 @@ class Run:
         described = data.describe()
         weights = Path(getattr(self.args, "weights", "none"))
         if self.args.resume:
-            config.check_resumed(self.args, described, self.processes)
+            config.check_resumed(self, described)
         elif stage1 := getattr(self.args, "stage1_checkpoint", None):
             refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
         elif is_run(run := weights if weights.is_dir() else weights.parent):
             refuse_judged(run, data, "--weights", by_name=False)
-        config.check_ranks(self.args, described, self.processes)
+        config.check_ranks(self, described)
         if self.args.check_data:
             LOG.info("the data can be trained on")
         return self.args.check_data
@@ -102,15 +102,15 @@ class Run:
     ) -> None:  # fmt: skip
         """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
         reference models are made of); of a resumed run, the flags that may have changed."""
-        args, folder, world = self.args, self.folder, self.processes.world_size
+        args, folder = self.args, self.folder
         trained = f"{model['trainable_parameters']} trainable parameters"
         LOG.info(f"model: {model['architecture']}, {trained}, weights {model['source']}")
         if not self.processes.first:
             return
         if args.resume:
-            config.record_resumed(folder, args)
+            config.record_resumed(self)
             return
-        recipe = config.describe_training(args, criterion, optimizer, scheduler, world, **training)
+        recipe = config.describe_training(self, criterion, optimizer, scheduler, **training)
         written = config.describe_run(self)
         written |= {"dataset": data.describe(), "model": model, "training": recipe}
         written["optimizations"] = config.describe_optimizations(args, scheduler)
