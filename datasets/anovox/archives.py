@@ -33,7 +33,7 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
         return path
     directory = Path(cache_dir or cache.CACHE_DIR)
     key = cache.fingerprint("archive", cache.describe_files([path]))
-    place = directory / f"unpacked-{key[:20]}"
+    place, name = directory / f"unpacked-{key[:20]}", path.name[: -len(ending)]
     if not place.is_dir():
         cache.make_folder(directory)
         with cache.lock(place.with_suffix(".lock"), f"archive {path.name}"):
@@ -42,7 +42,7 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
                 building = place.with_suffix(".partial")
                 shutil.rmtree(building, ignore_errors=True)  # of a killed process; the lock is ours
                 try:
-                    _extract(path, building / path.name[: -len(ending)], limit_gb)
+                    _extract(path, building / name, limit_gb)
                     building.rename(place)
                 except BROKEN as error:
                     reason = str(error).partition("\n")[0]
@@ -50,8 +50,7 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
                     raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
                 finally:
                     shutil.rmtree(building, ignore_errors=True)
-    (folder,) = place.iterdir()
-    inside = list(folder.iterdir())
+    folder, inside = place / name, list((place / name).iterdir())
     # What is in the folder of a scenario are its sensors.
     alone = len(inside) == 1 and inside[0].is_dir() and not folder.name.startswith("Scenario_")
     return inside[0] if alone else folder

@@ -278,7 +278,7 @@ def _read_bin(data: np.ndarray) -> np.ndarray:
 def read_voxels(path) -> np.ndarray:
     """A voxel file: integers (M, 4) ix, iy, iz and class id."""
     try:
-        voxels = _read_npy(path, classes=True)
+        voxels = np.asarray(_read_npy(path, classes=True))  # of columns with names too
         if len(voxels) != 4 or voxels.dtype.kind not in "iu":
             raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
     except (OSError, ValueError) as error:

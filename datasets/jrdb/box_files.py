@@ -87,7 +87,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
 def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
     """What form a file has, its rows, whether boxes are two corners, and the size of the panorama where the
     file says it. An empty file is one of KITTI, a frame in which nobody was found."""
-    if not text.strip():
+    if not text.strip(" ,;\t\r\n"):
         return "KITTI detections", [("", "", None, None, f"{path}")], True, None
     if text.lstrip()[0] not in "{[":
         return text_rows(text, path)

@@ -125,6 +125,8 @@ def test_voxel_files_are_opened_for_their_label_and_by_check_data_alone(tmp_path
         build_table(scenarios, "voxel", **cache)
     with pytest.raises(DataError, match=broken.name):
         list(check_frames(scenarios, "AnoVox"))
+    np.save(broken, np.zeros(3, [("x", "u2"), ("y", "u2"), ("z", "u2"), ("label", "u2")]))
+    assert len(build_table(scenarios, "voxel", **cache).labels) == 4
 
 
 def test_frames_sort_as_numbers(cache):

@@ -365,9 +365,10 @@ def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path, read):
         read(tmp_path, tmp_path / "boxes")
 
 
-def test_an_empty_file_beside_sequences_is_named(tmp_path, read):
+@pytest.mark.parametrize("content", ["", ",\n"])
+def test_an_empty_file_beside_sequences_is_named(tmp_path, read, content):
     (tmp_path / "hall.txt").write_text(mot())
-    (tmp_path / "aula.txt").touch()
+    (tmp_path / "aula.txt").write_text(content)
     with pytest.raises(DataError, match=r"aula.txt: empty.*\n  leave it out"):
         read(tmp_path, tmp_path)
 
