@@ -16,6 +16,7 @@ import itertools
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,13 @@ CLASSIFIERS = ("fc", "classifier", "head", "avgpool", "AuxLogits", "aux")
 SHAPE = "of another shape"
 # Of two networks of one shape in a file: this project's and DINO's, MoCo's, BYOL's.
 PREFERRED = ("model", "teacher", "encoder_q", "online_encoder")
+# What makes a state dict of a checkpoint, a model or a TorchScript program.
+TRUST = (
+    "If you trust the file, write its tensors into a new one, in Python:\n"
+    "import torch; m = torch.load({path!r}, weights_only=False); "
+    "m = m.get('state_dict') or m.get('model') or m if isinstance(m, dict) else m; "
+    "torch.save(m if isinstance(m, dict) else m.state_dict(), 'NEW.pth')"
+)
 
 
 class Encoder(nn.Module):
@@ -129,6 +137,10 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
         raise CommandError(f"--weights: none, imagenet, a file or a run folder is allowed; {error}") from None
     own = encoder.features.state_dict()
     part = find_part(dict(read_tensors(path)), own, path, encoder.name)
+    if broken := [key for key, tensor in part.found.items() if not tensor.float().isfinite().all()]:
+        raise CommandError(
+            f"--weights {path}: NaN or infinite values in {some(broken, 3)}\nGive other weights."
+        )
     encoder.features.load_state_dict(own | part.found)
     encoder.loaded = fingerprints(encoder.parameters())
     left_out = f"; left out {len(part.left_out)}: {some(part.left_out, 3)}" if part.left_out else ""
@@ -148,14 +160,30 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a state dict or checkpoint, called by the keys that lead to them, joined by dots. It is
     loaded with weights_only=True: nothing in the file is ever called."""
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if broken := archive.testzip():  # torch would load a damaged weight without a word
+                    raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CommandError(
-            f"--weights {path}: damaged, or not only tensors and values: {reason}\n"
-            "If you trust the file, write its tensors into a new one: torch.save(torch.load(FILE, "
-            "weights_only=False)['state_dict'], NEW)"
-        ) from error
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
+        reason, begin = (str(error).strip() or type(error).__name__).splitlines()[0], path.read_bytes()[:24]
+        remedy = "Copy it again (of a Git LFS pointer: git lfs pull), or give one that torch.save wrote."
+        if "pip install" in reason:
+            remedy = "Or give one that torch.save wrote."
+        elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's archive, and its form of before 1.6
+            reason = f"it begins with {begin!r}"
+        elif isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
+            reason, remedy = "it holds more than tensors and plain values", TRUST.format(path=str(path))
+        what = "" if "more than" in reason else "damaged or no file of torch.save: "
+        raise CommandError(f"--weights {path}: {what}{reason}\n{remedy}") from error
     if not isinstance(content, dict):
         raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
     levels = [("", content)]

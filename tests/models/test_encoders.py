@@ -309,3 +309,36 @@ def test_same_padding_is_tensorflows():
     assert even.tolist() == [[9, 6], [6, 4]]
     assert odd.tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
     assert conv(torch.ones(1, 1, 4, 5))[0, 0].tolist() == [[6, 9, 6], [4, 6, 4]]
+
+
+@pytest.mark.parametrize("kind", ["model", "program", "checkpoint", "model in a checkpoint"])
+def test_what_is_advised_for_files_that_hold_more_works(tmp_path, kind, monkeypatch):
+    """As fastai, TorchScript, Lightning and Ultralytics write them."""
+    model, path = models.resnet18(), tmp_path / "theirs.pt"
+    content = {
+        "model": model,
+        "checkpoint": {"state_dict": model.state_dict(), "hyper_parameters": Path("x")},
+        "model in a checkpoint": {"epoch": 3, "model": model, "ema": None},
+    }
+    if kind == "program":
+        torch.jit.save(torch.jit.trace(model.eval(), torch.zeros(1, 3, 32, 32)), str(path))
+    else:
+        torch.save(content[kind], path)
+    with pytest.raises(CommandError, match="more than tensors and plain values") as caught:
+        load_weights(build_encoder("resnet18"), str(path))
+    monkeypatch.chdir(tmp_path)
+    exec(str(caught.value).splitlines()[-1], {})
+    assert load_weights(build_encoder("resnet18"), "NEW.pth")["tensors"] == 120
+
+
+def test_weights_that_are_damaged_inside_are_refused(tmp_path):
+    state, path = models.resnet18().state_dict(), tmp_path / "weights.pth"
+    torch.save(state | {"conv1.weight": state["conv1.weight"] * torch.nan}, path)
+    with pytest.raises(CommandError, match="NaN or infinite values in conv1.weight"):
+        load_weights(build_encoder("resnet18"), str(path))
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(CommandError, match="the checksum of .* is wrong"):
+        load_weights(build_encoder("resnet18"), str(path))
