@@ -297,7 +297,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
         checkpoint.save_epoch(["auroc"] if improved else [], **at)
         run.show_epoch(history, panels, best["auroc"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"], rows)
+        check.after_epoch(rows, rows["logits"])
 
     # Test
     chosen = checkpoint.load_best("auroc")

@@ -241,7 +241,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         kept = {"constant_loss": check.val_constant, "intervals": fit_intervals(rows)}
         checkpoint.save_epoch(["model"] if improved else [], **kept)
         run.show_epoch(history, panels, best["model"]["epoch"])
-        check.after_epoch(history, bare, rows["preds"], rows)
+        check.after_epoch(rows, rows["preds"])
 
     # Test
     checkpoint.load_best("model")

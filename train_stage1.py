@@ -291,7 +291,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         at = {"threshold": threshold, "calibration": calibration}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **at)
         run.show_epoch(history, panels, best["f1"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"], rows)
+        check.after_epoch(rows, rows["logits"])
 
     # Test
     chosen = checkpoint.load_best("f1")

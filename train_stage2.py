@@ -287,7 +287,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         best |= {name: {"value": figures[name], "epoch": epoch} for name in improved}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)
         run.show_epoch(history, panels, best["f1"]["epoch"])
-        check.after_epoch(history, bare, rows["logits"][rows["types"] >= 0], rows)
+        check.after_epoch(rows, rows["logits"][rows["types"] >= 0])
 
     # Test
     chosen = checkpoint.load_best("f1")

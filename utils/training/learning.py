@@ -116,7 +116,7 @@ class LearningCheck:
         self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int,
         drawn: np.ndarray | slice = slice(None),
     ):  # fmt: skip
-        self.watched, self.invariants = criterion, None
+        self.watched = criterion
         self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
         self.labels = torch.as_tensor(labels)
         # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
@@ -211,15 +211,10 @@ class LearningCheck:
         split = "test" if "test" in rows else "val"
         return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
 
-    def after_epoch(
-        self, history: list[dict[str, Any]], model: nn.Module, outputs: np.ndarray,
-        rows: dict[str, np.ndarray] | None = None,
-    ) -> list[str]:  # fmt: skip
-        """Log and return new warnings; `history` holds train_loss and lr, `outputs` (N, ...) are val's, in
-        `rows` beside their indices and labels."""
-        if self.invariants:
-            self.invariants.after_epoch(rows)
-        before, constant = len(self.said), self.constant_loss
+    def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> list[str]:
+        """Log and return new warnings; outputs (N, ...): what the model says of val, of the `rows` of it."""
+        self.invariants.after_epoch(rows)
+        before, constant, history = len(self.said), self.constant_loss, self.invariants.checkpoint.history
         peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
         losses = [row["train_loss"] for row in history[peak:]]
         last, on_val = losses[-1], history[0].get("val_loss", constant)
@@ -231,8 +226,8 @@ class LearningCheck:
             self.say("constant", "every sample of val gets the same output: a dead or frozen model")
         if not self.labels.is_floating_point() and are_probabilities(outputs):
             self.say("probabilities", "outputs are probabilities: the loss applies softmax or sigmoid again")
-        moved = self.invariants is None or self.invariants.steps >= ENOUGH
-        if moved and (still := unused_parameters(model)):
+        moved = self.invariants.steps >= ENOUGH
+        if moved and (still := unused_parameters(self.invariants.model)):
             self.say("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
         if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(last):
             self.say("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")

@@ -1,6 +1,7 @@
 """The learning check: what it flags, what it leaves alone, and the verdict's rule."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from utils.run.errors import DataError, NonFiniteError
 from utils.training.learning import (
+    ENOUGH,
     LearningCheck,
     balanced_batch,
     best_constant_loss,
@@ -31,6 +33,15 @@ def test_best_constant_is_the_entropy_and_the_variance():
 
 def check_of(criterion, labels, outputs):
     return LearningCheck("train_stage1.py", criterion, labels, labels, outputs)
+
+
+def after_epoch(check, history, model, outputs):
+    """What is said of this history, where nothing is wrong with the loop."""
+    checkpoint = SimpleNamespace(history=history)
+    check.invariants = SimpleNamespace(
+        checkpoint=checkpoint, model=model, steps=ENOUGH, after_epoch=lambda rows: None
+    )
+    return check.after_epoch({}, outputs)
 
 
 def test_made_up_labels_and_label_free_losses_are_flagged_before_the_first_epoch():
@@ -117,9 +128,8 @@ def model_with_gradient() -> nn.Module:
     ],
 )
 def test_epochs_are_judged_by_their_losses(losses, word):
-    said = check_of(CROSS_ENTROPY, LABELS, 2).after_epoch(
-        epochs(*losses), model_with_gradient(), np.diag([1.0, 2.0, 3.0])
-    )
+    check, outputs = check_of(CROSS_ENTROPY, LABELS, 2), np.diag([1.0, 2.0, 3.0])
+    said = after_epoch(check, epochs(*losses), model_with_gradient(), outputs)
     assert said == [] if word is None else any(word in text for text in said)
 
 
@@ -127,9 +137,9 @@ def test_dead_outputs_and_detached_parts_are_named_once():
     check = check_of(CROSS_ENTROPY, LABELS, 2)
     model = model_with_gradient()
     model["body"].zero_grad()
-    said = check.after_epoch(epochs(0.5), model, np.full((5, 2), 0.3))
+    said = after_epoch(check, epochs(0.5), model, np.full((5, 2), 0.3))
     assert any("same output" in text for text in said) and any("reaches body" in text for text in said)
-    assert check.after_epoch(epochs(0.5, 0.4), model, np.full((5, 2), 0.3)) == []
+    assert after_epoch(check, epochs(0.5, 0.4), model, np.full((5, 2), 0.3)) == []
 
 
 def test_a_val_loss_above_what_a_constant_reaches_on_val_is_said_once():
@@ -139,7 +149,7 @@ def test_a_val_loss_above_what_a_constant_reaches_on_val_is_said_once():
     assert (check.constant_loss, check.val_constant) == pytest.approx((np.log(2), 0.3251), abs=1e-4)
     rows = [{"epoch": k, "train_loss": 0.6 - 0.1 * k, "val_loss": 0.5, "lr": 0.1} for k in range(4)]
     model, outputs = model_with_gradient(), np.diag([1.0, 2.0, 3.0])
-    said = [check.after_epoch(rows[: k + 1], model, outputs) for k in range(4)]
+    said = [after_epoch(check, rows[: k + 1], model, outputs) for k in range(4)]
     assert said[:2] == [[], []] and said[3] == []
     assert said[2][0].startswith("val loss above a constant's: 0.5 in the last epoch")
     assert said[2][0].endswith("0.3251 on val") and len(said[2]) == 1
