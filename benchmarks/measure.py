@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 FOLDER = Path("data") / "benchmarks"
+BUSY = 0.25  # cores that other processes may use before a round waits for them
+PATIENCE = 3  # waits per measurement, at most
 
 
 def run(title: str, benchmark: Callable[[bool], None]) -> None:
@@ -35,19 +37,23 @@ def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict
     """Seconds of one call of each variant, (rounds,), after calls that warm up; prints their medians.
     A variant may return a float, the seconds that count, when its start does not."""
     rounds, least = (2, 0.01) if quick else (7, 0.3)
-    repeats = {}
+    repeats, waits, busy = {}, 0, 0
     for name, call in variants.items():
         if (seconds := seconds_per_call(call, 1)) < least:  # else the first call is long enough to count
             seconds = seconds_per_call(call, 1)
         repeats[name] = int(np.ceil(least / max(seconds, 1e-9)))
     found, names = {name: [] for name in variants}, list(variants)
     for k in range(rounds):
+        while (foreign := busy_cores()) > BUSY and waits < PATIENCE:
+            waits += 1
+            time.sleep(2)
+        busy += foreign > BUSY
         for name in names[k % len(names) :] + names[: k % len(names)]:
             found[name].append(seconds_per_call(variants[name], repeats[name]))
     found = {name: np.array(seconds) for name, seconds in found.items()}
     rows = [[name, *(short(1e3 * f(s)) for f in (np.median, np.min, np.max))] for name, s in found.items()]
     print(*markdown(["variant", "median ms", "least", "most"], rows), "", sep="\n")
-    print(f"{rounds} rounds.\n", flush=True)
+    print(f"{rounds} rounds, {busy} of them beside busy other processes.\n", flush=True)
     return found
 
 
@@ -56,6 +62,21 @@ def seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
     returned = [call() for _ in range(repeats)]
     wall = time.perf_counter() - started
     return (sum(returned) if all(isinstance(seconds, float) for seconds in returned) else wall) / repeats
+
+
+def busy_cores(seconds: float = 0.2) -> float:
+    """Cores that other processes use while this one sleeps (Linux; elsewhere 0)."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+
+    def used() -> int:
+        user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split()[1:9])
+        return user + nice + system + irq + soft + steal
+
+    before = used()
+    time.sleep(seconds)
+    return (used() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def judge(
@@ -78,16 +99,15 @@ def short(number: float) -> str:
 
 
 def machine() -> str:
-    """One line: processor, cores and how many of them were busy in the last minute, memory, versions."""
+    """One line: processor, cores, memory, versions."""
     model = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         named = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         model = (named or [model])[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    processor = f"{model} ({torch.backends.cpu.get_cpu_capability()}), {cores} cores, {memory:.0f} GiB"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{processor}, load {os.getloadavg()[0]:.1f} before; {versions}"
+    return (f"{model} ({torch.backends.cpu.get_cpu_capability()}), {cores} cores, {memory:.0f} GiB, "
+            f"Python {platform.python_version()}, torch {torch.__version__}")  # fmt: skip
 
 
 def markdown(header: list[str], rows: list[list]) -> list[str]:
