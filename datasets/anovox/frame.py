@@ -227,8 +227,8 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
 def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:
     """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
 
-    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .bin also of 5, the
-    last being the ring, as nuScenes writes; .npy with names, .pcd and .ply of columns in any order.
+    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .bin also of 5
+    or 6, one being the ring, as nuScenes writes; .npy with names, .pcd and .ply of columns in any order.
     Intensity that a file lacks is 1. `turn`: what ScenarioFiles.turn makes of the axes. DataError for a file
     that is no scan, lacks classes or is not finite.
     """
@@ -267,10 +267,15 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
 
 
 def _read_bin(data: np.ndarray) -> np.ndarray:
-    """(3 or 4, N) of the numbers in a row. Coordinates would be negative somewhere in the fourth column; the
-    fifth holds whole numbers."""
-    whole = data[4::5] == np.abs(data[4::5]).round()
-    fitting = {4: (data[3::4] >= 0).all(), 5: whole.all(), 3: True, 1: False}
+    """(3 or 4, N) of the numbers in a row. Coordinates would be negative somewhere in the fourth column; of
+    five the last holds whole numbers; of six the fourth alone is never negative, or one of the last is whole.
+    """
+
+    def whole(k: int, n: int) -> bool:
+        return bool((data[k::n] == np.abs(data[k::n]).round()).all())
+
+    six = (data[3::6] >= 0).all() and ((data[::6] < 0).any() or whole(4, 6) or whole(5, 6))
+    fitting = {4: (data[3::4] >= 0).all(), 5: whole(4, 5), 6: six, 3: True, 1: False}
     columns = next((n for n, fits in fitting.items() if fits and len(data) % n == 0), 4)
     return data.reshape(-1, columns).T[:4]
 

@@ -293,9 +293,10 @@ def test_scans_of_every_kind_hold_the_same_points(tmp_path, kind, columns):
 def test_a_bin_file_of_as_many_numbers_as_either_form_would_have(tmp_path):
     points = np.random.default_rng(0).uniform(-20, 20, (12, 4)).astype(np.float32)
     points[:, 3] = np.abs(points[:, 3]) / 20
-    for columns in (3, 4):
-        read = read_points(write_scan(tmp_path / f"scan{columns}", points[:, :columns], "bin"))
-        assert read.shape == (12, 4) and np.allclose(read[:, :columns], points[:, :columns])
+    for columns in (3, 4, 6):  # the last two: ring and time
+        rows = np.column_stack([points, np.arange(12) % 4, np.arange(12) / 70])[:, :columns]
+        read = read_points(write_scan(tmp_path / f"scan{columns}", rows, "bin"))
+        assert read.shape == (12, 4) and np.allclose(read[:, :columns], rows[:, :4])
 
 
 def test_bin_files_of_nuscenes_and_scans_that_are_not_in_metres(tmp_path):
