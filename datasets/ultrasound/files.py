@@ -25,7 +25,7 @@ from utils.run.errors import CommandError, DataError
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
 # Patterns that are tried where --id_pattern finds nobody, to propose one; then those with --visit_column.
 USUAL_PATTERNS = (
-    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", "^([^/]+)/",
+    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$", "^([^/]+)/",
 )  # fmt: skip
 VISIT_PATTERNS = (
     "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
@@ -136,9 +136,11 @@ def match_images(
         for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
             pattern, numeric = re.compile(text), args.numeric_ids
             keys = [find_key(path, folder, pattern, numeric, visits) or "" for path in paths]
-            proposed[f"'{text}'"] = sum(key in known for key in keys)
-            proposed[f"'{text}' --numeric_ids"] = sum(key.lstrip("0") in bare for key in keys)
-        best, count = max(proposed.items(), key=lambda item: item[1])
+            found = [key for key in keys if key in known]
+            proposed[f"'{text}'"] = len({*found}), len(found)  # by rows: a visit's number finds only a few
+            found = [number for key in keys if (number := key.lstrip("0")) in bare]
+            proposed[f"'{text}' --numeric_ids"] = len({*found}), len(found)
+        best, (_, count) = max(proposed.items(), key=lambda item: item[1])
         if 2 * count >= len(paths):
             advice = f"with --id_pattern {best} {count} of {len(paths)} images find their row"
             problems.advice |= {"unknown_names": advice, "images_without_row": advice}

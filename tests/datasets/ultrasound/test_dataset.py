@@ -530,6 +530,18 @@ def test_check_data_tells_why_nothing_can_be_split(study):
         load(study, check_data=True)
 
 
+@pytest.mark.parametrize("name", ["visit{k}_subj{i}", "{k}_{i}", "{i}L{k}"])
+def test_the_pattern_proposed_finds_all_rows_not_a_few_many_times(study, name):
+    images = study / "Healthy/Images"
+    for path in list(images.iterdir()):
+        _, i, k = path.stem.split("_")
+        path.rename(images / f"{name.format(i=i, k=k)}.png")
+    with pytest.raises(DataError, match="24 of 24 images find their row") as caught:
+        load(study)
+    data = load(study, id_pattern=re.search(r"\(with --id_pattern '(\S*)' 24", str(caught.value))[1])
+    assert sum(map(len, data.split.values())) == 12
+
+
 def test_a_pattern_is_proposed_and_said_once(study):
     images = study / "Healthy/Images"
     for path in images.iterdir():
