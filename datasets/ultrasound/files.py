@@ -25,7 +25,8 @@ from utils.run.errors import CommandError, DataError
 CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
 # Patterns that are tried where --id_pattern finds nobody, to propose one; then those with --visit_column.
 USUAL_PATTERNS = (
-    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$", "^([^/]+)/",
+    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
+    "^([^/]+)/",
 )  # fmt: skip
 VISIT_PATTERNS = (
     "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
