@@ -52,7 +52,7 @@ def flip_horizontal(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """images (B, 3, H, W) times factor (B,): 0 is black, 1 changes nothing."""
-    return (images * _per_sample(factor, images)).clamp_(0, 1)
+    return (images * factor.to(images).view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -90,9 +90,5 @@ def _luma(images: torch.Tensor) -> torch.Tensor:
 
 
 def _blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    factor = _per_sample(factor, images)
+    factor = factor.to(images).view(-1, 1, 1, 1)  # (B,) -> (B, 1, 1, 1)
     return (factor * images).add_((1 - factor) * other).clamp_(0, 1)
-
-
-def _per_sample(factor: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    return factor.to(images).view(-1, 1, 1, 1)  # (B,) -> (B, 1, 1, 1)
