@@ -7,7 +7,6 @@ so a file with the final name is complete. Whoever holds the lock builds; other 
 and then read. Delete data/cache at any time to free the space.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -22,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -65,26 +65,48 @@ def open_cache(
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
-    if (found := _map(path, shape, dtype)) is None:
-        make_folder(directory)
-        with lock(path.with_suffix(".lock"), f"cache {kind}"):
-            started = time.monotonic()
-            if (found := _map(path, shape, dtype)) is None:  # nobody built it while this one waited
-                _build(kind, path, shape, dtype, counts, produce, limit_gb)
-                size = format_size(path.stat().st_size)
-                LOG.info(f"cache {kind}: built in {time.monotonic() - started:.1f} s, {size} in {path}")
-                return _map(path, shape, dtype)
+    find = partial(_map, path, shape, dtype)
+    build = partial(_build, kind, shape, dtype, counts, produce, limit_gb)
+    found = build_once(path, f"cache {kind}", find, build)
     LOG.info(f"cache {kind}: {len(found):,} items read from {path}")
     return found
 
 
-def make_folder(directory: Path) -> None:
-    """The folder of what is cached; CommandError where it can not be made."""
+def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[Path], None]) -> Any:
+    """What `find` gives; where that is None, after `build` has made `path`, a file or a folder, under the
+    temporary name that it is given. Of several processes one builds, the others wait. CommandError where the
+    folder of `path` can not be made."""
+    if (found := find()) is not None:
+        return found
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"{error.strerror}\nMake that folder writable."
-        raise CommandError(f"nothing can be cached in {directory}: {reason}") from error
+        raise CommandError(f"nothing can be written to {path.parent}: {reason}") from error
+    ours = Lock(path.parent / f".{path.name}.lock")  # forked workers do not inherit it
+    if not ours.take():
+        LOG.info(f"{what}: another process builds it, waiting")
+        while not ours.take():
+            time.sleep(0.2)
+    try:
+        if (found := find()) is None:  # nobody built it while this one waited
+            for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a killed build
+                _remove(leftover)
+            started, temporary = time.monotonic(), path.parent / f".{path.name}.{os.getpid()}.partial"
+            try:
+                build(temporary)
+                os.replace(temporary, path)
+            finally:
+                _remove(temporary)
+            LOG.info(f"{what}: built in {time.monotonic() - started:.1f} s in {path}")
+            found = find()
+    finally:
+        ours.release()
+    return found
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def fingerprint(*parts) -> str:
@@ -129,24 +151,8 @@ def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> Cached
     return array
 
 
-@contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold `path` exclusively. Forked workers do not inherit such a lock, and it ends with its process."""
-    ours = Lock(path)
-    if not ours.take():
-        LOG.info(f"{what}: another process builds it, waiting")
-        while not ours.take():
-            time.sleep(0.2)
-    try:
-        yield
-    finally:
-        ours.release()
-
-
-def _build(kind, path, shape, dtype, counts, produce, limit_gb) -> None:
-    """Build the file under a temporary name."""
-    for leftover in path.parent.glob(f"{path.stem}.*.partial"):  # of a killed build; the lock is ours
-        leftover.unlink(missing_ok=True)
+def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
+    """Build the file."""
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
     takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB in {path.parent}"
     less = "fewer frames or a smaller --image_size"
@@ -159,21 +165,17 @@ def _build(kind, path, shape, dtype, counts, produce, limit_gb) -> None:
     processes = count_processes(busy) if len(busy) >= FEW_SOURCES else 1
     items = f"{shape[0]:,} items from {len(busy):,} files, {format_size(size)}"
     LOG.info(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
-    partial_path = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
-        array = np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None) as progress:
-            for written in in_processes(partial(_write, partial_path, starts, produce), busy, processes):
+            for written in in_processes(partial(_write, path, starts, produce), busy, processes):
                 progress.update(written)
         array.flush()
-        os.replace(partial_path, path)
     except BrokenProcessPool as error:
         killed = "a process that decodes images was killed, most often for want of memory"
         fewer = "start again with fewer of them: taskset -c 0,1 python ..."
         raise ScriptError(f"cache {kind}: {killed} ({processes} ran)\n{fewer}") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
 
 
 def _write(path, starts, produce, k) -> int:

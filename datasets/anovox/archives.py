@@ -34,22 +34,17 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
     directory = Path(cache_dir or cache.CACHE_DIR)
     key = cache.fingerprint("archive", cache.describe_files([path]))
     place, name = directory / f"unpacked-{key[:20]}", path.name[: -len(ending)]
-    if not place.is_dir():
-        cache.make_folder(directory)
-        with cache.lock(place.with_suffix(".lock"), f"archive {path.name}"):
-            if not place.is_dir():  # nobody unpacked it while this one waited
-                LOG.info(f"archive {path.name}: unpacking it into {place}")
-                building = place.with_suffix(".partial")
-                shutil.rmtree(building, ignore_errors=True)  # of a killed process; the lock is ours
-                try:
-                    _extract(path, building / name, limit_gb)
-                    building.rename(place)
-                except BROKEN as error:
-                    reason = str(error).partition("\n")[0]
-                    what = f"not a readable archive, or not to be unpacked into {directory} ({reason})"
-                    raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
-                finally:
-                    shutil.rmtree(building, ignore_errors=True)
+
+    def build(folder: Path) -> None:
+        LOG.info(f"archive {path.name}: unpacking it into {place}")
+        try:
+            _extract(path, folder / name, limit_gb)
+        except BROKEN as error:
+            reason = str(error).partition("\n")[0]
+            what = f"not a readable archive, or not to be unpacked into {directory} ({reason})"
+            raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
+
+    cache.build_once(place, f"archive {path.name}", lambda: place if place.is_dir() else None, build)
     folder, inside = place / name, list((place / name).iterdir())
     # What is in the folder of a scenario are its sensors.
     alone = len(inside) == 1 and inside[0].is_dir() and not folder.name.startswith("Scenario_")

@@ -9,6 +9,7 @@ import json
 import zipfile
 import zlib
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +41,16 @@ def read_sequences(
     read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
     directory = Path(cache_dir or cache.CACHE_DIR)
     path = directory / f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz"
-    if (found := load(path)) is None:
-        cache.make_folder(directory)
-        with cache.lock(path.with_suffix(".lock"), "cache jrdb_index"):
-            if (found := load(path)) is None:  # nobody built it while this one waited
-                LOG.info(f"cache jrdb_index: building from {len(paths)} label files, {format_size(size)}")
-                found, content = labels.read_sequences(paths, data_path, rules), io.BytesIO()
-                plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in found]
-                arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(found) for c in COLUMNS}
-                np.savez(content, index=np.array(json.dumps(plain)), **arrays)
-                write_bytes(path, content.getbuffer())
-                return found
+
+    def build(temporary: Path) -> None:
+        LOG.info(f"cache jrdb_index: building from {len(paths)} label files, {format_size(size)}")
+        sequences, content = labels.read_sequences(paths, data_path, rules), io.BytesIO()
+        plain = [{k: v for k, v in vars(s).items() if k not in COLUMNS} for s in sequences]
+        arrays = {f"{k} {c}": getattr(s, c) for k, s in enumerate(sequences) for c in COLUMNS}
+        np.savez(content, index=np.array(json.dumps(plain)), **arrays)
+        write_bytes(temporary, content.getbuffer())
+
+    found = cache.build_once(path, "cache jrdb_index", partial(load, path), build)
     LOG.info(f"cache jrdb_index: {len(found)} sequences read from {path}")
     return found
 

@@ -8,12 +8,10 @@ or seed is rebuilt; any other folder is left alone.
 
 import importlib
 import json
-import os
 import shutil
-import time
 from pathlib import Path
 
-from datasets.cache import lock
+from datasets.cache import build_once
 from utils.run.errors import CommandError, suggest
 from utils.run.log import LOG
 
@@ -31,30 +29,24 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
         known = f"sizes: {', '.join(sizes)}{suggest(size, sizes)}"
         raise CommandError(f"sample {kind}: no size {size!r}; {known}")
     wanted = {"kind": kind, "version": generator.VERSION, "size": size, "seed": seed}
-    if wanted.items() <= (read_about(directory) or {}).items():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with lock(directory.parent / f".{directory.name}.lock", f"sample {kind}"):
-        about = read_about(directory)
-        if about and wanted.items() <= about.items():
-            return directory
+
+    def find() -> Path | None:
+        return directory if wanted.items() <= (read_about(directory) or {}).items() else None
+
+    def build(folder: Path) -> None:
         in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-        if in_use and about is None:
+        if in_use and read_about(directory) is None:
             raise CommandError(
                 f"{directory}: in the way of the built-in sample and not one itself\n"
                 "  move it, or give another folder: one of your own data, or a new one for the sample"
             )
         LOG.info(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
-        began = time.perf_counter()
-        building = directory.parent / f".{directory.name}.building"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        generator.generate(building, size, seed)
+        folder.mkdir()
+        generator.generate(folder, size, seed)
         if directory.exists():
             shutil.rmtree(directory)
-        os.rename(building, directory)
-        LOG.info(f"sample {kind}: done in {time.perf_counter() - began:.1f} s")
-    return directory
+
+    return build_once(directory, f"sample {kind}", find, build)
 
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:

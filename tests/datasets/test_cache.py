@@ -238,7 +238,7 @@ def test_limits(tmp_path):
 def test_a_cache_folder_that_can_not_be_made(tmp_path):
     world = World(tmp_path)
     (tmp_path / "cache").write_text("a file is in the way")
-    with pytest.raises(CommandError, match="can be cached in"):
+    with pytest.raises(CommandError, match="can be written to"):
         world.open()
 
 

@@ -46,5 +46,5 @@ def test_somebodys_folder_is_left_alone(tmp_path):
     with pytest.raises(CommandError, match="(?s)in the way of the built-in sample.*another folder"):
         run("jrdb", tmp_path, "--size", "tiny")
     assert (tmp_path / "thesis.txt").read_text() == "three years"
-    with pytest.raises(CommandError, match="can not be written to .*thesis.txt"):
+    with pytest.raises(CommandError, match="can be written to .*thesis.txt"):
         run("jrdb", tmp_path / "thesis.txt" / "sample", "--size", "tiny")
