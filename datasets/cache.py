@@ -74,35 +74,39 @@ def open_cache(
 
 def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[Path], None]) -> Any:
     """What `find` gives; where that is None, after `build` has made `path`, a file or a folder, under the
-    temporary name that it is given. Of several processes one builds, the others wait. CommandError where the
-    folder of `path` can not be made."""
+    temporary name that it is given. Of several processes one builds, the others wait. CommandError where
+    nothing can be written there."""
     if (found := find()) is not None:
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        ours = Lock(path.parent / f".{path.name}.lock")  # forked workers do not inherit it
+        if not ours.take():
+            LOG.info(f"{what}: another process builds it, waiting")
+            while not ours.take():
+                time.sleep(0.2)
+        try:
+            if (found := find()) is None:  # nobody built it while this one waited
+                _build_alone(path, what, build)
+                found = find()
+        finally:
+            ours.release()
     except OSError as error:
-        reason = f"{error.strerror}\nMake that folder writable."
+        reason = f"{error.strerror or error}\nMake that folder writable, or make room in it."
         raise CommandError(f"nothing can be written to {path.parent}: {reason}") from error
-    ours = Lock(path.parent / f".{path.name}.lock")  # forked workers do not inherit it
-    if not ours.take():
-        LOG.info(f"{what}: another process builds it, waiting")
-        while not ours.take():
-            time.sleep(0.2)
-    try:
-        if (found := find()) is None:  # nobody built it while this one waited
-            for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a killed build
-                _remove(leftover)
-            started, temporary = time.monotonic(), path.parent / f".{path.name}.{os.getpid()}.partial"
-            try:
-                build(temporary)
-                os.replace(temporary, path)
-            finally:
-                _remove(temporary)
-            LOG.info(f"{what}: built in {time.monotonic() - started:.1f} s in {path}")
-            found = find()
-    finally:
-        ours.release()
     return found
+
+
+def _build_alone(path: Path, what: str, build: Callable[[Path], None]) -> None:
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a killed build
+        _remove(leftover)
+    started, temporary = time.monotonic(), path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        build(temporary)
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+    LOG.info(f"{what}: built in {time.monotonic() - started:.1f} s in {path}")
 
 
 def _remove(path: Path) -> None:

@@ -35,13 +35,7 @@ def main(args: argparse.Namespace) -> None:
     start_log(None)
     if args.preview and args.kind != "jrdb":
         raise CommandError(f"--preview draws what is annotated in jrdb, not in {args.kind}; leave it out")
-    try:
-        folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
-    except OSError as error:
-        raise CommandError(
-            f"the sample can not be written to {args.directory}: {error.strerror or error}\n"
-            "give a folder that can be written"
-        ) from error
+    folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
     print(f"sample {args.kind}: {args.size}, seed {args.seed}, in {folder}")
     if args.preview:
         from datasets.preview import draw

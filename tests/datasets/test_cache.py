@@ -242,6 +242,16 @@ def test_a_cache_folder_that_can_not_be_made(tmp_path):
         world.open()
 
 
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(CommandError, match="written to .*cache: No space left.*\n.*make room"):
+        World(tmp_path).open()
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_missing_sources_are_one_error(tmp_path):
     world = World(tmp_path, 30)
     for source in world.sources[5:12]:
