@@ -115,7 +115,7 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            empty = not file.read(1)
+            begin = file.read(24)
             file.seek(0)
             yield file
     except DataError:
@@ -127,7 +127,7 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
     except Exception as error:  # damaged bytes make it raise anything: SyntaxError, struct.error, ...
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = "the file is empty" if empty else "its content is none"
+            reason = f"it begins with {begin!r}" if begin else "the file is empty"
         remedy = "The file is damaged or no image. Copy it again, or remove it."
         raise DataError(f"{path}: not a readable image: {reason}\n{remedy}") from error
 

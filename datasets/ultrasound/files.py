@@ -166,9 +166,11 @@ def _match(
 
 
 def _file_forms(name: str) -> Iterable[str]:
-    """A file by its path below the folder or its name, with or without ending."""
+    """A file by its path below the folder or its name, with or without ending, at last in letters of any
+    case."""
     bare = re.sub(r"\.[^./]*$", "", name)
-    return dict.fromkeys((name, bare, name.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1]))
+    forms = [name, bare, name.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1]]
+    return dict.fromkeys([*forms, *map(str.casefold, forms)])
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -23,6 +23,7 @@ from datasets.cache import open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
 from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import DataError, some
+from utils.run.log import LOG
 
 GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are reported by them
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
@@ -131,7 +132,7 @@ def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblem
     if any(plain := [image.min() == image.max() for image in pixels]):
         problems.notes.append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
     if any(drawn := [is_drawing(image) for image in pixels]):
-        problems.notes.append(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))
+        LOG.warning(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))
     images = images[~shared]
     problems.refuse(images)
     return images
