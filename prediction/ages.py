@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,8 +79,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             else:
                 pictures.append(read_image(sources[k], "L", options.intensity_range))
         if pictures:
-            said = zip(rows.file[shown], found[shown], strict=True)
-            texts = [f"{textwrap.fill(name, 30)}\n{age:.1f} {unit}" for name, age in said]
+            files = [name if len(name) < 35 else f"{name[:15]}...{name[-16:]}" for name in rows.file[shown]]
+            texts = [f"{name}\n{age:.1f} {unit}" for name, age in zip(files, found[shown], strict=True)]
             plot_pictures(pictures, texts, 6, output / "sheet.png")
         if read:
             many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
