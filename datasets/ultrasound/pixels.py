@@ -55,7 +55,11 @@ def decode_images(
         if chosen is None:
             mine = highs[deep.subject.isin(train)]
             chosen = [0, 2 ** max(8, int(max(mine if len(mine) else highs)).bit_length()) - 1]
-        images.loc[deep.index, "cut"] = (lows < chosen[0]) | (highs > chosen[1])
+        images.loc[deep.index, "cut"] = cut = (lows < chosen[0]) | (highs > chosen[1])
+        if 2 * cut.sum() > len(images):  # before it shows as images that are alike
+            LOG.warning(
+                f"{cut.sum()} of {len(images)} images hold values beyond {chosen} (--intensity_range)"
+            )
     chosen = list(chosen or [0, 255])
     options = {"image_size": list(args.image_size), "colour": args.colour}
     options["intensity_range"] = chosen if len(deep) else None

@@ -349,7 +349,8 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
     fitting = [name for name, oldest in OLDEST.items() if 0 <= low <= high <= oldest and name != unit]
-    return f"if they are counted in {fitting[0]}: --target_unit {fitting[0]}" if fitting else ""
+    remedy = "--target_unit {0} (for a trained run: convert the column)"
+    return f"if they are counted in {fitting[0]}: {remedy.format(fitting[0])}" if fitting else ""
 
 
 def _show(cell: object) -> str:

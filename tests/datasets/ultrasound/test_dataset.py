@@ -335,6 +335,14 @@ def test_an_image_that_became_readable_unseen_is_not_black(study):
     assert load(study).report["images_used"] == 24
 
 
+def test_a_range_of_grey_that_most_images_exceed_is_said_first(study, caplog):
+    for path in (study / "Healthy/Images").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 99 + 300).save(path)
+    with pytest.raises(DataError, match="more than one subject"):
+        load(study, intensity_range=[0, 255])  # all white
+    assert "24 of 24 images hold values beyond [0, 255] (--intensity_range)" in caplog.text
+
+
 def test_sixteen_bit_images_are_rescaled(study):
     path = study / "Healthy/Images/anon_1_1.png"
     values = np.linspace(0, 65535, 20 * 24).reshape(20, 24).astype(np.uint16)

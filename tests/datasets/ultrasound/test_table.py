@@ -326,7 +326,10 @@ def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
     path = write_ages(tmp_path / "t.csv", [240, 300, 600])
     table = read(path)
     assert {reason for reason, _ in table.problems.found["bad_ages"]} == {"not an age in years (0 to 120)"}
-    assert table.problems.advice["bad_ages"] == "if they are counted in months: --target_unit months"
+    assert (
+        table.problems.advice["bad_ages"]
+        == "if they are counted in months: --target_unit months (for a trained run: convert the column)"
+    )
     assert read(path, target_unit="months").rows.age.to_dict()["0"] == 240
     for dates, reason in (
         (["1950-03-01", "7.1.1959"], "a date, not an age"),
