@@ -1,6 +1,7 @@
 """How every script ends: with an exit code, and a clear message if it failed."""
 
 import argparse
+import atexit
 import contextlib
 import os
 import signal
@@ -33,6 +34,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if SAVE_SIGNAL:
         signal.signal(SAVE_SIGNAL, signal.SIG_IGN)  # there is nothing to save but while training
+    code, ranks = 0, int(os.environ.get("WORLD_SIZE", 1))
     try:
         verdict = main(args)
         if options.get("require_learning") and verdict is not None and not verdict.learned:
@@ -41,10 +43,10 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
             print("dry run: everything a full run needs works; what it wrote is removed")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
-        sys.exit(128 + signal.SIGINT)
+        code = 128 + signal.SIGINT
     except SystemExit as left:
         end_status("interrupted", stopped_by(left.code))
-        raise
+        code = left.code
     except Exception as error:
         end_status("failed", str(error))
         message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
@@ -53,13 +55,21 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         rank = os.environ.get("RANK", "0")
         with contextlib.suppress(OSError):
             print("error:" if rank == "0" else f"error (rank {rank}):", message, file=sys.stderr, flush=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        code = getattr(error, "exit_code", 1)
     finally:  # what can not be printed (a full disk, a terminal that is gone) must not change the exit code
+        if ranks > 1:
+            atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it once more
+    if ranks > 1:
+        # A thread of gloo that lets go of its last tensor while Python ends is aborted by it, and torchrun
+        # then ends rank 0 in the middle of its report. So Python does not end, the process does.
+        os._exit(code)
+    if code:
+        sys.exit(code)
 
 
 def stopped_by(code: object) -> str:

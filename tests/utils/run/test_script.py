@@ -1,7 +1,10 @@
 """How a script ends: the exit code, one clear message, and what status.json says of it."""
 
 import argparse
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -45,6 +48,28 @@ def test_every_end_has_its_code(error, code, capsys):
     assert ending(fail(error)) == code
     said = capsys.readouterr().err
     assert said == (f"error: {error}\n" if code < 5 else "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"), [("pass", 0), ("sys.exit(143)", 143), ("raise DataError('bad')", 3)]
+)
+def test_one_of_several_ranks_leaves_before_python_ends(ends, code):
+    """torch's threads may not outlive Python: an object that aborts when Python frees it stands for them."""
+    program = f"""
+import argparse, atexit, os, sys
+from utils.run.errors import DataError
+from utils.run.script import run_script
+class Thread:
+    __del__ = lambda self: os.abort()
+thread = Thread()
+def main(args):
+    atexit.register(print, "tidied up")
+    {ends}
+run_script(main, argparse.Namespace())
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=os.environ | {"WORLD_SIZE": "2"}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (code, "tidied up\n")
 
 
 def test_debug_shows_the_traceback_and_the_unforeseen_keeps_it():
