@@ -12,10 +12,10 @@ from PIL import Image
 
 from datasets.anovox.frame import read_points
 from datasets.images import read_image
-from datasets.jrdb.labels import read_sequence
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from tests.jrdb_files import read
 from tests.jrdb_world import one_frame
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -64,17 +64,17 @@ def damage_json(content, rng) -> None:
 
 def test_label_files(tmp_path):
     rng = np.random.default_rng(0)
-    path, read = tmp_path / "cafe.json", 0
+    path, fine = tmp_path / "cafe.json", 0
     for _ in range(400):
         content = {"labels": {f"{15 * k:06d}.jpg": one_frame(rng, 2, ("hugging",)) for k in range(2)}}
         damage_json(content, rng)
         path.write_text(json.dumps(content))
-        if sequence := read_or_refused(read_sequence, path):
+        if sequence := read_or_refused(read, path):
             assert np.isfinite(sequence.boxes).all()
             assert (sequence.boxes >= [0, 0, 1 / 1024, 1 / 1024]).all()
-            read += 1
-    print(f"label files: {read} of 400 read")
-    assert 20 < read < 300
+            fine += 1
+    print(f"label files: {fine} of 400 read")
+    assert 20 < fine < 300
 
 
 CELLS = [None, "", " ", "001", 1, "1 ", 2.0, 2.5, -3, 200, "NA", "old", "=1+1", "\n", True, 1e300, "中"]
