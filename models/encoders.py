@@ -17,6 +17,7 @@ import math
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -165,16 +166,13 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 if broken := archive.testzip():  # torch would load a damaged weight without a word
                     raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
-        reason, begin = (str(error).strip() or type(error).__name__).splitlines()[0], path.read_bytes()[:24]
+    except OSError as error:
+        raise CommandError(f"--weights {path}: can not be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError,
+            KeyError) as error:  # fmt: skip
+        with open(path, "rb") as file:
+            begin = file.read(24)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "Copy it again (of a Git LFS pointer: git lfs pull), or give one that torch.save wrote."
         if "pip install" in reason:
             remedy = "Or give one that torch.save wrote."

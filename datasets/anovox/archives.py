@@ -1,8 +1,10 @@
 """Archives as they are downloaded: zip, tar and tar.gz are unpacked once, into the cache, and read there."""
 
+import errno
 import posixpath
 import re
 import shutil
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +20,7 @@ from utils.run.log import LOG
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 # RuntimeError: a zip with a password, or of a method that Python does not know.
 BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
+PLACE = "unpacked-"  # how the folders in the cache begin
 APPLE = re.compile(r"(.*/)?(__MACOSX/|\._).*")  # what a Mac adds
 
 
@@ -33,13 +36,15 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
         return path
     directory = Path(cache_dir or cache.CACHE_DIR)
     key = cache.fingerprint("archive", cache.describe_files([path]))
-    place, name = directory / f"unpacked-{key[:20]}", path.name[: -len(ending)]
+    place, name = directory / f"{PLACE}{key[:20]}", path.name[: -len(ending)]
 
     def build(folder: Path) -> None:
         LOG.info(f"archive {path.name}: unpacking it into {place}")
         try:
             _extract(path, folder / name, limit_gb)
         except BROKEN as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # the cache says so
             reason = str(error).partition("\n")[0]
             what = f"not a readable archive, or not to be unpacked into {directory} ({reason})"
             raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
@@ -61,7 +66,7 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
             if APPLE.fullmatch(name):
                 continue
             if (total := total + size) > limit_gb * 1e9:
-                more = "Pass a larger --cache_limit_gb, or unpack it where there is room."
+                more = "Unpack it where there is room, or raise --cache_limit_gb (predict.py has the run's)."
                 raise CommandError(f"{path}: unpacks to more than the limit of {limit_gb:g} GB.\n{more}")
             target = folder / check_relative_name(name, str(path))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +78,7 @@ def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple]:
     """Name, bytes and what opens it, of each file."""
     if isinstance(archive, zipfile.ZipFile):
         for file in archive.infolist():
-            if not file.is_dir():
+            if not file.is_dir() and not stat.S_ISLNK(file.external_attr >> 16):
                 yield file.filename, file.file_size, partial(archive.open, file)
     else:
         for file in archive:

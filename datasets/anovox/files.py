@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
-from datasets.anovox.archives import unpack
+from datasets.anovox.archives import PLACE, unpack
 from datasets.images import read_image_size
 from utils.run.errors import CommandError, DataError, some
 
@@ -110,7 +110,7 @@ def find_scenarios(
         if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
             return _images_alone(top, place.name, *alone)
         found = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
-        remedy = "Give what holds them, or archives of them (none inside another). Images alone, "
+        remedy = "Give what holds them, or archives of them. Images alone, "
         remedy += "with numbers, are for predict.py and --label pasted --modality camera."
         raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {found}.\n{remedy}")
     for first, second in itertools.pairwise(places):
@@ -140,7 +140,8 @@ def _walk(
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         places.append(folder)
     elif configuration or depth < DEPTH:
-        shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]  # not of a Mac
+        hidden = (".", PLACE)  # what a Mac leaves; a cache
+        shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := unpack(entry, **cache)).is_dir():
                 _walk(unpacked, depth + 1, places, configured, cache, top=entry != unpacked)
@@ -220,14 +221,14 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(
     entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
 ) -> tuple[dict[int, Path], Counter]:
-    """Files by the last number in their name, and how many of other endings there are; seconds such as 12.345
-    count in microseconds, with more than six decimals in nanoseconds. rest: what may follow the number.
-    DataError for two files of one number."""
-    number = r"(?:.*\D)?(?<!\d\.)0*(\d{1,10}\.\d{1,9}|\d{1,19})"  # what an int64 holds
+    """Files by the last number in their name, and how many of other endings there are; seconds, such as in
+    cam_12.345 (but not in cam1.345), count in microseconds, with more than six decimals in nanoseconds.
+    rest: what may follow the number. DataError for two files of one number."""
+    number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # what an int64 holds
     pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
     matches = [(e, pattern.fullmatch(e.name)) for e in sorted(entries) if not e.name.startswith(".")]
     for entry, match in matches:
-        whole, dot, decimals = match[1].partition(".") if match else ("", "", "")
+        whole, dot, decimals = (match[1] or match[2]).partition(".") if match else ("", "", "")
         digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
         if match and (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
             twice = f"its frame number, the last number in its name, is that of {other.name} too"

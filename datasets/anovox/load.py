@@ -98,12 +98,13 @@ def groups_of(table: FrameTable, choose: Choose) -> list[str]:
 
 
 def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
-    """By group, of the sizes of its files and its labels, and of the sizes of three files in a row: the same
-    recording, or a part of it, under any name."""
+    """By group, of the sizes of its files and its labels, and of the sizes of any three frames in a row that
+    differ: the same recording, or a part of it, under any name."""
     sizes, hashes = _file_sizes(table.frames), {}
     for group in groups:
         rows = table.rows_of([group])
-        three = np.lib.stride_tricks.sliding_window_view(sizes[rows], min(3, len(rows)), axis=0)
+        three = np.stack([sizes[rows][k : len(rows) - 2 + k] for k in range(3)], axis=1)[: len(rows)]
+        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # nothing moves, or images without content
         hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map(fingerprint, three)]
     return hashes
 

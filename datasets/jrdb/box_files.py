@@ -46,6 +46,7 @@ TEXTS = {
     0: ("KITTI detections", KITTI[2:], PERSON_TYPES),
     2: ("KITTI tracks", KITTI, PERSON_TYPES),
 }
+WIDEST = 400  # pixels: what stands further right and is still wider than that is no person
 FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
 
 
@@ -67,7 +68,8 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
-    if form == "MOT" and len(table) > 4 and (table[["w", "h"]].to_numpy() > table[["x", "y"]]).all(axis=None):
+    beyond = (table[["w", "h"]].to_numpy() > table[["x", "y"]]).all(axis=None)
+    if form == "MOT" and len(table) > 4 and beyond and table["x"].max() > WIDEST:
         remedy = "name all columns in a first line: frame,id,x1,y1,x2,y2,.. or frame,id,x,y,w,h,.."
         problems.add("widths and heights that look like right and lower edges", remedy, f"{path}")
     if corners:

@@ -14,7 +14,7 @@ import itertools
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -113,9 +113,10 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
     files = list_images(Path(data_path, IMAGE_FOLDER, path.stem)) if data_path else []
-    numbered = {frame_number(file): file for file in files}  # of another ending: .png, .JPG
-    unique = len(numbered) == len(files)
-    keys = [key if key in files or not unique else numbered.get(frame_number(key), key) for key in frames]
+    there, many = set(files), Counter(map(frame_number, files))
+    # What labels call 000015.jpg may be there as .png or .JPG.
+    numbered = {frame_number(file): file for file in files if many[frame_number(file)] == 1}
+    keys = [key if key in there else numbered.get(frame_number(key), key) for key in frames]
     images = find_images(path.stem, keys, data_path, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":

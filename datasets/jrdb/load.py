@@ -5,7 +5,7 @@ A pair's way from its label file to the batch; each file can be read to its end 
     load.py       this file: build_datasets, and the two functions below it, go all the way
     labels.py     read_sequence: a label file as columns of people and annotated pairs
     pairs.py      find_pairs: which two people are a pair, and its label
-    geometry.py   pair_features, the last step of find_pairs: what their boxes say about the two; also what
+    geometry.py   pair_features, a step of find_pairs: what their boxes say about the two; also what
                   pairs.py asks of two boxes: in_range, first_is_left
     crops.py      load_crops: the pixels of the people, in runs that see them
     dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
@@ -140,7 +140,7 @@ class PairDatasets(Parts):
         counts = {f"{name}_samples": len(part.draw()) for name, part in self.parts.items()}  # of an epoch
         every = sum(self.loaded.values(), [])
         measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
-        named = [(s.name, s.keys, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
+        named = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
                  for s in sorted(every, key=lambda s: s.name)]  # fmt: skip
         return {
             "data_path": str(self.data_path),

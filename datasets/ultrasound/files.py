@@ -11,7 +11,7 @@ import importlib.util
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +55,7 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}); {hint}")
 
 
-def dicom_files(paths: Iterable[Path]) -> list[Path]:
+def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
     bare = [path for path in paths if not path.suffix[1:].strip("0123456789") and path.exists()]
     marked = {path for path in bare if is_dicom(path)}

@@ -218,6 +218,17 @@ def test_weights_of_others_are_found_where_they_stand(wrap, tmp_path, capsys):
     assert report["dropped"] >= 2  # fc
 
 
+def test_weights_that_may_not_be_read_are_one_error(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "w.pth").write_bytes(b"theirs")
+    monkeypatch.setattr("torch.load", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(CommandError, match=r"w\.pth: can not be read: Permission denied"):
+        list(encoders.read_tensors(tmp_path / "w.pth"))
+
+
 def test_weights_that_fit_in_part_are_refused_with_their_level(tmp_path):
     state = {f"module.{key}": tensor for key, tensor in models.resnet18(weights=None).state_dict().items()}
     del state["module.layer3.0.conv1.weight"]

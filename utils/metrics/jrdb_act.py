@@ -50,9 +50,9 @@ def rows_text(rows: np.ndarray) -> str:
     return "".join(" ".join(format(value, ".10g") for value in row) + "\n" for row in rows)
 
 
-def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, float | dict[str, float | None]]:
+def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     """{"task_2": AP, "task_3": mAP, "by_size": {G1..G5+: AP}} of the same people in true and in predicted
-    groups, rows (K, 9) each; None of a size that no group has."""
+    groups, rows (K, 9) each, in one order; None of a size that no group has, and where nobody counts."""
     right, sizes = np.zeros(len(truth), bool), np.zeros(len(truth), np.int64)
     for keyframe in np.unique(truth[:, :2], axis=0):
         mine = (truth[:, :2] == keyframe).all(axis=1)

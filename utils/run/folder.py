@@ -94,7 +94,7 @@ def read_arrays(path: str | Path) -> dict[str, Any]:
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file of ours. CommandError names a file that is missing, too large or not JSON."""
-    path = Path(path) if isinstance(path, str) else path  # one in an archive is not
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: none of this project")

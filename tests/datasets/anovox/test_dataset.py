@@ -252,7 +252,7 @@ def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache
     assert all(torch.isfinite(part.__getitems__([0])["point_pixels"]).all() for part in data.parts.values())
 
 
-def test_nested_archives_and_wrong_paths(tmp_path, cache):
+def test_wrong_paths(tmp_path, cache):
     copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_Static_Mono_Town01" / "AnoVox_Static_Mono_Town01", 2)
     assert len(find_scenarios(tmp_path / "data")) == 2
     copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_again", 1)
@@ -351,6 +351,19 @@ def test_most_of_a_train_scenario_in_test_under_another_name_is_refused(tmp_path
     frame_files(test, "RGB-CAM")[0].unlink()
     with pytest.raises(DataError, match=f"Leakage: {test.name} in test and {train.name} in train hold the"):
         load(root, image_size=(32, 48), max_points=20, **cache)
+
+
+def test_frames_in_which_nothing_moves_are_no_leak(tmp_path, cache):
+    """Black images of a broken camera have one size in all scenarios."""
+    root = copy_of(tiny_sample(), tmp_path / "copy")
+    split = read_split(root / "split.json")
+    for part in ("train", "test"):
+        folder = next(root.glob(f"*/{split[part][0]}"))
+        for path in frame_files(folder, "RGB-CAM")[:3]:
+            Image.new("RGB", Image.open(path).size).save(path)
+        for path in frame_files(folder, "LIDAR"):
+            path.unlink()
+    load(root, modality="camera", image_size=(32, 48), **cache)
 
 
 def test_a_replaced_file_is_other_data_and_a_copy_is_not(tmp_path, cache):

@@ -16,7 +16,7 @@ from datasets.anovox.frame import read_points
 from datasets.anovox.labels import unlabelled_table
 from datasets.anovox.palettes import find_palette, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
-from utils.run.errors import DataError
+from utils.run.errors import CommandError, DataError
 
 TINY = {"image_size": (16, 24), "max_points": 16}
 
@@ -82,6 +82,36 @@ def test_archives_beside_folders_are_one_data_set(tmp_path):
     cache = {"cache_dir": tmp_path / "cache"}
     data = load(root, **TINY, paste_share=0.5, **cache)
     assert data.train.pasted and len(data.train.images) > 24  # textures are cut from both
+
+
+def test_a_cache_among_the_data_is_not_read_as_data(tmp_path, scenario):
+    shutil.make_archive(str(tmp_path / "Scenario_one"), "zip", scenario)
+    shutil.rmtree(scenario)
+    for _ in range(2):
+        (found,) = find_scenarios(tmp_path, cache_dir=tmp_path / "cache")
+        assert found.files["image"]
+
+
+def test_a_disk_that_is_full_is_no_damaged_archive(tmp_path, scenario, monkeypatch):
+    archive = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path, scenario.name))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(CommandError, match="nothing can be written to .*: No space left"):
+        find_scenarios(archive, cache_dir=tmp_path / "cache")
+
+
+def test_links_in_an_archive_are_left_out(tmp_path, scenario):
+    archive = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path, scenario.name))
+    folder = frame_files(scenario, "RGB-CAM")[0].parent.relative_to(tmp_path)
+    link = zipfile.ZipInfo(f"{folder}/link_999.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(link, "elsewhere.png")
+    (found,) = find_scenarios(archive, cache_dir=tmp_path / "cache")
+    assert 999 not in found.files["image"]
 
 
 def renamed(scenario: Path, names: dict[str, str]) -> dict:

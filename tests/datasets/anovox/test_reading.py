@@ -104,6 +104,13 @@ def test_seconds_with_decimals_are_time_stamps_in_their_order(tmp_path):
     assert sorted(scenario.files["image"]) == [9_500_000, 9_750_000, 10_125_000, 11_000_000]
 
 
+def test_a_digit_of_the_cameras_name_is_no_second(tmp_path):
+    for path, number in zip(frame_files(one_scenario(tmp_path), "RGB-CAM"), (1, 2, 10, 11), strict=True):
+        path.rename(path.with_name(f"cam1.{number}.png"))
+    (scenario,) = find_scenarios(tmp_path)
+    assert sorted(scenario.files["image"]) == [1, 2, 10, 11]
+
+
 def test_what_is_not_read_is_named_where_it_is_missed(tmp_path):
     for path in frame_files(one_scenario(tmp_path), "LIDAR")[1:]:
         path.rename(path.with_suffix(".npz"))
@@ -353,7 +360,7 @@ def pack(root: Path, target: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", pytest.param("tar", marks=pytest.mark.long)])
-def test_archives_are_read_as_they_are(tmp_path, cache, ending):
+def test_archives_are_unpacked_once_and_read(tmp_path, cache, ending):
     """One archive of all scenarios, beside one of a single scenario: the same frames and labels."""
     root = copy_of(tiny_sample(), tmp_path / "whole")
     options = {"image_size": (32, 48), "max_points": 30, "split_method": "random", "test_size": 0.3}

@@ -277,7 +277,10 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
             "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
             r"in pixels, not in shares.*--boxes_size 1 1[^\n]*\n.*line 2",
         ),
-        ("\n".join(f"0,{k},9,8,{60 + k},150" for k in range(5)), "look like right and lower edges"),
+        (
+            "\n".join(f"0,{k},{99 * k + 9},8,{99 * k + 60},150" for k in range(5)),
+            "look like right and lower edges",
+        ),
         ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
         ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is no id; without a header"),  # YOLO
         ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is no id; without a header"),  # no ids

@@ -217,6 +217,14 @@ def test_pairs_from_social_groups_and_nobodys_group(tmp_path):
     assert len(read(path).pairs) == 0
 
 
+def test_a_picture_without_a_number_beside_them_does_not_hide_images_of_another_ending(tmp_path):
+    path = write_labels(tmp_path, "s", {"000015.jpg": [person(1, BOX)]})
+    (tmp_path / IMAGE_FOLDER / "s").mkdir(parents=True)
+    for name in ("000015.png", "map.png", "plan.png"):
+        Image.new("L", (3760, 480)).save(tmp_path / IMAGE_FOLDER / "s" / name)
+    assert read(path, tmp_path).keys == ["000015.png"]
+
+
 def test_images_of_another_ending_are_those_of_the_frame(tmp_path):
     path, folder = write_labels(tmp_path, "a", crowd(2)), tmp_path / IMAGE_FOLDER / "a"
     folder.mkdir(parents=True)

@@ -68,8 +68,9 @@ def test_loads_with_every_cohort(tiny):
     assert load(tiny, **options).report["subjects_in_no_part"] == 16
 
 
-def test_same_seed_same_files_from_any_number_of_processes(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "count_cores", lambda: 1)
+@pytest.mark.parametrize("cores", [1, 2])
+def test_same_seed_same_files_from_any_number_of_processes(cores, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "count_cores", lambda: cores)
     generate(tmp_path, "tiny", seed=3)
     for path in sorted(tiny.glob("*/*/*/*.png")) + [tiny / "SYNTHETIC.json", tiny / "TA/split.json"]:
         assert path.read_bytes() == (tmp_path / path.relative_to(tiny)).read_bytes(), path

@@ -80,7 +80,7 @@ def test_within_group_auroc_ignores_differences_between_groups():
     assert within_group_auroc(labels, scores, np.arange(100)) is None
 
 
-def test_within_group_rows_are_the_metric_without_each_group():
+def test_within_group_pairs_are_the_metric_without_each_group():
     groups = np.repeat(np.arange(20), 10)
     labels = (RNG.random(200) < 0.4).astype(int)
     scores = labels + RNG.normal(0, 1, 200)
