@@ -29,7 +29,7 @@ The way of an image, by the calls in `build_datasets`; read this file first, the
     split_subjects                here        in which part its subject is
     decode_images, judge_pixels   pixels.py   its pixels (datasets/images.py), cached; then its batch
 
-Beside the way: augmentation.py (on the batch, in the scripts), flags.py, problems.py (all at once, in one error).
+Beside the way: augmentation.py (on the batch), flags.py, problems.py (what is wrong, in one error).
 """
 
 import argparse
