@@ -7,6 +7,7 @@ so a file with the final name is complete. Whoever holds the lock builds; other 
 and then read. Delete data/cache at any time to free the space.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -92,6 +93,8 @@ def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[
         finally:
             ours.release()
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            raise  # not the folder's fault
         reason = f"{error.strerror or error}\nMake that folder writable, or make room in it."
         raise CommandError(f"nothing can be written to {path.parent}: {reason}") from error
     return found

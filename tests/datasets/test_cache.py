@@ -287,3 +287,12 @@ def test_fingerprints():
     code = "from datasets.cache import fingerprint; print(fingerprint('a', [1.5, None], {'k': True}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == fingerprint("a", [1.5, None], {"k": True})
+
+
+def test_want_of_open_files_is_not_told_as_a_folder_that_can_not_be_written(tmp_path):
+    def build(path):
+        raise OSError(24, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        cache.build_once(tmp_path / "a", "a", lambda: None, build)
+    assert not list(tmp_path.iterdir())
