@@ -1,4 +1,4 @@
-"""Augmentation of pair batches: whole frames are mirrored, colours are jittered person by person."""
+"""Augment batches of pairs: mirror whole frames and jitter the colours of each person."""
 
 import torch
 from torch import Tensor
@@ -6,15 +6,15 @@ from torch import Tensor
 from datasets import augmentation as augment
 from datasets.jrdb.geometry import mirror_features, swaps_when_mirrored
 
-COLOR_JITTER = 0.2  # brightness, contrast and saturation factors lie within 1 +- this; hue stays
+COLOR_JITTER = 0.2  # brightness, contrast and saturation change by up to 20%; hue does not
 
 
 def augment_pairs(
     batch: dict[str, Tensor], names: list[str], seed: int, epoch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Mirror half of the frames (crops, left and right, and geometry, of columns `names`, all together) and
-    jitter each person's colours, on a CPU batch of JRDBPairDataset; pixels are worked on, and returned, on
-    `device`. Every draw depends on (seed, epoch, frame or person) alone, not on the batch."""
+    """Mirror half of the frames and jitter each person's colours in a CPU batch of JRDBPairDataset. Mirroring
+    flips the crops, swaps left and right, and mirrors the geometry (columns `names`). Pixels are processed
+    and returned on `device`. Draws depend only on (seed, epoch, frame or person), not on the batch."""
     mirrored = torch.from_numpy(augment.uniform(seed, epoch, batch["frames"].numpy(), 1)[:, 0] < 0.5)  # (N,)
     left, right, geometry = batch["left"], batch["right"], batch["geometry"]
     swapped = mirrored & torch.from_numpy(swaps_when_mirrored(geometry.numpy(), names))

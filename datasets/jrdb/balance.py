@@ -1,13 +1,13 @@
-"""Classes of uneven size in stage 2: resampling the train split, and weights for what imbalance is left."""
+"""Class imbalance in stage 2: resample the train split, and weight the loss for the remaining imbalance."""
 
 import numpy as np
 
 
 def balance_classes(labels: np.ndarray, strategy: str, seed: int) -> np.ndarray:
-    """Sample positions, in rising order, of a more even train split; labels (N,) ints.
+    """Ascending sample indices of a more balanced train split; labels (N,) ints.
 
-    oversample: every class is drawn up to at least half the size of the largest (each sample at least once).
-    undersample: no class keeps more than twice the size of the smallest. none: all samples as they are.
+    oversample: repeat random samples until every class has at least half the size of the largest.
+    undersample: drop random samples until no class has more than twice the size of the smallest.
     """
     if strategy == "none":
         return np.arange(len(labels))
@@ -25,6 +25,6 @@ def balance_classes(labels: np.ndarray, strategy: str, seed: int) -> np.ndarray:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Inverse frequencies whose mean over the samples is 1 (scikit-learn's "balanced"); absent classes: 0."""
+    """Inverse class frequencies, on average 1 over the samples (scikit-learn's "balanced"); 0 if absent."""
     counts = np.bincount(labels, minlength=classes)
     return np.where(counts > 0, len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)

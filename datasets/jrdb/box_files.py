@@ -1,4 +1,4 @@
-"""The boxes of one file, in whatever form detectors and trackers write them, as a table.
+"""Read the boxes of one file, in any format that detectors and trackers write, into a table.
 
     labels_2d_stitched/SEQ.json, activity labels    {"labels": {"000015.jpg": [{"label_id", "box"}]}}
     detections_2d_stitched/SEQ.json                 {"detections": {"000015.jpg": [{"box"}]}}
@@ -8,7 +8,7 @@
     KITTI tracking text                             frame track type 3 numbers left top right bottom ..
     KITTI detection text, one file per frame        type 3 numbers left top right bottom ..
 
-The form is told by what is in the file, never by its name.
+The format is recognised by the content of the file, never by its name.
 """
 
 import csv
@@ -24,10 +24,10 @@ import pandas
 
 from datasets.jrdb.problems import Problems
 
-# id "": a person without one; id None: no person, a frame that may hold nobody. box: its numbers as written
+# id: "" for a person without an id, None for a row that only says that the frame exists. box: as written
 COLUMNS = ("sequence", "frame", "id", "box", "where")
 PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
-MOT_PEOPLE = ("1", "2", "7", "-1", "")  # classes of MOT16 and later: on foot, on a vehicle, static; not given
+MOT_PEOPLE = ("1", "2", "7", "-1", "")  # MOT16 and later: pedestrian, person on vehicle, static; not given
 ALIASES = {
     "frame": ("frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
     "id": ("track_id", "track", "person", "label_id", "person_id"),
@@ -39,22 +39,22 @@ ALIASES = {
 }  # fmt: skip
 MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
-# Text without a header, by the place of the first cell that is no number, which is the type: the form, its
-# columns, and which types are people
+# Text without a header. The key is the position of the first cell that is not a number, which is the type;
+# the values are the format, its columns, and which types are people.
 TEXTS = {
     None: ("MOT", MOT, MOT_PEOPLE),
     0: ("KITTI detections", KITTI[2:], PERSON_TYPES),
     2: ("KITTI tracks", KITTI, PERSON_TYPES),
 }
-WIDEST = 400  # pixels: what stands further right and is still wider than that is no person
+WIDEST = 400  # pixels: no person starts further right and is wider still; such a "width" is a right edge
 FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
 
 
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
-    """The boxes of one file below `given`: COLUMNS, x, y, w, h (NaN where no number stands) and file: its
-    path where it is the sequence of its name, "" where its rows or its folder name that.
+    """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number) and file: the path if the
+    file's name names the sequence, "" if its rows or its folder do. An unreadable file is a problem and None.
 
-    attrs hold the form in words and the size (width, height) of the panorama, None where no file says it.
+    attrs: form (name of the format) and size ((width, height) of the panorama, None if unknown).
     """
     try:
         form, rows, corners, size = parse(path.read_text(encoding="utf-8-sig"), path)
@@ -87,8 +87,8 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
 
 
 def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
-    """What form a file has, its rows, whether boxes are two corners, and the size of the panorama where the
-    file says it. An empty file is one of KITTI, a frame in which nobody was found."""
+    """Return the format, the rows, whether boxes are two corners, and the panorama's size if the file has it.
+    An empty file is a KITTI file: a frame in which nobody was detected."""
     if not text.strip(" ,;\t\r\n"):
         return "KITTI detections", [("", "", None, None, f"{path}")], True, None
     if text.lstrip()[0] not in "{[":
@@ -109,7 +109,7 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int
 
 
 def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
-    """Of two records with one id in a frame the first counts, as for training."""
+    """Of two records with the same id in a frame only the first counts, as in training."""
     for key, records in frames.items():
         seen = set()
         yield "", key, None, None, f"{path}: frame {key}"
@@ -145,9 +145,9 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
 
 
 def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
-    """Of lines of cells, with a header (columns named as in ALIASES) or without: the form, the rows of
-    people, whether boxes are two corners, and the size of the panorama: a width and height beside corners,
-    alike in all rows and beyond all corners, are the image's."""
+    """`parse` for lines of cells, with a header (column names as in ALIASES) or without; keeps only people.
+    If there are width and height columns beside two corners, and they are the same in every row, they are
+    returned as the size of the panorama."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
     separator = next((mark for mark in ",;\t" if mark in first), " ")
@@ -165,7 +165,7 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int,
         header, rows = list(columns), [(line, cells[: len(columns)]) for line, cells in rows]
     if long := [line for line, cells in rows if len(cells) > len(header)]:
         raise ValueError(f"{long[0]} has more cells than the header (decimal commas?)")
-    # Of several columns that mean the same, the first by the order of ALIASES
+    # Of several columns with the same meaning, take the first in the order of ALIASES.
     place = {name: next((header.index(word) for word in (name, *aliases) if word in header), len(header))
              for name, aliases in ALIASES.items()}  # fmt: skip
     corners = max(place[name] for name in ("x1", "y1", "x2", "y2")) < len(header)
@@ -198,7 +198,7 @@ def is_number(cell: str) -> bool:
 
 
 def people_in(classes: Iterable[str]) -> set[str]:
-    """Which of the classes of boxes are people: those called so, or the only one; else a ValueError."""
+    """The classes that are people: those with such a name, or the only class; otherwise a ValueError."""
     there = set(classes)
     people = {name for name in there if name.strip().lower() in PERSON_TYPES}
     if not people and len(there) > 1:
@@ -208,21 +208,21 @@ def people_in(classes: Iterable[str]) -> set[str]:
 
 
 def whole(cell: Any) -> str:
-    """A number as text, without the decimals of a whole one (15.0, 1.5e+01); other text as it is."""
+    """The cell as text; whole numbers lose their decimals (15.0 and 1.5e+01 become 15)."""
     text = str(cell).strip()
     decimals = not text.isdigit() and is_number(text) and float(text).is_integer()
     return str(int(float(text))) if decimals else text
 
 
 def name_of(cell: Any) -> str:
-    """An id as text; empty where there is none (missing, -1, "person:-1")."""
+    """An id as text; "" if there is none (missing, -1, "person:-1")."""
     text = "" if cell is None else whole(cell)
     return "" if text in ("-1", "nan") or text.endswith(":-1") else text
 
 
 def name_folders(images: list[str]) -> list[str]:
-    """The sequence of each image, "" where all are in one folder: its folder's name or, where two folders are
-    called alike, their paths below the folder that holds all."""
+    """The sequence of each image: the name of its folder or, if two folders share a name, their paths below
+    the common parent. "" if all images are in one folder."""
     folders = [posixpath.dirname(str(image).replace("\\", "/")) for image in images]
     names = [posixpath.basename(folder) for folder in folders]
     if len(set(folders)) < 2:

@@ -1,8 +1,8 @@
-"""People without annotations: sequences made of boxes in any of the forms of box_files.py.
+"""Build sequences from boxes without annotations, in any format of box_files.py.
 
-A folder of such files holds a sequence in each, or a frame in each. Pixels of the panorama; x + w may exceed
-its width for a person on the seam. Ids are optional: without them nobody is found again, and a pair has no
-past. A frame is named by its image, or by a number anywhere in the name.
+In a folder, each file is one sequence or one frame. Boxes are in pixels of the panorama; x + w may exceed its
+width for a person on the seam. Ids are optional: without them nobody can be tracked, and pairs have no
+history. A frame is identified by the name of its image or by a number.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
 SOURCES = (labels.LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
-ENDINGS = (".json", ".txt", ".csv", ".tsv")  # of the files in a folder; the content decides
+ENDINGS = (".json", ".txt", ".csv", ".tsv")  # which files of a folder are opened
 
 
 def read_people(
     folder: Path, boxes: Path | None, args: argparse.Namespace
 ) -> tuple[list[Sequence], list[Path]]:
-    """The sequences of people, and the folder of images of each (which may hold none).
+    """Read the sequences of people, and for each its folder of images (which may be empty).
 
-    Without `boxes` they are looked for in `folder`, which is then a JRDB folder. CommandError for files that
-    are not there, one DataError for all that is wrong in them. Of `args` count frame_rate, boxes_size
-    (height, width of the panorama that boxes are given for) and skip_bad_boxes.
+    Without `boxes`, `folder` must be a JRDB folder, and its labels or detections are read. Uses frame_rate,
+    boxes_size (height, width of the panorama the boxes refer to) and skip_bad_boxes of `args`. Raises
+    CommandError for missing files and one DataError for everything wrong in them.
     """
     boxes = boxes or find_boxes(folder)
     problems, files = Problems(), [boxes] if boxes.is_file() else []
@@ -49,14 +49,14 @@ def read_people(
         if len(files) > 1:
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
-    boxed = rows["id"].notna()  # the others say that there is a frame, maybe without people
+    boxed = rows["id"].notna()  # the other rows only say that a frame exists
     if not boxed.any():
         raise DataError(f"{boxes}: no box in it\n  expected one per person and frame: {FORMS}")
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
     past = ", without ids: no past" if (unnamed | ~boxed).all() else ""
     LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}")
-    rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # never met again
+    rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
     for where in rows["where"][rows["sequence"] == ""].head(1):
@@ -87,7 +87,7 @@ def find_boxes(folder: Path) -> Path:
 
 
 def find_folder(folder: Path, name: str, alone: bool) -> Path:
-    """Where the images of a sequence are: in the JRDB layout, in a folder of its name, or in `folder`."""
+    """Find the images of a sequence: in the JRDB layout, in a folder named like it, or in `folder` itself."""
     for candidate in (folder / labels.IMAGE_FOLDER / name, folder / name, folder / "images" / name):
         if candidate.is_dir():
             return candidate
@@ -98,9 +98,9 @@ def read_sequence(
     name: str, rows: pandas.DataFrame, folder: Path, said: tuple[int, int] | None, args: argparse.Namespace,
     problems: Problems,
 ) -> Sequence | None:  # fmt: skip
-    """One sequence of people by frame number and id, without groups or annotated pairs. said: the (width,
-    height) that the boxes are given for, where somebody says it."""
-    before, frames, pictures = problems.count, {}, {}  # names by number
+    """One sequence, people sorted by frame number and id, without groups or annotated pairs. said: (width,
+    height) of the panorama that the boxes refer to, None if neither the file nor --boxes_size gives it."""
+    before, frames, pictures = problems.count, {}, {}  # frame number -> name
     numbers = [labels.frame_number(whole(frame)) for frame in rows["frame"]]
     for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
         if number is None:
@@ -143,9 +143,9 @@ def read_sequence(
 def panorama_size(
     name: str, folder: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
 ) -> tuple[tuple[int, int], str]:
-    """(width, height) that boxes are brought to, and where it comes from. DataError where the file says
-    another size than the images have, and --boxes_size nothing. One of equal sides, such as 1 1 or 100 100,
-    is of boxes in shares or percent."""
+    """(width, height) that boxes are scaled to, and where it comes from. A square --boxes_size (1 1 or 100
+    100) means that boxes are fractions or percentages. DataError if the size in the boxes' file is not that
+    of the images and --boxes_size is not given."""
     shares = args.boxes_size and said[0] == said[1]
     if not pictures:
         by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
@@ -156,7 +156,7 @@ def panorama_size(
         try:
             size = read_image_size(folder / file)
             break
-        except DataError:  # the next one says it as well; predict.py lists what it can not read
+        except DataError:  # try the next image; predict.py lists the unreadable ones
             if number == max(pictures):
                 raise
     sizes = f"{folder / file}: the image is {size[0]}x{size[1]}"

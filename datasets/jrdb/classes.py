@@ -1,4 +1,4 @@
-"""The five classes of interaction, the published names that each holds, and the class of a pair."""
+"""The five interaction classes, the published names in each, and the class of an annotated pair."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,21 @@ from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, suggest
 
 INTERACTION_CLASSES = ("walking together", "standing together", "conversation", "sitting together", "others")
-# Classes go from frequent to rare among the 21 published names. The map is fixed, whatever a split's own
-# counts are, so that class k means the same in every split, checkpoint and evaluation.
+# The classes of the 21 published names, from frequent to rare. The map does not depend on the counts of a
+# split, so class k means the same in every split, checkpoint and evaluation.
 CLASS_OF_NAME = {name: k for k, name in enumerate(INTERACTION_CLASSES[:4])} | dict.fromkeys(
     ("going upstairs together", "moving together", "looking at robot together", "looking at sth together",
      "walking toward each other", "eating together", "going downstairs together", "bending together",
      "holding sth together", "cycling together", "interaction with door together", "hugging",
      "looking into sth together", "shaking hand", "waving hand together", "pointing at sth together"), 4,
 )  # fmt: skip
-CLASS_OF_NAME["standing together together"] = 1  # a slip of the published list
-ANY_OTHER = "*"  # in a class map: whatever name is not in it
+CLASS_OF_NAME["standing together together"] = 1  # a typo in the published list
+ANY_OTHER = "*"  # in a class map: every name that is not listed
 
 
 def read_class_map(path: str | None) -> dict[str, int]:
-    """Class of every interaction name: the 21 published ones, and over them those of --class_map, a JSON file
-    {"name": "class"}. CommandError for a file that is none, or names another class."""
+    """Map interaction names to classes: the 21 published names, overridden by --class_map, a JSON file of
+    {"name": "class"}. CommandError if the file is not such a map or names an unknown class."""
     if path is None:
         return CLASS_OF_NAME
     try:
@@ -37,7 +37,7 @@ def read_class_map(path: str | None) -> dict[str, int]:
 
 
 def known_names(labels: list, classes: dict[str, int], place: str, problems: Problems) -> bool:
-    """Whether all of ((name, difficulty), ..) have a class; others are problems, with the nearest name."""
+    """Whether every name of ((name, difficulty), ..) has a class; adds a problem for each unknown name."""
     unknown = [name for name, _ in labels if name not in classes and ANY_OTHER not in classes]
     for name in unknown:
         remedy = 'correct the files, or give its class: --class_map FILE.json of {"name": "class"}'
@@ -48,11 +48,11 @@ def known_names(labels: list, classes: dict[str, int], place: str, problems: Pro
 def merge_sides(
     there: tuple, back: tuple, classes: dict[str, int], rules: LabelRules
 ) -> tuple[int, list[str]]:
-    """The type of a pair by its labels ((name, difficulty), ..) from both sides, and which COUNTS it adds to.
+    """The type of a pair from both people's labels ((name, difficulty), ..), and the COUNTS to increment.
 
-    One side is enough; two that differ are joined. Of several labels the type is the rarest class
-    (`priority`: others, sitting, conversation, standing, walking), the first written (`first`: first record
-    by id, first name in it), or none (`drop`, if they fall in different classes). -3: all too difficult.
+    The labels of both sides are joined; one side is enough. --multi_label decides between several labels:
+    `priority` takes the rarest class (others, sitting, conversation, standing, walking), `first` the first
+    label in the record of the lower id, `drop` gives -1 if the classes differ. -3: all are too difficult.
     """
     class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
     kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}

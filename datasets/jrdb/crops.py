@@ -1,15 +1,13 @@
-"""People cut out of a 360-degree panorama, correct across its seam.
+"""Crop people from a 360-degree panorama, also across its seam.
 
-The rule, in this order:
-
-1. The box x, y, w, h (pixels, x may run past the width) is rounded to whole pixels, halves up.
-2. It grows by 15% (7.5% of its size on every side), then the side that is too short for the output's H:W is
-   lengthened, both about the box's centre. The size is rounded to whole pixels, halves up, and the corner
-   down. No person is squashed, and a crop's size depends on the box's size only, never on where it stands.
-3. Columns wrap round, as often as needed: the pixels are those of the panorama tiled without end. Rows above
-   and below the image take its mean colour, rounded from integer sums, so that turning the panorama together
-   with its boxes changes no crop by a single bit.
-4. Antialiased bilinear resize on uint8.
+1. Round the box x, y, w, h (pixels, x + w may exceed the width) to whole pixels, halves up.
+2. Enlarge it by 15% about its centre (7.5% on every side), then lengthen the side that is too short for the
+   output's H:W, so that nobody is distorted. Round the size halves up and the corner down. The size of a
+   crop depends only on the size of the box, not on its position.
+3. Wrap columns around the panorama as often as needed. Fill rows above and below the image with its mean
+   colour, computed from integer sums, so that rotating the panorama and its boxes leaves every crop
+   bit-identical.
+4. Resize with antialiased bilinear interpolation on uint8.
 """
 
 from functools import partial
@@ -31,9 +29,9 @@ RULE = 1  # part of the cache's key; raise it when a change here changes pixels
 
 
 def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, int], **cache: object) -> None:
-    """Cut the people that batches of a split show, or find them in the cache; every panorama is decoded
-    once, ever. size (H, W); cache: options of open_cache. DataError for missing, unreadable or differently
-    sized images; CommandError above `limit_gb`."""
+    """Set part.crops and part.crop_rows: crops of everybody in the split's pairs, read from the cache or cut
+    and cached. size (H, W); cache: options of open_cache. DataError for images that are missing, unreadable
+    or of another size; CommandError above `limit_gb`."""
     paths, _, counts, persons = images_needed(part, data_path)
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
@@ -46,7 +44,7 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
 def images_needed(
     part: JRDBPairDataset, data_path: Path | str
 ) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
-    """Images (K) that people are cut from, whether each is there, people per image (K), person rows."""
+    """Paths of the K images that people are cut from, whether each exists, people per image, person rows."""
     side = "near_" if hasattr(part, "near_rows") else ""
     persons = np.unique([getattr(part, f"{side}left"), getattr(part, f"{side}right")])
     frames, counts = np.unique(part.people_frames[persons], return_counts=True)
@@ -58,7 +56,7 @@ def images_needed(
 def find_problems(
     part: JRDBPairDataset, data_path: Path | str, problems: Problems, decode: bool = False
 ) -> None:
-    """Gather the images that are missing and, with `decode`, damaged or of another size."""
+    """Add missing images to `problems` and, with `decode`, damaged ones and those of another size."""
     paths, found, *_ = images_needed(part, data_path)
     for path, there in zip(paths, found, strict=True):
         if not there:
@@ -73,7 +71,7 @@ def find_problems(
 
 
 def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of this (W, H)."""
+    """Read an image of `size` (W, H) as (H, W, 3) uint8; DataError if it has another size."""
     image = read_image(path)
     if (found := (image.shape[1], image.shape[0])) != size:
         what = f"the panorama is {found[0]}x{found[1]} pixels, the other frames {size[0]}x{size[1]}"
@@ -86,10 +84,10 @@ def _crop_image(paths, boxes_per_image, size, panorama, k) -> np.ndarray:
 
 
 def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(n, 4) boxes x, y, w, h -> (n, 4) int64 regions left, top, width, height: steps 1 and 2."""
+    """Steps 1 and 2: boxes (n, 4) x, y, w, h -> regions (n, 4) int64 left, top, width, height."""
     x, y, width, height = np.floor(np.asarray(boxes, np.float64).reshape(-1, 4) + 0.5).astype(np.int64).T
     width, height = np.maximum(width, 1), np.maximum(height, 1)
-    # In integers, so that no region hangs on how 1.15 * 50 is rounded.
+    # In integers, so that no region depends on the floating-point rounding of 1.15 * 50.
     reach = np.maximum(width * size[0], height * size[1]) * (100 + MARGIN_PERCENT)
     crop_width = (2 * reach + 100 * size[0]) // (200 * size[0])
     crop_height = (2 * reach + 100 * size[1]) // (200 * size[1])
@@ -103,7 +101,7 @@ def crop_people(image: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> 
     height, width = image.shape[:2]
     regions = crop_regions(boxes, size)
     crops = np.empty((len(regions), 3, *size), np.uint8)
-    # Column sums first: numpy adds whole rows of bytes 20 times faster than it reduces two axes at once.
+    # Sum over rows first: numpy adds whole rows of bytes 20 times faster than it reduces two axes at once.
     columns = image.reshape(height, width * 3).sum(axis=0, dtype=np.uint32)
     sums = columns.reshape(width, 3).sum(axis=0, dtype=np.int64)
     mean = (sums + height * width // 2) // (height * width)

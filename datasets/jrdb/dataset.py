@@ -1,4 +1,4 @@
-"""Pairs of people as a torch data set: one split of the sequences, what an epoch draws of it, and batches."""
+"""The pairs of one split as a torch data set: what an epoch samples from it, and its batches."""
 
 import copy
 from collections import Counter
@@ -15,7 +15,8 @@ from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import PairRules, text_key
 
-# What is numbered anew over all sequences: by column, the one whose length it goes up by with each of them.
+# Columns of indices, which are renumbered when sequences are joined. An index of sequence k is raised by the
+# total length of the column named here over the sequences before k.
 NUMBERED = {
     **dict.fromkeys(
         ("frames", "people_frames", "far_frames", "ambiguous_frames", "near_frames"), "frame_keys"
@@ -27,31 +28,32 @@ NUMBERED = {
 
 
 class JRDBPairDataset(Dataset):
-    """Samples of one split. N samples over F frames and R people, G features, S sequences.
+    """N samples of one split, with F frames, R people (a person in two frames is two rows) and G features.
 
-    Per sample (of a `sampled` part: per candidate), ordered by sequence and frame, in a frame by ids:
-        geometry (N, G) float32           columns `feature_names`, NaN where there is no past
-        labels (N,) int64                 interacts 0/1, or the type for task "type": index into class_names
-        types (N,) int64                  into INTERACTION_CLASSES, -1 none
-        inferred (N,) bool                joined through others of its group, never annotated
-        ambiguous (N,) bool               of task "any" alone: see find_pairs; label 0
+    Per sample (candidate, if `sampled`), sorted by sequence, frame and ids:
+        geometry (N, G) float32           columns `feature_names`, NaN without a past
+        labels (N,) int64                 index into class_names: interacts 0/1; the type for task "type"
+        types (N,) int64                  index into INTERACTION_CLASSES, -1 none
+        inferred (N,) bool                not annotated, but linked through other pairs of its group
+        ambiguous (N,) bool               see find_pairs; label 0; only for task "any"
         left, right (N,) int64            person rows in canonical order
-        frames (N,) int64                 into the F frames
-        lots (N,) uint64, interaction_groups (N,) int64: what `draw` goes by, with
-        interaction_group_sizes (I,) int64 people in each of the split's interaction groups
-    Everybody in every frame of the split, in range of someone or not:
+        frames (N,) int64                 index of the frame
+        lots (N,) uint64                  random numbers for `draw`
+        interaction_groups (N,) int64     index into interaction_group_sizes (I,) int64, in people
+    Per person in any frame of the split, in range of someone or not:
         boxes (R, 4) float64 pixels, people_frames (R,) int64
         social_groups (R,) int64 (-1 none), person_ids (R,) str
+    Per frame:
         frame_sequences (F,) int64 into `sequences`, frame_keys (F,) str, image_found (F,) bool
-        frame_times (F,) int64 frame numbers, --frame_rate per second
-    Annotated pairs beyond the distance limit, misses of any model:
-        far_types (M,) int64, far_frames (M,) int64
-    All ambiguous pairs, near or not, inferred to interact or not:
+        frame_times (F,) int64            frame numbers, --frame_rate per second
+    Per annotated pair beyond the distance limit, which every model misses:
+        far_types, far_frames (M,) int64
+    Per ambiguous pair, in range or not, inferred to interact or not:
         ambiguous_frames (A,) int64
-    With rules.rescore, every pair in range, a sample or not, in order of the frames:
+    Per pair in range, sample or not, sorted by frame; only with rules.rescore:
         near_geometry (M, G) float32, near_left, near_right, near_frames (M,) int64
-        near_rows (N,) int64              of the samples among them
-    Set by crops.load_crops in runs that see pixels:
+        near_rows (N,) int64              rows of the samples among them
+    Set by crops.load_crops in runs that use pixels:
         crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
     """
 
@@ -59,7 +61,7 @@ class JRDBPairDataset(Dataset):
         self, name: str, sequences: list[Sequence], found: list[tuple[dict, dict]], rules: PairRules,
         task: str, sampled: bool,
     ):  # fmt: skip
-        """found: what pairs.find_pairs gave of each of the sequences."""
+        """found: what pairs.find_pairs returned for each sequence."""
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
         self.feature_names = feature_names(rules.history_seconds, rules.whole_past)
         self.sequences = [s.name for s in sequences]
@@ -83,25 +85,25 @@ class JRDBPairDataset(Dataset):
 
     @property
     def sample_sequences(self) -> np.ndarray:
-        """(N,) int64 sequence of every sample: what intervals leave out one at a time."""
+        """(N,) int64 sequence of every sample, the groups of the jackknife."""
         return self.frame_sequences[self.frames]
 
     def group_names(self) -> list[str]:
-        """The sequences of the samples: what no two splits may share."""
+        """The names of the samples' sequences, which no two splits may share."""
         return [self.sequences[k] for k in np.unique(self.sample_sequences)]
 
     @property
     def past_columns(self) -> list[int]:
-        """The columns of the geometry that tell the past, which come last."""
+        """The columns of the geometry that describe the past; they come last."""
         return list(range(len(feature_names(0)), len(self.feature_names)))
 
     def class_counts(self) -> dict[str, int]:
-        """Samples per class, by name; of a sampled part those of the first epoch."""
+        """Samples per class name; in the first epoch if the part is sampled."""
         counts = np.bincount(self.labels[self.draw()], minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def pair_columns(self) -> dict[str, np.ndarray]:
-        """Who each sample is, for tables: docs/columns.md."""
+        """The columns that identify each sample in tables; see docs/columns.md."""
         return {
             "sequence": np.array(self.sequences)[self.sample_sequences],
             "frame": self.frame_keys[self.frames],
@@ -112,16 +114,16 @@ class JRDBPairDataset(Dataset):
         }
 
     def people_and_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The frame of everybody (R,) and the two people of every sample (N, 2): what groups are made of."""
+        """The frame of every person (R,) and the two people of every sample (N, 2), to form groups."""
         return self.people_frames, np.stack([self.left, self.right], axis=1)
 
     def draw(self, epoch: int = 1) -> np.ndarray:
-        """The samples that an epoch takes, frame by frame; all samples of a part that is not sampled.
+        """The samples of an epoch, frame by frame; all samples if the part is not sampled.
 
-        Of each interaction group of n people at most max(1, round(n * max_group_samples_ratio)) positives,
-        annotated ones before inferred; of each frame min(max_negatives_per_frame, max(1, round(positives *
-        stage1_balance_ratio))) others; of what is then left of a sequence at most pairs_per_sequence (0:
-        all). With --no-resample every epoch takes the same.
+        Takes at most max(1, round(n * max_group_samples_ratio)) positives of an interaction group of n
+        people, annotated ones before inferred; min(max_negatives_per_frame, max(1, round(positives *
+        stage1_balance_ratio))) negatives of a frame; then at most pairs_per_sequence of these per sequence
+        (0: all). With --no-resample every epoch takes the same samples.
         """
         if not self.sampled:
             return np.arange(len(self))
@@ -142,7 +144,7 @@ class JRDBPairDataset(Dataset):
         return chosen[neighbouring_order(self.frames[chosen], self.left[chosen], self.right[chosen])]
 
     def select(self, samples: np.ndarray) -> "JRDBPairDataset":
-        """The same people and frames with these samples only, in this order; nothing is drawn from them."""
+        """A copy with only these samples, in this order, and the same people and frames; not sampled."""
         chosen = copy.copy(self)
         chosen.sampled = False
         columns = ["geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"]
@@ -153,8 +155,8 @@ class JRDBPairDataset(Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """A collated batch of N samples and their P people, each person once: crops (P, 3, H, W) uint8 (only
         with pixels), left, right (N,) int64 into the crops, geometry (N, G) float32, labels (N,), indices
-        (N,), frames (N,), persons (P,) int64 person rows. With rules.rescore the other pairs in range of
-        these frames stand behind the N in left, right, geometry and frames."""
+        (N,), frames (N,), persons (P,) int64 person rows. With rules.rescore, left, right, geometry and
+        frames go on after the N samples with the other pairs in range of these frames."""
         indices = np.asarray(indices)
         batch = {name: getattr(self, name)[indices] for name in ("left", "right", "geometry", "frames")}
         if hasattr(self, "near_rows"):
@@ -169,7 +171,7 @@ class JRDBPairDataset(Dataset):
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
 
     def others_near(self, indices: np.ndarray) -> np.ndarray:
-        """Rows of the pairs in range of the frames of these samples that are none of them."""
+        """Rows of the other pairs in range in the frames of these samples."""
         frames = np.unique(self.frames[indices])
         first, last = np.searchsorted(self.near_frames, [frames, frames + 1])
         rows = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
@@ -179,8 +181,8 @@ class JRDBPairDataset(Dataset):
 def smallest_per_bin(
     members: np.ndarray, bins: np.ndarray, quota: np.ndarray, *keys: np.ndarray
 ) -> np.ndarray:
-    """(N,) bool: of the `members` (N,) bool of every bin the first quota[bin] in the order of `keys`. bins
-    (N,) int64 into quota; keys (N,) each, the most important first."""
+    """(N,) bool: the first quota[bin] `members` (N,) bool of every bin, sorted by `keys`. bins (N,) int64
+    into quota; keys (N,) each, the most important first."""
     members = np.flatnonzero(members)
     order = members[np.lexsort((*(key[members] for key in reversed(keys)), bins[members]))]
     counts = np.bincount(bins[order], minlength=len(quota))
@@ -191,9 +193,9 @@ def smallest_per_bin(
 
 
 def neighbouring_order(frame: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) an order of pairs: frame by frame, in each such that pairs of the same people are neighbours. A
-    frame cut by a batch boundary then shares few people between two batches, each of which encodes its own.
-    People are ranked by reverse Cuthill-McKee, which keeps linked rows close to each other."""
+    """(N,) order of pairs: frame by frame, with pairs of the same people close together. If a batch boundary
+    then cuts a frame, few people are in both batches and have to be encoded twice. People are ranked by
+    reverse Cuthill-McKee, which places linked rows close to each other."""
     people = int(max(first.max(initial=0), second.max(initial=0))) + 1
     links = np.r_[first, second], np.r_[second, first]
     graph = coo_array((np.ones(2 * len(first), np.int8), links), shape=(people, people)).tocsr()

@@ -1,6 +1,6 @@
-"""The flags of the JRDB data set that both stages share: where it lies, how it is split, which labels count.
+"""The JRDB flags that both stages share: where the data is, how it is split, which labels count.
 
-Without torch and numpy, so that --help and a mistyped flag answer at once.
+Imports neither torch nor numpy, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from utils.run import arguments
 
-SAMPLE = "data/sample_jrdb"  # what is read without --data_path
+SAMPLE = "data/sample_jrdb"  # the default of --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
-# Of these stage 2 takes over what its stage 1 run had.
+# Stage 2 takes these values from its stage 1 run.
 FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
                "distance_multiplier", "distance_norm")  # fmt: skip
 
@@ -52,7 +52,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_stage1_arguments(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
-    """Add the group of the stage 1 run that stage 2 starts from, and return its add_argument."""
+    """Add the flags about the stage 1 run that stage 2 starts from; return the group's add_argument."""
     add = parser.add_argument_group("model, from the stage 1 run").add_argument
     same = "must be that of the stage 1 run"
     # fmt: off

@@ -1,10 +1,10 @@
-"""Two people on a panorama that closes in a circle: near or not, who is left, and the features of the pair.
+"""The geometry of two people on a 360-degree panorama: in range or not, who is left, the pair's features.
 
-Boxes are (N, 4) float64 x, y, w, h in pixels; x + w may run past the width W. Everything horizontal is
-computed from twice the centre, 2x + w, modulo 2W, exactly on a binary grid, and no feature uses absolute x.
-So the features of a turned panorama are bit-identical, those of a swapped pair too (the two people are put in
-canonical order first), and those of a mirrored one follow from `mirror_features`. Ratios are logarithms and
-tails are clipped, because a model has to carry over to other places, cameras and crowds.
+Boxes are (N, 4) float64 x, y, w, h in pixels; x + w may exceed the width W. Horizontal positions are computed
+from twice the centre, 2x + w, modulo 2W, exactly on a binary grid, and no feature uses absolute x. So the
+features are bit-identical if the panorama is rotated or the two people are swapped (they are first put in
+canonical order); those of the mirrored panorama follow from `mirror_features`. Ratios are logarithms and
+outliers are clipped, because a model has to work in other places, with other cameras and crowds.
 """
 
 from types import SimpleNamespace
@@ -15,11 +15,11 @@ import pandas
 from datasets.jrdb.flags import FRAMES_PER_SECOND
 from datasets.jrdb.labels import Sequence
 
-METRES_TALL = 1.7  # assumed height of a person; turns box heights into rough depths
-LAG_TOLERANCE = 7 / 15  # seconds either side of a lag in which a labelled frame may stand for it
+METRES_TALL = 1.7  # assumed height of a person, to estimate depth from the height of a box
+LAG_TOLERANCE = 7 / 15  # seconds by which the labelled frame that is used for a lag may be off
 
-# The columns in order. `*_left` and `*_right` belong to one person; `signed_*` change sign in the mirrored
-# pair. L and R: the left and the right person, short way round; P: the two together, see static_columns.
+# The columns in order. `*_left` and `*_right` describe one person; `signed_*` change sign if the pair is
+# mirrored. L and R: the left and the right person, P: the two together; see static_columns.
 STATIC_FEATURES = {
     "distance_widths": lambda L, R, P: np.minimum(P.apart / P.width, 8),
     "distance_heights": lambda L, R, P: np.minimum(P.apart / P.height, 8),
@@ -44,25 +44,25 @@ STATIC_FEATURES = {
     "foot_left": lambda L, R, P: L.foot / P.pano_height,
     "foot_right": lambda L, R, P: R.foot / P.pano_height,
 }
-# Of everybody in the frame, see surrounding_columns
+# About the other people of the frame, see surrounding_columns
 SURROUNDING_FEATURES = ("rank_left", "rank_right", "margin_left", "margin_right", "neighbours_left",
                         "neighbours_right", "people")  # fmt: skip
-# Of each lag, with _1s, _2s, .. behind it, and of all lags together: see history_columns
+# Per lag, with the suffix _1s, _2s, .., and over all lags: see history_columns
 LAG_FEATURES = ("metres", "away", "signed_foot_motion", "foot_motion", "scale_motion")
 HISTORY_FEATURES = ("metres_mean", "metres_spread", "metres_most", "away_spread", "seen_share")
-# Over all labelled frames in which the two were seen together, up to now: see whole_past_columns
+# Over all labelled frames so far that show both people: see whole_past_columns
 WHOLE_PAST_FEATURES = ("metres_so_far", "metres_so_far_spread", "near_so_far", "near_so_far_spread")
 
 
 def signed_offset(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) the short way from centre a to centre b in pixels, in (-W/2, W/2]; positive to the right."""
+    """(N,) shortest way from centre a to centre b in pixels, in (-W/2, W/2]; positive to the right."""
     twice = np.mod((2 * b[:, 0] + b[:, 2]) - (2 * a[:, 0] + a[:, 2]), 2 * width)
     return np.where(twice > width, twice - 2 * width, twice) / 2
 
 
 def distance(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) wrapped distance of the centres in pixels: the least |difference| over shifts of -W, 0, W."""
-    # Without a modulo, which takes six times as long: centres are less than 1.5 W apart.
+    """(N,) wrapped distance of the centres in pixels: the smallest |difference| over shifts of -W, 0, W."""
+    # Centres are less than 1.5 W apart, so this needs no modulo, which takes six times as long.
     twice = np.abs((2 * b[:, 0] + b[:, 2]) - (2 * a[:, 0] + a[:, 2]))
     return np.minimum(twice, np.abs(2 * width - twice)) / 2
 
@@ -70,16 +70,16 @@ def distance(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 def in_range(
     a: np.ndarray, b: np.ndarray, width: float, multiplier: float = 3.0, norm: str = "max"
 ) -> np.ndarray:
-    """(N,) bool: the centres are at most `multiplier` widths apart. The width is that of the wider box, the
-    mean of both, or the first one's, which depends on the order."""
+    """(N,) bool: the centres are at most `multiplier` widths apart. `norm` is the width of the wider box
+    ("max"), the mean of both, or that of the "first" box, which depends on the order."""
     widths = {"max": np.maximum(a[:, 2], b[:, 2]), "mean": (a[:, 2] + b[:, 2]) / 2, "first": a[:, 2]}[norm]
     return distance(a, b, width) <= multiplier * widths
 
 
 def first_is_left(a: np.ndarray, b: np.ndarray, first_by_id: np.ndarray | bool, width: float) -> np.ndarray:
-    """(N,) bool: a comes before b in the canonical order, left to right the short way round. Centres that
-    coincide or are exactly opposite are ordered by y, w, h (not x, which depends on where the panorama
-    begins), then by id: `first_by_id` (N,) bool says that a has the lower one."""
+    """(N,) bool: a comes before b in the canonical order, from left to right the short way round. If the
+    centres coincide or are exactly opposite, y, w, h decide (not x, which depends on where the panorama
+    begins), then the ids: `first_by_id` (N,) bool says that a has the lower id."""
     offset = signed_offset(a, b, width)
     order = np.where(2 * offset == width, 0, np.sign(offset))
     for column in (1, 2, 3):
@@ -88,24 +88,25 @@ def first_is_left(a: np.ndarray, b: np.ndarray, first_by_id: np.ndarray | bool, 
 
 
 def feature_names(history_seconds: int = 5, whole_past: bool = False) -> list[str]:
-    """Names of the columns, in order. Those about the past are NaN where the two were not seen together."""
+    """Names of the columns, in order. Columns about the past are NaN if the two were not seen together."""
     lags = [f"{name}_{k}s" for k in range(1, history_seconds + 1) for name in LAG_FEATURES]
     past = [*(HISTORY_FEATURES if history_seconds else ()), *(WHOLE_PAST_FEATURES if whole_past else ())]
     return [*STATIC_FEATURES, *SURROUNDING_FEATURES, *lags, *past]
 
 
 def history_frames(times: np.ndarray, seconds: int, frame_rate: float = FRAMES_PER_SECOND) -> np.ndarray:
-    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame, or -1: the latest within
-    LAG_TOLERANCE. times (F,): ascending frame numbers of all labelled frames, also of those that
-    --frame_stride leaves out."""
+    """(F, seconds) index of the labelled frame 1, 2, .. s before each frame: the latest within LAG_TOLERANCE,
+    or -1. times (F,): ascending frame numbers of all labelled frames, including those that --frame_stride
+    leaves out."""
     lag, tolerance = times[:, None] - frame_rate * np.arange(1, seconds + 1), frame_rate * LAG_TOLERANCE
     index = np.searchsorted(times, lag + tolerance, side="right") - 1
     return np.where((index >= 0) & (times[np.maximum(index, 0)] >= lag - tolerance), index, -1)
 
 
 def log_ground_metres(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """(N,) log(1 + metres) between two people on the ground, both METRES_TALL. On a cylindrical panorama the
-    focal length is W / 2 pi pixels, a depth focal * METRES_TALL / box height, an angle distance / focal."""
+    """(N,) log(1 + metres) between two people on the ground who are METRES_TALL. On a cylindrical panorama
+    the focal length is W / 2 pi pixels, the depth focal * METRES_TALL / box height, the angle between two
+    people distance / focal."""
     focal = width / (2 * np.pi)
     depth_a, depth_b = focal * METRES_TALL / a[:, 3], focal * METRES_TALL / b[:, 3]
     cosine = np.cos(distance(a, b, width) / focal)
@@ -117,8 +118,8 @@ def pair_features(
     sequence: Sequence, left: np.ndarray, right: np.ndarray, history_seconds: int = 5,
     every_pair: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """(N, G) float32 features, columns as in `feature_names`, of pairs left, right (N,) in canonical order:
-    rows of the people. every_pair: all pairs of all frames, sorted, lower row first, for the whole past."""
+    """(N, G) float32 features, columns as in `feature_names`. left, right (N,): the people's rows, in
+    canonical order. every_pair, for the whole past: all pairs of all frames, sorted, lower row first."""
     columns = static_columns(sequence.boxes[left], sequence.boxes[right], sequence.width, sequence.height)
     columns |= surrounding_columns(sequence, left, right)
     if history_seconds:
@@ -130,7 +131,7 @@ def pair_features(
 
 
 def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: int) -> dict:
-    """The STATIC_FEATURES of pairs with boxes a (left) and b (right), (N, 4) each. (N,) float64 by name."""
+    """STATIC_FEATURES {name: (N,) float64} of pairs with boxes a (left) and b (right), (N, 4) each."""
 
     def measure(boxes: np.ndarray) -> SimpleNamespace:
         _, top, width, height = boxes.T
@@ -148,8 +149,8 @@ def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: i
 
 
 def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray) -> dict:
-    """The SURROUNDING_FEATURES of pairs, frame by frame over everybody in it. (N,) float64 by name. Near is
-    judged by metres on the ground but for neighbours, who are within 3 widths of the wider box."""
+    """SURROUNDING_FEATURES {name: (N,) float64}, computed over everybody in a pair's frame. Distances are
+    metres on the ground, except that neighbours are people within 3 widths of the wider box."""
     frames = sequence.frame_of_row()[left]
     order = np.argsort(frames, kind="stable")
     found = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
@@ -164,7 +165,7 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
         one, other = left[mine] - first, right[mine] - first
         apart = metres[one, other]
         for side, person in (("left", one), ("right", other)):
-            nearer = (metres[person] < apart[:, None]).sum(axis=1)  # than the other of the pair is
+            nearer = (metres[person] < apart[:, None]).sum(axis=1)  # than the pair's other person
             found[f"rank_{side}"][mine] = np.log1p(nearer)
             found[f"margin_{side}"][mine] = apart - metres[person].min(axis=1)
             found[f"neighbours_{side}"][mine] = np.log1p(near[person])
@@ -173,8 +174,8 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
 
 
 def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lags: int) -> dict:
-    """The LAG_FEATURES and HISTORY_FEATURES, NaN where the two were not both seen. Motions are since a lag,
-    per second, in heights of now."""
+    """LAG_FEATURES and HISTORY_FEATURES, NaN if the two were not both seen. Motion is measured since the lag,
+    per second, in units of the pair's present mean height."""
     boxes, width, times = sequence.boxes, sequence.width, sequence.times
     frames, tracks = sequence.frame_of_row(), sequence.tracks
     people = int(tracks.max(initial=0)) + 1
@@ -185,7 +186,7 @@ def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lag
     metres = [log_ground_metres(a, b, width)]
     aways, columns = [], {}
     for lag in range(lags):
-        earlier = past[frames, lag]  # (R,) frame of this lag, and there the row of the same person, or -1
+        earlier = past[frames, lag]  # (R,) frame at this lag, or -1; below, the same person's row in it
         wanted = earlier * people + tracks
         index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         rows = np.where((earlier >= 0) & (keys[index] == wanted), index, -1)
@@ -194,7 +195,7 @@ def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lag
         elapsed = (times[frames[left]] - times[np.maximum(earlier[left], 0)]) / sequence.frame_rate
         past_a, past_b = boxes[row_a], boxes[row_b]
         moved = np.mod(2 * (offset - signed_offset(past_a, past_b, width)), 2 * width) / 2
-        moved = np.where(2 * moved > width, moved - width, moved)  # R away from L
+        moved = np.where(2 * moved > width, moved - width, moved)  # positive: R moves away from L
         foot = (feet[right] - feet[left]) - (feet[row_b] - feet[row_a])
         scale = (np.log(b[:, 3]) - np.log(a[:, 3])) - (np.log(past_b[:, 3]) - np.log(past_a[:, 3]))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -212,27 +213,27 @@ def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lag
     any_seen, count = ~np.isnan(aways).all(0), (~np.isnan(metres)).sum(0)
     mean = np.nansum(metres, 0) / count
     found = {
-        "metres_mean": mean,  # of now and the lags
+        "metres_mean": mean,  # over now and the lags
         "metres_spread": np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count),
         "metres_most": np.nanmax(metres, 0),
         "away_spread": np.nansum(aways, 0) / np.maximum(count - 1, 1),
     }
     columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
-    return columns | {"seen_share": (count - 1) / lags}  # of the lags, never NaN
+    return columns | {"seen_share": (count - 1) / lags}  # share of the lags, never NaN
 
 
 def whole_past_columns(
     sequence: Sequence, left: np.ndarray, right: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> dict:
-    """The WHOLE_PAST_FEATURES, NaN where the two were never both seen before; first, second: every pair."""
+    """WHOLE_PAST_FEATURES, NaN if the two were never both seen before. first, second: every_pair."""
     a, b = sequence.boxes[first], sequence.boxes[second]
     now = pandas.DataFrame({
         "metres_so_far": log_ground_metres(a, b, sequence.width),
         "near_so_far": np.maximum(0, 1 - distance(a, b, sequence.width) / (a[:, 2] + b[:, 2]) * 2 / 3),
     })  # fmt: skip
     people, tracks = len(sequence.boxes), sequence.tracks.astype(np.int64)
-    two = tracks[first] * people + tracks[second]  # rows of a frame ascend by track
-    count = now.groupby(two).cumcount() + 1  # every pair is in order of time
+    two = tracks[first] * people + tracks[second]  # lower track first: rows of a frame ascend by track
+    count = now.groupby(two).cumcount() + 1  # the pairs ascend in time
     mean = now.groupby(two).cumsum().div(count, axis=0)
     square = (now**2).groupby(two).cumsum().div(count, axis=0)
     spread = np.sqrt((square - mean**2).clip(lower=0)).add_suffix("_spread")
@@ -242,11 +243,11 @@ def whole_past_columns(
 
 
 def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:
-    """The features the mirrored panorama would have: (N, G) -> (N, G) float32, exactly.
+    """The exact features of the mirrored panorama: (N, G) -> (N, G) float32.
 
     Mirroring swaps left and right, so `*_left` and `*_right` change places and `signed_*` change sign. The
-    few pairs whose order is not set by x (centres coincide or are exactly opposite) keep it; for them only
-    the motion changes sides.
+    few pairs that are not ordered by x (centres coincide or are exactly opposite) keep their order; only
+    their `away_*` motion changes sign.
     """
     column = {name: i for i, name in enumerate(names)}
     mirrored = features.copy()
@@ -264,6 +265,6 @@ def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def swaps_when_mirrored(features: np.ndarray, names: list[str]) -> np.ndarray:
-    """(N,) bool: left and right change places in the mirrored panorama, unless y, size or id order them."""
+    """(N,) bool: mirroring swaps left and right, because x orders the pair and not y, size or id."""
     half_turn = features[:, names.index("half_turn")]
     return (half_turn != 0) & (half_turn != 1)

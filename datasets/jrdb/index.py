@@ -1,7 +1,7 @@
-"""The sequences of a run, parsed once: later runs find their columns in one file under data/cache.
+"""Parse the label files of a run once and keep the columns in one file, an index, under data/cache.
 
-As in cache.py the file's name is a fingerprint of all that decides what is in it, whoever holds the lock
-builds it, and a file that is damaged (zip keeps checksums) is built again. Refused labels leave no file.
+As in cache.py, the file's name is a fingerprint of everything that determines its content, the holder of a
+lock builds it, and a damaged file (zip has checksums) is rebuilt. Labels with errors leave no file.
 """
 
 import io
@@ -22,19 +22,19 @@ from utils.run.folder import write_bytes
 from utils.run.log import LOG, format_size
 
 COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
-SMALL = 20_000_000  # bytes of JSON that are parsed in a second and not worth a file
-# The source of what reads and keeps the labels: whoever changes a rule or a class gets a new index.
+SMALL = 20_000_000  # bytes of JSON: below this, parsing takes about a second and needs no index
+# Source code is part of the fingerprint: a changed rule or class gives a new index.
 CODE = [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
 
 
 def read_sequences(
     paths: list[Path], data_path: Path, rules: LabelRules, cache_dir: Path | None = None
 ) -> list[Sequence]:
-    """What labels.read_sequences gives for these files, parsed where no index holds it."""
+    """labels.read_sequences(paths, data_path, rules), from the index if there is one."""
     files = cache.describe_files(paths)
     if (size := sum(size for _, size, _ in files)) < SMALL:
         return labels.read_sequences(paths, data_path, rules)
-    # Of images the names count and, for the panorama's size, each sequence's first one.
+    # Of the images, only their names matter, and the first of each sequence for the panorama's size.
     folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
     images = [list_images(folder) for folder in folders]
     first = [folder / names[0] for folder, names in zip(folders, images, strict=True) if names]
@@ -56,7 +56,7 @@ def read_sequences(
 
 
 def load(path: Path) -> list[Sequence] | None:
-    """The sequences of a complete file; None where there is none, or a damaged one."""
+    """The sequences of an index; None if it is missing or damaged."""
     try:
         with np.load(path) as file:  # zip's checksums are compared
             plain = json.loads(str(file["index"]))

@@ -1,12 +1,11 @@
-"""One label file, and the names of its images, as one `Sequence` of numpy columns.
+"""Read a label file, and the names of its images, into a `Sequence` of numpy columns.
 
     DATA/labels/labels_2d_activity_social_stitched/SEQUENCE.json
     DATA/images/image_stitched/SEQUENCE/000015.jpg               3760x480; the number counts frames
 
-A person is a row. Rows are sorted by frame number and then by person id, whatever the order in the file, so
-everything built on them is independent of the order of files, frames and records. Demographics are not read.
-Pixels are needed only by runs that look at them; of others one image says the size. What is wrong is gathered
-in `Problems`, with the file, the frame and the person, over all files, and told in one error.
+A row is one person in one frame. Rows are sorted by frame number and person id, so that nothing depends on
+the order of frames and records in the file. Demographics are not read. Of the images only one is opened here,
+for its size. Errors of all files are collected in `Problems`, with file, frame and person, and raised as one.
 """
 
 import gc
@@ -32,12 +31,12 @@ from utils.run.log import LOG
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 IMAGE_FOLDER = Path("images") / "image_stitched"
-PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without any image
-BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel: sums and differences of them are exact in float64
-# A frame's number is the last one in its name, such as 15 of 000015.jpg or IMG_15.png; 1.5 is a time.
+PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
+BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
+# A frame's number is the last number in its name: 15 in 000015.jpg or IMG_15.png. 1.5 is not one, but a time.
 NUMBER = re.compile(r"(?![0-9]*\.[0-9]+$)(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")
 
-# Columns of `Sequence.counts`; all are summed into the sampling report.
+# Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
           "missing_partners", "duplicate_ids", "missing_images", "difficult_people", "difficult_pairs",
           "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
@@ -52,15 +51,15 @@ class Sequence:
     name: str
     width: int
     height: int
-    size_source: str  # the image the size was read from, or why it could not be
+    size_source: str  # the image that the size was read from, or that there is none
     keys: list[str]  # F frame names, "000015.jpg"
     times: np.ndarray  # (F,) int64 frame numbers, `frame_rate` per second
     starts: np.ndarray  # (F+1,) int64; the people of frame f are rows starts[f]:starts[f+1]
     boxes: np.ndarray  # (R, 4) float64 x, y, w, h in pixels; x + w may run past the width
-    tracks: np.ndarray  # (R,) int64 into track_names
+    tracks: np.ndarray  # (R,) int64 index into track_names
     track_names: list[str]
-    social_groups: np.ndarray  # (R,) int64 id, unique within a frame; -1 where there is none
-    difficult: np.ndarray  # (R,) bool, group label above --max_difficulty
+    social_groups: np.ndarray  # (R,) int64 id, unique within a frame; -1 none
+    difficult: np.ndarray  # (R,) bool: the group label is above --max_difficulty
     pairs: np.ndarray  # (M, 2) int64 rows, lower row first
     types: np.ndarray  # (M,) int64 into INTERACTION_CLASSES; -1 no type; -3 label above --max_difficulty
     image_found: np.ndarray  # (F,) bool
@@ -73,30 +72,30 @@ class Sequence:
 
 
 class Person(NamedTuple):
-    """Somebody in a frame (its index), in a box as it is written, and where that stands, for messages."""
+    """A person in one frame, as in the file."""
 
-    frame: int
+    frame: int  # index
     id: str
     box: Any
-    place: str
+    place: str  # file, frame and id, for messages
     record: dict | None = None  # of a label file
-    group: int = -1  # social group id, -1 where they are in none
-    difficulty: float = 0  # of the group's label, 1 to 3
+    group: int = -1  # social group id, -1 none
+    difficulty: float = 0  # of the group label, 1 to 3
 
 
 class Images(NamedTuple):
     """The images of a sequence."""
 
-    found: np.ndarray  # (F,) bool, the frames that have one
+    found: np.ndarray  # (F,) bool: the frame has an image
     size: tuple[int, int]  # width, height of the panorama
-    source: str  # of the size, in words
+    source: str  # where the size comes from, in words
 
 
 def read_sequences(
     paths: list[Path], data_path: Path | None = None, rules: LabelRules | None = None
 ) -> list[Sequence]:
-    """Read label files, in this order. `data_path` is where their images would be (None: none is looked for).
-    One DataError for all that is wrong in them."""
+    """Read label files, in this order, and look for their images below `data_path`, if given. One DataError
+    for all errors in them."""
     rules, problems = rules or LabelRules(), Problems()
     sequences = [read_sequence(path, data_path, rules, problems) for path in paths]
     problems.raise_any()
@@ -104,17 +103,17 @@ def read_sequences(
 
 
 def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problems: Problems) -> Sequence:
-    """One sequence, which means nothing where its file adds to `problems`.
+    """Read one sequence; errors are added to `problems`, and the result is then meaningless.
 
-    With --pairs_from social_group the people of one group are the annotated pairs, without a type. A partner
-    who is not another person of the frame is left out; of two records with one id in a frame the first is
-    kept; see clean_boxes for boxes. All of it is counted.
+    With --pairs_from social_group every two people of one group are an annotated pair without a type. A
+    partner who is not in the frame is ignored, as is a second record with the same id in a frame; see
+    clean_boxes for boxes. All of these are counted.
     """
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
     files = list_images(Path(data_path, IMAGE_FOLDER, path.stem)) if data_path else []
     there, many = set(files), Counter(map(frame_number, files))
-    # What labels call 000015.jpg may be there as .png or .JPG.
+    # Labels may say 000015.jpg where the image is 000015.png or 000015.JPG.
     numbered = {frame_number(file): file for file in files if many[frame_number(file)] == 1}
     keys = [key if key in there else numbered.get(frame_number(key), key) for key in frames]
     images = find_images(path.stem, keys, data_path, problems)
@@ -133,8 +132,8 @@ def build_sequence(
     name: str, keys: list[str], images: Images, people: list[Person], boxes: list,
     types: dict[tuple[int, int], int], rules: LabelRules, counts: dict[str, int], problems: Problems,
 ) -> Sequence:  # fmt: skip
-    """The people of a sequence, sorted by frame and id, in boxes (R) x, y, w, h; types by pair of rows.
-    Boxes that `clean_boxes` calls bad are problems or, with --skip_bad_boxes, left out with their people."""
+    """Build a sequence from people sorted by frame and id, their boxes x, y, w, h and the types of pairs of
+    rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad = clean_boxes(boxes, images, counts)
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         sizes = "give images of the annotated size (boxes without labels: --boxes_size H W)"
@@ -143,7 +142,7 @@ def build_sequence(
     difficult = np.array([person.difficulty > rules.max_difficulty for person in people], bool)
     counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     kept = ~np.isin(np.arange(len(people)), list(bad))
-    before = np.r_[0, np.cumsum(kept)]  # rows that are kept, before each
+    before = np.r_[0, np.cumsum(kept)]  # (R+1,) number of kept rows before each row
     starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
     pairs, kinds = np.array(sorted(types), np.int64).reshape(-1, 2), [types[pair] for pair in sorted(types)]
     there = kept[pairs].all(axis=1)
@@ -161,8 +160,8 @@ def build_sequence(
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`; with a `remedy`, warn where many boxes leave the panorama, or none
-    reaches its lower half, where people stand."""
+    """Log what was found in `where`; with a `remedy`, warn of sequences in which many boxes leave the
+    panorama or no box reaches its lower half, where people stand."""
     told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     if any(told.values()):
         LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
@@ -175,11 +174,11 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
 
 
-# What stands in the file
+# Reading the file
 
 
 def read_frames(path: Path, problems: Problems) -> dict[str, list]:
-    """Frame name -> its records, sorted by frame number; parsed without garbage collection, 2x faster."""
+    """{frame name: records}, sorted by frame number; parsed without garbage collection, 2x faster."""
     gc.disable()
     try:
         content = json.loads(path.read_bytes())
@@ -210,13 +209,13 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
 
 
 def frame_number(name: str) -> int | None:
-    """The number of a frame or of its image; None where there is none of at most nine digits."""
+    """The number in the name of a frame or image; None if there is none of at most nine digits."""
     match = NUMBER.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def find_images(name: str, keys: list[str], data_path: Path | None, problems: Problems) -> Images:
-    """Which frames have an image, and the size of the first one in the folder."""
+    """Which frames have an image, and the size of the folder's first image."""
     folder = Path(data_path or "", IMAGE_FOLDER, name)
     images = list_images(folder) if data_path else []
     found, source = np.isin(keys, images or [""]), "no image; the official JRDB panorama is assumed"
@@ -229,7 +228,7 @@ def find_images(name: str, keys: list[str], data_path: Path | None, problems: Pr
 
 
 def list_images(folder: Path) -> list[str]:
-    """The names of the images in a sequence's folder, sorted; none where there is no such folder."""
+    """The sorted names of the images in a sequence's folder; [] if there is no such folder."""
     names = os.listdir(folder) if folder.is_dir() else []
     ending = (".jpg", ".jpeg", ".png")
     return sorted(name for name in names if name[0] != "." and name.lower().endswith(ending))
@@ -238,7 +237,7 @@ def list_images(folder: Path) -> list[str]:
 def read_people(
     frames: Mapping[str, list], path: Path, counts: dict[str, int], problems: Problems
 ) -> Iterator[Person]:
-    """Everybody, frame by frame and by id; of two records with one id in a frame the first counts."""
+    """All people, by frame and id; of two records with the same id in a frame the first counts."""
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
@@ -258,17 +257,17 @@ def read_people(
 
 
 def text_id(value: object) -> str:
-    """An id as text, also one that is a whole number; "" for what is none."""
+    """An id, text or whole number, as text; "" for anything else."""
     return str(value).strip() if type(value) in (int, str) else ""
 
 
 def natural_order(person: str) -> tuple[int, str]:
-    """pedestrian:9 before pedestrian:10."""
+    """A sort key that puts pedestrian:9 before pedestrian:10."""
     return len(person), person
 
 
 def read_group(entry: object, place: str, problems: Problems) -> tuple[int, float]:
-    """The social group id of a person, -1 where it is in none, and the group label's difficulty (1 to 3)."""
+    """The social group id of a person, -1 if in none, and the difficulty of the group label (1 to 3)."""
     try:
         group, difficulty = (entry or {}).get("cluster_ID"), (entry or {}).get("cluster_stat")
         number = -1 if group is None else int(np.int64(str(group).removesuffix(".0")))
@@ -285,10 +284,10 @@ def read_group(entry: object, place: str, problems: Problems) -> tuple[int, floa
 def read_pairs(
     people: list[Person], rules: LabelRules, counts: dict[str, int], problems: Problems
 ) -> dict[tuple[int, int], int]:
-    """(row, row), lower row first -> type, of every pair that is annotated from either side or both."""
-    classes = read_class_map(rules.class_map)  # name -> index of its class, of INTERACTION_CLASSES
+    """{(row, row): type}, lower row first, of every pair that is annotated from one side or both."""
+    classes = read_class_map(rules.class_map)  # name -> index into INTERACTION_CLASSES
     row_of = {(p.frame, p.id.removeprefix("pedestrian:")): row for row, p in enumerate(people)}
-    sides = defaultdict(lambda: ([], []))  # by pair, labels that the lower and the higher row wrote
+    sides = defaultdict(lambda: ([], []))  # pair -> labels in the lower row's record, in the higher row's
     for row, person in enumerate(people):
         for partner, labels in read_interactions(person, problems):
             if (other := row_of.get((person.frame, partner.removeprefix("pedestrian:")))) in (None, row):
@@ -297,7 +296,7 @@ def read_pairs(
                 counts["unnamed_annotations"] += 1
             elif known_names(labels, classes, person.place, problems):
                 sides[min(row, other), max(row, other)][row > other].extend(labels)
-    merge = cache(lambda there, back: merge_sides(there, back, classes, rules))  # pairs are often alike
+    merge = cache(lambda there, back: merge_sides(there, back, classes, rules))  # many are labelled alike
     types = {}
     for pair, (there, back) in sides.items():
         types[pair], told = merge(tuple(there), tuple(back))
@@ -307,7 +306,7 @@ def read_pairs(
 
 
 def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str, list]]:
-    """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files); a 0 is no label."""
+    """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files) above difficulty 0."""
     entries = person.record.get("H-interaction") or person.record.get("HHI") or []
     for entry in entries if isinstance(entries, list) else [None]:
         try:
@@ -324,7 +323,7 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
 
 
 def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
-    """Every two people (rows, lower first) of one social group of one frame."""
+    """Every two people (rows, lower first) of a frame who are in the same social group."""
     members = defaultdict(list)
     for row, person in enumerate(people):
         members[person.frame, person.group].append(row)
@@ -333,10 +332,10 @@ def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
 
 
 def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np.ndarray, dict[int, str]]:
-    """(R, 4) float64 boxes on the 1/1024 pixel grid of the panorama, and {row: what is bad}.
+    """(R, 4) float64 boxes on a grid of 1/1024 pixel, and {row: what is wrong} of the bad ones.
 
-    x is wrapped into [0, width), rows beyond the upper and lower edge are clipped; both are counted into
-    `counts`, as are the bad ones: wholly outside, or without an area. x + w may exceed width.
+    x is wrapped into [0, width), x + w may exceed the width, and boxes are clipped at the upper and lower
+    edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`.
     """
     (width, height), source = images.size, images.source
     finite = [isinstance(box, list) and len(box) == 4

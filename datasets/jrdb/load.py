@@ -1,22 +1,21 @@
-"""A JRDB folder as train, val and test: who interacts, and which pairs a run trains and is judged on.
+"""Load a JRDB folder as train, val and test: the pairs that a run is trained and judged on.
 
-A pair's way from its label file to the batch; each file can be read to its end before the next is opened:
+The way of a pair from its label file to the batch, one file after the other:
 
-    load.py       this file: build_datasets, and the two functions below it, go all the way
+    load.py       this file: build_datasets and the two functions below it call all the others
     labels.py     read_sequence: a label file as columns of people and annotated pairs
     pairs.py      find_pairs: which two people are a pair, and its label
-    geometry.py   pair_features, a step of find_pairs: what their boxes say about the two; also what
-                  pairs.py asks of two boxes: in_range, first_is_left
-    crops.py      load_crops: the pixels of the people, in runs that see them
-    dataset.py    JRDBPairDataset: the pairs of a split; `draw` takes an epoch's, `__getitems__` makes a batch
+    geometry.py   pair_features: the features of a pair's boxes; in_range, first_is_left
+    crops.py      load_crops: the pixels of the people, in runs that use them
+    dataset.py    JRDBPairDataset: the pairs of a split; `draw` samples an epoch, `__getitems__` makes a batch
 
-Beside the way: index.py (keeps what labels.py read), splits.py (which sequences), classes.py (names to
-types), problems.py (what is wrong, in one error), balance.py (stage 2), augmentation.py (on the batch),
-boxes.py (people without labels, to predict).
+The other files: index.py (caches what labels.py read), splits.py (which sequences), classes.py (names to
+types), problems.py (collects errors), balance.py (stage 2), augmentation.py (on the batch), boxes.py and
+box_files.py (people without labels, for predict.py).
 
-Every part holds every pair in range, in fixed order, but for the ambiguous ones: two people of one group
-whose interaction nobody annotated, and what is above --max_difficulty. Of train an epoch takes a draw
-(positives by group, negatives by frame); there, pairs inferred to interact are candidates as well.
+Every split holds all pairs in range, in a fixed order, except ambiguous ones: two people of one group whose
+interaction nobody annotated, and pairs above --max_difficulty. An epoch samples the train split (positives
+by group, negatives by frame); there, pairs that are inferred to interact are candidates as well.
 """
 
 import argparse
@@ -46,13 +45,12 @@ from utils.run.log import LOG
 def build_datasets(
     args: argparse.Namespace, task: str = "interaction", choose: Choose | None = None
 ) -> "PairDatasets":
-    """Train, val and test (none where a split has none) as the flags say, or the parts that `choose` makes
-    of the sequences; val and test: not sampled.
+    """Load train, val and, if the split has one, test; or the parts that `choose` makes of the sequences.
 
     task "interaction": every sample is labelled 0 or 1; "type": annotated positives only, labelled by class.
-    Flags that a script lacks keep their default of PairRules, but that --pairs_per_sequence is then 0, all.
-    CommandError for wrong flags, DataError for unusable files (all of them at once), empty and one-class
-    splits; with --check_data every image is decoded that crops are cut from.
+    Only train is sampled. Flags that a script lacks have their default in PairRules, except that
+    --pairs_per_sequence is then 0 (all). With --check_data every image that crops are cut from is decoded.
+    CommandError for wrong flags; DataError for unusable files (all at once), empty and one-class splits.
     """
     data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE))
     rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
@@ -82,14 +80,14 @@ def build_datasets(
 
 
 def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> tuple[list, Split, str]:
-    """The sequences of the split, or `everything`; the split by names, and where it comes from, in words."""
+    """The sequences of the split or, with `everything`, all; the split by names; its source in words."""
     files = list_sequences(data_path)  # name -> labels/labels_2d_activity_social_stitched/NAME.json
     split, source = {"all": list(files)}, "chosen"
     if not everything:
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
-    paths = sorted(files[name] for names in split.values() for name in names)  # whatever the split
+    paths = sorted(files[name] for names in split.values() for name in names)  # one index for every split
     rules = LabelRules(**given(args, LabelRules))
-    every = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, kept
+    every = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, cached
     tell_counts(every, "labels", "are the images of the size that was annotated?")
     return every, split, source
 
@@ -97,18 +95,18 @@ def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> 
 def join_pairs(
     part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
 ) -> JRDBPairDataset:
-    """The pairs of these sequences as one data set; see build_datasets and find_pairs."""
+    """The pairs of these sequences as one data set; arguments as in build_datasets and find_pairs."""
     found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
     return JRDBPairDataset(part, sequences, found, rules, task, sampled)
 
 
 def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
-    """The flags that are fields of a dataclass of rules."""
+    """The flags that are fields of the dataclass `rules`."""
     return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
 
 
 def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
-    """DataError for a split without samples or, for task "interaction", without both classes."""
+    """DataError for a split without samples or, for task "interaction", with only one class."""
     counts = dataset.class_counts()
     if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
         raise DataError(
@@ -121,16 +119,16 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
 
 @dataclass
 class PairDatasets(Parts):
-    """The splits of one data folder, each a JRDBPairDataset, and what was decided on the way."""
+    """The splits of one data folder, each a JRDBPairDataset, and how they were made."""
 
     data_path: Path
     rules: PairRules
     loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
-    crops: dict | None = field(repr=False)  # how crops.load_crops cuts them; None: the run sees no pixels
-    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # of with_task
+    crops: dict | None = field(repr=False)  # options of crops.load_crops; None: the run uses no pixels
+    others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # by with_task
 
     def log_lines(self) -> list[str]:
-        """Counts per part, a line each."""
+        """One line of counts per split."""
         sizes = {name: counted(len(part.sequences), "sequences") for name, part in self.parts.items()}
         return [f"{name}: {sizes[name]}, {len(part.draw())} pairs, {part.class_counts()}"
                 for name, part in self.parts.items()]  # fmt: skip
@@ -153,12 +151,12 @@ class PairDatasets(Parts):
             "synthetic": self.synthetic,
             "panorama_size": [measured.width, measured.height],
             "panorama_size_source": measured.size_source,
-            "fingerprint": fingerprint(named),  # the same wherever the files lie
+            "fingerprint": fingerprint(named),  # does not depend on where the files are
         }
 
     def make_references(self) -> dict[str, np.ndarray]:
-        """What reference models are made of: geometry (inputs) and labels of every pair in range, of train to
-        fit them and of val to choose their thresholds; weights: the share of 20 epochs that draw a pair."""
+        """The data of the reference models: geometry (inputs) and labels of all pairs in range, of train to
+        fit them, of val to choose their thresholds. weights: the share of 20 epochs that draw a pair."""
         train, annotated = copy.copy(self.train), ~self.train.inferred
         train.rules = replace(self.rules, resample=True)
         drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
@@ -171,7 +169,7 @@ class PairDatasets(Parts):
         return self.references()[f"{part}_inputs"], self.references()[f"{part}_labels"]
 
     def tell_balance(self) -> None:
-        """Log the class balance of an epoch beside the natural one; a warning where it is upside down."""
+        """Log the class balance of an epoch and the natural one; warn if the rarer class differs."""
         drawn, natural = self.train.labels[self.train.draw()].mean(), self.reference_pairs()[1].mean()
         text = f"{drawn:.1%} of an epoch's train pairs interact, {natural:.1%} of all train pairs in range"
         if (drawn > 0.5) == (natural > 0.5):
@@ -183,16 +181,15 @@ class PairDatasets(Parts):
     def sampling_report(self) -> dict[str, dict[str, dict]]:
         """What sampling kept, removed and lost, {"splits": {part: {...}}}: sampling_report.json.
 
-        Pairs are undirected and counted over the frames used; what was found wrong in the annotations
-        (labels.COUNTS) over all labelled frames. negatives_that_are_positives are counted by the names of
-        frames and people among the annotated pairs that were read, never from the sampler's own sets.
-        order_dependent_decisions: pairs whose in-range decision changes when the two people change places (0
-        for a symmetric norm). None where a ratio would divide by 0.
+        Pairs are undirected. They are counted over the frames used, flaws of the annotations (labels.COUNTS)
+        over all labelled frames. negatives_that_are_positives: sampled negatives that are in the label files,
+        looked up by frame and person names, independent of the sampler. order_dependent_decisions: pairs that
+        are in range only in one order of the two people (0 for a symmetric norm). Ratios over 0 are None.
         """
         return {"splits": {name: report_split(part, self.loaded[name]) for name, part in self.parts.items()}}
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
-        """Every pair of a split under another task, with the same features: how stage 2 looks at stage 1."""
+        """The pairs of a split for another task, with the same features: stage 2 is judged on "any"."""
         if (part, task) not in self.others:
             self.others[part, task] = join_pairs(part, self.loaded[part], self.rules, task)
             if self.crops:
@@ -201,14 +198,14 @@ class PairDatasets(Parts):
 
 
 def names_of(args: argparse.Namespace) -> dict[str, list[str]]:
-    """What a checkpoint must agree on with this code: a weight means nothing under another name."""
+    """The names that a checkpoint must share with this code: its weights belong to them."""
     columns = feature_names(args.history_seconds, args.whole_past)
     return {"class_names": list(INTERACTION_CLASSES), "feature_names": columns}
 
 
 def hash_contents(sequence: Sequence) -> list[str]:
-    """Of everything but the name, and of the boxes of each frame of several people: the same recording, or
-    a part of it, under any name."""
+    """Hashes of everything but the name, then of the boxes of each frame with several people. They identify a
+    recording, or part of it, under any name."""
     everything = ("starts", "boxes", "tracks", "social_groups", "pairs", "types")
     frames = [boxes for boxes in np.split(sequence.boxes, sequence.starts[1:-1]) if len(boxes) > 1]
     return [fingerprint(*(getattr(sequence, c) for c in everything)), *map(fingerprint, frames)]
@@ -240,7 +237,7 @@ def report_split(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, in
 
 
 def count_wrong(negatives: JRDBPairDataset, read: list[Sequence]) -> int:
-    """How many of these samples are annotated pairs of the sequences."""
+    """The number of these samples that are annotated as pairs in the sequences."""
     annotated = set()
     for sequence in read:
         frames = np.array(sequence.keys)[sequence.frame_of_row()[sequence.pairs[:, 0]]].tolist()

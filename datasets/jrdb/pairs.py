@@ -1,7 +1,7 @@
-"""The pairs of one sequence: who is near whom, who is in one group, and which pairs may become samples.
+"""Find the pairs of a sequence: who is in range of whom, who is in one group, which pairs may be samples.
 
-Groups are of two kinds: *social groups* stand in the files, *interaction groups* are the people connected by
-annotated pairs. A pair is never judged by which of its people is named first.
+There are two kinds of groups: *social groups* are annotated, *interaction groups* are people connected by
+annotated pairs. The label of a pair does not depend on which of the two people is named first.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from datasets.jrdb.labels import Sequence
 
 @dataclass
 class PairRules:
-    """Which pairs are taken: the flags of the same names, see train_stage1.py --help."""
+    """Which pairs are used: the flags of the same names, see train_stage1.py --help."""
 
     distance_multiplier: float = 3.0
     distance_norm: str = "max"
@@ -39,14 +39,14 @@ class PairRules:
 def find_pairs(
     sequence: Sequence, rules: PairRules, task: str = "interaction", sampled: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Every pair in range but the ambiguous ones: in one group, yet not annotated, or too difficult.
+    """All pairs in range except ambiguous ones: in one group but not annotated, or too difficult.
 
-    Where epochs are `sampled`, ambiguous pairs of one interaction group are inferred to interact. task "type"
-    keeps annotated pairs that have a type; "any" every pair in range, as predict.py does, which can not know
-    which ones are ambiguous. Returns the columns of JRDBPairDataset, of the frames used, and counts of all
-    pairs in them.
+    If epochs are `sampled`, ambiguous pairs of one interaction group are inferred to interact. task "type"
+    keeps only annotated pairs with a type; "any" keeps all pairs in range, as predict.py has to, which cannot
+    know which pairs are ambiguous. Returns the columns of JRDBPairDataset for the frames used, and counts of
+    all pairs in these frames.
     """
-    # Everybody with everybody of a frame, and what is annotated of them
+    # All pairs of a frame, and their annotations
     frame_of_row, people = sequence.frame_of_row(), len(sequence.boxes)
     used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
     kept = used[frame_of_row]
@@ -59,12 +59,12 @@ def find_pairs(
     difficult = sequence.difficult[first] | sequence.difficult[second] | (types == -3)
     annotated = (types > -2) & ~difficult
 
-    # Near or not
-    columns = np.ascontiguousarray(sequence.boxes.T)  # gathered and computed with twice as fast as rows
+    # In range or not
+    columns = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
     a, b = columns.take(first, 1).T, columns.take(second, 1).T
     limit = sequence.width, rules.distance_multiplier, rules.distance_norm
     near = swapped = in_range(a, b, *limit)
-    if rules.distance_norm == "first":  # the others are symmetric
+    if rules.distance_norm == "first":  # the other norms are symmetric
         swapped = in_range(b, a, *limit)
 
     # In one group or not
@@ -74,17 +74,17 @@ def find_pairs(
     ambiguous = ~annotated & (interacting | together | difficult)
     inferred = ambiguous & interacting & ~difficult & (sampled and rules.infer_group_pairs)
 
-    # Those that may become samples, left person first
+    # Possible samples, left person first
     taken = {"any": near, "type": annotated & (types >= 0), "interaction": ~ambiguous | inferred}[task]
     chosen, far = np.flatnonzero(near & taken), annotated & ~near
-    among_all = rules.rescore and task != "type"  # how two people interact is not asked of the others
+    among_all = rules.rescore and task != "type"  # types are not rescored by the other pairs
     described = np.flatnonzero(near) if among_all else chosen
-    rows = np.stack([first[described], second[described]])  # sorted by id: the first has the lower one
+    rows = np.stack([first[described], second[described]])  # sorted by id: the first has the lower id
     is_left = first_is_left(a[described], b[described], True, sequence.width)
     left, right = np.where(is_left, *rows), np.where(is_left, *rows[::-1])
     past = every_pair if rules.whole_past else None
     geometry = pair_features(sequence, left, right, rules.history_seconds, past)
-    row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # among those used
+    row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # index among the used ones
     found, place = {}, np.searchsorted(described, chosen)
     if among_all:
         found = {
@@ -133,17 +133,17 @@ def find_pairs(
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every unordered pair of people of one frame, as two (P,) int64 row arrays, lower row first, sorted.
+    """All unordered pairs of people of one frame: two sorted (P,) int64 arrays of rows, lower row first.
     `starts` (F+1,): the people of frame f are rows starts[f]:starts[f+1]."""
     rows = np.arange(starts[-1])
-    partners = np.repeat(starts[1:], np.diff(starts)) - rows - 1  # people of the frame after this row
+    partners = np.repeat(starts[1:], np.diff(starts)) - rows - 1  # rows of the frame after this row
     first = np.repeat(rows, partners)
     begin = np.cumsum(partners) - partners
     return first, np.arange(len(first)) - np.repeat(begin, partners) + first + 1
 
 
 def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
-    """(people,) group numbers: connected components of the annotated pairs (M, 2); a loner has its own."""
+    """(people,) group numbers: connected components of the annotated pairs (M, 2); a loner is a group too."""
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(people, people))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
@@ -151,8 +151,8 @@ def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
 def draw_lots(
     seed: int, sequence: str, frames: np.ndarray, first_ids: np.ndarray, second_ids: np.ndarray
 ) -> np.ndarray:
-    """(P,) uint64 random numbers, a pure function of (seed, sequence, frame number, the two ids in either
-    order): every machine draws the same, in any order of files and records. ids (P,) uint64 text_key."""
+    """(P,) uint64 random numbers that depend only on (seed, sequence, frame number, the two ids in either
+    order), not on the machine or the order of files and records. ids (P,) uint64, of text_key."""
     lots = mix(frames.astype(np.uint64) + np.uint64(GOLDEN)) ^ np.uint64(text_key(f"{seed} {sequence}"))
     for ids in (np.minimum(first_ids, second_ids), np.maximum(first_ids, second_ids)):
         lots = mix(lots + np.uint64(GOLDEN)) ^ ids

@@ -1,4 +1,4 @@
-"""What is wrong in many files, gathered and told in one error."""
+"""Collect the problems of many files and raise them as one error."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from utils.run.errors import DataError, counted
 
 @dataclass
 class Problems:
-    """Every kind of problem with its count, first examples and remedy."""
+    """All kinds of problems, each with its remedy, count and first examples."""
 
     found: dict[tuple[str, str], Counter] = field(default_factory=dict)  # (what, remedy): examples
 
@@ -29,7 +29,7 @@ class Problems:
         return sum(examples.total() for examples in self.found.values())
 
     def raise_any(self) -> None:
-        """DataError with all of them, if there are any."""
+        """Raise a DataError with all problems, if there are any."""
         if self.found:
             kinds = f"{len(self.found)} kinds of problems in the data\n" if len(self.found) > 1 else ""
             raise DataError(f"{kinds}{self}")

@@ -1,4 +1,4 @@
-"""Which sequences a JRDB folder holds, and which of them train, validate and test."""
+"""Find the sequences of a JRDB folder and split them into train, val and test."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,13 +8,13 @@ from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from datasets.splits import PARTS, Split, fold_groups, read_split
 from utils.run.errors import CommandError, DataError, some
 
-# The sequences with public labels (train, val), as the code of JRDB-Act and JRDB-Social divides them, and
-# those whose labels are not public (test), used where a user has them.
+# The sequences with public labels, divided into train and val as in the code of JRDB-Act and JRDB-Social;
+# test: the sequences without public labels, for users who have them.
 OFFICIAL = Path(__file__).with_name("official_split.json")
 
 
 def list_sequences(data_path: Path | str) -> dict[str, Path]:
-    """Name -> label file of every sequence, by name; CommandError with what was expected if none."""
+    """{name: label file} of every sequence, sorted by name; CommandError if there is none."""
     data_path = Path(data_path)
     folder = data_path / LABEL_FOLDER
     if files := sorted(folder.glob("[!.]*.json")):  # no ._NAME.json of macOS
@@ -35,11 +35,11 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
 def split_sequences(
     names: Iterable[str], data_path: Path | str, method: str = "auto", fold: str | None = None, seed: int = 42
 ) -> tuple[Split, str]:
-    """Sequence names of train, val and test (sorted; test may be empty), and which rule decided, in words.
+    """Sorted sequence names of train, val and test (which may be empty), and the rule used, in words.
 
     `method`: auto (split.json in the data folder, else official), official (OFFICIAL), sorted70 (names
     in order, 70/15/15 by count), or the path of a JSON file with lists of names under train, val and test.
-    `fold`, "K/N" of `seed`, stands above them.
+    `fold` "K/N", drawn with `seed`, overrides `method`.
     """
     names, data_path = sorted(names), Path(data_path)
     own = data_path / "split.json"
