@@ -1,4 +1,4 @@
-"""Archives as they are downloaded: zip, tar and tar.gz are unpacked once, into the cache, and read there."""
+"""Downloaded archives (zip, tar, tar.gz): unpacked once into the cache and read from there."""
 
 import errno
 import posixpath
@@ -18,18 +18,17 @@ from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
-# RuntimeError: a zip with a password, or of a method that Python does not know.
+# RuntimeError: a zip with a password or an unknown compression method.
 BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
-PLACE = "unpacked-"  # how the folders in the cache begin
-APPLE = re.compile(r"(.*/)?(__MACOSX/|\._).*")  # what a Mac adds
+PLACE = "unpacked-"  # prefix of the folders in the cache
+APPLE = re.compile(r"(.*/)?(__MACOSX/|\._).*")  # files that macOS adds
 
 
 def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> Path:
-    """The folder that an archive holds, called like it or, where it is the only one in it, as it is in there;
-    any other path as it is. Of several processes one unpacks, the others wait.
+    """The unpacked folder of an archive, or the only folder in it; any other path is returned as it is.
 
-    DataError for a damaged archive and for names that lead out of it, CommandError for one that takes more
-    than `limit_gb` (1e9 bytes) or can not be unpacked where the cache is.
+    One process unpacks while the others wait. DataError for a damaged archive or a member whose name leads
+    outside. CommandError if it unpacks to more than `limit_gb` (1e9 bytes) or the cache is not writable.
     """
     ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
     if ending is None or not path.is_file():
@@ -44,25 +43,25 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
             _extract(path, folder / name, limit_gb)
         except BROKEN as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise  # the cache says so
+                raise  # build_once explains it
             reason = str(error).partition("\n")[0]
             what = f"not a readable archive, or not to be unpacked into {directory} ({reason})"
             raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
 
     cache.build_once(place, f"archive {path.name}", lambda: place if place.is_dir() else None, build)
     folder, inside = place / name, list((place / name).iterdir())
-    # What is in the folder of a scenario are its sensors.
+    # The only folder in Scenario_....zip is a sensor of the scenario, not the scenario itself.
     alone = len(inside) == 1 and inside[0].is_dir() and not folder.name.startswith("Scenario_")
     return inside[0] if alone else folder
 
 
 def _extract(path: Path, folder: Path, limit_gb: float) -> None:
-    """Write the files of an archive; links and the like are left out."""
+    """Write the regular files of an archive; links and devices are skipped."""
     folder.mkdir(parents=True)
     total = 0
     with zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path) as archive:
         for name, size, open_member in _members(archive):
-            name = posixpath.normpath(name.replace("\\", "/")).strip("/")  # Windows; absolute ones
+            name = posixpath.normpath(name.replace("\\", "/")).strip("/")  # of Windows; absolute
             if APPLE.fullmatch(name):
                 continue
             if (total := total + size) > limit_gb * 1e9:
@@ -75,7 +74,7 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
 
 
 def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple]:
-    """Name, bytes and what opens it, of each file."""
+    """Name, size in bytes and opening function of each file."""
     if isinstance(archive, zipfile.ZipFile):
         for file in archive.infolist():
             if not file.is_dir() and not stat.S_ISLNK(file.external_attr >> 16):
@@ -84,5 +83,5 @@ def _members(archive: zipfile.ZipFile | tarfile.TarFile) -> Iterator[tuple]:
         for file in archive:
             if file.isfile():
                 yield file.name, file.size, partial(archive.extractfile, file)
-        while archive.fileobj.read(1_000_000):  # behind what damage looks like the end: gzip's checksum
+        while archive.fileobj.read(1_000_000):  # damage can look like the end: gzip's checksum is behind it
             pass

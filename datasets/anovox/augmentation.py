@@ -1,4 +1,4 @@
-"""AnoVox batches after the cache: augmentation in training, sensor failures in evaluation."""
+"""Changes to AnoVox batches after the cache: augmentation in training, sensor failures in evaluation."""
 
 import torch
 import torch.nn.functional as F
@@ -10,20 +10,20 @@ from datasets.augmentation import adjust_brightness, adjust_contrast, flip_horiz
 
 JITTER = 0.15  # brightness and contrast factors lie within 1 +- this
 HEIGHT_JITTER = 0.3  # metres; sensors are mounted at 1.6 to 1.8 m
-TILT = 0.03  # metres of height per metre: of mounts, and of roads
-THIN, RINGS, RING = 0.7, 64, 0.6  # share of a LiDAR's rings that may be lacking; a ring is of so many degrees
+TILT = 0.03  # metres of height per metre, from tilted mounts and sloping roads
+THIN, RINGS, RING = 0.7, 64, 0.6  # largest share of rings dropped; number of rings; degrees per ring
 
 
 def augment_frames(
     batch: dict[str, Tensor], seed: int, epoch: int, device: torch.device | str = "cpu",
     modality_dropout: float = 0.0,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Mirror half of the frames, image and points together, jitter colours, height and tilt of the LiDAR.
+    """Mirror half of the frames, image and points together; jitter colours and the LiDAR's height and tilt.
 
-    Half of the images have their hues turned by any angle: an anomaly may have any. Half of the scans lack
-    rings, as of a LiDAR that has fewer. Of a share `modality_dropout` of the frames one sensor is taken away,
-    never both. Takes a CPU batch and returns it on `device`, where the work is done; images become float
-    0..1. Every draw depends on (seed, epoch, frame) alone, never on the rest of the batch.
+    Half of the images have their hues rotated by a random angle, since an anomaly can have any hue. Half of
+    the scans lose some rings, as if the LiDAR had fewer. A share `modality_dropout` of the frames loses one
+    sensor, never both. Takes a CPU batch, works on `device` and returns the batch there, with float images
+    0..1. Every draw depends only on (seed, epoch, frame), never on the rest of the batch.
     """
     draws = torch.from_numpy(uniform(seed, epoch, batch["indices"].numpy(), 10 + RINGS)).float().to(device)
     batch = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
@@ -54,7 +54,7 @@ def augment_frames(
 
 
 def turn_hues(images: Tensor, angle: Tensor) -> Tensor:
-    """Images (B, 3, H, W), 0..1, with colours turned about the grey axis by `angle` (B,), radians."""
+    """Rotate the colours of images (B, 3, H, W), 0..1, about the grey axis by `angle` (B,) radians."""
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None] / 3**0.5
     grey, (red, green, blue) = (1 - cosine) / 3, images.unbind(1)  # (B, H, W) each
     plus, minus = grey + sine, grey - sine
@@ -67,9 +67,9 @@ def turn_hues(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict[str, Tensor]:
-    """A batch as a failing sensor delivers it; `corruption` is one of CORRUPTIONS.
+    """Simulate a failing sensor; `corruption` is one of CORRUPTIONS.
 
-    Random ones depend on (seed, frame) only.
+    Random corruptions depend only on (seed, frame).
     """
     if corruption not in CORRUPTIONS:
         raise ValueError(f"corruption {corruption!r} is none of {', '.join(CORRUPTIONS)}")
@@ -82,7 +82,7 @@ def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict
     images = batch["images"].float() / 255 if batch["images"].dtype == torch.uint8 else batch["images"]
     if corruption == "camera_black":
         images = torch.zeros_like(images)
-    elif corruption == "camera_blur":  # a lens out of focus: a box of a sixteenth of the height, twice
+    elif corruption == "camera_blur":  # out of focus: a box filter of a sixteenth of the height, twice
         side = max(3, images.shape[2] // 16 | 1)
         for _ in range(2):
             images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
@@ -95,7 +95,7 @@ def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict
 
 
 def _keep(batch: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-    """Only the points in `mask` (B, N); the rest becomes padding."""
+    """Keep the points in `mask` (B, N); the others become padding."""
     return {
         "point_mask": mask,
         "points": batch["points"] * mask[..., None],

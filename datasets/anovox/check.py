@@ -1,4 +1,4 @@
-"""What --check_data prints: every file opened once, each sensor described, all problems together."""
+"""The checks of --check_data: open every file once, describe each sensor, list all problems together."""
 
 import contextlib
 from collections import Counter
@@ -15,16 +15,16 @@ from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted
 
 AGREEMENT_FRAMES = 12
-LEAST_AGREEMENT = 0.7  # of the points; true files of the sample reach .95, mirrored ones .64
-SHOWN = 20  # problems
+LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
+SHOWN = 20  # problems listed
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
 
 
 def check_frames(
     scenarios: list[ScenarioFiles], palette: str, frame_rate: float = 10.0, found: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Lines that describe the sensors of a data set; then one DataError with every file that is broken, and
-    what was `found` before."""
+    """Lines that describe the sensors of a data set; then one DataError that lists every broken file and the
+    problems `found` earlier."""
     problems = [problem.splitlines()[0] for problem in found]
     for sensor in ENDINGS:
         ids, endings, unread = Counter(), Counter(), Counter()
@@ -61,8 +61,8 @@ def _list(counter: Counter) -> str:
 
 
 def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
-    """Read the file of a sensor to its end; what class ids it holds, by the number of pixels, points or
-    voxels. Of a scan without intensity one NO_INTENSITY instead."""
+    """Read a sensor's file to its end; {class id: pixels, points or voxels}, or {NO_INTENSITY: 1} for a scan
+    whose intensity is 1 everywhere."""
     classes = ()
     if sensor == "image":
         frame.image()
@@ -80,8 +80,8 @@ def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
 
 
 def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> Iterator[str]:
-    """How often two sensors agree where a point falls: in files of one frame, with y mirrored, and with the
-    files of another scenario's frame (0 where there is none)."""
+    """Lines on how often two sensors agree at the points of a scan: within a frame, with y mirrored, and
+    across two scenarios (0 if there is only one). Suspicious shares are added to `problems`."""
     for compare, sensors, found in (
         (_same_class, ("image", "semantic_image", "semantic_points"), "LiDAR and image name the same class"),
         (_same_place, ("points", "semantic_points"), "LiDAR and semantic LiDAR have the same places"),
@@ -91,7 +91,7 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
         for k, frame in enumerate(frames):
             other = frames[k - len(frames) // 2]
             apart = other.scenario is not frame.scenario
-            with contextlib.suppress(DataError):  # it is among the problems already
+            with contextlib.suppress(DataError):  # already among the problems
                 shares.append(
                     [compare(frame, frame), compare(frame, frame, -1), apart and compare(frame, other)]
                 )

@@ -1,4 +1,4 @@
-"""Frames of AnoVox as a torch data set: decoded once, then batches of tensors."""
+"""AnoVox frames as a torch data set: decoded once, then served as batches of tensors."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -16,23 +16,23 @@ from datasets.cache import open_cache
 
 CLASSES = ("normal", "anomaly")
 OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
-CELL_SHARE = 5  # a cell shows an anomaly from this share of its pixels on, in 254ths: 2%
-TOLD = ("frame_id", "category", "size", "visibility", "distance")  # in a table of the frames' scores
+CELL_SHARE = 5  # a cell is anomalous from this share of its pixels on, in 254ths (2%)
+TOLD = ("frame_id", "category", "size", "visibility", "distance")  # columns in a table of scores
 
 
 class AnoVoxDataset(torch.utils.data.Dataset):
-    """Frames of some scenarios. Images and sampled points are decoded once, into memory-mapped files.
+    """Frames of some scenarios. Images and sampled points are decoded once into memory-mapped files.
 
-    `dataset.__getitems__(list)`, which a DataLoader calls, is a batch of tensors:
+    `dataset.__getitems__(list)`, which a DataLoader calls, returns a batch of tensors:
         images       (B, 3, H, W) uint8
         points       (B, N, 4) float32 x forward, y left, z up in metres, intensity; 0 where padded
         point_mask   (B, N) bool, True = a real point
         point_pixels (B, N, 2) float32 u, v of the point in the image, -1 (left, top) to 1; 2 out of view
         labels       (B,) int64, 1 = anomaly (-1 = unknown)
-        cells        (B, rows, columns) float32, 1 where the image shows an anomaly there; NaN = unknown
-        true_points  (B, N) float32, 1 = it lies on an anomaly, 0 also where no labelled return is near;
-                     -1 = unknown, an agent, no point
-        indices      (B,) int64, the positions asked for
+        cells        (B, rows, columns) float32, 1 = the cell shows an anomaly; NaN = unknown
+        true_points  (B, N) float32, 1 = on an anomaly; 0 = not, or no labelled return is near;
+                     -1 = unknown, an agent or padding
+        indices      (B,) int64, the indices asked for
     """
 
     def __init__(
@@ -40,11 +40,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         max_points: int = 1024, seed: int = 42, pasting: Pasting | None = None, truth: bool = True,
         store: Store = open_cache, **cache,
     ):  # fmt: skip
-        """`image_size` = (H, W); `seed` draws the points; `pasting`: every row is there several times;
-        `truth`: whether where the anomalies are is read too, else it is unknown.
-
-        `store` keeps the decoded frames; to it goes `cache`: cache_dir and limit_gb.
-        """
+        """`image_size` = (H, W). `seed` draws the points. `pasting` adds copies with pasted objects. Without
+        `truth`, the places of anomalies stay unknown. `store` keeps the decoded frames and takes `cache`:
+        cache_dir and limit_gb."""
         self.table, self.rows, self.pasting = table, np.asarray(rows, np.int64), pasting
         self.image_size = tuple(image_size)
         self.region = Region(cell=Region().cell * (1024 / max_points) ** 0.5)  # more points see finer
@@ -57,7 +55,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
         kept = partial(keep, self.sources, store=store, **cache)
         pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
-        scan = ["points"] * bool(pasting)  # things stand where it shows the ground
+        scan = ["points"] * bool(pasting)  # pasted objects stand on the ground it shows
         made = partial(Frame.pixels, size=self.image_size)
         self.images = kept(made, (*self.image_size, 3), sensors=scan, key=pasted)
         # (F, N, 5) x, y, z, intensity and truth; padding is NaN
@@ -69,7 +67,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
             self.cell_shares = kept(partial(Frame.cells), CELL_GRID, ["semantic_image", *scan], key=pasted)
 
     def group_names(self) -> list[str]:
-        """The scenarios of the frames; of one that other parts hold frames of, each frame, NAME:FRAME."""
+        """Names of the scenarios; NAME:FRAME for each frame of a scenario that other parts share."""
         whole, mine = (Counter(self.table.scenario[rows]) for rows in (slice(None), np.unique(self.rows)))
         named = zip(self.scenario.tolist(), self.frame_ids.tolist(), strict=True)
         return sorted({name if mine[name] == whole[name] else f"{name}:{frame}" for name, frame in named})
@@ -80,12 +78,12 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
     @property
     def frames(self) -> np.ndarray:
-        """(F,) the unit of sampling and evaluation: every frame is its own."""
+        """(F,) unit of sampling and evaluation: every frame is its own."""
         return np.arange(len(self.rows))
 
     @property
     def pasted(self) -> int:
-        """Frames with a thing pasted in."""
+        """Number of frames with a pasted object."""
         return sum(source.copy % 2 for source in self.sources)
 
     def column(self, name: str) -> np.ndarray:
@@ -93,7 +91,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         return getattr(self.table, name)[self.rows]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """What a table of the frames says beside their scores; what is pasted has its own distance."""
+        """Columns of a table of scores; a pasted object has a distance and visibility of its own."""
         told = {"scenario": self.scenario} | {name: self.column(name) for name in TOLD}
         if self.pasting:
             things = [source.thing for source in self.sources]
@@ -127,8 +125,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         }
 
     def true_pixels(self, index: int) -> np.ndarray | None:
-        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out, at the data set's image size (nearest). None
-        where it is not known."""
+        """(H, W) int8 1 = anomaly, 0 = normal, -1 = left out, resized to the data set's image size (nearest);
+        None if unknown."""
         if (truth := self.sources[index].true_pixels()) is None:
             return None
         image = Image.fromarray(truth.view(np.uint8))
@@ -136,11 +134,9 @@ class AnoVoxDataset(torch.utils.data.Dataset):
 
 
 def project(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Pixels of points (..., 3+): (..., 2) u, v from -1 (left, top edge) to 1 (right, bottom edge).
-
-    OUTSIDE where unseen. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
-    (u * depth, v * depth, depth).
-    """
+    """Project points (..., 3+) to pixels (..., 2): u, v from -1 (left, top edge) to 1 (right, bottom edge),
+    OUTSIDE if out of view. `projection` (3, 4), or one per leading index (..., 3, 4), maps x, y, z, 1 to
+    (u * depth, v * depth, depth)."""
     homogeneous = points[..., :3] @ np.swapaxes(projection[..., :3], -1, -2) + projection[..., None, :, 3]
     depth = homogeneous[..., 2:]
     pixels = homogeneous[..., :2] / np.where(depth > 0.05, depth, 1.0)

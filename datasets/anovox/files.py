@@ -1,19 +1,19 @@
-"""Finding AnoVox scenarios: layouts, archives, sensors, frames, and where a LiDAR point falls in the image.
+"""Finds AnoVox scenarios: layouts, archives, sensors, frames, and the projection from LiDAR to image.
 
-    Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, once more nested or not
+    Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, may be nested twice
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
       Scenario_<uuid4>/
         sensor_setup.json
         RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>/..._<frame>.png       SEMANTIC-CAM(...)_<hash>/..._<frame>.png
         LIDAR(...)_<hash>/..._<frame>.npy                        SEMANTIC-LIDAR(...)_<hash>/..._<frame>.npy
         VOXEL_GRID/VOXEL_GRID_<frame>.npy                        ANOMALY/ANOMALY_<frame>.csv
-older, with scans as .pcd or .npy and classes as colours or ids:
+the older layout, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
-or a folder of images alone, <frame>.png or .jpg, for prediction.
+or, for prediction, a folder of images alone, <frame>.png or .jpg.
 
-Any of these may lie in zip, tar or tar.gz archives (archives.py). Frames are numbers without leading zeros
-and sort as numbers; sensors are matched by them within a scenario. Poses are read from sensor_setup.json;
-what that does not hold may tell the pose in its folder's name.
+Any of these may be in zip, tar or tar.gz archives (archives.py). Frame numbers are not zero-padded and sort
+as numbers; they match the sensors of a scenario to each other. Poses are read from sensor_setup.json, or
+else from the name of the sensor's folder.
 """
 
 import contextlib
@@ -43,13 +43,13 @@ ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semant
            "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
-DEPTH = 4  # folders between the given root and a scenario
-FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # of a sensor that nothing is known of
+DEPTH = 4  # levels below the given root that are searched for scenarios
+FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # pose assumed for a sensor without one
 
 
 @dataclass
 class ScenarioFiles:
-    """One drive: its files by sensor and frame number, and what is known about it."""
+    """One drive: its files by sensor and frame number, its labels and its calibration."""
 
     name: str
     path: Path
@@ -62,15 +62,15 @@ class ScenarioFiles:
     unread: dict[str, Counter] = field(default_factory=dict)  # sensor -> ending -> files not read
     image_size: tuple[int, int] | None = None  # width, height of its first image
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
-    turn: np.ndarray | None = None  # (3, 3) from the LiDAR's axes to level ones, x where the camera looks
+    turn: np.ndarray | None = None  # (3, 3) from LiDAR axes to level ones, x along the camera's view
     assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
 
     def frames_with(self, sensors: tuple[str, ...]) -> list[int]:
-        """Frame numbers, ascending, that all these sensors recorded."""
+        """Ascending numbers of the frames that all these sensors recorded."""
         return sorted(set.intersection(*(set(self.files[sensor]) for sensor in sensors)))
 
     def missing(self) -> str:
-        """What a reader should know is not there, '' when nothing is."""
+        """What is missing, in words; '' if nothing is."""
         every = set().union(*self.files.values())
         lacks = []
         for sensor, files in self.files.items():
@@ -89,11 +89,11 @@ def find_scenarios(
 ) -> list[ScenarioFiles]:  # fmt: skip
     """All scenarios below `root`, a folder or an archive, sorted by name.
 
-    `camera`: part of the name of the camera to use, default the front one. `images_alone`: without a
-    scenario, take a folder of images, or one image, as one. `cache`: cache_dir and limit_gb for archives.
-    CommandError for a wrong path or camera; DataError for no scenario, two of one name, or a mixture of the
-    layouts; what is wrong with several scenarios is one error, or stands in `problems`, and the others are
-    returned.
+    `camera`: part of the name of the camera to use; default: the front camera. `images_alone`: if there is no
+    scenario, a folder of images, or a single image, counts as one. `cache`: cache_dir and limit_gb for
+    archives. CommandError for a wrong path or camera. DataError if there is no scenario, two share a name, or
+    the layouts are mixed. Broken scenarios raise one DataError; with `problems`, their errors are appended to
+    it and the other scenarios are returned.
     """
     place, top = Path(root).resolve(), unpack(Path(root), **cache)
     if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
@@ -134,13 +134,13 @@ def find_scenarios(
 def _walk(
     folder: Path, depth: int, places: list[Path], configured: dict[str, dict], cache: dict, top: bool = True
 ) -> None:
-    """Gather folders of scenarios, and {kind, town, weather} of each scenario id in the configuration. top:
-    it was given, or an archive; of one scenario that holds the folder or, bare, what is in that."""
+    """Append scenario folders to `places`; add {kind, town, weather} by scenario id to `configured`. top: the
+    folder was given, or unpacked. Named Scenario_..., it may still only contain the scenario's folder."""
     configuration = folder.name == "Scenario_Configuration_Files"
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         places.append(folder)
     elif configuration or depth < DEPTH:
-        hidden = (".", PLACE)  # what a Mac leaves; a cache
+        hidden = (".", PLACE)  # files of macOS; our cache
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := unpack(entry, **cache)).is_dir():
@@ -161,13 +161,13 @@ def read_json(path: Path) -> dict:
 
 
 def _read_configuration(path: Path) -> dict[str, dict]:
-    """As the generator writes it, {"scenario_definition": {"map", "scenarios"}}, or without that wrapper."""
+    """{scenario id: {kind, town, weather}} in {"scenario_definition": {"map", "scenarios"}}, or unwrapped."""
     content = read_json(path)
     content, known = content.get("scenario_definition", content), {}
     try:
         for entry in content["scenarios"]:
             kind = str((entry.get("anomaly_config") or {}).get("anomalytype")).split(".")[-1].upper()
-            kind = kind if kind in KINDS else UNKNOWN_KIND  # no label is made of a word that nobody knows
+            kind = kind if kind in KINDS else UNKNOWN_KIND  # an unknown word must not become a label
             inside = entry["ego_route"] if isinstance(entry.get("ego_route"), dict) else {}
             weather = entry.get("weather_preset") or inside.get("weather_preset", "unknown")
             about = {"kind": kind, "town": str(content.get("map", "unknown")), "weather": str(weather)}
@@ -185,7 +185,6 @@ def _layouts_of(folder: Path) -> list[str]:
 
 
 def _open_scenario(folder: Path, configured: dict, camera: str | None) -> ScenarioFiles:
-    """The scenario of a folder."""
     folders = sorted((entry for entry in folder.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
     layouts = _layouts_of(folder)
     if len(layouts) != 1:
@@ -221,9 +220,9 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(
     entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
 ) -> tuple[dict[int, Path], Counter]:
-    """Files by the last number in their name, and how many of other endings there are; seconds, such as in
-    cam_12.345 (but not in cam1.345), count in microseconds, with more than six decimals in nanoseconds.
-    rest: what may follow the number. DataError for two files of one number."""
+    """Files by the last number in their name, and a count of the files with other endings. Seconds, as in
+    cam_12.345 (but not cam1.345), become microseconds, or nanoseconds if they have more than six decimals.
+    rest: pattern of what may follow the number. DataError for two files with the same number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # what an int64 holds
     pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
     matches = [(e, pattern.fullmatch(e.name)) for e in sorted(entries) if not e.name.startswith(".")]
@@ -239,10 +238,10 @@ def _frames_in(
 def _choose(
     sensor: str, candidates: list[Path], camera: str | None, chosen: dict[str, str], setup: dict
 ) -> Path:
-    """Of several folders of a sensor: the camera asked for, else the front one, and what shares its pose.
+    """Choose among several folders of a sensor: the camera asked for, else the front camera.
 
-    Without a LiDAR in the camera's pose the one nearest to it; the labels of a LiDAR have its pose. Where
-    poses are not known, a name that ends alike.
+    Other sensors: the pose nearest to the camera's, or to the LiDAR's for its labels. If poses are equal or
+    unknown, the name with the longest common ending.
     """
     if sensor == "image" and camera:
         named = [entry for entry in candidates if camera in entry.name]
@@ -264,7 +263,7 @@ def _choose(
 
 
 def _pose(folder: str, setup: dict) -> list[float] | None:
-    """x, y, z, roll, pitch, yaw by sensor_setup.json, or in 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
+    """x, y, z, roll, pitch, yaw from sensor_setup.json or a name, 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
     try:
         if folder in setup:
             numbers = [*setup[folder]["location"], *setup[folder]["rotation"]]
@@ -277,9 +276,9 @@ def _pose(folder: str, setup: dict) -> list[float] | None:
 
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
-    """Fill in projection and turn by sensor_setup.json; without it, fov 90 and one pose are assumed."""
+    """Set projection and turn from sensor_setup.json; without it, assume fov 90 and one common pose."""
     path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
-    for frame in sorted(images):  # the first whose header can be read; of none, whoever opens one will tell
+    for frame in sorted(images):  # the first readable header; if none is, reading the images fails
         with contextlib.suppress(DataError):
             scenario.image_size = read_image_size(images[frame])
             break
@@ -299,7 +298,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
 
 
 def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) -> dict:
-    """A folder's entry in sensor_setup.json: of its name, else the only one of its type or in its pose."""
+    """A folder's entry in sensor_setup.json: by its name, else by its pose, else the only one of its type."""
     if not setup or folder is None:
         return FRONT
     if isinstance(setup.get(folder), dict):
@@ -315,8 +314,8 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) ->
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
     """(3, 4) from x, y, z, 1 of a LiDAR to (u * depth, v * depth, depth) of a camera, see dataset.project.
 
-    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. For one pose this
-    is u = -f*y/x, v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre in halves of the image.
+    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. If they share a
+    pose, u = -f*y/x and v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre, in half image sizes.
     """
     lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
     shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
@@ -326,7 +325,7 @@ def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: 
 
 
 def _turn(rotation) -> np.ndarray:
-    """Vehicle from sensor axes (y left); CARLA's roll, pitch (looks up), yaw (turns right) in degrees."""
+    """Rotation from sensor to vehicle axes (y left), for CARLA's roll, pitch (up), yaw (right) in degrees."""
     roll, pitch, yaw = np.radians(rotation)
     about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])

@@ -1,6 +1,6 @@
-"""The flags of the AnoVox data set: where it lies, what makes an anomaly, how it is split, what a model sees.
+"""The flags of the AnoVox data set: its folder, labels, split, and the model's input.
 
-Without torch and numpy, so that --help and a mistyped flag answer at once.
+Imports neither torch nor numpy, so that --help and mistyped flags answer at once.
 """
 
 import argparse
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from utils.run import arguments
 
-SAMPLE = "data/sample_anovox"  # what is read without --data_path
-# How sensors fail, see augmentation.corrupt_frames.
+SAMPLE = "data/sample_anovox"  # used without --data_path
+# Simulated sensor failures, see augmentation.corrupt_frames.
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
 
@@ -43,7 +43,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_anomaly_flags(error: Callable[[str], None], args: argparse.Namespace) -> None:
-    """Call parser.error where flags of the anomaly task contradict each other, or would do nothing."""
+    """Call parser.error for flags of the anomaly task that contradict each other or have no effect."""
     given = f"--weights {args.weights}"
     if args.weights != "none" and args.modality == "lidar":
         error(f"{given}: --modality lidar has no image encoder; leave one of them out")

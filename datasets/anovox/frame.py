@@ -1,7 +1,7 @@
-"""One frame as its files hold it: image, scan and truth, and what is kept of them for training.
+"""One frame read from its files: image, scan, ground truth, and the arrays that are cached for training.
 
-Axes of a scan: x forward, y to the left, z up, metres, the sensor at the origin. Classes are coded as ids or
-as colours, see palettes.py.
+Axes of a scan: x forward, y left, z up, in metres, with the sensor at the origin. Classes are coded as ids
+or colours, see palettes.py.
 """
 
 import hashlib
@@ -22,31 +22,31 @@ from datasets.images import read_image
 from utils.run.errors import DataError
 
 ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)  # home, animal, nature, special, airplane, falling, anomaly
-AGENT_IDS = (112, 113, 114, 115, 116, 118, 119)  # driven by agents: AnoVox leaves them out of evaluation
+AGENT_IDS = (112, 113, 114, 115, 116, 118, 119)  # driven by agents, which AnoVox excludes from evaluation
 REFERENCE_AREA = 512 * 768  # anomalous pixels are counted at this image size
-CELL_GRID = (8, 12)  # rows and columns of the parts of an image in which an anomaly is located
+CELL_GRID = (8, 12)  # rows and columns of the image cells in which anomalies are located
 UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
 MAX_METRES = 1000.0  # no LiDAR sees that far
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
-# (kind, key, files, items of each, shape of an item, produce(k), **options) -> the items; see open_cache
+# (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache
 Store = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
 class Region:
-    """The part of a scan the model is given: the road ahead, without points on the ego vehicle itself."""
+    """The part of a scan that the model sees: the road ahead, without points on the ego vehicle."""
 
     sector: float = 100.0  # degrees, centred on straight ahead; the camera sees 90
     max_range: float = 40.0  # metres
     min_range: float = 2.5  # metres; nearer points lie on the ego vehicle
     min_height: float = -4.0  # metres, relative to the sensor
-    max_height: float = 1.0  # metres; what is higher is no obstacle
-    cell: float = 0.4  # metres; at most one point per cell of this size (at 1,024 points; half at 4,096)
+    max_height: float = 1.0  # metres; higher points are no obstacles
+    cell: float = 0.4  # metres; one point per cell of this size (for 1,024 points; half for 4,096)
 
     def contains(self, xyz: np.ndarray) -> np.ndarray:
-        """Which points (N, 3) lie in the region, (N,) bool."""
+        """(N,) bool: which points (N, 3) lie in the region."""
         distance = np.hypot(xyz[:, 0], xyz[:, 1])
         ahead = np.abs(np.arctan2(xyz[:, 1], xyz[:, 0])) <= math.radians(self.sector / 2)
         near = (distance >= self.min_range) & (distance <= self.max_range)
@@ -59,16 +59,16 @@ class Frame:
 
     scenario: ScenarioFiles
     number: int
-    coding: tuple[str, tuple[int, ...]] = ("AnoVox", ANOMALY_IDS)  # palette and ids of anomalies
-    thing, copy = None, 0  # what is pasted into it, see pasted.py
+    coding: tuple[str, tuple[int, ...]] = ("AnoVox", ANOMALY_IDS)  # palette, ids of anomalies
+    thing, copy = None, 0  # the pasted object, see pasted.py
 
     def seed(self, seed: int) -> int:
-        """A run's seed for this frame, whatever else the data set holds."""
+        """This frame's own seed, whatever other frames the data set holds."""
         text = f"{seed}/{self.scenario.name}/{self.number}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
     def path(self, sensor: str) -> Path | None:
-        """The file of a sensor, None where there is none."""
+        """The file of a sensor, None if there is none."""
         return self.scenario.files[sensor].get(self.number)
 
     def image(self) -> np.ndarray:
@@ -76,7 +76,7 @@ class Frame:
         return self._shaped(read_image(self.path("image")), "image")
 
     def _shaped(self, pixels: np.ndarray, sensor: str) -> np.ndarray:
-        """`pixels` (H, W, ...); DataError where they do not have the shape of the scenario's first image."""
+        """`pixels` (H, W, ...); DataError if their aspect ratio is not that of the scenario's first image."""
         (height, width), (first_width, first_height) = pixels.shape[:2], self.scenario.image_size or (1, 1)
         alike = abs(width * first_height / (height * first_width) - 1) < 0.01
         if self.scenario.image_size and self.scenario.files["points"] and not alike:
@@ -106,22 +106,22 @@ class Frame:
         return known[:, :3], point_classes(known[:, 3], self.coding[0], path)
 
     def true_pixels(self) -> np.ndarray | None:
-        """Truth (H, W) int8; None where it is not known."""
+        """Truth (H, W) int8; None if unknown."""
         return None if (classes := self.pixel_classes()) is None else self._truth(classes)
 
     def true_points(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Places (N, 3) and their truth (N,) int8; None where it is not known."""
+        """Places (N, 3) and their truth (N,) int8; None if unknown."""
         return None if (known := self.point_classes()) is None else (known[0], self._truth(known[1]))
 
     def _truth(self, classes: np.ndarray) -> np.ndarray:
         agents = np.isin(classes, [number for number in AGENT_IDS if number not in self.coding[1]])
         return np.where(agents, -1, np.isin(classes, self.coding[1])).astype(np.int8)
 
-    # Its label, and what caches keep of it.
+    # The label, and the arrays that are cached.
 
     def counts(self, with_voxels: bool) -> np.ndarray:
-        """(1, 4) float32: anomalous pixels at 768 x 512, points in the region, metres to the nearest,
-        voxels; nan where there is no file, or it is not opened: a voxel grid is large."""
+        """(1, 4) float32: anomalous pixels at 768 x 512, anomalous points in the region, metres to the
+        nearest, anomalous voxels. NaN without a file. Voxel grids are large: read only `with_voxels`."""
         pixels = points = distance = voxels = np.nan
         if (shown := self.true_pixels()) is not None:
             pixels = (shown == 1).sum() * REFERENCE_AREA / shown.size
@@ -135,7 +135,7 @@ class Frame:
         return np.array([[pixels, points, distance, voxels]], np.float32)
 
     def label(self, rule: str, counted: np.ndarray, min_pixels: float, min_points: int) -> int:
-        """1, 0 or UNKNOWN by a rule of labels.py; counted (4,): what `counts` gave."""
+        """1, 0 or UNKNOWN by a rule of labels.py; counted (4,): the result of `counts`."""
         (pixels, points, _, voxels), kind = counted, self.scenario.kind
         if rule == "scenario":
             return UNKNOWN if kind == UNKNOWN_KIND else int(kind != NORMALITY)
@@ -145,27 +145,27 @@ class Frame:
             return 1
         if kind == NORMALITY or (rule == "pasted" and kind == UNKNOWN_KIND):
             return 0
-        # Not seen by what is there; unknown where a sensor's ground truth exists for the scenario, not here.
+        # No sensor shows it. Unknown if the scenario has ground truth of a sensor that this frame lacks.
         sensors = ("semantic_image", "semantic_points")
         lost = [sensor for sensor in sensors if self.scenario.files[sensor] and not self.path(sensor)]
         return 0 if not lost and np.isfinite([pixels, points]).any() else UNKNOWN
 
     def pixels(self, size: tuple[int, int]) -> np.ndarray:
-        """(1, H, W, 3) uint8 at `size` = (H, W); antialiased bilinear where the size changes."""
+        """(1, H, W, 3) uint8 at `size` = (H, W), resized with antialiased bilinear interpolation."""
         image = self.image()
         if image.shape[:2] != size:
             image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
         return image[None]
 
     def points(self, seed: int, count: int, cell: float, with_truth: bool) -> np.ndarray:
-        """(1, count, 5) float32 x, y, z, intensity, and the truth of the nearest return with a known class,
-        0 where none is within NEIGHBOUR; what no point fills is NaN."""
+        """(1, count, 5) float32 x, y, z, intensity, and the truth of the nearest labelled return: 0 if none
+        is within NEIGHBOUR, NaN if unknown. Rows without a point are NaN."""
         packed = np.full((count, 5), np.nan, np.float32)
         chosen = sample_points(self.scan(), Region(cell=cell), count, self.seed(seed))
         packed[: len(chosen), :4] = chosen
         known = self.true_points() if with_truth else None
         if known is not None and len(chosen):
-            from scipy.spatial import cKDTree  # slow to import, and needed where no cache is
+            from scipy.spatial import cKDTree  # slow to import; only needed to build the cache
 
             near, found = cKDTree(known[0]).query(chosen[:, :3], distance_upper_bound=NEIGHBOUR)
             packed[: len(chosen), 4] = np.where(np.isfinite(near), np.append(known[1], 0)[found], 0)
@@ -185,10 +185,10 @@ def keep(
     frames: Sequence[Frame], made: partial[np.ndarray], shape: tuple[int, ...], sensors: Sequence[str],
     key: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip
-    """What `made`, a method of Frame and its settings, gives for each frame, (F, *shape): made once, then
-    read from the cache as long as image, files of `sensors`, calibration, settings and `key` are the same.
+    """The results of `made` (a method of Frame with its settings) for all frames, (F, *shape).
 
-    `cache`: cache_dir, limit_gb and dtype for open_cache.
+    They are cached, and read again while images, files of `sensors`, calibration, settings and `key` stay
+    the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
@@ -208,9 +208,9 @@ def _make(made: partial[np.ndarray], frames: Sequence[Frame], k: int) -> np.ndar
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:
     """At most `max_points` of the region's points (n, 4) float32: one per cell, then a random draw.
 
-    The first N points of a file are its topmost ring, which is sky. A cell keeps the sampling from following
-    the scan's own density, which falls with the square of the distance. The draw is without replacement. The
-    result depends on the set of points and the seed only: equal points in another order give the same sample.
+    The first N points of a file would be its topmost ring, which is sky. One point per cell keeps the sample
+    from following the density of the scan, which falls with the square of the distance. The draw is without
+    replacement and depends only on the set of points and the seed, not on the order of the points.
     """
     points = np.asarray(points, np.float32)
     points = points[region.contains(points)]
@@ -225,12 +225,12 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
 
 
 def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:
-    """A scan as (N, 4) floats, columns x, y, z and intensity, with `classes` class id or colour 0xRRGGBB.
+    """Read a scan as (N, 4) floats: x, y, z and intensity, or with `classes` class id or colour 0xRRGGBB.
 
-    Files: .npy and .bin (float32, as KITTI writes) of 4 columns or, without intensity, 3; .bin also of 5
-    or 6, one being the ring, as nuScenes writes; .npy with names, .pcd and .ply of columns in any order.
-    Intensity that a file lacks is 1. `turn`: what ScenarioFiles.turn makes of the axes. DataError for a file
-    that is no scan, lacks classes or is not finite.
+    Formats: .npy and .bin (float32, as in KITTI) with 4 columns, or 3 without intensity; .bin also with 5 or
+    6, one of them the ring, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
+    Missing intensity becomes 1. `turn`: a rotation of the axes (ScenarioFiles.turn). DataError if the file is
+    no scan, lacks classes or holds values that are not finite.
     """
     try:
         if (ending := path.suffix.lower()) == ".npy":
@@ -267,9 +267,9 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
 
 
 def _read_bin(data: np.ndarray) -> np.ndarray:
-    """(3 or 4, N) of the numbers in a row. Coordinates would be negative somewhere in the fourth column; of
-    five the last holds whole numbers; of six the fourth alone is never negative, or one of the last is whole.
-    """
+    """Columns (3 or 4, N) of a flat array, whose width is guessed. A fourth column that is never negative is
+    no coordinate; of five columns the last holds whole numbers; of six only the fourth is never negative, or
+    one of the last two holds whole numbers."""
 
     def whole(k: int, n: int) -> bool:
         return bool((data[k::n] == np.abs(data[k::n]).round()).all())
@@ -281,9 +281,9 @@ def _read_bin(data: np.ndarray) -> np.ndarray:
 
 
 def read_voxels(path) -> np.ndarray:
-    """A voxel file: integers (M, 4) ix, iy, iz and class id."""
+    """Read a voxel file: integers (M, 4) ix, iy, iz and class id."""
     try:
-        voxels = np.asarray(_read_npy(path, classes=True))  # of columns with names too
+        voxels = np.asarray(_read_npy(path, classes=True))  # named columns are read too
         if len(voxels) != 4 or voxels.dtype.kind not in "iu":
             raise ValueError(f"{voxels.dtype} {voxels.T.shape} instead of integers (M, 4)")
     except (OSError, ValueError) as error:

@@ -1,13 +1,15 @@
-"""Is there an anomaly in this frame? The ground truth on disk says so (a frame of a NORMALITY scenario needs
-none), or the frame is left out; a rule of four, which `Frame.label` decides by:
+"""Labels of frames, from the ground truth on disk.
 
-visible   (default) some sensor can see it: enough anomalous pixels in the semantic image, or enough anomalous
-          points of the semantic LiDAR in the region that the model looks at. A frame before the object comes
-          into view is normal.
-scenario  every frame of an anomaly scenario (a model may then learn which drive it is, not what it shows)
+A frame without ground truth is left out, unless its scenario is of type NORMALITY. `Frame.label` applies one
+of four rules for an anomalous frame:
+
+visible   (default) a sensor sees the anomaly: enough anomalous pixels in the semantic image, or enough
+          anomalous points of the semantic LiDAR in the region that the model sees. A frame before the object
+          comes into view is normal.
+scenario  the scenario has an anomaly (a model may then learn to recognise drives instead of anomalies)
 voxel     some voxel of the voxel grid is anomalous
-pasted    recordings are taken as normal where nothing says otherwise, and things are pasted into copies of
-          their frames (pasted.py); scenarios that hold anomalies are the test part, with their own labels
+pasted    an object was pasted into a copy of the frame (pasted.py). Recordings count as normal unless ground
+          truth says otherwise; scenarios with anomalies become the test part and keep their own labels.
 """
 
 import itertools
@@ -22,7 +24,7 @@ from datasets.anovox.files import LAYOUTS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
 
-# By --label: what it reads, and what works without.
+# By --label: the ground truth that it needs, and the remedy if that is missing.
 TRUTH = "semantic ground truth"
 WANTED = {
     "visible": (TRUTH, "Add it, or use --label scenario or --label pasted --split_method random."),
@@ -31,28 +33,28 @@ WANTED = {
     "voxel": ("voxel grids", "Add them, or use --label visible or --label scenario."),
 }
 
-BLOCK = re.compile(r":(\d+)-(\d+)$")  # behind a scenario's name: first and last frame
+BLOCK = re.compile(r":(\d+)-(\d+)$")  # ends the name of a block: first and last frame
 
 
 class FrameTable:
     """One row per usable frame, in the order of scenarios and frame numbers; columns are numpy arrays."""
 
     def __init__(self, scenarios: list[ScenarioFiles], frames: list[Frame], notes: list[str]):
-        """notes: what was left out and what is missing."""
+        """notes: sentences on what was left out and what is missing."""
         self.scenarios, self.frames, self.notes = scenarios, frames, notes
-        self.left_out = ""  # of the notes, the frames without a label, and what to do about them
+        self.left_out = ""  # the note on frames without a label, with a remedy
         self.scenario = np.array([frame.scenario.name for frame in frames])  # (F,)
         self.frame_id = np.array([frame.number for frame in frames])  # (F,)
         self.labels = np.full(len(frames), UNKNOWN)  # (F,) 0 normal, 1 anomaly
-        # (F,) anomalous pixels and points, metres to the nearest of these; nan = no ground truth, or none
+        # (F,) anomalous pixels and points, metres to the nearest such point; NaN = no ground truth or point
         self.pixels, self.points, self.distance = np.full((3, len(frames)), np.nan)
-        # (F,) text from the ANOMALY csv, "" where unknown: home, animal, ...; tiny, small, medium, big;
-        # and on the built-in sample both, camera, lidar or conflict
+        # (F,) text from the ANOMALY csv, "" if unknown: home, animal, ...; tiny, small, medium, big; and, in
+        # the built-in sample only, both, camera, lidar or conflict
         words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
         self.category, self.size, self.visibility = map(np.array, words)
 
     def rows_of(self, names: list[str]) -> np.ndarray:
-        """Rows of the scenarios of these names, or blocks of one, "NAME:FIRST-LAST" frame; ascending."""
+        """Ascending rows of the named scenarios, or of blocks "NAME:FIRST-LAST" of their frames."""
         chosen = np.zeros(len(self.scenario), bool)
         for name in names:
             block = BLOCK.search(name)
@@ -63,7 +65,7 @@ class FrameTable:
 
 
 def whole(name: str) -> str:
-    """The scenario of a block of its frames, or of itself."""
+    """The scenario of a block "NAME:FIRST-LAST"; any other name as it is."""
     return BLOCK.sub("", name)
 
 
@@ -71,10 +73,10 @@ def build_table(
     scenarios: list[ScenarioFiles], label: str = "visible", min_pixels: float = 20, min_points: int = 3,
     modality: str = "both", coding: tuple[str, tuple[int, ...]] = Frame.coding, **cache,
 ) -> FrameTable:  # fmt: skip
-    """Label the frames that have the sensors needed; those that can not be labelled are only counted.
+    """Label the frames that have the required sensors; frames that cannot be labelled are only counted.
 
-    `coding`: what palettes.find_palette found, and the ids of anomalies. `cache`: cache_dir and limit_gb for
-    open_cache. DataError when no frame is left.
+    `coding`: the palette (see find_palette) and the ids of anomalies. `cache`: cache_dir and limit_gb for
+    open_cache. DataError if no frame is left.
     """
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"
@@ -101,15 +103,15 @@ def build_table(
 
 
 def unlabelled_table(scenarios: list[ScenarioFiles], modality: str) -> FrameTable:
-    """All frames, for prediction: labels UNKNOWN, no ground truth is opened."""
+    """All frames, for prediction: labels are UNKNOWN, no ground truth is read."""
     return FrameTable(scenarios, *_list_frames(scenarios, modality, images_alone=True))
 
 
 def _list_frames(
     scenarios: list[ScenarioFiles], modality: str, coding=Frame.coding, images_alone: bool = False
 ) -> tuple[list[Frame], list[str]]:
-    """The frames with the sensors needed, and what is missing. `images_alone`: where no scenario has a LiDAR,
-    frames of the camera will do. DataError without a frame."""
+    """The frames that have the required sensors, and notes on what is missing. `images_alone`: if no scenario
+    has a LiDAR, the camera is enough. DataError if there is no such frame."""
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
     if modality == "both" and images_alone and not any(s.files["points"] for s in scenarios):
@@ -131,7 +133,7 @@ def _list_frames(
 
 
 def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:
-    """The folders of camera and LiDAR that were chosen where there may be several, without their hashes."""
+    """The chosen folders of camera and LiDAR, without hashes, unless the layout has only one of each."""
     chosen, plain = set(), sum(LAYOUTS.values(), ())
     for scenario in scenarios:
         names = [name for sensor in ("image", "points") if (name := scenario.folders.get(sensor))]
@@ -146,7 +148,7 @@ def name_sensor(folder: str) -> str:
 
 
 def _read_anomaly_file(path: Path | None) -> tuple[str, str, str]:
-    """Category, size and visibility from a csv of 'key ; value' lines; '' for what it does not say."""
+    """Category, size and visibility from a csv of 'key ; value' lines; '' if missing."""
     text = path.read_text(encoding="utf-8", errors="replace") if path else ""
     values = {key.strip(): value.strip() for key, _, value in (s.partition(";") for s in text.splitlines())}
     blueprint = values.get("anomaly_type_id", "")

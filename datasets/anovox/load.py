@@ -1,19 +1,17 @@
-"""A whole AnoVox data set, as the flags of flags.py say: camera image and LiDAR scan of one moment, and
-whether there is an anomaly in it.
+"""A whole AnoVox data set from the flags of flags.py: image, LiDAR scan and label of each frame.
 
-A frame's way from its files to a batch; each file can be read to its end before the next is opened:
+From files to batches, in the order in which to read the code:
 
-    load.py          this file: `build_datasets` goes all the way
-    files.py         `find_scenarios`: the files of each frame, and how its points fall into its image
-    labels.py        `build_table`: the frames that have a label, a row each
-    frame.py         `Frame`: reads its files; `label` is decided by `counts`; `pixels`, `points` and `cells`
-                     are what a model is given; `keep` calls one of these for all frames, or finds it cached
-    dataset.py       `AnoVoxDataset`: has the last three kept, and makes batches of them
+    load.py          this file: `build_datasets` runs all steps
+    files.py         `find_scenarios`: the files of each frame, and the projection of its points
+    labels.py        `build_table`: one row per labelled frame
+    frame.py         `Frame` reads its files: `counts` decides its `label`; `pixels`, `points` and `cells` are
+                     the arrays of a batch; `keep` computes one of these for all frames and caches it
+    dataset.py       `AnoVoxDataset`: makes batches of the cached arrays
     augmentation.py  `augment_frames`: changes batches in training
 
-Beside the way: archives.py (unpacked once), palettes.py (how classes are coded), pointclouds.py (scans of
-other tools), splits.py (which scenario is in which part), pasted.py and raycast.py (--label pasted: a frame
-with a thing in it, which stops rays), check.py (--check_data).
+Used along the way: archives.py (unpacking), palettes.py (codes of classes), pointclouds.py (file formats),
+splits.py (train, val, test), pasted.py and raycast.py (objects pasted into frames), check.py (--check_data).
 """
 
 import argparse
@@ -39,17 +37,17 @@ from datasets.splits import PARTS, Choose, Parts
 from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
-PASTED_FRAMES = 500  # with things pasted, at least, to train on; as many without
+PASTED_FRAMES = 500  # at least this many training frames with a pasted object, as many without
 
 
 def find_root(args: argparse.Namespace) -> Path:
-    """--data_path, or the built-in sample, written where it is missing."""
+    """--data_path, or the built-in sample, generated if missing."""
     return Path(args.data_path or ensure_sample("anovox", SAMPLE))
 
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "AnoVoxData":
-    """Train, val and test (none where a split has none) as the flags of flags.py say, or the parts that
-    `choose` makes of the scenarios. Of other flags it reads seed, modality, check_data and the cache's."""
+    """Train, val and test, empty ones left out, from the flags of flags.py, or the parts that `choose` makes
+    of the scenarios. Other flags read: seed, fold, modality, check_data, cache_dir and cache_limit_gb."""
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     problems = [] if args.check_data else None
@@ -57,7 +55,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems, **cache)
     top = unpack(root, **cache)
     palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
-    if args.check_data:  # before anything is decoded: it tells all problems, not the first
+    if args.check_data:  # before decoding, which stops at the first problem
         for line in check_frames(scenarios, palette, args.frame_rate, problems):
             LOG.info(line)
     table = build_table(
@@ -82,7 +80,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         sizes = tuple(args.image_size), args.max_points
         parts[name] = AnoVoxDataset(table, rows, *sizes, args.seed, pasting, **cache)
-    scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN where no point is in the region
+    scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN if no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
         raise DataError(f"{root}: no scan has a point in the region looked at, {Region()}\n{remedy}")
@@ -91,41 +89,41 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
 
 
 def groups_of(table: FrameTable, choose: Choose) -> list[str]:
-    """The scenarios there are; of those that the run has cut into blocks of frames, the blocks."""
+    """The scenarios; in place of those that the run has cut into blocks of frames, the blocks."""
     names = {frame.scenario.name for frame in table.frames}
     blocks = [name for name in getattr(choose, "known", ()) if whole(name) in names - {name}]
     return sorted(names - set(map(whole, blocks))) + blocks
 
 
 def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
-    """By group, of the sizes of its files and its labels, and of the sizes of any three frames in a row that
-    differ: the same recording, or a part of it, under any name."""
+    """Hashes by group that reveal the same recording, or a part of it, under any name: one of all its file
+    sizes and labels, and one of the sizes of any three consecutive frames that differ."""
     sizes, hashes = _file_sizes(table.frames), {}
     for group in groups:
         rows = table.rows_of([group])
         three = np.stack([sizes[rows][k : len(rows) - 2 + k] for k in range(3)], axis=1)[: len(rows)]
-        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # nothing moves, or images without content
+        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # equal sizes prove no copy: a car at rest
         hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map(fingerprint, three)]
     return hashes
 
 
 def _file_sizes(frames: list[Frame]) -> np.ndarray:
-    """(F, 2) bytes of each frame's image and scan, 0 where there is none. Neither path nor time is in it, so
-    that a copy of the data is the same data."""
+    """(F, 2) bytes of each frame's image and scan, 0 if missing. Paths and times are left out, so that a copy
+    of the data counts as the same data."""
     paths = [(frame.path("image"), frame.path("points")) for frame in frames]
     return np.array([[path.stat().st_size if path else 0 for path in pair] for pair in paths])
 
 
 @dataclass
 class AnoVoxData(Parts):
-    """The parts of a data set, each an AnoVoxDataset, and how they came about."""
+    """The parts of a data set, each an AnoVoxDataset, and how they were made."""
 
     root: Path
     label: str
 
     def make_references(self) -> dict[str, np.ndarray]:
-        """What the trivial scorer is made of: trivial features (inputs) and labels of train, to fit it, and
-        of val, to choose its threshold; words: the weathers and towns that are columns."""
+        """Data of the trivial scorer: features (inputs) and labels of train, to fit it, and of val, to choose
+        its threshold; words: the weathers and towns that have a column."""
         found = {"words": np.unique(places_of(self.train))}
         for name in ("train", "val"):
             found[f"{name}_inputs"] = trivial_features(self.parts[name], found["words"])
@@ -133,7 +131,7 @@ class AnoVoxData(Parts):
         return found
 
     def log_lines(self) -> list[str]:
-        """What was noticed while reading, and counts per part, a line each."""
+        """Notes from reading the data, then one line of counts per part."""
         return self.train.table.notes + [
             f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
             f"{part.labels.sum()} anomalous"
@@ -174,7 +172,7 @@ def places_of(dataset: AnoVoxDataset) -> np.ndarray:
 
 
 def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
-    """(F, K) what says nothing about an anomaly: the input of a scorer that sees no content.
+    """(F, K) features that show no anomaly: the input of a scorer that is blind to content.
 
     Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, and a column for each
     weather and town of `words`.

@@ -1,9 +1,9 @@
-"""Classes as they are coded in semantic images and scans, and whose colours the coded ones are.
+"""Class ids from semantic images and scans, which hold ids or the colours of a palette.
 
-A semantic image holds class ids (grey, or in red with green and blue 0) or colours; with a palette of its own
-(mode P) colours if these are known, else ids. A semantic scan holds ids, or colours as 0xRRGGBB. CARLA's own
-palette (0.9.10 to 0.9.13) shares colours with AnoVox's but numbers them otherwise, so which one it is, is
-found out for a whole data set and never guessed.
+A semantic image holds ids (as grey, or in red with green and blue 0) or colours. One with a colour table
+(mode P) is read as colours if a palette has them, else as ids. A semantic scan holds ids, or colours as
+0xRRGGBB. CARLA's palette (0.9.10 to 0.9.13) has colours in common with AnoVox's but numbers them differently,
+so the palette is determined for a whole data set and never guessed.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from datasets.images import read_palette_image
 from utils.run.errors import DataError, some
 
 UNKNOWN_CLASS = 255
-STRANGE_IDS = 8  # numbers that an image of class ids may hold beyond AnoVox's: classes of somebody's own
+STRANGE_IDS = 8  # ids unknown to AnoVox that an image may hold: a user's own classes
 _SHARED = [(128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
            (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
            (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
@@ -48,7 +48,7 @@ def _table(palette: str) -> np.ndarray:
 
 
 def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
-    """(H, W) uint8 class ids of a semantic image; DataError for a colour that the palette does not have."""
+    """(H, W) uint8 class ids of a semantic image; DataError for unknown colours or too many unknown ids."""
     pixels = colours_or_ids(path)
     if pixels.dtype != np.uint8:
         return colour_ids(pixels, palette, path)
@@ -84,7 +84,7 @@ def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
 
 
 def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
-    """uint8 class ids of colours 0xRRGGBB; DataError for one that the palette does not have."""
+    """uint8 class ids of colours 0xRRGGBB; DataError for a colour that is not in the palette."""
     ids = _table(palette)[colours]
     if (strange := ids == UNKNOWN_CLASS).any():
         counts = Counter(colours[strange].tolist())
@@ -95,16 +95,15 @@ def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
 
 
 def fitting(colours: np.ndarray) -> list[str]:
-    """The palettes that have all these colours."""
+    """Names of the palettes that have all these colours."""
     return [name for name in PALETTES if (_table(name)[colours] != UNKNOWN_CLASS).all()]
 
 
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
-    """AnoVox or CARLA, by a semantic image from the middle of up to eight scenarios, or by all of them.
+    """AnoVox or CARLA, from a middle semantic image of a few scenarios or, if both fit, from all images.
 
-    Where both fit it does not matter, unless one of `anomaly_ids` would be among the colours in either: that
-    is a DataError that names each colour's id in both. An image that can not be read says nothing here:
-    whoever needs it will tell, --check_data with all others.
+    If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then a DataError
+    lists the ids of every colour in both. Unreadable images are skipped here; --check_data lists them.
     """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]

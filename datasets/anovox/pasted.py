@@ -1,9 +1,9 @@
-"""Things pasted into normal recordings, into image and scan alike: labels that are known, not invented.
+"""Pastes objects into images and scans of normal recordings: the labels are known, not invented.
 
-A thing stands on the ground, where the scan is flat and free. The camera sees it with its own shades, soft
-edges, a shadow on the ground and the noise of the image; a LiDAR ray that it stops returns from its surface,
-and what lay behind is gone. Some things are pasted into one sensor only. Shapes and textures differ between
-train, val and test, so that a test on pastes is no test of memory.
+An object stands on the ground, where the scan is flat and free. In the image it has shading, soft edges, a
+shadow on the ground and image noise. A LiDAR ray that hits it returns from its surface instead of from the
+background. Some objects are pasted for one sensor only. Shapes and textures differ between train, val and
+test, so that a test on pastes does not test memory.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from datasets.anovox.raycast import Colour, Solid, hue_colour, intersect, local_
 from datasets.images import read_image, read_image_size
 
 SHAPES = {"train": ("box", "ellipsoid", "blob"), "val": ("cylinder",), "test": ("chair", "cone")}
-TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # beside plain ones and cut ones
+TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # in addition to "plain" and "cut"
 SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
 NEAR, FAR = 4.5, 28.0  # metres ahead
-MIN_HITS = 4  # returns from a thing that only the LiDAR sees
+MIN_HITS = 4  # returns from an object that only the LiDAR sees
 TRIES = 60
-PASTE_VERSION = 2  # part of the caches' keys; raise it when a seed gives another thing
-NO_SCAN_HEIGHT = -1.7  # of the ground below the sensor, where no scan says
+PASTE_VERSION = 2  # part of the cache keys; raise it when a seed gives another object
+NO_SCAN_HEIGHT = -1.7  # metres; of the ground relative to the sensor, if there is no scan
 
 
 @dataclass(frozen=True)
 class Pasting:
-    """How things of a `part` are pasted into frames, and which frames are there how often.
+    """How objects of a `part` are pasted into frames, and how often each frame appears.
 
-    copies: every frame is there 2 * `copies` times: as it is, with a thing in it, as it is ...
-    share: instead, every frame is there as it is, with its own label, and of the normal ones this share once
-    more with a thing in it.
-    sensors: which see the thing, one of SENSORS; None = drawn from those that `modality` has; "none" =
-    nothing is pasted, and label 1 marks the frames whose features a model is to mix.
+    copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
+    share: instead, every frame appears unchanged with its own label, and this share of the normal frames
+    appears once more with an object.
+    sensors: which sensors see the object, one of SENSORS; None = drawn from those of `modality`; "none" =
+    nothing is pasted, and label 1 marks the frames whose features the model mixes.
     """
 
     part: str
@@ -50,7 +50,7 @@ class Pasting:
 def paste_into(
     frames: list[Frame], labels: np.ndarray, pasting: Pasting, seed: int
 ) -> tuple[np.ndarray, np.ndarray, list[Frame]]:
-    """Which of the frames are there (M,), their labels (M,), and themselves with things in them."""
+    """Indices into `frames` (M,), labels (M,), and the frames themselves, some with a pasted object."""
     every, times = np.arange(len(frames)), 2 * pasting.copies
     which, copies = np.repeat(every, times), np.tile(np.arange(times), len(every))
     if pasting.share:
@@ -69,9 +69,9 @@ def paste_into(
 
 @dataclass(frozen=True)
 class PastedFrame(Frame):
-    """A frame, and what is pasted into it: the same in image, scan and truth."""
+    """A frame with an object pasted into it, the same in image, scan and truth."""
 
-    copy: int = 0  # of those of a frame: a thing is pasted into the odd ones
+    copy: int = 0  # number of this copy; odd copies get an object
     pasting: Pasting | None = None
     donors: tuple[Path, ...] = ()  # images that textures are cut from
     run_seed: int = 42
@@ -82,7 +82,7 @@ class PastedFrame(Frame):
 
     @cached_property
     def thing(self) -> Thing | None:
-        """None where nothing is pasted."""
+        """The pasted object, None in an unchanged copy."""
         paste = self.pasting
         if paste.sensors == "none" or self.copy % 2 == 0:
             return None
@@ -95,7 +95,7 @@ class PastedFrame(Frame):
         return self._pasted()[0] if self.thing else super().image()
 
     def _pasted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The image with the thing in it, and the share of each pixel (H, W) that it covers."""
+        """The image with the object, and the share of each pixel (H, W) that it covers."""
         rng = np.random.default_rng([*self.seeds, 9])
         others = [read_image(rng.choice(self.donors))] if self.thing.texture == "cut" else []
         return paste_image(super().image(), self.thing, self.scenario.projection, self.seeds, others)
@@ -104,7 +104,7 @@ class PastedFrame(Frame):
         return self._returns()[0]
 
     def _returns(self) -> tuple[np.ndarray, np.ndarray]:
-        """The scan, and which returns come from what is pasted (N,)."""
+        """The scan, and which returns (N,) come from the pasted object."""
         scan = super().scan()
         if self.thing is None:
             return scan, np.zeros(len(scan), bool)
@@ -124,7 +124,7 @@ class PastedFrame(Frame):
 
 @dataclass(frozen=True)
 class Thing:
-    """What is pasted: solids in the axes of the LiDAR, which sensors see it, how it is coloured."""
+    """A pasted object: solids in LiDAR axes, the sensors that see it, and its colours."""
 
     solids: tuple[Solid, ...]
     centre: tuple[float, float, float]  # on the ground
@@ -135,7 +135,7 @@ class Thing:
 
     @property
     def hue(self) -> float:
-        """Of its first colour, 0..1."""
+        """Hue of the first colour, 0..1."""
         return colorsys.rgb_to_hsv(*self.colours[0])[0]
 
     @property
@@ -147,9 +147,9 @@ def draw_thing(
     scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str,
     allowed: tuple[str, ...] = SENSORS,
 ) -> Thing:  # fmt: skip
-    """A thing at a random place in view; `part`: train, val or test; `allowed`: of SENSORS, which may see it.
+    """A random object at a random place in view; `part`: train, val or test; `allowed`: some of SENSORS.
 
-    Where several are allowed, one for the LiDAR alone is drawn again until some returns hit it.
+    If several are allowed, an object for the LiDAR alone is redrawn until MIN_HITS rays hit it.
     """
     share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
     for attempt in range(20):
@@ -168,18 +168,18 @@ def draw_thing(
 
 
 def _draw_colour(part: str, rng: np.random.Generator) -> np.ndarray:
-    """Any colour; of six bands of hue training, as in the built-in sample, has every other one."""
+    """Any colour; training only has every other of six bands of hue, as in the built-in sample."""
     hue = rng.uniform(0, 6)
     return hue_colour(hue - (part == "train" and hue % 2 >= 1), rng.uniform(0, 1), rng.uniform(0.1, 1))
 
 
 def _find_place(scan, projection, rng) -> tuple[float, float, float]:
-    """x, y and height of a place on the ground that the camera sees and where nothing stands."""
+    """x, y and height of a free place on the ground in view of the camera."""
     points = None if scan is None else scan[(scan[:, 0] > 3) & (scan[:, 2] < 0.5), :3]
     best = (8.0, 0.0, NO_SCAN_HEIGHT)
     for _ in range(TRIES):
-        distance = NEAR * (FAR / NEAR) ** rng.random()  # as many near as far
-        column = rng.uniform(-0.85, 0.85)  # of the image
+        distance = NEAR * (FAR / NEAR) ** rng.random()  # log-uniform: as many near as far
+        column = rng.uniform(-0.85, 0.85)  # of the image, -1 to 1
         ray = np.linalg.solve(projection[:, :3], np.array([column, 0.0, 1.0]))[:2]
         x, y = (ray / np.hypot(*ray) * distance).tolist()
         if points is None:
@@ -195,7 +195,7 @@ def _find_place(scan, projection, rng) -> tuple[float, float, float]:
 
 
 def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: float, rng) -> tuple[Solid, ...]:
-    """The solids of a shape that stands on the ground."""
+    """The solids of a shape standing on the ground."""
 
     def solid(kind, w, d, h, dx=0.0, dy=0.0, up=0.0):
         return stand(kind, x + dx, y + dy, ground + up, (w, d, h), yaw=yaw)
@@ -203,7 +203,7 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
     a, b = rng.uniform(0.5, 1.0, 2) * size
     if shape == "cylinder":
         return (solid("cylinder", a, a, size),)
-    if shape == "blob":  # three ellipsoids that overlap
+    if shape == "blob":  # three overlapping ellipsoids
         shifts = rng.uniform(-0.3, 0.3, (3, 2)) * size
         return tuple(solid("ellipsoid", 0.7 * size, 0.6 * a, 0.5 * b + 0.2, *shift) for shift in shifts)
     if shape == "chair":
@@ -216,9 +216,9 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
 
 
 def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The scan (N, 4) with the rays that the thing stops cut short, and which they are (N,) bool.
+    """The scan (N, 4) with rays shortened where the object stops them, and which rays those are (N,) bool.
 
-    A new return has the intensity of one that came from as far, and the noise of a LiDAR along the ray.
+    A new return takes the intensity of an existing one at that range, and range noise like a LiDAR's.
     """
     if thing.sensors == "camera" or len(scan) == 0:
         return scan, np.zeros(len(scan), bool)
@@ -239,9 +239,9 @@ def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndar
 def paste_image(
     image: np.ndarray, thing: Thing, projection: np.ndarray, seed: list[int], others: list[np.ndarray] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image (H, W, 3) uint8 with the thing in it, and the share of each pixel it covers (H, W) 0..1.
+    """The image (H, W, 3) uint8 with the object, and the share of each pixel that it covers (H, W) 0..1.
 
-    Of a thing that only the LiDAR sees, the image shows nothing, and the share is where it would be.
+    If only the LiDAR sees the object, the image stays as it is and the share shows where the object would be.
     `others`: images that textures may be cut from.
     """
     height, width = image.shape[:2]
@@ -251,7 +251,7 @@ def paste_image(
         return image, cover
     rng = np.random.default_rng([*seed, 2])
     rows, columns = window
-    # Twice as fine as the pixels, for soft edges.
+    # Two rays per pixel and axis, for soft edges.
     v = (np.arange(2 * rows.start, 2 * rows.stop) + 0.5) / height - 1
     u = (np.arange(2 * columns.start, 2 * columns.stop) + 0.5) / width - 1
     inverse = np.linalg.inv(projection[:, :3])
@@ -265,7 +265,7 @@ def paste_image(
     sun = rng.normal(size=3)
     sun[2] = abs(sun[2]) + 0.5
     sun /= np.linalg.norm(sun)
-    cut = thing.texture == "cut"  # as bright as where it came from; else as its surroundings
+    cut = thing.texture == "cut"  # keeps its own brightness; other textures take that of the surroundings
     brightness = np.clip(2 * (0.5 if cut else max(float(patch.mean()), 0.08)), 0.3, 1.3)
     picture = _cut(others, rng) if cut else rng.random((8, 8, 3))
     colour = np.zeros((*t.shape, 3), np.float32)
@@ -288,7 +288,7 @@ def paste_image(
 
 
 def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tuple[slice, slice] | None:
-    """Rows and columns that the thing and its shadow can cover, None where it is out of view."""
+    """Rows and columns that the object and its shadow can cover, None if out of view."""
     signs = 0.75 * np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
     hulls = [signs * solid.size @ rotation(solid.yaw).T + solid.centre for solid in thing.solids]
     points = np.concatenate(hulls) @ projection[:, :3].T + projection[:, 3]
@@ -301,7 +301,7 @@ def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tu
 
 
 def _shadow(thing: Thing, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """How deep the ground that each ray meets lies in the thing's shadow, 0..1."""
+    """Strength of the object's shadow, 0..1, at the ground point of each ray."""
     x, y, ground = thing.centre
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (ground - eye[2]) / rays[..., 2]
@@ -311,7 +311,7 @@ def _shadow(thing: Thing, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
 
 
 def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Colours (n, 3), 0..1, at points on a solid, in units of its size."""
+    """Colours (n, 3), 0..1, at points (n, 3) on a solid, in units of its size."""
     first, second = map(np.array, thing.colours)
     if thing.texture == "plain":
         return np.broadcast_to(first, local.shape)
@@ -327,7 +327,7 @@ def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray
 
 
 def _cut(others: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A piece of another image, from below its upper third, 0..1."""
+    """A square piece of another image, below its upper third, 0..1."""
     image = others[rng.integers(len(others))]
     height, width = image.shape[:2]
     side = int(rng.uniform(0.06, 0.25) * height)
@@ -336,5 +336,5 @@ def _cut(others: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
 
 
 def _halve(values: np.ndarray) -> np.ndarray:
-    """The mean over squares of 2 x 2."""
+    """Mean over blocks of 2 x 2."""
     return values.reshape(values.shape[0] // 2, 2, values.shape[1] // 2, 2, -1).mean((1, 3))

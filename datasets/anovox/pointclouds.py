@@ -1,4 +1,4 @@
-"""Point clouds in the files of other tools, .pcd, .ply and .npy with names: columns x, y, z and one more."""
+"""Reads columns x, y, z and one more from the point clouds of other tools: .pcd, .ply, .npy with names."""
 
 import itertools
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ CLASS = ("label", "class", "tag", "objtag", *COLOUR, *INTENSITY)
 
 
 def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
-    """The Point Cloud Library's format: ascii, binary or binary_compressed."""
+    """Read the Point Cloud Library's format: ascii, binary or binary_compressed."""
     head, header, line = 0, {}, b""
     while not line.startswith(b"DATA"):
         end = data.index(b"\n", head)
@@ -21,11 +21,11 @@ def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
         header[words[0] if words else "#"] = words[1:]
     (kind,), body, count = header["DATA"], data[head:], int(header["POINTS"][0])
     names, counts = header["FIELDS"], map(int, header.get("COUNT", ["1"] * len(header["FIELDS"])))
-    fields = []  # padding is called _, and may be there several times
+    fields = []  # padding fields are all called _
     for name, letter, size, times in zip(names, header["TYPE"], header["SIZE"], counts, strict=True):
         code = {"F": "f", "U": "u", "I": "i"}[letter] + size
         fields += [(name if name != "_" and k == 0 else f"_{len(fields) + k}", code) for k in range(times)]
-    if kind == "binary_compressed":  # column after column
+    if kind == "binary_compressed":  # stored column by column
         packed, size = np.frombuffer(body, "<u4", 2).tolist()
         if size != count * np.dtype(fields).itemsize:
             raise ValueError(f"{size:,} bytes are not {count:,} points")
@@ -40,7 +40,7 @@ def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
 
 
 def decompress(data: bytes) -> bytearray:
-    """What LibLZF packed: runs of bytes as they are, and pieces of what came before."""
+    """Decompress LibLZF: literal bytes, and copies of earlier output."""
     out, at = bytearray(), 0
     while at < len(data):
         length, at = data[at] >> 5, at + 1
@@ -52,13 +52,13 @@ def decompress(data: bytes) -> bytearray:
             begin = len(out) - ((data[at - 1] & 31) << 8) - data[end - 1] - 1
             length += 2 + (data[at] if length == 7 else 0)
             piece = out[begin : begin + length]
-            out += (piece * (length // max(len(piece), 1) + 1))[:length]  # it may reach into itself
+            out += (piece * (length // max(len(piece), 1) + 1))[:length]  # a copy may overlap itself
         at = end
     return out
 
 
 def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
-    """The Stanford format, ascii or binary: its first element, the vertices."""
+    """Read the vertices of the Stanford format, ascii or binary; they must be its first element."""
     end = data.index(b"end_header")
     lines = [line.split() for line in data[:end].decode("ascii", "replace").splitlines()]
     lines = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
@@ -80,7 +80,7 @@ def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
 def _columns(
     body: bytes, fields: list[tuple[str, str]], count: int, ascii: bool, order: str
 ) -> dict[str, np.ndarray]:
-    """The columns of `count` records by their names."""
+    """Columns of `count` records by name."""
     if count > MAX_SCAN:
         raise ValueError(f"{count:,} points")
     if not ascii:
@@ -98,10 +98,10 @@ def _columns(
 
 
 def pick(columns: Mapping[str, np.ndarray], classes: bool) -> list[np.ndarray]:
-    """x, y, z and, where there is one, the intensity; with `classes` the class or colour 0xRRGGBB."""
+    """x, y, z and, if present, the intensity, or with `classes` the class or colour 0xRRGGBB."""
     columns = {name.lower(): column for name, column in columns.items()}  # CARLA writes I and ObjTag
     for name in columns.keys() & COLOUR:
-        bits = columns[name]  # those of a float are the colour; above it may be alpha
+        bits = columns[name]  # a float stores the colour in its bits; the top byte may be alpha
         bits = np.ascontiguousarray(bits, "f4").view("u4") if bits.dtype.kind == "f" else bits
         columns[name] = bits.astype(np.int64) & 0xFFFFFF
     if {"red", "green", "blue"} <= columns.keys():

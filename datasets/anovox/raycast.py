@@ -1,9 +1,8 @@
 """Ray casting of one scene for two sensors: a pinhole camera and a spinning LiDAR share every surface.
 
-World: x along the road, y to the left, z up, metres; the road lies in z = 0. A sensor sits at `eye` and looks
-along +x. A sensor is a grid of ray directions (rows, columns, 3); a hit is eye + t * direction. Camera
-directions have x = 1, so t is the planar depth of the depth image; LiDAR directions are unit vectors, so t is
-the range.
+World: x along the road, y left, z up, in metres; the road is the plane z = 0. A sensor at `eye` looks along
++x. It is a grid of ray directions (rows, columns, 3); a hit is eye + t * direction. Camera directions have
+x = 1, so t is the depth along x; LiDAR directions are unit vectors, so t is the range.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Colour = tuple[float, float, float]  # albedo, 0..1
 
 @dataclass(frozen=True)
 class Surface:
-    """What solids and decals have in common; `size` is along their own axes, before the turn by `yaw`."""
+    """The fields that solids and decals share; `size` is along their own axes, before rotation by `yaw`."""
 
     kind: str
     centre: tuple[float, ...]
@@ -32,7 +31,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Solid(Surface):
-    """A box, an upright cylinder or an ellipsoid, x, y and z about its middle."""
+    """A box, upright cylinder or ellipsoid; `centre` and `size` are (x, y, z)."""
 
     car: str = ""  # "body" has lights and windows, "cabin" windows all round
     seen_by: str = "both"  # "lidar": the camera sees the road behind it; "camera": no return from it
@@ -40,18 +39,18 @@ class Solid(Surface):
 
 @dataclass(frozen=True)
 class Decal(Surface):
-    """Something flat on the ground, x and y: an ellipse, a rectangle or a cross (two rectangles)."""
+    """Flat on the ground: an ellipse, rectangle or cross (of two rectangles); `centre`, `size` are (x, y)."""
 
     opacity: float = 1.0
 
 
 def stand(kind: str, x: float, y: float, base: float, size: tuple[float, float, float], **look) -> Solid:
-    """A solid that stands on the height `base`; `look`: its other fields."""
+    """A solid whose bottom is at height `base`; `look`: its other fields."""
     return Solid(kind, (x, y, base + size[2] / 2), size, **look)
 
 
 def hue_colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """The colour, 0..1, of a hue in sixths of the circle."""
+    """RGB, 0..1, of a hue in sixths of the colour circle."""
     ramp = np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1
     return value * (1 - saturation * (1 - np.clip(ramp, 0, 1)))
 
@@ -75,13 +74,13 @@ def lidar_rays(rings: int, azimuths: int, upper_fov: float = 15.0, lower_fov: fl
 
 
 def rotation(yaw: float) -> np.ndarray:
-    """World from local axes, a turn about z."""
+    """Rotation (3, 3) from local to world axes about z."""
     cosine, sine = np.cos(yaw), np.sin(yaw)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 def cast(rays: np.ndarray, solids: list[Solid], eye: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First hit of every ray: t (rows, columns), inf in the sky; of what: a solid's index, GROUND or SKY."""
+    """First hit of every ray: t (rows, columns), inf in the sky, and a solid's index, GROUND or SKY."""
     down = rays[..., 2] < 0
     t = np.full(rays.shape[:2], np.inf)
     t[down] = -eye[2] / rays[..., 2][down]
@@ -97,7 +96,7 @@ def cast(rays: np.ndarray, solids: list[Solid], eye: np.ndarray) -> tuple[np.nda
 
 
 def windows(solids: list[Solid], eye: np.ndarray, rays: np.ndarray) -> list[tuple[slice, slice] | None]:
-    """Rows and columns of a grid of rays that can meet the upright cylinder about each solid; None: none."""
+    """Rows and columns of the rays that can hit the upright cylinder around each solid; None if none can."""
     size, centre = np.array([s.size for s in solids]), np.array([s.centre for s in solids]) - eye
     far, radius = np.hypot(*centre.T[:2]), np.hypot(*size.T[:2]) / 2
     ahead = np.maximum(far - radius, 1e-6)
@@ -117,13 +116,13 @@ def windows(solids: list[Solid], eye: np.ndarray, rays: np.ndarray) -> list[tupl
 
 
 def intersect(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Smallest t > 0 at which each ray (..., 3) enters the solid, inf where it misses. Slab method; quadratic
-    formula."""
+    """Smallest t > 0 at which each ray (..., 3) enters the solid, inf if it misses. Slab method for flat
+    faces, quadratic formula for round ones."""
     half_x, half_y, half_z = np.asarray(solid.size) / 2
     cosine, sine = np.cos(solid.yaw), np.sin(solid.yaw)
     ox, oy, oz = eye - np.asarray(solid.centre)
     dx, dy, dz = rays[..., 0], rays[..., 1], rays[..., 2]
-    # On the solid's own axes, in units of its half size, where it is the unit box, cylinder or sphere.
+    # In the solid's own axes and half sizes, where it is a unit box, cylinder or sphere.
     ox, oy, oz = (ox * cosine + oy * sine) / half_x, (oy * cosine - ox * sine) / half_y, oz / half_z
     dx, dy, dz = (dx * cosine + dy * sine) / half_x, (dy * cosine - dx * sine) / half_y, dz / half_z
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -141,20 +140,20 @@ def intersect(solid: Solid, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the rays are between -1 and 1 on one axis."""
+    """The t at which rays enter and leave -1..1 on one axis."""
     first, second = (-1 - origin) / direction, (1 - origin) / direction
     return np.minimum(first, second), np.maximum(first, second)
 
 
 def _solve(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-    """Roots of a t^2 + 2 b t + c = 0, nan where a ray misses."""
+    """Roots of a t^2 + 2 b t + c = 0, NaN if a ray misses."""
     root = np.sqrt(b * b - a * c)
     return (-b - root) / a, (-b + root) / a
 
 
 def local_hit(solid: Solid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """World points (n, 3) on a solid -> coordinates on its own axes from its centre, and outward normals in
-    the world."""
+    """World points (n, 3) on a solid -> coordinates from its centre in its own axes, and outward normals in
+    world axes."""
     turn = rotation(solid.yaw)
     local = (points - solid.centre) @ turn
     unit = local / (np.asarray(solid.size) / 2)
@@ -173,7 +172,7 @@ def local_hit(solid: Solid, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def covers(decal: Decal, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which ground points (n,) a decal covers, and all of them on its own axes (n, 2), metres."""
+    """Which ground points (n,) a decal covers, and all points in its own axes (n, 2), metres."""
     local = np.column_stack([x - decal.centre[0], y - decal.centre[1]]) @ rotation(decal.yaw)[:2, :2]
     along, across = (local / (np.asarray(decal.size) / 2)).T
     if decal.kind == "ellipse":

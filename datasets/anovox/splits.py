@@ -1,4 +1,4 @@
-"""Which scenarios train, validate and test: by scenario, never by frame, with both classes in each part."""
+"""Splits scenarios into train, val and test: by scenario, never by frame, with both classes in each part."""
 
 import argparse
 import math
@@ -15,14 +15,14 @@ from utils.run.log import LOG
 
 
 def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> tuple[Split, str, str]:
-    """Scenario names of train, val and test, how they were split, and the check that none is shared.
+    """Scenario names of train, val and test, how they were split, and the outcome of the leakage check.
 
-    --split_method "auto" = split.json in `root` where there is one and no towns are held out, else "random";
-    "random" = stratified by scenario type and town; or a path of a split file. --holdout_towns: their
-    scenarios are the test part. --fold: stratified alike, above all of these. --label pasted: scenarios with
-    anomalies are the test part, if there are any, and fewer than three normal ones are cut into blocks of
-    consecutive frames. DataError when a part lacks a class that nothing is pasted for: AUROC would mean
-    nothing there.
+    --split_method "auto": split.json in `root` if it exists and no towns are held out, else "random".
+    "random": stratified by scenario type and town. Otherwise the path of a split file. --holdout_towns: the
+    scenarios of these towns are the test part. --fold: stratified as in "random"; overrides the others.
+    --label pasted: scenarios with anomalies, if any, are the test part; one or two normal scenarios are cut
+    into blocks of consecutive frames. DataError if a part lacks a class that pasting does not supply: AUROC
+    is undefined there.
     """
     method, towns, pasted = args.split_method, args.holdout_towns, args.label == "pasted"
     present = [scenario for scenario in table.scenarios if scenario.name in table.scenario]
@@ -33,7 +33,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     if own_found := method == "auto" and own.exists() and not towns and not args.fold:
         if judged:
             LOG.warning(f"{own} is not used: with --label pasted scenarios with anomalies are the test part")
-        elif (args.test_size, args.val_size) != (0.2, 0.2):  # no defaults
+        elif (args.test_size, args.val_size) != (0.2, 0.2):  # not the defaults
             LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random draws by them")
     file = Path(method) if method not in ("auto", "random") else own if own_found and not judged else None
     if towns and file:
@@ -84,7 +84,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
 
 
 def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Namespace) -> tuple[Split, str]:
-    """Test = the scenarios of these towns."""
+    """Test = the scenarios of --holdout_towns; the rest is split at random."""
     towns, there = " ".join(args.holdout_towns), sorted({*town_of.values()})
     if unknown := " ".join(town for town in args.holdout_towns if town not in there):
         raise DataError(f"--holdout_towns {unknown}: no scenario lies there; there are {', '.join(there)}.")
@@ -99,7 +99,7 @@ def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Na
 def _draw_normal(
     table: FrameTable, town_of: dict[str, str], judged: list[str], args: argparse.Namespace
 ) -> tuple[Split, str]:
-    """Train and val, and test where no scenario holds anomalies (is `judged`), of normal recordings."""
+    """Split normal recordings into train, val and, if no scenario has anomalies (is `judged`), test."""
     normal = {name: town for name, town in town_of.items() if name not in judged}
     size = 0 if judged else args.test_size
     how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"
