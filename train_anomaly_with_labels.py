@@ -7,11 +7,11 @@
     python train_anomaly_with_labels.py --resume checkpoints/anomaly_experiment_...
     python train_anomaly_with_labels.py --config RUN/config.json         repeat a run bit for bit
 
-Labels come from the semantic ground truth of each frame; a frame without it is left out and counted, but for
-those of NORMALITY scenarios, which are normal. Into copies of half of the normal frames to train on things
-are pasted (--paste_share), into none to judge on. Splits are by scenario. A run ends LEARNED only when its
-AUROC on scenarios it has not seen beats chance, and a logistic regression on colours, file sizes, frame
-numbers, weather and towns, with 95% confidence.
+Labels come from the semantic ground truth of each frame. A frame without it is left out and counted, unless
+its scenario is of type NORMALITY: then it is normal. Half of the normal training frames appear a second time
+with a pasted object (--paste_share); nothing is pasted into val and test. Splits are by scenario. A run ends
+LEARNED only if, with 95% confidence, its AUROC on unseen scenarios beats chance and a logistic regression on
+colours, file sizes, frame numbers, weather and towns.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_anomaly_with_labels.py", "1.0"
 EVALUATION_BATCH = 16  # frames per evaluation batch
-BINS = 500  # of the scores of train, for their AUROC
+BINS = 500  # of the training scores, for their AUROC
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of the anomaly task; the run-level ones are in utils/run/arguments.py."""
+    """The flags of the anomaly task; those that all scripts share are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     switch = argparse.BooleanOptionalAction
     add_data_arguments(parser)
@@ -103,12 +103,12 @@ INPUTS = ("images", "points", "point_mask", "point_pixels")
 
 
 def inputs_of(batch: dict[str, Tensor]) -> list[Tensor]:
-    """What the model takes of a batch: images, points, which of them are real, the pixels they fall on."""
+    """The model's inputs: images, points, which of them are real, and their pixels."""
     return [batch[name] for name in INPUTS]
 
 
 def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[str, Any]]:
-    """The model, and where the image encoder's weights come from."""
+    """The model, and the source of the image encoder's weights."""
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.image_encoder != "cnn" and args.modality != "lidar":
         encoder = build_encoder(args.image_encoder)
@@ -122,7 +122,7 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
 def build_recipe(
     args: argparse.Namespace, model: nn.Module, labels: np.ndarray
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Loss (one value per frame: a step divides by the global count), Adam and schedule; labels: train's."""
+    """Loss (one value per frame; a step divides by the global count), Adam, schedule; labels: of train."""
     share = float(labels.mean())
     weight = (1 - share) / share if args.pos_weight == "auto" else float(args.pos_weight)
     device = next(model.parameters()).device
@@ -142,15 +142,15 @@ def train_one_epoch(
     augmented: bool = True, modality_dropout: float = 0.0, feature_mixing: bool = False, amp: bool = False,
     location_weight: float = 0.0, max_grad_norm: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """One pass over the train split. Returns its means over all samples of all ranks.
+    """One pass over the train split; returns means over all samples of all ranks.
 
-    loss (of the frame labels), accuracy, mean_score, location_loss, auroc; of augmented, dropped-out frames.
-    Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
+    Keys: loss (of the frame labels), accuracy, mean_score, location_loss, auroc, all with augmentation and
+    dropout. Raises NonFiniteError before a NaN or infinite loss or gradient reaches the weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
-    # loss, correct, scores, located, how many scores of each label lie in each bin, samples
+    # sums of loss, correct, score and location loss; a histogram of scores per label; samples
     totals = torch.zeros(5 + 2 * BINS, dtype=torch.float64, device=device)
     for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
@@ -191,7 +191,7 @@ def evaluate(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Score every frame, once over all ranks: indices, labels, logits (N,).
 
-    `corruption`: one of datasets.anovox.augmentation.CORRUPTIONS, how a sensor fails.
+    `corruption`: a simulated sensor failure, one of datasets.anovox.augmentation.CORRUPTIONS.
     """
     distributed.broadcast_buffers(model)
     model.eval()
@@ -210,7 +210,7 @@ def measure(
     rows: dict[str, np.ndarray], scenarios: np.ndarray, criterion: nn.Module, threshold: float,
     calibration: dict[str, float],
 ) -> dict[str, float | None]:  # fmt: skip
-    """Loss of the logits; metrics of utils/metrics/ of the calibrated scores."""
+    """Loss from the logits; metrics of utils/metrics/ from the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     labels, odds = rows["labels"], calibrated(rows["logits"], **calibration)
     return {
@@ -223,13 +223,13 @@ def measure(
 def report(
     folder: Path, split: str, rows: dict[str, np.ndarray], data: AnoVoxData, state: dict[str, Any]
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge a split beside chance and trivial features; write report, figures, predictions."""
+    """Compare a split with chance and trivial features; write report, figures and predictions."""
     dataset = data.parts[split]
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
     references = data.references()
-    if "train" in data.parts:  # the run itself: evaluate.py finds in its folder what is kept here
+    if "train" in data.parts:  # in the run itself; evaluate.py reads the stored patches from its folder
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
         references |= remember_patches(normal, data.val.images)
     return report_anomaly(

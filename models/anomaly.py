@@ -1,9 +1,9 @@
-"""Is there an anomaly in this frame? A camera image and a LiDAR scan in, one logit out.
+"""The anomaly model: a camera image and a LiDAR scan in, one logit per frame out.
 
 The image becomes a grid of tokens (a small CNN, pooled to `token_grid`). Points go through a PointNet and are
-pooled, by maximum, where they fall on the same grid: one LiDAR token per cell that holds points. Both are 256
-wide, and attend to each other across the sensors. Camera and LiDAR disagree about the same place only if the
-network knows that it is the same place; this is what the position code is for.
+max-pooled over the cell of the same grid that they project into: one LiDAR token per cell with points. Tokens
+are 256 wide and attend to those of the other sensor. The position code tells the network which tokens show
+the same place; without it, it cannot see where camera and LiDAR disagree.
 """
 
 import math
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from models.pointnet import PointNetEncoder, masked_max
 
 WIDTH, HEADS = 256, 4
-PAINT = 32  # image features that a point takes from the pixel it falls on, beside its colour
+PAINT = 32  # image features that a point takes from its pixel, in addition to the colour
 TOKEN_GRID = (8, 12)
 
 
 class ImageCNN(nn.Module):
-    """Stages of 32, 64, 128 channels, each halving the resolution, a wide view, and back: (B, 128, H/4, W/4).
+    """Three stages of 32, 64, 128 channels, each halving the resolution, and context: (B, 128, H/4, W/4).
 
-    Three stages see 15 pixels; the dilated depthwise convolution after them sees what surrounds a thing. What
-    lies flat on the road is two pixels high 10 m ahead: only the second stage shows it. So the two are added,
-    as in a feature pyramid (Lin et al. 2017).
+    The stages have a receptive field of 15 pixels; the dilated depthwise convolution after them adds the
+    surroundings of an object. A flat object 10 m ahead is two pixels high and visible only in the second
+    stage, so the second and third stages are added, as in a feature pyramid (Lin et al. 2017).
     """
 
     out_channels = 128
@@ -44,7 +44,7 @@ class ImageCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) uint8, or float 0..1."""
         images = as_float(images)
-        # Each image by itself: another camera, or another light, is nothing new.
+        # Normalised per image, against differences in camera and light.
         std, mean = torch.std_mean(images, (2, 3), keepdim=True)  # (B, 3, 1, 1) each
         fine = self.fine((images - mean) / (std + 0.05))  # (B, 64, H/4, W/4)
         coarse = self.coarse(fine)  # (B, 128, H/8, W/8)
@@ -53,7 +53,7 @@ class ImageCNN(nn.Module):
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Images as floats from 0 to 1, whatever they come as."""
+    """Images as floats 0..1; uint8 is converted."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
@@ -63,9 +63,9 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CrossModalAttention(nn.Module):
-    """Tokens of one sensor ask those of the other; what they learn is added to what they are, and normalised:
-    without that a sensor could be cut off from the logit. A sample in which nothing can be attended to keeps
-    its tokens as they are."""
+    """Tokens of one sensor attend to those of the other, with a residual and LayerNorm: without the residual
+    a sensor could be cut off from the logit. If a sample has no valid keys, its queries are only normalised.
+    """
 
     def __init__(self, width: int = WIDTH, heads: int = HEADS):
         super().__init__()
@@ -78,9 +78,9 @@ class CrossModalAttention(nn.Module):
     ) -> Tensor:  # fmt: skip
         """queries (B, Q, C), keys (B, K, C), key_mask (B, K) True = attend -> (B, Q, C).
 
-        The codes join the matching only.
+        The codes take part in the matching of queries and keys, not in the values.
         """
-        alone = ~key_mask.any(dim=1)  # (B,) a row of masked keys only would be 0 / 0
+        alone = ~key_mask.any(dim=1)  # (B,) softmax over masked keys only would be 0 / 0
         ignored = ~(key_mask | alone[:, None])
         asked, offered = queries + query_code, keys + key_code
         found, _ = self.attention(asked, offered, keys, key_padding_mask=ignored, need_weights=False)
@@ -92,9 +92,9 @@ class AnomalyDetectionModel(nn.Module):
     """Image and points -> logit of "there is an anomaly".
 
     image_encoder  an encoder of models/encoders.py, default ImageCNN
-    fusion         attention (both directions) | concat (the two pooled vectors meet in the head only)
-    modality       both | camera | lidar; one sensor attends to itself, so that ablations are comparable
-    position_code  tokens know their place in the image; with attention a point also knows its pixel
+    fusion         attention (in both directions) | concat (the sensors meet only in the head)
+    modality       both | camera | lidar; a single sensor attends to itself, to keep ablations comparable
+    position_code  with attention, tokens get their place in the image, and points the features of their pixel
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class AnomalyDetectionModel(nn.Module):
         super().__init__()
         self.fusion, self.modality, self.position_code = fusion, modality, position_code
         self.token_grid = tuple(token_grid)
-        self.paint = None  # what a point takes from its pixel
+        self.paint = None  # image features for the points
         if modality != "lidar":
             self.image_encoder = image_encoder or ImageCNN()
             if modality == "both" and fusion == "attention" and position_code:
@@ -119,21 +119,21 @@ class AnomalyDetectionModel(nn.Module):
             self.code = nn.Linear(self.waves.shape[1], WIDTH)
         self.image_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "lidar" else None
         self.point_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "camera" else None
-        self.cell_bias = nn.Parameter(torch.tensor(-3.0))  # few cells show an anomaly
+        self.cell_bias = nn.Parameter(torch.tensor(-3.0))  # few cells are anomalous
         width = WIDTH * (2 if modality == "both" else 1)
         self.head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, 1))
-        # Of the logarithms of how many cells, and points, are anomalous: one more always counts.
+        # Weights of the logs of the numbers of anomalous cells and points: each further one still adds.
         self.evidence = nn.Parameter(torch.full((1 if modality == "camera" else 2,), 0.5))
 
     def forward(
         self, images: Tensor, points: Tensor, point_mask: Tensor,
         point_pixels: Tensor, mixed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Logits of the frames (B,), and where the anomaly is: logits of the image's cells (B, rows, columns)
-        and of the points (B, N), which without a LiDAR have those of their cells, -10 out of view.
+        """Logits of the frames (B,), of the image cells (B, rows, columns) and of the points (B, N). With
+        modality camera a point takes the logit of its cell, -10 out of view.
 
         images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1. mixed (B,):
-        frames whose features of camera and LiDAR are mixed.
+        frames whose camera and LiDAR features are mixed.
         """
         image_tokens, point_tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
         if mixed is not None:
@@ -156,8 +156,8 @@ class AnomalyDetectionModel(nn.Module):
         return logits, cells, marks
 
     def encode(self, images, points, point_mask, point_pixels) -> tuple[Tensor | None, ...]:
-        """Tokens after attention, image and LiDAR, each (B, T, C), which LiDAR cells hold points (B, T), and
-        logits of the points (B, N). None for what is unused."""
+        """Image and LiDAR tokens after attention, each (B, T, C), which LiDAR cells hold points (B, T), and
+        logits of the points (B, N). None for an unused sensor."""
         # (T, C), the same for both sensors
         code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
         image_tokens = point_tokens = filled = painted = marks = None
@@ -186,9 +186,8 @@ class AnomalyDetectionModel(nn.Module):
 
 
 def mix_features(image_tokens: Tensor, point_tokens: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature Mixing (arXiv 2505.16985): of the frames in `mixed` (B,), a random half of the dimensions of
-    the tokens (B, T, C) change places between the sensors. What comes out stands for an anomaly.
-    """
+    """Feature Mixing (arXiv 2505.16985): in the frames of `mixed` (B,), the sensors exchange a random half of
+    the dimensions of their tokens (B, T, C). The result serves as an anomaly."""
     width = image_tokens.shape[2]
     half = torch.rand(width, device=image_tokens.device).argsort() < width // 2
     swapped = mixed[:, None, None] & half
@@ -200,8 +199,8 @@ def explain(
     model: AnomalyDetectionModel, images: Tensor, points: Tensor, point_mask: Tensor,
     point_pixels: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Where the anomaly is: a heat map (B, H, W) over the image, the probabilities of the cells interpolated,
-    and the probability of each point (B, N), 0 where padded. Sets eval mode.
+    """Where the anomaly is: a heat map (B, H, W) interpolated from the probabilities of the cells, and the
+    probability of each point (B, N), 0 for padding. Sets eval mode.
     """
     model.eval()
     _, cells, marks = model(images, points, point_mask, point_pixels)
@@ -210,15 +209,12 @@ def explain(
 
 
 def sample_at(maps: Tensor, point_pixels: Tensor) -> Tensor:
-    """maps (B, F, h, w) at the pixels of the points (B, N, 2), bilinear, 0 out of view -> (B, N, F)."""
+    """maps (B, F, h, w) sampled bilinearly at the pixels of points (B, N, 2) -> (B, N, F), 0 out of view."""
     return F.grid_sample(maps, point_pixels[:, None], align_corners=False)[:, :, 0].mT
 
 
 def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> Tensor:
-    """Sines and cosines of the cells' centres, (cells, 4 * frequencies), row by row.
-
-    Vaswani et al. 2017, in two dimensions.
-    """
+    """Sines and cosines of the cell centres, (cells, 4 * frequencies), row by row (Vaswani et al. 2017)."""
     rows, columns = grid
     v = (torch.arange(rows) + 0.5) / rows
     u = (torch.arange(columns) + 0.5) / columns
@@ -228,7 +224,7 @@ def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> Tensor:
 
 
 def locate(point_pixels: Tensor, point_mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Cell (B, N) of each point on a (rows, columns) grid over the image; -1 for padding and out of view."""
+    """Cell (B, N) of each point in a (rows, columns) grid over the image; -1 for padding or out of view."""
     rows, columns = grid
     size = torch.tensor([columns, rows], device=point_pixels.device)
     index = ((point_pixels + 1) / 2 * size).floor().long().minimum(size - 1)  # (B, N, 2)

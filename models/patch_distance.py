@@ -1,7 +1,7 @@
-"""A reference that is not trained: how far a frame's strangest patch is from every patch of normal frames.
+"""An untrained reference: the distance of a frame's most unusual patch to the nearest patch of normal frames.
 
-PatchCore (Roth et al. 2022) with what a frozen EfficientNet-Lite0 sees at a sixteenth of the resolution, and
-a random draw in place of their coreset.
+PatchCore (Roth et al. 2022) on features of a frozen EfficientNet-Lite0 at 1/16 resolution, with a random draw
+instead of a coreset.
 """
 
 import functools
@@ -17,10 +17,7 @@ MEMORY, NORMAL_FRAMES, BATCH = 4000, 200, 32
 
 def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarray]:
     """patch_memory (MEMORY, C), drawn from `normal` frames (F, H, W, 3) uint8, and patch_val, the scores of
-    `val`.
-
-    Nothing where ImageNet weights of efficientnet_lite0 are not on this machine.
-    """
+    `val`. Empty if ImageNet weights of efficientnet_lite0 are not on this machine."""
     encoder = _lite0()
     if encoder is None:
         return {}
@@ -32,7 +29,7 @@ def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarra
 
 
 def patch_reference(kept: dict[str, np.ndarray], images: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
-    """{"patch distance": scores of val and of `images`} by what remember_patches kept, or nothing."""
+    """{"patch distance": (scores of val, scores of `images`)} from the result of remember_patches, or {}."""
     if "patch_memory" not in kept or _lite0() is None:
         return {}
     return {"patch distance": (kept["patch_val"], patch_distances(kept["patch_memory"], images))}
@@ -56,7 +53,7 @@ def _lite0() -> torch.nn.Module | None:
 
 @torch.no_grad()
 def _patches(encoder, images: np.ndarray) -> torch.Tensor:
-    """(F, patches, C): 112 channels of the eleventh block, smoothed over 3 x 3."""
+    """(F, patches, C): the 112 channels of the eleventh block, averaged over 3 x 3."""
     lite0, found = encoder.features, []
     for start in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2).float() / 255

@@ -1,4 +1,4 @@
-"""PointNet: the same small network for every point, then a maximum over the points that are real."""
+"""PointNet: the same small network for every point, then a maximum over the real points."""
 
 import torch
 import torch.nn.functional as F
@@ -7,17 +7,16 @@ from torch import nn
 # x, y, z and the rise above the ground, scaled so that half a lane to the side and half a metre matter.
 _OFFSET = (12.0, 0.0, -1.4, 0.4)
 _SCALE = (8.0, 4.0, 0.4, 0.4)
-SIDE, REACH = 2.0, 40.0  # metres: of the cells in which the ground is looked for, and how far they go
+SIDE, REACH = 2.0, 40.0  # metres: side of the ground cells, and how far from the sensor they reach
 
 
 class PointNetEncoder(nn.Module):
-    """Points -> one token per cell of the image grid: layers 4-64-128, a maximum, a layer 128-256.
+    """Points -> one token per image cell (layers 4-64-128, maximum, layer 128-256) and one logit per point,
+    from the features before the maximum.
 
-    And a logit per point, from the features in front of the maximum.
-
-    Qi et al. 2017, without T-nets. The network in front of the maximum sees one point only and the maximum
-    leaves padding out, so neither padding nor order reaches the tokens. `painted_features` > 0 adds, in the
-    first layer, what the camera shows where the point falls.
+    Qi et al. 2017, without T-nets. The layers before the maximum see one point at a time and the maximum
+    skips padding, so neither padding nor order affects the tokens. `painted_features` > 0: the first layer
+    also takes that many image features from the point's pixel.
     """
 
     def __init__(self, out_features: int = 256, painted_features: int = 0):
@@ -29,17 +28,17 @@ class PointNetEncoder(nn.Module):
         self.second = nn.Linear(64, 128)
         self.last = nn.Linear(128, out_features)
         self.score = nn.Linear(128, 1)
-        nn.init.constant_(self.score.bias, -4.0)  # few points lie on an anomaly
+        nn.init.constant_(self.score.bias, -4.0)  # few points are anomalous
 
     def forward(
         self, points: torch.Tensor, real: torch.Tensor, cell: torch.Tensor, cells: int,
         painted: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Tokens (B, cells, C), which cells are filled (B, cells), and what each point by itself says (B, N).
+        """Tokens (B, cells, C), which cells hold points (B, cells), and a logit per point (B, N).
 
         points (B, N, 4), real (B, N) bool, cell (B, N) in [0, cells) or -1, painted (B, N, P).
         """
-        scaled = torch.cat([points[..., :3], rise(points, real)[..., None]], dim=2)  # intensity is no sign
+        scaled = torch.cat([points[..., :3], rise(points, real)[..., None]], dim=2)  # no intensity
         scaled = (scaled - self.offset) / self.scale
         features = self.first(scaled)  # (B, N, 64)
         if self.paint is not None:
@@ -50,8 +49,8 @@ class PointNetEncoder(nn.Module):
 
 
 def rise(points: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Height (B, N) of points (B, N, 3+) above the lowest real one about them, 0 to 3 m: about a point are
-    its cell of the ground and the eight around."""
+    """Height (B, N) of points (B, N, 3+) above the lowest real point in their ground cell and its eight
+    neighbours, clamped to 0..3 m."""
     side = int(2 * REACH / SIDE)
     row, column = ((points[..., :2] + REACH) / SIDE).long().clamp(0, side - 1).unbind(2)  # (B, N) each
     depths = torch.where(real, -points[..., 2], -torch.inf)
@@ -62,7 +61,7 @@ def rise(points: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
 
 def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Maximum over the N items (B, N, C) where mask (B, N) is True -> (B, C); 0 for a sample without any."""
+    """Maximum of features (B, N, C) over N where mask (B, N) is True -> (B, C); 0 if it is nowhere True."""
     lowest = torch.finfo(features.dtype).min
     largest = features.masked_fill(~mask[..., None], lowest).amax(dim=1)
     return torch.where(mask.any(dim=1, keepdim=True), largest, torch.zeros_like(largest))
@@ -71,13 +70,13 @@ def masked_max(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def pool_by_cell(features: torch.Tensor, cell: torch.Tensor, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Maximum of the point features (B, N, C) in each cell.
 
-    `cell` (B, N) in [0, cells), or -1 for a point in none. Returns (B, cells, C), 0 in an empty cell, and
-    which cells hold a point, (B, cells) bool.
+    `cell` (B, N) in [0, cells), or -1 for no cell. Returns (B, cells, C), 0 in empty cells, and which cells
+    hold points, (B, cells) bool.
     """
     batch = len(features)
     rows = torch.arange(batch, device=cell.device)[:, None] * (cells + 1)
-    target = (rows + torch.where(cell < 0, cells, cell)).flatten()  # points in no cell: one more, dropped
-    # Sorted by cell, a maximum over consecutive rows: a third of the time of scatter_reduce on a CPU.
+    target = (rows + torch.where(cell < 0, cells, cell)).flatten()  # -1 goes to an extra cell, dropped below
+    # Sort by cell, then reduce consecutive rows: on a CPU a third of the time of scatter_reduce.
     counts = torch.bincount(target, minlength=batch * (cells + 1))
     ordered = features.flatten(0, 1)[target.argsort(stable=True)]
     pooled = torch.segment_reduce(ordered, "max", lengths=counts, unsafe=True)

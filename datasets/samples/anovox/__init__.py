@@ -1,9 +1,8 @@
-"""The built-in AnoVox sample: a small honest world for camera and LiDAR, written in the true on-disk layout.
+"""The built-in AnoVox sample: a small synthetic world for camera and LiDAR, in AnoVox's on-disk layout.
 
 `generate` writes scenarios (Final_Output_.../Scenario_<uuid4>/...), Scenario_Configuration_Files, split.json
-and SYNTHETIC.json. One scene is ray-cast for both sensors. Test scenarios lie in held-out towns and show
-held-out shapes. It depends on nothing but its arguments: the same call writes the same bytes, with any number
-of processes.
+and SYNTHETIC.json. Both sensors ray-cast the same scene. Test scenarios are in held-out towns and show
+held-out shapes. The same arguments give the same bytes, with any number of processes.
 """
 
 import json
@@ -26,13 +25,13 @@ SIZES = {
     "tiny": ((6, 3, 3), 4, (64, 96), (20, 180)),  # for tests
     "small": ((112, 16, 32), 8, (128, 192), (40, 360)),  # the default
     "full": ((200, 40, 80), 8, (128, 192), (40, 360)),  # for ablations
-    "native": ((2, 1, 1), 20, (512, 768), (64, 1562)),  # the data set's own sensors
+    "native": ((2, 1, 1), 20, (512, 768), (64, 1562)),  # AnoVox's own sensors
 }
 ANOMALOUS = 0.6  # share of the scenarios that hold anomalies
 
 
 def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
-    """Write the sample of one of SIZES into `directory`."""
+    """Write the sample into `directory`; `size`: one of SIZES."""
     counts, frames, camera, lidar = SIZES[size]
     root = directory / "Final_Output_2024_06_01-12_00"
     configurations = root / "Scenario_Configuration_Files"
@@ -55,7 +54,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
 
 
 def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[dict]:
-    """Town, part, whether anomalous, kinds of the events of every scenario; the mix of a part is exact."""
+    """Part, town, anomalous or not, and kinds of events of each scenario; shares are exact in each part."""
     rng = np.random.default_rng([seed, 0])
     plans = []
     for part, count in zip(PARTS, counts, strict=True):
@@ -71,7 +70,7 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
 
 
 def _write(root: Path, frames: int, camera, lidar, seed: int, plan: dict) -> dict:
-    """One scenario; returns its entry for Scenario_Configuration_Files."""
+    """Write one scenario; returns its entry for Scenario_Configuration_Files."""
     key, held_out = [seed, 1, plan["number"]], plan["part"] == "test"
     scenario = plan_scenario(plan["town"], plan["anomalous"], plan["kinds"], held_out, frames, key)
     identifier = str(uuid.UUID(bytes=np.random.default_rng([*key, 1]).bytes(16), version=4))

@@ -1,4 +1,4 @@
-"""Colours: what the camera makes of the surfaces that its rays hit, in the light of a weather preset."""
+"""Colours of the camera image: surfaces hit by its rays, in the light of a weather preset."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ GLASS = (0.09, 0.1, 0.12)
 
 
 def light_of(weather: str, rng: np.random.Generator) -> dict:
-    """Sun, ambient light, haze per metre, sky, wetness and exposure of a weather preset of AnoVox."""
+    """Sun, ambient light, haze per metre, sky, wetness and exposure of one of AnoVox's weather presets."""
     sunset = weather.endswith("SUNSET")
     sky = weather.removesuffix("SUNSET").removesuffix("NOON").strip("_").replace("RAINY", "RAIN")
     strength = {"CLEAR": 0.75, "CLOUDY": 0.3, "WET": 0.6, "WET_CLOUDY": 0.25, "MID_RAIN": 0.2,
@@ -40,7 +40,7 @@ def paint_image(
     image = light["sky"] * (1 - 0.35 * np.clip(elevation, 0, 1)[..., None])
     classes = np.full(surface.shape, SKY_CLASS, np.uint8)
 
-    # The ground as if nothing stood on it: what a camouflaged solid shows instead of itself.
+    # The ground as if nothing stood on it; solids that only the LiDAR sees are painted like it.
     down = rays[..., 2] < 0
     depth = -eye[2] / rays[..., 2][down]
     x, y = eye[0] + depth, eye[1] + depth * rays[..., 1][down]
@@ -73,7 +73,7 @@ def haze_over(colour: np.ndarray, depth: np.ndarray, light: dict) -> np.ndarray:
 
 
 def ground_at(x, y, decals: list[Decal], town: Town, wet: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids (n,) and albedo (n, 3) of ground points; later decals lie over earlier ones."""
+    """Class ids (n,) and albedo (n, 3) of ground points; later decals cover earlier ones."""
     on_road = (y > town.right_kerb) & (y < town.left_kerb)
     ids = np.where(on_road, ROAD, TERRAIN).astype(np.uint8)
     grain = 1 + 0.10 * (_noise(x, y, 0.35) - 0.5) + 0.12 * (_noise(x, y, 2.7) - 0.5)
@@ -89,13 +89,13 @@ def ground_at(x, y, decals: list[Decal], town: Town, wet: float = 1.0) -> tuple[
 
 
 def _noise(x, y, cell: float) -> np.ndarray:
-    """A fixed number in [0, 1) for each cell of the ground."""
+    """A pseudo-random number in [0, 1), fixed for each cell of the ground."""
     value = np.sin(np.floor(x / cell) * 12.9898 + np.floor(y / cell) * 78.233) * 43758.5453
     return value - np.floor(value)
 
 
 def texture(thing: Surface, local: np.ndarray) -> np.ndarray:
-    """Albedo (n, 3) at points (n, 2 or 3) on the thing's own axes: its two colours, spread by its pattern."""
+    """Albedo (n, 3) at points (n, 2 or 3) in the surface's own axes: its two colours in its pattern."""
     colour = np.broadcast_to(np.asarray(thing.colour, float), (len(local), 3)).copy()
     if thing.pattern == "stripes":
         other = np.floor((local @ (0.5, 1.0, 1.0)[: local.shape[1]]) / 0.3) % 2 == 0
@@ -110,7 +110,7 @@ def texture(thing: Surface, local: np.ndarray) -> np.ndarray:
 
 
 def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Albedo (n, 3) at points on the solid's own axes (its centre is 0)."""
+    """Albedo (n, 3) at points in the solid's own axes (its centre is 0)."""
     colour, half = texture(solid, local), np.asarray(solid.size) / 2
     upright = np.abs(normal[:, 2]) < 0.5
     x, y, z = local.T
@@ -122,7 +122,7 @@ def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.nd
         colour *= (0.7 + 0.6 * _noise(x + z, y, 0.3))[:, None]
     if solid.car == "cabin":
         colour[upright] = GLASS
-    elif solid.car == "body":  # lights red behind and white in front, the dark underside, a van's windows
+    elif solid.car == "body":  # red rear and white front lamps, a dark underside, a van's windows
         z = z + half[2]  # from the lower edge
         ends = upright & (np.abs(np.abs(x) - half[0]) < 0.02)
         lamps = ends & (np.abs(y) > 0.6 * half[1]) & (z > 0.4) & (z < 0.68)

@@ -1,6 +1,6 @@
-"""Writes one scenario in AnoVox's on-disk layout: the files that a reader opens, beside sensor_setup.json.
+"""Writes one scenario in AnoVox's on-disk layout: sensor_setup.json and the files that our reader opens.
 
-Left out of every frame, as nothing reads them: depth and instance images, ACTION, ROUTE_MAP.
+Depth and instance images, ACTION and ROUTE_MAP are left out, because nothing reads them.
 """
 
 import json
@@ -13,19 +13,19 @@ from datasets.anovox.raycast import GROUND, SKY, camera_rays, cast, lidar_rays
 from datasets.samples.anovox.appearance import ground_at, light_of, paint_image
 from datasets.samples.anovox.scenario import CATEGORY, WAITING, Event, Frame, Scenario
 
-LOCATION, POSE = (0, 0, 1.8), "(0, 0, 1.8)(0, 0, 0)"  # of every sensor
+LOCATION, POSE = (0, 0, 1.8), "(0, 0, 1.8)(0, 0, 0)"  # of all sensors
 LIDAR_RANGE, LIDAR_NOISE = 100.0, 0.1  # metres; the noise is Gaussian along the ray
 VOXEL_SIZE, VOXEL_ORIGIN, VOXEL_COUNT = 0.5, np.array([250, 250, 16]), np.array([1000, 1000, 64])
-ROAD_LINE = 24  # wins its voxel, as in the official voxelizer
+ROAD_LINE = 24  # takes precedence in a voxel, as in the official voxelizer
 
 
 def write_scenario(
     folder: Path, scenario: Scenario, camera: tuple[int, int], lidar: tuple[int, int], seed: list[int]
 ) -> None:
-    """All files of one scenario; `camera` = (height, width), `lidar` = (rings, azimuths)."""
+    """Write all files of one scenario; `camera` = (height, width), `lidar` = (rings, azimuths)."""
     rng = np.random.default_rng(seed)
     light = light_of(scenario.weather, rng)
-    hashes = rng.integers(2**60, 2**62, 2)  # in place of Python's salted ones
+    hashes = rng.integers(2**60, 2**62, 2)  # instead of Python's hashes, which change from run to run
     setup = describe_sensors(camera, lidar, hashes.tolist())
     folder.mkdir(parents=True)
     (folder / "sensor_setup.json").write_text(json.dumps(setup), encoding="ascii")
@@ -57,7 +57,7 @@ def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray,
     returned = (surface != SKY) & (t < LIDAR_RANGE)
     t, directions = t[returned], rays[returned]
     exact = t[:, None] * directions
-    ids = np.array([solid.class_id for solid in solids] + [0])[surface[returned]]  # GROUND is -1: the last
+    ids = np.array([solid.class_id for solid in solids] + [0])[surface[returned]]  # GROUND = -1 is the last
     ground = surface[returned] == GROUND
     x, y = (exact + eye)[ground, :2].T
     ids[ground] = ground_at(x, y, frame.decals, scenario.town)[0]
@@ -67,11 +67,9 @@ def scan_lidar(frame: Frame, scenario: Scenario, rays, rng) -> tuple[np.ndarray,
 
 
 def voxelize(semantic: np.ndarray) -> np.ndarray:
-    """uint16 (M, 4) ix, iy, iz, class of the point nearest the voxel's lower corner; any road line wins.
-
-    The sensor's location is subtracted although the points are relative to the sensor already, as the
-    official code does.
-    """
+    """uint16 (M, 4) ix, iy, iz, class: that of the point nearest the voxel's lower corner, or ROAD_LINE if a
+    point has it. Like the official code, this subtracts the sensor's location although points are relative to
+    the sensor already."""
     position = (semantic[:, :3] - LOCATION + VOXEL_ORIGIN) / VOXEL_SIZE
     index = np.floor(position).astype(np.int64)
     inside = ((index >= 0) & (index < VOXEL_COUNT)).all(axis=1)
@@ -85,7 +83,7 @@ def voxelize(semantic: np.ndarray) -> np.ndarray:
 
 
 def describe_sensors(camera: tuple[int, int], lidar: tuple[int, int], hashes: list[int]) -> dict:
-    """sensor_setup.json; depth and instance images are not saved here."""
+    """Content of sensor_setup.json; depth and instance images are listed but not saved."""
     camera_args = {"image_height": camera[0], "image_width": camera[1], "camera_fov": 90.0}
     lidar_args = {"range": LIDAR_RANGE, "upper_fov": 15.0, "lower_fov": -25.0, "channels": lidar[0]}
     lidar_args |= {"points_per_second": lidar[0] * lidar[1] * 10, "noise_stddev": LIDAR_NOISE}
@@ -108,8 +106,8 @@ def _blueprint(event: Event) -> str:
 
 
 def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
-    """The anomaly of this frame, or the next one, which still waits above the road. It is alive in every
-    frame, as AnoVox says."""
+    """CSV text of this frame's anomaly or, if it has none, of the next one, which waits above the road. As in
+    AnoVox, it is alive in every frame."""
     frame = scenario.frames[number]
     ahead = [other for other in scenario.frames[number:] if other.anomalous]
     event = (ahead or [other for other in scenario.frames if other.anomalous])[0].event
@@ -125,13 +123,13 @@ def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
         "velocity": (0.0, 0.0, 0.0),
         "acceleration": (0.0, 0.0, 0.0),
         "size": event.size_name,
-        "visibility": event.kind,  # of this sample only: which sensor gives it away
+        "visibility": event.kind,  # only in this sample: which sensor reveals it
     }
     return "".join(f"{key} ; {value}\n" for key, value in values.items())
 
 
 def scenario_entry(identifier: str, scenario: Scenario) -> dict:
-    """This scenario in its town's Scenario_Configuration_Files: what a reader opens."""
+    """The scenario's entry in its town's Scenario_Configuration_Files, with the keys that our reader uses."""
     first = next((frame.event for frame in scenario.frames if frame.anomalous), None)
     anomaly = {"anomalytype": "STATIC" if first else "NORMALITY"}
     anomaly["anomaly_bp_name"] = _blueprint(first) if first else "---"

@@ -1,16 +1,16 @@
-"""One drive of 20 seconds: what stands, drives and lies where in each recorded frame, and what is anomalous.
+"""One drive of 20 seconds: the objects in each recorded frame, and which of them is anomalous.
 
-A positive frame shows an anomaly on the carriageway, 6.5 to 13 m ahead. Every frame, positive or not, shows
-none to seven normal counterparts of the same shapes, colours and textures at the same distances, on the
-parking strip or the sidewalk, and traffic keeps clear of the place of the anomaly whether it is there or not.
-So neither a pixel nor a patch of the image tells the label, no total of colours, edges or points, and not
-what is absent: where a thing is, its shape and size, and whether camera and LiDAR agree about it, do. Kinds:
+A positive frame shows an anomaly on the carriageway, 6.5 to 13 m ahead. Every frame, positive or not, also
+shows 0 to 7 normal counterparts of the same shapes, colours, textures and distances, on the parking strip or
+the sidewalk. Traffic keeps clear of the anomaly's place whether the anomaly is there or not. So no pixel,
+patch, total of colours, edges or points, or gap in the traffic reveals the label. It follows only from where
+an object is, its shape and size, and whether camera and LiDAR agree about it. Kinds of anomalies:
 
-both      a solid thing: either sensor can tell
-camera    a flat thing (spilt paint, cardboard): no LiDAR return differs from the road's
+both      a solid object: either sensor can tell
+camera    a flat object (spilt paint, cardboard): no LiDAR return differs from the road's
 lidar     a solid painted like the road behind it, as in glare: no pixel differs
-conflict  each sensor alone sees something normal: a hump in the shape of a car that is painted like the road
-          (where cars drive, a car is normal), or the picture of a car without a return, as on a mirror
+conflict  each sensor alone sees something normal: a car-shaped hump painted like the road (a car is normal
+          where cars drive), or the picture of a car without a return, as in a mirror
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,22 +22,22 @@ from datasets.samples.anovox import town as towns
 from datasets.samples.anovox.town import KERB, OTHER, Town, finish
 
 KINDS = ("both", "camera", "lidar", "conflict")
-# A perfect camera, or a perfect LiDAR, alone reaches AUROC .60 + .40 / 2 = .80.
+# A perfect camera or LiDAR alone finds 60%, so it reaches AUROC .60 + .40 / 2 = .80.
 SHARES = (0.32, 0.28, 0.28, 0.12)
-COUNTERPARTS = 7  # at most; a number that varies hides the one thing that an anomaly adds
-AHEAD = (6.5, 13.0)  # metres to a thing, anomaly or counterpart
+COUNTERPARTS = 7  # at most; the varying number hides the one object that an anomaly adds
+AHEAD = (6.5, 13.0)  # metres to an anomaly or counterpart
 CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
-SOLID_SHAPES = (("crate", "barrel", "ball"), ("sofa", "log", "animal"))  # of train and, held out, of test
+SOLID_SHAPES = (("crate", "barrel", "ball"), ("sofa", "log", "animal"))  # of train, and held out for test
 FLAT_SHAPES = (("sheet", "spill"), ("cross",))
 CATEGORY = {"crate": "home", "barrel": "special", "ball": "home", "sofa": "home", "log": "nature",
             "animal": "animal", "sheet": "falling", "spill": "special", "cross": "falling",
             "phantom": "special", "hump": "special"}  # fmt: skip
-WAITING = 60.0  # metres above the road, where an anomaly hangs before it drops: out of every sensor's view
+WAITING = 60.0  # metres above the road, out of all sensors' view, where an anomaly hangs before it drops
 
 
 @dataclass
 class Event:
-    """One thing ahead of the ego: an anomaly on the carriageway, or a normal counterpart beside it."""
+    """An object ahead of the ego: an anomaly on the carriageway, or a normal counterpart beside it."""
 
     kind: str
     name: str
@@ -63,7 +63,7 @@ class Frame:
     solids: list[Solid]
     decals: list[Decal]
     event: Event  # the anomaly
-    anomalous: bool  # it is there (whether it can be seen is for the labels to find out)
+    anomalous: bool  # it is present; whether a sensor sees it is decided by the labels
 
 
 @dataclass
@@ -77,16 +77,16 @@ class Scenario:
 def plan_scenario(
     town_name: str, anomalous: bool, kinds: list[str], held_out: bool, frames: int, seed: list[int]
 ) -> Scenario:
-    """A drive of `frames` frames spread over 20 s at 10 Hz; `kinds` are the kinds of its events, one each."""
+    """A drive of `frames` frames, spread over 20 s at 10 Hz; `kinds`: the kind of event in each frame."""
     rng = np.random.default_rng(seed)
     town = Town(town_name)
     weather = towns.WEATHERS[rng.integers(len(towns.WEATHERS))]
     ticks = 200 // frames
-    first = int(rng.integers(826, 990))  # CARLA's counter: not padded, and the drive passes 999 -> 1000
+    first = int(rng.integers(826, 990))  # like CARLA's counter: not zero-padded; the drive passes 999 -> 1000
     step = rng.uniform(4.5, 7.0) * 25 / max(ticks, 10) * ticks / 10
     solids, decals = towns.make_road(town, -45, step * frames + 90, rng, held_out)
     positive = np.zeros(frames, bool)
-    if anomalous:  # quiet before and, for frame numbers to say nothing, after; in between three of four
+    if anomalous:  # none first or last, so that frame numbers tell nothing; between, in 3 of 4 frames
         before, after = rng.integers(1, max(2, frames // 4 + 1), 2)
         seen = slice(before, frames - after)
         positive[seen] = rng.random(frames - before - after) < 0.75
@@ -111,7 +111,7 @@ def plan_scenario(
 def draw_traffic(
     town: Town, x: float, things: list[Event], held_out: bool, rng: np.random.Generator
 ) -> tuple[list[Solid], list[Decal]]:
-    """Cars on the lanes and the strip, and stains, about the ego at x; none in or right before a thing."""
+    """Cars on lanes and strip, and stains, around the ego at x; no car in or right before one of `things`."""
     solids: list[Solid] = []
     taken = [(thing.centre[0] - x, thing.centre[1], 3.0) for thing in things]
     strip = town.right_kerb + town.parking / 2
@@ -138,7 +138,7 @@ def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random
     if kind == "conflict":
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
-        at += 1.5  # its middle
+        at += 1.5  # to its middle
         solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
     name = str(rng.choice(SOLID_SHAPES[held_out]))
@@ -147,7 +147,7 @@ def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random
 
 
 def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
-    """The same things, of a normal class, on the parking strip or, solid ones, on a sidewalk."""
+    """The same kinds of objects with a normal class, on the parking strip or, if solid, on a sidewalk."""
     at, y, base = x + rng.uniform(*AHEAD), town.right_kerb + rng.uniform(0.7, town.parking - 0.9), 0.0
     if rng.random() < 0.45:
         return draw_flat(str(rng.choice(FLAT_SHAPES[held_out])), min(at, x + 12), y, OTHER, held_out, rng)
@@ -155,13 +155,13 @@ def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Genera
         side = rng.integers(2)
         y, base = rng.uniform(0.9, town.sidewalk - 0.4), KERB
         y = town.left_kerb + y if side else town.right_kerb - y
-        at += 4.0 * side + 1.0  # or it would not be in view
+        at += 4.0 * side + 1.0  # else it would be out of view
     name = str(rng.choice(SOLID_SHAPES[held_out]))
     return draw_solid("both", name, at, y, base, rng, **finish(rng, held_out) | {"class_id": OTHER})
 
 
 def draw_flat(name: str, x: float, y: float, class_id: int | None, held_out: bool, rng) -> Event:
-    """Something flat, turned little enough to fit beside the lane as well."""
+    """A flat object, rotated so little that it also fits beside the lane."""
     size, shape = (rng.uniform(1.8, 3.4), rng.uniform(1.0, 1.7)), {"sheet": "rectangle", "spill": "ellipse"}
     event = Event("camera", name, (x, y, 0.0), (*size, 0.0))
     look = finish(rng, held_out) | {"class_id": class_id or event.class_id, "yaw": rng.normal(0, 0.25)}
@@ -169,7 +169,7 @@ def draw_flat(name: str, x: float, y: float, class_id: int | None, held_out: boo
 
 
 def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **look) -> Event:
-    """A solid thing of .8 to 2.4 m."""
+    """A solid object of .8 to 2.4 m."""
     width, height = rng.uniform(1.1, 1.7), rng.uniform(0.7, 1.2)
     look["yaw"] = yaw = rng.uniform(0, 3)
     turned = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])

@@ -1,7 +1,7 @@
-"""The towns: their roads, what stands along them and drives on them, and how things are coloured.
+"""The towns: their roads, the objects along and on them, and the colours of objects.
 
-Class ids are AnoVox's. Whatever stands or drives, normal or not, takes its colours and texture from one
-function, `finish`: no pixel by itself tells an anomaly.
+Class ids are AnoVox's. All objects, normal or anomalous, take colours and texture from one function,
+`finish`, so that no single pixel reveals an anomaly.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from datasets.anovox.raycast import Decal, Solid, hue_colour, stand
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, TERRAIN, SKY_CLASS, PEDESTRIAN = 1, 2, 3, 6, 9, 10, 11, 12
 CAR, STATIC, OTHER, ROAD_LINE, AGENT_PEDESTRIAN, AGENT_CAR, EGO = 14, 20, 22, 24, 112, 114, 214
 KERB = 0.15  # height of the sidewalks, metres
-AGENTS = 0.1  # share of the walkers and cars that no autopilot drives: ids 112 and 114, not evaluated
+AGENTS = 0.1  # share of pedestrians and cars with agents' ids, 112 and 114, which are not evaluated
 
 TRAIN_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06")
 HELD_OUT_TOWNS = ("Town07", "Town10HD")
@@ -22,35 +22,35 @@ PATTERNS = ("plain", "stripes", "checks", "spots")
 
 
 class Town:
-    """Cross section of the road (metres; the ego drives in the lane about y = 0) and the palette. A fixed
-    draw from its own name, the same in every sample."""
+    """Cross section of the road (metres; the ego's lane is centred on y = 0) and colours. Drawn from the
+    town's name, so it is the same in every sample."""
 
     def __init__(self, name: str):
         rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
         grey, light = rng.uniform(0.26, 0.40), rng.uniform(0.45, 0.62)
         self.name = name
         self.walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
-        self.lane = rng.uniform(3.3, 3.7)  # width of each of three: the ego's, one to its left, one oncoming
-        self.parking = rng.uniform(2.2, 2.6)  # strip on the right between the ego's lane and the kerb
+        self.lane = rng.uniform(3.3, 3.7)  # width of a lane: the ego's, one to its left, one oncoming
+        self.parking = rng.uniform(2.2, 2.6)  # strip between the ego's lane and the right kerb
         self.sidewalk = rng.uniform(2.5, 4.0)
         self.asphalt = (grey, grey, grey * rng.uniform(0.97, 1.06))
         self.pavement = (light, light * 0.98, light * rng.uniform(0.88, 0.98))
         self.grass = (rng.uniform(0.2, 0.35), rng.uniform(0.33, 0.45), rng.uniform(0.12, 0.2))
         self.yellow_lines = rng.random() < 0.5
-        self.trees = rng.uniform(0.02, 0.06)  # per metre of road and side
+        self.trees = rng.uniform(0.02, 0.06)  # per metre of road, on each side
         self.setback = rng.uniform(0.5, 5.0)  # gap between sidewalk and buildings
         self.right_kerb, self.left_kerb = -self.lane / 2 - self.parking, 2.5 * self.lane
 
 
 def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:
-    """An albedo of any saturation and brightness; of six bands of hue, test has those that training lacks."""
+    """A random albedo; of six bands of hue, training has three and test (`held_out`) the other three."""
     hue = 120 * rng.integers(3) + rng.uniform(5, 55) + 60 * held_out
     value, saturation = rng.uniform(0.15, 0.95), rng.uniform(0.25, 0.9)
     return hue_colour(hue / 60, saturation, value)
 
 
 def finish(rng: np.random.Generator, held_out: bool) -> dict:
-    """Two colours and how they are spread: fields of a Solid or a Decal."""
+    """Two colours and a pattern: fields of a Solid or Decal."""
     first, second = paint(rng, held_out), paint(rng, held_out)
     return {"colour": first, "second": second, "pattern": PATTERNS[rng.integers(len(PATTERNS))]}
 
@@ -58,7 +58,7 @@ def finish(rng: np.random.Generator, held_out: bool) -> dict:
 def make_car(
     x: float, y: float, rng: np.random.Generator, held_out: bool, towards: bool = False, **look
 ) -> list[Solid]:
-    """A car (body and cabin) or, one in four, a van (one box); `look` overrides fields of the solids."""
+    """A car (body and cabin) or, one time in four, a van (one box); `look` overrides fields of the solids."""
     forward, yaw = (-1, np.pi) if towards else (1, 0.0)
     width, look = rng.uniform(1.7, 1.9), {"class_id": AGENT_CAR if rng.random() < AGENTS else CAR} | look
     look = finish(rng, held_out) | {"yaw": yaw} | look
@@ -82,7 +82,7 @@ def make_person(x: float, y: float, rng: np.random.Generator, held_out: bool) ->
 def make_road(
     town: Town, begin: float, end: float, rng: np.random.Generator, held_out: bool
 ) -> tuple[list[Solid], list[Decal]]:
-    """All that does not move between `begin` and `end` (metres along the road)."""
+    """Everything that does not move between `begin` and `end` (metres along the road)."""
     solids: list[Solid] = []
     middle, length = (begin + end) / 2, end - begin
 
@@ -118,7 +118,7 @@ def make_road(
         for x in places(0.03):  # dustbins stand at the kerb
             look = finish(rng, held_out) | {"class_id": STATIC}
             solids.append(stand("cylinder", x, kerb + side * 0.45, KERB, (0.5, 0.5, 0.9), **look))
-    for x in places(1 / 90):  # speed bumps: over all lanes
+    for x in places(1 / 90):  # speed bumps across all lanes
         size = (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10)
         striped = {"colour": (0.75, 0.68, 0.2), "class_id": OTHER, "pattern": "bump"}
         solids.append(stand("box", x, (town.left_kerb + town.right_kerb) / 2, 0, size, **striped))
@@ -133,7 +133,7 @@ def make_road(
 
 
 def make_stain(x: float, y: float, rng: np.random.Generator) -> Decal:
-    """What a road normally shows: a manhole, a puddle, a repaired patch or a shadow; all are grey."""
+    """A normal mark on the road: a manhole, puddle, repaired patch or shadow; all are grey."""
     kind, size, yaw = rng.integers(4), (rng.uniform(1.5, 5.0), rng.uniform(1.0, 2.2)), rng.uniform(0, 3)
     if kind == 0:
         return Decal("ellipse", (x, y), (0.8, 0.8), (0.16, 0.15, 0.14), ROAD, opacity=0.9)
@@ -145,7 +145,7 @@ def make_stain(x: float, y: float, rng: np.random.Generator) -> Decal:
 
 
 def make_hood(x: float, y: float) -> list[Solid]:
-    """The ego vehicle as its own sensors see it: the hood and the roof, below the sensors at 1.8 m."""
+    """The ego vehicle as its own sensors see it: hood and roof, below the sensors at 1.8 m."""
     look = {"colour": (0.05, 0.05, 0.07), "class_id": EGO}
     parts = (((x + 1.45, y, 0.72), (1.6, 1.7, 0.30)), ((x - 0.6, y, 1.2), (2.2, 1.6, 0.5)))
     return [Solid("box", centre, size, **look) for centre, size in parts]
