@@ -1,7 +1,7 @@
 """Did it learn? Intervals that leave out one whole group at a time, and the verdict that rests on one.
 
 How often LEARNED is said of a model that learned nothing is measured by `python -m benchmarks.verdict`;
-docs/reliability.md has the table.
+benchmarks/tables.md has the table.
 """
 
 from collections.abc import Callable
