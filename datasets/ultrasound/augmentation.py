@@ -1,4 +1,4 @@
-"""Augmentation of ultrasound images in training: turned, lit and, where asked, mirrored."""
+"""Augmentation of ultrasound images in training: rotation, brightness, contrast and optional mirroring."""
 
 import torch
 
@@ -9,11 +9,11 @@ def augment_images(
     images: torch.Tensor, indices: torch.Tensor, epoch: int, *, seed: int, rotation: float, jitter: float,
     flip: bool, colour: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """uint8 (B, 3, H, W), channels equal unless colour, -> float in [0, 1].
+    """uint8 (B, 3, H, W), with equal channels unless colour -> float in [0, 1].
 
-    What happens to a sample hangs on (seed, epoch, its index) alone.
-    rotation: up to this many degrees either way. jitter: brightness and contrast +- this share. flip: mirror
-    half of the images, and the text burnt into them.
+    The changes to a sample depend only on (seed, epoch, its index). rotation: the largest angle in degrees,
+    either way. jitter: the largest relative change of brightness and contrast. flip: mirror half of the
+    images, with their burnt-in text.
     """
     draws = torch.from_numpy(uniform(seed, epoch, indices.numpy(), 4)).float()
     turn, light, contrast, mirror = draws.to(images.device).unbind(1)  # each (B,) in [0, 1)

@@ -1,35 +1,35 @@
-"""Muscle ultrasound images and the age of the person they show.
+"""Muscle ultrasound images and the age of the person in each.
 
-The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1), which is read as it is:
+The published layout (Marzola et al. 2021, doi 10.17632/3jykz7wz8d.1) is read as it is:
 
     TA/                              one folder per muscle: TA, BB, GM
-        characteristics.xlsx         sheet Blad1: id, age, length, weight, sex, both cohorts side by side
-        split.json                   optional: {"train": [ids], "val": [ids], "test": [ids]}; of one cohort
+        characteristics.xlsx         sheet Blad1: id, age, length, weight, sex; both cohorts side by side
+        split.json                   optional: {"train": [ids], "val": [ids], "test": [ids]} of one cohort
         Healthy/Images/anon_ID_k.png image k of subject ID
         Pathological/Images/anon_ID_k.png
 
-    --image_dir TA/Healthy/Images                    images of one cohort; ids are names as they are
-    --image_dir TA/Healthy/Images --cohort both      and those beside them in TA/Pathological/Images
-    --image_dir FOLDER --excel_path TABLE            any folder of images, or of one folder per subject
+    --image_dir TA/Healthy/Images                    the images of one cohort
+    --image_dir TA/Healthy/Images --cohort both      also the images in TA/Pathological/Images
+    --image_dir FOLDER --excel_path TABLE            a folder of images, or one with a folder per subject
     --image_dir BIDS                                 sub-01/.../*.png, participants.tsv beside the folders
 
-Each cohort counts its patients from 1, so with both of them a subject is called "healthy/12": an id is never
-looked up in the rows of another cohort, and never merged with one of the same number. DICOM files need no
-table: their headers name PatientID and PatientAge.
+Both cohorts number their patients from 1. With --cohort both, a subject is therefore called "healthy/12", and
+an id is looked up in the rows of its own cohort only. DICOM files need no table: the subject and the age are
+in their headers (PatientID, PatientAge).
 
     data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
     batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
 
-The way of an image, by the calls in `build_datasets`; read this file first, then each of the others once:
+`build_datasets` calls these steps in this order, which is also a good order to read the files in:
 
-    find_sources                  here        the folders of images, and the table of each
-    find_sheet                    sheets.py   a table file: the cells below the names of its columns
-    read_rows                     table.py    the rows: ids and ages, and what is wrong with them
-    match_images                  files.py    the image files, and the row of each
-    split_subjects                here        in which part its subject is
-    decode_images, judge_pixels   pixels.py   its pixels (datasets/images.py), cached; then its batch
+    find_sources                  here        find the folders of images and the table of each
+    find_sheet                    sheets.py   read a table file: the cells below its column names
+    read_rows                     table.py    read the ids and ages in its rows
+    match_images                  files.py    find the image files and the row of each
+    split_subjects                here        assign the subjects to train, val and test
+    decode_images, judge_pixels   pixels.py   decode the images into the cache, and check their pixels
 
-Beside the way: augmentation.py (on the batch), flags.py, problems.py (what is wrong, in one error).
+augmentation.py works on batches, flags.py holds the flags, problems.py collects all problems into one error.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from datasets.ultrasound.table import read_rows
 from utils.run.errors import CommandError, DataError, counted
 from utils.run.log import LOG
 
-NOTICED = {  # of the report
+NOTICED = {  # {count in the report: what the log says about it}
     "missing_ages": "rows left out for an unknown age (--missing_values)",
     "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
     "subjects_in_no_part": "subjects are in no part of the split file",
@@ -64,12 +64,12 @@ NOTICED = {  # of the report
 
 
 class Source(NamedTuple):
-    """A folder of images and the part of a table that describes them; prefix makes its ids unique."""
+    """A folder of images and the table that describes them."""
 
     images: Path
     table: Path | None  # None: the headers of the DICOM files
-    cohort: str
-    prefix: str
+    cohort: str  # whose columns of the table are read
+    prefix: str  # of subject names, such as "healthy/"; "" if there is only one source
 
     @property
     def home(self) -> Path:
@@ -79,21 +79,21 @@ class Source(NamedTuple):
 
 @dataclass
 class AgeDatasets(splits.Parts):
-    """The parts of a split, each an UltrasoundAgeDataset, and what was decided on the way."""
+    """The parts of a split, each an UltrasoundAgeDataset, and how they were made."""
 
-    fingerprint: str  # of names, ages and file sizes: no path, no time
+    fingerprint: str  # of subjects, ages, file names and sizes, but not of folders or times
     sources: list[Source]
     args: argparse.Namespace
-    intensity_range: list[float]  # what grey is black and white in images of more than 8 bits
+    intensity_range: list[float]  # the grey values that become black and white, in images of over 8 bits
     report: dict[str, Any]  # counts, notes, and left_out {kind: {"count", "first": a sentence}}
 
     @property
     def unit(self) -> str:
-        """What the ages are counted in."""
+        """The unit of the ages."""
         return self.args.target_unit
 
     def make_references(self) -> dict[str, np.ndarray]:
-        """train_labels: the ages that mean and median of the train part are of."""
+        """{"train_labels": the train ages, whose mean and median are the baselines}."""
         return {"train_labels": self.train.ages}
 
     def describe(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class AgeDatasets(splits.Parts):
         }
 
     def log_lines(self) -> list[str]:
-        """Counts per part, what was left out and what was noticed, a line each."""
+        """One line per part, then one for each finding: what was left out, and what looks unusual."""
         report, (low, high) = self.report, self.intensity_range
         lines = []
         for name, part in self.parts.items():
@@ -143,10 +143,10 @@ class AgeDatasets(splits.Parts):
 
 
 def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None) -> AgeDatasets:
-    """Train, val and test (none when --test_size is 0) as the flags of flags.py say, or the parts that
-    `choose` makes of the subjects.
+    """Read the data and split them into train, val and test (no test part if --test_size is 0).
 
-    Raises CommandError for flags and paths, DataError for what the files hold.
+    args: the flags of flags.py. choose: replaces their split (datasets/splits.py). Raises CommandError for
+    wrong flags and paths, DataError for wrong contents of files.
     """
     image_dir = args.image_dir
     problems = AgeProblems(args.exclude, may_exclude_most=args.exclude_more_than_half or choose is not None)
@@ -154,17 +154,16 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         variant = "" if args.sample == "standard" else f"_{args.sample}"
         folder = ensure_sample("ultrasound", flags.SAMPLE + variant, f"small{variant}")
         image_dir = folder / "TA" / "Healthy" / "Images"
-        problems.exclude |= {"images_without_row", "rows_without_image"}  # it has a few, as real sets do
+        problems.exclude |= {"images_without_row", "rows_without_image"}  # as in real data, it has a few
     sources = find_sources(Path(image_dir), args)
     every, rows = read_images(sources, problems, args)
     images = select_ages(every, problems, args)
     outside = every.subject.nunique() - images.subject.nunique()
-    # From here on `images.index` is an image's row in `decoded`, in every part, whoever is left out;
-    # the key that found its row of the table (`AgeTable.rows.index`) has done its work.
+    # From here on `images.index` is an image's row in `decoded`: filtering and splitting do not change it.
     try:
         split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
     except DataError:
-        problems.refuse(images)  # what --check_data has not told yet may be why nothing can be split
+        problems.refuse(images)  # --check_data has not reported these yet; they may be the cause
         raise
     images, decoded, intensity_range = decode_images(images, split.get("train", ()), args)
     images, hashes = judge_pixels(images, decoded, problems), {}
@@ -173,14 +172,14 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         hashes[subject] = [fingerprint([sorted(set(mine.age)), pictures]), *pictures]
     if choose:
         split = choose(hashes)
-    elif len(images) < len(decoded):  # the first split gave the range of grey; this one is of who is left
+    elif len(images) < len(decoded):  # the first split set the grey range; subjects may be missing now
         split, split_source = split_subjects(sources, images, args)
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
         sizes = f"--val_size {args.val_size}, --test_size {args.test_size}"
         people = f"{images.subject.nunique()} subjects, {sizes}"
         raise DataError(f"The {max(empty)} part is empty: {people}\nAdd subjects or change the sizes.")
-    # A picture of two subjects is gone by now: parts without a subject in common have none in common.
+    # Images found under two subjects are removed by now: if no subject is shared, no image is.
     checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     used = images[images.subject.isin(set().union(*split.values()))]
     report = {
@@ -201,7 +200,7 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         report["groups"] = images.groupby("group").subject.nunique().to_dict()
     sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
     facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
-    home = sources[0].home  # the folder of the table, or the one above it, says that it was generated
+    home = sources[0].home  # a generated data set has SYNTHETIC.json here or one folder up
     return AgeDatasets(
         sets, split, split_source, f"{checked}, no identical images", hashes,
         any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent)),
@@ -211,8 +210,8 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
 
 
 def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
-    """The folders and tables a command line means, by the rules at the top of this file. Raises CommandError
-    naming the folder that is missing or the flags that contradict each other."""
+    """The folders of images and their tables, by the rules at the top of this file. Raises CommandError for a
+    missing folder or flags that contradict each other."""
     cohort, table = args.cohort, args.excel_path
     if image_dir.is_file():
         raise CommandError(f"--image_dir {image_dir}: is a file; give the folder of the images")
@@ -240,7 +239,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
 def read_images(
     sources: Sequence[Source], problems: AgeProblems, args: argparse.Namespace
 ) -> tuple[pd.DataFrame, int]:
-    """(path, subject, age, group, sex and bmi of the images that have a row; how many rows there are)."""
+    """(path, subject, age, group, sex and bmi of each image that has a row; the number of rows)."""
     found, rows = [], 0
     for source in sources:
         if source.table:
@@ -254,8 +253,9 @@ def read_images(
 
 
 def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Namespace) -> pd.DataFrame:
-    """The images of people within --min_age and --max_age, numbered anew, where no row or name is wrong."""
-    if images.empty or not args.check_data:  # --check_data goes on, to list what is wrong with pixels as well
+    """The images of subjects aged --min_age to --max_age, with a new index. Raises DataError for wrong rows
+    and file names, and if no image is left."""
+    if images.empty or not args.check_data:  # --check_data continues, to list the problems of pixels as well
         problems.refuse(images)
     if images.empty:
         table = args.excel_path or "its table"
@@ -277,14 +277,14 @@ def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Name
 def split_subjects(
     sources: Sequence[Source], images: pd.DataFrame, args: argparse.Namespace
 ) -> tuple[splits.Split, str]:
-    """The split by names of subjects, and where it comes from."""
+    """(the names of the subjects of each part, where the split comes from)."""
     people = images.groupby("subject").agg(age=("age", "mean"), group=("group", "first"))
     method, own, by_group = args.split_method, sources[0].home / "split.json", args.split_by == "group"
     named = method not in ("auto", "by_subject_id")
     file = Path(method) if named else own
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
-    # The folder's own names one cohort's ids; those of both cohorts are names of their own.
+    # The folder's split.json lists ids of one cohort, without the prefix that --cohort both adds.
     own_fits = method == "auto" and own.is_file() and not by_group and not any(s.prefix for s in sources)
     if args.fold or not (named or own_fits):
         drawn, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
@@ -312,7 +312,7 @@ def split_subjects(
 
 
 def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
-    """Whether whole groups of --group_column can be held out."""
+    """Raise an error if whole groups of --group_column can not be held out."""
     if not args.group_column:
         raise CommandError("--split_by group needs --group_column, the column of sites or devices")
     groups = images.groupby("subject").group.unique()

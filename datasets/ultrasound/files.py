@@ -1,8 +1,8 @@
-"""The image files of a folder, and the row that each of them belongs to.
+"""The image files of a folder, and the table row of each.
 
-An image's name says whom it shows (--id_pattern); without a match its folder does, or the header of a DICOM
-file, which is read where pydicom is installed. Nothing is dropped silently: what has no row, and rows without
-an image, become problems, with the flag that would mend most of them.
+--id_pattern finds the subject in the name of an image. If the default pattern does not match, the header of a
+DICOM file (with pydicom installed) or the folder names the subject. Nothing is dropped silently: images
+without a row and rows without an image become problems, with a pattern that would match most images.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id, visit_id
 from utils.run.errors import CommandError, DataError
 
-CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # no images, like every name that begins with a dot
-# Patterns that are tried where --id_pattern finds nobody, to propose one; then those with --visit_column.
+CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # ignored, as are names that begin with a dot
+# If --id_pattern finds fewer than half of the rows, one of these is proposed; the second list for visits.
 USUAL_PATTERNS = (
     "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
     "^([^/]+)/",
@@ -35,8 +35,8 @@ VISIT_PATTERNS = (
 
 
 def list_images(folder: Path) -> tuple[list[Path], str]:
-    """(the image files of a folder, or where it has none of the folders in it, sorted by name; which other
-    files there are, or ''). Raises CommandError for no image, and for DICOM files alone without pydicom."""
+    """(the image files in a folder, or if it has none those in its subfolders, sorted; a sentence about the
+    files that are not read, or ''). Raises CommandError if there is no image that can be read."""
     readable, files = importlib.util.find_spec("pydicom") is not None, walk(folder)
     dicom = dicom_files(files)
     images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS] + dicom * readable
@@ -56,15 +56,16 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
-    """Files of DICOM's ending, or without a usual one and with its mark: many scanners write none."""
+    """The files that end in .dcm or .dicom, or have no or a numeric ending (many scanners write none) and
+    begin like DICOM."""
     bare = [path for path in paths if not path.suffix[1:].strip("0123456789") and path.exists()]
     marked = {path for path in bare if is_dicom(path)}
     return [path for path in paths if path in marked or path.suffix.lower() in DICOM_ENDINGS]
 
 
 def walk(folder: Path) -> list[Path]:
-    """The files below a folder, but for what systems leave there; also behind links to other folders, each of
-    these once, and links that lead nowhere. Hidden folders are not entered."""
+    """The files below a folder without hidden ones and those of operating systems. Links to folders are
+    followed, each folder once; links that lead nowhere are listed."""
     found, seen = [], set()
     for place, folders, files in os.walk(folder, followlinks=True):
         new = (real := os.path.realpath(place)) not in seen
@@ -76,7 +77,7 @@ def walk(folder: Path) -> list[Path]:
 
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
-    """PatientID and PatientAge of the DICOM files of a folder, a row for each, where no table is."""
+    """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
     rows, left_out, problems = {}, set(), AgeProblems()
     for path in list_images(folder)[0]:
         key, kind = _relative(path, folder), "unreadable_images"
@@ -97,8 +98,8 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
 def match_images(
     folder: Path, prefix: str, table: AgeTable, problems: AgeProblems, args: argparse.Namespace
 ) -> pd.DataFrame:
-    """path and PERSON of the images of `folder` that have a row; `prefix` makes their ids unique. The table
-    is that of this folder's own cohort, never another's. What does not fit goes to `problems`."""
+    """path and the columns PERSON of the images of `folder` that have a row in `table`. `prefix` makes the
+    subject names of this cohort unique. Images and rows without a match go to `problems`."""
     pattern, (paths, unread) = _compile_pattern(args), list_images(folder)
     problems.images += len(paths)
     problems.notes += [unread] * bool(unread)
@@ -107,11 +108,11 @@ def match_images(
             problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is not there")
     paths = [path for path in paths if path.exists()]
     visits = bool(args.visit_column)
-    known = {*table.rows.index, *table.left_out}  # one that is left out is a problem already
+    known = {*table.rows.index, *table.left_out}  # rows left out are reported already
     if table.by_file:
         written = {path: _relative(path, folder) for path in paths}
         keys = {path: key or written[path] for path, key in _match(written, known, _file_forms).items()}
-        times = Counter(keys.values())  # of two files of one name it is not known which one is meant
+        times = Counter(keys.values())  # of two files of the same name, neither is matched
         keys = {path: key if times[key] == 1 else written[path] for path, key in keys.items()}
     else:
         written = {path: find_key(path, folder, pattern, args.numeric_ids, visits) for path in paths}
@@ -138,7 +139,7 @@ def match_images(
             pattern, numeric = re.compile(text), args.numeric_ids
             keys = [find_key(path, folder, pattern, numeric, visits) or "" for path in paths]
             found = [key for key in keys if key in known]
-            proposed[f"'{text}'"] = len({*found}), len(found)  # by rows: a visit's number finds only a few
+            proposed[f"'{text}'"] = len({*found}), len(found)  # by rows: a pattern for the visit finds few
             found = [number for key in keys if (number := key.lstrip("0")) in bare]
             proposed[f"'{text}' --numeric_ids"] = len({*found}), len(found)
         best, (_, count) = max(proposed.items(), key=lambda item: item[1])
@@ -151,8 +152,8 @@ def match_images(
 def _match(
     written: dict[Path, str | None], known: set[str], forms: Callable[[str], Iterable[str]]
 ) -> dict[Path, str | None]:
-    """{image: what it is called in the table}, by the first of the forms of its name that is one key's alone;
-    where there is none, what is written."""
+    """{image: its key in the table}. The forms of its name are tried in order until exactly one key has the
+    same form; if there is none, the key is the name as written."""
     named = defaultdict(set)
     for key in known:
         for form in forms(key):
@@ -166,8 +167,7 @@ def _match(
 
 
 def _file_forms(name: str) -> Iterable[str]:
-    """A file by its path below the folder or its name, with or without ending, at last in letters of any
-    case."""
+    """A file's path below the folder and its name, each with and without ending; then all in lower case."""
     bare = re.sub(r"\.[^./]*$", "", name)
     forms = [name, bare, name.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1]]
     return dict.fromkeys([*forms, *map(str.casefold, forms)])
@@ -191,7 +191,7 @@ def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
 
 
 def find_key(path: Path, folder: Path, pattern: re.Pattern, numeric: bool, visits: bool) -> str | None:
-    """What the row of an image is found by: its subject, or subject and visit; None where no name says it."""
+    """The key of an image's row: its subject, or subject and visit; None if no name gives one."""
     try:
         subject, *visit = _name_parts(path, folder, pattern)
         subject = subject_id(subject, numeric)
@@ -203,8 +203,8 @@ def find_key(path: Path, folder: Path, pattern: re.Pattern, numeric: bool, visit
 
 
 def _name_parts(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...]:
-    """What the groups of the pattern hold; without --id_pattern the header of a DICOM file names the subject,
-    else folders per subject and visit do. '' where there is no match."""
+    """The groups of the pattern. If the default pattern does not match, a DICOM header's PatientID, else the
+    first two folders (subject and visit). ('',) if nothing is found."""
     relative = path.relative_to(folder)
     text = relative.with_suffix("").as_posix() if "/" in pattern.pattern else path.stem
     if match := pattern.search(text):

@@ -1,9 +1,9 @@
-"""The flags of the age data set: which images, which table, what its columns are called, how it is split.
+"""The flags of the age data set: the images, the table and its columns, and the split.
 
     parser = ScriptParser("train_mae.py", __doc__)
-    add_data_arguments(parser)                       # and build_datasets(args) of dataset.py reads them
+    add_data_arguments(parser)                       # build_datasets(args) in dataset.py reads them
 
-Without torch and pandas, so that --help and a mistyped flag answer at once.
+Imports neither torch nor pandas, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 from utils.run import arguments
 
-SAMPLE = "data/sample_ultrasound"  # what is read without --image_dir
+SAMPLE = "data/sample_ultrasound"  # read without --image_dir
 COHORTS = ("healthy", "pathological")
 ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
 TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
@@ -33,7 +33,7 @@ PROBLEMS = {
     "unreadable_images": "image files that can not be read",
     "duplicate_images": "pictures found under more than one subject",
 }
-# What ages are counted in, how many make a year, and how it is written; any other word is a unit of its own.
+# Units of age, how many make a year, and how people write them; any other word is a unit of its own.
 PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
 WORDS = {
     "years": "y yr yrs year years yo jahr jahre jahren jaar ans anni a\u00f1os anos \u5c81 \u6b72",
@@ -44,7 +44,7 @@ WORDS = {
 
 
 def named_unit(word: str) -> str | None:
-    """The unit that a word means."""
+    """The unit that a word stands for, or None."""
     return next((unit for unit, words in WORDS.items() if word.casefold() in words.split()), None)
 
 
@@ -57,7 +57,7 @@ def target_unit(text: str) -> str:
 
 
 def data_arguments(**changed: Any) -> argparse.Namespace:
-    """The flags without a command line: their defaults, seed 42, and what is `changed` by name."""
+    """The flags without a command line: defaults and seed 42, overridden by name in `changed`."""
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
     parser.set_defaults(seed=42, cache_dir=None, cache_limit_gb=4.0, check_data=False, fold=None)
@@ -119,7 +119,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def similar_path(path: Path) -> str:
-    """'; did you mean ...?' or how far the path exists."""
+    """'; did you mean ...?', or how much of the path exists."""
     while not path.parent.is_dir() and path.parent != path.parent.parent:
         path = path.parent
     for close in difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], 1):

@@ -1,7 +1,7 @@
-"""The pixels of ultrasound images: decoded once into the cache, one scale of grey for all, then in batches.
+"""The pixels of ultrasound images: decoded once into the cache with one grey scale for all, read in batches.
 
-B-mode images are grey: they are read as luminance, the grey value itself where the three channels are equal,
-unless --colour keeps the three channels.
+B-mode images are grey. They are read as luminance, which is the grey value itself if the three channels are
+equal; --colour keeps three channels.
 """
 
 import argparse
@@ -25,22 +25,22 @@ from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
 
-GROUPS = ("group", "sex", "bmi")  # of people, where the table says; errors are reported by them
+GROUPS = ("group", "sex", "bmi")  # of subjects, if the table has them: errors are reported for each
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
-# originals the text stands in rows 418 to 434 and columns 0 to 148, the ruler's ticks in rows 473 to 480.
+# originals the text is in rows 418 to 434 and columns 0 to 148, the ruler's ticks are in rows 473 to 480.
 TEXT_BANDS = ((0.855, 0.92, 0.0, 0.32), (0.98, 1.0, 0.0, 1.0))
 DRAWINGS = "{} images are black and white nearly all over, as masks are, and read like any other: {}"
-LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # the grey values of an image of more than 8 bits
+LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # grey values of an image of over 8 bits
 
 
 def decode_images(
     images: pd.DataFrame, train: Collection[str], args: argparse.Namespace
 ) -> tuple[pd.DataFrame, np.ndarray, list[float]]:
-    """(`images` with whether each is deep, of more than 8 bits, and cut, with values beyond the range; all of
-    them from the cache, (N,) of `sample_type`; the range: what grey is black and white in the deep ones).
+    """(`images` with the flags deep, more than 8 bits, and cut, values beyond the range; the decoded images,
+    (N,) of `sample_type`; the range, grey values that become black and white in the deep images).
 
-    That range is the bit depth that the images of the subjects `train` need: one for all, so that brightness
-    stays comparable.
+    Without --intensity_range it is the bit depth that the images of the subjects in `train` need. All images
+    share one range, so that their brightness stays comparable.
     """
     limits = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     kept = partial(open_cache, item_shape=(), **limits)
@@ -56,7 +56,7 @@ def decode_images(
             mine = highs[deep.subject.isin(train)]
             chosen = [0, 2 ** max(8, int(max(mine if len(mine) else highs)).bit_length()) - 1]
         images.loc[deep.index, "cut"] = cut = (lows < chosen[0]) | (highs > chosen[1])
-        if 2 * cut.sum() > len(images):  # before it shows as images that are alike
+        if 2 * cut.sum() > len(images):  # said before such images are taken for copies
             LOG.warning(
                 f"{cut.sum()} of {len(images)} images hold values beyond {chosen} (--intensity_range)"
             )
@@ -69,8 +69,8 @@ def decode_images(
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
-    """What is stored of an image: its pixels (1 or 3, H, W), whether it shows colour that is lost, and
-    whether it is blank as it can not be read."""
+    """The cache entry of an image: pixels (1 or 3, H, W), whether colour was lost, and whether they are blank
+    because the file can not be read."""
     shape = (3 if colour else 1, *image_size)
     return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool), ("unreadable", bool)])
 
@@ -95,7 +95,7 @@ def read_sample(
     source: Path | np.ndarray, image_size: Sequence[int], colour: bool = False,
     intensity_range: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, bool]:  # fmt: skip
-    """(one image squashed to (1, H, W) uint8, or 3 channels of colour; whether it shows colour that is lost).
+    """(image resized to (1, H, W) uint8, or (3, H, W) in colour, aspect not kept; whether colour was lost).
 
     source: its file, or its pixels (h, w) or (h, w, 3) uint8. Bilinear with antialiasing. Raises DataError.
     """
@@ -112,8 +112,8 @@ def read_sample(
 
 
 def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblems) -> pd.DataFrame:
-    """The images that can be read and show one person only, with a hash of each; they keep their index, which
-    is their row in `decoded`."""
+    """The images that can be read and belong to one subject only, with their hashes; the index, which is the
+    row in `decoded`, stays. Other images go to `problems`. Raises DataError for those not excluded."""
     for path in images.path[decoded["unreadable"]]:
         reason = "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
         try:
@@ -143,40 +143,40 @@ def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblem
 
 
 def find_copies(images: Sequence[np.ndarray], owner: np.ndarray) -> list[list[int]]:
-    """Pairs of images (N of C, H, W) of two owners (N,) that show the same, as after saving one as JPEG: what
-    sets them apart from the mean image is nearly alike in 4 x 4 pixels, and correlates in its details (of
-    real images .99 with a copy, at most .57 with one of another person)."""
+    """Pairs of images (N of C, H, W) of different owners (N,) that show the same, as when one was saved again
+    as JPEG: their differences from the mean image are nearly equal in 4 x 4 pixels and correlate in detail
+    (in real images .99 with a copy, at most .57 with another person's image)."""
     from scipy.spatial import cKDTree  # slow to import
 
     mean = sum(image.astype(np.float32) for image in images) / len(images)
     small = [F.adaptive_avg_pool2d(torch.from_numpy(image - mean), 4).numpy().ravel() for image in images]
     reach, pairs = 0.1 * np.linalg.norm(small, axis=1), set()
     for k, near in enumerate(cKDTree(small).query_ball_point(small, reach)):
-        near = near if images[k].min() < images[k].max() else []  # nothing is seen there
+        near = near if images[k].min() < images[k].max() else []  # not of a uniform image
         pairs |= {(*sorted((j, k)),) for j in near if owner[j] != owner[k]}
-    with np.errstate(all="ignore"):  # of images without details the correlation is NaN
+    with np.errstate(all="ignore"):  # the correlation of images without details is NaN
         details = ((pair, [np.diff(images[k] - mean).ravel() for k in pair]) for pair in sorted(pairs))
         return [list(pair) for pair, two in details if np.corrcoef(two)[0, 1] > 0.98]
 
 
 def is_drawing(image: np.ndarray) -> bool:
-    """Whether nearly all of an image (C, H, W) is as dark or as bright as it gets, as in a mask."""
+    """Whether most of an image (C, H, W) has either its lowest or its highest value, as in a mask."""
     low, high = image.min(), image.max()
-    return bool(low < high and ((image == low) | (image == high)).mean() > 0.7)  # of true images at most half
+    return bool(low < high and ((image == low) | (image == high)).mean() > 0.7)  # in real images at most half
 
 
 class UltrasoundAgeDataset(Dataset):
-    """One part of a split. Samples are images; `__getitems__` gives a whole batch as tensors.
+    """One part of a split. A sample is an image; `__getitems__` returns a batch as a dict of tensors:
 
-    images (B, 3, H, W) uint8, a grey channel three times without copying; ages (B,) float32 in the table's
-    unit; subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
-    Attributes per sample: files (names), ages, subject_ids, and groups, {name: the sample's} of those of
-    GROUPS that the table has ("" where a row does not say); and subjects, the names the ids stand for.
+    images (B, 3, H, W) uint8, with a grey channel expanded to three; ages (B,) float32 in --target_unit;
+    subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
+    Attributes: `subjects`, the names, and per sample files (names), ages, subject_ids and groups, a list for
+    each of GROUPS that the table has ("" for a blank cell).
     """
 
     def __init__(self, decoded: np.ndarray, images: pd.DataFrame, mask_text: bool = False) -> None:
-        """decoded: all images as `decode_images` gives them. images: path, subject, age and GROUPS of this
-        part; the index is the row in decoded."""
+        """decoded: all images, from `decode_images`. images: path, subject, age and GROUPS of this part; the
+        index is the row in decoded."""
         self.decoded, self.mask_text = decoded, mask_text
         self.rows = images.index.to_numpy()
         self.files = [path.name for path in images.path]
@@ -187,11 +187,11 @@ class UltrasoundAgeDataset(Dataset):
 
     @property
     def frames(self) -> np.ndarray:
-        """(N,) number of the picture a sample is in: every image is its own."""
+        """(N,) number of the frame that a sample belongs to: each image is a frame of its own."""
         return np.arange(len(self.rows))
 
     def group_names(self) -> list[str]:
-        """The subjects of the images."""
+        """The names of the subjects."""
         return list(self.subjects)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What is wrong with single rows and files: collected by kind, and refused unless the user excludes it."""
+"""Problems of single rows and files: collected by kind, refused together unless the user excludes them."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -11,20 +11,20 @@ from utils.run.errors import DataError, counted, some
 
 
 class AgeProblems:
-    """Entries (reason, where) by kind, one of PROBLEMS, the advice that mends a kind; what was noticed."""
+    """Problems as (reason, where) by kind, one of PROBLEMS, with advice for each kind; notes for the log."""
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self.advice = {"unknown_names": "--id_pattern says where the id stands"}
-        self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds left out instead
-        self.notes: list[str] = []  # how something was read, where that is not obvious
-        self.images = self.missing = 0  # that are there; rows whose age is one of --missing_values
+        self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds not refused
+        self.notes: list[str] = []  # how something was read, if that is not obvious
+        self.images = self.missing = 0  # image files found; rows whose age is one of --missing_values
 
     def add(self, kind: str, where: str, reason: str = "") -> None:
         self.found[kind].append((reason, where))
 
     def take(self, others: "AgeProblems", table: str) -> None:
-        """Those of a table too, which the first of each kind names."""
+        """Add the problems of a table; the first entry of each kind names the table."""
         for kind, ((reason, where), *more) in others.found.items():
             self.found[kind] += [(reason, f"{table}, {where}"), *more]
         self.advice |= others.advice
@@ -32,10 +32,10 @@ class AgeProblems:
         self.missing += others.missing
 
     def refuse(self, images: pd.DataFrame) -> None:
-        """One DataError for all kinds that are not excluded: their number and first entries.
+        """Raise one DataError for all kinds that are not excluded, with their counts and first entries.
 
-        images: those left without what is wrong; --exclude is only proposed where they are of several people,
-        and never removes most of the images without being asked twice.
+        images: those without a problem. --exclude is proposed only if they show three or more subjects;
+        to leave out more than half of all images also needs --exclude_more_than_half.
         """
         kinds = [kind for kind in PROBLEMS if kind in self.found]
         found = {kind: counted(len(self.found[kind]), PROBLEMS[kind]) for kind in kinds}
@@ -56,7 +56,7 @@ class AgeProblems:
 
 
 def describe(entries: Sequence[tuple[str, str]]) -> str:
-    """(reason, where) of each: a reason stands once, with the first places it is found in."""
+    """The first entries (reason, where) in words: each reason once, with its first places."""
     places = defaultdict(list)
     for reason, where in entries:
         places[reason].append(where)

@@ -1,17 +1,17 @@
-"""A table file, from its bytes to the cells below the names of the columns that are asked for.
+"""Reading a table file: from its bytes to the cells below the column names that the flags give.
 
-The content counts, not the ending: a workbook (.xlsx, also strict Open XML), .ods and .xls where pandas has
-their reader, or text in UTF-8, UTF-16, GBK or cp1252, with commas, semicolons, tabs or bars between. A
+The content decides, not the ending: an .xlsx workbook (also strict Open XML), .ods or .xls if pandas has a
+reader for it, or text in UTF-8, UTF-16, GBK or cp1252, separated by commas, semicolons, tabs or bars. A
 workbook is a zip archive: its sizes are checked before anything is unpacked. The published table has about
-2,000 rows; what exceeds the limits is damaged or hostile. Two layouts are known. The published one has two
-header rows and two cohorts side by side on sheet Blad1,
+2,000 rows; a file beyond the limits is damaged or hostile. There are two layouts. The published one has two
+header rows and both cohorts side by side on sheet Blad1,
 
     |   | A       | B   | C      | D      | E   | F | G            | H   | ...
     | 1 | Healthy |     |        |        |     |   | Pathological |     |
     | 2 | Number  | Age | Length | Weight | Sex |   | Number       | Age | ...
     | 3 | 2       | 62.667 | ...
 
-and a plain one has a single header row; rows above it, such as a title, are passed over and named in the log.
+and a plain table has one header row. Rows above the header, such as a title, are skipped and logged.
 """
 
 import argparse
@@ -39,29 +39,29 @@ TITLE_ROWS = 50  # a header further down is not found
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_UNPACKED_BYTES = 50_000, 2_000, 6_400_000, 40_000_000
 SAVE_AS = "save it as .xlsx or as CSV in UTF-8"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-# The engine by which pandas reads a zip archive with this member; what the optional ones read, their package.
+# {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl", "xl/workbook.bin": "pyxlsb"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy"),
           "pyxlsb": ("a binary workbook (.xlsb)", "pyxlsb")}  # fmt: skip
-# The namespaces of strict Open XML, and what openpyxl knows them by.
+# The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
 class Sheet(NamedTuple):
-    """The part of a file that is asked for."""
+    """The cells of one cohort in a table file."""
 
     where: str  # "FILE, sheet Blad1, Healthy"
-    cells: pd.DataFrame  # below the header, None where blank; rows and columns labelled as a spreadsheet does
-    header: int  # its row
-    asked: dict[str, str]  # {id, age, visit, file, group: name of the column}, of those that a flag names
-    names: dict[str, str]  # {letter: name of the column}, of those that have one
-    wider: list[int]  # rows of a file of text that have more cells than the header
-    problems: AgeProblems  # with notes alone so far
+    cells: pd.DataFrame  # below the header; None if blank; rows and columns are labelled 1, 2 and A, B
+    header: int  # the row of the column names
+    asked: dict[str, str]  # {id, age, visit, file or group: the column name that its flag gives}
+    names: dict[str, str]  # {letter: column name}
+    wider: list[int]  # rows of a text file that have more cells than the header
+    problems: AgeProblems  # only notes so far
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
-    """The cells of one cohort below its header, by the names of columns that the flags ask for. Raises
-    DataError when the file is no table, CommandError when it does not exist."""
+    """Read the cells of one cohort. Raises DataError if the file is not a table, CommandError if it does not
+    exist."""
     if path.is_dir():
         raise CommandError(f"{path}: is a folder; --excel_path is the table itself (.xlsx, .csv or .tsv)")
     if not path.is_file():
@@ -87,15 +87,15 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
 
 
 def one_line(cell: object) -> str:
-    """Text without line breaks, doubled blanks and different ways to compose the same letters."""
+    """A cell as text with single blanks, no line breaks and composed letters (NFC)."""
     return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
 
 
 def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame], set[str], list[str]]:
-    """({sheet: cells}, the sheets that are hidden, notes); the sheet is called "" in a file of text.
+    """({sheet: cells}, the hidden sheets, notes). A text file has one sheet, called "".
 
-    Only the sheet `wanted` is read, or SHEET, where there is one. Blank cells are None, blank rows are gone.
-    A formula that nobody has computed yet stands there as its text, with the = in front.
+    If given, only the sheet `wanted` is read, else SHEET if there is one, else all. Blank cells are None,
+    blank rows are dropped. A formula without a stored value is read as its text, which begins with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes: no table of subjects and ages")
@@ -135,10 +135,10 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     text, encoding = _decode(path, content)
     if encoding != "utf-8":
         notes.append(f"{path.name}: read as {encoding}")
-    named = re.match(r"sep=(.)\r?\n", text)  # how Excel is told
-    text = text[named.end() - 1 :] if named else text  # its row stays, blank: rows count as in the file
+    named = re.match(r"sep=(.)\r?\n", text)  # Excel's line for the delimiter
+    text = text[named.end() - 1 :] if named else text  # it stays as a blank row, so that row numbers fit
     lines = [line for line in text.splitlines()[:50] if line.strip()]
-    # The delimiter is in the same number in most lines; blanks are one where there is nothing else.
+    # The delimiter is the mark that most lines have equally often; if there is none, a blank.
     counts = {mark: Counter(line.count(mark) for line in lines if mark in line) for mark in ";\t,|"}
     best = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
     delimiter = named[1] if named else best if counts[best] else " "
@@ -151,8 +151,8 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
-    """(text, encoding). What is neither UTF-8 nor UTF-16 is read where its bytes leave no doubt: Chinese in
-    GBK comes in pairs of high bytes, the letters of cp1252 stand alone between ASCII."""
+    """(text, encoding). Other encodings than UTF-8 and UTF-16 are read only if the bytes leave no doubt: GBK
+    writes Chinese in pairs of high bytes, cp1252 writes accented letters as single ones between ASCII."""
     zeros = [content[k::2].count(0) for k in (0, 1)]  # ASCII in UTF-16 has a zero in every other byte
     runs = {len(run) for run in re.findall(rb"[\x80-\xff]+", content)}
     fitting = ["utf-8-sig"] + ["gbk"] * all(n % 2 == 0 for n in runs) + ["cp1252"] * (runs == {1})
@@ -170,7 +170,7 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
 
 def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
     content, engine = _check_workbook(path, content)
-    # A sheet may hide its size; "NA" and "n/a" are what somebody wrote, not blanks.
+    # A sheet may not state its size: nrows limits it. "NA" and "n/a" stay text, for --missing_values.
     options = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1, "keep_default_na": False}
     options |= {"na_values": [""]}
     sheets = {}
@@ -185,7 +185,7 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
                 _check_size(path, name, sheet.max_row or 0, sheet.max_column or 0)
                 hidden |= {name} if sheet.sheet_state != "visible" else set()
             cells = sheets[name] = pd.read_excel(book, name, **options)
-            if engine == "openpyxl" and cells.isna().any(axis=None):  # an uncomputed formula reads as blank
+            if engine == "openpyxl" and cells.isna().any(axis=None):  # blank, or not computed
                 typed = {"engine": engine, "engine_kwargs": {"data_only": False}}
                 typed = pd.read_excel(io.BytesIO(content), name, **typed, **options)
                 formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
@@ -194,7 +194,7 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
-    """(the file in a form that can be read, pandas' engine for it)."""
+    """(the file's content in a form that pandas can read, pandas' engine for it)."""
     names, engine = [], "xlrd"
     if not content.startswith(OLE_MAGIC):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -218,7 +218,7 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
 
 
 def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, str], notes: list[str]) -> str:
-    """The name of the sheet that holds the columns asked for."""
+    """The name of the sheet that has the columns asked for."""
     filled = {name: cells for name, cells in sheets.items() if not cells.empty}
     if not filled:
         where = f"{path}, sheet {some(sheets)}" if "" not in sheets else f"{path}"
@@ -241,15 +241,15 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
 
 
 def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
-    """The position of the first row that has all the columns asked for."""
+    """The position of the first row that has all the column names asked for."""
     wanted = {one_line(name).casefold() for name in asked.values()}
     rows = enumerate(cells.head(TITLE_ROWS).to_numpy())
     return next((k for k, row in rows if wanted <= {one_line(cell).casefold() for cell in row}), None)
 
 
 def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
-    """Where two rows name the columns asked for, as merged cells leave them: in the lower one what is blank
-    there is taken from the upper one."""
+    """If merged cells spread the column names over two rows, fill the blanks of the lower row from the upper
+    one."""
     for k in range(1, min(len(cells), TITLE_ROWS) if _row_of_names(cells, asked) is None else 0):
         row = cells.iloc[k].fillna(cells.iloc[k - 1])
         if _row_of_names(pd.DataFrame([row]), asked) is not None:
@@ -260,13 +260,13 @@ def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
 def _find_header(
     cells: pd.DataFrame, asked: dict[str, str], args: argparse.Namespace, where: str, notes: list[str]
 ) -> int:
-    """The position of the header; where none has all columns, of the row that looks most like one."""
+    """The position of the header row; if no row has all columns, of the row most like a header."""
     if args.header_row is not None:
         if args.header_row not in cells.index:
             raise CommandError(f"--header_row {args.header_row}: that row of {where} is empty")
         return cells.index.get_loc(args.header_row)
     found = _row_of_names(cells, asked)
-    if found is None:  # below the names of cohorts, else the first row with two cells
+    if found is None:  # the row below cohort names, else the first with two cells
         several = cells.notna().sum(axis=1).to_numpy() > 1
         return min(1, len(cells) - 1) if _cohorts(cells.iloc[0]) else int(several.argmax())
     titles = found - bool(found and _cohorts(cells.iloc[found - 1]))
@@ -276,13 +276,13 @@ def _find_header(
 
 
 def _cohorts(row: pd.Series) -> dict[str, int]:
-    """{cohort: its first column} where a row names cohorts."""
+    """{cohort: its first column} for the cohorts that a row names."""
     named = {one_line(cell).casefold(): k for k, cell in enumerate(row)}
     return {name: k for name, k in named.items() if name in COHORTS}
 
 
 def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tuple[pd.DataFrame, str]:
-    """(header and rows, the columns of the cohort alone; its name as written or "" in a plain table)."""
+    """(the header and rows of the cohort's columns; the cohort's name as written, "" in a plain table)."""
     above = cells.iloc[max(header - 1, 0)]
     named, starts = {k: one_line(cell) for k, cell in enumerate(above) if cell is not None}, _cohorts(above)
     if not starts and cohort == "healthy":  # one header row

@@ -1,8 +1,8 @@
-"""The rows of a table: who is how old, and what is wrong with the rows that do not say.
+"""The rows of a table: the id and age in each, and the rows that can not be used.
 
-Ids are text ('001' and '1' are two people) unless --numeric_ids; of two cohorts side by side each counts its
-own patients. A row is a subject, with --visit_column a visit, with --file_column an image. Nothing is
-repaired: what can be read in one way only is read, the rest is refused with file, sheet, row and column.
+Ids are text ('001' and '1' are two people) unless --numeric_ids is given. Each row describes a subject; with
+--visit_column a visit, with --file_column an image. Nothing is guessed: a cell that has no meaning, or more
+than one, is refused with its file, sheet, row and column.
 """
 
 import argparse
@@ -24,40 +24,40 @@ from datasets.ultrasound.sheets import Sheet, one_line
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
 
-PERSON = ["subject", "age", "group", "sex", "bmi"]  # what a row says; the last three may be ""
-# Ages outside these are typing errors; of another unit only the sign is checked.
+PERSON = ["subject", "age", "group", "sex", "bmi"]  # the contents of a row; the last three may be ""
+# Higher ages are typing errors. In any other unit only negative ages are refused.
 OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
-# What people call the columns that have to be named, in the order in which they are proposed.
+# Common names of the required columns; proposed when the table lacks the name that the flag gives.
 USUAL = {
     "id": r"\b(id|subject|patient|participant|number|nr|no|case)\b|id$|\u7f16\u53f7|\u7de8\u865f",
     "age": r"age\b|\b(alter|edad|leeftijd|idade|eta)\b|\u5e74\u9f84|\u5e74\u9f61|\u5e74\u9f62",
 }
-TRAITS = {  # of a person, read where the table has them
+TRAITS = {  # optional columns, found by the first word of their name
     "sex": ("sex", "gender", "\u6027\u522b"),
     "length": ("length", "height", "\u8eab\u9ad8"),
     "weight": ("weight", "\u4f53\u91cd"),
 }
-DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth, of the examination
+DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
 class AgeTable(NamedTuple):
-    """The usable rows, by what an image is found by: "12", "12 visit 2" or, with --file_column, a file."""
+    """The usable rows. A row's key, which images are matched with, is "12", "12 visit 2" or a file name."""
 
     where: str  # "FILE, sheet Blad1, Healthy"
-    rows: pd.DataFrame  # the columns PERSON, by key
-    left_out: set[str]  # keys that are there but not in rows
+    rows: pd.DataFrame  # the columns PERSON; the index is the key
+    left_out: set[str]  # keys of rows that can not be used
     problems: AgeProblems
-    by_file: bool  # the keys are files
+    by_file: bool  # keys are file names (--file_column)
 
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
-    """The rows below a header by the flags in `args`.
+    """Read the rows below the header.
 
-    Rows that give no usable id and age are not in `rows` but under `problems`, of kind bad_ids, bad_ages,
-    far_ages, bad_groups or duplicate_ids (every row of such an id): the caller refuses or excludes them.
-    Those whose age --missing_values names are counted in a note alone.
-    Raises DataError where a column is missing, CommandError where the name of one says another unit.
+    A row without a usable id and age goes to `problems` instead of `rows`, as bad_ids, bad_ages, far_ages,
+    bad_groups or duplicate_ids (all rows of that id); the caller refuses or excludes it. Rows whose age is
+    one of --missing_values are only counted. Raises DataError if a column is missing, CommandError if the
+    name of the age column states another unit than --target_unit.
     """
     at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
     check_unit(sheet.names[at["age"]], unit, sheet.where)
@@ -65,7 +65,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         cause = "Is a decimal comma taken for the end of a cell, or has a column no name? Save it as .xlsx."
         wider = some(sheet.wider, 3)
         raise DataError(f"{sheet.where}: more cells than in the header in row {wider}\n{cause}")
-    cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort
+    cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     commas = has_decimal_commas(cells[at["age"]], unit)
@@ -98,7 +98,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
     keys, some_left = set(rows.key), rows.age.notna().any()
-    if "bad_ages" in args.exclude:  # rows that are left out contradict nobody: of REDCap's one per event
+    if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
     _refuse_codes(rows, at["age"], problems, args)
     _refuse_contradictions(rows, at["id"], problems)
@@ -119,10 +119,10 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
 
 
 def _find_columns(sheet: Sheet) -> dict[str, str]:
-    """{role: letter of the column it names}; case, blanks and line breaks in a name do not matter.
+    """{role: letter of its column}. Case, blanks and line breaks in names are ignored.
 
-    sex, length and weight are there where the table has them, a unit may follow their name. DataError for all
-    that are asked for and not there, with the flags that name what looks like them.
+    sex, length and weight are included if the table has them; a unit may follow their name. Raises one
+    DataError for all missing columns, which proposes similar names with their flags.
     """
     at, missing, proposed, names = {}, {}, [], {k: name.casefold() for k, name in sheet.names.items()}
     where = f"{sheet.where}, row {sheet.header}"
@@ -136,7 +136,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
             at[role] = same[0]
             continue
         missing[f"--{role}_column"] = asked
-        # Of a name that resembles it, or contains it, or is what people call such a column, the first.
+        # Propose the first name that resembles the one asked for, contains it or is a common one.
         close = difflib.get_close_matches(asked.casefold(), names.values(), 1, 0.5)
         close += [name for name in names.values() if asked.casefold() in name]
         close += [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
@@ -158,7 +158,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
 
 
 def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
-    """Whether a column is written with decimal commas, and can not mean thousands."""
+    """Whether the commas in a column are decimal commas and can not separate thousands."""
     texts = [cell.strip() for cell in cells if isinstance(cell, str)]
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
     if not written or any("." in text for text in texts):
@@ -168,7 +168,7 @@ def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
 
 
 def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
-    """(the age in a cell, whether the cell names its unit); ValueError says what is wrong with it."""
+    """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
     if cell is None:
         raise ValueError("the age is empty, or an error of the spreadsheet such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
@@ -179,7 +179,7 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         raise ValueError("not a number")
     text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
     try:
-        age = float(text.replace("_", " "))  # Python's own 1_000 is no number here
+        age = float(text.replace("_", " "))  # Python would read 1_000 as a number
     except ValueError:
         age, with_unit = _with_unit(text, unit), True
     if age is None:
@@ -194,7 +194,7 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
 
 
 def _with_unit(text: str, unit: str) -> float | None:
-    """'079Y', '12 months', '2y 3m' or, in weeks, '31+4' in `unit`; None for any other text."""
+    """'079Y', '12 months', '2y 3m' or, in weeks, '31+4', converted to `unit`; None for any other text."""
     if unit == "weeks" and (found := re.fullmatch(r"(\d+)\s*\+\s*([0-6])", text)):
         return int(found[1]) + int(found[2]) / 7
     part = r"(\d+(?:[.,]\d+)?)\s*([^\W\d_]+)\.?[\s,]*"
@@ -206,7 +206,7 @@ def _with_unit(text: str, unit: str) -> float | None:
 
 
 def check_unit(name: str, unit: str, where: str) -> None:
-    """CommandError where the name of the age column has another unit than --target_unit at its end or in
+    """Raise CommandError if the name of the age column has another unit than --target_unit at its end or in
     brackets: Age (months), age_in_months, ageMonths, Alter.Monate."""
     text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
     words = re.search(r"[(\[]([^\W\d_]+)[)\]]|[\s_/,.-]([^\W\d_]+)[\W_]*$", text)
@@ -218,8 +218,8 @@ def check_unit(name: str, unit: str, where: str) -> None:
 
 
 def subject_id(cell: object, numeric: bool = False) -> str:
-    """The id in a cell or file name, as text: 12, 12.0 and '12.0' are '12'; numeric: '001' and '1' are the
-    same. Raises ValueError."""
+    """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
+    '1'. Raises ValueError."""
     if cell is None or not str(cell).strip():
         raise ValueError("the id is empty (merged cells hold it in their first row alone)")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
@@ -236,21 +236,21 @@ def subject_id(cell: object, numeric: bool = False) -> str:
 
 
 def visit_id(cell: object) -> str:
-    """The visit in a cell or file name: '02' is 2, a date as Excel keeps it 2020-03-05. Raises ValueError."""
+    """The visit in a cell or file name: '02' becomes '2', an Excel date '2020-03-05'. Raises ValueError."""
     text = subject_id(f"{cell:%Y-%m-%d}" if hasattr(cell, "isoformat") else cell)
     return str(int(text)) if text.isdecimal() else text
 
 
 def file_key(name: str) -> str:
-    """A file as a table or a path names it, to be compared: '/' between folders, no ./ in front."""
+    """A file name from a table or a path, made comparable: '/' between folders, no leading './'."""
     return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
 
 
 def same_value(cell: object, value: str) -> bool:
-    """Whether a cell holds a value of --missing_values: the same text, or the same number."""
+    """Whether a cell equals a value of --missing_values, as text or as a number."""
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         return False
-    if str(cell).strip().casefold() == value.strip().casefold():  # NaN is no number that equals itself
+    if str(cell).strip().casefold() == value.strip().casefold():  # as numbers, NaN does not equal NaN
         return True
     try:
         return float(str(cell).replace(",", ".")) == float(value)
@@ -259,24 +259,24 @@ def same_value(cell: object, value: str) -> bool:
 
 
 def bmi_class(length: object, weight: object) -> str:
-    """The class of the body mass index (WHO) of a length in cm or m and a weight in kg; '' where unknown."""
+    """The WHO class of the body mass index, from a length in cm or m and a weight in kg; '' if unknown."""
     with contextlib.suppress(TypeError, ValueError, ArithmeticError):
         metres = float(length) / (100 if float(length) > 3 else 1)
         bmi = float(weight) / metres**2
-        if metres > 0 and 10 <= bmi <= 60:  # else a typing error
+        if metres > 0 and 10 <= bmi <= 60:  # others are typing errors
             return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
     return ""
 
 
 def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: argparse.Namespace) -> None:
-    """What is more likely a code for unknown than an age is a problem; a single far age is noted.
+    """Report ages that are probably codes for "unknown"; note a far age that occurs once.
 
-    A code is far from all other ages and repeats. Far: beyond the quartiles by three interquartile ranges and
-    by as much (at least a quarter of the median) beyond the next age; or the smallest or greatest of all, as
-    far from the next as three times the largest step between the others, and a quarter of the median unless
-    it is written like a code (0, 99, 999). --min_age or --max_age typed for that side says that it is known.
+    A code repeats and is far from all other ages: either beyond the quartiles by three interquartile ranges,
+    after a gap as large (and of a quarter of the median); or the smallest or largest age, after a gap three
+    times as large as any other (and of a quarter of the median, unless it looks like a code: 0, 99, 999).
+    A given --min_age or --max_age says that the ages on that side are real.
     """
-    ages = rows[["subject", "age"]].drop_duplicates().age.dropna()  # each once per subject
+    ages = rows[["subject", "age"]].drop_duplicates().age.dropna()  # once per subject
     (low, high), least, far = ages.quantile([0.25, 0.75]), ages.median() / 4, set()
     reach = 3 * (high - low)
     for sign, limit in ((1, args.max_age), (-1, args.min_age)):
@@ -308,7 +308,7 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
 
 
 def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems) -> None:
-    """Rows of one key that say the same are one, others a problem."""
+    """Report rows of the same key that contradict each other, and count the keys whose rows agree."""
     repeated = 0
     for key, same in rows[rows.key.duplicated(keep=False)].groupby("key", sort=False):
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
@@ -321,8 +321,8 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
 
 
 def _warn_of_parts(ages: pd.Series, where: str) -> None:
-    """Warn where most ids (the index) come in groups that differ in their last letters or digits alone and
-    hardly in age, as 12L and 12R do: a split between them measures memory."""
+    """Warn if most ids (the index) come in groups that differ only in their last letters or digits and hardly
+    in age, such as 12L and 12R: if they are one person, a split between them measures memory."""
     stems = ages.index.str.replace(r"[\W_]*([^\W\d_]+|\d+)$", "", regex=True)
     groups = ages[stems != ""].groupby(stems[stems != ""])
     spread = groups.agg(np.ptp)[groups.size() > 1]
@@ -335,7 +335,7 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
 
 
 def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
-    """The flag that mends ages that can not be used, where there is one."""
+    """How to correct unusable ages, if their values tell; else ''."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
     if some_left:
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
@@ -344,7 +344,7 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
     try:
         numbers = [float(cell) for cell in values]
         low, high = min(numbers), max(numbers)
-    except ValueError:  # no numbers, or none at all
+    except ValueError:  # not numbers, or no values
         return "--age_column names the column of ages" * (not any(text.startswith("=") for text in values))
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
@@ -354,5 +354,5 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
 
 
 def _show(cell: object) -> str:
-    """A cell for a message: nothing of an empty one."""
+    """A cell in a message; '' if it is empty."""
     return "" if cell is None else f", {str(cell)[:40]!r}" if isinstance(cell, str) else f", {str(cell)[:40]}"
