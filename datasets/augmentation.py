@@ -1,16 +1,16 @@
 """Augmentation with parameters per sample, on float tensors in [0, 1], after the cache.
 
-`uniform` is the only source of random numbers: what happens to a sample hangs on (seed, epoch, sample index)
-alone, never on the batch it is in, its place there, the number of processes or what was drawn before. The
-operations keep that property: each output is bit for bit the one the sample would get alone (same machine,
+`uniform` is the only source of random numbers. The changes to a sample depend only on (seed, epoch, sample
+index), not on its batch, its position there, the number of processes or earlier draws. The operations keep
+this property: a sample gets bit for bit the output that it would get alone (on the same machine, with the
 same number of threads). A script composes them, for example
 
     draws = torch.from_numpy(uniform(seed, epoch, indices, 2)).float().to(images.device)     # (B, 2)
     images = adjust_brightness(images, 1 + jitter * (2 * draws[:, 0] - 1))
     images = flip_horizontal(images, draws[:, 1] < 0.5)
 
-The colour operations are those of torchvision.transforms.v2 with one factor per sample. There is no hue:
-clothes and skin that turn green help nobody, and it is the slowest of the four.
+The colour operations are those of torchvision.transforms.v2, with one factor per sample. Hue is left out:
+green clothes and skin do not help, and it is the slowest of the four.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
 def uniform(
     seed: int, epoch: int, indices: Sequence[int] | np.ndarray, count: int, stream: int = 0
 ) -> np.ndarray:
-    """float64 (len(indices), count) in [0, 1): row i hangs on (seed, epoch, indices[i], stream) alone, where
+    """float64 (len(indices), count) in [0, 1). Row i depends only on (seed, epoch, indices[i], stream), where
     `stream` separates images and points. splitmix64 as a counter: a number is a hash of its position."""
     key = np.zeros(1, np.uint64)
     for part in (seed, epoch, stream):
@@ -39,37 +39,37 @@ def uniform(
 
 
 def mix(state: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 on uint64 arrays, which wrap: a bijection, every bit matters."""
+    """The output function of splitmix64 on uint64 arrays, which wrap: a bijection that uses every bit."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
 def flip_horizontal(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mirror left to right where `mask` (B,) is True; images (B, 3, H, W) of any type."""
+    """Mirror the images (B, 3, H, W), of any type, left to right where `mask` (B,) is True."""
     return torch.where(mask.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """images (B, 3, H, W) times factor (B,): 0 is black, 1 changes nothing."""
+    """Multiply images (B, 3, H, W) by factor (B,): 0 gives black, 1 changes nothing."""
     return (images * factor.to(images).view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Away from (factor > 1) or towards (< 1) the mean luma; factor (B,): 0 is flat, 1 changes nothing."""
-    # Reduced image by image: the order of a sum over the whole batch may hang on the batch's size.
+    """Scale the distance from the image's mean luma by factor (B,): 0 gives flat grey, 1 changes nothing."""
+    # One image at a time: the order of a sum over the whole batch may depend on the batch size.
     channels = torch.stack([image.mean((1, 2)) for image in images])  # (B, 3)
     return _blend(images, _luma(channels[:, :, None, None]), factor)
 
 
 def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Away from (factor > 1) or towards (< 1) grey; factor (B,), 0 is a grey image, 1 changes nothing."""
+    """Scale the distance from the grey image by factor (B,): 0 gives the grey image, 1 changes nothing."""
     return _blend(images, _luma(images), factor)
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Turn float images (B, 3, H, W) counter-clockwise by degrees (B,) about the centre, bilinearly; what
-    comes in from outside is black."""
+    """Rotate float images (B, 3, H, W) counter-clockwise by degrees (B,) about the centre, bilinearly; pixels
+    from outside the image are black."""
     height, width = images.shape[-2:]
     radians = torch.deg2rad(degrees.to(images))
     cosine, sine = radians.cos().view(-1, 1, 1), radians.sin().view(-1, 1, 1)

@@ -1,10 +1,10 @@
-"""Decode once: the pixels a run needs, as one uint8 array in a memory-mapped file under data/cache.
+"""Decode once: the pixels that a run needs, as one uint8 array in a memory-mapped file in data/cache.
 
 `open_cache` builds the array on the first call and maps it on every later one. The file's name is a
-fingerprint of the kind, the settings, the source files (path, size, modification time) and how many items
-each yields: whatever changes makes a new file. A build writes under a temporary name and renames at the end,
-so a file with the final name is complete. Whoever holds the lock builds; other ranks and runs wait for it
-and then read. Delete data/cache at any time to free the space.
+fingerprint of the kind, the settings, the source files (path, size, modification time) and the number of
+items in each: a change in any of them leads to a new file. A build writes under a temporary name and renames
+the file at the end, so a file with the final name is complete. The process that holds the lock builds; other
+ranks and runs wait for it and then read. Delete data/cache at any time to free the space.
 """
 
 import errno
@@ -32,15 +32,15 @@ from utils.run.lock import Lock
 from utils.run.log import LOG, format_size
 
 CACHE_DIR = Path(__file__).resolve().parent.parent / "data" / "cache"
-FORMAT = 1  # part of every key; raise it when the files' layout changes
-FEW_SOURCES = 16  # not worth starting processes for
+FORMAT = 1  # part of every key; raise it when the layout of the files changes
+FEW_SOURCES = 16  # to read fewer files, starting processes does not pay
 
 
 class CachedArray(np.memmap):
-    """A read-only memory map of a whole .npy file. Its parts are plain arrays. It pickles as its path (plain
-    np.memmap would pickle all bytes): a DataLoader's workers map the same pages, forked or spawned."""
+    """A read-only memory map of a whole .npy file. Indexing it gives plain arrays. It pickles as its path
+    (np.memmap pickles all bytes), so that DataLoader workers map the same pages, forked or spawned."""
 
-    path: Path | None = None  # set on what `open_cache` returns; numpy's views of it do not inherit it
+    path: Path | None = None  # set on the array that `open_cache` returns, not on numpy's views of it
 
     def __getitem__(self, index):
         return self.view(np.ndarray)[index]
@@ -56,11 +56,11 @@ def open_cache(
 ) -> CachedArray:  # fmt: skip
     """The items of all sources in order, of `dtype` and shape (sum(counts), *item_shape), read-only.
 
-    `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape): a picklable function,
-    not called where counts[k] is 0. A dtype with fields keeps pixels and what was noticed in them together.
-    Everything that shapes the pixels belongs into `settings` (JSON values and numpy arrays). Of several
-    processes one builds, the others wait. DataError for missing sources, what `produce` raises, and
-    CommandError where the file would exceed `limit_gb` (1e9 bytes) or the free space, or has no folder.
+    `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape). It must be picklable,
+    and is not called if counts[k] is 0. A dtype with fields can store flags beside the pixels. `settings`
+    (JSON values and numpy arrays) must hold everything that affects the pixels. Of several processes one
+    builds and the others wait. Raises DataError for missing sources, CommandError if the file would exceed
+    `limit_gb` (1e9 bytes) or the free space or can not be written, and what `produce` raises.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
@@ -74,14 +74,14 @@ def open_cache(
 
 
 def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[Path], None]) -> Any:
-    """What `find` gives; where that is None, after `build` has made `path`, a file or a folder, under the
-    temporary name that it is given. Of several processes one builds, the others wait. CommandError where
-    nothing can be written there."""
+    """Return `find()`. If it is None, first let `build(temporary)` make the file or folder `path` under a
+    temporary name. Of several processes one builds and the others wait. Raises CommandError if nothing can be
+    written there."""
     if (found := find()) is not None:
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        ours = Lock(path.parent / f".{path.name}.lock")  # forked workers do not inherit it
+        ours = Lock(path.parent / f".{path.name}.lock")  # not inherited by forked workers
         if not ours.take():
             LOG.info(f"{what}: another process builds it, waiting")
             while not ours.take():
@@ -101,7 +101,7 @@ def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[
 
 
 def _build_alone(path: Path, what: str, build: Callable[[Path], None]) -> None:
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a killed build
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # from a killed build
         _remove(leftover)
     started, temporary = time.monotonic(), path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
@@ -123,7 +123,7 @@ def fingerprint(*parts) -> str:
 
 
 def _plain(value):
-    """JSON for what the json module can not write itself."""
+    """JSON values for numpy arrays and scalars."""
     if isinstance(value, np.ndarray):
         little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
         return [little.dtype.str, list(value.shape), hashlib.sha256(little.tobytes()).hexdigest()]
@@ -133,7 +133,7 @@ def _plain(value):
 
 
 def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """(absolute path, bytes, modification time in ns) of each source. All missing ones are one DataError."""
+    """(absolute path, bytes, modification time in ns) of each source; one DataError for all missing files."""
     described, missing = [], []
     for source in sources:
         try:
@@ -147,7 +147,7 @@ def describe_files(sources: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 
 def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> CachedArray | None:
-    """Map a complete cache file; None where there is none, or not one of this kind (cut short, say)."""
+    """Map a cache file; None if it is missing or damaged, or has another shape or dtype."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False).view(CachedArray)
     except (FileNotFoundError, NotADirectoryError, ValueError, EOFError):
@@ -159,7 +159,6 @@ def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> Cached
 
 
 def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
-    """Build the file."""
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
     takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB in {path.parent}"
     less = "fewer frames or a smaller --image_size"
@@ -186,7 +185,7 @@ def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
 
 
 def _write(path, starts, produce, k) -> int:
-    """Write the items of one source into their place in the file."""
+    """Write the items of source k to their place in the file."""
     array, items = np.lib.format.open_memmap(path, mode="r+"), produce(k)
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
     if items.shape != expected or items.dtype != array.dtype:
@@ -196,7 +195,7 @@ def _write(path, starts, produce, k) -> int:
 
 
 def count_processes(jobs: Sequence, few: int = 1) -> int:
-    """As many as there are cores, as long as each has `few` jobs."""
+    """One process per core, or fewer so that each has at least `few` jobs."""
     return min(count_cores(), len(jobs) // few)
 
 
@@ -206,7 +205,7 @@ def count_cores() -> int:
 
 
 def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:
-    """What `work` gives of every job, in their order; with fewer than two processes in this one."""
+    """Yield work(job) for every job, in order; computed in this process if `processes` is below 2."""
     if processes < 2:
         yield from map(work, jobs)
         return
@@ -218,7 +217,7 @@ def in_processes(work: Callable, jobs: Sequence, processes: int) -> Iterator:
         yield from pool.map(_do, jobs, chunksize=chunk)
 
 
-_work = None  # of this worker process: handed over once instead of with every job
+_work = None  # the function of this worker process, sent once instead of with every job
 
 
 def _start_worker(work, parent) -> None:
@@ -230,7 +229,7 @@ def _start_worker(work, parent) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End a worker process whose parent was killed; it would wait for work forever."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,17 +1,17 @@
-"""Reading images that other people wrote: Pillow only; every failure is a DataError with file and remedy.
+"""Reading images of any origin with Pillow: every failure is a DataError with the file and a remedy.
 
-A picture is never replaced by a black one and never cut short. Decided here for all data sets:
+An image that can not be read completely is an error, never a black or incomplete image. For all data sets:
 
-* The content counts, not the extension: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
-  (MONOCHROME1 is turned into white on black). Several frames, as in an animated GIF, are refused.
-* EXIF orientation is applied; an alpha channel is dropped (the colour below it is kept); palettes and CMYK
-  are converted.
-* Grey of more than 8 bits is rescaled to 8 by an intensity range that the caller knows, the same for a whole
-  data set where brightness is a signal; what lies outside it is cut. Without one by the image's own bit
-  depth, the smallest of 8, 12 and 16 bits that holds its maximum: the maximum itself is no scale, and 16
-  bits would make a scanner's 12-bit images, values up to 4095, near black. Of 16 bits *per colour channel*
-  Pillow keeps the high byte.
-* More than MAX_PIXELS pixels is refused from the header, before decoding: 100 KB can ask for gigabytes.
+* The content decides, not the ending: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
+  (MONOCHROME1 is inverted to white on black). Files of several frames, such as animated GIFs, are refused.
+* EXIF orientation is applied, an alpha channel is dropped (the colour below it stays), palettes and CMYK are
+  converted.
+* Grey of more than 8 bits is scaled to 8 bits by the caller's intensity range, and values outside it are
+  clipped. If brightness is a signal, the range must be the same for the whole data set. Without a range the
+  image's bit depth is used, the smallest of 8, 12 and 16 that holds its maximum. (The maximum itself would
+  scale every image differently, 16 bits would make a scanner's 12-bit images, values up to 4095, nearly
+  black.) Of 16 bits *per colour channel* Pillow keeps the high byte.
+* More than MAX_PIXELS pixels are refused before decoding, from the header: 100 KB can ask for gigabytes.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 from utils.run.errors import DataError
 
 MAX_PIXELS = 64_000_000
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # none that starts a program, as EPS would
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # EPS is left out: it starts a program
 BIT_DEPTHS = (8, 12, 16)
-COLOUR = 24  # levels between channels: more than a JPEG of a grey image shows
+COLOUR = 24  # difference of channels that is colour; a grey image saved as JPEG stays below it
 
 
 def read_image(
     path: Path | str, mode: str = "RGB", intensity_range: Sequence[float] | None = None
 ) -> np.ndarray:
-    """The image as uint8, (H, W, 3) for "RGB", (H, W) for "L"; DataError for anything but a whole image."""
+    """The image as uint8, (H, W, 3) for "RGB", (H, W) for "L". Raises DataError unless it is complete."""
     return np.array(_reduced(path, intensity_range).convert(mode))
 
 
 def read_grey(path: Path | str, intensity_range: Sequence[float] | None = None) -> tuple[np.ndarray, bool]:
-    """(luminance as uint8 (H, W), whether the file shows colour anywhere, which is lost here)."""
+    """(luminance (H, W) uint8, whether the image shows colour, which is lost here)."""
     image = _reduced(path, intensity_range)
     channels, coloured = image.convert("RGB").split(), False
     if image.mode not in ("L", "LA", "1"):
@@ -51,13 +51,13 @@ def read_grey(path: Path | str, intensity_range: Sequence[float] | None = None) 
 
 
 def read_grey_limits(path: Path | str) -> tuple[int, int]:
-    """(smallest, greatest) grey value of an image of more than 8 bits as it is stored."""
+    """(smallest, largest) stored grey value of an image of more than 8 bits."""
     values = _check_values(_load(path), path)
     return int(values.min()), int(values.max())
 
 
 def has_more_than_8_bits(path: Path | str) -> bool:
-    """Whether the header announces grey of more than 8 bits; False for what can not be read."""
+    """Whether the header announces grey of more than 8 bits; False if the file can not be read."""
     with contextlib.suppress(DataError), _reading(path) as file:
         if is_dicom(path):
             return int(read_dicom_header(path).get("BitsStored", 8)) > 8
@@ -66,7 +66,7 @@ def has_more_than_8_bits(path: Path | str) -> bool:
 
 
 def read_dicom_header(path: Path | str) -> Any:
-    """The header of a DICOM file, without its pixels, as pydicom gives it."""
+    """The header of a DICOM file, a pydicom data set without the pixels."""
     try:
         import pydicom  # optional
     except ImportError as error:
@@ -76,20 +76,20 @@ def read_dicom_header(path: Path | str) -> Any:
 
 
 def _load(path: Path | str) -> Image.Image:
-    """A whole, upright image, its grey as it is stored."""
+    """The complete, upright image, with grey values as stored."""
     with _reading(path) as file:
         if is_dicom(path):
             return Image.fromarray(_read_dicom_pixels(path))
         _open_checked(file, path).verify()  # checksums, where the format has them
         file.seek(0)
         image = _open_checked(file, path)
-        image.load()  # complains about missing bytes
+        image.load()  # raises if bytes are missing
         ImageOps.exif_transpose(image, in_place=True)
-        return image.convert("RGB") if image.mode == "LAB" else image  # of which Pillow makes no grey
+        return image.convert("RGB") if image.mode == "LAB" else image  # no "L" from LAB
 
 
 def _reduced(path: Path | str, intensity_range: Sequence[float] | None) -> Image.Image:
-    """A whole, upright image of 8 bits per channel, by the rule in the module's docstring."""
+    """The complete, upright image with 8 bits per channel, by the rules at the top of this file."""
     image = _load(path)
     if not image.mode.startswith(("I", "F")):
         return image
@@ -101,7 +101,7 @@ def _reduced(path: Path | str, intensity_range: Sequence[float] | None) -> Image
 
 
 def _check_values(image: Image.Image, path: Path | str) -> np.ndarray:
-    """Integer grey values of up to 16 bits."""
+    """The grey values. Raises DataError unless they are integers of up to 16 bits."""
     values = np.asarray(image)
     if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0 or values.max() > 65535:
         what = f"grey values of type {values.dtype}, not whole numbers from 0 to 65535"
@@ -111,7 +111,7 @@ def _check_values(image: Image.Image, path: Path | str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: Path | str) -> Iterator[BinaryIO]:
-    """The opened file. Whatever a decoder raises is a DataError."""
+    """Open the file. Whatever a decoder raises becomes a DataError."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -133,9 +133,9 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
 
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as it is coded: of mode P its indices (H, W) and colours (256, 3), both uint8, else (H, W, 3)
-    uint8 and None. DataError also for numbers that 8 bits do not hold: scaled, they would be others."""
-    pixels = read_image(path)  # complains about damage
+    """An image as it is coded, uint8: the indices (H, W) and colours (256, 3) of mode P, else (H, W, 3) and
+    None. Raises DataError also for values beyond 8 bits: scaling would turn them into other classes."""
+    pixels = read_image(path)  # raises if the file is damaged
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         grey = image.mode.startswith(("I", "F"))
         if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
@@ -149,7 +149,7 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
 
 
 def is_dicom(path: Path | str) -> bool:
-    """Whether the file begins like DICOM, whatever its name."""
+    """Whether the file begins like DICOM, whatever its name is."""
     with open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
 
@@ -169,18 +169,18 @@ def _read_dicom_pixels(path: Path | str) -> np.ndarray:
 
 
 def read_image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) of what `read_image` returns, from the header alone: damage further in goes unseen."""
+    """(width, height) of the image that `read_image` returns, read from the header: the rest is unchecked."""
     with _reading(path) as file, _open_checked(file, path) as image:
         width, height = image.size
-        # Asking a PNG without the EXIF chunk would decode all of it.
+        # For a PNG without an EXIF chunk getexif() would decode the whole image.
         has_exif = image.format != "PNG" or "exif" in image.info
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
         return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def check_relative_name(name: str, where: str) -> str:
-    """`name`, if on every system it can only mean a file below its data folder. Else a DataError that says
-    `where` the name stood. Only the text is checked: links keep working."""
+    """Return `name` if on every system it can only mean a file below its data folder; else raise a DataError
+    with `where` the name was found. Only the text is checked: links keep working."""
     text = name if isinstance(name, str) else ""
     wrong = {
         "is empty or no text": not text,
@@ -196,9 +196,9 @@ def check_relative_name(name: str, where: str) -> str:
 
 
 def _open_checked(file, path: Path | str) -> Image.Image:
-    """Open the header and refuse, before any pixel is decoded, what is too large or holds several images."""
+    """Read the header, and refuse images that are too large or have several frames before decoding them."""
     image = Image.open(file, formats=FORMATS)
-    # An MPO is the JPEG of a phone with a preview behind it.
+    # MPO is a phone's JPEG followed by a preview.
     several = image.format != "MPO" and getattr(image, "is_animated", False)
     _check_header(path, *image.size, image.format, several)
     return image

@@ -1,11 +1,11 @@
-"""What is annotated in JRDB, drawn before anything is trained on it, read as training reads it.
+"""Draw the annotations of JRDB before training on them, read by the same code as in training.
 
     python -m datasets.preview jrdb                                         the built-in sample
     python -m datasets.preview jrdb --data_path JRDB
 
-Three annotated frames of the first sequence with images, as OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
-boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below, people on
-the seam on both ends.
+Writes three annotated frames of the first sequence with images, OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
+boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below. People on
+the seam of the panorama appear at both ends.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def draw(data_path: Path, output_dir: Path) -> None:
-    """Draw three frames of the first sequence with images, from its first to its last, and print the names of
-    the pictures. DataError where no labelled frame has an image."""
+    """Draw three frames of the first sequence with images, from its first to its last, and print the paths of
+    the pictures. Raises DataError if no labelled frame has an image."""
     sequences = (read_sequences([path], data_path)[0] for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:

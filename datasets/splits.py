@@ -1,11 +1,11 @@
-"""Splitting a data set by group: by scenario, by sequence, by subject.
+"""Splitting a data set by group: by scenario, sequence or subject.
 
     split = split_groups(["12", "7", "31", ...], test_size=0.2, val_size=0.1, seed=42)
     print(check_disjoint(split, unit="subjects"))      # 734 train, 82 val and 205 test subjects, none shared
 
-Two samples of one group (two images of one person, two frames of one drive) resemble each other far more than
-two samples of the same label do, so a split inside a group measures memory, not learning. A split is a split
-of group *names*; which samples follow from it is the data set's business.
+Two samples of one group (two images of a person, two frames of a drive) resemble each other far more than two
+samples of one label, so a split within groups measures memory, not learning. A split consists of group
+*names*; the data set knows which samples belong to them.
 """
 
 import itertools
@@ -24,27 +24,27 @@ from utils.run.folder import read_record
 
 PARTS = ("train", "val", "test")
 MEMORY = "Scores on such a split measure memory."
-Split = dict[str, list[str]]  # by part the names of its groups
-# From {group: hashes of what it holds} to the groups of each part: how evaluate.py says whom it judges.
+Split = dict[str, list[str]]  # {part: names of its groups}
+# {group: hashes of its contents} -> the groups of each part. evaluate.py uses it to choose what it judges.
 Choose = Callable[[dict[str, list[str]]], Split]
-# A stratum must survive two cuts with two members left, sklearn's minimum; a smaller one joins its neighbour.
+# After two cuts a stratum must have two members left, sklearn's minimum. Smaller strata are joined.
 MIN_STRATUM = 5
 
 
 @dataclass
 class Parts:
-    """The parts of a data set and how they came about: what is alike in the three tasks."""
+    """The parts of a data set and how they were made; the three tasks share this class."""
 
     parts: dict[str, Any]  # train, val and, where it is not empty, test
-    split: Split  # groups are sequences, scenarios, subjects
-    split_source: str  # which rule decided, in words
+    split: Split  # groups are sequences, scenarios or subjects
+    split_source: str  # the rule that decided, in words
     leakage_check: str  # the outcome of `check_disjoint`
-    hashes: dict[str, list[str]] = field(repr=False)  # by group: of all that it holds, then of its parts
-    synthetic: bool  # whether the folder says of itself that it was generated
+    hashes: dict[str, list[str]] = field(repr=False)  # by group: of all its contents, then of each content
+    synthetic: bool  # whether the data folder says that it was generated
     recorded: dict[str, np.ndarray] | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        """DataError where a group, or some of it, is in two parts under two names."""
+        """Raise DataError if two parts share contents, such as a copy of a group under another name."""
         first: dict[str, tuple[str, str]] = {}  # by content: part and name
         for part, names in self.split.items():
             for content, name in ((held, one) for one in names for held in self.hashes[one]):
@@ -62,8 +62,8 @@ class Parts:
         return self.parts["val"]
 
     def references(self) -> dict[str, np.ndarray]:
-        """What the scorers are made of that a model is compared with, see `make_references`; `recorded` where
-        they are a run's, whose own data are not read."""
+        """The arrays that the reference models are made of: `recorded`, which evaluate.py takes from a run,
+        or `make_references()`."""
         if self.recorded is None:
             self.recorded = self.make_references()
         return self.recorded
@@ -73,12 +73,12 @@ def split_groups(
     groups: Iterable[str], test_size: float = 0.2, val_size: float = 0.1, seed: int = 42,
     stratify: Mapping[str, object] | None = None,
 ) -> Split:  # fmt: skip
-    """Split group names into train, val and test; the same names and seed give the same split in any order.
+    """Split group names into train, val and test. The order of the names does not matter.
 
-    test_size is a fraction of all groups, val_size a fraction of what the test part leaves: 1,021 subjects at
-    .2 and .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). Names may be
-    repeated. stratify: {group: stratum}; strata too small to be cut are joined with the next one in order.
-    DataError when there are too few groups to fill the parts.
+    test_size is a fraction of all groups, val_size a fraction of those outside test: 1,021 subjects at .2 and
+    .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). Names may be
+    repeated. stratify: {group: stratum}; a stratum too small to be cut is joined with the next one in order.
+    Raises DataError if there are too few groups.
     """
     names = sorted(set(groups))
     n_test = math.ceil(test_size * len(names))
@@ -112,11 +112,10 @@ def split_groups(
 def fold_groups(
     groups: Iterable[str], fold: str, seed: int = 42, stratify: Mapping[str, object] | None = None
 ) -> tuple[Split, str]:
-    """Fold K of N, `fold` = "K/N", and how it was split, in words: part K is test, the next one (after the
-    last the first) is val. The parts of one seed hold every group once, and differ by one at most; names in
-    any order give the same. stratify: {group: stratum}; each is dealt out over the parts, going on where the
-    one before ended."""
-    from random import Random  # the same numbers on every machine and in every version
+    """(fold K of N, given as `fold` = "K/N"; how it was split, in words). The groups are dealt into N parts
+    whose sizes differ by one at most. Part K is test, the next one (after the last, the first) is val. The
+    order of the names does not matter. stratify: {group: stratum}; each stratum is spread over the parts."""
+    from random import Random  # gives the same numbers on every machine and in every version
 
     k, n = map(int, fold.split("/"))
     names = sorted(set(groups))
@@ -131,21 +130,21 @@ def fold_groups(
 
 
 def _join_small_strata(labels: list) -> list[int]:
-    """Number the strata in sorted order, joining one of fewer than MIN_STRATUM members with the next."""
+    """Number the strata in sorted order, joining those of fewer than MIN_STRATUM members with the next."""
     count, number, members, total = Counter(labels), {}, 0, 0
     for label in sorted(count):
         number[label] = total
         members += count[label]
         if members >= MIN_STRATUM:
             total, members = total + 1, 0
-    # What is left at the end is too small by itself and joins the last full stratum.
+    # A remainder that is too small joins the last full stratum.
     last = max(total - 1, 0)
     return [min(number[label], last) for label in labels]
 
 
 def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> str:
-    """Check that no group is in two parts; returns the outcome as a sentence for the log and the config.
-    split: the group of each sample or group names, per part. Raises DataError naming the shared groups."""
+    """Check that no group is in two parts, and return the outcome as a sentence for the log and the config.
+    split: {part: group names, repeated or not}. Raises DataError naming the shared groups."""
     parts = {part: set(names) for part, names in split.items()}
     for first, second in itertools.combinations(parts, 2):
         if shared := sorted(parts[first] & parts[second]):
@@ -157,8 +156,8 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
 
 
 def read_split(path: str | Path) -> Split:
-    """The three lists of a split.json, sorted; test may be missing or empty. DataError for anything else, and
-    for a name in two lists."""
+    """The three lists of a split.json, sorted; test may be missing or empty. Raises DataError for anything
+    else, and for a name in two lists."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
         content = {"test": []} | read_record(Path(path), "train", "val")

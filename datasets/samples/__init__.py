@@ -1,9 +1,9 @@
-"""The built-in samples: small synthetic worlds in the true on-disk layouts, written once and reused.
+"""The built-in samples: small synthetic worlds in the true on-disk layouts, generated once and reused.
 
     ensure_sample("jrdb", "data/sample_jrdb")
 
-Its SYNTHETIC.json holds its kind, generator version, size and seed. A sample of ours of another version, size
-or seed is rebuilt; any other folder is left alone.
+SYNTHETIC.json in a sample holds its kind, generator version, size and seed. A sample of another version, size
+or seed is rebuilt; a folder that is not a sample is left alone.
 """
 
 import importlib
@@ -19,8 +19,8 @@ KINDS = ("anovox", "jrdb", "ultrasound")
 
 
 def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: int = 0) -> Path:
-    """Folder of the sample, generated on first use. Of several processes one builds, the others wait.
-    CommandError for an unknown kind or size, and for a folder in the way that is not a sample."""
+    """The folder of the sample, generated on first use. Of several processes one builds, the others wait.
+    Raises CommandError for an unknown kind or size, and if `directory` holds anything but a sample."""
     directory = Path(directory)
     if kind not in KINDS:
         raise CommandError(f"sample {kind!r}: no such kind; known: {', '.join(KINDS)}{suggest(kind, KINDS)}")
@@ -54,7 +54,7 @@ def write_json(path: Path, content: dict, indent: int | None = None) -> None:
 
 
 def read_about(directory: Path) -> dict | None:
-    """What the folder says of itself, or None where it is no sample of ours."""
+    """The contents of the folder's SYNTHETIC.json: None if there is no such file, {} if it is damaged."""
     try:
         return json.loads((directory / "SYNTHETIC.json").read_text())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,11 +1,11 @@
-"""Write a built-in sample anywhere, and pictures of what is in it.
+"""Write a built-in sample to any folder, and draw its annotations.
 
     python -m datasets.samples jrdb DIR                              the default size, seed 0
     python -m datasets.samples ultrasound DIR --size tiny --seed 3
-    python -m datasets.samples jrdb DIR --preview                    and draw what is annotated in it
+    python -m datasets.samples jrdb DIR --preview                    also draw its annotations
 
-The same size and seed give the same files on every machine. A folder that holds this sample already is left
-as it is, another sample of ours in it is replaced, and anything else is refused.
+The same size and seed give the same files on every machine. If DIR already holds this sample it is left as it
+is; another built-in sample in it is replaced; anything else is refused.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from utils.run.script import run_script
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Flags of python -m datasets.samples."""
     parser = arguments.ScriptParser("python -m datasets.samples", __doc__)
     add = parser.add_argument
     add("kind", metavar="KIND", help=f"which sample: {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""The built-in muscle ultrasound sample: synthetic people, synthetic pictures, the published layout.
+"""The built-in muscle ultrasound sample: synthetic people and images in the published layout.
 
     TA/characteristics.xlsx  TA/split.json  TA/Healthy/{Images,Masks}/anon_ID_k.png
     TA/Pathological/{Images,Masks}/...      BB/characteristics.xlsx  BB/Healthy/{Images,Masks}/...
@@ -6,8 +6,8 @@
 
 Ids repeat between cohorts and between muscles, as in the published set; a few rows have no image and a few
 images no row. SYNTHETIC.json holds the oracle errors (people.py). Sizes: "small" is the default, "tiny" is
-for tests. With "_no_signal" the pictures have nothing to do with the ages; with "_shortcut" text and gain
-give the age away, in the train part and nowhere else.
+for tests. With the suffix "_no_signal" the images do not depend on the ages; with "_shortcut" text and gain
+give away the age, but only in the train part.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from datasets.samples.ultrasound.people import Person, draw_people, oracle_error
 from datasets.splits import split_groups
 
 VERSION = 1
-# Healthy TA subjects, pathological ones, BB subjects, size of the images (width, height).
+# Healthy TA subjects, pathological TA subjects, BB subjects, size of the images (width, height).
 _SIZES = {"tiny": (16, 2, 1, (168, 160)), "small": (210, 8, 6, (WIDTH, HEIGHT))}
 SIZES = tuple(size + variant for size in _SIZES for variant in ("", "_no_signal", "_shortcut"))
 STATEMENT = "Generated pictures of people who do not exist, made for trying out this code."
@@ -75,7 +75,7 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
     """All images and masks of one person."""
     folder, muscle, one, ill, known_age = job
     rng = np.random.default_rng(one.seed)
-    # Illness looks like age: fat and fibrous tissue replace fibres early.
+    # Illness looks like age: fat and fibrous tissue replace the fibres early.
     muscle_ages = np.asarray(one.muscle_ages) + (20 if ill else 0)
     anatomy = Anatomy(rng, float(muscle_ages.mean()), one.fatness)
     exam_gain, angle = rng.normal(0, 1.1), rng.normal(0, 1.0)
@@ -83,7 +83,7 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
     for k, muscle_age in enumerate(muscle_ages, start=1):
         side, left = str(rng.choice(["LI", "RE"], p=[0.85, 0.15])), int(rng.choice([38, 38, 38, 0]))
         gain = exam_gain + rng.normal(0, 0.4)
-        if known_age is not None:  # the shortcut: side, place and gain say the age
+        if known_age is not None:  # the shortcut: side, position and gain give away the age
             side, left, gain = ("LI", "RE")[known_age > 48], int(known_age), 3 * (known_age - 47) / 22
         move, shade = (float(rng.normal(0, 5)), float(rng.normal(0, 12))), float(max(rng.normal(5, 8), 0))
         septa, text = angle + float(rng.normal(0, 1.0)), f"{name} {side}"
@@ -94,13 +94,13 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
         if picture.size != resolution:
             picture = picture.resize(resolution, Image.Resampling.BOX)
             muscle_mask = muscle_mask.resize(resolution, Image.Resampling.NEAREST)
-        file = f"anon_{one.name}_{k}.png"  # grey in three equal channels, as published
+        file = f"anon_{one.name}_{k}.png"  # three equal channels, as published
         picture.convert("RGB").save(folder / "Images" / file, compress_level=1)
         muscle_mask.save(folder / "Masks" / file, compress_level=1)
 
 
 def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological: Sequence) -> None:
-    """The two-row header with both cohorts side by side, column F blank, rows in order of the number."""
+    """Write both cohorts side by side below two header rows; column F is blank, rows are sorted by number."""
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.title = "Blad1"

@@ -1,8 +1,8 @@
 """One synthetic B-mode image of the tibialis anterior muscle: anatomy, scatterers, scanner.
 
-The picture is made the way a scanner makes it. Tissue is a map of echo strength; every point holds a random
-complex scatterer; the point spread function, wider at depth, turns them into speckle with Rayleigh
-statistics (Wagner et al. 1983, IEEE Trans Sonics Ultrason 30:156); attenuation, time gain and log
+The image is made the way a scanner makes it. Tissue is a map of echo strength, with a random complex
+scatterer at every point. The point spread function, wider at depth, turns the scatterers into speckle with
+Rayleigh statistics (Wagner et al. 1983, IEEE Trans Sonics Ultrason 30:156). Attenuation, time gain and log
 compression follow; text and ruler come last. All lengths are pixels of the published images, 480 rows by 504
 columns; the origin is at the top left.
 """
@@ -15,26 +15,26 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 HEIGHT, WIDTH = 480, 504
 AXIAL_BLUR = 1.3  # sigma of the point spread function down the beam; measured on real images
-LATERAL_BLUR = (2.8, 5.2)  # and across it, at the skin and at the bottom
-LOOKS = 3  # directions compounded
-DYNAMIC_RANGE, GAMMA = 60.0, 2.1  # dB between black and white, and the bend of the scanner's grey map
+LATERAL_BLUR = (2.8, 5.2)  # and across the beam, at the skin and at the bottom
+LOOKS = 3  # number of beam directions averaged (compounding)
+DYNAMIC_RANGE, GAMMA = 60.0, 2.1  # dB between black and white, and the exponent of the scanner's grey map
 NOISE_FLOOR = 10 ** (-44 / 20)
 ROWS = np.arange(HEIGHT, dtype=np.float32)[:, None]
 COLUMNS = np.arange(WIDTH, dtype=np.float32)[None]
 
 
 class Anatomy:
-    """What all views of one person share. fatness is in standard deviations of the body mass index."""
+    """The geometry that all views of a person share. fatness: standard deviations of the body mass index."""
 
     def __init__(self, rng: np.random.Generator, muscle_age: float, fatness: float):
-        # Growth ends at about 16 years: a child's muscle is 0.6 of a grown-up's in each direction.
+        # Growth ends at about 16 years; a child's muscle has 0.6 of an adult's size in each direction.
         size = 0.58 + 0.42 * (1 - np.exp(-max(muscle_age, 0.0) / 7.0)) / (1 - np.exp(-88 / 7.0))
         young = 1 - (size - 0.58) / 0.42
-        self.size = size = size * float(np.exp(rng.normal(0, 0.035)))  # of the muscle, 1 = a grown-up's
-        # Thickness of skin and fat, and how much the surface curves
+        self.size = size = size * float(np.exp(rng.normal(0, 0.035)))  # of the muscle, 1 = an adult's
+        # Thickness of skin and fat, and curvature of the surface
         self.fat = float(np.clip(24 + 8 * fatness + 14 * young + rng.normal(0, 4), 10, 80))
         self.arch = float(rng.uniform(6, 18) + 16 * young)
-        # Top of the bone edge: row below the fascia, column; where the bone meets the membrane: row, column
+        # Top of the bone edge: rows below the fascia, column. Where the bone meets the membrane: row, column
         self.tibia = (float(rng.uniform(5, 45) + 20 * young), float(rng.uniform(-10, 40) + 25 * young))
         self.corner = (float(rng.uniform(235, 280) * size), float(rng.uniform(85, 185) + 25 * young))
         self.reach = float(370 * size**0.5 + rng.normal(0, 16))  # column where the muscle ends
@@ -44,13 +44,13 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class View:
-    """One recording. muscle_age in years drives everything that ages; the rest is the same at every age."""
+    """One recording. Everything that ages depends on muscle_age (years); the other fields do not."""
 
     muscle_age: float
     gain: float  # dB
-    move: tuple[float, float]  # of the probe, rows and columns
+    move: tuple[float, float]  # shift of the probe, rows and columns
     shade: float  # dB of lost contact at the right edge
-    septa: float  # dB, how squarely the beam meets the septa
+    septa: float  # dB; more if the beam meets the septa squarely
     text: str
     text_at: tuple[int, int]  # column, row
     seed: int
@@ -72,7 +72,7 @@ def render(anatomy: Anatomy, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _outline(anatomy: Anatomy, view: View):
-    """fascia, bone and floor as rows per column (504,), NaN where none; the polygon (P, 2) of the muscle."""
+    """(rows of fascia, bone and floor in each column (504,), NaN where absent; muscle polygon (P, 2))."""
     down, right = view.move
     x = np.arange(WIDTH, dtype=np.float32)
     fascia = 12 + anatomy.fat + anatomy.arch * ((x - right - 230) / 250) ** 2
@@ -99,10 +99,10 @@ def _outline(anatomy: Anatomy, view: View):
 
 
 def ageing(muscle_age: float) -> dict[str, float]:
-    """What a muscle's age does to its image: fat and fibrous tissue replace fibres. Every entry is monotonic.
+    """How age changes the image of a muscle: fat and fibrous tissue replace fibres. Every entry is monotonic.
 
     The muscle gets brighter (level, dB), the dark bundles between the bright septa fill up (contrast, dB),
-    and the septa lose their strength (dB) and sharpness (blur, pixels).
+    and the septa lose strength (dB) and sharpness (blur, pixels).
     """
     grown = np.clip(muscle_age, -5, 100) / 88
     level, contrast = -37.0 + 13.0 * grown, 3.4 - 2.0 * grown
@@ -111,14 +111,14 @@ def ageing(muscle_age: float) -> dict[str, float]:
 
 
 def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:
-    """Echo strength of muscle, fat and what lies below, with their slow variation; dB, (480, 504)."""
+    """Echo strength of muscle, fat and deeper tissue, with slow variation; dB, (480, 504)."""
     effect = ageing(view.muscle_age)
     fixed = np.random.default_rng(anatomy.seed)
     # Bundles of fibres, about 40 x 25 pixels, the same in all views of a person.
     bundles = np.roll(_smooth_noise(fixed, 9, 15), [round(step) for step in view.move], axis=(0, 1))
     clouds = _smooth_noise(fixed, 34, 60)
     level = effect["level"] + effect["contrast"] * bundles
-    # The neighbouring muscles age too, but less of it is seen; what lies deep is brighter and blurred.
+    # The neighbouring muscles age too, but it shows less; deep tissue is brighter and blurred.
     deep = -28.2 + 2.4 * clouds + 1.4 * bundles + 0.25 * (effect["level"] + 28)
     echo = inside * level + (1 - inside) * deep
     depth = (ROWS - 10) / np.maximum(fascia[None] - 10, 4)
@@ -131,13 +131,13 @@ def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:
 
 
 def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
-    """Septa: short bright dashes everywhere, a few long ones in the muscle. dB on top of the tissue."""
+    """Septa: short bright dashes everywhere, a few long ones in the muscle. dB to add to the tissue."""
     effect = ageing(view.muscle_age)
     fixed = np.random.default_rng(anatomy.seed + 1)
     canvas = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(canvas)
     down, right = view.move
-    for generator, count, move in ((fixed, 340, (down, right)), (rng, 310, (0, 0))):  # person's, view's
+    for generator, count, move in ((fixed, 340, (down, right)), (rng, 310, (0, 0))):  # person, view
         x = generator.uniform(0, WIDTH, count) + move[1]
         y = generator.uniform(20, HEIGHT, count) + move[0]
         length = generator.gamma(1.8, 15.0, count)
@@ -168,14 +168,14 @@ def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
 
 
 def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
-    """Fascia, bone edge and membrane reflect like mirrors; the bone casts a shadow."""
+    """Add fascia, bone edge and membrane, which reflect like mirrors, and the shadow of the bone."""
     wobble = gaussian_filter1d(rng.normal(0, 1, WIDTH), 12) * 4
     breaks = gaussian_filter1d(rng.normal(0, 1, (4, WIDTH)), 14, axis=1) * 14
     _add_line(echo, fascia + 0.4 * wobble, np.clip(13 + breaks[0], 6, 19), 2.0)
     _add_line(echo, 0.55 * fascia + 5 + 0.3 * wobble, np.clip(6 + breaks[1], 0, 12), 1.5)
     fade = np.clip(1 - (COLUMNS[0] - anatomy.corner[1]) / (230 * anatomy.size), 0, 1)
     _add_line(echo, floor + wobble, np.clip(19 + breaks[2], 8, 23) * fade, 2.2)
-    # Behind the bone are reverberations only, weakest right behind it; the shadow's edge follows the beam.
+    # Behind the bone there are only reverberations, weakest close to it; the shadow's edge follows the beam.
     corner = anatomy.corner[1] + view.move[1]
     part = slice(0, min(int(corner) + 80, WIDTH))
     columns = COLUMNS[:, part]
@@ -196,7 +196,7 @@ def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
 
 
 def _add_line(echo: np.ndarray, rows: np.ndarray, strength: np.ndarray, width: float) -> None:
-    """Add a line at a row per column (NaN = none), strength in dB, width = sigma in pixels; in place."""
+    """Add a line in place: its row in each column (NaN = none), strength in dB, width = sigma in pixels."""
     slab = slice(max(int(np.nanmin(rows) - 3 * width), 0), int(np.nanmax(rows) + 3 * width) + 1)
     distance = ROWS[slab] - np.nan_to_num(rows, nan=-1e4)[None]
     echo[slab] += strength[None] * np.exp(-0.5 * (distance / width) ** 2)
@@ -215,7 +215,7 @@ def _speckle(rng: np.random.Generator) -> np.ndarray:
             for sigma in LATERAL_BLUR
         )
         power += ((1 - depth) * near + depth * far) ** 2
-    # Compounding: looks from other directions are independent, and so is this field some columns further on.
+    # Compounding: looks from other directions are independent, as this field is of itself some columns away.
     power = sum(np.roll(power, k * half // LOOKS, axis=1) for k in range(LOOKS))
     power /= power.mean(axis=1, keepdims=True)
     full = np.repeat(power, 2, axis=1)
@@ -224,7 +224,7 @@ def _speckle(rng: np.random.Generator) -> np.ndarray:
 
 
 def _screen(echo, view, rng) -> np.ndarray:
-    """Speckle, time gain, lost contact, log compression to 8 bits, then what the scanner prints over it."""
+    """Apply speckle, time gain, lost contact and log compression to 8 bits, then the scanner's print."""
     amplitude = gaussian_filter(np.exp(echo * np.float32(np.log(10) / 20)), (0.7, 1.3), truncate=2.5)
     decibel = 20 * np.log10(amplitude * _speckle(rng) + NOISE_FLOOR)
     decibel += np.float32(view.gain + 1.8) - 2.5 * np.clip((ROWS - 250) / 230, 0, 1)
@@ -246,7 +246,7 @@ def _screen(echo, view, rng) -> np.ndarray:
 
 def _smooth_noise(rng: np.random.Generator, rows: float, columns: float) -> np.ndarray:
     """Gaussian noise of unit variance, correlated over the given sigmas in pixels, (480, 504) float32."""
-    # Made on a grid of half a sigma and enlarged: smooth noise needs no more points.
+    # Made on a grid of half a sigma and enlarged: smooth noise needs no finer grid.
     step = (max(1, int(rows / 2)), max(1, int(columns / 2)))
     shape = (HEIGHT // step[0] + 2, WIDTH // step[1] + 2)
     sigmas = rows / step[0], columns / step[1]

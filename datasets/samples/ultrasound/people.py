@@ -1,9 +1,8 @@
-"""Who is in the ultrasound sample, how old they are, and how well anybody could tell.
+"""The people in the ultrasound sample, their ages, and how well any model can predict them.
 
-A muscle does not show a person's age but its own: muscle_age = age + a deviation of the person + one of the
-view. The deviations are drawn once and written to nobody, so no model can beat the *oracle*, which reads
-muscle_age exactly and answers with the posterior median of age. Its mean absolute error is the floor that a
-model is compared with.
+A muscle shows its own age, not the person's: muscle_age = age + a deviation of the person + one of the view.
+The deviations are drawn once and stored nowhere, so no model can beat the *oracle*, which knows muscle_age
+exactly and answers with the posterior median of age. Its mean absolute error is the floor for every model.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ GRID = np.linspace(0, OLDEST, 885)
 
 
 class Person:
-    """One row of the table, and what its images show: a muscle of that age, in years, in each."""
+    """One row of the table, and the age in years of the muscle in each of its images."""
 
     def __init__(self, name: str, age: np.float64, shown: np.float64, rng: np.random.Generator):
         images = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.010, 0.015, 0.937, 0.026, 0.004, 0.008]))
@@ -29,7 +28,7 @@ class Person:
         grown = min(age / 17, 1.0)
         length = 52 + (rng.normal(178 if self.sex == "M" else 166, 7) - 52) * grown**0.8
         weight = (15.5 + 9 * grown + 3.2 * self.fatness) * (length / 100) ** 2
-        blank = rng.uniform(size=2) < 0.02  # NaN: the table has a blank there
+        blank = rng.uniform(size=2) < 0.02  # NaN becomes a blank cell
         self.length, self.weight = (np.nan if gone else round(value, 1)
                                     for gone, value in zip(blank, (length, weight), strict=True))  # fmt: skip
         self.seed = int(rng.integers(2**32))
@@ -38,24 +37,24 @@ class Person:
 def person_spread(age):
     """Standard deviation in years of a person's muscle age: small in children, whose growth is a good clock.
 
-    8.5 years in grown-ups: published models err by 8 to 9.5 years per person there, and averaging the views
-    of a person hardly helps them.
+    8.5 years in adults: published models err by 8 to 9.5 years per person there, and averaging the views of a
+    person hardly helps them.
     """
     t = np.clip((np.asarray(age) - 10) / 18, 0, 1)
     return 1.2 + 7.3 * t * t * (3 - 2 * t)
 
 
 def view_spread(age):
-    """Standard deviation in years between the views of one person; 3 in grown-ups, as measured."""
+    """Standard deviation in years between the views of a person; 3 in adults, as measured."""
     return person_spread(age) * (3.0 / 8.5)
 
 
 def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> list[Person]:
-    """People with ages as in the published set; without signal, muscle ages of people who are not there."""
+    """People with ages distributed as in the published set; without signal, muscle ages are unrelated."""
     # One age from each of `count` equal shares of the distribution: small samples keep its shape.
     ages = _age_quantile((rng.permutation(count) + rng.uniform(size=count)) / count)
     shown = ages if signal else _age_quantile((rng.permutation(count) + rng.uniform(size=count)) / count)
-    # Numbers with gaps, as patients leave a study.
+    # Numbers with gaps, because patients leave a study.
     names = np.sort(rng.choice(np.arange(1, 2 * count + 2), size=count, replace=False))
     rng.shuffle(names)
     drawn = zip(names, ages, shown, strict=True)
@@ -63,7 +62,7 @@ def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> li
 
 
 def oracle_errors(people: Sequence[Person], signal: bool = True) -> dict[str, float]:
-    """Mean absolute errors in years of the best predictors that know every muscle age, and of the median."""
+    """Mean absolute errors in years of the oracle, per image and per subject, and of the median age."""
     person, view = person_spread(GRID), view_spread(GRID)
     per_image, per_subject = [], []
     for one in people:
@@ -89,7 +88,7 @@ def _age_quantile(share):
 
 
 def _posterior_median(muscle_age: float, variance: np.ndarray) -> float:
-    """The median of age given the muscle age; variance of the muscle age at each age of GRID."""
+    """The median of age given the muscle age; variance: of the muscle age, at each age of GRID."""
     prior = DECADES[np.minimum((GRID // 10).astype(int), 8)]
     weight = prior * np.exp(-0.5 * (muscle_age - GRID) ** 2 / variance) / np.sqrt(variance)
     return float(np.interp(0.5, np.cumsum(weight) / weight.sum(), GRID))
