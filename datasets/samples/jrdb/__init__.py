@@ -1,12 +1,12 @@
-"""Built-in JRDB sample: people around a robot's panoramic camera, in the true layout of the data set.
+"""The built-in JRDB sample: people around a robot's panoramic camera, in the layout of the real data set.
 
     images/image_stitched/SEQUENCE/000015.jpg ..                 3760x480 panoramas, one per second
     labels/labels_2d_activity_social_stitched/SEQUENCE.json      boxes, groups, interactions
     split.json  SYNTHETIC.json
 
-Interacting groups and look-alike clusters of strangers share posture, spacing and motion; facing, gaze and
-gesture tell them apart. Sizes: tiny (752x96, for tests), small (the default, 30 sequences of 10 s), full (39
-of 30 s). The files are byte-equal for the same size and seed, whatever the number of workers.
+Interacting groups and clusters of strangers have the same postures, spacing and motion; only facing, gaze and
+gestures distinguish them. Sizes: tiny (752x96, for tests), small (default, 30 sequences of 10 s), full (39 of
+30 s). The same size and seed give the same bytes, whatever the number of workers.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
     """Write the sample into `directory`."""
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
-    plans.sort(key=lambda plan: -len(plan.clusters))  # the longest first, so that no worker ends late
+    plans.sort(key=lambda plan: -len(plan.clusters))  # the slowest first, so that all workers end together
     work = partial(write_sequence, directory, True)
     list(in_processes(work, plans, count_processes(plans)))
     split = {part: sorted(plan.name for plan in plans if plan.role == part) for part in PARTS}

@@ -1,7 +1,7 @@
-"""People: looks, pose, joints, clothes and the things in use, as pictures.
+"""Draw people: appearance, pose, joints, clothes and the objects they use.
 
-Everything that tells what a person does is drawn: leg phase, chair, bicycle, stairs, arms, a head turned to
-somebody, and front (shirt strip, face) against back (hair, backpack).
+Everything that shows what a person does is drawn: leg phase, chair, bicycle, stairs, arms, the direction of
+the head, and whether we see the front (shirt strip, face) or the back (hair, backpack).
 """
 
 import math
@@ -12,10 +12,10 @@ import numpy as np
 from datasets.samples.jrdb.sketch import Colour, Point, Sketch, shaded
 
 THIGH, SHANK, SPINE = 0.25, 0.25, 0.33
-# Elbow and hand from the shoulder: forward, outward, up ..
+# Elbow and hand relative to the shoulder: (forward, outward, up).
 ARMS = {
     "hang": ((-0.01, 0.03, -0.15), (0.02, 0.04, -0.29)),
-    "swing": ((0.09, 0.025, -0.14), (0.16, 0.02, -0.26)),  # forward: times the swing
+    "swing": ((0.09, 0.025, -0.14), (0.16, 0.02, -0.26)),  # forward is multiplied by the swing
     "pocket": ((-0.06, 0.07, -0.13), (0.03, 0.03, -0.23)),
     "crossed": ((0.03, 0.05, -0.14), (0.09, -0.10, -0.10)),
     "phone": ((0.04, 0.04, -0.14), (0.16, -0.05, -0.05)),
@@ -24,7 +24,7 @@ ARMS = {
     "grip": ((0.10, 0.05, -0.12), (0.24, 0.08, -0.16)),
     "table": ((0.03, 0.05, -0.14), (0.17, 0.00, -0.15)),
 }
-# .. or toward the partner and up.
+# Elbow and hand relative to the shoulder: (toward the partner, up).
 REACHES = {
     "open": ((0.10, -0.11), (0.24, -0.09)),
     "raised": ((0.15, -0.02), (0.20, 0.19)),
@@ -34,14 +34,14 @@ REACHES = {
 
 
 class Person:
-    """What stays the same: height in metres, build (1 = average), colours, belongings, habits."""
+    """What does not change over time: height in metres, build (1 = average), colours, belongings, habits."""
 
     def __init__(self, number: int, rng: np.random.Generator):
         def colour(low: int, high: int) -> Colour:
             return tuple(int(v) for v in np.clip(rng.integers(low, high) + rng.integers(-60, 61, 3), 12, 245))
 
         self.number = number
-        self.habit = rng.random(3).tolist()  # uniform numbers that fix arms and manners
+        self.habit = rng.random(3).tolist()  # uniform in [0, 1); choose the person's arms and manners
         self.skew = float(rng.normal(0, 12))  # degrees by which this person's facing is off
         self.skin = shaded((232, 190, 160), rng.uniform(0.5, 1.05))
         hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
@@ -58,7 +58,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Pose:
-    """What a person does in one frame. Angles in degrees as the camera sees them."""
+    """What a person does in one frame. Angles are in degrees relative to the camera, see sketch.py."""
 
     posture: str  # stand | walk | sit | bend | cycle | upstairs | downstairs
     yaw: float
@@ -66,13 +66,13 @@ class Pose:
     nod: float  # 0 upright, 1 looking down
     phase: float  # of the legs, radians
     arms: tuple[str, str]  # left and right, of ARMS or REACHES
-    toward: float  # where an open hand points
+    toward: float  # direction of an arm that reaches out
 
 
 def legs(pose: Pose) -> tuple[Point, list[Point], float]:
     """-> hip centre, [left ankle, right ankle], forward lean of the spine in degrees."""
     swing, lift = math.sin(pose.phase), math.cos(pose.phase)
-    if pose.posture == "walk":  # the feet are never side by side, and the one behind comes up
+    if pose.posture == "walk":  # the feet are never side by side, and the rear one is lifted
         ahead = math.copysign(1, swing)
         stride = 0.09 * ahead + 0.11 * swing
         feet = [(stride * k, 0.035 * k, 0.035 + 0.16 * (k == -ahead)) for k in (1, -1)]
@@ -92,7 +92,7 @@ def legs(pose: Pose) -> tuple[Point, list[Point], float]:
 
 
 def knee_of(hip: Point, ankle: Point) -> Point:
-    """Knee of a two-link leg bending forward (law of cosines in the forward-up plane)."""
+    """The knee of a two-link leg that bends forward (law of cosines in the forward-up plane)."""
     df, du = ankle[0] - hip[0], ankle[2] - hip[2]
     reach = min(math.hypot(df, du), THIGH + SHANK - 1e-4)
     bulge = math.sqrt(THIGH**2 - (reach / 2) ** 2) / reach
@@ -100,7 +100,7 @@ def knee_of(hip: Point, ankle: Point) -> Point:
 
 
 def sketch_person(person: Person, pose: Pose, distance: float) -> Sketch:
-    """The display list of one person."""
+    """The shapes of one person in a pose."""
     sketch = Sketch(pose.yaw, person.height, distance, lift=0.18 if "stairs" in pose.posture else 0.0)
     hip, ankles, lean = legs(pose)
     forward, up = math.sin(math.radians(lean)), math.cos(math.radians(lean))
@@ -126,23 +126,23 @@ def sketch_person(person: Person, pose: Pose, distance: float) -> Sketch:
 
 
 def draw_trunk(sketch: Sketch, person: Person, hip: Point, neck: Point, forward: float, up: float) -> None:
-    """The front shows the shirt in the open jacket, the back the backpack."""
+    """The front shows the shirt under an open jacket, the back shows the backpack."""
 
     def at(along: float, ahead: float, side: float) -> Point:
-        """Metres along the spine and ahead of it, per body height."""
+        """Body frame of a point `along` the spine, `ahead` of it and to its side."""
         return (hip[0] + along * forward + ahead * up, side, hip[2] + along * up - ahead * forward)
 
     for k in (1, 0, -1):
         low, high = at(0.0, 0.0, 0.035 * k * person.build), at(SPINE - 0.045, 0.0, 0.055 * k * person.build)
         sketch.limb(low, high, 0.056, 0.062, person.top)
-        sketch.body.append(sketch.place(at(SPINE / 2, 0.0, 0.03 * k), 0.15))  # room for arms that hang
+        sketch.body.append(sketch.place(at(SPINE / 2, 0.0, 0.03 * k), 0.15))  # the box has room for arms
     sketch.rod(at(0.02, 0.05, 0.0), at(SPINE - 0.05, 0.05, 0.0), 0.026, person.shirt, over=0.03)
     if person.backpack:
         sketch.rod(at(0.09, -0.085, 0.0), at(SPINE - 0.07, -0.085, 0.0), 0.06, person.backpack)
 
 
 def draw_arm(sketch: Sketch, person: Person, pose: Pose, arm: str, side: int, neck, forward, up) -> None:
-    """Boxes are drawn around trunk, head and legs: a hand must not widen them and give the answer away."""
+    """Arms do not count for the box (trunk, head and legs do): a wide box would give the answer away."""
     shoulder = np.array((neck[0] - 0.015 * forward, 0.118 * person.build * side, neck[2] - 0.03 * up))
     if arm in ARMS:
         swing = -side * math.sin(pose.phase) if arm == "swing" else 1
@@ -164,7 +164,7 @@ def draw_arm(sketch: Sketch, person: Person, pose: Pose, arm: str, side: int, ne
 
 
 def draw_head(sketch: Sketch, person: Person, neck: Point, turned: float, nod: float) -> None:
-    """turned: degrees from the trunk. Hair all round, skin, nose and eyes in front."""
+    """Hair all around; skin, nose and eyes in front. turned: degrees relative to the trunk."""
     sin, cos = math.sin(math.radians(turned)), math.cos(math.radians(turned))
     f, s, u = neck[0] + 0.02 + 0.05 * nod, neck[1], neck[2] + 0.095 - 0.02 * nod
 
@@ -183,7 +183,7 @@ def draw_head(sketch: Sketch, person: Person, neck: Point, turned: float, nod: f
         sketch.rod(eye, eye, 0.010, (28, 24, 26), over=0.02)
 
 
-# Things people use, in the body frame of the person
+# Objects that people use, in the body frame
 
 
 def slab(sketch: Sketch, f0: float, f1: float, half: float, u0: float, u1: float, colour: Colour) -> None:

@@ -1,4 +1,4 @@
-"""The annotations of people, in the true JSON layout and with the blemishes of the real files."""
+"""The annotations, in the layout of the real JSON files and with their flaws."""
 
 import itertools
 
@@ -7,19 +7,19 @@ import numpy as np
 from datasets.samples.jrdb.plan import ACTIVITIES, Cluster
 from datasets.samples.jrdb.world import Seen
 
-STRIDE = 15  # labelled frames are one second apart at 15 frames per second, as the real keyframes are
-OMITTED = 0.15  # share of the pairs in groups of three and more that nobody annotated
-CHAINS = 0.10  # share of such groups annotated as a chain A-B-C only
-DOUBLE = 0.10  # share with a second label; rarer activities always
+STRIDE = 15  # one labelled frame per second at 15 frames per second, like the real keyframes
+OMITTED = 0.15  # share of unannotated pairs in groups of three or more
+CHAINS = 0.10  # share of these groups that are annotated only as a chain A-B-C
+DOUBLE = 0.10  # share of pairs with a second label; rarer activities always have it
 ONE_SIDED, CONFLICTING = 0.03, 0.02  # shares of pairs
-# Two annotators rarely differ wildly: the second one writes the plainer name.
+# Annotators rarely disagree wildly: in a conflicting pair, the second one writes the less specific name.
 PLAINER = dict.fromkeys(("conversation", "sitting together"), "standing together")
 PLAINER["standing together"] = "walking together"
 ACTIONS = {"walk": "walking", "stand": "standing", "sit": "sitting", "cycle": "cycling", "bend": "bending",
            "upstairs": "going upstairs", "downstairs": "going downstairs"}  # fmt: skip
 
 Box = tuple[int, int, int, int]
-Edges = dict[tuple[int, int], dict[str, int]]  # of two places in a cluster: names with their difficulty
+Edges = dict[tuple[int, int], dict[str, int]]  # two places in a cluster -> {name: difficulty}
 
 
 def frame_key(t: int) -> str:
@@ -31,7 +31,7 @@ def difficulty(rng: np.random.Generator) -> int:
 
 
 def annotate(cluster: Cluster, rng: np.random.Generator) -> Edges:
-    """What each member (by place) is annotated to do with which other."""
+    """What each member (by place) is annotated as doing with each other member."""
     if not cluster.engaged:
         return {}
     n, name = cluster.size, ACTIVITIES[cluster.activity].name
@@ -39,7 +39,7 @@ def annotate(cluster: Cluster, rng: np.random.Generator) -> Edges:
     found = {}
     for i, j in itertools.combinations(range(n), 2):
         keep = n == 2 or rng.random() >= OMITTED
-        if chain or cluster.activity == "lecture":  # neighbours only; the others are left to inference
+        if chain or cluster.activity == "lecture":  # only neighbours; training can infer the other pairs
             keep = j == i + 1
         if not keep:
             continue
@@ -56,14 +56,14 @@ def annotate(cluster: Cluster, rng: np.random.Generator) -> Edges:
 
 
 def frame_records(t: int, people: list[tuple[Seen, Box]], edges: list[Edges], rng) -> list[dict]:
-    """The records of one frame of a label file; edges: what `annotate` says of each cluster."""
+    """The records of one frame of a label file; edges: of each cluster, by `annotate`."""
     there = {(seen.cluster, seen.place): (seen.person.number, box) for seen, box in people}
     records = []
     for seen, (x, y, w, h) in people:
         partners = [(*there[seen.cluster, j], names) for (i, j), names in edges[seen.cluster].items()
                     if i == seen.place and (seen.cluster, j) in there]  # fmt: skip
         if partners and rng.random() < 0.004:
-            continue  # an annotator missed this person; the partners' entries remain
+            continue  # the annotator missed this person, but not the partners' entries about them
         number, action = seen.person.number, ACTIONS[seen.pose.posture]
         records.append({
             "box": [x, y, w, h],

@@ -1,8 +1,8 @@
-"""Who is where: which sequences a sample has, and which groups and strangers each of them shows.
+"""Plan a sample: its sequences, and the groups and strangers in each of them.
 
-Beside most groups that interact there is a cluster of strangers with the same posture, spacing and motion,
-drawn from the same distributions, and some groups have an outsider beside them. Boxes and their history tell
-little; what the people do (facing, gaze, arms) tells nearly everything.
+For most interacting groups there is a cluster of strangers whose posture, spacing and motion come from the
+same distributions, and some groups have an outsider among them. So boxes and their history say little about
+interaction; what people do (facing, gaze, arms) says nearly everything.
 """
 
 import itertools
@@ -11,26 +11,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Share of interacting pairs by class. The most frequent class of val differs from that of train.
+# Shares of interacting pairs by class. The most frequent class differs between train and val.
 SHARES = {
     "train": {"walking": 0.36, "standing": 0.27, "conversation": 0.18, "sitting": 0.08, "others": 0.11},
     "val": {"walking": 0.24, "standing": 0.42, "conversation": 0.13, "sitting": 0.12, "others": 0.09},
     "test": {"walking": 0.39, "standing": 0.27, "conversation": 0.14, "sitting": 0.11, "others": 0.09},
 }
-PEOPLE = (2, 3, 2, 4, 2, 3, 2, 5, 3, 2, 4, 6)  # of groups, in turn
+PEOPLE = (2, 3, 2, 4, 2, 3, 2, 5, 3, 2, 4, 6)  # sizes of groups, used in turn
 OTHERS = ("cycling", "upstairs", "bending", "hugging", "downstairs", "waving")
 PLACES = (("atrium-cafe", "north-hall", "east-lobby", "poster-gallery", "library-foyer"),
           ("fountain-court", "elm-lane", "oval-plaza", "bridge-walk", "market-street"))  # fmt: skip
 
 
 class Activity(NamedTuple):
-    """What people do together, see figure.py for postures and arms."""
+    """What people do together; postures and arms are drawn in figure.py."""
 
     posture: str
     name: str
-    seconds: tuple[str, ...]  # names that only occur together with the first
-    near: str  # the arm on the side of the others, and the other arm
-    far: str
+    seconds: tuple[str, ...]  # names that occur only as a second label, beside `name`
+    near: str  # the arm on the side of the others
+    far: str  # the other arm
 
 
 ACTIVITIES = {
@@ -51,7 +51,7 @@ ACTIVITIES = {
 }  # fmt: skip
 
 
-# width, height, frames, sequences by part, and groups on view at a time; strangers and loners follow from it
+# width, height, frames, sequences by part, range of groups in view at a time (strangers come on top)
 SIZES = {
     "tiny": (752, 96, 7, {"train": 3, "val": 1, "test": 2}, (1.6, 2.6)),
     "small": (3760, 480, 10, {"train": 18, "val": 4, "test": 8}, (2.7, 4.2)),
@@ -61,7 +61,7 @@ SIZES = {
 
 @dataclass
 class Cluster:
-    """People placed together for frames [start, stop): a group that interacts, strangers, or a loner."""
+    """People placed together for frames [start, stop): an interacting group, strangers, or one person."""
 
     activity: str
     size: int
@@ -69,8 +69,8 @@ class Cluster:
     start: int
     stop: int
     engaged: bool
-    outsiders: int = 0  # people in the formation who have nothing to do with the group
-    second: str = ""  # second interaction name on (some of) its pairs
+    outsiders: int = 0  # people who stand in the formation but do not interact
+    second: str = ""  # second interaction name, on all or some pairs
 
     @property
     def posture(self) -> str:
@@ -79,7 +79,7 @@ class Cluster:
 
 @dataclass
 class SequencePlan:
-    """Everything that decides one sequence; pickled to the worker that draws it."""
+    """Everything that determines one sequence; pickled for the worker that draws it."""
 
     name: str
     role: str
@@ -93,8 +93,7 @@ class SequencePlan:
 
 
 def plan_sample(size_name: str, seed: int) -> list[SequencePlan]:
-    """All sequences of a sample with their clusters, indoors and outdoors in turn. Pure function of size and
-    seed."""
+    """All sequences of a sample with their clusters, alternately indoors and outdoors."""
     width, height, frames, sequences, groups = SIZES[size_name]
     rng = np.random.default_rng([seed, 20240305])
     plans: list[SequencePlan] = []
@@ -119,7 +118,7 @@ def plan_sample(size_name: str, seed: int) -> list[SequencePlan]:
 
 
 def add_groups(plans: list[SequencePlan], rng: np.random.Generator) -> None:
-    """Two groups in turn in every slot, such that pairs follow SHARES."""
+    """Two groups in every slot, one after the other, with pairs distributed as in SHARES."""
     free = []  # (plan, slot, start, stop)
     for plan in plans:
         for slot in range(plan.slots):
@@ -144,7 +143,7 @@ def add_groups(plans: list[SequencePlan], rng: np.random.Generator) -> None:
 
 
 def add_strangers(plan: SequencePlan, rng: np.random.Generator) -> None:
-    """A twin without interaction for most groups, in slots of their own, and a few people alone."""
+    """Strangers with the activity of most groups, in slots of their own, and a few single people."""
     for cluster in list(plan.clusters):
         if rng.random() < 0.75:
             size = int(rng.choice([2, 3, 4, 5, 6], p=[0.28, 0.27, 0.21, 0.15, 0.09]))

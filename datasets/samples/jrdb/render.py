@@ -1,4 +1,4 @@
-"""Frames and labels of one sequence: scenery, then people from far to near, then light and sensor noise."""
+"""Draw and label one sequence: scenery, then people from far to near, then light and sensor noise."""
 
 import math
 from pathlib import Path
@@ -15,14 +15,14 @@ from datasets.samples.jrdb.scenery import HORIZON, draw_scenery
 from datasets.samples.jrdb.sketch import CAMERA_HEIGHT, draw_sketch, extent
 from datasets.samples.jrdb.world import watch
 
-BOX_SLACK = 0.03  # spread of an annotator's hand, of the body's height
+BOX_SLACK = 0.03  # inaccuracy of annotated boxes: sd, as a share of the body's height
 
 
 def box_of(body: list, x: float, y: float, scale: float, size: tuple[int, int], rng) -> Box | None:
-    """Box of discs (x, y, radius) in metres about the standing point (x, y); None when out of sight."""
+    """The box of discs (x, y, radius) in metres around the standing point (x, y) in pixels; None if tiny."""
     width, height = size
     x0, y0, x1, y1 = extent(body)
-    # Sideways, where arms are, more than up and down.
+    # Left and right, where the arms are, are less accurate than top and bottom.
     slack = rng.normal(0, BOX_SLACK, 4) * (scale * (y1 - y0)) * (0.7, 0.7, 0.4, 0.4)
     left, right = x + x0 * scale + slack[0], x + x1 * scale + slack[1]
     top, bottom = max(y - y1 * scale + slack[2], 0.0), min(y - y0 * scale + slack[3], float(height))
@@ -33,7 +33,7 @@ def box_of(body: list, x: float, y: float, scale: float, size: tuple[int, int], 
 
 
 def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
-    """Its label file and, with images, its panoramas."""
+    """Write the label file and, with `images`, the panoramas of a sequence."""
     width, height = plan.width, plan.height
     focal = width / (2 * math.pi)
     margin = max(2, height // 40)
@@ -64,7 +64,7 @@ def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
             if images:
                 sprite, left, top = draw_sketch(sketch, scale)
                 left = (round(x) + left) % width
-                for at in (left, left - width):  # over the seam
+                for at in (left, left - width):  # the second one continues across the seam
                     frame.paste(sprite, (at, round(y) + top), sprite)
         labels[frame_key(t)] = frame_records(t, people, edges, rng)
         if images:

@@ -1,4 +1,4 @@
-"""The place around the camera: a room or a square, ray-cast onto the panorama once per sequence."""
+"""Draw the place around the camera, a room or a square: ray-cast onto the panorama once per sequence."""
 
 import numpy as np
 from PIL import Image
@@ -6,11 +6,11 @@ from PIL import Image
 from datasets.samples.jrdb.sketch import CAMERA_HEIGHT
 
 HORIZON = 0.40  # row of the horizon / panorama height
-BAYS = 61  # kinds of bay, which repeat along the walls
+BAYS = 61  # different bays before they repeat along the walls
 
 
 def speckle(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise in about +-1: white noise, one value per `cell` pixels, enlarged; joins left and right."""
+    """Smooth noise of about +-1: one random value per `cell` pixels, enlarged; left and right join."""
     rows, columns = max(2, shape[0] // cell), max(2, shape[1] // cell)
     coarse = rng.normal(0, 0.6, (rows, columns)).astype(np.float32)
     coarse = np.concatenate([coarse, coarse[:, :1]], 1)
@@ -73,8 +73,8 @@ def draw_scenery(
 
 
 def paint_walls(along: np.ndarray, level: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """(rows, columns, 3): a wainscot, and in every bay of `pitch` metres windows, doors or posters: patterned
-    rectangles. along (columns,), level (rows, columns): metres along the wall and above the floor."""
+    """(rows, columns, 3): walls with a wainscot and, in every bay of `pitch` metres, patterned rectangles as
+    windows, doors or posters. along (columns,), level (rows, columns): metres along the wall, above floor."""
     bay, local = (along // pitch).astype(int) % BAYS, along % pitch
     base = rng.uniform(110, 200) + rng.uniform(-25, 25, 3)
     tones = base * (1.0 + 0.06 * rng.normal(size=(BAYS, 1)))
@@ -92,7 +92,7 @@ def paint_walls(along: np.ndarray, level: np.ndarray, pitch: float, rng: np.rand
 
 
 def paint_tiles(x, y, metres, colour: np.ndarray, tile: float, rng: np.random.Generator) -> np.ndarray:
-    """(rows, columns, 3): a checkered plane with joints, which are as wide far away as pixels are."""
+    """(rows, columns, 3): a checkered plane with joints, which get wider with distance as pixels do."""
     checker = ((x // tile + y // tile) % 2) * rng.uniform(0.02, 0.14)
     joint = (0.02 + 0.004 * metres) / tile
     line = ((x / tile % 1.0 < joint) | (y / tile % 1.0 < joint)) & (metres < 18)

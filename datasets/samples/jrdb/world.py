@@ -1,8 +1,8 @@
-"""The ring world: people stand, sit, walk and ride on a floor around the camera; time is in seconds.
+"""Move people around the camera: they stand, sit, walk and ride on a ring of floor. Time is in seconds.
 
 Positions are polar: azimuth (0 = forward, growing to the right of the panorama) and distance in metres.
-Directions are angles as the camera sees them, see sketch.py: 0 toward the camera, +90 to the right. How
-somebody who interacts differs from somebody who only happens to be there: facing, gaze and arms.
+Directions are angles relative to the camera, see sketch.py: 0 toward the camera, +90 to the right. People who
+interact differ from bystanders only in facing, gaze and arms.
 """
 
 import math
@@ -15,10 +15,10 @@ from datasets.samples.jrdb.figure import Person, Pose
 from datasets.samples.jrdb.plan import ACTIVITIES, Cluster, SequencePlan
 
 NEAREST = 2.9  # metres
-RING_SHARE = 0.56  # of the ring that people use: places have a lively side and an empty one
-UNEVEN = 0.11  # metres: floors have steps and slopes, so the foot line does not give the height away
-WANDER = 0.03  # metres per second: nobody stands or walks like a machine
-MOVING = ("walk", "cycle", "upstairs", "downstairs")  # postures of people on their way
+RING_SHARE = 0.56  # share of the ring with people: places have a lively side and an empty one
+UNEVEN = 0.11  # metres, sd: floors have steps and slopes, so the feet do not reveal a person's height
+WANDER = 0.03  # metres per second, sd: nobody stands or walks like a machine
+MOVING = ("walk", "cycle", "upstairs", "downstairs")  # postures of people who move
 RESTING = {"sit": ("table",), "cycle": ("grip",), "bend": ("hang",), "stand": ("hang", "pocket", "crossed")}
 
 Rng = np.random.Generator
@@ -26,37 +26,37 @@ Rng = np.random.Generator
 
 @dataclass
 class Seen:
-    """One person in one frame: who (by place in the cluster), where and doing what."""
+    """A person in one frame: who, where, and doing what."""
 
     person: Person
     cluster: int
-    place: int
-    member: bool  # of the group that interacts
+    place: int  # in the cluster
+    member: bool  # of an interacting group
     azimuth: float
     distance: float
-    rise: float  # metres the floor lies higher here
+    rise: float  # metres by which the floor is higher here
     pose: Pose
 
 
 def turn(from_angle: float, to_angle: float) -> float:
-    """Shortest turn in degrees, within +-180."""
+    """The shortest turn in degrees, within +-180."""
     return (to_angle - from_angle + 180.0) % 360.0 - 180.0
 
 
 def formation(cluster: Cluster, rng: Rng) -> tuple[np.ndarray, float]:
-    """Offsets (people, 2) in metres (right, away) about the centre, and the heading of those who move."""
+    """Offsets (people, 2) from the centre in metres (right, away), and the common heading in degrees."""
     n = cluster.size + cluster.outsiders
-    heading = rng.choice([-90.0, 90.0]) + rng.uniform(-30, 30)  # of a queue or an audience
+    heading = rng.choice([-90.0, 90.0]) + rng.uniform(-30, 30)  # for a queue or an audience
     if cluster.activity == "lecture":
         row, column = np.divmod(np.arange(n), -(-n // 3))
         return np.stack([(column - n / 6) * 0.85 + 0.25 * row, row * 1.1], 1), heading
     gap = rng.uniform(0.85, 1.6) if cluster.posture == "sit" else rng.uniform(0.7, 1.3)
     gap = 0.44 if cluster.activity == "hugging" else gap
     along, across = (np.arange(n) - (n - 1) / 2) * gap, np.zeros(n)
-    if n > 2:  # a loose ring, or two ranks, seen from the side
+    if n > 2:  # two staggered ranks, a loose ring seen from the side
         along, across = along * 0.78, np.where(np.arange(n) % 2 == rng.integers(2), 0.3, -0.3) * gap
-    tilt = rng.uniform(-42, 42)  # degrees: side by side for the camera, not one behind the other
-    if cluster.posture in MOVING:  # abreast, some a step ahead
+    tilt = rng.uniform(-42, 42)  # degrees: the camera sees them side by side, not one behind the other
+    if cluster.posture in MOVING:  # they move abreast
         heading = tilt + rng.uniform(-65, 65) + rng.choice([0.0, 180.0])
     sin, cos = math.sin(math.radians(tilt)), math.cos(math.radians(tilt))
     offsets = np.stack([along * cos - across * sin, along * sin + across * cos], 1)
@@ -64,7 +64,7 @@ def formation(cluster: Cluster, rng: Rng) -> tuple[np.ndarray, float]:
 
 
 class Company:
-    """The people of one cluster over its time. middle, velocity: of its centre, metres to the right, away."""
+    """The people of one cluster over time. middle, velocity: of its centre, in metres (right, away)."""
 
     def __init__(self, cluster: Cluster, people: list[Person], azimuth: float, distance: float, rng: Rng):
         self.cluster, self.people, self.azimuth = cluster, people, azimuth
@@ -78,7 +78,7 @@ class Company:
         self.beats = steps[0] + rng.normal(0, 0.25, len(people)) if cluster.engaged else steps
 
     def frame(self, index: int, t: int, room: float, rng: Rng) -> Iterator[Seen]:
-        """Its people at second t, never more than `room` metres away."""
+        """The people at second t, never more than about `room` metres away."""
         cluster = self.cluster
         centre = self.middle + self.velocity * (t - (cluster.start + cluster.stop - 1) / 2)
         azimuth = self.azimuth + math.atan2(*centre)
@@ -94,8 +94,8 @@ class Company:
             yield Seen(person, index, k, self.manners[k] == "engaged", *where, pose)
 
     def pose(self, k: int, target: float, beat: float, talks: bool, rng: Rng) -> Pose:
-        """Who interacts is turned to the others (target, degrees), near arm open toward them, raised while
-        talking; who only happens to be there is turned elsewhere, in a queue, or on the phone."""
+        """People who interact turn to the others (target, degrees), with the near arm toward them, raised when
+        they talk. Bystanders are turned elsewhere, in a queue, or on the phone."""
         activity, posture, manner = self.cluster.activity, self.cluster.posture, self.manners[k]
         person, jitter = self.people[k], rng.normal(0, 7)
         first, second, third = person.habit
@@ -131,7 +131,7 @@ class Company:
 
 
 def draw_manners(cluster: Cluster, rng: Rng) -> list[str]:
-    """How strangers ignore each other. `attentive`: the one who looks at the others, in vain."""
+    """How each person behaves. `attentive`: a stranger who looks at the others, while nobody looks back."""
     if cluster.engaged:
         return ["engaged"] * cluster.size + [str(rng.choice(["away", "phone"]))] * cluster.outsiders
     manners = [str(rng.choice(["away", "queue", "phone"], p=[0.5, 0.25, 0.25]))] * cluster.size
@@ -141,8 +141,8 @@ def draw_manners(cluster: Cluster, rng: Rng) -> list[str]:
 
 
 def direction_of_partner(offsets: np.ndarray, habit: float) -> float:
-    """Degrees toward the one a person turns to: the nearest, between two people by habit. offsets (n, 2):
-    metres from the person to each of the others, right and away from the camera."""
+    """The direction in degrees of the person to turn to: the nearest or, for someone between two people, by
+    habit one of these two. offsets (n, 2): metres from the person to the others (right, away)."""
     if not len(offsets):
         return 180.0
     nearest = offsets[np.argsort(np.hypot(*offsets.T))]
@@ -152,24 +152,24 @@ def direction_of_partner(offsets: np.ndarray, habit: float) -> float:
 
 
 def watch(plan: SequencePlan, room: float, rng: Rng) -> Iterator[tuple[float, list[Seen]]]:
-    """By how much the camera has turned (radians) and who is seen in each frame, a second apart, up to `room`
+    """For every second: by how much the camera has turned (radians), and who is seen, up to about `room`
     metres away."""
     sector = RING_SHARE * 2 * math.pi / plan.slots
     order = rng.permutation(plan.slots)
-    depth = rng.normal(math.log(7.2), 0.3)  # people of one place are about equally far
-    # The robot drives in some places: then those who stand move through the picture as well.
+    depth = rng.normal(math.log(7.2), 0.3)  # all clusters of a sequence are about equally far away
+    # In some sequences the robot drives; then people who stand move through the picture as well.
     way, pace = rng.uniform(0, 2 * math.pi), rng.choice([0.0, rng.uniform(0.15, 0.5)], p=[0.4, 0.6])
     turn_rate = math.radians(float(rng.choice([0.0, 0.0, 0.7, -0.7, 1.5, -1.5])))  # per second
-    numbers = (rng.permutation(998) + 1).tolist()  # they tell nothing about groups
+    numbers = (rng.permutation(998) + 1).tolist()  # ids say nothing about groups
     companies: list[Company] = []
     for cluster in plan.clusters:
-        # Slot 0 stands on the seam, behind the camera; the others share the rest of the ring.
+        # Slot 0 is on the seam, behind the camera; the other slots share the rest of the ring.
         aside = rng.uniform(-0.45, 0.45) * (1.0 if cluster.slot else 0.06)
         azimuth = math.pi + (order[cluster.slot] - order[0] + aside) * sector
         low, high = (5.0, 11.0) if cluster.activity == "lecture" else (NEAREST + 0.2, 23.0)
         distance = np.clip(np.exp(rng.normal(depth, 0.35)), low, high if cluster.slot else 6.0)
         people = [Person(numbers.pop(), rng) for _ in range(cluster.size + cluster.outsiders)]
-        for gone in companies:  # now and then somebody leaves a group for the next one in its place
+        for gone in companies:  # sometimes a person joins the group that comes next in the same slot
             follows = (gone.cluster.slot, gone.cluster.stop) == (cluster.slot, cluster.start)
             if follows and cluster.engaged and rng.random() < 0.25:
                 people[0] = gone.people[1]
