@@ -1,19 +1,18 @@
-"""Re-evaluate a run on one of its splits, or on other data of the same task, with the script's own code.
+"""Evaluate a run again on one of its splits, or on other data of its task, with the training script's code.
 
     python evaluate.py --run checkpoints/stage2_experiment_... --split test
     python evaluate.py --run RUN --checkpoint RUN/last.pth --split val
     python evaluate.py --run RUN --split all --data_path OTHER_DATA            a whole other data set
     python evaluate.py --run RUN --split all --image_dir OTHER/Images --excel_path OTHER.csv --id_column ID
-    python evaluate.py --run RUN --split unseen                                what was added since
-    python evaluate.py --run ANOMALY_RUN --corrupt all                         what failing sensors cost
-    python evaluate.py --run ANOMALY_RUN --data_path RECORDINGS --paste 200    without a labelled anomaly
+    python evaluate.py --run RUN --split unseen                                data added since the run
+    python evaluate.py --run ANOMALY_RUN --corrupt all                         the cost of failing sensors
+    python evaluate.py --run ANOMALY_RUN --data_path RECORDINGS --paste 200    without labelled anomalies
 
 Writes evaluation_report.txt, results.json and the figures into RUN/evaluation_SPLIT_TIMESTAMP/. For a stage 2
-run the two stages are also judged together: six outcomes over all pairs of every frame, and the social groups
-they form.
+run it also judges both stages together: six outcomes for all pairs of every frame, and the social groups.
 
-Whom the run was trained on is known by RUN/split.json and as exact copies (RUN/hashes.json), whatever it is
-called now, and is judged by --split train alone. What is to be beaten is the run's own: the mean and median
+Only --split train judges data that the run was trained on. It is recognised by RUN/split.json and, under any
+name, as an exact copy (RUN/hashes.json). The model has to beat the run's own baselines: the mean and median
 of its train ages, its reference models.
 """
 

@@ -1,19 +1,19 @@
-"""Apply a trained checkpoint to new files: predictions.csv and pictures. No labels are needed, none are used.
+"""Apply a trained model to new files and write predictions.csv and pictures. Labels are not needed or used.
 
-    python predict.py --run RUN --input JRDB --output OUT                     who interacts; boxes of labels
+    python predict.py --run RUN --input JRDB --output OUT                     who interacts; boxes from labels
     python predict.py --run RUN --input IMAGES --boxes FILE --output OUT      boxes of a detector or tracker
     python predict.py --run RUN --input IMAGES --output OUT                   ages of a folder of images
     python predict.py --run RUN --input ANOVOX --output OUT                   alarm scores of AnoVox scenarios
     python predict.py --run RUN RUN RUN --input IMAGES --output OUT           the mean of several runs
     python predict.py --run RUN --export MODEL.pt2                            a program for torch.export.load
 
-The run says which task it is; docs/columns.md says what is in the columns. JRDB (a stage 1 or stage 2 run): a
-row per pair within the distance limit of the training, groups.csv with everybody's group, and det_group.txt
-for JRDB-Act's toolkit. `type` is "none" below the threshold and, of a stage 1 run, "interaction" above it.
-Frame numbers count --frame_rate per second: by them the past of a pair is found in the given frames. Ages: a
-row per image in predictions.csv, the mean per subject in subjects.csv, and what `low` and `high` of a person
-hold with 90% confidence. AnoVox: a row per frame. What can not be read is listed in skipped.csv, the rest is
-predicted, and the exit code is 3.
+The run determines the task; docs/columns.md explains all columns.
+JRDB (stage 1 or stage 2 run): one row per pair within the distance limit used in training; groups.csv with
+everybody's group; det_group.txt for JRDB-Act's toolkit. `type` is "none" below the threshold; above it, a
+stage 1 run says "interaction". Frame numbers (--frame_rate per second) tell how far back a pair's past lies.
+Ages: one row per image; subjects.csv has the mean per subject. A person's true age lies between `low` and
+`high` with 90% confidence. AnoVox: one row per frame.
+Unreadable files are listed in skipped.csv; the rest is predicted, and the exit code is 3.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SCRIPT = "predict.py"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags; everything about the model comes from its checkpoint."""
+    """The flags; everything about the model is in its checkpoint."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     add = parser.add_argument
     # fmt: off

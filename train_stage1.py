@@ -6,9 +6,9 @@
     python train_stage1.py --resume checkpoints/stage1_experiment_...    go on with a run
     python train_stage1.py --config RUN/config.json                      repeat a run bit for bit
 
-A pair is two people of one frame within the distance limit. Training samples positives by interaction group
-and negatives by frame; validation and test score all pairs but those of one group that nobody annotated. A
-run ends LEARNED only when the model beats distance alone on sequences it has not seen, with 95% confidence.
+A pair is two people in one frame within the distance limit. Training samples positives per interaction group
+and negatives per frame. Validation and test score all pairs, except unannotated pairs within a group. A run
+ends LEARNED only if, with 95% confidence, the model beats distance alone on sequences it has not seen.
 """
 
 import argparse
@@ -30,7 +30,7 @@ EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of stage 1; the run-level ones are in utils/run/arguments.py."""
+    """The flags of stage 1; those that all scripts share are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     count, amount = arguments.non_negative_int, arguments.non_negative_float
     positive, switch = arguments.positive_float, argparse.BooleanOptionalAction
@@ -122,7 +122,7 @@ def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any
 def build_recipe(
     args: argparse.Namespace, model: nn.Module
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Cross-entropy (one loss per pair: a step divides by the global count), optimizer and schedule."""
+    """Cross-entropy (one value per pair; a step divides by the global count), optimizer and schedule."""
     criterion = nn.CrossEntropyLoss(reduction="none")
     trainable = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
@@ -144,16 +144,16 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
     average: Callable | None = None, augmented: bool = True, amp: bool = False, max_grad_norm: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """One pass over the train split; average(weights, step=k) follows the weights, step k of the run.
+    """One pass over the train split; average(model, step=k) updates the averaged weights after step k.
 
-    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError before a step would carry a
-    NaN or infinite loss or gradient into the weights.
+    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError for a NaN or infinite loss
+    or gradient, before it reaches the weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), until a signal stops it
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -172,7 +172,7 @@ def train_one_epoch(
         scaler.update()
         if average is not None:
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
-        if weight > 0:  # a rank left with nothing computes one sample that must not count
+        if weight > 0:  # a rank without samples computes one that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
             totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
     loss_sum, correct, count = distributed.sum_over_ranks(totals).tolist()
@@ -198,7 +198,7 @@ def evaluate(
 def measure(
     rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float, calibration: dict[str, float]
 ) -> dict[str, float | None]:
-    """Loss of the logits, and the metrics of utils/metrics/classification.py of the calibrated scores."""
+    """The loss of the logits and the binary_metrics of the calibrated scores."""
     losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
     odds = calibrated(log_odds(rows["logits"])[:, 1], **calibration)
     return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], odds, sigmoid(odds) >= threshold)}
@@ -207,7 +207,7 @@ def measure(
 def report(
     folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge a split beside distance alone and scikit-learn; write report, figures, predictions."""
+    """Compare a split with distance alone and scikit-learn models; write report, figures, predictions."""
     dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
     on_val, val_labels = data.reference_pairs("val")
     both = np.concatenate([on_val, dataset.geometry])
@@ -249,7 +249,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     if bare.trunk.geometry is not None:
         bare.trunk.geometry.fit(torch.from_numpy(data.reference_pairs()[0]))
     model = run.place(bare)
-    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # the model that is evaluated and saved
     average = partial(follow, judged, decay=args.ema_decay) if args.ema_decay else None
 
     # Recipe

@@ -6,10 +6,10 @@
     python train_stage2.py --resume RUN                              go on with a run
     python train_stage2.py --config RUN/config.json                  repeat a run bit for bit
 
-Five types, trained on interacting pairs alone. The stage 1 run this one starts from gives features, crop size
-and distance limit, and its model is part of this one, unchanged: who interacts stays its answer, bit for bit.
-LEARNED: macro F1 beats the best of majority, uniform and prior-random guessing on sequences it has not seen,
-with 95% confidence; under end_to_end: both stages beat stage 1's pairs always called the most frequent type.
+There are five types; training uses interacting pairs only. Features, crop size and distance limit come from
+the stage 1 run, whose unchanged model is part of this one and decides who interacts. A run ends LEARNED only
+if, with 95% confidence, its macro F1 beats the best of majority, uniform and prior-random guessing on unseen
+sequences; under end_to_end: if both stages beat stage 1 with the most frequent type for each of its pairs.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags of stage 2; the run-level ones are in utils/run/arguments.py."""
+    """The flags of stage 2; those that all scripts share are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     amount, switch = arguments.non_negative_float, argparse.BooleanOptionalAction
     add_data_arguments(parser)
@@ -99,12 +99,12 @@ from utils.training.weights import follow
 
 
 def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> PairDatasets:
-    """Interacting pairs of a known type; negatives are neither loaded nor decoded."""
+    """Interacting pairs of a known type, without negatives and their crops."""
     return load.build_datasets(args, task="type", choose=choose)
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
-    """Stage 1, and what stage 2 trains: trunk and head, or with --freeze_backbone a head on its trunk."""
+    """Stage 1, and a trunk and head to train or, with --freeze_backbone, only a head on stage 1's trunk."""
     encoder = None if args.features == "geometry" else build_encoder(args.backbone)
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds, args.whole_past))
     stage1, types = PairClassifier(encoder, inputs, args.dropout, args.rescore), len(INTERACTION_CLASSES)
@@ -115,7 +115,7 @@ def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier
 def build_recipe(
     args: argparse.Namespace, model: nn.Module, labels: np.ndarray
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Loss (one value per pair: a step divides by the global count), optimizer, schedule; labels: train's."""
+    """Loss (one value per pair; a step divides by the global count), optimizer, schedule. labels: train's."""
     weights = None
     if args.use_class_weights:
         weights = class_weights(labels, len(INTERACTION_CLASSES))
@@ -142,16 +142,16 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
     average: Callable | None = None, augmented: bool = True, amp: bool = False, max_grad_norm: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
-    """One pass over the train split; average(weights, step=k) follows the weights, step k of the run.
+    """One pass over the train split; average(model, step=k) updates the averaged weights after step k.
 
-    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError before a step would carry a
-    NaN or infinite loss or gradient into the weights.
+    Returns loss and accuracy over all samples of all ranks. Raises NonFiniteError for a NaN or infinite loss
+    or gradient, before it reaches the weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), until a signal stops it
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -170,7 +170,7 @@ def train_one_epoch(
         scaler.update()
         if average is not None:
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
-        if weight > 0:  # a rank left with nothing computes one sample that must not count
+        if weight > 0:  # a rank without samples computes one that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
             totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
     loss_sum, correct, count = distributed.sum_over_ranks(totals).tolist()
@@ -181,8 +181,8 @@ def train_one_epoch(
 def evaluate(
     model: nn.Module, loader: DataLoader, device: torch.device, *, amp: bool = False
 ) -> dict[str, np.ndarray]:
-    """Every pair, once over all ranks: indices, labels (interacts 0/1), types (-1 none) (N,), logits of types
-    (N, 5), and `who` (N, 2), stage 1's."""
+    """Score every pair, once over all ranks: indices, labels (interacts 0/1), types (-1 none) (N,), logits of
+    the types (N, 5), and `who`, the logits of stage 1 (N, 2)."""
     distributed.broadcast_buffers(model)
     model.eval()
     batches = []
@@ -196,7 +196,7 @@ def evaluate(
 
 
 def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]:
-    """Loss under `criterion` (in double precision) and metrics of the types, on the pairs that have one."""
+    """The loss (in double precision) and metrics of the types, on the pairs that have one."""
     labels, logits = (rows[key][rows["types"] >= 0] for key in ("types", "logits"))
     losses = criterion(torch.from_numpy(logits).double(), torch.from_numpy(labels))
     return {"loss": float(losses.mean()), **multiclass_metrics(labels, log_odds(logits), INTERACTION_CLASSES)}
@@ -205,7 +205,7 @@ def measure(rows: dict[str, np.ndarray], criterion: nn.Module) -> dict[str, Any]
 def report(
     folder: Path, split: str, rows: dict[str, np.ndarray], data: PairDatasets, state: dict[str, Any]
 ) -> tuple[Verdict, dict[str, Any]]:
-    """Judge a split beside guessing and boosted trees on the geometry; write report, figures, predictions."""
+    """Compare a split with guessing and scikit-learn models; write report, figures, predictions."""
     part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     columns = {name: p_types[typed, k] for k, name in enumerate(classes)}
@@ -244,7 +244,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     if stage1 is not None:
         bare.start_from(stage1["model"])
     model = run.place(bare)
-    judged = copy.deepcopy(bare) if args.ema_decay else bare  # evaluated, and written as `model`
+    judged = copy.deepcopy(bare) if args.ema_decay else bare  # the model that is evaluated and saved
     average = partial(follow, judged, decay=args.ema_decay) if args.ema_decay else None
 
     # Recipe

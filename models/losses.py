@@ -1,14 +1,14 @@
-"""Losses that torch has not, one value per sample: a step divides by the count of all processes."""
+"""Losses that torch lacks. They return one value per sample; a step divides by the global sample count."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-POINTS = 340  # in the loss of where an anomaly is, however many points a scan has
+POINTS = 340  # in location_loss the points of a scan weigh as much as so many image cells
 
 
 class FocalLoss(nn.CrossEntropyLoss):
-    """Cross-entropy times (1 - p of the true class)^gamma, one value per pair (Lin et al. 2017, eq. 5)."""
+    """Cross-entropy times (1 - p of the true class)^gamma, one value per sample (Lin et al. 2017, eq. 5)."""
 
     def __init__(self, weight: Tensor | None, gamma: float):
         super().__init__(weight, reduction="none")
@@ -20,9 +20,9 @@ class FocalLoss(nn.CrossEntropyLoss):
 
 
 class AnomalyLoss(nn.Module):
-    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times. gamma
-    > 0: the focal loss (Lin et al. 2017), a frame counts by (1 - probability of its label) ** gamma, without
-    their alpha = .25, which would count the rare class less."""
+    """Binary cross-entropy per frame from logits (N,) and labels (N,); anomalies count `weight` times. With
+    gamma > 0, each frame is weighted by (1 - probability of its label) ** gamma: the focal loss (Lin et al.
+    2017), but without their alpha = .25, which would reduce the weight of the rare class."""
 
     def __init__(self, weight: float, gamma: float = 0.0):
         super().__init__()
@@ -41,11 +41,11 @@ class AnomalyLoss(nn.Module):
 
 
 def location_loss(cells: Tensor, true_cells: Tensor, points: Tensor, true_points: Tensor) -> Tensor:
-    """Cross-entropy of each frame's cells (N, rows, columns), summed, and of its points (N, P), as many as
-    POINTS weighing as much as so many cells, (N,). NaN or -1 in truth: unknown, 0.
+    """(N,) cross-entropy of each frame, summed over its cells (N, rows, columns) and over its points (N, P),
+    whose sum is scaled to POINTS points. NaN or -1 in the truth: unknown, counts 0.
 
-    A frame label says that something is wrong, not what: hundreds of frames are too few to find out by
-    itself. The semantic images and scans that the labels come from say where.
+    A frame label says that something is wrong, but not where, and hundreds of frames are too few to learn
+    that from the labels. The semantic images and scans that the labels come from say where.
     """
 
     def total(logits: Tensor, truth: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Two people of a panorama: do they interact, and how?
+"""Models of two people in a panorama: do they interact, and how?
 
-Every person is encoded once; a pair is the two people's features in canonical (left to right) order beside
-the geometry of their boxes.
+Every person is encoded once. A pair is the features of its two people in canonical (left to right) order,
+concatenated with the geometry of their boxes.
 """
 
 import copy
@@ -12,8 +12,8 @@ from torch.nn import functional
 
 
 class GeometryBranch(nn.Module):
-    """Pair geometry (N, G), NaN where there is no history -> features (N, width). Standardised by the train
-    split's mean and sd (see `fit`); a missing value becomes 0, the mean, and a mask beside it says so."""
+    """Pair geometry (N, G), NaN without a history -> features (N, width). Inputs are standardised with the
+    train split's mean and sd (see `fit`). Missing values become 0, the mean, and a mask marks them."""
 
     def __init__(self, inputs: int, width: int = 64, dropout: float = 0.2):
         super().__init__()
@@ -23,13 +23,13 @@ class GeometryBranch(nn.Module):
         self.layers = nn.Sequential(*layers, nn.ReLU())
 
     def fit(self, geometry: Tensor) -> None:
-        """Take mean and sd of the known values of the train split's geometry (N, G)."""
+        """Set mean and sd from the known values of the train split's geometry (N, G)."""
         known = geometry.isfinite()
         count = known.sum(dim=0).clamp(min=1)
         mean = torch.where(known, geometry, 0.0).sum(dim=0) / count
         variance = torch.where(known, (geometry - mean) ** 2, 0.0).sum(dim=0) / count
         self.mean.copy_(mean)
-        self.sd.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))  # a constant column stays 0
+        self.sd.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))  # constant columns become 0
 
     def forward(self, geometry: Tensor) -> Tensor:
         known = geometry.isfinite()
@@ -38,8 +38,8 @@ class GeometryBranch(nn.Module):
 
 
 class PersonBranch(nn.Module):
-    """Person crops (P, 3, H, W) -> (P, width). The feature map is averaged to 4x2 cells, not to one: on which
-    side the face or an arm is tells people who turn to each other from people who turn away."""
+    """Person crops (P, 3, H, W) -> (P, width). The feature map is averaged to 4x2 cells and not to one,
+    because the side of a face or an arm shows whether people turn to each other or away."""
 
     GRID = (4, 2)
 
@@ -56,13 +56,13 @@ class PersonBranch(nn.Module):
 
 
 def make_head(inputs: int, outputs: int, dropout: float, width: int = 128) -> nn.Sequential:
-    """A classification head: one hidden layer, logits out."""
+    """A classification head with one hidden layer; it returns logits."""
     layers = nn.Dropout(dropout), nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
 class PairTrunk(nn.Module):
-    """What both people look like, left before right, beside the geometry of their boxes: one vector per pair.
+    """One vector per pair: the features of the left and the right person, and the geometry of their boxes.
     `encoder` is None for geometry alone; `geometry_inputs` is 0 for crops alone."""
 
     def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float):
@@ -72,7 +72,7 @@ class PairTrunk(nn.Module):
         self.out_features = 2 * 128 * (self.person is not None) + 64 * (self.geometry is not None)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """crops (P,3,H,W) one per person, left and right (N,) rows of crops, geometry (N,G) -> (N, F)."""
+        """crops (P, 3, H, W), one per person; left, right (N,) rows of crops; geometry (N, G) -> (N, F)."""
         parts = []
         if self.person is not None:
             people = self.person(batch["crops"])  # (P, 128)
@@ -83,35 +83,35 @@ class PairTrunk(nn.Module):
 
 
 class Rescoring(nn.Module):
-    """First logits (M, 2) of all pairs in range of some frames -> what to add to them (M, 2).
+    """First logits (M, 2) of all pairs in range of some frames -> corrections (M, 2) to add to them.
 
-    Whom else the two people of a pair interact with says something about the pair: most talk to one
-    neighbour, and two who both stand with a third often belong together. Seven numbers say it: the pair's log
-    odds; of the other pairs of either person the best log odds and the expected number that interact (the
-    larger before the lesser); of those whom both know the best (by the lesser of its two) and the expected
-    number. No answer hangs on who is named first, or on what else is in the batch.
+    The other interactions of two people say something about the pair: most people talk to one neighbour, and
+    two people who both stand with a third often belong together. A pair has seven inputs: its log odds; of
+    the other pairs of each person, the best log odds and the expected number of interactions (larger first);
+    of third people, the best log odds (of the weaker of their two pairs) and the expected number who interact
+    with both. The result does not depend on which person is named first or on the rest of the batch.
     """
 
-    LEAST = -6.0  # log odds are cut at +-6; also of two people who are no pair
+    LEAST = -6.0  # log odds are clipped to +-6; also the log odds of two people out of range
 
     def __init__(self, width: int = 64):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(7, width), nn.ReLU(), nn.Linear(width, 2))
 
     def forward(self, logits: Tensor, left: Tensor, right: Tensor, people: int) -> Tensor:
-        """left, right (M,) number the people of all these frames from 0."""
+        """left, right (M,): indices of the pairs' people, 0 to people - 1."""
         odds = (logits[:, 1] - logits[:, 0]).clamp(self.LEAST, -self.LEAST)  # (M,)
         everybody = torch.arange(people, device=odds.device)
-        rest = everybody != torch.stack([right, left])[..., None]  # (2, M, P): all but the other of the pair
+        rest = everybody != torch.stack([right, left])[..., None]  # (2, M, P): all but the pair's partner
 
         def around(values: Tensor, none: float) -> Tensor:
-            """(2, M, P): what the pairs of the left and of the right person with the others have."""
+            """(2, M, P): the values of the left and the right person's pairs with everybody else."""
             table = values.new_full((people, people), none)
             table = table.index_put((left, right), values).index_put((right, left), values)
             return table[torch.stack([left, right])].where(rest, none)
 
         near = around(odds, self.LEAST)
-        p_near = around(odds.double().sigmoid(), 0.0)  # whose sums no order of the people changes
+        p_near = around(odds.double().sigmoid(), 0.0)  # double: sums do not depend on the order of people
         best, expected = near.amax(2), p_near.sum(2)  # (2, M)
         third, common = near.amin(0).amax(1), (p_near[0] * p_near[1]).sum(1)  # (M,)
         counts = torch.stack([expected.amax(0), expected.amin(0), common]).log1p().to(odds.dtype)  # (3, M)
@@ -120,7 +120,7 @@ class Rescoring(nn.Module):
 
 
 class PairClassifier(nn.Module):
-    """Stage 1: a batch of pairs -> logits (N, 2), no interaction and interaction."""
+    """Stage 1: a batch of pairs -> logits (N, 2) for no interaction and interaction."""
 
     def __init__(
         self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, rescore: bool = False
@@ -134,19 +134,19 @@ class PairClassifier(nn.Module):
         return self.answer(self.trunk(batch), batch)
 
     def answer(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (N, 2) from what the trunk says of them and of the other pairs behind them (M, F)."""
+        """Logits (N, 2) from the trunk's features (M, F) of the N samples and the frames' other pairs."""
         logits = self.head(features)  # (M, 2)
         if self.rescoring is not None:
             people = batch["left"], batch["right"], len(batch["persons"])
             logits = logits + self.rescoring(logits, *people)
-        return logits[: len(batch.get("labels", logits))]  # without labels all are asked for
+        return logits[: len(batch.get("labels", logits))]  # without labels every pair is a sample
 
 
 class TwoStageInteractionClassifier(nn.Module):
-    """Stage 2 around the stage 1 model it starts from: a batch of pairs -> logits (N, types).
+    """Stage 2, which contains the stage 1 model that it starts from: a batch of pairs -> logits (N, types).
 
-    Stage 1 is kept as it was, weights and BatchNorm statistics: who interacts is its answer, bit for bit.
-    Stage 2 trains a copy of its trunk, or (`share_trunk`) a head on stage 1's, which costs one pass.
+    Stage 1 is frozen, weights and BatchNorm statistics, so its answers stay the same bit for bit. Stage 2
+    trains a head on a copy of its trunk or, with `share_trunk`, on the frozen trunk, which saves one pass.
     """
 
     def __init__(
@@ -158,13 +158,13 @@ class TwoStageInteractionClassifier(nn.Module):
         self.stage1 = stage1.requires_grad_(False)
 
     def start_from(self, stage1: dict[str, Tensor]) -> None:
-        """Take over the weights of a stage 1 run, for stage 1 and to begin with."""
+        """Load the weights of a stage 1 run into stage 1, and into the trunk that stage 2 trains."""
         self.stage1.load_state_dict(stage1)
         if self.trunk is not None:
             self.trunk.load_state_dict(self.stage1.trunk.state_dict())
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (N, types): how they interact, if they do."""
+        """Logits (N, types): how two people interact, if they do."""
         return self.head((self.trunk or self.stage1.trunk)(batch))
 
     def both_stages(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -175,5 +175,5 @@ class TwoStageInteractionClassifier(nn.Module):
 
     def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
         super().train(mode)
-        self.stage1.eval()  # no BatchNorm statistic moves, no dropout is drawn
+        self.stage1.eval()  # fixed BatchNorm statistics, no dropout
         return self

@@ -1,8 +1,8 @@
-"""A trained model in a program of one's own:
+"""Use a trained model in your own program:
 
 import prediction
 model = prediction.load("checkpoints/age_mae_experiment_...")  # a run folder or a .pth, of any script
-tables = model.predict("FOLDER")                                # pandas, the columns of predict.py's CSVs
+tables = model.predict("FOLDER")                                # pandas; columns as in predict.py's CSVs
 
 prediction.load([RUN, RUN]) predicts the mean of several runs, such as the folds of a cross-validation.
 """
@@ -11,10 +11,9 @@ import os
 
 
 def load(run, device: str = "auto"):
-    """A prediction.trained.Trained: the best checkpoint of a run, or this .pth, on a device (auto, cpu, cuda
-    or cuda:N), ready to predict.
-
-    CommandError for what is no run or checkpoint, is damaged, or predicts something else than the others.
+    """Load the best checkpoint of a run, or a .pth file, onto a device (auto, cpu, cuda or cuda:N) as a
+    prediction.trained.Trained. CommandError if it is not a run or checkpoint, is damaged, or does not predict
+    the same as the others.
     """
     from prediction.trained import open_together  # slow to import
     from utils.training.device import choose_device

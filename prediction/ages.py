@@ -1,4 +1,4 @@
-"""Ages from ultrasound images: one per image, the mean per subject, and a sheet to look at."""
+"""Predict ages from ultrasound images: one per image, the mean per subject, and a sheet of images."""
 
 import argparse
 import re
@@ -23,12 +23,12 @@ from utils.report.samples import block_of
 from utils.run.errors import CommandError, counted, some
 from utils.run.log import LOG
 
-SHEET = 24  # images on the sheet, at most
+SHEET = 24  # most images on the sheet
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """An age per image, and per subject the mean with its interval; to show, a sheet of images. An image of
-    nobody known stands for a person of its own."""
+    """Predict an age per image, and per subject the mean with its interval; show a sheet of images. An image
+    without a subject id counts as a person of its own."""
     options, sources, folder = trained.args, args.input, Path()
     if isinstance(sources, (str, Path)):
         place = Path(sources)
@@ -50,7 +50,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     rows["prediction"] = np.mean(several, axis=0, dtype=float)[read]
     unknown = rows.subject == ""
     person = [unknown, rows.subject.where(~unknown, rows.file)]
-    bounds = []  # of several runs the means: around the mean, as wide as theirs are
+    bounds = []  # per run; the mean over several runs is centred on their mean, as wide as on average
     for one, preds in zip(trained.members, several, strict=True):
         means = pandas.Series(preds[read].astype(float)).groupby(person).transform("mean")
         bounds.append(intervals(one.state.get("intervals"), means.to_numpy()))
@@ -94,7 +94,7 @@ def open_images(
     sources: Sequence[Path | np.ndarray], names: Sequence[str], options: argparse.Namespace, skipped: dict,
     drawn: set[str],
 ) -> UltrasoundAgeDataset:  # fmt: skip
-    """A data set whose images are decoded when asked for; ages are NaN, nobody is made up. The names of what
+    """A data set without ages (NaN) or subjects, which decodes an image when it is read. Names of images that
     look like masks are added to `drawn`."""
     sample = sample_type(options.image_size, options.colour)
 
@@ -109,7 +109,7 @@ def open_images(
 
 
 def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float] | None) -> None:
-    """Say how many images hold grey values beyond the range that the model was trained with."""
+    """Warn of images with grey values outside the range that the model was trained with."""
     low, high = trained_range or (0, 255)
     deep = [one for one in sources if isinstance(one, Path) and trained_range and has_more_than_8_bits(one)]
     limits = [read_grey_limits(path) for path in deep]
@@ -119,7 +119,7 @@ def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[fl
 
 
 def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str]:
-    """(its path below the folder, '' of pixels; whom it shows by the run's pattern, '' of nobody)."""
+    """(path below the folder, '' for an array; subject id by the run's pattern, '' if there is none)."""
     if not isinstance(source, Path):
         return "", ""
     folder = folder if source.is_relative_to(folder) else source.parent

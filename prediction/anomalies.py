@@ -1,4 +1,4 @@
-"""An alarm score for every frame of AnoVox scenarios, labelled or not, and pictures of what raised it."""
+"""Score every frame of AnoVox scenarios, labelled or not, and draw what raised the score."""
 
 import argparse
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from utils.training.device import move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """The scenarios below --input, frames by scenario and frame number; to show, pictures of them."""
+    """Score the scenarios below --input, frames by scenario and frame number; show pictures of them."""
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")
@@ -32,7 +32,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for note in table.notes:
         LOG.info(note)
     every, reasons = np.arange(len(table.labels)), {}
-    intensities: dict[int, set] = {}  # in the points of each frame that has a scan; of none, no point is used
+    intensities: dict[int, set] = {}  # frame with a scan -> intensities of the points used
 
     def opened(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
         def noted(k: int) -> np.ndarray:
@@ -73,13 +73,13 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
 
 
 def alarm_scores(trained: Trained, dataset: AnoVoxDataset) -> np.ndarray:
-    """The calibrated probability (N,) of an anomaly in each frame."""
+    """The calibrated probability of an anomaly in each frame (N,)."""
     logits = trained.evaluate(dataset)["logits"]
     return sigmoid(calibrated(logits, **trained.state["calibration"]))
 
 
 def draw(trained: Trained, dataset: AnoVoxDataset, index: int, score: float, output: Path) -> None:
-    """OUTPUT/SCENARIO_FRAME.png: the image as recorded, the heat map over it, the points from above."""
+    """Write OUTPUT/SCENARIO_FRAME.png: the image, the heat map over it, the points from above."""
     batch = move(dataset.__getitems__([index]), trained.device)
     heat, point_scores = explain(trained.model, *(batch[name] for name in trained.script.INPUTS))
     real = batch["point_mask"][0].cpu().numpy()

@@ -1,13 +1,13 @@
-"""A trained model as one file that runs without this project: a torch.export program with a dynamic batch.
+"""Export a trained model as one file that runs without this project: a torch.export program.
 
     program = torch.export.load("model.pt2", extra_files=(about := {"about.json": ""})).module()
     (years,) = program(torch.from_numpy(grey)[None, None])          # uint8 (H, W) of any size
 
-The program carries what stands before and after the model: pixels come as they are in files, uint8 of any
-size, and are resized inside as in training; what comes out is what a user wants. INPUTS and OUTPUTS say what
-there is; a model of crops or of geometry alone takes only what it reads, one that rescores also `persons`:
-all pairs in range of whole frames are then given at once. P people and N pairs vary independently.
-about.json in the file has that, the threshold, unit, class names and columns of the geometry.
+The program includes pre- and postprocessing: it takes pixels as in the file, uint8 of any size, resizes them
+as in training, and returns ages or calibrated probabilities. INPUTS and OUTPUTS describe them; a model has
+only the inputs that it uses. A model that rescores pairs also has `persons`, and needs all pairs in range of
+whole frames in one call. Batch sizes are dynamic; those of people and pairs are independent. about.json in
+the file has the inputs and outputs, the threshold, unit, class names and geometry columns.
 """
 
 import io
@@ -25,8 +25,8 @@ from utils.run.errors import CommandError, ScriptError
 from utils.run.folder import plain, write_bytes
 from utils.run.log import LOG
 
-TOLERANCE = 1e-5  # of probabilities; of ages, in standard deviations of the train split
-TRACED, CHECKED = 3, (1, 7)  # samples the program is traced with, and those it is compared on
+TOLERANCE = 1e-5  # for probabilities, and for ages in standard deviations of the train split
+TRACED, CHECKED = 3, (1, 7)  # batch sizes: one to trace the program with, two to compare it on
 PIXELS = "uint8 0..255 as in the file, any height and width; resized inside"
 INPUTS = {
     "images": f"(B, channels, H, W) {PIXELS}; 1 channel is luminance, 3 are red, green, blue",
@@ -55,8 +55,8 @@ OUTPUTS = {
 
 
 class Program(nn.Module):
-    """What is exported: pixels and plain tensors in, named outputs (OUTPUTS) out. (Bare, the anomaly model's
-    part called `code` would hide an attribute of the exported module.)"""
+    """The exported module: pixels and plain tensors in, OUTPUTS out. (If the anomaly model were exported
+    directly, its part named `code` would hide an attribute of the exported module.)"""
 
     def __init__(self, trained: Trained):
         super().__init__()
@@ -89,18 +89,18 @@ class Program(nn.Module):
         return self.probability(who[:, 1] - who[:, 0]), (how / self.temperature).softmax(dim=1)
 
     def probability(self, logits: Tensor) -> Tensor:
-        """By the scale that the run chose on val."""
+        """Calibrated with the scale that the run fitted on val."""
         return (self.calibration["slope"] * logits + self.calibration["offset"]).sigmoid()
 
 
 def export_model(trained: Trained, path: Path) -> float:
-    """Write `path` and return the largest difference from the eager model on other batches and image sizes.
-    CommandError where the file can not be written, ScriptError when the program gives other numbers."""
+    """Write `path` and return the largest difference from the eager model on other batch and image sizes.
+    CommandError if `path` is unusable, ScriptError if the program's outputs differ from the model's."""
     if path.suffix != ".pt2":
         raise CommandError(f"--export {path}: a name ending in .pt2 is expected")
     if not path.absolute().parent.is_dir():
         raise CommandError(f"--export {path}: no folder {path.parent}")
-    # On the CPU and in the plain memory layout, so that the file asks for neither a GPU nor channels_last.
+    # On the CPU and in the default memory format, so that the file requires neither a GPU nor channels_last.
     trained.model.to("cpu", memory_format=torch.contiguous_format).requires_grad_(False)
     model = Program(trained).eval()
     example = make_inputs(trained, model.inputs, TRACED)
@@ -109,14 +109,14 @@ def export_model(trained: Trained, path: Path) -> float:
     shapes = tuple({0: size["people" if name in many else "samples"]}
                    | (sides if name in ("images", "crops") else {}) for name in model.inputs)  # fmt: skip
     with torch.no_grad():
-        # Not strict, torch 2.14 takes the batch of the attention for a constant.
+        # With strict=False, torch 2.14 takes the batch size in the attention for a constant.
         program = torch.export.export(model, tuple(example.values()), dynamic_shapes=(shapes,), strict=True)
         allow_one_sample(program)
         buffer = io.BytesIO()
         about = json.dumps(plain(describe(trained, model)), indent=2)
         torch.export.save(program, buffer, extra_files={"about.json": about})
         buffer.seek(0)
-        loaded = torch.export.load(buffer).module()  # what is checked is what was written
+        loaded = torch.export.load(buffer).module()  # check the program as it was written
         scale, off = float(getattr(trained.model, "target_sd", 1.0)), []
         for samples in CHECKED:
             check = make_inputs(trained, model.inputs, samples).values()
@@ -135,7 +135,7 @@ def export_model(trained: Trained, path: Path) -> float:
 
 
 def describe(trained: Trained, program: Program) -> dict[str, Any]:
-    """about.json: all that a caller needs to feed the program and to read what it returns."""
+    """about.json: everything needed to call the program and to interpret its outputs."""
     state, outputs = trained.state, OUTPUTS[program.data]
     about = {key: state[key] for key in ("script", "epoch")}
     about["inputs"] = {name: INPUTS[name] for name in program.inputs}
@@ -150,8 +150,8 @@ def describe(trained: Trained, program: Program) -> dict[str, Any]:
 
 
 def allow_one_sample(program: torch.export.ExportedProgram) -> None:
-    """Drop the trace's assertions: that of segment_reduce in models/pointnet.py holds from two samples on. No
-    result depends on them, and the numbers on one sample are compared with the model's."""
+    """Remove the assertions of the trace: that of segment_reduce in models/pointnet.py fails for one sample.
+    They do not affect results, and export_model compares the outputs for one sample with the model's."""
     graph = program.graph_module.graph
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._assert_scalar.default:
@@ -161,13 +161,13 @@ def allow_one_sample(program: torch.export.ExportedProgram) -> None:
 
 
 def make_inputs(trained: Trained, names: tuple[str, ...], samples: int) -> dict[str, Tensor]:
-    """Random inputs as files hold them, and what is special: another size, padding, no point, no past."""
+    """Random inputs, with special cases: another image size, padding, a scan without points, no past."""
     options, rng = trained.args, torch.Generator().manual_seed(samples)
     people, points = samples + 2, getattr(options, "max_points", 0)
     height, width = (side + 8 * samples for side in options.image_size)
     mask = torch.rand(samples, points, generator=rng) < 0.7
     mask[-1, -points // 2 :] = False
-    mask[1:2] = False  # of one sample, some points are kept
+    mask[1:2] = False  # an empty scan, if there are at least two samples
     pixels = 2 * torch.rand(samples, points, 2, generator=rng) - 1
     channels = 3 if getattr(options, "colour", True) else 1
     pairs = torch.combinations(torch.arange(people))  # (people * (people - 1) / 2, 2), each once

@@ -1,6 +1,6 @@
-"""The flags that say where other data lies and how it is read, as evaluate.py and predict.py take them.
+"""The flags of evaluate.py and predict.py that say where other data is and how to read it.
 
-Without torch, so that --help and a mistyped flag answer at once.
+Imports no torch, so that --help and a mistyped flag answer at once.
 """
 
 import argparse
@@ -13,16 +13,16 @@ from datasets.ultrasound import flags as ultrasound
 from utils.run.errors import CommandError
 
 PLACES = ("data_path", "image_dir", "excel_path")
-# Of the same data.
+# Flags that select from the same data.
 CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half", "class_map", "skip_bad_boxes")
 READING = (*PLACES, "camera", "anomaly_ids", "cohort", "id_column", "age_column", "numeric_ids",
            "id_pattern", *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column",
            "missing_values", "intensity_range", "frame_rate")  # fmt: skip
-PREDICTING = ("camera", "numeric_ids", "id_pattern")  # what predict.py takes of them
+PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
-    """Add the flags `names` of the data sets' own, each None where it is not typed: as the run has it."""
+    """Add the flags `names` of the data sets. Their default is None: the value that the run has."""
     group = parser.add_argument_group("other data, read otherwise than the run's")
     for room in (jrdb, anovox, ultrasound):
         own = argparse.ArgumentParser(add_help=False)
@@ -36,7 +36,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...
 def read_otherwise(
     recorded: argparse.Namespace, typed: argparse.Namespace, script: str, names: tuple[str, ...] = READING
 ) -> bool:
-    """Put the flags typed in place of the run's; whether they mean other data. CommandError: other task."""
+    """Overwrite the run's flags with those typed; return whether they mean other data. CommandError for a
+    flag of another task."""
     changed = False
     for name in names:
         value = getattr(typed, name, None)
@@ -54,5 +55,5 @@ def read_otherwise(
 
 
 def same_place(name: str, value: Any) -> Any:
-    """A path as it is found from anywhere; other values as they are."""
+    """The absolute, resolved form of a path; other values unchanged."""
     return os.path.realpath(value) if name in PLACES and value is not None else value

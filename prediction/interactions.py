@@ -1,9 +1,9 @@
-"""Who interacts with whom, how, and in which groups, on JRDB panoramas without annotations.
+"""Predict who interacts, how, and in which groups, on JRDB panoramas without annotations.
 
-predictions.csv   a row per pair within the distance limit of the training
-groups.csv        a row per person; groups are numbered from 1 in every frame
-det_group.txt     keyframes (frame numbers 15, 30, ...) as JRDB-Act's toolkit reads them
-skipped.csv       only where there are some: a row per frame whose image can not be used, and why
+predictions.csv   one row per pair within the distance limit used in training
+groups.csv        one row per person; groups are numbered from 1 in every frame
+det_group.txt     keyframes (frame numbers 15, 30, ...) in the format of JRDB-Act's toolkit
+skipped.csv       one row per frame whose image cannot be used, with the reason; only if there are any
 """
 
 import argparse
@@ -33,8 +33,8 @@ from utils.training.device import move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """Score every pair in range of every frame; of frames without an image only where the model needs none.
-    To show, det_group.txt and pictures."""
+    """Score all pairs in range; frames without an image are scored only if the model uses no pixels. Show
+    writes det_group.txt and pictures."""
     folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(one.args.features != "geometry" for one in trained.members)
     if args.input is None and pixels:
@@ -73,7 +73,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
     pairs["type"] = np.where(interacts, kind, "none")
     pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
-    at = state.get("stage1_threshold", state["threshold"])  # a run of stage 2 chose the cut on val
+    at = state.get("stage1_threshold", state["threshold"])  # stage 2 runs also chose a cut for groups on val
     groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], at, [state.get("cut", 0.5)])[0]
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     names, mine = np.array(dataset.sequences)[dataset.frame_sequences], dataset.people_frames[people]
@@ -81,7 +81,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     persons = pandas.DataFrame(persons | {"group": groups[people]})
     persons["size"] = persons.groupby("group")["group"].transform("size")
     persons["group"] = persons.groupby(mine)["group"].rank("dense").astype(int)  # from 1 in every frame
-    numbers = np.full(len(groups), -1)  # these for everybody (R,): pictures name groups as groups.csv does
+    numbers = np.full(len(groups), -1)  # (R,) group numbers for the pictures, as in groups.csv
     numbers[people] = persons["group"]
     tables = {"predictions": pairs, "groups": persons}
     tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
@@ -95,13 +95,13 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         drawn = usable[spread(len(usable), args.max_pictures)]
         for frame in progress(drawn.tolist(), "pictures"):
             image = open_frame(dataset, sequences, folders, frame, skipped)
-            if image is None:  # of a geometry model, whose images are first looked at here
+            if image is None:  # a geometry model opens its images only here
                 LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
                 continue
             picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
             name = f"{names[frame]}_" if len(sequences) > 1 else ""
             name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png"
-            save_panorama(picture, output / name.replace("/", "_"))  # folders name sequences
+            save_panorama(picture, output / name.replace("/", "_"))  # names of sequences may be paths
         many = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
         at_least = f"(p >= {state['threshold']:.4g})"
@@ -111,7 +111,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:
-    """Every pair within the distance limit of the training, with its features."""
+    """All pairs within the distance limit used in training, with their features."""
     names = ("distance_multiplier", "distance_norm", "history_seconds", "whole_past")
     rules = PairRules(**{name: getattr(trained.args, name) for name in names})
     return join_pairs("input", sequences, rules)
@@ -120,7 +120,7 @@ def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDatas
 def open_frame(
     dataset: JRDBPairDataset, sequences: list[Sequence], folders: list[Path], frame: int, skipped: dict
 ) -> np.ndarray | None:
-    """The panorama (H, W, 3), or None and why in `skipped`."""
+    """The panorama (H, W, 3), or None, with the reason in `skipped`."""
     number = dataset.frame_sequences[frame]
     path, sequence = folders[number] / dataset.frame_keys[frame], sequences[number]
     try:
@@ -133,8 +133,8 @@ def open_frame(
 def score_pairs(
     trained: Trained, dataset: JRDBPairDataset, samples: np.ndarray, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | float]:
-    """p_interaction (N,) and type probabilities (N, 5), NaN of a stage 1 run, of the samples of one frame;
-    of several runs, their means."""
+    """p_interaction (N,) and type probabilities (N, 5), NaN for stage 1, of the samples of one frame; means
+    over several runs."""
     found = []
     for one in trained.members:
         batch = dataset.__getitems__(samples)
@@ -155,8 +155,8 @@ def draw_frame(
     trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, p_interaction: np.ndarray,
     p_types: np.ndarray, groups: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The panorama with everybody, the pairs that interact and the groups they form: p_interaction (N,) and
-    p_types (N, 5) of all samples, groups (R,) of all people."""
+    """The panorama with all people, interacting pairs and groups. p_interaction (N,) and p_types (N, 5): of
+    all samples, groups (R,): of all people."""
     threshold, typed = trained.state["threshold"], trained.task["task"] == "stage2"
     people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
     shown = samples[p_interaction[samples] >= threshold]

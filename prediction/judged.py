@@ -1,7 +1,7 @@
-"""Which groups of a data set (subjects, sequences, scenarios) evaluate.py judges, and whether it may.
+"""Choose the groups (subjects, sequences, scenarios) of a data set that evaluate.py judges.
 
-A run leaves split.json, which groups it trained on, and hashes.json, what each of them held. By these a
-group is recognized whatever it is called now.
+A run writes its groups to split.json and hashes of their contents to hashes.json. By the hashes a group is
+recognised under any name, so that no model is judged on its training data by mistake.
 """
 
 import re
@@ -14,23 +14,23 @@ from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_record
 from utils.run.log import LOG
 
-CHECKED = "data_leakage_prevention"  # in config.json: how many groups were in which part
-Hashes = Mapping[str, Sequence[str]]  # of every group: of all that it holds first, then of each content
+CHECKED = "data_leakage_prevention"  # in config.json: how many groups each part had
+Hashes = Mapping[str, Sequence[str]]  # group -> hash of everything in it, then a hash of each item
 
 
 @dataclass
 class Judge:
-    """Chooses the groups of one split, of the run's data or of others, from what is there."""
+    """Chooses the groups of one split from those that the data has, the run's own data or other data."""
 
     run: Path
-    split: str | None  # None: the test part, or everything where the run knows no name
-    own: bool  # the data is where the run's was
+    split: str | None  # None: test, or all if the run knows none of the groups
+    own: bool  # the data is that of the run
     unit: str  # what groups are called
-    counts: dict[str, int] = field(default_factory=dict)  # of groups judged, present, unseen: once called
-    sentence: str = ""  # on them
+    counts: dict[str, int] = field(default_factory=dict)  # groups judged, present, unseen; set by a call
+    sentence: str = ""  # describes the counts
 
     def __post_init__(self) -> None:
-        """Read whom the run knows, by part and as it wrote them down; CommandError where that was edited."""
+        """Read the groups that the run knows; CommandError if split.json was edited."""
         path = self.run / "split.json"
         self.parts, text = read_split(path), read_record(path)
         self.known = sum((text.get(part, []) for part in PARTS), [])
@@ -42,13 +42,13 @@ class Judge:
             raise CommandError(f"{wrong}\nput it back as it was; --split chooses a part of it")
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
-        """{split: names}; `labelled`: `present` is read with the run's labels. DataError where the data has
-        changed since the run read it or the run was trained on it, CommandError where nobody is left."""
+        """{split: names of the groups to judge}. labelled: `present` hashes the data with the run's labels.
+        DataError if the data has changed or the run was trained on it, CommandError if no group is left."""
         parts, seen, known = self.parts, self.seen, set(self.known)
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
         changed = [name for name, held in present.items() if name in seen and list(held) != seen[name]]
-        if changed and labelled:  # a name that the run knows stands for something else
+        if changed and labelled:  # groups with a known name but other contents
             other = f"{self.unit} hold other contents than it read: {some(changed)}"
             text = f"{len(changed)} of the run's {other}"
             if self.own:
@@ -79,7 +79,7 @@ class Judge:
         return {split: names}
 
     def check_untrained(self, present: Hashes, names: list[str]) -> None:
-        """Nobody who is judged holds an exact copy of what the run was trained on, under whatever name."""
+        """DataError if a group to judge holds an exact copy of training data, under any name."""
         owner = {item: name for name in self.parts["train"] for item in self.seen[name][1:]}
         known = {name: owner[item] for name in names for item in present[name][1:] if item in owner}
         if known:

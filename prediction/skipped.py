@@ -1,4 +1,4 @@
-"""What predict.py can not read does not stop the rest: it is listed in skipped.csv, and told at the end."""
+"""Unreadable files do not stop predict.py: they are listed in skipped.csv and reported at the end."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,8 @@ from utils.run.errors import DataError
 
 
 class Opened:
-    """In place of a cache: items made when they are asked for.
-
-    What can not be read is blank, and its row in `skipped`, {row: reason}: its prediction means nothing.
-    """
+    """Takes the place of a cache: items are made when they are read. An unreadable item is blank, and
+    `skipped` {row: reason} gets its row; its prediction means nothing."""
 
     def __init__(self, produce: Callable, shape: Sequence[int], skipped: dict[int, str], dtype=np.uint8):
         self.produce, self.shape, self.skipped, self.dtype = produce, shape, skipped, dtype
@@ -30,13 +28,13 @@ class Opened:
 
 
 def skipped_table(columns: Mapping[str, Sequence], reasons: Mapping[int, str]) -> pandas.DataFrame:
-    """The rows of `columns` that `reasons` {row: why} names, with the reason; by row."""
+    """The rows of `columns` that are keys of `reasons` {row: why}, sorted, with a column `reason`."""
     why = pandas.Series(reasons, dtype=object)
     return pandas.DataFrame(dict(columns)).assign(reason=why).loc[sorted(reasons)].reset_index(drop=True)
 
 
 def tell_skipped(skipped: pandas.DataFrame, total: int, unit: str, output: Path) -> None:
-    """Raise the DataError that names the first of them; for the end, when all else is written."""
+    """Raise a DataError that names the first skipped item; call it after everything is written."""
     *name, reason = map(str, skipped.iloc[0])
     raise DataError(
         f"{len(skipped)} of {total} {unit} can not be read: {' '.join(name)}: {reason}\n"

@@ -1,4 +1,4 @@
-"""A trained model: from a run folder or a checkpoint to the script that wrote it, its flags and weights."""
+"""Load trained models from run folders or checkpoints: training script, flags and weights."""
 
 import argparse
 import glob
@@ -27,36 +27,36 @@ from utils.tasks import TASKS
 from utils.training import distributed
 from utils.training.checkpoint import check_names, load_checkpoint
 
-# Where each data set's predictions are made.
+# The module with `predict` for each data set.
 PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
               "jrdb": "prediction.interactions"}  # fmt: skip
 OPTIONS = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
            "max_pictures": 0, "explain": False}  # fmt: skip
 
-# The tables, how many of what there were, and what writes pictures into a folder and says what was found.
+# What `predict` returns: tables, (number, unit) of inputs, and a function that writes pictures and a summary.
 Predicted = tuple[dict[str, pandas.DataFrame], tuple[int, str], Callable[[Path], None]]
 
 
 @dataclass
 class Trained:
-    """A model as its checkpoint has it, on `device` and in evaluation mode."""
+    """A model loaded from a checkpoint, on `device` and in evaluation mode."""
 
     script: ModuleType  # the training script: build_datasets, build_model, evaluate, report
-    task: dict[str, Any]  # its row of utils/tasks.py
+    task: dict[str, Any]  # the script's row of utils/tasks.py
     state: dict[str, Any] = field(repr=False)  # the checkpoint
-    path: Path  # its file
-    args: argparse.Namespace  # the flags it was trained with; newer flags have their default
+    path: Path  # the checkpoint's file
+    args: argparse.Namespace  # the flags of the training; newer flags have their default
     model: nn.Module = field(repr=False)
     device: torch.device
-    together: "tuple[Trained, ...]" = ()  # of several runs: all of them, of which this is the first
+    together: "tuple[Trained, ...]" = ()  # if several runs are averaged: all of them, this one first
 
     @property
     def members(self) -> "tuple[Trained, ...]":
-        """The runs whose predictions are averaged; of one run, this one."""
+        """The runs whose predictions are averaged, or only this run."""
         return self.together or (self,)
 
     def evaluate(self, part: Dataset, **options: Any) -> dict[str, np.ndarray]:
-        """The rows of the script's own evaluate, in the batches of training: the same sums in this order."""
+        """The rows of the script's evaluate, with its batch size, so that sums are rounded as in the run."""
         alone = distributed.Processes(0, 1, self.device)
         loader = distributed.evaluation_loader(part, self.script.EVALUATION_BATCH, alone)
         return self.script.evaluate(self.model, loader, self.device, amp=self.args.amp, **options)
@@ -64,10 +64,11 @@ class Trained:
     def predict(
         self, folder: "str | Path | Sequence[np.ndarray]", **options: Any
     ) -> dict[str, pandas.DataFrame]:
-        """The tables of predict.py, {"predictions": ..., "subjects" or "groups": ...}, of what it takes as
-        --input; of ages also of uint8 images (H, W) or (H, W, 3) in a list. options: its flags, such as
-        boxes; files and pictures are written where `output` is given. What can not be read is listed in
-        "skipped"; a DataError says so when all else is written."""
+        """The tables of predict.py, {"predictions": ..., "subjects" or "groups": ...}.
+
+        folder: as --input; for ages also a list of uint8 images (H, W) or (H, W, 3). options: flags of
+        predict.py, such as boxes. With `output`, files and pictures are written there, and a DataError at the
+        end reports unreadable inputs, which are in the table "skipped"."""
         args = argparse.Namespace(input=folder, **OPTIONS | options)
         module = importlib.import_module(PREDICTION[self.task["data"]])
         tables, counted, show = module.predict(self, args)
@@ -83,19 +84,19 @@ class Trained:
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` things, evenly."""
+    """At most `most` of the indices 0 .. count - 1, evenly spread."""
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
-# What runs must share to be averaged: what is predicted, and of which pairs by which columns.
+# Flags that runs must share to be averaged: they define the labels, the pairs and the geometry columns.
 SHARED = ("label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
           "pairs_from")  # fmt: skip
-CHOSEN = ("threshold", "stage1_threshold", "cut")  # on val, of probabilities
+CHOSEN = ("threshold", "stage1_threshold", "cut")  # probabilities that each run chose on val
 
 
 def open_together(places: Sequence[str | Path], device: torch.device) -> Trained:
-    """The runs (or checkpoints) as one model: the mean of their predictions and of what they chose on val.
-    CommandError where these do not mean the same."""
+    """Load runs (or checkpoints) as one model that averages their predictions and the CHOSEN thresholds.
+    CommandError if they do not predict the same."""
     if any(glob.has_magic(str(place)) for place in places):
         places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
@@ -120,7 +121,7 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
 
 
 def warn_of_verdict(run: Path) -> None:
-    """Say what predictions are worth of a run that proved nothing."""
+    """Warn if a run did not end LEARNED."""
     if not (run / "results.json").is_file():
         LOG.warning(f"{run} is no folder of a run that has ended: nobody knows what this model has learned")
     elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
@@ -128,8 +129,8 @@ def warn_of_verdict(run: Path) -> None:
 
 
 def open_trained(place: str | Path, device: torch.device, checkpoint: str | None = None) -> Trained:
-    """Load the best checkpoint of the run `place`, that file, or another `checkpoint` of it; CommandError
-    for what is none, is damaged, or is not of a script, or not of the run's."""
+    """Load the best checkpoint of the run `place`, the file `place`, or another `checkpoint` of the run.
+    CommandError if it is not a checkpoint of a training script or of this run, or is damaged."""
     name, path = None, Path(place)
     if not path.is_file():
         run = find_run(place)
@@ -144,9 +145,9 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")
 
     script = importlib.import_module(state["script"].removesuffix(".py"))  # one of TASKS
-    # The checkpoint holds all weights; where they once started from need not be on this machine.
+    # The checkpoint holds all weights; the pretrained weights need not be on this machine.
     args = argparse.Namespace(**vars(script.parse_args([])) | state["args"] | {"weights": "none"})
-    if task["data"] == "anovox":  # a weight means nothing under another name
+    if task["data"] == "anovox":  # weights belong to the names of classes and features
         check_names(path, state, class_names=list(CLASSES))
     elif task["data"] == "jrdb":
         check_names(path, state, **names_of(args))
@@ -156,5 +157,5 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise CommandError(f"{path}: its weights do not fit the model of its flags: {reason}") from error
-    model.to(device, memory_format=torch.channels_last).eval()  # as in training: the same kernels
+    model.to(device, memory_format=torch.channels_last).eval()  # the memory format of training: same kernels
     return Trained(script, task, state, path, args, model, device)

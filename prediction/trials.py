@@ -1,7 +1,7 @@
-"""What evaluate.py tries on an anomaly run beside judging it: failing sensors, and things pasted into frames.
+"""Tests of an anomaly run in evaluate.py: failing sensors (--corrupt), objects pasted into frames (--paste).
 
-Pasted things say what can be known about a model without a labelled anomaly: every chosen normal frame is
-scored as it is, and with the same thing in both sensors, in the image only and in the scan only.
+Pasting tests a model without labelled anomalies: every chosen normal frame is scored unchanged, and with the
+same object in both sensors, in the image only and in the scan only.
 """
 
 import math
@@ -25,8 +25,8 @@ from utils.report.results import table, write_table
 from utils.run.errors import DataError
 
 NAMES = {"both": "both sensors", "camera": "pixels only", "lidar": "points only"}
-SIZES = (0.8, 1.2)  # metres: small, medium, large
-HUES = ("orange", "lime", "mint", "azure", "violet", "rose")  # sixths of the circle, from red on
+SIZES = (0.8, 1.2)  # metres: the limits between small, medium and large
+HUES = ("orange", "lime", "mint", "azure", "violet", "rose")  # sixths of the colour circle, starting at red
 RAISED = 0.3  # metres
 CLEAN = "clean"
 METRICS = ("auroc", "ap", "fpr95", "f1", "precision", "recall", "calibration_error")
@@ -36,9 +36,9 @@ LOSS = ("auroc_change", "change_low", "change_high")
 def judge_failures(
     trained: Trained, part: AnoVoxDataset, clean: dict[str, np.ndarray], corruptions: list[str], folder: Path
 ) -> dict[str, dict[str, float | None]]:
-    """METRICS of the clean frames (rows of the script's evaluate) and with each sensor failure, at the run's
-    threshold and calibration, and what each costs in AUROC, with the 95% interval of the paired difference
-    over scenarios. Writes degradation.csv, prints it."""
+    """METRICS of the clean frames (rows of the script's evaluate) and of each sensor failure, at the run's
+    threshold and calibration, and the change in AUROC with the 95% interval of the paired difference over
+    scenarios. Writes and prints degradation.csv."""
     script, state = trained.script, trained.state
     labels, found, change = clean["labels"], {}, {}
     jackknife = GroupJackknife(part.scenario, labels, np.arange(len(labels)))
@@ -48,7 +48,7 @@ def judge_failures(
         rows = clean if name == CLEAN else trained.evaluate(part, **options)
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])
         found[name] = {key: row[key] for key in METRICS}
-        if len(np.unique(labels)) == 2:  # else there is no AUROC
+        if len(np.unique(labels)) == 2:  # otherwise AUROC is undefined
             change[name] = jackknife.auroc(labels, rows["logits"])
             if name != CLEAN:
                 low, high = jackknife.interval(change[name] - change[CLEAN])
@@ -64,13 +64,13 @@ def judge_failures(
 def judge_pastes(
     trained: Trained, count: int, judge: Judge, folder: Path
 ) -> dict[str, dict[str, float | int | list[float] | None]]:
-    """Detection rates of `count` pastes, and false alarms on the frames without; writes pastes.csv.
+    """Detection rates of `count` pastes, and false alarms on unchanged frames; writes pastes.csv.
 
-    Shapes and textures are those held out for test. The frames are the normal ones of the scenarios that
-    `judge` chooses. A paste is found when the frame with it alarms at the run's threshold; intervals of rates
-    are exact (Clopper and Pearson 1934). `paired_auroc` is how often the frame with the paste scores higher
-    than the same frame without: whatever counts something does well there, so that two counters stand beside
-    the model. `auroc` is how often it scores higher than any of the frames as they are.
+    Shapes and textures are those held out for test; frames are normal frames of the scenarios that `judge`
+    chooses. A paste is found if the frame with it alarms at the run's threshold; intervals of rates are exact
+    (Clopper and Pearson 1934). `paired_auroc`: how often a frame with a paste scores higher than the same
+    frame without. Merely counting edges or points does well there, so two such counters are reported as
+    well. `auroc`: how often a frame with a paste scores higher than any unchanged frame.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import roc_auc_score
@@ -109,7 +109,7 @@ def judge_pastes(
             frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
             pasting=pasting, truth=False, **cache,
         )  # fmt: skip
-        scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # as it is, with a thing in it
+        scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # rows: unchanged, pasted
         for counter in (count_edges, count_raised):
             counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
 
@@ -139,13 +139,13 @@ def judge_pastes(
 
 
 def count_edges(part: AnoVoxDataset) -> np.ndarray:
-    """(F,) how much neighbouring pixels differ, in all: a thing has edges."""
-    greys = (image.mean(axis=2) for image in part.images)  # one after the other: they may be large
+    """(F,) sum of the differences between neighbouring pixels: an object has edges."""
+    greys = (image.mean(axis=2) for image in part.images)  # one at a time: images may be large
     return np.array([sum(np.abs(np.diff(grey, axis=axis)).sum() for axis in (0, 1)) for grey in greys])
 
 
 def count_raised(part: AnoVoxDataset) -> np.ndarray:
-    """(F,) how many points lie RAISED above the ground about them: a thing stands on it."""
+    """(F,) number of points more than RAISED above the ground around them: an object stands on it."""
     counts = []
     for k in range(len(part)):
         batch = part.__getitems__([k])

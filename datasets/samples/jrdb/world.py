@@ -94,8 +94,8 @@ class Company:
             yield Seen(person, index, k, self.manners[k] == "engaged", *where, pose)
 
     def pose(self, k: int, target: float, beat: float, talks: bool, rng: Rng) -> Pose:
-        """People who interact turn to the others (target, degrees), with the near arm toward them, raised when
-        they talk. Bystanders are turned elsewhere, in a queue, or on the phone."""
+        """People who interact turn to the others (target, degrees), the near arm toward them, raised in a
+        conversation. Bystanders are turned elsewhere, in a queue, or on the phone."""
         activity, posture, manner = self.cluster.activity, self.cluster.posture, self.manners[k]
         person, jitter = self.people[k], rng.normal(0, 7)
         first, second, third = person.habit
@@ -152,8 +152,8 @@ def direction_of_partner(offsets: np.ndarray, habit: float) -> float:
 
 
 def watch(plan: SequencePlan, room: float, rng: Rng) -> Iterator[tuple[float, list[Seen]]]:
-    """For every second: by how much the camera has turned (radians), and who is seen, up to about `room`
-    metres away."""
+    """For every second: how far the camera has turned (radians), and who is seen up to about `room` metres
+    away."""
     sector = RING_SHARE * 2 * math.pi / plan.slots
     order = rng.permutation(plan.slots)
     depth = rng.normal(math.log(7.2), 0.3)  # all clusters of a sequence are about equally far away
