@@ -1,12 +1,12 @@
-"""Several runs beside each other: their figures, what differs in their configs, and by how much they differ.
+"""Compares runs: their figures, the differences in their configs, and paired differences on test.
 
     python compare_runs.py RUN RUN                   the second against the first
-    python compare_runs.py "checkpoints/stage1_*"    a pattern; runs repeated with other seeds are grouped
+    python compare_runs.py "checkpoints/stage1_*"    a pattern; runs that differ only in the seed are grouped
     python compare_runs.py --folds "checkpoints/*"   pools runs of --fold 1/N to N/N, by recipe
 
-RUN is a run folder or its name under checkpoints/. The first run (with those that repeat it) is what the
-others are compared with, on the same test samples. Writes visualizations/compare_NAME.png (the curves of
-all), .csv (a row per run) and .md (what is printed).
+RUN is a run folder or its name under checkpoints/. The others are compared with the first run (and those that
+repeat it) on the same test samples. Writes visualizations/compare_NAME.png (the curves of all runs), .csv (a
+row per run) and .md (the printed text).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from utils.watch import comparison
 from utils.watch.predictions import check_folds, pool_folds
 from utils.watch.run_view import RunView, read_run
 
-Table = tuple[str, list[list[str]]]  # heading, and rows of cells of which the first is the header
+Table = tuple[str, list[list[str]]]  # heading, and rows of cells; the first row is the header
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
-    """A row per run, and the mean and standard deviation of each condition with several runs."""
+    """A row per run; for a condition with several seeds also the mean and standard deviation."""
     first = conditions[0].runs[0]
     key, names = first.decides, list(metrics_shown(first.task, "test"))
     metrics = [f"test_{name}" for name in names]
@@ -76,14 +76,14 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
 
 
 def shown(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """'0.642 [0.551, 0.752]', '-' for what is not there."""
+    """'0.642 [0.551, 0.752]', or '-' for a missing value."""
     if value is None:
         return "-"
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
 
 
 def keys_table(conditions: Sequence[comparison.Condition]) -> Table:
-    """The config keys that differ, a column per condition; several values in one where its runs differ."""
+    """The config keys that differ, a column per condition; several values if its runs differ."""
     letters = [condition.letter for condition in conditions] if len(conditions) > 1 else ["values"]
     rows = [["config key", *letters]]
     for key, values in comparison.differing_keys(conditions).items():
@@ -92,7 +92,7 @@ def keys_table(conditions: Sequence[comparison.Condition]) -> Table:
 
 
 def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[Table], list[str]]:
-    """Every condition against the first on the same samples, a table or none, and notes."""
+    """Every condition against the first on the same samples: one table or none, and notes."""
     if len(conditions) == 1:
         return [], ["these runs repeat one setting: there is no difference to test"]
     found, notes = comparison.paired_differences(conditions)
@@ -115,14 +115,14 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
 
 
 def as_markdown(heading: str, rows: list[list[str]]) -> str:
-    """A table, aligned for a terminal too."""
+    """A Markdown table, aligned so that a terminal shows it well too."""
     ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     lines = align([[cell.replace("|", "\\|") for cell in row] for row in ruled], " | ")
     return "\n".join([f"**{heading}**", "", *(f"| {line} |" for line in lines)])
 
 
 def write_csv(path: Path, conditions: Sequence[comparison.Condition]) -> None:
-    """A row per run: its condition, its figures with their intervals, and the config keys that differ."""
+    """A row per run: condition, figures with intervals, and the config keys that differ."""
     import pandas
 
     from utils.report.results import write_table
@@ -138,7 +138,7 @@ def write_csv(path: Path, conditions: Sequence[comparison.Condition]) -> None:
 
 
 def name_of(views: Sequence[RunView]) -> str:
-    """'stage1_20261122_013555_20261122_015442', 'stage1_..._and_3_more'; the same runs give the same name."""
+    """'stage1_20261122_013555_20261122_015442' or 'stage1_..._and_3_more': same runs, same name."""
     if len(views) == 1:
         return views[0].name
     stamps = [re.sub(r"^.*_experiment_", "", view.name) for view in views]
@@ -178,7 +178,7 @@ def main(args: argparse.Namespace) -> None:
     write_text(written[0], text + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):
-        # matplotlib takes its time to import.
+        # matplotlib is slow to import.
         from utils.plotting.curves import plot_overlay
 
         plot_overlay(conditions, written[2])

@@ -1,12 +1,12 @@
-"""What a run is doing, from its folder: progress, time left, the last epochs, where they go, and its state.
+"""Shows what a run is doing: state, progress, time left, the last epochs and their trends.
 
-    python monitor_training.py                                the run at hand: the newest under checkpoints/
-    python monitor_training.py RUN --follow                   drawn again every 5 seconds, Ctrl-C leaves
+    python monitor_training.py                                the newest run, preferably one that is active
+    python monitor_training.py RUN --follow                   redraws every 5 seconds; Ctrl-C quits
     python monitor_training.py RUN --follow 60 >> watch.txt   a line per epoch and per change of state
-    python monitor_training.py RUN RUN "checkpoints/stage1_*" several runs side by side, one line each
+    python monitor_training.py RUN RUN "checkpoints/stage1_*" several runs, one line each
     python monitor_training.py --json                         the same for programs
 
-Reads config.json, history.json, status.json and results.json, nothing else, and never disturbs the run.
+Only reads config.json, history.json, status.json and results.json, and never disturbs the run.
 States: starting, training, testing, stalled (no sign of life for too long), finished, interrupted, failed.
 """
 
@@ -32,7 +32,7 @@ from utils.watch.run_view import RunView, State, history_trends, newest_run, rea
 
 FOLLOW_SECONDS = 5.0
 BAR = 30  # characters of the progress bar
-CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty: understood by every terminal of this century
+CLEAR = "\x1b[H\x1b[2J"  # ANSI: cursor home, clear the screen
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def separate_follow(argv: list[str]) -> list[str]:
-    """`--follow RUN` means the run, not a number of seconds."""
+    """Let `--follow RUN` name a run instead of a number of seconds."""
     for k, (token, after) in enumerate(itertools.pairwise(argv)):
         if token == "--follow" and not after.replace(".", "", 1).lstrip("-").isdigit():
             return [*argv[:k], f"--follow={FOLLOW_SECONDS}", *argv[k + 1 :]]
@@ -57,7 +57,7 @@ def separate_follow(argv: list[str]) -> list[str]:
 
 
 def summary(view: RunView, now: float) -> dict[str, Any]:
-    """One run for programs; a value that is not known is null."""
+    """The JSON object of one run; unknown values are null."""
     state, left = view.state(now), view.time_left()
     trends, said = history_trends(view), ("verdict", "verdict_reason", "reference")
     return plain({
@@ -76,7 +76,7 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
 
 
 def news(view: RunView, state: State, before: tuple[RunView, State] | None) -> list[str]:
-    """Plain lines on what is new since `before`: epochs (at first the last), signs of learning, state."""
+    """Lines on what is new since `before`: epochs (at first only the last), learning check, state."""
     lines, fresh, known = [], view.history[-1:], []
     if before:
         fresh, known = view.history[len(before[0].history) :], before[0].learning_signs()
@@ -92,19 +92,19 @@ def news(view: RunView, state: State, before: tuple[RunView, State] | None) -> l
 
 
 def draw(views: Sequence[RunView], now: float, rows: int, whole: bool) -> str:
-    """The picture of one run or of several; whole: all of it must fit on the screen."""
+    """The text on one run or several; `whole`: one run must fit on the screen."""
     if len(views) > 1:
         return "\n".join(draw_runs(views, now))
     terminal = shutil.get_terminal_size((110, 50))
     width = max(60, terminal.columns - 1)
     lines = draw_run(views[0], now, rows, width)
-    if whole and (over := len(lines) - terminal.lines + 1) > 0:  # the top must not scroll away
+    if whole and (over := len(lines) - terminal.lines + 1) > 0:  # keep the top on the screen
         lines = draw_run(views[0], now, max(1, rows - over), width)
     return "\n".join(lines)
 
 
 def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
-    """The whole picture of one run, as lines of at most `width` characters where they can be folded."""
+    """The text on one run, as lines of at most `width` characters where they can be folded."""
     state = view.state(now)
     fields = {"state": str(state), **describe(view)}
     if view.epochs:
@@ -171,7 +171,7 @@ def progress(view: RunView) -> str:
 
 
 def epoch_table(view: RunView, rows: int) -> list[str]:
-    """The last epochs, one a line, the best one marked; when it is further back it stands above them."""
+    """The last epochs, one per line, the best marked; an earlier best epoch is put above them."""
     chosen, best = view.history[-rows:], view.best.get("epoch")
     if best is not None and best < chosen[0]["epoch"]:
         chosen = [view.best, *chosen]
@@ -185,12 +185,12 @@ def epoch_table(view: RunView, rows: int) -> list[str]:
 
 
 def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
-    """Several runs, one line each; where the figure that decides differs, its name stands beside it."""
+    """Several runs, one line each; if their deciding metrics differ, each figure is named."""
     figures = {view.decides for view in views}
     one = f" {figures.pop()}" if len(figures) == 1 else ""
     cells = [["run", "state", "epoch", "left", "train_loss", "val_loss", f"last{one}", f"best{one}", "trend"]]
     notes = ["learning check"]
-    whole = len({view.name for view in views}) < len(views)  # two runs of one name: their paths
+    whole = len({view.name for view in views}) < len(views)  # two runs with the same name: show paths
     for view in views:
         state, key, last = view.state(now), view.decides, (view.history or [{}])[-1]
         left = view.time_left() if state.word in ("starting", "training") else None
@@ -212,14 +212,14 @@ def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
 
 
 def fold(fields: dict[str, str], width: int) -> list[str]:
-    """'  name  text', long texts folded under themselves."""
+    """'  name  text', with long texts wrapped in their column."""
     room = max(map(len, fields))
     found = [wrap(text, width, f"  {name.ljust(room)}  ", room + 4) for name, text in fields.items()]
     return [line for lines in found for line in lines]
 
 
 def wrap(text: str, width: int, first: str, indent: int) -> list[str]:
-    """Lines of whole words, the first behind `first`, the others indented."""
+    """Lines of whole words: the first after `first`, the others indented."""
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * indent,
                          break_long_words=False, break_on_hyphens=False) or [first]  # fmt: skip
 
@@ -228,7 +228,7 @@ def main(args: argparse.Namespace) -> None:
     output_dir = Path(args.output_dir)
     folders = find_runs(args.runs, output_dir) if args.runs else [newest_run(output_dir)]
     drawn, before = not args.follow or sys.stdout.isatty(), [None] * len(folders)
-    with contextlib.suppress(KeyboardInterrupt):  # the way out of --follow; the run is another process
+    with contextlib.suppress(KeyboardInterrupt):  # ends --follow; the run is another process
         while True:
             now, views = time.time(), [read_run(folder) for folder in folders]
             states = [view.state(now) for view in views]

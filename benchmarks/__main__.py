@@ -1,10 +1,10 @@
-"""Every benchmark that compares on this machine, each in a process of its own.
+"""Runs every benchmark that compares on this machine, each in its own process.
 
-    python -m benchmarks > benchmarks/tables.md          meant for two idle cores
-    python -m benchmarks --quick                         do they run?
+    python -m benchmarks > benchmarks/tables.md          on two idle cores
+    python -m benchmarks --quick                         checks only that they run
     python -m benchmarks.loading                         one of them
 
-Exits with 1 when a benchmark failed, never for a figure.
+Exits with 1 if a benchmark crashed, never because of a figure.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""One script for an hour with a GPU: does everything work on it, and how fast? Under 8 minutes on one card.
+"""Checks whether everything works on a GPU, and how fast. Under 8 minutes on one card.
 
-    python -m benchmarks.gpu                      the repository is all it needs; for docs/scaling.md
-    python -m benchmarks.gpu --device cpu --tiny  does the script itself run? its figures say nothing
+    python -m benchmarks.gpu                      needs only the repository; for docs/scaling.md
+    python -m benchmarks.gpu --device cpu --tiny  checks only this script; its figures mean nothing
 
-Exits with 1 when a check FAILED.
+Exits with 1 if a check FAILED.
 """
 
 import contextlib
@@ -31,31 +31,31 @@ from utils.training.checkpoint import load_checkpoint
 from utils.training.device import gpu_memory_mb
 
 STEPS = 20
-TOLERANCE = 5e-3  # of a loss: other kernels add in another order, and every step carries that on
+TOLERANCE = 5e-3  # relative, of a loss: kernels add in different orders, and errors grow with every step
 AGE = "--model resnet18 --image_size 96 --rotation 0 --jitter 0 --dropout 0"
 PAIRS = "--no-augment --dropout 0"
-PLAIN = {  # no augmentation, no dropout, small enough for 20 steps on a CPU
+PLAIN = {  # no augmentation, no dropout; small enough for 20 steps on a CPU
     "train_stage1": PAIRS,
     "train_stage2": PAIRS,
     "train_anomaly_with_labels": f"{PAIRS} --modality_dropout 0",
     "train_mae": AGE,
     "train_ddp": AGE,
 }
-SIZES = {  # those that the requirements name
+SIZES = {  # from the requirements
     "ResNet-50 @224": ("train_mae", "--model resnet50 --image_size 224 --batch_size 32"),
     "frames @512x768, 4,096 points": (
         "train_anomaly_with_labels", "--image_size 512 768 --max_points 4096 --batch_size 8"
     ),
     "pairs, mobilenet_v2": ("train_stage1", "--backbone mobilenet_v2 --batch_size 16"),
 }  # fmt: skip
-TINY = {  # what --tiny adds to the flags of a script
+TINY = {  # flags that --tiny adds
     "train_stage1": "--backbone cnn --max_negatives_per_frame 2",
     "train_stage2": "",
     "train_anomaly_with_labels": "--image_size 64 96 --max_points 128",
     "train_mae": "--model cnn --image_size 32",
     "train_ddp": "--model cnn --image_size 32",
 }
-STEADY = "--scheduler none --warmup_epochs 0"  # what a run may be lengthened with
+STEADY = "--scheduler none --warmup_epochs 0"  # lets a resumed run have more epochs
 JOINED = """
 import torch, torch.distributed as dist
 cuda = torch.cuda.is_available()
@@ -75,7 +75,7 @@ runpy.run_path("train_mae.py", run_name="__main__")
 
 
 class Checks:
-    """What is measured on one device; every method is a question."""
+    """Measurements on one device; every method answers a question."""
 
     def __init__(self, device: str, tiny: bool):
         self.device, self.tiny, self.cuda, self.failed = device, tiny, device != "cpu", 0
@@ -88,20 +88,20 @@ class Checks:
         return f"{flags} {TINY[name] if self.tiny else ''} --device {device or self.device}".split()
 
     def losses(self, name: str, device: str) -> torch.Tensor:
-        """Those of the first steps, each of another epoch, in float32."""
+        """Losses of the first steps, each from another epoch, in float32."""
         training = prepare(name, self.flags(name, PLAIN[name], device))
         steps = 3 if self.tiny else STEPS
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return torch.tensor([training.epoch(epoch=k, steps=1)["loss"] for k in range(1, steps + 1)])
 
     def same_losses(self, name: str) -> None:
-        """Do CPU and GPU compute the same?"""
+        """Do CPU and GPU compute the same losses?"""
         here, there = self.losses(name, "cpu"), self.losses(name, self.device)
         off = float(((here - there).abs() / here.abs()).max())
         self.say(f"{name}, {len(here)} steps", off < TOLERANCE, f"losses differ from the CPU's by {off:.1e}")
 
     def moved(self) -> None:
-        """Are batches pinned, and convolutions in channels_last?"""
+        """Are batches in pinned memory, and convolutions in channels_last?"""
         training = prepare("train_mae", self.flags("train_mae", AGE))
         pinned = next(iter(training.loader))["images"].is_pinned()
         kernels = [p for p in training.model.parameters() if p.dim() == 4]
@@ -116,7 +116,7 @@ class Checks:
         return max(folder.iterdir())
 
     def resumes(self, folder: Path, dtype: torch.dtype) -> None:
-        """Is a run in this precision the same, bit for bit, when its second epoch comes after --resume?"""
+        """Are a run's weights in this precision bit-identical if its second epoch comes after --resume?"""
         cut = self.flags("train_mae", f"{AGE} --amp --max_batches 3 {STEADY}")
         torch.use_deterministic_algorithms(True, warn_only=True)
         with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
@@ -129,15 +129,15 @@ class Checks:
         self.say(f"resumed in {dtype}", same, "the same weights" if same else "other weights")
 
     def rate(self, training: Training, steps: int) -> tuple[float, float]:
-        """Samples per second of an epoch's steps, and the share of the time waited for the loader."""
+        """Samples per second of `steps` steps, and the share of time spent waiting for the loader."""
         training.epoch(steps=2)
         loader, started = Batches(training.loader, training.loader), time.perf_counter()
-        training.epoch(loader, epoch=2, steps=steps)  # ends when the device is done
+        training.epoch(loader, epoch=2, steps=steps)  # returns when the device is done
         seconds = time.perf_counter() - started
         return min(steps, len(training.sampler)) * training.args.batch_size / seconds, loader.waited / seconds
 
     def busy(self, training: Training, steps: int) -> str:
-        """The share of the time in which the GPU computes."""
+        """The share of time in which the GPU computes."""
         if not self.cuda:
             return "-"
         started = time.perf_counter()
@@ -147,7 +147,7 @@ class Checks:
         return f"{computing / (time.perf_counter() - started):.2f}"
 
     def sizes(self) -> None:
-        """How fast, how large, at the requirements' sizes?"""
+        """How fast, and how much memory, at the sizes in the requirements?"""
         steps, rows = (2 if self.tiny else 20), []
         for title, (name, flags) in SIZES.items():
             first = not self.tiny or not rows
@@ -182,7 +182,7 @@ class Checks:
         self.say("samples/s", True, ", ".join(f"{name} {rate:.0f}" for name, rate in found.items()))
 
     def torchrun(self) -> None:
-        """Does NCCL join the processes, as many as there are GPUs?"""
+        """Does NCCL connect one process per GPU?"""
         count = max(1, torch.cuda.device_count())
         launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
         with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +193,7 @@ class Checks:
         self.say("torchrun", said == f"{'nccl' if self.cuda else 'gloo'} {count}", said)
 
     def out_of_memory(self, folder: Path) -> None:
-        """Is the message of a full GPU one that helps?"""
+        """Does a full GPU give a helpful message?"""
         command = [sys.executable, "-c", SMALL_GPU, str(folder)]
         done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True)
         fine = done.returncode == 1 and "try --batch_size 128" in done.stderr

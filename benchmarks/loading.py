@@ -1,10 +1,10 @@
-"""The loader: a pair from the cache, and a whole epoch of each script.
+"""Loading speed: pairs from the cache, and a whole epoch of each script.
 
     python -m benchmarks.loading
 
-Pairs: crops, geometry and label in batches of 16 through a DataLoader without workers, compared bit for bit
-before the timing; the cache is warm. Epochs: all five scripts, their own train_one_epoch, caches warm, images
-of at most 128 pixels, against the same batches as tensors in memory; both augment in the step.
+Pairs: crops, geometry and label in batches of 16 from a DataLoader without workers and a warm cache, against
+decoding; both must be bit-identical before timing. Epochs: train_one_epoch of all five scripts, with warm
+caches and images of at most 128 pixels, against the same batches in memory; both augment in the step.
 """
 
 import copy
@@ -23,11 +23,11 @@ from datasets.jrdb.labels import IMAGE_FOLDER
 from utils.training.distributed import as_collated, make_loader
 
 BATCH = 16
-STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second each; else 30
+STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second; 30 for the others
 
 
 class NaivePairs(Dataset):
-    """Pairs read naively: each opens its panorama and cuts two people from it."""
+    """Naive reading: each pair opens its panorama and crops two people."""
 
     def __init__(self, pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int]):
         self.pairs, self.size = pairs, size
@@ -46,7 +46,7 @@ class NaivePairs(Dataset):
 
 
 def check_pixels(ours: DataLoader, naive: DataLoader) -> None:
-    """Both loaders must give the same pixels, geometry and labels in the same order."""
+    """Assert that both loaders give the same pixels, geometry and labels in the same order."""
     for a, b in zip(ours, naive, strict=True):
         pairs = [(a["crops"][a["left"]], b["left"]), (a["crops"][a["right"]], b["right"])]
         pairs += [(a["geometry"].nan_to_num(-9), b["geometry"].nan_to_num(-9)), (a["labels"], b["label"])]
@@ -76,7 +76,7 @@ def pair_loader(quick: bool) -> None:
 
 
 def check_losses(training: Training, memory: Batches, steps: int) -> None:
-    """The losses of both variants from the same weights must be equal, bit for bit."""
+    """Assert that loader and memory give bit-identical losses from the same weights."""
     start = copy.deepcopy((training.model.state_dict(), training.optimizer.state_dict()))
     losses = []
     for loader in (None, memory):

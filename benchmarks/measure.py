@@ -1,10 +1,10 @@
-"""Times that can be compared: Markdown on stdout.
+"""Fair timing of variants, printed as Markdown.
 
     seconds = measure({"naive": naive, "ours": ours})                    # prints a table
     judge("times faster", seconds["naive"] / seconds["ours"], at_least=20)
 
-A round runs every variant once, each round starting with another one, so that a machine that becomes slower
-slows all of them. A ratio is taken round by round, and judged by the quartile that is worse for it.
+A round runs every variant once and each round starts with another variant, so that a machine that slows down
+slows all of them. Ratios are taken round by round and judged by their worse quartile.
 """
 
 import argparse
@@ -20,11 +20,11 @@ import torch
 
 FOLDER = Path("data") / "benchmarks"
 BUSY = 0.25  # cores that other processes may use before a round waits for them
-PATIENCE = 3  # waits per measurement, at most
+PATIENCE = 3  # maximum number of waits per measurement
 
 
 def run(title: str, benchmark: Callable[[bool], None]) -> None:
-    """The main of a benchmark: its title, what benchmark(quick) prints, and how long it took."""
+    """Run one benchmark from the command line: print title, the output of benchmark(quick), and the time."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="few rounds, little data; not for quoting")
     quick, started = parser.parse_args().quick, time.perf_counter()
@@ -34,12 +34,12 @@ def run(title: str, benchmark: Callable[[bool], None]) -> None:
 
 
 def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict[str, np.ndarray]:
-    """Seconds of one call of each variant, (rounds,), after calls that warm up; prints their medians.
-    A variant may return a float, the seconds that count, when its start does not."""
+    """Seconds per call of each variant, (rounds,), after warm-up; prints a table of medians. A variant may
+    return the seconds to count as a float, for example to leave out its start."""
     rounds, least = (2, 0.01) if quick else (7, 0.3)
     repeats, waits, busy = {}, 0, 0
     for name, call in variants.items():
-        if (seconds := seconds_per_call(call, 1)) < least:  # else the first call is long enough to count
+        if (seconds := seconds_per_call(call, 1)) < least:  # a short first call was only the warm-up
             seconds = seconds_per_call(call, 1)
         repeats[name] = int(np.ceil(least / max(seconds, 1e-9)))
     found, names = {name: [] for name in variants}, list(variants)
@@ -65,7 +65,7 @@ def seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
 
 
 def busy_cores(seconds: float = 0.2) -> float:
-    """Cores that other processes use while this one sleeps (Linux; elsewhere 0)."""
+    """Number of cores that other processes use, measured while this one sleeps (0 if not on Linux)."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
@@ -83,7 +83,7 @@ def judge(
     question: str, ratios: np.ndarray | float, *, at_least: float | None = None, at_most: float | None = None,
     unit: str = "x",
 ) -> bool:  # fmt: skip
-    """Print the median of the ratios and whether their worse quartile meets the demand; returns that."""
+    """Print the median ratio and whether the worse quartile meets the demand; return whether it does."""
     low, median, high = np.percentile(ratios, [25, 50, 75])
     met = low >= at_least if at_least is not None else high <= at_most
     worse, demand = (low, f">= {at_least:g}") if at_least is not None else (high, f"<= {at_most:g}")
@@ -94,7 +94,7 @@ def judge(
 
 
 def short(number: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Three significant digits, or all digits before the point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.peers
 
-ResNet-18 with L1 on the ultrasound sample, the same images, size, batch, epochs and threads; nobody augments:
-every peer opens, resizes and normalises the PNG as its own tools do by default. Each waits in a process of
-its own (`python -m benchmarks.peers PEER LIST.json`, a list of [path, age]) and trains an epoch a round; the
-first does not count. data/benchmarks/peers is their environment, built on first use beside our torch.
+ResNet-18 with L1 on the ultrasound sample: same images, size, batch, epochs and threads, no augmentation.
+Every peer opens, resizes and normalises the PNG with its own default tools. Each waits in its own process
+(`python -m benchmarks.peers PEER LIST.json`, a list of [path, age]) and trains one epoch per round; the first
+does not count. Their environment, data/benchmarks/peers, is built on first use and shares our torch.
 """
 
 import itertools
@@ -32,11 +32,11 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PIXELS, BATCH, WORKERS, THREADS = 96, 16, 2, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# A peer, in its process
+# Runs in the process of a peer
 
 
 class Images(Dataset):
-    """(image, age) as torchvision's ImageFolder would read it."""
+    """(image, age), read as torchvision's ImageFolder does."""
 
     def __init__(self, rows: list, transform):
         self.rows, self.transform = rows, transform
@@ -55,7 +55,7 @@ def answer(started: float) -> None:
 
 
 def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """The loop of torchvision's references: a loss, a step, a meter read every step."""
+    """The loop of torchvision's references: loss, step, and a meter that is read every step."""
     criterion, total = nn.L1Loss(), 0.0
     model.train()
     for images, ages in loader:
@@ -68,7 +68,7 @@ def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, devi
 
 
 def plain_epochs(model: nn.Module, loader: DataLoader) -> None:
-    """An epoch for every line of stdin, with AdamW."""
+    """Train an epoch with AdamW for every line of stdin."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
     for _ in sys.stdin:
         started = time.perf_counter()
@@ -129,11 +129,11 @@ def run_lightning(rows: list) -> None:
 
 PEERS = {"torchvision": run_torchvision, "lightning": run_lightning, "timm": run_timm}
 
-# The comparison
+# Runs in the benchmark
 
 
 def peers_python() -> Path:
-    """The interpreter of the peers' environment, made if need be; it borrows torch from this one."""
+    """The interpreter of the peers' environment, which is built if missing and shares our torch."""
     folder = (FOLDER / "peers").absolute()
     python, done = folder / "bin" / "python", folder / "DONE"
     wanted = REQUIREMENTS.read_text()
@@ -148,7 +148,7 @@ def peers_python() -> Path:
 
 
 class Peer:
-    """A process that trains an epoch per call and says how long it took."""
+    """A process that trains one epoch per call and returns the seconds it took."""
 
     def __init__(self, *command: Any):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -170,7 +170,7 @@ def prepare_ours(*more: str) -> Training:
 
 
 def check_equal(rows: list, training: Training) -> None:
-    """What a peer's transform gives, before it is normalised, must be our pixels."""
+    """Assert that a peer's transform, before normalisation, gives our pixels."""
     plain = transforms.Compose([transforms.Resize((PIXELS, PIXELS)), transforms.PILToTensor()])
     theirs, ours = Images(rows, plain), training.train.__getitems__(range(8))["images"]
     if not all(torch.equal(theirs[k][0], ours[k]) for k in range(8)):
@@ -187,7 +187,7 @@ def peers(quick: bool) -> None:
     listing.write_text(json.dumps(rows))
     check_equal(rows, training)
     ours, limits = {"ours, fp32": training}, {"ours, fp32": 0.80}
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # emulated it is many times slower than float32
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # if emulated, it is many times slower than float32
         ours["ours, --amp"], limits["ours, --amp"] = prepare_ours("--amp"), 0.50
     others = {peer: Peer(python, "-m", "benchmarks.peers", peer, listing.absolute()) for peer in PEERS}
     steps = images // BATCH

@@ -1,4 +1,4 @@
-"""The five training scripts ready to train, as their own main() makes them."""
+"""The five training scripts, prepared up to their first epoch by their own main()."""
 
 import contextlib
 import importlib
@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import DataLoader
 
 SCRIPTS = ("train_stage1", "train_stage2", "train_mae", "train_ddp", "train_anomaly_with_labels")
-# Minutes instead of hours on a CPU; above 128 pixels a slow loader hides behind the convolutions.
+# Takes minutes instead of hours on a CPU; above 128 pixels convolutions would hide a slow loader.
 SMALL = {"train_mae": ["--model", "resnet18", "--image_size", "96"]}
 SMALL["train_ddp"] = SMALL["train_mae"]
 
 
 class Batches:
-    """Other batches in the place of a loader, or its own; `waited`: the seconds that they have taken."""
+    """Stands in for `loader` with other batches, or its own; `waited`: seconds spent waiting for them."""
 
     def __init__(self, batches: Iterable[dict[str, torch.Tensor]], loader: DataLoader):
         self.batches, self.waited = batches, 0.0
@@ -38,7 +38,7 @@ class Batches:
 
 
 class Training:
-    """One script before its first epoch: the data that main() has built, and how it calls train_one_epoch."""
+    """A script before its first epoch: the data that main() built, and its arguments for train_one_epoch."""
 
     def __init__(self, script: ModuleType, args: Namespace, data: Any, call: Sequence, options: dict):
         self.script, self.args, self.data, self.call, self.options = script, args, data, call, options
@@ -46,19 +46,19 @@ class Training:
         self.train, self.sampler = self.loader.dataset, self.loader.batch_sampler
 
     def epoch(self, loader: Batches | None = None, epoch: int = 1, steps: int = 0) -> dict[str, float]:
-        """The script's own train_one_epoch on a loader (its own), cut after `steps` (0 = never)."""
+        """The script's train_one_epoch, by default with its own loader, cut after `steps` (0 = never)."""
         self.interrupt.max_batches = steps
         call = [self.model, loader or self.loader, *self.call[2:]]
         return self.script.train_one_epoch(*call, epoch, **self.options)
 
 
 def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
-    """What main() has made of `argv` (default: SMALL, on the CPU) when its first epoch begins."""
+    """The state of main() when its first epoch begins; `argv` defaults to SMALL, on the CPU."""
     script, built, begun = importlib.import_module(name), [], RuntimeError("the first epoch begins")
     flags = SMALL.get(name, []) if argv is None else argv
 
     def adopt(args: Namespace, flags: Iterable[str], names_of: Any) -> None:
-        """Of a stage 1 run its flags alone: weights do not change the time."""
+        """Take the default flags of stage 1 and no weights, which do not change the time."""
         defaults = vars(importlib.import_module("train_stage1").parse_args([]))
         vars(args).update({flag: defaults[flag] for flag in flags if getattr(args, flag) is None})
 

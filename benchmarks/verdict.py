@@ -1,21 +1,21 @@
-"""How often is LEARNED said of a model that learned nothing? Simulated, per verdict and number of groups.
+"""How often does a model that learned nothing end LEARNED? Simulated, per verdict and number of groups.
 
-    python -m benchmarks.verdict            2,000 data sets a cell, seed 0, both fixed here; some 10 minutes
-    python -m benchmarks.verdict --quick    40 a cell: does it run?
+    python -m benchmarks.verdict            2,000 data sets per cell, seed 0 (both fixed); about 10 minutes
+    python -m benchmarks.verdict --quick    40 per cell: checks only that it runs
 
-Each data set has labels that belong to no input: the model's scores, the trivial scorer's and the labels are
-drawn apart, each alike within a group (and a pair of people alike from frame to frame). In the hardest case
-groups decide nearly everything; the last table draws models that did learn.
+In each data set the labels are unrelated to the inputs: labels and the scores of model and trivial scorer are
+drawn independently, but correlated within a group (and, for a pair of people, between frames). In the hardest
+case groups decide nearly everything. The last table simulates models that did learn.
 
-Correlations and sizes are those measured (intraclass correlations, one-way analysis of variance):
+Correlations and sizes were measured (intraclass correlations, one-way analysis of variance):
 - 15 official JRDB sequences, `train_stage1.py --features geometry --epochs 3` on shuffled labels: 23 to 360
-  pairs a sequence (median 151), seen in 1 to 116 frames (median 1, mean 3.9) of 28 to 116; logits .13 between
-  pairs' means by sequence, .86 between frames by pair; log distance .05 and .56; log odds of the labels of a
-  sequence sd .67.
+  pairs per sequence (median 151), seen in 1 to 116 frames (median 1, mean 3.9) of 28 to 116; logits: .13
+  between pairs' means by sequence, .86 between frames by pair; log distance: .05 and .56; log odds of a
+  sequence's labels: sd .67.
 - `train_stage2.py` there: 4 to 59 pairs a sequence (median 21), 14 frames each; labels .25, predictions .09.
 - HC18, ages of 20 +- 6.5 weeks, skewed; `train_mae.py --model cnn` on shuffled ages, 4 seeds: predictions of
   sd .00 to .88 around the train median, off it by up to .6 weeks.
-- the built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
+- The built-in AnoVox sample, shuffled labels: logits .52 by scenario, 0 to 75% of its frames anomalous.
 """
 
 import itertools
@@ -30,12 +30,12 @@ from utils.metrics.verdict import MINIMUM, GroupJackknife
 SEED, DATA_SETS = 0, 2000
 GROUPS = (1, 2, 3, 4, 5, 8, 12, 20, 50)
 SHARES = np.array([0.26, 0.25, 0.12, 0.22, 0.15])  # of the five classes of stage 2
-FRAMES = 60  # of a sequence, in which a pair can be seen
+FRAMES = 60  # per sequence, in which a pair can be seen
 
 
 class World(NamedTuple):
-    """One data set: each sample's group (N,), its label (None for ages), and by a jackknife the rows of the
-    verdict's difference; two_classes: the groups of the rarer one count."""
+    """One data set: each sample's group (N,) and label (None for ages), and the function from a jackknife to
+    its rows of the verdict's difference. two_classes: only groups with the rarer class count."""
 
     group: np.ndarray
     labels: np.ndarray | None
@@ -55,7 +55,7 @@ def between(rng: np.random.Generator, median: float, sd: float, low: int, high: 
 
 
 def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
-    """Pairs of people that interact or not; the model against distance alone."""
+    """Pairs of people who interact or not; the model against distance alone."""
     group = np.repeat(np.arange(groups), between(rng, 150, 0.75, 23, 360, groups))
     rate = 1 / (1 + np.exp(-(4 if hard else 0.67) * rng.standard_normal(groups)))
     label = (rng.random(len(group)) < rate[group]).astype(int)
@@ -72,7 +72,7 @@ def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
 
 
 def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
-    """Frames of scenarios, anomalous on end (hard: throughout); the better of chance and a trivial scorer."""
+    """Frames of scenarios, anomalous in one stretch (hard: all); against chance or a trivial scorer."""
     frames = 20
     group, moment = np.repeat(np.arange(groups), frames), np.tile(np.arange(frames) / frames, groups)
     normal = rng.random(groups) < (0.5 if hard else 0.2)
@@ -96,13 +96,13 @@ def shares(rng: np.random.Generator, correlation: float, n: int, mean: np.ndarra
 
 
 def pick(rng: np.random.Generator, chances: np.ndarray) -> np.ndarray:
-    """One class (N,) by the chances (N, K) of each."""
+    """Draw a class (N,) by the probabilities (N, K)."""
     return (rng.random(len(chances))[:, None] > np.cumsum(chances, axis=1)[:, :-1]).sum(axis=1)
 
 
 def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
-    """Five kinds of interaction; macro F1 against the best guesser. The model guesses by the train
-    shares: none that knows nothing comes closer."""
+    """Five kinds of interaction; macro F1 against the best guesser. The model guesses by the train shares,
+    the best that a model without knowledge can do."""
     group = np.repeat(np.arange(groups), between(rng, 21, 0.85, 4, 60, groups))
     classes = len(SHARES)
     label = pick(rng, shares(rng, 0.9 if hard else 0.25, groups)[group])
@@ -121,7 +121,7 @@ def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
 
 
 def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
-    """MAE of the better of train mean and median minus the model's; hard: a constant off the median."""
+    """MAE of the better of train mean and median, minus the model's; hard: a constant beside the median."""
 
     def people(n: int) -> np.ndarray:
         late = rng.random(n) < 0.25
@@ -137,13 +137,13 @@ def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Wor
 
 
 def simulate(draw: Callable, groups: int, data_sets: int, kind: str) -> tuple[float, float, float]:
-    """Percent of `data_sets` that end LEARNED by the rule, and by its interval without a minimum of groups;
-    the mean difference. kind: "nothing" learned, "hard" the same in the hardest case, an "effect"."""
+    """Percent of `data_sets` that end LEARNED by the rule, and by the interval without a minimum of groups;
+    mean difference. kind: "nothing" (learned), "hard" (the hardest case of it) or "effect"."""
     rng, found = np.random.default_rng([SEED, groups]), []
     for _ in range(data_sets):
         world = draw(rng, groups, kind == "effect", kind == "hard")
         if world.labels is not None and len(np.unique(world.labels)) < 2:
-            found.append((False, False, np.nan))  # one class: such a split is refused
+            found.append((False, False, np.nan))  # one class only: training refuses such a split
             continue
         by = GroupJackknife(world.group, world.labels if world.two_classes else None)
         rows = world.difference(by)

@@ -1,14 +1,14 @@
-"""Seconds from Enter to the verdict of the README's four commands, as a table for docs/speed.md.
+"""Seconds from Enter to the verdict for the README's four commands, as a table for docs/speed.md.
 
-    python -m benchmarks.verdict_time                 seed 42, each command once; for two idle cores
-    python -m benchmarks.verdict_time --seeds 3       seeds 42, 43 and 44: mean and spread of the figures too
+    python -m benchmarks.verdict_time                 seed 42, each command once; on two idle cores
+    python -m benchmarks.verdict_time --seeds 3       seeds 42, 43 and 44: also mean and range of the figures
     python -m benchmarks.verdict_time --only anomaly age
 
-For every seed the commands run one after the other in a fresh clone of the last commit, so that samples and
-caches are made anew (stage 2 finds those of stage 1, and its run). imports = until the line that names the
-folder; generation and cache = what their lines say; training = the epochs with their pass over val;
-evaluation = until final.pth is there: the passes over val and test and what each input is worth; report =
-until the process has ended. The rest is reading data and the checks before training.
+For every seed the commands run in turn in a fresh clone of the last commit, so that samples and caches are
+built again (stage 2 uses the sample and run of stage 1). imports = until the log names the run folder;
+generation, cache = as logged; training = the epochs with their pass over val; evaluation = until final.pth is
+written: the passes over val and test, and what each input is worth; report = until the process ends. The rest
+is reading data and the checks before training.
 """
 
 import os
@@ -37,7 +37,7 @@ FIRST_SEED = 42
 
 
 def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str]], float, float]:
-    """Run a command: its lines with the seconds at which each came, then wall and CPU seconds of it all."""
+    """Run a command: its lines, each with the second at which it came, then total wall and CPU seconds."""
     started, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
         [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, text=True,
@@ -58,7 +58,7 @@ def seconds_said(lines: list[tuple[float, str]], what: str) -> float:
 
 
 def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
-    """One command in a checkout: seconds of all and of the parts, CPU seconds, verdict and figure on test."""
+    """Run one command in a checkout: seconds in total and per part, CPU seconds, verdict, figure on test."""
     began = time.time()
     lines, wall, cpu = run_stamped([*COMMANDS[name], "--seed", str(seed)], checkout)
     run = max((checkout / "checkpoints").glob("*_experiment_*"), key=lambda folder: folder.stat().st_mtime)
@@ -74,7 +74,7 @@ def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Means over the seeds, the figure with its range, how many ended LEARNED."""
+    """Mean times over the seeds, the figure with its range, and how many runs ended LEARNED."""
     rows = []
     for name, runs in found.items():
         times = [f"{np.mean([run[key] for run in runs]):.1f}" for key in ("seconds", *PARTS, "cpu")]

@@ -1,4 +1,4 @@
-"""Figures of an age regression: prediction against truth, Bland-Altman, error by age, images."""
+"""Figures of the age task: prediction against truth, Bland-Altman, error by age, explained images."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +12,17 @@ from utils.metrics.regression import limits_of_agreement, regression_metrics
 from utils.plotting.curves import never_fatal, overlay, plt, save_figure
 
 MODEL, BASELINE = "#4C72B0", "#999999"
-NAMED = 5  # outliers whose ids are written
+NAMED = 5  # outliers labelled with their ids
 
 
 def draw_people(
     axis: plt.Axes, x: np.ndarray, y: np.ndarray, errors: np.ndarray, names: Sequence[str]
 ) -> None:
-    """A point per subject, with the ids of the few largest errors beside them, where there is room."""
+    """A point per subject, and the ids of the NAMED largest errors where there is room."""
     axis.scatter(x, y, s=16, alpha=0.6, color=MODEL, linewidths=0)
     axis.grid(alpha=0.25)
     axis.figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    axis.figure.canvas.draw()  # now the points are where they stay
+    axis.figure.canvas.draw()  # now the layout is final
     style = {"textcoords": "offset points", "fontsize": 7, "color": "0.25", "parse_math": False}
     taken: list[Bbox] = []
     for k in np.argsort(-np.abs(errors), kind="stable")[:NAMED]:
@@ -42,7 +42,7 @@ def plot_scatter(
     targets: np.ndarray, preds: np.ndarray, names: Sequence[str], unit: str, title: str, path: Path,
     bounds: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:  # fmt: skip
-    """Prediction and its interval against truth, a point per subject; identity and least-squares line."""
+    """Prediction with its interval against truth, a point per subject; identity and least-squares line."""
     found = regression_metrics(targets, preds)
     figure, axis = plt.subplots(figsize=(5.6, 6.2), layout="constrained")
     ends = np.array([min(targets.min(), preds.min()), max(targets.max(), preds.max())])
@@ -79,9 +79,9 @@ def plot_bland_altman(
 
 @never_fatal
 def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: str, path: Path) -> None:
-    """Bias with the standard deviation (of three subjects or more), and MAE beside a trivial predictor's, per
-    band of age; rows: {band: subjects, bias, sd, mae, baseline_mae}.
-    A falling bias is that of a model that shrinks towards the mean: too old for the young and the reverse."""
+    """Per age band: bias with standard deviation (for three or more subjects), and MAE next to a trivial
+    predictor's; rows: {band: subjects, bias, sd, mae, baseline_mae}. A bias that falls with age shows
+    regression to the mean: the young are predicted too old, the old too young."""
     found, at = list(rows.values()), np.arange(len(rows))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     spread = [row["sd"] if row["subjects"] > 2 else np.nan for row in found]
@@ -102,6 +102,6 @@ def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: s
 
 
 def explained(batch: dict[str, Any], explain: Callable[[Any], Any]) -> list[np.ndarray]:
-    """Of a batch of one image: the image, and over it what it is judged by, explain(images) (1, H, W)."""
+    """For a batch of one image: the image, and the image under its heat map explain(images) (1, H, W)."""
     grey = batch["images"][0, 0].numpy()
     return [grey, overlay(grey, explain(batch["images"])[0].numpy())]

@@ -1,4 +1,4 @@
-"""Figures of the anomaly task: frames with heat map and points."""
+"""Figures of the anomaly task: frames with heat map and LiDAR points."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +18,11 @@ SUSPICION = LinearSegmentedColormap.from_list("suspicion", ["0.75", "#F28E2B", "
 def explained(
     batch: dict[str, Any], where: Callable[[dict[str, Any]], Any], truth: np.ndarray | None = None
 ) -> list[np.ndarray]:
-    """Of a batch of one frame: the image, the true anomaly outlined, and over it the heat map and the points,
-    red by their score, both from their lowest value on.
+    """For a batch of one frame: the image with the true anomaly outlined, and the image under heat map and
+    points, coloured by score. Both colour scales begin at the lowest value.
 
-    where(batch) -> heat (1, H, W) in [0, 1] and point scores (1, N), probabilities too; truth (H, W), 1 where
-    the anomaly is, None where that is not known.
+    where(batch) -> probabilities of the image (1, H, W) and of the points (1, N); truth (H, W): 1 = anomaly,
+    None if unknown.
     """
     heat, scores = (values[0].numpy() for values in where(batch))
     image, pixels = batch["images"][0].permute(1, 2, 0).numpy(), batch["point_pixels"][0].numpy()
@@ -40,11 +40,11 @@ def explained(
 def plot_frame(
     image: np.ndarray, heat: np.ndarray, points: np.ndarray, point_scores: np.ndarray, title: str, path: Path
 ) -> None:
-    """The image, its heat map, and the points from above, coloured by their score, where there are any.
-    image (H, W, 3), heat (h, w) of any size, points (N, 4), point_scores (N,); heat and scores are
-    probabilities on one scale, so that a frame without suspicion shows none in either picture."""
+    """The image, its heat map and, if there are points, a top view of them coloured by score.
+    image (H, W, 3), heat (h, w) of any size, points (N, 4), point_scores (N,). Heat and scores are
+    probabilities on the fixed scale 0..1, so that a frame without suspicion looks so."""
     aspect = image.shape[1] / image.shape[0]
-    height = 3.4 * min(1, 1.8 / aspect)  # of the images: wide ones are less high than the scan
+    height = 3.4 * min(1, 1.8 / aspect)  # of the images, in inches: lower than the scan if they are wide
     widths = [height * aspect, height * (aspect + 0.2), 3.4][: 3 if len(points) else 2]
     size = (sum(widths), 3.9)
     figure, axes = plt.subplots(1, len(widths), figsize=size, layout="constrained", width_ratios=widths)
@@ -54,7 +54,7 @@ def plot_frame(
     for axis in axes[:2]:
         axis.imshow(image)
         axis.set_axis_off()
-    scale = PowerNorm(0.5, 0, 1)  # a probability of .25 stands in the middle
+    scale = PowerNorm(0.5, 0, 1)  # .25 is in the middle of the scale
     frame = axes[1].images[0].get_extent()  # the heat map covers the image
     shown = axes[1].imshow(heat, cmap="inferno", alpha=0.55, norm=scale, extent=frame)
     figure.colorbar(shown, ax=axes[1], shrink=0.8, ticks=[0, 0.05, 0.25, 0.5, 1])

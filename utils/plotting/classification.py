@@ -12,13 +12,13 @@ from utils.plotting.curves import COLORS, never_fatal, plt, save_figure
 
 @never_fatal
 def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: Path) -> None:
-    """Rows are the truth, columns the prediction; each cell has its count and its share of the row."""
+    """Rows are true, columns predicted classes; each cell shows its count and its share of the row."""
     import seaborn
 
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     text = np.vectorize("{}\n{:.0%}".format)(counts, share)
     labels = [f"{name} ({total})" for name, total in zip(names, counts.sum(axis=1), strict=True)]
-    side, room = 2.2 + 1.1 * len(names), 0.09 * max(map(len, labels))  # inches; for the names of the rows
+    side, room = 2.2 + 1.1 * len(names), 0.09 * max(map(len, labels))  # inches; `room` is for the row names
     figure, axis = plt.subplots(figsize=(side + room, side), layout="constrained")
     seaborn.heatmap(share, annot=text, fmt="", vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, ax=axis,
                     xticklabels=list(names), yticklabels=labels)  # fmt: skip
@@ -32,7 +32,7 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
 def plot_distributions(
     labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path, threshold: float
 ) -> None:
-    """Histograms of the score by true class, each normalised to its class; dashed, the threshold."""
+    """Histograms of the score by true class, each normalised to 1; the threshold is dashed."""
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for k, name in enumerate(names):
         mine = scores[labels == k]
@@ -49,7 +49,7 @@ def plot_distributions(
 def plot_class_probabilities(
     labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
 ) -> None:
-    """One panel per class: its probability (N, K) for samples of the class and for all others."""
+    """One panel per class: its probability, scores (N, K), for samples of the class and for all others."""
     figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
     for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
         for chosen in (labels == k, labels != k):
@@ -63,7 +63,7 @@ def plot_class_probabilities(
 
 @never_fatal
 def plot_class_distribution(before: dict[str, int], after: dict[str, int], path: Path) -> None:
-    """Samples per class of the train split, as it is and after balancing."""
+    """Samples per class of the train split, before and after balancing."""
     import pandas
 
     names = [textwrap.fill(name, 10, break_long_words=False) for name in before]
@@ -74,7 +74,7 @@ def plot_class_distribution(before: dict[str, int], after: dict[str, int], path:
         axis.bar_label(bars, fontsize=8)
     axis.set(ylabel="pairs", title="class distribution")
     axis.margins(y=0.22)
-    axis.legend(ncols=2, loc="upper center")  # above the numbers of the highest bar
+    axis.legend(ncols=2, loc="upper center")  # above the label of the highest bar
     save_figure(figure, path)
 
 
@@ -82,8 +82,8 @@ def plot_class_distribution(before: dict[str, int], after: dict[str, int], path:
 def plot_roc_pr(
     labels: np.ndarray, scores: dict[str, np.ndarray], alarms: np.ndarray, title: str, path: Path
 ) -> None:
-    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file with one class only.
-    A dot marks the first scorer at its threshold, where it raises `alarms` (N,) bool."""
+    """ROC and precision-recall curves of each scorer (name -> scores (N,)); no file if labels have one class.
+    A dot marks the first scorer's threshold, at which it predicts `alarms` (N,) bool."""
     from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
     if len(np.unique(labels)) < 2:
@@ -106,8 +106,8 @@ def plot_roc_pr(
 
 @never_fatal
 def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: str, path: Path) -> None:
-    """How often it is so where the score says p; the area of a dot is the number of samples in its bin.
-    labels 0 or 1, scores (N,); `what` names what is so: 'interaction', 'the predicted class is right'."""
+    """Reliability diagram: share of positive labels by score; the area of a dot is the size of its bin.
+    labels (N,) 0 or 1, scores (N,); `what` names label 1: 'interaction', 'the predicted class is right'."""
     bins = calibration_bins(labels, scores)
     kept = bins["count"] > 0
     figure, (axis, below) = plt.subplots(

@@ -1,4 +1,4 @@
-"""The curves of a run, and what every figure is made with: Agg, English labels, files that are whole."""
+"""Training curves, and functions that all figures use: no display needed, PNG files written atomically."""
 
 import functools
 import io
@@ -22,16 +22,16 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 COLORS = {"train": "#4C72B0", "val": "#DD8452"}
-# Okabe and Ito (2008), told apart by colour-blind readers; the line styles go on where the colours end.
+# Okabe and Ito (2008), distinct for colour-blind readers; when colours run out, the line style changes.
 CONDITIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "-.", ":", (0, (5, 1)))
-LINES = list(cycler(linestyle=STYLES) * cycler(color=CONDITIONS))  # of each condition
-ERRORS = {"loss", "mae", "subject_mae"}  # figures of which several may be the same one
+LINES = list(cycler(linestyle=STYLES) * cycler(color=CONDITIONS))  # one per condition
+ERRORS = {"loss", "mae", "subject_mae"}  # metrics that may coincide, see without_twins
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of training_curves.png: the history keys train_KEY and val_KEY, and a baseline to beat."""
+    """A panel of training_curves.png: history keys train_KEY and val_KEY, and a baseline to beat."""
 
     key: str
     title: str
@@ -42,8 +42,8 @@ class Panel:
 def curve_panels(
     task: Mapping[str, Any], counts: Mapping[str, int] | None = None, unit: str = "", **known: float | None
 ) -> list[Panel]:
-    """The panels of a row of utils.tasks.TASKS; `counts` {class: samples of val}, `unit` of an age.
-    `known` {metric: value}: what knowing nothing reaches, where only the script can say (loss=...)."""
+    """The panels of a row of utils.tasks.TASKS; `counts` {class: val samples}, `unit` of ages. `known`
+    {metric: value}: baselines that only the script knows (loss=...)."""
     panels = []
     for name, metric in metrics_shown(task, "curves").items():
         nothing = known.get(name, nothing_reaches(metric, counts))
@@ -58,21 +58,21 @@ def to_beat(panels: Sequence[Panel]) -> str:
 
 
 def never_fatal(draw: Callable[..., None]) -> Callable[..., None]:
-    """A figure that can not be drawn is a warning in the log: hours of training outweigh a picture."""
+    """Decorator: if a figure fails, warn in the log instead of losing hours of training."""
 
     @functools.wraps(draw)
     def drawn_or_warned(*args: Any, **options: Any) -> None:
         try:
             draw(*args, **options)
         except Exception as error:
-            plt.close("all")  # the figure it was drawing would stay open
+            plt.close("all")  # the half-drawn figure would stay open
             run_goes_on(draw.__name__, f"{type(error).__name__}: {error}")
 
     return drawn_or_warned
 
 
 def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[plt.Axes]]:
-    """A figure of `count` axes, `columns` in a row, of these inches each; the last one fills its row."""
+    """A figure of `count` axes, `columns` per row, each of this size in inches; the last fills its row."""
     rows = -(-count // columns)
     figure = plt.figure(figsize=(width * columns, height * rows), layout="constrained")
     grid = figure.add_gridspec(rows, columns)
@@ -84,8 +84,8 @@ def grid_of_axes(count: int, columns: int, width: float, height: float) -> tuple
 def plot_pictures(
     pictures: Sequence[np.ndarray], texts: Sequence[str], columns: int, path: Path, title: str = ""
 ) -> None:
-    """Pictures (H, W, 3) or (H, W) uint8 of any size, `columns` in a row, each below its text."""
-    width, columns = 13.6 / columns, min(columns, len(pictures))  # inches of each
+    """A sheet of images (H, W, 3) or (H, W) uint8 of any size, `columns` per row, each below its text."""
+    width, columns = 13.6 / columns, min(columns, len(pictures))  # inches per image
     height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.5
     size = width * columns, height * (rows := -(-len(pictures) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -94,11 +94,11 @@ def plot_pictures(
     for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set_title(text, fontsize=7, parse_math=False)
-    save_figure(figure, path, textwrap.fill(title, int(11 * width * columns)))  # what fits above them
+    save_figure(figure, path, textwrap.fill(title, int(11 * width * columns)))  # as wide as the figure
 
 
 def save_figure(figure: Figure, path: Path, title: str = "") -> None:
-    """Write the PNG atomically and close the figure (open figures are memory that grows with every epoch)."""
+    """Write the PNG atomically and close the figure, which would otherwise stay in memory."""
     if title:
         figure.suptitle(title, fontsize=10)
     buffer = io.BytesIO()
@@ -112,8 +112,8 @@ def plot_curves(
     history: list[dict[str, Any]], panels: Sequence[Panel], path: Path, best_epoch: int | None = None,
     verdict: Verdict | None = None,
 ) -> None:  # fmt: skip
-    """Draw train and val over the epochs, one panel per metric and one for the learning rate.
-    Its title is the run folder's name, in red with verdict and reason where that is not LEARNED."""
+    """Draw train and val over the epochs, one panel per metric and one for the learning rate. The title is
+    the run folder's name and, unless the verdict is LEARNED, verdict and reason, in red."""
     panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3
     figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
@@ -129,7 +129,7 @@ def plot_curves(
         if panel.baseline is not None:
             axis.axhline(panel.baseline, linestyle="--", color="0.4", linewidth=1, label=panel.baseline_name)
         finish_axis(axis, panel.title, epochs, best_epoch, drawn)
-        axis.legend(fontsize=8, framealpha=0.5)  # a curve shows through it
+        axis.legend(fontsize=8, framealpha=0.5)  # curves show through it
     rate = axes[-1]
     rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
     rate.set_ylim(bottom=0)
@@ -142,8 +142,8 @@ def plot_curves(
 
 
 def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> list[Panel]:
-    """The panels, but errors that are one figure on val once: an L1 loss is the MAE, per image that per
-    subject where each has one image. The title says so."""
+    """Merge panels of errors whose val curves coincide, and join their titles: an L1 loss is the MAE, and the
+    MAE per image is that per subject if each has one image."""
 
     def same(a: Panel, b: Panel) -> bool:
         pairs = [(row.get(f"val_{a.key}"), row.get(f"val_{b.key}")) for row in history]
@@ -162,7 +162,7 @@ def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel])
 def finish_axis(
     axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None, drawn: Sequence[float] = ()
 ) -> None:
-    """Title, whole-number epochs, grid, dotted best epoch; a log axis where the values `drawn` ask for it."""
+    """Title, whole-number epochs, grid, dotted best epoch; a log axis if `drawn` spans a factor of 100."""
     values = [value for value in drawn if np.isfinite(value)]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axis.set_yscale("log")
@@ -177,8 +177,8 @@ def finish_axis(
 
 
 def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
-    """Val of several runs over the epochs, one panel per metric and one for the learning rate: a colour per
-    condition (utils/watch/comparison.py), a line per run, a dot at its best epoch."""
+    """Val curves of several runs, one panel per metric and one for the learning rate: a colour per condition
+    (utils/watch/comparison.py), a line per run, a dot at its best epoch."""
     views = [view for condition in conditions for view in condition.runs]
     losses = {str(view.config.get("training", {}).get("loss_function")) for view in views}
     history = [row for view in views for row in view.history]
@@ -192,7 +192,7 @@ def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
         drawn = []
         for k, view in [(k, view) for k, one in enumerate(conditions) for view in one.runs]:
             x, y = (np.array([row.get(name) for row in view.history], float) for name in ("epoch", key))
-            # Learning rates often lie on each other: dashes let the one below show through.
+            # Learning rates often coincide: dashes let the line below show through.
             line = LINES[k] | ({"linestyle": ("-", "--", ":", "-.")[k % 4]} if key == "lr" else {})
             axis.plot(x, y, linewidth=1.3, alpha=0.8, marker="." if len(x) < 4 else "", **line)
             if key in view.best and key != "lr":
@@ -211,8 +211,8 @@ def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) or (H, W) uint8 under a heat map (H, W) in [0, 1], from its lowest value on: where
-    it is that low the image stays as it is, and under a map without range as a whole."""
+    """The image (H, W, 3) or (H, W) uint8 under a heat map (H, W) in [0, 1] that is transparent at its lowest
+    value, so a constant map leaves the image unchanged."""
     above = heat - heat.min()
     colours = plt.get_cmap("inferno")(above)[..., :3] * 255
     base = np.broadcast_to(image[..., None] if image.ndim == 2 else image, colours.shape)

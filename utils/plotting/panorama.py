@@ -1,8 +1,8 @@
-"""A 360-degree panorama with its people, pairs and groups drawn on it, to the pixel and across the seam.
+"""Draws people, pairs and groups on a 360-degree panorama, to the pixel and across the seam.
 
-Everything that reaches past one end is drawn a second time a panorama width further left, so that a person on
-the seam stands on both ends and a pair that is nearer through the seam is joined by two pieces of one line.
-Above the picture: title and legend. Below it: a bar for every group, with a tick under each member.
+Shapes that cross one end are drawn again at the other end. So a person on the seam appears at both ends, and
+a pair that is closer across the seam is joined by two pieces of one line. Title and legend are above the
+picture; below it is a bar for every group, with a tick under each member.
 """
 
 import io
@@ -17,10 +17,10 @@ from utils.run.folder import write_bytes
 
 Color = tuple[int, int, int]
 
-# Okabe and Ito (2008), told apart by colour-blind readers and on photographs.
+# Okabe and Ito (2008), distinct for colour-blind readers and on photographs.
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
-FONT_SIZE, SMALL = 17, 14  # pixels, of the font that comes with Pillow: the same letters on every machine
+FONT_SIZE, SMALL = 17, 14  # pixels, of the font that comes with Pillow: the same on every machine
 ROW = 24  # height of a line of legend, title or group bars, pixels
 BAR_ROW = ROW + 4
 HEADER = 2 * ROW  # rows of the canvas above the panorama
@@ -30,16 +30,16 @@ def draw_panorama(
     image: np.ndarray, boxes: np.ndarray, names: Sequence[str], *, pairs: np.ndarray, kinds: np.ndarray,
     texts: Sequence[str], kind_names: Sequence[str], groups: np.ndarray, title: str,
 ) -> np.ndarray:  # fmt: skip
-    """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins at row HEADER.
+    """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins in row HEADER.
 
-    image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may run past W; names: n ids. pairs (m, 2)
-    rows of boxes; kinds (m,) index into `kind_names` and PALETTE, -1 = no kind, white; texts: m words for
-    the lines, or ''. groups (n,) group numbers, below 0 of none; a bar is drawn for groups of two and more.
+    image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may exceed W; names: n ids. pairs (m, 2)
+    rows of boxes; kinds (m,) indices into `kind_names` and PALETTE, -1 = none (white); texts: m labels of the
+    lines, may be ''. groups (n,) group numbers, < 0 = none; groups of two or more get a bar.
     """
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    for row in np.argsort(boxes[:, 3], kind="stable"):  # the tall, near people last, on top
+    for row in np.argsort(boxes[:, 3], kind="stable"):  # tall, near people last, on top
         draw_person(draw, boxes[row], names[row], width, WHITE if row in pairs else GREY)
     for (a, b), kind in zip(pairs, kinds, strict=True):
         draw_pair(draw, boxes[a], boxes[b], kind_color(kind), width)
@@ -54,8 +54,8 @@ def draw_panorama(
 
 
 def look_at_pair(part: Any, sample: int) -> list[np.ndarray]:
-    """Pictures of a sample of a JRDBPairDataset: the two crops, where there are some, and its boxes in the
-    panorama: the left person's orange, the right one's blue, everybody else's grey."""
+    """Pictures of a sample of a JRDBPairDataset: the two crops, if it has crops, and the boxes of its frame:
+    orange for the left person, blue for the right one, grey for all others."""
     (width, height), pair = part.pano_size, (part.left[sample], part.right[sample])
     shrink = max(1, width / 940)
     picture = Image.new("RGB", (int(width / shrink), int(height / shrink)), (235, 235, 235))
@@ -63,7 +63,7 @@ def look_at_pair(part: Any, sample: int) -> list[np.ndarray]:
     others = np.flatnonzero(part.people_frames == part.frames[sample])
     for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
         x, y, w, h = part.boxes[person] / shrink
-        for shift in (0, -picture.width):  # a box may run over the right edge
+        for shift in (0, -picture.width):  # a box may cross the right edge
             draw.rectangle((x + shift, y, x + w + shift, y + h), outline=colour, width=2)
     crops = [] if part.crops is None else [part.crops[part.crop_rows[k]].transpose(1, 2, 0) for k in pair]
     return [*map(np.ascontiguousarray, crops), np.asarray(picture)]
@@ -76,12 +76,12 @@ def save_panorama(picture: np.ndarray, path: Path) -> None:
 
 
 def on_both_ends(left: float, right: float, width: int) -> list[int]:
-    """The shifts (multiples of the width) at which a span from `left` to `right` shows on the picture."""
+    """The shifts (multiples of `width`) at which the span from `left` to `right` is visible."""
     return [shift for shift in (-width, 0, width) if left + shift < width and right + shift >= 0]
 
 
 def pair_line(a: np.ndarray, b: np.ndarray, width: int) -> tuple[float, float, float, float]:
-    """Ends x0, y0, x1, y1 of the line from centre to centre, short way round; x1 may leave the panorama."""
+    """Ends x0, y0, x1, y1 of the line between two centres, the short way round; x1 may lie outside."""
     (xa, ya), (xb, yb) = a[:2] + a[2:] / 2, b[:2] + b[2:] / 2
     xa = xa % width
     offset = (xb - xa + width / 2) % width - width / 2
@@ -89,7 +89,7 @@ def pair_line(a: np.ndarray, b: np.ndarray, width: int) -> tuple[float, float, f
 
 
 def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, name: str, width: int, color: Color) -> None:
-    """The box, two pixels wide inside a dark rim, with the id above it, on both ends if it is on the seam."""
+    """The box, two pixels wide with a dark rim, and the id above it; at both ends if on the seam."""
     x, y, w, h = np.rint(box).astype(int).tolist()
     x, right = x % width, x % width + w - 1
     font = ImageFont.load_default(SMALL)
@@ -99,14 +99,14 @@ def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, name: str, width: in
         draw.rectangle((x + shift, y, right + shift, y + h - 1), outline=color, width=2)
         if not name:
             continue
-        tag = min(max(x + shift, 0), width - tag_width)  # a cut person keeps a whole tag
+        tag = min(max(x + shift, 0), width - tag_width)  # the whole tag, even of a cut person
         top = max(y - SMALL - 3, 0)
         draw.rectangle((tag, top, tag + tag_width, top + SMALL + 2), fill=DARK)
         draw.text((tag + 2, top), name, fill=color, font=font)
 
 
 def draw_pair(draw: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, color: Color, width: int) -> None:
-    """A line of four pixels inside a dark rim, a dot at each end; two pieces where it crosses the seam."""
+    """A line four pixels wide with a dark rim and a dot at each end; two pieces if it crosses the seam."""
     x0, y0, x1, y1 = pair_line(a, b, width)
     for shift in on_both_ends(min(x0, x1) - 6, max(x0, x1) + 6, width):
         ends = (x0 + shift, y0, x1 + shift, y1)
@@ -120,8 +120,8 @@ def draw_texts(
     draw: ImageDraw.ImageDraw, boxes: np.ndarray, pairs: np.ndarray, kinds: np.ndarray, texts: Sequence[str],
     size: tuple[int, int],
 ) -> int:  # fmt: skip
-    """Each pair's text at the middle of its line, or at the nearest place above or below where no other text
-    stands, tied to the middle by a thin line. Returns how many found none."""
+    """Write each pair's text at the middle of its line or at the nearest free place above or below, tied to
+    the middle by a thin line. Returns the number of texts without a place."""
     font, high, (width, height) = ImageFont.load_default(FONT_SIZE), FONT_SIZE + 4, size
     placed: dict[tuple[float, float, float, float], tuple[str, Color]] = {}
     for (a, b), kind, text in zip(pairs, kinds, texts, strict=True):
@@ -147,7 +147,7 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_names: Sequence[str]) -> None:
-    """Title, and below it the legend: a piece of line, name and number of pairs of each kind."""
+    """The title, and a legend with line colour, name and number of pairs of each kind."""
     font = ImageFont.load_default(FONT_SIZE)
     draw.text((8, 2), title, fill=WHITE, font=font)
     named, x = dict(enumerate(kind_names)) | ({-1: "no type"} if (kinds < 0).any() else {}), 8.0
@@ -159,8 +159,8 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
 
 
 def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
-    """A strip with a row for each group of two and more: a bar, and the members' ids in words.
-    A bar goes from the first to the last member the short way round, with a tick below each."""
+    """A strip with a row for each group of two or more: a bar from the first to the last member, the short
+    way round, with a tick below each member, and the list of their ids."""
     font = ImageFont.load_default(SMALL)
     shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
     strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)
@@ -169,7 +169,7 @@ def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str],
         members = np.flatnonzero(groups == number)
         centres = np.sort((boxes[members, 0] + boxes[members, 2] / 2) % width)
         gaps = np.diff(np.r_[centres, centres[0] + width])
-        first = (int(gaps.argmax()) + 1) % len(centres)  # the bar begins after the widest free stretch
+        first = (int(gaps.argmax()) + 1) % len(centres)  # the bar begins after the widest gap
         ticks = centres[first] + (centres - centres[first]) % width
         text = f"group {number}: " + " ".join(names[row] for row in members)
         for shift in on_both_ends(ticks.min(), ticks.max(), width):

@@ -1,4 +1,4 @@
-"""Which runs repeat one setting, what differs between settings, and by how much on the same samples."""
+"""Groups runs by setting; finds how settings differ, and by how much their figures do on the same samples."""
 
 import itertools
 import json
@@ -21,12 +21,12 @@ from utils.watch.predictions import measure, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Where a run was put and how it was watched: no difference between experiments.
+# Where a run writes and how it was started: never a difference between experiments.
 PLACES = {"output_dir", "resume", "config", "cache_dir", "force"}
-# These do not make another experiment of it; they are shown where they differ.
+# These do not make it another experiment; differences are shown.
 NO_SETTING = MAY_CHANGE_ON_RESUME - {"epochs", "patience", "compile"} | {"seed", "output_dir"}
-DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # the fingerprint says whether the data are the same
-# Not decided by the flags: shown wherever they differ.
+DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # replaced by the fingerprint of the data
+# Not set by flags; differences are always shown.
 CIRCUMSTANCES = (
     "git.commit", "git.dirty", "script_version", "device", "gpu_names", "world_size", "num_threads",
     "pytorch_version", "cuda_version", "dataset.fingerprint", "dataset.train_samples", "dataset.val_samples",
@@ -38,16 +38,16 @@ NEVER_SHOWN = ("timestamp", "command", "description", "output_dir", "seed", "dat
 
 @dataclass(frozen=True)
 class Condition:
-    """The runs of one setting: `letter` names it in tables, `label` says what sets it apart."""
+    """The runs of one setting: `letter` names it in tables, `label` lists what sets it apart."""
 
     letter: str
     label: str
     runs: list[RunView]
-    pooled: tuple[RunView, ...] = ()  # of --folds: a run for each seed
+    pooled: tuple[RunView, ...] = ()  # with --folds: one pooled run per seed
 
     @property
     def distinct(self) -> list[RunView]:
-        """One run per seed, the newest: a seed that ran twice is no second sample of the experiment."""
+        """The newest run of each seed: repeating a seed adds no second sample of the experiment."""
         if self.pooled:
             return list(self.pooled)
         newest = sorted(self.runs, key=lambda view: start_of(view.folder))
@@ -55,7 +55,7 @@ class Condition:
 
 
 def check_comparable(views: Sequence[RunView]) -> None:
-    """Raises CommandError for runs whose figures do not mean the same."""
+    """Raise CommandError for runs whose figures are not comparable."""
     kinds = {}
     for view in views:
         if view.script not in TASKS or "args" not in view.config:
@@ -70,9 +70,9 @@ def check_comparable(views: Sequence[RunView]) -> None:
 
 
 def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
-    """What makes a run another experiment: script, flags, data, effective batch size; not seed and places,
-    nor with `folds` which of them it is and what it found in its train part. Stage 2 starts from a stage 1
-    run: that one's settings stand for its path, which changes with the seed."""
+    """What makes a run another experiment: script, flags, data, effective batch size. Left out are seed and
+    paths and, with `folds`, the number of the fold and values taken from its train part. The stage 1 run that
+    stage 2 starts from is described by its own settings, because its path changes with the seed."""
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
@@ -88,7 +88,7 @@ def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
 
 
 def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]:
-    """Runs that differ in nothing that matters but the seed (and the fold), together."""
+    """One condition for all runs with the same `settings`: they differ only in seed (and fold)."""
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
         mine = flatten(settings(view.config, folds))
@@ -109,7 +109,7 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
 
 
 def condition_notes(conditions: Sequence[Condition]) -> list[str]:
-    """How each run stands to its strongest reference; runs of one setting that are no repetitions of it."""
+    """Notes: each run against its strongest reference, repeated seeds, different splits in one condition."""
     notes = []
     for view in [view for condition in conditions for view in condition.runs]:
         if reference := view.results.get("reference"):
@@ -126,11 +126,11 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
 
 
 def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]]:
-    """{key: the values in each condition} for the config keys that differ between the runs, and no others.
-    Flags first. What follows from the flags (the model's size from its name) is left out: it is shown only
-    where it differs between runs of one condition. CIRCUMSTANCES are shown wherever they differ."""
+    """{key: the values in each condition} of the config keys that differ between runs, flags first. A key
+    that follows from flags, such as the model's size, is shown only if it differs within a condition, unless
+    it is one of CIRCUMSTANCES."""
     configs = []
-    for one in conditions:  # folds differ by what follows from the fold: the first stands for all
+    for one in conditions:  # folds differ in what follows from the fold: show the first
         runs = sorted(one.runs, key=lambda view: view.config["args"]["fold"])[:1] if one.pooled else one.runs
         configs.append([flatten(view.config) for view in runs])
     keys = differing([config for runs in configs for config in runs])
@@ -145,7 +145,7 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
 
 
 def differing(flat: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys whose value is not the same in all, in the order they appear."""
+    """The keys whose values differ, in order of appearance."""
     keys = dict.fromkeys(key for one in flat for key in one)
     return [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
 
@@ -159,7 +159,7 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def short(value: Any) -> str:
-    """A value for a table: whole where it is short, a hash or a path by its beginning or end."""
+    """A value for a table; long hashes and texts are cut at the end, long paths at the beginning."""
     text = value if isinstance(value, str) else json.dumps(value)
     if len(text) >= 40 and all(c in "0123456789abcdef" for c in text):
         return text[:7]
@@ -168,7 +168,7 @@ def short(value: Any) -> str:
 
 
 def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
-    """A run's figures, those on test with their 95% intervals; None for what is not there."""
+    """A run's figures, those on test with 95% intervals; None if missing."""
     results, best = view.results, view.best
     measured = results.get("metrics", {}).get(results.get("test_split", "test"), {})
     row = {
@@ -191,9 +191,9 @@ def mean_and_sd(values: Sequence[float | None]) -> str:
 
 
 def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison], list[str]]:
-    """Every condition, by its letter, against the first on the same test samples; notes on what was not done.
-    The same groups (sequences, scenarios, subjects) are left out of both in turn. Where a condition has
-    several runs their mean counts, and the scatter between seeds is in the interval."""
+    """Every condition against the first on the same test samples, and notes. A jackknife leaves the same
+    groups (sequences, scenarios, subjects) out of both. Of several runs in a condition the mean counts, and
+    the interval includes the scatter between seeds."""
     first = conditions[0].distinct[0]
     task, measured, notes = first.task, {}, []
     try:
@@ -232,6 +232,7 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
 
 
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
-    """The mean of several runs' rows; of two and more also its variance between seeds, and their freedom."""
+    """The mean of several runs' rows; of two or more runs also its variance between seeds and its degrees of
+    freedom."""
     mean, n = np.mean(rows, axis=0), len(rows)
     return (mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)) if n > 1 else (mean,)

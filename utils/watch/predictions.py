@@ -1,5 +1,5 @@
-"""The predictions of a run as its CSV has them, the figures of a report on any rows of them, and the runs of
---fold 1/N to N/N as one: every group is judged once, by a model that never saw it."""
+"""Reads a run's predictions from its CSV, measures them as a report does, and pools the runs of --fold 1/N to
+N/N into one: every group is judged once, by a model that never saw it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from utils.watch.comparison import Condition
 
-# What decides the verdict, as in a run's report.
+# The metric that decides the verdict, as in a run's report.
 JUDGED_BY = {"age": "subject_mae", "stage1": "auroc", "stage2": "macro_f1", "anomaly": "auroc"}
-# Columns of the scores that a verdict is against, and the sign that turns them into one.
+# Columns with the trivial scorer of the verdict, and their sign as a score.
 TRIVIAL = {"distance_widths": -1, "trivial_score": 1}
 
 
 def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame":
     """The predictions on the split that the run was judged on, in the order of `reference`.
 
-    A row per sample, indexed by what names it: label and pred (class numbers, or ages), score (of the
-    positive class, or an age), group and frame, which a jackknife leaves out; where the table tells them
-    trivial, the score of what the verdict compares with, and inside, whether an age lies in its interval.
-    Raises CommandError where there are none to read, or not of the samples and labels of `reference`.
+    One row per sample, indexed by its name. Columns: label and pred (class numbers), score (of the positive
+    class; for ages the prediction, with the true age as label), group and frame (left out by a jackknife); if
+    known also trivial (the score that the verdict compares with) and inside (is the age in its interval?).
+    CommandError if they cannot be read, or have other samples or labels than `reference`.
     """
     rows = read_table(view) if view.table is None else view.table
     if reference is None:
@@ -49,7 +49,7 @@ def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "Da
 
 
 def read_table(view: RunView) -> "DataFrame":
-    """The rows of `read_predictions` from the CSV of a run."""
+    """The rows of `read_predictions`, from a run's CSV."""
     import pandas
 
     split, task = view.results.get("test_split", "test"), view.task
@@ -66,14 +66,14 @@ def read_table(view: RunView) -> "DataFrame":
         raise CommandError(f"{path} can not be read: {error}") from error
     rows["group"] = table[sample[0]]
     rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
-    # Two folders can hold a sample of the same name.
+    # Samples in two folders can have the same name: n tells them apart.
     rows.index = pandas.MultiIndex.from_frame(table[sample].assign(n=table.groupby(sample).cumcount()))
     rows.attrs |= {"split": split, "name": view.name}
     return rows
 
 
 def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
-    """label, pred, score, trivial and inside of a table of text; ValueError for a number that is none."""
+    """label, pred, score, trivial and inside from a table of text; ValueError for text that is no number."""
     import pandas
 
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
@@ -84,7 +84,7 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
         return rows
     if task["task"] == "stage1":
         truth, said = truth == "interaction", said == "interaction"
-    elif task["task"] == "stage2":  # the columns between the two are its classes
+    elif task["task"] == "stage2":  # the columns between these two are its classes
         names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
         number = {name: str(k) for k, name in enumerate(names)}
         truth, said = truth.map(number), said.map(number)
@@ -97,7 +97,7 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
 
 
 def measure(rows: "DataFrame", task: str) -> dict[str, tuple[GroupJackknife, np.ndarray]]:
-    """{metric: (jackknife, its rows)} of predictions as `read_predictions` gives them, as in reports."""
+    """{metric: (jackknife, its rows)} as in reports, from the rows of `read_predictions`."""
     labels, preds, groups = (rows[name].to_numpy() for name in ("label", "pred", "group"))
     if task == "age":
         images, people = GroupJackknife(groups), GroupJackknife(np.unique(groups))
@@ -120,7 +120,7 @@ def measure(rows: "DataFrame", task: str) -> dict[str, tuple[GroupJackknife, np.
 
 
 def check_folds(views: Sequence[RunView]) -> None:
-    """Raises CommandError for runs that are no folds of one data set."""
+    """Raise CommandError unless all runs are folds of one data set."""
     if others := [view.name for view in views if not view.config["args"].get("fold")]:
         raise CommandError(f"--folds pools runs of --fold K/N; these are none: {', '.join(others)}")
     found = {view.data.get("fingerprint"): view.name for view in views}
@@ -130,7 +130,7 @@ def check_folds(views: Sequence[RunView]) -> None:
 
 
 def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
-    """The condition with its folds pooled, once per seed, and what is missing or doubled."""
+    """The condition with its folds pooled per seed, and notes on missing or repeated folds."""
     runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
     for seed in dict.fromkeys(view.config.get("seed") for view in runs):
         mine = [view for view in runs if view.config.get("seed") == seed]
@@ -149,7 +149,7 @@ def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
 
 
 def pool(folds: Sequence[RunView], count: int) -> RunView:
-    """Folds of one recipe and seed as one run; CommandError for predictions that can not be pooled."""
+    """Folds of one recipe and seed as one run; CommandError if their predictions cannot be pooled."""
     import pandas
 
     tables = [read_predictions(view) for view in folds]
@@ -165,7 +165,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
-        guess = np.concatenate([one[which] for one in guesses])  # (N,) or (N, K): shares of the types
+        guess = np.concatenate([one[which] for one in guesses])  # (N,) or, for stage 2, probabilities (N, K)
         if task["task"] == "stage2":
             trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
         else:
@@ -192,7 +192,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
 
 
 def guess_trivially(view: RunView, rows: "DataFrame") -> dict[str, np.ndarray]:
-    """{name: scores (N,), or of stage 2 probabilities (N, K)} of what a run's verdict compares with."""
+    """{name: scores (N,), or probabilities (N, K) for stage 2} of the trivial scorers in a run's verdict."""
     task, count = view.task["task"], len(rows)
     if task == "stage1":
         return {"distance alone": rows.trivial.to_numpy()}

@@ -1,7 +1,7 @@
-"""A run as its folder tells it: four JSON files that somebody else writes meanwhile, and what follows from
-them: its state, the time left, where its figures go, what its history says of learning.
+"""A view of a run from four JSON files in its folder, which the run may be writing meanwhile: its state, time
+left, trends, and signs of (not) learning.
 
-Needs neither torch nor numpy: monitor_training.py must show a run at once.
+Imports neither torch nor numpy, so that monitor_training.py shows a run at once.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ from utils.run.log import format_duration
 from utils.run.signs import best_row, history_signs, is_number, kind_of
 from utils.tasks import LOSS, TASKS, log_columns
 
-FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # and what stands for one not there yet
+FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # with the value for a missing file
 SECTIONS = {"config": ("args", "dataset", "model", "training"), "results": ("metrics", "confidence")}
-# A run whose config.json is not there yet.
+# The task of a run that has no config.json yet.
 UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}}
-# Seconds without a sign of life that are normal: while an epoch is validated, or test, nothing is written.
+# Normal seconds without a sign of life: nothing is written while val or test are evaluated.
 QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}
-GONE = 60.0  # the same where the process is not found; one in another container is not found either
-WINDOW, FEWEST = 10, 4  # epochs looked at; with fewer a line fits almost anything
-# 97.5% quantile of Student's t for 2 .. 8 degrees of freedom: a window has at most WINDOW - 2 of them.
+GONE = 60.0  # the same if the process is not found, which also happens in another container
+WINDOW, FEWEST = 10, 4  # most and fewest epochs of a trend; a line fits almost any three points
+# 97.5% quantiles of Student's t for 2 to WINDOW - 2 degrees of freedom.
 STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
 
 
 class State(NamedTuple):
-    """One of starting, training, testing, stalled, finished, interrupted, failed; and why, in words."""
+    """One of starting, training, testing, stalled, finished, interrupted, failed; with a reason in words."""
 
     word: str
     detail: str = ""
@@ -51,15 +51,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class RunView:
-    """What the four files of a run folder said at one moment."""
+    """The contents of a run's four files at one moment."""
 
     folder: Path
     config: dict[str, Any]
     history: list[dict[str, Any]]
     status: dict[str, Any]
     results: dict[str, Any]
-    changed: float  # unix seconds of the latest write to one of the files, else to the folder
-    table: Any = None  # of folds that are read like one run: their predictions on test
+    changed: float  # unix seconds of the latest write to the files, or to the folder without them
+    table: Any = None  # test predictions of pooled folds, which are treated as one run
 
     @property
     def name(self) -> str:
@@ -79,29 +79,29 @@ class RunView:
 
     @property
     def decides(self) -> str:
-        """The key of history.json that decides which epoch is best."""
+        """The history.json key that decides which epoch is best."""
         return f"val_{self.task['best']}"
 
     @property
     def best(self) -> dict[str, Any]:
-        """The history row with the best value of the figure that decides; empty without one."""
+        """The history row with the best value of the deciding metric; {} if there is none."""
         return best_row(self.history, self.task)
 
     @property
     def verdict(self) -> str:
-        """The verdict with its reason and the strongest reference, as the log's last line says it."""
+        """The verdict with its reason and the strongest reference, as in the last line of the log."""
         word, reason, reference = map(self.results.get, ("verdict", "verdict_reason", "reference"))
         return f"{word} ({reason})" + (f"; {reference}" if reference else "") if word else ""
 
     @property
     def epochs(self) -> int:
-        """Epochs planned; a resumed run may have other plans than its config.json."""
+        """Epochs planned; those of a resumed run may differ from its config.json."""
         planned = self.config.get("training", {}).get("epochs", len(self.history))
         return max(self.status.get("epochs") or planned, len(self.history))
 
     @property
     def done(self) -> float:
-        """Epochs finished, with the part done of the one at hand."""
+        """Epochs finished, including the fraction of the current one."""
         done = self.history[-1]["epoch"] if self.history else 0
         step, steps = self.status.get("step"), self.status.get("steps")
         begun = self.status.get("epoch") == done + 1 and is_number(step) and steps
@@ -109,18 +109,18 @@ class RunView:
 
     @property
     def seconds_per_epoch(self) -> float | None:
-        """Median of the last ten epochs. The first, which warms up, counts only while it is the only one."""
+        """Median of the last ten epochs; the first, which warms up, counts only while it is the only one."""
         seconds = [row.get("seconds") for row in self.history[1:] or self.history]
         known = [value for value in seconds if is_number(value)]
         return statistics.median(known[-10:]) if known else None
 
     def state(self, now: float) -> State:
-        """The state at `now` (unix seconds); a run is believed while it shows signs of life."""
+        """The state at `now` (unix seconds): the one in status.json while there are signs of life."""
         word, pid = self.status.get("state", "starting"), self.status.get("pid")
         if word not in QUIET:
             return State(word, self.status.get("reason") or self.results.get("verdict", ""))
         age = max(0.0, now - self.status.get("time", self.changed))
-        # Only its own machine can tell whether a process has ended.
+        # Only the run's own machine can tell whether its process has ended.
         here = os.name == "posix" and self.status.get("host") == socket.gethostname() and is_number(pid)
         gone = here and pid > 0 and not is_alive(pid)
         if age <= (GONE if gone else max(QUIET[word], self.seconds_per_epoch or 0.0)):
@@ -129,15 +129,14 @@ class RunView:
         return State("stalled", f"last sign of life {format_duration(age)} ago{why}")
 
     def time_left(self) -> tuple[float, float] | None:
-        """(least, most) seconds until training ends, None when unknown; the test pass comes on top.
-        They differ where early stopping may end it: without a better epoch to come, `patience` - `wait` more.
-        """
+        """(least, most) seconds until training ends, without the test pass; None if unknown. Early stopping
+        gives the least: `patience` - `wait` more epochs, if none is better."""
         if self.seconds_per_epoch is None:
             return None
         least = most = max(0.0, self.epochs - self.done)
         if patience := self.status.get("patience", self.config.get("training", {}).get("patience", 0)):
             wait = self.status.get("wait", self.history[-1]["epoch"] - self.best.get("epoch", 0))
-            begun = self.done % 1  # the part done of the epoch at hand
+            begun = self.done % 1  # fraction of the current epoch
             least = min(most, max(0.0, patience - wait - begun))
         return least * self.seconds_per_epoch, most * self.seconds_per_epoch
 
@@ -149,7 +148,7 @@ class RunView:
         return most if least == most else f"up to {most} ({least} if no epoch gets better: early stopping)"
 
     def learning_signs(self) -> list[str]:
-        """What its history shows now, and what the run itself said of other kinds: sentences."""
+        """Warnings from the history and, of other kinds, those that the run itself logged."""
         counts = self.data.get("class_counts", {}).get("val")
         found = history_signs(self.history, self.task, counts, self.status.get("constant_loss"))
         kinds = {kind_of(text) for text in found}
@@ -158,11 +157,11 @@ class RunView:
 
 
 class Trend(NamedTuple):
-    """Least-squares line through the last epochs: change per epoch -+ `reach` (95% interval)."""
+    """Least-squares line through the last epochs: slope per epoch +- `reach` (95% interval)."""
 
     slope: float
     reach: float
-    epochs: int  # points the line goes through
+    epochs: int  # number of points
     clear: bool  # whether the interval of the slope excludes 0
 
     @property
@@ -170,16 +169,16 @@ class Trend(NamedTuple):
         return ("rising" if self.slope > 0 else "falling") if self.clear else "noise"
 
     def __str__(self) -> str:
-        """'rising 0.012 +- 0.004 per epoch', or that nothing can be told from the noise."""
+        """'rising 0.012 +- 0.004 per epoch', or 'no trend beyond its noise (...)'."""
         if not self.clear:
             return f"no trend beyond its noise ({self.slope:+.2g} +- {self.reach:.2g} per epoch)"
         return f"{self.word} {abs(self.slope):.2g} +- {self.reach:.2g} per epoch"
 
 
 def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None:
-    """The line through the last WINDOW epochs that have a value; None with fewer than FEWEST.
-    The interval takes the scatter about the line as independent from epoch to epoch, so it is a rough one:
-    slope -+ t * sqrt(residual sum / (n - 2) / sum of squared distances of the epochs from their mean)."""
+    """The trend over the last WINDOW epochs that have a value; None with fewer than FEWEST. The interval is
+    rough, because it assumes residuals that are independent from epoch to epoch:
+    slope +- t * sqrt(sum of squared residuals / (n - 2) / sum of (epoch - mean epoch)^2)."""
     points = [(e, v) for e, v in zip(epochs, values, strict=True) if is_number(v)][-WINDOW:]
     if (n := len(points)) < FEWEST:
         return None
@@ -192,15 +191,15 @@ def trend(epochs: Sequence[int], values: Sequence[float | None]) -> Trend | None
 
 
 def history_trends(view: RunView) -> dict[str, Trend]:
-    """The trends of the columns shown; empty with too few epochs."""
+    """Trends of the columns shown; those with too few epochs are left out."""
     epochs = [row["epoch"] for row in view.history]
     found = {key: trend(epochs, [row.get(key) for row in view.history]) for key in log_columns(view.task)}
     return {key: line for key, line in found.items() if line is not None}
 
 
 def read_run(folder: Path) -> RunView:
-    """The run as it is now: each file is whole, and none has to be there yet. CommandError for one that stays
-    unreadable or holds something else than a run's."""
+    """The run as it is now; any file may be missing. CommandError for a file that stays unreadable or is not
+    that of a run."""
     parts = {name: read_if_there(folder / f"{name}.json", empty) for name, empty in FILES.items()}
     if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
@@ -214,8 +213,8 @@ def read_run(folder: Path) -> RunView:
 
 
 def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
-    """The JSON value in `path`, `empty` when there is no such file; CommandError where it is of another type.
-    A network file system may lose a file for the moment of its replacement: such a one is read again."""
+    """The JSON value in `path`, `empty` if there is no file; CommandError for another type than `empty`'s.
+    Retries, because a network file system may lose a file for a moment while it is replaced."""
     try:
         value = read_json(path)
     except CommandError as error:
@@ -231,16 +230,16 @@ def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
 
 
 def modified(path: Path) -> float:
-    """When the file was written, 0 when there is none."""
+    """Modification time in unix seconds, 0 if the file is missing."""
     with contextlib.suppress(OSError):
         return path.stat().st_mtime
     return 0.0
 
 
 def newest_run(output_dir: Path) -> Path:
-    """The run to look at when none is named: the newest that runs now, else the newest; or CommandError."""
+    """The newest run that is active now, else the newest run; CommandError if there is none."""
     if not (runs := list_runs(output_dir)):
         raise CommandError(f"no run folder in {output_dir}\nname one, or their folder with --output_dir")
-    # A run that was resumed is live without being the newest; one whose folder is quiet for an hour is dead.
+    # A resumed run is active but may not be the newest; one that is quiet for an hour counts as dead.
     recent = [run for run in runs if time.time() - modified(run / "status.json") < 3600]
     return ([run for run in recent if read_run(run).status.get("state") in QUIET] or runs)[-1]
