@@ -1,7 +1,7 @@
-"""The one table of tasks: what depends on which script a run is of, and what its figures mean.
+"""The table of tasks: everything that depends on which script made a run, and what its metrics mean.
 
-A metric is declared here once, for the line of an epoch, the curves, the report, monitor_training.py and
-compare_runs.py. Imports nothing, so that the tools around a run start at once.
+Each metric is declared here once, for the epoch lines of the log, the curves, the report,
+monitor_training.py and compare_runs.py. No heavy imports, so that these tools start at once.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,12 @@ EVERYWHERE = ("log", "curves", "test")
 
 
 class Metric(NamedTuple):
-    """What a figure is called and how it is read; history.json holds it as train_NAME and val_NAME.
+    """A metric's title and how to read it; history.json holds its values as train_NAME and val_NAME.
 
-    higher: whether higher is better, None where neither is. shown: any of log (the line of an epoch and the
-    monitor's table), curves, test (what runs are compared by). nothing: what knowing nothing reaches, a
-    number, a rule of `nothing_reaches`, or None where only the script knows; nothing_name says what that is.
+    higher: whether higher is better, None if neither is. shown: where it appears, any of log (epoch lines
+    and the monitor's table), curves, and test (what runs are compared by). nothing: the value that a model
+    knowing nothing reaches, as a number, a rule of `nothing_reaches`, or None where only the script knows it;
+    nothing_name is the name of that baseline.
     """
 
     title: str
@@ -46,17 +47,17 @@ AGES = {
     "groups": "subjects", "sample": ("subject", "file"), "columns": ("age", "prediction"),
 }  # fmt: skip
 
-# folder      the run folder's name begins with it
-# task        runs of one task can be compared, by the metrics shown on test
-# data        which of datasets/, and which built-in sample
-# checkpoint  of the best epoch: what the run's test pass, evaluate.py and predict.py use
-# best        the metric of val that decides which epoch that is
-# skill       the metric by which the monitor sees that nothing is learned yet
-# metrics     what history.json and results.json hold, in the order they are shown
-# quick       flags of minutes on a CPU, where the defaults take days
-# groups      what splits keep apart and a jackknife leaves out
-# sample      the columns of *_predictions.csv that name a sample, its group first
-# columns     those that hold truth and prediction
+# folder      how the name of a run folder begins
+# task        runs of the same task can be compared, by the metrics shown on test
+# data        the folder in datasets/, and the built-in sample
+# checkpoint  of the best epoch; the run's test pass, evaluate.py and predict.py use it
+# best        the val metric that selects the best epoch
+# skill       the metric that shows the monitor whether anything has been learned
+# metrics     in history.json and results.json, in the order they are shown
+# quick       flags for a run of minutes on a CPU, where the defaults take days
+# groups      what a split keeps whole and the jackknife leaves out one at a time
+# sample      the columns of *_predictions.csv that identify a sample, its group first
+# columns     the columns of the truth (first) and the prediction (last)
 TASKS: dict[str, dict[str, Any]] = {
     "train_anomaly_with_labels.py": {
         "folder": "anomaly", "task": "anomaly", "data": "anovox",
@@ -94,19 +95,19 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def metrics_shown(task: Mapping[str, Any], where: str) -> dict[str, Metric]:
-    """The metrics of a row of TASKS that appear in `where`: log, curves or test."""
+    """The metrics of a row of TASKS that are shown in `where`: log, curves or test."""
     return {name: metric for name, metric in task["metrics"].items() if where in metric.shown}
 
 
 def log_columns(task: Mapping[str, Any]) -> list[str]:
-    """The keys of history.json that the line of an epoch and the monitor's table show."""
+    """The keys of history.json that an epoch line of the log and the monitor's table show."""
     return ["train_loss", *(f"val_{name}" for name in metrics_shown(task, "log"))]
 
 
 def nothing_reaches(metric: Metric, counts: Mapping[str, int] | None = None) -> float | None:
-    """What knowing nothing reaches where `counts` {class: samples} are judged, None where that is not known.
-    Rules: positives = share of the last class, largest = of the most frequent one, classes = 1 / those there.
-    """
+    """The metric of a model that knows nothing, on samples with `counts` {class: samples}; None if unknown.
+    Rules: positives = share of the last class, largest = share of the most frequent class, classes = 1 /
+    number of classes present."""
     if not isinstance(metric.nothing, str):
         return metric.nothing
     numbers = list((counts or {}).values())

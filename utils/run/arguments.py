@@ -1,7 +1,7 @@
-"""The flags every script shares, and the way a command line, `--config` and `--resume` come together.
+"""The flags that all scripts share, and how a command line, `--config` and `--resume` are combined.
 
-Precedence: defaults < the args of `--config FILE` < flags typed. `--resume RUN` takes the args of
-RUN/config.json and refuses a flag that would change what the run is; `auto` looks for a run of these flags.
+Precedence: defaults < args of `--config FILE` < typed flags. `--resume RUN` takes the args of RUN/config.json
+and refuses flags that would make it another run; `--resume auto` looks for a run with the same flags.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MAY_CHANGE_ON_RESUME = NOT_RECORDED | {
     "epochs", "num_workers", "device", "compile", "patience", "save_interval", "plot_interval",
     "log_interval", "cache_dir", "cache_limit_gb", "stall_timeout",
 }  # fmt: skip
-# What people turn: --help of a training script shows these, --help_all the rest.
+# --help of a training script shows these flags, --help_all shows every flag.
 OFTEN = {
     "help", "help_all", "epochs", "batch_size", "learning_rate", "patience", "seed", "fold", "device", "amp",
     "output_dir", "resume", "config", "check_data", "dry_run", "overfit_one_batch", "image_size", "weights",
@@ -34,29 +34,29 @@ OFTEN = {
     "id_pattern", "target_unit", "group_column", "model", "freeze_batchnorm", "label", "camera",
     "holdout_towns", "max_points", "image_encoder", "modality", "fusion",
 }  # fmt: skip
-SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # what --fold overrides
+SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # --fold replaces these
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The script's docstring as it is written, and behind every flag its default, if it has one."""
+    """The script's docstring as it is written, and each flag's help with its default, if it has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class ScriptParser(argparse.ArgumentParser):
-    """argparse with whole flag names only, '-' and '_' alike, and a suggestion for a mistyped one."""
+    """An argparse parser with no abbreviated flags, '-' and '_' alike, and suggestions for mistyped flags."""
 
     def __init__(self, script: str, description: str | None):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
 
     def announce(self, argv: Sequence[str] | None) -> None:
-        """The first line of a command, before the seconds that the heavy imports take."""
+        """Print a first line before the heavy imports, which take seconds."""
         if argv is None and os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
 
     def typed(self, argv: Sequence[str] | None) -> list[str]:
-        """The tokens typed (default: the command line); --batch-size=4 is --batch_size=4."""
+        """The typed tokens (default: the command line), with --batch-size=4 spelled --batch_size=4."""
         known = {name.replace("-", "_"): name for name in self._option_string_actions}
         tokens = [token.partition("=") for token in (sys.argv[1:] if argv is None else argv)]
         return [known.get(flag.replace("-", "_"), flag) + equals + value for flag, equals, value in tokens]
@@ -72,7 +72,7 @@ def add_run_arguments(
     parser: ScriptParser, *, epochs: int, batch_size: int, learning_rate: float, weight_decay: float,
     patience: int,
 ) -> None:  # fmt: skip
-    """Add the run-level flags; the recipe's own defaults come from the script."""
+    """Add the run-level flags; the script passes the defaults of its recipe."""
     parser.usage = "%(prog)s [FLAGS]"
     parser.add_argument("--help_all", action="help", help="show every flag")
     count, amount, switch = non_negative_int, non_negative_float, argparse.BooleanOptionalAction
@@ -115,9 +115,8 @@ def add_run_arguments(
 
 
 def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse `argv` (default: the command line) by the precedence at the top of this file.
-    Recorded args become a command line before the typed one, for the same checks and parser.error (exit 2).
-    """
+    """Parse `argv` (default: the command line) with the precedence at the top of this file.
+    Recorded args become a command line in front of the typed one, so they pass the same checks (exit 2)."""
     typed = parser.typed(argv)
     if "--help_all" not in typed:
         rare = [action for action in parser._actions if action.dest not in OFTEN]
@@ -135,7 +134,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
             run = find_run(args.resume, Path(args.output_dir))
         except CommandError as error:
             parser.error(f"--resume: {error}")
-        typed.append(f"--resume={run}")  # the folder that was meant
+        typed.append(f"--resume={run}")  # the folder that was found
         source = run / "config.json"
     if source:
         recorded = recorded_args(parser, Path(source))
@@ -155,7 +154,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
 
 
 def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
-    """The args section of a config.json of this script; unknown keys and other scripts are refused."""
+    """The args section of a config.json; parser.error if it has unknown keys or is of another script."""
     try:
         config = read_json(path)
     except CommandError as error:
@@ -172,7 +171,7 @@ def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
 
 
 def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
-    """The command line that gives these args; None (not given) is left out."""
+    """The command line that yields these args; None (not given) is left out."""
     argv: list[str] = []
     for action in parser._actions:
         value, flag = recorded.get(action.dest), action.option_strings[0]
@@ -188,10 +187,10 @@ def to_argv(parser: ScriptParser, recorded: dict[str, Any]) -> list[str]:
 
 
 def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dict[str, Any]) -> None:
-    """A resumed run is the same run: list every typed flag that would make it another one."""
+    """A resumed run must stay the same run: parser.error lists every typed flag that would change it."""
     fewest = min(args.epochs, recorded["epochs"])
     shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
-    may_change = MAY_CHANGE_ON_RESUME - ({"epochs"} if shaped else set())  # of a schedule they are a part
+    may_change = MAY_CHANGE_ON_RESUME - ({"epochs"} if shaped else set())  # the schedule depends on epochs
     changed = [key for key, old in recorded.items() if getattr(args, key) != old and key not in may_change]
     if changed:
         table = "\n".join(f"  --{k}: recorded {recorded[k]}, typed {getattr(args, k)}" for k in changed)
@@ -201,6 +200,7 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
 
 
 def number(convert: type, accept: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:
+    """A type= for add_argument: text that `convert` turns into a finite number that `accept` allows."""
 
     def parse(text: str) -> Any:
         try:
@@ -222,7 +222,7 @@ fraction = number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
 
 
 def fold(text: str) -> str:
-    """'2/5', the second of five folds, kept as text; three at least, for train, val and test."""
+    """'2/5', the second of five folds, kept as text. There are at least 3: for train, val and test."""
     k, _, n = text.partition("/")
     if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n) and int(n) >= 3):
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N with N from 3 and K from 1 to N, such as 1/5")
@@ -230,7 +230,7 @@ def fold(text: str) -> str:
 
 
 def auto_or_positive(text: str) -> str:
-    """'auto' or a number above 0, kept as text so that config.json shows what was asked for."""
+    """'auto' or a number above 0, kept as text so that config.json records what was typed."""
     if text != "auto":
         positive_float(text)
     return text

@@ -1,4 +1,4 @@
-"""Runs and checkpoints, found by what a user types: a folder, its name, a pattern, a file in it."""
+"""Find runs and checkpoints from what a user types: a folder, its name, a pattern, or a file in it."""
 
 import glob
 import re
@@ -9,11 +9,11 @@ from utils.run.errors import CommandError, some, suggest
 from utils.run.folder import read_json
 from utils.tasks import TASKS
 
-STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # how the name of a run folder ends
+STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # the end of a run folder's name
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this folder was made by a training script; one that has just started holds only its log."""
+    """Whether a training script made this folder; a run that has just started holds only its log."""
     signs = ["config.json", *(["status.json", "train.log"] if STAMP.search(folder.name) else [])]
     return any((folder / name).is_file() for name in signs)
 
@@ -27,13 +27,13 @@ def list_runs(output_dir: Path) -> list[Path]:
 
 
 def start_of(folder: Path) -> tuple[str, int, str]:
-    """Sort key: the time in the folder's name, then the number appended when a second was taken."""
+    """Sort key: the time in the folder's name, then the number appended if that second was taken."""
     stamp = STAMP.search(folder.name)
     return (stamp[1], int(stamp[2] or 1), folder.name) if stamp else ("", 0, folder.name)
 
 
 def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
-    """The run folders of these names (* is anything), each once, in order; CommandError for what is none."""
+    """The run folders that match these names (* is any text), each once; CommandError if one matches none."""
     found: dict[Path, Path] = {}
     for name in names:
         runs = [] if glob.has_magic(name) else [find_run(name, output_dir)]
@@ -47,7 +47,7 @@ def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
 
 
 def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
-    """The run folder of this path, or name in `output_dir`, or file in it; CommandError has suggestions."""
+    """The run folder at this path, of this name in `output_dir`, or around this file; else CommandError."""
     places = (Path(name), output_dir / name)
     for place in places:
         folder = place.parent if place.is_file() else place
@@ -62,7 +62,7 @@ def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
 
 
 def known_runs(output_dir: Path) -> str:
-    """One line on what runs there are, the newest first."""
+    """One line that lists the runs in `output_dir`, newest first."""
     names = [run.name for run in reversed(list_runs(output_dir))]
     if not names:
         return f"there is none in {output_dir}; --output_dir says where the runs are"
@@ -70,7 +70,7 @@ def known_runs(output_dir: Path) -> str:
 
 
 def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint file `place`, or the best one in that run folder; CommandError lists those beside it."""
+    """The checkpoint file `place`, or the best one in that run folder; else CommandError lists others."""
     path = Path(place)
     if path.is_dir():
         path /= TASKS[script_of(path)]["checkpoint"]
@@ -83,13 +83,13 @@ def find_checkpoint(place: str | Path) -> Path:
 
 
 def script_of(run: Path) -> str:
-    """The script that made this run; CommandError where it is none of the table of tasks."""
+    """The script that made this run; CommandError if it is not in the table of tasks."""
     config = read_json(run / "config.json")
     return check_script(run / "config.json", config.get("script_name") if isinstance(config, dict) else None)
 
 
 def check_script(path: Path, name: object) -> str:
-    """`name`, which stands in `path`: nothing that a file names is imported but what the table holds."""
+    """`name`, read from `path`, if it is in the table of tasks: no other script may be imported."""
     if name not in TASKS:
         raise CommandError(f"{path} names the script {name!r}; known: {', '.join(TASKS)}")
     return str(name)

@@ -1,4 +1,4 @@
-"""The run folder: one new folder per run, and files in it that are complete or absent, never half-written."""
+"""The run folder, new for each run; every file in it is complete or absent, never half-written."""
 
 import contextlib
 import errno
@@ -20,8 +20,8 @@ MAX_JSON_BYTES = 64_000_000
 
 
 def create_run_folder(output_dir: str | Path, name: str) -> Path:
-    """Make `output_dir/NAME_YYYYmmdd_HHMMSS`, with a number where that second is taken: mkdir is
-    exclusive, no two runs share a folder. CommandError when `output_dir` can not be written."""
+    """Make `output_dir/NAME_YYYYmmdd_HHMMSS`, with a number appended if that second is taken.
+    mkdir is exclusive: no two runs share a folder. CommandError if `output_dir` cannot be written."""
     stem = f"{name}_{datetime.now():%Y%m%d_%H%M%S}"
     try:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def create_run_folder(output_dir: str | Path, name: str) -> Path:
 
 
 def is_finished(run: Path, epochs: int, patience: int) -> bool:
-    """Whether the run has its results, of this many epochs or stopped early by this patience."""
+    """Whether the run has results, after this many epochs or stopped early with this patience."""
     if not (run / "results.json").is_file():
         return False
     results = read_record(run / "results.json", "epochs_run", "best_epoch")
@@ -46,7 +46,7 @@ def is_finished(run: Path, epochs: int, patience: int) -> bool:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write through a temporary name: the file is the old or the whole new one. CommandError says why not."""
+    """Write through a temporary file: `path` holds the old content or all of the new. Else CommandError."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -82,7 +82,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_arrays(path: str | Path) -> dict[str, Any]:
-    """Read an .npz of plain arrays. Raises CommandError naming the file when it is missing or none."""
+    """Read an .npz of plain arrays; CommandError names a file that is missing or not an .npz."""
     import numpy as np
 
     try:
@@ -93,12 +93,12 @@ def read_arrays(path: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file of ours. CommandError names a file that is missing, too large or not JSON."""
+    """Read a JSON file of this project; CommandError names a file that is missing, too large or not JSON."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: none of this project")
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # as Windows editors write it, too
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors add a BOM
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -106,7 +106,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """What a run recorded in a JSON file, with these keys at least; CommandError where somebody edited it."""
+    """A JSON record of a run; CommandError if a key is missing because somebody edited the file."""
     value = read_json(path)
     if lacking := [key for key in keys if not isinstance(value, dict) or key not in value]:
         raise CommandError(f"{path} was not left so by a run: it has no {some(lacking)}")
@@ -114,7 +114,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy values, tuples and paths into plain Python values; non-finite floats into None."""
+    """Convert numpy values, tuples and paths to plain Python values, non-finite floats to None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

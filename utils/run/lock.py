@@ -1,5 +1,4 @@
-"""One owner each: a file that one process holds, also where the file system has no locks (some NFS, Lustre),
-and so the folder that a run works in."""
+"""A lock file that also works on file systems without locks (some NFS, Lustre), and claiming a run folder."""
 
 import argparse
 import atexit
@@ -27,15 +26,15 @@ except ImportError:  # Windows
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 BEAT_SECONDS = 5.0
-QUIET_SECONDS = 60.0  # without a beat, after which the owner on another machine is gone
+QUIET_SECONDS = 60.0  # after so long without a beat an owner on another machine counts as gone
 
 
 class Lock:
-    """`path`, held until `release` or the end of this process; forked children do not inherit it.
+    """A lock on `path` until `release` or the end of this process; forked children do not inherit it.
 
-    The system's own lock ends with its process. Where there is none, PATH.held is made exclusively and its
-    owner touches it. It is taken over when that process is gone, or when it was made on another machine (or
-    before a restart) and is no longer touched.
+    The system's own lock ends with its process. Where there is none, the owner creates PATH.held, which only
+    one process can do, and keeps touching it. Others take it over when that process is gone or, if it was on
+    another machine (or before a reboot), when the file is no longer touched.
     """
 
     def __init__(self, path: Path):
@@ -43,7 +42,7 @@ class Lock:
         self.file, self.taken, self.released = None, False, threading.Event()
 
     def take(self) -> bool:
-        """Whether it is ours now; waits for nobody. Raises CommandError where nothing can be held."""
+        """Try to take the lock, without waiting; whether it is ours now. CommandError if locking fails."""
         try:
             self.file = open(self.path, "a")  # noqa: SIM115
             if fcntl is None:
@@ -56,13 +55,13 @@ class Lock:
                 self.file.close()
                 return False
             raise CommandError(f"cannot lock {self.path}: {error.strerror}") from error
-        # Who held it before removed it: what was opened before that is another file than the next one opens.
+        # If the last owner removed the file after we opened it, the next process will open a new one.
         mine = os.fstat(self.file.fileno())
         self.taken = os.path.exists(self.path) and os.path.samestat(mine, os.stat(self.path))
         return self.taken
 
     def make(self) -> bool:
-        """Hold by a file that only one process can make."""
+        """Take the lock by creating PATH.held."""
         if self.is_stale():
             self.held.unlink(missing_ok=True)
         try:
@@ -76,16 +75,16 @@ class Lock:
         return True
 
     def beat(self) -> None:
-        """In a thread: a sign of life for other machines."""
+        """In a thread: touch PATH.held as a sign of life for other machines."""
         while not self.released.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self.held)
 
     def is_stale(self) -> bool:
-        """Whether the owner is gone, or was this very process."""
+        """Whether the owner of PATH.held is gone or is this very process."""
         try:
             *owner, pid = self.held.read_text().split() or [""]
-            os.utime(self.path)  # by the clock of the file system, which its machines share
+            os.utime(self.path)  # both times then come from the file system's own clock
             quiet = self.path.stat().st_mtime - self.held.stat().st_mtime
         except FileNotFoundError:
             return False
@@ -94,10 +93,10 @@ class Lock:
         return quiet > QUIET_SECONDS
 
     def release(self) -> None:
-        """Let others have it; what was never taken is left alone."""
+        """Remove the file, if the lock was taken, and let others have it."""
         self.released.set()
         if self.taken:
-            with contextlib.suppress(OSError):  # Windows keeps what is open
+            with contextlib.suppress(OSError):  # Windows does not remove open files
                 self.held.unlink(missing_ok=True)
                 self.path.unlink()
         self.taken = False
@@ -105,25 +104,25 @@ class Lock:
 
 
 def machine() -> str:
-    """This machine since it was started, where a process number means something."""
+    """The name and boot id of this machine: a process number means something only until a reboot."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{socket.gethostname()} {boot.read_text().strip() if boot.is_file() else ''}".strip()
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there (posix)."""
+    """Whether this process exists on this machine (POSIX)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it exists and belongs to another user
         pass
     return True
 
 
 def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
-    """The folder to work in and what holds it, where args.resume is 'auto' set to what was found or None.
-    Raises CommandError for a run that another process trains, but with --force."""
+    """The run folder to work in and its lock; sets args.resume 'auto' to the run found, or None.
+    Raises CommandError for a run that another process is training, except with --force."""
     if args.resume == "auto":
         args.resume = None
         for run in reversed(list_runs(Path(args.output_dir))):
@@ -142,7 +141,7 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
             who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"
             raise CommandError(f"--resume {run}: is being trained by {who}; --force if that is wrong")
         for unfinished in [] if args.force else run.glob(f".*.{pid}.tmp"):
-            unfinished.unlink()  # what its last process was writing when it was killed
+            unfinished.unlink()  # its last process was killed while writing this file
         return run, lock
     parent = args.output_dir
     if args.dry_run or args.check_data:
@@ -154,10 +153,10 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
 
 
 def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
-    """Whether this is a run of the same script and flags that can go on and is not at its end."""
+    """Whether this run has the same script and flags, can be resumed, and has not finished."""
     if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
         return False
     config, fixed = read_json(run / "config.json"), vars(args).keys() - MAY_CHANGE_ON_RESUME | {"epochs"}
-    fixed -= {"intensity_range"}  # recorded as the data resolved it
+    fixed -= {"intensity_range"}  # recorded is what the data resolved it to
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)

@@ -1,4 +1,4 @@
-"""What `tail -f RUN/train.log` shows: one event, one line, ASCII, flushed at once, the same on stdout."""
+"""The log, on stdout and for `tail -f RUN/train.log`: each event is one line of ASCII, flushed at once."""
 
 import contextlib
 import logging
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-LOG_SECONDS = 10  # between two lines of what is redirected and takes long
+LOG_SECONDS = 10  # between two progress lines where there is no terminal
 LOG = logging.getLogger("run")
-FAILED: set[str] = set()  # what failed in the present run, and was said to
+FAILED: set[str] = set()  # what has failed in this run, with a warning
 
 
 class OneLineFormatter(logging.Formatter):
-    """Control characters and line breaks (a file name may hold them) can not forge a log line."""
+    """One line per record: line breaks and control characters (say, in a file name) cannot forge another."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -26,13 +26,13 @@ class OneLineFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """One line of ASCII: what is not printable in it (a file name may hold it) is spelled out or a blank."""
+    """One line of ASCII: unprintable characters become blanks, other non-ASCII ones become escapes."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 class BesideBars(logging.StreamHandler):
-    """Lines on stdout; a progress bar that stands on the terminal is taken away and drawn again below."""
+    """Prints lines to stdout; clears a progress bar on the terminal and redraws it below the line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         bars = sys.modules.get("tqdm")  # not imported: there is none
@@ -41,10 +41,10 @@ class BesideBars(logging.StreamHandler):
 
 
 def progress(items: Any, what: str) -> Iterator[Any]:
-    """Go through `items`, which have a length: under a bar on a terminal, else with a line every 10 s."""
+    """Yield `items`, which have a length, under a bar on a terminal, else with a log line every 10 s."""
     from tqdm import tqdm
 
-    other = os.environ.get("RANK", "0") != "0"  # whose bar would be drawn over the first one's
+    other = os.environ.get("RANK", "0") != "0"  # its bar would overwrite that of rank 0
     bar, said = tqdm(items, desc=what, leave=False, disable=other or None), time.monotonic()
     for done, item in enumerate(bar):
         if bar.disable and time.monotonic() - said > LOG_SECONDS:
@@ -54,7 +54,7 @@ def progress(items: Any, what: str) -> Iterator[Any]:
 
 
 def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
-    """Log to stdout and, when `path` is given, append to that file. `quiet` (ranks above 0): nowhere."""
+    """Log to stdout and append to the file `path`, if given; with `quiet` (ranks above 0) log nowhere."""
     stop_log()
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
@@ -68,7 +68,7 @@ def start_log(path: Path | None, quiet: bool = False) -> logging.Logger:
 
 
 def add_handler(handler: logging.Handler) -> None:
-    """One line each; what can not be written is said once, not with a traceback for every line."""
+    """Add a handler; if it cannot write, one warning replaces logging's traceback for every line."""
     place = getattr(handler, "baseFilename", "stdout")
     handler.setFormatter(OneLineFormatter("%(message)s"))
     handler.handleError = lambda record: run_goes_on(place, sys.exc_info()[1])
@@ -80,19 +80,19 @@ def stop_log() -> None:
     FAILED.clear()
     for handler in list(LOG.handlers):
         LOG.removeHandler(handler)
-        with contextlib.suppress(OSError):  # of what is still to be written
+        with contextlib.suppress(OSError):  # of lines that could not be written
             handler.close()
 
 
 def run_goes_on(what: str, reason: object) -> None:
-    """Warn, once a run, that something beside the weights failed: hours of training outweigh it."""
+    """Warn, once per run, of a failure that does not touch the weights: hours of training outweigh it."""
     if what not in FAILED:
-        FAILED.add(what)  # first, since the warning may be the very line that can not be written
+        FAILED.add(what)  # first, since the warning itself may be the line that cannot be written
         LOG.warning(f"{what} failed, the run goes on: {reason}")
 
 
 def epoch_line(row: dict[str, Any], epochs: int, keys: Sequence[str], best: bool) -> str:
-    """'epoch 002/050 train_loss 0.3039 ... lr 0.001 1.6 s 812 samples/s best': the line people tail for."""
+    """'epoch 002/050 train_loss 0.3039 ... lr 0.001 1.6 s 812 samples/s best'."""
     values = format_values({key: row[key] for key in (*keys, "lr")})
     speed = f"{row['seconds']:.1f} s {row['samples_per_second']:.0f} samples/s"
     return f"epoch {row['epoch']:03d}/{epochs:03d} {values} {speed}{' best' if best else ''}"
@@ -119,7 +119,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(count: float) -> str:
-    """'1.2 GB', '34 MB' or '8 kB' of so many bytes."""
+    """'1.2 GB', '34 MB' or '8 kB' for a number of bytes."""
     for limit, unit, size in ((1e6, "kB", 1e3), (1e9, "MB", 1e6)):
         if count < limit:
             return f"{count / size:.3g} {unit}"
@@ -127,15 +127,15 @@ def format_size(count: float) -> str:
 
 
 def align(cells: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
-    """Rows of cells as lines of columns, the first to the left, the others to the right."""
+    """Rows of cells as aligned lines: the first column to the left, the others to the right."""
     first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [between.join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]
 
 
 def show(text: str) -> None:
-    """Print in ASCII, at once; ends the process quietly when the reader has had enough (`| head`)."""
+    """Print in ASCII, flushed; end the process quietly if the reader has closed the pipe (`| head`)."""
     try:
         print("\n".join(map(printable, text.split("\n"))), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
         sys.exit(0)

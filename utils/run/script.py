@@ -1,4 +1,4 @@
-"""How every script ends: with an exit code, and a clear message if it failed."""
+"""Run a script's main and leave with an exit code, and a clear message if it failed."""
 
 import argparse
 import atexit
@@ -16,7 +16,7 @@ SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
 
 
 def ending_signals() -> list[int]:
-    """The signals that end a run, beside Ctrl-C: with `nohup`, which ignores SIGHUP, it stays ignored."""
+    """The signals that end a run, besides Ctrl-C. SIGHUP stays ignored under `nohup`."""
     names = ("SIGHUP", "SIGTERM", "SIGUSR2", "SIGXCPU")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     ignored = signal.getsignal(numbers[0]) == signal.SIG_IGN and hasattr(signal, "SIGHUP")
@@ -24,16 +24,15 @@ def ending_signals() -> list[int]:
 
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
-    """Call `main(args)` and leave with its exit code, which status.json, where there is one, explains too.
-    A ScriptError is printed on stderr, with the rank, without a traceback (but with --debug); others keep it.
-    """
+    """Call `main(args)` and leave with its exit code; status.json, if there is one, records the reason.
+    A ScriptError is printed to stderr without a traceback (unless --debug); other errors keep theirs."""
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a console of any encoding can be told any path
+        sys.stdout.reconfigure(errors="backslashreplace")  # any path can be printed in any console encoding
     for number in ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if SAVE_SIGNAL:
-        signal.signal(SAVE_SIGNAL, signal.SIG_IGN)  # there is nothing to save but while training
+        signal.signal(SAVE_SIGNAL, signal.SIG_IGN)  # only training has something to save
     code, ranks = 0, int(os.environ.get("WORLD_SIZE", 1))
     try:
         verdict = main(args)
@@ -56,34 +55,34 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         with contextlib.suppress(OSError):
             print("error:" if rank == "0" else f"error (rank {rank}):", message, file=sys.stderr, flush=True)
         code = getattr(error, "exit_code", 1)
-    finally:  # what can not be printed (a full disk, a terminal that is gone) must not change the exit code
+    finally:  # output that fails (a full disk, a closed terminal) must not change the exit code
         if ranks > 1:
             atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except OSError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it once more
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python will flush it again
     if ranks > 1:
-        # A thread of gloo that lets go of its last tensor while Python ends is aborted by it, and torchrun
-        # then ends rank 0 in the middle of its report. So Python does not end, the process does.
+        # A gloo thread that releases its last tensor while Python shuts down aborts the process, and torchrun
+        # then kills rank 0 in the middle of its report. So leave without shutting Python down.
         os._exit(code)
     if code:
         sys.exit(code)
 
 
 def stopped_by(code: object) -> str:
-    """'stopped by SIGTERM' of exit code 143."""
+    """'stopped by SIGTERM' for exit code 143."""
     names = {128 + number: number.name for number in signal.Signals}
     return f"stopped by {names.get(code, 'a signal')}"
 
 
 def end_status(state: str, reason: str) -> None:
-    """Write into status.json, where there is one, how the run ended."""
+    """Write to status.json, if there is one, how the run ended."""
     if Status.current is None:
         return
     child_ended = getattr(signal, "SIGCHLD", None)
-    # torch's handler raises wherever the process is when a loader process dies, in the middle of this too.
+    # When a loader process dies, torch's handler raises in whatever code is running, even in this function.
     handler = child_ended and signal.signal(child_ended, signal.SIG_DFL)
     Status.current.end(state, reason.splitlines()[0] if reason else None)
     if handler:
@@ -91,8 +90,8 @@ def end_status(state: str, reason: str) -> None:
 
 
 def out_of_memory(error: Exception, options: dict[str, Any]) -> str:
-    """Where the GPU's or the CPU's allocator gave up: what ran out, and numbers to try; another batch size
-    would be another run, so none is taken."""
+    """What ran out and what to try, if the error is of the GPU's or CPU's allocator, else ''.
+    Nothing is retried automatically: another batch size would be another run."""
     words = ("CUDA out of memory", "can't allocate memory")
     if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
         return ""

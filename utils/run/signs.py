@@ -1,4 +1,4 @@
-"""What history.json says about learning, in sentences, the same in log, reports and monitor_training.py.
+"""Signs in history.json that learning goes wrong, as sentences for the log, reports and monitor_training.py.
 
 A sentence begins with its kind ("overfitting since epoch 4: ..."). No torch.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 from utils.tasks import nothing_reaches
 
-NO_SKILL = 0.05  # a figure this near to what knowing nothing reaches shows no skill
-FLAT = 0.01  # relative change of the train loss over RECENT epochs that counts as none
+NO_SKILL = 0.05  # a metric this close to that of a model that knows nothing shows no skill
+FLAT = 0.01  # a smaller relative change of the train loss over RECENT epochs counts as none
 RECENT = 5
 
 History = Sequence[Mapping[str, Any]]
@@ -21,25 +21,25 @@ def history_signs(
     history: History, task: Mapping[str, Any], counts: Mapping[str, int] | None = None,
     constant: float | None = None,
 ) -> list[str]:  # fmt: skip
-    """All of them, the gravest first; `task`: the row of utils/tasks.py, `counts`: val's samples per class,
-    `constant`: the loss that the best constant reaches on val."""
+    """All signs, the gravest first. task: a row of utils/tasks.py; counts: val's samples per class;
+    constant: the val loss of the best constant output."""
     levels = no_skill(history, task, counts), above_constant(history, constant)
     found = not_finite(history), *levels, flat(history), overfitting(history, task)
     return [text for text in found if text]
 
 
 def kind_of(text: str) -> str:
-    """'overfitting' of 'overfitting since epoch 4: ...': two sentences of one kind say the same."""
+    """'overfitting' for 'overfitting since epoch 4: ...': sentences of the same kind say the same."""
     return text.split(":")[0].split(" since ")[0]
 
 
 def is_number(value: Any) -> bool:
-    """Whether this is a value to compute with (null stands for NaN and for what is undefined)."""
+    """Whether `value` is a finite number (null in a file stands for NaN and for undefined)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def not_finite(history: History) -> str:
-    """A loss of null is what NaN and infinity are written as."""
+    """A loss of null: NaN and infinity are written so."""
     for row in history:
         for key in ("train_loss", "val_loss"):
             if key in row and not is_number(row[key]):
@@ -48,7 +48,7 @@ def not_finite(history: History) -> str:
 
 
 def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int] | None) -> str:
-    """The last three epochs' median of the task's skill figure against what knowing nothing reaches."""
+    """The task's skill metric, median of the last three epochs, is that of a model that knows nothing."""
     metric, key = task["metrics"].get(task["skill"]), f"val_{task['skill']}"
     nothing = nothing_reaches(metric, counts) if metric else None
     values = [row[key] for row in history[-3:] if is_number(row.get(key))]
@@ -59,7 +59,7 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
 
 
 def above_constant(history: History, constant: float | None) -> str:
-    """A val loss clearly above what the constant that fits val best reaches, three epochs on end."""
+    """A val loss clearly above that of the best constant output on val, three epochs in a row."""
     last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
     if constant is None or len(last) < 3 or min(last) <= (1 + 5 * FLAT) * constant:
         return ""
@@ -68,7 +68,7 @@ def above_constant(history: History, constant: float | None) -> str:
 
 
 def flat(history: History) -> str:
-    """A train loss that stands still; after the learning rate was lowered a plateau is what one hopes for."""
+    """A train loss that stands still; not once the learning rate was lowered, when a plateau is expected."""
     rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("lr"))]
     last = [row["train_loss"] for row in rows[-RECENT:]]
     if len(last) < RECENT or rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows):
@@ -79,7 +79,7 @@ def flat(history: History) -> str:
 
 
 def overfitting(history: History, task: Mapping[str, Any]) -> str:
-    """Val loss clearly above its best for the last three epochs while the train loss went on falling."""
+    """A val loss clearly above its best for the last three epochs while the train loss kept falling."""
     rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("val_loss"))]
     if not rows:
         return ""
@@ -97,7 +97,7 @@ def overfitting(history: History, task: Mapping[str, Any]) -> str:
 
 
 def best_row(history: History, task: Mapping[str, Any]) -> Mapping[str, Any]:
-    """That with the best value of the figure that decides, the first of equals; empty without one."""
+    """The epoch with the best value of the deciding metric, the first of equals; {} if there is none."""
     key, sign = f"val_{task['best']}", -1 if task["metrics"][task["best"]].higher else 1
     known = [row for row in history if is_number(row.get(key))]
     return min(known, key=lambda row: (sign * row[key], row["epoch"]), default={})

@@ -14,19 +14,19 @@ from utils.run.folder import plain, write_json
 from utils.run.lock import Lock
 from utils.run.log import LOG, run_goes_on
 
-BEAT_SECONDS = 5.0  # at most one write in this time while steps run
+BEAT_SECONDS = 5.0  # between two writes while steps run, at least
 
 
 class Status(logging.Handler):
-    """What a run is doing and when it last did something; written by rank 0 only. Made after the log was
-    started: as one of its handlers it keeps the warnings for whoever looks later.
+    """What a run is doing and when it last did something; only rank 0 writes it.
+    It is also a handler of the log and keeps the warnings, so it is made after the log was started.
 
     Fields of status.json: state (starting, training, testing, finished, interrupted, failed), time (unix
-    seconds of the last sign of life), pid, host, epoch (being trained, from 1), epochs, step (done of it),
-    steps (of an epoch), wait and patience (early stopping), gpu_memory_mb, warnings, reason (of its end).
-    """
+    seconds of the last sign of life), pid, host, epoch (being trained, from 1), epochs, step (done in it),
+    steps (in an epoch), wait and patience (early stopping), gpu_memory_mb, warnings, reason (of the end),
+    constant_loss (of the best constant on val; once training begins)."""
 
-    current: "Status | None" = None  # that of the run in this process, so that a failure can be written
+    current: "Status | None" = None  # of the run in this process, so that run_script can record a failure
 
     def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
@@ -41,7 +41,7 @@ class Status(logging.Handler):
         self.write()
 
     def write(self, **changed: Any) -> None:
-        """Write now, with these fields changed; where that fails, the run goes on."""
+        """Write now, with these fields changed; if that fails, the run goes on."""
         self.fields |= changed | {"time": time.time()}
         self.written = time.monotonic()
         if self.enabled:
@@ -52,7 +52,7 @@ class Status(logging.Handler):
                 run_goes_on("status.json", error)
 
     def overwrite(self) -> None:
-        """On a disk without room for a second file: into the blocks that this one has."""
+        """On a full disk, which has no room for a temporary file: reuse the blocks of the present file."""
         text = json.dumps(plain(self.fields)).encode()
         with contextlib.suppress(OSError), open(self.path, "r+b") as file:
             if len(text) <= 512 * os.fstat(file.fileno()).st_blocks:
@@ -60,7 +60,7 @@ class Status(logging.Handler):
                 file.truncate()
 
     def beat(self, **changed: Any) -> None:
-        """Note these fields; write when the last write is a while ago."""
+        """Change these fields; write them if the last write is a while ago."""
         self.fields |= changed
         if time.monotonic() - self.written > BEAT_SECONDS:
             self.write()
@@ -69,7 +69,7 @@ class Status(logging.Handler):
         self.write(warnings=[*self.fields["warnings"], record.getMessage()])
 
     def end(self, state: str, reason: str | None = None) -> None:
-        """The run ended in this state; nothing is written after that, and others may have the folder."""
+        """Record the state in which the run ended, write nothing afterwards, and release the folder."""
         self.write(state=state, reason=reason)
         if self.hold:
             self.hold.release()
