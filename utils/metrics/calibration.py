@@ -1,17 +1,17 @@
-"""Scores that are probabilities: .5 means one in two, on the mixture of classes of val.
+"""Calibrated scores are probabilities: .5 means one in two, for the mixture of classes in val.
 
-Training is sampled and weighted, and a network that is sure of its train split is too sure of others. A scale
-fitted on val mends both without changing any ranking: Platt scaling for one logit (Platt 1999, with his
-smoothed targets), a temperature for several classes and for a logit whose offset must stay (Guo et al. 2017).
-Labels are integers (N,); logits are of the positive class (N,), or of each class (N, K).
+Training samples and weights the classes, and networks are overconfident on new data. A scale fitted on val
+corrects both without changing any ranking: Platt scaling for one logit (Platt 1999, with his smoothed
+targets), a temperature for several classes and for a logit whose offset must stay (Guo et al. 2017).
+Labels are integers (N,); logits are those of the positive class (N,) or of each class (N, K).
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-BINS = 15  # of equal width, of the calibration error and the reliability diagram
-SCALES = (0.02, 20.0)  # what a logit may be multiplied by; a fit that ends here is said
+BINS = 15  # of equal width, for the calibration error and the reliability diagram
+SCALES = (0.02, 20.0)  # bounds of the factor on a logit; a fit that ends at one gets a warning
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -20,12 +20,12 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def calibrated(logits: np.ndarray, slope: float, offset: float) -> np.ndarray:
-    """Log odds (N,) in double precision; the sigmoid of them is the score."""
+    """Log odds (N,) in double precision; their sigmoid is the score."""
     return slope * np.asarray(logits, float) + offset
 
 
 def log_odds(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(N, K) of each class against the others, from logits (N, K): a softmax that does not saturate."""
+    """Log odds (N, K) of each class against the others, from logits (N, K); softmax would saturate."""
     from scipy.special import logsumexp
 
     logits = np.asarray(logits, float) / temperature
@@ -34,8 +34,8 @@ def log_odds(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """slope > 0 and offset with the smallest log-loss of sigmoid(slope * logit + offset); 1, 0 of one class.
-    Targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2): no slope is infinite."""
+    """slope > 0 and offset that minimise the log-loss of sigmoid(slope * logit + offset); 1, 0 for one class.
+    Targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), so that no slope is infinite."""
     from scipy.optimize import minimize
 
     if len(np.unique(labels)) < 2:
@@ -57,12 +57,12 @@ def fit_platt(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 
 def fit_slope(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """A temperature as slope, with offset 0: of a logit that is 0 where both classes are as likely."""
+    """A temperature as slope, offset 0: for a logit that is 0 where both classes are equally likely."""
     return {"slope": 1 / fit_temperature(labels, logits)["temperature"], "offset": 0.0}
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """temperature T > 0 with the smallest log-loss of sigmoid or softmax(logits / T); 1 of one class."""
+    """temperature T > 0 that minimises the log-loss of sigmoid or softmax(logits / T); 1 for one class."""
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
@@ -81,7 +81,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
 
 def scale_warning(scale: float, name: str) -> str:
-    """'' or what a slope (or a temperature's inverse) at the bound of its fit means."""
+    """What it means that a slope (or inverse temperature) is at a bound of its fit; '' if it is not."""
     if SCALES[0] * 1.01 < scale < SCALES[1] / 1.01:
         return ""
     why = "the logits say nothing about val" if scale < 1 else "the logits separate val (almost) perfectly"
@@ -89,7 +89,7 @@ def scale_warning(scale: float, name: str) -> str:
 
 
 def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """count, score (mean) and share (of positives) of each of BINS bins of the scores (N,); NaN if empty."""
+    """count, mean score and share of positives, (BINS,) each, of the scores (N,) in bins; NaN if empty."""
     place = np.minimum((scores * BINS).astype(int), BINS - 1)
     found = {"count": np.bincount(place, minlength=BINS)}
     for name, values in {"score": scores, "share": labels}.items():
@@ -100,7 +100,7 @@ def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.nda
 
 def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
     """Expected calibration error: |share of positives - mean score| over equal bins, weighted by counts.
-    Of several classes (N, K): of the class predicted, whether it is the right one."""
+    With several classes (N, K): of the predicted class, where "positive" means that it is right."""
     if scores.ndim == 2:
         labels, scores = (labels == scores.argmax(axis=1)).astype(int), scores.max(axis=1)
     bins = calibration_bins(labels, scores)
@@ -109,7 +109,7 @@ def calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def brier_score(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean squared distance of the probabilities from the truth, summed over several classes (Brier 1950)."""
+    """Mean squared error of the probabilities, summed over the classes if there are several (Brier 1950)."""
     if scores.ndim == 1:
         return float(((scores - labels) ** 2).mean())
     return float(((scores - np.eye(scores.shape[1])[labels]) ** 2).sum(axis=1).mean())
@@ -118,8 +118,8 @@ def brier_score(labels: np.ndarray, scores: np.ndarray) -> float:
 def cross_fitted(
     labels: np.ndarray, logits: np.ndarray, groups: np.ndarray, fit: Callable, scale: Callable
 ) -> np.ndarray | None:
-    """Scores of the split a scale is fitted on, each group's by the scale of the others; None of one group.
-    scale(logits, **fit(labels, logits)) gives log odds."""
+    """Scores of the split that a scale is fitted on, each group scaled by a fit without it (by folds).
+    scale(logits, **fit(labels, logits)) gives log odds. None if there is only one group."""
     from sklearn.model_selection import GroupKFold
 
     folds = min(5, len(np.unique(groups)))
@@ -134,7 +134,7 @@ def cross_fitted(
 def probability_figures(
     labels: np.ndarray, scores: np.ndarray, prior: Sequence[float] | float
 ) -> dict[str, float]:
-    """calibration_error, brier, and brier_prior: of always answering `prior`, val's share of each class."""
+    """calibration_error, brier, and brier_prior: that of always answering `prior`, val's class shares."""
     constant = np.full(len(labels), prior) if scores.ndim == 1 else np.tile(prior, (len(labels), 1))
     return {
         "calibration_error": calibration_error(labels, scores),

@@ -1,4 +1,4 @@
-"""The definition of every number in a report, and the reference models that stand beside the trained one.
+"""Classification metrics, and the reference models that the trained model is compared with.
 
 Labels are integers. A metric that is undefined (one class only) is None, never 0 or NaN.
 """
@@ -10,8 +10,7 @@ import numpy as np
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """The threshold with the best F1 of the positive class: predict 1 where score >= threshold.
-    Midway between the best score and the next one below: rounding moves no sample across it. One class: 0.5.
-    """
+    It lies midway between two scores, so that rounding moves no sample across it. One class: 0.5."""
     if len(np.unique(labels)) < 2:
         return 0.5
     order = np.argsort(-scores, kind="stable")
@@ -24,8 +23,8 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
-    """AP and AUROC of `ranks`, and F1, balanced accuracy, accuracy, precision and recall of `preds` (0 or 1).
-    ranks (N,): logits rather than probabilities, which are equal where they saturate."""
+    """AP and AUROC of `ranks`; F1, balanced accuracy, accuracy, precision and recall of `preds` (0 or 1).
+    ranks (N,): better logits than probabilities, which tie where they saturate."""
     from sklearn import metrics
 
     found = metrics.precision_recall_fscore_support(labels, preds, labels=[0, 1], zero_division=0)
@@ -43,9 +42,9 @@ def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> 
 
 
 def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[str]) -> dict:
-    """Macro F1 and balanced accuracy over the classes present, accuracy, and a row per class.
-    ranks (N, K): log odds, or probabilities; the highest is the prediction. An absent class has None and is
-    part of no mean."""
+    """Macro F1 and balanced accuracy over the classes present, accuracy, and metrics per class.
+    ranks (N, K): log odds or probabilities; the highest is the prediction. The metrics of an absent class are
+    None and enter no mean."""
     from sklearn import metrics
 
     preds, present, classes = ranks.argmax(axis=1), np.unique(labels), range(len(names))
@@ -65,14 +64,14 @@ def multiclass_metrics(labels: np.ndarray, ranks: np.ndarray, names: Sequence[st
 def confusion(
     labels: np.ndarray, preds: np.ndarray, classes: int, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """(classes, classes) counts, rows = truth, columns = prediction; weights (N,): samples each stands for.
-    (scikit-learn's takes a hundred times as long, and a threshold is chosen by a hundred of them.)"""
+    """Counts (classes, classes), rows = truth, columns = prediction; weights (N,): samples each stands for.
+    (scikit-learn takes a hundred times as long, and choosing a threshold needs a hundred matrices.)"""
     counts = np.bincount(labels * classes + preds, weights, classes * classes)
     return counts.reshape(classes, classes).astype(int)
 
 
 def trivial_guesses(train_labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Class probabilities (count,) of guessing without a look at the sample."""
+    """Class probabilities (count,) of guesses that ignore the sample."""
     prior = np.bincount(train_labels, minlength=count) / len(train_labels)
     return {
         "majority class": np.eye(count)[prior.argmax()],
@@ -86,8 +85,8 @@ def reference_scores(
     weights: np.ndarray | None = None, names: Sequence[str] = ("logistic regression", "boosted trees"),
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Class probabilities (N, classes) of the references in `names` for `inputs` (N, G); weights: of train.
-    The trees are HistGradientBoosting. NaN (not known): trees take it as it is; for logistic regression it is
-    the train mean beside an indicator column. Columns that are NaN throughout train are dropped."""
+    NaN means unknown. The trees (HistGradientBoosting) take it as it is; for logistic regression it becomes
+    the train mean and an indicator column. Columns without a known value in train are dropped."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression

@@ -8,11 +8,11 @@ import numpy as np
 from utils.metrics.calibration import calibration_error, sigmoid
 from utils.metrics.classification import choose_threshold
 
-NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # what larger steps between frame numbers are
+NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # frame numbers at least so far apart are time stamps
 
 
 def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
-    """FPR at the highest threshold that finds this share of the anomalies (FPR95); None with one class."""
+    """False positive rate at the highest threshold with this recall (.95: FPR95); None with one class."""
     from sklearn.metrics import roc_curve
 
     if len(np.unique(labels)) < 2:
@@ -22,16 +22,16 @@ def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) 
 
 
 def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
-    """AUROC of scores of which only the histograms are known, bins ascending; NaN with one class.
-    A pair in one bin counts half, so that it differs from the exact one by the share of these at most."""
+    """AUROC from histograms of the scores, bins in ascending order; NaN with one class.
+    A pair in the same bin counts half: the result is off by at most the share of such pairs."""
     pairs = normal.sum() * anomalous.sum()
     right = (anomalous * (np.cumsum(normal) - normal / 2)).sum()
     return float(right / pairs) if pairs else float("nan")
 
 
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
-    """The alarm threshold on val: the best F1 (rule f1, where there is an anomaly), or the lowest score that
-    at most the share `target_fpr` of the normal frames reach. Without a normal frame: 0.5."""
+    """The alarm threshold, chosen on val: that of the best F1 (rule 'f1', if there is an anomaly), else the
+    lowest that at most a share `target_fpr` of the normal frames reaches. 0.5 if no frame is normal."""
     normal = np.sort(scores[labels == 0])
     if len(normal) == 0:
         return 0.5
@@ -44,8 +44,8 @@ def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, ta
 def within_group_pairs(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) pairs (anomaly, normal) of one group in the right order, a tie half, and (N,) all such pairs; each
-    counts at its anomaly. The ratio of their sums is not earned by telling the groups apart."""
+    """For each anomaly (N,), how many normal frames of its group score lower (ties count half), and how many
+    normal frames there are. The ratio of the sums is an AUROC that telling groups apart does not raise."""
     right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
@@ -57,7 +57,7 @@ def within_group_pairs(
 
 
 def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray:
-    """Time of frames (N,) in seconds: their numbers are ticks at `frame_rate` (Hz), or time stamps."""
+    """Time of frames (N,) in seconds; their ids count frames at `frame_rate` (Hz) or are time stamps."""
     if len(frame_ids) < 2:
         return np.zeros(len(frame_ids))
     step = np.median(np.diff(np.sort(frame_ids)))
@@ -69,10 +69,9 @@ def alarm_statistics(
     labels: np.ndarray, alarms: np.ndarray, scenarios: np.ndarray, frame_ids: np.ndarray,
     frame_rate: float = 10.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """False alarms per minute of normal frames, and the delay of the first alarm of an encounter.
-    An encounter is an unbroken run of anomalous frames of a scenario; the delay counts from its first frame.
-    A frame stands for the scenario's median step (frame_seconds). Encounters never alarmed are counted apart.
-    """
+    """False alarms per minute of normal frames, and the mean delay of the first alarm of an encounter.
+    An encounter is an unbroken run of anomalous frames in a scenario; the delay counts from its first frame.
+    A frame lasts for its scenario's median step. Encounters without any alarm are counted as missed."""
     minutes, false_alarms, delays, missed = 0.0, 0, [], 0
     for scenario in np.unique(scenarios):
         members = np.flatnonzero(scenarios == scenario)
@@ -97,7 +96,7 @@ def alarm_statistics(
 
 
 def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) -> dict[str, float | None]:
-    """What validation adds to binary_metrics, of calibrated log odds (N,)."""
+    """The metrics that validation adds to binary_metrics, from calibrated log odds (N,)."""
     right, pairs = within_group_pairs(labels, odds, groups)
     return {
         "fpr95": fpr_at_recall(labels, odds),
@@ -108,11 +107,11 @@ def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) 
 
 
 def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
-    """AnoVox's own figures over pixels or points: truth (N,) 0 or 1, scores (N,) in 0..1.
+    """The metrics of AnoVox's own benchmark over pixels or points: truth (N,) 0 or 1, scores (N,) in 0..1.
 
     auroc, aupr, specificity (at the threshold where precision and recall are closest), f1_score and ppv (mean
-    over thresholds .25, .30 ... .70) as in benchmark/eval/metrics.py; fpr95 exact, not on its grid of .01.
-    None with one class only.
+    over thresholds .25, .30 ... .70) are as in its benchmark/eval/metrics.py; fpr95 is exact, there it is on
+    a grid of .01. None with one class only.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
@@ -121,15 +120,14 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
         return dict.fromkeys(names)
 
     def above(threshold: np.floating) -> tuple[int, int]:
-        """True and false alarms of scores above it."""
+        """True and false alarms: scores above the threshold."""
         alarms = truth[scores > threshold]
         hits = int(alarms.sum())
         return hits, len(alarms) - hits
 
     precision, recall, thresholds = precision_recall_curve(truth, scores)
     gap = np.abs(precision - recall)[:-1]
-    # Of equally good thresholds the lowest, as there.
-    chosen = thresholds[np.argmin(gap)]
+    chosen = thresholds[np.argmin(gap)]  # of equally good ones the lowest, as in the benchmark
     positives = int(truth.sum())
     specificity = 1 - above(chosen)[1] / (len(truth) - positives)
     alarms = [above(threshold) for threshold in np.arange(0.25, 0.75, 0.05)]
@@ -143,7 +141,7 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
 def breakdown(
     labels: np.ndarray, odds: np.ndarray, alarms: np.ndarray, groups: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Recall, and AUROC against all normal frames, of the anomalies with each value of each column."""
+    """For each value of each column: recall of its anomalies, and their AUROC against all normal frames."""
     from sklearn.metrics import roc_auc_score
 
     rows = {}
@@ -159,7 +157,7 @@ def breakdown(
 
 
 def name_distances(metres: np.ndarray) -> np.ndarray:
-    """Distance classes as text; '' where the distance is not known."""
+    """Distance classes such as '05-10 m'; '' where the distance is unknown."""
     edges = (5, 10, 15, 20, 30)
     names = [f"{a:02d}-{b:02d} m" for a, b in itertools.pairwise((0, *edges))] + [f"{edges[-1]}+ m"]
     return np.where(np.isfinite(metres), np.array(names)[np.digitize(np.nan_to_num(metres), edges)], "")

@@ -1,10 +1,10 @@
-"""Social groups from pair probabilities, and how well they are found.
+"""Social groups from pair probabilities, and how well they match the true groups.
 
-People are rows over any number of frames; a group never reaches over two frames. Two ways from pairs to
-groups: connected components of the pairs at or above a threshold, where one pair too many chains two groups,
-and average linkage, where two groups join as long as their people interact with probability `cut` on average.
+People are rows over any number of frames; a group never spans two frames. Groups are found in two ways.
+Connected components link all pairs at or above a threshold, so one wrong pair chains two groups together.
+Average linkage joins two groups if their people interact with an average probability of at least `cut`.
 
-Whole groups are judged more strictly than JRDB-Act judges people (utils/metrics/jrdb_act.py).
+Whole groups are judged more strictly here than JRDB-Act judges people (utils/metrics/jrdb_act.py).
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import average_precision_score
 
 SIZE_BINS = ("G1", "G2", "G3", "G4", "G5+")
-MEMBER_IOU = 0.5  # of the members of a predicted and a true group, for the two to match
+MEMBER_IOU = 0.5  # a predicted and a true group match if their members have at least this IoU
 CUTS = np.linspace(0.05, 0.95, 19)
 
 
 def find_components(
     people: int, pairs: np.ndarray, probabilities: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """Group number of everybody (people,): connected by pairs (P, 2) of rows at or above the threshold."""
+    """Group number of each person (people,), linked by pairs (P, 2) of rows at or above the threshold."""
     first, second = np.asarray(pairs, np.int64).reshape(-1, 2)[probabilities >= threshold].T
     graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(people, people))
     return connected_components(graph, directed=False)[1].astype(np.int64)
@@ -36,9 +36,9 @@ def find_clusters(
 ) -> np.ndarray:
     """Group numbers (cuts, R) by average linkage within each frame, one row per cut.
 
-    frames (R,) non-decreasing; pairs (P, 2) rows, by frame, with probabilities p (P,) of interacting. These
-    are scaled first so that `threshold` stands at one half: the sampling of training moved them. People who
-    are no pair (out of range) interact as surely as the best chain of pairs between them, their product.
+    frames (R,) non-decreasing; pairs (P, 2) of rows, sorted by frame, with probabilities p (P,) of
+    interacting. These are first rescaled so that `threshold` becomes one half, since the sampling of training
+    shifted them. Two people who are no pair (out of range) get the product along the best chain of pairs.
     """
     odds = np.clip(p, 1e-9, 1 - 1e-9) / (1 - np.clip(p, 1e-9, 1 - 1e-9))
     limit = np.clip(threshold, 1e-9, 1 - 1e-9)
@@ -64,8 +64,8 @@ def find_clusters(
 def choose_cut(
     frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, true: np.ndarray
 ) -> float:
-    """The one of CUTS that puts the most people right, of all and over the sizes of groups; ties: the middle.
-    true (R,): social group ids, below 0 unknown."""
+    """The one of CUTS with the most people in the right group: share of all plus mean share over group sizes.
+    true (R,): social group ids, below 0 if unknown. Of equally good cuts the middle one; 0.5 without ids."""
     known, shares = true >= 0, []
     if not known.any():
         return 0.5
@@ -77,8 +77,8 @@ def choose_cut(
 
 
 def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Of all people and of those in true groups of each size, how many are in the right predicted group.
-    Predicted groups of a frame stand for the true ones in the assignment that puts the most people right."""
+    """The share of people in the right predicted group, of all and by the size of their true group.
+    The predicted groups of a frame are assigned to the true ones so that the most people are right."""
     right, sizes = np.zeros(len(frames), bool), np.zeros(len(frames), np.int64)
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     for start, end in zip(starts, np.append(starts[1:], len(frames)), strict=True):
@@ -95,32 +95,32 @@ def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dic
 
 
 def group_scores(groups: np.ndarray, pairs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How sure each group is (max + 1,): the mean probability of its pairs.
-    Of one person: 1 - the largest probability of a pair with this person, 1 where there is no such pair."""
+    """The confidence in each group (max + 1,): the mean probability of its pairs.
+    For a person alone: 1 - the largest probability of a pair with this person, 1 if there is no pair."""
     pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
     first, second = groups[pairs].T
     inside, count = first == second, groups.max(initial=-1) + 1
     pairs_of = np.bincount(first[inside], minlength=count)
     total = np.bincount(first[inside], weights=probabilities[inside], minlength=count)
     largest = np.zeros(len(groups))
-    np.maximum.at(largest, pairs.ravel(), np.repeat(probabilities, 2))  # pairs.ravel(): both people of each
+    np.maximum.at(largest, pairs.ravel(), np.repeat(probabilities, 2))  # both people of each pair
     alone = np.zeros(count)
-    alone[groups] = 1 - largest  # read for single people only: one row each
+    alone[groups] = 1 - largest  # used for single people only, who have one row each
     return np.where(pairs_of > 0, total / np.maximum(pairs_of, 1), alone)
 
 
 def group_metrics(
     frames: np.ndarray, predicted: np.ndarray, scores: np.ndarray, true: np.ndarray
 ) -> dict[str, dict[str, float | int | None]]:
-    """Per size bin: ap (None where the truth has no such group), true_groups, predicted_groups, matched.
+    """Per size bin: ap (None if no true group has that size), true_groups, predicted_groups, matched.
 
-    frames (R,) frame of each person; predicted (R,) group numbers, their scores (groups,); true (R,) social
-    group ids, unique within a frame, below 0 where unknown: left out on both sides.
+    frames (R,) of each person; predicted (R,) group numbers, with the groups' scores (groups,); true (R,)
+    social group ids, unique within a frame. People with an id below 0 (unknown) are left out on both sides.
 
-    A predicted group is right when the IoU of its members with a true group of its own frame and size bin,
-    not matched yet, is at least 0.5. Predictions choose by falling score, equal ones in the order given; each
-    takes the largest IoU, then the first (G5+ at exactly 0.5 alone leave a choice). AP is the area under the
-    steps of precision over recall, over all frames, equal scores one step.
+    A predicted group is right if its members have an IoU of at least 0.5 with a true group of its frame and
+    size bin that is not matched yet. Predictions choose in order of falling score, equal ones in the order
+    given; each takes the largest IoU, then the first (there is a choice only for G5+ at exactly 0.5). AP is
+    the area under the stepwise precision-recall curve over all frames; equal scores form one step.
     """
     known = np.asarray(true) >= 0
     frames, predicted, true = (np.asarray(values)[known] for values in (frames, predicted, true))
@@ -145,7 +145,7 @@ def group_metrics(
         mine, truth = bins == number, int((true_bins == number).sum())
         hits = int(matched[mine].sum())
         ap = 0.0 if truth else None
-        if hits:  # sklearn's recall is of the matched groups; ours is of the true ones
+        if hits:  # sklearn's recall divides by the matched groups, this one by the true groups
             ap = average_precision_score(matched[mine], scores[mine]) * hits / truth
         counts = {"true_groups": truth, "predicted_groups": int(mine.sum()), "matched": hits}
         metrics[name] = {"ap": ap, **counts}
@@ -153,5 +153,5 @@ def group_metrics(
 
 
 def size_bins(sizes: np.ndarray) -> np.ndarray:
-    """Index into SIZE_BINS of groups of these sizes (1 or more)."""
+    """Index into SIZE_BINS for groups of these sizes (1 or more)."""
     return np.minimum(sizes, len(SIZE_BINS)) - 1

@@ -1,7 +1,7 @@
-"""Both stages judged together: six outcomes (none, or one of the types) of every pair of every frame.
+"""Both stages judged together: six outcomes (none, or one of the types) for every pair of every frame.
 
-Who interacts is stage 1's answer, how is stage 2's. A pair beyond the distance limit counts as predicted
-"none" with probability 0: people who interact from far apart are misses of the whole system.
+Stage 1 says who interacts, stage 2 how. A pair beyond the distance limit counts as predicted "none" with
+probability 0: if two people interact from that far apart, the whole system has missed them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ NONE = "none"
 
 @dataclass
 class Outcomes:
-    """Rows that together are every pair of every frame, each standing for `weight` pairs.
-    truth (N,): 0 = none, k + 1 = type k. p_interaction (N,), -1 beyond the limit; p_types (N, K). sequences
-    (N,) and frames (N,): what is resampled."""
+    """Rows that together represent every pair of every frame; each row stands for `weight` pairs.
+    truth (N,): 0 = none, k + 1 = type k. p_interaction (N,): -1 beyond the limit; p_types (N, K). sequences
+    (N,) and frames (N,): the groups that the jackknife leaves out."""
 
     truth: np.ndarray
     p_interaction: np.ndarray
@@ -36,17 +36,17 @@ class Outcomes:
         return np.where(self.p_interaction >= threshold, self.p_types.argmax(axis=1) + 1, 0)
 
     def macro_f1(self, threshold: float) -> float:
-        """Mean F1 of the outcomes that are true of some pair."""
+        """Mean F1 over the outcomes that occur in the truth."""
         return macro_f1(self.counts(self.said(threshold)))
 
     def counts(self, guess: np.ndarray) -> np.ndarray:
-        """The confusion matrix (K + 1, K + 1) of these outcomes (N,)."""
+        """The confusion matrix (K + 1, K + 1) of predicted outcomes (N,)."""
         return confusion(self.truth, guess, self.p_types.shape[1] + 1, self.weight)
 
 
 def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Outcomes:
-    """All pairs of all frames of a JRDBPairDataset, of these answers (N,) and (N, K) to its samples, but
-    those without a true outcome: the ambiguous, and interacting pairs whose type nobody knows."""
+    """All pairs of all frames of a JRDBPairDataset, with these predictions (N,) and (N, K) for its samples.
+    Left out are pairs without a true outcome: ambiguous pairs, and interacting ones of unknown type."""
     typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)
     far = part.far_types >= 0
     people = np.bincount(part.people_frames, minlength=len(part.frame_keys))
@@ -65,8 +65,8 @@ def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Out
 def pair_probabilities(
     who: np.ndarray, how: np.ndarray | None, state: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """p_interaction (N,) and p_types (N, K) from logits (N, 2) and (N, K), by the scales in a checkpoint.
-    how: None of a stage 1 run, whose p_types (N, 1) are NaN."""
+    """p_interaction (N,) and p_types (N, K) from logits (N, 2) and (N, K), scaled as the checkpoint says.
+    how: None for a stage 1 run, whose p_types (N, 1) are NaN."""
     p_interaction = sigmoid(calibrated(log_odds(who)[:, 1], **state["calibration"]))
     if how is None:
         return p_interaction, np.full((len(who), 1), np.nan)
@@ -81,7 +81,7 @@ def choose_threshold(rows: Outcomes, candidates: int = 100) -> float:
 
 
 def macro_f1(counts: np.ndarray) -> float:
-    """Mean F1 of a confusion matrix (K, K) over the classes that are true of a pair."""
+    """Mean F1 of a confusion matrix (K, K) over the classes that occur in the truth."""
     both = counts.sum(axis=1) + counts.sum(axis=0)
     return float((2 * np.diag(counts) / np.maximum(both, 1e-9))[counts.any(axis=1)].mean())
 
@@ -90,10 +90,9 @@ def end_to_end(
     rows: Outcomes, threshold: float, types: Sequence[str], stage1_threshold: float, most_frequent: int,
     split: str, truncated: bool,
 ) -> tuple[Verdict, dict]:  # fmt: skip
-    """The verdict and the figures: macro F1 with its interval, accuracy, a row per outcome, confusion matrix.
-    The verdict compares macro F1 with stage 1's own pairs (at its threshold), always called the most frequent
-    type of train, on the same resampled sequences. AP of a type ranks all pairs by p(interaction) * p(type).
-    """
+    """The verdict, and macro F1 with its interval, accuracy, a row per outcome and the confusion matrix.
+    The verdict compares macro F1 with a trivial answer: the pairs that stage 1 finds at its own threshold,
+    all called the most frequent type of train. A type's AP ranks all pairs by p(interaction) * p(type)."""
     names = [NONE, *types]
     guess = rows.said(threshold)
     trivial = np.where(rows.p_interaction >= stage1_threshold, most_frequent + 1, 0)

@@ -1,15 +1,15 @@
-"""Social groups as JRDB-Act scores them: tasks 2 and 3 of its toolkit for people whose boxes are the true
-ones, to the last tie.
+"""Social groups as JRDB-Act scores them: tasks 2 and 3 of its toolkit for people with true boxes, with the
+same result down to ties.
 
-    rows   one per person and keyframe, the nine values of det_group.txt and gt_group.txt:
+    rows   one per person and keyframe, with the nine values of det_group.txt and gt_group.txt:
            sequence, keyframe, x1, y1, x2, y2, group, activity, score (truth: difficulty)
 
 Source: README.md and JRDB_eval.py in Action&Social_grouping_eval of github.com/JRDB-dataset/jrdb_toolkit.
-Every person counts, not every group: predicted groups of a keyframe are assigned to true ones (the assignment
-that puts the most people right), a person in the wrong one is a miss but no false alarm. Task 2 is the AP of
-all people, task 3 the mean of the APs of people in groups of 1, 2, 3, 4 and 5 or more. With true boxes no
-person is a false alarm and an AP is the share of people put right: everybody alone scores 1, 1/2, 1/3, 1/4
-and so on in task 3.
+The toolkit counts people, not groups. The predicted groups of a keyframe are assigned to the true ones so
+that the most people are right; a person in the wrong group is a miss but not a false alarm. Task 2 is the AP
+over all people, task 3 the mean of the APs over people in groups of 1, 2, 3, 4 and 5 or more. With true boxes
+there are no false alarms, so an AP is the share of people in the right group: with everybody alone, the APs
+of task 3 are 1, 1/2, 1/3, 1/4 and so on.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from scipy.optimize import linear_sum_assignment
 from utils.metrics.groups import SIZE_BINS, size_bins
 
 KEYFRAME = 15  # frames, one second
-DIFFICULT = 2  # people of this difficulty or more count neither as found nor as missed
+DIFFICULT = 2  # people of at least this difficulty count neither as found nor as missed
 GROUP, LAST = 6, 8  # columns of the rows
 
 
 def keyframe_rows(
     part: Any, groups: np.ndarray, people: np.ndarray, names: Sequence[str], last: float = 1.0
 ) -> np.ndarray:
-    """(K, 9) rows of these `people` (rows) of a JRDBPairDataset, in groups (R,), whom the toolkit keeps: in
-    keyframes, boxes inside the panorama. Groups become numbers from 1 in every keyframe; sequences are
-    numbered as the toolkit numbers a folder, by the sorted `names`; last: score or difficulty."""
+    """(K, 9) rows of those `people` (row numbers) of a JRDBPairDataset, in groups (R,), whom the toolkit
+    keeps: in keyframes, with boxes inside the panorama. Groups are numbered from 1 in every keyframe and
+    sequences in the order of the sorted `names`, as in the toolkit; last: score or difficulty."""
     import pandas
 
     frames = part.people_frames[people]
@@ -51,13 +51,13 @@ def rows_text(rows: np.ndarray) -> str:
 
 
 def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-    """{"task_2": AP, "task_3": mAP, "by_size": {G1..G5+: AP}} of the same people in true and in predicted
-    groups, rows (K, 9) each, in one order; None of a size that no group has, and where nobody counts."""
+    """{"task_2": AP, "task_3": mAP, "by_size": {G1..G5+: AP}} from rows (K, 9) of the same people, in the
+    same order, in true and in predicted groups. None for a size that no group has, or if nobody counts."""
     right, sizes = np.zeros(len(truth), bool), np.zeros(len(truth), np.int64)
     for keyframe in np.unique(truth[:, :2], axis=0):
         mine = (truth[:, :2] == keyframe).all(axis=1)
         true, guess = (rows[mine, GROUP].astype(int) for rows in (truth, found))
-        shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square, as the toolkit's: ties
+        shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square: the toolkit's ties
         np.add.at(shared, (guess, true), 1)
         right[mine] = linear_sum_assignment(shared.max() - shared)[1][guess] == true
         sizes[mine] = shared.sum(axis=0)[true]

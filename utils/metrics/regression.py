@@ -1,18 +1,18 @@
-"""Figures of a regression: one value per image, averaged per subject, and judged beside trivial predictors.
+"""Regression metrics per image and per subject, trivial predictors to compare with, and intervals of the age.
 
-Errors are prediction - truth, in the unit of the target. MAE, R2 and r depend on how far apart the ages of a
-cohort are, so the error of the mean and median predictors and the skill always stand beside them.
+Errors are prediction - truth, in the unit of the target. MAE, R2 and r depend on the spread of ages in a
+cohort, so reports show the error of the mean and median predictors and the skill beside them.
 
-An interval stands around every person's predicted age, and beside it what is left of the regression towards
-the mean:
+Every predicted age gets an interval, and can be corrected for the regression towards the mean:
 
     fitted = fit_intervals(val_rows)                     # by person: the mean over the images
-    low, high = intervals(fitted, preds)                 # hold the true age of about 90% of new people
+    low, high = intervals(fitted, preds)                 # contain the true age of about 90% of new people
+    corrected = correct_bias(fitted, preds)
 
-Split conformal prediction with normalised scores (Lei et al. 2018, JASA 113:1094): of every val person the
-error divided by the error usual at that predicted age, which is a line fitted without that person. The
-interval reaches as far as the score that 90% of people from the same population stay below, so its coverage
-needs no model of the errors; its width follows the line. It is a promise over people, not for each one.
+The method is split conformal prediction with normalised scores (Lei et al. 2018, JASA 113:1094). The score of
+a val person is the error divided by the usual error at that predicted age, a line fitted without that person.
+An interval reaches as far as the score that 90% of people from the same population stay below. Its coverage
+needs no model of the errors and holds over all people, not for each person; its width follows the line.
 """
 
 import math
@@ -24,13 +24,14 @@ import numpy as np
 WITHIN = (5, 10, 15)
 BAND_WIDTHS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 LEVEL = 0.9
-RANGE = (0.5, 2.0)  # of the mean error: a line through few people is not followed further
-LEAST_SLOPE = 0.2  # of prediction on age: below, to divide by it makes noise of noise
+RANGE = (0.5, 2.0)  # of the usual error, as shares of the mean error: a line through few people may be wrong
+LEAST_SLOPE = 0.2  # of prediction on age: dividing by a smaller one would only amplify noise
 
 
 def regression_metrics(targets: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
     """MAE, MSE, RMSE, R2, Pearson r, slope, bias and the share of samples within 5, 10 and 15 units.
-    slope: of the least-squares line preds ~ targets. What is undefined for constant values is None."""
+    slope: of the least-squares line preds ~ targets. Metrics that constant values leave undefined are None.
+    """
     targets, preds = np.asarray(targets, float), np.asarray(preds, float)
     errors = preds - targets
     varied = len(targets) > 1 and np.ptp(targets) > 0
@@ -59,20 +60,20 @@ def subject_means(
 
 
 def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
-    """(number of the band each target is in, their width): decades, or what gives 3 to 10 bands."""
+    """(band number of each target, width of a band): the smallest of BAND_WIDTHS for about 10 bands."""
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
     return np.floor(np.asarray(targets, float) / width).astype(int), width
 
 
 def trivial_predictions(train_targets: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """What the mean and the median of the train part predict for `count` samples."""
+    """The mean and the median of the train targets as predictions for `count` samples."""
     values = {"train mean": np.mean(train_targets), "train median": np.median(train_targets)}
     return {name: np.full(count, float(value)) for name, value in values.items()}
 
 
 def best_trivial_mae(train_targets: np.ndarray, targets: np.ndarray) -> float:
-    """The lower MAE on `targets` of the train part's mean and median."""
+    """The MAE on `targets` of the better of the train mean and median."""
     guesses = trivial_predictions(train_targets, len(targets)).values()
     return min(float(np.abs(guess - targets).mean()) for guess in guesses)
 
@@ -87,9 +88,9 @@ def limits_of_agreement(targets: Sequence[float], preds: Sequence[float]) -> tup
 def fit_intervals(rows: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[str, Any]:
     """Plain values for a checkpoint: level, people, reach, line and bias.
 
-    rows: subject_ids, ages and preds of the val images. reach: None where N is below 1 / (1 - level) - 1, 9
-    for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
-    prediction on the age, None where there is too little of a slope.
+    rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - level) - 1
+    people, 9 for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
+    prediction on the age, None if the slope is below LEAST_SLOPE.
     """
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     errors, count = np.abs(preds - ages), len(ages)
@@ -107,7 +108,7 @@ def fit_intervals(rows: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[
 
 
 def fit_line(errors: np.ndarray, preds: np.ndarray) -> list[float]:
-    """[offset, slope, least, greatest] of the absolute error at a prediction."""
+    """[offset, slope, least, greatest] of the absolute error as a function of the prediction."""
     mean, spread = float(errors.mean()), float(((preds - preds.mean()) ** 2).sum())
     slope = float(((preds - preds.mean()) * errors).sum()) / spread if spread > 0 else 0.0
     least, greatest = (max(share * mean, 1e-9) for share in RANGE)
@@ -120,7 +121,7 @@ def usual_error(line: list[float], preds: np.ndarray) -> np.ndarray:
 
 
 def intervals(fitted: Mapping[str, Any] | None, preds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of each prediction; NaN where val had too few people. No age is below 0."""
+    """(low, high) of each prediction; NaN if val had too few people. low is cut off at age 0."""
     preds = np.asarray(preds, float)
     if not fitted or fitted["reach"] is None:
         return np.full(len(preds), np.nan), np.full(len(preds), np.nan)
@@ -129,8 +130,8 @@ def intervals(fitted: Mapping[str, Any] | None, preds: np.ndarray) -> tuple[np.n
 
 
 def correct_bias(fitted: Mapping[str, Any] | None, preds: np.ndarray) -> np.ndarray | None:
-    """Predictions without the regression towards the mean that val shows, (pred - offset) / slope (Cole et
-    al. 2018, Mol Psychiatry 23:1385); the true age is not used. None where val does not give a slope."""
+    """Predictions without the regression towards the mean seen on val: (pred - offset) / slope (Cole et al.
+    2018, Mol Psychiatry 23:1385). The true age is not used. None if val gave no slope."""
     if not fitted or fitted["bias"] is None:
         return None
     offset, slope = fitted["bias"]

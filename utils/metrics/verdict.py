@@ -1,6 +1,6 @@
-"""Did it learn? Intervals that leave out one whole group at a time, and the verdict that rests on one.
+"""Did the model learn? The verdict, and the jackknife intervals over whole groups that it rests on.
 
-How often LEARNED is said of a model that learned nothing is measured by `python -m benchmarks.verdict`;
+`python -m benchmarks.verdict` measures how often a model that learned nothing is called LEARNED;
 benchmarks/tables.md has the table.
 """
 
@@ -12,15 +12,14 @@ import numpy as np
 from utils.run.errors import counted
 
 MINIMUM = 5  # groups: with 2, chance alone is called LEARNED in 8% of data sets, with 3 in almost 5%
-RANGES = {"mae": (0, np.inf), "subject_mae": (0, np.inf), "skill": (-np.inf, 1)}  # others: 0 to 1
-BLOCKS = 200  # of frames, where groups are too few: as many as needed, few enough to be quick
+RANGES = {"mae": (0, np.inf), "subject_mae": (0, np.inf), "skill": (-np.inf, 1)}  # other metrics: 0 to 1
+BLOCKS = 200  # of frames, at most, to leave out where groups are too few; enough, and still quick
 
 
 @dataclass(frozen=True)
 class Verdict:
     """LEARNED, NOT LEARNED or NOT JUDGED, and why.
-    reference: how the model stands to the strongest reference, which has no part in the word; may be empty.
-    """
+    reference: how the model compares with the strongest reference; does not affect the word; may be empty."""
 
     word: str
     reason: str
@@ -41,10 +40,10 @@ def judge(
 ) -> Verdict:  # fmt: skip
     """LEARNED iff the 95% interval of the paired difference model - trivial lies on the better side of 0.
 
-    `model` and `trivial` (1 + n,) are the metric by `jackknife` on the same samples of `split`. The train
-    split, which can be known by heart, and a run cut by --max_batches are never LEARNED. With fewer than
-    MINIMUM groups (`unit` is their plural) nothing tells learning from luck: NOT JUDGED. reference: the model
-    beside the strongest reference, to be named.
+    `model` and `trivial` (1 + n,) are jackknife rows of the metric on the same samples of `split`. The train
+    split, which a model can know by heart, and a run cut by --max_batches are never LEARNED. With fewer than
+    MINIMUM groups (`unit` is their plural) learning cannot be told from luck: NOT JUDGED. reference: the
+    comparison with the strongest reference, to be reported beside the verdict.
     """
     found = Comparison.of(metric, model, trivial, trivial_name, jackknife, higher_is_better)
     word = "LEARNED" if found.better else "NOT LEARNED"
@@ -67,7 +66,7 @@ def judge(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model beside one other scorer: the paired difference model - other of one metric."""
+    """A model compared with one other scorer: the paired difference model - other of a metric."""
 
     name: str
     metric: str
@@ -82,13 +81,13 @@ class Comparison:
         cls, metric: str, model: np.ndarray, other: np.ndarray, name: str, jackknife: "GroupJackknife",
         higher_is_better: bool = True,
     ) -> "Comparison":  # fmt: skip
-        """From the metric's rows (1 + n,) of both."""
+        """From the jackknife rows (1 + n,) of the metric for both."""
         bounds = cut_difference(jackknife.interval(model - other), higher_is_better)
         return cls(name, metric, float(model[0]), float(other[0]), *bounds, higher_is_better)
 
     @property
     def better(self) -> bool:
-        """With 95% confidence; False where there is no interval."""
+        """Better with 95% confidence; False if there is no interval."""
         return self.low > 0 if self.higher_is_better else self.high < 0
 
     @property
@@ -110,27 +109,28 @@ class Comparison:
 
 
 def cut_difference(interval: list[float], higher_is_better: bool) -> list[float]:
-    """As far as a difference can be: of scores from 0 to 1 from -1 to 1, of errors without end."""
+    """Cut at what a difference can be: -1 to 1 for scores from 0 to 1; errors have no limit."""
     top = 1 if higher_is_better else np.inf
     return np.clip(interval, -top, top).tolist()
 
 
 class GroupJackknife:
-    """Leaves out one whole group at a time, the same ones for every statistic.
+    """Recomputes a metric with one whole group left out at a time, the same groups for every metric.
 
-    Groups are sequences, scenarios or subjects; n of them give rows (1 + n, ...): the figure itself, then
-    without each. Their spread is its standard error (Tukey 1958; Efron and Tibshirani 1993, chapter 11).
+    Groups are sequences, scenarios or subjects; n of them give rows (1 + n, ...): the metric on all samples,
+    then without each group. The spread of the rows gives its standard error (Tukey 1958; Efron and Tibshirani
+    1993, chapter 11).
 
-    labels: of the two classes that a metric ranks. What counts then is the number of groups that hold the
-    rarer class, `count` of `total`: as often chance had its say. Below MINIMUM `enough` is False and the
-    finer `fallback` groups (frames), if given, are left out, in at most BLOCKS blocks on end (over_frames).
+    labels: the two classes, for metrics that rank. Then the number of independent observations is `count`,
+    the groups (of `total`) that hold the rarer class. If `count` is below MINIMUM, `enough` is False, and the
+    finer `fallback` groups (frames), if given, are left out in up to BLOCKS consecutive blocks (over_frames).
     """
 
     def __init__(
         self, groups: np.ndarray, labels: np.ndarray | None = None, fallback: np.ndarray | None = None
     ):
         def holding(group: np.ndarray) -> int:
-            """Of the groups, or of those that hold the rarer class."""
+            """The number of groups, or of those that hold the rarer class."""
             sides = [group] if labels is None else [group[labels == k] for k in np.unique(labels)]
             return min(len(np.unique(side)) for side in sides)
 
@@ -144,8 +144,8 @@ class GroupJackknife:
         self.n, self.degrees = int(self.group.max()) + 1, holding(self.group) - 1
 
     def interval(self, rows: np.ndarray, *others: tuple[float, int]) -> list[float]:
-        """The 95% interval of a figure by Student's t, from its rows (1 + n,); NaN where it is not defined.
-        others: (variance, degrees of freedom) of what else makes it scatter, such as seeds (Welch 1947)."""
+        """The 95% interval of a metric by Student's t, from its rows (1 + n,); NaN where it is not defined.
+        others: (variance, degrees of freedom) of other sources of scatter, such as seeds (Welch 1947)."""
         from scipy.stats import t
 
         parts = [(float((self.n - 1) * np.var(rows[1:])), self.degrees), *others]
@@ -157,12 +157,12 @@ class GroupJackknife:
         return [float(rows[0]) - reach, float(rows[0]) + reach]
 
     def intervals(self, **rows: np.ndarray) -> dict[str, list[float]]:
-        """The 95% interval of each figure for which there is one, as far as the figure can be."""
+        """The 95% interval of each metric that has one, cut at the metric's own range."""
         bounds = {k: np.clip(self.interval(v), *RANGES.get(k, (0, 1))) for k, v in rows.items()}
         return {name: ends.tolist() for name, ends in bounds.items() if np.isfinite(ends).all()}
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Rows of the sum over samples of `values` (N,) or (N, ...): (1 + n, ...)."""
+        """Rows (1 + n, ...) of the sum of `values` (N,) or (N, ...) over samples."""
         flat = values.reshape(len(values), -1).astype(float)
         parts = np.stack([np.bincount(self.group, column, self.n) for column in flat.T], axis=1)
         whole = parts.sum(axis=0)
@@ -175,7 +175,7 @@ class GroupJackknife:
         """Rows of `weighted_auroc` or `weighted_ap`, 50 at a time to bound the memory."""
         order = np.argsort(-scores, kind="stable")
         last_of_ties = np.append(np.diff(scores[order]) != 0, True)
-        left_out = np.arange(-1, self.n)[:, None]  # -1: none
+        left_out = np.arange(-1, self.n)[:, None]  # -1 is no group
         parts = [
             metric(labels[order], last_of_ties, (some != self.group[order]).astype(int))
             for some in np.array_split(left_out, 1 + self.n // 50)
@@ -202,13 +202,13 @@ class GroupJackknife:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN, without a warning, where nothing is left to divide by."""
+    """The quotient; NaN, without a warning, where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
 
 
 def weighted_auroc(labels: np.ndarray, last_of_ties: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUROC (R,) of samples sorted by falling score, once per row of `weights` (R, N); ties count half.
-    The area under the ROC polygon, as sklearn.metrics.roc_auc_score with sample_weight."""
+    """AUROC (R,) of samples sorted by falling score, one per row of `weights` (R, N); ties count half.
+    The area under the ROC polygon, as in sklearn.metrics.roc_auc_score with sample_weight."""
     true, false = (np.cumsum(weights * side, axis=1)[:, last_of_ties] for side in (labels, 1 - labels))
     zero = np.zeros((len(weights), 1))
     true, false = np.hstack([zero, true]), np.hstack([zero, false])
