@@ -1,4 +1,4 @@
-"""The report of an age regression: figures per image and per subject, intervals, pictures, the verdict."""
+"""The report of an age regression: metrics per image and per subject, intervals, figures, the verdict."""
 
 import argparse
 import re
@@ -19,14 +19,14 @@ from utils.report.results import figure_title, interval_lines, state_warnings, t
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
-LEAST_SKILL = 0.01  # LEARNED with less is told to be of no use: an answer that hardly moves can be better too
+LEAST_SKILL = 0.01  # LEARNED with less gets a warning: nearly constant predictions can beat a constant too
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
 NOTES = """Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend on \
 the range of ages; compare them between cohorts through the skill."""
 
 
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
-    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE over subjects."""
+    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE per subject."""
     losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     found = {"loss": float(losses.mean()), **regression_metrics(rows["ages"], rows["preds"])}
@@ -41,9 +41,9 @@ def report_age(
 
     build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
-    subject (mean over its images) with the better of the train mean and median, leaving out subjects. Returns
-    it and {metrics, baselines, confidence, warnings}. p_label of suspects.csv: how rare an error of that size
-    is, were errors normal (sd from their median absolute deviation).
+    subject (mean over its images) with that of the better of train mean and median, leaving out subjects.
+    p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
+    their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings}.
     """
     truncated = state["args"]["max_batches"] > 0
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
@@ -58,7 +58,7 @@ def report_age(
         baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
 
-    # One row per subject: an interval over them can not be narrowed by taking more images of each.
+    # One row per subject: more images of each cannot narrow the interval.
     by_subject, by_image = GroupJackknife(numbers), GroupJackknife(ids)
     subject_mae = by_subject.means(np.abs(subject_preds - subject_ages))
     floor_mae = by_subject.means(np.abs(trivial[best] - subject_ages))
@@ -67,7 +67,7 @@ def report_age(
     confidence = by_image.intervals(mae=by_image.means(np.abs(errors)))
     skill = 1 - divide(subject_mae, floor_mae)
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    of_image = np.searchsorted(numbers, ids)  # the image's subject
+    of_image = np.searchsorted(numbers, ids)  # the subject of each image
     low, high = intervals(state.get("intervals"), subject_preds)
     low_image, high_image = low[of_image], high[of_image]
     band, width = regression.age_bands(subject_ages)
@@ -142,8 +142,8 @@ def break_down(
     labels: np.ndarray, ids: np.ndarray, ages: np.ndarray, preds: np.ndarray, low: np.ndarray,
     high: np.ndarray, constant: float,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """{label: subjects, MAE over them with its 95% interval (low, high; of three or more), MAE of always
-    answering `constant`, bias, sd (of two or more), coverage} of images (N,); without label: left out."""
+    """{label: subjects, their MAE and its 95% interval (low, high; for three or more), the MAE of always
+    answering `constant`, bias, sd (for two or more), coverage} of images (N,); label '' is left out."""
     found = {}
     for label in sorted(set(labels.tolist()) - {""}, key=by_number):
         mine = labels == label
@@ -163,7 +163,7 @@ def break_down(
 
 
 def by_number(text: str) -> tuple[float, str]:
-    """Sorts 'site 2' before 'site 10' and '5 to 10' before '10 to 15'."""
+    """Sort key: 'site 2' before 'site 10', '5 to 10' before '10 to 15'."""
     number = re.search(r"\d+(\.\d+)?", text)
     return float(number[0]) if number else 0.0, text
 
@@ -171,7 +171,7 @@ def by_number(text: str) -> tuple[float, str]:
 def describe_intervals(
     fitted: Mapping[str, Any] | None, metrics: Mapping[str, Any], split: str, unit: str
 ) -> str:
-    """What low and high in the predictions promise and what they hold here."""
+    """What low and high in the predictions promise, and their coverage on this split."""
     if not fitted or "coverage" not in metrics:
         people = fitted["people"] if fitted else 0
         return f"none: val has {people} subjects, at least {round(1 / (1 - LEVEL)) - 1} are needed"

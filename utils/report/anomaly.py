@@ -1,4 +1,4 @@
-"""The report of the anomaly task: figures by category and distance, alarms, where the anomaly is, verdict."""
+"""The report of the anomaly task: metrics by category and distance, alarms, localisation, the verdict."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,9 +20,9 @@ from utils.report.samples import report_samples
 from utils.run.log import format_values
 
 TRIVIAL = "trivial features"
-LOCATED_FRAMES = 100  # anomalous and normal frames, at most, on which pixels and points are judged
+LOCATED_FRAMES = 100  # at most so many anomalous and so many normal frames have pixels and points judged
 
-# (batch of one frame) -> its heat map (1, H, W) and the scores of its points (1, N), tensors of probabilities
+# (batch of one frame) -> heat map (1, H, W) and scores of the points (1, N), both tensors of probabilities
 Where = Callable[[dict[str, Any]], tuple[Any, Any]]
 
 
@@ -33,11 +33,11 @@ def report_anomaly(
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
 
-    state: the checkpoint; rows: labels, logits (N,); dataset: the AnoVoxDataset of the split; known:
-    train_inputs (M, K) with train_labels (M,), the trivial features that a scorer is fitted on, and val's, on
-    which its threshold is chosen; features (N, K): of this split; others: more references, scores on val
-    and here. The verdict compares AUROC with the better of chance and logistic regression on the trivial
-    features, leaving out scenarios.
+    state: the checkpoint; rows: labels and logits (N,); dataset: the AnoVoxDataset of the split; known: the
+    trivial features train_inputs (M, K) with train_labels (M,), on which logistic regression is fitted, and
+    those of val, on which its threshold is chosen; features (N, K): of this split; others: {reference: its
+    scores on val and on this split}. The verdict compares AUROC with the better of chance and that logistic
+    regression, leaving out scenarios.
     """
     columns = dataset.columns()
     labels, logits, scenarios = rows["labels"], rows["logits"], columns["scenario"]
@@ -66,7 +66,7 @@ def report_anomaly(
     elif share := state["args"]["paste_share"] * (state["args"]["label"] != "pasted"):
         labelled += f"; in training also things pasted into {share:.0%} of the normal frames"
     extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
-    del extra["calibration_error"]  # stands with the other figures of probabilities
+    del extra["calibration_error"]  # report_binary has it
     pixelwise = table(benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"])
     kinds = "anomalies by kind, AUROC against all normal frames, recall at the threshold"
     sensors = "per pixel and point, as AnoVox's benchmark has it (fpr95 exact, theirs is on a grid)"
@@ -89,7 +89,7 @@ def report_anomaly(
         val_labels=val_labels, groups=scenarios, fallback=frames, notes=notes, fit=fit_slope,
         otherwise="" if labels.any() else remedy,
     )  # fmt: skip
-    if labelled == "pasted":  # no claim about anomalies that somebody met
+    if labelled == "pasted":  # no claim about real anomalies
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
     fields |= {"labels": labelled, "benchmark": benchmark}
     fields["metrics"] |= extra | {"by_kind": by_part}
@@ -99,11 +99,11 @@ def report_anomaly(
 
 
 def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict[str, float | None]]]:
-    """Do heat map and point scores show where the anomaly is? pixel_ap and point_ap, beside each chance, the
-    share of anomalous ones; and the tables of AnoVox's benchmark.
+    """Do heat map and point scores show where the anomaly is? Gives pixel_ap and point_ap, each with its
+    chance level (the share of anomalous pixels or points), and the tables of AnoVox's benchmark.
 
-    Over up to LOCATED_FRAMES anomalous frames, evenly spread, and as many normal ones; agents are left out,
-    as AnoVox advises. None where the data has no semantic ground truth.
+    Up to LOCATED_FRAMES anomalous and as many normal frames, evenly spread, are judged; agents are left out,
+    as AnoVox advises. The metrics are None if the data has no semantic ground truth.
     """
     found: dict[str, dict[str, list]] = {"pixel": {}, "point": {}}
     by_label = (np.flatnonzero(dataset.labels == label) for label in (1, 0))
@@ -116,7 +116,7 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
             ("pixel", dataset.true_pixels(index), heat[0].numpy()),
             ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
         ):
-            if truth is None or not (truth >= 0).any():  # of points, -1 is also what is not known
+            if truth is None or not (truth >= 0).any():  # -1: left out, or unknown (points)
                 continue
             judged = truth >= 0
             tables = ["normality included"]

@@ -1,4 +1,4 @@
-"""The reports of the classifiers: judged beside references, with intervals, probabilities and pictures."""
+"""The reports of the classifiers: metrics beside references, intervals, calibration, figures, the verdict."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,12 +25,12 @@ def report_binary(
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
-    state: the checkpoint, of which threshold, calibration (by `fit` on val) and history are read; logits (N,)
-    as the model gives them. `references` maps a name to its scores on val and on these samples; its threshold
-    is chosen on val, as the model's is. The verdict compares AUROC with the reference named `trivial`,
-    leaving out one of `groups` (N,) at a time; AP is compared with the best of the other references. Where
-    all samples are of one class `otherwise` says what can be done. Writes evaluation_report.txt and figures;
-    returns the verdict and {metrics, baselines, confidence, warnings, references}.
+    state: the checkpoint, whose threshold, calibration (by `fit` on val) and history are used; logits (N,):
+    the model's outputs; references: {name: scores on val and on these samples}, whose thresholds are chosen
+    on val, like the model's. The verdict compares AUROC with the reference named `trivial`, leaving out one
+    of `groups` (N,) at a time; AP is compared with the best reference. otherwise: advice to add if all
+    samples are of one class. Writes evaluation_report.txt and figures; returns the verdict and {metrics,
+    baselines, confidence, warnings, references}.
     """
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
@@ -88,8 +88,8 @@ def report_multiclass(
     val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, notes: Mapping[str, str],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
-    state: the checkpoint, of which temperature and history are read. The verdict compares macro F1 with the
-    best of guessing train's majority class, uniformly and by train's shares. As report_binary else."""
+    state: the checkpoint, whose temperature and history are used. The verdict compares macro F1 with the best
+    guess: train's majority class, uniform, or by train's shares. Otherwise as report_binary."""
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     count = len(classes)
     guesses = figures.trivial_guesses(train_labels, count)
@@ -110,7 +110,7 @@ def report_multiclass(
     crossed = scales.cross_fitted(labels, logits, *how) if split == "val" else None
     probable, text = probabilities(labels, scores, crossed, shares, split)
     present, baselines = np.unique(labels), {}
-    for name, p in guesses.items():  # of a random guess what is expected
+    for name, p in guesses.items():  # expected values of a random guess
         right = {"balanced_accuracy": float(p[present].mean()), "accuracy": float(p[labels].mean())}
         baselines[name] = {"macro_f1": float(trivial[name][0])} | right
     for name, values in references.items():
@@ -139,14 +139,14 @@ def conclude(
     folder: Path, split: str, state: Mapping[str, Any], verdict: Verdict, warnings: list[str],
     beside: Comparison | None, sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the report, warn of a better reference, log the figures `shown`; `found` with both added."""
+    """Write the report, warn of a better reference, log the metrics `shown`; completes `found`."""
     title = f"{state['script']} on {split}"
-    if beside and beside.other - beside.model >= 0.0005:  # below that the same to three digits
+    if beside and beside.other - beside.model >= 0.0005:  # equal to three digits otherwise
         both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; less {beside}"
         warnings.append(f"a reference {'is' if beside.worse else 'may be'} better: {both}")
     results.write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
-        if any(values[key] is not None for key in shown):  # none is defined where all are of one class
+        if any(values[key] is not None for key in shown):  # all are undefined if there is only one class
             LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
     return found | {"warnings": warnings, "references": asdict(beside) if beside else None}
 
@@ -158,7 +158,7 @@ def interval_heading(by: GroupJackknife, unit: str) -> str:
 def probabilities(
     labels: np.ndarray, scores: np.ndarray, crossed: np.ndarray | None, prior: Any, split: str
 ) -> tuple[dict[str, float], str]:
-    """Calibration error and Brier scores, and in words; on val, where the scale was fitted, of `crossed`."""
+    """Calibration error and Brier scores, as values and as text; on val, of the scores `crossed`, if any."""
     how = ""
     if split == "val":
         how = "; on the split of the fit: optimistic"

@@ -1,4 +1,4 @@
-"""Both stages together, and the social groups they form: end_to_end_report.txt and the toolkit's files."""
+"""The report on both stages together and on social groups: end_to_end_report.txt and the toolkit's files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,9 @@ from utils.run.log import LOG, format_values
 def choose_on_val(
     part: Any, rows: dict[str, np.ndarray], values: dict[str, Any]
 ) -> tuple[dict[str, float], float]:
-    """{temperature, threshold, cut} of types, both stages and groups, and the macro F1 of the six outcomes.
-    rows: types (N,), -1 none, and logits of both stages, `who` and `logits`, of every pair in range;
-    values: what is chosen already, of stage 1 and, from the first time on, the cut, which rests on it alone.
-    """
+    """{temperature of the types, threshold of both stages, cut of the groups}, and the macro F1 of the six
+    outcomes. rows: types (N,), -1 = none, and the logits of both stages, `who` and `logits`, of every pair in
+    range. values: of stage 1, and the cut once it is chosen: it depends on stage 1 alone."""
     typed = rows["types"] >= 0
     chosen: dict[str, Any] = fit_temperature(rows["types"][typed], rows["logits"][typed])
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
@@ -37,9 +36,9 @@ def choose_on_val(
 def report_end_to_end(
     folder: Path | None, split: str, data: Any, rows: dict[str, np.ndarray], state: dict[str, Any]
 ) -> dict[str, Any]:
-    """Verdict and figures over all pairs of every frame of a split, and of the social groups.
+    """The verdict and metrics over all pairs of every frame of a split, and those of the social groups.
     data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
-    checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if any."""
+    checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if given."""
     types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
@@ -85,8 +84,8 @@ def report_end_to_end(
 def report_groups(
     part: Any, p_interaction: np.ndarray, state: dict[str, Any], sequences: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Clusters beside connected components and everybody alone; and the toolkit's files, of the clusters.
-    People are judged by the toolkit's rules too, where keyframes have some of a known group."""
+    """Metrics of the clusters, of connected components and of everybody alone; the toolkit's files of the
+    clusters. The toolkit's own metrics are added if there are people of known groups in keyframes."""
     frames, pairs = part.people_and_pairs()
     threshold, cut = state["stage1_threshold"], state["cut"]
     known = np.flatnonzero(part.social_groups >= 0)

@@ -1,4 +1,4 @@
-"""evaluation_report.txt and results.json: the same figures for people and for programs. Tables."""
+"""Write evaluation_report.txt for people, results.json for programs, and tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from utils.run.log import LOG, align, format_value
 from utils.run.signs import history_signs
 from utils.tasks import TASKS
 
-RISKY = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins in a spreadsheet
+RISKY = ("=", "+", "-", "@", "\t", "\r")  # start a formula in a spreadsheet
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], first: str = "") -> str:
@@ -27,12 +27,12 @@ def confusion_table(counts: Any, names: Sequence[str]) -> str:
 
 
 def interval_lines(confidence: Mapping[str, Sequence[float]]) -> str:
-    """'auroc: [0.551, 0.752]', a line each."""
+    """'auroc: [0.551, 0.752]', one line for each metric."""
     return "\n".join(f"{name}: [{low:.3f}, {high:.3f}]" for name, (low, high) in confidence.items())
 
 
 def data_name(state: Mapping[str, Any]) -> str:
-    """What figures call the data of the flags in `state`: the run's, or what evaluate.py judges."""
+    """The name of the data in titles of figures: that of the run, or the data that evaluate.py judges."""
     place = state["args"].get("data_path") or state["args"].get("image_dir")
     if not place:
         return "the built-in sample"
@@ -45,7 +45,7 @@ def figure_title(state: Mapping[str, Any], split: str) -> str:
 
 
 def state_warnings(state: Mapping[str, Any]) -> list[str]:
-    """What the history and the scales in a checkpoint give reason to doubt."""
+    """Warnings about the history and the calibration in a checkpoint."""
     found = history_signs(state["history"], TASKS[state["script"]], constant=state.get("constant_loss"))
     if "calibration" in state:
         found.append(scale_warning(state["calibration"]["slope"], "slope of the calibration"))
@@ -57,7 +57,7 @@ def state_warnings(state: Mapping[str, Any]) -> list[str]:
 def write_report(
     path: Path, title: str, verdict: Verdict, warnings: Sequence[str], sections: Mapping[str, str]
 ) -> None:
-    """The verdict first, then what gives reason to doubt, which is logged too, then each section."""
+    """Write the verdict, then the warnings, which are logged too, then each section."""
     for warning in warnings:
         LOG.warning(warning)
     parts = [f"{title}\nnames: docs/glossary.md", f"verdict: {verdict.word}\n{verdict.reason}"]
@@ -72,21 +72,21 @@ def section(heading: str, text: str) -> str:
 
 
 def add_section(path: Path, heading: str, text: str) -> None:
-    """One more section at the end of a report, and its text in the log."""
+    """Append a section to a report and log its text."""
     LOG.info(f"{heading}: {text}")
     write_text(path, f"{path.read_text(encoding='utf-8')}\n{section(heading, text)}\n")
 
 
 def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
-    """RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
+    """Write RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
     head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
     write_json(run / "results.json", head | {"reference": verdict.reference} | fields)
     LOG.info(f"verdict: {verdict}; run folder {run}")
 
 
 def write_table(path: Path, columns: Any) -> None:
-    """A CSV of what pandas.DataFrame takes, such as {name: values}. Text that a spreadsheet would run as a
-    formula gets a ' in front; numbers do not. What was a float32 is written as short as one."""
+    """Write a CSV of anything that pandas.DataFrame takes, such as {name: values}. Text that a spreadsheet
+    would run as a formula gets a leading '. Values that were float32 get no more digits than float32 has."""
     import pandas
 
     frame = pandas.DataFrame(columns)

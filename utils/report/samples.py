@@ -1,4 +1,4 @@
-"""The predictions sample by sample, and those most at odds with the labels: errors of either."""
+"""Predictions sample by sample, and the labels the model finds least likely: its errors, or the labels'."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -13,21 +13,21 @@ from utils.report.results import write_table
 from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
 
-LISTED, DRAWN = 200, 12  # samples in the table and in the picture
-MOMENTS = ("frame", "frame_id", "file")  # what tells pictures of one thing apart: one of them is drawn
-WIDE = 3  # times as wide as high: a picture that stands below the others
-HEIGHT = 160  # pixels of the pictures that stand side by side
-UNLIKELY = 0.5  # p_label below which an answer is a mistake; of ages, an error beyond the median one
+LISTED, DRAWN = 200, 12  # samples in suspects.csv and in mistakes.png
+MOMENTS = ("frame", "frame_id", "file")  # tell images of one pair, scenario or subject apart: one is drawn
+WIDE = 3  # an image this many times wider than high is drawn below the others
+HEIGHT = 160  # of the images side by side, in pixels
+UNLIKELY = 0.5  # p_label below this is a mistake; for ages, an error above the median one
 
-Look = Callable[[int], list[np.ndarray]]  # the pictures (H, W, 3) or (H, W) uint8 of a sample
+Look = Callable[[int], list[np.ndarray]]  # number of a sample -> its images (H, W, 3) or (H, W) uint8
 
 
 def report_samples(
     folder: Path, split: str, state: Mapping[str, Any], columns: Mapping[str, Any], p_label: np.ndarray,
     look: Look,
 ) -> None:  # fmt: skip
-    """SPLIT_predictions.csv; suspects.csv: where the model finds the label least likely; mistakes.png: those
-    less likely than not, one frame of a pair, scenario or subject; worst_groups.csv: by groups.
+    """Write SPLIT_predictions.csv, suspects.csv (the labels that the model finds least likely), mistakes.png
+    (those below UNLIKELY, one image per pair, scenario or subject) and worst_groups.csv (means per group).
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint."""
     import pandas
 
@@ -56,7 +56,7 @@ def report_samples(
 
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
-    """A row per group, the least likely labels first: samples, means of p_label and wrong (ages: errors)."""
+    """A row per group, the least likely labels first: samples, means of p_label and wrong (ages: error)."""
     truth, said = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
         found = table[["age", "prediction", "error"]]
@@ -70,7 +70,7 @@ def by_group(table: Any, task: Mapping[str, Any]) -> Any:
 
 @never_fatal
 def plot_mistakes(chosen: Sequence[int], look: Look, texts: Sequence[str], title: str, path: Path) -> None:
-    """A block for each of the samples `chosen`, if any: look(k) gives pictures, (H, W, 3) or (H, W) uint8."""
+    """Draw a block of images for each of the samples `chosen`; if there is none, only the title."""
     if not chosen:
         save_figure(plt.figure(figsize=(9, 1.2)), path, title)
         return
@@ -78,7 +78,7 @@ def plot_mistakes(chosen: Sequence[int], look: Look, texts: Sequence[str], title
 
 
 def block_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """(H, W, 3) uint8: the pictures side by side at one height, wide ones below them at the whole width."""
+    """(H, W, 3) uint8: the images side by side at one height, wide ones below them at full width."""
     images = [Image.fromarray(picture).convert("RGB") for picture in pictures]
     across = [image for image in images if image.width < WIDE * image.height]
     below = [image for image in images if image not in across]
