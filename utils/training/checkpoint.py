@@ -1,4 +1,4 @@
-"""Checkpoints: plain values and tensors, written whole or not at all, loaded with weights_only=True."""
+"""Checkpoints: plain values and tensors, written completely or not at all, loaded with weights_only=True."""
 
 import argparse
 import io
@@ -38,12 +38,12 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 class Checkpoint:
-    """What a run saves and restores: named parts, the epochs so far, and plain values beside the weights.
+    """What a run saves and restores: named parts, the history, and plain values beside the weights.
 
-    parts have state_dict and load_state_dict; `model` is the one that is judged and that every file holds,
-    the others are in last.pth alone, for resuming. best: {name: {value, epoch}}, a file best_NAME.pth each.
-    names: lists of names, such as class_names, that a loaded file must agree on. values: kept with the
-    weights and restored, such as the threshold that belongs to them.
+    parts: objects with state_dict and load_state_dict. Every file holds the part `model`, which is judged;
+    the others are only in last.pth, for resuming. best: {name: value to beat}, with a file best_NAME.pth for
+    each name. names: lists of names, such as class_names, that a loaded file must agree with. The attribute
+    `values` is saved and restored with the weights, such as the threshold that belongs to them.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Checkpoint:
         self.best = {name: {"value": worst, "epoch": 0} for name, worst in best.items()}
         self.values: dict[str, Any] = {"threshold": None}
         self.interrupt = Interrupt(run, self.save_last)
-        self.chosen: dict[str, Any] = {}  # the state that the test pass judges, after load_best
+        self.chosen: dict[str, Any] = {}  # the state that the test pass judges; set by load_best
 
     def resume(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The history and the best values to go on with: those of last.pth with --resume, else fresh ones."""
+        """The history and the best values to go on with: with --resume those of last.pth, else fresh ones."""
         if self.run.args.resume:
             state = self.load("last.pth")
             refuse_edited(self.run.args, state["args"])
@@ -73,8 +73,8 @@ class Checkpoint:
         return self.run.processes.from_first(lambda: load_checkpoint(path, self.run.script, **self.names))
 
     def state(self, step: int = 0, totals: torch.Tensor | None = None, seconds: float = 0) -> dict[str, Any]:
-        """What every file holds, `step` steps into the epoch after those in `history`, which took `seconds`
-        and have added up to `totals`, a row per process; best: {metric: {value, epoch}}."""
+        """What every file holds. Of an unfinished epoch: the `step` steps done, the `totals` they have added
+        up to (a row per process), and the `seconds` they took. best: {metric: {value, epoch}}."""
         return {
             "script": self.run.script, "epoch": len(self.history), "step": step, "totals": totals,
             "seconds": seconds, "model": self.parts["model"].state_dict(), "best": self.best,
@@ -83,13 +83,13 @@ class Checkpoint:
         }  # fmt: skip
 
     def save_last(self, *done: Any) -> None:
-        """last.pth: the state and what only resuming needs; done: of a begun epoch, as `state` takes it."""
+        """Write last.pth: the state and what only resuming needs; done: an unfinished epoch, see `state`."""
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_checkpoint(self.run.folder / "last.pth", self.state(*done) | parts)
 
     def save_epoch(self, improved: Sequence[str], **values: Any) -> None:
-        """After an epoch, on rank 0: best_NAME.pth of every name in `improved`, checkpoint_epoch_N.pth every
-        --save_interval epochs, history.json and last.pth; `values` are kept from now on."""
+        """After an epoch, rank 0 writes best_NAME.pth for each name in `improved`, checkpoint_epoch_N.pth
+        every --save_interval epochs, history.json and last.pth. `values` are kept from now on."""
         self.values |= values
         if not self.run.processes.first:
             return
@@ -106,7 +106,7 @@ class Checkpoint:
         self.save_last()
 
     def load_best(self, name: str) -> dict[str, Any]:
-        """Training is over, signals act at once: the state of best_NAME.pth, its weights in the model."""
+        """After training: load the weights of best_NAME.pth into the model and return its state."""
         self.interrupt.end()
         self.chosen = self.load(f"best_{name}.pth")
         LOG.info(f"test pass, with the weights of best_{name}.pth, epoch {self.chosen['epoch']}")
@@ -115,9 +115,8 @@ class Checkpoint:
 
 
 def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
-    """CommandError where the flags of a resumed run, which its config.json holds, are not those it was
-    `trained` with; another place of the data is none (it is known by its content), nor is a share of the
-    batch."""
+    """CommandError if the flags of a resumed run, read from its config.json, are not those it was `trained`
+    with. Paths may differ, since data is compared by content, and so may a process's share of the batch."""
     now, before = plain(vars(args)), plain(trained)
     fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - {*PLACES, "batch_size"})
     edited = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
@@ -129,7 +128,7 @@ def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:
     """Load a checkpoint on the CPU. `script`: the script it must come from; `expected`: lists of names it
-    must agree on, such as class_names, since a weight has no meaning under another name.
+    must agree with, such as class_names: weights are meaningless under other names.
 
     Raises CommandError for a file that is missing, damaged, of a newer format, of another script, or that
     holds anything but tensors and plain values (nothing in it is ever imported or called).
@@ -140,7 +139,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         raise CommandError(f"no checkpoint at {path}{remedy}")
     try:
         with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():  # torch would load a damaged weight without a word
+            if broken := archive.testzip():  # torch would load a damaged weight silently
                 raise ValueError(f"the checksum of {broken} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,4 +1,4 @@
-"""config.json: everything a run was, taken from the run's own objects; no field is a constant that hopes."""
+"""config.json: everything that defines a run, read from the run's own objects, never typed in by hand."""
 
 import argparse
 import platform
@@ -30,7 +30,7 @@ NEEDED = ("args", "dataset", "training", "optimizations", "world_size", "num_thr
 
 
 def describe_run(run: "Run") -> dict[str, Any]:
-    """The head: which code ran, when, with which command, flags, machine, threads and seed."""
+    """The head: code, time, command, flags, machine, threads and seed."""
     cuda, world = run.device.type == "cuda", run.processes.world_size
     gpus = range(torch.cuda.device_count() if cuda else 0)
     return {
@@ -46,8 +46,8 @@ def describe_run(run: "Run") -> dict[str, Any]:
 
 
 def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
-    """A resumed run goes on with the same data and global batch, or it would be another run.
-    Else CommandError. On another number of processes args.batch_size becomes their share of the batch."""
+    """CommandError unless a resumed run has the same data and global batch: it would be another run.
+    With another number of processes args.batch_size becomes each one's share of the batch."""
     args, world = run.args, run.processes.world_size
     recorded = read_record(Path(args.resume) / "config.json", *NEEDED)
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]
@@ -69,7 +69,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
 
 
 def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
-    """CommandError, on every rank, with a table of data, steps, flags and versions that differ."""
+    """CommandError, on every rank, with a table of the data, steps, flags and versions that differ."""
     args, world = run.args, run.processes.world_size
     own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
     facts = {
@@ -91,7 +91,7 @@ def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
 
 
 def record_resumed(run: "Run") -> None:
-    """Write the flags that --resume may change into config.json, where --resume and --config look next."""
+    """Write the flags that --resume may change to config.json, where --resume and --config will look."""
     args, recorded = run.args, read_json(run.folder / "config.json")
     now = {key: value for key, value in vars(args).items() if key in MAY_CHANGE_ON_RESUME - NOT_RECORDED}
     recorded["args"] |= now
@@ -101,7 +101,7 @@ def record_resumed(run: "Run") -> None:
 
 
 def describe_git() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; nulls outside a git checkout."""
+    """The commit of the code and whether it has uncommitted changes; nulls outside a git checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=10, check=True)
@@ -114,7 +114,7 @@ def describe_git() -> dict[str, Any]:
 def describe_model(
     model: nn.Module, task: str, weights: dict[str, Any], output_dim: int, **fields: Any
 ) -> dict[str, Any]:
-    """The model section; `weights` says whether and from where pretrained weights were loaded."""
+    """The model section; `weights` says whether pretrained weights were loaded, and from where."""
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = {"architecture": type(model).__name__, "task": task, **weights, "output_dim": output_dim}
@@ -124,7 +124,7 @@ def describe_model(
 def describe_training(
     run: "Run", criterion: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, **fields: Any
 ) -> dict[str, Any]:
-    """The training section: the optimizer's and scheduler's own settings, and the run-level flags."""
+    """The training section: settings of loss, optimizer and scheduler, and the run-level flags."""
 
     def plain(settings: dict[str, Any]) -> dict[str, Any]:
         kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
@@ -149,7 +149,7 @@ def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str
     name = type(scheduler).__name__
     return {
         "gradient_clipping": getattr(args, "max_grad_norm", 0.0) > 0,
-        "warmup": name == "SequentialLR",  # --warmup_epochs 0 and 1 leave nothing to rise
+        "warmup": name == "SequentialLR",  # --warmup_epochs 0 and 1 have no rise
         "early_stopping": args.patience > 0,
         "cosine_annealing": name == "CosineAnnealingLR" or getattr(args, "scheduler", "") == "cosine",
         "mixed_precision": args.amp,

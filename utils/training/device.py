@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision."""
+"""The device of a run and its precision."""
 
 import contextlib
 import ctypes
@@ -14,13 +14,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` takes this process's GPU when there is one; CommandError for a device that is not there."""
+    """The device of this name; auto: this process's GPU, if any, else the CPU. Else CommandError."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        device = torch.device("meta")  # none of ours
+        device = torch.device("meta")  # refused below
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise CommandError(f"--device {name}: this machine or torch has no CUDA; use --device cpu")
@@ -35,8 +35,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones, until the process ends (glibc).
-    Else large activations are faulted in anew in every step: a quarter of one on 512x768 images on a CPU."""
+    """Let glibc keep the memory of freed tensors for later ones, until the process ends. Otherwise the system
+    maps large activations anew in every step: a quarter of the time for 512x768 images on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_MAX, 0)
@@ -44,9 +44,9 @@ def keep_freed_memory() -> None:
 
 
 def compile_forward(model: nn.Module, device: torch.device) -> None:
-    """Compile the model's forward pass with torch.compile, in place: it keeps its class and the keys of its
-    state_dict, copies of it are not compiled, and what runs follows its weights.
-    CommandError where nothing can be compiled: a CPU needs a C++ compiler, a GPU Triton and a C compiler."""
+    """Compile the model's forward pass with torch.compile, in place: the model keeps its class and the keys
+    of its state_dict, the compiled code uses its present weights, and copies of it are not compiled.
+    CommandError if compiling fails: a CPU needs a C++ compiler, a GPU Triton and a C compiler."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
     except (RuntimeError, OSError, ImportError) as error:
@@ -61,24 +61,24 @@ def gpu_memory_mb(device: torch.device) -> float | None:
 
 
 def move(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The batch on the device; from pinned memory the copy overlaps with computing."""
+    """The batch on the device; a copy from pinned memory overlaps with computation."""
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on CPU and where CUDA has it, else float16."""
+    """bfloat16 on a CPU and on GPUs that support it, else float16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
 def autocast(device: torch.device, amp: bool) -> contextlib.AbstractContextManager:
-    """The forward pass's precision: a no-op without --amp."""
+    """The precision of the forward pass; does nothing without --amp."""
     return torch.autocast(device.type, dtype=amp_dtype(device), enabled=amp)
 
 
 def make_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
-    """A gradient scaler for float16; disabled (every call passes through) for float32 and bfloat16."""
+    """A gradient scaler for float16; for float32 and bfloat16 it is disabled and passes values through."""
     if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         LOG.warning("--amp: this CPU has no bfloat16; emulated it is many times slower than float32")
     return torch.amp.GradScaler(device.type, enabled=amp and amp_dtype(device) == torch.float16)

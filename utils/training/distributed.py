@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from utils.run.script import SAVE_SIGNAL, ending_signals
 from utils.training.device import choose_device, keep_freed_memory
 
-WORKER_TIMEOUT = 300  # seconds after which a loader process that gives nothing is an error, not a silence
+WORKER_TIMEOUT = 300  # seconds that a loader process may take for a batch before that is an error
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of them."""
+    """This process's rank and device, and the number of processes."""
 
     rank: int
     world_size: int
@@ -36,7 +36,7 @@ class Processes:
         return self.rank == 0
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What rank 0 makes (any plain Python value or tensors), on every rank."""
+        """Call make() on rank 0 and give its result (plain Python values or tensors) to every rank."""
         box = [make() if self.first else None]
         if self.world_size > 1:
             dist.broadcast_object_list(box, src=0)
@@ -44,7 +44,7 @@ class Processes:
 
 
 def start_processes(device_name: str) -> Processes:
-    """Join the group that torchrun announces in the environment (gloo on CPU, nccl on CUDA), or be alone."""
+    """Join the group that torchrun announces in the environment (gloo on CPU, nccl on CUDA), if any."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cpu":
@@ -54,8 +54,8 @@ def start_processes(device_name: str) -> Processes:
         limit = timedelta(minutes=30)
         store, rank, world_size = next(dist.rendezvous("env://", timeout=limit))
         if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # nodes may differ in how often they restarted
-            # torchrun keeps one store over --max-restarts: without a name of its own an attempt finds the
-            # addresses of processes that are gone.
+            # torchrun keeps one store across --max-restarts: without a prefix of its own, an attempt would
+            # find the addresses of dead processes.
             store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=limit)
     return Processes(rank, world_size, device)
@@ -68,9 +68,9 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-    """The rows of all batches of all ranks, in the order of 'indices', each of which counts once.
-    What a loader's worker made is to be kept as a clone: each of its tensors is an open file otherwise."""
-    keys = batches[0] if batches else ()  # a rank may have been left without a batch
+    """The rows of all batches of all ranks, sorted by 'indices', which must be unique.
+    Collect clones of what loader workers make: every tensor of theirs holds a file open."""
+    keys = batches[0] if batches else ()  # a rank may have got no batch
     mine = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}
     parts = [mine]
     if dist.is_initialized():
@@ -85,7 +85,7 @@ def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]
 
 
 def broadcast_buffers(model: torch.nn.Module) -> None:
-    """Rank 0's buffers (BatchNorm statistics) on every rank, so that all ranks evaluate the same model."""
+    """Copy rank 0's buffers (BatchNorm statistics) to every rank, so that all evaluate the same model."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
@@ -93,7 +93,7 @@ def broadcast_buffers(model: torch.nn.Module) -> None:
 
 def seed_everything(*key: int) -> None:
     """Seed torch's default generators from integers such as (seed, epoch, step, rank).
-    default_generator costs 2 microseconds where torch.manual_seed costs 200, so every step can afford it."""
+    default_generator takes 2 microseconds, torch.manual_seed 200: so every step can afford it."""
     state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(state)
     if torch.cuda.is_available():
@@ -101,12 +101,13 @@ def seed_everything(*key: int) -> None:
 
 
 class EpochSampler:
-    """The index lists of this rank, one per step; with all ranks together, each sample once per epoch.
+    """Lists of sample indices for this rank, one per step; over all ranks each sample comes once per epoch.
 
-    Samples are shuffled by (seed, epoch) in whole frames (`frames[i]` = the frame of sample i; without frames
-    each sample is its own) and cut into global batches of batch_size * world_size. Each rank takes its
-    contiguous part. The last global batch is split evenly; a rank left with nothing computes one sample of it
-    with weight 0. With `draw` an epoch takes only the samples draw(epoch), a pure function, in that order.
+    Frames are shuffled by (seed, epoch) and stay whole (`frames[i]` = the frame of sample i; without frames
+    each sample is one). The samples are then cut into global batches of batch_size * world_size, of which
+    each rank takes a contiguous part. The last global batch is split evenly; a rank left with nothing
+    computes one of its samples with weight 0. With `draw`, an epoch takes only the samples draw(epoch), which
+    must depend on the epoch alone; within a frame they keep that order.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class EpochSampler:
         self.steps = -(-len(samples) // (self.batch_size * self.world_size))
 
     def part(self, step: int) -> tuple[list[int], float]:
-        """This rank's samples at a step, and the weight of their summed loss: world_size / global count."""
+        """This rank's samples in a step, and the weight of their summed loss: world_size / global count."""
         size = self.batch_size * self.world_size
         batch = self.order[step * size : (step + 1) * size]
         mine = np.array_split(batch, self.world_size)[self.rank]
@@ -149,7 +150,7 @@ def as_collated(batch: Any) -> Any:  # a data set's __getitems__ gives whole bat
 
 
 def outlive_signals(worker: int) -> None:
-    """In a loader process: leave signals to the process that trains; after one, end within 30 seconds."""
+    """In a loader process: leave signals to the training process, but end 30 s after an ending signal."""
     for number in filter(None, (signal.SIGINT, SAVE_SIGNAL)):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
@@ -158,7 +159,7 @@ def outlive_signals(worker: int) -> None:
 
 
 class Loader(DataLoader):
-    """A DataLoader that names what happened when a loader process dies while it hands over a batch."""
+    """A DataLoader with a clear error for a loader process that dies while it hands over a batch."""
 
     def __iter__(self) -> Iterator[Any]:
         try:
@@ -173,7 +174,7 @@ def make_loader(
     dataset: Dataset, batches: Iterable[list[int]], num_workers: int, device: torch.device
 ) -> DataLoader:
     """A DataLoader over index lists; `batches` is an EpochSampler or a list of evaluation_batches."""
-    # Python 3.14 starts workers from a server, and each imports torch anew in every epoch.
+    # Python 3.14 would start workers from a server, and each would import torch anew in every epoch.
     forked = "fork" if num_workers and sys.platform == "linux" else None
     return Loader(
         dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=as_collated,
@@ -183,8 +184,8 @@ def make_loader(
 
 
 def evaluation_batches(frames: np.ndarray, batch_size: int, processes: Processes) -> list[list[int]]:
-    """Batches of whole frames, about `batch_size` samples each, for this rank; over all ranks each sample
-    comes once, in the same batch on 1 or N processes."""
+    """This rank's batches of whole frames, about `batch_size` samples each. Over all ranks each sample comes
+    once, and in the same batch for any number of processes."""
     order = np.argsort(frames, kind="stable")
     starts = np.flatnonzero(np.diff(frames[order], prepend=-1))  # where each frame begins
     cuts = [0]

@@ -1,10 +1,10 @@
-"""Stopping a run, or saving and going on, between any two training steps.
+"""Stop a run, or save and go on, between any two training steps.
 
-SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal is gone), SIGXCPU, SIGUSR2 and --max_hours let the step at
-hand end, write last.pth and leave with exit code 128 + number (--max_hours: 143); `--resume RUN` goes on at
-that very step. A second SIGINT leaves at once. SIGUSR1 writes last.pth and goes on. While an epoch is
-validated and saved a signal waits for the end of that; before training and in the final test pass it ends the
-process at once: nothing is lost then.
+SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal was closed), SIGXCPU, SIGUSR2 and --max_hours let the current
+step end, write last.pth and leave with exit code 128 + number (--max_hours: 143); `--resume RUN` goes on at
+that very step. A second SIGINT leaves at once. SIGUSR1 writes last.pth and goes on. A signal during
+validation or saving is obeyed when they are done; before training and in the final test pass, where nothing
+can be lost, it ends the process at once.
 """
 
 import os
@@ -28,10 +28,10 @@ from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
 from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
 
-SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the larger wish wins
-LOG_SECONDS = 60.0  # in a long epoch a line is logged this often
+SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the largest wish wins
+LOG_SECONDS = 60.0  # between two log lines in a long epoch
 WAITING = ("torch/autograd", "torch/distributed", "torch/nn/parallel")  # where a rank waits for the others
-# Of the first epoch, after one that warms up: they say how long the run will take; fewer where they are slow.
+# The time of a run is estimated from these first steps after a warm-up step, or from fewer if they are slow.
 TIMED_STEPS, TIMED_SECONDS = 5, 15.0
 
 
@@ -43,7 +43,7 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
 
 
 def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str:
-    """What to type instead, where somebody has typed no recipe and hours on a CPU lie ahead."""
+    """A hint at the task's quick flags if hours on a CPU lie ahead and none of them was typed, else ''."""
     flags = TASKS.get(script := Path(command[0]).name, {}).get("quick", "")
     typed = {flag for flag in flags.split() if flag.startswith("--")} & set(command)
     if device.type != "cpu" or seconds < 3600 or not flags or typed:
@@ -52,44 +52,44 @@ def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str
 
 
 def end_when_stalled(interrupt: "Interrupt", seconds: float) -> None:
-    """In a thread: end this process when it stays at one place (epoch, step) for so long; None = not in a
-    step. The others would wait for it for half an hour, as long as the process group allows. Before, between
-    and after steps a healthy rank may wait long: for a cache, a longer share of val, a figure, the test pass.
+    """In a thread: end this process if it stays in one step for so many seconds; otherwise the other ranks
+    would wait for half an hour, the time limit of the process group. Outside of steps (interrupt.place is
+    None) a healthy rank may wait long: for a cache, a larger share of val, a figure, the test pass.
     """
     seen, still = None, 0
     while still < seconds:
-        time.sleep(1)  # counted, not measured: a process that was suspended does not look stalled
+        time.sleep(1)  # seconds are counted, not measured: a suspended process must not look stalled
         place = interrupt.place
         still = still + 1 if place is not None and place == seen else 0
         seen = place
     frames = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident])
     waits = any(part in frame.filename.replace("\\", "/") for frame in frames for part in WAITING)
     if waits:
-        time.sleep(3)  # the rank that it waits for says what is wrong, and its end ends this one
+        time.sleep(3)  # let the stalled rank report first; its end also ends this rank
     (epoch, step), what = seen, "waits for another rank" if waits else "stalls"
     where = f"rank {interrupt.processes.rank} {what} in epoch {epoch} step {step + 1}"
     reason, stack = f"{where}, for {seconds:g} s now", "".join(traceback.format_list(frames))
     print(f"error: {reason} (--stall_timeout):\n{stack}", file=sys.stderr, flush=True)
-    threading.Timer(2, os._exit, [1]).start()  # what stalls may be the disk of status.json
+    threading.Timer(2, os._exit, [1]).start()  # writing status.json may stall too
     interrupt.status.end("failed", reason)
-    os._exit(1)  # nothing gentler reaches a main thread that does not go on
+    os._exit(1)  # a stalled main thread reacts to nothing gentler
 
 
 class Interrupt:
-    """The steps of an epoch of a utils.training.run.Run, with a place to stop after each.
-    `save(step, totals, seconds)` writes last.pth for `step` finished steps of the epoch, which took `seconds`
-    and have added up to `totals` (processes, K)."""
+    """Iterates over the steps of each epoch of a utils.training.run.Run; the run can stop after any step.
+    `save(step, totals, seconds)` writes last.pth in an unfinished epoch: `step` steps are done, they took
+    `seconds` and have added up to `totals` (processes, K)."""
 
     def __init__(self, run: Any, save: Callable[[int, Tensor, float], None]):
         self.processes, self.status, self.save, args = run.processes, run.status, save, run.args
         self.max_batches, self.log_interval = args.max_batches, args.log_interval
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
-        self.look: Callable[[int, int, Any], None] = lambda epoch, step, batch: None  # who watches the loop
-        self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # of the epoch at hand
-        # A flag must not wait for the GPU: it travels between the CPUs.
+        self.look: Callable[[int, int, Any], None] = lambda epoch, step, batch: None  # set by Invariants
+        self.samples, self.began, self.seconds_before = 0, 0.0, 0.0  # in this epoch
+        # gloo, since agreeing on a wish must not wait for the GPU.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
-        self.place: tuple[int, int] | None = None  # the epoch and step at hand
+        self.place: tuple[int, int] | None = None  # (epoch, step) while in a step
         if self.group is not None and args.stall_timeout:
             watched = self, args.stall_timeout
             threading.Thread(target=end_when_stalled, args=watched, name="stalls", daemon=True).start()
@@ -99,22 +99,22 @@ class Interrupt:
         LOG.info(f"Ctrl-C stops after the step at hand; to watch: {watch}")
 
     def receive(self, number: int, frame: Any) -> None:
-        """The signal handler: remember the wish; a second SIGINT is not kept waiting."""
+        """The signal handler: remember the wish; a second SIGINT leaves at once."""
         if number == signal.SIGINT and self.wish == INTERRUPTED:
             raise KeyboardInterrupt
         self.wish = max(self.wish, SAVE if number == SAVE_SIGNAL else 128 + number)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Begin the next epoch where the checkpoint `state` stopped in it."""
+        """Start the next epoch at the step where the checkpoint `state` was saved."""
         self.first_step, self.totals, world = state["step"], state["totals"], self.processes.world_size
-        if self.totals is not None and len(self.totals) != world:  # all of it on the first of the processes
+        if self.totals is not None and len(self.totals) != world:  # rank 0 takes the sum
             self.totals = self.totals.sum(0) * (torch.arange(world) == 0)[:, None]
         self.seconds_before = state["seconds"]
         LOG.info(f"resumed after epoch {state['epoch']} and {state['step']} steps of the next")
 
     def steps(self, loader: DataLoader, epoch: int, totals: Tensor) -> Iterator[tuple[int, Any]]:
-        """Yield (step, batch) of an epoch, at most --max_batches, or of what is left of a stopped one; the
-        loader draws from an EpochSampler. totals (K,): what the loop adds up, loss first, samples last."""
+        """Yield (step, batch) for an epoch of at most --max_batches steps, or for the rest of a stopped one.
+        The loader uses an EpochSampler. totals (K,): the sums of the loop, loss first, samples last."""
         sampler = loader.batch_sampler
         first, self.first_step = self.first_step, 0
         sampler.start(epoch, first)
@@ -125,9 +125,9 @@ class Interrupt:
         self.began, self.seconds_before = time.monotonic() - self.seconds_before, 0.0
         self.status.write(state="training", epoch=epoch, step=first, steps=steps)
         said = warmed_up = time.monotonic()
-        self.obey(first, steps, totals)  # what was asked for while the epoch before was validated and saved
+        self.obey(first, steps, totals)  # a signal that came during validation or saving of the last epoch
         batches = iter(loader)
-        other = not self.processes.first  # whose bar would be drawn over the first one's
+        other = not self.processes.first  # its bar would overwrite that of rank 0
         try:
             for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=other or None):
                 self.place = epoch, step
@@ -152,7 +152,7 @@ class Interrupt:
                     LOG.info(f"epoch {epoch:03d} step {done}/{steps} {format_values(mean)} so far")
                 self.obey(done, steps, totals)
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)  # those of the loader would keep its workers alive
+            traceback.clear_frames(error.__traceback__)  # the loader's frames would keep its workers alive
             raise
         finally:
             self.place = None
@@ -160,18 +160,18 @@ class Interrupt:
 
     @property
     def seconds(self) -> float:
-        """What the epoch at hand has taken so far; the time between a stop and --resume does not count."""
+        """The time that this epoch has taken so far, without that between a stop and --resume."""
         return time.monotonic() - self.began
 
     def epoch_row(self, lr: float, train: dict[str, Any], val: dict[str, Any]) -> dict[str, Any]:
-        """One object of history.json: the epoch's figures, train_ and val_ ones after the times."""
+        """An object of history.json: epoch, learning rate and times, then metrics as train_... and val_..."""
         epoch, seconds = self.status.fields["epoch"], self.seconds
         row = {"epoch": epoch, "lr": lr, "seconds": seconds, "samples_per_second": self.samples / seconds}
         row |= {f"train_{key}": value for key, value in train.items()}
         return row | {f"val_{key}": value for key, value in val.items()}
 
     def obey(self, done: int, steps: int, totals: Tensor) -> None:
-        """Do what was asked for, in the same place in all processes."""
+        """Save, and stop if asked to, after the same step in all processes."""
         if not (wish := self.agreed()):
             return
         shared = self.gathered(totals)
@@ -183,7 +183,7 @@ class Interrupt:
             self.leave(wish)
 
     def agreed(self) -> int:
-        """The largest wish of all processes; every process gets the same answer after the same step."""
+        """The largest wish of all processes, the same answer in each."""
         wish = max(self.wish, TERMINATED if time.monotonic() > self.deadline else 0)
         if self.group is not None:
             shared = torch.tensor(wish)
@@ -199,7 +199,7 @@ class Interrupt:
         return torch.stack(parts)
 
     def leave(self, wish: int) -> None:
-        """End the process; what a resumed run needs is in last.pth."""
+        """End the process; last.pth holds what a resumed run needs."""
         if self.group is not None:
             dist.barrier(group=self.group)  # nobody leaves while the first process is still writing
         reason = "--max_hours is over" if time.monotonic() > self.deadline else stopped_by(wish)
@@ -208,7 +208,7 @@ class Interrupt:
         raise SystemExit(wish)
 
     def end(self) -> None:
-        """Training is over: signals act at once again; one that waited acts now."""
+        """Training is over: signals act at once again, and one that has waited acts now."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         if (wish := self.agreed()) > SAVE:

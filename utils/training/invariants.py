@@ -1,7 +1,7 @@
-"""What is true of every training loop that works, watched while it runs: mistakes of the loop, not the data.
+"""Invariants of a correct training loop, checked while it runs: mistakes in the loop, not in the data.
 
-Each invariant stands for a fault that people really made and did not notice (docs/reliability.md). Most are
-looked at in the first two steps of the first two epochs, through hooks, so that a script calls nothing.
+Each stands for a mistake that people have made without noticing (docs/reliability.md). Most are checked in
+the first two steps of the first two epochs, through hooks, so that scripts need no calls.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ from utils.training.device import amp_dtype
 from utils.training.weights import fingerprints
 from utils.training.worth import rolled
 
-LOOKED_AT = 2  # steps at the start of the first two epochs whose tensors are looked at
-FOLLOWED = 4  # steps of the first epoch whose samples are looked for in the second
-ENOUGH = 5  # steps after which every weight has moved: where a layer begins with zeros, the first moves none
-UNMOVED = 3e-5  # relative change of the weights in an epoch that counts as none
+LOOKED_AT = 2  # steps at the start of each of the first two epochs whose tensors are checked
+FOLLOWED = 4  # steps of the first epoch whose samples are compared with the second epoch
+ENOUGH = 5  # steps after which every weight has moved; before a layer of zeros, the first step moves none
+UNMOVED = 3e-5  # a smaller relative change of the weights in an epoch counts as none
 
 
 class Invariants:
-    """Watches one run from before its first step; `say(kind, text)` what can not be, each kind once.
-    inputs: the keys of a batch that the model is meant to use; target: that of the labels."""
+    """Watches one run from before its first step; say(kind, text) warns of a mistake, once for each kind.
+    inputs: the keys of a batch that the model should use; target: the key of its labels."""
 
     def __init__(
         self, say: Callable[[str, str], None], checkpoint: Checkpoint, criterion: nn.Module,
@@ -39,11 +39,11 @@ class Invariants:
         self.judged = checkpoint.parts["model"]
         self.model = checkpoint.parts.get("trained", self.judged)
         self.trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.epoch = self.step = self.steps = 0  # of the run, of the epoch, of all epochs watched
+        self.epoch = self.step = self.steps = 0  # of the run; in the epoch; of all epochs watched
         self.begun = self.ended = self.same = self.compared = 0  # epochs watched; samples followed
         self.batch: dict[str, Tensor] | None = {}
         self.orders: dict[int, list[np.ndarray]] = {1: [], 2: []}
-        self.followed: dict[int, Tensor] = {}  # sample -> fingerprint of what the model was given
+        self.followed: dict[int, Tensor] = {}  # sample -> sums of its inputs to the model
         self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
         self.weights_before: np.ndarray | None = fingerprints(self.trainable.values())
@@ -56,8 +56,8 @@ class Invariants:
     # Before the first step
 
     def check_begin(self) -> None:
-        """The optimizer holds what is to learn, loaded weights are there, and nobody is served to training
-        and to evaluation."""
+        """The optimizer holds all trainable weights, loaded weights are in place, and no group is in both
+        the train loader and another."""
         held = {id(p) for g in self.checkpoint.parts["optimizer"].param_groups for p in g["params"]}
         if names := [name for name, p in self.trainable.items() if id(p) not in held]:
             what = f"{len(names)} of {len(self.trainable)} trainable tensors ({names[0]} ...)"
@@ -78,7 +78,7 @@ class Invariants:
     # While it runs
 
     def look(self, epoch: int, step: int, batch: dict[str, Tensor]) -> None:
-        """What the loader hands to a training step."""
+        """Check the batch that the loader hands to a training step."""
         self.begun += epoch != self.epoch
         self.epoch, self.step, self.steps, self.batch = epoch, step, self.steps + 1, batch
         promised = len(self.loaders["train"].batch_sampler.part(step)[0])
@@ -89,8 +89,8 @@ class Invariants:
             self.orders[self.begun].append(batch["indices"].numpy())
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
-        for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():  # samples differ
-            values = batch[name][:promised].flatten(1).float().nan_to_num()  # behind them: not judged
+        for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():
+            values = batch[name][:promised].flatten(1).float().nan_to_num()  # without --rescore's rows
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
                 self.say(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
 
@@ -101,8 +101,8 @@ class Invariants:
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
     def add_hooks(self, criterion: nn.Module) -> list[Any]:
-        """Put the looks below where they see; those returned go after the second epoch.
-        What --compile makes one piece is looked at from outside."""
+        """Register the checks below as hooks; those returned are to be removed after the second epoch.
+        A model compiled with --compile is only checked from outside."""
         outside = torch.compiler.disable if self.flags["compile"] else lambda hook: hook
         self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)
         self.judged.register_forward_hook(outside(self.after_evaluation), with_kwargs=True)
@@ -118,7 +118,7 @@ class Invariants:
         return hooks + fresh
 
     def before_forward(self, model: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:
-        """What the model is given, and whether some samples of the first epoch look other in the second."""
+        """Check the model's inputs, and whether samples of the first epoch look different in the second."""
         if not self.in_step() or self.begun > 2:
             return
         named = inputs[0]
@@ -143,7 +143,7 @@ class Invariants:
                 self.compared += 1
 
     def check_part(self, name: str, part: nn.Module, inputs: tuple, output: Any) -> None:
-        """A part that computes in a step is in train mode, learns unless frozen, in the type asked for."""
+        """In a step, a part is in train mode, trainable unless a flag freezes, and of the type asked for."""
         if not self.in_step() and self.begun and part.training:
             self.say("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
         if not self.looking():
@@ -158,7 +158,7 @@ class Invariants:
             self.say("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
 
     def check_normalised(self, part: nn.Module, inputs: tuple) -> None:
-        """Images are normalised once: some values below 0, none far outside."""
+        """Images are normalised exactly once: some values are below 0, none are far outside."""
         if not self.looking():
             return
         values = inputs[0].detach().float()
@@ -168,13 +168,13 @@ class Invariants:
             self.say("normalisation", f"{what}: normalised twice or never")
 
     def check_fresh(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """No gradient of an earlier backward pass is there when the next one arrives."""
+        """No gradient of an earlier backward pass is left when the next one arrives."""
         if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
             what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
             self.say("gradients", f"{what}: optimizer.zero_grad() is missing")
 
     def check_loss(self, criterion: nn.Module, inputs: tuple, losses: Tensor) -> None:
-        """The criterion is given outputs and labels that belong together."""
+        """The criterion gets outputs and labels that belong together."""
         if not self.looking():
             return
         outputs, labels = inputs[:2]
@@ -192,10 +192,10 @@ class Invariants:
             self.say("sign", "the loss is maximised: backward() sees it with a minus sign")
 
     def after_evaluation(self, model: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
-        """Once, on a val batch: it gives the same output again, and another one with an input mixed up."""
+        """Once, on a val batch: the same inputs give the same output, mixed-up inputs another."""
         if self.in_step() or self.ended or not self.begun or self.batch is None:
             return
-        self.batch = None  # this forward pass is not looked at again
+        self.batch = None  # checks only one batch
         with torch.no_grad():
             first, again = (first_output(o) for o in (output, model(*inputs, **options)))
             if not torch.allclose(first, again, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -208,9 +208,9 @@ class Invariants:
     # After an epoch
 
     def after_epoch(self, rows: dict[str, np.ndarray]) -> None:
-        """rows: what val's evaluation gave."""
+        """rows: the result of evaluating val."""
         history, self.ended = self.checkpoint.history, self.ended + 1
-        if self.ended == 2:  # parts and parameters are looked at in the first steps only
+        if self.ended == 2:  # these hooks only check the first steps
             for hook in self.hooks:
                 hook.remove()
             self.check_orders()
@@ -233,14 +233,14 @@ class Invariants:
             self.say("ranks", f"{what}: the model is called without its wrapper, or a step differs")
 
     def check_judged(self, rows: dict[str, np.ndarray]) -> None:
-        """What is called val is val: all of it, with its labels."""
+        """What is evaluated as val is val: all of it, with its own labels."""
         val = self.loaders["val"].dataset
         labels = getattr(val, self.target)
         if len(rows["indices"]) != len(val) or not np.array_equal(rows[self.target], labels[rows["indices"]]):
             self.say("judged", "the figures of val are not those of val: another part was evaluated")
 
     def check_history(self, history: list[dict[str, Any]]) -> None:
-        """The epoch kept is the one with the best figure, the first of equals; the schedule was followed."""
+        """The epoch kept is the best one, the first of equals, and the learning rate follows its schedule."""
         task = TASKS[self.run.script]
         best, name = best_row(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
@@ -255,7 +255,7 @@ class Invariants:
             self.say("schedule", f"the rate never came near --learning_rate {peak:g}: an endless warm-up")
 
     def check_compiled(self) -> None:
-        """Steps run what --compile made, and after two epochs nothing new is compiled."""
+        """Steps run compiled code, and after two epochs nothing is compiled again."""
         before, self.graphs = self.graphs, torch._dynamo.utils.counters["stats"]["unique_graphs"]
         if self.ended == 1 and self.graphs == before:
             self.say("compile", "--compile: no step ran what was compiled")
@@ -272,7 +272,7 @@ class Invariants:
             self.say("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0
         moved = np.abs(after - before).max(axis=1)[known] / before[known, 1]
-        change = float(np.median(moved)) if len(moved) else 0.0  # a bias near 0 moves far by next to nothing
+        change = float(np.median(moved)) if len(moved) else 0.0  # a bias near 0 easily moves far
         if change < UNMOVED:
             self.say("still", f"the weights hardly moved in an epoch ({change:.1e}): too low a learning rate")
         if self.judged is self.model:
@@ -284,8 +284,8 @@ class Invariants:
             self.say("average", "the averaged weights are the live ones: nothing is averaged")
 
     def check_orders(self) -> None:
-        """Order and augmentation of the second epoch are not those of the first."""
-        first, second = (np.concatenate([[], *self.orders[k]]) for k in (1, 2))  # resumed: maybe no step
+        """Order and augmentation differ between the first two epochs."""
+        first, second = (np.concatenate([[], *self.orders[k]]) for k in (1, 2))  # empty if resumed late
         frames = self.loaders["train"].batch_sampler.frames
         if len(first) and len(np.unique(frames)) >= 8 and np.array_equal(first, second):
             self.say("order", "samples come in the same order every epoch: the sampler is not told the epoch")

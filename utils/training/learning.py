@@ -1,6 +1,6 @@
-"""Does it learn? Checks before and during training; the verdict at the end is utils/metrics/verdict.py.
+"""Does the model learn? Checks before and during training; utils/metrics/verdict.py judges at the end.
 
-Checks are sentences with the likely cause, logged as warnings. They need no knowledge of the task: a
+Each finding is a sentence with its likely cause, logged as a warning. The checks know nothing of the task: a
 criterion here maps (outputs, labels) to one loss per sample.
 """
 
@@ -24,12 +24,12 @@ from utils.training.worth import input_worth
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
-FLAT = 1e-3  # relative change of the train loss that counts as none
-BY_HEART = 0.3  # of the best constant's loss: one batch that is learned by heart costs less
+FLAT = 1e-3  # a smaller relative change of the train loss counts as none
+BY_HEART = 0.3  # of the best constant's loss; below that a batch counts as learned by heart
 
 
 def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = None) -> None:
-    """Labels a model can learn from: some, finite, of more than one value; else DataError with counts."""
+    """DataError with counts unless there are labels, all finite and of more than one value."""
     if len(labels) == 0:
         raise DataError(f"the {split} split is empty\nlook at the counts above and at split.json")
     if bad := np.sum(~np.isfinite(labels)):
@@ -43,7 +43,7 @@ def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = N
 
 
 def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Forward) -> None:
-    """CommandError where the last batch leaves a process one sample, of which BatchNorm can not learn."""
+    """CommandError if the last batch gives a process a single sample, which BatchNorm cannot learn from."""
     sampler, limit = loader.batch_sampler, run.args.max_batches
     world, count = sampler.world_size, len(sampler.frames)
 
@@ -68,13 +68,13 @@ def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Fo
 
 
 def on_cpu(criterion: Criterion) -> Criterion:
-    """A copy of a criterion, class weights included, that takes double precision on the CPU."""
+    """A copy of a criterion with its class weights, for double precision on the CPU."""
     return copy.deepcopy(criterion).cpu().double() if isinstance(criterion, nn.Module) else criterion
 
 
 def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start: float = 0.0) -> float:
-    """The smallest mean loss that one constant output reaches on `labels`, found by LBFGS (double precision).
-    For cross-entropy the label entropy, for MSE the variance, class weights and focal terms included."""
+    """The smallest mean loss that a constant output reaches on `labels`, found by LBFGS in double precision.
+    For cross-entropy that is the label entropy, for MSE the variance; class weights and focal terms count."""
     criterion = on_cpu(criterion)
     constant = torch.full((outputs,), start, dtype=torch.float64, requires_grad=True)
     how = {"max_iter": 100, "tolerance_grad": 1e-10, "line_search_fn": "strong_wolfe"}
@@ -96,7 +96,7 @@ def best_constant_loss(criterion: Criterion, labels: Tensor, outputs: int, start
 def check_finite(
     loss: Tensor, grad_norm: Tensor, scaler: torch.amp.GradScaler, where: str, samples: Tensor
 ) -> None:
-    """NonFiniteError before the optimizer step when loss or gradient norm is NaN or infinite (one host read).
+    """NonFiniteError before the optimizer step if loss or gradient norm is NaN or infinite (one GPU sync).
     With a float16 scaler only the loss counts: an infinite gradient is an overflow, which the scaler skips.
     """
     judged = loss.detach() if scaler.is_enabled() else loss.detach() + grad_norm
@@ -109,8 +109,8 @@ def check_finite(
 
 
 class LearningCheck:
-    """Watches one run and says, once each, what looks like not learning.
-    drawn: positions of the train samples that an epoch takes, where it does not take all of them."""
+    """Watches one run and warns of what looks like not learning, once for each kind.
+    drawn: positions of the train samples that an epoch takes, if it does not take all of them."""
 
     def __init__(
         self, script: str, criterion: Criterion, labels: np.ndarray, val_labels: np.ndarray, outputs: int,
@@ -119,7 +119,7 @@ class LearningCheck:
         self.watched = criterion
         self.task, self.criterion, self.outputs = TASKS[script], on_cpu(criterion), outputs
         self.labels = torch.as_tensor(labels)
-        # What knowing nothing reaches; val has other shares of the classes than what was sampled for train.
+        # What a constant output reaches; val has other class shares than the samples drawn for training.
         self.constant_loss = best_constant_loss(criterion, self.labels[drawn], outputs)
         self.val_constant = best_constant_loss(criterion, torch.as_tensor(val_labels), outputs)
         self.said: dict[str, str] = {}
@@ -134,8 +134,8 @@ class LearningCheck:
         self, checkpoint: Checkpoint, loaders: dict[str, DataLoader], inputs: Sequence[str],
         forward: Forward, target: str = "labels",
     ) -> list[str]:  # fmt: skip
-        """Log and return warnings about labels, loss and loop; --overfit_one_batch tries the model too.
-        loaders: by split, with train; inputs: what the model uses of a batch; target: the labels in a batch.
+        """Log and return warnings about labels, loss and loop; with --overfit_one_batch test the model too.
+        loaders: by split, with train; inputs: the keys of a batch that the model uses; target: its labels'.
         """
         run, dataset = checkpoint.run, loaders["train"].dataset
         if run.args.overfit_one_batch:
@@ -152,11 +152,11 @@ class LearningCheck:
         return list(self.said.values())
 
     def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
-        """What is wrong with the labels as `read_labels(indices)` reads them, and with the loss.
+        """What is wrong with the labels that `read_labels(indices)` reads, and with the loss.
 
-        The loss of fixed outputs must change with the labels. Outputs that are certain and right must cost
-        next to nothing, compared with the best constant; under label smoothing they do not, but certainty
-        then costs more and more, while under a softmax too many it stops to matter.
+        The loss of fixed outputs must change with the labels. Certain and right outputs must cost next to
+        nothing compared with the best constant. If they do not, more certain ones are tried: with label
+        smoothing they cost much more, but with one softmax too many they cost the same.
         """
         chosen = list(range(0, len(self.labels), max(1, len(self.labels) // 256)))
         labels, found = self.labels[chosen], []
@@ -182,9 +182,9 @@ class LearningCheck:
     def overfit_one_batch(
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
     ) -> bool:
-        """Whether a copy of the model can learn one balanced batch of train by heart; logs the answer.
-        Adam (lr 1e-3) may take `steps` steps to get below 30% of the best constant's loss. Model and random
-        numbers of the run stay as they are."""
+        """Whether a copy of the model can learn one balanced train batch by heart; logs the answer.
+        Adam (lr 1e-3) has `steps` steps to get below 30% of the best constant's loss. The run's own model and
+        random numbers stay as they are."""
         chosen = balanced_batch(self.labels)
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -207,18 +207,18 @@ class LearningCheck:
         return learned
 
     def input_worth(self, score: Callable, rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-        """What each input is worth on test (val where there is none), rows: by split."""
+        """What each input is worth on test (val if there is no test); rows: by split."""
         split = "test" if "test" in rows else "val"
         return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
 
     def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> list[str]:
-        """Log and return new warnings; outputs (N, ...): what the model says of val, of the `rows` of it."""
+        """Log and return new warnings; rows: the result of evaluating val; outputs (N, ...): the model's."""
         self.invariants.after_epoch(rows)
         before, constant, history = len(self.said), self.constant_loss, self.invariants.checkpoint.history
-        peak = int(np.argmax([row["lr"] for row in history]))  # a warm-up may stand still before it
+        peak = int(np.argmax([row["lr"] for row in history]))  # before it, a warm-up may stand still
         losses = [row["train_loss"] for row in history[peak:]]
         last, on_val = losses[-1], history[0].get("val_loss", constant)
-        # A first epoch that learns fast is low on both.
+        # An epoch that learns fast has a low loss on train and on val.
         if len(history) == 1 and (last > 5 * constant or last < 0.2 * constant < 0.8 * on_val):
             what = f"the first epoch's loss {last:.4g} is far from the best constant's {constant:.4g}"
             self.say("first", f"{what}: the outputs start far off, or the loss is not what it seems")
@@ -241,7 +241,7 @@ class LearningCheck:
 
 
 def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
-    """About `size` positions: as many of every class, or targets spread from the lowest to the highest."""
+    """About `size` positions: equally many of every class, or targets spread from lowest to highest."""
     groups = [torch.argsort(labels)]
     if not labels.is_floating_point():
         groups = [torch.nonzero(labels == value)[:, 0] for value in torch.unique(labels)]
@@ -251,14 +251,14 @@ def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether rows (N, K) sum to 1, or outputs (N,) fill [0, 1] and never leave it, as logits do not."""
+    """Whether rows (N, K) sum to 1, or outputs (N,) fill [0, 1] without leaving it; logits do neither."""
     if outputs.ndim == 2:
         return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
     return bool(outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs) > 0.9)
 
 
 def unused_parameters(model: nn.Module) -> str:
-    """The top-level parts of the model whose trainable parameters all have no gradient or a zero one."""
+    """The top-level parts of the model in which no trainable parameter has a gradient other than zero."""
     trainable = [(name.split(".")[0], p.grad) for name, p in model.named_parameters() if p.requires_grad]
     alive = {part for part, gradient in trainable if gradient is not None and bool(gradient.any())}
     return ", ".join(part for part in dict.fromkeys(part for part, _ in trainable) if part not in alive)

@@ -1,7 +1,6 @@
-"""How a run begins and ends: the prologue and the epilogue that all five scripts share, and the stage 1 run
-that a stage 2 run starts from.
+"""How a run begins and ends, shared by all five scripts, and how stage 2 finds its stage 1 run.
 
-A Run holds what a script needs around its loop; the order of things is decided in the script's `main`.
+A Run holds what a script needs around its loop; the script's `main` decides the order of things.
 """
 
 import argparse
@@ -39,7 +38,7 @@ STAGE1 = "train_stage1.py"
 
 @dataclass
 class Run:
-    """A run of one training script in this process, one of `processes`."""
+    """A run of one training script, in this process of `processes`."""
 
     args: argparse.Namespace
     script: str  # 'train_mae.py'
@@ -54,9 +53,9 @@ class Run:
         return self.processes.device
 
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
-        """Log what was read; DataError for what nothing can be learned from, CommandError for ranks that
-        differ, a resumed run with other data, an earlier run that was trained on what is judged. True:
-        --check_data ends here."""
+        """Log and check the data; returns whether the run ends here (--check_data). DataError if nothing can
+        be learned from it; CommandError if ranks differ, a resumed run has other data, or an earlier run that
+        this one starts from was trained on val or test."""
         for name, part in data.parts.items():
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
@@ -77,8 +76,8 @@ class Run:
 
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
         """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
-        Plain DataLoaders: batch = dataset.__getitems__(indices), of train this rank's share of the epoch
-        (EpochSampler; interrupt.steps begins each), of val and test whole frames in order."""
+        Plain DataLoaders: batch = dataset.__getitems__(indices). The train loader gives this rank's share of
+        an epoch (EpochSampler; interrupt.steps begins each), the others whole frames in order."""
         args, drawn = self.args, (train.frames, getattr(train, "draw", None))
         sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, self.processes, *drawn)
         parts = {name: part for name, part in data.parts.items() if name != "train"}
@@ -86,11 +85,11 @@ class Run:
         return distributed.make_loader(train, sampler, args.num_workers, self.device), evaluated
 
     def evaluation_loader(self, part: Any, batch: int) -> DataLoader:
-        """This process's share of a data set, whole frames, about `batch` samples a step."""
+        """This process's share of a data set, in whole frames, about `batch` samples a step."""
         return distributed.evaluation_loader(part, batch, self.processes, self.args.num_workers)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, compiled with --compile, wrapped where there are several processes."""
+        """The model on the device, compiled with --compile, and wrapped if there are several processes."""
         model.to(self.device, memory_format=torch.channels_last)
         if self.args.compile:
             compile_forward(model, self.device)
@@ -100,8 +99,8 @@ class Run:
         self, data: Any, model: dict[str, Any], criterion: nn.Module, optimizer: torch.optim.Optimizer,
         scheduler: Any, **training: Any,
     ) -> None:  # fmt: skip
-        """Write config.json, split.json, hashes.json (what each group held) and references.npz (what
-        reference models are made of); of a resumed run, the flags that may have changed."""
+        """Write config.json, split.json, hashes.json (of each group's contents) and references.npz (data for
+        the reference models); for a resumed run only the flags that may have changed."""
         args, folder = self.args, self.folder
         trained = f"{model['trainable_parameters']} trainable parameters"
         LOG.info(f"model: {model['architecture']}, {trained}, weights {model['source']}")
@@ -123,9 +122,8 @@ class Run:
     def panels(
         self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
     ) -> list[Panel]:
-        """The panels of training_curves.png that the task declares; logs what is to beat in them.
-        counts: val's {class: samples}; nothing: what knowing nothing reaches where only the script knows it.
-        """
+        """The panels of training_curves.png that the task declares; logs the baselines that they show.
+        counts: val's {class: samples}; nothing: {metric: baseline} for those that only the script knows."""
         panels = curve_panels(TASKS[self.script], counts, unit, **nothing)
         LOG.info(to_beat(panels))
         return panels
@@ -138,7 +136,7 @@ class Run:
         return stop
 
     def show_epoch(self, history: list[dict[str, Any]], panels: Sequence[Panel], best_epoch: int) -> None:
-        """The epoch's line in the log, status.json, and every --plot_interval epochs the curves."""
+        """Write the epoch's log line and status.json, and every --plot_interval epochs the curves."""
         row, interval = history[-1], self.args.plot_interval
         self.status.write(wait=row["epoch"] - best_epoch)
         if interval and row["epoch"] % interval == 0 and self.processes.first:
@@ -148,8 +146,8 @@ class Run:
 
 
 def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
-    """CommandError where val or test hold what the run behind `flag` was trained on, under whatever name;
-    by_name: both read the same data, so that a name stands for the same."""
+    """CommandError if val or test hold groups that the run behind `flag` was trained on, by their content.
+    by_name: both runs read the same data, so that groups are compared by name too."""
     if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
         LOG.warning(f"{run} has no split.json: nobody can check that {flag} was not trained on val or test")
         return
@@ -168,7 +166,7 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
 
 
 def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:
-    """Join the processes, seed, make or find the run folder, begin its log; None: that run is finished."""
+    """Join the processes, seed, make or find the run folder, start its log; None if the run is finished."""
     processes = distributed.start_processes(args.device)
     distributed.seed_everything(args.seed)
     auto = args.resume == "auto"
@@ -192,7 +190,7 @@ def finish(
     rows: Mapping[str, dict[str, np.ndarray]], metrics: dict[str, dict[str, Any]],
     report: Callable[..., tuple[Verdict, dict[str, Any]]], worth: dict[str, Any], **fields: Any,
 ) -> Verdict | None:  # fmt: skip
-    """Judge the best checkpoint on test (val where there is none) and write what a finished run leaves.
+    """Judge the best checkpoint on test (val if there is no test) and write the files of a finished run.
     rows, metrics: of every split that was evaluated; report: the script's; worth: of each input; fields: more
     of results.json. Rank 0 returns the verdict."""
     verdict, args, chosen = None, run.args, checkpoint.chosen
@@ -219,7 +217,7 @@ def finish(
 
 
 def find_stage1(args: argparse.Namespace) -> Path:
-    """The stage 1 checkpoint to start from. CommandError names candidates or the command that makes one."""
+    """The stage 1 checkpoint to start from; CommandError lists candidates or the command to make one."""
     if args.stage1_checkpoint:
         return find_checkpoint(args.stage1_checkpoint)
     if args.data_path:
@@ -243,8 +241,8 @@ def find_stage1(args: argparse.Namespace) -> Path:
 def adopt_stage1(
     args: argparse.Namespace, flags: Sequence[str], names_of: Callable[..., dict[str, list[str]]]
 ) -> dict[str, Any]:
-    """Load the stage 1 checkpoint and take these of its flags over into `args`; CommandError for a typed flag
-    that differs, and where the checkpoint's lists of names are not `names_of(args)`."""
+    """Load the stage 1 checkpoint and copy these of its flags into `args`. CommandError for a typed flag that
+    differs, or if the checkpoint's lists of names are not `names_of(args)`."""
     path = find_stage1(args)
     state = load_checkpoint(path, STAGE1)
     for name in flags:

@@ -1,4 +1,4 @@
-"""The weights of a model as a whole: averaged over steps, and in two numbers a tensor."""
+"""Weights averaged over steps, and fingerprints of weights."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, decay: float, step: int, warm_up: bool = True) -> None:
-    """average = d * average + (1 - d) * model, weights and statistics; whole numbers are copied. d = decay,
-    less in the first steps: (1 + step) / (10 + step), so that a short run does not stay where it began;
-    without `warm_up`, nothing in step 0 alone, which copies."""
+    """average = d * average + (1 - d) * model, for weights and statistics; integers are copied. d is `decay`,
+    but at most (1 + step) / (10 + step), so that the average of a short run leaves its starting point;
+    without `warm_up`, d is 0 in step 0, which copies, and `decay` from then on."""
     least = (1 + step) / (10 + step) if warm_up else min(step, 1)
     weight = 1 - min(decay, least)
     now = model.state_dict()
@@ -23,8 +23,8 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int, warm_u
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> np.ndarray:
-    """(K, 2) doubles, cheap and equal for equal tensors: a sum weighted by place, one of absolute values.
-    Without the weights a step that moves two biases against each other would not show."""
+    """(K, 2) doubles, equal for equal tensors: a sum weighted by position and the sum of absolute values.
+    A plain sum would miss a step that moves two biases by the same amount in opposite directions."""
     sums = []
     for tensor in tensors:
         flat = tensor.detach().double().flatten()

@@ -1,4 +1,4 @@
-"""What each input of a model is worth: how much a figure loses when that input belongs to other samples."""
+"""What each input is worth to a model: how much a metric gets worse if samples exchange that input."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ Rows = dict[str, np.ndarray]
 
 
 class MixedUp:
-    """A loader whose batches have one input exchanged between samples, within the batch (frames of a group).
-    name: a key of the batch (with those it begins: of points, their mask and pixels), or "history": the
-    columns of the geometry that tell the past."""
+    """A loader that exchanges one input between the samples of each batch (often frames of the same group).
+    name: a key of the batch, which takes related keys along (points: their mask and pixels), or "history":
+    the columns of the geometry that describe the past."""
 
     def __init__(self, loader: DataLoader, name: str):
         self.loader, self.name, self.dataset = loader, name, loader.dataset
@@ -39,12 +39,12 @@ class MixedUp:
 
 
 def figure(rows: Rows) -> tuple[str, float]:
-    """The figure in which inputs are weighed: AUROC, balanced accuracy of several classes, MAE of ages."""
+    """The metric that inputs are judged by: AUROC, for several classes balanced accuracy, for ages MAE."""
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
     if "preds" in rows:
         return "mae", float(np.abs(rows["preds"] - rows["ages"]).mean())
-    labels = rows.get("types", rows["labels"])  # -1: of no type
+    labels = rows.get("types", rows["labels"])  # -1: no type
     logits, labels = rows["logits"][labels >= 0], labels[labels >= 0]
     if logits.ndim == 2 and logits.shape[1] > 2:
         return "balanced_accuracy", float(balanced_accuracy_score(labels, logits.argmax(axis=1)))
@@ -55,7 +55,7 @@ def figure(rows: Rows) -> tuple[str, float]:
 def input_worth(
     score: Callable[[Any], Rows], loader: DataLoader, inputs: Sequence[str], rows: Rows
 ) -> dict[str, Any]:
-    """{figure, all, without {input: figure}}: of `rows`, and of score(loader) with that key mixed up."""
+    """{figure: its name, all: its value on `rows`, without: {input: its value with that input mixed up}}."""
     if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
         inputs = [*inputs, "history"]
     name, value = figure(rows)
@@ -70,11 +70,11 @@ def in_words(worth: dict[str, Any]) -> str:
 
 
 def rolled(inputs: tuple, name: str) -> tuple | None:
-    """A model's inputs with the rows of one of them moved on by one; None where that changes nothing."""
+    """A model's inputs with the rows of one of them shifted by one; None if that changes nothing."""
     if isinstance(inputs[0], dict):
         old, new = inputs[0][name], inputs[0][name].roll(1, 0)
         return None if torch.equal(old, new) else (inputs[0] | {name: new}, *inputs[1:])
-    place = slice(0, 1) if name == "images" else slice(1, None)  # with which points are real, and where
+    place = slice(0, 1) if name == "images" else slice(1, None)  # points, their mask and their pixels
     changed = list(inputs)
     changed[place] = [value.roll(1, 0) for value in inputs[place]]
     first = place.start
