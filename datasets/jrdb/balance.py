@@ -15,12 +15,11 @@ def balance_classes(labels: np.ndarray, strategy: str, seed: int) -> np.ndarray:
     classes, counts = np.unique(labels, return_counts=True)
     chosen = []
     for label, count in zip(classes, counts, strict=True):
-        mine = np.flatnonzero(labels == label)
+        members = np.flatnonzero(labels == label)
         if strategy == "oversample":
-            mine = np.concatenate([mine, rng.choice(mine, max(0, counts.max() // 2 - count))])
+            chosen += [members, rng.choice(members, max(0, counts.max() // 2 - count))]
         else:
-            mine = rng.choice(mine, min(count, 2 * counts.min()), replace=False)
-        chosen.append(mine)
+            chosen.append(rng.choice(members, min(count, 2 * counts.min()), replace=False))
     return np.sort(np.concatenate(chosen))
 
 

@@ -163,8 +163,8 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int,
             raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
         columns += ("score", "class") if form == "MOT" and len(header) == 9 else ()
         header, rows = list(columns), [(line, cells[: len(columns)]) for line, cells in rows]
-    if long := [line for line, cells in rows if len(cells) > len(header)]:
-        raise ValueError(f"{long[0]} has more cells than the header (decimal commas?)")
+    if too_long := [line for line, cells in rows if len(cells) > len(header)]:
+        raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
     # Of several columns with the same meaning, take the first in the order of ALIASES.
     place = {name: next((header.index(word) for word in (name, *aliases) if word in header), len(header))
              for name, aliases in ALIASES.items()}  # fmt: skip
@@ -199,12 +199,12 @@ def is_number(cell: str) -> bool:
 
 def people_in(classes: Iterable[str]) -> set[str]:
     """The classes that are people: those with such a name, or the only class; otherwise a ValueError."""
-    there = set(classes)
-    people = {name for name in there if name.strip().lower() in PERSON_TYPES}
-    if not people and len(there) > 1:
-        named = ", ".join(sorted(there)[:8])
+    classes = set(classes)
+    people = {name for name in classes if name.strip().lower() in PERSON_TYPES}
+    if not people and len(classes) > 1:
+        named = ", ".join(sorted(classes)[:8])
         raise ValueError(f"boxes of the classes {named}: keep those of people alone, or call theirs person")
-    return people or there
+    return people or classes
 
 
 def whole(cell: Any) -> str:

@@ -41,7 +41,7 @@ def read_people(
     if not files:
         what = f"no file of {', '.join(ENDINGS)} in this folder" if boxes.is_dir() else "no such file"
         raise CommandError(f"--boxes {boxes}: {what}\n  expected: {FORMS}")
-    parts = [part for part in (read_rows(path, boxes, problems) for path in files) if part is not None]
+    parts = [read_rows(path, boxes, problems) for path in files]
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
     for name, files in rows[rows["file"] != ""].groupby("sequence")["file"].unique().items():
@@ -59,17 +59,18 @@ def read_people(
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
-    for where in rows["where"][rows["sequence"] == ""].head(1):
+    if (nameless := rows["sequence"] == "").any():
+        where = rows["where"][nameless].iloc[0]
         raise DataError(f"{where}: empty, or of no sequence beside others\n  leave it out, or say which")
     sizes = {part.attrs["size"] for part in parts}
-    said = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
+    boxes_size = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
-    for name, mine in rows.groupby("sequence"):
+    for name, own_rows in rows.groupby("sequence"):
         check_relative_name(name, "the sequence")
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
-        sequences.append(read_sequence(name, mine, folders[-1], said, args, problems))
+        sequences.append(read_sequence(name, own_rows, folders[-1], boxes_size, args, problems))
     problems.raise_any()
-    labels.tell_counts(sequences, "boxes", "" if said else "if they are for another: --boxes_size H W")
+    labels.tell_counts(sequences, "boxes", "" if boxes_size else "if they are for another: --boxes_size H W")
     return sequences, folders
 
 
@@ -95,12 +96,12 @@ def find_folder(folder: Path, name: str, alone: bool) -> Path:
 
 
 def read_sequence(
-    name: str, rows: pandas.DataFrame, folder: Path, said: tuple[int, int] | None, args: argparse.Namespace,
-    problems: Problems,
+    name: str, rows: pandas.DataFrame, folder: Path, boxes_size: tuple[int, int] | None,
+    args: argparse.Namespace, problems: Problems,
 ) -> Sequence | None:  # fmt: skip
-    """One sequence, people sorted by frame number and id, without groups or annotated pairs. said: (width,
-    height) of the panorama that the boxes refer to, None if neither the file nor --boxes_size gives it."""
-    before, frames, pictures = problems.count, {}, {}  # frame number -> name
+    """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
+    (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
+    before, frames, files = problems.count, {}, {}  # frame number -> name, image file
     numbers = [labels.frame_number(whole(frame)) for frame in rows["frame"]]
     for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
         if number is None:
@@ -112,26 +113,26 @@ def read_sequence(
             problems.add("two frames with one number", remedy, f"{where}: {frames[number]} and {frame}")
     for file in list_images(folder):
         number = labels.frame_number(file)
-        if pictures.setdefault(number, file) != file and number in frames:
+        if files.setdefault(number, file) != file and number in frames:
             remedy = "keep one image of a frame, or each camera in a folder of its own"
-            problems.add("two images with one number", remedy, f"{folder}: {pictures[number]} and {file}")
-    pictures.pop(None, None)
+            problems.add("two images with one number", remedy, f"{folder}: {files[number]} and {file}")
+    files.pop(None, None)
     if problems.count > before:
         return None
 
-    times, size, source = sorted(frames), *panorama_size(name, folder, pictures, said, args)
-    images = Images(np.isin(times, list(pictures)), size, source)
+    times, size, source = sorted(frames), *panorama_size(name, folder, files, boxes_size, args)
+    images = Images(np.isin(times, list(files)), size, source)
     index = {number: frame for frame, number in enumerate(times)}
     rows = rows.assign(frame=[index[number] for number in numbers]).dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
-    for one, again in itertools.pairwise(people):
-        if (one.frame, one.id) == (again.frame, again.id):
+    for previous, person in itertools.pairwise(people):
+        if (previous.frame, previous.id) == (person.frame, person.id):
             remedy = "an id is one person; where these are no ids, leave them out"
-            problems.add("one id twice in a frame", remedy, f"{again.place}, id {again.id}")
-    scale = np.divide(size, said) if args.boxes_size else np.ones(2)
+            problems.add("one id twice in a frame", remedy, f"{person.place}, id {person.id}")
+    scale = np.divide(size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
-    keys = [pictures.get(number, f"{number:06d}.jpg") for number in times]
+    keys = [files.get(number, f"{number:06d}.jpg") for number in times]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
     counts = dict.fromkeys(labels.COUNTS, 0)
     sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
@@ -141,28 +142,29 @@ def read_sequence(
 
 
 def panorama_size(
-    name: str, folder: Path, pictures: dict[int, str], said: tuple[int, int] | None, args: argparse.Namespace
+    name: str, folder: Path, files: dict, boxes_size: tuple[int, int] | None, args: argparse.Namespace
 ) -> tuple[tuple[int, int], str]:
     """(width, height) that boxes are scaled to, and where it comes from. A square --boxes_size (1 1 or 100
     100) means that boxes are fractions or percentages. DataError if the size in the boxes' file is not that
     of the images and --boxes_size is not given."""
-    shares = args.boxes_size and said[0] == said[1]
-    if not pictures:
-        by_file = "the boxes' file" if said else "no image; the official JRDB panorama"
-        size = labels.PANORAMA_SIZE if shares or not said else tuple(said)
+    width, height = boxes_size or labels.PANORAMA_SIZE
+    fractions = args.boxes_size and width == height
+    if not files:
+        by_file = "the boxes' file" if boxes_size else "no image; the official JRDB panorama"
+        size = labels.PANORAMA_SIZE if fractions else (width, height)
         return size, "--boxes_size" if args.boxes_size else by_file
-    for number in sorted(pictures):
-        file = pictures[number]
+    for number in sorted(files):
+        file = files[number]
         try:
             size = read_image_size(folder / file)
             break
         except DataError:  # try the next image; predict.py lists the unreadable ones
-            if number == max(pictures):
+            if number == max(files):
                 raise
-    sizes = f"{folder / file}: the image is {size[0]}x{size[1]}"
-    if said and said != size and not args.boxes_size:
-        remedy = f"give images of that size, or pass --boxes_size {said[1]} {said[0]}, which scales the boxes"
-        raise DataError(f"{sizes}, the boxes are for {said[0]}x{said[1]}\n  {remedy}")
-    if args.boxes_size and not shares and (said[0] > said[1]) != (size[0] > size[1]):
-        raise CommandError(f"--boxes_size {said[1]} {said[0]}: the height comes first, and {sizes}")
+    found = f"{folder / file}: the image is {size[0]}x{size[1]}"
+    if boxes_size and boxes_size != size and not args.boxes_size:
+        remedy = f"give images of that size, or pass --boxes_size {height} {width}, which scales the boxes"
+        raise DataError(f"{found}, the boxes are for {width}x{height}\n  {remedy}")
+    if args.boxes_size and not fractions and (width > height) != (size[0] > size[1]):
+        raise CommandError(f"--boxes_size {height} {width}: the height comes first, and {found}")
     return size, f"{name}/{file}"

@@ -46,7 +46,7 @@ def known_names(labels: list, classes: dict[str, int], place: str, problems: Pro
 
 
 def merge_sides(
-    there: tuple, back: tuple, classes: dict[str, int], rules: LabelRules
+    first: tuple, second: tuple, classes: dict[str, int], rules: LabelRules
 ) -> tuple[int, list[str]]:
     """The type of a pair from both people's labels ((name, difficulty), ..), and the COUNTS to increment.
 
@@ -54,19 +54,19 @@ def merge_sides(
     `priority` takes the rarest class (others, sitting, conversation, standing, walking), `first` the first
     label in the record of the lower id, `drop` gives -1 if the classes differ. -3: all are too difficult.
     """
-    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in there + back}
-    kinds, one, other = set(class_of.values()), {name for name, _ in there}, {name for name, _ in back}
-    kind = max(kinds)  # classes go from frequent to rare
+    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in first + second}
+    names, other_names = {name for name, _ in first}, {name for name, _ in second}
+    kind = max(class_of.values())  # classes go from frequent to rare
     if rules.multi_label == "first":
-        kind = class_of[(there + back)[0][0]]
-    elif rules.multi_label == "drop" and len(kinds) > 1:
+        kind = class_of[(first + second)[0][0]]
+    elif rules.multi_label == "drop" and len(set(class_of.values())) > 1:
         kind = -1
-    difficult = min(difficulty for _, difficulty in there + back) > rules.max_difficulty
-    told = {
-        "multi_label_pairs": max(len(one), len(other)) > 1,
-        "conflicting_pairs": one and other and one != other,
-        "one_sided_pairs": not one or not other,
+    difficult = min(difficulty for _, difficulty in first + second) > rules.max_difficulty
+    counts = {
+        "multi_label_pairs": max(len(names), len(other_names)) > 1,
+        "conflicting_pairs": names and other_names and names != other_names,
+        "one_sided_pairs": not names or not other_names,
         "untyped_pairs": kind < 0,
         "difficult_pairs": difficult,
     }
-    return -3 if difficult else kind, [name for name, holds in told.items() if holds]
+    return -3 if difficult else kind, [name for name, holds in counts.items() if holds]

@@ -17,10 +17,9 @@ from datasets.jrdb.pairs import PairRules, text_key
 
 # Columns of indices, which are renumbered when sequences are joined. An index of sequence k is raised by the
 # total length of the column named here over the sequences before k.
-NUMBERED = {
-    **dict.fromkeys(
-        ("frames", "people_frames", "far_frames", "ambiguous_frames", "near_frames"), "frame_keys"
-    ),
+FRAMES = ("frames", "people_frames", "far_frames", "ambiguous_frames", "near_frames")
+INDEX_INTO = {
+    **dict.fromkeys(FRAMES, "frame_keys"),
     **dict.fromkeys(("left", "right", "near_left", "near_right"), "boxes"),
     "interaction_groups": "interaction_group_sizes",
     "near_rows": "near_left",
@@ -74,9 +73,9 @@ class JRDBPairDataset(Dataset):
         parts = [columns for columns, _ in found]
         for key in parts[0]:
             columns = [part[key] for part in parts]
-            if key in NUMBERED:
-                before = np.cumsum([0, *(len(part[NUMBERED[key]]) for part in parts[:-1])])
-                columns = [column + n for column, n in zip(columns, before, strict=True)]
+            if key in INDEX_INTO:
+                offsets = np.cumsum([0, *(len(part[INDEX_INTO[key]]) for part in parts[:-1])])
+                columns = [column + offset for column, offset in zip(columns, offsets, strict=True)]
             setattr(self, key, np.concatenate(columns))
         self.frame_sequences = np.repeat(np.arange(len(parts)), [len(part["frame_keys"]) for part in parts])
 

@@ -154,22 +154,22 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
     frames = sequence.frame_of_row()[left]
     order = np.argsort(frames, kind="stable")
     found = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
-    for mine in np.split(order, np.flatnonzero(np.diff(frames[order])) + 1) if len(left) else ():
-        first, last = sequence.starts[frames[mine[0]] : frames[mine[0]] + 2]
+    for pairs in np.split(order, np.flatnonzero(np.diff(frames[order])) + 1) if len(left) else ():
+        first, last = sequence.starts[frames[pairs[0]] : frames[pairs[0]] + 2]
         people = last - first
         a = np.repeat(sequence.boxes[first:last], people, axis=0)  # (n * n, 4): everybody with everybody
         b = np.tile(sequence.boxes[first:last], (people, 1))
         metres = log_ground_metres(a, b, sequence.width).reshape(people, people)
         near = in_range(a, b, sequence.width).reshape(people, people).sum(axis=1) - 1  # not oneself
         np.fill_diagonal(metres, np.inf)
-        one, other = left[mine] - first, right[mine] - first
-        apart = metres[one, other]
-        for side, person in (("left", one), ("right", other)):
+        two = {"left": left[pairs] - first, "right": right[pairs] - first}
+        apart = metres[two["left"], two["right"]]
+        for side, person in two.items():
             nearer = (metres[person] < apart[:, None]).sum(axis=1)  # than the pair's other person
-            found[f"rank_{side}"][mine] = np.log1p(nearer)
-            found[f"margin_{side}"][mine] = apart - metres[person].min(axis=1)
-            found[f"neighbours_{side}"][mine] = np.log1p(near[person])
-        found["people"][mine] = np.log1p(people)
+            found[f"rank_{side}"][pairs] = np.log1p(nearer)
+            found[f"margin_{side}"][pairs] = apart - metres[person].min(axis=1)
+            found[f"neighbours_{side}"][pairs] = np.log1p(near[person])
+        found["people"][pairs] = np.log1p(people)
     return found
 
 

@@ -111,12 +111,13 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     """
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
-    files = list_images(Path(data_path, IMAGE_FOLDER, path.stem)) if data_path else []
-    there, many = set(files), Counter(map(frame_number, files))
+    folder = Path(data_path or "", IMAGE_FOLDER, path.stem)
+    files = list_images(folder) if data_path else []
+    names, numbers = set(files), Counter(map(frame_number, files))
     # Labels may say 000015.jpg where the image is 000015.png or 000015.JPG.
-    numbered = {frame_number(file): file for file in files if many[frame_number(file)] == 1}
-    keys = [key if key in there else numbered.get(frame_number(key), key) for key in frames]
-    images = find_images(path.stem, keys, data_path, problems)
+    by_number = {frame_number(file): file for file in files if numbers[frame_number(file)] == 1}
+    keys = [key if key in names else by_number.get(frame_number(key), key) for key in frames]
+    images = find_images(folder, files, keys, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -142,19 +143,19 @@ def build_sequence(
     difficult = np.array([person.difficulty > rules.max_difficulty for person in people], bool)
     counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     kept = ~np.isin(np.arange(len(people)), list(bad))
-    before = np.r_[0, np.cumsum(kept)]  # (R+1,) number of kept rows before each row
+    kept_before = np.r_[0, np.cumsum(kept)]  # (R+1,) number of kept rows before each row
     starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
     pairs, kinds = np.array(sorted(types), np.int64).reshape(-1, 2), [types[pair] for pair in sorted(types)]
-    there = kept[pairs].all(axis=1)
+    both_kept = kept[pairs].all(axis=1)
     track_names = sorted({person.id for person in people}, key=natural_order)
     track_of = {track: i for i, track in enumerate(track_names)}
     return Sequence(
         name=name, width=images.size[0], height=images.size[1], size_source=images.source, keys=keys,
-        times=np.array([frame_number(key) for key in keys], np.int64), starts=before[starts],
+        times=np.array([frame_number(key) for key in keys], np.int64), starts=kept_before[starts],
         boxes=clean[kept], tracks=np.array([track_of[person.id] for person in people], np.int64)[kept],
-        track_names=track_names, difficult=difficult[kept], pairs=before[pairs[there]],
+        track_names=track_names, difficult=difficult[kept], pairs=kept_before[pairs[both_kept]],
         social_groups=np.array([person.group for person in people], np.int64)[kept],
-        types=np.array(kinds, np.int64)[there], image_found=images.found, frame_rate=rules.frame_rate,
+        types=np.array(kinds, np.int64)[both_kept], image_found=images.found, frame_rate=rules.frame_rate,
         counts=counts,
     )  # fmt: skip
 
@@ -162,13 +163,13 @@ def build_sequence(
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     """Log what was found in `where`; with a `remedy`, warn of sequences in which many boxes leave the
     panorama or no box reaches its lower half, where people stand."""
-    told = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
-    if any(told.values()):
-        LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in told.items() if count))
-    many = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
+    totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
+    if any(totals.values()):
+        LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in totals.items() if count))
+    cut = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
     high = [s for s in sequences if len(s.boxes) and 2 * s.boxes[:, [1, 3]].sum(axis=1).max() < s.height]
-    clipped, boxes = sum(s.counts["clipped_boxes"] for s in many), sum(len(s.boxes) for s in many)
-    for what, odd in ((f"{clipped} of {boxes} boxes leave", many), ("no box is in the lower half of", high)):
+    clipped, boxes = sum(s.counts["clipped_boxes"] for s in cut), sum(len(s.boxes) for s in cut)
+    for what, odd in ((f"{clipped} of {boxes} boxes leave", cut), ("no box is in the lower half of", high)):
         if odd and remedy:
             panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
@@ -214,17 +215,15 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def find_images(name: str, keys: list[str], data_path: Path | None, problems: Problems) -> Images:
-    """Which frames have an image, and the size of the folder's first image."""
-    folder = Path(data_path or "", IMAGE_FOLDER, name)
-    images = list_images(folder) if data_path else []
-    found, source = np.isin(keys, images or [""]), "no image; the official JRDB panorama is assumed"
+def find_images(folder: Path, files: list[str], keys: list[str], problems: Problems) -> Images:
+    """Which frames `keys` have an image among the `files`, and the size of the first file."""
+    found = np.isin(keys, files or [""])
     try:
-        if images:
-            return Images(found, read_image_size(folder / images[0]), f"{name}/{images[0]}")
+        if files:
+            return Images(found, read_image_size(folder / files[0]), f"{folder.name}/{files[0]}")
     except DataError as error:
         problems.add("an image can not be read", "copy it again, or remove it", str(error).splitlines()[0])
-    return Images(found, PANORAMA_SIZE, source)
+    return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 
 def list_images(folder: Path) -> list[str]:
@@ -296,11 +295,11 @@ def read_pairs(
                 counts["unnamed_annotations"] += 1
             elif known_names(labels, classes, person.place, problems):
                 sides[min(row, other), max(row, other)][row > other].extend(labels)
-    merge = cache(lambda there, back: merge_sides(there, back, classes, rules))  # many are labelled alike
+    merge = cache(lambda first, second: merge_sides(first, second, classes, rules))  # many are labelled alike
     types = {}
-    for pair, (there, back) in sides.items():
-        types[pair], told = merge(tuple(there), tuple(back))
-        for name in told:
+    for pair, (first, second) in sides.items():
+        types[pair], increments = merge(tuple(first), tuple(second))
+        for name in increments:
             counts[name] += 1
     return types
 
@@ -343,17 +342,14 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
-    bad = {}
-    for wrong, what in (
-        (outside, f"a box outside the {width}x{height} panorama (size from {source})"),
-        (
+    faults = {  # of several faults of a box, the last is reported
+        f"a box outside the {width}x{height} panorama (size from {source})": outside,
+        "a box within a pixel: boxes are in pixels, not in shares (without labels: --boxes_size 1 1)":
             (w <= 1) & (h <= 1),
-            "a box within a pixel: boxes are in pixels, not in shares (without labels: --boxes_size 1 1)",
-        ),
-        ((w <= 0) | (h <= 0), "a box whose width and height are not positive"),
-        (~np.array(finite, bool), "a box that is not four finite numbers x, y, w, h"),
-    ):
-        bad |= dict.fromkeys(np.flatnonzero(wrong).tolist(), what)
+        "a box whose width and height are not positive": (w <= 0) | (h <= 0),
+        "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
+    }  # fmt: skip
+    bad = {row: what for what, rows in faults.items() for row in np.flatnonzero(rows).tolist()}
     good = ~np.isin(np.arange(len(x)), list(bad))
     top, bottom = np.maximum(y, 0), np.minimum(y + h, height)
     counts["wrapped_boxes"] += int((good & (x < 0)).sum())

@@ -54,42 +54,41 @@ def build_datasets(
     """
     data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE))
     rules = PairRules(**{"pairs_per_sequence": 0} | given(args, PairRules))  # stage 2 has few enough
-    every, split, source = read_labels(args, data_path, bool(choose))
-    hashes = {sequence.name: hash_contents(sequence) for sequence in every}
+    sequences, split, source = read_labels(args, data_path, bool(choose))
+    hashes = {name: hash_contents(sequence) for name, sequence in sequences.items()}
     if choose:
         split = choose(hashes)
-    by_name = {sequence.name: sequence for sequence in every}
-    loaded = {part: [by_name[name] for name in names] for part, names in split.items() if names}
-    sets = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
-    for part, dataset in sets.items():
+    loaded = {part: [sequences[name] for name in names] for part, names in split.items() if names}
+    parts = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
+    for part, dataset in parts.items():
         check_labels(data_path, part, dataset)
     crops = None
     if args.features != "geometry":
         crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
         problems = Problems()
-        for dataset in sets.values():
+        for dataset in parts.values():
             find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
         problems.raise_any()
-        for dataset in sets.values():
+        for dataset in parts.values():
             load_crops(dataset, data_path, **crops)
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
-    data = PairDatasets(sets, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
+    data = PairDatasets(parts, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
     if task == "interaction" and choose is None:
         data.tell_balance()
     return data
 
 
-def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> tuple[list, Split, str]:
-    """The sequences of the split or, with `everything`, all; the split by names; its source in words."""
+def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> tuple[dict, Split, str]:
+    """The sequences of the split or, with `everything`, all, by name; the split; its source in words."""
     files = list_sequences(data_path)  # name -> labels/labels_2d_activity_social_stitched/NAME.json
     split, source = {"all": list(files)}, "chosen"
     if not everything:
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
     paths = sorted(files[name] for names in split.values() for name in names)  # one index for every split
     rules = LabelRules(**given(args, LabelRules))
-    every = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, cached
-    tell_counts(every, "labels", "are the images of the size that was annotated?")
-    return every, split, source
+    sequences = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, cached
+    tell_counts(sequences, "labels", "are the images of the size that was annotated?")
+    return {sequence.name: sequence for sequence in sequences}, split, source
 
 
 def join_pairs(
@@ -136,10 +135,10 @@ class PairDatasets(Parts):
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
         counts = {f"{name}_samples": len(part.draw()) for name, part in self.parts.items()}  # of an epoch
-        every = sum(self.loaded.values(), [])
-        measured = next((s for s in every if not s.size_source.startswith("no image")), every[0])
-        named = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
-                 for s in sorted(every, key=lambda s: s.name)]  # fmt: skip
+        sequences = sum(self.loaded.values(), [])
+        measured = next((s for s in sequences if not s.size_source.startswith("no image")), sequences[0])
+        contents = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
+                    for s in sorted(sequences, key=lambda s: s.name)]  # fmt: skip
         return {
             "data_path": str(self.data_path),
             "total_samples": sum(counts.values()),
@@ -151,7 +150,7 @@ class PairDatasets(Parts):
             "synthetic": self.synthetic,
             "panorama_size": [measured.width, measured.height],
             "panorama_size_source": measured.size_source,
-            "fingerprint": fingerprint(named),  # does not depend on where the files are
+            "fingerprint": fingerprint(contents),  # does not depend on where the files are
         }
 
     def make_references(self) -> dict[str, np.ndarray]:
@@ -160,9 +159,9 @@ class PairDatasets(Parts):
         train, annotated = copy.copy(self.train), ~self.train.inferred
         train.rules = replace(self.rules, resample=True)
         drawn = np.bincount(np.concatenate([train.draw(k) for k in range(1, 21)]), minlength=len(train))
-        train = {"inputs": train.geometry, "labels": train.labels, "weights": drawn / 20}
-        found = {f"train_{name}": values[annotated] for name, values in train.items()}
-        return found | {"val_inputs": self.val.geometry, "val_labels": self.val.labels}
+        columns = {"inputs": train.geometry, "labels": train.labels, "weights": drawn / 20}
+        columns = {f"train_{name}": values[annotated] for name, values in columns.items()}
+        return columns | {"val_inputs": self.val.geometry, "val_labels": self.val.labels}
 
     def reference_pairs(self, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
         """geometry (N, G) and labels (N,) of `references`."""
@@ -219,14 +218,14 @@ def report_split(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, in
     drawn = dataset.select(dataset.draw())  # of train: the first epoch's
     is_negative = (drawn.labels == 0) & (dataset.task == "interaction")
     negatives, positives = int(is_negative.sum()), int((~is_negative).sum())
-    total, near, every = counts["pairs_total"], counts["pairs_in_range"], counts["positives_total"]
-    in_range = every - counts["positives_lost_to_distance"]
+    total, near, annotated = counts["pairs_total"], counts["pairs_in_range"], counts["positives_total"]
+    in_range = annotated - counts["positives_lost_to_distance"]
     return {
         "frames": len(dataset.frame_keys),
         "boxes": len(dataset.boxes),
         **counts,
         "pairs_removed_share": ratio(total - near, total),
-        "negatives_per_positive_natural": ratio(total - every, every),
+        "negatives_per_positive_natural": ratio(total - annotated, annotated),
         "negatives_per_positive_in_range": ratio(near - in_range, in_range),
         "sampled_positives": positives,
         "sampled_negatives": negatives,

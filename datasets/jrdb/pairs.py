@@ -60,8 +60,8 @@ def find_pairs(
     annotated = (types > -2) & ~difficult
 
     # In range or not
-    columns = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
-    a, b = columns.take(first, 1).T, columns.take(second, 1).T
+    by_column = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
+    a, b = by_column.take(first, 1).T, by_column.take(second, 1).T
     limit = sequence.width, rules.distance_multiplier, rules.distance_norm
     near = swapped = in_range(a, b, *limit)
     if rules.distance_norm == "first":  # the other norms are symmetric
@@ -85,9 +85,9 @@ def find_pairs(
     past = every_pair if rules.whole_past else None
     geometry = pair_features(sequence, left, right, rules.history_seconds, past)
     row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # index among the used ones
-    found, place = {}, np.searchsorted(described, chosen)
+    columns, place = {}, np.searchsorted(described, chosen)
     if among_all:
-        found = {
+        columns = {
             "near_geometry": geometry,
             "near_left": row_index[left],
             "near_right": row_index[right],
@@ -97,7 +97,7 @@ def find_pairs(
     left, right, rows, geometry = left[place], right[place], rows[:, place], geometry[place]
     frame, types = frame_of_row[rows[0]], np.where(annotated, np.maximum(types, -1), -1)
     ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
-    found |= {
+    columns |= {
         "geometry": geometry,
         "types": types[chosen],
         "labels": types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
@@ -121,7 +121,7 @@ def find_pairs(
         "ambiguous_frames": frame_index[frame_of_row[first[ambiguous]]],
     }
     counts = {
-        "seam_boxes": (found["boxes"][:, [0, 2]].sum(1) > sequence.width).sum(),
+        "seam_boxes": (columns["boxes"][:, [0, 2]].sum(1) > sequence.width).sum(),
         "pairs_total": len(first),
         "pairs_in_range": near.sum(),
         "positives_total": annotated.sum(),
@@ -129,7 +129,7 @@ def find_pairs(
         "ambiguous_pairs": (ambiguous & near).sum(),
         "order_dependent_decisions": (near != swapped).sum(),
     }
-    return found, {name: int(count) for name, count in counts.items()}
+    return columns, {name: int(count) for name, count in counts.items()}
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
