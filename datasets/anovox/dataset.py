@@ -17,7 +17,7 @@ from datasets.cache import open_cache
 CLASSES = ("normal", "anomaly")
 OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
 CELL_SHARE = 5  # a cell is anomalous from this share of its pixels on, in 254ths (2%)
-TOLD = ("frame_id", "category", "size", "visibility", "distance")  # columns in a table of scores
+COLUMNS = ("scenario", "frame_id", "category", "size", "visibility", "distance")  # in a table of scores
 
 
 class AnoVoxDataset(torch.utils.data.Dataset):
@@ -86,19 +86,14 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         """Number of frames with a pasted object."""
         return sum(source.copy % 2 for source in self.sources)
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of the frame table for these rows."""
-        return getattr(self.table, name)[self.rows]
-
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of a table of scores; a pasted object has a distance and visibility of its own."""
-        told = {"scenario": self.scenario} | {name: self.column(name) for name in TOLD}
+        columns = {name: getattr(self.table, name)[self.rows] for name in COLUMNS}
         if self.pasting:
-            things = [source.thing for source in self.sources]
-            for name, said in (("distance", "distance"), ("visibility", "sensors")):
-                pairs = zip(things, told[name].tolist(), strict=True)
-                told[name] = np.array([getattr(thing, said) if thing else known for thing, known in pairs])
-        return told
+            for name, attribute in (("distance", "distance"), ("visibility", "sensors")):
+                pairs = zip(self.sources, columns[name].tolist(), strict=True)
+                columns[name] = np.array([getattr(source.thing, attribute, known) for source, known in pairs])
+        return columns
 
     def __len__(self) -> int:
         return len(self.rows)

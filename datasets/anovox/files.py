@@ -23,7 +23,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +101,8 @@ def find_scenarios(
     if not top.is_dir():
         archives = ", ".join(ENDINGS_OF_ARCHIVES)
         raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive what holds Scenario_...")
-    places, configured = [], {}
-    _walk(top, 0, places, configured, cache)
-    places.sort(key=lambda folder: folder.name)
+    paths = list(_walk(top, 0, cache))
+    places = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
     if not places:
         while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
             (top,) = below
@@ -117,6 +116,9 @@ def find_scenarios(
         if first.name == second.name:
             twice = f"scenario {first.name} is there twice: {first}, {second}"
             raise DataError(f"{twice}\nRemove or rename one: a copy could land in two splits.")
+    configured = {}
+    for path in filter(Path.is_file, paths):
+        configured |= _read_configuration(path)
     scenarios, found = [], [] if problems is None else problems
     for folder in places:
         try:
@@ -131,22 +133,20 @@ def find_scenarios(
     return scenarios
 
 
-def _walk(
-    folder: Path, depth: int, places: list[Path], configured: dict[str, dict], cache: dict, top: bool = True
-) -> None:
-    """Append scenario folders to `places`; add {kind, town, weather} by scenario id to `configured`. top: the
-    folder was given, or unpacked. Named Scenario_..., it may still only contain the scenario's folder."""
+def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[Path]:
+    """Scenario folders and configuration files below a folder. top: it was given, or unpacked; named
+    Scenario_..., it may still only contain the scenario's folder."""
     configuration = folder.name == "Scenario_Configuration_Files"
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
-        places.append(folder)
+        yield folder
     elif configuration or depth < DEPTH:
         hidden = (".", PLACE)  # files of macOS; our cache
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := unpack(entry, **cache)).is_dir():
-                _walk(unpacked, depth + 1, places, configured, cache, top=entry != unpacked)
+                yield from _walk(unpacked, depth + 1, cache, top=entry != unpacked)
             elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
-                configured |= _read_configuration(entry)
+                yield entry
 
 
 def read_json(path: Path) -> dict:
@@ -306,8 +306,9 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) ->
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
     pose = _pose(folder, {})
     same = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    if len(entries) == 1 or len(same) == 1:
-        return (same if len(same) == 1 else entries)[0]
+    for found in (same, entries):
+        if len(found) == 1:
+            return found[0]
     raise DataError(f"{path}: {len(entries)} sensors of type {sensor_type}, none in the pose of {folder}.")
 
 

@@ -77,9 +77,10 @@ class Frame:
 
     def _shaped(self, pixels: np.ndarray, sensor: str) -> np.ndarray:
         """`pixels` (H, W, ...); DataError if their aspect ratio is not that of the scenario's first image."""
-        (height, width), (first_width, first_height) = pixels.shape[:2], self.scenario.image_size or (1, 1)
-        alike = abs(width * first_height / (height * first_width) - 1) < 0.01
-        if self.scenario.image_size and self.scenario.files["points"] and not alike:
+        height, width = pixels.shape[:2]
+        first_width, first_height = self.scenario.image_size or (width, height)
+        distorted = abs(width * first_height / (height * first_width) - 1) >= 0.01
+        if distorted and self.scenario.files["points"]:
             found = f"{width}x{height} pixels, the first image of its scenario {first_width}x{first_height}"
             raise DataError(
                 f"{self.path(sensor)}: {found}\nIn another shape points fall elsewhere: export it again."
@@ -93,10 +94,9 @@ class Frame:
 
     def pixel_classes(self) -> np.ndarray | None:
         """(H, W) uint8 class ids; None without a file."""
-        path = self.path("semantic_image")
-        return (
-            None if path is None else self._shaped(read_class_image(path, self.coding[0]), "semantic_image")
-        )
+        if (path := self.path("semantic_image")) is None:
+            return None
+        return self._shaped(read_class_image(path, self.coding[0]), "semantic_image")
 
     def point_classes(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Places (N, 3) and their class ids (N,); None without a file."""
@@ -275,7 +275,7 @@ def _read_bin(data: np.ndarray) -> np.ndarray:
         return bool((data[k::n] == np.abs(data[k::n]).round()).all())
 
     six = (data[3::6] >= 0).all() and ((data[::6] < 0).any() or whole(4, 6) or whole(5, 6))
-    fitting = {4: (data[3::4] >= 0).all(), 5: whole(4, 5), 6: six, 3: True, 1: False}
+    fitting = {4: (data[3::4] >= 0).all(), 5: whole(4, 5), 6: six, 3: True}
     columns = next((n for n, fits in fitting.items() if fits and len(data) % n == 0), 4)
     return data.reshape(-1, columns).T[:4]
 

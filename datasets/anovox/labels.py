@@ -114,7 +114,8 @@ def _list_frames(
     has a LiDAR, the camera is enough. DataError if there is no such frame."""
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
-    if modality == "both" and images_alone and not any(s.files["points"] for s in scenarios):
+    scans = any(scenario.files["points"] for scenario in scenarios)
+    if modality == "both" and images_alone and not scans:
         needed = ("image",)
         notes.append("no LiDAR: the camera alone is used")
     for scenario in scenarios:
@@ -124,10 +125,8 @@ def _list_frames(
             notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
         frames += [Frame(scenario, number, coding) for number in numbers]
     if not frames:
-        found = notes[:3]
-        if len(needed) > 1 and not any(s.files["points"] for s in scenarios):
-            found.append("There is no LiDAR scan: train on the images with --modality camera.")
-        listed = "\n".join(found)
+        remedy = "There is no LiDAR scan: train on the images with --modality camera."
+        listed = "\n".join(notes[:3] + [remedy] * (len(needed) > 1 and not scans))
         raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
     return frames, notes
 

@@ -97,8 +97,8 @@ class PastedFrame(Frame):
     def _pasted(self) -> tuple[np.ndarray, np.ndarray]:
         """The image with the object, and the share of each pixel (H, W) that it covers."""
         rng = np.random.default_rng([*self.seeds, 9])
-        others = [read_image(rng.choice(self.donors))] if self.thing.texture == "cut" else []
-        return paste_image(super().image(), self.thing, self.scenario.projection, self.seeds, others)
+        donor = read_image(rng.choice(self.donors)) if self.thing.texture == "cut" else None
+        return paste_image(super().image(), self.thing, self.scenario.projection, self.seeds, donor)
 
     def scan(self) -> np.ndarray:
         return self._returns()[0]
@@ -237,12 +237,12 @@ def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndar
 
 
 def paste_image(
-    image: np.ndarray, thing: Thing, projection: np.ndarray, seed: list[int], others: list[np.ndarray] = ()
+    image: np.ndarray, thing: Thing, projection: np.ndarray, seed: list[int], donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image (H, W, 3) uint8 with the object, and the share of each pixel that it covers (H, W) 0..1.
 
     If only the LiDAR sees the object, the image stays as it is and the share shows where the object would be.
-    `others`: images that textures may be cut from.
+    `donor`: the image that a texture "cut" comes from.
     """
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.float32)
@@ -267,7 +267,7 @@ def paste_image(
     sun /= np.linalg.norm(sun)
     cut = thing.texture == "cut"  # keeps its own brightness; other textures take that of the surroundings
     brightness = np.clip(2 * (0.5 if cut else max(float(patch.mean()), 0.08)), 0.3, 1.3)
-    picture = _cut(others, rng) if cut else rng.random((8, 8, 3))
+    picture = _cut(donor, rng) if cut else rng.random((8, 8, 3))
     colour = np.zeros((*t.shape, 3), np.float32)
     for index, solid in enumerate(thing.solids):
         seen = (nearest == index) & np.isfinite(t)
@@ -326,9 +326,8 @@ def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray
     return piece if thing.texture == "cut" else 0.6 * first + 0.4 * piece
 
 
-def _cut(others: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A square piece of another image, below its upper third, 0..1."""
-    image = others[rng.integers(len(others))]
+def _cut(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A square piece of an image, below its upper third, 0..1."""
     height, width = image.shape[:2]
     side = int(rng.uniform(0.06, 0.25) * height)
     top, left = rng.integers(height // 3, height - side), rng.integers(0, width - side)

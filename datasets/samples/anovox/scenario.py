@@ -13,7 +13,7 @@ conflict  each sensor alone sees something normal: a car-shaped hump painted lik
           where cars drive), or the picture of a car without a return, as in a mirror
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -133,16 +133,17 @@ def draw_traffic(
 def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
     """An anomaly on the carriageway ahead of the ego at x."""
     at, y = x + rng.uniform(*AHEAD), rng.uniform(-1.1, 1.5 * town.lane - 0.6)
-    if kind == "camera":
-        return draw_flat(str(rng.choice(FLAT_SHAPES[held_out])), min(at, x + 12), y, None, held_out, rng)
     if kind == "conflict":
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
         at += 1.5  # to its middle
         solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
-    name = str(rng.choice(SOLID_SHAPES[held_out]))
-    look = finish(rng, held_out) | {"class_id": CATEGORY_IDS[CATEGORY[name]]}
+    name = str(rng.choice((FLAT_SHAPES if kind == "camera" else SOLID_SHAPES)[held_out]))
+    class_id = CATEGORY_IDS[CATEGORY[name]]
+    if kind == "camera":
+        return draw_flat(name, min(at, x + 12), y, class_id, held_out, rng)
+    look = finish(rng, held_out) | {"class_id": class_id}
     return draw_solid(kind, name, at, y, 0.0, rng, seen_by="lidar" if kind == "lidar" else "both", **look)
 
 
@@ -160,12 +161,12 @@ def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Genera
     return draw_solid("both", name, at, y, base, rng, **finish(rng, held_out) | {"class_id": OTHER})
 
 
-def draw_flat(name: str, x: float, y: float, class_id: int | None, held_out: bool, rng) -> Event:
+def draw_flat(name: str, x: float, y: float, class_id: int, held_out: bool, rng) -> Event:
     """A flat object, rotated so little that it also fits beside the lane."""
     size, shape = (rng.uniform(1.8, 3.4), rng.uniform(1.0, 1.7)), {"sheet": "rectangle", "spill": "ellipse"}
-    event = Event("camera", name, (x, y, 0.0), (*size, 0.0))
-    look = finish(rng, held_out) | {"class_id": class_id or event.class_id, "yaw": rng.normal(0, 0.25)}
-    return replace(event, decals=[Decal(shape.get(name, name), (x, y), size, **look)])
+    look = finish(rng, held_out) | {"class_id": class_id, "yaw": rng.normal(0, 0.25)}
+    decals = [Decal(shape.get(name, name), (x, y), size, **look)]
+    return Event("camera", name, (x, y, 0.0), (*size, 0.0), decals=decals)
 
 
 def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **look) -> Event:

@@ -541,8 +541,8 @@ def test_truth_of_pixels_and_points(cache):
             data.train.__getitems__([index])["true_points"][0] == 1,
         )
         assert pixels.shape == (64, 96) and points.shape == (400,)
-        assert pixels.sum() * 512 * 768 / pixels.size == data.train.column("pixels")[index]
-    normal = np.flatnonzero(data.train.column("points") == 0)[0]
+        assert pixels.sum() * 512 * 768 / pixels.size == data.train.table.pixels[data.train.rows[index]]
+    normal = np.flatnonzero(data.train.table.points[data.train.rows] == 0)[0]
     assert (data.train.__getitems__([normal])["true_points"] != 1).all()
 
 

@@ -34,11 +34,11 @@ def road_scan() -> np.ndarray:
 @pytest.mark.parametrize("part", SHAPES)
 def test_image_and_scan_show_one_thing_in_one_place(part):
     scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
-    others = [np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)]
+    donor = np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)
     inside = []
     for k in range(12):
         thing = draw_thing(scan, PROJECTION, [1, k], part, ("both",))
-        pasted, cover = paste_image(image, thing, PROJECTION, [1, k], others)
+        pasted, cover = paste_image(image, thing, PROJECTION, [1, k], donor)
         moved, hit = paste_scan(scan, thing, [1, k])
         assert cover.max() == 1 and (pasted != image).any() and (moved[~hit] == scan[~hit]).all()
         pixels = project(moved[hit], PROJECTION)
@@ -60,7 +60,7 @@ def test_of_one_sensor_the_other_sees_nothing():
     )
     assert camera.centre == lidar.centre
     assert not paste_scan(scan, camera, [2, 0])[1].any()
-    pasted, cover = paste_image(image, lidar, PROJECTION, [2, 0], [image])
+    pasted, cover = paste_image(image, lidar, PROJECTION, [2, 0], image)
     assert (pasted == image).all() and cover.any()  # where it would be
 
 
