@@ -106,5 +106,5 @@ def epoch_vs_memory(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    run("Pair loader against decoding the panorama per pair.", pair_loader)
-    run("Epoch against the same steps on tensors in memory.", epoch_vs_memory)
+    run("Pair loader against decoding the panorama for every pair", pair_loader)
+    run("Epoch against the same steps on tensors in memory", epoch_vs_memory)

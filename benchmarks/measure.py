@@ -53,7 +53,7 @@ def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict
     found = {name: np.array(seconds) for name, seconds in found.items()}
     rows = [[name, *(short(1e3 * f(s)) for f in (np.median, np.min, np.max))] for name, s in found.items()]
     print(*markdown(["variant", "median ms", "least", "most"], rows), "", sep="\n")
-    print(f"{rounds} rounds, {busy} of them beside busy other processes.\n", flush=True)
+    print(f"{rounds} rounds, {busy} of them while other processes were busy.\n", flush=True)
     return found
 
 

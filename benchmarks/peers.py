@@ -1,4 +1,4 @@
-"""train_mae.py beside torchvision's references loop, Lightning's Trainer and timm, on the same images.
+"""train_mae.py against torchvision's reference loop, Lightning's Trainer and timm, on the same images.
 
     python -m benchmarks.peers
 
@@ -207,4 +207,4 @@ if __name__ == "__main__":
         torch.set_num_threads(THREADS)
         PEERS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))
     else:
-        run(__doc__.splitlines()[0], peers)
+        run(__doc__.splitlines()[0].rstrip("."), peers)

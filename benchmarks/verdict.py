@@ -165,15 +165,15 @@ def verdict(quick: bool) -> None:
         return f"{rule:.1f}" if n >= MINIMUM else f"- ({interval:.1f})"
 
     print(
-        f"Percent of {data_sets:,} data sets without signal that end LEARNED: by the rule, and where groups "
-        f"decide nearly everything. With fewer than {MINIMUM} groups (that hold the rarer class, where two "
-        "are ranked) nothing is judged; in brackets what the interval alone would say.\n"
+        f"Percent of {data_sets:,} data sets without signal that end LEARNED by the rule; hardest: a group "
+        f"decides nearly everything. Fewer than {MINIMUM} groups (for two classes: groups with the rarer "
+        "class) are not judged; in brackets what the interval alone would say.\n"
     )
     columns = [f"{name}, {what}" for name in draws for what in ("rule", "hardest")]
     table = [[n, *(says(kind, name, n) for name in draws for kind in kinds[:2])] for n in GROUPS]
     print(*markdown(["groups", *columns], table), "", sep="\n")
-    gains = [f"{name} +{found['effect', name, GROUPS[-1]][2]:.2f}" for name in draws]
-    print(f"The same with signal, the difference at {GROUPS[-1]} groups being {', '.join(gains)}.\n")
+    gains = ", ".join(f"{name} +{found['effect', name, GROUPS[-1]][2]:.2f}" for name in draws)
+    print(f"The same with signal; at {GROUPS[-1]} groups the model beats the baseline by: {gains}.\n")
     table = [[n, *(says("effect", name, n) for name in draws)] for n in GROUPS]
     print(*markdown(["groups", *draws], table), "", sep="\n")
     worst = max(rule for (kind, _, _), (rule, _, _) in found.items() if kind != "effect")
@@ -181,4 +181,4 @@ def verdict(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    run("LEARNED, said of models that learned nothing", verdict)
+    run("How often models that learned nothing end LEARNED", verdict)

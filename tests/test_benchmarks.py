@@ -40,14 +40,14 @@ def test_rounds_are_interleaved_and_start_with_another_variant_each(monkeypatch,
     assert "".join(calls).startswith("abc" + "abcbcacab")  # the first of each warms up
     assert seconds["b"].tolist() == [2.0] * 7  # a variant that returns seconds is believed
     said = capsys.readouterr().out
-    assert "| b | 2,000 | 2,000 | 2,000 |" in said and "7 rounds, 0 of them beside busy" in said
+    assert "| b | 2,000 | 2,000 | 2,000 |" in said and "7 rounds, 0 of them while other" in said
 
 
 def test_a_busy_machine_is_said(monkeypatch, capsys):
     monkeypatch.setattr(measure, "busy_cores", lambda: 1.0)
     monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
     measure.measure({"a": lambda: 1.0}, quick=True)
-    assert "2 rounds, 2 of them beside busy other processes" in capsys.readouterr().out
+    assert "2 rounds, 2 of them while other processes were busy" in capsys.readouterr().out
 
 
 PEER = """
