@@ -38,17 +38,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=BACKBONES, default="resnet50", help="encoder of an image")
-    add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
+    add("--weights", default="none", help="encoder weights: none, imagenet, a file or a run folder")
     add("--dropout", type=fraction, default=0.5, help="dropout in the head")
-    add("--freeze_backbone", action=switch, default=False, help="train the head alone")
-    add("--freeze_batchnorm", action=switch, default=False, help="keep the statistics of loaded weights")
+    add("--freeze_backbone", action=switch, default=False, help="train only the head")
+    add("--freeze_batchnorm", action=switch, default=False, help="keep BatchNorm's statistics as loaded")
     add = parser.add_argument_group("recipe").add_argument
-    add("--rotation", type=amount, default=10.0, help="in training, turn by up to this many degrees")
-    add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
-    add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
+    add("--rotation", type=amount, default=10.0, help="in training, rotate by up to this many degrees")
+    add("--jitter", type=fraction, default=0.2, help="in training, change brightness and contrast by +- this")
+    add("--flip", action=switch, default=False, help="in training, mirror half of the images with their text")
     add("--ema_decay", type=fraction, default=0.0,
-        help="judge and keep averaged weights, of this decay from the first step on; 0 = off")
-    add("--plateau_patience", type=count, default=10, help="epochs without a better val MSE, then lr / 2")
+        help="evaluate and save averaged weights, with this decay from the first step on; 0 = off")
+    add("--plateau_patience", type=count, default=10, help="epochs without a lower val MSE before lr / 2")
     # fmt: on
     arguments.add_run_arguments(
         parser, epochs=500, batch_size=32, learning_rate=1e-4, weight_decay=1e-4, patience=0

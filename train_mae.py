@@ -38,18 +38,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=BACKBONES, default="resnet50", help="encoder of an image")
-    add("--weights", default="none", help="of the encoder: none, imagenet, a file or a run folder")
+    add("--weights", default="none", help="encoder weights: none, imagenet, a file or a run folder")
     add("--dropout", type=fraction, default=0.5, help="dropout in the head")
-    add("--freeze_backbone", action=switch, default=False, help="train the head alone")
-    add("--freeze_batchnorm", action=switch, default=False, help="keep the statistics of loaded weights")
+    add("--freeze_backbone", action=switch, default=False, help="train only the head")
+    add("--freeze_batchnorm", action=switch, default=False, help="keep BatchNorm's statistics as loaded")
     add = parser.add_argument_group("recipe").add_argument
-    add("--rotation", type=amount, default=10.0, help="in training, turn by up to this many degrees")
-    add("--jitter", type=fraction, default=0.2, help="in training, brightness and contrast +- this")
-    add("--flip", action=switch, default=False, help="in training, mirror half the images and their text")
+    add("--rotation", type=amount, default=10.0, help="in training, rotate by up to this many degrees")
+    add("--jitter", type=fraction, default=0.2, help="in training, change brightness and contrast by +- this")
+    add("--flip", action=switch, default=False, help="in training, mirror half of the images with their text")
     add("--ema_decay", type=fraction, default=0.0,
-        help="judge and keep averaged weights, of this decay from the first step on; 0 = off")
+        help="evaluate and save averaged weights, with this decay from the first step on; 0 = off")
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate after the warm-up")
-    add("--warmup_epochs", type=count, default=5, help="epochs of rising learning rate, at most epochs - 1")
+    add("--warmup_epochs", type=count, default=5, help="epochs of rising learning rate (at most epochs - 1)")
     add("--eta_min", type=amount, default=1e-7, help="learning rate of the last epoch (cosine)")
     add("--max_grad_norm", type=amount, default=1.0, help="clip the gradient norm; 0 = off")
     # fmt: on

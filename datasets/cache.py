@@ -83,7 +83,7 @@ def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[
         path.parent.mkdir(parents=True, exist_ok=True)
         ours = Lock(path.parent / f".{path.name}.lock")  # not inherited by forked workers
         if not ours.take():
-            LOG.info(f"{what}: another process builds it, waiting")
+            LOG.info(f"{what}: waiting for another process, which builds it")
             while not ours.take():
                 time.sleep(0.2)
         try:
@@ -179,8 +179,8 @@ def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
                 progress.update(written)
         array.flush()
     except BrokenProcessPool as error:
-        killed = "a process that decodes images was killed, most often for want of memory"
-        fewer = "start again with fewer of them: taskset -c 0,1 python ..."
+        killed = "a process that decodes images was killed, most often because memory ran out"
+        fewer = "Start again with fewer processes: taskset -c 0,1 python ..."
         raise ScriptError(f"cache {kind}: {killed} ({processes} ran)\n{fewer}") from error
 
 

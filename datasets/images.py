@@ -128,7 +128,7 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = f"it begins with {begin!r}" if begin else "the file is empty"
-        remedy = "The file is damaged or no image. Copy it again, or remove it."
+        remedy = "The file is damaged or not an image. Copy it again, or remove it."
         raise DataError(f"{path}: not a readable image: {reason}\n{remedy}") from error
 
 
@@ -139,7 +139,7 @@ def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
         grey = image.mode.startswith(("I", "F"))
         if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
-            raise DataError(f"{path}: numbers of 16 bits; class ids and colours have 8.\nSave it with 8.")
+            raise DataError(f"{path}: has 16 bits; class ids and colours have 8.\nSave it with 8 bits.")
         if image.mode == "P":
             colours = np.zeros((256, 3), np.uint8)
             palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -183,7 +183,7 @@ def check_relative_name(name: str, where: str) -> str:
     with `where` the name was found. Only the text is checked: links keep working."""
     text = name if isinstance(name, str) else ""
     wrong = {
-        "is empty or no text": not text,
+        "is empty or not text": not text,
         "contains a control character": any(ord(letter) < 32 for letter in text),
         "contains a backslash": "\\" in text,
         "is an absolute path": re.match(r"/|[A-Za-z]:", text),

@@ -41,8 +41,8 @@ def draw(data_path: Path, output_dir: Path) -> None:
     sequences = (read_sequences([path], data_path)[0] for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:
-        what = "no image of a labelled frame of any sequence"
-        remedy = "add images named as the frames in the label files, such as 000015.jpg"
+        what = "no labelled frame of any sequence has an image"
+        remedy = "add images with the names that the frames have in the label files, such as 000015.jpg"
         raise DataError(f"{data_path / IMAGE_FOLDER}: {what}\n  {remedy}")
     output_dir.mkdir(parents=True, exist_ok=True)
     pictured = np.flatnonzero(read.image_found)

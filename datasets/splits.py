@@ -50,7 +50,7 @@ class Parts:
             for content, name in ((held, one) for one in names for held in self.hashes[one]):
                 other, copied = first.setdefault(content, (part, name))
                 if other != part:
-                    leak = f"{name} in {part} and {copied} in {other} hold the same, in whole or in part"
+                    leak = f"{name} in {part} and {copied} in {other} hold the same data, or share some"
                     raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
 
     @property

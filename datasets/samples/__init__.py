@@ -37,8 +37,8 @@ def ensure_sample(kind: str, directory: Path | str, size: str = "small", seed: i
         in_use = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
         if in_use and read_about(directory) is None:
             raise CommandError(
-                f"{directory}: in the way of the built-in sample and not one itself\n"
-                "  move it, or give another folder: one of your own data, or a new one for the sample"
+                f"{directory}: in the way of the built-in sample, but not a sample itself\n"
+                "  move it, or give another folder: one with your own data, or a new one for the sample"
             )
         LOG.info(f"sample {kind}: generating the {size} sample (synthetic, seed {seed}) in {directory}")
         folder.mkdir()

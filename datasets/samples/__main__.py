@@ -22,10 +22,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("python -m datasets.samples", __doc__)
     add = parser.add_argument
     add("kind", metavar="KIND", help=f"which sample: {', '.join(KINDS)}")
-    add("directory", metavar="DIR", help="folder to write it to; made if need be")
-    add("--size", default="small", help="each kind has its own sizes; a wrong one is answered with the list")
-    add("--seed", type=arguments.non_negative_int, default=0, help="another seed is another made-up world")
-    add("--preview", action="store_true", help="draw it, as python -m datasets.preview jrdb does")
+    add("directory", metavar="DIR", help="folder to write it to, made if necessary")
+    add("--size", default="small", help="size of the sample; after a wrong one the sizes of KIND are listed")
+    add("--seed", type=arguments.non_negative_int, default=0, help="each seed gives another synthetic world")
+    add("--preview", action="store_true", help="also draw it, like python -m datasets.preview jrdb")
     add("--picture_dir", default="visualizations", help="where the pictures go")
     return parser.parse_args(parser.typed(argv))
 
@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     start_log(None)
     if args.preview and args.kind != "jrdb":
-        raise CommandError(f"--preview draws what is annotated in jrdb, not in {args.kind}; leave it out")
+        raise CommandError(f"--preview draws the annotations of jrdb, not of {args.kind}; leave it out")
     folder = ensure_sample(args.kind, args.directory, args.size, args.seed)
     print(f"sample {args.kind}: {args.size}, seed {args.seed}, in {folder}")
     if args.preview:

@@ -58,8 +58,8 @@ NOTICED = {  # {count in the report: what the log says about it}
     "missing_ages": "rows left out for an unknown age (--missing_values)",
     "subjects_outside_ages": "subjects left out for their age (--min_age, --max_age)",
     "subjects_in_no_part": "subjects are in no part of the split file",
-    "repeated_within_subject": "images repeat another one of the same subject",
-    "images_with_colour": "images show colour, which is not read (luminance is); --colour keeps it",
+    "repeated_within_subject": "images are copies of another one of the same subject",
+    "images_with_colour": "images show colour, but only luminance is read; --colour keeps the colour",
 }
 
 
@@ -137,7 +137,7 @@ class AgeDatasets(splits.Parts):
         lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
         if deep := report["images_of_more_than_8_bits"]:
             scale = f"{low:g} is black and {high:g} white in all of these (--intensity_range)"
-            beyond = f"{report['images_cut']} hold values beyond"
+            beyond = f"{report['images_cut']} hold values beyond this range"
             lines.append(f"{deep} of {report['images']} images have over 8 bits: {scale}, {beyond}")
         return lines + report["notes"]
 
@@ -266,7 +266,7 @@ def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Name
     if low > high:
         raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
     if args.intensity_range and args.intensity_range[0] >= args.intensity_range[1]:
-        raise CommandError("--intensity_range: LOW is not below HIGH, and black not below white")
+        raise CommandError("--intensity_range: LOW is not below HIGH")
     kept, ages = images[images.age.between(low, high)], images.age
     if kept.empty:
         found = f"{args.target_unit}; the images show {ages.min():g} to {ages.max():g}"
@@ -302,12 +302,12 @@ def split_subjects(
         return split, how
     usual = flags.data_arguments()
     if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):
-        LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id draws by them")
+        LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")
     split = splits.read_split(file)
     split = {part: [name for name in names if name in people.index] for part, names in split.items()}
     if lost := [part for part in ("train", "val") if not split[part]]:
-        problem = f"no {lost[0]} name is a subject of the data (such as {min(people.index)!r})"
-        raise DataError(f"{file}: {problem}\nName ids of the table, or use --split_method by_subject_id.")
+        problem = f"none of its {lost[0]} names is a subject of the data, such as {min(people.index)!r}"
+        raise DataError(f"{file}: {problem}\nUse ids of the table, or --split_method by_subject_id.")
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 
@@ -319,9 +319,9 @@ def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
     several = groups[groups.map(len) > 1]
     if len(several):
         found = f"{len(several)} subjects are in more than one group, such as {several.index[0]}"
-        raise DataError(f"{found} in {' and '.join(several.iloc[0])}\nSplit by subject instead.")
+        raise DataError(f"{found} in {' and '.join(several.iloc[0])}\nUse --split_by subject instead.")
     found, needed = images.group.nunique(), 3 if args.fold or args.test_size else 2
     if found < needed:
-        problem = f"{found} in {args.group_column}, and each of {needed} parts needs one"
-        remedy = "Split people: --split_by subject, also with --fold; or name them: --split_method FILE."
+        problem = f"{args.group_column} has {found}, but each of {needed} parts needs one"
+        remedy = "Use --split_by subject, also with --fold, or list the subjects: --split_method FILE."
         raise DataError(f"--split_by group: {problem}\n{remedy}")

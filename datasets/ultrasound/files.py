@@ -105,7 +105,7 @@ def match_images(
     problems.notes += [unread] * bool(unread)
     for path in paths:
         if not path.exists():
-            problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is not there")
+            problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is missing")
     paths = [path for path in paths if path.exists()]
     visits = bool(args.visit_column)
     known = {*table.rows.index, *table.left_out}  # rows left out are reported already
@@ -118,13 +118,13 @@ def match_images(
         written = {path: find_key(path, folder, pattern, args.numeric_ids, visits) for path in paths}
         keys = _match(written, known, lambda key: (key, key.casefold()))
         if other := [f"{written[path]} for {key}" for path, key in keys.items() if key != written[path]]:
-            problems.notes.append(f"{len(other)} images name ids in letters of another case: {other[0]}")
+            problems.notes.append(f"{len(other)} image names write the id in other capitals: {other[0]}")
     numbers = {key.lstrip("0"): key for key in known if key.isdecimal()}
     for path, key in keys.items():
         if key is None:
             problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
         elif key not in known and key.isdecimal() and (other := numbers.get(key.lstrip("0"))):
-            reason = "the table writes the number with other zeros in front: --numeric_ids if they are one"
+            reason = "the table writes other leading zeros: pass --numeric_ids if they are the same subject"
             problems.add("images_without_row", f"{path.name} ({other!r} in the table)", reason)
         elif key not in known:
             problems.add("images_without_row", path.name)

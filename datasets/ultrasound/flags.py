@@ -24,14 +24,14 @@ DICOM_ENDINGS = (".dcm", ".dicom")
 PROBLEMS = {
     "bad_ids": "rows without a usable id",
     "bad_ages": "rows without a usable age",
-    "far_ages": "rows with an age far outside the rest that repeats",
+    "far_ages": "rows with a repeated age far from all others",
     "bad_groups": "rows without a group",
     "duplicate_ids": "ids with more than one row",
     "unknown_names": "image files whose name holds no subject id",
     "images_without_row": "images whose subject has no row",
     "rows_without_image": "rows whose subject has no image",
     "unreadable_images": "image files that can not be read",
-    "duplicate_images": "pictures found under more than one subject",
+    "duplicate_images": "images found under more than one subject",
 }
 # Units of age, how many make a year, and how people write them; any other word is a unit of its own.
 PER_YEAR = {"years": 1.0, "months": 12.0, "weeks": 365.25 / 7, "days": 365.25}
@@ -73,48 +73,48 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("images").add_argument
-    add("--image_dir", help="folder of images, such as TA/Healthy/Images, or of one folder per subject; "
+    add("--image_dir", help="folder of images, such as TA/Healthy/Images, or with a folder per subject; "
         "default: the built-in sample")
-    add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images")
+    add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images are read")
     add("--id_pattern", default=ID_PATTERN,
-        help="regular expression for the id in a file name without its ending, one group; with a / in it, "
-        "in the path below --image_dir; two groups, id and visit, with --visit_column")
+        help="regular expression for the file name without its ending, or if it contains a / for the path "
+        "below --image_dir; one group, the id, or with --visit_column two, id and visit")
     add("--image_size", action=arguments.ImageSize, default=[224, 224], help="pixels of the model's input")
     add("--intensity_range", type=amount, nargs=2, metavar=("LOW", "HIGH"),
-        help="grey values of images of more than 8 bits that become black and white; default: 0 to the "
-        "bit depth that the train images need, the same for all")
+        help="grey values that become black and white in images of more than 8 bits; default: 0 and the "
+        "largest value of the bit depth that the train images need")
     add("--colour", action=switch, default=False, help="keep the colours instead of reading luminance")
     add("--mask_text", action=switch, default=False, help="blank the burnt-in text and the ruler")
     add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
-        help="which built-in sample, without --image_dir")
+        help="which built-in sample to use without --image_dir")
     add = parser.add_argument_group("table").add_argument
     add("--excel_path", help="table of ids and ages (.xlsx, .csv, .tsv); default: characteristics.xlsx two "
         "folders up, or participants.tsv in --image_dir")
-    add("--sheet", help="name of its sheet; default: Blad1, or the only one with the columns")
-    add("--header_row", type=arguments.positive_int, help="row of the column names; default: found")
+    add("--sheet", help="sheet of the table; default: Blad1, or else the only one with the columns")
+    add("--header_row", type=arguments.positive_int, help="row of the column names; default: searched for")
     add("--id_column", default="Number", help="name of the column of subject ids")
     add("--age_column", default="Age", help="name of the column of ages")
-    add("--visit_column", help="name of the column of visits: a row is a visit, with its own age")
-    add("--file_column", help="name of the column of image files: a row is an image")
+    add("--visit_column", help="name of the column of visits, if each row is a visit with its own age")
+    add("--file_column", help="name of the column of image files, if each row is an image")
     add("--group_column", help="name of the column of sites or devices, to report by and to split by")
     add("--numeric_ids", action=switch, default=False, help="ids are numbers: '001' and '1' are one subject")
-    add("--target_unit", type=target_unit, default="years", help="unit of the ages; '79Y' is converted")
+    add("--target_unit", type=target_unit, default="years", help="unit of the ages; '79Y' is converted to it")
     add("--missing_values", nargs="*", default=[], metavar="VALUE",
-        help="what stands for an unknown age, such as 999 or n/a")
+        help="values that mean an unknown age, such as 999 or n/a")
     add("--min_age", type=amount, help="leave out younger subjects")
     add("--max_age", type=amount, help="leave out older subjects")
     add("--exclude", nargs="*", default=[], choices=list(PROBLEMS), metavar="KIND",
-        help=f"leave these out instead of refusing them: {', '.join(PROBLEMS)}")
+        help=f"leave out what has these problems instead of refusing it: {', '.join(PROBLEMS)}")
     add("--exclude_more_than_half", action=switch, default=False,
-        help="even if that leaves less than half of the images")
+        help="let --exclude leave out more than half of the images")
     add = parser.add_argument_group("split").add_argument
     add("--split_by", choices=["subject", "group"], default="subject",
-        help="what is in one part only: subjects, or whole groups of --group_column")
+        help="keep each subject, or each group of --group_column, within one part")
     add("--split_method", default="auto",
         help="auto (the data's split.json, else by_subject_id), by_subject_id or a JSON file of ids per part")
-    add("--test_size", type=fraction, default=0.2, help="share of the subjects (groups)")
-    add("--val_size", type=fraction, default=0.1, help="share of the subjects (groups) that test leaves")
-    add("--stratify_age", action=switch, default=False, help="every part gets its share of every decade")
+    add("--test_size", type=fraction, default=0.2, help="fraction of the subjects (or groups) for test")
+    add("--val_size", type=fraction, default=0.1, help="fraction of the remaining ones for val")
+    add("--stratify_age", action=switch, default=False, help="give every part its share of every decade")
     # fmt: on
 
 

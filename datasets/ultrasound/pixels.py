@@ -29,7 +29,7 @@ GROUPS = ("group", "sex", "bmi")  # of subjects, if the table has them: errors a
 # Where the scanner prints, as fractions of height and width: top, bottom, left, right. In the 504x480
 # originals the text is in rows 418 to 434 and columns 0 to 148, the ruler's ticks are in rows 473 to 480.
 TEXT_BANDS = ((0.855, 0.92, 0.0, 0.32), (0.98, 1.0, 0.0, 1.0))
-DRAWINGS = "{} images are black and white nearly all over, as masks are, and read like any other: {}"
+DRAWINGS = "{} images are almost entirely black and white, like masks; they are read like any other: {}"
 LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # grey values of an image of over 8 bits
 
 
@@ -115,7 +115,7 @@ def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblem
     """The images that can be read and belong to one subject only, with their hashes; the index, which is the
     row in `decoded`, stays. Other images go to `problems`. Raises DataError for those not excluded."""
     for path in images.path[decoded["unreadable"]]:
-        reason = "not readable when the cache was made: remove that (data/cache, or --cache_dir)"
+        reason = "not readable when the cache was built: delete it (data/cache, or --cache_dir)"
         try:
             read_image(path, mode="L")
         except DataError as error:

@@ -15,7 +15,7 @@ class AgeProblems:
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        self.advice = {"unknown_names": "--id_pattern says where the id stands"}
+        self.advice = {"unknown_names": "--id_pattern tells where the id is"}
         self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds not refused
         self.notes: list[str] = []  # how something was read, if that is not obvious
         self.images = self.missing = 0  # image files found; rows whose age is one of --missing_values
@@ -48,7 +48,7 @@ class AgeProblems:
             raise DataError("\n".join(lines))
         if found and 0 < 2 * len(images) < self.images and not self.may_exclude_most:
             left = f"--exclude leaves {len(images)} of {self.images} images: {'; '.join(found.values())}"
-            raise DataError(f"{left}\nIf that is meant, pass --exclude_more_than_half as well.")
+            raise DataError(f"{left}\nIf this is intended, pass --exclude_more_than_half as well.")
 
     def report(self) -> dict[str, dict[str, Any]]:
         """{kind: {"count", "first": a sentence}}."""

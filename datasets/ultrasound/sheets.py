@@ -98,13 +98,13 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame],
     blank rows are dropped. A formula without a stored value is read as its text, which begins with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
-        raise DataError(f"{path}: {size:,} bytes: no table of subjects and ages")
+        raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
     content, hidden, notes = path.read_bytes(), set(), []
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
             sheets = _read_workbook(path, content, wanted, hidden)
         elif wanted:
-            raise CommandError(f"--sheet {wanted}: {path} is a file of text and has no sheets")
+            raise CommandError(f"--sheet {wanted}: {path} is a text file and has no sheets")
         else:
             sheets = {"": _read_text(path, content, notes)}
     except (CommandError, DataError):
@@ -131,7 +131,7 @@ def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     if content.lstrip()[:1] == b"<":
-        raise DataError(f"{path}: a web page or XML, whatever its ending says\nOpen it, and {SAVE_AS}.")
+        raise DataError(f"{path}: a web page or XML, despite its ending\nOpen it, and {SAVE_AS}.")
     text, encoding = _decode(path, content)
     if encoding != "utf-8":
         notes.append(f"{path.name}: read as {encoding}")
@@ -147,7 +147,7 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
         return pd.DataFrame(zip(*zip_longest(*rows), strict=True), dtype=object)
     except csv.Error as error:
-        raise DataError(f"{path}: no table of text ({error})\nOpen it, and {SAVE_AS}.") from error
+        raise DataError(f"{path}: not a text table ({error})\nOpen it, and {SAVE_AS}.") from error
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, str]:
@@ -165,7 +165,7 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     for encoding in fitting:
         with contextlib.suppress(UnicodeDecodeError):
             return content.decode(encoding), encoding.removesuffix("-sig")
-    raise DataError(f"{path}: its encoding is not UTF-8 and can not be known\nOpen it, and {SAVE_AS}.")
+    raise DataError(f"{path}: its encoding is not UTF-8 and can not be guessed\nOpen it, and {SAVE_AS}.")
 
 
 def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
@@ -211,7 +211,7 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     elif "EncryptedPackage".encode("utf-16-le") in content:
         raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without a password.")
     if engine is None or importlib.util.find_spec(engine) is None:
-        kind, package = OTHERS.get(engine, ("a zip archive, no workbook", None))
+        kind, package = OTHERS.get(engine, ("a zip archive, not a workbook", None))
         remedy = f", or run: pip install {package}" if package else "."
         raise DataError(f"{path}: {kind}\nOpen it, and {SAVE_AS}{remedy}")
     return content, engine
@@ -288,11 +288,11 @@ def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tu
     if not starts and cohort == "healthy":  # one header row
         return cells.iloc[header:], ""
     if cohort not in starts:
-        kind = f"no cohort {cohort!r}" if starts else f"no cohorts are named there, yet --cohort is {cohort}"
-        remedy = "Choose one with --cohort." if starts else "Leave --cohort out for one header row."
+        kind = f"no cohort {cohort!r}" if starts else f"no cohort is named there, but --cohort is {cohort}"
+        remedy = "Choose one with --cohort." if starts else "Leave --cohort out if there is one header row."
         raise DataError(f"{where}, row {above.name}: {kind}\nFound: {some(named.values(), 12)}. {remedy}")
     if header == 0:
-        raise DataError(f"{where}: row {above.name} names the cohorts, and no row the columns below them")
+        raise DataError(f"{where}: row {above.name} names the cohorts, but no row below it names the columns")
     start = starts[cohort]
     end = min([column for column in named if column > start], default=cells.shape[1])
     return cells.iloc[header:, start:end], named[start]

@@ -62,9 +62,9 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
-        cause = "Is a decimal comma taken for the end of a cell, or has a column no name? Save it as .xlsx."
+        cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
         wider = some(sheet.wider, 3)
-        raise DataError(f"{sheet.where}: more cells than in the header in row {wider}\n{cause}")
+        raise DataError(f"{sheet.where}: more cells than the header in row {wider}\n{cause}")
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
@@ -105,14 +105,14 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     if "duplicate_ids" in problems.found:
         apart = [letter for letter in sheet.names if not cells[[at["id"], letter]].duplicated().any()]
         apart = " or ".join(shlex.quote(sheet.names[k]) for k in apart if k not in at.values()) or "NAME"
-        visit = f"--visit_column {apart}, and in --id_pattern a second group, around the visit"
-        advice = f"if a row is a visit: {visit}; if it is an image: --file_column {apart}"
+        visit = f"--visit_column {apart} and an --id_pattern with a second group for the visit"
+        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {apart}"
         problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
         problems.advice["bad_ages"] = _advise(unusable, some_left, unit)
     problems.notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
-    problems.notes += [f"column {at['age']}: decimal commas"] * commas
+    problems.notes += [f"column {at['age']}: commas are read as decimal commas"] * commas
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
     return AgeTable(sheet.where, usable, left_out, problems, "file" in at)
@@ -130,7 +130,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
         if len(same) > 1:
             remedy = f"Rename or delete all but one, or name another with --{role}_column."
-            found = f"is there {len(same)} times ({' and '.join(same)})"
+            found = f"occurs {len(same)} times ({' and '.join(same)})"
             raise DataError(f"{where}: column {asked!r} {found}\n{remedy}")
         if same:
             at[role] = same[0]
@@ -170,7 +170,7 @@ def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
 def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
     """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
     if cell is None:
-        raise ValueError("the age is empty, or an error of the spreadsheet such as #N/A")
+        raise ValueError("the age is empty or a spreadsheet error such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
     if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
@@ -186,7 +186,7 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         comma = text.count(",") == 1 and text.replace(",", "").isdigit()
         raise ValueError("not a number" + " (write a decimal point)" * comma)
     if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
-        raise ValueError("is the point one of thousands? write days without it")
+        raise ValueError("the point may separate thousands: write whole days without it")
     oldest = OLDEST.get(unit, math.inf)
     if not math.isfinite(age) or not 0 <= age <= oldest:
         raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
@@ -221,7 +221,7 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
     '1'. Raises ValueError."""
     if cell is None or not str(cell).strip():
-        raise ValueError("the id is empty (merged cells hold it in their first row alone)")
+        raise ValueError("the id is empty (merged cells have a value only in their first row)")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not an id")
     if isinstance(cell, float) and not cell.is_integer():
@@ -231,7 +231,7 @@ def subject_id(cell: object, numeric: bool = False) -> str:
         raise ValueError("not an id: it has unprintable characters")
     text = re.sub(r"^(\d+)\.0+$", r"\1", text)
     if numeric and not (text.isascii() and text.isdigit()):
-        raise ValueError("not a whole number (--numeric_ids)")
+        raise ValueError("not a whole number, as --numeric_ids requires")
     return str(int(text)) if numeric else text
 
 
@@ -303,8 +303,8 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
             problems.notes.append(f"one age is far from all others: {place}, {one.age:g}, {half}")
     if codes:
         named = " ".join(f"{code:g}" for code in sorted(codes))
-        limits = "if they are ages, name their limit with --min_age or --max_age"
-        problems.advice["far_ages"] = f"if they stand for an unknown age: --missing_values {named}; {limits}"
+        limits = "if they are real ages: give their limit, --min_age or --max_age"
+        problems.advice["far_ages"] = f"if they mean an unknown age: --missing_values {named}; {limits}"
 
 
 def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblems) -> None:
@@ -317,7 +317,7 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
             ages = [f"row {one.row} (age {one.age:g})".replace("nan", "none") for one in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
-    problems.notes += [f"{repeated} ids have several rows that say the same"] * (repeated > 0)
+    problems.notes += [f"{repeated} ids have several rows, which agree"] * (repeated > 0)
 
 
 def _warn_of_parts(ages: pd.Series, where: str) -> None:
@@ -329,8 +329,8 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
     most = len(spread) > 4 and 2 * groups.size()[spread.index].sum() >= len(ages)
     if most and (spread <= 0.05 * np.ptp(ages)).mean() > 0.9:
         alike = " and ".join(ages.index[stems == spread.index[0]][:2])
-        what = f"most ids differ in their ends alone, and hardly in age, such as {alike}: one person?"
-        remedy = "A split must not divide people: give person and rest a column each, and name both"
+        what = f"most ids differ only at their ends, and hardly in age, such as {alike}: are they one person?"
+        remedy = "A split must not divide people: put person and rest into two columns and name both"
         LOG.warning(f"{where}: {what} {remedy} (--id_column, --visit_column, --id_pattern)")
 
 
@@ -345,7 +345,7 @@ def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
         numbers = [float(cell) for cell in values]
         low, high = min(numbers), max(numbers)
     except ValueError:  # not numbers, or no values
-        return "--age_column names the column of ages" * (not any(text.startswith("=") for text in values))
+        return "name the column of ages: --age_column" * (not any(text.startswith("=") for text in values))
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
     fitting = [name for name, oldest in OLDEST.items() if 0 <= low <= high <= oldest and name != unit]

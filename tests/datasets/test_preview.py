@@ -34,7 +34,7 @@ def run(folder) -> list[str]:
 def test_three_frames_of_the_first_sequence_with_images(folder):
     assert run(folder) == [f"preview_jrdb_hall_0_{number:06d}.png" for number in (15, 45, 60)]
     shutil.rmtree(folder / IMAGE_FOLDER)
-    with pytest.raises(DataError, match="no image of a labelled frame of any sequence"):
+    with pytest.raises(DataError, match="no labelled frame of any sequence has an image"):
         run(folder)
 
 

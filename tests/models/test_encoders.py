@@ -266,7 +266,7 @@ def test_files_that_can_not_be_used(tmp_path):
         with pytest.raises(CommandError, match="damaged"):
             build("cnn", str(tmp_path / name))
     torch.save([torch.zeros(3)], tmp_path / "list")
-    with pytest.raises(CommandError, match="holds a list"):
+    with pytest.raises(CommandError, match="is a list, not a state dict"):
         build("cnn", str(tmp_path / "list"))
     assert not (tmp_path / "called").exists()
 

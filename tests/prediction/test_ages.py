@@ -104,7 +104,7 @@ def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "3 of 4 file names hold no subject id" in said
     assert (
-        "1 images are black and white nearly all over, as masks are, and read like any other: b mask.png"
+        "1 images are almost entirely black and white, like masks; they are read like any other: b mask.png"
         in said
     )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions.csv", "subjects.csv"]

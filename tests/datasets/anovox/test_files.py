@@ -263,10 +263,10 @@ def test_class_ids_of_16_bits(tmp_path):
     Image.fromarray(ids).save(path)
     assert np.array_equal(read_class_image(path), ids)
     Image.fromarray(ids * 257).save(path)
-    with pytest.raises(DataError, match="numbers of 16 bits"):
+    with pytest.raises(DataError, match="has 16 bits"):
         read_class_image(path)
     write_png_of_48_bits(path, np.dstack([ids, 0 * ids, 0 * ids]))
-    with pytest.raises(DataError, match="numbers of 16 bits"):
+    with pytest.raises(DataError, match="has 16 bits"):
         read_class_image(path)
 
 
