@@ -111,7 +111,7 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
     for index in np.concatenate(spread).tolist():
         batch = dataset.__getitems__([index])
         heat, point_scores = where(batch)
-        size = dataset.column("size")[index]
+        size = dataset.table.size[dataset.rows[index]]
         for sensor, truth, scores in (
             ("pixel", dataset.true_pixels(index), heat[0].numpy()),
             ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
