@@ -80,9 +80,9 @@ from utils.training.device import choose_device
 def main(args: argparse.Namespace) -> None:
     start_log(None)
     trained = open_together(args.run, choose_device(args.device))
-    for one in trained.members:
-        LOG.info(f"{one.path}: {one.state['script']}, epoch {one.state['epoch']}")
-        read_otherwise(one.args, args, one.state["script"], PREDICTING)
+    for member in trained.members:
+        LOG.info(f"{member.path}: {member.state['script']}, epoch {member.state['epoch']}")
+        read_otherwise(member.args, args, member.state["script"], PREDICTING)
     if args.export:
         export_model(trained, Path(args.export))
         return

@@ -86,9 +86,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.jrdb.augmentation import augment_pairs
-from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.load import PairDatasets, build_datasets
+from datasets.jrdb.load import PairDatasets, build_datasets, names_of
 from models.encoders import build_encoder, load_weights
 from models.pairs import PairClassifier
 from utils.metrics.calibration import calibrated, fit_platt, log_odds, sigmoid
@@ -126,11 +125,9 @@ def build_recipe(
     criterion = nn.CrossEntropyLoss(reduction="none")
     trainable = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer == "sgd":
-        optimizer = torch.optim.SGD(trainable, momentum=0.9, **options)
-    else:
-        adam = torch.optim.AdamW if args.optimizer == "adamw" else torch.optim.Adam
-        optimizer = adam(trainable, **options)
+    sgd = partial(torch.optim.SGD, momentum=0.9)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[args.optimizer]
+    optimizer = kind(trainable, **options)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -209,26 +206,28 @@ def report(
 ) -> tuple[Verdict, dict[str, Any]]:
     """Compare a split with distance alone and scikit-learn models; write report, figures, predictions."""
     dataset, logits = data.parts[split], log_odds(rows["logits"])[:, 1]
-    on_val, val_labels = data.reference_pairs("val")
-    both = np.concatenate([on_val, dataset.geometry])
-    references = {"distance alone": -both[:, dataset.feature_names.index("distance_widths")]}
-    fitted = reference_scores(*data.reference_pairs(), both, weights=data.references()["train_weights"])
+    val_geometry, val_labels = data.reference_pairs("val")
+    geometry = np.concatenate([val_geometry, dataset.geometry])
+    references = {"distance alone": -geometry[:, dataset.feature_names.index("distance_widths")]}
+    fitted = reference_scores(*data.reference_pairs(), geometry, weights=data.references()["train_weights"])
     references |= {name: p[:, 1] for name, p in fitted.items()}
+    references = {name: np.split(scores, [len(val_labels)]) for name, scores in references.items()}
     scores = sigmoid(calibrated(logits, **state["calibration"]))
     interacts = (scores >= state["threshold"]).astype(int)
     columns = dataset.pair_columns() | {"score": scores, "prediction": np.array(CLASSES)[interacts]}
     p_label = abs(1 - dataset.labels - scores)
     report_samples(folder, split, state, columns, p_label, partial(look_at_pair, dataset))
-    beyond = len(dataset.far_types)
-    interacting, found = int(dataset.labels.sum()) + beyond, int(dataset.labels @ interacts)
-    far = f"end-to-end recall {found / interacting:.3f}: of {interacting} interacting pairs {beyond} stand "
+    too_far = len(dataset.far_types)
+    interacting = int(dataset.labels.sum()) + too_far
+    recall = int(dataset.labels @ interacts) / interacting
+    note = f"end-to-end recall {recall:.3f}: of {interacting} interacting pairs {too_far} stand "
     verdict, fields = report_binary(
         folder, split, state, dataset.labels, logits, CLASSES,
-        trivial="distance alone", references={k: np.split(v, [len(on_val)]) for k, v in references.items()},
-        val_labels=val_labels, groups=dataset.sample_sequences, fallback=dataset.frames,
-        notes={"notes": far + "beyond the distance limit and count as misses"},
+        trivial="distance alone", references=references, val_labels=val_labels,
+        groups=dataset.sample_sequences, fallback=dataset.frames,
+        notes={"notes": note + "beyond the distance limit and count as misses"},
     )  # fmt: skip
-    fields["metrics"]["recall_end_to_end"] = found / interacting
+    fields["metrics"]["recall_end_to_end"] = recall
     return verdict, fields
 
 
@@ -254,14 +253,13 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare)
-    scaler = make_scaler(run.device, args.amp)
-    names = {"class_names": list(INTERACTION_CLASSES), "feature_names": data.train.feature_names}
+    scaler, names = make_scaler(run.device, args.amp), names_of(args)
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     history, best = checkpoint.resume()
-    taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
-    section = describe_model(bare, "pair classification", weights, 2, **taken, **names)
+    flags = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
+    section = describe_model(bare, "pair classification", weights, 2, **flags, **names)
     run.record(data, section, criterion, optimizer, scheduler)
     if run.processes.first:
         write_json(run.folder / "sampling_report.json", data.sampling_report())
@@ -269,8 +267,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Training
     drawn = data.train.draw()
     check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2, drawn=drawn)
-    every, inputs = loaders | {"train": train_loader}, args.features.split("+")
-    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch))
+    all_loaders, inputs = loaders | {"train": train_loader}, args.features.split("+")
+    check.before_training(checkpoint, all_loaders, inputs, forward=lambda model, batch: model(batch))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -288,8 +286,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         signs = {"accuracy": 1, "loss": -1, "f1": 1}.items()
         improved = [name for name, sign in signs if sign * validated[name] > sign * best[name]["value"]]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
-        at = {"threshold": threshold, "calibration": calibration}
-        checkpoint.save_epoch(improved, constant_loss=check.val_constant, **at)
+        chosen = {"threshold": threshold, "calibration": calibration}
+        checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)
         run.show_epoch(history, panels, best["f1"]["epoch"])
         check.after_epoch(rows, rows["logits"])
 
@@ -297,10 +295,10 @@ def main(args: argparse.Namespace) -> Verdict | None:
     chosen = checkpoint.load_best("f1")
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
-    at = chosen["threshold"], chosen["calibration"]
-    metrics = {name: measure(part, criterion, *at) for name, part in rows.items()}
+    scale = {"calibration": chosen["calibration"]}
+    metrics = {name: measure(part, criterion, chosen["threshold"], **scale) for name, part in rows.items()}
     worth = check.input_worth(score, rows)
-    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, calibration=at[1])
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scale)
 
 
 if __name__ == "__main__":

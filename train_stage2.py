@@ -256,8 +256,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     if stage1 is not None:
         checkpoint.values |= {key: stage1[key] for key in ("calibration", "threshold", "stage1_threshold")}
     history, best = checkpoint.resume()
-    taken = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
-    section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **taken, **names)
+    flags = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
+    section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **flags, **names)
     balanced = {"class_counts_after_balancing": train.class_counts()}
     balanced["class_weights"] = None if criterion.weight is None else criterion.weight.tolist()
     run.record(data, section, criterion, optimizer, scheduler, **balanced)
@@ -267,8 +267,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Training
     check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))
-    every, inputs = loaders | {"train": train_loader}, args.features.split("+")
-    check.before_training(checkpoint, every, inputs, forward=lambda model, batch: model(batch))
+    all_loaders, inputs = loaders | {"train": train_loader}, args.features.split("+")
+    check.before_training(checkpoint, all_loaders, inputs, forward=lambda model, batch: model(batch))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]

@@ -41,38 +41,38 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     ids = [identify(source, folder, options) for source in sources]
     names = [name or str(k) for k, (name, _) in enumerate(ids)]
     skipped: dict[int, str] = {}
-    drawn: set[str] = set()
-    parts = [open_images(sources, names, one.args, skipped, drawn) for one in trained.members]
-    several = [one.evaluate(part)["preds"] for one, part in zip(trained.members, parts, strict=True)]
+    drawings: set[str] = set()
+    parts = [open_images(sources, names, member.args, skipped, drawings) for member in trained.members]
+    preds = [member.evaluate(part)["preds"] for member, part in zip(trained.members, parts, strict=True)]
     skipped = {k: reason.removeprefix(f"{sources[k]}: ") for k, reason in skipped.items()}
     read = [k for k in range(len(sources)) if k not in skipped]
     rows = pandas.DataFrame([(names[k], ids[k][1]) for k in read], columns=["file", "subject"], dtype=object)
-    rows["prediction"] = np.mean(several, axis=0, dtype=float)[read]
+    rows["prediction"] = np.mean(preds, axis=0, dtype=float)[read]
     unknown = rows.subject == ""
     person = [unknown, rows.subject.where(~unknown, rows.file)]
     bounds = []  # per run; the mean over several runs is centred on their mean, as wide as on average
-    for one, preds in zip(trained.members, several, strict=True):
-        means = pandas.Series(preds[read].astype(float)).groupby(person).transform("mean")
-        bounds.append(intervals(one.state.get("intervals"), means.to_numpy()))
+    for member, own_preds in zip(trained.members, preds, strict=True):
+        means = pandas.Series(own_preds[read].astype(float)).groupby(person).transform("mean")
+        bounds.append(intervals(member.state.get("intervals"), means.to_numpy()))
     rows["low"], rows["high"] = np.mean(bounds, axis=0)
     subjects = rows[~unknown].assign(images=1).groupby("subject", as_index=False)
     subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
     tables["skipped"] = skipped_table({"file": names}, skipped)
-    if drawn:
-        LOG.warning(DRAWINGS.format(len(drawn), some(sorted(drawn), 3)))
+    if drawings:
+        LOG.warning(DRAWINGS.format(len(drawings), some(sorted(drawings), 3)))
     warn_of_cut([sources[k] for k in read], options.intensity_range)
 
     def mean_explanation(images: torch.Tensor) -> torch.Tensor:  # (B, H, W)
-        return torch.stack([explain(one.model, images) for one in trained.members]).mean(dim=0)
+        return torch.stack([explain(member.model, images) for member in trained.members]).mean(dim=0)
 
     def show(output: Path) -> None:
         if unknown.any():
             what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
             LOG.warning(f"{what} {options.id_pattern}: they are in predictions.csv only")
-        unit, found = trained.state.get("target_unit", options.target_unit), rows.prediction
+        unit, ages = trained.state.get("target_unit", options.target_unit), rows.prediction
         shown, pictures = spread(len(read), min(args.max_pictures, SHEET)), []
-        for k in (read[at] for at in shown):
+        for k in (read[row] for row in shown):
             if args.explain:
                 sample = parts[0].__getitems__([k])
                 pictures.append(block_of(explained(sample, mean_explanation)))
@@ -80,28 +80,28 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
                 pictures.append(read_image(sources[k], "L", options.intensity_range))
         if pictures:
             files = [name if len(name) < 35 else f"{name[:15]}...{name[-16:]}" for name in rows.file[shown]]
-            texts = [f"{name}\n{age:.1f} {unit}" for name, age in zip(files, found[shown], strict=True)]
+            texts = [f"{name}\n{age:.1f} {unit}" for name, age in zip(files, ages[shown], strict=True)]
             plot_pictures(pictures, texts, 6, output / "sheet.png")
         if read:
-            many = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
-            ages = f"{found.mean():.1f} +- {found.std(ddof=0):.1f} ({found.min():.1f} to {found.max():.1f})"
-            LOG.info(f"{many}: predicted {ages} {unit}; predictions.csv and subjects.csv in {output}")
+            what = f"{counted(len(read), 'images')}, {counted(len(subjects), 'subjects')}"
+            found = f"{ages.mean():.1f} +- {ages.std(ddof=0):.1f} ({ages.min():.1f} to {ages.max():.1f})"
+            LOG.info(f"{what}: predicted {found} {unit}; predictions.csv and subjects.csv in {output}")
 
     return tables, (len(sources), "images"), show
 
 
 def open_images(
     sources: Sequence[Path | np.ndarray], names: Sequence[str], options: argparse.Namespace, skipped: dict,
-    drawn: set[str],
+    drawings: set[str],
 ) -> UltrasoundAgeDataset:  # fmt: skip
     """A data set without ages (NaN) or subjects, which decodes an image when it is read. Names of images that
-    look like masks are added to `drawn`."""
+    look like masks are added to `drawings`."""
     sample = sample_type(options.image_size, options.colour)
 
     def decode(k: int) -> np.ndarray:
         item, how = np.zeros(1, sample), (options.image_size, options.colour, options.intensity_range)
         item["pixels"], item["colour_lost"] = read_sample(sources[k], *how)
-        drawn.update([names[k]] * is_drawing(item["pixels"][0]))
+        drawings.update([names[k]] * is_drawing(item["pixels"][0]))
         return item
 
     images = pandas.DataFrame({"path": map(Path, names), "subject": "", "age": np.nan})
@@ -111,8 +111,8 @@ def open_images(
 def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float] | None) -> None:
     """Warn of images with grey values outside the range that the model was trained with."""
     low, high = trained_range or (0, 255)
-    deep = [one for one in sources if isinstance(one, Path) and trained_range and has_more_than_8_bits(one)]
-    limits = [read_grey_limits(path) for path in deep]
+    paths = [path for path in sources if isinstance(path, Path) and trained_range]
+    limits = [read_grey_limits(path) for path in paths if has_more_than_8_bits(path)]
     if cut := sum(least < low or greatest > high for least, greatest in limits):
         what = f"{cut} images hold grey values beyond {low:g} to {high:g}, black and white for this model"
         LOG.warning(f"{what}: they are cut, and the predictions may mean nothing")

@@ -34,25 +34,25 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     every, reasons = np.arange(len(table.labels)), {}
     intensities: dict[int, set] = {}  # frame with a scan -> intensities of the points used
 
-    def opened(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
-        def noted(k: int) -> np.ndarray:
+    def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
+        def read(k: int) -> np.ndarray:
             item = produce(k)
             if kind == "anovox_points" and table.frames[k].path("points"):
                 intensities[k] = set(item[0, np.isfinite(item[0, :, 3]), 3].tolist())
             return item
 
-        return Opened(noted, shape, reasons, dtype)
+        return Opened(read, shape, reasons, dtype)
 
-    def frames_for(one: Trained) -> AnoVoxDataset:
-        sizes = tuple(one.args.image_size), one.args.max_points
-        return AnoVoxDataset(table, every, *sizes, one.args.seed, truth=False, store=opened)
+    def frames_for(member: Trained) -> AnoVoxDataset:
+        sizes = tuple(member.args.image_size), member.args.max_points
+        return AnoVoxDataset(table, every, *sizes, member.args.seed, truth=False, store=open_lazily)
 
     dataset, threshold = frames_for(trained), trained.state["threshold"]
-    scores = np.mean([alarm_scores(one, frames_for(one)) for one in trained.members], axis=0)
+    scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
     alarms = scores >= threshold
-    kinds = {"without a point in the region that is looked at": set(), "without intensity": {1}}
-    for what, found in kinds.items():
-        if count := sum(values == found for values in intensities.values()):
+    suspicious = {"without a point in the region that is looked at": set(), "without intensity": {1}}
+    for what, values in suspicious.items():
+        if count := list(intensities.values()).count(values):
             LOG.warning(f"scans {what}: {count} of {len(every)}; scores mean nothing unless trained so")
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in every if k not in reasons], int)

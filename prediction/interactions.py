@@ -36,7 +36,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     """Score all pairs in range; frames without an image are scored only if the model uses no pixels. Show
     writes det_group.txt and pictures."""
     folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
-    pixels = any(one.args.features != "geometry" for one in trained.members)
+    pixels = any(member.args.features != "geometry" for member in trained.members)
     if args.input is None and pixels:
         raise CommandError("--input: this run looks at pixels; name the folder of the images")
     if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
@@ -45,7 +45,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         raise CommandError(f"--input {folder}: {what}\n  {remedy}")
     args.frame_rate = args.frame_rate or trained.args.frame_rate
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args)
-    if args.output is not None and Path(args.output).resolve() in [one.resolve() for one in folders]:
+    if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
         raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
     dataset = pairs_in_range(trained, sequences)
     pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
@@ -73,14 +73,15 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
     pairs["type"] = np.where(interacts, kind, "none")
     pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
-    at = state.get("stage1_threshold", state["threshold"])  # stage 2 runs also chose a cut for groups on val
-    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], at, [state.get("cut", 0.5)])[0]
+    # Stage 2 chose the cut on val, at the threshold of stage 1.
+    threshold, cut = state.get("stage1_threshold", state["threshold"]), state.get("cut", 0.5)
+    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], threshold, [cut])[0]
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
-    names, mine = np.array(dataset.sequences)[dataset.frame_sequences], dataset.people_frames[people]
-    persons = {"sequence": names[mine], "frame": dataset.frame_keys[mine], "id": dataset.person_ids[people]}
+    names, place = np.array(dataset.sequences)[dataset.frame_sequences], dataset.people_frames[people]
+    persons = {"sequence": names[place], "frame": dataset.frame_keys[place], "id": dataset.person_ids[people]}
     persons = pandas.DataFrame(persons | {"group": groups[people]})
     persons["size"] = persons.groupby("group")["group"].transform("size")
-    persons["group"] = persons.groupby(mine)["group"].rank("dense").astype(int)  # from 1 in every frame
+    persons["group"] = persons.groupby(place)["group"].rank("dense").astype(int)  # from 1 in every frame
     numbers = np.full(len(groups), -1)  # (R,) group numbers for the pictures, as in groups.csv
     numbers[people] = persons["group"]
     tables = {"predictions": pairs, "groups": persons}
@@ -102,10 +103,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
             name = f"{names[frame]}_" if len(sequences) > 1 else ""
             name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png"
             save_panorama(picture, output / name.replace("/", "_"))  # names of sequences may be paths
-        many = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
+        scores = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
-        at_least = f"(p >= {state['threshold']:.4g})"
-        LOG.info(f"{many} {at_least}; {files} and {len(drawn)} pictures in {output}")
+        limit = f"p >= {state['threshold']:.4g}"
+        LOG.info(f"{scores} ({limit}); {files} and {len(drawn)} pictures in {output}")
 
     return tables, (len(scored), "frames"), show
 
@@ -136,17 +137,17 @@ def score_pairs(
     """p_interaction (N,) and type probabilities (N, 5), NaN for stage 1, of the samples of one frame; means
     over several runs."""
     found = []
-    for one in trained.members:
+    for member in trained.members:
         batch = dataset.__getitems__(samples)
         if image is not None:
             boxes = dataset.boxes[batch["persons"].numpy()]
-            batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(one.args.image_size)))
-        batch, how = move(batch, one.device), None
-        if one.task["task"] == "stage2":
-            who, how = (logits.cpu().numpy() for logits in one.model.both_stages(batch))
+            batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(member.args.image_size)))
+        batch, how = move(batch, member.device), None
+        if member.task["task"] == "stage2":
+            who, how = (logits.cpu().numpy() for logits in member.model.both_stages(batch))
         else:
-            who = one.model(batch).cpu().numpy()
-        found.append(pair_probabilities(who, how, one.state))
+            who = member.model(batch).cpu().numpy()
+        found.append(pair_probabilities(who, how, member.state))
     who, how = zip(*found, strict=True)
     return np.mean(who, axis=0), np.mean(how, axis=0)
 

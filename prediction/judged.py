@@ -32,11 +32,11 @@ class Judge:
     def __post_init__(self) -> None:
         """Read the groups that the run knows; CommandError if split.json was edited."""
         path = self.run / "split.json"
-        self.parts, text = read_split(path), read_record(path)
-        self.known = sum((text.get(part, []) for part in PARTS), [])
+        self.parts, record = read_split(path), read_record(path)
+        self.known = sum((record.get(part, []) for part in PARTS), [])
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
-        told = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
-        counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", told) if n != "0"]
+        checked = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
+        counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", checked) if n != "0"]
         if self.known != list(self.seen) or [len(part) for part in self.parts.values() if part] != counts:
             wrong = f"{path} is not the split that the run was trained by (hashes.json, config.json)"
             raise CommandError(f"{wrong}\nput it back as it was; --split chooses a part of it")

@@ -71,7 +71,7 @@ class Trained:
         end reports unreadable inputs, which are in the table "skipped"."""
         args = argparse.Namespace(input=folder, **OPTIONS | options)
         module = importlib.import_module(PREDICTION[self.task["data"]])
-        tables, counted, show = module.predict(self, args)
+        tables, total, show = module.predict(self, args)
         if tables["skipped"].empty:
             del tables["skipped"]
         if args.output is not None:
@@ -79,7 +79,7 @@ class Trained:
                 write_table(Path(args.output, f"{name}.csv"), table)
             show(Path(args.output))
             if "skipped" in tables:
-                tell_skipped(tables["skipped"], *counted, Path(args.output))
+                tell_skipped(tables["skipped"], *total, Path(args.output))
         return tables
 
 
@@ -100,15 +100,15 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
     if any(glob.has_magic(str(place)) for place in places):
         places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
-    for one in members:
-        warn_of_verdict(one.path.parent)
+    for member in members:
+        warn_of_verdict(member.path.parent)
     first = members[0]
     if len(members) == 1:
         return first
 
-    def meaning(one: Trained) -> dict[str, Any]:
-        shared = {f"--{name}": getattr(one.args, name, None) for name in SHARED}
-        return {"task": one.task["task"], "unit": one.state.get("target_unit")} | shared
+    def meaning(member: Trained) -> dict[str, Any]:
+        shared = {f"--{name}": getattr(member.args, name, None) for name in SHARED}
+        return {"task": member.task["task"], "unit": member.state.get("target_unit")} | shared
 
     for other in members[1:]:
         pairs = zip(meaning(first).items(), meaning(other).values(), strict=True)
@@ -116,7 +116,7 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
             both = f"--run {first.path.parent} and {other.path.parent}"
             raise CommandError(f"{both} do not predict the same: {', '.join(changed)}")
     chosen = [key for key in CHOSEN if first.state.get(key) is not None]
-    means = {key: float(np.mean([one.state[key] for one in members])) for key in chosen}
+    means = {key: float(np.mean([member.state[key] for member in members])) for key in chosen}
     return replace(first, state=first.state | means, together=tuple(members))
 
 
