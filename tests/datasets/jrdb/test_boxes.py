@@ -289,6 +289,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y,w,h\n0,1,1,5,2,5,3,5,4,5\n", "line 2 has more cells than the header"),
         ("frame,x,y,w,h\n1548339400.5,1,2,3,4\n", r"without a number[^\n]*\n(.*\n)*.*--frame_rate"),
         ("frame,x,y,w,h\n1548339400000000000,1,2,3,4\n", "without a number"),
+        ("frame,x,y,w,h\n1305031102.175304.png,1,2,3,4\n", "without a number"),  # ROS, TUM
+        ("frame,x,y,w,h\n1305031102_175304.png,1,2,3,4\n", "without a number"),
         (
             "frame,x,y,w,h\n15_1.jpg,1,2,3,4\n30_1.jpg,1,2,3,4\n",
             r"two frames with one number[^\n]*\n.*line 3",
