@@ -33,7 +33,7 @@ LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 IMAGE_FOLDER = Path("images") / "image_stitched"
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
-# A frame's number is the last one in its name, 15 in IMG_15.png; a time (1.5, 1305031102.175304.png) has none.
+# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 1305031102.175304.png) has none.
 NUMBER = re.compile(r"(?!(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$)(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
