@@ -84,8 +84,8 @@ def scale_warning(scale: float, name: str) -> str:
     """What it means that a slope (or inverse temperature) is at a bound of its fit; '' if it is not."""
     if SCALES[0] * 1.01 < scale < SCALES[1] / 1.01:
         return ""
-    why = "the logits say nothing about val" if scale < 1 else "the logits separate val (almost) perfectly"
-    return f"the {name} stands at the bound of its fit: {why}; do not take the scores for probabilities"
+    why = "say nothing about val" if scale < 1 else "separate val (almost) perfectly, or hardly differ"
+    return f"the {name} is at the bound of its fit: the logits {why}; do not take the scores for probabilities"
 
 
 def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:

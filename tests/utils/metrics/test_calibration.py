@@ -62,6 +62,8 @@ def test_a_scale_at_its_bound_is_said():
     upside_down = fit_temperature(LABELS, -TRUE)["temperature"]
     assert upside_down == pytest.approx(1 / SCALES[0], rel=0.01)
     assert "say nothing about val" in scale_warning(1 / upside_down, "temperature")
+    unmoved = fit_platt(LABELS, 1e-3 * TRUE)["slope"]  # a network that has hardly moved separates nothing
+    assert "hardly differ" in scale_warning(unmoved, "slope")
     assert scale_warning(1.7, "slope") == ""
     assert fit_platt(labels, labels - 0.5)["slope"] < SCALES[1]  # Platt's targets keep it finite
 
