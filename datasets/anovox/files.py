@@ -140,7 +140,7 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         yield folder
     elif configuration or depth < DEPTH:
-        hidden = (".", PLACE)  # files of macOS; our cache
+        hidden = (".", "__MACOSX", PLACE)  # files of macOS; our cache
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := unpack(entry, **cache)).is_dir():

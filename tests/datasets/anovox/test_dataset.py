@@ -255,6 +255,8 @@ def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache
 def test_wrong_paths(tmp_path, cache):
     copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_Static_Mono_Town01" / "AnoVox_Static_Mono_Town01", 2)
     assert len(find_scenarios(tmp_path / "data")) == 2
+    copy_of(tiny_sample(), tmp_path / "data" / "__MACOSX", 1)  # of a zip from a Mac
+    assert len(find_scenarios(tmp_path / "data")) == 2
     copy_of(tiny_sample(), tmp_path / "data" / "AnoVox_again", 1)
     with pytest.raises(DataError, match="is there twice"):
         find_scenarios(tmp_path / "data")
@@ -301,6 +303,7 @@ def test_of_several_cameras_the_front_one_is_taken(tmp_path, cache):
 
 def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache, caplog):
     table = build_table(find_scenarios(tiny_sample()), **cache)
+    caplog.clear()
     names, how, check = split(table, tiny_sample())
     assert how == "split.json in the data folder" and "none shared" in check and not caplog.text
     split(table, tiny_sample(), test_size=0.3)
