@@ -67,7 +67,11 @@ def walk(folder: Path) -> list[Path]:
     """The files below a folder without hidden ones and those of operating systems. Links to folders are
     followed, each folder once; links that lead nowhere are listed."""
     found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it can not open
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         new = (real := os.path.realpath(place)) not in seen
         seen.add(real)
         folders[:] = sorted(name for name in folders if new and not name.startswith("."))

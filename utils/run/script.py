@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from utils.run.errors import NotLearnedError, ScriptError
+from utils.run.errors import CommandError, NotLearnedError, ScriptError
 from utils.run.status import Status
 
 SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
@@ -47,6 +47,9 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         end_status("interrupted", stopped_by(left.code))
         code = left.code
     except Exception as error:
+        if isinstance(error, PermissionError) and error.filename:  # of a file of the user's
+            what = f"{error.filename}: {error.strerror}"
+            error = CommandError(f"{what}\nchange the permissions, or give another path")
         end_status("failed", str(error))
         message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
         if not message or options.get("debug"):

@@ -310,6 +310,20 @@ def test_identical_images_of_two_subjects_are_refused(study, ending):
     assert load(study, exclude=["duplicate_images"]).report["repeated_within_subject"] == 1
 
 
+def test_a_folder_that_can_not_be_opened_is_not_passed_over(study, monkeypatch):
+    (study / "Healthy/Images/3").mkdir()
+    opened = os.scandir
+
+    def closed(path="."):
+        if str(path).endswith("Images/3"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="Images/3"):
+        load(study)
+
+
 def test_unreadable_images_are_all_listed(study):
     images = study / "Healthy/Images"
     (images / "anon_1_1.png").write_bytes(b"")

@@ -72,6 +72,13 @@ run_script(main, argparse.Namespace())
     assert (ended.returncode, ended.stdout) == (code, "tidied up\n")
 
 
+def test_a_file_of_somebody_else_is_one_clear_error(capsys):
+    assert ending(fail(PermissionError(13, "Permission denied", "/data/ages.csv"))) == 2
+    assert capsys.readouterr().err.startswith("error: /data/ages.csv: Permission denied\n")
+    with pytest.raises(PermissionError):  # of no file, it is ours
+        ending(fail(PermissionError("not permitted")))
+
+
 def test_debug_shows_the_traceback_and_the_unforeseen_keeps_it():
     with pytest.raises(DataError):
         ending(fail(DataError("a bad file")), debug=True)
