@@ -38,10 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add = parser.add_argument_group("model").add_argument
     add("--image_encoder", choices=BACKBONES, default="cnn",
-        help="cnn: 32-64-128 channels, trained from nothing; else see models/encoders.py")
+        help="cnn: 32-64-128 channels, trained from scratch; for others see models/encoders.py")
     add("--weights", default="none", help="of the image encoder: none, imagenet, a file or a run folder")
     add("--freeze_encoder", action=switch, default=False, help="do not train the image encoder")
-    add("--fusion", choices=["attention", "concat"], default="attention", help="how the sensors meet")
+    add("--fusion", choices=["attention", "concat"], default="attention", help="how the sensors are combined")
     add("--modality", choices=["both", "camera", "lidar"], default="both", help="sensors the model is given")
     add("--position_code", action=switch, default=True, help="tie points to the pixels they fall on")
     add("--dropout", type=arguments.fraction, default=0.3, help="dropout in the head")
@@ -54,7 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate schedule")
     add("--max_grad_norm", type=arguments.non_negative_float, default=1.0,
         help="clip the gradient norm; 0 = off")
-    add("--augment", action=switch, default=True, help="in training: mirror, vary colours, height, intensity")
+    add("--augment", action=switch, default=True, help="in training: mirror, vary colours, tilt, rings")
     add("--modality_dropout", type=arguments.fraction, default=0.1,
         help="share of the frames that lose one sensor in training, camera or LiDAR")
     add("--threshold_rule", choices=["f1", "fpr"], default="f1",

@@ -45,7 +45,7 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise  # build_once explains it
             reason = str(error).partition("\n")[0]
-            what = f"not a readable archive, or not to be unpacked into {directory} ({reason})"
+            what = f"not a readable archive, or cannot be unpacked into {directory} ({reason})"
             raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
 
     cache.build_once(place, f"archive {path.name}", lambda: place if place.is_dir() else None, build)
@@ -65,8 +65,8 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
             if APPLE.fullmatch(name):
                 continue
             if (total := total + size) > limit_gb * 1e9:
-                more = "Unpack it where there is room, or raise --cache_limit_gb (predict.py has the run's)."
-                raise CommandError(f"{path}: unpacks to more than the limit of {limit_gb:g} GB.\n{more}")
+                remedy = "Unpack it yourself, or raise --cache_limit_gb (predict.py uses the run's)."
+                raise CommandError(f"{path}: unpacks to more than the limit of {limit_gb:g} GB.\n{remedy}")
             target = folder / check_relative_name(name, str(path))
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_member() as source, open(target, "wb") as file:

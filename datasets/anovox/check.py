@@ -97,23 +97,19 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
                 )
         if not shares:
             if compare is _same_class:
-                yield "whether LiDAR and image agree can not be told: no frame has semantics of both"
+                yield "whether LiDAR and image agree cannot be checked: no frame has semantic labels of both"
             continue
         kept, mirrored, others = np.mean(shares, axis=0)
         found = f"{found} at {kept:.0%} of the points"
         if mirrored > kept + 0.05:
-            remedy = (
-                "y must point to the left in every scan: negate it where not, or correct sensor_setup.json"
-            )
+            remedy = "y must point to the left in every scan: negate it, or correct sensor_setup.json"
             problems.append(f"{found}, with y mirrored at {mirrored:.0%}; {remedy}")
         elif kept < LEAST_AGREEMENT and compare is _same_class:
-            axes = (
-                "scans need x forward, y left, z up, the sensor at the origin; or correct sensor_setup.json"
-            )
-            problems.append(f"{found} only: files of two moments, or other axes? {axes}")
+            remedy = "scans need x forward, y left, z up, the sensor at the origin; check sensor_setup.json"
+            problems.append(f"{found}, too few: wrong axes, or files of different frames? {remedy}")
         elif kept < min(0.9, others + 0.05):
-            remedy = "files of two moments or scenarios? Copy them again, each to its scenario and number"
-            problems.append(f"{found}, with those of other scenarios at {others:.0%}; {remedy}")
+            remedy = "files mixed up between frames or scenarios? Copy each again to its scenario and number"
+            problems.append(f"{found}, with files of other scenarios at {others:.0%}; {remedy}")
         yield f"{found} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
 
 

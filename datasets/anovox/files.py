@@ -100,7 +100,7 @@ def find_scenarios(
         return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
     if not top.is_dir():
         archives = ", ".join(ENDINGS_OF_ARCHIVES)
-        raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive what holds Scenario_...")
+        raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive one with Scenario_...")
     paths = list(_walk(top, 0, cache))
     places = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
     if not places:
@@ -109,8 +109,8 @@ def find_scenarios(
         if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
             return _images_alone(top, place.name, *alone)
         found = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
-        remedy = "Give what holds them, or archives of them. Images alone, "
-        remedy += "with numbers, are for predict.py and --label pasted --modality camera."
+        remedy = "Give the folder that holds them, or archives of them. Numbered images alone "
+        remedy += "work with predict.py and --label pasted --modality camera."
         raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {found}.\n{remedy}")
     for first, second in itertools.pairwise(places):
         if first.name == second.name:
@@ -128,7 +128,7 @@ def find_scenarios(
     if found and (problems is None or not scenarios):
         raise DataError(some(found, between="\n"))
     if len(layouts := {scenario.layout: str(scenario.path) for scenario in scenarios}) > 1:
-        mixed = f"{root} mixes both AnoVox layouts, whose labels are not coded alike"
+        mixed = f"{root} mixes both AnoVox layouts, which code labels differently"
         raise DataError(f"{mixed}: {' and '.join(layouts.values())}\nGive the folder of one of them.")
     return scenarios
 
@@ -230,8 +230,8 @@ def _frames_in(
         whole, dot, decimals = (match[1] or match[2]).partition(".") if match else ("", "", "")
         digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
         if match and (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
-            twice = f"its frame number, the last number in its name, is that of {other.name} too"
-            raise DataError(f"{entry}: {twice}.\nKeep one file of a frame, one camera in a folder.")
+            twice = f"its frame number, the last number in its name, is that of {other.name}"
+            raise DataError(f"{entry}: {twice}.\nKeep one file per frame and one camera per folder.")
     return frames, Counter(e.suffix or "no ending" for e, match in matches if not match and not e.is_dir())
 
 

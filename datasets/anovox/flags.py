@@ -19,26 +19,26 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("data").add_argument
     add("--data_path", help="folder of AnoVox archives or scenarios; default: the built-in sample")
     add("--label", choices=["visible", "scenario", "voxel", "pasted"], default="visible",
-        help="what makes a frame an anomaly: a sensor sees it, its scenario, its voxels, or it is pasted in")
+        help="what makes a frame anomalous: a sensor sees it, its scenario, its voxels, or a pasted object")
     add("--pastes", type=arguments.non_negative_int, default=0,
-        help="with --label pasted: pasted copies of each frame; 0 = for 500 in training")
+        help="with --label pasted: pasted copies per frame; 0 = enough for 500 training frames")
     add("--paste_share", type=arguments.fraction, default=0.5,
-        help="share of the normal training frames that are there once more with a thing pasted in; 0 = none")
+        help="share of the normal training frames repeated with a pasted object; 0 = none")
     add("--feature_mixing", action=argparse.BooleanOptionalAction, default=False,
-        help="with --label pasted: train on mixed features instead of pasted things")
+        help="with --label pasted: train on mixed features instead of pasted objects")
     add("--anomaly_ids", type=arguments.non_negative_int, nargs="+", metavar="ID",
-        default=[29, 30, 31, 32, 33, 34, 100], help="semantic classes that are anomalies")
+        default=[29, 30, 31, 32, 33, 34, 100], help="ids of the semantic classes that are anomalies")
     add("--frame_rate", type=arguments.positive_float, default=10.0,
-        help="Hz of frame numbers; those in micro- or nanoseconds are recognised")
+        help="frame numbers per second; numbers in micro- or nanoseconds are recognised")
     add("--min_pixels", type=arguments.positive_float, default=20, help="pixels to be visible, at 768x512")
     add("--min_points", type=arguments.positive_int, default=3, help="LiDAR points to be visible")
     add("--camera", help="part of the name of the camera to use; default: the front camera")
     add("--split_method", default="auto", help="auto (the data's split.json, else random), random or a file")
     add("--test_size", type=arguments.fraction, default=0.2, help="share of the scenarios (random split)")
-    add("--val_size", type=arguments.fraction, default=0.2, help="share of the scenarios that test leaves")
+    add("--val_size", type=arguments.fraction, default=0.2, help="share of the scenarios not in test")
     add("--holdout_towns", nargs="+", metavar="TOWN", help="towns whose scenarios are the test split")
-    add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image in pixels")
-    add("--max_points", type=arguments.positive_int, default=1024, help="points per frame; real scans: 4096")
+    add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image size in pixels")
+    add("--max_points", type=arguments.positive_int, default=1024, help="points per frame, real scans: 4096")
     # fmt: on
 
 
@@ -48,7 +48,7 @@ def check_anomaly_flags(error: Callable[[str], None], args: argparse.Namespace) 
     if args.weights != "none" and args.modality == "lidar":
         error(f"{given}: --modality lidar has no image encoder; leave one of them out")
     if args.weights != "none" and args.image_encoder == "cnn":
-        error(f"{given}: the encoder cnn starts from nothing; add --image_encoder resnet18")
+        error(f"{given}: the encoder cnn has no pretrained weights; add --image_encoder resnet18")
     if args.freeze_encoder and args.weights == "none":
         remedy = "add --image_encoder resnet18 --weights imagenet"
         error(f"--freeze_encoder: there are no weights to keep; {remedy}")

@@ -81,10 +81,9 @@ class Frame:
         first_width, first_height = self.scenario.image_size or (width, height)
         distorted = abs(width * first_height / (height * first_width) - 1) >= 0.01
         if distorted and self.scenario.files["points"]:
-            found = f"{width}x{height} pixels, the first image of its scenario {first_width}x{first_height}"
-            raise DataError(
-                f"{self.path(sensor)}: {found}\nIn another shape points fall elsewhere: export it again."
-            )
+            found = f"{width}x{height} pixels, but its scenario began with {first_width}x{first_height}"
+            remedy = "LiDAR points would fall on wrong pixels: export it again with that aspect ratio."
+            raise DataError(f"{self.path(sensor)}: {found}.\n{remedy}")
         return pixels
 
     def scan(self) -> np.ndarray:

@@ -28,7 +28,7 @@ from utils.run.errors import DataError, some
 TRUTH = "semantic ground truth"
 WANTED = {
     "visible": (TRUTH, "Add it, or use --label scenario or --label pasted --split_method random."),
-    "pasted": (TRUTH, "Leave these scenarios out, or add it."),
+    "pasted": (TRUTH, "Add it, or leave these scenarios out."),
     "scenario": ("scenario types", "Add Scenario_Configuration_Files, or use --label visible."),
     "voxel": ("voxel grids", "Add them, or use --label visible or --label scenario."),
 }
@@ -89,12 +89,11 @@ def build_table(
     labels = np.array([frame.label(label, counts, min_pixels, min_points) for frame, counts in rows])
     known, (wanted, remedy) = labels != UNKNOWN, WANTED[label]
     if not known.any():
-        other = "Add it, or use another --label; predict.py and evaluate.py --paste need none."
-        raise DataError(
-            f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}\n{other}"
-        )
+        found = f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}."
+        other = "Add it, or use another --label; predict.py and evaluate.py --paste need no labels."
+        raise DataError(f"{found}\n{other}")
     left = [frame.scenario.name for frame in itertools.compress(frames, ~known)]
-    unknown = f"left out: {len(left):,} of {len(labels):,} frames have no known label, for want of {wanted}"
+    unknown = f"left out: {len(left):,} of {len(labels):,} frames have no label, for lack of {wanted}"
     notes += [unknown := f"{unknown}: {some(sorted({*left}), 3)}"] * bool(left)
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
     table.labels, (table.pixels, table.points, table.distance) = labels[known], counted[known].T[:3]

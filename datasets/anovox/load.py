@@ -83,7 +83,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN if no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
-        raise DataError(f"{root}: no scan has a point in the region looked at, {Region()}\n{remedy}")
+        raise DataError(f"{root}: no scan has a point in the region that models see, {Region()}\n{remedy}")
     synthetic = (top / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 
@@ -135,7 +135,7 @@ class AnoVoxData(Parts):
         return self.train.table.notes + [
             f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
             f"{part.labels.sum()} anomalous"
-            + (f", {part.pasted} of them normal ones with a thing pasted in" if part.pasting else "")
+            + (f", {part.pasted} of them normal frames with a pasted object" if part.pasting else "")
             for name, part in self.parts.items()
         ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.anovox.files import ScenarioFiles
 from datasets.images import read_palette_image
-from utils.run.errors import DataError, some
+from utils.run.errors import DataError, counted, some
 
 UNKNOWN_CLASS = 255
 STRANGE_IDS = 8  # ids unknown to AnoVox that an image may hold: a user's own classes
@@ -54,9 +54,9 @@ def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
         return colour_ids(pixels, palette, path)
     strange = np.setdiff1d(np.flatnonzero(np.bincount(pixels.ravel())), [*ANOVOX.values()])
     if len(strange) > STRANGE_IDS:
-        found = f"{len(strange)} numbers that are no class, {some(strange, 8)}"
-        cause = "was it scaled with interpolation, or given a palette of its own?"
-        raise DataError(f"{path}: {found}: {cause}\nExport the class ids as they are.")
+        found = f"{len(strange)} numbers that are no class ids: {some(strange, 8)}"
+        cause = "Was it resized with interpolation, or given its own palette?"
+        raise DataError(f"{path}: {found}.\n{cause} Export the class ids unchanged.")
     return pixels
 
 
@@ -89,7 +89,7 @@ def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:
     if (strange := ids == UNKNOWN_CLASS).any():
         counts = Counter(colours[strange].tolist())
         named = ", ".join(f"{_name(colour)} x {count:,}" for colour, count in counts.most_common(8))
-        what = f"{len(counts)} colours, {named}, no colours of {palette}'s palette"
+        what = f"{counted(len(counts), 'colours')} not in {palette}'s palette: {named}"
         raise DataError(f"{path}: {what}.\nExport the class ids, or recolour it.")
     return ids
 
@@ -120,8 +120,8 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     ids = {name: _table(name)[used] for name in PALETTES}
     if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]
-    problem = "the colours fit AnoVox's palette and CARLA's, but --anomaly_ids means others in each"
-    problem = problem if fits else "the colours are neither AnoVox's nor CARLA's; ids they would be"
+    problem = "the colours fit both AnoVox's palette and CARLA's, but --anomaly_ids selects others in each"
+    problem = problem if fits else "the colours fit neither AnoVox's palette nor CARLA's; their ids in each"
     each = {name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in ids.items()}
     lines = [f"  {_name(colour)}: {', '.join(f'{name} {each[name][k]}' for name in each)}"
              for k, colour in enumerate(used.tolist())]  # fmt: skip

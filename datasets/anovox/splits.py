@@ -10,7 +10,7 @@ from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
 from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable, whole
 from datasets.splits import Split, check_disjoint, fold_groups, read_split, split_groups
-from utils.run.errors import CommandError, DataError, some
+from utils.run.errors import CommandError, DataError, counted, some
 from utils.run.log import LOG
 
 
@@ -32,16 +32,16 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     judged, own = sorted(anomalous) if pasted else [], root / "split.json"
     if own_found := method == "auto" and own.exists() and not towns and not args.fold:
         if judged:
-            LOG.warning(f"{own} is not used: with --label pasted scenarios with anomalies are the test part")
+            LOG.warning(f"{own} is not used: with --label pasted, scenarios with anomalies are the test part")
         elif (args.test_size, args.val_size) != (0.2, 0.2):  # not the defaults
-            LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random draws by them")
+            LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random uses them")
     file = Path(method) if method not in ("auto", "random") else own if own_found and not judged else None
     if towns and file:
-        raise CommandError(f"--holdout_towns, --split_method {file}: each says who is tested; leave one out")
+        raise CommandError(f"--holdout_towns, --split_method {file}: both choose the test part; omit one")
     if args.fold:
         if judged:
             held = f"{len(judged)} scenarios with anomalies, first {judged[0]}, are the test part"
-            raise CommandError(f"--fold {args.fold}: with --label pasted the {held}\nLeave --fold out.")
+            raise CommandError(f"--fold {args.fold}: with --label pasted, {held}.\nLeave --fold out.")
         split, how = fold_groups(strata, args.fold, args.seed, strata)
     elif file:
         split = read_split(file)
@@ -59,22 +59,22 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
         split, how = _draw_normal(table, {s.name: s.town for s in present}, judged, args)
     else:
         if len(strata) < (parts := 1 + (args.test_size > 0) + (args.val_size > 0)):
-            remedy = "Add scenarios; or, without anomalies, --label pasted, which cuts them into blocks."
-            needed = f"{len(strata)} of the {parts} scenarios or more that {parts} parts need"
-            raise DataError(f"{needed}: frames of one drive are alike.\n{remedy}{table.left_out}")
+            found = f"{counted(len(strata), 'scenarios')}, but {parts} parts need {parts} or more"
+            remedy = "Add scenarios; or cut those without anomalies into blocks with --label pasted."
+            raise DataError(f"{found}: frames of one drive are alike.\n{remedy}{table.left_out}")
         split = split_groups(strata, args.test_size, args.val_size, args.seed, strata)
         how = "random by scenario, stratified by type and town"
     outcome = check_disjoint(split, unit="scenarios")
     rows = {part: table.rows_of(members) for part, members in split.items()}
     if sum(map(len, rows.values())) > len(np.unique(np.concatenate([*rows.values()]))):
-        raise DataError(f"Leakage: frames are in two parts, blocks overlap ({how}).\nCorrect the file.")
+        raise DataError(f"Leakage: frames are in two parts: blocks overlap ({how}).\nCorrect the file.")
     for part, members in split.items():
         labels = table.labels[rows[part]]
         known = set(labels[labels != UNKNOWN].tolist())
         if pasted and part != "test" and 1 in known:
             found = f"{(labels == 1).sum()} frames of the {part} split are anomalous ({how})"
-            remedy = "such scenarios are for test alone.\nCorrect that, or use --split_method random."
-            raise DataError(f"--label pasted: {found}, but {remedy}")
+            remedy = "Move their scenarios to test, or use --split_method random."
+            raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
         if members and known != {0, 1} and not (pasted and known == {0}):
             every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
             found = f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}"

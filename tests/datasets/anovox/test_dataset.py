@@ -143,7 +143,7 @@ def test_unknown_labels_are_excluded_and_counted_and_none_at_all_is_an_error(tmp
         frame_files(positive, sensor)[0].unlink()
     table = build_table(find_scenarios(root), **cache)
     assert len(table.labels) == 47 and any(
-        note.startswith("left out: 1 of 48 frames have no known label") for note in table.notes
+        note.startswith("left out: 1 of 48 frames have no label") for note in table.notes
     )
     for scenario in scenario_folders(root):
         for folder in scenario.iterdir():
@@ -162,7 +162,7 @@ def test_without_semantics_the_error_says_what_was_left_out_and_which_flags_work
             shutil.rmtree(folder)
     options = {"image_size": (16, 24), "max_points": 16, **cache}
     left_out = (
-        r"\nleft out: 32 of 48 frames have no known label, for want of semantic ground truth: Scenario_.*\n"
+        r"\nleft out: 32 of 48 frames have no label, for lack of semantic ground truth: Scenario_.*\n"
         r".*--label scenario or --label pasted --split_method random"
     )
     for method, problem in (("auto", "8 scenarios without usable frames"), ("random", "all normal")):
@@ -189,7 +189,7 @@ def test_one_scenario_can_not_be_split_and_the_error_says_what_works(tmp_path, c
         if scenario != normal:
             shutil.rmtree(scenario)
     options = {"image_size": (16, 24), "max_points": 16, **cache}
-    with pytest.raises(DataError, match=r"1 of the 3 scenarios or more (?s:.*)--label pasted"):
+    with pytest.raises(DataError, match=r"1 scenario, but 3 parts need 3 or more(?s:.*)--label pasted"):
         load(root, **options)
     assert load(root, label="pasted", pastes=1, **options).train.labels.any()
 
@@ -307,7 +307,7 @@ def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache, caplog):
     names, how, check = split(table, tiny_sample())
     assert how == "split.json in the data folder" and "none shared" in check and not caplog.text
     split(table, tiny_sample(), test_size=0.3)
-    assert "split.json decides; --split_method random draws" in caplog.text
+    assert "split.json decides; --split_method random uses" in caplog.text
     rows = [set(table.rows_of(names[part])) for part in names]
     assert sum(map(len, rows)) == 48 and not rows[0] & rows[1] and not rows[0] & rows[2]
     drawn, how, _ = split(table, tiny_sample(), split_method="random", test_size=0.3, val_size=0.3, seed=1)

@@ -127,7 +127,8 @@ def test_things_are_pasted_into_copies_of_normal_frames_of_training_alone(cache)
     seen = [mixed.train.true_pixels(k).any() or hit for k, hit in zip(extra, points, strict=True)]
     assert np.mean(seen) > 0.9
     assert not mixed.val.pasting and mixed.describe()["pasting"]["train"]["frames"] == half
-    assert f"{mixed.train.labels.sum()} anomalous, {half} of them normal ones" in " ".join(mixed.log_lines())
+    said = " ".join(mixed.log_lines())
+    assert f"{mixed.train.labels.sum()} anomalous, {half} of them normal frames with a pasted object" in said
 
 
 def test_scenarios_with_anomalies_are_the_test_part_with_their_own_labels(cache):

@@ -207,7 +207,7 @@ def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp
         told(shared, (20,))
     with pytest.raises(DataError, match=r"neither .*\n *\(1, 2, 3\): AnoVox none, CARLA none"):
         told(paint(tmp_path / "d.png", [(1, 2, 3), road]), (29,))
-    with pytest.raises(DataError, match=r"d\.png: 1 colours, \(1, 2, 3\) x 8"):
+    with pytest.raises(DataError, match=r"d\.png: 1 colour not in AnoVox's palette: \(1, 2, 3\) x 8"):
         read_class_image(tmp_path / "d.png")
     assert len(set(CARLA.values())) == len(CARLA) == 23
 
@@ -466,7 +466,7 @@ def test_files_of_another_scenario_are_noticed(tmp_path, sensor):
     for paths, others in zip(files, contents[1:] + contents[:1], strict=True):
         for path, content in zip(paths, others, strict=True):
             path.write_bytes(content)
-    with pytest.raises(DataError, match="of two moments or scenarios"):
+    with pytest.raises(DataError, match="between frames or scenarios"):
         list(check_frames(find_scenarios(root), "AnoVox"))
 
 
@@ -477,7 +477,7 @@ def test_images_of_another_shape_half_way_are_refused(tmp_path, sensor):
     image.crop((16, 0, 80, 64)).save(path)
     (scenario,) = find_scenarios(tmp_path)
     frame = Frame(scenario, scenario.frames_with(("image",))[2])
-    with pytest.raises(DataError, match="64x64 pixels, the first image of its scenario 96x64"):
+    with pytest.raises(DataError, match="64x64 pixels, but its scenario began with 96x64"):
         frame.image() if sensor == "RGB-CAM" else frame.pixel_classes()
 
 
@@ -495,13 +495,13 @@ def test_class_ids_that_were_interpolated_are_refused(tmp_path):
     path = semantic_files(one_scenario(tmp_path))[0]
     image = Image.open(path)
     image.resize((48, 32)).resize(image.size, Image.Resampling.BILINEAR).save(path)
-    with pytest.raises(DataError, match="numbers that are no class"):
+    with pytest.raises(DataError, match="numbers that are no class ids"):
         read_class_image(path)
 
 
 def test_real_frames_have_no_semantics_to_agree_about(real):
     lines = check_frames(find_scenarios(real / "anovox_carla"), "AnoVox")
-    assert "can not be told: no frame has semantics of both" in "\n".join(lines)
+    assert "cannot be checked: no frame has semantic labels of both" in "\n".join(lines)
 
 
 def test_the_generators_configuration_of_the_case(tmp_path):

@@ -72,5 +72,5 @@ def test_towns_are_held_out_with_pasted_things_too(table, cache, tmp_path):
     assert names["test"] == [s.name for s in normal.scenarios if s.town == town] and f"towns {town}" in how
     with pytest.raises(DataError, match="--holdout_towns .*: 4 of 4 scenarios lie there"):
         split(normal, tmp_path, holdout_towns=sorted(towns), label="pasted")
-    with pytest.raises(CommandError, match="leave one out"):
+    with pytest.raises(CommandError, match="omit one"):
         split(normal, tmp_path, split_method="mine.json", holdout_towns=[town])

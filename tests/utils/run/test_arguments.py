@@ -37,7 +37,7 @@ def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
     ("script", "typed", "added", "message"),
     [
         (train_anomaly_with_labels, "--weights imagenet", "--image_encoder resnet18",
-         "--weights imagenet: the encoder cnn starts from nothing; add --image_encoder resnet18"),
+         "--weights imagenet: the encoder cnn has no pretrained weights; add --image_encoder resnet18"),
         (train_anomaly_with_labels, "--weights RUN --image_encoder resnet18 --modality lidar",
          "--modality both", "--weights RUN: --modality lidar has no image encoder; leave one of them out"),
         (train_anomaly_with_labels, "--freeze_encoder", "--image_encoder resnet18 --weights imagenet",
