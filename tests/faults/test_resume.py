@@ -194,6 +194,7 @@ def test_every_flag_that_makes_another_run_is_refused_with_both_values(script, m
         assert left.value.code == 2
         assert f"--{name}: recorded {recorded[name]}, typed " in said, said
         assert "start a new run with --config" in said
+        assert ("RUN/config.json" in said) == (name in ("data_path", "image_dir", "excel_path"))
         refused += 1
     print(f"{script}: {refused} flags refused")
     assert refused > 25

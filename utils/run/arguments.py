@@ -194,9 +194,10 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
     changed = [key for key, old in recorded.items() if getattr(args, key) != old and key not in may_change]
     if changed:
         table = "\n".join(f"  --{k}: recorded {recorded[k]}, typed {getattr(args, k)}" for k in changed)
-        parser.error(
-            f"--resume {args.resume} can not change what the run is:\n{table}\nstart a new run with --config"
-        )
+        remedy = "start a new run with --config"
+        if {"data_path", "image_dir", "excel_path"} & {*changed}:
+            remedy += "; if the same data moved, correct its path in RUN/config.json"
+        parser.error(f"--resume {args.resume} can not change what the run is:\n{table}\n{remedy}")
 
 
 def number(convert: type, accept: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:

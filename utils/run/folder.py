@@ -31,9 +31,9 @@ def create_run_folder(output_dir: str | Path, name: str) -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
+        remedy = "choose one that can be written (--output_dir; to evaluate a run, copy it)"
         raise CommandError(
-            f"cannot make a run folder under --output_dir {output_dir}: {error.strerror or error}\n"
-            "give a folder that can be written"
+            f"cannot make a folder in {output_dir}: {error.strerror or error}\n{remedy}"
         ) from error
 
 

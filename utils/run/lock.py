@@ -54,7 +54,8 @@ class Lock:
             if self.file and error.errno in (errno.EAGAIN, errno.EACCES):  # somebody else holds it
                 self.file.close()
                 return False
-            raise CommandError(f"cannot lock {self.path}: {error.strerror}") from error
+            remedy = "make its folder writable, or choose another one"
+            raise CommandError(f"cannot lock {self.path}: {error.strerror}\n{remedy}") from error
         # If the last owner removed the file after we opened it, the next process will open a new one.
         mine = os.fstat(self.file.fileno())
         self.taken = os.path.exists(self.path) and os.path.samestat(mine, os.stat(self.path))

@@ -91,5 +91,5 @@ def test_the_owner_gives_signs_of_life(tmp_path, monkeypatch):
 
 
 def test_what_can_not_be_locked_is_said(tmp_path):
-    with pytest.raises(CommandError, match="cannot lock .*: No such file or directory"):
+    with pytest.raises(CommandError, match="cannot lock .*: No such file or directory\nmake its folder"):
         Lock(tmp_path / "nowhere" / "lock").take()
