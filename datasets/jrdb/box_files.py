@@ -63,7 +63,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         table.loc[unnamed, "sequence"] = name_folders(table["frame"][unnamed].tolist())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        problems.add("a file whose boxes can not be read", f"expected {FORMS}", f"{path}: {reason}")
+        problems.add("a file whose boxes cannot be read", f"expected {FORMS}", f"{path}: {reason}")
         return None
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
@@ -115,7 +115,7 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
         yield "", key, None, None, f"{path}: frame {key}"
         for record in records or ():
             if not isinstance(record, dict):
-                raise ValueError(f"frame {key}: no record of a person: {str(record)[:40]}")
+                raise ValueError(f"frame {key}: not the record of a person: {str(record)[:40]}")
             person = name_of(record.get("label_id"))
             if not person or person not in seen:
                 yield "", key, person, record.get("box"), f"{path}: frame {key}, {person or 'no id'}"
@@ -126,7 +126,7 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
     images = {image["id"]: image["file_name"] for image in content["images"]}
     if len(set(images.values())) < len(images):  # of several videos
         twice = Counter(images.values()).most_common(1)[0][0]
-        raise ValueError(f"several images are called {twice}: a folder in file_name says of which sequence")
+        raise ValueError(f"several images are called {twice}: put the name of the sequence into file_name")
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
     kinds = [classes.get(e.get("category_id"), str(e.get("category_id"))) for e in content["annotations"]]
     people = people_in([*kinds, *(name for name in classes.values() if name.lower() in PERSON_TYPES)])
@@ -134,7 +134,7 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
     for entry, kind in zip(content["annotations"], kinds, strict=True):
         where = f"annotation {entry.get('id')}"
         if entry["image_id"] not in images:
-            raise ValueError(f"{where}: no image {entry['image_id']!r} is listed")
+            raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
         if kind in people and not entry.get("iscrowd"):
             track = (entry.get("attributes") or {}) | entry  # CVAT's, or its own
             person = name_of(track.get("track_id", track.get("instance_id")))
@@ -172,7 +172,7 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int,
     box = ["x1", "y1", "x2", "y2"] if corners else ["x", "y", "w", "h"]
     missing = [name for name in ("frame", *box) if place[name] == len(header)]
     if missing and form == "CSV":
-        expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and id and sequence where known"
+        expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
         raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
     rows = [(line, cells + [""] * (len(header) + 1 - len(cells))) for line, cells in rows]
     kinds = [cells[place["class"]].lower() for _, cells in rows]
@@ -185,7 +185,7 @@ def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int,
         sequence, frame, person = (cells[place[name]] for name in ("sequence", "frame", "id"))
         if form == "MOT" and not whole(person).lstrip("-").isdigit():
             columns = "frame, id, left, top, width, height in pixels"
-            raise ValueError(f"{line}: {person!r} is no id; without a header the columns are {columns}")
+            raise ValueError(f"{line}: {person!r} is not an id; without a header the columns are {columns}")
         if kind in people:
             found.append((sequence, frame, name_of(person), numbers, f"{path}: {line}"))
     sides = {tuple(cells[place[name]] for name in "wh") for _, cells in rows if corners}
@@ -203,7 +203,7 @@ def people_in(classes: Iterable[str]) -> set[str]:
     people = {name for name in classes if name.strip().lower() in PERSON_TYPES}
     if not people and len(classes) > 1:
         named = ", ".join(sorted(classes)[:8])
-        raise ValueError(f"boxes of the classes {named}: keep those of people alone, or call theirs person")
+        raise ValueError(f"none of the classes {named} is called person: rename or keep only that of people")
     return people or classes
 
 

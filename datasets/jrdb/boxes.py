@@ -39,29 +39,29 @@ def read_people(
     if boxes.is_dir():
         files = sorted(path for path in boxes.rglob("[!.]*") if path.suffix.lower() in ENDINGS)
     if not files:
-        what = f"no file of {', '.join(ENDINGS)} in this folder" if boxes.is_dir() else "no such file"
+        what = f"no {', '.join(ENDINGS)} file in this folder" if boxes.is_dir() else "no such file"
         raise CommandError(f"--boxes {boxes}: {what}\n  expected: {FORMS}")
     parts = [read_rows(path, boxes, problems) for path in files]
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
     for name, files in rows[rows["file"] != ""].groupby("sequence")["file"].unique().items():
-        remedy = "each is read as all of it: rename them, or name one file, or the folder of one kind"
+        remedy = "each counts as the whole sequence: rename them, or pass one file, or the folder of one kind"
         if len(files) > 1:
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists
     if not boxed.any():
-        raise DataError(f"{boxes}: no box in it\n  expected one per person and frame: {FORMS}")
+        raise DataError(f"{boxes}: no boxes in it\n  expected one per person and frame: {FORMS}")
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
-    past = ", without ids: no past" if (unnamed | ~boxed).all() else ""
+    past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else ""
     LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
         rows["sequence"] = folder.resolve().name
     if (nameless := rows["sequence"] == "").any():
         where = rows["where"][nameless].iloc[0]
-        raise DataError(f"{where}: empty, or of no sequence beside others\n  leave it out, or say which")
+        raise DataError(f"{where}: empty, or its sequence is not named\n  remove it, or name the sequence")
     sizes = {part.attrs["size"] for part in parts}
     boxes_size = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
@@ -70,7 +70,8 @@ def read_people(
         folders.append(find_folder(folder, name, alone=rows["sequence"].nunique() == 1))
         sequences.append(read_sequence(name, own_rows, folders[-1], boxes_size, args, problems))
     problems.raise_any()
-    labels.tell_counts(sequences, "boxes", "" if boxes_size else "if they are for another: --boxes_size H W")
+    remedy = "" if boxes_size else "if the boxes are for another size, pass --boxes_size H W"
+    labels.tell_counts(sequences, "boxes", remedy)
     return sequences, folders
 
 
@@ -81,7 +82,7 @@ def find_boxes(folder: Path) -> Path:
             return folder / source
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     raise CommandError(
-        f"--input {folder}: no boxes of people, no labels or detections\n"
+        f"--input {folder}: no boxes of people, neither labels nor detections\n"
         f"  looked for: {', '.join(f'{source}/*.json' for source in SOURCES)}\n"
         f"  found: {there or 'an empty folder'}\n  pass --boxes FILE: {FORMS}"
     )
@@ -105,17 +106,17 @@ def read_sequence(
     numbers = [labels.frame_number(whole(frame)) for frame in rows["frame"]]
     for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
         if number is None:
-            remedy = "a frame is an image's name with a number in it, such as 000015.jpg, or the number: "
+            remedy = "expected an image's name with a number in it, such as 000015.jpg, or a frame number: "
             remedy += "whole, of at most nine digits, --frame_rate of them per second"
             problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
         elif frames.setdefault(number, frame) != frame:
-            remedy = "the last number of a name counts: rename the frames, or name the sequence of each"
-            problems.add("two frames with one number", remedy, f"{where}: {frames[number]} and {frame}")
+            remedy = "the last number in a name counts: rename the frames, or name the sequence of each"
+            problems.add("two frames with the same number", remedy, f"{where}: {frames[number]} and {frame}")
     for file in list_images(folder):
         number = labels.frame_number(file)
         if files.setdefault(number, file) != file and number in frames:
-            remedy = "keep one image of a frame, or each camera in a folder of its own"
-            problems.add("two images with one number", remedy, f"{folder}: {files[number]} and {file}")
+            remedy = "keep one image per frame, each camera in a folder of its own"
+            problems.add("two images with the same number", remedy, f"{folder}: {files[number]} and {file}")
     files.pop(None, None)
     if problems.count > before:
         return None
@@ -128,8 +129,8 @@ def read_sequence(
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
     for previous, person in itertools.pairwise(people):
         if (previous.frame, previous.id) == (person.frame, person.id):
-            remedy = "an id is one person; where these are no ids, leave them out"
-            problems.add("one id twice in a frame", remedy, f"{person.place}, id {person.id}")
+            remedy = "an id is one person; if these are not ids, leave them out"
+            problems.add("the same id twice in a frame", remedy, f"{person.place}, id {person.id}")
     scale = np.divide(size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
     keys = [files.get(number, f"{number:06d}.jpg") for number in times]
@@ -137,7 +138,7 @@ def read_sequence(
     counts = dict.fromkeys(labels.COUNTS, 0)
     sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)
     if not len(sequence.boxes) and (args.skip_bad_boxes or not people):
-        problems.add("no person in any frame of a sequence", "leave it out", name)
+        problems.add("a sequence without a person", "leave it out", name)
     return sequence
 
 

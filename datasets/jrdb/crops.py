@@ -67,7 +67,7 @@ def find_problems(
                 read_panorama(path, part.pano_size)
             except DataError as error:
                 what, _, remedy = str(error).partition("\n")
-                problems.add("an image that can not be used", remedy, what)
+                problems.add("an image that cannot be used", remedy, what)
 
 
 def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:

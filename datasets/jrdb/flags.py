@@ -39,11 +39,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--multi_label", choices=["priority", "first", "drop"], default="priority",
         help="type of a pair with several labels")
     add("--class_map", metavar="FILE",
-        help='JSON file of {"interaction name": "class"} beside the 21 published ones; "*" is any other name')
+        help='JSON file of {"interaction name": "class"}, besides the 21 published names; "*": all others')
     add("--pairs_from", choices=["interaction", "social_group"], default="interaction",
-        help="who interacts: H-interaction, or everybody of one social group (JRDB-Act, which has no types)")
+        help="who interacts: H-interaction, or all people of a social group (JRDB-Act, which has no types)")
     add("--max_difficulty", type=int, choices=[1, 2, 3], default=3,
-        help="pairs whose label, or the group label of one of whose people, is more difficult do not count")
+        help="ignore pairs whose label, or a group label of either person, is more difficult")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="leave out people whose box has no area or lies outside the panorama")
     add("--frame_rate", type=arguments.positive_float, default=FRAMES_PER_SECOND,

@@ -137,8 +137,8 @@ def build_sequence(
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad = clean_boxes(boxes, images, counts)
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
-        sizes = "give images of the annotated size (boxes without labels: --boxes_size H W)"
-        remedy = f"{sizes}, correct or remove them, or pass --skip_bad_boxes"
+        sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
+        remedy = f"{sizes}, correct or remove the boxes, or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
     difficult = np.array([person.difficulty > rules.max_difficulty for person in people], bool)
     counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
@@ -185,7 +185,7 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         remedy = "download or copy the file again, check its permissions"
-        problems.add("not valid JSON, or not to be read", remedy, f"{path}: {error}")
+        problems.add("a file that is not valid JSON or cannot be read", remedy, f"{path}: {error}")
         return {}
     finally:
         gc.enable()
@@ -201,11 +201,11 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
             remedy = "expected at most nine digits and an ending, such as 000015.jpg"
             problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
         elif not isinstance(records, list):
-            problems.add("a frame is no list", "a frame is a list of records",
-                         f"{path}: frame {key} holds {type(records).__name__}")  # fmt: skip
+            where = f"{path}: frame {key} is a {type(records).__name__}"
+            problems.add("a frame that is not a list", "expected a list of records", where)
         elif numbers.setdefault(number, key) != key:
-            where = f"{path}: frames {numbers[number]} and {key} have one number"
-            problems.add("two frames with one number", "keep one of them", where)
+            where = f"{path}: frames {numbers[number]} and {key}"
+            problems.add("two frames with the same number", "keep one of them", where)
     return {numbers[number]: frames[numbers[number]] for number in sorted(numbers)}
 
 
@@ -222,7 +222,7 @@ def find_images(folder: Path, files: list[str], keys: list[str], problems: Probl
         if files:
             return Images(found, read_image_size(folder / files[0]), f"{folder.name}/{files[0]}")
     except DataError as error:
-        problems.add("an image can not be read", "copy it again, or remove it", str(error).splitlines()[0])
+        problems.add("an unreadable image", "copy it again, or remove it", str(error).splitlines()[0])
     return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 
@@ -272,8 +272,8 @@ def read_group(entry: object, place: str, problems: Problems) -> tuple[int, floa
         number = -1 if group is None else int(np.int64(str(group).removesuffix(".0")))
         return max(number, -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
-        remedy = 'expected {"cluster_ID": whole number, below 0 nobody\'s group, "cluster_stat": 1 to 3}'
-        problems.add("a social_group of another form", remedy, f"{place}: {str(entry)[:80]}")
+        remedy = 'expected {"cluster_ID": whole number, negative for no group, "cluster_stat": 1 to 3}'
+        problems.add("a social_group in another form", remedy, f"{place}: {str(entry)[:80]}")
         return -1, 0
 
 
@@ -316,7 +316,7 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
             remedy = 'expected [{"pair": "pedestrian:N", "inter_labels": {"walking together": 1}}]'
             where = f"{person.place}: {str(entry)[:80]}"
-            problems.add("an H-interaction entry of another form", remedy, where)
+            problems.add("an H-interaction entry in another form", remedy, where)
         else:
             yield partner, labels
 
@@ -344,8 +344,7 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
     faults = {  # of several faults of a box, the last is reported
         f"a box outside the {width}x{height} panorama (size from {source})": outside,
-        "a box within a pixel: boxes are in pixels, not in shares (without labels: --boxes_size 1 1)":
-            (w <= 1) & (h <= 1),
+        "a box within one pixel, as if in fractions (without labels: --boxes_size 1 1)": (w <= 1) & (h <= 1),
         "a box whose width and height are not positive": (w <= 0) | (h <= 0),
         "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
     }  # fmt: skip

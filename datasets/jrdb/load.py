@@ -87,7 +87,7 @@ def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> 
     paths = sorted(files[name] for names in split.values() for name in names)  # one index for every split
     rules = LabelRules(**given(args, LabelRules))
     sequences = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, cached
-    tell_counts(sequences, "labels", "are the images of the size that was annotated?")
+    tell_counts(sequences, "labels", "do the images have the annotated size?")
     return {sequence.name: sequence for sequence in sequences}, split, source
 
 
@@ -109,7 +109,7 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
     counts = dataset.class_counts()
     if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
         raise DataError(
-            f"{data_path}: the {part} split can not be learned from; pairs in range: {counts} in "
+            f"{data_path}: the {part} split lacks samples of a class; pairs in range: {counts} in "
             f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social) or, with "
             "--pairs_from social_group, people of one group (JRDB-Act)\n  add sequences, or change "
             "--distance_multiplier, --max_difficulty, --max_negatives_per_frame or --split_method"
@@ -174,8 +174,8 @@ class PairDatasets(Parts):
         if (drawn > 0.5) == (natural > 0.5):
             LOG.info(text)
         else:
-            flags = "--max_negatives_per_frame and --stage1_balance_ratio decide on it"
-            LOG.warning(f"{text}: sampling turns the classes upside down, for val's scale to undo; {flags}")
+            flags = "change --max_negatives_per_frame or --stage1_balance_ratio"
+            LOG.warning(f"{text}: sampling reverses the class balance, and calibration must undo it; {flags}")
 
     def sampling_report(self) -> dict[str, dict[str, dict]]:
         """What sampling kept, removed and lost, {"splits": {part: {...}}}: sampling_report.json.

@@ -23,8 +23,8 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
     inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
     remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
     if others := sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")}):
-        remedy = f"labels/ holds {some(others)}: who interacts is in {LABEL_FOLDER.name} alone (JRDB-Act, "
-        remedy += "JRDB-Social), get that one; on boxes without labels, predict.py --input works"
+        remedy = f"labels/ holds {some(others)}, but only {LABEL_FOLDER.name} (JRDB-Act, JRDB-Social) says "
+        remedy += "who interacts: download it; predict.py --input works on boxes without it"
     raise CommandError(
         f"--data_path {data_path}: no JRDB label files\n  expected: {folder}/SEQUENCE.json\n"
         f"  and, for pixels: {data_path / IMAGE_FOLDER}/SEQUENCE/000015.jpg\n"

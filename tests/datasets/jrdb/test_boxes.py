@@ -110,12 +110,12 @@ def read(caplog):
     [
         (labels("labels"), "JRDB labels", True),
         (labels("detections"), "JRDB detections", True),
-        (labels("detections", ids=False), "JRDB detections, without ids: no past", False),
+        (labels("detections", ids=False), "JRDB detections, without ids: pairs have no past", False),
         (coco(), "COCO", True),
-        (results(), "COCO results, without ids: no past", False),
+        (results(), "COCO results, without ids: pairs have no past", False),
         (csv("frame,id,x,y,w,h"), "CSV", True),
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
-        (csv("frame,x,y,w,h", ";"), "CSV, without ids: no past", False),
+        (csv("frame,x,y,w,h", ";"), "CSV, without ids: pairs have no past", False),
         (csv("id,frame,x1,y1,x2,y2", "\t"), "CSV", True),
         (csv("frame,id,x,y,w,h", ";", ",0"), "CSV", True),
         ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
@@ -182,7 +182,7 @@ def test_a_frame_without_people_is_a_frame(tmp_path, read):
 
 def test_a_jrdb_folder_without_labels_is_read_by_its_detections_or_says_what_helps(tmp_path, read):
     with pytest.raises(
-        CommandError, match=r"(?s)no labels or detections.*found: an empty folder.*pass --boxes"
+        CommandError, match=r"(?s)neither labels nor detections.*found: an empty folder.*pass --boxes"
     ):
         read(tmp_path)
     folder = tmp_path / "detections" / "detections_2d_stitched"
@@ -258,7 +258,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     assert sequence.boxes.tolist() == [[3751.5, 0, 60, 130], [10, 400, 60, 80]]
     assert "1 wrapped boxes, 2 clipped boxes, 1 skipped boxes" in said
     path.write_text("frame,id,x,y,w,h\n0,3,10,900,60,100\n")
-    with pytest.raises(DataError, match=f"no person in any frame.*\n  {tmp_path.name}"):
+    with pytest.raises(DataError, match=f"a sequence without a person.*\n  {tmp_path.name}"):
         read(tmp_path, path, skip_bad_boxes=True)
 
 
@@ -266,24 +266,24 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     ("text", "message"),
     [
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
-        ("frame,id,x,y,w,h\n", "no box in it"),
+        ("frame,id,x,y,w,h\n", "no boxes in it"),
         ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['tall', '2'"),
         ("frame,x1,y1,x2,y2\n0,1,,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['1', '', '3'"),
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
-        ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"one id twice in a frame[^\n]*\n.*line 3, id 1"),
+        ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"same id twice in a frame[^\n]*\n.*line 3, id 1"),
         (
             "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
-            r"in pixels, not in shares.*--boxes_size 1 1[^\n]*\n.*line 2",
+            r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2",
         ),
         (
             "\n".join(f"0,{k},{99 * k + 9},8,{99 * k + 60},150" for k in range(5)),
             "look like right and lower edges",
         ),
         ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
-        ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is no id; without a header"),  # YOLO
-        ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is no id; without a header"),  # no ids
+        ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is not an id; without a header"),  # YOLO
+        ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is not an id; without a header"),  # no ids
         ("1,7,9,8,60,150\n2,7,9\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("0 7 Pedestrian 0 0 0 9 8 60 150\n1 7 Pedestrian 0\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("frame,id,x,y,w,h\n0,1,1,5,2,5,3,5,4,5\n", "line 2 has more cells than the header"),
@@ -293,24 +293,24 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,x,y,w,h\n1305031102_175304.png,1,2,3,4\n", "without a number"),
         (
             "frame,x,y,w,h\n15_1.jpg,1,2,3,4\n30_1.jpg,1,2,3,4\n",
-            r"two frames with one number[^\n]*\n.*line 3",
+            r"two frames with the same number[^\n]*\n.*line 3",
         ),
-        (results().replace('"category_id": 1', '"category_id": 62', 1), "boxes of the classes 1, 62"),
-        (with_classes([0, 0, 0, 0, 56]), "boxes of the classes 0, 56: keep those of people"),
-        (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: no image 7 is listed"),
-        (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: a folder"),
+        (results().replace('"category_id": 1', '"category_id": 62', 1), "none of the classes 1, 62 is"),
+        (with_classes([0, 0, 0, 0, 56]), "none of the classes 0, 56 is called person: rename"),
+        (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: its image_id 7 is not in"),
+        (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),
         ('{"people": []}', "without labels, detections or annotations"),
-        ("{", "can not be read"),
+        ("{", "cannot be read"),
         (
             coco().replace('"bbox": [100, 150, 60, 150]', '"bbox": null'),
             "four finite numbers.*\n.*annotation 0, box None",
         ),
-        ('{"labels": {"000015.jpg": {"box": [1, 2, 3, 4]}}}', "frame 000015.jpg: no record of a person: box"),
+        ('{"labels": {"000015.jpg": {"box": [1, 2, 3, 4]}}}', "frame 000015.jpg: not the record of a person"),
         (
             coco().replace('"category_id": 1', '"category_id": 3'),
-            "no box in it",
+            "no boxes in it",
         ),  # cars, of a list that has people
-        ("", "no box in it"),
+        ("", "no boxes in it"),
         ("hello 3\n", "neither a header nor a row"),
     ],
 )
@@ -336,7 +336,7 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     assert "8 of 8 boxes leave the 1920x540 panorama (size from " in caplog.text
     Image.new("RGB", (1920, 540)).save(tmp_path / "right_0000.png")
     with pytest.raises(
-        DataError, match="two images with one number[^\n]*\n.*left_0000.png and right_0000.png"
+        DataError, match="two images with the same number[^\n]*\n.*left_0000.png and right_0000.png"
     ):
         read(tmp_path, tmp_path / "hall.csv")
 
@@ -374,7 +374,7 @@ def test_files_of_one_sequence_are_not_joined_without_a_word(tmp_path, read):
 def test_an_empty_file_beside_sequences_is_named(tmp_path, read, content):
     (tmp_path / "hall.txt").write_text(mot())
     (tmp_path / "aula.txt").write_text(content)
-    with pytest.raises(DataError, match=r"aula.txt: empty.*\n  leave it out"):
+    with pytest.raises(DataError, match=r"aula.txt: empty.*\n  remove it"):
         read(tmp_path, tmp_path)
 
 

@@ -160,11 +160,11 @@ def test_the_balance_of_an_epoch_is_told_beside_the_natural_one(folder, caplog):
     caplog.set_level("INFO", "run")
     load(folder, max_negatives_per_frame=2)
     assert "60.0% of an epoch's train pairs interact, 25.0% of all" in caplog.text
-    assert "upside down" in caplog.text
+    assert "reverses the class balance" in caplog.text
     caplog.clear()
     load(folder, max_negatives_per_frame=99, stage1_balance_ratio=99, infer_group_pairs=False)
     assert "25.0% of an epoch's train pairs interact, 25.0% of all" in caplog.text
-    assert "upside down" not in caplog.text
+    assert "reverses the class balance" not in caplog.text
 
 
 def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
@@ -264,7 +264,7 @@ def test_checking_the_data_names_every_damaged_image_and_wrong_size(folder):
         path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError) as error:
         load(folder, features="crops", check_data=True)
-    for line in ("can not be used (2 times)", *map(str, damaged), "b/000045.jpg: the panorama is 1880x240"):
+    for line in ("cannot be used (2 times)", *map(str, damaged), "b/000045.jpg: the panorama is 1880x240"):
         assert line in str(error.value)
 
 
@@ -377,10 +377,10 @@ def test_images_of_another_size_than_the_boxes_are_noticed(tmp_path, caplog):
         Image.new("RGB", (1880, 240)).save(tmp_path / IMAGE_FOLDER / name / "000015.jpg")
     (tmp_path / "split.json").write_text('{"train": ["a"], "val": ["b"], "test": ["c"]}')
     load(tmp_path)
-    leave = "a, b, c: 72 of 72 boxes leave the 1880x240 panorama (size from a/000015.jpg): are the images of"
+    leave = "a, b, c: 72 of 72 boxes leave the 1880x240 panorama (size from a/000015.jpg): do the images have"
     assert leave in caplog.text
     write_labels(tmp_path, "c", crowd(), 2)
     with pytest.raises(
-        DataError, match="(?s)outside the 1880x240 panorama.*give images of the annotated size"
+        DataError, match="(?s)outside the 1880x240 panorama.*use images of the annotated size"
     ):
         load(tmp_path)

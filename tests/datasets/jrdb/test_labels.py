@@ -112,7 +112,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ("\xff", "no frames|not valid JSON"),
         ("[]", "no frames"),
         ('{"labels": {}}', "no frames"),
-        ({FRAME: {}}, "000015.jpg holds dict"),
+        ({FRAME: {}}, "000015.jpg is a dict"),
         ({FRAME: [], "000030.jpg": []}, "no person"),
         ({"../000015.jpg": []}, "leads out of its folder"),
         ({"/etc/000015.jpg": []}, "absolute"),
@@ -120,7 +120,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({"C:000015.jpg": []}, "absolute"),
         ({"0000\0015.jpg": []}, "control character"),
         ({"frame.jpg": []}, "frame name"),
-        ({FRAME: [], "15.jpg": []}, "one number"),
+        ({FRAME: [], "15.jpg": []}, "the same number"),
         ({FRAME: [{"box": BOX}]}, "no label_id .*\n.*record 0"),
         ({FRAME: [person(1, BOX), {"label_id": "pedestrian:2"}]}, "no box .*\n.*record 1"),
         ({FRAME: ["text"]}, "no label_id"),
@@ -147,9 +147,9 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
             },
             "H-interaction",
         ),
-        ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "in pixels, not in shares"),
-        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group of another"),
-        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group of another"),
+        ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "within one pixel, as if in fractions"),
+        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group in another"),
+        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group in another"),
         (pair_labels("conversation", "walkin together"), "did you mean walking together"),
     ],
 )
@@ -175,7 +175,7 @@ def test_every_problem_of_every_file_is_in_one_error(tmp_path):
         "5 kinds", "unknown interaction name 'flying together'; did you mean", "'playing cards' (2 times)",
         "--class_map", "not positive (2 times)", "--skip_bad_boxes", "no label_id (2 times)",
         f"{paths[0]}: frame 000015.jpg, pedestrian:1, box [1, 2, -3, 4]",
-        "not valid JSON, or not to be read (1 time)",
+        "a file that is not valid JSON or cannot be read (1 time)",
     ):  # fmt: skip
         assert line in text, line
 
@@ -282,7 +282,9 @@ def test_a_wrong_data_path_says_what_was_expected(tmp_path):
     boxes = tmp_path / "boxes" / "labels" / "labels_2d_stitched"
     boxes.mkdir(parents=True)
     (boxes / "s.json").write_text("{}")
-    with pytest.raises(CommandError, match=r"(?s)holds labels_2d_stitched: who interacts is in.*predict.py"):
+    with pytest.raises(
+        CommandError, match=r"(?s)holds labels_2d_stitched, but .*says who interacts.*predict"
+    ):
         list_sequences(tmp_path / "boxes")
 
 
@@ -394,7 +396,7 @@ def test_ids_groups_and_difficulties_may_be_numbers_or_text(tmp_path):
 def test_a_difficulty_that_is_none_is_refused(tmp_path):
     labels = crowd(1)
     labels[FRAME][5]["social_group"]["cluster_stat"] = "hard"
-    with pytest.raises(DataError, match="social_group of another form.*\n.*'hard'\n?.*\n.*cluster_stat"):
+    with pytest.raises(DataError, match="social_group in another form.*\n.*'hard'\n?.*\n.*cluster_stat"):
         read(write_labels(tmp_path, "s", labels))
 
 
