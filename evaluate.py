@@ -34,13 +34,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add("--run", required=True, help="run folder")
     add("--checkpoint", help="another checkpoint of that run; default: the best one")
-    add("--split", choices=SPLITS, help="a part of the run's split.json; unseen: whom the run does not know; "
-        "all: a whole other data set; default: test, or all where the run knows nobody")
+    add("--split", choices=SPLITS, help="a part of the run's split.json; unseen: groups unknown to the run; "
+        "all: the whole of another data set; default: test, or all if the run knows none of the groups")
     add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", default=[],
-        help="anomaly runs: judge the same frames with failing sensors too")
+        help="anomaly runs: also judge the frames with failing sensors")
     add("--paste", type=arguments.positive_int, metavar="N",
-        help="anomaly runs: only paste N things into normal frames, and count which are found")
-    add("--cache_dir", help="where decoded images are kept; default: the run's")
+        help="anomaly runs: only paste N objects into normal frames and count how many are found")
+    add("--cache_dir", help="folder of decoded images; default: the run's")
     add("--cache_limit_gb", type=arguments.positive_float, help="largest image cache; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
     start_log(None)
     run = Path(args.run)
     if run.is_file():
-        raise CommandError(f"--run {run}: give the run folder; another checkpoint of it goes to --checkpoint")
+        raise CommandError(f"--run {run}: pass the run folder, and the checkpoint as --checkpoint")
     trained = open_trained(run, choose_device(args.device), args.checkpoint)
     script = trained.script
     for flag, given in (("--corrupt", args.corrupt), ("--paste", args.paste)):

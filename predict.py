@@ -32,23 +32,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     add = parser.add_argument
     # fmt: off
-    add("--run", required=True, nargs="+", help="run folder (its best checkpoint is taken) or a .pth file; "
-        "of several, such as folds, the mean is predicted")
-    add("--input", help="JRDB folder with labels/ and images/; images, or one; or AnoVox scenarios; with "
-        "--boxes and a run of geometry alone it may be left out")
-    add("--boxes", metavar="FILE", help="JRDB: boxes of people, file or folder of JRDB or COCO JSON, CSV, "
+    add("--run", required=True, nargs="+", help="run folder (its best checkpoint is used) or a .pth file; "
+        "several, such as folds, predict their mean")
+    add("--input", help="JRDB folder with labels/ and images/; an image or a folder of images; AnoVox "
+        "scenarios; optional with --boxes if the run uses geometry only")
+    add("--boxes", metavar="FILE", help="JRDB: boxes of people, a file or folder of JRDB or COCO JSON, CSV, "
         "MOT or KITTI; default: the labels or detections in --input")
     add("--boxes_size", type=arguments.positive_int, nargs=2, metavar=("H", "W"),
-        help="JRDB: size of the panorama that the boxes are given for, where it is not that of the images; "
-        "1 1: boxes are in shares, 100 100: in percent")
+        help="JRDB: size of the panorama that the boxes refer to, if it differs from the images'; "
+        "1 1: boxes are fractions, 100 100: percentages")
     add("--frame_rate", type=arguments.positive_float,
         help="JRDB: frame numbers per second; default: that of the training")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="JRDB: leave out people whose box has no area or lies outside the panorama")
     add("--max_pictures", type=arguments.non_negative_int, default=100,
-        help="frames to draw, spread evenly; images on the sheet of ages (24 at most)")
+        help="number of frames to draw, evenly spread; of images on the sheet of ages (at most 24)")
     add("--explain", action=argparse.BooleanOptionalAction, default=False,
-        help="ages: beside each image on the sheet, how much each pixel moves the age")
+        help="ages: show beside each image on the sheet how much each pixel changes the age")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     written = parser.add_mutually_exclusive_group(required=True).add_argument
     written("--output", help="folder for the tables and pictures")
@@ -59,11 +59,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(parser.typed(argv))
     given = [f"--{name}" for name in ("input", "boxes") if getattr(args, name) is not None]
     if args.export and len(args.run) > 1:
-        parser.error("--export writes one run: give one --run")
+        parser.error("--export writes one model: pass one --run")
     if args.export and given:
         parser.error(f"--export reads no input: leave out {' '.join(given)}")
     if args.output and not given:
-        parser.error("--input is required (a JRDB run of geometry takes --boxes FILE for it)")
+        parser.error("--input is required (or --boxes FILE, for a JRDB run that uses geometry only)")
     parser.announce(argv)
     return args
 
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     if args.explain and trained.task["data"] != "ultrasound":
         raise CommandError(f"--explain is for ages, and this is a run of {trained.state['script']}")
     if args.input and Path(args.output).resolve() == Path(args.input).resolve():
-        raise CommandError(f"--output {args.output}: is the input, whose files would be replaced")
+        raise CommandError(f"--output {args.output}: is the input folder, whose files it could overwrite")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:

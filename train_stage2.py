@@ -38,22 +38,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--use_group_sampling", action=switch, default=True, help="limit the pairs per interaction group")
     add("--max_group_samples_ratio", type=arguments.positive_float, default=1.0, help="pairs per member")
     add("--stage2_balance_strategy", choices=["oversample", "undersample", "none"], default="oversample",
-        help="oversample: each type at least half as often as the most frequent; "
+        help="oversample: every type at least half as often as the most frequent one; "
         "undersample: none more than twice as often as the rarest")
     add = add_stage1_arguments(parser)
     add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
-    add("--freeze_backbone", action=switch, default=False, help="train a head on stage 1's trunk alone")
+    add("--freeze_backbone", action=switch, default=False, help="train only a head, on stage 1's trunk")
     add = parser.add_argument_group("recipe").add_argument
     add("--loss", choices=["focal", "cross_entropy"], default="focal", help="loss of a pair")
     add("--focal_gamma", type=amount, default=2.0, help="weight of hard pairs; 0 = cross-entropy")
     add("--use_class_weights", action=switch, default=True,
-        help="weigh types by inverse frequency in the train split as it is after balancing")
+        help="weight types by inverse frequency in the train split after balancing")
     add("--optimizer", choices=["adam", "adamw", "sgd"], default="adam", help="update rule")
     add("--scheduler", choices=["step", "cosine", "none"], default="cosine", help="learning rate schedule")
-    add("--step_size", type=arguments.positive_int, default=15, help="epochs between cuts by 10 (step)")
+    add("--step_size", type=arguments.positive_int, default=15, help="epochs between rate cuts by 10 (step)")
     add("--max_grad_norm", type=amount, default=0.0, help="clip the gradient norm; 0 = off")
-    add("--ema_decay", type=arguments.fraction, default=0.995, help="judge averaged weights, warm-up; 0: not")
-    add("--augment", action=switch, default=True, help="in training, mirror frames and jitter colours")
+    add("--ema_decay", type=arguments.fraction, default=0.995, help="decay of the weights' average; 0 = off")
+    add("--augment", action=switch, default=True, help="mirror frames and jitter colours in training")
     arguments.add_run_arguments(parser, epochs=12, batch_size=32, learning_rate=1e-3, weight_decay=1e-4,
                                 patience=10)
     # fmt: on

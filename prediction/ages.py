@@ -68,8 +68,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
 
     def show(output: Path) -> None:
         if unknown.any():
-            what = f"{unknown.sum()} of {len(read)} file names hold no subject id by the run's pattern"
-            LOG.warning(f"{what} {options.id_pattern}: they are in predictions.csv only")
+            what = f"{unknown.sum()} of {len(read)} file names have no subject id by the run's pattern"
+            LOG.warning(f"{what} {options.id_pattern}: they are only in predictions.csv")
         unit, ages = trained.state.get("target_unit", options.target_unit), rows.prediction
         shown, pictures = spread(len(read), min(args.max_pictures, SHEET)), []
         for k in (read[row] for row in shown):
@@ -114,8 +114,8 @@ def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[fl
     paths = [path for path in sources if isinstance(path, Path) and trained_range]
     limits = [read_grey_limits(path) for path in paths if has_more_than_8_bits(path)]
     if cut := sum(least < low or greatest > high for least, greatest in limits):
-        what = f"{cut} images hold grey values beyond {low:g} to {high:g}, black and white for this model"
-        LOG.warning(f"{what}: they are cut, and the predictions may mean nothing")
+        what = f"{cut} images have grey values outside {low:g} to {high:g}, the range of the training"
+        LOG.warning(f"{what}: they are clipped, and the predictions may mean nothing")
 
 
 def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespace) -> tuple[str, str]:

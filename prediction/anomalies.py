@@ -50,10 +50,10 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
     alarms = scores >= threshold
-    suspicious = {"without a point in the region that is looked at": set(), "without intensity": {1}}
+    suspicious = {"without a point in the model's region": set(), "without intensity": {1}}
     for what, values in suspicious.items():
         if count := list(intensities.values()).count(values):
-            LOG.warning(f"scans {what}: {count} of {len(every)}; scores mean nothing unless trained so")
+            LOG.warning(f"scans {what}: {count} of {len(every)}; unless trained on such, scores mean nothing")
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in every if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})

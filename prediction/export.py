@@ -31,25 +31,25 @@ PIXELS = "uint8 0..255 as in the file, any height and width; resized inside"
 INPUTS = {
     "images": f"(B, channels, H, W) {PIXELS}; 1 channel is luminance, 3 are red, green, blue",
     "crops": f"(P, 3, H, W) one per person, red, green, blue, {PIXELS}; cut as datasets/jrdb/crops.py says",
-    "left": "(N,) int64, of each pair the person to the left, the short way round: a row of crops or persons",
-    "right": "(N,) int64, the other person",
-    "persons": "(P,) int64 any numbers, of the people of whole frames; their other pairs bear on a pair",
+    "left": "(N,) int64, row (of crops or persons) of each pair's left person, the short way round",
+    "right": "(N,) int64, row of the other person",
+    "persons": "(P,) int64, any numbers, one per person of whole frames, whose other pairs affect a pair",
     "geometry": "(N, G) float32, the columns geometry_columns; NaN where there is no past",
     "points": "(B, N, 4) float32, x forward, y left, z up in metres, intensity; N is max_points",
     "point_mask": "(B, N) bool, True for a point, False for padding",
-    "point_pixels": "(B, N, 2) float32, where the point falls in the image, -1..1 rightwards and downwards; "
-    "2 where it does not, and of padding",
+    "point_pixels": "(B, N, 2) float32, position of a point in the image, -1..1 rightwards and downwards; "
+    "2 for points outside it and padding",
 }
 OUTPUTS = {
     "ultrasound": {"ages": "(B,) in the unit of the table, see target_unit"},
     "anovox": {
-        "probability": "(B,) calibrated, of an anomaly in the frame; an alarm from `threshold` on",
+        "probability": "(B,) calibrated probability of an anomaly in the frame; an alarm from `threshold` on",
         "cells": "(B, rows, columns) probability of an anomaly in each cell of the image",
         "marks": "(B, N) probability that a point lies on an anomaly",
     },
     "jrdb": {
-        "p_interaction": "(N,) the pair interacts from `threshold` on",
-        "p_types": "(N, 5) how, if it interacts: class_names in this order",
+        "p_interaction": "(N,) calibrated probability that the pair interacts; a yes from `threshold` on",
+        "p_types": "(N, 5) probability of each of class_names, in this order, if the pair interacts",
     },
 }
 
@@ -97,7 +97,7 @@ def export_model(trained: Trained, path: Path) -> float:
     """Write `path` and return the largest difference from the eager model on other batch and image sizes.
     CommandError if `path` is unusable, ScriptError if the program's outputs differ from the model's."""
     if path.suffix != ".pt2":
-        raise CommandError(f"--export {path}: a name ending in .pt2 is expected")
+        raise CommandError(f"--export {path}: the name must end in .pt2")
     if not path.absolute().parent.is_dir():
         raise CommandError(f"--export {path}: no folder {path.parent}")
     # On the CPU and in the default memory format, so that the file requires neither a GPU nor channels_last.

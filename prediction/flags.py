@@ -23,7 +23,7 @@ PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
     """Add the flags `names` of the data sets. Their default is None: the value that the run has."""
-    group = parser.add_argument_group("other data, read otherwise than the run's")
+    group = parser.add_argument_group("other data than the run's, or read differently")
     for room in (jrdb, anovox, ultrasound):
         own = argparse.ArgumentParser(add_help=False)
         room.add_data_arguments(own)
@@ -45,7 +45,7 @@ def read_otherwise(
             continue
         if not hasattr(recorded, name):
             own = [f"--{flag}" for flag in READING if hasattr(recorded, flag)]
-            raise CommandError(f"--{name}: a run of {script} knows {', '.join(own)}")
+            raise CommandError(f"--{name}: a run of {script} has only {', '.join(own)}")
         if name not in CHOOSING:
             changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
         setattr(recorded, name, value)

@@ -38,20 +38,20 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(member.args.features != "geometry" for member in trained.members)
     if args.input is None and pixels:
-        raise CommandError("--input: this run looks at pixels; name the folder of the images")
+        raise CommandError("--input is required: this run uses pixels; pass the folder of the images")
     if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
         what = "a file" if folder.is_file() else "no such folder"
-        remedy = "give a JRDB folder or, with --boxes, the folder of the images"
+        remedy = "pass a JRDB folder or, with --boxes, the folder of the images"
         raise CommandError(f"--input {folder}: {what}\n  {remedy}")
     args.frame_rate = args.frame_rate or trained.args.frame_rate
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args)
     if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
-        raise CommandError(f"--output {args.output}: holds the images, which pictures would replace")
+        raise CommandError(f"--output {args.output}: contains the images, which pictures could overwrite")
     dataset = pairs_in_range(trained, sequences)
     pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
     if frames > len(pictured):
-        rest = "they serve as the past of the others" if pixels else "no picture of them"
-        LOG.warning(f"{frames - len(pictured)} of {frames} frames have boxes but no image: {rest}")
+        effect = "they only serve as the past of others" if pixels else "they are not drawn"
+        LOG.warning(f"{frames - len(pictured)} of {frames} frames have boxes but no image: {effect}")
     if pixels and not len(pictured):
         raise DataError(f"{args.input}: no frame with boxes has an image, such as {folders[0]}/000015.jpg")
 

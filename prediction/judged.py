@@ -38,8 +38,8 @@ class Judge:
         checked = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
         counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", checked) if n != "0"]
         if self.known != list(self.seen) or [len(part) for part in self.parts.values() if part] != counts:
-            wrong = f"{path} is not the split that the run was trained by (hashes.json, config.json)"
-            raise CommandError(f"{wrong}\nput it back as it was; --split chooses a part of it")
+            wrong = f"{path} is not the split that the run was trained on (hashes.json, config.json)"
+            raise CommandError(f"{wrong}\nrestore it; to judge a part of it, use --split")
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
         """{split: names of the groups to judge}. labelled: `present` hashes the data with the run's labels.
@@ -49,23 +49,23 @@ class Judge:
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
         changed = [name for name, held in present.items() if name in seen and list(held) != seen[name]]
         if changed and labelled:  # groups with a known name but other contents
-            other = f"{self.unit} hold other contents than it read: {some(changed)}"
+            other = f"{self.unit} have other contents than it read: {some(changed)}"
             text = f"{len(changed)} of the run's {other}"
             if self.own:
-                raise DataError(f"{text}\nthe data has changed since: restore it, or train anew")
-            LOG.warning(f"{text}; where they are others of the same name, --split all judges all of them")
+                raise DataError(f"{text}\nthe data has changed since: restore it, or train again")
+            LOG.warning(f"{text}; if they only share the names, --split all judges all of them")
         named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
         names = sorted(name for name in named if name in present)
         if not names:
-            there = f"of {len(present)} there {len(unseen)} are unknown to the run"
-            what = f"the data holds none of the {len(named)} {self.unit} that it names; {there}"
-            remedy = "--split unseen judges those, --split all a whole other data set"
+            new = f"the run does not know {len(unseen)} of the {len(present)} in the data"
+            what = f"the data has none of the {len(named)} {self.unit} of this part; {new}"
+            remedy = "--split unseen judges the unknown ones, --split all the whole of another data set"
             if split == "unseen":
                 what = f"nothing in this data is new to the run, which knows all {len(present)} {self.unit}"
-                remedy = "give other data with --data_path (of ages: --image_dir)"
+                remedy = "pass other data with --data_path (for ages: --image_dir)"
             elif split in self.parts and not named:
                 what = f"the run has no {split} part; its own figures are of val"
-                remedy = "--split val judges that, --split all a whole other data set"
+                remedy = "--split val judges that, --split all the whole of another data set"
             raise CommandError(f"--split {split}: {what}\n{remedy}")
         if absent := len(named) - len(names):
             LOG.warning(f"{absent} of the {len(named)} {self.unit} of the {split} part are not in the data")
@@ -85,7 +85,7 @@ class Judge:
         if known:
             pairs = [name if name == other else f"{name} (there {other})" for name, other in known.items()]
             raise DataError(
-                f"Leakage: {len(known)} of {len(names)} {self.unit} hold what the run was trained on: "
+                f"Leakage: {len(known)} of {len(names)} {self.unit} contain what the run was trained on: "
                 f"{some(pairs)}\nScores on them measure memory. --split test judges the run's test part, "
-                "--split unseen whom it never saw."
+                f"--split unseen {self.unit} that it never saw."
             )

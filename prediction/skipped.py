@@ -37,6 +37,6 @@ def tell_skipped(skipped: pandas.DataFrame, total: int, unit: str, output: Path)
     """Raise a DataError that names the first skipped item; call it after everything is written."""
     *name, reason = map(str, skipped.iloc[0])
     raise DataError(
-        f"{len(skipped)} of {total} {unit} can not be read: {' '.join(name)}: {reason}\n"
+        f"{len(skipped)} of {total} {unit} cannot be read: {' '.join(name)}: {reason}\n"
         f"All of them are listed in {output / 'skipped.csv'}; the other {total - len(skipped)} are predicted."
     )

@@ -123,7 +123,7 @@ def open_together(places: Sequence[str | Path], device: torch.device) -> Trained
 def warn_of_verdict(run: Path) -> None:
     """Warn if a run did not end LEARNED."""
     if not (run / "results.json").is_file():
-        LOG.warning(f"{run} is no folder of a run that has ended: nobody knows what this model has learned")
+        LOG.warning(f"{run} is not the folder of a finished run: it is unknown what this model has learned")
     elif (results := read_record(run / "results.json", "verdict", "verdict_reason"))["verdict"] != "LEARNED":
         LOG.warning(f"{run} ended {results['verdict']} ({results['verdict_reason']})")
 
@@ -136,10 +136,10 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         run = find_run(place)
         name, path = script_of(run), find_checkpoint(checkpoint or run)
         if path.resolve().parent != run.resolve():
-            raise CommandError(f"--checkpoint {path} is not of {run}: judge it as --run {path.parent}")
+            raise CommandError(f"--checkpoint {path} does not belong to {run}: pass --run {path.parent}")
     state = load_checkpoint(path)
     if missing := [key for key in ("script", "epoch", "model", "args") if key not in state]:
-        raise CommandError(f"{path} is no checkpoint of a training script: it has no {', '.join(missing)}")
+        raise CommandError(f"{path} is not a checkpoint of a training script: it lacks {', '.join(missing)}")
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")

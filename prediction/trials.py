@@ -99,7 +99,7 @@ def judge_pastes(
     rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
-        raise DataError(f"{root}: no normal frame to paste into in the {part} split; --split names another")
+        raise DataError(f"{root}: no normal frame to paste into in the {part} split; choose another --split")
     chosen = rows[spread(len(rows), count)]
     copies = math.ceil(count / len(chosen))
     scores, counted = {}, {}

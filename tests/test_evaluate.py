@@ -134,7 +134,7 @@ def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run
     results = read_json(folder / "results.json")
     assert results["judged"] == {"judged": 8, "present": 8, "unseen": 0}
     assert results["metrics"]["all"]["auroc"] > 0.9
-    assert "8 of the run's sequences hold other contents than it read" in capsys.readouterr().out
+    assert "8 of the run's sequences have other contents than it read" in capsys.readouterr().out
     assert "judged 8 of 8 sequences" in (folder / "evaluate.log").read_text()
     trained = open_trained(stage1, torch.device("cpu"))
     theirs = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
@@ -194,7 +194,7 @@ def test_who_was_trained_on_is_refused_under_any_name(run_of, tmp_path):
     flags = ["--image_dir", images, "--excel_path", table, "--id_column", "id", "--age_column", "age"]
     trained = read_json(mae / "split.json")["train"]
     for split in ("all", "unseen"):
-        with pytest.raises(DataError, match=f"{len(trained)} of 16 subjects hold what the run") as caught:
+        with pytest.raises(DataError, match=f"{len(trained)} of 16 subjects contain what the run") as caught:
             evaluated(mae, *flags, "--split", split)
         assert all(f"X{name} (there {name})" in str(caught.value) for name in trained[:5])
         assert caught.value.exit_code == 3
@@ -246,7 +246,7 @@ def test_data_that_changed_since_is_refused(moved_run):
     shutil.copy(second, first)  # someone else's picture under this name
     second.unlink()
     with pytest.raises(
-        DataError, match=r"2 of the run's subjects hold other contents than it read: "
+        DataError, match=r"2 of the run's subjects have other contents than it read: "
     ) as caught:
         evaluated(run)
     assert split["test"][0] in str(caught.value) and "has changed since" in str(caught.value)
@@ -263,7 +263,7 @@ def test_renamed_recordings_are_known_by_their_contents(run_of, tmp_path, name):
         copy_of(tiny_sample(), tmp_path / "data")
         for path in scenario_folders(tmp_path / "data"):
             path.rename(path.with_name(f"{path.name[:-4]}ffff"))
-    with pytest.raises(DataError, match="hold what the run was trained on: .* \\(there ") as caught:
+    with pytest.raises(DataError, match="contain what the run was trained on: .* \\(there ") as caught:
         evaluated(run, "--data_path", tmp_path / "data", "--split", "all")
     trained = len(read_json(run / "split.json")["train"])
     assert f"Leakage: {trained} of " in str(caught.value)
@@ -300,8 +300,8 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py knows --image_dir"),
-        ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py knows --data_path"),
+        ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py has only --image_dir"),
+        ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py has only --data_path"),
         ("train_stage1", ["--corrupt", "all"], "--corrupt: for AnoVox, not for a run of train_stage1"),
         ("train_mae", ["--image_dir", "nowhere"], "nowhere: no such folder"),
     ],
@@ -341,7 +341,7 @@ def test_a_split_that_was_edited_is_not_the_runs(run_of, moved):
         split["train"].append(split["val"].pop(0))
     (run / "split.json").write_text(json.dumps(split))
     for flags in ([], ["--paste", 3], ["--split", "val"]):
-        with pytest.raises(CommandError, match="is not the split that the run was trained by"):
+        with pytest.raises(CommandError, match="is not the split that the run was trained on"):
             evaluated(run, *flags)
 
 
@@ -392,7 +392,7 @@ def test_what_is_no_run_is_one_clear_error(run_of, tmp_path):
     ):
         evaluated(run, "--checkpoint", run / "other.pth")
     twin = shutil.copytree(run, tmp_path / "stage1_experiment_20260101_000000")
-    with pytest.raises(CommandError, match=rf"is not of {run}: judge it as --run {twin}"):
+    with pytest.raises(CommandError, match=rf"does not belong to {run}: pass --run {twin}"):
         evaluated(run, "--checkpoint", twin / "best_f1.pth")  # it may be trained on whom this run tests
     whole = (run / "best_f1.pth").read_bytes()
     (run / "best_f1.pth").write_bytes(whole[: len(whole) // 2])
@@ -411,7 +411,7 @@ def test_what_is_no_run_is_one_clear_error(run_of, tmp_path):
 def test_a_split_that_is_not_there(run_of, tmp_path):
     other = write_world(tmp_path / "other", {"train": 3, "val": 2, "test": 0})
     run = run_of("train_stage1")
-    with pytest.raises(CommandError, match="--split test: the data holds none of the 6 sequences"):
+    with pytest.raises(CommandError, match="--split test: the data has none of the 6 sequences"):
         evaluated(run, "--data_path", other)
     with pytest.raises(CommandError, match="--split unseen: nothing in this data is new .*\n.*--data_path"):
         evaluated(run, "--split", "unseen")
@@ -461,7 +461,7 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
     assert len(counted) == 4 and min(counted.values()) > 0.5
     elsewhere = ["--data_path", copy_of(tiny_sample(), tmp_path / "elsewhere"), "--paste", 3]
     assert set(pandas.read_csv(evaluated(run, *elsewhere) / "pastes.csv")["scenario"]) <= test
-    with pytest.raises(DataError, match="hold what the run was trained on"):
+    with pytest.raises(DataError, match="contain what the run was trained on"):
         evaluated(run, *elsewhere, "--split", "all")
     with pytest.raises(CommandError, match="--paste: for AnoVox, not for a run of train_mae"):
         evaluated(run_of("train_mae"), "--paste", 3)

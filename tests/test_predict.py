@@ -272,7 +272,7 @@ def test_the_input_is_never_written_over(folder, stage2):
     """Pictures are named like the frames: of PNG they would replace them."""
     images = folder / IMAGE_FOLDER / SEQUENCE
     for source, output in ((images, images), (folder, images), (folder, folder)):
-        with pytest.raises(CommandError, match="--output .*: (is the input|holds the images)"):
+        with pytest.raises(CommandError, match="--output .*: (is the input|contains the images)"):
             run(stage2, source, output, *(("--boxes", folder / "boxes.csv") if source == images else ()))
 
 
@@ -287,8 +287,8 @@ def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, 
     assert alone.equals(
         from_boxes(geometry, tmp_path / "images", "--input", folder / IMAGE_FOLDER / SEQUENCE)
     )
-    assert "no folder of a run that has ended" in capsys.readouterr().out
-    with pytest.raises(CommandError, match="--input: this run looks at pixels"):
+    assert "is not the folder of a finished run" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="--input is required: this run uses pixels"):
         from_boxes(stage2, tmp_path / "pixels")
 
 
@@ -314,7 +314,7 @@ def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, 
     (images / "000015.jpg").write_bytes(b"no image")
     (images / "000045.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        DataError, match=r"3 of 4 frames can not be read: 000015.jpg: .*\n.*the other 1 are pred"
+        DataError, match=r"3 of 4 frames cannot be read: 000015.jpg: .*\n.*the other 1 are pred"
     ):
         run(stage2, tmp_path, output, "--max_pictures", 4)
     skipped = pandas.read_csv(output / "skipped.csv")
@@ -335,7 +335,7 @@ def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, 
 def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
     other = tmp_path / "other.pth"
     save_checkpoint(other, {"script": "train_other.py", "args": {}})
-    with pytest.raises(CommandError, match="no checkpoint of a training script: it has no epoch, model"):
+    with pytest.raises(CommandError, match="not a checkpoint of a training script: it lacks epoch, model"):
         run(other, folder, tmp_path / "out")
     save_checkpoint(other, {"script": "train_other.py", "args": {}, "epoch": 1, "model": {}})
     with pytest.raises(CommandError, match="names the script 'train_other.py'; known: train_anomaly"):
@@ -368,7 +368,7 @@ def test_a_wrong_checkpoint_is_one_clear_error(folder, tmp_path):
     ("flags", "message"),
     [
         (["--input", "x"], "one of the arguments --output --export is required"),
-        (["--output", "y"], "--input is required (a JRDB run of geometry takes --boxes FILE for it)"),
+        (["--output", "y"], "--input is required (or --boxes FILE, for a JRDB run that uses geometry only)"),
         (["--output", "y", "--export", "m.pt2"], "--export: not allowed with argument --output"),
         (["--export", "m.pt2", "--input", "x"], "leave out --input"),
         (["--input", "x", "--output", "y", "--max-picture", "3"], "did you mean --max_pictures"),

@@ -102,7 +102,7 @@ def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
     assert sorted(rows["prediction"][:3]) == pytest.approx(sorted(expected["prediction"][:3]), abs=2e-3)
     assert rows["subject"].tolist()[:2] == ["", ""] and len(people) == 1
     said = capsys.readouterr().out
-    assert "3 of 4 file names hold no subject id" in said
+    assert "3 of 4 file names have no subject id" in said
     assert (
         "1 images are almost entirely black and white, like masks; they are read like any other: b mask.png"
         in said
@@ -134,7 +134,7 @@ def test_a_broken_file_costs_its_own_prediction_only(outspoken, tmp_path):
     whole, _ = run(outspoken, images, tmp_path / "whole")
     broken = sorted(images.iterdir())[2]
     broken.write_bytes(broken.read_bytes()[:300])
-    with pytest.raises(DataError, match=rf"1 of \d+ images can not be read: {broken.name}") as caught:
+    with pytest.raises(DataError, match=rf"1 of \d+ images cannot be read: {broken.name}") as caught:
         run(outspoken, images, tmp_path / "out")
     assert caught.value.exit_code == 3 and "skipped.csv" in str(caught.value)
     rest = pandas.read_csv(
@@ -183,7 +183,7 @@ def test_the_trained_intensity_range_is_used(outspoken, tmp_path, capsys):
     state["args"]["intensity_range"] = [0, 1023]
     save_checkpoint(tmp_path / "narrow.pth", state)
     run(tmp_path / "narrow.pth", tmp_path / "deep", tmp_path / "c")
-    assert "3 images hold grey values beyond 0 to 1023" in capsys.readouterr().out
+    assert "3 images have grey values outside 0 to 1023" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_clear_error(tmp_path):

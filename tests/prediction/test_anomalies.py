@@ -62,7 +62,7 @@ def test_scans_that_say_less_than_those_of_the_training_are_a_warning(unlabelled
     run(root, tmp_path / "out")
     said = capsys.readouterr().out
     assert "scans without intensity: 2 of 12" in said
-    assert "scans without a point in the region that is looked at: 1 of 12" in said
+    assert "scans without a point in the model's region: 1 of 12" in said
 
 
 def test_ground_truth_is_neither_needed_nor_used(unlabelled, tmp_path):
@@ -112,7 +112,7 @@ def test_what_can_not_be_read_is_listed_and_the_rest_is_predicted(unlabelled, tm
     scan = frame_files(scenario_folders(damaged)[1], "LIDAR")[3]
     first.write_bytes(first.read_bytes()[:ending])
     scan.write_bytes(scan.read_bytes()[:-7])
-    with pytest.raises(DataError, match="2 of 12 frames can not be read") as caught:
+    with pytest.raises(DataError, match="2 of 12 frames cannot be read") as caught:
         run(damaged, tmp_path / "out", "--max_pictures", 3)
     assert first.name in str(caught.value)
     skipped = pandas.read_csv(tmp_path / "out" / "skipped.csv")
@@ -129,7 +129,7 @@ def test_a_scenario_without_one_readable_image_does_not_stop_the_others(unlabell
     damaged = Path(shutil.copytree(unlabelled, tmp_path / "damaged"))
     for path in frame_files(scenario_folders(damaged)[1], "RGB-CAM"):
         path.write_bytes(path.read_bytes()[:10])
-    with pytest.raises(DataError, match="4 of 12 frames can not be read"):
+    with pytest.raises(DataError, match="4 of 12 frames cannot be read"):
         run(damaged, tmp_path / "out")
     assert len(pandas.read_csv(tmp_path / "out" / "predictions.csv")) == 8
 

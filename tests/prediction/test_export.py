@@ -118,7 +118,7 @@ def test_a_program_with_other_numbers_is_not_written(tmp_path, monkeypatch):
 
 def test_wrong_places_are_one_clear_error(tmp_path):
     trained = open_trained(make_checkpoint(tmp_path / "a.pth", "train_stage1.py", features="geometry"), CPU)
-    with pytest.raises(CommandError, match=r"ending in \.pt2"):
+    with pytest.raises(CommandError, match=r"must end in \.pt2"):
         export_model(trained, tmp_path / "model.onnx")
     with pytest.raises(CommandError, match="no folder"):
         export_model(trained, tmp_path / "nowhere" / "model.pt2")
