@@ -128,10 +128,9 @@ class AgeDatasets(splits.Parts):
         report, (low, high) = self.report, self.intensity_range
         lines = []
         for name, part in self.parts.items():
-            people, images, ages = len(part.subjects), len(part), part.ages
-            many = f"{counted(people, 'subjects')}, {counted(images, 'images')}"
+            subjects, images, ages = counted(len(part.subjects), "subjects"), len(part), part.ages
             spread = f"{ages.mean():.1f} +- {ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f})"
-            lines.append(f"{name}: {many}, age {spread} {self.unit}")
+            lines.append(f"{name}: {subjects}, {counted(images, 'images')}, age {spread} {self.unit}")
         for kind, found in report["left_out"].items():
             lines.append(f"left out: {counted(found['count'], flags.PROBLEMS[kind])}: {found['first']}")
         lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]
@@ -156,9 +155,9 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         image_dir = folder / "TA" / "Healthy" / "Images"
         problems.exclude |= {"images_without_row", "rows_without_image"}  # as in real data, it has a few
     sources = find_sources(Path(image_dir), args)
-    every, rows = read_images(sources, problems, args)
-    images = select_ages(every, problems, args)
-    outside = every.subject.nunique() - images.subject.nunique()
+    found, rows = read_images(sources, problems, args)
+    images = select_ages(found, problems, args)
+    outside = found.subject.nunique() - images.subject.nunique()
     # From here on `images.index` is an image's row in `decoded`: filtering and splitting do not change it.
     try:
         split, split_source = ({}, "chosen") if choose else split_subjects(sources, images, args)
@@ -167,9 +166,9 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         raise
     images, decoded, intensity_range = decode_images(images, split.get("train", ()), args)
     images, hashes = judge_pixels(images, decoded, problems), {}
-    for subject, mine in images.groupby("subject"):
-        pictures = sorted(mine.hash)
-        hashes[subject] = [fingerprint([sorted(set(mine.age)), pictures]), *pictures]
+    for subject, own in images.groupby("subject"):
+        pictures = sorted(own.hash)
+        hashes[subject] = [fingerprint([sorted(set(own.age)), pictures]), *pictures]
     if choose:
         split = choose(hashes)
     elif len(images) < len(decoded):  # the first split set the grey range; subjects may be missing now
@@ -198,14 +197,13 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     }
     if args.group_column:
         report["groups"] = images.groupby("group").subject.nunique().to_dict()
-    sets = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
-    facts = [[one.subject, one.age, one.path.name, one.path.stat().st_size] for one in images.itertuples()]
+    parts = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
+    contents = [[row.subject, row.age, row.path.name, row.path.stat().st_size] for row in images.itertuples()]
     home = sources[0].home  # a generated data set has SYNTHETIC.json here or one folder up
     return AgeDatasets(
-        sets, split, split_source, f"{checked}, no identical images", hashes,
+        parts, split, split_source, f"{checked}, no identical images", hashes,
         any((place / "SYNTHETIC.json").is_file() for place in (home, home.parent)),
-        fingerprint=fingerprint(facts), sources=sources, args=args, intensity_range=intensity_range,
-        report=report,
+        fingerprint(contents), sources, args, intensity_range, report,
     )  # fmt: skip
 
 
@@ -279,29 +277,29 @@ def split_subjects(
 ) -> tuple[splits.Split, str]:
     """(the names of the subjects of each part, where the split comes from)."""
     people = images.groupby("subject").agg(age=("age", "mean"), group=("group", "first"))
-    method, own, by_group = args.split_method, sources[0].home / "split.json", args.split_by == "group"
+    method, by_group = args.split_method, args.split_by == "group"
     named = method not in ("auto", "by_subject_id")
-    file = Path(method) if named else own
+    file = Path(method) if named else sources[0].home / "split.json"
     if named and not file.is_file():
         raise CommandError(f"--split_method {file}: neither auto, by_subject_id nor a file")
     # The folder's split.json lists ids of one cohort, without the prefix that --cohort both adds.
-    own_fits = method == "auto" and own.is_file() and not by_group and not any(s.prefix for s in sources)
-    if args.fold or not (named or own_fits):
-        drawn, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
-        if whole := by_group and not named:
+    fits = method == "auto" and file.is_file() and not by_group and not any(s.prefix for s in sources)
+    if args.fold or not (named or fits):
+        groups, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
+        if whole_groups := by_group and not named:
             check_groups(images, args)
-            drawn, strata = people.group, None
+            groups, strata = people.group, None
         if args.fold:
-            split, how = splits.fold_groups(drawn, args.fold, args.seed, strata)
+            split, source = splits.fold_groups(groups, args.fold, args.seed, strata)
         else:
-            split = splits.split_groups(drawn, args.test_size, args.val_size, args.seed, strata)
-            how = f"seed {args.seed}"
-        if whole:
-            split = {part: sorted(people.index[drawn.isin(names)]) for part, names in split.items()}
-            how += f", by {args.group_column}"
-        return split, how
-    usual = flags.data_arguments()
-    if not named and (args.test_size, args.val_size) != (usual.test_size, usual.val_size):
+            split = splits.split_groups(groups, args.test_size, args.val_size, args.seed, strata)
+            source = f"seed {args.seed}"
+        if whole_groups:
+            split = {part: sorted(people.index[groups.isin(names)]) for part, names in split.items()}
+            source += f", by {args.group_column}"
+        return split, source
+    defaults = flags.data_arguments()
+    if not named and (args.test_size, args.val_size) != (defaults.test_size, defaults.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")
     split = splits.read_split(file)
     split = {part: [name for name in names if name in people.index] for part, names in split.items()}

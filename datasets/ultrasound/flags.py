@@ -17,9 +17,7 @@ SAMPLE = "data/sample_ultrasound"  # read without --image_dir
 COHORTS = ("healthy", "pathological")
 ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
 TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
-IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm",
-)  # fmt: skip
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm")
 DICOM_ENDINGS = (".dcm", ".dicom")
 PROBLEMS = {
     "bad_ids": "rows without a usable id",

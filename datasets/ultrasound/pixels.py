@@ -42,30 +42,29 @@ def decode_images(
     Without --intensity_range it is the bit depth that the images of the subjects in `train` need. All images
     share one range, so that their brightness stays comparable.
     """
-    limits = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
-    kept = partial(open_cache, item_shape=(), **limits)
-    paths, chosen = images.path.tolist(), args.intensity_range
+    cached = partial(open_cache, item_shape=(), cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb)
+    paths, limits = images.path.tolist(), args.intensity_range
     images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
     deep = images[images.deep]
     if len(deep):
         files = deep.path.tolist()
-        made, counts = partial(_limits, files), [1] * len(files)
-        limits = kept("ultrasound_limits", {}, files, counts, produce=made, dtype=LIMITS)
-        lows, highs = limits["low"].astype(int), limits["high"].astype(int)  # (N,) each
-        if chosen is None:
-            mine = highs[deep.subject.isin(train)]
-            chosen = [0, 2 ** max(8, int(max(mine if len(mine) else highs)).bit_length()) - 1]
-        images.loc[deep.index, "cut"] = cut = (lows < chosen[0]) | (highs > chosen[1])
+        read, counts = partial(_read_limits, files), [1] * len(files)
+        found = cached("ultrasound_limits", {}, files, counts, produce=read, dtype=LIMITS)
+        lows, highs = found["low"].astype(int), found["high"].astype(int)  # (N,) each
+        if limits is None:
+            in_train = highs[deep.subject.isin(train)]
+            highest = int(max(in_train if len(in_train) else highs))
+            limits = [0, 2 ** max(8, highest.bit_length()) - 1]
+        images.loc[deep.index, "cut"] = cut = (lows < limits[0]) | (highs > limits[1])
         if 2 * cut.sum() > len(images):  # said before such images are taken for copies
-            LOG.warning(
-                f"{cut.sum()} of {len(images)} images hold values beyond {chosen} (--intensity_range)"
-            )
-    chosen = list(chosen or [0, 255])
+            beyond = f"{cut.sum()} of {len(images)} images hold values beyond {limits}"
+            LOG.warning(f"{beyond} (--intensity_range)")
+    limits = list(limits or [0, 255])
     options = {"image_size": list(args.image_size), "colour": args.colour}
-    options["intensity_range"] = chosen if len(deep) else None
+    options["intensity_range"] = limits if len(deep) else None
     sample = sample_type(args.image_size, args.colour)
-    made, counts = partial(_decode, paths, options, sample), [1] * len(paths)
-    return images, kept("ultrasound", options, paths, counts, produce=made, dtype=sample), chosen
+    read, counts = partial(_decode, paths, options, sample), [1] * len(paths)
+    return images, cached("ultrasound", options, paths, counts, produce=read, dtype=sample), limits
 
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
@@ -75,7 +74,7 @@ def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
     return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool), ("unreadable", bool)])
 
 
-def _limits(paths: Sequence[Path], k: int) -> np.ndarray:
+def _read_limits(paths: Sequence[Path], k: int) -> np.ndarray:
     item = np.zeros(1, LIMITS)
     with contextlib.suppress(DataError):
         item[0] = read_grey_limits(paths[k])
@@ -121,9 +120,8 @@ def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblem
         except DataError as error:
             reason = str(error).splitlines()[0].removeprefix(f"{path}: ").rstrip(".")
         problems.add("unreadable_images", path.name, reason)
-    images = images[~decoded["unreadable"]]
-    every = decoded["pixels"]
-    pixels = [every[k] for k in images.index]  # views: the file is not read into memory
+    images, stored = images[~decoded["unreadable"]], decoded["pixels"]
+    pixels = [stored[k] for k in images.index]  # views: the file is not read into memory
     images = images.assign(hash=[hashlib.sha256(image).hexdigest() for image in pixels])
     names, owner = images.path.map(lambda path: path.name), images.subject.to_numpy()
     shared = images.groupby("hash").subject.transform("nunique") > 1
@@ -183,12 +181,8 @@ class UltrasoundAgeDataset(Dataset):
         self.subjects = sorted(set(images.subject))
         self.subject_ids = np.searchsorted(self.subjects, images.subject.tolist())
         self.ages = images.age.to_numpy(np.float32)
+        self.frames = np.arange(len(images))  # each image is a frame of its own
         self.groups = {key: images[key].tolist() for key in GROUPS if key in images and images[key].any()}
-
-    @property
-    def frames(self) -> np.ndarray:
-        """(N,) number of the frame that a sample belongs to: each image is a frame of its own."""
-        return np.arange(len(self.rows))
 
     def group_names(self) -> list[str]:
         """The names of the subjects."""

@@ -31,7 +31,6 @@ import pandas as pd
 from openpyxl.utils import get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
-from datasets.ultrasound.problems import AgeProblems
 from utils.run.errors import CommandError, DataError, some
 
 SHEET = "Blad1"
@@ -56,7 +55,7 @@ class Sheet(NamedTuple):
     asked: dict[str, str]  # {id, age, visit, file or group: the column name that its flag gives}
     names: dict[str, str]  # {letter: column name}
     wider: list[int]  # rows of a text file that have more cells than the header
-    problems: AgeProblems  # only notes so far
+    notes: list[str]  # how the file was read, for the log
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
@@ -81,9 +80,7 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     header, body = cells.index[0], cells.iloc[1:]
     behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
     wider = body.index[body.loc[:, behind].notna().any(axis=1)].tolist() if not sheet else []
-    problems = AgeProblems()
-    problems.notes = notes
-    return Sheet(where, body, header, asked, names, wider, problems)
+    return Sheet(where, body, header, asked, names, wider, notes)
 
 
 def one_line(cell: object) -> str:

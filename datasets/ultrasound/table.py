@@ -59,7 +59,8 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     one of --missing_values are only counted. Raises DataError if a column is missing, CommandError if the
     name of the age column states another unit than --target_unit.
     """
-    at, unit, problems = _find_columns(sheet), args.target_unit, sheet.problems
+    at, unit, problems = _find_columns(sheet), args.target_unit, AgeProblems()
+    problems.notes += sheet.notes
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
         cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
@@ -97,20 +98,21 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
-    keys, some_left = set(rows.key), rows.age.notna().any()
+    keys, any_usable = set(rows.key), rows.age.notna().any()
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
     _refuse_codes(rows, at["age"], problems, args)
     _refuse_contradictions(rows, at["id"], problems)
     if "duplicate_ids" in problems.found:
-        apart = [letter for letter in sheet.names if not cells[[at["id"], letter]].duplicated().any()]
-        apart = " or ".join(shlex.quote(sheet.names[k]) for k in apart if k not in at.values()) or "NAME"
-        visit = f"--visit_column {apart} and an --id_pattern with a second group for the visit"
-        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {apart}"
+        others = [k for k in sheet.names if k not in at.values()]
+        unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
+        column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
+        visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
+        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}"
         problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
-        problems.advice["bad_ages"] = _advise(unusable, some_left, unit)
+        problems.advice["bad_ages"] = _advise(unusable, any_usable, unit)
     problems.notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
     problems.notes += [f"column {at['age']}: commas are read as decimal commas"] * commas
     left_out = keys - set(usable.index)
@@ -294,13 +296,13 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
             far.add(sign * values[-1])
     codes = {age for age in far if (ages == age).sum() > 1}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
-    for one in rows[rows.age.isin(far)].itertuples():
-        place = f"row {one.row}, column {letter} (subject {one.subject})"
-        if one.age in codes:
-            problems.add("far_ages", place, f"{one.age:g}, {half}")
-            rows.loc[one.Index, "age"] = math.nan
-        elif not low - reach <= one.age <= high + reach:
-            problems.notes.append(f"one age is far from all others: {place}, {one.age:g}, {half}")
+    for row in rows[rows.age.isin(far)].itertuples():
+        place = f"row {row.row}, column {letter} (subject {row.subject})"
+        if row.age in codes:
+            problems.add("far_ages", place, f"{row.age:g}, {half}")
+            rows.loc[row.Index, "age"] = math.nan
+        elif not low - reach <= row.age <= high + reach:
+            problems.notes.append(f"one age is far from all others: {place}, {row.age:g}, {half}")
     if codes:
         named = " ".join(f"{code:g}" for code in sorted(codes))
         limits = "if they are real ages: give their limit, --min_age or --max_age"
@@ -314,7 +316,7 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
             repeated += bool(same.age.notna().all())
         elif same.age.notna().any():
-            ages = [f"row {one.row} (age {one.age:g})".replace("nan", "none") for one in same.itertuples()]
+            ages = [f"row {row.row} (age {row.age:g})".replace("nan", "none") for row in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
     problems.notes += [f"{repeated} ids have several rows, which agree"] * (repeated > 0)
@@ -334,10 +336,10 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
         LOG.warning(f"{where}: {what} {remedy} (--id_column, --visit_column, --id_pattern)")
 
 
-def _advise(unusable: list[object], some_left: bool, unit: str) -> str:
+def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
     """How to correct unusable ages, if their values tell; else ''."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
-    if some_left:
+    if any_usable:
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
         empty = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
         return f"{empty or 'if they'} stand for an unknown age: --missing_values {listed}" * bool(values)
