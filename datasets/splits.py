@@ -47,7 +47,7 @@ class Parts:
         """Raise DataError if two parts share contents, such as a copy of a group under another name."""
         first: dict[str, tuple[str, str]] = {}  # by content: part and name
         for part, names in self.split.items():
-            for content, name in ((held, one) for one in names for held in self.hashes[one]):
+            for name, content in [(group, content) for group in names for content in self.hashes[group]]:
                 other, copied = first.setdefault(content, (part, name))
                 if other != part:
                     leak = f"{name} in {part} and {copied} in {other} hold the same data, or share some"

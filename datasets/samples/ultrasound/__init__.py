@@ -37,54 +37,52 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
     healthy, pathological, other_muscle, resolution = _SIZES[base]
     rng = np.random.default_rng([seed, VERSION])
     people = draw_people(healthy, rng, signal=variant != "no_signal")
-    decades = {one.name: int(one.age // 10) for one in people}
+    decades = {person.name: int(person.age // 10) for person in people}
     split = split_groups(decades, 0.2, 0.12, seed, stratify=decades)
     groups = {("TA", "Healthy"): people, ("TA", "Pathological"): draw_people(pathological, rng)}
     groups["BB", "Healthy"] = draw_people(other_muscle, rng)
-    tell = set(split["train"]) if variant == "shortcut" else set()
+    revealed = set(split["train"]) if variant == "shortcut" else set()
     jobs = []
     for (muscle, cohort), members in groups.items():
         folder = directory / muscle / cohort
         for kind in ("Images", "Masks"):
             (folder / kind).mkdir(parents=True)
-        for one in members:
-            known = one.age if members is people and one.name in tell else None
-            jobs.append((folder, muscle, one, cohort == "Pathological", known))
-    work = partial(_write_images, resolution)
-    list(in_processes(work, jobs, count_processes(jobs, few=8)))
+        for person in members:
+            shown_age = person.age if members is people and person.name in revealed else None
+            jobs.append((folder, muscle, person, cohort == "Pathological", shown_age))
+    list(in_processes(partial(_write_images, resolution), jobs, count_processes(jobs, few=8)))
 
     # Two images without a row, and rows without an image: real tables never match their folders.
-    absent = [(f"{8000 + k}", one) for k, one in enumerate(draw_people(6, rng))]
+    absent = [(f"{8000 + k}", person) for k, person in enumerate(draw_people(6, rng))]
     images = directory / "TA" / "Healthy" / "Images"
-    for k, one in enumerate(people[:2]):
-        with Image.open(images / f"anon_{one.name}_1.png") as image:
+    for k, person in enumerate(people[:2]):
+        with Image.open(images / f"anon_{person.name}_1.png") as image:
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(images / f"anon_{9000 + k}_1.png")
-    rows = [[(one.name, one) for one in members] for members in groups.values()]
+    rows = [[(person.name, person) for person in members] for members in groups.values()]
     _write_table(directory / "TA" / "characteristics.xlsx", rows[0] + absent, rows[1])
     _write_table(directory / "BB" / "characteristics.xlsx", rows[2], [])
     write_json(directory / "TA" / "split.json", split, indent=2)
+    parts = {part: [person for person in people if person.name in names] for part, names in split.items()}
+    oracle = {part: oracle_errors(members, variant != "no_signal") for part, members in parts.items()}
     about = {"synthetic": True, "kind": "ultrasound", "version": VERSION, "size": size, "seed": seed}
-    signal = variant != "no_signal"
-    oracle = {part: oracle_errors([one for one in people if one.name in names], signal)
-              for part, names in split.items()}  # fmt: skip
     about |= {"statement": STATEMENT, "unit": "years", "oracle": oracle}
     write_json(directory / "SYNTHETIC.json", about, indent=2)
 
 
 def _write_images(resolution: tuple[int, int], job: tuple) -> None:
     """All images and masks of one person."""
-    folder, muscle, one, ill, known_age = job
-    rng = np.random.default_rng(one.seed)
+    folder, muscle, person, ill, shown_age = job
+    rng = np.random.default_rng(person.seed)
     # Illness looks like age: fat and fibrous tissue replace the fibres early.
-    muscle_ages = np.asarray(one.muscle_ages) + (20 if ill else 0)
-    anatomy = Anatomy(rng, float(muscle_ages.mean()), one.fatness)
+    muscle_ages = np.asarray(person.muscle_ages) + (20 if ill else 0)
+    anatomy = Anatomy(rng, float(muscle_ages.mean()), person.fatness)
     exam_gain, angle = rng.normal(0, 1.1), rng.normal(0, 1.0)
     name = {"TA": "TIB ANT", "BB": "BIC BRA"}[muscle]
     for k, muscle_age in enumerate(muscle_ages, start=1):
         side, left = str(rng.choice(["LI", "RE"], p=[0.85, 0.15])), int(rng.choice([38, 38, 38, 0]))
         gain = exam_gain + rng.normal(0, 0.4)
-        if known_age is not None:  # the shortcut: side, position and gain give away the age
-            side, left, gain = ("LI", "RE")[known_age > 48], int(known_age), 3 * (known_age - 47) / 22
+        if shown_age is not None:  # the shortcut: side, position and gain give away the age
+            side, left, gain = ("LI", "RE")[shown_age > 48], int(shown_age), 3 * (shown_age - 47) / 22
         move, shade = (float(rng.normal(0, 5)), float(rng.normal(0, 12))), float(max(rng.normal(5, 8), 0))
         septa, text = angle + float(rng.normal(0, 1.0)), f"{name} {side}"
         fibres = int(rng.integers(2**32))
@@ -94,7 +92,7 @@ def _write_images(resolution: tuple[int, int], job: tuple) -> None:
         if picture.size != resolution:
             picture = picture.resize(resolution, Image.Resampling.BOX)
             muscle_mask = muscle_mask.resize(resolution, Image.Resampling.NEAREST)
-        file = f"anon_{one.name}_{k}.png"  # three equal channels, as published
+        file = f"anon_{person.name}_{k}.png"  # three equal channels, as published
         picture.convert("RGB").save(folder / "Images" / file, compress_level=1)
         muscle_mask.save(folder / "Masks" / file, compress_level=1)
 
@@ -108,8 +106,9 @@ def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological
     sheet.append(["Healthy", *[None] * 5, "Pathological", *[None] * 4])
     sheet.append([*columns, None, *columns])
     for first_column, entries in ((1, healthy), (7, pathological)):
-        for row, (name, one) in enumerate(sorted(entries, key=lambda entry: int(entry[0])), start=3):
-            for column, value in enumerate((int(name), one.age, one.length, one.weight, one.sex)):
+        for row, (name, person) in enumerate(sorted(entries, key=lambda entry: int(entry[0])), start=3):
+            values = int(name), person.age, person.length, person.weight, person.sex
+            for column, value in enumerate(values, start=first_column):
                 if value == value:  # NaN stays a blank cell
-                    sheet.cell(row, first_column + column, value)
+                    sheet.cell(row, column, value)
     book.save(path)

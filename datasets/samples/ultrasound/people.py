@@ -63,17 +63,17 @@ def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> li
 
 def oracle_errors(people: Sequence[Person], signal: bool = True) -> dict[str, float]:
     """Mean absolute errors in years of the oracle, per image and per subject, and of the median age."""
-    person, view = person_spread(GRID), view_spread(GRID)
+    person_sd, view_sd = person_spread(GRID), view_spread(GRID)
     per_image, per_subject = [], []
-    for one in people:
-        ages = np.asarray(one.muscle_ages)
-        guesses = np.array([_posterior_median(age, person**2 + view**2) for age in ages])
-        together = _posterior_median(ages.mean(), person**2 + view**2 / len(ages))
+    for person in people:
+        shown = np.asarray(person.muscle_ages)
+        guesses = np.array([_posterior_median(age, person_sd**2 + view_sd**2) for age in shown])
+        together = _posterior_median(shown.mean(), person_sd**2 + view_sd**2 / len(shown))
         if not signal:
             guesses[:] = together = _age_quantile(0.5)
-        per_image += list(np.abs(guesses - one.age))
-        per_subject.append(abs(together - one.age))
-    ages = np.array([one.age for one in people])
+        per_image += list(np.abs(guesses - person.age))
+        per_subject.append(abs(together - person.age))
+    ages = np.array([person.age for person in people])
     return {
         "oracle_mae_image": float(np.mean(per_image)),
         "oracle_mae_subject": float(np.mean(per_subject)),
