@@ -115,8 +115,8 @@ def match_images(
     known = {*table.rows.index, *table.left_out}  # rows left out are reported already
     if table.by_file:
         written = {path: _relative(path, folder) for path in paths}
-        keys = {path: key or written[path] for path, key in _match(written, known, _file_forms).items()}
-        times = Counter(keys.values())  # of two files of the same name, neither is matched
+        keys = _match(written, known, _file_forms)
+        times = Counter(keys.values())  # if several files fit one row, only an exact name counts
         keys = {path: key if times[key] == 1 else written[path] for path, key in keys.items()}
     else:
         written = {path: find_key(path, folder, pattern, args.numeric_ids, visits) for path in paths}
@@ -140,8 +140,8 @@ def match_images(
     if not table.by_file and 2 * len(images) < len(paths):
         bare, proposed = {key.lstrip("0") for key in known}, {}
         for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
-            pattern, numeric = re.compile(text), args.numeric_ids
-            keys = [find_key(path, folder, pattern, numeric, visits) or "" for path in paths]
+            tried = (find_key(path, folder, re.compile(text), args.numeric_ids, visits) for path in paths)
+            keys = [key or "" for key in tried]
             found = [key for key in keys if key in known]
             proposed[f"'{text}'"] = len({*found}), len(found)  # by rows: a pattern for the visit finds few
             found = [number for key in keys if (number := key.lstrip("0")) in bare]

@@ -37,8 +37,7 @@ class AgeProblems:
         images: those without a problem. --exclude is proposed only if they show three or more subjects;
         to leave out more than half of all images also needs --exclude_more_than_half.
         """
-        kinds = [kind for kind in PROBLEMS if kind in self.found]
-        found = {kind: counted(len(self.found[kind]), PROBLEMS[kind]) for kind in kinds}
+        found = {k: counted(len(self.found[k]), text) for k, text in PROBLEMS.items() if k in self.found}
         if refused := [kind for kind in found if kind not in self.exclude]:
             advice = {kind: f" ({self.advice[kind]})" for kind in refused if self.advice.get(kind)}
             lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]
