@@ -30,7 +30,7 @@ from utils.run.errors import DataError
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # EPS is left out: it starts a program
 BIT_DEPTHS = (8, 12, 16)
-COLOUR = 24  # difference of channels that is colour; a grey image saved as JPEG stays below it
+COLOUR = 24  # a larger difference between channels is colour; a grey image saved as JPEG stays below it
 
 
 def read_image(
@@ -85,7 +85,7 @@ def _load(path: Path | str) -> Image.Image:
         image = _open_checked(file, path)
         image.load()  # raises if bytes are missing
         ImageOps.exif_transpose(image, in_place=True)
-        return image.convert("RGB") if image.mode == "LAB" else image  # no "L" from LAB
+        return image.convert("RGB") if image.mode == "LAB" else image  # Pillow can not convert LAB to grey
 
 
 def _reduced(path: Path | str, intensity_range: Sequence[float] | None) -> Image.Image:
