@@ -167,15 +167,15 @@ def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
         raise CommandError(f"{takes}, over the limit of {limit_gb:g} GB.\n{allow}, or use {less}.")
     if size > 0.98 * free:
         raise CommandError(f"{takes}, which has {free / 1e9:.1f} GB free.\nFree some space, or use {less}.")
-    busy = [k for k, count in enumerate(counts) if count]
-    processes = count_processes(busy) if len(busy) >= FEW_SOURCES else 1
-    items = f"{shape[0]:,} items from {len(busy):,} files, {format_size(size)}"
+    filled = [k for k, count in enumerate(counts) if count]
+    processes = count_processes(filled) if len(filled) >= FEW_SOURCES else 1
+    items = f"{shape[0]:,} items from {len(filled):,} files, {format_size(size)}"
     LOG.info(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None) as progress:
-            for written in in_processes(partial(_write, path, starts, produce), busy, processes):
+            for written in in_processes(partial(_write, path, starts, produce), filled, processes):
                 progress.update(written)
         array.flush()
     except BrokenProcessPool as error:
@@ -185,7 +185,6 @@ def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
 
 
 def _write(path, starts, produce, k) -> int:
-    """Write the items of source k to their place in the file."""
     array, items = np.lib.format.open_memmap(path, mode="r+"), produce(k)
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
     if items.shape != expected or items.dtype != array.dtype:

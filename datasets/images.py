@@ -43,10 +43,8 @@ def read_image(
 def read_grey(path: Path | str, intensity_range: Sequence[float] | None = None) -> tuple[np.ndarray, bool]:
     """(luminance (H, W) uint8, whether the image shows colour, which is lost here)."""
     image = _reduced(path, intensity_range)
-    channels, coloured = image.convert("RGB").split(), False
-    if image.mode not in ("L", "LA", "1"):
-        pairs = itertools.combinations(channels, 2)
-        coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOUR for pair in pairs)
+    pairs = () if image.mode in ("L", "LA", "1") else itertools.combinations(image.convert("RGB").split(), 2)
+    coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOUR for pair in pairs)
     return np.array(image.convert("L")), coloured
 
 

@@ -94,9 +94,8 @@ def split_groups(
 
     parts = {"train": names, "val": [], "test": []}
     for part, count in (("test", n_test), ("val", n_val)):
-        rest, strata = parts["train"], None
-        if stratify:
-            strata = _join_small_strata([stratify[name] for name in rest])
+        rest = parts["train"]
+        strata = _join_small_strata([stratify[name] for name in rest]) if stratify else None
         try:
             if count:
                 cut = train_test_split(rest, test_size=count, random_state=seed, stratify=strata)

@@ -139,9 +139,7 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
     own = encoder.features.state_dict()
     part = find_part(dict(read_tensors(path)), own, path, encoder.name)
     if broken := [key for key, tensor in part.found.items() if not tensor.float().isfinite().all()]:
-        raise CommandError(
-            f"--weights {path}: NaN or infinite values in {some(broken, 3)}\nGive other weights."
-        )
+        raise CommandError(f"--weights {path}: NaN or infinite values in {some(broken, 3)}\nUse another one.")
     encoder.features.load_state_dict(own | part.found)
     encoder.loaded = fingerprints(encoder.parameters())
     left_out = f"; left out {len(part.left_out)}: {some(part.left_out, 3)}" if part.left_out else ""

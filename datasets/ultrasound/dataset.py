@@ -89,7 +89,6 @@ class AgeDatasets(splits.Parts):
 
     @property
     def unit(self) -> str:
-        """The unit of the ages."""
         return self.args.target_unit
 
     def make_references(self) -> dict[str, np.ndarray]:

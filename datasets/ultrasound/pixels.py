@@ -185,7 +185,6 @@ class UltrasoundAgeDataset(Dataset):
         self.groups = {key: images[key].tolist() for key in GROUPS if key in images and images[key].any()}
 
     def group_names(self) -> list[str]:
-        """The names of the subjects."""
         return list(self.subjects)
 
     def __len__(self) -> int:

@@ -183,8 +183,8 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
                 hidden |= {name} if sheet.sheet_state != "visible" else set()
             cells = sheets[name] = pd.read_excel(book, name, **options)
             if engine == "openpyxl" and cells.isna().any(axis=None):  # blank, or not computed
-                typed = {"engine": engine, "engine_kwargs": {"data_only": False}}
-                typed = pd.read_excel(io.BytesIO(content), name, **typed, **options)
+                how = options | {"engine": engine, "engine_kwargs": {"data_only": False}}
+                typed = pd.read_excel(io.BytesIO(content), name, **how)
                 formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
                 sheets[name] = typed.where(cells.isna() & formulas, cells)
     return sheets

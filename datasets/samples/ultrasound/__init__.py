@@ -70,7 +70,6 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
 
 
 def _write_images(resolution: tuple[int, int], job: tuple) -> None:
-    """All images and masks of one person."""
     folder, muscle, person, ill, shown_age = job
     rng = np.random.default_rng(person.seed)
     # Illness looks like age: fat and fibrous tissue replace the fibres early.
