@@ -424,7 +424,7 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
     with pytest.raises(CommandError, match="the run has no test part.*\n--split val judges that"):
         evaluated(run)
     (run / "hashes.json").write_text("{}")
-    with pytest.raises(CommandError, match="hashes.json was not left so by a run: it has no train"):
+    with pytest.raises(CommandError, match="hashes.json has no train"):
         evaluated(run)
     (run / "history.json").write_text("{}")
     with pytest.raises(CommandError, match="history.json is not a file of a run"):

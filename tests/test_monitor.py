@@ -203,7 +203,7 @@ def signs(tmp_path, rows, **more):
 def test_learning_signs_say_what_is_wrong(tmp_path):
     assert signs(tmp_path / "good", epochs(12)) == []
     (text,) = signs(tmp_path / "guessing", epochs(6, val_auroc=lambda e: 0.5 + 0.01 * (-1) ** e))
-    assert text.startswith("hardly any skill: val_auroc is 0.5") and "knowing nothing reaches 0.5" in text
+    assert text.startswith("hardly any skill: val_auroc is 0.5") and "knows nothing reaches 0.5" in text
     (text,) = signs(tmp_path / "flat", epochs(6, train_loss=lambda e: 0.69 + 1e-4 * e))
     assert text.startswith("flat: train_loss stays at 0.6906 for 5 epochs")
     assert not signs(
@@ -211,7 +211,7 @@ def test_learning_signs_say_what_is_wrong(tmp_path):
     )
     (text,) = signs(tmp_path / "overfit", epochs(12, val_loss=lambda e: 0.5 + 0.02 * abs(e - 4)))
     assert text.startswith("overfitting since epoch 4: val_loss rose from 0.5 to 0.66 while train_loss fell")
-    assert text.endswith("val_f1, which decides, was best later, in epoch 12")
+    assert text.endswith("val_f1, which selects the best epoch, was best later, in epoch 12")
     broken = epochs(3, train_loss=lambda e: float("nan") if e == 3 else 0.5)
     assert signs(tmp_path / "nan", broken)[0] == "NaN: train_loss was not finite in epoch 3"
     above = epochs(3, val_loss=lambda e: 0.5)
@@ -226,7 +226,7 @@ def test_no_skill_of_the_types_and_of_the_ages(tmp_path):
     types = CONFIG | {"script_name": "train_stage2.py"}
     types["dataset"] = CONFIG["dataset"] | {"class_counts": {"val": {"a": 4, "b": 4, "c": 2, "d": 0}}}
     rows = epochs(4, val_balanced_accuracy=lambda e: 0.36, val_macro_f1=lambda e: 0.2)
-    assert "knowing nothing reaches 0.333" in signs(tmp_path / "types", rows, config=types)[0]
+    assert "knows nothing reaches 0.333" in signs(tmp_path / "types", rows, config=types)[0]
     ages = CONFIG | {"script_name": "train_mae.py"}
     rows = epochs(4, val_r2=lambda e: -0.1, val_subject_mae=lambda e: 10 - e, val_mae=lambda e: e)
     assert signs(tmp_path / "ages", rows, config=ages)[0].startswith("hardly any skill: val_r2 is -0.1")

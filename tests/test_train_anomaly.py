@@ -60,7 +60,7 @@ def test_run_folder_is_complete(run):
     }  # fmt: skip
     results, config = read_json(run / "results.json"), read_json(run / "config.json")
     assert results["synthetic"] is True and config["dataset"]["test_samples"] == 12
-    assert results["labels"] == "ground truth; in training also things pasted into 50% of the normal frames"
+    assert results["labels"] == "ground truth; in training also objects pasted into 50% of the normal frames"
     assert results["labels"] in (run / "evaluation_report.txt").read_text()
     assert config["dataset"]["pasting"]["train"]["frames"] == config["dataset"]["train_samples"] - 24
     assert set(results["metrics"]["test"]) >= {

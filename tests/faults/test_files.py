@@ -81,7 +81,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
             save_checkpoint(path, state_of_size(2))
         except CommandError as error:
             said = str(error)
-            return 0 if f"cannot write {path}: File too large\n" in said and "is whole" in said else 3
+            return 0 if f"cannot write {path}: File too large\n" in said and "is complete" in said else 3
         return 4
 
     assert in_a_child(save_too_much) == 0
@@ -140,7 +140,7 @@ def test_a_disk_that_somebody_else_filled(small_disk, monkeypatch, capsys):
         before_saving_epoch(patch, 2, lambda: fill(small_disk))
         assert exit_code(SCRIPT, argv(SCRIPT, small_disk)) == 2
     said = capsys.readouterr()
-    assert "pth: No space left on device; make room there\nthe checkpoint before it is whole" in said.err
+    assert "pth: No space left on device; make room there\nthe checkpoint before it is complete" in said.err
     assert "Traceback" not in said.err
     assert said.out.count("history.json failed, the run goes on") <= 1
     run = only_run(small_disk)

@@ -375,7 +375,7 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path):
     recorded |= {"training": {}, "optimizations": {}, "num_threads": 1}
     write_json(tmp_path / "config.json", recorded)
     args, two = argparse.Namespace(resume=str(tmp_path)), distributed.Processes(0, 2, torch.device("cpu"))
-    with pytest.raises(CommandError, match=r"a step takes 9 samples \(9 on 1\): no share for 2"):
+    with pytest.raises(CommandError, match=r"9 samples a step \(9 on 1\) cannot be split by 2"):
         check_resumed(SimpleNamespace(args=args, processes=two), recorded["dataset"])
 
 
@@ -421,7 +421,7 @@ def test_ranks_that_differ_end_at_once_with_a_table(what, tmp_path):
     assert on_ranks(2, train_rank) == [2, 2]
     for rank in "01":
         lines = said.with_name(f"said{rank}").read_text().splitlines()
-        assert lines[0].endswith("the ranks differ, they would not train one model:")
+        assert lines[0].endswith("the ranks differ and would not train one model:")
         assert ("--weight_decay" if what == "flag" else "data") in lines[1]
         assert [line.split("  ")[0] for line in lines[2:]] == ["rank 0", "rank 1"]
 

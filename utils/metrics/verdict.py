@@ -54,7 +54,7 @@ def judge(
         many = counted(count, unit) if count == jackknife.total else held
         reason = f"{many}, {MINIMUM} are needed to tell learning from luck; {against}"
         if jackknife.over_frames:
-            reason += f" (left out were frames, not {unit}: optimistic)"
+            reason += f" (interval over frames, not {unit}: optimistic)"
     if split == "train":
         word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {against}"
     if truncated:

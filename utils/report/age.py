@@ -21,8 +21,8 @@ from utils.run.log import LOG, format_values
 
 LEAST_SKILL = 0.01  # LEARNED with less gets a warning: nearly constant predictions can beat a constant too
 HEADINGS = {"bmi": "body mass index (kg/m2)"}
-NOTES = """Only what is called so is corrected for the regression towards the mean. MAE, R2 and r depend on \
-the range of ages; compare them between cohorts through the skill."""
+NOTES = """Figures are not corrected for the regression towards the mean unless they say so. MAE, R2 and r \
+depend on the range of ages; use the skill to compare cohorts."""
 
 
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
@@ -81,7 +81,7 @@ def report_age(
     metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
     metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
-        warnings.append(f"the gain over the {best} is real and of no use: skill {metrics['skill']:.2g}")
+        warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
     if not np.isnan(low).any():
         inside = (low <= subject_ages) & (subject_ages <= high)
         metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
@@ -123,7 +123,7 @@ def report_age(
     }
     if corrected is not None:
         metrics["corrected"] = regression_metrics(subject_ages, corrected)
-        what = "corrected for the regression towards the mean, as val shows it, beside the above"
+        what = "corrected for the regression towards the mean on val, beside the above"
         sections[f"{what}, {unit}"] = table({"model": people, "corrected": metrics["corrected"]}, columns)
     for name, found in by.items():
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
@@ -176,8 +176,8 @@ def describe_intervals(
         people = fitted["people"] if fitted else 0
         return f"none: val has {people} subjects, at least {round(1 / (1 - LEVEL)) - 1} are needed"
     held = f"coverage {metrics['coverage']:.3f}, mean width {metrics['interval_width']:.3g} {unit}"
-    own = " (on the people they are made of)" if split == "val" else ""
+    own = " (on the people they were fitted on)" if split == "val" else ""
     return (
-        f"low and high of {split}_predictions.csv hold the age of {fitted['level']:.0%} of new people like "
-        f"those of val (split conformal, {fitted['people']} val subjects): {held}{own}"
+        f"low and high of {split}_predictions.csv contain the age of {fitted['level']:.0%} of new people "
+        f"like those of val (split conformal, {fitted['people']} val subjects): {held}{own}"
     )

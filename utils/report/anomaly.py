@@ -64,12 +64,12 @@ def report_anomaly(
     if dataset.pasting and not dataset.pasting.share:
         labelled = "pasted"
     elif share := state["args"]["paste_share"] * (state["args"]["label"] != "pasted"):
-        labelled += f"; in training also things pasted into {share:.0%} of the normal frames"
+        labelled += f"; in training also objects pasted into {share:.0%} of the normal frames"
     extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
     del extra["calibration_error"]  # report_binary has it
     pixelwise = table(benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"])
     kinds = "anomalies by kind, AUROC against all normal frames, recall at the threshold"
-    sensors = "per pixel and point, as AnoVox's benchmark has it (fpr95 exact, theirs is on a grid)"
+    sensors = "per pixel and point, as in AnoVox's benchmark (but fpr95 is exact, not on a grid)"
     notes = {
         kinds: table(by_part, ["frames", "auroc", "recall"]),
         sensors: pixelwise if benchmark else "no semantic ground truth",
@@ -83,7 +83,7 @@ def report_anomaly(
     report_samples(folder, split, state, columns | written, p_label, look)
     curves, title = {"model": odds, TRIVIAL: references[TRIVIAL][1]}, figure_title(state, split)
     plot_roc_pr(labels, curves, alarms, title, folder / "roc_pr.png")
-    remedy = "; evaluate.py --paste N counts how many of N things pasted into such frames are found"
+    remedy = "; evaluate.py --paste N counts how many of N objects pasted into such frames are found"
     verdict, fields = report_binary(
         folder, split, state, labels, logits, classes, trivial=best, references=references,
         val_labels=val_labels, groups=scenarios, fallback=frames, notes=notes, fit=fit_slope,

@@ -142,7 +142,7 @@ def conclude(
     """Write the report, warn of a better reference, log the metrics `shown`; completes `found`."""
     title = f"{state['script']} on {split}"
     if beside and beside.other - beside.model >= 0.0005:  # equal to three digits otherwise
-        both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; less {beside}"
+        both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; model minus {beside}"
         warnings.append(f"a reference {'is' if beside.worse else 'may be'} better: {both}")
     results.write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():

@@ -37,7 +37,7 @@ def report_samples(
     task = TASKS[state["script"]]
     groups = by_group(table, task)
     write_table(folder / "worst_groups.csv", groups)
-    LOG.info(f"most at odds with the labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
+    LOG.info(f"least likely labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
     same = [name for name in task["sample"] if name not in MOMENTS]
@@ -47,7 +47,7 @@ def report_samples(
     for row in worst.to_dict("records"):
         sample = textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 76)
         texts.append(sample + "\n" + ", ".join(f"{name} {format_value(row[name])}" for name in shown))
-    title = "the labels that it finds least likely; more of them in suspects.csv"
+    title = "the labels that the model finds least likely; more in suspects.csv"
     if worst.empty:
         title = f"no label of {split} is less likely than not: no mistake to show"
         LOG.info(f"mistakes.png: {title}")

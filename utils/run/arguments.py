@@ -82,34 +82,34 @@ def add_run_arguments(
     add("--batch_size", type=positive_int, default=batch_size, help="samples per process and step")
     add("--learning_rate", "--lr", type=positive_float, default=learning_rate, help="peak learning rate")
     add("--weight_decay", type=amount, default=weight_decay, help="weight decay")
-    add("--patience", type=count, default=patience, help="stop after N epochs without a better; 0 = never")
+    add("--patience", type=count, default=patience, help="stop after N epochs without improvement; 0 = never")
     add("--num_workers", type=count, default=0, help="loader processes; 0 is fastest once images are cached")
-    add("--seed", type=count, default=42, help="seed of everything random")
+    add("--seed", type=count, default=42, help="seed of all random numbers")
     add("--fold", type=fold, metavar="K/N",
-        help="cross-validation: part K of N (by --seed) is test, the next val, whatever split.json says")
+        help="cross-validation: of N parts (by --seed) the K-th is test, the next val; ignores split.json")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
     add("--compile", action=switch, default=False, help="compile the forward pass (minutes), meant for GPUs")
-    add("--output_dir", default="checkpoints", help="where run folders are made")
+    add("--output_dir", default="checkpoints", help="folder for the run folders")
     add("--resume", metavar="RUN",
-        help="go on with the run in this folder; auto = with the newest unfinished run of the same flags in "
-             "--output_dir that no process trains, else a new one")
-    add("--force", action=switch, default=False, help="--resume a run that another process seems to train")
+        help="go on with the run in this folder; auto = with the newest unfinished run in --output_dir that "
+             "has the same flags and that no process is training, else start a new one")
+    add("--force", action=switch, default=False, help="--resume even if another process seems to train it")
     add("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
     add("--save_interval", type=count, default=0, help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")
     add("--plot_interval", type=count, default=10, help="redraw the curves every N epochs; 0 = at the end")
     add("--log_interval", type=count, default=0, help="log every N steps; 0 = every minute of a long epoch")
     add("--max_batches", type=count, default=0, help="cut epochs after N steps (never LEARNED); 0 = no cut")
-    add("--cache_dir", metavar="FOLDER", help="for decoded images; without it data/cache in the checkout")
-    add("--cache_limit_gb", type=positive_float, default=4.0, help="image cache built without asking, in GB")
-    add("--max_hours", type=amount, default=0.0, help="stop after this time as by SIGTERM; 0 = no limit")
+    add("--cache_dir", metavar="FOLDER", help="for decoded images; if not given, data/cache in the checkout")
+    add("--cache_limit_gb", type=positive_float, default=4.0, help="largest image cache to build, in GB")
+    add("--max_hours", type=amount, default=0.0, help="stop after this time, as on SIGTERM; 0 = no limit")
     add("--stall_timeout", type=amount, default=600.0,
-        help="seconds in one step after which a rank of several is stalled and the job ends; 0 = never")
-    add("--check_data", action=switch, default=False, help="read and check all input only; exit code 0 or 3")
-    add("--dry_run", action=switch, default=False, help="two steps and what follows, in a temporary folder")
+        help="with several ranks, end the job if one takes this many seconds for a step; 0 = never")
+    add("--check_data", action=switch, default=False, help="only read and check all input; exit code 0 or 3")
+    add("--dry_run", action=switch, default=False, help="two steps, then the report, in a temporary folder")
     add("--overfit_one_batch", action=switch, default=False,
-        help="first see whether a copy of the model can learn one batch by heart; changes nothing in the run")
-    add("--require_learning", action=switch, default=False, help="exit code 5 when the run ends NOT LEARNED")
+        help="first test whether a copy of the model can learn one batch by heart; the run stays the same")
+    add("--require_learning", action=switch, default=False, help="exit code 5 unless the run ends LEARNED")
     add("--debug", action=switch, default=False, help="show the traceback of every error")
     # fmt: on
 
@@ -127,7 +127,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     if args.resume and args.config:
         parser.error("--resume and --config exclude each other: --resume already takes the flags of its run")
     if args.resume and (args.dry_run or args.check_data):
-        parser.error("--resume goes on with a run: --dry_run and --check_data are for new ones")
+        parser.error("--resume goes on with a run, but --dry_run and --check_data are for new runs only")
     source = args.config
     if args.resume and args.resume != "auto":
         try:
@@ -144,7 +144,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     if args.fold:
         splits = {name: parser.get_default(name) for name in SPLITS if hasattr(args, name)}
         if others := [f"--{name}" for name in splits if getattr(first, name) != splits[name]]:
-            what = f"--fold {args.fold} decides who trains and who is tested"
+            what = f"--fold {args.fold} decides what is train, val and test"
             parser.error(f"{what}: leave out {' '.join(others)}")
         vars(args).update(splits)
     if args.dry_run:
@@ -197,7 +197,7 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
         remedy = "start a new run with --config"
         if {"data_path", "image_dir", "excel_path"} & {*changed}:
             remedy += "; if the same data moved, correct its path in RUN/config.json"
-        parser.error(f"--resume {args.resume} can not change what the run is:\n{table}\n{remedy}")
+        parser.error(f"--resume {args.resume} cannot change these flags:\n{table}\n{remedy}")
 
 
 def number(convert: type, accept: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:

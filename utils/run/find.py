@@ -65,7 +65,7 @@ def known_runs(output_dir: Path) -> str:
     """One line that lists the runs in `output_dir`, newest first."""
     names = [run.name for run in reversed(list_runs(output_dir))]
     if not names:
-        return f"there is none in {output_dir}; --output_dir says where the runs are"
+        return f"there are no runs in {output_dir}; use --output_dir to look elsewhere"
     return f"runs in {output_dir}: {some(names, 3)}"
 
 

@@ -89,7 +89,7 @@ def read_arrays(path: str | Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise CommandError(f"{path} can not be read: {error}") from error
+        raise CommandError(f"cannot read {path}: {error}") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -97,7 +97,7 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: none of this project")
+            raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: not of this project")
         return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors add a BOM
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
@@ -109,7 +109,7 @@ def read_record(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON record of a run; CommandError if a key is missing because somebody edited the file."""
     value = read_json(path)
     if lacking := [key for key in keys if not isinstance(value, dict) or key not in value]:
-        raise CommandError(f"{path} was not left so by a run: it has no {some(lacking)}")
+        raise CommandError(f"{path} has no {some(lacking)}, which every run writes: was it edited?")
     return value
 
 

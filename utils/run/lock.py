@@ -140,7 +140,7 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
         pid, ago = status.get("pid"), format_duration(max(0.0, time.time() - status.get("time", 0)))
         if not lock.taken and not args.force:
             who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"
-            raise CommandError(f"--resume {run}: is being trained by {who}; --force if that is wrong")
+            raise CommandError(f"--resume {run}: it is being trained by {who}; if it is not, add --force")
         for unfinished in [] if args.force else run.glob(f".*.{pid}.tmp"):
             unfinished.unlink()  # its last process was killed while writing this file
         return run, lock

@@ -39,7 +39,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"{verdict.word}: {verdict.reason}")
         if options.get("dry_run"):
-            print("dry run: everything a full run needs works; what it wrote is removed")
+            print("dry run: everything a full run needs works; its files are removed")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
         code = 128 + signal.SIGINT
@@ -101,4 +101,4 @@ def out_of_memory(error: Exception, options: dict[str, Any]) -> str:
     lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]
     if options.get("batch_size", 1) > 1:
         lines.append(f"try --batch_size {options['batch_size'] // 2}, a smaller --image_size, or --amp")
-    return "\n".join([*lines, "the last checkpoint is complete: --resume goes on, with the same flags"])
+    return "\n".join([*lines, "the last checkpoint is complete: go on with --resume and the same flags"])

@@ -55,7 +55,7 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
     if len(values) < 3 or nothing is None or (middle := statistics.median(values)) > nothing + NO_SKILL:
         return ""
     what = f"{key} is {middle:.3g} in the last three epochs"
-    return f"hardly any skill: {what}, knowing nothing reaches {nothing:.3g}"
+    return f"hardly any skill: {what}, a model that knows nothing reaches {nothing:.3g}"
 
 
 def above_constant(history: History, constant: float | None) -> str:
@@ -63,8 +63,8 @@ def above_constant(history: History, constant: float | None) -> str:
     last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
     if constant is None or len(last) < 3 or min(last) <= (1 + 5 * FLAT) * constant:
         return ""
-    answer = f"always answering the same reaches {constant:.4g} on val"
-    return f"val loss above a constant's: {last[-1]:.4g} in the last epoch, {answer}"
+    reached = f"a constant output reaches {constant:.4g} on val"
+    return f"val loss above a constant's: {last[-1]:.4g} in the last epoch, {reached}"
 
 
 def flat(history: History) -> str:
@@ -92,7 +92,7 @@ def overfitting(history: History, task: Mapping[str, Any]) -> str:
     text = f"overfitting since epoch {turn['epoch']}: val_loss rose {rise} while train_loss fell {fall}"
     best, key = best_row(history, task), f"val_{task['best']}"
     if best and best["epoch"] > turn["epoch"] and key != "val_loss":
-        text += f"; {key}, which decides, was best later, in epoch {best['epoch']}"
+        text += f"; {key}, which selects the best epoch, was best later, in epoch {best['epoch']}"
     return text
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 PLACES = ("data_path", "image_dir", "excel_path", "output_dir", "stage1_checkpoint", "weights")
-BEGIN_AGAIN = "no epoch is saved, nothing can be resumed: begin again, with --config RUN/config.json"
+BEGIN_AGAIN = "no epoch was saved, so nothing can be resumed: begin again, with --config RUN/config.json"
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -33,7 +33,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         write_bytes(path, buffer.getbuffer())
     except CommandError as error:
         before = (Path(path).parent / "last.pth").exists()
-        remedy = "the checkpoint before it is whole: go on with --resume" if before else BEGIN_AGAIN
+        remedy = "the checkpoint before it is complete: go on with --resume" if before else BEGIN_AGAIN
         raise CommandError(f"{error}\n{remedy}") from error
 
 
@@ -121,7 +121,7 @@ def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
     fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - {*PLACES, "batch_size"})
     edited = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
     if edited:
-        refused = f"--resume {args.resume}: its config.json is not what it was trained with"
+        refused = f"--resume {args.resume}: its config.json has other flags than it was trained with"
         remedy = "restore the file, or start a new run with --config"
         raise CommandError("\n".join([refused, *edited, remedy]))
 

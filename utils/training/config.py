@@ -54,15 +54,15 @@ def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
     old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
     if batch * before % world:
-        changed.append(f"  a step takes {batch * before} samples ({batch} on {before}): no share for {world}")
+        changed.append(f"  {batch * before} samples a step ({batch} on {before}) cannot be split by {world}")
     if changed:
-        refused = f"--resume {args.resume} can not go on: it would not be the same run"
+        refused = f"--resume {args.resume} cannot go on: it would not be the same run"
         raise CommandError("\n".join([refused, *changed, "start a new run with --config"]))
     if world != before:
         args.batch_size = batch * before // world
         LOG.warning(
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
-            "the same run within rounding only without dropout and without BatchNorm that is trained"
+            "the same run within rounding only if it has no dropout and trains no BatchNorm"
         )
     if recorded["num_threads"] != torch.get_num_threads():
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
@@ -87,7 +87,7 @@ def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
     if names:
         rows = [[f"rank {k}", *(str(rank.get(name)) for name in names)] for k, rank in enumerate(every)]
         table = align([["", *names], *rows])
-        raise CommandError("\n".join(["the ranks differ, they would not train one model:", *table]))
+        raise CommandError("\n".join(["the ranks differ and would not train one model:", *table]))
 
 
 def record_resumed(run: "Run") -> None:

@@ -80,5 +80,5 @@ def autocast(device: torch.device, amp: bool) -> contextlib.AbstractContextManag
 def make_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
     """A gradient scaler for float16; for float32 and bfloat16 it is disabled and passes values through."""
     if amp and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        LOG.warning("--amp: this CPU has no bfloat16; emulated it is many times slower than float32")
+        LOG.warning("--amp: this CPU emulates bfloat16, which is many times slower than float32")
     return torch.amp.GradScaler(device.type, enabled=amp and amp_dtype(device) == torch.float16)

@@ -96,7 +96,7 @@ class Interrupt:
         numbers = filter(None, (signal.SIGINT, SAVE_SIGNAL, *ending_signals()))
         self.handlers = {number: signal.signal(number, self.receive) for number in numbers}
         watch = f"python monitor_training.py {run.folder}"
-        LOG.info(f"Ctrl-C stops after the step at hand; to watch: {watch}")
+        LOG.info(f"Ctrl-C stops after the current step; to watch: {watch}")
 
     def receive(self, number: int, frame: Any) -> None:
         """The signal handler: remember the wish; a second SIGINT leaves at once."""

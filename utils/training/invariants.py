@@ -68,12 +68,12 @@ class Invariants:
             self.say("weights", f"--weights {self.flags['weights']} was asked for, but nothing was loaded")
         kept = [np.array_equal(fingerprints(part.parameters()), part.loaded) for part in loaded]
         if not all(kept) and not self.flags["resume"]:
-            self.say("weights", "the loaded weights are gone: drawn or written again after loading")
+            self.say("weights", "the loaded weights are gone: initialised or overwritten after loading")
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
                 what = f"{len(shared)} of {len(groups[name])} groups of {name} are trained on"
-                self.say("leak", f"{what} ({shared[0]} ...): the loaders do not serve the split")
+                self.say("leak", f"{what} ({shared[0]} ...): the loaders do not follow the split")
 
     # While it runs
 
@@ -180,7 +180,7 @@ class Invariants:
         outputs, labels = inputs[:2]
         if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
             shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
-            self.say("shapes", f"outputs and labels are {shapes}: the loss compares all with all")
+            self.say("shapes", f"outputs and labels have shapes {shapes}: the loss compares all with all")
         sent = self.batch[self.target]
         if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
             self.say("labels", "labels at the loss are not those that were read: lost, or of other samples")
@@ -203,7 +203,7 @@ class Invariants:
             for name in self.inputs:
                 mixed = rolled(inputs, name)
                 if mixed is not None and torch.equal(again, first_output(model(*mixed, **options))):
-                    self.say(f"ignored {name}", f"the model ignores {name}: the same outputs without them")
+                    self.say(f"ignored {name}", f"the model ignores {name}: mixing them up changes nothing")
 
     # After an epoch
 
@@ -237,7 +237,7 @@ class Invariants:
         val = self.loaders["val"].dataset
         labels = getattr(val, self.target)
         if len(rows["indices"]) != len(val) or not np.array_equal(rows[self.target], labels[rows["indices"]]):
-            self.say("judged", "the figures of val are not those of val: another part was evaluated")
+            self.say("judged", "the figures called val are not of val: another part was evaluated")
 
     def check_history(self, history: list[dict[str, Any]]) -> None:
         """The epoch kept is the best one, the first of equals, and the learning rate follows its schedule."""
@@ -258,7 +258,7 @@ class Invariants:
         """Steps run compiled code, and after two epochs nothing is compiled again."""
         before, self.graphs = self.graphs, torch._dynamo.utils.counters["stats"]["unique_graphs"]
         if self.ended == 1 and self.graphs == before:
-            self.say("compile", "--compile: no step ran what was compiled")
+            self.say("compile", "--compile: no step ran the compiled code")
         if self.ended > 2 and self.graphs > before:
             what = "compiled again after the second epoch"
             self.say("recompiled", f"{what}: shapes that change cost minutes; leave --compile out")
@@ -281,7 +281,7 @@ class Invariants:
         if np.array_equal(judged, self.judged_before):
             self.say("average", "the averaged weights did not move: they are never updated")
         elif np.array_equal(judged, fingerprints(self.model.parameters())):
-            self.say("average", "the averaged weights are the live ones: nothing is averaged")
+            self.say("average", "the averaged weights equal the trained ones: nothing is averaged")
 
     def check_orders(self) -> None:
         """Order and augmentation differ between the first two epochs."""

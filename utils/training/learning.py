@@ -61,8 +61,8 @@ def check_last_batch(loader: DataLoader, model: nn.Module, run: Any, forward: Fo
                 raise
             near = [size for size in range(sampler.batch_size, 1, -1) if fewest(size) > 1]
             raise CommandError(
-                f"--batch_size {sampler.batch_size}: of {count} train samples the last batch of an epoch has "
-                f"one for a process, and BatchNorm can not learn from it: {error}\n"
+                f"--batch_size {sampler.batch_size}: with {count} train samples, a process gets a single one "
+                f"in the last batch of an epoch, from which BatchNorm cannot learn: {error}\n"
                 f"pass --batch_size {near[0] if near else 2 * sampler.batch_size} or a larger --image_size"
             ) from error
 
@@ -144,7 +144,7 @@ class LearningCheck:
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
         self.invariants = Invariants(self.say, checkpoint, self.watched, loaders, inputs, target)
-        found = [f"{len(self.labels)} labels are judged, {len(dataset)} samples are trained on"]
+        found = [f"the learning check got {len(self.labels)} labels, but train has {len(dataset)} samples"]
         if len(dataset) == len(self.labels):
             found = self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target])
         for text in found:
@@ -175,8 +175,8 @@ class LearningCheck:
             right, certain = 30 * classes.double(), 10.0
         loss, more = (float(self.criterion(factor * right, labels).mean()) for factor in (1.0, certain))
         if loss > 0.05 * self.constant_loss and more <= 2 * loss:
-            what = f"outputs certain and right still cost {loss:.4g}, a constant {self.constant_loss:.4g}"
-            found.append(f"{what}: softmax or sigmoid is applied twice, or the loss is not what it seems")
+            what = f"certain and right outputs still cost {loss:.4g}, a constant {self.constant_loss:.4g}"
+            found.append(f"{what}: softmax or sigmoid applied twice, or a loss that is not the intended one")
         return found
 
     def overfit_one_batch(
@@ -199,11 +199,11 @@ class LearningCheck:
                 loss.backward()
                 optimizer.step()
         outcome = f"loss {loss.item():.4g} after {step} steps, a constant reaches {constant:.4g}"
-        why = "inputs that are all alike, a dead, detached or frozen part, or a loss that does not fit them"
+        why = "are all inputs alike, is a part dead, detached or frozen, or does the loss not fit?"
         if learned:
             LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
         else:
-            LOG.warning(f"one batch of {len(chosen)} can not be learned by heart: {outcome}; {why}")
+            LOG.warning(f"one batch of {len(chosen)} cannot be learned by heart: {outcome}; {why}")
         return learned
 
     def input_worth(self, score: Callable, rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class LearningCheck:
         # An epoch that learns fast has a low loss on train and on val.
         if len(history) == 1 and (last > 5 * constant or last < 0.2 * constant < 0.8 * on_val):
             what = f"the first epoch's loss {last:.4g} is far from the best constant's {constant:.4g}"
-            self.say("first", f"{what}: the outputs start far off, or the loss is not what it seems")
+            self.say("first", f"{what}: the outputs start far off, or the loss is not the intended one")
         if np.ptp(outputs, axis=0).max() < 1e-6:
             self.say("constant", "every sample of val gets the same output: a dead or frozen model")
         if not self.labels.is_floating_point() and are_probabilities(outputs):
@@ -233,7 +233,7 @@ class LearningCheck:
             self.say("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")
         if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
             what = f"the train loss stays at {last:.4g}, a constant output reaches {constant:.4g}"
-            self.say("entropy", f"{what}: labels that do not belong to their inputs look like this")
+            self.say("entropy", f"{what}: do the labels belong to their inputs?")
         for text in (above_constant(history, self.val_constant), overfitting(history, self.task)):
             if text:
                 self.say(kind_of(text), text)

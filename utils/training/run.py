@@ -149,7 +149,7 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
     """CommandError if val or test hold groups that the run behind `flag` was trained on, by their content.
     by_name: both runs read the same data, so that groups are compared by name too."""
     if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
-        LOG.warning(f"{run} has no split.json: nobody can check that {flag} was not trained on val or test")
+        LOG.warning(f"{run} has no split.json: it cannot be checked that {flag} has not seen val or test")
         return
     names, held = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
     contents = {item for name in names for item in held[name][1:]}
@@ -159,8 +159,8 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
         recorded = read_json(run / "config.json")["args"]
         same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
         raise CommandError(
-            f"Leakage: the run behind {flag} was trained on {len(shared)} of the {len(judged)} that val and "
-            f"test hold: {some(shared, 3)}\n  {run}, with {same}\n"
+            f"Leakage: the run behind {flag} was trained on {len(shared)} of the {len(judged)} groups in val "
+            f"and test: {some(shared, 3)}\n  {run}, with {same}\n"
             f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
         )
 
@@ -179,7 +179,7 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
     start_log(folder / "train.log", quiet=not processes.first)
     status = Status(folder, args.epochs, args.patience, enabled=processes.first, lock=lock)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "RANK" not in os.environ:
-        LOG.warning("srun starts this script several times, as runs of their own: srun torchrun makes one")
+        LOG.warning("srun starts this script as several separate runs: `srun torchrun` makes it one run")
     leaves = "leaves no run folder" if args.check_data or args.dry_run else f"run folder {folder}"
     LOG.info(f"{script} {version} on {processes.device}, {processes.world_size} process(es), {leaves}")
     return Run(args, script, version, doc, folder, status, processes)

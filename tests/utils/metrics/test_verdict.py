@@ -135,7 +135,7 @@ def test_the_reason_says_what_was_left_out_and_which_groups_count():
     rows = by.auroc(labels, SCORES)
     reason = judge("AUROC", rows, rows, "chance", "test", by, unit="scenarios").reason
     assert reason.startswith("2 of 10 scenarios hold the rarer class, 5 are needed")
-    assert reason.endswith("(left out were frames, not scenarios: optimistic)")
+    assert reason.endswith("(interval over frames, not scenarios: optimistic)")
     assert "frames" not in verdict(np.full(3, 0.3), 3).reason  # there were none to fall back to
 
 

@@ -48,7 +48,7 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
     path.unlink()
-    with pytest.raises(CommandError, match="No space left.*\n.*nothing can be resumed: begin again"):
+    with pytest.raises(CommandError, match="No space left.*\n.*so nothing can be resumed: begin again"):
         save_checkpoint(path, STATE)
     with pytest.raises(CommandError, match="no checkpoint at .*\n.*begin again, with --config"):
         load_checkpoint(path)

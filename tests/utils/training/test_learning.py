@@ -96,7 +96,7 @@ def test_a_batch_of_inputs_that_are_all_alike_can_not_be_learned_by_heart(monkey
     check = check_of(CROSS_ENTROPY, LABELS, 2)
     with caplog.at_level("INFO", logger="run"):
         assert not check.overfit_one_batch(nn.Linear(8, 2), Rows(), torch.device("cpu"), forward)
-    assert "can not be learned by heart: loss 0.69" in caplog.text  # 16 of each class: ln 2
+    assert "cannot be learned by heart: loss 0.69" in caplog.text  # 16 of each class: ln 2
     assert "after 300 steps" in caplog.text
 
 
