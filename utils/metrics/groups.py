@@ -40,9 +40,8 @@ def find_clusters(
     interacting. These are first rescaled so that `threshold` becomes one half, since the sampling of training
     shifted them. Two people who are no pair (out of range) get the product along the best chain of pairs.
     """
-    odds = np.clip(p, 1e-9, 1 - 1e-9) / (1 - np.clip(p, 1e-9, 1 - 1e-9))
-    limit = np.clip(threshold, 1e-9, 1 - 1e-9)
-    cost = np.log1p(limit / (1 - limit) / odds)  # -log of the scaled probability, above 0
+    p, limit = (np.clip(values, 1e-9, 1 - 1e-9) for values in (p, threshold))
+    cost = np.log1p(limit / (1 - limit) / (p / (1 - p)))  # -log of the scaled probability, above 0
     groups = np.tile(np.arange(len(frames)), (len(cuts), 1))
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     pair_starts = np.searchsorted(frames[pairs[:, 0]], frames[starts])

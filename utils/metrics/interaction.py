@@ -32,12 +32,12 @@ class Outcomes:
     sequences: np.ndarray
     frames: np.ndarray
 
-    def said(self, threshold: float) -> np.ndarray:
+    def outcomes(self, threshold: float) -> np.ndarray:
         return np.where(self.p_interaction >= threshold, self.p_types.argmax(axis=1) + 1, 0)
 
     def macro_f1(self, threshold: float) -> float:
         """Mean F1 over the outcomes that occur in the truth."""
-        return macro_f1(self.counts(self.said(threshold)))
+        return macro_f1(self.counts(self.outcomes(threshold)))
 
     def counts(self, guess: np.ndarray) -> np.ndarray:
         """The confusion matrix (K + 1, K + 1) of predicted outcomes (N,)."""
@@ -94,10 +94,10 @@ def end_to_end(
     The verdict compares macro F1 with a trivial answer: the pairs that stage 1 finds at its own threshold,
     all called the most frequent type of train. A type's AP ranks all pairs by p(interaction) * p(type)."""
     names = [NONE, *types]
-    guess = rows.said(threshold)
+    guess = rows.outcomes(threshold)
     trivial = np.where(rows.p_interaction >= stage1_threshold, most_frequent + 1, 0)
     jackknife, one_hot = GroupJackknife(rows.sequences, fallback=rows.frames), np.eye(len(names))
-    model, naive = (jackknife.macro_f1(rows.truth, one_hot[said], rows.weight) for said in (guess, trivial))
+    model, naive = (jackknife.macro_f1(rows.truth, one_hot[k], rows.weight) for k in (guess, trivial))
     naive_name = f"stage 1's pairs, always {types[most_frequent]}"
     judged = "macro F1 of six outcomes", model, naive, naive_name, split, jackknife
     verdict, counts = judge(*judged, unit="sequences", truncated=truncated), rows.counts(guess)

@@ -49,10 +49,10 @@ def judge(
     word = "LEARNED" if found.better else "NOT LEARNED"
     reason, against = f"{'beats' if found.better else 'does not beat'} {found}", f"against {found}"
     if not jackknife.enough:
-        word, count = "NOT JUDGED", jackknife.count
-        held = f"{count} of {jackknife.total} {unit} hold the rarer class"
-        many = counted(count, unit) if count == jackknife.total else held
-        reason = f"{many}, {MINIMUM} are needed to tell learning from luck; {against}"
+        word, groups = "NOT JUDGED", counted(jackknife.count, unit)
+        if jackknife.count < jackknife.total:
+            groups = f"{jackknife.count} of {jackknife.total} {unit} hold the rarer class"
+        reason = f"{groups}, {MINIMUM} are needed to tell learning from luck; {against}"
         if jackknife.over_frames:
             reason += f" (interval over frames, not {unit}: optimistic)"
     if split == "train":
@@ -94,18 +94,21 @@ class Comparison:
     def worse(self) -> bool:
         return self.high < 0 if self.higher_is_better else self.low > 0
 
-    def __str__(self) -> str:
-        """'distance alone: AUROC +0.120 [+0.080, +0.240]'."""
+    @property
+    def difference(self) -> str:
+        """'AUROC +0.120 [+0.080, +0.240]'."""
         if not np.isfinite(self.model - self.other):
-            return f"{self.name}: {self.metric} undefined"
+            return f"{self.metric} undefined"
         interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if np.isfinite(self.low) else "(no interval)"
-        return f"{self.name}: {self.metric} {self.model - self.other:+.3f} {interval}"
+        return f"{self.metric} {self.model - self.other:+.3f} {interval}"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.difference}"
 
     def words(self) -> str:
         """'not better than boosted trees (AP -0.019 [-0.050, +0.010])'."""
         word = "better than" if self.better else "worse than" if self.worse else "not better than"
-        name, difference = str(self).split(": ", 1)
-        return f"{word} {name} ({difference})"
+        return f"{word} {self.name} ({self.difference})"
 
 
 def cut_difference(interval: list[float], higher_is_better: bool) -> list[float]:
@@ -177,8 +180,8 @@ class GroupJackknife:
         last_of_ties = np.append(np.diff(scores[order]) != 0, True)
         left_out = np.arange(-1, self.n)[:, None]  # -1 is no group
         parts = [
-            metric(labels[order], last_of_ties, (some != self.group[order]).astype(int))
-            for some in np.array_split(left_out, 1 + self.n // 50)
+            metric(labels[order], last_of_ties, (part != self.group[order]).astype(int))
+            for part in np.array_split(left_out, 1 + self.n // 50)
         ]
         return np.concatenate(parts)
 

@@ -49,8 +49,8 @@ def report_age(
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
     ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
     errors = preds - ages
-    numbers, subject_ages, subject_preds = subject_means(ids, ages, preds)
-    images, people = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
+    subjects, subject_ages, subject_preds = subject_means(ids, ages, preds)
+    per_image, per_subject = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
     baselines, trivial = {}, {}
     for name, guess in regression.trivial_predictions(data.references()["train_labels"], len(ages)).items():
         trivial[name] = guess[: len(subject_ages)]
@@ -59,7 +59,7 @@ def report_age(
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
 
     # One row per subject: more images of each cannot narrow the interval.
-    by_subject, by_image = GroupJackknife(numbers), GroupJackknife(ids)
+    by_subject, by_image = GroupJackknife(subjects), GroupJackknife(ids)
     subject_mae = by_subject.means(np.abs(subject_preds - subject_ages))
     floor_mae = by_subject.means(np.abs(trivial[best] - subject_ages))
     judged = f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, by_subject
@@ -67,19 +67,19 @@ def report_age(
     confidence = by_image.intervals(mae=by_image.means(np.abs(errors)))
     skill = 1 - divide(subject_mae, floor_mae)
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    of_image = np.searchsorted(numbers, ids)  # the subject of each image
+    of_image = np.searchsorted(subjects, ids)  # position of each image's subject
     low, high = intervals(state.get("intervals"), subject_preds)
     low_image, high_image = low[of_image], high[of_image]
     band, width = regression.age_bands(subject_ages)
     labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **part.groups}
-    each, floor = (ids, ages, preds, low_image, high_image), trivial[best][0]
-    by = {name: break_down(np.array(label), *each, floor) for name, label in labels.items()}
+    each = ids, ages, preds, low_image, high_image, trivial[best][0]
+    by = {name: break_down(np.array(label), *each) for name, label in labels.items()}
     warnings = state_warnings(state)
     several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
     if worse := [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]:
         warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
-    metrics: dict[str, Any] = {f"subject_{key}": value for key, value in people.items()}
-    metrics |= {"skill": 1 - people["mae"] / baselines[best]["subject_mae"], "by": by}
+    metrics: dict[str, Any] = {f"subject_{key}": value for key, value in per_subject.items()}
+    metrics |= {"skill": 1 - per_subject["mae"] / baselines[best]["subject_mae"], "by": by}
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
         warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
     if not np.isnan(low).any():
@@ -102,21 +102,21 @@ def report_age(
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
     report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
-    named = figure_title(state, split)
-    drawn = subject_ages, subject_preds, names[numbers], unit, named
+    heading = figure_title(state, split)
+    drawn = subject_ages, subject_preds, names[subjects], unit, heading
     bounds = None if np.isnan(low).any() else (low, high)
     plot_scatter(*drawn, folder / "scatter.png", bounds)
     plot_bland_altman(*drawn, folder / "bland_altman.png")
-    plot_error_by_age(by["age"], unit, named, folder / "error_by_age.png")
+    plot_error_by_age(by["age"], unit, heading, folder / "error_by_age.png")
 
-    columns = [key for key in images if key != "mse"]  # RMSE says the same in the unit of the target
+    columns = [key for key in per_image if key != "mse"]  # RMSE says the same in the unit of the target
     floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
     counted = ["subjects", "mae", "low", "high", "baseline_mae", "bias", "sd"]
     counted += ["coverage"] if "coverage" in metrics else []
-    heading = f"per subject: {len(numbers)} subjects, mean over their images, {unit}"
+    heading = f"per subject: {len(subjects)} subjects, mean over their images, {unit}"
     sections = {
-        heading: table({"model": people, **floors}, columns),
-        f"per image: {len(ages)} images, {unit}": table({"model": images, **baselines}, columns),
+        heading: table({"model": per_subject, **floors}, columns),
+        f"per image: {len(ages)} images, {unit}": table({"model": per_image, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         "interval of each person": describe_intervals(state.get("intervals"), metrics, split, unit),
@@ -124,17 +124,18 @@ def report_age(
     if corrected is not None:
         metrics["corrected"] = regression_metrics(subject_ages, corrected)
         what = "corrected for the regression towards the mean on val, beside the above"
-        sections[f"{what}, {unit}"] = table({"model": people, "corrected": metrics["corrected"]}, columns)
+        both = {"model": per_subject, "corrected": metrics["corrected"]}
+        sections[f"{what}, {unit}"] = table(both, columns)
     for name, found in by.items():
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
         sections[heading] = table(found, counted, name) if found else ""
     sections["notes"] = NOTES
     write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
-    errors, fit = ({key: people[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
+    errors, fit = ({key: per_subject[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
     LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
-    found = {"metrics": images | metrics, "baselines": baselines, "confidence": confidence}
+    found = {"metrics": per_image | metrics, "baselines": baselines, "confidence": confidence}
     return verdict, found | {"warnings": warnings}
 
 
@@ -147,9 +148,9 @@ def break_down(
     found = {}
     for label in sorted(set(labels.tolist()) - {""}, key=by_number):
         mine = labels == label
-        numbers, truth, said = subject_means(ids[mine], ages[mine], preds[mine])
-        errors, first = said - truth, np.unique(ids[mine], return_index=True)[1]
-        jackknife = GroupJackknife(numbers)
+        subjects, truth, predicted = subject_means(ids[mine], ages[mine], preds[mine])
+        errors, first = predicted - truth, np.unique(ids[mine], return_index=True)[1]
+        jackknife = GroupJackknife(subjects)
         bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(truth) > 2 else {}
         inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
         found[label] = {

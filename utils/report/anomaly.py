@@ -46,19 +46,18 @@ def report_anomaly(
     alarms = scores >= state["threshold"]
     val_labels, both = known["val_labels"], np.concatenate([known["val_inputs"], features])
     train = known["train_inputs"], known["train_labels"]
-    fitted = reference_scores(*train, both, names=["logistic regression"])
-    trivial = fitted["logistic regression"][:, 1]
-    references = {
-        TRIVIAL: np.split(trivial, [len(val_labels)]),
-        "chance": (np.zeros(len(val_labels)), np.zeros(len(labels))),
-        **others,
-    }
-    by, frames = GroupJackknife(scenarios, labels, np.arange(len(labels))), np.arange(len(labels))
-    best = TRIVIAL if by.auroc(labels, references[TRIVIAL][1])[0] > 0.5 else "chance"
+    fitted = reference_scores(*train, both, names=["logistic regression"])["logistic regression"]
+    trivial_val, trivial = np.split(fitted[:, 1], [len(val_labels)])
+    chance = np.zeros(len(val_labels)), np.zeros(len(labels))
+    references = {TRIVIAL: (trivial_val, trivial), "chance": chance, **others}
+    frames = np.arange(len(labels))
+    jackknife = GroupJackknife(scenarios, labels, frames)
+    best = TRIVIAL if jackknife.auroc(labels, trivial)[0] > 0.5 else "chance"
 
     parts = {key: columns[key] for key in ("visibility", "category", "size")}
     parts["distance"] = detection.name_distances(columns["distance"])
-    by_part, (located, benchmark) = detection.breakdown(labels, odds, alarms, parts), localise(dataset, where)
+    by_part = detection.breakdown(labels, odds, alarms, parts)
+    located, benchmark = localise(dataset, where)
     extra = detection.detection_metrics(labels, odds, scenarios) | located
     rate, labelled = state["args"]["frame_rate"], "ground truth"
     if dataset.pasting and not dataset.pasting.share:
@@ -77,11 +76,11 @@ def report_anomaly(
         "ranking and alarms": "\n".join(format_values({key: value}) for key, value in extra.items()),
     }
     written = {"label": labels, "logit": logits, "score": scores, "alarm": alarms.astype(int)}
-    written["trivial_score"] = references[TRIVIAL][1]
+    written["trivial_score"] = trivial
     p_label = np.where(labels == 1, scores, 1 - scores)
     look = lambda k: explained(dataset.__getitems__([k]), where, dataset.true_pixels(k))  # noqa: E731
     report_samples(folder, split, state, columns | written, p_label, look)
-    curves, title = {"model": odds, TRIVIAL: references[TRIVIAL][1]}, figure_title(state, split)
+    curves, title = {"model": odds, TRIVIAL: trivial}, figure_title(state, split)
     plot_roc_pr(labels, curves, alarms, title, folder / "roc_pr.png")
     remedy = "; evaluate.py --paste N counts how many of N objects pasted into such frames are found"
     verdict, fields = report_binary(
@@ -93,8 +92,8 @@ def report_anomaly(
         verdict = replace(verdict, reason=f"on pasted objects; {verdict.reason}")
     fields |= {"labels": labelled, "benchmark": benchmark}
     fields["metrics"] |= extra | {"by_kind": by_part}
-    right, pairs = map(by.sums, detection.within_group_pairs(labels, odds, scenarios))
-    fields["confidence"] |= by.intervals(auroc_within_scenarios=divide(right, pairs))
+    right, pairs = map(jackknife.sums, detection.within_group_pairs(labels, odds, scenarios))
+    fields["confidence"] |= jackknife.intervals(auroc_within_scenarios=divide(right, pairs))
     return verdict, fields
 
 

@@ -42,14 +42,14 @@ def report_binary(
         preds_of = here >= figures.choose_threshold(val_labels, on_val)
         baselines[name] = figures.binary_metrics(labels, here, preds_of)
 
-    by = GroupJackknife(groups, labels, fallback)
-    rows = {"ap": by.ap(labels, odds), "auroc": by.auroc(labels, odds), "f1": by.f1(labels, preds)}
+    jackknife = GroupJackknife(groups, labels, fallback)
+    ap, auroc = jackknife.ap(labels, odds), jackknife.auroc(labels, odds)
     others = [name for name in references if name != "chance" and baselines[name]["ap"]]
     strongest = max(others, key=lambda name: baselines[name]["ap"], default=None)
-    theirs = by.ap(labels, references[strongest][1]) if strongest else None
-    beside = strongest and Comparison.of("AP", rows["ap"], theirs, strongest, by)
-    against = by.auroc(labels, references[trivial][1]), trivial, split, by
-    verdict = judge("AUROC", rows["auroc"], *against, unit=unit, truncated=truncated, reference=beside)
+    theirs = jackknife.ap(labels, references[strongest][1]) if strongest else None
+    comparison = strongest and Comparison.of("AP", ap, theirs, strongest, jackknife)
+    against = jackknife.auroc(labels, references[trivial][1]), trivial, split, jackknife
+    verdict = judge("AUROC", auroc, *against, unit=unit, truncated=truncated, reference=comparison)
     if len(np.unique(labels)) == 1 and not truncated:
         alike = f"all {len(labels)} samples are of class '{classes[labels[0]]}'"
         reason = f"{alike}: nothing can be ranked{otherwise}"
@@ -69,17 +69,18 @@ def report_binary(
     plotting.plot_confusion(counts, classes, at, folder / "confusion_matrix.png")
     plotting.plot_distributions(labels, scores, classes, named, place, threshold)
     plotting.plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
-    found = {"metrics": metrics | probable, "baselines": baselines, "confidence": by.intervals(**rows)}
+    confidence = jackknife.intervals(ap=ap, auroc=auroc, f1=jackknife.f1(labels, preds))
     heading = f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'"
     matrix = f"confusion matrix at threshold {threshold:.4f}, chosen on val"
     sections = {
         heading: results.table({"model": metrics, **baselines}, columns),
-        interval_heading(by, unit): results.interval_lines(found["confidence"]),
+        interval_heading(jackknife, unit): results.interval_lines(confidence),
         matrix: results.confusion_table(counts, classes),
         "probabilities": text,
     }
-    told = split, state, verdict, warnings, beside, sections | dict(notes), found
-    return verdict, conclude(folder, *told, shown=("ap", "auroc", "f1"))
+    found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
+    shown = "ap", "auroc", "f1"
+    return conclude(folder, split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
 
 
 def report_multiclass(
@@ -93,14 +94,15 @@ def report_multiclass(
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     count = len(classes)
     guesses = figures.trivial_guesses(train_labels, count)
-    preds, by = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
-    model = by.macro_f1(labels, np.eye(count)[preds])
-    trivial = {name: by.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
-    others = {name: by.macro_f1(labels, np.eye(count)[p.argmax(axis=1)]) for name, p in references.items()}
+    preds, jackknife = logits.argmax(axis=1), GroupJackknife(groups, fallback=fallback)
+    model = jackknife.macro_f1(labels, np.eye(count)[preds])
+    trivial = {name: jackknife.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
+    answers = {name: np.eye(count)[p.argmax(axis=1)] for name, p in references.items()}
+    others = {name: jackknife.macro_f1(labels, answer) for name, answer in answers.items()}
     guess, strongest = (max(rows, key=lambda name: rows[name][0], default=None) for rows in (trivial, others))
-    beside = strongest and Comparison.of("macro F1", model, others[strongest], strongest, by)
-    against = trivial[guess], guess, split, by
-    verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=beside)
+    comparison = strongest and Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
+    against = trivial[guess], guess, split, jackknife
+    verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=comparison)
 
     odds = scales.log_odds(logits, state["temperature"])
     scores, shares = sigmoid(odds), np.bincount(val_labels, minlength=count) / len(val_labels)
@@ -122,37 +124,38 @@ def report_multiclass(
     plotting.plot_class_probabilities(labels, scores, classes, named, place)
     sure, what = scores.max(axis=1), "the predicted type is right"
     plotting.plot_reliability(right.astype(int), sure, what, named, folder / "reliability.png")
-    confidence = by.intervals(macro_f1=model, accuracy=by.means(right))
+    confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(right))
     sections = {
         f"{len(labels)} samples": results.table({"model": metrics, **baselines}, columns),
-        interval_heading(by, unit): results.interval_lines(confidence),
+        interval_heading(jackknife, unit): results.interval_lines(confidence),
         "per class": results.table(metrics["per_class"], ["support", "precision", "recall", "f1", "ap"]),
         "confusion matrix": results.confusion_table(counts, classes),
         "probabilities": text,
     }
     found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
-    told = split, state, verdict, results.state_warnings(state), beside, sections | dict(notes), found
-    return verdict, conclude(folder, *told, shown=["macro_f1"])
+    warnings, shown = results.state_warnings(state), ["macro_f1"]
+    return conclude(folder, split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
 
 
 def conclude(
     folder: Path, split: str, state: Mapping[str, Any], verdict: Verdict, warnings: list[str],
-    beside: Comparison | None, sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+    comparison: Comparison | None, sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
+) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Write the report, warn of a better reference, log the metrics `shown`; completes `found`."""
     title = f"{state['script']} on {split}"
-    if beside and beside.other - beside.model >= 0.0005:  # equal to three digits otherwise
-        both = f"{beside.metric} {beside.other:.3f}, the model's {beside.model:.3f}; model minus {beside}"
-        warnings.append(f"a reference {'is' if beside.worse else 'may be'} better: {both}")
+    if comparison and comparison.other - comparison.model >= 0.0005:  # equal to three digits otherwise
+        both = f"{comparison.metric} {comparison.other:.3f}, the model's {comparison.model:.3f}"
+        better = "is better" if comparison.worse else "may be better"
+        warnings.append(f"a reference {better}: {both}; model minus {comparison}")
     results.write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
         if any(values[key] is not None for key in shown):  # all are undefined if there is only one class
             LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
-    return found | {"warnings": warnings, "references": asdict(beside) if beside else None}
+    return verdict, found | {"warnings": warnings, "references": comparison and asdict(comparison)}
 
 
-def interval_heading(by: GroupJackknife, unit: str) -> str:
-    return f"95% intervals of the model, jackknife over {'frames' if by.over_frames else unit}"
+def interval_heading(jackknife: GroupJackknife, unit: str) -> str:
+    return f"95% intervals of the model, jackknife over {'frames' if jackknife.over_frames else unit}"
 
 
 def probabilities(

@@ -57,11 +57,11 @@ def report_samples(
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
     """A row per group, the least likely labels first: samples, means of p_label and wrong (ages: error)."""
-    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
+    truth, predicted = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
         found = table[["age", "prediction", "error"]]
     else:
-        found = (truth != said).to_frame("wrong")
+        found = (truth != predicted).to_frame("wrong")
     found = found.assign(samples=1, p_label=table["p_label"]).groupby(table[task["sample"][0]])
     means = found.mean().assign(samples=found.size())
     columns = ["samples", *means.columns.drop("samples")]

@@ -44,12 +44,12 @@ def progress(items: Any, what: str) -> Iterator[Any]:
     """Yield `items`, which have a length, under a bar on a terminal, else with a log line every 10 s."""
     from tqdm import tqdm
 
-    other = os.environ.get("RANK", "0") != "0"  # its bar would overwrite that of rank 0
-    bar, said = tqdm(items, desc=what, leave=False, disable=other or None), time.monotonic()
+    not_first = os.environ.get("RANK", "0") != "0"  # its bar would overwrite that of rank 0
+    bar, logged = tqdm(items, desc=what, leave=False, disable=not_first or None), time.monotonic()
     for done, item in enumerate(bar):
-        if bar.disable and time.monotonic() - said > LOG_SECONDS:
+        if bar.disable and time.monotonic() - logged > LOG_SECONDS:
             LOG.info(f"{what}: {done} of {len(items)}")
-            said = time.monotonic()
+            logged = time.monotonic()
         yield item
 
 

@@ -23,9 +23,8 @@ def history_signs(
 ) -> list[str]:  # fmt: skip
     """All signs, the gravest first. task: a row of utils/tasks.py; counts: val's samples per class;
     constant: the val loss of the best constant output."""
-    levels = no_skill(history, task, counts), above_constant(history, constant)
-    found = not_finite(history), *levels, flat(history), overfitting(history, task)
-    return [text for text in found if text]
+    found = [not_finite(history), no_skill(history, task, counts), above_constant(history, constant)]
+    return [text for text in (*found, flat(history), overfitting(history, task)) if text]
 
 
 def kind_of(text: str) -> str:
@@ -54,8 +53,8 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
     values = [row[key] for row in history[-3:] if is_number(row.get(key))]
     if len(values) < 3 or nothing is None or (middle := statistics.median(values)) > nothing + NO_SKILL:
         return ""
-    what = f"{key} is {middle:.3g} in the last three epochs"
-    return f"hardly any skill: {what}, a model that knows nothing reaches {nothing:.3g}"
+    what = f"{key} is {middle:.3g} in the last three epochs, a model that knows nothing reaches"
+    return f"hardly any skill: {what} {nothing:.3g}"
 
 
 def above_constant(history: History, constant: float | None) -> str:

@@ -30,7 +30,7 @@ class Status(logging.Handler):
 
     def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
-        self.path, self.enabled, self.written, self.hold = run / "status.json", enabled, 0.0, lock
+        self.path, self.enabled, self.written, self.folder_lock = run / "status.json", enabled, 0.0, lock
         self.fields: dict[str, Any] = {
             "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
             "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
@@ -71,6 +71,6 @@ class Status(logging.Handler):
     def end(self, state: str, reason: str | None = None) -> None:
         """Record the state in which the run ended, write nothing afterwards, and release the folder."""
         self.write(state=state, reason=reason)
-        if self.hold:
-            self.hold.release()
+        if self.folder_lock:
+            self.folder_lock.release()
         self.enabled, Status.current = False, None

@@ -71,11 +71,11 @@ def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
 def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
     """CommandError, on every rank, with a table of the data, steps, flags and versions that differ."""
     args, world = run.args, run.processes.world_size
-    own = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
+    free = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
     facts = {
         "data": dataset["fingerprint"][:12],
         "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * world)),
-        **{f"--{key}": value for key, value in vars(args).items() if key not in own},
+        **{f"--{key}": value for key, value in vars(args).items() if key not in free},
         "commit": describe_git()["commit"],
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
@@ -126,19 +126,19 @@ def describe_training(
 ) -> dict[str, Any]:
     """The training section: settings of loss, optimizer and scheduler, and the run-level flags."""
 
-    def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    def plain_values(settings: dict[str, Any]) -> dict[str, Any]:
         kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
         known = {key: value for key, value in settings.items() if isinstance(value, kinds)}
         return {key: value for key, value in known.items() if key[0] != "_" and key not in left_out}
 
     scheduler_params: dict[str, Any] = {}
     for part in [*getattr(scheduler, "_schedulers", []), scheduler]:  # of a SequentialLR, its parts first
-        scheduler_params |= plain(part.state_dict())
+        scheduler_params |= plain_values(part.state_dict())
     if hasattr(scheduler, "_milestones"):
         scheduler_params["warmup_epochs"] = scheduler._milestones[0] + 1
     return {
         "loss_function": type(criterion).__name__,
-        "optimizer": type(optimizer).__name__, "optimizer_params": plain(optimizer.defaults),
+        "optimizer": type(optimizer).__name__, "optimizer_params": plain_values(optimizer.defaults),
         "lr_scheduler": type(scheduler).__name__, "scheduler_params": scheduler_params,
         "effective_batch_size": run.args.batch_size * run.processes.world_size,
         **{flag: getattr(run.args, flag, 0) for flag in TRAINING}, **fields,

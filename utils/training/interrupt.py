@@ -38,8 +38,8 @@ TIMED_STEPS, TIMED_SECONDS = 5, 15.0
 def expected_time(seconds: float, steps: int, epochs: int) -> str:
     """'expected time: 12 min for 30 epochs of 24 steps, 0.9 s each'; a tenth is added for the evaluation."""
     total = format_duration(1.1 * seconds * steps * epochs)
-    many = f"{epochs} epochs" if epochs > 1 else "one epoch"
-    return f"expected time: {total} for {many} of {steps} steps, {seconds:.2g} s each"
+    number = f"{epochs} epochs" if epochs > 1 else "one epoch"
+    return f"expected time: {total} for {number} of {steps} steps, {seconds:.2g} s each"
 
 
 def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str:
@@ -124,12 +124,12 @@ class Interrupt:
         self.samples = min(steps * sampler.batch_size * sampler.world_size, len(sampler.order))
         self.began, self.seconds_before = time.monotonic() - self.seconds_before, 0.0
         self.status.write(state="training", epoch=epoch, step=first, steps=steps)
-        said = warmed_up = time.monotonic()
+        logged = warmed_up = time.monotonic()
         self.obey(first, steps, totals)  # a signal that came during validation or saving of the last epoch
         batches = iter(loader)
-        other = not self.processes.first  # its bar would overwrite that of rank 0
+        not_first = not self.processes.first  # its bar would overwrite that of rank 0
         try:
-            for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=other or None):
+            for step in tqdm(range(first, steps), f"epoch {epoch}", leave=False, disable=not_first or None):
                 self.place = epoch, step
                 batch = next(batches)
                 self.look(epoch, step, batch)
@@ -145,9 +145,9 @@ class Interrupt:
                         epochs = self.status.fields["epochs"] - epoch + 1
                         hint = quicker(sys.argv, seconds * steps * epochs, self.processes.device)
                         LOG.info(expected_time(seconds, steps, epochs) + hint)
-                late = time.monotonic() - said > LOG_SECONDS
+                late = time.monotonic() - logged > LOG_SECONDS
                 if late or (self.log_interval and done % self.log_interval == 0 and done < steps):
-                    said = time.monotonic()
+                    logged = time.monotonic()
                     mean = {"train_loss": float(totals[0] / totals[-1])}
                     LOG.info(f"epoch {epoch:03d} step {done}/{steps} {format_values(mean)} so far")
                 self.obey(done, steps, totals)

@@ -27,14 +27,14 @@ UNMOVED = 3e-5  # a smaller relative change of the weights in an epoch counts as
 
 
 class Invariants:
-    """Watches one run from before its first step; say(kind, text) warns of a mistake, once for each kind.
+    """Watches one run from before its first step; warn(kind, text) reports a mistake, once for each kind.
     inputs: the keys of a batch that the model should use; target: the key of its labels."""
 
     def __init__(
-        self, say: Callable[[str, str], None], checkpoint: Checkpoint, criterion: nn.Module,
+        self, warn: Callable[[str, str], None], checkpoint: Checkpoint, criterion: nn.Module,
         loaders: dict[str, Any], inputs: Sequence[str], target: str,
     ):  # fmt: skip
-        self.say, self.checkpoint, self.run, self.loaders = say, checkpoint, checkpoint.run, loaders
+        self.warn, self.checkpoint, self.run, self.loaders = warn, checkpoint, checkpoint.run, loaders
         self.inputs, self.target, self.flags = inputs, target, vars(checkpoint.run.args)
         self.judged = checkpoint.parts["model"]
         self.model = checkpoint.parts.get("trained", self.judged)
@@ -61,19 +61,19 @@ class Invariants:
         held = {id(p) for g in self.checkpoint.parts["optimizer"].param_groups for p in g["params"]}
         if names := [name for name, p in self.trainable.items() if id(p) not in held]:
             what = f"{len(names)} of {len(self.trainable)} trainable tensors ({names[0]} ...)"
-            self.say("optimizer", f"the optimizer does not hold {what}: build it of model.parameters()")
+            self.warn("optimizer", f"the optimizer does not hold {what}: build it of model.parameters()")
         encoders = [part for part in self.model.modules() if hasattr(part, "loaded")]
         loaded = [part for part in encoders if part.loaded is not None]
         if self.flags.get("weights", "none") != "none" and encoders and not loaded:
-            self.say("weights", f"--weights {self.flags['weights']} was asked for, but nothing was loaded")
+            self.warn("weights", f"--weights {self.flags['weights']} was asked for, but nothing was loaded")
         kept = [np.array_equal(fingerprints(part.parameters()), part.loaded) for part in loaded]
         if not all(kept) and not self.flags["resume"]:
-            self.say("weights", "the loaded weights are gone: initialised or overwritten after loading")
+            self.warn("weights", "the loaded weights are gone: initialised or overwritten after loading")
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
                 what = f"{len(shared)} of {len(groups[name])} groups of {name} are trained on"
-                self.say("leak", f"{what} ({shared[0]} ...): the loaders do not follow the split")
+                self.warn("leak", f"{what} ({shared[0]} ...): the loaders do not follow the split")
 
     # While it runs
 
@@ -84,7 +84,7 @@ class Invariants:
         promised = len(self.loaders["train"].batch_sampler.part(step)[0])
         for name in ("indices", self.target):
             if len(batch[name]) != promised:
-                self.say("short", f"a step was promised {promised} samples and got {len(batch[name])}")
+                self.warn("short", f"a step was promised {promised} samples and got {len(batch[name])}")
         if self.begun in self.orders:
             self.orders[self.begun].append(batch["indices"].numpy())
         if self.begun == 1 and step == 1:
@@ -92,7 +92,7 @@ class Invariants:
         for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():
             values = batch[name][:promised].flatten(1).float().nan_to_num()  # without --rescore's rows
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
-                self.say(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
+                self.warn(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
 
     def in_step(self) -> bool:
         return self.checkpoint.interrupt.place is not None
@@ -129,7 +129,7 @@ class Invariants:
         if self.looking():
             for name, values in given.items():
                 if bool(self.batch[name].any()) and not bool(values.any()):
-                    self.say(f"lost {name}", f"{name} arrive at the model as zeros: lost on the way")
+                    self.warn(f"lost {name}", f"{name} arrive at the model as zeros: lost on the way")
         followed = self.augmented and (self.begun == 2 or self.step < FOLLOWED)
         for row, index in enumerate(self.batch["indices"].tolist() if followed else ()):
             if self.begun == 2 and index not in self.followed:
@@ -145,17 +145,17 @@ class Invariants:
     def check_part(self, name: str, part: nn.Module, inputs: tuple, output: Any) -> None:
         """In a step, a part is in train mode, trainable unless a flag freezes, and of the type asked for."""
         if not self.in_step() and self.begun and part.training:
-            self.say("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
+            self.warn("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
         if not self.looking():
             return
         if not part.training and not self.freezing:
-            self.say("mode", f"{name} is not in train mode in a training step: model.train() is missing")
+            self.warn("mode", f"{name} is not in train mode in a training step: model.train() is missing")
         own = [p.requires_grad for p in part.parameters(recurse=False)]
         if own and not any(own) and not self.freezing:
-            self.say("frozen", f"{name} does not learn, although no flag freezes anything")
+            self.warn("frozen", f"{name} does not learn, although no flag freezes anything")
         wanted = amp_dtype(self.run.device)
         if self.flags["amp"] and isinstance(part, (nn.Linear, nn.Conv2d)) and output.dtype != wanted:
-            self.say("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
+            self.warn("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
 
     def check_normalised(self, part: nn.Module, inputs: tuple) -> None:
         """Images are normalised exactly once: some values are below 0, none are far outside."""
@@ -165,13 +165,13 @@ class Invariants:
         mean, sd, least = float(values.mean()), float(values.std()), float(values.min())
         if least >= 0 or abs(mean) > 4 or sd > 4:
             what = f"images enter the first layer with mean {mean:.2f}, sd {sd:.2f}, least value {least:.2f}"
-            self.say("normalisation", f"{what}: normalised twice or never")
+            self.warn("normalisation", f"{what}: normalised twice or never")
 
     def check_fresh(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         """No gradient of an earlier backward pass is left when the next one arrives."""
         if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
             what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
-            self.say("gradients", f"{what}: optimizer.zero_grad() is missing")
+            self.warn("gradients", f"{what}: optimizer.zero_grad() is missing")
 
     def check_loss(self, criterion: nn.Module, inputs: tuple, losses: Tensor) -> None:
         """The criterion gets outputs and labels that belong together."""
@@ -180,16 +180,16 @@ class Invariants:
         outputs, labels = inputs[:2]
         if len(outputs) != len(labels) or (outputs.ndim != labels.ndim and labels.is_floating_point()):
             shapes = f"{tuple(outputs.shape)} and {tuple(labels.shape)}"
-            self.say("shapes", f"outputs and labels have shapes {shapes}: the loss compares all with all")
+            self.warn("shapes", f"outputs and labels have shapes {shapes}: the loss compares all with all")
         sent = self.batch[self.target]
         if labels.shape == sent.shape and not torch.equal(labels.cpu(), sent):
-            self.say("labels", "labels at the loss are not those that were read: lost, or of other samples")
+            self.warn("labels", "labels at the loss are not those that were read: lost, or of other samples")
         if losses.requires_grad:
             losses.register_hook(self.check_sign)
 
     def check_sign(self, gradient: Tensor) -> None:
         if bool((gradient < 0).any()):
-            self.say("sign", "the loss is maximised: backward() sees it with a minus sign")
+            self.warn("sign", "the loss is maximised: backward() sees it with a minus sign")
 
     def after_evaluation(self, model: nn.Module, inputs: tuple, options: dict[str, Any], output: Any) -> None:
         """Once, on a val batch: the same inputs give the same output, mixed-up inputs another."""
@@ -199,11 +199,11 @@ class Invariants:
         with torch.no_grad():
             first, again = (first_output(o) for o in (output, model(*inputs, **options)))
             if not torch.allclose(first, again, rtol=1e-3, atol=1e-5, equal_nan=True):
-                return self.say("random", "a val batch gives two outputs: something random is on")
+                return self.warn("random", "a val batch gives two outputs: something random is on")
             for name in self.inputs:
                 mixed = rolled(inputs, name)
                 if mixed is not None and torch.equal(again, first_output(model(*mixed, **options))):
-                    self.say(f"ignored {name}", f"the model ignores {name}: mixing them up changes nothing")
+                    self.warn(f"ignored {name}", f"the model ignores {name}: mixing them up changes nothing")
 
     # After an epoch
 
@@ -230,14 +230,14 @@ class Invariants:
         dist.all_gather_object(every, fingerprints(self.model.parameters()))
         if any(not np.array_equal(every[0], other) for other in every[1:]):
             what = f"the processes have different weights {when}"
-            self.say("ranks", f"{what}: the model is called without its wrapper, or a step differs")
+            self.warn("ranks", f"{what}: the model is called without its wrapper, or a step differs")
 
     def check_judged(self, rows: dict[str, np.ndarray]) -> None:
         """What is evaluated as val is val: all of it, with its own labels."""
         val = self.loaders["val"].dataset
         labels = getattr(val, self.target)
         if len(rows["indices"]) != len(val) or not np.array_equal(rows[self.target], labels[rows["indices"]]):
-            self.say("judged", "the figures called val are not of val: another part was evaluated")
+            self.warn("judged", "the figures called val are not of val: another part was evaluated")
 
     def check_history(self, history: list[dict[str, Any]]) -> None:
         """The epoch kept is the best one, the first of equals, and the learning rate follows its schedule."""
@@ -246,22 +246,22 @@ class Invariants:
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]
         if best and best["epoch"] != kept:
             other = f"epoch {best['epoch']} has {name} {best[f'val_{name}']:.4g}"
-            self.say("best", f"epoch {kept} is kept as the best one, but {other}")
+            self.warn("best", f"epoch {kept} is kept as the best one, but {other}")
         steps, peak = self.checkpoint.parts["scheduler"].last_epoch, self.flags["learning_rate"]
         if steps != len(history):
-            self.say("schedule", f"the scheduler was stepped {steps} times in {len(history)} epochs")
+            self.warn("schedule", f"the scheduler was stepped {steps} times in {len(history)} epochs")
         warmup = max(self.flags.get("warmup_epochs", 0), 1)
         if len(history) > warmup and max(row["lr"] for row in history) < 0.5 * peak:
-            self.say("schedule", f"the rate never came near --learning_rate {peak:g}: an endless warm-up")
+            self.warn("schedule", f"the rate never came near --learning_rate {peak:g}: an endless warm-up")
 
     def check_compiled(self) -> None:
         """Steps run compiled code, and after two epochs nothing is compiled again."""
         before, self.graphs = self.graphs, torch._dynamo.utils.counters["stats"]["unique_graphs"]
         if self.ended == 1 and self.graphs == before:
-            self.say("compile", "--compile: no step ran the compiled code")
+            self.warn("compile", "--compile: no step ran the compiled code")
         if self.ended > 2 and self.graphs > before:
             what = "compiled again after the second epoch"
-            self.say("recompiled", f"{what}: shapes that change cost minutes; leave --compile out")
+            self.warn("recompiled", f"{what}: shapes that change cost minutes; leave --compile out")
 
     def check_moved(self, before: np.ndarray) -> None:
         """Every trainable tensor has changed, and averaged weights follow."""
@@ -269,28 +269,28 @@ class Invariants:
         same = (after == before).all(axis=1)
         still = [name for name, stood in zip(self.trainable, same, strict=True) if stood]
         if still:
-            self.say("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
+            self.warn("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0
         moved = np.abs(after - before).max(axis=1)[known] / before[known, 1]
         change = float(np.median(moved)) if len(moved) else 0.0  # a bias near 0 easily moves far
         if change < UNMOVED:
-            self.say("still", f"the weights hardly moved in an epoch ({change:.1e}): too low a learning rate")
+            self.warn("still", f"the weights hardly moved in an epoch ({change:.1e}): learning rate too low")
         if self.judged is self.model:
             return
         judged = fingerprints(self.judged.parameters())
         if np.array_equal(judged, self.judged_before):
-            self.say("average", "the averaged weights did not move: they are never updated")
+            self.warn("average", "the averaged weights did not move: they are never updated")
         elif np.array_equal(judged, fingerprints(self.model.parameters())):
-            self.say("average", "the averaged weights equal the trained ones: nothing is averaged")
+            self.warn("average", "the averaged weights equal the trained ones: nothing is averaged")
 
     def check_orders(self) -> None:
         """Order and augmentation differ between the first two epochs."""
         first, second = (np.concatenate([[], *self.orders[k]]) for k in (1, 2))  # empty if resumed late
         frames = self.loaders["train"].batch_sampler.frames
         if len(first) and len(np.unique(frames)) >= 8 and np.array_equal(first, second):
-            self.say("order", "samples come in the same order every epoch: the sampler is not told the epoch")
+            self.warn("order", "samples come in the same order every epoch: the sampler ignores the epoch")
         if self.compared >= 16 and self.same == self.compared:
-            self.say("augmentation", "augmentation is on, but samples look the same in every epoch")
+            self.warn("augmentation", "augmentation is on, but samples look the same in every epoch")
         self.orders, self.followed = {}, {}
 
 

@@ -35,9 +35,9 @@ def check_labels(labels: np.ndarray, split: str, names: Sequence[str] | None = N
     if bad := np.sum(~np.isfinite(labels)):
         raise DataError(f"the {split} split has {bad} labels that are NaN or infinite")
     if (labels == labels[0]).all():
-        one, what = ("class", names[int(labels[0])]) if names else ("age", f"{labels[0]:g}")
+        kind, value = ("class", names[int(labels[0])]) if names else ("age", f"{labels[0]:g}")
         raise DataError(
-            f"the {split} split has one {one} only: {len(labels)} samples, all '{what}'\n"
+            f"the {split} split has one {kind} only: {len(labels)} samples, all '{value}'\n"
             "nothing can be learned or measured on it; choose another split: --split_method, --fold, --seed"
         )
 
@@ -122,19 +122,19 @@ class LearningCheck:
         # What a constant output reaches; val has other class shares than the samples drawn for training.
         self.constant_loss = best_constant_loss(criterion, self.labels[drawn], outputs)
         self.val_constant = best_constant_loss(criterion, torch.as_tensor(val_labels), outputs)
-        self.said: dict[str, str] = {}
+        self.warned: dict[str, str] = {}
 
-    def say(self, kind: str, text: str) -> None:
+    def warn(self, kind: str, text: str) -> None:
         """Log a warning at once, each kind once."""
-        if kind not in self.said:
-            self.said[kind] = text
+        if kind not in self.warned:
+            self.warned[kind] = text
             LOG.warning(text)
 
     def before_training(
         self, checkpoint: Checkpoint, loaders: dict[str, DataLoader], inputs: Sequence[str],
         forward: Forward, target: str = "labels",
-    ) -> list[str]:  # fmt: skip
-        """Log and return warnings about labels, loss and loop; with --overfit_one_batch test the model too.
+    ) -> None:  # fmt: skip
+        """Log warnings about labels, loss and loop; with --overfit_one_batch test the model too.
         loaders: by split, with train; inputs: the keys of a batch that the model uses; target: its labels'.
         """
         run, dataset = checkpoint.run, loaders["train"].dataset
@@ -143,13 +143,12 @@ class LearningCheck:
             self.overfit_one_batch(model, dataset, run.device, forward)
         check_last_batch(loaders["train"], checkpoint.parts["model"], run, forward)
         run.status.write(constant_loss=self.val_constant)
-        self.invariants = Invariants(self.say, checkpoint, self.watched, loaders, inputs, target)
+        self.invariants = Invariants(self.warn, checkpoint, self.watched, loaders, inputs, target)
         found = [f"the learning check got {len(self.labels)} labels, but train has {len(dataset)} samples"]
         if len(dataset) == len(self.labels):
             found = self.check_loss(lambda chosen: dataset.__getitems__(chosen)[target])
         for text in found:
-            self.say(text, text)
-        return list(self.said.values())
+            self.warn(text, text)
 
     def check_loss(self, read_labels: Callable[[list[int]], Tensor]) -> list[str]:
         """What is wrong with the labels that `read_labels(indices)` reads, and with the loss.
@@ -164,8 +163,8 @@ class LearningCheck:
             found.append("labels of the same samples differ between two reads: they are made up, not read")
         shape = (len(labels), self.outputs) if self.outputs > 1 else (len(labels),)
         logits = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        ones = [torch.full_like(labels, value.item()) for value in torch.unique(labels)]
-        losses = [self.criterion(logits, one).mean() for one in ones]
+        constant = [torch.full_like(labels, value.item()) for value in torch.unique(labels)]
+        losses = [self.criterion(logits, same).mean() for same in constant]
         if len(losses) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
             found.append("the loss does not depend on the labels: it can fall to 0 while nothing is learned")
         if labels.is_floating_point():
@@ -173,18 +172,17 @@ class LearningCheck:
         else:
             classes = nn.functional.one_hot(labels, self.outputs) if self.outputs > 1 else 2 * labels - 1
             right, certain = 30 * classes.double(), 10.0
-        loss, more = (float(self.criterion(factor * right, labels).mean()) for factor in (1.0, certain))
-        if loss > 0.05 * self.constant_loss and more <= 2 * loss:
+        loss, surer = (float(self.criterion(factor * right, labels).mean()) for factor in (1.0, certain))
+        if loss > 0.05 * self.constant_loss and surer <= 2 * loss:
             what = f"certain and right outputs still cost {loss:.4g}, a constant {self.constant_loss:.4g}"
             found.append(f"{what}: softmax or sigmoid applied twice, or a loss that is not the intended one")
         return found
 
     def overfit_one_batch(
         self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
-    ) -> bool:
-        """Whether a copy of the model can learn one balanced train batch by heart; logs the answer.
-        Adam (lr 1e-3) has `steps` steps to get below 30% of the best constant's loss. The run's own model and
-        random numbers stay as they are."""
+    ) -> None:
+        """Log whether a copy of the model can learn one balanced train batch by heart: Adam (lr 1e-3) has
+        `steps` steps to get below BY_HEART. The run's own model and random numbers stay as they are."""
         chosen = balanced_batch(self.labels)
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -204,40 +202,38 @@ class LearningCheck:
             LOG.info(f"one batch of {len(chosen)} can be learned by heart: {outcome}")
         else:
             LOG.warning(f"one batch of {len(chosen)} cannot be learned by heart: {outcome}; {why}")
-        return learned
 
     def input_worth(self, score: Callable, rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
         """What each input is worth on test (val if there is no test); rows: by split."""
         split = "test" if "test" in rows else "val"
         return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
 
-    def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> list[str]:
-        """Log and return new warnings; rows: the result of evaluating val; outputs (N, ...): the model's."""
+    def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> None:
+        """Log new warnings; rows: the result of evaluating val; outputs (N, ...): those of the model."""
         self.invariants.after_epoch(rows)
-        before, constant, history = len(self.said), self.constant_loss, self.invariants.checkpoint.history
+        constant, history = self.constant_loss, self.invariants.checkpoint.history
         peak = int(np.argmax([row["lr"] for row in history]))  # before it, a warm-up may stand still
         losses = [row["train_loss"] for row in history[peak:]]
         last, on_val = losses[-1], history[0].get("val_loss", constant)
         # An epoch that learns fast has a low loss on train and on val.
         if len(history) == 1 and (last > 5 * constant or last < 0.2 * constant < 0.8 * on_val):
             what = f"the first epoch's loss {last:.4g} is far from the best constant's {constant:.4g}"
-            self.say("first", f"{what}: the outputs start far off, or the loss is not the intended one")
+            self.warn("first", f"{what}: the outputs start far off, or the loss is not the intended one")
         if np.ptp(outputs, axis=0).max() < 1e-6:
-            self.say("constant", "every sample of val gets the same output: a dead or frozen model")
+            self.warn("constant", "every sample of val gets the same output: a dead or frozen model")
         if not self.labels.is_floating_point() and are_probabilities(outputs):
-            self.say("probabilities", "outputs are probabilities: the loss applies softmax or sigmoid again")
+            self.warn("probabilities", "outputs are probabilities: the loss applies softmax or sigmoid again")
         moved = self.invariants.steps >= ENOUGH
         if moved and (still := unused_parameters(self.invariants.model)):
-            self.say("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
+            self.warn("gradient", f"no gradient reaches {still}: a detached or dead part of the model")
         if len(losses) >= 3 and np.ptp(losses[-3:]) <= FLAT * abs(last):
-            self.say("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")
+            self.warn("flat", f"flat: the train loss stays at {last:.4g}; learning rate 0 or far too low")
         if len(losses) >= 3 and min(losses[-3:]) >= 0.98 * constant:
             what = f"the train loss stays at {last:.4g}, a constant output reaches {constant:.4g}"
-            self.say("entropy", f"{what}: do the labels belong to their inputs?")
+            self.warn("entropy", f"{what}: do the labels belong to their inputs?")
         for text in (above_constant(history, self.val_constant), overfitting(history, self.task)):
             if text:
-                self.say(kind_of(text), text)
-        return list(self.said.values())[before:]
+                self.warn(kind_of(text), text)
 
 
 def balanced_batch(labels: Tensor, size: int = 32) -> list[int]:

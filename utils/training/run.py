@@ -169,8 +169,7 @@ def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> R
     """Join the processes, seed, make or find the run folder, start its log; None if the run is finished."""
     processes = distributed.start_processes(args.device)
     distributed.seed_everything(args.seed)
-    auto = args.resume == "auto"
-    if args.resume and not auto and is_finished(Path(args.resume), args.epochs, args.patience):
+    if args.resume not in (None, "auto") and is_finished(Path(args.resume), args.epochs, args.patience):
         if processes.first:
             print(f"{args.resume} is finished: nothing to resume")
         return None

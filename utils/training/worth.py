@@ -23,19 +23,15 @@ class MixedUp:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         generator = torch.Generator().manual_seed(0)
+        name = "geometry" if self.name == "history" else self.name
         for batch in self.loader:
-            batch = dict(batch)
-            if self.name == "history":
-                values, past = batch["geometry"].clone(), self.dataset.past_columns
-                order = torch.randperm(len(values), generator=generator)
-                values[:, past] = values[order][:, past]
-                batch["geometry"] = values
-            else:
-                order = torch.randperm(len(batch[self.name]), generator=generator)
-                more = self.name.rstrip("s") + "_"
-                keys = [key for key in batch if key == self.name or key.startswith(more)]
-                batch |= {key: batch[key][order] for key in keys}
-            yield batch
+            order = torch.randperm(len(batch[name]), generator=generator)
+            keys = [key for key in batch if key == name or key.startswith(name.rstrip("s") + "_")]
+            mixed = {key: batch[key][order] for key in keys}
+            if self.name == "history":  # the other columns stay
+                present = np.setdiff1d(range(batch[name].shape[1]), self.dataset.past_columns)
+                mixed[name][:, present] = batch[name][:, present]
+            yield batch | mixed
 
 
 def figure(rows: Rows) -> tuple[str, float]:
