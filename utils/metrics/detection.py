@@ -30,8 +30,8 @@ def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 
 def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
-    """The alarm threshold, chosen on val: that of the best F1 (rule 'f1', if there is an anomaly), else the
-    lowest that at most a share `target_fpr` of the normal frames reaches. 0.5 if no frame is normal."""
+    """The alarm threshold, chosen on val: the one with the best F1 (rule 'f1', if there is an anomaly), else
+    the lowest one that at most a share `target_fpr` of the normal frames reaches; 0.5 if none is normal."""
     normal = np.sort(scores[labels == 0])
     if len(normal) == 0:
         return 0.5

@@ -63,8 +63,8 @@ def find_clusters(
 def choose_cut(
     frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, true: np.ndarray
 ) -> float:
-    """The one of CUTS with the most people in the right group: share of all plus mean share over group sizes.
-    true (R,): social group ids, below 0 if unknown. Of equally good cuts the middle one; 0.5 without ids."""
+    """The cut in CUTS with the best sum of two shares of people in the right group: of all, and the mean over
+    group sizes. true (R,): social group ids, below 0 if unknown. Ties: the middle cut; without ids: 0.5."""
     known, shares = true >= 0, []
     if not known.any():
         return 0.5

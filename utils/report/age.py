@@ -41,7 +41,7 @@ def report_age(
 
     build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
-    subject (mean over its images) with that of the better of train mean and median, leaving out subjects.
+    subject (mean over its images) with the better of train mean and median, leaving out subjects.
     p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
     their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings}.
     """

@@ -36,7 +36,7 @@ def choose_on_val(
 def report_end_to_end(
     folder: Path | None, split: str, data: Any, rows: dict[str, np.ndarray], state: dict[str, Any]
 ) -> dict[str, Any]:
-    """The verdict and metrics over all pairs of every frame of a split, and those of the social groups.
+    """Judge all pairs of every frame of a split, and the social groups; returns verdict and metrics.
     data: PairDatasets; rows: logits of both stages, `who` and `logits`, of every pair in range; state: the
     checkpoint. Writes a report, a confusion matrix and the toolkit's two files into `folder`, if given."""
     types, truncated = data.parts[split].class_names, state["args"]["max_batches"] > 0

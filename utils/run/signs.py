@@ -10,7 +10,7 @@ from typing import Any
 
 from utils.tasks import nothing_reaches
 
-NO_SKILL = 0.05  # a metric this close to that of a model that knows nothing shows no skill
+NO_SKILL = 0.05  # a metric this close to what a model that knows nothing reaches shows no skill
 FLAT = 0.01  # a smaller relative change of the train loss over RECENT epochs counts as none
 RECENT = 5
 
@@ -47,7 +47,7 @@ def not_finite(history: History) -> str:
 
 
 def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int] | None) -> str:
-    """The task's skill metric, median of the last three epochs, is that of a model that knows nothing."""
+    """A skill metric (median of three epochs) hardly better than what a model that knows nothing reaches."""
     metric, key = task["metrics"].get(task["skill"]), f"val_{task['skill']}"
     nothing = nothing_reaches(metric, counts) if metric else None
     values = [row[key] for row in history[-3:] if is_number(row.get(key))]
@@ -58,7 +58,7 @@ def no_skill(history: History, task: Mapping[str, Any], counts: Mapping[str, int
 
 
 def above_constant(history: History, constant: float | None) -> str:
-    """A val loss clearly above that of the best constant output on val, three epochs in a row."""
+    """A val loss clearly above what the best constant output reaches on val, three epochs in a row."""
     last = [row["val_loss"] for row in history[-3:] if is_number(row.get("val_loss"))]
     if constant is None or len(last) < 3 or min(last) <= (1 + 5 * FLAT) * constant:
         return ""
@@ -67,7 +67,7 @@ def above_constant(history: History, constant: float | None) -> str:
 
 
 def flat(history: History) -> str:
-    """A train loss that stands still; not once the learning rate was lowered, when a plateau is expected."""
+    """A train loss that stands still, except after the learning rate was lowered: then that is expected."""
     rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("lr"))]
     last = [row["train_loss"] for row in rows[-RECENT:]]
     if len(last) < RECENT or rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows):

@@ -57,7 +57,7 @@ class Checkpoint:
         self.chosen: dict[str, Any] = {}  # the state that the test pass judges; set by load_best
 
     def resume(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The history and the best values to go on with: with --resume those of last.pth, else fresh ones."""
+        """The history and best values to continue from: those in last.pth with --resume, else fresh ones."""
         if self.run.args.resume:
             state = self.load("last.pth")
             refuse_edited(self.run.args, state["args"])

@@ -101,7 +101,7 @@ class Invariants:
         return self.begun <= 2 and self.step < LOOKED_AT and self.in_step()
 
     def add_hooks(self, criterion: nn.Module) -> list[Any]:
-        """Register the checks below as hooks; those returned are to be removed after the second epoch.
+        """Register the checks below as hooks, and return those to remove after the second epoch.
         A model compiled with --compile is only checked from outside."""
         outside = torch.compiler.disable if self.flags["compile"] else lambda hook: hook
         self.model.register_forward_pre_hook(outside(self.before_forward), with_kwargs=True)

@@ -109,7 +109,7 @@ def check_finite(
 
 
 class LearningCheck:
-    """Watches one run and warns of what looks like not learning, once for each kind.
+    """Watches one run and warns, once for each kind, of signs that it does not learn.
     drawn: positions of the train samples that an epoch takes, if it does not take all of them."""
 
     def __init__(

@@ -123,7 +123,7 @@ class Run:
         self, counts: Mapping[str, int] | None = None, unit: str = "", **nothing: float
     ) -> list[Panel]:
         """The panels of training_curves.png that the task declares; logs the baselines that they show.
-        counts: val's {class: samples}; nothing: {metric: baseline} for those that only the script knows."""
+        counts: val's {class: samples}; nothing: {metric: baseline}, where only the script knows it."""
         panels = curve_panels(TASKS[self.script], counts, unit, **nothing)
         LOG.info(to_beat(panels))
         return panels
@@ -196,7 +196,7 @@ def finish(
     if run.processes.first:
         save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))
         split = "test" if "test" in rows else "val"
-        state = chosen | {"history": checkpoint.history}  # of all epochs, not only those until the best one
+        state = chosen | {"history": checkpoint.history}  # of all epochs, not only until the best one
         verdict, found = report(run.folder, split, rows[split], data, state)
         write_arrays(run.folder / "references.npz", data.references())  # with what the report has added
         metrics[split] |= found.pop("metrics")
@@ -251,4 +251,4 @@ def adopt_stage1(
         setattr(args, name, trained)
     args.stage1_checkpoint = str(path)
     check_names(path, state, **names_of(args))
-    return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses one of its own
+    return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses its own threshold

@@ -66,7 +66,7 @@ def in_words(worth: dict[str, Any]) -> str:
 
 
 def rolled(inputs: tuple, name: str) -> tuple | None:
-    """A model's inputs with the rows of one of them shifted by one; None if that changes nothing."""
+    """A model's inputs with one of them shifted by one row; None if that changes nothing."""
     if isinstance(inputs[0], dict):
         old, new = inputs[0][name], inputs[0][name].roll(1, 0)
         return None if torch.equal(old, new) else (inputs[0] | {name: new}, *inputs[1:])
