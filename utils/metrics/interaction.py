@@ -100,7 +100,8 @@ def end_to_end(
     model, naive = (jackknife.macro_f1(rows.truth, one_hot[k], rows.weight) for k in (guess, trivial))
     naive_name = f"stage 1's pairs, always {types[most_frequent]}"
     judged = "macro F1 of six outcomes", model, naive, naive_name, split, jackknife
-    verdict, counts = judge(*judged, unit="sequences", truncated=truncated), rows.counts(guess)
+    verdict = judge(*judged, unit="sequences", truncated=truncated)
+    counts = rows.counts(guess)
     hits, support, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     scores = np.maximum(rows.p_interaction, 0)[:, None] * rows.p_types
     per_outcome: dict[str, Mapping] = {}

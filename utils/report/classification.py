@@ -52,8 +52,7 @@ def report_binary(
     verdict = judge("AUROC", auroc, *against, unit=unit, truncated=truncated, reference=comparison)
     if len(np.unique(labels)) == 1 and not truncated:
         alike = f"all {len(labels)} samples are of class '{classes[labels[0]]}'"
-        reason = f"{alike}: nothing can be ranked{otherwise}"
-        verdict = replace(verdict, word="NOT JUDGED", reason=reason)
+        verdict = replace(verdict, word="NOT JUDGED", reason=f"{alike}: nothing can be ranked{otherwise}")
 
     metrics = figures.binary_metrics(labels, odds, preds)
     columns = list(metrics)
@@ -115,8 +114,7 @@ def report_multiclass(
     for name, p in guesses.items():  # expected values of a random guess
         right = {"balanced_accuracy": float(p[present].mean()), "accuracy": float(p[labels].mean())}
         baselines[name] = {"macro_f1": float(trivial[name][0])} | right
-    for name, values in references.items():
-        baselines[name] = figures.multiclass_metrics(labels, values, classes)
+    baselines |= {name: figures.multiclass_metrics(labels, p, classes) for name, p in references.items()}
 
     counts, right = figures.confusion(labels, preds, count), preds == labels
     named, place = results.figure_title(state, split), folder / "probability_distributions.png"

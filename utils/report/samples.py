@@ -62,10 +62,10 @@ def by_group(table: Any, task: Mapping[str, Any]) -> Any:
         found = table[["age", "prediction", "error"]]
     else:
         found = (truth != predicted).to_frame("wrong")
-    found = found.assign(samples=1, p_label=table["p_label"]).groupby(table[task["sample"][0]])
-    means = found.mean().assign(samples=found.size())
-    columns = ["samples", *means.columns.drop("samples")]
-    return means[columns].round(4).sort_values("p_label", kind="stable").reset_index()
+    groups = found.assign(p_label=table["p_label"]).groupby(table[task["sample"][0]])
+    means = groups.mean().round(4)
+    means.insert(0, "samples", groups.size())
+    return means.sort_values("p_label", kind="stable").reset_index()
 
 
 @never_fatal

@@ -95,8 +95,7 @@ class Interrupt:
             threading.Thread(target=end_when_stalled, args=watched, name="stalls", daemon=True).start()
         numbers = filter(None, (signal.SIGINT, SAVE_SIGNAL, *ending_signals()))
         self.handlers = {number: signal.signal(number, self.receive) for number in numbers}
-        watch = f"python monitor_training.py {run.folder}"
-        LOG.info(f"Ctrl-C stops after the current step; to watch: {watch}")
+        LOG.info(f"Ctrl-C stops after the current step; to watch: python monitor_training.py {run.folder}")
 
     def receive(self, number: int, frame: Any) -> None:
         """The signal handler: remember the wish; a second SIGINT leaves at once."""

@@ -89,7 +89,9 @@ class Invariants:
             self.orders[self.begun].append(batch["indices"].numpy())
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
-        for name in self.inputs if self.begun == 1 and step < LOOKED_AT else ():
+        if self.begun > 1 or step >= LOOKED_AT:
+            return
+        for name in self.inputs:
             values = batch[name][:promised].flatten(1).float().nan_to_num()  # without --rescore's rows
             if len(values) > 1 and float(values.std(0).max()) < 1e-6:
                 self.warn(f"alike {name}", f"all samples of a batch have the same {name}: a constant input")
@@ -130,8 +132,9 @@ class Invariants:
             for name, values in given.items():
                 if bool(self.batch[name].any()) and not bool(values.any()):
                     self.warn(f"lost {name}", f"{name} arrive at the model as zeros: lost on the way")
-        followed = self.augmented and (self.begun == 2 or self.step < FOLLOWED)
-        for row, index in enumerate(self.batch["indices"].tolist() if followed else ()):
+        if not self.augmented or (self.begun == 1 and self.step >= FOLLOWED):
+            return
+        for row, index in enumerate(self.batch["indices"].tolist()):
             if self.begun == 2 and index not in self.followed:
                 continue
             rows = {"crops": self.batch["left"][row]} if "left" in self.batch else {}
@@ -267,8 +270,7 @@ class Invariants:
         """Every trainable tensor has changed, and averaged weights follow."""
         after = fingerprints(self.trainable.values())
         same = (after == before).all(axis=1)
-        still = [name for name, stood in zip(self.trainable, same, strict=True) if stood]
-        if still:
+        if still := [name for name, stood in zip(self.trainable, same, strict=True) if stood]:
             self.warn("still", f"{len(still)} trainable tensors ({still[0]} ...) did not change in an epoch")
         known = before[:, 1] > 0
         moved = np.abs(after - before).max(axis=1)[known] / before[known, 1]
