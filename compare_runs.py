@@ -35,10 +35,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("compare_runs.py", __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders, their names, or patterns")
-    add("--folds", action="store_true", help="pool the test predictions of each recipe's folds: everybody is "
-        "judged once, by a model that never saw them")  # fmt: skip
+    add("--folds", action="store_true", help="pool the test predictions of each recipe's folds: every "
+        "group is judged once, by a model that never saw it")  # fmt: skip
     add("--output_dir", default="checkpoints", help="where the run folders are")
-    add("--picture_dir", default="visualizations", help="where picture, CSV and Markdown go")
+    add("--picture_dir", default="visualizations", help="where to write plot, CSV and Markdown")
     add("--name", help="compare_NAME; default: task and times of the runs")
     return parser.parse_args(parser.typed(argv))
 
@@ -70,7 +70,7 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
     if not any(row[3] for row in rows[1:]):  # no folds
         rows = [row[:3] + row[4:] for row in rows]
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
-    chosen = " (no test split: the epoch was chosen on it)" if "val" in split else ""
+    chosen = " (no test split: the epoch was chosen on val)" if "val" in split else ""
     where = "/".join(sorted(split)) or "test"
     return f"figures of the best epoch on {where}{chosen}, with 95% intervals", rows
 
@@ -106,10 +106,10 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
         rows[one.name].append(f"{one.model - one.other:+.3f} {interval} {word}")
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
-        unknown = "" if min(runs) > 1 else ", but for a condition of one run it is unknown"
-        notes.append(f"the scatter between the runs (seeds) of a condition is in the intervals{unknown}")
+        unknown = "" if min(runs) > 1 else "; for a condition with one run it is unknown"
+        notes.append(f"the intervals include the scatter between seeds of a condition{unknown}")
     if len(rows) > 1:
-        notes.append(f"{len(found)} intervals of 95% each, not corrected for their number")
+        notes.append(f"{len(found)} intervals of 95% each, not corrected for multiple comparisons")
     heading = "paired differences on the same samples, 95% intervals"
     return [(heading, [["", *metrics], *rows.values()])], notes
 
@@ -157,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
     if args.folds:
         check_folds(views)
     elif any(view.config["args"].get("fold") for view in views):
-        notes.append("these are folds: compare_runs.py --folds pools what they predict on test")
+        notes.append("these are folds: compare_runs.py --folds pools their test predictions")
     conditions = comparison.group_runs(views, args.folds)
     if args.folds:
         conditions, said = zip(*map(pool_folds, conditions), strict=True)

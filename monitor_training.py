@@ -38,11 +38,10 @@ CLEAR = "\x1b[H\x1b[2J"  # ANSI: cursor home, clear the screen
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments.ScriptParser("monitor_training.py", __doc__)
     add = parser.add_argument
-    add("runs", nargs="*", metavar="RUN", help="folders, their names, or patterns; default: the run at hand")
+    add("runs", nargs="*", metavar="RUN", help="folders, their names, or patterns; default: the newest run")
     add("--output_dir", default="checkpoints", help="where the run folders are")
     add("--follow", nargs="?", type=arguments.positive_float, const=FOLLOW_SECONDS, metavar="SECONDS",
-        help=f"look again this often ({FOLLOW_SECONDS:g} s where none are given) until the runs have "
-             "ended")  # fmt: skip
+        help=f"look again after SECONDS ({FOLLOW_SECONDS:g} by default) until the runs end")  # fmt: skip
     add("--json", action="store_true", help="print JSON, a list of objects; with --follow one list per line")
     add("--rows", type=arguments.positive_int, default=10, help="epochs in the table")
     return parser.parse_args(separate_follow(parser.typed(argv)))
@@ -120,7 +119,7 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
     if state.word in ("interrupted", "failed", "stalled") and view.script:
         saved = (view.folder / "last.pth").is_file()
         resume = f"python {view.script} --resume {view.folder}"
-        fields["resume"] = resume if saved else "nothing was saved yet: start anew with the same flags"
+        fields["resume"] = resume if saved else "nothing was saved yet: start again with the same flags"
     lines = [str(view.folder), *fold(fields, width), ""]
     lines += epoch_table(view, rows) if view.history else ["no epoch has ended yet"]
     if trends := history_trends(view):
@@ -136,7 +135,7 @@ def describe(view: RunView) -> dict[str, str]:
     """Device, data and model of the run, from config.json."""
     config, data = view.config, view.data
     if not config:
-        return {"run": "config.json is not there yet: it is written when the data are read"}
+        return {"run": "config.json is not there yet: it is written after the data are read"}
     model, parts = config.get("model", {}), ("train", "val", "test")
     processes, threads = config.get("world_size", 1), config.get("num_threads")
     device = ", ".join(dict.fromkeys(config.get("gpu_names") or [])) or config.get("device", "?")

@@ -199,7 +199,7 @@ def test_an_interval_holds_no_difference_that_can_not_be(tmp_path):
         make_run(tmp_path, "age_mae", second=5 + k, predictions=one, learning_rate=k)
         for k, one in enumerate(few)
     ))  # fmt: skip
-    assert "2 subjects, too few for any: 5 are needed" in notes[-1] and np.isnan(found["mae"].low)
+    assert "2 subjects, too few for an interval: 5 are needed" in notes[-1] and np.isnan(found["mae"].low)
     assert not found["mae"].better and not found["mae"].worse
 
 

@@ -250,7 +250,7 @@ def test_missing_and_doubled_folds_are_said(tmp_path, capsys):
     again = shutil.copytree(runs[0], tmp_path / "stage1_experiment_20990101_000000")
     table = compare(tmp_path, runs[0], again, runs[2])
     said = capsys.readouterr().out
-    assert "no finished run of fold 2/3" in said and "1 folds ran twice" in said
+    assert "no finished run of fold 2/3" in said and "1 fold ran twice" in said
     assert "pooled, 2 of 3 folds" in said and list(table.fold) == ["1/3", "1/3", "3/3", "all"]
 
 
@@ -268,7 +268,7 @@ def test_a_recipe_without_one_fold_says_which(tmp_path, capsys):
 
 def test_what_can_not_be_pooled_is_refused(tmp_path):
     runs = folds_of("train_stage1")
-    with pytest.raises(CommandError, match="these are none: stage1_"):
+    with pytest.raises(CommandError, match="these are not: stage1_"):
         compare(tmp_path, *runs, run_of("train_stage1"))
     other = Path(shutil.copytree(runs[1], tmp_path / runs[1].name))
     config = read_json(other / "config.json")

@@ -121,7 +121,7 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
             notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
         data = [flatten(view.data) for view in condition.runs]
         if any(key.startswith(SPLIT_KEYS) for key in differing(data)):
-            notes.append(f"the runs of {condition.letter} split the data differently, which is in their sd")
+            notes.append(f"the runs of {condition.letter} split the data differently, which adds to their sd")
     return notes
 
 
@@ -222,11 +222,11 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
         found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
     over = f"{reference.group.nunique()} {task['groups']}"
     if jackknife.over_frames:
-        over = f"frames, since there are too few of {over}: optimistic"
+        over = f"frames (optimistic), because {over} are too few"
     elif reference.group.nunique() < MINIMUM:
-        over += f", too few for any: {MINIMUM} are needed"
+        over += f", too few for an interval: {MINIMUM} are needed"
     if cut:
-        over += "; cut at -1 and 1, beyond which no difference lies: the groups say next to nothing"
+        over += "; cut at -1 and 1, the limits of a difference: these groups say next to nothing"
     paired = f"paired on the same {len(reference)} {reference.attrs['split']} samples"
     return found, [*notes, f"{paired}; intervals over {over}"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from utils.metrics.classification import trivial_guesses
 from utils.metrics.regression import trivial_predictions
 from utils.metrics.verdict import GroupJackknife, divide, judge
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, counted
 from utils.run.find import start_of
 from utils.run.folder import read_arrays
 from utils.watch.run_view import RunView
@@ -122,7 +122,7 @@ def measure(rows: "DataFrame", task: str) -> dict[str, tuple[GroupJackknife, np.
 def check_folds(views: Sequence[RunView]) -> None:
     """Raise CommandError unless all runs are folds of one data set."""
     if others := [view.name for view in views if not view.config["args"].get("fold")]:
-        raise CommandError(f"--folds pools runs of --fold K/N; these are none: {', '.join(others)}")
+        raise CommandError(f"--folds pools runs of --fold K/N; these are not: {', '.join(others)}")
     found = {view.data.get("fingerprint"): view.name for view in views}
     if len(found) > 1:
         listed = ", ".join(f"{name} (data {str(mark)[:7]})" for mark, name in found.items())
@@ -132,16 +132,17 @@ def check_folds(views: Sequence[RunView]) -> None:
 def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
     """The condition with its folds pooled per seed, and notes on missing or repeated folds."""
     runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
+    groups = runs[0].task["groups"]
     for seed in dict.fromkeys(view.config.get("seed") for view in runs):
         mine = [view for view in runs if view.config.get("seed") == seed]
         folds = {view.config["args"]["fold"]: view for view in mine if view.results}  # the newest of each
         count, name = int(mine[0].config["args"]["fold"].split("/")[1]), f"{condition.letter}, seed {seed}"
         if doubled := sum(bool(view.results) for view in mine) - len(folds):
-            notes.append(f"{name}: {doubled} folds ran twice, the newest of each counts")
+            notes.append(f"{name}: {counted(doubled, 'folds')} ran twice, the newest run of each counts")
         every = [f"{k}/{count}" for k in range(1, count + 1)]
         if missing := [one for one in every if one not in folds]:
-            what = f"no finished run of fold {', '.join(missing)}: nobody of it is judged here"
-            notes.append(f"{name}: {what}, nor can it be paired with a recipe that has all")
+            what = f"no finished run of fold {', '.join(missing)}: its {groups} are not judged"
+            notes.append(f"{name}: {what}, and it cannot be paired with a recipe that has all folds")
         if folds:
             pooled.append(pool([folds[one] for one in every if one in folds], count))
             notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
@@ -156,7 +157,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     table, task = pandas.concat(tables), folds[0].task
     name = f"pooled, {len(folds)} of {count} folds"
     if table.index.duplicated().any():
-        raise CommandError(f"{folds[0].name} and its other folds tested the same samples: another split")
+        raise CommandError(f"{folds[0].name} and its other folds tested the same samples: other splits")
     table.attrs = {"split": "test", "name": name}
     if task["task"] == "anomaly":
         table["frame"] = np.arange(len(table))
