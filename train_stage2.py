@@ -20,27 +20,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets.jrdb.flags import FROM_STAGE1, add_data_arguments, add_stage1_arguments
+from datasets.jrdb.flags import add_data_arguments
 from utils.run import arguments
 from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_stage2.py", "1.0"
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
+FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
+               "distance_multiplier", "distance_norm")  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags of stage 2; those that all scripts share are in utils/run/arguments.py."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
-    amount, switch = arguments.non_negative_float, argparse.BooleanOptionalAction
+    amount, positive = arguments.non_negative_float, arguments.positive_float
+    switch, same = argparse.BooleanOptionalAction, "must be that of the stage 1 run"
     add_data_arguments(parser)
     # fmt: off
     add = parser.add_argument_group("pairs").add_argument
     add("--use_group_sampling", action=switch, default=True, help="limit the pairs per interaction group")
-    add("--max_group_samples_ratio", type=arguments.positive_float, default=1.0, help="pairs per member")
+    add("--max_group_samples_ratio", type=positive, default=1.0, help="pairs per group member")
     add("--stage2_balance_strategy", choices=["oversample", "undersample", "none"], default="oversample",
         help="oversample: every type at least half as often as the most frequent one; "
         "undersample: none more than twice as often as the rarest")
-    add = add_stage1_arguments(parser)
+    add = parser.add_argument_group("model, from the stage 1 run").add_argument
+    add("--stage1_checkpoint", metavar="RUN",
+        help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")
+    add("--features", choices=["crops+geometry", "crops", "geometry"], help=same)
+    add("--backbone", help=same)
+    add("--image_size", action=arguments.ImageSize, help=same)
+    add("--history_seconds", type=arguments.non_negative_int, help=same)
+    add("--whole_past", action=switch, help=same)
+    add("--rescore", action=switch, help=same)
+    add("--distance_multiplier", type=positive, help=same)
+    add("--distance_norm", choices=["max", "mean", "first"], help=same)
     add("--dropout", type=arguments.fraction, default=0.2, help="dropout in branches and heads")
     add("--freeze_backbone", action=switch, default=False, help="train only a head, on stage 1's trunk")
     add = parser.add_argument_group("recipe").add_argument

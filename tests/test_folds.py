@@ -16,7 +16,6 @@ from sklearn import metrics
 import compare_runs
 import predict
 import prediction
-from datasets.jrdb.flags import FROM_STAGE1
 from tests.anovox_world import tiny_sample
 from tests.tiny_runs import (
     NAMES,
@@ -49,7 +48,7 @@ def parts_of(name, *flags):
     args = script.parse_args(list(map(str, [*flags_of(name), *flags])))
     if name == "train_stage2":  # which takes these from its stage 1 run
         stage1 = importlib.import_module("train_stage1").parse_args(["--features", "geometry"])
-        vars(args).update({flag: vars(stage1)[flag] for flag in FROM_STAGE1})
+        vars(args).update({flag: vars(stage1)[flag] for flag in script.FROM_STAGE1})
     stop_log()  # what is read here is no part of the log of the run before
     data = script.build_datasets(args)
     assert data.leakage_check

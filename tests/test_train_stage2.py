@@ -10,7 +10,6 @@ import torch
 
 import train_stage2
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.flags import FROM_STAGE1
 from datasets.jrdb.load import names_of
 from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
@@ -185,6 +184,6 @@ def test_on_the_sample_it_starts_from_the_newest_run_that_learned(tmp_path):
 
 def test_negatives_are_not_loaded():
     args = train_stage2.parse_args([str(flag) for flag in flags_of(NAME)])
-    adopt_stage1(args, FROM_STAGE1, names_of)
+    adopt_stage1(args, train_stage2.FROM_STAGE1, names_of)
     for part in train_stage2.build_datasets(args).parts.values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)

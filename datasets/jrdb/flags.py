@@ -4,16 +4,12 @@ Imports neither torch nor numpy, so that --help and a mistyped flag answer at on
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from utils.run import arguments
 
 SAMPLE = "data/sample_jrdb"  # the default of --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
-# Stage 2 takes these values from its stage 1 run.
-FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
-               "distance_multiplier", "distance_norm")  # fmt: skip
 
 
 @dataclass
@@ -49,22 +45,3 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frame_rate", type=arguments.positive_float, default=FRAMES_PER_SECOND,
         help="frame numbers per second")
     # fmt: on
-
-
-def add_stage1_arguments(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
-    """Add the flags about the stage 1 run that stage 2 starts from; return the group's add_argument."""
-    add = parser.add_argument_group("model, from the stage 1 run").add_argument
-    same = "must be that of the stage 1 run"
-    # fmt: off
-    add("--stage1_checkpoint", metavar="RUN",
-        help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")
-    add("--features", choices=["crops+geometry", "crops", "geometry"], help=same)
-    add("--backbone", help=same)
-    add("--image_size", action=arguments.ImageSize, help=same)
-    add("--history_seconds", type=arguments.non_negative_int, help=same)
-    add("--whole_past", action=argparse.BooleanOptionalAction, help=same)
-    add("--rescore", action=argparse.BooleanOptionalAction, help=same)
-    add("--distance_multiplier", type=arguments.positive_float, help=same)
-    add("--distance_norm", choices=["max", "mean", "first"], help=same)
-    # fmt: on
-    return add
