@@ -28,7 +28,6 @@ SCRIPT = "predict.py"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags; everything about the model is in its checkpoint."""
     parser = arguments.ScriptParser(SCRIPT, __doc__)
     add = parser.add_argument
     # fmt: off

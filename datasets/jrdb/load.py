@@ -127,7 +127,6 @@ class PairDatasets(Parts):
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # by with_task
 
     def log_lines(self) -> list[str]:
-        """One line of counts per split."""
         sizes = {name: counted(len(part.sequences), "sequences") for name, part in self.parts.items()}
         return [f"{name}: {sizes[name]}, {len(part.draw())} pairs, {part.class_counts()}"
                 for name, part in self.parts.items()]  # fmt: skip

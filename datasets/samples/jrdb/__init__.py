@@ -25,7 +25,6 @@ STATEMENT = "pictures of a made-up world in the layout of JRDB; they say nothing
 
 
 def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
-    """Write the sample into `directory`."""
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
     plans.sort(key=lambda plan: -len(plan.clusters))  # the slowest first, so that all workers end together

@@ -100,7 +100,6 @@ def knee_of(hip: Point, ankle: Point) -> Point:
 
 
 def sketch_person(person: Person, pose: Pose, distance: float) -> Sketch:
-    """The shapes of one person in a pose."""
     sketch = Sketch(pose.yaw, person.height, distance, lift=0.18 if "stairs" in pose.posture else 0.0)
     hip, ankles, lean = legs(pose)
     forward, up = math.sin(math.radians(lean)), math.cos(math.radians(lean))
