@@ -262,8 +262,6 @@ def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Name
     high = np.inf if args.max_age is None else args.max_age
     if low > high:
         raise CommandError(f"--min_age {low:g} is above --max_age {high:g}")
-    if args.intensity_range and args.intensity_range[0] >= args.intensity_range[1]:
-        raise CommandError("--intensity_range: LOW is not below HIGH")
     kept, ages = images[images.age.between(low, high)], images.age
     if kept.empty:
         found = f"{args.target_unit}; the images show {ages.min():g} to {ages.max():g}"

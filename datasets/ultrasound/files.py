@@ -59,8 +59,8 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """The files that end in .dcm or .dicom, or have no or a numeric ending (many scanners write none) and
     begin like DICOM."""
     bare = [path for path in paths if not path.suffix[1:].strip("0123456789") and path.exists()]
-    marked = {path for path in bare if is_dicom(path)}
-    return [path for path in paths if path in marked or path.suffix.lower() in DICOM_ENDINGS]
+    found = set(filter(is_dicom, bare))
+    return [path for path in paths if path in found or path.suffix.lower() in DICOM_ENDINGS]
 
 
 def walk(folder: Path) -> list[Path]:
@@ -84,7 +84,7 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
     rows, left_out, problems = {}, set(), AgeProblems()
     for path in list_images(folder)[0]:
-        key, kind = _relative(path, folder), "unreadable_images"
+        key, kind = _relative(path, folder), "unreadable_images"  # kind: if the next step fails
         try:
             header, kind = read_dicom_header(path), "bad_ids"
             subject, kind = subject_id(header.get("PatientID"), args.numeric_ids), "bad_ages"

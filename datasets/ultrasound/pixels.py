@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from datasets.cache import open_cache
 from datasets.images import has_more_than_8_bits, read_grey, read_grey_limits, read_image
 from datasets.ultrasound.problems import AgeProblems
-from utils.run.errors import DataError, some
+from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
 
 GROUPS = ("group", "sex", "bmi")  # of subjects, if the table has them: errors are reported for each
@@ -44,6 +44,8 @@ def decode_images(
     """
     cached = partial(open_cache, item_shape=(), cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb)
     paths, limits = images.path.tolist(), args.intensity_range
+    if limits and limits[0] >= limits[1]:
+        raise CommandError("--intensity_range: LOW is not below HIGH")
     images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
     deep = images[images.deep]
     if len(deep):

@@ -97,7 +97,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         bmi = bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
-    rows = pd.DataFrame(found, columns=["row", "key", *PERSON])
+    rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
     keys, any_usable = set(rows.key), rows.age.notna().any()
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
@@ -297,7 +297,7 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
     codes = {age for age in far if (ages == age).sum() > 1}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
     for row in rows[rows.age.isin(far)].itertuples():
-        place = f"row {row.row}, column {letter} (subject {row.subject})"
+        place = f"row {row.number}, column {letter} (subject {row.subject})"
         if row.age in codes:
             problems.add("far_ages", place, f"{row.age:g}, {half}")
             rows.loc[row.Index, "age"] = math.nan
@@ -316,7 +316,7 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
             repeated += bool(same.age.notna().all())
         elif same.age.notna().any():
-            ages = [f"row {row.row} (age {row.age:g})".replace("nan", "none") for row in same.itertuples()]
+            ages = [f"row {row.number} (age {row.age:g})".replace("nan", "none") for row in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
     problems.notes += [f"{repeated} ids have several rows, which agree"] * (repeated > 0)
