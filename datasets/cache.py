@@ -75,8 +75,7 @@ def open_cache(
 
 def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[Path], None]) -> Any:
     """Return `find()`. If it is None, first let `build(temporary)` make the file or folder `path` under a
-    temporary name. Of several processes one builds and the others wait. Raises CommandError if nothing can be
-    written there."""
+    temporary name; of several processes one builds. Raises CommandError if nothing can be written there."""
     if (found := find()) is not None:
         return found
     try:

@@ -4,13 +4,11 @@ An image that can not be read completely is an error, never a black or incomplet
 
 * The content decides, not the ending: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
   (MONOCHROME1 is inverted to white on black). Files of several frames, such as animated GIFs, are refused.
-* EXIF orientation is applied, an alpha channel is dropped (the colour below it stays), palettes and CMYK are
-  converted.
-* Grey of more than 8 bits is scaled to 8 bits by the caller's intensity range, and values outside it are
-  clipped. If brightness is a signal, the range must be the same for the whole data set. Without a range the
-  image's bit depth is used, the smallest of 8, 12 and 16 that holds its maximum. (The maximum itself would
-  scale every image differently, 16 bits would make a scanner's 12-bit images, values up to 4095, nearly
-  black.) Of 16 bits *per colour channel* Pillow keeps the high byte.
+* EXIF orientation is applied, alpha is dropped (its colour stays), palettes and CMYK are converted.
+* Grey of more than 8 bits is scaled to 8 bits and clipped by the caller's intensity range, one for the whole
+  data set if brightness is a signal. Without a range the image's bit depth is used, the smallest of 8, 12 and
+  16 that holds its maximum: the maximum itself would scale each image differently, and 16 bits would make a
+  scanner's 12-bit images nearly black. Of 16 bits *per colour channel* Pillow keeps the high byte.
 * More than MAX_PIXELS pixels are refused before decoding, from the header: 100 KB can ask for gigabytes.
 """
 

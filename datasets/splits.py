@@ -62,8 +62,7 @@ class Parts:
         return self.parts["val"]
 
     def references(self) -> dict[str, np.ndarray]:
-        """The arrays that the reference models are made of: `recorded`, which evaluate.py takes from a run,
-        or `make_references()`."""
+        """Arrays for the reference models: `recorded`, which evaluate.py takes from a run, or new ones."""
         if self.recorded is None:
             self.recorded = self.make_references()
         return self.recorded
@@ -155,8 +154,7 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
 
 
 def read_split(path: str | Path) -> Split:
-    """The three lists of a split.json, sorted; test may be missing or empty. Raises DataError for anything
-    else, and for a name in two lists."""
+    """The lists of a split.json, sorted; test may be missing or empty. Raises DataError for anything else."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
         content = {"test": []} | read_record(Path(path), "train", "val")

@@ -124,11 +124,10 @@ def torchvision_features(name: str) -> tuple[nn.Module, int]:
 def load_weights(encoder: Encoder, weights: str) -> dict:
     """Load `weights`: none | imagenet | FILE | RUN folder. Returns what was loaded, for config.json.
 
-    The encoder's tensors may be anywhere in FILE: a state dict of torchvision or of the lite0 package, also
-    under a name such as state_dict, behind prefixes such as module. or backbone., or with torchvision's
-    children numbered as in RadImageNet; or a checkpoint of this project. Of a RUN the best checkpoint is
-    taken. Raises CommandError if nothing is found, or unless every tensor of the encoder is there exactly
-    once, in its shape.
+    FILE is a checkpoint of this project, or a state dict of torchvision or the lite0 package: also under a
+    name such as state_dict, behind prefixes such as module. or backbone., or with torchvision's children
+    numbered as in RadImageNet. RUN gives its best checkpoint. Raises CommandError if nothing is found, or
+    unless every tensor of the encoder is there exactly once, in its shape.
     """
     if weights == "none":
         return {"pretrained": False, "source": "none"}

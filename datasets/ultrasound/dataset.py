@@ -250,8 +250,7 @@ def read_images(
 
 
 def select_ages(images: pd.DataFrame, problems: AgeProblems, args: argparse.Namespace) -> pd.DataFrame:
-    """The images of subjects aged --min_age to --max_age, with a new index. Raises DataError for wrong rows
-    and file names, and if no image is left."""
+    """The images of subjects aged --min_age to --max_age, reindexed. Raises DataError for all `problems`."""
     if images.empty or not args.check_data:  # --check_data continues, to list the problems of pixels as well
         problems.refuse(images)
     if images.empty:

@@ -36,11 +36,11 @@ LIMITS = np.dtype([("low", "<u2"), ("high", "<u2")])  # grey values of an image 
 def decode_images(
     images: pd.DataFrame, train: Collection[str], args: argparse.Namespace
 ) -> tuple[pd.DataFrame, np.ndarray, list[float]]:
-    """(`images` with the flags deep, more than 8 bits, and cut, values beyond the range; the decoded images,
-    (N,) of `sample_type`; the range, grey values that become black and white in the deep images).
+    """Decode all images into the cache; those of more than 8 bits ("deep") share one range of grey values.
 
-    Without --intensity_range it is the bit depth that the images of the subjects in `train` need. All images
-    share one range, so that their brightness stays comparable.
+    Returns `images` with the flags deep and cut (values beyond the range), the decoded images, (N,) of
+    `sample_type`, and the range, [black, white]. One range keeps the brightness of images comparable; without
+    --intensity_range it is the bit depth that the images of the subjects in `train` need.
     """
     cached = partial(open_cache, item_shape=(), cache_dir=args.cache_dir, limit_gb=args.cache_limit_gb)
     paths, limits = images.path.tolist(), args.intensity_range

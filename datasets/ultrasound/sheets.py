@@ -59,8 +59,7 @@ class Sheet(NamedTuple):
 
 
 def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
-    """Read the cells of one cohort. Raises DataError if the file is not a table, CommandError if it does not
-    exist."""
+    """Read the cells of a cohort. Raises DataError if the file is no table, CommandError if it is missing."""
     if path.is_dir():
         raise CommandError(f"{path}: is a folder; --excel_path is the table itself (.xlsx, .csv or .tsv)")
     if not path.is_file():
@@ -245,8 +244,7 @@ def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
 
 
 def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
-    """If merged cells spread the column names over two rows, fill the blanks of the lower row from the upper
-    one."""
+    """If merged cells spread the column names over two rows, fill the lower row's blanks from the upper."""
     for k in range(1, min(len(cells), TITLE_ROWS) if _row_of_names(cells, asked) is None else 0):
         row = cells.iloc[k].fillna(cells.iloc[k - 1])
         if _row_of_names(pd.DataFrame([row]), asked) is not None:
