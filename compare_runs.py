@@ -63,7 +63,7 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
         repeated = [comparison.row_of(condition, view) for view in condition.distinct]
-        on_val, *means = (comparison.mean_and_sd([row[one] for row in repeated]) for one in (key, *metrics))
+        on_val, *means = (comparison.mean_and_sd([row[name] for row in repeated]) for name in (key, *metrics))
         if any(means):
             name = f"mean +- sd of {len(repeated)} seeds"
             rows.append([letter, name, "", "", "", "", on_val, "", *means, ""])
@@ -87,7 +87,7 @@ def keys_table(conditions: Sequence[comparison.Condition]) -> Table:
     letters = [condition.letter for condition in conditions] if len(conditions) > 1 else ["values"]
     rows = [["config key", *letters]]
     for key, values in comparison.differing_keys(conditions).items():
-        rows.append([key, *(", ".join(one) for one in values)])
+        rows.append([key, *(", ".join(found) for found in values)])
     return "config keys that differ" if len(rows) > 1 else "no config key differs", rows
 
 
@@ -95,21 +95,21 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
     """Every condition against the first on the same samples: one table or none, and notes."""
     if len(conditions) == 1:
         return [], ["these runs repeat one setting: there is no difference to test"]
-    found, notes = comparison.paired_differences(conditions)
-    if not found:
+    differences, notes = comparison.paired_differences(conditions)
+    if not differences:
         return [], notes
-    metrics = list(dict.fromkeys(one.metric for one in found))
-    rows = {one.name: [f"{one.name} - {conditions[0].letter}"] for one in found}
-    for one in found:
-        word = "better" if one.better else "worse" if one.worse else "no clear difference"
-        interval = f"[{one.low:+.3f}, {one.high:+.3f}]" if is_number(one.low) else "(no interval)"
-        rows[one.name].append(f"{one.model - one.other:+.3f} {interval} {word}")
+    metrics = list(dict.fromkeys(delta.metric for delta in differences))
+    rows = {delta.name: [f"{delta.name} - {conditions[0].letter}"] for delta in differences}
+    for delta in differences:
+        word = "better" if delta.better else "worse" if delta.worse else "no clear difference"
+        interval = f"[{delta.low:+.3f}, {delta.high:+.3f}]" if is_number(delta.low) else "(no interval)"
+        rows[delta.name].append(f"{delta.model - delta.other:+.3f} {interval} {word}")
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
         unknown = "" if min(runs) > 1 else "; for a condition with one run it is unknown"
         notes.append(f"the intervals include the scatter between seeds of a condition{unknown}")
     if len(rows) > 1:
-        notes.append(f"{len(found)} intervals of 95% each, not corrected for multiple comparisons")
+        notes.append(f"{len(differences)} intervals of 95% each, not corrected for multiple comparisons")
     heading = "paired differences on the same samples, 95% intervals"
     return [(heading, [["", *metrics], *rows.values()])], notes
 
@@ -160,13 +160,13 @@ def main(args: argparse.Namespace) -> None:
         notes.append("these are folds: compare_runs.py --folds pools their test predictions")
     conditions = comparison.group_runs(views, args.folds)
     if args.folds:
-        conditions, said = zip(*map(pool_folds, conditions), strict=True)
-        notes = sum(said, notes)
+        conditions, more_notes = zip(*map(pool_folds, conditions), strict=True)
+        notes = sum(more_notes, notes)
     tables, notes = [runs_table(conditions)], notes + comparison.condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))
-        differences, said = difference_table(conditions)
-        tables, notes = tables + differences, notes + said
+        differences, more_notes = difference_table(conditions)
+        tables, notes = tables + differences, notes + more_notes
     named = [f"{c.letter}: {c.label}" for c in conditions] if len(conditions) > 1 else []
 
     folder = Path(args.picture_dir)

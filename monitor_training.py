@@ -58,7 +58,6 @@ def separate_follow(argv: list[str]) -> list[str]:
 def summary(view: RunView, now: float) -> dict[str, Any]:
     """The JSON object of one run; unknown values are null."""
     state, left = view.state(now), view.time_left()
-    trends, said = history_trends(view), ("verdict", "verdict_reason", "reference")
     return plain({
         "run": view.folder, "script": view.script or None,
         "state": state.word, "detail": state.detail or None,
@@ -68,36 +67,36 @@ def summary(view: RunView, now: float) -> dict[str, Any]:
         "gpu_memory_mb": view.status.get("gpu_memory_mb"),
         "last": view.history[-1] if view.history else None,
         "decides": view.decides, "best_epoch": view.best.get("epoch"), "best": view.best.get(view.decides),
-        "trend": {key: line._asdict() for key, line in trends.items()},
+        "trend": {key: line._asdict() for key, line in history_trends(view).items()},
         "learning": view.learning_signs(),
-        **{key: view.results.get(key) for key in said},
+        **{key: view.results.get(key) for key in ("verdict", "verdict_reason", "reference")},
     })  # fmt: skip
 
 
 def news(view: RunView, state: State, before: tuple[RunView, State] | None) -> list[str]:
     """Lines on what is new since `before`: epochs (at first only the last), learning check, state."""
-    lines, fresh, known = [], view.history[-1:], []
+    lines, new_rows, known_signs = [], view.history[-1:], []
     if before:
-        fresh, known = view.history[len(before[0].history) :], before[0].learning_signs()
+        new_rows, known_signs = view.history[len(before[0].history) :], before[0].learning_signs()
     left = "" if state.over else f", left {view.time_left_words()}"
-    for row in fresh:
+    for row in new_rows:
         figures = format_values({key: row[key] for key in (*log_columns(view.task), "lr") if key in row})
         epoch, seconds = f"epoch {row['epoch']:03d}/{view.epochs:03d}", row.get("seconds") or 0
         lines.append(f"{epoch} {figures} {seconds:.1f} s{left}")
-    lines += [f"learning check: {text}" for text in view.learning_signs() if text not in known]
+    lines += [f"learning check: {text}" for text in view.learning_signs() if text not in known_signs]
     if not before or state.word != before[1].word:
         lines.append(str(state))
     return [f"{time.strftime('%H:%M:%S')} {view.name} {line}" for line in lines]
 
 
-def draw(views: Sequence[RunView], now: float, rows: int, whole: bool) -> str:
-    """The text on one run or several; `whole`: one run must fit on the screen."""
+def draw(views: Sequence[RunView], now: float, rows: int, fit_screen: bool) -> str:
+    """The text on one run or several; `fit_screen`: one run must fit on the screen."""
     if len(views) > 1:
         return "\n".join(draw_runs(views, now))
     terminal = shutil.get_terminal_size((110, 50))
     width = max(60, terminal.columns - 1)
     lines = draw_run(views[0], now, rows, width)
-    if whole and (over := len(lines) - terminal.lines + 1) > 0:  # keep the top on the screen
+    if fit_screen and (over := len(lines) - terminal.lines + 1) > 0:  # keep the top on the screen
         lines = draw_run(views[0], now, max(1, rows - over), width)
     return "\n".join(lines)
 
@@ -186,22 +185,22 @@ def epoch_table(view: RunView, rows: int) -> list[str]:
 def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
     """Several runs, one line each; if their deciding metrics differ, each figure is named."""
     figures = {view.decides for view in views}
-    one = f" {figures.pop()}" if len(figures) == 1 else ""
-    cells = [["run", "state", "epoch", "left", "train_loss", "val_loss", f"last{one}", f"best{one}", "trend"]]
+    tag = f" {figures.pop()}" if len(figures) == 1 else ""
+    cells = [["run", "state", "epoch", "left", "train_loss", "val_loss", f"last{tag}", f"best{tag}", "trend"]]
     notes = ["learning check"]
-    whole = len({view.name for view in views}) < len(views)  # two runs with the same name: show paths
+    ambiguous = len({view.name for view in views}) < len(views)  # two runs with the same name: show paths
     for view in views:
         state, key, last = view.state(now), view.decides, (view.history or [{}])[-1]
         left = view.time_left() if state.word in ("starting", "training") else None
         line = history_trends(view).get(key)
         figure = format_value(last[key]) if key in last else ""
         cells.append([
-            str(view.folder) if whole else view.name,
+            str(view.folder) if ambiguous else view.name,
             f"{state.word} {view.results.get('verdict', '')}".strip(),
             f"{int(view.done)}/{view.epochs}",
             format_duration(left[1]) if left else "",
             *(format_value(last[k]) if k in last else "" for k in ("train_loss", "val_loss")),
-            figure if one else f"{key} {figure}",
+            figure if tag else f"{key} {figure}",
             f"{format_value(view.best[key])} in {view.best['epoch']}" if view.best else "",
             line.word if line else "",
         ])  # fmt: skip
@@ -236,7 +235,7 @@ def main(args: argparse.Namespace) -> None:
                 show(json.dumps(found, indent=None if args.follow else 2))
             elif drawn:
                 print(CLEAR if args.follow else "", end="")
-                show(draw(views, now, args.rows, whole=bool(args.follow)))
+                show(draw(views, now, args.rows, fit_screen=bool(args.follow)))
             else:
                 for line in sum(map(news, views, states, before), []):
                     show(line)

@@ -189,8 +189,8 @@ class Checks:
             script = Path(folder, "joined.py")
             script.write_text(JOINED)
             done = subprocess.run([sys.executable, *launch, script], capture_output=True, text=True)
-        said = (done.stdout.splitlines() or [done.stderr[-300:]])[0]
-        self.say("torchrun", said == f"{'nccl' if self.cuda else 'gloo'} {count}", said)
+        printed = (done.stdout.splitlines() or [done.stderr[-300:]])[0]
+        self.say("torchrun", printed == f"{'nccl' if self.cuda else 'gloo'} {count}", printed)
 
     def out_of_memory(self, folder: Path) -> None:
         """Does a full GPU give a helpful message?"""

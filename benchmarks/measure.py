@@ -88,8 +88,8 @@ def judge(
     met = low >= at_least if at_least is not None else high <= at_most
     worse, demand = (low, f">= {at_least:g}") if at_least is not None else (high, f"<= {at_most:g}")
     quartile = f" (worse quartile {short(worse)}{unit})" if np.ndim(ratios) else ""
-    said = "met" if met else "not met"
-    print(f"**{question}: {short(median)}{unit}**{quartile}; demand {demand}{unit}: {said}.\n", flush=True)
+    outcome = "met" if met else "not met"
+    print(f"**{question}: {short(median)}{unit}**{quartile}; demand {demand}{unit}: {outcome}.\n", flush=True)
     return bool(met)
 
 

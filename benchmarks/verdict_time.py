@@ -51,10 +51,10 @@ def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str
     return lines, time.perf_counter() - started, cpu
 
 
-def seconds_said(lines: list[tuple[float, str]], what: str) -> float:
+def logged_seconds(lines: list[tuple[float, str]], what: str) -> float:
     """The sum of 'sample jrdb: done in 9.1 s' or 'cache crops: built in 2.3 s in FILE'."""
-    said = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and " in " in line]
-    return sum(float(words.split(" s")[0]) for words in said if words[:1].isdigit())
+    durations = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and " in " in line]
+    return sum(float(words.split(" s")[0]) for words in durations if words[:1].isdigit())
 
 
 def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
     last_epoch = max(second for second, line in lines if line.startswith("epoch "))
     parts = {
         "imports": next(second for second, line in lines if "run folder" in line),
-        "generation": seconds_said(lines, "sample"), "cache": seconds_said(lines, "cache"),
+        "generation": logged_seconds(lines, "sample"), "cache": logged_seconds(lines, "cache"),
         "training": results["wall_seconds"], "evaluation": judged - last_epoch, "report": wall - judged,
     }  # fmt: skip
     figure = results["metrics"]["test"][FIGURES[name]]

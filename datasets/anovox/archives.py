@@ -35,10 +35,10 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
         return path
     directory = Path(cache_dir or cache.CACHE_DIR)
     key = cache.fingerprint("archive", cache.describe_files([path]))
-    place, name = directory / f"{PLACE}{key[:20]}", path.name[: -len(ending)]
+    cached, name = directory / f"{PLACE}{key[:20]}", path.name[: -len(ending)]
 
     def build(folder: Path) -> None:
-        LOG.info(f"archive {path.name}: unpacking it into {place}")
+        LOG.info(f"archive {path.name}: unpacking it into {cached}")
         try:
             _extract(path, folder / name, limit_gb)
         except BROKEN as error:
@@ -48,11 +48,11 @@ def unpack(path: Path, cache_dir: Path | None = None, limit_gb: float = 4.0) -> 
             what = f"not a readable archive, or cannot be unpacked into {directory} ({reason})"
             raise DataError(f"{path}: {what}.\nDownload it again, or unpack it.") from error
 
-    cache.build_once(place, f"archive {path.name}", lambda: place if place.is_dir() else None, build)
-    folder, inside = place / name, list((place / name).iterdir())
+    cache.build_once(cached, f"archive {path.name}", lambda: cached if cached.is_dir() else None, build)
+    folder, entries = cached / name, list((cached / name).iterdir())
     # The only folder in Scenario_....zip is a sensor of the scenario, not the scenario itself.
-    alone = len(inside) == 1 and inside[0].is_dir() and not folder.name.startswith("Scenario_")
-    return inside[0] if alone else folder
+    single = len(entries) == 1 and entries[0].is_dir() and not folder.name.startswith("Scenario_")
+    return entries[0] if single else folder
 
 
 def _extract(path: Path, folder: Path, limit_gb: float) -> None:

@@ -82,7 +82,7 @@ def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
 def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> Iterator[str]:
     """Lines on how often two sensors agree at the points of a scan: within a frame, with y mirrored, and
     across two scenarios (0 if there is only one). Suspicious shares are added to `problems`."""
-    for compare, sensors, found in (
+    for agree, sensors, claim in (
         (_same_class, ("image", "semantic_image", "semantic_points"), "LiDAR and image name the same class"),
         (_same_place, ("points", "semantic_points"), "LiDAR and semantic LiDAR have the same places"),
     ):
@@ -92,25 +92,23 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
             other = frames[k - len(frames) // 2]
             apart = other.scenario is not frame.scenario
             with contextlib.suppress(DataError):  # already among the problems
-                shares.append(
-                    [compare(frame, frame), compare(frame, frame, -1), apart and compare(frame, other)]
-                )
+                shares.append([agree(frame, frame), agree(frame, frame, -1), apart and agree(frame, other)])
         if not shares:
-            if compare is _same_class:
+            if agree is _same_class:
                 yield "whether LiDAR and image agree cannot be checked: no frame has semantic labels of both"
             continue
         kept, mirrored, others = np.mean(shares, axis=0)
-        found = f"{found} at {kept:.0%} of the points"
+        claim = f"{claim} at {kept:.0%} of the points"
         if mirrored > kept + 0.05:
             remedy = "y must point to the left in every scan: negate it, or correct sensor_setup.json"
-            problems.append(f"{found}, with y mirrored at {mirrored:.0%}; {remedy}")
-        elif kept < LEAST_AGREEMENT and compare is _same_class:
+            problems.append(f"{claim}, with y mirrored at {mirrored:.0%}; {remedy}")
+        elif kept < LEAST_AGREEMENT and agree is _same_class:
             remedy = "scans need x forward, y left, z up, the sensor at the origin; check sensor_setup.json"
-            problems.append(f"{found}, too few: wrong axes, or files of different frames? {remedy}")
+            problems.append(f"{claim}, too few: wrong axes, or files of different frames? {remedy}")
         elif kept < min(0.9, others + 0.05):
             remedy = "files mixed up between frames or scenarios? Copy each again to its scenario and number"
-            problems.append(f"{found}, with files of other scenarios at {others:.0%}; {remedy}")
-        yield f"{found} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
+            problems.append(f"{claim}, with files of other scenarios at {others:.0%}; {remedy}")
+        yield f"{claim} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
 
 
 def _same_class(frame: Frame, other: Frame, side: int = 1) -> float:

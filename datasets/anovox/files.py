@@ -95,38 +95,38 @@ def find_scenarios(
     the layouts are mixed. Broken scenarios raise one DataError; with `problems`, their errors are appended to
     it and the other scenarios are returned.
     """
-    place, top = Path(root).resolve(), unpack(Path(root), **cache)
-    if images_alone and place.is_file() and place.suffix[1:].lower() in IMAGES:
-        return _images_alone(place.parent, place.parent.name, _frames_in([place], IMAGES)[0] or {0: place})
+    given, top = Path(root).resolve(), unpack(Path(root), **cache)
+    if images_alone and given.is_file() and given.suffix[1:].lower() in IMAGES:
+        return _images_alone(given.parent, given.parent.name, _frames_in([given], IMAGES)[0] or {0: given})
     if not top.is_dir():
         archives = ", ".join(ENDINGS_OF_ARCHIVES)
         raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive one with Scenario_...")
     paths = list(_walk(top, 0, cache))
-    places = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
-    if not places:
+    folders = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
+    if not folders:
         while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
             (top,) = below
         if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
-            return _images_alone(top, place.name, *alone)
-        found = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
+            return _images_alone(top, given.name, *alone)
+        listed = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
         remedy = "Give the folder that holds them, or archives of them. Numbered images alone "
         remedy += "work with predict.py and --label pasted --modality camera."
-        raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {found}.\n{remedy}")
-    for first, second in itertools.pairwise(places):
+        raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {listed}.\n{remedy}")
+    for first, second in itertools.pairwise(folders):
         if first.name == second.name:
             twice = f"scenario {first.name} is there twice: {first}, {second}"
             raise DataError(f"{twice}\nRemove or rename one: a copy could land in two splits.")
     configured = {}
     for path in filter(Path.is_file, paths):
         configured |= _read_configuration(path)
-    scenarios, found = [], [] if problems is None else problems
-    for folder in places:
+    scenarios, errors = [], [] if problems is None else problems
+    for folder in folders:
         try:
             scenarios.append(_open_scenario(folder, configured, camera))
         except DataError as error:
-            found.append(str(error))
-    if found and (problems is None or not scenarios):
-        raise DataError(some(found, between="\n"))
+            errors.append(str(error))
+    if errors and (problems is None or not scenarios):
+        raise DataError(some(errors, between="\n"))
     if len(layouts := {scenario.layout: str(scenario.path) for scenario in scenarios}) > 1:
         mixed = f"{root} mixes both AnoVox layouts, which code labels differently"
         raise DataError(f"{mixed}: {' and '.join(layouts.values())}\nGive the folder of one of them.")
@@ -224,15 +224,18 @@ def _frames_in(
     cam_12.345 (but not cam1.345), become microseconds, or nanoseconds if they have more than six decimals.
     rest: pattern of what may follow the number. DataError for two files with the same number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # what an int64 holds
-    pattern, frames = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE), {}
-    matches = [(e, pattern.fullmatch(e.name)) for e in sorted(entries) if not e.name.startswith(".")]
-    for entry, match in matches:
-        whole, dot, decimals = (match[1] or match[2]).partition(".") if match else ("", "", "")
-        digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
-        if match and (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
-            twice = f"its frame number, the last number in its name, is that of {other.name}"
-            raise DataError(f"{entry}: {twice}.\nKeep one file per frame and one camera per folder.")
-    return frames, Counter(e.suffix or "no ending" for e, match in matches if not match and not e.is_dir())
+    pattern = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE)
+    frames, unread = {}, Counter()
+    for entry in sorted(entry for entry in entries if not entry.name.startswith(".")):
+        if match := pattern.fullmatch(entry.name):
+            whole, dot, decimals = (match[1] or match[2]).partition(".")
+            digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
+            if (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
+                twice = f"its frame number, the last number in its name, is that of {other.name}"
+                raise DataError(f"{entry}: {twice}.\nKeep one file per frame and one camera per folder.")
+        elif not entry.is_dir():
+            unread[entry.suffix or "no ending"] += 1
+    return frames, unread
 
 
 def _choose(
@@ -305,8 +308,8 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) ->
         return setup[folder]
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
     pose = _pose(folder, {})
-    same = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    for found in (same, entries):
+    in_pose = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
+    for found in (in_pose, entries):
         if len(found) == 1:
             return found[0]
     raise DataError(f"{path}: {len(entries)} sensors of type {sensor_type}, none in the pose of {folder}.")

@@ -133,9 +133,9 @@ class Frame:
             voxels = np.isin(read_voxels(grid)[:, 3], self.coding[1]).sum()
         return np.array([[pixels, points, distance, voxels]], np.float32)
 
-    def label(self, rule: str, counted: np.ndarray, min_pixels: float, min_points: int) -> int:
-        """1, 0 or UNKNOWN by a rule of labels.py; counted (4,): the result of `counts`."""
-        (pixels, points, _, voxels), kind = counted, self.scenario.kind
+    def label(self, rule: str, counts: np.ndarray, min_pixels: float, min_points: int) -> int:
+        """1, 0 or UNKNOWN by a rule of labels.py; counts (4,): the result of `counts`."""
+        (pixels, points, _, voxels), kind = counts, self.scenario.kind
         if rule == "scenario":
             return UNKNOWN if kind == UNKNOWN_KIND else int(kind != NORMALITY)
         if rule == "voxel":
@@ -181,27 +181,27 @@ class Frame:
 
 
 def keep(
-    frames: Sequence[Frame], made: partial[np.ndarray], shape: tuple[int, ...], sensors: Sequence[str],
+    frames: Sequence[Frame], method: partial[np.ndarray], shape: tuple[int, ...], sensors: Sequence[str],
     key: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip
-    """The results of `made` (a method of Frame with its settings) for all frames, (F, *shape).
+    """The results of `method` (a method of Frame with its settings) for all frames, (F, *shape).
 
     They are cached, and read again while images, files of `sensors`, calibration, settings and `key` stay
     the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
-    same = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
-    poses = [np.append(frame.scenario.projection, turn) for frame, turn in zip(frames, same, strict=True)]
-    key = key | made.keywords | {"coding": frames[0].coding, "poses": np.stack(poses)}
+    turns = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
+    poses = [np.append(frame.scenario.projection, turn) for frame, turn in zip(frames, turns, strict=True)]
+    key = key | method.keywords | {"coding": frames[0].coding, "poses": np.stack(poses)}
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
-    kind, counts = f"anovox_{made.func.__name__}", [1] * len(frames)
-    return store(kind, key, images, counts, shape, partial(_make, made, frames), **cache)
+    kind, counts = f"anovox_{method.func.__name__}", [1] * len(frames)
+    return store(kind, key, images, counts, shape, partial(_make, method, frames), **cache)
 
 
-def _make(made: partial[np.ndarray], frames: Sequence[Frame], k: int) -> np.ndarray:
-    return made(frames[k])
+def _make(method: partial[np.ndarray], frames: Sequence[Frame], k: int) -> np.ndarray:
+    return method(frames[k])
 
 
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:

@@ -60,11 +60,11 @@ class FrameTable:
             block = BLOCK.search(name)
             first, last = map(int, block.groups()) if block else (0, self.frame_id.max(initial=0))
             inside = (first <= self.frame_id) & (self.frame_id <= last)
-            chosen |= inside & (self.scenario == whole(name))
+            chosen |= inside & (self.scenario == scenario_of(name))
         return np.flatnonzero(chosen)
 
 
-def whole(name: str) -> str:
+def scenario_of(name: str) -> str:
     """The scenario of a block "NAME:FIRST-LAST"; any other name as it is."""
     return BLOCK.sub("", name)
 
@@ -80,24 +80,25 @@ def build_table(
     """
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"
-    counted = keep(
+    counts = keep(
         frames, partial(Frame.counts, with_voxels=voxels), shape=(4,), dtype=np.float32,
         sensors=("semantic_image", "semantic_points", *["voxels"] * voxels),
         key={"region": asdict(Region())}, **cache,
     )[:]  # fmt: skip
-    rows = zip(frames, counted, strict=True)
-    labels = np.array([frame.label(label, counts, min_pixels, min_points) for frame, counts in rows])
+    rows = zip(frames, counts, strict=True)
+    labels = np.array([frame.label(label, row, min_pixels, min_points) for frame, row in rows])
     known, (wanted, remedy) = labels != UNKNOWN, WANTED[label]
     if not known.any():
         found = f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}."
         other = "Add it, or use another --label; predict.py and evaluate.py --paste need no labels."
         raise DataError(f"{found}\n{other}")
-    left = [frame.scenario.name for frame in itertools.compress(frames, ~known)]
-    unknown = f"left out: {len(left):,} of {len(labels):,} frames have no label, for lack of {wanted}"
-    notes += [unknown := f"{unknown}: {some(sorted({*left}), 3)}"] * bool(left)
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
-    table.labels, (table.pixels, table.points, table.distance) = labels[known], counted[known].T[:3]
-    table.left_out = f"\n{unknown}\n{remedy}" * bool(left)
+    table.labels, (table.pixels, table.points, table.distance) = labels[known], counts[known].T[:3]
+    if left := [frame.scenario.name for frame in itertools.compress(frames, ~known)]:
+        note = f"left out: {len(left):,} of {len(labels):,} frames have no label, for lack of {wanted}"
+        note += f": {some(sorted({*left}), 3)}"
+        table.notes.append(note)
+        table.left_out = f"\n{note}\n{remedy}"
     return table
 
 

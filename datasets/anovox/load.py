@@ -27,7 +27,7 @@ from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
 from datasets.anovox.frame import Frame, Region
-from datasets.anovox.labels import FrameTable, build_table, whole
+from datasets.anovox.labels import FrameTable, build_table, scenario_of
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
@@ -68,8 +68,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     else:
         split, source, outcome = split_scenarios(table, top, args)
         hashes = hash_contents(table, sum(split.values(), []))
-    parts: dict[str, AnoVoxDataset] = {}
-    copies = args.pastes
+    parts, copies = {}, args.pastes
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
@@ -78,7 +77,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
         elif name == "train" and args.paste_share and not pasted:
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
-        sizes = tuple(args.image_size), args.max_points
+        sizes = args.image_size, args.max_points
         parts[name] = AnoVoxDataset(table, rows, *sizes, args.seed, pasting, **cache)
     scans = [part.packed_points[:, 0, 0] for part in parts.values()]  # NaN if no point is in the region
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
@@ -91,8 +90,8 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
 def groups_of(table: FrameTable, choose: Choose) -> list[str]:
     """The scenarios; in place of those that the run has cut into blocks of frames, the blocks."""
     names = {frame.scenario.name for frame in table.frames}
-    blocks = [name for name in getattr(choose, "known", ()) if whole(name) in names - {name}]
-    return sorted(names - set(map(whole, blocks))) + blocks
+    blocks = [name for name in getattr(choose, "known", ()) if scenario_of(name) in names - {name}]
+    return sorted(names - set(map(scenario_of, blocks))) + blocks
 
 
 def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:

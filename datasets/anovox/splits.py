@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
 from datasets.anovox.frame import UNKNOWN
-from datasets.anovox.labels import FrameTable, whole
+from datasets.anovox.labels import FrameTable, scenario_of
 from datasets.splits import Split, check_disjoint, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError, counted, some
 from utils.run.log import LOG
@@ -46,7 +46,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     elif file:
         split = read_split(file)
         how = "split.json in the data folder" if file == own else f"--split_method {method}"
-        named = {whole(name) for names in split.values() for name in names}
+        named = {scenario_of(name) for names in split.values() for name in names}
         if strangers := sorted(named - strata.keys()):
             what = f"{len(strangers)} scenarios without usable frames in {root}, first {strangers[0]}"
             remedy = "Correct the file, or use --split_method random."

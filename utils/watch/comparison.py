@@ -91,14 +91,14 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
     """One condition for all runs with the same `settings`: they differ only in seed (and fold)."""
     found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
     for view in views:
-        mine = flatten(settings(view.config, folds))
-        found.setdefault(json.dumps(mine, sort_keys=True), (mine, []))[1].append(view)
+        setting = flatten(settings(view.config, folds))
+        found.setdefault(json.dumps(setting, sort_keys=True), (setting, []))[1].append(view)
     if len(found) > len(LETTERS):
         raise CommandError(f"{len(found)} different settings: at most {len(LETTERS)} fit one table")
-    keys = differing([mine for mine, _ in found.values()])
+    keys = differing([setting for setting, _ in found.values()])
     conditions = []
-    for letter, (mine, runs) in zip(LETTERS, found.values(), strict=False):
-        parts = [f"{key}={short(mine.get(key))}" for key in keys if key != "dataset.fingerprint"]
+    for letter, (setting, runs) in zip(LETTERS, found.values(), strict=False):
+        parts = [f"{key}={short(setting.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:
             path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
             parts.append(f"data {short(path)} ({short(runs[0].data.get('fingerprint'))})")
@@ -146,8 +146,8 @@ def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]
 
 def differing(flat: Sequence[dict[str, Any]]) -> list[str]:
     """The keys whose values differ, in order of appearance."""
-    keys = dict.fromkeys(key for one in flat for key in one)
-    return [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in flat}) > 1]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    return [key for key in keys if len({json.dumps(config.get(key), sort_keys=True) for config in flat}) > 1]
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -76,19 +76,19 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
     """label, pred, score, trivial and inside from a table of text; ValueError for text that is no number."""
     import pandas
 
-    truth, said = table[task["columns"][0]], table[task["columns"][-1]]
+    truth, predicted = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
-        rows = pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": said.astype(float)})
+        rows = pandas.DataFrame({"label": truth.astype(float), "pred": 0, "score": predicted.astype(float)})
         if "low" in table and (table["low"] != "").all():
             rows["inside"] = rows.label.between(table["low"].astype(float), table["high"].astype(float))
         return rows
     if task["task"] == "stage1":
-        truth, said = truth == "interaction", said == "interaction"
+        truth, predicted = truth == "interaction", predicted == "interaction"
     elif task["task"] == "stage2":  # the columns between these two are its classes
         names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
         number = {name: str(k) for k, name in enumerate(names)}
-        truth, said = truth.map(number), said.map(number)
-    rows = pandas.DataFrame({"label": truth.astype(int), "pred": said.astype(int)})
+        truth, predicted = truth.map(number), predicted.map(number)
+    rows = pandas.DataFrame({"label": truth.astype(int), "pred": predicted.astype(int)})
     if task["task"] != "stage2":
         rows["score"] = table["score"].astype(float)
         for column in TRIVIAL.keys() & set(table.columns):

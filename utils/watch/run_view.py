@@ -152,8 +152,8 @@ class RunView:
         counts = self.data.get("class_counts", {}).get("val")
         found = history_signs(self.history, self.task, counts, self.status.get("constant_loss"))
         kinds = {kind_of(text) for text in found}
-        said = [text for text in self.status.get("warnings") or [] if isinstance(text, str)]
-        return found + [text for text in said if kind_of(text) not in kinds]
+        logged = [text for text in self.status.get("warnings") or [] if isinstance(text, str)]
+        return found + [text for text in logged if kind_of(text) not in kinds]
 
 
 class Trend(NamedTuple):
