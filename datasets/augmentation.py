@@ -68,7 +68,7 @@ def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tenso
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Rotate float images (B, 3, H, W) counter-clockwise by degrees (B,) about the centre, on black."""
+    """Rotate float images (B, 3, H, W) counter-clockwise by degrees (B,), bilinearly; outside is black."""
     height, width = images.shape[-2:]
     radians = torch.deg2rad(degrees.to(images))
     cosine, sine = radians.cos().view(-1, 1, 1), radians.sin().view(-1, 1, 1)
