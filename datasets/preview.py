@@ -56,8 +56,8 @@ def draw(data_path: Path, output_dir: Path) -> None:
 def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
     """The picture of one annotated frame."""
     first, last = sequence.starts[frame : frame + 2]
-    mine = (sequence.pairs[:, 0] >= first) & (sequence.pairs[:, 0] < last)
-    pairs, types, boxes = sequence.pairs[mine] - first, sequence.types[mine], sequence.boxes[first:last]
+    here = (sequence.pairs[:, 0] >= first) & (sequence.pairs[:, 0] < last)
+    pairs, types, boxes = sequence.pairs[here] - first, sequence.types[here], sequence.boxes[first:last]
     on_seam = int((boxes[:, 0] + boxes[:, 2] > sequence.width).sum())
     short = [name.removesuffix(" together") for name in INTERACTION_CLASSES]
     ids = [sequence.track_names[t].removeprefix("pedestrian:") for t in sequence.tracks[first:last]]

@@ -99,7 +99,7 @@ class AgeDatasets(splits.Parts):
         """The dataset section of config.json."""
         samples = {f"{name}_samples": len(part) for name, part in self.parts.items()}
         subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.parts.items()}
-        every = np.concatenate([part.ages for part in self.parts.values()])
+        ages = np.concatenate([part.ages for part in self.parts.values()])
         return {
             "image_dir": [str(source.images) for source in self.sources],
             "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
@@ -117,7 +117,7 @@ class AgeDatasets(splits.Parts):
             "val_size": self.args.val_size,
             "colour": self.args.colour,
             "intensity_range": self.intensity_range,
-            "target_range": [float(every.min()), float(every.max())],
+            "target_range": [float(ages.min()), float(ages.max())],
             "report": self.report,
             "fingerprint": self.fingerprint,
         }
@@ -219,10 +219,10 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
     if published and cohort not in ("both", group):
         raise CommandError(f"--image_dir {image_dir}: these are {group} images; --cohort is {cohort}")
     if cohort != "both":
-        usual, beside = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
-        if not table and not usual.is_file() and (beside.is_file() or dicom_files(walk(image_dir))):
-            usual = beside if beside.is_file() else None
-        return [Source(image_dir, Path(table) if table else usual, cohort, "")]
+        default, bids = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
+        if not table and not default.is_file() and (bids.is_file() or dicom_files(walk(image_dir))):
+            default = bids if bids.is_file() else None
+        return [Source(image_dir, Path(table) if table else default, cohort, "")]
 
     folder, sources = image_dir.parent.parent if published else image_dir, []
     for group in COHORTS:

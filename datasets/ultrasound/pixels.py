@@ -100,16 +100,16 @@ def read_sample(
 
     source: its file, or its pixels (h, w) or (h, w, 3) uint8. Bilinear with antialiasing. Raises DataError.
     """
-    (height, width), lost = image_size, False
+    (height, width), colour_lost = image_size, False
     if isinstance(source, np.ndarray):
         pixels = np.asarray(Image.fromarray(source).convert("RGB" if colour else "L"))
     elif colour:
         pixels = read_image(source, "RGB", intensity_range)
     else:
-        pixels, lost = read_grey(source, intensity_range)
+        pixels, colour_lost = read_grey(source, intensity_range)
     if pixels.shape[:2] != (height, width):
         pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    return np.moveaxis(np.atleast_3d(pixels), 2, 0), lost
+    return np.moveaxis(np.atleast_3d(pixels), 2, 0), colour_lost
 
 
 def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblems) -> pd.DataFrame:
