@@ -15,7 +15,7 @@ from pathlib import Path
 from utils.run.arguments import MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
 from utils.run.find import list_runs
-from utils.run.folder import create_run_folder, is_finished, plain, read_json
+from utils.run.folder import create_run_folder, is_finished, plain, read_json, read_record
 from utils.run.log import format_duration
 from utils.tasks import TASKS
 
@@ -157,7 +157,8 @@ def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
     """Whether this run has the same script and flags, can be resumed, and has not finished."""
     if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
         return False
-    config, fixed = read_json(run / "config.json"), vars(args).keys() - MAY_CHANGE_ON_RESUME | {"epochs"}
-    fixed -= {"intensity_range"}  # recorded is what the data resolved it to
+    config = read_record(run / "config.json", "args", "script_name")
+    resolved = {"intensity_range"}  # recorded is what the data resolved it to
+    fixed = vars(args).keys() - MAY_CHANGE_ON_RESUME - resolved | {"epochs"}
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)
