@@ -25,19 +25,18 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 def binary_metrics(labels: np.ndarray, ranks: np.ndarray, preds: np.ndarray) -> dict[str, float | None]:
     """AP and AUROC of `ranks`; F1, balanced accuracy, accuracy, precision and recall of `preds` (0 or 1).
     ranks (N,): better logits than probabilities, which tie where they saturate."""
-    from sklearn import metrics
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-    found = metrics.precision_recall_fscore_support(labels, preds, labels=[0, 1], zero_division=0)
-    precision, recall, f1, _ = found
-    known, both = np.any(labels == 1), len(np.unique(labels)) == 2
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, preds, labels=[0, 1], zero_division=0)
+    positive, both = np.any(labels == 1), len(np.unique(labels)) == 2
     return {
-        "ap": float(metrics.average_precision_score(labels, ranks)) if both else None,
-        "auroc": float(metrics.roc_auc_score(labels, ranks)) if both else None,
-        "f1": float(f1[1]) if known else None,
+        "ap": float(average_precision_score(labels, ranks)) if both else None,
+        "auroc": float(roc_auc_score(labels, ranks)) if both else None,
+        "f1": float(f1[1]) if positive else None,
         "balanced_accuracy": float(recall.mean()) if both else None,
         "accuracy": float(np.mean(labels == preds)),
         "precision": float(precision[1]) if np.any(preds) else None,
-        "recall": float(recall[1]) if known else None,
+        "recall": float(recall[1]) if positive else None,
     }
 
 

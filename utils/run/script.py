@@ -25,7 +25,7 @@ def ending_signals() -> list[int]:
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     """Call `main(args)` and leave with its exit code; status.json, if there is one, records the reason.
-    A ScriptError is printed to stderr without a traceback (unless --debug); other errors keep theirs."""
+    A ScriptError or PermissionError is printed to stderr without a traceback (unless with --debug)."""
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # any path can be printed in any console encoding
@@ -47,9 +47,9 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         end_status("interrupted", stopped_by(left.code))
         code = left.code
     except Exception as error:
-        if isinstance(error, PermissionError) and error.filename:  # of a file of the user's
-            what = f"{error.filename}: {error.strerror}"
-            error = CommandError(f"{what}\nchange the permissions, or give another path")
+        if isinstance(error, PermissionError) and error.filename:
+            remedy = "change the permissions, or give another path"
+            error = CommandError(f"{error.filename}: {error.strerror}\n{remedy}")
         end_status("failed", str(error))
         message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
         if not message or options.get("debug"):
