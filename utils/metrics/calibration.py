@@ -134,7 +134,7 @@ def cross_fitted(
 def probability_figures(
     labels: np.ndarray, scores: np.ndarray, prior: Sequence[float] | float
 ) -> dict[str, float]:
-    """calibration_error, brier, and brier_prior, which always answering `prior`, val's class shares, gets."""
+    """calibration_error, brier, and brier_prior: the brier of always answering val's class shares `prior`."""
     constant = np.full(len(labels), prior) if scores.ndim == 1 else np.tile(prior, (len(labels), 1))
     return {
         "calibration_error": calibration_error(labels, scores),

@@ -10,7 +10,7 @@ import numpy as np
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     """The threshold with the best F1 of the positive class: predict 1 where score >= threshold.
-    It lies midway between two scores, so that rounding moves no sample across it. One class: 0.5."""
+    It lies midway to the next lower score, so that rounding moves no sample across it. One class: 0.5."""
     if len(np.unique(labels)) < 2:
         return 0.5
     order = np.argsort(-scores, kind="stable")

@@ -20,7 +20,7 @@ from utils.report.samples import report_samples
 from utils.run.log import format_values
 
 TRIVIAL = "trivial features"
-LOCATED_FRAMES = 100  # at most so many anomalous and so many normal frames have pixels and points judged
+LOCATED_FRAMES = 100  # anomalous frames, and as many normal ones, at most, whose pixels and points are judged
 
 # (batch of one frame) -> heat map (1, H, W) and scores of the points (1, N), both tensors of probabilities
 Where = Callable[[dict[str, Any]], tuple[Any, Any]]

@@ -1,4 +1,4 @@
-"""Predictions sample by sample, and the labels the model finds least likely: its errors, or the labels'."""
+"""Predictions by sample, and the labels that the model finds least likely: model errors or label errors."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

@@ -89,7 +89,7 @@ def script_of(run: Path) -> str:
 
 
 def check_script(path: Path, name: object) -> str:
-    """`name`, read from `path`, if it is in the table of tasks: no other script may be imported."""
+    """`name`, read from `path`; CommandError if it is not in the table of tasks: it will be imported."""
     if name not in TASKS:
         raise CommandError(f"{path} names the script {name!r}; known: {', '.join(TASKS)}")
     return str(name)

@@ -12,7 +12,7 @@ from typing import Any
 
 LOG_SECONDS = 10  # between two progress lines where there is no terminal
 LOG = logging.getLogger("run")
-FAILED: set[str] = set()  # what has failed in this run, with a warning
+FAILED: set[str] = set()  # what has failed in this run and was warned of
 
 
 class OneLineFormatter(logging.Formatter):
@@ -85,7 +85,7 @@ def stop_log() -> None:
 
 
 def run_goes_on(what: str, reason: object) -> None:
-    """Warn, once per run, of a failure that does not touch the weights: hours of training outweigh it."""
+    """Warn, once per run, that `what` failed but the weights are safe: ending the run would cost more."""
     if what not in FAILED:
         FAILED.add(what)  # first, since the warning itself may be the line that cannot be written
         LOG.warning(f"{what} failed, the run goes on: {reason}")

@@ -38,7 +38,7 @@ def is_number(value: Any) -> bool:
 
 
 def not_finite(history: History) -> str:
-    """A loss of null: NaN and infinity are written so."""
+    """A loss that is null, which stands for NaN and infinity."""
     for row in history:
         for key in ("train_loss", "val_loss"):
             if key in row and not is_number(row[key]):

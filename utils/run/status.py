@@ -14,7 +14,7 @@ from utils.run.folder import plain, write_json
 from utils.run.lock import Lock
 from utils.run.log import LOG, run_goes_on
 
-BEAT_SECONDS = 5.0  # between two writes while steps run, at least
+BEAT_SECONDS = 5.0  # at least, between two writes while steps run
 
 
 class Status(logging.Handler):

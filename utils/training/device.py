@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this name; auto: this process's GPU, if any, else the CPU. Else CommandError."""
+    """The device `name`; auto: this process's GPU or, without one, the CPU. CommandError if it is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -93,7 +93,7 @@ def broadcast_buffers(model: torch.nn.Module) -> None:
 
 def seed_everything(*key: int) -> None:
     """Seed torch's default generators from integers such as (seed, epoch, step, rank).
-    default_generator takes 2 microseconds, torch.manual_seed 200: so every step can afford it."""
+    default_generator takes 2 microseconds (torch.manual_seed 200), so every step can afford it."""
     state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(state)
     if torch.cuda.is_available():
@@ -106,8 +106,8 @@ class EpochSampler:
     Frames are shuffled by (seed, epoch) and stay whole (`frames[i]` = the frame of sample i; without frames
     each sample is one). The samples are then cut into global batches of batch_size * world_size, of which
     each rank takes a contiguous part. The last global batch is split evenly; a rank left with nothing
-    computes one of its samples with weight 0. With `draw`, an epoch takes only the samples draw(epoch), which
-    must depend on the epoch alone; within a frame they keep that order.
+    computes a sample of that batch with weight 0. With `draw`, an epoch takes only the samples draw(epoch),
+    which must depend on the epoch alone; within a frame they keep that order.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from utils.training.worth import rolled
 
 LOOKED_AT = 2  # steps at the start of each of the first two epochs whose tensors are checked
 FOLLOWED = 4  # steps of the first epoch whose samples are compared with the second epoch
-ENOUGH = 5  # steps after which every weight has moved; before a layer of zeros, the first step moves none
+ENOUGH = 5  # steps until every weight has moved; in the first, a layer of zeros lets no gradient through
 UNMOVED = 3e-5  # a smaller relative change of the weights in an epoch counts as none
 
 
@@ -211,7 +211,7 @@ class Invariants:
     # After an epoch
 
     def after_epoch(self, rows: dict[str, np.ndarray]) -> None:
-        """rows: the result of evaluating val."""
+        """Check the epoch; rows: the result of evaluating val."""
         history, self.ended = self.checkpoint.history, self.ended + 1
         if self.ended == 2:  # these hooks only check the first steps
             for hook in self.hooks:

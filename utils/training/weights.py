@@ -1,4 +1,4 @@
-"""Weights averaged over steps, and fingerprints of weights."""
+"""A running average of weights, and fingerprints by which weights are compared."""
 
 from collections.abc import Iterable
 
