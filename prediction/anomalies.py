@@ -31,7 +31,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     table = unlabelled_table(scenarios, options.modality)
     for note in table.notes:
         LOG.info(note)
-    every, reasons = np.arange(len(table.labels)), {}
+    rows, reasons = np.arange(len(table.labels)), {}
     intensities: dict[int, set] = {}  # frame with a scan -> intensities of the points used
 
     def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
@@ -45,7 +45,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
 
     def frames_for(member: Trained) -> AnoVoxDataset:
         sizes = tuple(member.args.image_size), member.args.max_points
-        return AnoVoxDataset(table, every, *sizes, member.args.seed, truth=False, store=open_lazily)
+        return AnoVoxDataset(table, rows, *sizes, member.args.seed, truth=False, store=open_lazily)
 
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
@@ -53,9 +53,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     suspicious = {"without a point in the model's region": set(), "without intensity": {1}}
     for what, values in suspicious.items():
         if count := list(intensities.values()).count(values):
-            LOG.warning(f"scans {what}: {count} of {len(every)}; unless trained on such, scores mean nothing")
+            LOG.warning(f"scans {what}: {count} of {len(rows)}; unless trained on such, scores mean nothing")
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
-    read = np.array([k for k in every if k not in reasons], int)
+    read = np.array([k for k in rows if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
     tables = {"predictions": frames.iloc[read].reset_index(drop=True)}
     tables["skipped"] = skipped_table(names, reasons)
@@ -69,7 +69,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
         LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
 
-    return tables, (len(every), "frames"), show
+    return tables, (len(rows), "frames"), show
 
 
 def alarm_scores(trained: Trained, dataset: AnoVoxDataset) -> np.ndarray:

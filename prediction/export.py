@@ -105,8 +105,8 @@ def export_model(trained: Trained, path: Path) -> float:
     model = Program(trained).eval()
     example = make_inputs(trained, model.inputs, TRACED)
     size = {name: torch.export.Dim(name) for name in ("samples", "people", "height", "width")}
-    sides, many = {2: size["height"], 3: size["width"]}, ("crops", "persons")
-    shapes = tuple({0: size["people" if name in many else "samples"]}
+    sides, of_people = {2: size["height"], 3: size["width"]}, ("crops", "persons")
+    shapes = tuple({0: size["people" if name in of_people else "samples"]}
                    | (sides if name in ("images", "crops") else {}) for name in model.inputs)  # fmt: skip
     with torch.no_grad():
         # With strict=False, torch 2.14 takes the batch size in the attention for a constant.

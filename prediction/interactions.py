@@ -136,7 +136,7 @@ def score_pairs(
 ) -> tuple[np.ndarray, np.ndarray | float]:
     """p_interaction (N,) and type probabilities (N, 5), NaN for stage 1, of the samples of one frame; means
     over several runs."""
-    found = []
+    scores = []
     for member in trained.members:
         batch = dataset.__getitems__(samples)
         if image is not None:
@@ -147,8 +147,8 @@ def score_pairs(
             who, how = (logits.cpu().numpy() for logits in member.model.both_stages(batch))
         else:
             who = member.model(batch).cpu().numpy()
-        found.append(pair_probabilities(who, how, member.state))
-    who, how = zip(*found, strict=True)
+        scores.append(pair_probabilities(who, how, member.state))
+    who, how = zip(*scores, strict=True)
     return np.mean(who, axis=0), np.mean(how, axis=0)
 
 

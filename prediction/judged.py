@@ -47,28 +47,28 @@ class Judge:
         parts, seen, known = self.parts, self.seen, set(self.known)
         unseen = [name for name in present if name not in known]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
-        changed = [name for name, held in present.items() if name in seen and list(held) != seen[name]]
+        changed = [name for name, hashes in present.items() if name in seen and list(hashes) != seen[name]]
         if changed and labelled:  # groups with a known name but other contents
             other = f"{self.unit} have other contents than it read: {some(changed)}"
             text = f"{len(changed)} of the run's {other}"
             if self.own:
                 raise DataError(f"{text}\nthe data has changed since: restore it, or train again")
             LOG.warning(f"{text}; if they only share the names, --split all judges all of them")
-        named = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
-        names = sorted(name for name in named if name in present)
+        chosen = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
+        names = sorted(name for name in chosen if name in present)
         if not names:
             new = f"the run does not know {len(unseen)} of the {len(present)} in the data"
-            what = f"the data has none of the {len(named)} {self.unit} of this part; {new}"
+            what = f"the data has none of the {len(chosen)} {self.unit} of this part; {new}"
             remedy = "--split unseen judges the unknown ones, --split all the whole of another data set"
             if split == "unseen":
                 what = f"nothing in this data is new to the run, which knows all {len(present)} {self.unit}"
                 remedy = "pass other data with --data_path (for ages: --image_dir)"
-            elif split in self.parts and not named:
+            elif split in self.parts and not chosen:
                 what = f"the run has no {split} part; its own figures are of val"
                 remedy = "--split val judges that, --split all the whole of another data set"
             raise CommandError(f"--split {split}: {what}\n{remedy}")
-        if absent := len(named) - len(names):
-            LOG.warning(f"{absent} of the {len(named)} {self.unit} of the {split} part are not in the data")
+        if absent := len(chosen) - len(names):
+            LOG.warning(f"{absent} of the {len(chosen)} {self.unit} of the {split} part are not in the data")
         if split != "train":
             self.check_untrained(present, names)
         self.counts = {"judged": len(names), "present": len(present), "unseen": len(unseen)}

@@ -40,25 +40,25 @@ def judge_failures(
     threshold and calibration, and the change in AUROC with the 95% interval of the paired difference over
     scenarios. Writes and prints degradation.csv."""
     script, state = trained.script, trained.state
-    labels, found, change = clean["labels"], {}, {}
+    labels, results, aurocs = clean["labels"], {}, {}
     jackknife = GroupJackknife(part.scenario, labels, np.arange(len(labels)))
     criterion = script.AnomalyLoss(1.0)  # no figure used here depends on its weight of anomalies
     for name in (CLEAN, *corruptions):
         options = {"corruption": name, "seed": trained.args.seed}
         rows = clean if name == CLEAN else trained.evaluate(part, **options)
         row = script.measure(rows, part.scenario, criterion, state["threshold"], state["calibration"])
-        found[name] = {key: row[key] for key in METRICS}
+        results[name] = {key: row[key] for key in METRICS}
         if len(np.unique(labels)) == 2:  # otherwise AUROC is undefined
-            change[name] = jackknife.auroc(labels, rows["logits"])
+            aurocs[name] = jackknife.auroc(labels, rows["logits"])
             if name != CLEAN:
-                low, high = jackknife.interval(change[name] - change[CLEAN])
-                difference = found[name]["auroc"] - found[CLEAN]["auroc"]
-                found[name] |= dict(zip(LOSS, (difference, low, high), strict=True))
+                low, high = jackknife.interval(aurocs[name] - aurocs[CLEAN])
+                difference = results[name]["auroc"] - results[CLEAN]["auroc"]
+                results[name] |= dict(zip(LOSS, (difference, low, high), strict=True))
     columns = [*METRICS, *LOSS]
-    values = {key: np.array([row.get(key) for row in found.values()], float) for key in columns}
-    write_table(folder / "degradation.csv", {"sensors": np.array(list(found)), **values})
-    print(table(found, columns, "sensors"))
-    return found
+    values = {key: np.array([row.get(key) for row in results.values()], float) for key in columns}
+    write_table(folder / "degradation.csv", {"sensors": np.array(list(results)), **values})
+    print(table(results, columns, "sensors"))
+    return results
 
 
 def judge_pastes(
@@ -84,9 +84,9 @@ def judge_pastes(
         clean: np.ndarray, pasted: np.ndarray, chosen: np.ndarray | slice = slice(None)
     ) -> dict[str, float]:
         better = ((pasted > clean) + 0.5 * (pasted == clean))[chosen]
-        every, pasted = clean[::copies], pasted[chosen]
-        labels = np.repeat((0, 1), (len(every), len(pasted)))
-        auroc = roc_auc_score(labels, np.append(every, pasted))
+        unchanged, pasted = clean[::copies], pasted[chosen]
+        labels = np.repeat((0, 1), (len(unchanged), len(pasted)))
+        auroc = roc_auc_score(labels, np.append(unchanged, pasted))
         return {"paired_auroc": float(better.mean()), "auroc": float(auroc)}
 
     args, threshold = trained.args, trained.state["threshold"]
@@ -130,11 +130,11 @@ def judge_pastes(
             for value in np.unique(values):
                 row = rates(pasted[values == value] >= threshold) | ranks(clean, pasted, values == value)
                 results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
-    lacking = dict.fromkeys(row)
-    results["frames as they are"] = lacking | rates(clean[::copies] >= threshold)
+    blank = dict.fromkeys(row)
+    results["frames as they are"] = blank | rates(clean[::copies] >= threshold)
     for (sensors, name), (clean, pasted) in counted.items():
-        results[f"{NAMES[sensors]}, {name}"] = lacking | ranks(clean, pasted)
-    print(table(results, list(lacking), "pasted into"))
+        results[f"{NAMES[sensors]}, {name}"] = blank | ranks(clean, pasted)
+    print(table(results, list(blank), "pasted into"))
     return results
 
 

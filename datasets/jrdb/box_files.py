@@ -74,7 +74,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         problems.add("widths and heights that look like right and lower edges", remedy, f"{path}")
     if corners:
         if size and (table[["w", "h"]].max().to_numpy() > size).any():
-            size = None  # of the boxes, not of the image
+            size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     if form == "KITTI detections":  # a frame in each file
         inside = given.is_dir() and path.parent != given
@@ -99,7 +99,7 @@ def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int
             return f"JRDB {key}", list(jrdb_rows(content[key], path)), False, None
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return "COCO", *coco_rows(content, path)
-    if isinstance(content, list):  # the image's number is its frame
+    if isinstance(content, list):  # image_id is the frame number
         kinds = [str(entry.get("category_id")) for entry in content]
         people = people_in(kinds)
         rows = [("", str(entry["image_id"]), "", entry["bbox"], f"{path}: entry {k}")
@@ -124,7 +124,7 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
 
 def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, int] | None]:
     images = {image["id"]: image["file_name"] for image in content["images"]}
-    if len(set(images.values())) < len(images):  # of several videos
+    if len(set(images.values())) < len(images):  # images of several videos
         twice = Counter(images.values()).most_common(1)[0][0]
         raise ValueError(f"several images are called {twice}: put the name of the sequence into file_name")
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
@@ -136,7 +136,7 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
         if entry["image_id"] not in images:
             raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
         if kind in people and not entry.get("iscrowd"):
-            track = (entry.get("attributes") or {}) | entry  # CVAT's, or its own
+            track = (entry.get("attributes") or {}) | entry  # CVAT writes track_id into attributes
             person = name_of(track.get("track_id", track.get("instance_id")))
             rows.append(("", images[entry["image_id"]], person, entry.get("bbox"), f"{path}: {where}"))
     sizes = {(image.get("width"), image.get("height")) for image in content["images"]}

@@ -80,11 +80,11 @@ def find_boxes(folder: Path) -> Path:
     for source in SOURCES:
         if any((folder / source).glob("[!.]*.json")):
             return folder / source
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     raise CommandError(
         f"--input {folder}: no boxes of people, neither labels nor detections\n"
         f"  looked for: {', '.join(f'{source}/*.json' for source in SOURCES)}\n"
-        f"  found: {there or 'an empty folder'}\n  pass --boxes FILE: {FORMS}"
+        f"  found: {found or 'an empty folder'}\n  pass --boxes FILE: {FORMS}"
     )
 
 

@@ -57,9 +57,9 @@ def find_problems(
     part: JRDBPairDataset, data_path: Path | str, problems: Problems, decode: bool = False
 ) -> None:
     """Add missing images to `problems` and, with `decode`, damaged ones and those of another size."""
-    paths, found, *_ = images_needed(part, data_path)
-    for path, there in zip(paths, found, strict=True):
-        if not there:
+    paths, exist, *_ = images_needed(part, data_path)
+    for path, exists in zip(paths, exist, strict=True):
+        if not exists:
             what = f"missing images of the {part.name} split, which needs {len(paths)}"
             problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
         elif decode:

@@ -57,10 +57,10 @@ class JRDBPairDataset(Dataset):
     """
 
     def __init__(
-        self, name: str, sequences: list[Sequence], found: list[tuple[dict, dict]], rules: PairRules,
+        self, name: str, sequences: list[Sequence], pairs: list[tuple[dict, dict]], rules: PairRules,
         task: str, sampled: bool,
     ):  # fmt: skip
-        """found: what pairs.find_pairs returned for each sequence."""
+        """pairs: what find_pairs returned for each sequence."""
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
         self.feature_names = feature_names(rules.history_seconds, rules.whole_past)
         self.sequences = [s.name for s in sequences]
@@ -68,9 +68,9 @@ class JRDBPairDataset(Dataset):
         self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
         self.crops: np.ndarray | None = None
         self.counts: Counter[str] = Counter()  # of find_pairs and of labels.COUNTS
-        for sequence, (_, counts) in zip(sequences, found, strict=True):
+        for sequence, (_, counts) in zip(sequences, pairs, strict=True):
             self.counts.update(counts | sequence.counts)
-        parts = [columns for columns, _ in found]
+        parts = [columns for columns, _ in pairs]
         for key in parts[0]:
             columns = [part[key] for part in parts]
             if key in INDEX_INTO:

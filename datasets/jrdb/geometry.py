@@ -136,8 +136,8 @@ def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: i
     def measure(boxes: np.ndarray) -> SimpleNamespace:
         _, top, width, height = boxes.T
         depth = pano_width / (2 * np.pi) * METRES_TALL / height  # in metres
-        found = {"boxes": boxes, "top": top, "foot": top + height, "area": width * height, "depth": depth}
-        return SimpleNamespace(log_width=np.log(width), log_height=np.log(height), **found)
+        known = {"boxes": boxes, "top": top, "foot": top + height, "area": width * height, "depth": depth}
+        return SimpleNamespace(log_width=np.log(width), log_height=np.log(height), **known)
 
     L, R, P = measure(a), measure(b), SimpleNamespace(pano_width=pano_width, pano_height=pano_height)
     (P.width, P.height), (P.narrower, P.shorter) = ((a + b) / 2).T[2:], np.minimum(a, b).T[2:]
@@ -153,7 +153,7 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
     metres on the ground, except that neighbours are people within 3 widths of the wider box."""
     frames = sequence.frame_of_row()[left]
     order = np.argsort(frames, kind="stable")
-    found = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
+    columns = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
     for pairs in np.split(order, np.flatnonzero(np.diff(frames[order])) + 1) if len(left) else ():
         first, last = sequence.starts[frames[pairs[0]] : frames[pairs[0]] + 2]
         people = last - first
@@ -166,11 +166,11 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
         apart = metres[two["left"], two["right"]]
         for side, person in two.items():
             nearer = (metres[person] < apart[:, None]).sum(axis=1)  # than the pair's other person
-            found[f"rank_{side}"][pairs] = np.log1p(nearer)
-            found[f"margin_{side}"][pairs] = apart - metres[person].min(axis=1)
-            found[f"neighbours_{side}"][pairs] = np.log1p(near[person])
-        found["people"][pairs] = np.log1p(people)
-    return found
+            columns[f"rank_{side}"][pairs] = np.log1p(nearer)
+            columns[f"margin_{side}"][pairs] = apart - metres[person].min(axis=1)
+            columns[f"neighbours_{side}"][pairs] = np.log1p(near[person])
+        columns["people"][pairs] = np.log1p(people)
+    return columns
 
 
 def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lags: int) -> dict:
@@ -199,26 +199,26 @@ def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lag
         foot = (feet[right] - feet[left]) - (feet[row_b] - feet[row_a])
         scale = (np.log(b[:, 3]) - np.log(a[:, 3])) - (np.log(past_b[:, 3]) - np.log(past_a[:, 3]))
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = {
+            features = {
                 "metres": log_ground_metres(past_a, past_b, width),
                 "away": np.clip(moved / mean_height / elapsed, -2, 2),
                 "signed_foot_motion": np.clip(foot / mean_height / elapsed, -1, 1),
                 "foot_motion": np.minimum(np.abs(foot) / mean_height / elapsed, 1),
                 "scale_motion": np.minimum(np.abs(scale) / elapsed, 1),
             }
-        found = {name: np.where(seen, values, np.nan) for name, values in found.items()}
-        columns |= {f"{name}_{lag + 1}s": values for name, values in found.items()}
-        metres.append(found["metres"])
-        aways.append(np.abs(found["away"]))
+        features = {name: np.where(seen, values, np.nan) for name, values in features.items()}
+        columns |= {f"{name}_{lag + 1}s": values for name, values in features.items()}
+        metres.append(features["metres"])
+        aways.append(np.abs(features["away"]))
     any_seen, count = ~np.isnan(aways).all(0), (~np.isnan(metres)).sum(0)
     mean = np.nansum(metres, 0) / count
-    found = {
+    features = {
         "metres_mean": mean,  # over now and the lags
         "metres_spread": np.sqrt(np.nansum((np.array(metres) - mean) ** 2, 0) / count),
         "metres_most": np.nanmax(metres, 0),
         "away_spread": np.nansum(aways, 0) / np.maximum(count - 1, 1),
     }
-    columns |= {name: np.where(any_seen, values, np.nan) for name, values in found.items()}
+    columns |= {name: np.where(any_seen, values, np.nan) for name, values in features.items()}
     return columns | {"seen_share": (count - 1) / lags}  # share of the lags, never NaN
 
 
@@ -237,9 +237,9 @@ def whole_past_columns(
     mean = now.groupby(two).cumsum().div(count, axis=0)
     square = (now**2).groupby(two).cumsum().div(count, axis=0)
     spread = np.sqrt((square - mean**2).clip(lower=0)).add_suffix("_spread")
-    found = mean.join(spread).where(count > 1)
+    features = mean.join(spread).where(count > 1)
     rows = np.minimum(left, right) * people + np.maximum(left, right)
-    return found.iloc[np.searchsorted(first * people + second, rows)].to_dict("series")
+    return features.iloc[np.searchsorted(first * people + second, rows)].to_dict("series")
 
 
 def mirror_features(features: np.ndarray, names: list[str]) -> np.ndarray:

@@ -95,8 +95,8 @@ def join_pairs(
     part: str, sequences: list[Sequence], rules: PairRules, task: str = "interaction", sampled: bool = False
 ) -> JRDBPairDataset:
     """The pairs of these sequences as one data set; arguments as in build_datasets and find_pairs."""
-    found = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
-    return JRDBPairDataset(part, sequences, found, rules, task, sampled)
+    pairs = [find_pairs(sequence, rules, task, sampled) for sequence in sequences]
+    return JRDBPairDataset(part, sequences, pairs, rules, task, sampled)
 
 
 def given(args: argparse.Namespace, rules: type) -> dict[str, object]:

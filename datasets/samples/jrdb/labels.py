@@ -36,7 +36,7 @@ def annotate(cluster: Cluster, rng: np.random.Generator) -> Edges:
         return {}
     n, name = cluster.size, ACTIVITIES[cluster.activity].name
     chain = n >= 3 and rng.random() < CHAINS
-    found = {}
+    edges = {}
     for i, j in itertools.combinations(range(n), 2):
         keep = n == 2 or rng.random() >= OMITTED
         if chain or cluster.activity == "lecture":  # only neighbours; training can infer the other pairs
@@ -46,22 +46,22 @@ def annotate(cluster: Cluster, rng: np.random.Generator) -> Edges:
         names = {name: difficulty(rng)}
         if cluster.second and (cluster.activity not in ("conversation", "sitting") or rng.random() < DOUBLE):
             names[cluster.second] = difficulty(rng)
-        found[i, j] = found[j, i] = names
+        edges[i, j] = edges[j, i] = names
         draw = rng.random()
         if draw < ONE_SIDED:
-            del found[j, i]
+            del edges[j, i]
         elif draw < ONE_SIDED + CONFLICTING and name in PLAINER:
-            found[j, i] = {PLAINER[name]: 1}
-    return found
+            edges[j, i] = {PLAINER[name]: 1}
+    return edges
 
 
 def frame_records(t: int, people: list[tuple[Seen, Box]], edges: list[Edges], rng) -> list[dict]:
     """The records of one frame of a label file; edges: of each cluster, by `annotate`."""
-    there = {(seen.cluster, seen.place): (seen.person.number, box) for seen, box in people}
+    visible = {(seen.cluster, seen.place): (seen.person.number, box) for seen, box in people}
     records = []
     for seen, (x, y, w, h) in people:
-        partners = [(*there[seen.cluster, j], names) for (i, j), names in edges[seen.cluster].items()
-                    if i == seen.place and (seen.cluster, j) in there]  # fmt: skip
+        partners = [(*visible[seen.cluster, j], names) for (i, j), names in edges[seen.cluster].items()
+                    if i == seen.place and (seen.cluster, j) in visible]  # fmt: skip
         if partners and rng.random() < 0.004:
             continue  # the annotator missed this person, but not the partners' entries about them
         number, action = seen.person.number, ACTIONS[seen.pose.posture]

@@ -53,7 +53,7 @@ def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
             window = (0, margin - bob, width, margin - bob + height)
             frame = ImageChops.offset(scenery, -round(turned * focal), 0).crop(window)
         people = []
-        for seen in sorted(everybody, key=lambda one: -one.distance):
+        for seen in sorted(everybody, key=lambda seen: -seen.distance):
             scale = focal / seen.distance
             x = width / 2 + seen.azimuth * focal
             y = HORIZON * height + bob + (CAMERA_HEIGHT - seen.rise) * scale

@@ -176,5 +176,5 @@ def watch(plan: SequencePlan, room: float, rng: Rng) -> Iterator[tuple[float, li
         companies.append(Company(cluster, people, azimuth, distance, rng))
         companies[-1].velocity -= pace * np.array([math.sin(way - azimuth), math.cos(way - azimuth)])
     for t in range(plan.frames):
-        there = [(k, one) for k, one in enumerate(companies) if one.cluster.start <= t < one.cluster.stop]
-        yield turn_rate * t, [seen for k, company in there for seen in company.frame(k, t, room, rng)]
+        present = [(k, c) for k, c in enumerate(companies) if c.cluster.start <= t < c.cluster.stop]
+        yield turn_rate * t, [seen for k, company in present for seen in company.frame(k, t, room, rng)]
