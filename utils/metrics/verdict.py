@@ -179,11 +179,8 @@ class GroupJackknife:
         order = np.argsort(-scores, kind="stable")
         last_of_ties = np.append(np.diff(scores[order]) != 0, True)
         left_out = np.arange(-1, self.n)[:, None]  # -1 is no group
-        parts = [
-            metric(labels[order], last_of_ties, (part != self.group[order]).astype(int))
-            for part in np.array_split(left_out, 1 + self.n // 50)
-        ]
-        return np.concatenate(parts)
+        kept = (part != self.group[order] for part in np.array_split(left_out, 1 + self.n // 50))
+        return np.concatenate([metric(labels[order], last_of_ties, part.astype(int)) for part in kept])
 
     def auroc(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return self.ranking(weighted_auroc, labels, scores)

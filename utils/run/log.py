@@ -120,10 +120,8 @@ def format_duration(seconds: float) -> str:
 
 def format_size(count: float) -> str:
     """'1.2 GB', '34 MB' or '8 kB' for a number of bytes."""
-    for limit, unit, size in ((1e6, "kB", 1e3), (1e9, "MB", 1e6)):
-        if count < limit:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e9:.3g} GB"
+    size, unit = (1e3, "kB") if count < 1e6 else (1e6, "MB") if count < 1e9 else (1e9, "GB")
+    return f"{count / size:.3g} {unit}"
 
 
 def align(cells: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
