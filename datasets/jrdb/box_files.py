@@ -140,8 +140,8 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
             person = name_of(track.get("track_id", track.get("instance_id")))
             rows.append(("", images[entry["image_id"]], person, entry.get("bbox"), f"{path}: {where}"))
     sizes = {(image.get("width"), image.get("height")) for image in content["images"]}
-    size = sizes.pop() if len(sizes) == 1 else (None, None)
-    return rows, False, None if None in size else size
+    size = sizes.pop() if len(sizes) == 1 else ()  # some tools write 0 where they do not know it
+    return rows, False, size if size and all(isinstance(v, int | float) and v > 0 for v in size) else None
 
 
 def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:

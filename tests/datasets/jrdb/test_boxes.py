@@ -235,6 +235,15 @@ def test_boxes_in_shares_or_percent_are_told_and_scaled(tmp_path, read, caplog, 
     assert np.allclose(sequence.boxes, np.array(PEOPLE)[:, 2:], atol=0.01)
 
 
+@pytest.mark.parametrize("unknown", ['"width": 0, "height": 0', '"width": -1, "height": "?"'])
+def test_a_coco_size_that_is_no_size_is_unknown(tmp_path, read, unknown):
+    (tmp_path / "coco.json").write_text(coco().replace('"width": 3760, "height": 480', unknown))
+    (sequence,), *_ = read(tmp_path, tmp_path / "coco.json")
+    assert (sequence.width, sequence.height) == (3760, 480)
+    Image.new("RGB", (3760, 480)).save(tmp_path / "IMG_0000.jpg")
+    assert np.array_equal(read(tmp_path, tmp_path / "coco.json")[0][0].boxes, sequence.boxes)
+
+
 def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
     Image.new("RGB", (3760, 480)).save(tmp_path / "000000.jpg")
     (tmp_path / "boxes.csv").write_text(
