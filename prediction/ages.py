@@ -27,8 +27,8 @@ SHEET = 24  # most images on the sheet
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """Predict an age per image, and per subject the mean with its interval; show a sheet of images. An image
-    without a subject id counts as a person of its own."""
+    """Predict an age per image, and per subject the mean with its interval; `show` draws a sheet of images.
+    An image without a subject id counts as a person of its own."""
     options, sources, folder = trained.args, args.input, Path()
     if isinstance(sources, (str, Path)):
         place = Path(sources)

@@ -22,7 +22,7 @@ from utils.training.device import move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """Score the scenarios below --input, frames by scenario and frame number; show pictures of them."""
+    """Score the scenarios below --input, frames by scenario and frame number; `show` draws frames."""
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")

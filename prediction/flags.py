@@ -50,7 +50,7 @@ def read_otherwise(
             changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
         setattr(recorded, name, value)
     if getattr(typed, "image_dir", None) is not None and typed.excel_path is None:
-        recorded.excel_path = None  # the run's table knows other people
+        recorded.excel_path = None  # the run's table lists other people
     return changed
 
 

@@ -33,8 +33,8 @@ from utils.training.device import move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
-    """Score all pairs in range; frames without an image are scored only if the model uses no pixels. Show
-    writes det_group.txt and pictures."""
+    """Score all pairs in range; frames without an image are scored only if the model uses no pixels. `show`
+    writes det_group.txt and draws frames."""
     folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(member.args.features != "geometry" for member in trained.members)
     if args.input is None and pixels:

@@ -20,7 +20,7 @@ Hashes = Mapping[str, Sequence[str]]  # group -> hash of everything in it, then 
 
 @dataclass
 class Judge:
-    """Chooses the groups of one split from those that the data has, the run's own data or other data."""
+    """Chooses the groups of one split among those in the data, which may be the run's own or other data."""
 
     run: Path
     split: str | None  # None: test, or all if the run knows none of the groups

@@ -42,7 +42,7 @@ def judge_failures(
     script, state = trained.script, trained.state
     labels, results, aurocs = clean["labels"], {}, {}
     jackknife = GroupJackknife(part.scenario, labels, np.arange(len(labels)))
-    criterion = script.AnomalyLoss(1.0)  # no figure used here depends on its weight of anomalies
+    criterion = script.AnomalyLoss(1.0)  # METRICS do not depend on it
     for name in (CLEAN, *corruptions):
         options = {"corruption": name, "seed": trained.args.seed}
         rows = clean if name == CLEAN else trained.evaluate(part, **options)
