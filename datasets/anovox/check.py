@@ -14,7 +14,7 @@ from datasets.anovox.labels import name_sensor
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted
 
-AGREEMENT_FRAMES = 12
+AGREEMENT_FRAMES = 12  # about so many, to compare two sensors
 LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
 SHOWN = 20  # problems listed
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
@@ -43,8 +43,8 @@ def check_frames(
     for sensor in ("image", "points"):
         folders = Counter(name_sensor(s.folders.get(sensor, "none")) for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
-    for what in ("kind", "town", "weather"):
-        yield f"{what}: {_list(Counter(getattr(scenario, what) for scenario in scenarios))} (scenarios)"
+    for name in ("kind", "town", "weather"):
+        yield f"{name}: {_list(Counter(getattr(scenario, name) for scenario in scenarios))} (scenarios)"
     numbers = [np.array(sorted(set().union(*scenario.files.values()))) for scenario in scenarios]
     seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
     if seconds:
@@ -111,18 +111,18 @@ def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]
         yield f"{claim} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
 
 
-def _same_class(frame: Frame, other: Frame, side: int = 1) -> float:
+def _same_class(frame: Frame, other: Frame, y_sign: int = 1) -> float:
     classes, (places, ids) = other.pixel_classes(), frame.point_classes()
-    pixels, size = project(places * (1, side, 1), frame.scenario.projection), classes.shape[::-1]
+    pixels, size = project(places * (1, y_sign, 1), frame.scenario.projection), classes.shape[::-1]
     inside = pixels[:, 0] != OUTSIDE
     u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
     return (classes[v, u] == ids[inside]).mean() if inside.any() else 0
 
 
-def _same_place(frame: Frame, other: Frame, side: int = 1) -> float:
+def _same_place(frame: Frame, other: Frame, y_sign: int = 1) -> float:
     from scipy.spatial import cKDTree  # slow to import
 
-    points, places = frame.scan()[:, :3] * (1, side, 1), other.point_classes()[0]
+    points, places = frame.scan()[:, :3] * (1, y_sign, 1), other.point_classes()[0]
     points = points[Region().contains(points)]
     near = cKDTree(places).query(points, distance_upper_bound=NEIGHBOUR)[0] if len(places) else np.inf
     return np.isfinite(near).mean() if len(points) else 0

@@ -1,6 +1,6 @@
 """Finds AnoVox scenarios: layouts, archives, sensors, frames, and the projection from LiDAR to image.
 
-    Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, may be nested twice
+    Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, may be nested
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
       Scenario_<uuid4>/
         sensor_setup.json
@@ -49,7 +49,7 @@ FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # pose assum
 
 @dataclass
 class ScenarioFiles:
-    """One drive: its files by sensor and frame number, its labels and its calibration."""
+    """One drive: its files by sensor and frame number, its type and place, and its calibration."""
 
     name: str
     path: Path
@@ -72,15 +72,15 @@ class ScenarioFiles:
     def missing(self) -> str:
         """What is missing, in words; '' if nothing is."""
         every = set().union(*self.files.values())
-        lacks = []
+        gaps = []
         for sensor, files in self.files.items():
             absent, unread = len(every) - len(files), self.unread.get(sensor, {})
             if (absent or unread) and not (sensor == "anomaly" and self.kind == NORMALITY):
                 others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
                 others = f" ({others} not read)" * bool(unread)
-                lacks.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
-        lacks += ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
-        return "; ".join(lacks)
+                gaps.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
+        gaps += ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
+        return "; ".join(gaps)
 
 
 def find_scenarios(
@@ -324,8 +324,8 @@ def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: 
     lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
     shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
     turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
-    apart = np.subtract(lidar["location"], camera["location"]) * (1, -1, 1)  # CARLA's y points right
-    return shape @ np.column_stack([turn, _turn(camera["rotation"]).T @ apart])
+    offset = np.subtract(lidar["location"], camera["location"]) * (1, -1, 1)  # CARLA's y points right
+    return shape @ np.column_stack([turn, _turn(camera["rotation"]).T @ offset])
 
 
 def _turn(rotation) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Labels of frames, from the ground truth on disk.
 
-A frame without ground truth is left out, unless its scenario is of type NORMALITY. `Frame.label` applies one
-of four rules for an anomalous frame:
+A frame without ground truth is left out, unless its scenario is of type NORMALITY. --label selects one of
+four rules by which `Frame.label` calls a frame anomalous:
 
 visible   (default) a sensor sees the anomaly: enough anomalous pixels in the semantic image, or enough
           anomalous points of the semantic LiDAR in the region that the model sees. A frame before the object
@@ -127,7 +127,7 @@ def _list_frames(
     if not frames:
         remedy = "There is no LiDAR scan: train on the images with --modality camera."
         listed = "\n".join(notes[:3] + [remedy] * (len(needed) > 1 and not scans))
-        raise DataError(f"no frame has {' and '.join(needed)} files with one frame number.\n{listed}")
+        raise DataError(f"no frame number has files of {' and '.join(needed)}.\n{listed}")
     return frames, notes
 
 

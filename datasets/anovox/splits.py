@@ -87,10 +87,10 @@ def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Na
     """Test = the scenarios of --holdout_towns; the rest is split at random."""
     towns, there = " ".join(args.holdout_towns), sorted({*town_of.values()})
     if unknown := " ".join(town for town in args.holdout_towns if town not in there):
-        raise DataError(f"--holdout_towns {unknown}: no scenario lies there; there are {', '.join(there)}.")
+        raise DataError(f"--holdout_towns {unknown}: no scenario is there; the towns are {', '.join(there)}.")
     held = [name for name, town in town_of.items() if town in args.holdout_towns]
     if len(rest := sorted(strata.keys() - held)) < 1 + (args.val_size > 0):
-        left = f"{len(held)} of {len(town_of)} scenarios lie there; train and val need one each of the rest"
+        left = f"{len(held)} of {len(town_of)} scenarios are in these towns; train and val need one each"
         raise DataError(f"--holdout_towns {towns}: {left}.\nHold out fewer towns, or add others.")
     split = split_groups(rest, 0, args.val_size, args.seed, strata) | {"test": held}
     return split, f"test = towns {', '.join(sorted(args.holdout_towns))}; the rest random by scenario"
@@ -99,7 +99,7 @@ def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Na
 def _draw_normal(
     table: FrameTable, town_of: dict[str, str], judged: list[str], args: argparse.Namespace
 ) -> tuple[Split, str]:
-    """Split normal recordings into train, val and, if no scenario has anomalies (is `judged`), test."""
+    """Split normal recordings into train and val and, unless test is `judged` already, test."""
     normal = {name: town for name, town in town_of.items() if name not in judged}
     size = 0 if judged else args.test_size
     how = "test = scenarios with anomalies; the rest" if judged else "normal recordings"
@@ -109,7 +109,7 @@ def _draw_normal(
         parts |= {part: names for part, names in drawn.items() if names}
         how += " random by scenario"
     else:
-        how += " in blocks of consecutive frames: of one drive, nothing is independent"
+        how += " in blocks of consecutive frames, which are not independent"
         for name in normal:
             frames = np.sort(table.frame_id[table.rows_of([name])])
             tested = math.ceil(size * len(frames))

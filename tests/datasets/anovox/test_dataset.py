@@ -314,7 +314,7 @@ def test_splits_are_by_scenario_and_have_both_classes(tmp_path, cache, caplog):
     assert sorted(sum(drawn.values(), [])) == sorted(s.name for s in table.scenarios) and "stratified" in how
     held, _, _ = split(table, tiny_sample(), holdout_towns=["Town07"], val_size=0.3)
     assert {s.town for s in table.scenarios if s.name in held["test"]} == {"Town07"}
-    with pytest.raises(DataError, match="no scenario lies there"):
+    with pytest.raises(DataError, match="no scenario is there; the towns are"):
         split(table, tiny_sample(), holdout_towns=["Town99"])
     normal = [s.name for s in table.scenarios if s.kind == "NORMALITY"]
     rest = [s.name for s in table.scenarios if s.name not in normal]

@@ -70,7 +70,7 @@ def test_towns_are_held_out_with_pasted_things_too(table, cache, tmp_path):
     town = sorted(towns)[0]
     names, how, _ = split(normal, tmp_path, holdout_towns=[town], val_size=0.3, label="pasted")
     assert names["test"] == [s.name for s in normal.scenarios if s.town == town] and f"towns {town}" in how
-    with pytest.raises(DataError, match="--holdout_towns .*: 4 of 4 scenarios lie there"):
+    with pytest.raises(DataError, match="--holdout_towns .*: 4 of 4 scenarios are in these towns"):
         split(normal, tmp_path, holdout_towns=sorted(towns), label="pasted")
     with pytest.raises(CommandError, match="omit one"):
         split(normal, tmp_path, split_method="mine.json", holdout_towns=[town])
