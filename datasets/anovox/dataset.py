@@ -48,8 +48,8 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         self.region = Region(cell=Region().cell * (1024 / max_points) ** 0.5)  # more points see finer
         self.labels, self.sources = table.labels[self.rows], [table.frames[k] for k in self.rows]
         if pasting:
-            which, self.labels, self.sources = paste_into(self.sources, self.labels, pasting, seed)
-            self.rows = self.rows[which]
+            chosen, self.labels, self.sources = paste_into(self.sources, self.labels, pasting, seed)
+            self.rows = self.rows[chosen]
         self.scenario, self.frame_ids = table.scenario[self.rows], table.frame_id[self.rows]
         self.projections = np.stack([source.scenario.projection for source in self.sources])  # (F, 3, 4)
 

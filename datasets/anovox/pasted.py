@@ -24,7 +24,7 @@ TEXTURES = {"train": "noise", "val": "checks", "test": "stripes"}  # in addition
 SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
 NEAR, FAR = 4.5, 28.0  # metres ahead
 MIN_HITS = 4  # returns from an object that only the LiDAR sees
-TRIES = 60
+TRIES = 60  # to find a free place
 PASTE_VERSION = 2  # part of the cache keys; raise it when a seed gives another object
 NO_SCAN_HEIGHT = -1.7  # metres; of the ground relative to the sensor, if there is no scan
 
@@ -52,19 +52,18 @@ def paste_into(
 ) -> tuple[np.ndarray, np.ndarray, list[Frame]]:
     """Indices into `frames` (M,), labels (M,), and the frames themselves, some with a pasted object."""
     every, times = np.arange(len(frames)), 2 * pasting.copies
-    which, copies = np.repeat(every, times), np.tile(np.arange(times), len(every))
+    rows, copies = np.repeat(every, times), np.tile(np.arange(times), len(every))
     if pasting.share:
         normal = np.flatnonzero(labels == 0)
-        wanted = np.linspace(0, len(normal) - 1, round(pasting.share * len(normal))).round().astype(int)
-        which, copies = np.append(every, normal[wanted]), np.repeat((0, 1), (len(every), len(wanted)))
-    donors = sorted({frame.path("image") for frame in frames})
-    rest = pasting, tuple(donors), seed
-    there = [
+        chosen = np.linspace(0, len(normal) - 1, round(pasting.share * len(normal))).round().astype(int)
+        rows, copies = np.append(every, normal[chosen]), np.repeat((0, 1), (len(every), len(chosen)))
+    donors = tuple(sorted({frame.path("image") for frame in frames}))
+    sources = [
         frame if pasting.share and not copy
-        else PastedFrame(frame.scenario, frame.number, frame.coding, copy, *rest)
-        for frame, copy in zip((frames[k] for k in which), copies.tolist(), strict=True)
+        else PastedFrame(frame.scenario, frame.number, frame.coding, copy, pasting, donors, seed)
+        for frame, copy in zip((frames[row] for row in rows), copies.tolist(), strict=True)
     ]  # fmt: skip
-    return which, np.where(copies % 2, 1, labels[which]), there
+    return rows, np.where(copies % 2, 1, labels[rows]), sources
 
 
 @dataclass(frozen=True)

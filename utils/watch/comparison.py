@@ -200,12 +200,12 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
         reference = read_predictions(first)
     except CommandError as error:
         return [], [f"no paired difference: {error}; name a finished run first"]
-    for one in conditions:
+    for condition in conditions:
         try:
-            paired = [read_predictions(view, reference) for view in one.distinct]
-            measured[one.letter] = [measure(rows, task["task"]) for rows in paired]
+            paired = [read_predictions(view, reference) for view in condition.distinct]
+            measured[condition.letter] = [measure(rows, task["task"]) for rows in paired]
         except CommandError as error:
-            notes.append(f"no paired difference for {one.letter}: {error}")
+            notes.append(f"no paired difference for {condition.letter}: {error}")
     base = measured.pop(conditions[0].letter, None)
     if base is None or not measured:
         return [], notes
@@ -213,13 +213,13 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     for letter, metric in itertools.product(measured, base[0]):
         jackknife, better = base[0][metric][0], task["metrics"][metric].higher
         rows, *seeds = mean_over_runs([run[metric][1] for run in measured[letter]])
-        without, *other_seeds = mean_over_runs([run[metric][1] for run in base])
-        reach = jackknife.interval(rows - without, *seeds, *other_seeds)
+        base_rows, *base_seeds = mean_over_runs([run[metric][1] for run in base])
+        bounds = jackknife.interval(rows - base_rows, *seeds, *base_seeds)
         if not (jackknife.enough or jackknife.over_frames):
-            reach = [np.nan, np.nan]
-        low, high = cut_difference(reach, better)
-        cut |= low > reach[0] or high < reach[1]
-        found.append(Comparison(letter, metric, float(rows[0]), float(without[0]), low, high, better))
+            bounds = [np.nan, np.nan]
+        low, high = cut_difference(bounds, better)
+        cut |= low > bounds[0] or high < bounds[1]
+        found.append(Comparison(letter, metric, float(rows[0]), float(base_rows[0]), low, high, better))
     over = f"{reference.group.nunique()} {task['groups']}"
     if jackknife.over_frames:
         over = f"frames (optimistic), because {over} are too few"
@@ -232,7 +232,6 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
 
 
 def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
-    """The mean of several runs' rows; of two or more runs also its variance between seeds and its degrees of
-    freedom."""
+    """Mean of several runs' rows; of two or more runs also variance between seeds and degrees of freedom."""
     mean, n = np.mean(rows, axis=0), len(rows)
-    return (mean, (float(np.var([one[0] for one in rows], ddof=1) / n), n - 1)) if n > 1 else (mean,)
+    return (mean, (float(np.var([run[0] for run in rows], ddof=1) / n), n - 1)) if n > 1 else (mean,)

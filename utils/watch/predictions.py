@@ -140,11 +140,11 @@ def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
         if doubled := sum(bool(view.results) for view in mine) - len(folds):
             notes.append(f"{name}: {counted(doubled, 'folds')} ran twice, the newest run of each counts")
         every = [f"{k}/{count}" for k in range(1, count + 1)]
-        if missing := [one for one in every if one not in folds]:
+        if missing := [fold for fold in every if fold not in folds]:
             what = f"no finished run of fold {', '.join(missing)}: its {groups} are not judged"
             notes.append(f"{name}: {what}, and it cannot be paired with a recipe that has all folds")
         if folds:
-            pooled.append(pool([folds[one] for one in every if one in folds], count))
+            pooled.append(pool([folds[fold] for fold in every if fold in folds], count))
             notes.append(f"{name}, {pooled[-1].name}: {pooled[-1].verdict}")
     return replace(condition, pooled=tuple(pooled)), notes
 
@@ -163,10 +163,12 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
         table["frame"] = np.arange(len(table))
     measured, metric = measure(table, task["task"]), JUDGED_BY[task["task"]]
     (by, judged), higher = measured[metric], task["metrics"][metric].higher
-    guesses = [guess_trivially(view, one) for view, one in zip(folds, tables, strict=True)]
+    guesses = [guess_trivially(view, rows) for view, rows in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
-        guess = np.concatenate([one[which] for one in guesses])  # (N,) or, for stage 2, probabilities (N, K)
+        guess = np.concatenate(
+            [scores[which] for scores in guesses]
+        )  # (N,) or, for stage 2, probabilities (N, K)
         if task["task"] == "stage2":
             trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
         else:
@@ -181,12 +183,12 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     if "inside" in table and table.inside.notna().all():
         share = table.groupby("group").inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
-    confidence = [jackknife.intervals(**{one: rows}) for one, (jackknife, rows) in measured.items()]
+    confidence = [jackknife.intervals(**{name: rows}) for name, (jackknife, rows) in measured.items()]
     results = {
         "verdict": verdict.word,
         "verdict_reason": reason,
-        "metrics": {"test": {one: float(rows[0]) for one, (_, rows) in measured.items()}},
-        "confidence": {one: ends for found in confidence for one, ends in found.items()},
+        "metrics": {"test": {name: float(rows[0]) for name, (_, rows) in measured.items()}},
+        "confidence": {name: ends for found in confidence for name, ends in found.items()},
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
     }
     return RunView(Path(name), folds[0].config, [], {}, results, changed=0.0, table=table)
