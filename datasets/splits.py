@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from utils.run.errors import CommandError, DataError, some
-from utils.run.folder import read_record
+from utils.run.folder import read_json
 
 PARTS = ("train", "val", "test")
 MEMORY = "Scores on such a split measure memory."
@@ -157,10 +157,10 @@ def read_split(path: str | Path) -> Split:
     """The lists of a split.json, sorted; test may be missing or empty. Raises DataError for anything else."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
     try:
-        content = {"test": []} | read_record(Path(path), "train", "val")
+        content = read_json(path)
     except CommandError as error:
         raise DataError(f"{error}\n{remedy}") from error
-    split = {part: content[part] for part in PARTS}
+    split = {part: content.get(part, []) if isinstance(content, dict) else [] for part in PARTS}
     for part, names in split.items():
         wrong = ""
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -168,7 +168,7 @@ def read_split(path: str | Path) -> Split:
         elif len(set(names)) < len(names):
             wrong = f"lists {Counter(names).most_common(1)[0][0]!r} more than once"
         elif not names and part != "test":
-            wrong = "is empty"
+            wrong = "is missing or empty"
         if wrong:
             raise DataError(f'{path}: "{part}" {wrong}\n{remedy}')
     check_disjoint(split)

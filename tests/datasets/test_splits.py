@@ -88,9 +88,9 @@ def test_read_split(tmp_path):
     assert read_split(file) == {"train": ["a", "b"], "val": ["c"], "test": []}
     bad = {
         "{": "is not JSON",
-        "[]": "it has no train, val",
+        "[]": '"train" is missing or empty',
         '{"train": [1], "val": ["a"]}': '"train"',
-        '{"train": ["a"]}': "it has no val",
+        '{"train": ["a"]}': '"val" is missing or empty',
         '{"train": ["a", "a"], "val": ["c"]}': "more than once",
         '{"train": [], "val": ["c"]}': "empty",
     }
