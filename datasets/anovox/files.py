@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict:
     """The object in a JSON file; DataError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: a JSON object is expected, found a {type(content).__name__}.")

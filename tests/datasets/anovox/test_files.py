@@ -190,6 +190,13 @@ def test_a_setup_that_says_something_else_is_an_error(tmp_path, scenario, change
         find_scenarios(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_a_setup_that_is_no_json_object_is_an_error(tmp_path, scenario, text):
+    (scenario / "sensor_setup.json").write_text(text)
+    with pytest.raises(DataError, match="JSON"):
+        find_scenarios(tmp_path)
+
+
 def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
     setup = json.loads((scenario / "sensor_setup.json").read_text())
     for entry in setup.values():
