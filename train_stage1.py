@@ -150,7 +150,7 @@ def train_one_epoch(
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), until a signal stops it
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
