@@ -51,7 +51,7 @@ def plot_scatter(
         line = preds.mean() + found["slope"] * (ends - targets.mean())
         axis.plot(ends, line, color="#DD8452", linestyle="--", label=f"slope {found['slope']:.2f}")
     if bounds is not None:
-        axis.vlines(targets, *bounds, color=MODEL, alpha=0.2, linewidth=1, label="interval of the person")
+        axis.vlines(targets, *bounds, color=MODEL, alpha=0.2, linewidth=1, label="prediction interval")
     r = "undefined" if found["pearson_r"] is None else f"{found['pearson_r']:.2f}"
     axis.set(xlabel=f"true age ({unit})", ylabel=f"predicted age ({unit})", aspect="equal")
     axis.set_title(f"{title}\n{len(targets)} subjects, MAE {found['mae']:.2f} {unit}, r {r}", fontsize=10)

@@ -48,7 +48,7 @@ def plot_frame(
     widths = [height * aspect, height * (aspect + 0.2), 3.4][: 3 if len(points) else 2]
     size = (sum(widths), 3.9)
     figure, axes = plt.subplots(1, len(widths), figsize=size, layout="constrained", width_ratios=widths)
-    titles = ("camera", "where: probability of an anomaly (root scale)", "LiDAR from above, cut at 15 m")
+    titles = ("camera", "probability of an anomaly (square-root scale)", "LiDAR from above")
     for axis, what in zip(axes, titles, strict=False):
         axis.set_title(what, fontsize=10)
     for axis in axes[:2]:

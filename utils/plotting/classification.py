@@ -113,7 +113,7 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
     figure, (axis, below) = plt.subplots(
         2, 1, figsize=(5.6, 6.4), height_ratios=(3, 1), sharex=True, layout="constrained"
     )
-    axis.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="a probability")
+    axis.plot([0, 1], [0, 1], "--", color="0.4", linewidth=1, label="perfect calibration")
     area = 80 * bins["count"][kept] / bins["count"].max() + 3  # a bin of one sample says little
     axis.plot(bins["score"][kept], bins["share"][kept], color=COLORS["train"], label="the model")
     axis.scatter(bins["score"][kept], bins["share"][kept], area, color=COLORS["train"])
