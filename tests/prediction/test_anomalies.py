@@ -142,12 +142,12 @@ def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
     panels = []
 
     def look(figure, _):
-        panels.extend(axis.get_title().split(":")[0] for axis in figure.axes)
+        panels.extend(axis.get_title().split(" ")[0] for axis in figure.axes)
         plt.close(figure)
 
     monkeypatch.setattr("utils.plotting.anomaly.save_figure", look)
     rows = run(tmp_path / "data", tmp_path / "out", "--max_pictures", 1)
-    assert panels == ["camera", "where", ""]  # and the colour bar: no view of points from above
+    assert panels == ["camera", "probability", ""]  # and the colour bar: no view of points from above
     assert rows["frame"].tolist() == [8, 9, 10, 11] and set(rows["scenario"]) == {"data"}
     assert "no LiDAR: the camera alone is used" in capsys.readouterr().out
     image = shutil.copy(tmp_path / "data" / "photo9.png", tmp_path / "data" / "mine.png")
