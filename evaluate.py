@@ -78,9 +78,9 @@ def main(args: argparse.Namespace) -> None:
     trained.args.cache_dir = args.cache_dir or trained.args.cache_dir
     trained.args.cache_limit_gb = args.cache_limit_gb or trained.args.cache_limit_gb
     changed = read_otherwise(trained.args, args, script.SCRIPT)
-    trained.state["args"] |= vars(trained.args)  # what is judged names the figures
+    trained.state["args"] |= vars(trained.args)  # the figures name the data that is judged
     run = find_run(run)
-    if history := read_run(run).history:  # of all epochs, as the run's own report
+    if history := read_run(run).history:  # of all epochs, as in the run's own report
         trained.state["history"] = history
     judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
     if args.paste:

@@ -146,7 +146,7 @@ class TwoStageInteractionClassifier(nn.Module):
     """Stage 2, which contains the stage 1 model that it starts from: a batch of pairs -> logits (N, types).
 
     Stage 1 is frozen, weights and BatchNorm statistics, so its answers stay the same bit for bit. Stage 2
-    trains a head on a copy of its trunk or, with `share_trunk`, on the frozen trunk, which saves one pass.
+    trains a copy of its trunk and a head; with `share_trunk` only a head on stage 1's trunk, in one pass.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from datasets.jrdb.flags import FRAMES_PER_SECOND
 from datasets.jrdb.labels import Sequence
 
 METRES_TALL = 1.7  # assumed height of a person, to estimate depth from the height of a box
-LAG_TOLERANCE = 7 / 15  # seconds by which the labelled frame that is used for a lag may be off
+LAG_TOLERANCE = 7 / 15  # seconds by which the labelled frame used for a lag may be off
 
 # The columns in order. `*_left` and `*_right` describe one person; `signed_*` change sign if the pair is
 # mirrored. L and R: the left and the right person, P: the two together; see static_columns.
@@ -62,7 +62,7 @@ def signed_offset(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 def distance(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     """(N,) wrapped distance of the centres in pixels: the smallest |difference| over shifts of -W, 0, W."""
-    # Centres are less than 1.5 W apart, so this needs no modulo, which takes six times as long.
+    # Centres are less than 1.5 W apart: this needs no modulo, which would take six times as long.
     twice = np.abs((2 * b[:, 0] + b[:, 2]) - (2 * a[:, 0] + a[:, 2]))
     return np.minimum(twice, np.abs(2 * width - twice)) / 2
 

@@ -58,7 +58,7 @@ def read_sequences(
 def load(path: Path) -> list[Sequence] | None:
     """The sequences of an index; None if it is missing or damaged."""
     try:
-        with np.load(path) as file:  # zip's checksums are compared
+        with np.load(path) as file:  # zip compares its checksums
             plain = json.loads(str(file["index"]))
             return [Sequence(**v, **{c: file[f"{k} {c}"] for c in COLUMNS}) for k, v in enumerate(plain)]
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
