@@ -95,11 +95,11 @@ def judge_pastes(
     scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera", **cache)
     coding = (find_palette(scenarios, ids), ids)
     frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
-    ((part, names),) = judge(hash_contents(frames, groups_of(frames, judge)), labelled=False).items()
+    ((split, names),) = judge(hash_contents(frames, groups_of(frames, judge)), labelled=False).items()
     rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
-        raise DataError(f"{root}: no normal frame to paste into in the {part} split; choose another --split")
+        raise DataError(f"{root}: no normal frame to paste into in the {split} split; choose another --split")
     chosen = rows[spread(len(rows), count)]
     copies = math.ceil(count / len(chosen))
     scores, counted = {}, {}

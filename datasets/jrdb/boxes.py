@@ -62,8 +62,8 @@ def read_people(
     if (nameless := rows["sequence"] == "").any():
         where = rows["where"][nameless].iloc[0]
         raise DataError(f"{where}: empty, or its sequence is not named\n  remove it, or name the sequence")
-    sizes = {part.attrs["size"] for part in parts}
-    boxes_size = tuple(args.boxes_size[::-1]) if args.boxes_size else sizes.pop() if len(sizes) == 1 else None
+    sizes = {tuple(args.boxes_size[::-1])} if args.boxes_size else {part.attrs["size"] for part in parts}
+    boxes_size = sizes.pop() if len(sizes) == 1 else None
     sequences, folders = [], []
     for name, own_rows in rows.groupby("sequence"):
         check_relative_name(name, "the sequence")
