@@ -82,8 +82,8 @@ class CrossModalAttention(nn.Module):
         """
         alone = ~key_mask.any(dim=1)  # (B,) softmax over masked keys only would be 0 / 0
         ignored = ~(key_mask | alone[:, None])
-        asked, offered = queries + query_code, keys + key_code
-        found, _ = self.attention(asked, offered, keys, key_padding_mask=ignored, need_weights=False)
+        coded = queries + query_code, keys + key_code
+        found, _ = self.attention(*coded, keys, key_padding_mask=ignored, need_weights=False)
         found = found.masked_fill(alone[:, None, None], 0.0)
         return self.norm(queries + found)  # (B, Q, C)
 
@@ -129,7 +129,7 @@ class AnomalyDetectionModel(nn.Module):
         self, images: Tensor, points: Tensor, point_mask: Tensor,
         point_pixels: Tensor, mixed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Logits of the frames (B,), of the image cells (B, rows, columns) and of the points (B, N). With
+        """Logits of frames (B,), of image cells (B, rows, columns), and of points (B, N), called marks. With
         modality camera a point takes the logit of its cell, -10 out of view.
 
         images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1. mixed (B,):
@@ -157,7 +157,7 @@ class AnomalyDetectionModel(nn.Module):
 
     def encode(self, images, points, point_mask, point_pixels) -> tuple[Tensor | None, ...]:
         """Image and LiDAR tokens after attention, each (B, T, C), which LiDAR cells hold points (B, T), and
-        logits of the points (B, N). None for an unused sensor."""
+        marks, the logits of the points (B, N). None for an unused sensor."""
         # (T, C), the same for both sensors
         code = self.code(self.waves) if self.position_code and self.fusion == "attention" else 0.0
         image_tokens = point_tokens = filled = painted = marks = None
@@ -165,7 +165,7 @@ class AnomalyDetectionModel(nn.Module):
             features = self.image_encoder(images)  # (B, F, h, w)
             pooled = F.adaptive_avg_pool2d(features, self.token_grid).flatten(2).mT  # (B, T, F)
             image_tokens = self.image_projection(pooled)  # (B, T, C)
-            every = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
+            all_cells = torch.ones(image_tokens.shape[:2], dtype=torch.bool, device=images.device)
         if self.modality != "camera":
             if self.paint is not None:
                 seen = [sample_at(m, point_pixels) for m in (self.paint(features), as_float(images) * 8 - 4)]
@@ -175,13 +175,13 @@ class AnomalyDetectionModel(nn.Module):
             point_tokens, filled, marks = found  # (B, T, C), (B, T) and (B, N)
         if self.fusion == "attention":
             if self.modality == "camera":
-                image_tokens = self.image_attention(image_tokens, image_tokens, every, code, code)
+                image_tokens = self.image_attention(image_tokens, image_tokens, all_cells, code, code)
             elif self.modality == "lidar":
                 point_tokens = self.point_attention(point_tokens, point_tokens, filled, code, code)
             else:
-                informed = self.image_attention(image_tokens, point_tokens, filled, code, code)
-                point_tokens = self.point_attention(point_tokens, image_tokens, every, code, code)
-                image_tokens = informed
+                attended = self.image_attention(image_tokens, point_tokens, filled, code, code)
+                point_tokens = self.point_attention(point_tokens, image_tokens, all_cells, code, code)
+                image_tokens = attended
         return image_tokens, point_tokens, filled, marks
 
 
