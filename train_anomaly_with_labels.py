@@ -3,7 +3,7 @@
     python train_anomaly_with_labels.py                                  on the built-in sample
     python train_anomaly_with_labels.py --data_path AnoVox --image_size 512 768 --max_points 4096
     torchrun --nproc_per_node=2 train_anomaly_with_labels.py             several processes or GPUs
-    python train_anomaly_with_labels.py --modality camera                one of the five runs of the ablation
+    python train_anomaly_with_labels.py --modality camera                one sensor alone, for an ablation
     python train_anomaly_with_labels.py --resume checkpoints/anomaly_experiment_...
     python train_anomaly_with_labels.py --config RUN/config.json         repeat a run bit for bit
 

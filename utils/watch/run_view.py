@@ -214,7 +214,7 @@ def read_run(folder: Path) -> RunView:
 
 def read_if_there(path: Path, empty: Any, attempts: int = 5) -> Any:
     """The JSON value in `path`, `empty` if there is no file; CommandError for another type than `empty`'s.
-    Retries, because a network file system may lose a file for a moment while it is replaced."""
+    Retries other errors: on a network file system a file that is being replaced may be unreadable."""
     try:
         value = read_json(path)
     except CommandError as error:
