@@ -108,7 +108,7 @@ def inputs_of(batch: dict[str, Tensor]) -> list[Tensor]:
 
 
 def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[str, Any]]:
-    """The model, and the source of the image encoder's weights."""
+    """The model and where the image encoder's weights come from."""
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.image_encoder != "cnn" and args.modality != "lidar":
         encoder = build_encoder(args.image_encoder)
@@ -145,14 +145,14 @@ def train_one_epoch(
     """One pass over the train split; returns means over all samples of all ranks.
 
     Keys: loss (of the frame labels), accuracy, mean_score, location_loss, auroc, all with augmentation and
-    dropout. Raises NonFiniteError before a NaN or infinite loss or gradient reaches the weights.
+    dropout. Raises NonFiniteError for a NaN or infinite loss or gradient, before it reaches the weights.
     """
     model.train()
     sampler = loader.batch_sampler
     trainable = [p for p in model.parameters() if p.requires_grad]
     # sums of loss, correct, score and location loss; a histogram of scores per label; samples
     totals = torch.zeros(5 + 2 * BINS, dtype=torch.float64, device=device)
-    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), and what stops it
+    for step, batch in interrupt.steps(loader, epoch, totals):  # enumerate(loader), can be stopped
         distributed.seed_everything(sampler.seed, epoch, step, sampler.rank)
         weight = sampler.part(step)[1]  # world size / samples in the global batch
         if augmented:
@@ -171,7 +171,7 @@ def train_one_epoch(
         check_finite(loss, grad_norm, scaler, f"epoch {epoch} step {step + 1}", batch["indices"])
         scaler.step(optimizer)
         scaler.update()
-        if weight > 0:  # a rank left with nothing computes one sample that must not count
+        if weight > 0:  # a rank without samples computes one that must not count
             scores, labels = torch.sigmoid(logits.detach().float()), batch["labels"]
             correct = ((scores >= 0.5) == (labels == 1)).sum()
             sums = torch.stack([losses.detach().sum(), correct, scores.sum(), located.detach().sum()])

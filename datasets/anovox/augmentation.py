@@ -67,7 +67,7 @@ def turn_hues(images: Tensor, angle: Tensor) -> Tensor:
 
 
 def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict[str, Tensor]:
-    """Simulate a failing sensor; `corruption`: one of CORRUPTIONS. Noise depends only on (seed, frame)."""
+    """Simulate a failing sensor; `corruption`: one of CORRUPTIONS. Draws depend only on (seed, frame)."""
     if corruption not in CORRUPTIONS:
         raise ValueError(f"corruption {corruption!r} is none of {', '.join(CORRUPTIONS)}")
     if corruption == "lidar_missing":
