@@ -165,7 +165,7 @@ class Peer:
 def prepare_ours(*more: str) -> Training:
     flags = ["--model", "resnet18", "--image_size", str(PIXELS), "--batch_size", str(BATCH), "--seed", "42"]
     training = prepare("train_mae", [*flags, *more])
-    training.options["transform"] = None  # nobody augments
+    training.options["transform"] = None  # no augmentation
     return training
 
 

@@ -61,7 +61,7 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
     total = 0
     with zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path) as archive:
         for name, size, open_member in _members(archive):
-            name = posixpath.normpath(name.replace("\\", "/")).strip("/")  # of Windows; absolute
+            name = posixpath.normpath(name.replace("\\", "/")).strip("/")  # Windows, absolute paths
             if APPLE.fullmatch(name):
                 continue
             if (total := total + size) > limit_gb * 1e9:

@@ -14,7 +14,7 @@ from datasets.anovox.labels import name_sensor
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted
 
-AGREEMENT_FRAMES = 12  # about so many, to compare two sensors
+AGREEMENT_FRAMES = 12  # compared per pair of sensors, roughly
 LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
 SHOWN = 20  # problems listed
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"

@@ -15,7 +15,7 @@ from datasets.anovox.pasted import PASTE_VERSION, Pasting, paste_into
 from datasets.cache import open_cache
 
 CLASSES = ("normal", "anomaly")
-OUTSIDE = 2.0  # normalised pixel coordinate of a point that no pixel shows
+OUTSIDE = 2.0  # pixel coordinates of a point out of view
 CELL_SHARE = 5  # a cell is anomalous from this share of its pixels on, in 254ths (2%)
 COLUMNS = ("scenario", "frame_id", "category", "size", "visibility", "distance")  # in a table of scores
 
@@ -45,7 +45,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         cache_dir and limit_gb."""
         self.table, self.rows, self.pasting = table, np.asarray(rows, np.int64), pasting
         self.image_size = tuple(image_size)
-        self.region = Region(cell=Region().cell * (1024 / max_points) ** 0.5)  # more points see finer
+        self.region = Region(cell=Region().cell * (1024 / max_points) ** 0.5)  # finer with more points
         self.labels, self.sources = table.labels[self.rows], [table.frames[k] for k in self.rows]
         if pasting:
             chosen, self.labels, self.sources = paste_into(self.sources, self.labels, pasting, seed)

@@ -223,7 +223,7 @@ def _frames_in(
     """Files by the last number in their name, and a count of the files with other endings. Seconds, as in
     cam_12.345 (but not cam1.345), become microseconds, or nanoseconds if they have more than six decimals.
     rest: pattern of what may follow the number. DataError for two files with the same number."""
-    number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # what an int64 holds
+    number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # digits of an int64
     pattern = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE)
     frames, unread = {}, Counter()
     for entry in sorted(entry for entry in entries if not entry.name.startswith(".")):

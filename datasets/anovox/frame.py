@@ -257,7 +257,7 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
         raise DataError(f"{path}: no such scan.") from None
     except DataError:
         raise
-    except Exception as error:  # damaged bytes make a reader raise anything
+    except Exception as error:  # a damaged file can raise any exception
         remedy = "Export it again (x forward, y left, z up, metres; .bin: float32), or remove the frame."
         raise DataError(f"{path}: not a readable {path.suffix} scan ({error}).\n{remedy}") from error
     if turn is not None:
@@ -296,7 +296,7 @@ def _read_npy(path, classes: bool) -> Sequence[np.ndarray]:
         array = np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
     except OSError:
         raise
-    except Exception as error:  # a damaged header makes numpy raise anything: SyntaxError, TokenError, ...
+    except Exception as error:  # a damaged header can raise anything: SyntaxError, TokenError, ...
         raise ValueError("damaged, cut short, or no array of numbers as numpy writes it") from error
     if array.dtype.names and array.ndim == 1:
         return pick({name: array[name] for name in array.dtype.names}, classes)

@@ -101,7 +101,7 @@ def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
     for group in groups:
         rows = table.rows_of([group])
         three = np.stack([sizes[rows][k : len(rows) - 2 + k] for k in range(3)], axis=1)[: len(rows)]
-        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # equal sizes prove no copy: a car at rest
+        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # equal sizes are no proof: a car at rest
         hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map(fingerprint, three)]
     return hashes
 

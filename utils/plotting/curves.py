@@ -122,7 +122,7 @@ def plot_curves(
     for axis, panel in zip(axes, panels, strict=False):
         drawn = []
         for split, color in COLORS.items():
-            values = np.array([row.get(f"{split}_{panel.key}") for row in history], float)  # None: NaN
+            values = np.array([row.get(f"{split}_{panel.key}") for row in history], float)  # None becomes NaN
             if not np.isnan(values).all():
                 axis.plot(epochs, values, marker=marker, markersize=3, color=color, label=split)
                 drawn += values.tolist()

@@ -141,7 +141,7 @@ class RunView:
         return least * self.seconds_per_epoch, most * self.seconds_per_epoch
 
     def time_left_words(self) -> str:
-        """'12 min', or 'up to 12 min (3 min if nothing improves)'."""
+        """'12 min', or 'up to 12 min (3 min if no epoch gets better: early stopping)'."""
         if (left := self.time_left()) is None:
             return "known after the first epoch"
         least, most = map(format_duration, left)

@@ -123,7 +123,7 @@ def pattern_colour(solid: Solid, local: np.ndarray, normal: np.ndarray) -> np.nd
     if solid.car == "cabin":
         colour[upright] = GLASS
     elif solid.car == "body":  # red rear and white front lamps, a dark underside, a van's windows
-        z = z + half[2]  # from the lower edge
+        z = z + half[2]  # above the lower edge
         ends = upright & (np.abs(np.abs(x) - half[0]) < 0.02)
         lamps = ends & (np.abs(y) > 0.6 * half[1]) & (z > 0.4) & (z < 0.68)
         colour[lamps & (x < 0)], colour[lamps & (x > 0)] = (0.8, 0.03, 0.03), (0.95, 0.95, 0.9)

@@ -136,7 +136,7 @@ def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random
     if kind == "conflict":
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
-        at += 1.5  # to its middle
+        at += 1.5  # to the middle of the car
         solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
     name = str(rng.choice((FLAT_SHAPES if kind == "camera" else SOLID_SHAPES)[held_out]))
