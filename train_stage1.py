@@ -283,8 +283,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         validated = measure(rows, criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        signs = {"accuracy": 1, "loss": -1, "f1": 1}.items()
-        improved = [name for name, sign in signs if sign * validated[name] > sign * best[name]["value"]]
+        sign = {"accuracy": 1, "loss": -1, "f1": 1}
+        improved = [name for name in best if sign[name] * (validated[name] - best[name]["value"]) > 0]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
         chosen = {"threshold": threshold, "calibration": calibration}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)

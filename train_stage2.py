@@ -202,8 +202,8 @@ def evaluate(
     for batch in progress(loader, "evaluation"):
         with autocast(device, amp):
             who, how = model.both_stages(move(batch, device))
-        batches.append({name: batch[name].clone() for name in ("indices", "labels")})
-        batches[-1] |= {"who": who.float().cpu(), "logits": how.float().cpu()}
+        row = {key: batch[key].clone() for key in ("indices", "labels")}
+        batches.append(row | {"who": who.float().cpu(), "logits": how.float().cpu()})
     rows = distributed.gather_rows(batches)
     return rows | {"types": loader.dataset.types[rows["indices"]]}
 
