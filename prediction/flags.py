@@ -23,13 +23,13 @@ PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
     """Add the flags `names` of the data sets. Their default is None: the value that the run has."""
-    group = parser.add_argument_group("other data than the run's, or read differently")
+    group = parser.add_argument_group("other data, or read differently (default: as in the run)")
     for room in (jrdb, anovox, ultrasound):
         own = argparse.ArgumentParser(add_help=False)
         room.add_data_arguments(own)
         for action in own._actions:
             if action.dest in names and action.option_strings[0] not in parser._option_string_actions:
-                action.default = None
+                action.default, action.help = None, action.help.partition("; default: ")[0]
                 group._add_action(action)
 
 

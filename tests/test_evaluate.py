@@ -297,6 +297,13 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
     assert pandas.read_csv(folder / "all_predictions.csv")["label"].all()
 
 
+def test_help_does_not_give_the_defaults_of_training(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.parse_args(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(default: as in the run)" in said and "built-in sample" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
