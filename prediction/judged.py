@@ -86,6 +86,6 @@ class Judge:
             pairs = [name if name == other else f"{name} (there {other})" for name, other in known.items()]
             raise DataError(
                 f"Leakage: {len(known)} of {len(names)} {self.unit} contain what the run was trained on: "
-                f"{some(pairs)}\nScores on them measure memory. --split test judges the run's test part, "
-                f"--split unseen {self.unit} that it never saw."
+                f"{some(pairs)}\nScores on them measure memory: remove them. --split test judges the run's "
+                f"test part, --split unseen {self.unit} that it never saw."
             )
