@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets.jrdb.boxes import read_people
+from datasets.jrdb.labels import IMAGE_FOLDER
 from utils.run.errors import CommandError, DataError
 
 FLAGS = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
@@ -201,6 +202,17 @@ def test_images_are_found_by_the_number_in_their_names(tmp_path, read):
     (sequence,), (folder,), _ = read(images, tmp_path / "boxes.csv", frame_rate=30)
     assert sequence.keys == ["cam2_IMG_0000.PNG", "cam2_IMG_0015.PNG"] and sequence.image_found.all()
     assert folder == images and sequence.frame_rate == 30
+
+
+def test_a_single_file_of_a_jrdb_folder_is_the_sequence_of_its_name(tmp_path, read):
+    images = tmp_path / "JRDB" / IMAGE_FOLDER
+    for sequence in ("hall", "lab"):
+        (images / sequence).mkdir(parents=True)
+        Image.new("RGB", (3760, 480)).save(images / sequence / "000015.jpg")
+    for name, found in {"lab.csv": "lab", "tracks.csv": "JRDB"}.items():
+        (tmp_path / name).write_text(csv("frame,id,x,y,w,h"))
+        (sequence,), (folder,), _ = read(tmp_path / "JRDB", tmp_path / name)
+        assert (sequence.name, sequence.image_found.any(), folder.name) == (found, found == "lab", found)
 
 
 def test_boxes_for_another_size_are_an_error_or_scaled(tmp_path, read):
