@@ -113,15 +113,15 @@ def judge_pastes(
         for counter in (count_edges, count_raised):
             counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
 
-    things = [source.thing for source in part.sources[1::2]]
+    pastes = [source.paste for source in part.sources[1::2]]
     columns = {"scenario": part.scenario[1::2], "frame_id": part.frame_ids[1::2]}
     for name in ("distance", "size", "texture", "hue"):
-        columns[name] = np.array([getattr(thing, name) for thing in things])
-    columns["ahead"], columns["left"] = np.array([thing.centre[:2] for thing in things]).T  # metres
+        columns[name] = np.array([getattr(paste, name) for paste in pastes])
+    columns["ahead"], columns["left"] = np.array([paste.centre[:2] for paste in pastes]).T  # metres
     columns["score_clean"] = scores["both"][0]
     columns |= {f"score_{sensors}": pasted for sensors, (_, pasted) in scores.items()}
     write_table(folder / "pastes.csv", columns)
-    groups = {"all": np.full(len(things), ""), "distance": name_distances(columns["distance"])}
+    groups = {"all": np.full(len(pastes), ""), "distance": name_distances(columns["distance"])}
     groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
     groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
     results = {}

@@ -92,7 +92,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         if self.pasting:
             for name, attribute in (("distance", "distance"), ("visibility", "sensors")):
                 pairs = zip(self.sources, columns[name].tolist(), strict=True)
-                columns[name] = np.array([getattr(source.thing, attribute, known) for source, known in pairs])
+                columns[name] = np.array([getattr(source.paste, attribute, known) for source, known in pairs])
         return columns
 
     def __len__(self) -> int:

@@ -60,7 +60,7 @@ class Frame:
     scenario: ScenarioFiles
     number: int
     coding: tuple[str, tuple[int, ...]] = ("AnoVox", ANOMALY_IDS)  # palette, ids of anomalies
-    thing, copy = None, 0  # for frames with a pasted object, see pasted.py
+    paste, copy = None, 0  # for frames with a pasted object, see pasted.py
 
     def seed(self, seed: int) -> int:
         """This frame's own seed, whatever other frames the data set holds."""

@@ -80,24 +80,24 @@ class PastedFrame(Frame):
         return [self.seed(self.run_seed), self.copy]
 
     @cached_property
-    def thing(self) -> Thing | None:
+    def paste(self) -> Paste | None:
         """The pasted object, None in an unchanged copy."""
-        paste = self.pasting
-        if paste.sensors == "none" or self.copy % 2 == 0:
+        pasting = self.pasting
+        if pasting.sensors == "none" or self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
-        allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[paste.modality]
-        allowed = (paste.sensors,) if paste.sensors else allowed if scan is not None else ("both",)
-        return draw_thing(scan, self.scenario.projection, self.seeds, paste.part, allowed)
+        allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[pasting.modality]
+        allowed = (pasting.sensors,) if pasting.sensors else allowed if scan is not None else ("both",)
+        return draw_paste(scan, self.scenario.projection, self.seeds, pasting.part, allowed)
 
     def image(self) -> np.ndarray:
-        return self._pasted()[0] if self.thing else super().image()
+        return self._pasted()[0] if self.paste else super().image()
 
     def _pasted(self) -> tuple[np.ndarray, np.ndarray]:
         """The image with the object, and the share of each pixel (H, W) that it covers."""
         rng = np.random.default_rng([*self.seeds, 9])
-        donor = read_image(rng.choice(self.donors)) if self.thing.texture == "cut" else None
-        return paste_image(super().image(), self.thing, self.scenario.projection, self.seeds, donor)
+        donor = read_image(rng.choice(self.donors)) if self.paste.texture == "cut" else None
+        return paste_image(super().image(), self.paste, self.scenario.projection, self.seeds, donor)
 
     def scan(self) -> np.ndarray:
         return self._returns()[0]
@@ -105,14 +105,14 @@ class PastedFrame(Frame):
     def _returns(self) -> tuple[np.ndarray, np.ndarray]:
         """The scan, and which returns (N,) come from the pasted object."""
         scan = super().scan()
-        if self.thing is None:
+        if self.paste is None:
             return scan, np.zeros(len(scan), bool)
-        return paste_scan(scan, self.thing, self.seeds)
+        return paste_scan(scan, self.paste, self.seeds)
 
     def true_pixels(self) -> np.ndarray | None:
         if self.pasting.sensors == "none":
             return None
-        if self.thing is None:
+        if self.paste is None:
             return np.zeros(read_image_size(self.path("image"))[::-1], np.int8)
         return (self._pasted()[1] > 0.5).astype(np.int8)
 
@@ -122,7 +122,7 @@ class PastedFrame(Frame):
 
 
 @dataclass(frozen=True)
-class Thing:
+class Paste:
     """A pasted object: solids in LiDAR axes, the sensors that see it, and its colours."""
 
     solids: tuple[Solid, ...]
@@ -142,10 +142,10 @@ class Thing:
         return float(np.hypot(*self.centre[:2]))
 
 
-def draw_thing(
+def draw_paste(
     scan: np.ndarray | None, projection: np.ndarray, seed: list[int], part: str,
     allowed: tuple[str, ...] = SENSORS,
-) -> Thing:  # fmt: skip
+) -> Paste:  # fmt: skip
     """A random object at a random place in view; `part`: train, val or test; `allowed`: some of SENSORS.
 
     If several are allowed, an object for the LiDAR alone is redrawn until MIN_HITS rays hit it.
@@ -160,10 +160,10 @@ def draw_thing(
         extent = float(max(max(solid.size) for solid in solids))
         colours = tuple(tuple(_draw_colour(part, rng)) for _ in range(2))
         texture = str(rng.choice(("plain", TEXTURES[part], "cut")))
-        thing = Thing(solids, (x, y, ground), extent, sensors, texture, colours)
-        if len(allowed) == 1 or sensors != "lidar" or paste_scan(scan, thing, seed)[1].sum() >= MIN_HITS:
-            return thing
-    return replace(thing, sensors=allowed[0])
+        paste = Paste(solids, (x, y, ground), extent, sensors, texture, colours)
+        if len(allowed) == 1 or sensors != "lidar" or paste_scan(scan, paste, seed)[1].sum() >= MIN_HITS:
+            return paste
+    return replace(paste, sensors=allowed[0])
 
 
 def _draw_colour(part: str, rng: np.random.Generator) -> np.ndarray:
@@ -214,18 +214,18 @@ def _build(shape: str, x: float, y: float, ground: float, size: float, yaw: floa
     return (solid(shape, size, a, b),)
 
 
-def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def paste_scan(scan: np.ndarray, paste: Paste, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """The scan (N, 4) with rays shortened where the object stops them, and which rays those are (N,) bool.
 
     A new return takes the intensity of an existing one at that range, and range noise like a LiDAR's.
     """
-    if thing.sensors == "camera" or len(scan) == 0:
+    if paste.sensors == "camera" or len(scan) == 0:
         return scan, np.zeros(len(scan), bool)
     rng = np.random.default_rng([*seed, 1])
     scan = np.array(scan, np.float32)
     ranges = np.linalg.norm(scan[:, :3], axis=1)
     rays = scan[:, :3] / np.maximum(ranges, 1e-6)[:, None]
-    stop = np.min([intersect(solid, rays, np.zeros(3)) for solid in thing.solids], axis=0)
+    stop = np.min([intersect(solid, rays, np.zeros(3)) for solid in paste.solids], axis=0)
     hit = stop < ranges - 0.05
     if hit.any():
         stop = stop[hit] + rng.normal(0, rng.uniform(0.01, 0.1), hit.sum())
@@ -236,7 +236,7 @@ def paste_scan(scan: np.ndarray, thing: Thing, seed: list[int]) -> tuple[np.ndar
 
 
 def paste_image(
-    image: np.ndarray, thing: Thing, projection: np.ndarray, seed: list[int], donor: np.ndarray | None
+    image: np.ndarray, paste: Paste, projection: np.ndarray, seed: list[int], donor: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image (H, W, 3) uint8 with the object, and the share of each pixel that it covers (H, W) 0..1.
 
@@ -245,7 +245,7 @@ def paste_image(
     """
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.float32)
-    window = _window(thing, projection, height, width)
+    window = _window(paste, projection, height, width)
     if window is None:
         return image, cover
     rng = np.random.default_rng([*seed, 2])
@@ -256,40 +256,40 @@ def paste_image(
     inverse = np.linalg.inv(projection[:, :3])
     eye = -inverse @ projection[:, 3]
     rays = np.stack(np.broadcast_arrays(u[None], v[:, None], 1.0), -1) @ inverse.T  # (2h, 2w, 3)
-    distances = np.stack([intersect(solid, rays, eye) for solid in thing.solids])
+    distances = np.stack([intersect(solid, rays, eye) for solid in paste.solids])
     nearest, t = distances.argmin(0), distances.min(0)
 
     patch = image[window].astype(np.float32) / 255
-    patch *= 1 - _halve(_shadow(thing, rays, eye)[..., None] * rng.uniform(0.3, 0.7))
+    patch *= 1 - _halve(_shadow(paste, rays, eye)[..., None] * rng.uniform(0.3, 0.7))
     sun = rng.normal(size=3)
     sun[2] = abs(sun[2]) + 0.5
     sun /= np.linalg.norm(sun)
-    cut = thing.texture == "cut"  # keeps its own brightness; other textures take that of the surroundings
+    cut = paste.texture == "cut"  # keeps its own brightness; other textures take that of the surroundings
     brightness = np.clip(2 * (0.5 if cut else max(float(patch.mean()), 0.08)), 0.3, 1.3)
     picture = _cut(donor, rng) if cut else rng.random((8, 8, 3))
     colour = np.zeros((*t.shape, 3), np.float32)
-    for index, solid in enumerate(thing.solids):
+    for index, solid in enumerate(paste.solids):
         seen = (nearest == index) & np.isfinite(t)
         local, normal = local_hit(solid, eye + t[seen][:, None] * rays[seen])
         shade = 0.65 + 0.5 * np.clip(normal @ sun, 0, 1)
-        colour[seen] = _texture(thing, local / np.max(solid.size), picture) * shade[:, None]
+        colour[seen] = _texture(paste, local / np.max(solid.size), picture) * shade[:, None]
     colour *= brightness * rng.uniform(0.8, 1.2)
     solid_share = np.isfinite(t).astype(np.float32)[..., None]
     share = _halve(solid_share)
     colour = _halve(colour * solid_share) / np.maximum(share, 1e-6)
     colour += rng.normal(0, rng.uniform(0.002, 0.02), colour.shape)
     cover[window] = share[..., 0]
-    if thing.sensors != "lidar":
+    if paste.sensors != "lidar":
         image = image.copy()
         mixed = np.clip(share * colour + (1 - share) * patch, 0, 1)
         image[window] = (mixed * 255 + 0.5).astype(np.uint8)
     return image, cover
 
 
-def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tuple[slice, slice] | None:
+def _window(paste: Paste, projection: np.ndarray, height: int, width: int) -> tuple[slice, slice] | None:
     """Rows and columns that the object and its shadow can cover, None if out of view."""
     signs = 0.75 * np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
-    hulls = [signs * solid.size @ rotation(solid.yaw).T + solid.centre for solid in thing.solids]
+    hulls = [signs * solid.size @ rotation(solid.yaw).T + solid.centre for solid in paste.solids]
     points = np.concatenate(hulls) @ projection[:, :3].T + projection[:, 3]
     if (points[:, 2] < 0.2).any():
         return None
@@ -299,30 +299,30 @@ def _window(thing: Thing, projection: np.ndarray, height: int, width: int) -> tu
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
-def _shadow(thing: Thing, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
+def _shadow(paste: Paste, rays: np.ndarray, eye: np.ndarray) -> np.ndarray:
     """Strength of the object's shadow, 0..1, at the ground point of each ray."""
-    x, y, ground = thing.centre
+    x, y, ground = paste.centre
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (ground - eye[2]) / rays[..., 2]
         distance = np.hypot(eye[0] + t * rays[..., 0] - x, eye[1] + t * rays[..., 1] - y)
-    radius = 0.65 * thing.size
+    radius = 0.65 * paste.size
     return np.where(t > 0, np.clip(1.5 - distance / radius, 0, 1), 0).astype(np.float32)
 
 
-def _texture(thing: Thing, local: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _texture(paste: Paste, local: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Colours (n, 3), 0..1, at points (n, 3) on a solid, in units of its size."""
-    first, second = map(np.array, thing.colours)
-    if thing.texture == "plain":
+    first, second = map(np.array, paste.colours)
+    if paste.texture == "plain":
         return np.broadcast_to(first, local.shape)
-    if thing.texture in ("stripes", "checks"):
+    if paste.texture in ("stripes", "checks"):
         across = (local @ (3.0, 4.0, 5.0))[:, None]
-        cells = np.floor(local * 6 if thing.texture == "checks" else across)
+        cells = np.floor(local * 6 if paste.texture == "checks" else across)
         return np.where(cells.sum(1, keepdims=True) % 2 == 0, first, second)
     height, width = picture.shape[:2]
     rows = np.clip((0.5 - local[:, 2]) * height, 0, height - 1).astype(int)
     columns = np.clip((0.5 + local[:, 0] - local[:, 1]) % 1 * width, 0, width - 1).astype(int)
     piece = picture[rows, columns]
-    return piece if thing.texture == "cut" else 0.6 * first + 0.4 * piece
+    return piece if paste.texture == "cut" else 0.6 * first + 0.4 * piece
 
 
 def _cut(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -94,18 +94,18 @@ def _noise(x, y, cell: float) -> np.ndarray:
     return value - np.floor(value)
 
 
-def texture(thing: Surface, local: np.ndarray) -> np.ndarray:
+def texture(surface: Surface, local: np.ndarray) -> np.ndarray:
     """Albedo (n, 3) at points (n, 2 or 3) in the surface's own axes: its two colours in its pattern."""
-    colour = np.broadcast_to(np.asarray(thing.colour, float), (len(local), 3)).copy()
-    if thing.pattern == "stripes":
+    colour = np.broadcast_to(np.asarray(surface.colour, float), (len(local), 3)).copy()
+    if surface.pattern == "stripes":
         other = np.floor((local @ (0.5, 1.0, 1.0)[: local.shape[1]]) / 0.3) % 2 == 0
-    elif thing.pattern == "checks":
+    elif surface.pattern == "checks":
         other = np.floor(local / 0.35).sum(axis=1) % 2 == 0
-    elif thing.pattern == "spots":
+    elif surface.pattern == "spots":
         other = ((local % 0.4 - 0.2) ** 2).sum(axis=1) < 0.016 * local.shape[1] / 2
     else:
         return colour
-    colour[other] = thing.second
+    colour[other] = surface.second
     return colour
 
 

@@ -101,19 +101,19 @@ def plan_scenario(
         moving, flat = draw_traffic(town, x, [event, *beside], held_out, rng)
         shown = beside + [event] * bool(positive[k])
         near = [s for s in solids if -25 - s.size[0] / 2 < s.centre[0] - x < 90 + s.size[0] / 2]
-        near += moving + towns.make_hood(x, y) + [part for thing in shown for part in thing.solids]
+        near += moving + towns.make_hood(x, y) + [part for each in shown for part in each.solids]
         marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
-        marks += [mark for thing in shown for mark in thing.decals]
+        marks += [mark for each in shown for mark in each.decals]
         planned.append(Frame(first + k * ticks, (x, y, 1.8), near, marks, event, bool(positive[k])))
     return Scenario(town, weather, anomalous, planned)
 
 
 def draw_traffic(
-    town: Town, x: float, things: list[Event], held_out: bool, rng: np.random.Generator
+    town: Town, x: float, events: list[Event], held_out: bool, rng: np.random.Generator
 ) -> tuple[list[Solid], list[Decal]]:
-    """Cars on lanes and strip, and stains, around the ego at x; no car in or right before one of `things`."""
+    """Cars on lanes and strip, and stains, around the ego at x; no car in or right before one of `events`."""
     solids: list[Solid] = []
-    taken = [(thing.centre[0] - x, thing.centre[1], 3.0) for thing in things]
+    taken = [(event.centre[0] - x, event.centre[1], 3.0) for event in events]
     strip = town.right_kerb + town.parking / 2
     lanes = [(lane * town.lane, lane == 2, share) for lane, share in ((0, 0.35), (1, 0.35), (2, 0.45))]
     for middle, towards, share in [*lanes, (strip, False, 0.4), (strip, False, 0.4)]:

@@ -8,7 +8,7 @@ import pytest
 from datasets.anovox.dataset import AnoVoxDataset, project
 from datasets.anovox.files import find_scenarios, projection_matrix
 from datasets.anovox.labels import build_table
-from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_thing, paste_image, paste_scan
+from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_paste, paste_image, paste_scan
 from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 
@@ -37,9 +37,9 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
     donor = np.random.default_rng(0).integers(0, 255, (240, 360, 3), dtype=np.uint8)
     inside = []
     for k in range(12):
-        thing = draw_thing(scan, PROJECTION, [1, k], part, ("both",))
-        pasted, cover = paste_image(image, thing, PROJECTION, [1, k], donor)
-        moved, hit = paste_scan(scan, thing, [1, k])
+        paste = draw_paste(scan, PROJECTION, [1, k], part, ("both",))
+        pasted, cover = paste_image(image, paste, PROJECTION, [1, k], donor)
+        moved, hit = paste_scan(scan, paste, [1, k])
         assert cover.max() == 1 and (pasted != image).any() and (moved[~hit] == scan[~hit]).all()
         pixels = project(moved[hit], PROJECTION)
         rows, columns = ((pixels[:, ::-1] + 1) / 2 * (240, 360)).astype(int).T
@@ -47,16 +47,16 @@ def test_image_and_scan_show_one_thing_in_one_place(part):
         lower = np.linalg.norm(moved[hit, :3], axis=1) < np.linalg.norm(scan[hit, :3], axis=1) + 0.5
         assert lower.all()  # a ray is cut short, up to its noise
         assert (
-            abs(thing.centre[2] + 1.8) < 0.05 and moved[hit, 2].min(initial=0) > -2.1
+            abs(paste.centre[2] + 1.8) < 0.05 and moved[hit, 2].min(initial=0) > -2.1
         )  # it stands on the road
-        assert np.abs(np.hypot(*moved[hit, :2].T) - thing.distance).max(initial=0) < 2.5
+        assert np.abs(np.hypot(*moved[hit, :2].T) - paste.distance).max(initial=0) < 2.5
     assert len(inside) > 40 and np.mean(np.array(inside) > 0) > 0.9
 
 
 def test_of_one_sensor_the_other_sees_nothing():
     scan, image = road_scan(), np.full((240, 360, 3), 120, np.uint8)
     camera, lidar = (
-        draw_thing(scan, PROJECTION, [2, 0], "train", (sensors,)) for sensors in ("camera", "lidar")
+        draw_paste(scan, PROJECTION, [2, 0], "train", (sensors,)) for sensors in ("camera", "lidar")
     )
     assert camera.centre == lidar.centre
     assert not paste_scan(scan, camera, [2, 0])[1].any()
@@ -68,10 +68,10 @@ def test_shapes_and_textures_are_held_out_and_all_sensors_occur():
     scan = road_scan()
     kinds = {}
     for part in SHAPES:
-        things = [draw_thing(scan, PROJECTION, [3, k], part) for k in range(40)]
-        kinds[part] = {tuple(solid.kind for solid in thing.solids) for thing in things}
-        assert {thing.sensors for thing in things} == set(SENSORS)
-        hues = {int(6 * thing.hue) for thing in things}
+        pastes = [draw_paste(scan, PROJECTION, [3, k], part) for k in range(40)]
+        kinds[part] = {tuple(solid.kind for solid in paste.solids) for paste in pastes}
+        assert {paste.sensors for paste in pastes} == set(SENSORS)
+        hues = {int(6 * paste.hue) for paste in pastes}
         assert hues == ({0, 2, 4} if part == "train" else set(range(6)))  # test has some of its own
     assert not kinds["train"] & kinds["test"] and not kinds["train"] & kinds["val"]
 
@@ -158,7 +158,7 @@ def test_the_same_places_for_every_sensor(cache):
         AnoVoxDataset(table, rows, (64, 96), 200, pasting=Pasting("test", 2, sensors), **cache)
         for sensors in SENSORS
     ]
-    places = [[source.thing.centre for source in part.sources[1::2]] for part in parts]
+    places = [[source.paste.centre for source in part.sources[1::2]] for part in parts]
     assert places[0] == places[1] == places[2] and len(set(places[0])) == 6
     assert (parts[2].images[1] == parts[2].images[0]).all()  # points only
     pixels_only = parts[1].packed_points
