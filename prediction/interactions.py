@@ -93,16 +93,16 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         rows = keyframe_rows(dataset, groups, people, dataset.sequences)
         write_text(output / "det_group.txt", rows_text(rows))
         usable = np.setdiff1d(pictured, list(skipped))
-        drawn = usable[spread(len(usable), args.max_pictures)]
-        for frame in progress(drawn.tolist(), "pictures"):
+        drawn = usable[spread(len(usable), args.max_pictures)].tolist()
+        for frame in progress(drawn.copy(), "pictures"):
             image = open_frame(dataset, sequences, folders, frame, skipped)
             if image is None:  # a geometry model opens its images only here
                 LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
+                drawn.remove(frame)
                 continue
             picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
-            name = f"{names[frame]}_" if len(sequences) > 1 else ""
-            name = f"{name}{Path(dataset.frame_keys[frame]).stem}.png"
-            save_panorama(picture, output / name.replace("/", "_"))  # names of sequences may be paths
+            sequence = f"{names[frame]}_".replace("/", "_") if len(sequences) > 1 else ""  # may be a path
+            save_panorama(picture, output / f"{sequence}{Path(dataset.frame_keys[frame]).stem}.png")
         scores = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
         limit = f"p >= {state['threshold']:.4g}"

@@ -302,7 +302,7 @@ def test_a_frame_without_people_is_a_picture_without_people(folder, stage2, tmp_
     assert sorted(p.stem for p in (tmp_path / "out").glob("*.png")) == [f"{n:06d}" for n in FRAMES]
 
 
-def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, tmp_path):
+def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, tmp_path, capsys):
     """Damaged, of another size, no image at all, or the first of them: an error when all else is written."""
     write_labels(tmp_path, SEQUENCE, crowd(4))
     images, output = tmp_path / IMAGE_FOLDER / SEQUENCE, tmp_path / "out"
@@ -329,6 +329,7 @@ def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, 
     geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", "geometry")
     (images / "000030.jpg").write_bytes(whole)
     rows = run(geometry, tmp_path, tmp_path / "all", "--max_pictures", 4)  # needs no image
+    assert "people on keyframes) and 1 pictures in" in capsys.readouterr().out.splitlines()[-1]
     assert rows["frame"].nunique() == 4 and len(list((tmp_path / "all").glob("*.png"))) == 1
 
 
