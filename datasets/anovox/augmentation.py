@@ -84,9 +84,8 @@ def corrupt_frames(batch: dict[str, Tensor], corruption: str, seed: int) -> dict
         for _ in range(2):
             images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
     else:  # sensor noise, sigma .2
-        seeds = [seed * 1_000_003 + int(index) for index in batch["indices"]]
-        drawn = [torch.Generator().manual_seed(number) for number in seeds]
-        noise = [torch.randn(images.shape[1:], generator=generator) for generator in drawn]
+        seeds = (seed * 1_000_003 + int(index) for index in batch["indices"])
+        noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds]
         images = (images + 0.2 * torch.stack(noise)).clamp(0, 1)
     return batch | {"images": images}
 

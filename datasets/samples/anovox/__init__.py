@@ -60,11 +60,11 @@ def _draw_plans(counts: tuple[int, int, int], frames: int, seed: int) -> list[di
     for part, count in zip(PARTS, counts, strict=True):
         towns = HELD_OUT_TOWNS if part == "test" else TRAIN_TOWNS
         anomalous = round(ANOMALOUS * count)
-        for group, members in ((True, anomalous), (False, count - anomalous)):
+        for is_anomalous, members in ((True, anomalous), (False, count - anomalous)):
             bounds = np.round(np.cumsum((0, *SHARES)) * (members * frames)).astype(int)
             kinds = rng.permutation(np.repeat(KINDS, np.diff(bounds))).reshape(members, frames)
             for k, row in enumerate(kinds.tolist()):
-                plan = {"part": part, "town": towns[k % len(towns)], "anomalous": group}
+                plan = {"part": part, "town": towns[k % len(towns)], "anomalous": is_anomalous}
                 plans.append(plan | {"kinds": row, "number": len(plans)})
     return plans
 
