@@ -37,7 +37,7 @@ def report_samples(
     task = TASKS[state["script"]]
     groups = by_group(table, task)
     write_table(folder / "worst_groups.csv", groups)
-    LOG.info(f"least likely labels: {task['groups']} {', '.join(map(str, groups.iloc[:3, 0]))}")
+    LOG.info(f"{task['groups']} with the least likely labels: {', '.join(map(str, groups.iloc[:3, 0]))}")
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
     same = [name for name in task["sample"] if name not in MOMENTS]
