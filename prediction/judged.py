@@ -44,17 +44,15 @@ class Judge:
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
         """{split: names of the groups to judge}. labelled: `present` hashes the data with the run's labels.
         DataError if the data has changed or the run was trained on it, CommandError if no group is left."""
-        parts, seen, known = self.parts, self.seen, set(self.known)
-        unseen = [name for name in present if name not in known]
+        seen, unseen = self.seen, [name for name in present if name not in self.seen]
         split = self.split or ("test" if self.own or len(unseen) < len(present) else "all")
         changed = [name for name, hashes in present.items() if name in seen and list(hashes) != seen[name]]
         if changed and labelled:  # groups with a known name but other contents
-            other = f"{self.unit} have other contents than it read: {some(changed)}"
-            text = f"{len(changed)} of the run's {other}"
+            why = f"{len(changed)} of the run's {self.unit} have other contents than it read: {some(changed)}"
             if self.own:
-                raise DataError(f"{text}\nthe data has changed since: restore it, or train again")
-            LOG.warning(f"{text}; if they only share the names, --split all judges all of them")
-        chosen = {"unseen": unseen, "all": list(present)}.get(split, parts.get(split, []))
+                raise DataError(f"{why}\nthe data has changed since: restore it, or train again")
+            LOG.warning(f"{why}; if they only share the names, --split all judges all of them")
+        chosen = (self.parts | {"unseen": unseen, "all": list(present)}).get(split, [])
         names = sorted(name for name in chosen if name in present)
         if not names:
             new = f"the run does not know {len(unseen)} of the {len(present)} in the data"
