@@ -23,8 +23,10 @@ from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
+from utils.metrics.calibration import calibration_error
 from utils.metrics.classification import reference_scores
 from utils.metrics.jrdb_act import score_groups
+from utils.plotting import classification as plotting
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json
 from utils.training.checkpoint import load_checkpoint
@@ -59,6 +61,15 @@ def judged(tmp_path_factory):
         return run, evaluated(run, *(["--corrupt", "all"] if "anomaly" in name else []))
 
     return judge
+
+
+@pytest.mark.parametrize("name", ["train_stage1", "train_stage2"])
+def test_the_reliability_of_val_is_drawn_from_the_scores_that_the_report_judges(run_of, monkeypatch, name):
+    run, drawn = run_of(name), []
+    monkeypatch.setattr(plotting, "plot_reliability", lambda *of: drawn.append(calibration_error(*of[:2])))
+    folder = evaluated(run, "--split", "val")
+    error = read_json(folder / "results.json")["metrics"]["val"]["calibration_error"]
+    assert drawn == [pytest.approx(error)] and error > 0
 
 
 @pytest.mark.parametrize(

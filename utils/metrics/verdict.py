@@ -58,7 +58,7 @@ def judge(
     if split == "train":
         word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {against}"
     if truncated:
-        word, reason = "NOT LEARNED", f"truncated by --max_batches; {against}"
+        word, reason = "NOT LEARNED", f"truncated by --max_batches or --dry_run; {against}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
     return Verdict(word, reason, reference.words() if reference else "")

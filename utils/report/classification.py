@@ -57,7 +57,7 @@ def report_binary(
     metrics = figures.binary_metrics(labels, odds, preds)
     columns = list(metrics)
     crossed = scales.cross_fitted(labels, logits, groups, fit, calibrated) if split == "val" else None
-    probable, text = probabilities(labels, scores, crossed, val_labels.mean(), split)
+    judged, probable, text = probabilities(labels, scores, crossed, val_labels.mean(), split)
     warnings, alarms = results.state_warnings(state), int(preds.sum())
     if min(alarms, len(labels) - alarms) < 0.005 * len(labels):
         reach = f"{alarms} of {len(labels)} samples of {split} reach {threshold:.3f}"
@@ -67,7 +67,7 @@ def report_binary(
     at, place = f"{named}\nthreshold {threshold:.3f}", folder / "probability_distributions.png"
     plotting.plot_confusion(counts, classes, at, folder / "confusion_matrix.png")
     plotting.plot_distributions(labels, scores, classes, named, place, threshold)
-    plotting.plot_reliability(labels, scores, classes[1], named, folder / "reliability.png")
+    plotting.plot_reliability(labels, judged, classes[1], named, folder / "reliability.png")
     confidence = jackknife.intervals(ap=ap, auroc=auroc, f1=jackknife.f1(labels, preds))
     heading = f"{len(labels)} samples, {int(labels.sum())} of class '{classes[1]}'"
     matrix = f"confusion matrix at threshold {threshold:.4f}, chosen on val"
@@ -109,7 +109,7 @@ def report_multiclass(
     columns = [key for key in metrics if key != "per_class"]
     how = groups, scales.fit_temperature, scales.log_odds
     crossed = scales.cross_fitted(labels, logits, *how) if split == "val" else None
-    probable, text = probabilities(labels, scores, crossed, shares, split)
+    judged, probable, text = probabilities(labels, scores, crossed, shares, split)
     present, baselines = np.unique(labels), {}
     for name, p in guesses.items():  # expected values of a random guess
         right = {"balanced_accuracy": float(p[present].mean()), "accuracy": float(p[labels].mean())}
@@ -120,7 +120,7 @@ def report_multiclass(
     named, place = results.figure_title(state, split), folder / "probability_distributions.png"
     plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
     plotting.plot_class_probabilities(labels, scores, classes, named, place)
-    sure, what = scores.max(axis=1), "the predicted type is right"
+    sure, what = judged.max(axis=1), "the predicted type is right"
     plotting.plot_reliability(right.astype(int), sure, what, named, folder / "reliability.png")
     confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(right))
     sections = {
@@ -158,8 +158,8 @@ def interval_heading(jackknife: GroupJackknife, unit: str) -> str:
 
 def probabilities(
     labels: np.ndarray, scores: np.ndarray, crossed: np.ndarray | None, prior: Any, split: str
-) -> tuple[dict[str, float], str]:
-    """Calibration error and Brier scores, as values and as text; on val, of the scores `crossed`, if any."""
+) -> tuple[np.ndarray, dict[str, float], str]:
+    """The scores to judge (on val `crossed`), their calibration error and Brier scores, also as text."""
     how = ""
     if split == "val":
         how = "; on the split of the fit: optimistic"
@@ -169,4 +169,4 @@ def probabilities(
     better = "better" if found["brier"] < found["brier_prior"] else "worse"
     error, brier = f"{found['calibration_error']:.4f} (15 bins){how}", f"{found['brier']:.4f}, {better}"
     prior = f"val's shares of the classes ({found['brier_prior']:.4f})"
-    return found, f"calibration error {error}\nBrier score {brier} than {prior}"
+    return scores, found, f"calibration error {error}\nBrier score {brier} than {prior}"
