@@ -84,8 +84,6 @@ class Person(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images of a sequence."""
-
     found: np.ndarray  # (F,) bool: the frame has an image
     size: tuple[int, int]  # width, height of the panorama
     source: str  # where the size comes from, in words

@@ -29,7 +29,6 @@ class Problems:
         return sum(examples.total() for examples in self.found.values())
 
     def raise_any(self) -> None:
-        """Raise a DataError with all problems, if there are any."""
         if self.found:
             kinds = f"{len(self.found)} kinds of problems in the data\n" if len(self.found) > 1 else ""
             raise DataError(f"{kinds}{self}")
