@@ -44,9 +44,9 @@ def report_anomaly(
     odds = calibrated(logits, **state["calibration"])
     scores = sigmoid(odds)
     alarms = scores >= state["threshold"]
-    val_labels, both = known["val_labels"], np.concatenate([known["val_inputs"], features])
-    train = known["train_inputs"], known["train_labels"]
-    fitted = reference_scores(*train, both, names=["logistic regression"])["logistic regression"]
+    val_labels, train = known["val_labels"], (known["train_inputs"], known["train_labels"])
+    inputs = np.concatenate([known["val_inputs"], features])
+    fitted = reference_scores(*train, inputs, names=["logistic regression"])["logistic regression"]
     trivial_val, trivial = np.split(fitted[:, 1], [len(val_labels)])
     chance = np.zeros(len(val_labels)), np.zeros(len(labels))
     references = {TRIVIAL: (trivial_val, trivial), "chance": chance, **others}
@@ -58,14 +58,15 @@ def report_anomaly(
     parts["distance"] = detection.name_distances(columns["distance"])
     by_part = detection.breakdown(labels, odds, alarms, parts)
     located, benchmark = localise(dataset, where)
+    times = scenarios, columns["frame_id"], state["args"]["frame_rate"]
     extra = detection.detection_metrics(labels, odds, scenarios) | located
-    rate, labelled = state["args"]["frame_rate"], "ground truth"
+    extra |= detection.alarm_statistics(labels, alarms, *times)
+    del extra["calibration_error"]  # report_binary has it
+    labelled = "ground truth"
     if dataset.pasting and not dataset.pasting.share:
         labelled = "pasted"
     elif share := state["args"]["paste_share"] * (state["args"]["label"] != "pasted"):
         labelled += f"; in training also objects pasted into {share:.0%} of the normal frames"
-    extra |= detection.alarm_statistics(labels, alarms, scenarios, columns["frame_id"], rate)
-    del extra["calibration_error"]  # report_binary has it
     pixelwise = table(benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"])
     kinds = "anomalies by kind, AUROC against all normal frames, recall at the threshold"
     sensors = "per pixel and point, as in AnoVox's benchmark (but fpr95 is exact, not on a grid)"
@@ -115,11 +116,10 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
             ("pixel", dataset.true_pixels(index), heat[0].numpy()),
             ("point", batch["true_points"][0].numpy().astype(np.int8), point_scores[0].numpy()),
         ):
-            if truth is None or not (truth >= 0).any():  # -1: left out, or unknown (points)
+            if truth is None or not (judged := truth >= 0).any():  # -1: left out, or unknown (points)
                 continue
-            judged = truth >= 0
             tables = ["normality included"]
-            if (truth[judged] == 1).any():  # detectable by this sensor
+            if (truth == 1).any():  # detectable by this sensor
                 tables += ["anomalies only"] + [f"size {size}"] * bool(size)
             for name in tables:
                 found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
