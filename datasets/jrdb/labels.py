@@ -171,6 +171,8 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
         if odd and remedy:
             panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
+    if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
+        LOG.warning(f"{some(plain, 3)}: no panorama, yet the left and right edges are taken to meet")
 
 
 # Reading the file
