@@ -60,7 +60,7 @@ def open_cache(
     and is not called if counts[k] is 0. A dtype with fields can store flags beside the pixels. `settings`
     (JSON values and numpy arrays) must hold everything that affects the pixels. Of several processes one
     builds and the others wait. Raises DataError for missing sources, CommandError if the file would exceed
-    `limit_gb` (1e9 bytes) or the free space or can not be written, and what `produce` raises.
+    `limit_gb` (1e9 bytes) or the free space or cannot be written, and what `produce` raises.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)

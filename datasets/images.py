@@ -1,6 +1,6 @@
 """Reading images of any origin with Pillow: every failure is a DataError with the file and a remedy.
 
-An image that can not be read completely is an error, never a black or incomplete image. For all data sets:
+An image that cannot be read completely is an error, never a black or incomplete image. For all data sets:
 
 * The content decides, not the ending: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
   (MONOCHROME1 is inverted to white on black). Files of several frames, such as animated GIFs, are refused.
@@ -53,7 +53,7 @@ def read_grey_limits(path: Path | str) -> tuple[int, int]:
 
 
 def has_more_than_8_bits(path: Path | str) -> bool:
-    """Whether the header announces grey of more than 8 bits; False if the file can not be read."""
+    """Whether the header announces grey of more than 8 bits; False if the file cannot be read."""
     with contextlib.suppress(DataError), _reading(path) as file:
         if is_dicom(path):
             return int(read_dicom_header(path).get("BitsStored", 8)) > 8
@@ -81,7 +81,7 @@ def _load(path: Path | str) -> Image.Image:
         image = _open_checked(file, path)
         image.load()  # raises if bytes are missing
         ImageOps.exif_transpose(image, in_place=True)
-        return image.convert("RGB") if image.mode == "LAB" else image  # Pillow can not convert LAB to grey
+        return image.convert("RGB") if image.mode == "LAB" else image  # Pillow cannot convert LAB to grey
 
 
 def _reduced(path: Path | str, intensity_range: Sequence[float] | None) -> Image.Image:
@@ -204,7 +204,7 @@ def _check_header(path: Path | str, width: int, height: int, kind: str, several:
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"{width} x {height} pixels")
     if several:
-        what = f"the file ({kind}) holds several frames; which one is meant can not be known"
+        what = f"the file ({kind}) holds several frames; which one is meant cannot be known"
         raise DataError(f"{path}: {what}.\nSave the frame you mean as a file of its own.")
 
 

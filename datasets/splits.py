@@ -85,7 +85,7 @@ def split_groups(
     n_train = len(names) - n_test - n_val
     if n_train < 1:
         raise DataError(
-            f"{len(names)} groups can not be split: test {n_test} (--test_size {test_size}), "
+            f"{len(names)} groups cannot be split: test {n_test} (--test_size {test_size}), "
             f"val {n_val} (--val_size {val_size}), train {n_train}\n"
             "Every part needs at least one group: add data or lower --test_size and --val_size."
         )
@@ -101,7 +101,7 @@ def split_groups(
                 parts["train"], parts[part] = cut
         except ValueError as error:
             raise DataError(
-                f"{len(rest)} groups of {len(set(strata or []))} strata can not be cut ({part} {count}): "
+                f"{len(rest)} groups of {len(set(strata or []))} strata cannot be cut ({part} {count}): "
                 f"{error}\nSplit without stratification, or change --test_size and --val_size."
             ) from error
     return {part: sorted(names) for part, names in parts.items()}

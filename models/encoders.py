@@ -164,7 +164,7 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     raise ValueError(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CommandError(f"--weights {path}: can not be read: {error.strerror or error}") from error
+        raise CommandError(f"--weights {path}: cannot be read: {error.strerror or error}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError,
             KeyError) as error:  # fmt: skip
         with open(path, "rb") as file:

@@ -373,10 +373,10 @@ def test_a_run_that_has_just_started_can_not_be_compared(tmp_path):
     run = make_run(tmp_path)
     (run / "config.json").unlink()
     write_json(run / "status.json", {"state": "starting", "time": 0})
-    with pytest.raises(CommandError, match="can not be compared: it has no config.json yet"):
+    with pytest.raises(CommandError, match="cannot be compared: it has no config.json yet"):
         compare(tmp_path, run.name)
     write_json(run / "config.json", {"script_name": "train_stage1.py"})
-    with pytest.raises(CommandError, match="can not be compared: its config.json has no args"):
+    with pytest.raises(CommandError, match="cannot be compared: its config.json has no args"):
         compare(tmp_path, run.name)
 
 

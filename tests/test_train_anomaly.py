@@ -1,4 +1,4 @@
-"""The anomaly script end to end on the tiny sample: what a run leaves, that it repeats and can not pretend.
+"""The anomaly script end to end on the tiny sample: what a run leaves, that it repeats and cannot pretend.
 
 Stopped and resumed, and with planted faults: tests/faults.
 """

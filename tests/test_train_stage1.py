@@ -1,4 +1,4 @@
-"""Stage 1 end to end: what a run leaves behind, that it repeats and scales, and that it can not pretend.
+"""Stage 1 end to end: what a run leaves behind, that it repeats and scales, and that it cannot pretend.
 
 Stopped and resumed, and with planted faults: tests/faults.
 """

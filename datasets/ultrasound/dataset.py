@@ -306,7 +306,7 @@ def split_subjects(
 
 
 def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
-    """Raise an error if whole groups of --group_column can not be held out."""
+    """Raise an error if whole groups of --group_column cannot be held out."""
     if not args.group_column:
         raise CommandError("--split_by group needs --group_column, the column of sites or devices")
     groups = images.groupby("subject").group.unique()

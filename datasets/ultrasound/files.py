@@ -68,7 +68,7 @@ def walk(folder: Path) -> list[Path]:
     followed, each folder once; links that lead nowhere are listed."""
     found, seen = [], set()
 
-    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it can not open
+    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot open
         raise error
 
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):

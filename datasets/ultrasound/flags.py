@@ -28,7 +28,7 @@ PROBLEMS = {
     "unknown_names": "image files whose name holds no subject id",
     "images_without_row": "images whose subject has no row",
     "rows_without_image": "rows whose subject has no image",
-    "unreadable_images": "image files that can not be read",
+    "unreadable_images": "image files that cannot be read",
     "duplicate_images": "images found under more than one subject",
 }
 # Units of age, how many make a year, and how people write them; any other word is a unit of its own.

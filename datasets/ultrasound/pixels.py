@@ -71,7 +71,7 @@ def decode_images(
 
 def sample_type(image_size: Sequence[int], colour: bool) -> np.dtype:
     """The cache entry of an image: pixels (1 or 3, H, W), whether colour was lost, and whether they are blank
-    because the file can not be read."""
+    because the file cannot be read."""
     shape = (3 if colour else 1, *image_size)
     return np.dtype([("pixels", np.uint8, shape), ("colour_lost", bool), ("unreadable", bool)])
 

@@ -161,7 +161,7 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     for encoding in fitting:
         with contextlib.suppress(UnicodeDecodeError):
             return content.decode(encoding), encoding.removesuffix("-sig")
-    raise DataError(f"{path}: its encoding is not UTF-8 and can not be guessed\nOpen it, and {SAVE_AS}.")
+    raise DataError(f"{path}: its encoding is not UTF-8 and cannot be guessed\nOpen it, and {SAVE_AS}.")
 
 
 def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:

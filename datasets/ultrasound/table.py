@@ -1,4 +1,4 @@
-"""The rows of a table: the id and age in each, and the rows that can not be used.
+"""The rows of a table: the id and age in each, and the rows that cannot be used.
 
 Ids are text ('001' and '1' are two people) unless --numeric_ids is given. Each row describes a subject; with
 --visit_column a visit, with --file_column an image. Nothing is guessed: a cell that has no meaning, or more
@@ -46,7 +46,7 @@ class AgeTable(NamedTuple):
 
     where: str  # "FILE, sheet Blad1, Healthy"
     rows: pd.DataFrame  # the columns PERSON; the index is the key
-    left_out: set[str]  # keys of rows that can not be used
+    left_out: set[str]  # keys of rows that cannot be used
     problems: AgeProblems
     by_file: bool  # keys are file names (--file_column)
 
@@ -160,7 +160,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
 
 
 def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
-    """Whether the commas in a column are decimal commas and can not separate thousands."""
+    """Whether the commas in a column are decimal commas and cannot separate thousands."""
     texts = [cell.strip() for cell in cells if isinstance(cell, str)]
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
     if not written or any("." in text for text in texts):

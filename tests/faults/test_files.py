@@ -1,4 +1,4 @@
-"""Files that are damaged, hostile, cut off in the middle of a write, or can not be written at all."""
+"""Files that are damaged, hostile, cut off in the middle of a write, or cannot be written at all."""
 
 import contextlib
 import errno

@@ -76,7 +76,7 @@ def test_a_trial_writes_into_a_private_folder_that_is_removed(tmp_path, monkeypa
     "script", ["train_mae", pytest.param("train_anomaly_with_labels", marks=pytest.mark.long)]
 )
 def test_decoded_images_go_where_cache_dir_says(script, tmp_path, monkeypatch):
-    """The folder of the checkout can not be written."""
+    """The folder of the checkout cannot be written."""
     (tmp_path / "file").touch()
     monkeypatch.setattr(cache, "CACHE_DIR", tmp_path / "file" / "cache")
     folder = tmp_path / "cache"

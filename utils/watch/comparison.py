@@ -61,12 +61,12 @@ def check_comparable(views: Sequence[RunView]) -> None:
         if view.script not in TASKS or "args" not in view.config:
             reason = f"its script is {view.script}" if view.script else "it has no config.json yet"
             reason = "its config.json has no args" if view.script in TASKS else reason
-            raise CommandError(f"{view.folder} can not be compared: {reason}")
+            raise CommandError(f"{view.folder} cannot be compared: {reason}")
         unit = view.data.get("target_unit")
         kinds.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)
     if len(kinds) > 1:
         listed = some((f"  {kind}: {folder}" for kind, folder in kinds.items()), 3, "\n")
-        raise CommandError(f"runs of different tasks can not be compared\n{listed}\nname runs of one task")
+        raise CommandError(f"runs of different tasks cannot be compared\n{listed}\nname runs of one task")
 
 
 def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def read_table(view: RunView) -> "DataFrame":
             raise ValueError(f"it has no {[*lacking, 'row'][0]}")
         rows = as_numbers(table, task)
     except (OSError, ValueError) as error:
-        raise CommandError(f"{path} can not be read: {error}") from error
+        raise CommandError(f"{path} cannot be read: {error}") from error
     rows["group"] = table[sample[0]]
     rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
     # Samples in two folders can have the same name: n tells them apart.
@@ -126,7 +126,7 @@ def check_folds(views: Sequence[RunView]) -> None:
     found = {view.data.get("fingerprint"): view.name for view in views}
     if len(found) > 1:
         listed = ", ".join(f"{name} (data {str(mark)[:7]})" for mark, name in found.items())
-        raise CommandError(f"folds of different data can not be pooled: {listed}")
+        raise CommandError(f"folds of different data cannot be pooled: {listed}")
 
 
 def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:

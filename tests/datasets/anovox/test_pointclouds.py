@@ -72,7 +72,7 @@ def test_a_pcd_file_gives_what_is_asked_for_whatever_else_it_holds(tmp_path, rec
     path = write_pcd(tmp_path / "scan.pcd", records, kind)
     assert np.allclose(read_points(path), columns(records, "intensity"))
     assert np.allclose(read_points(path, classes=True), columns(records, "Label"))
-    if kind == "ascii":  # which can not hold what else such a float would be
+    if kind == "ascii":  # which cannot hold what else such a float would be
         records["rgb"] = np.full(5, 245 << 16 | 30 << 8, "<u4").view("<f4")
     write_pcd(path, only(records, ["ring", "z", "y", "x", "rgb"]), kind)
     assert (read_points(path)[:, 3] == 1).all()  # a colour is no intensity

@@ -331,7 +331,7 @@ def test_unreadable_images_are_all_listed(study):
     (images / "anon_3_1.png").write_bytes((images / "anon_3_1.png").read_bytes()[:-60])
     with pytest.raises(DataError) as caught:
         load(study)
-    assert "3 image files that can not be read" in str(caught.value)
+    assert "3 image files that cannot be read" in str(caught.value)
     for k in (1, 2, 3):
         assert f"anon_{k}_1.png" in str(caught.value)
     assert load(study, exclude=["unreadable_images"]).report["images_used"] == 21
@@ -537,11 +537,7 @@ def test_check_data_lists_all_problems_at_once(study):
     (images / "anon_3_1.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         load(study, check_data=True)
-    for line in (
-        "1 row without a usable age",
-        "1 image file whose name",
-        "1 image file that can not be read",
-    ):
+    for line in ("1 row without a usable age", "1 image file whose name", "1 image file that cannot be read"):
         assert line in str(caught.value)
 
 
@@ -723,7 +719,7 @@ def test_nothing_is_advised_that_leaves_nothing(study):
         load(study)
     message = str(caught.value)
     assert (
-        "24 image files that can not be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and 21 more"
+        "24 image files that cannot be read: anon_10_1.png; anon_10_2.png; anon_11_1.png; and 21 more"
         in message
     )
     assert message.count("the file is empty") == 1

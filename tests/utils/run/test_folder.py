@@ -44,7 +44,7 @@ def test_unreadable_json_names_the_file(tmp_path):
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     write_text(tmp_path / "a.txt", "old")
     with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a.txt", "\ud800")  # can not be encoded
+        write_text(tmp_path / "a.txt", "\ud800")  # cannot be encoded
     assert (tmp_path / "a.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,4 +1,4 @@
-"""--compile: the same run from other kernels. It resumes, and says so where it can not work or goes stale."""
+"""--compile: the same run from other kernels. It resumes, and says so where it cannot work or goes stale."""
 
 import copy
 import shutil
