@@ -36,8 +36,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", help="another checkpoint of that run; default: the best one")
     add("--split", choices=SPLITS, help="a part of the run's split.json; unseen: groups unknown to the run; "
         "all: the whole of another data set; default: test, or all if the run knows none of the groups")
-    add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", default=[],
-        help="anomaly runs: also judge the frames with failing sensors")
+    add("--corrupt", choices=[*CORRUPTIONS, "all"], nargs="+", metavar="FAILURE",
+        help=f"anomaly runs: also judge the frames with failing sensors: {', '.join(CORRUPTIONS)}, all")
     add("--paste", type=arguments.positive_int, metavar="N",
         help="anomaly runs: only paste N objects into normal frames and count how many are found")
     add("--cache_dir", help="folder of decoded images; default: the run's")
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     rows = trained.evaluate(part)
     verdict, fields = script.report(folder, split, rows, data, trained.state)
     fields["metrics"] = {split: fields["metrics"]}
-    if failures := list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt:
+    if failures := list(CORRUPTIONS) if "all" in (args.corrupt or ()) else args.corrupt:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
     report = folder / "evaluation_report.txt"
     write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judge.sentence}\n", 1))
