@@ -58,7 +58,7 @@ def read_people(
     LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
-        own = find_folder(folder, boxes.stem, alone=False) != folder  # the images of its name are there
+        own = find_folder(folder, boxes.stem, alone=False) != folder  # images in a folder named like the file
         rows["sequence"] = boxes.stem if own else folder.resolve().name
     if (nameless := rows["sequence"] == "").any():
         where = rows["where"][nameless].iloc[0]

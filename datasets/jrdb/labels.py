@@ -159,8 +159,8 @@ def build_sequence(
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`; with a `remedy`, warn of sequences in which many boxes leave the
-    panorama or no box reaches its lower half, where people stand."""
+    """Log what was found in `where`. Warn of sequences without panoramas and, with a `remedy`, of those in
+    which many boxes leave the panorama or no box reaches its lower half, where people stand."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     if any(totals.values()):
         LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in totals.items() if count))
@@ -172,7 +172,7 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
             panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
-        LOG.warning(f"{some(plain, 3)}: no panorama, yet the left and right edges are taken to meet")
+        LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
 
 
 # Reading the file

@@ -351,7 +351,7 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     assert "--boxes_size H W" in caplog.text
     caplog.clear()
     read(tmp_path, tmp_path / "hall.csv", boxes_size=(1080, 1920))
-    assert " 1920x1080: no panorama, yet the left and right edges are taken to meet" in caplog.text
+    assert " 1920x1080: not a panorama, but left and right edge are treated as adjacent" in caplog.text
     assert "leave the" not in caplog.text
     Image.new("RGB", (1920, 540)).save(tmp_path / "left_0000.png")
     read(tmp_path, tmp_path / "hall.csv")
