@@ -10,7 +10,6 @@ row per run) and .md (the printed text).
 """
 
 import argparse
-import glob
 import re
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from utils.run import arguments
 from utils.run.errors import CommandError
-from utils.run.find import find_runs
+from utils.run.find import find_runs, is_pattern
 from utils.run.folder import write_text
 from utils.run.log import align, format_duration, show
 from utils.run.script import run_script
@@ -148,7 +147,7 @@ def name_of(views: Sequence[RunView]) -> str:
 
 def main(args: argparse.Namespace) -> None:
     views = [read_run(folder) for folder in find_runs(args.runs, Path(args.output_dir))]
-    left_out = [view.folder for view in views if not view.script and any(map(glob.has_magic, args.runs))]
+    left_out = [view.folder for view in views if not view.script and any(map(is_pattern, args.runs))]
     views = [view for view in views if view.folder not in left_out]
     comparison.check_comparable(views)
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):

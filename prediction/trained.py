@@ -1,7 +1,6 @@
 """Load trained models from run folders or checkpoints: training script, flags and weights."""
 
 import argparse
-import glob
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from datasets.jrdb.load import names_of
 from prediction.skipped import tell_skipped
 from utils.report.results import write_table
 from utils.run.errors import CommandError
-from utils.run.find import check_script, find_checkpoint, find_run, find_runs, script_of
+from utils.run.find import check_script, find_checkpoint, find_run, find_runs, is_pattern, script_of
 from utils.run.folder import read_record
 from utils.run.log import LOG
 from utils.tasks import TASKS
@@ -97,7 +96,7 @@ CHOSEN = ("threshold", "stage1_threshold", "cut")  # probabilities that each run
 def open_together(places: Sequence[str | Path], device: torch.device) -> Trained:
     """Load runs (or checkpoints) as one model that averages their predictions and the CHOSEN thresholds.
     CommandError if they do not predict the same."""
-    if any(glob.has_magic(str(place)) for place in places):
+    if any(map(is_pattern, places)):
         places = find_runs([str(place) for place in places], Path("checkpoints"))
     members = [open_trained(place, device) for place in places]
     for member in members:

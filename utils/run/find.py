@@ -32,13 +32,20 @@ def start_of(folder: Path) -> tuple[str, int, str]:
     return (stamp[1], int(stamp[2] or 1), folder.name) if stamp else ("", 0, folder.name)
 
 
+def is_pattern(name: str | Path) -> bool:
+    """Whether * and [..] in a name are to be expanded: not if a file or folder is called so."""
+    return glob.has_magic(str(name)) and not Path(name).exists()
+
+
 def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
     """The run folders that match these names (* is any text), each once; CommandError if one matches none."""
     found: dict[Path, Path] = {}
     for name in names:
-        runs = [] if glob.has_magic(name) else [find_run(name, output_dir)]
-        for place in (name, str(output_dir / name)):
-            runs = runs or sorted(filter(is_run, map(Path, glob.glob(place))), key=start_of)
+        runs = [] if is_pattern(name) else [find_run(name, output_dir)]
+        for place in (Path(name), output_dir / name):
+            parent = glob.escape(str(place.parent)) if place.parent.is_dir() else str(place.parent)
+            matches = map(Path, glob.glob(f"{parent}/{place.name}"))
+            runs = runs or sorted(filter(is_run, matches), key=start_of)
         if not runs:
             raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
         for run in runs:
@@ -65,7 +72,7 @@ def known_runs(output_dir: Path) -> str:
     """One line that lists the runs in `output_dir`, newest first."""
     names = [run.name for run in reversed(list_runs(output_dir))]
     if not names:
-        return f"there are no runs in {output_dir}; use --output_dir to look elsewhere"
+        return f"there are no runs in {output_dir}; give the path of one"
     return f"runs in {output_dir}: {some(names, 3)}"
 
 

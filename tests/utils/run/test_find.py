@@ -3,11 +3,11 @@
 import pytest
 
 from utils.run.errors import CommandError
-from utils.run.find import find_checkpoint, find_runs
+from utils.run.find import find_checkpoint, find_runs, is_pattern
 
 
 def make_run(parent, name):
-    (parent / name).mkdir()
+    (parent / name).mkdir(parents=True)
     (parent / name / "config.json").write_text("{}")
     return parent / name
 
@@ -17,6 +17,14 @@ def test_runs_are_found_by_path_name_and_pattern_each_once(tmp_path):
     second = make_run(tmp_path, "stage1_experiment_20261122_020000")
     assert find_runs([first.name, str(second), str(first / "config.json")], tmp_path) == [first, second]
     assert find_runs(["stage1_*"], tmp_path) == find_runs([str(tmp_path / "*")], tmp_path) == [first, second]
+
+
+def test_a_path_that_is_there_is_no_pattern(tmp_path):
+    run = make_run(tmp_path / "runs [v1]", "stage1_experiment_20261122_010000")
+    for name in (run, run.parent / "*", run.parent / "stage1_*"):
+        assert find_runs([str(name)], tmp_path) == [run]
+    assert find_runs(["stage1_*"], run.parent) == [run]
+    assert is_pattern(run.parent / "*") and not is_pattern(run) and not is_pattern(run / "config.json")
 
 
 def test_a_missing_checkpoint_lists_candidates(tmp_path):
