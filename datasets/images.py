@@ -14,6 +14,7 @@ An image that cannot be read completely is an error, never a black or incomplete
 
 import contextlib
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from utils.run.errors import DataError
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # EPS is left out: it starts a program
 BIT_DEPTHS = (8, 12, 16)
+CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # ignored, as are names that begin with a dot
 COLOUR = 24  # a larger difference between channels is colour; a grey image saved as JPEG stays below it
 
 
@@ -172,6 +174,23 @@ def read_image_size(path: Path | str) -> tuple[int, int]:
         has_exif = image.format != "PNG" or "exif" in image.info
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
         return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def walk(folder: Path) -> list[Path]:
+    """The files below a folder without hidden ones and those of operating systems. Links to folders are
+    followed, each folder once; links that lead nowhere are listed."""
+    found, seen = [], set()
+
+    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot open
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        new = (real := os.path.realpath(place)) not in seen
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
+        shown = [name for name in files if not name.startswith(".") and name.lower() not in CLUTTER]
+        found += [Path(place, name) for name in sorted(shown) if new]
+    return found
 
 
 def check_relative_name(name: str, where: str) -> str:

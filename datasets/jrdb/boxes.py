@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from datasets.images import check_relative_name, read_image_size
+from datasets.images import check_relative_name, read_image_size, walk
 from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.flags import LabelRules
@@ -37,7 +37,7 @@ def read_people(
     boxes = boxes or find_boxes(folder)
     problems, files = Problems(), [boxes] if boxes.is_file() else []
     if boxes.is_dir():
-        files = sorted(path for path in boxes.rglob("[!.]*") if path.suffix.lower() in ENDINGS)
+        files = sorted(path for path in walk(boxes) if path.suffix.lower() in ENDINGS)
     if not files:
         what = f"no {', '.join(ENDINGS)} file in this folder" if boxes.is_dir() else "no such file"
         raise CommandError(f"--boxes {boxes}: {what}\n  expected: {FORMS}")

@@ -43,9 +43,10 @@ import pandas as pd
 
 from datasets import splits
 from datasets.cache import fingerprint
+from datasets.images import walk
 from datasets.samples import ensure_sample
 from datasets.ultrasound import flags
-from datasets.ultrasound.files import dicom_files, match_images, read_headers, walk
+from datasets.ultrasound.files import dicom_files, match_images, read_headers
 from datasets.ultrasound.flags import COHORTS, TABLE_NAME, similar_path
 from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
 from datasets.ultrasound.problems import AgeProblems

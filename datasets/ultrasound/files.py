@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.images import is_dicom, read_dicom_header
+from datasets.images import is_dicom, read_dicom_header, walk
 from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id, visit_id
 from utils.run.errors import CommandError, DataError
 
-CLUTTER = ("thumbs.db", "desktop.ini", "dicomdir")  # ignored, as are names that begin with a dot
 # If --id_pattern finds fewer than half of the rows, one of these is proposed; the second list for visits.
 USUAL_PATTERNS = (
     "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
@@ -61,23 +60,6 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
     bare = [path for path in paths if not path.suffix[1:].strip("0123456789") and path.exists()]
     found = set(filter(is_dicom, bare))
     return [path for path in paths if path in found or path.suffix.lower() in DICOM_ENDINGS]
-
-
-def walk(folder: Path) -> list[Path]:
-    """The files below a folder without hidden ones and those of operating systems. Links to folders are
-    followed, each folder once; links that lead nowhere are listed."""
-    found, seen = [], set()
-
-    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot open
-        raise error
-
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        new = (real := os.path.realpath(place)) not in seen
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
-        shown = [name for name in files if not name.startswith(".") and name.lower() not in CLUTTER]
-        found += [Path(place, name) for name in sorted(shown) if new]
-    return found
 
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:

@@ -162,6 +162,12 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
     for name in ("hall", "aula"):
         (tracks / f"{name}.txt").write_text(mot())
     assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall"]
+    (boxes / "foyer").symlink_to(boxes / "hall" / "..", target_is_directory=True)  # itself: each folder once
+    (tracks / "far").symlink_to((tmp_path / "elsewhere").resolve(), target_is_directory=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "lab.txt").write_text(mot())
+    assert [s.name for s in read(tmp_path, boxes)[0]] == ["aula", "hall"]
+    assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall", "lab"]
 
 
 def test_images_of_several_folders_are_several_sequences(tmp_path, read):
