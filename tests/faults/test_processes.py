@@ -374,9 +374,10 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path):
     recorded = {"args": {"batch_size": 9}, "world_size": 1, "dataset": {"fingerprint": "f"}}
     recorded |= {"training": {}, "optimizations": {}, "num_threads": 1}
     write_json(tmp_path / "config.json", recorded)
+    write_json(tmp_path / "split.json", {})
     args, two = argparse.Namespace(resume=str(tmp_path)), distributed.Processes(0, 2, torch.device("cpu"))
     with pytest.raises(CommandError, match=r"9 samples a step \(9 on 1\) cannot be split by 2"):
-        check_resumed(SimpleNamespace(args=args, processes=two), recorded["dataset"])
+        check_resumed(SimpleNamespace(args=args, processes=two), recorded["dataset"], {})
 
 
 @pytest.mark.long

@@ -274,3 +274,16 @@ def test_other_data_is_refused(script, tmp_path, monkeypatch):
     with pytest.raises(CommandError, match="fingerprint of the data: recorded .*, now ") as refused:
         resume(script, run)
     assert len(str(refused.value).splitlines()) <= 5
+
+
+@pytest.mark.parametrize("script", EACH)
+def test_another_split_is_refused(script, tmp_path, monkeypatch):
+    """Else what the run was trained on could become what it is judged on."""
+    root, flags = copied_data(script, tmp_path / "data")
+    run = stopped(monkeypatch, script, tmp_path / "runs", 2, signal.SIGTERM, *flags)
+    (path,) = root.rglob("split.json")
+    split = read_json(path)
+    split["train"][0], split["val"][0] = split["val"][0], split["train"][0]
+    write_json(path, split)
+    with pytest.raises(CommandError, match="split: recorded in .*split.json, now another"):
+        resume(script, run)

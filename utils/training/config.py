@@ -45,14 +45,16 @@ def describe_run(run: "Run") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_resumed(run: "Run", dataset: dict[str, Any]) -> None:
-    """CommandError unless a resumed run has the same data and global batch: it would be another run.
+def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
+    """CommandError unless a resumed run has the same data, split and global batch: it would be another run.
     With another number of processes args.batch_size becomes each one's share of the batch."""
     args, world = run.args, run.processes.world_size
     recorded = read_record(Path(args.resume) / "config.json", *NEEDED)
     batch, before = recorded["args"]["batch_size"], recorded["world_size"]
     old, new = recorded["dataset"]["fingerprint"], dataset["fingerprint"]
     changed = [f"  fingerprint of the data: recorded {old}, now {new}"] if old != new else []
+    if read_json(path := Path(args.resume) / "split.json") != split:
+        changed.append(f"  split: recorded in {path}, now another (put the data's own split.json back)")
     if batch * before % world:
         changed.append(f"  {batch * before} samples a step ({batch} on {before}) cannot be split by {world}")
     if changed:

@@ -64,7 +64,7 @@ class Run:
         described = data.describe()
         weights = Path(getattr(self.args, "weights", "none"))
         if self.args.resume:
-            config.check_resumed(self, described)
+            config.check_resumed(self, described, data.split)
         elif stage1 := getattr(self.args, "stage1_checkpoint", None):
             refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
         elif is_run(run := weights if weights.is_dir() else weights.parent):
