@@ -31,10 +31,14 @@ class GeometryBranch(nn.Module):
         self.mean.copy_(mean)
         self.sd.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))  # constant columns become 0
 
-    def forward(self, geometry: Tensor) -> Tensor:
+    def standardise(self, geometry: Tensor) -> Tensor:
+        """(N, G) -> (N, 2G): the standardised values and the mask."""
         known = geometry.isfinite()
         standard = torch.where(known, (geometry - self.mean) / self.sd, 0.0).clamp(-5, 5)
-        return self.layers(torch.cat([standard, known.float()], dim=1))  # (N, 2G) -> (N, width)
+        return torch.cat([standard, known.float()], dim=1)
+
+    def forward(self, geometry: Tensor) -> Tensor:
+        return self.layers(self.standardise(geometry))  # (N, 2G) -> (N, width)
 
 
 class PersonBranch(nn.Module):
@@ -120,7 +124,11 @@ class Rescoring(nn.Module):
 
 
 class PairClassifier(nn.Module):
-    """Stage 1: a batch of pairs -> logits (N, 2) for no interaction and interaction."""
+    """Stage 1: a batch of pairs -> logits (N, 2) for no interaction and interaction.
+
+    Without crops a linear layer beside the others adds its logits (wide and deep, Cheng et al. 2016): what
+    grows with one number carries over to other places better than what the layers make of many.
+    """
 
     def __init__(
         self, encoder: nn.Module | None, geometry_inputs: int, dropout: float = 0.2, rescore: bool = False
@@ -129,6 +137,7 @@ class PairClassifier(nn.Module):
         self.trunk = PairTrunk(encoder, geometry_inputs, dropout)
         self.head = make_head(self.trunk.out_features, 2, dropout)
         self.rescoring = Rescoring() if rescore else None
+        self.linear = nn.Linear(2 * geometry_inputs, 2) if encoder is None else None
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         return self.answer(self.trunk(batch), batch)
@@ -136,6 +145,8 @@ class PairClassifier(nn.Module):
     def answer(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Logits (N, 2) from the trunk's features (M, F) of the N samples and the frames' other pairs."""
         logits = self.head(features)  # (M, 2)
+        if self.linear is not None:
+            logits = logits + self.linear(self.trunk.geometry.standardise(batch["geometry"]))
         if self.rescoring is not None:
             people = batch["left"], batch["right"], len(batch["persons"])
             logits = logits + self.rescoring(logits, *people)

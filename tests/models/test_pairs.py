@@ -20,6 +20,22 @@ def test_stage_2_trains_and_stage_1_within_it_stands_still(share_trunk):
     assert not any(part.training for part in model.stage1.modules())
 
 
+def test_without_crops_a_linear_layer_adds_to_the_logits():
+    model, rng = PairClassifier(None, 3).eval(), np.random.default_rng(0)
+    model.trunk.geometry.fit(torch.from_numpy(rng.normal(5, 3, (200, 3))).float())
+    geometry = torch.tensor([[4.0, float("nan"), 9.0], [-500.0, 6.0, 5.0]])
+    before = model({"geometry": geometry})
+    weight, bias = rng.standard_normal((2, 6)), rng.standard_normal(2)
+    with torch.no_grad():
+        model.linear.weight.zero_(), model.linear.bias.zero_()
+        without = model({"geometry": geometry})
+        model.linear.weight.copy_(torch.from_numpy(weight)), model.linear.bias.copy_(torch.from_numpy(bias))
+    z = ((geometry - model.trunk.geometry.mean) / model.trunk.geometry.sd).nan_to_num().clamp(-5, 5).numpy()
+    expected = np.hstack([z, [[1, 0, 1], [1, 1, 1]]]) @ weight.T + bias
+    assert not torch.equal(before, without)
+    assert (model({"geometry": geometry}) - without).detach().numpy() == pytest.approx(expected, abs=1e-5)
+
+
 def test_what_the_others_of_a_frame_say_by_brute_force():
     rng = np.random.default_rng(0)
     pairs = [(a, b) for a in range(6) for b in range(6) if a < b and (a, b) not in ((0, 5), (2, 3))]
