@@ -43,9 +43,8 @@ def find_runs(names: Sequence[str], output_dir: Path) -> list[Path]:
     for name in names:
         runs = [] if is_pattern(name) else [find_run(name, output_dir)]
         for place in (Path(name), output_dir / name):
-            parent = glob.escape(str(place.parent)) if place.parent.is_dir() else str(place.parent)
-            matches = map(Path, glob.glob(f"{parent}/{place.name}"))
-            runs = runs or sorted(filter(is_run, matches), key=start_of)
+            top = glob.escape(str(place.parent)) if place.parent.is_dir() else str(place.parent)
+            runs = runs or sorted(filter(is_run, map(Path, glob.glob(f"{top}/{place.name}"))), key=start_of)
         if not runs:
             raise CommandError(f"no run folder matches {name}\n{known_runs(output_dir)}")
         for run in runs:

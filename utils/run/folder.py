@@ -32,9 +32,7 @@ def create_run_folder(output_dir: str | Path, name: str) -> Path:
                 return folder
     except OSError as error:
         remedy = "choose one that can be written (--output_dir; to evaluate a run, copy it)"
-        raise CommandError(
-            f"cannot make a folder in {output_dir}: {error.strerror or error}\n{remedy}"
-        ) from error
+        raise CommandError(f"cannot make a folder in {output_dir}: {error.strerror}\n{remedy}") from error
 
 
 def is_finished(run: Path, epochs: int, patience: int) -> bool:

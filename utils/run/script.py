@@ -48,8 +48,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         code = left.code
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
-            remedy = "change the permissions, or give another path"
-            error = CommandError(f"{error.filename}: {error.strerror}\n{remedy}")
+            error = CommandError(f"{error.filename}: {error.strerror}\ncheck the permissions or give another")
         end_status("failed", str(error))
         message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
         if not message or options.get("debug"):
