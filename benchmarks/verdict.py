@@ -72,7 +72,7 @@ def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
 
 
 def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
-    """Frames of scenarios, anomalous in one stretch (hard: all); against chance or a trivial scorer."""
+    """Frames of scenarios, anomalous in a stretch (hard: all); the better of chance and a trivial scorer."""
     frames = 20
     group, moment = np.repeat(np.arange(groups), frames), np.tile(np.arange(frames) / frames, groups)
     normal = rng.random(groups) < (0.5 if hard else 0.2)

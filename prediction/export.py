@@ -4,7 +4,7 @@
     (years,) = program(torch.from_numpy(grey)[None, None])          # uint8 (H, W) of any size
 
 The program includes pre- and postprocessing: it takes pixels as in the file, uint8 of any size, resizes them
-as in training, and returns ages or calibrated probabilities. INPUTS and OUTPUTS describe them; a model has
+as in training, and returns ages or probabilities. INPUTS and OUTPUTS describe them; a model has
 only the inputs that it uses. A model that rescores pairs also has `persons`, and needs all pairs in range of
 whole frames in one call. Batch sizes are dynamic; those of people and pairs are independent. about.json in
 the file has the inputs and outputs, the threshold, unit, class names and geometry columns.

@@ -24,7 +24,7 @@ class Judge:
 
     run: Path
     split: str | None  # None: test, or all if the run knows none of the groups
-    own: bool  # the data is that of the run
+    own: bool  # the data is read from where the run's was
     unit: str  # what groups are called
     counts: dict[str, int] = field(default_factory=dict)  # groups judged, present, unseen; set by a call
     sentence: str = ""  # describes the counts

@@ -70,7 +70,7 @@ def judge_pastes(
     chooses. A paste is found if the frame with it alarms at the run's threshold; intervals of rates are exact
     (Clopper and Pearson 1934). `paired_auroc`: how often a frame with a paste scores higher than the same
     frame without. Merely counting edges or points does well there, so two such counters are reported as
-    well. `auroc`: how often a frame with a paste scores higher than any unchanged frame.
+    well. `auroc`: how often a frame with a paste scores higher than a random unchanged one.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import roc_auc_score
