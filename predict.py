@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
     if args.explain and trained.task["data"] != "ultrasound":
         raise CommandError(f"--explain is for ages, and this is a run of {trained.state['script']}")
     if args.input and Path(args.output).resolve() == Path(args.input).resolve():
-        raise CommandError(f"--output {args.output}: is the input folder, whose files it could overwrite")
+        raise CommandError(f"--output {args.output}: is the input, whose files it could overwrite")
     try:
         Path(args.output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
