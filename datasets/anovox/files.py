@@ -117,7 +117,7 @@ def find_scenarios(
             twice = f"scenario {first.name} is there twice: {first}, {second}"
             raise DataError(f"{twice}\nRemove or rename one: a copy could land in two splits.")
     configured = {}
-    for path in filter(Path.is_file, paths):
+    for path in itertools.filterfalse(Path.is_dir, paths):  # a link that leads nowhere is an error
         configured |= _read_configuration(path)
     scenarios, errors = [], [] if problems is None else problems
     for folder in folders:

@@ -52,6 +52,9 @@ def test_a_configuration_in_an_archive_of_its_own_beside_what_a_mac_leaves(tmp_p
     (folder / "._scenario_config_map_a.json").write_bytes(b"\x00\x05\x16\xff")
     (found,) = find_scenarios(tmp_path, cache_dir=tmp_path / ".cache")
     assert found.town == "Town10HD"
+    (folder / "scenario_config_map_b.json").symlink_to(tmp_path / "not-mounted.json")
+    with pytest.raises(DataError, match=r"scenario_config_map_b\.json: not readable as JSON"):
+        find_scenarios(tmp_path, cache_dir=tmp_path / ".cache")
 
 
 def test_a_zip_as_windows_writes_it_and_one_with_a_password(tmp_path, scenario):
