@@ -1,4 +1,4 @@
-"""Decode once: the pixels that a run needs, as one uint8 array in a memory-mapped file in data/cache.
+"""Decode once: the pixels that a run needs, as one array in a memory-mapped file in data/cache.
 
 `open_cache` builds the array on the first call and maps it on every later one. The file's name is a
 fingerprint of the kind, the settings, the source files (path, size, modification time) and the number of

@@ -4,7 +4,7 @@ An image that cannot be read completely is an error, never a black or incomplete
 
 * The content decides, not the ending: PNG, JPEG, BMP, GIF, TIFF, WebP, PPM/PGM; DICOM with pydicom
   (MONOCHROME1 is inverted to white on black). Files of several frames, such as animated GIFs, are refused.
-* EXIF orientation is applied, alpha is dropped (its colour stays), palettes and CMYK are converted.
+* EXIF orientation is applied, alpha is dropped (the colour under it stays), palettes and CMYK are converted.
 * Grey of more than 8 bits is scaled to 8 bits and clipped by the caller's intensity range, one for the whole
   data set if brightness is a signal. Without a range the image's bit depth is used, the smallest of 8, 12 and
   16 that holds its maximum: the maximum itself would scale each image differently, and 16 bits would make a

@@ -94,7 +94,7 @@ class AnomalyDetectionModel(nn.Module):
     image_encoder  an encoder of models/encoders.py, default ImageCNN
     fusion         attention (in both directions) | concat (the sensors meet only in the head)
     modality       both | camera | lidar; a single sensor attends to itself, to keep ablations comparable
-    position_code  with attention, tokens get their place in the image, and points the features of their pixel
+    position_code  with attention, tokens get their place in the image and points (both sensors) their pixel
     """
 
     def __init__(

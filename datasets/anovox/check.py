@@ -1,4 +1,4 @@
-"""The checks of --check_data: open every file once, describe each sensor, list all problems together."""
+"""The checks of --check_data: read every file, describe each sensor, list all problems together."""
 
 import contextlib
 from collections import Counter

@@ -15,7 +15,7 @@ from datasets.anovox.pasted import PASTE_VERSION, Pasting, paste_into
 from datasets.cache import open_cache
 
 CLASSES = ("normal", "anomaly")
-OUTSIDE = 2.0  # pixel coordinates of a point out of view
+OUTSIDE = 2.0  # u and v, -1 to 1 in the image, of a point out of view
 CELL_SHARE = 5  # a cell is anomalous from this share of its pixels on, in 254ths (2%)
 COLUMNS = ("scenario", "frame_id", "category", "size", "visibility", "distance")  # in a table of scores
 

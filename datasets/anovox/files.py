@@ -220,7 +220,7 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
 def _frames_in(
     entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
 ) -> tuple[dict[int, Path], Counter]:
-    """Files by the last number in their name, and a count of the files with other endings. Seconds, as in
+    """Files by the last number in their name, and counts of all other files by ending. Seconds, as in
     cam_12.345 (but not cam1.345), become microseconds, or nanoseconds if they have more than six decimals.
     rest: pattern of what may follow the number. DataError for two files with the same number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # digits of an int64

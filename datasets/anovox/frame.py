@@ -76,7 +76,7 @@ class Frame:
         return self._shaped(read_image(self.path("image")), "image")
 
     def _shaped(self, pixels: np.ndarray, sensor: str) -> np.ndarray:
-        """`pixels` (H, W, ...); DataError if their aspect ratio is not that of the scenario's first image."""
+        """`pixels` (H, W, ...); with scans, DataError if the aspect ratio is not that of the first image."""
         height, width = pixels.shape[:2]
         first_width, first_height = self.scenario.image_size or (width, height)
         distorted = abs(width * first_height / (height * first_width) - 1) >= 0.01
@@ -186,8 +186,8 @@ def keep(
 ) -> np.ndarray:  # fmt: skip
     """The results of `method` (a method of Frame with its settings) for all frames, (F, *shape).
 
-    They are cached, and read again while images, files of `sensors`, calibration, settings and `key` stay
-    the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
+    They are read from the cache as long as images, files of `sensors`, calibration, settings and `key`
+    stay the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
@@ -267,8 +267,8 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
 
 def _read_bin(data: np.ndarray) -> np.ndarray:
     """Columns (3 or 4, N) of a flat array, whose width is guessed. A fourth column that is never negative is
-    no coordinate; of five columns the last holds whole numbers; of six only the fourth is never negative, or
-    one of the last two holds whole numbers."""
+    no coordinate; of five columns the last holds whole numbers; of six the fourth is never negative, and the
+    first sometimes is or one of the last two holds whole numbers."""
 
     def whole(k: int, n: int) -> bool:
         return bool((data[k::n] == np.abs(data[k::n]).round()).all())

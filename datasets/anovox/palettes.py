@@ -102,8 +102,8 @@ def fitting(colours: np.ndarray) -> list[str]:
 def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -> str:
     """AnoVox or CARLA, from a middle semantic image of a few scenarios or, if both fit, from all images.
 
-    If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then a DataError
-    lists the ids of every colour in both. Unreadable images are skipped here; --check_data lists them.
+    If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then, or if neither
+    fits, a DataError lists the ids of every colour. Unreadable images are skipped; --check_data lists them.
     """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]

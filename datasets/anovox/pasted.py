@@ -148,7 +148,7 @@ def draw_paste(
 ) -> Paste:  # fmt: skip
     """A random object at a random place in view; `part`: train, val or test; `allowed`: some of SENSORS.
 
-    If several are allowed, an object for the LiDAR alone is redrawn until MIN_HITS rays hit it.
+    If several are allowed, one for the LiDAR alone is redrawn (up to 20 times) until MIN_HITS rays hit it.
     """
     share = np.array([SHARES[SENSORS.index(name)] for name in allowed])
     for attempt in range(20):

@@ -52,7 +52,7 @@ def merge_sides(
 
     The labels of both sides are joined; one side is enough. --multi_label decides between several labels:
     `priority` takes the rarest class (others, sitting, conversation, standing, walking), `first` the first
-    label in the record of the lower id, `drop` gives -1 if the classes differ. -3: all are too difficult.
+    label of the lower id (else of the other), `drop` gives -1 if the classes differ. -3: all too difficult.
     """
     class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in first + second}
     names, other_names = {name for name, _ in first}, {name for name, _ in second}

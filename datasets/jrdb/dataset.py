@@ -119,10 +119,10 @@ class JRDBPairDataset(Dataset):
     def draw(self, epoch: int = 1) -> np.ndarray:
         """The samples of an epoch, frame by frame; all samples if the part is not sampled.
 
-        Takes at most max(1, round(n * max_group_samples_ratio)) positives of an interaction group of n
-        people, annotated ones before inferred; min(max_negatives_per_frame, max(1, round(positives *
-        stage1_balance_ratio))) negatives of a frame; then at most pairs_per_sequence of these per sequence
-        (0: all). With --no-resample every epoch takes the same samples.
+        Takes all positives, with use_group_sampling at most max(1, round(n * max_group_samples_ratio)) of an
+        interaction group of n people, annotated ones before inferred; min(max_negatives_per_frame, max(1,
+        round(positives * stage1_balance_ratio))) negatives of a frame; then at most pairs_per_sequence of
+        these per sequence (0: all). With --no-resample every epoch takes the same samples.
         """
         if not self.sampled:
             return np.arange(len(self))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from utils.run import arguments
 
-SAMPLE = "data/sample_jrdb"  # the default of --data_path
+SAMPLE = "data/sample_jrdb"  # used without --data_path
 FRAMES_PER_SECOND = 15.0  # of JRDB
 
 

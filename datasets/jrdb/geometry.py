@@ -175,7 +175,7 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
 
 def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lags: int) -> dict:
     """LAG_FEATURES and HISTORY_FEATURES, NaN if the two were not both seen. Motion is measured since the lag,
-    per second, in units of the pair's present mean height."""
+    per second, away and foot motion in units of the pair's present mean height."""
     boxes, width, times = sequence.boxes, sequence.width, sequence.times
     frames, tracks = sequence.frame_of_row(), sequence.tracks
     people = int(tracks.max(initial=0)) + 1

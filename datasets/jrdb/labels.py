@@ -3,9 +3,9 @@
     DATA/labels/labels_2d_activity_social_stitched/SEQUENCE.json
     DATA/images/image_stitched/SEQUENCE/000015.jpg               3760x480; the number counts frames
 
-A row is one person in one frame. Rows are sorted by frame number and person id, so that nothing depends on
-the order of frames and records in the file. Demographics are not read. Of the images only one is opened here,
-for its size. Errors of all files are collected in `Problems`, with file, frame and person, and raised as one.
+A row is one person in one frame. Rows are sorted by frame number and person id, so that the order of frames
+and records in the file only matters if an id is repeated. Demographics are not read. Of the images only one
+is opened here, for its size. `Problems` collects the errors, with file, frame and person, for one DataError.
 """
 
 import gc
@@ -51,7 +51,7 @@ class Sequence:
     name: str
     width: int
     height: int
-    size_source: str  # the image that the size was read from, or that there is none
+    size_source: str  # the image that the size was read from, or where else it comes from
     keys: list[str]  # F frame names, "000015.jpg"
     times: np.ndarray  # (F,) int64 frame numbers, `frame_rate` per second
     starts: np.ndarray  # (F+1,) int64; the people of frame f are rows starts[f]:starts[f+1]
@@ -104,8 +104,8 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     """Read one sequence; errors are added to `problems`, and the result is then meaningless.
 
     With --pairs_from social_group every two people of one group are an annotated pair without a type. A
-    partner who is not in the frame is ignored, as is a second record with the same id in a frame; see
-    clean_boxes for boxes. All of these are counted.
+    partner who is not another person of the frame is ignored, as is a second record with the same id in it;
+    see clean_boxes for boxes. All of these are counted.
     """
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
@@ -305,7 +305,7 @@ def read_pairs(
 
 
 def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str, list]]:
-    """(partner, [(name, difficulty), ..]) of each H-interaction (HHI in later files) above difficulty 0."""
+    """(partner, [(name, difficulty), ..]) of each H-interaction (later: HHI); difficulty 0 is no label."""
     entries = person.record.get("H-interaction") or person.record.get("HHI") or []
     for entry in entries if isinstance(entries, list) else [None]:
         try:

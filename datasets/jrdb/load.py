@@ -180,7 +180,7 @@ class PairDatasets(Parts):
         """What sampling kept, removed and lost, {"splits": {part: {...}}}: sampling_report.json.
 
         Pairs are undirected. They are counted over the frames used, flaws of the annotations (labels.COUNTS)
-        over all labelled frames. negatives_that_are_positives: sampled negatives that are in the label files,
+        over all labelled frames. negatives_that_are_positives: sampled negatives that are annotated as pairs,
         looked up by frame and person names, independent of the sampler. order_dependent_decisions: pairs that
         are in range only in one order of the two people (0 for a symmetric norm). Ratios over 0 are None.
         """

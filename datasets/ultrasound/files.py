@@ -22,7 +22,7 @@ from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id, visit_id
 from utils.run.errors import CommandError, DataError
 
-# If --id_pattern finds fewer than half of the rows, one of these is proposed; the second list for visits.
+# If fewer than half of the images find their row, one of these is proposed; the second list is for visits.
 USUAL_PATTERNS = (
     "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
     "^([^/]+)/",

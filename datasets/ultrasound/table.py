@@ -48,7 +48,7 @@ class AgeTable(NamedTuple):
     rows: pd.DataFrame  # the columns PERSON; the index is the key
     left_out: set[str]  # keys of rows that cannot be used
     problems: AgeProblems
-    by_file: bool  # keys are file names (--file_column)
+    by_file: bool  # keys are file names (--file_column, DICOM headers)
 
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:

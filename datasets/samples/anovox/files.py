@@ -106,8 +106,8 @@ def _blueprint(event: Event) -> str:
 
 
 def _anomaly_text(number: int, scenario: Scenario, scenario_name: str) -> str:
-    """CSV text of this frame's anomaly or, if it has none, of the next one, which waits above the road. As in
-    AnoVox, it is alive in every frame."""
+    """CSV text of this frame's anomaly or, if it has none, of the next one (after the last, the first), which
+    waits above the road. As in AnoVox, it is alive in every frame."""
     frame = scenario.frames[number]
     ahead = [other for other in scenario.frames[number:] if other.anomalous]
     event = (ahead or [other for other in scenario.frames if other.anomalous])[0].event

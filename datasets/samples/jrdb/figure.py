@@ -41,7 +41,7 @@ class Person:
             return tuple(int(v) for v in np.clip(rng.integers(low, high) + rng.integers(-60, 61, 3), 12, 245))
 
         self.number = number
-        self.habit = rng.random(3).tolist()  # uniform in [0, 1); choose the person's arms and manners
+        self.habit = rng.random(3).tolist()  # uniform in [0, 1); they decide on arms and manners
         self.skew = float(rng.normal(0, 12))  # degrees by which this person's facing is off
         self.skin = shaded((232, 190, 160), rng.uniform(0.5, 1.05))
         hairs = [(24, 20, 20), (60, 38, 24), (96, 66, 38), (150, 120, 76), (120, 118, 116)]
@@ -128,7 +128,7 @@ def draw_trunk(sketch: Sketch, person: Person, hip: Point, neck: Point, forward:
     """The front shows the shirt under an open jacket, the back shows the backpack."""
 
     def at(along: float, ahead: float, side: float) -> Point:
-        """Body frame of a point `along` the spine, `ahead` of it and to its side."""
+        """The point `along` the spine, `ahead` of it and to its `side`, in the body frame."""
         return (hip[0] + along * forward + ahead * up, side, hip[2] + along * up - ahead * forward)
 
     for k in (1, 0, -1):

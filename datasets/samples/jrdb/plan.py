@@ -1,7 +1,7 @@
 """Plan a sample: its sequences, and the groups and strangers in each of them.
 
 For most interacting groups there is a cluster of strangers whose posture, spacing and motion come from the
-same distributions, and some groups have an outsider among them. So boxes and their history say little about
+same distributions, and some groups have an outsider beside them. So boxes and their history say little about
 interaction; what people do (facing, gaze, arms) says nearly everything.
 """
 
@@ -28,7 +28,7 @@ class Activity(NamedTuple):
 
     posture: str
     name: str
-    seconds: tuple[str, ...]  # names that occur only as a second label, beside `name`
+    seconds: tuple[str, ...]  # second labels beside `name`, used in turn
     near: str  # the arm on the side of the others
     far: str  # the other arm
 

@@ -215,7 +215,7 @@ def _speckle(rng: np.random.Generator) -> np.ndarray:
             for sigma in LATERAL_BLUR
         )
         power += ((1 - depth) * near + depth * far) ** 2
-    # Compounding: looks from other directions are independent, as this field is of itself some columns away.
+    # Compounding averages independent looks; this field is independent of itself some columns further on.
     power = sum(np.roll(power, k * half // LOOKS, axis=1) for k in range(LOOKS))
     power /= power.mean(axis=1, keepdims=True)
     full = np.repeat(power, 2, axis=1)
