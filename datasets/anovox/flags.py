@@ -21,7 +21,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label", choices=["visible", "scenario", "voxel", "pasted"], default="visible",
         help="what makes a frame anomalous: a sensor sees it, its scenario, its voxels, or a pasted object")
     add("--pastes", type=arguments.non_negative_int, default=0,
-        help="with --label pasted: pasted copies per frame; 0 = enough for 500 training frames")
+        help="with --label pasted: pasted copies per frame; 0 = enough for 500 in training")
     add("--paste_share", type=arguments.fraction, default=0.5,
         help="share of the normal training frames repeated with a pasted object; 0 = none")
     add("--feature_mixing", action=argparse.BooleanOptionalAction, default=False,

@@ -126,7 +126,7 @@ def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, 
     images = {image["id"]: image["file_name"] for image in content["images"]}
     if len(set(images.values())) < len(images):  # images of several videos
         twice = Counter(images.values()).most_common(1)[0][0]
-        raise ValueError(f"several images are called {twice}: put the name of the sequence into file_name")
+        raise ValueError(f"several images are called {twice}: put the sequence in front, SEQUENCE/{twice}")
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
     kinds = [classes.get(e.get("category_id"), str(e.get("category_id"))) for e in content["annotations"]]
     people = people_in([*kinds, *(name for name in classes.values() if name.lower() in PERSON_TYPES)])
