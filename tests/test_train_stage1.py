@@ -13,6 +13,7 @@ import monitor_training
 import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
 from datasets.jrdb.pairs import PairRules
+from tests import tiny_runs
 from tests.jrdb_world import write_world
 from tests.tiny_runs import (
     assert_same_run,
@@ -25,7 +26,7 @@ from tests.tiny_runs import (
     train_on,
 )
 from utils.run.errors import DataError
-from utils.run.folder import read_json
+from utils.run.folder import read_json, write_json
 from utils.run.script import run_script
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.interrupt import Interrupt
@@ -105,7 +106,27 @@ def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_en
 
 
 def test_config_replays_bit_for_bit(run, tmp_path):
-    assert_same_run(run, replay(NAME, run, tmp_path))
+    again = replay(NAME, run, tmp_path)
+    assert_same_run(run, again)
+    assert "does not repeat" not in (again / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "differs"), [((3, 2, 6), "data and split"), ((4, 2, 6), "data"), ((0, 0, 0), "split")]
+)
+def test_a_config_on_other_data_or_another_split_is_said_not_to_repeat_its_run(run, tmp_path, parts, differs):
+    data = tmp_path / "data"
+    if any(parts):
+        write_world(data, dict(zip(("train", "val", "test"), parts, strict=True)), seed=1)
+    else:
+        shutil.copytree(tiny_runs.jrdb(), data)
+        split = read_json(data / "split.json")
+        write_json(data / "split.json", split | {"val": split["test"], "test": split["val"]})
+    tiny_runs.run_main(
+        NAME, "--config", run / "config.json", "--data_path", data, "--output_dir", tmp_path / "o"
+    )
+    log = next((tmp_path / "o").glob("*/train.log")).read_text()
+    assert f"not the {differs} of --config {run / 'config.json'}: this run does not repeat that one" in log
 
 
 def test_a_lengthened_run_that_was_stopped_is_resumed_by_its_folder_alone(run, tmp_path, monkeypatch):

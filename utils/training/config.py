@@ -70,6 +70,16 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
         LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
 
 
+def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
+    """Warn if the run that --config repeats had other data or another split."""
+    path, recorded_split = Path(run.args.config), Path(run.args.config).with_name("split.json")
+    fingerprint = read_json(path).get("dataset", {}).get("fingerprint")
+    changed = ["data"] * (fingerprint != dataset["fingerprint"])
+    changed += ["split"] * (recorded_split.is_file() and read_json(recorded_split) != split)
+    if changed:
+        LOG.warning(f"not the {' and '.join(changed)} of --config {path}: this run does not repeat that one")
+
+
 def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
     """CommandError, on every rank, with a table of the data, steps, flags and versions that differ."""
     args, world = run.args, run.processes.world_size

@@ -69,6 +69,8 @@ class Run:
             refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
         elif is_run(run := weights if weights.is_dir() else weights.parent):
             refuse_judged(run, data, "--weights", by_name=False)
+        if self.args.config:
+            config.check_repeated(self, described, data.split)
         config.check_ranks(self, described)
         if self.args.check_data:
             LOG.info("the data can be trained on")
