@@ -126,8 +126,8 @@ class Rescoring(nn.Module):
 class PairClassifier(nn.Module):
     """Stage 1: a batch of pairs -> logits (N, 2) for no interaction and interaction.
 
-    Without crops a linear layer beside the others adds its logits (wide and deep, Cheng et al. 2016): what
-    grows with one number carries over to other places better than what the layers make of many.
+    Without crops a linear layer on the same inputs adds its logits (wide and deep, Cheng et al. 2016): what
+    single inputs say carries over to other places better than what the layers make of many together.
     """
 
     def __init__(

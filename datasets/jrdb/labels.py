@@ -348,7 +348,7 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
         "a box whose width and height are not positive": (w <= 0) | (h <= 0),
         "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
     }  # fmt: skip
-    bad = {row: what for what, rows in faults.items() for row in np.flatnonzero(rows).tolist()}
+    bad = {row: what for what, faulty in faults.items() for row in np.flatnonzero(faulty)}
     good = ~np.isin(np.arange(len(x)), list(bad))
     top, bottom = np.maximum(y, 0), np.minimum(y + h, height)
     counts["wrapped_boxes"] += int((good & (x < 0)).sum())
