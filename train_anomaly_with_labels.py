@@ -9,9 +9,9 @@
 
 Labels come from the semantic ground truth of each frame. A frame without it is left out and counted, unless
 its scenario is of type NORMALITY: then it is normal. Half of the normal training frames appear a second time
-with a pasted object (--paste_share); nothing is pasted into val and test. Splits are by scenario. A run ends
-LEARNED only if, with 95% confidence, its AUROC on unseen scenarios beats chance and a logistic regression on
-colours, file sizes, frame numbers, weather and towns.
+with a pasted object (--paste_share); val and test have some only with --label pasted. Splits are by scenario.
+A run ends LEARNED only if, with 95% confidence, its AUROC on unseen scenarios beats chance and a logistic
+regression on colours, file sizes, frame numbers, weather and towns.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--scheduler", choices=["cosine", "none"], default="cosine", help="learning rate schedule")
     add("--max_grad_norm", type=arguments.non_negative_float, default=1.0,
         help="clip the gradient norm; 0 = off")
-    add("--augment", action=switch, default=True, help="in training: mirror, vary colours, tilt, rings")
+    add("--augment", action=switch, default=True, help="training: mirror; vary colours, height, tilt, rings")
     add("--modality_dropout", type=arguments.fraction, default=0.1,
         help="share of the frames that lose one sensor in training, camera or LiDAR")
     add("--threshold_rule", choices=["f1", "fpr"], default="f1",

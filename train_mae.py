@@ -126,7 +126,7 @@ def train_one_epoch(
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split. Returns loss and MAE over all samples of all ranks.
 
-    transform(images, indices, epoch) augments a batch; average(weights, step=k) updates the averaged weights
+    transform(images, indices, epoch) augments a batch; average(model, step=k) updates the averaged weights
     after step k of the run. Raises NonFiniteError before a NaN or infinite loss or gradient changes weights.
     """
     model.train()

@@ -29,8 +29,8 @@ def keyframe_rows(
     part: Any, groups: np.ndarray, people: np.ndarray, names: Sequence[str], last: float = 1.0
 ) -> np.ndarray:
     """(K, 9) rows of `people` (row numbers of a JRDBPairDataset) in groups (R,). Like the toolkit, this keeps
-    only people in keyframes with boxes inside the panorama, and numbers groups from 1 in every keyframe and
-    sequences in the order of the sorted `names`. last: score or difficulty."""
+    only people in keyframes with boxes inside the panorama and numbers sequences by the sorted `names`.
+    Groups are numbered from 1 in every keyframe. last: score or difficulty."""
     import pandas
 
     frames = part.people_frames[people]

@@ -60,7 +60,7 @@ def subject_means(
 
 
 def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
-    """(band number of each target, width of a band): the smallest of BAND_WIDTHS for about 10 bands."""
+    """(band number of each target, band width): the smallest of BAND_WIDTHS for about 10 bands at most."""
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
     return np.floor(np.asarray(targets, float) / width).astype(int), width
@@ -90,7 +90,7 @@ def fit_intervals(rows: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[
 
     rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - level) - 1
     people, 9 for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
-    prediction on the age, None if the slope is below LEAST_SLOPE.
+    prediction on the age, None if the slope is undefined or below LEAST_SLOPE.
     """
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     errors, count = np.abs(preds - ages), len(ages)

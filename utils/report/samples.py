@@ -56,7 +56,7 @@ def report_samples(
 
 
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
-    """A row per group, the least likely labels first: samples, means of p_label and wrong (ages: error)."""
+    """A row per group, the least likely labels first: samples, means of wrong (ages: error) and p_label."""
     truth, predicted = table[task["columns"][0]], table[task["columns"][-1]]
     if task["task"] == "age":
         found = table[["age", "prediction", "error"]]

@@ -25,7 +25,7 @@ def ending_signals() -> list[int]:
 
 def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     """Call `main(args)` and leave with its exit code; status.json, if there is one, records the reason.
-    A ScriptError or PermissionError is printed to stderr without a traceback (unless with --debug)."""
+    A ScriptError or a lack of permission or memory is printed to stderr, with --debug as a traceback."""
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # any path can be printed in any console encoding

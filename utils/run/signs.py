@@ -67,7 +67,7 @@ def above_constant(history: History, constant: float | None) -> str:
 
 
 def flat(history: History) -> str:
-    """A train loss that stands still, except after the learning rate was lowered: then that is expected."""
+    """A train loss that stands still, unless the learning rate is below a tenth of its peak: then it may."""
     rows = [row for row in history if is_number(row.get("train_loss")) and is_number(row.get("lr"))]
     last = [row["train_loss"] for row in rows[-RECENT:]]
     if len(last) < RECENT or rows[-1]["lr"] < 0.1 * max(row["lr"] for row in rows):

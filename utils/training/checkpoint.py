@@ -41,9 +41,9 @@ class Checkpoint:
     """What a run saves and restores: named parts, the history, and plain values beside the weights.
 
     parts: objects with state_dict and load_state_dict. Every file holds the part `model`, which is judged;
-    the others are only in last.pth, for resuming. best: {name: value to beat}, with a file best_NAME.pth for
-    each name. names: lists of names, such as class_names, that a loaded file must agree with. The attribute
-    `values` is saved and restored with the weights, such as the threshold that belongs to them.
+    the others, for resuming, are only in last.pth (and final.pth, its copy). best: {name: value to beat},
+    each with a file best_NAME.pth. names: lists of names, such as class_names, that a loaded file must agree
+    with. The attribute `values` is saved with the weights, such as the threshold that belongs to them.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def keep_freed_memory() -> None:
 def compile_forward(model: nn.Module, device: torch.device) -> None:
     """Compile the model's forward pass with torch.compile, in place: the model keeps its class and the keys
     of its state_dict, the compiled code uses its present weights, and copies of it are not compiled.
-    CommandError if compiling fails: a CPU needs a C++ compiler, a GPU Triton and a C compiler."""
+    CommandError if a trial fails: a CPU needs a C++ compiler, a GPU Triton and a C compiler."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
     except (RuntimeError, OSError, ImportError) as error:

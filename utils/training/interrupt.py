@@ -3,8 +3,8 @@
 SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal was closed), SIGXCPU, SIGUSR2 and --max_hours let the current
 step end, write last.pth and leave with exit code 128 + number (--max_hours: 143); `--resume RUN` goes on at
 that very step. A second SIGINT leaves at once. SIGUSR1 writes last.pth and goes on. A signal during
-validation or saving is obeyed when they are done; before training and in the final test pass, where nothing
-can be lost, it ends the process at once.
+validation, saving or the checks before the first step is obeyed when they are done; before that and in the
+final test pass, where nothing can be lost, it ends the process at once.
 """
 
 import os
@@ -43,7 +43,7 @@ def expected_time(seconds: float, steps: int, epochs: int) -> str:
 
 
 def quicker(command: Sequence[str], seconds: float, device: torch.device) -> str:
-    """A hint at the task's quick flags if hours on a CPU lie ahead and none of them was typed, else ''."""
+    """A hint at the task's quick flags if an hour on a CPU lies ahead and none of them was typed, else ''."""
     flags = TASKS.get(script := Path(command[0]).name, {}).get("quick", "")
     typed = {flag for flag in flags.split() if flag.startswith("--")} & set(command)
     if device.type != "cpu" or seconds < 3600 or not flags or typed:

@@ -146,7 +146,7 @@ class Invariants:
                 self.compared += 1
 
     def check_part(self, name: str, part: nn.Module, inputs: tuple, output: Any) -> None:
-        """In a step, a part is in train mode, trainable unless a flag freezes, and of the type asked for."""
+        """In steps: train mode and trainable (unless a flag freezes), --amp's type; on val: eval mode."""
         if not self.in_step() and self.begun and part.training:
             self.warn("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
         if not self.looking():
@@ -161,7 +161,7 @@ class Invariants:
             self.warn("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
 
     def check_normalised(self, part: nn.Module, inputs: tuple) -> None:
-        """Images are normalised exactly once: some values are below 0, none are far outside."""
+        """Images are normalised exactly once: some values are below 0, mean and sd are not above 4."""
         if not self.looking():
             return
         values = inputs[0].detach().float()
@@ -243,7 +243,7 @@ class Invariants:
             self.warn("judged", "the figures called val are not of val: another part was evaluated")
 
     def check_history(self, history: list[dict[str, Any]]) -> None:
-        """The epoch kept is the best one, the first of equals, and the learning rate follows its schedule."""
+        """The epoch kept is the first of the best; one scheduler step per epoch; the rate nears its peak."""
         task = TASKS[self.run.script]
         best, name = best_row(history, task), task["best"]
         kept = self.checkpoint.best[task["checkpoint"].removeprefix("best_").removesuffix(".pth")]["epoch"]

@@ -135,8 +135,7 @@ class LearningCheck:
         forward: Forward, target: str = "labels",
     ) -> None:  # fmt: skip
         """Log warnings about labels, loss and loop; with --overfit_one_batch test the model too.
-        loaders: by split, with train; inputs: the keys of a batch that the model uses; target: its labels'.
-        """
+        loaders: by split, with train; inputs, target: the keys of the inputs and the labels in a batch."""
         run, dataset = checkpoint.run, loaders["train"].dataset
         if run.args.overfit_one_batch:
             model = checkpoint.parts.get("trained", checkpoint.parts["model"])

@@ -38,7 +38,7 @@ STAGE1 = "train_stage1.py"
 
 @dataclass
 class Run:
-    """A run of one training script, in this process of `processes`."""
+    """A run of one training script, as this process sees it."""
 
     args: argparse.Namespace
     script: str  # 'train_mae.py'
@@ -54,8 +54,8 @@ class Run:
 
     def check(self, data: Any, classes: Sequence[str] | None = None) -> bool:
         """Log and check the data; returns whether the run ends here (--check_data). DataError if nothing can
-        be learned from it; CommandError if ranks differ, a resumed run has other data, or an earlier run that
-        this one starts from was trained on val or test."""
+        be learned from it; CommandError if ranks differ, a resumed run has other data or another split, or an
+        earlier run that this one starts from was trained on val or test."""
         for name, part in data.parts.items():
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
@@ -148,7 +148,7 @@ class Run:
 
 
 def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
-    """CommandError if val or test hold groups that the run behind `flag` was trained on, by their content.
+    """CommandError if val or test hold anything that the run behind `flag` was trained on, by its content.
     by_name: both runs read the same data, so that groups are compared by name too."""
     if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
         LOG.warning(f"{run} has no split.json: it cannot be checked that {flag} has not seen val or test")

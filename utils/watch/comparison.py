@@ -1,4 +1,4 @@
-"""Groups runs by setting; finds how settings differ, and by how much their figures do on the same samples."""
+"""Groups runs by setting, and compares settings and, on the same samples, their figures."""
 
 import itertools
 import json
