@@ -33,7 +33,7 @@ class Judge:
         """Read the groups that the run knows; CommandError if split.json was edited."""
         path = self.run / "split.json"
         self.parts, record = read_split(path), read_record(path)
-        self.known = sum((record.get(part, []) for part in PARTS), [])
+        self.known = sum((record.get(part, []) for part in PARTS), [])  # datasets/anovox/load.py reads it
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
         checked = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
         counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", checked) if n != "0"]
