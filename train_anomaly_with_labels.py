@@ -294,8 +294,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         improved = validated["auroc"] > best["auroc"]["value"]
         if improved:
             best["auroc"] = {"value": validated["auroc"], "epoch": epoch}
-        at = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
-        checkpoint.save_epoch(["auroc"] if improved else [], **at)
+        kept = {"threshold": threshold, "calibration": calibration, "constant_loss": check.val_constant}
+        checkpoint.save_epoch(["auroc"] if improved else [], **kept)
         run.show_epoch(history, panels, best["auroc"]["epoch"])
         check.after_epoch(rows, rows["logits"])
 
@@ -303,10 +303,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
     chosen = checkpoint.load_best("auroc")
     score = partial(evaluate, bare, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
-    at, parts = (chosen["threshold"], chosen["calibration"]), data.parts
-    metrics = {name: measure(rows[name], parts[name].scenario, check.criterion, *at) for name in rows}
+    scale = {"calibration": chosen["calibration"]}
+    measured = partial(measure, criterion=check.criterion, threshold=chosen["threshold"], **scale)
+    metrics = {name: measured(part, data.parts[name].scenario) for name, part in rows.items()}
     worth = check.input_worth(score, rows)
-    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, calibration=at[1])
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scale)
 
 
 if __name__ == "__main__":

@@ -166,9 +166,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     guesses = [guess_trivially(view, rows) for view, rows in zip(folds, tables, strict=True)]
     trivial = {}
     for which in guesses[0]:
-        guess = np.concatenate(
-            [scores[which] for scores in guesses]
-        )  # (N,) or, for stage 2, probabilities (N, K)
+        guess = np.concatenate([scores[which] for scores in guesses])  # (N,); stage 2: probabilities (N, K)
         if task["task"] == "stage2":
             trivial[which] = by.macro_f1(table.label.to_numpy(), guess)
         else:
