@@ -73,7 +73,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
 def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
     """Warn if the run that --config repeats had other data or another split."""
     path, recorded_split = Path(run.args.config), Path(run.args.config).with_name("split.json")
-    fingerprint = read_json(path).get("dataset", {}).get("fingerprint")
+    fingerprint = read_json(path).get("dataset", {}).get("fingerprint", dataset["fingerprint"])
     changed = ["data"] * (fingerprint != dataset["fingerprint"])
     changed += ["split"] * (recorded_split.is_file() and read_json(recorded_split) != split)
     if changed:

@@ -5,7 +5,8 @@ import argparse
 import pytest
 import torch
 
-from utils.training.config import describe_optimizations
+from utils.run.folder import write_json
+from utils.training.config import check_repeated, describe_optimizations
 
 RECIPE = {"patience": 0, "amp": False, "compile": False}
 
@@ -27,3 +28,10 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     rise = schedulers.LinearLR(optimizer, 1 / 2, total_iters=1)
     both = schedulers.SequentialLR(optimizer, [rise, fall], milestones=[1])
     assert describe_optimizations(args, both)["warmup"] is True
+
+
+def test_a_config_of_flags_alone_names_no_data_that_could_differ(tmp_path, caplog):
+    write_json(tmp_path / "flags.json", {"script_name": "train_mae.py", "args": {}})
+    run = argparse.Namespace(args=argparse.Namespace(config=str(tmp_path / "flags.json")))
+    check_repeated(run, {"fingerprint": "abc"}, {"train": ["1"], "val": ["2"], "test": ["3"]})
+    assert not caplog.records
