@@ -151,7 +151,7 @@ def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
     """CommandError if val or test hold anything that the run behind `flag` was trained on, by its content.
     by_name: both runs read the same data, so that groups are compared by name too."""
     if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
-        LOG.warning(f"{run} has no split.json: it cannot be checked that {flag} has not seen val or test")
+        LOG.warning(f"{run} lacks split.json or hashes.json: whether {flag} has seen val or test is unknown")
         return
     names, held = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
     contents = {item for name in names for item in held[name][1:]}
