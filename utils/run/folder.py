@@ -44,7 +44,7 @@ def is_finished(run: Path, epochs: int, patience: int) -> bool:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write through a temporary file: `path` holds the old content or all of the new. Else CommandError."""
+    """Write through a temporary file, so that `path` is never half-written; CommandError if that fails."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

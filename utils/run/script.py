@@ -48,7 +48,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         code = left.code
     except Exception as error:
         if isinstance(error, PermissionError) and error.filename:
-            error = CommandError(f"{error.filename}: {error.strerror}\ncheck the permissions or give another")
+            error = CommandError(f"{error.filename}: {error.strerror}\nchange its permissions or the path")
         end_status("failed", str(error))
         message = str(error) if isinstance(error, ScriptError) else out_of_memory(error, options)
         if not message or options.get("debug"):

@@ -157,7 +157,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     table, task = pandas.concat(tables), folds[0].task
     name = f"pooled, {len(folds)} of {count} folds"
     if table.index.duplicated().any():
-        raise CommandError(f"{folds[0].name} and its other folds tested the same samples: other splits")
+        raise CommandError(f"{folds[0].name} and other folds tested the same samples: their splits differ")
     table.attrs = {"split": "test", "name": name}
     if task["task"] == "anomaly":
         table["frame"] = np.arange(len(table))
