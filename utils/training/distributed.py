@@ -1,6 +1,6 @@
 """One or many processes: the same script, the same samples per global step, the same metrics.
 
-A script never branches on the number of processes except to wrap its model in DistributedDataParallel.
+A script never branches on the number of processes; Run.place wraps its model in DistributedDataParallel.
 """
 
 import itertools
