@@ -48,9 +48,9 @@ def patched_copy(target: Path) -> Path:
 
 def enter(copy: Path) -> None:
     """In a forked process: import the copy from now on, and nothing of this repository."""
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None)).startswith(str(REPO_ROOT)):
-            del sys.modules[name]
+    own = {path.stem for path in REPO_ROOT.iterdir()}  # not by path: a virtual environment may lie in here
+    for name in [name for name in sys.modules if name.split(".")[0] in own]:
+        del sys.modules[name]
     sys.path[:] = [str(copy), *(path for path in sys.path if Path(path or ".").resolve() != REPO_ROOT)]
     os.chdir(copy)
 
