@@ -203,8 +203,8 @@ def test_hostile_image_names_do_nothing_in_tables(tmp_path):
 
 @pytest.mark.parametrize("script", EACH)
 def test_chinese_paths_with_spaces(script, tmp_path):
-    root, flags = copied_data(script, tmp_path / "数据 集" / "第 一")
-    run = train(script, tmp_path / "结果 目录", *flags, "--epochs", "1", "--max_batches", "1")
+    root, flags = copied_data(script, tmp_path / "\u6570\u636e \u96c6" / "\u7b2c \u4e00")
+    run = train(script, tmp_path / "\u7ed3\u679c \u76ee\u5f55", *flags, "--epochs", "1", "--max_batches", "1")
     config = read_json(run / "config.json")
     assert str(root) in json.dumps(config["dataset"] | config["args"], ensure_ascii=False)
     assert (run / "train.log").read_bytes().isascii()
@@ -232,7 +232,7 @@ for encoding in ("gbk", "cp1252", "ascii"):
 def test_consoles_that_can_not_show_the_path(tmp_path):
     """A whole run, and a look at it when it is finished, with a Chinese path on three narrow consoles, in a
     process that takes names of files for ASCII."""
-    root, folder = shutil.copytree(jrdb(), tmp_path / "数据 集"), tmp_path / "结果"
+    root, folder = shutil.copytree(jrdb(), tmp_path / "\u6570\u636e \u96c6"), tmp_path / "\u7ed3\u679c"
     flags = argv("train_stage1", folder, "--data_path", str(root), "--epochs", "1", "--max_batches", "1")
     done = subprocess.run(
         [sys.executable, "-c", ON_CONSOLES, str(folder), *flags],

@@ -21,7 +21,7 @@ from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 ODD = [None, True, "", "x", "1", -1, 0, 1.5, 1e308, -1e308, float("nan"), float("inf"), 10**400, [], {},
-       [None], {"pair": 1}, "\n", "\0", "../x", "=1+1", "中"]  # fmt: skip
+       [None], {"pair": 1}, "\n", "\0", "../x", "=1+1", "\u4e2d"]  # fmt: skip
 
 
 def read_or_refused(read, path):
@@ -77,7 +77,7 @@ def test_label_files(tmp_path):
     assert 20 < fine < 300
 
 
-CELLS = [None, "", " ", "001", 1, "1 ", 2.0, 2.5, -3, 200, "NA", "old", "=1+1", "\n", True, 1e300, "中"]
+CELLS = [None, "", " ", "001", 1, "1 ", 2.0, 2.5, -3, 200, "NA", "old", "=1+1", "\n", True, 1e300, "\u4e2d"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "xlsx"])

@@ -89,7 +89,7 @@ def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     ("content", "encoding"),
     [
         ("sep=;\nNumber;Age\n1;20.5\n2;30\n", "utf-8"),
-        ("Number\tAge\tName\n1\t20.5\tZoë\n2\t30\tRené\n", "utf-8"),
+        ("Number\tAge\tName\n1\t20.5\tZo\u00eb\n2\t30\tRen\u00e9\n", "utf-8"),
         ("Number,Age,Name\n1,20.5,Zo\xeb\n2,30,Ren\xe9\n", "cp1252"),
         ("Number,Age,\u59d3\u540d\n1,20.5,\u5f20\u4f1f\n2,30,\u738b\u82b3\n", "gbk"),
         ("Number;Age\r\n1;20,5\r\n2;30\r\n", "utf-16"),
