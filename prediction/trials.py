@@ -95,7 +95,8 @@ def judge_pastes(
     scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera", **cache)
     coding = (find_palette(scenarios, ids), ids)
     frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
-    ((split, names),) = judge(hash_contents(frames, groups_of(frames, judge)), labelled=False).items()
+    hashes = hash_contents(frames, groups_of(frames, judge), **cache)
+    ((split, names),) = judge(hashes, labelled=False).items()
     rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):

@@ -294,6 +294,8 @@ def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, ca
             path.rename(path.with_name(f"Scenario_{k}"))
             for image in path.with_name(f"Scenario_{k}").glob("RGB*/*"):  # another recording
                 Image.new("RGB", (96, 64), (k, 99, 7)).save(image)
+            for scan in path.with_name(f"Scenario_{k}").glob("LIDAR*/*"):
+                np.save(scan, np.load(scan) * 0.99)
     titles = []
     monkeypatch.setattr("utils.report.anomaly.plot_roc_pr", lambda *given: titles.append(given[3]))
     folder = evaluated(run, "--data_path", data)

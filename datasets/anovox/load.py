@@ -17,6 +17,7 @@ splits.py (train, val, test), pasted.py and raycast.py (objects pasted into fram
 import argparse
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
-from datasets.anovox.frame import Frame, Region
+from datasets.anovox.frame import Frame, Region, keep
 from datasets.anovox.labels import FrameTable, build_table, scenario_of
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
@@ -63,11 +64,11 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,
     )  # fmt: skip
     if choose:
-        hashes = hash_contents(table, groups_of(table, choose))
+        hashes = hash_contents(table, groups_of(table, choose), **cache)
         split, source, outcome = choose(hashes), "chosen", ""
     else:
         split, source, outcome = split_scenarios(table, top, args)
-        hashes = hash_contents(table, sum(split.values(), []))
+        hashes = hash_contents(table, sum(split.values(), []), **cache)
     parts, copies = {}, args.pastes
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
@@ -94,15 +95,17 @@ def groups_of(table: FrameTable, choose: Choose) -> list[str]:
     return sorted(names - set(map(scenario_of, blocks))) + blocks
 
 
-def hash_contents(table: FrameTable, groups: list[str]) -> dict[str, list[str]]:
+def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, list[str]]:
     """Hashes by group that reveal the same recording, or a part of it, under any name: one of all its file
-    sizes and labels, and one of the sizes of any three consecutive frames that differ."""
-    sizes, hashes = _file_sizes(table.frames), {}
+    sizes and labels, and one of each image and each scan. Blocks may share what their scenario repeats: a car
+    at rest. `cache`: cache_dir and limit_gb for open_cache."""
+    method, sizes, hashes = partial(Frame.digests), _file_sizes(table.frames), {}
+    digests = keep(table.frames, method, (2,), ["points"], key={}, dtype=np.uint64, **cache)
     for group in groups:
         rows = table.rows_of([group])
-        three = np.stack([sizes[rows][k : len(rows) - 2 + k] for k in range(3)], axis=1)[: len(rows)]
-        three = three[(three != three[:, :1]).any(axis=(1, 2))]  # equal sizes are no proof: a car at rest
-        hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map(fingerprint, three)]
+        others = np.setdiff1d(table.rows_of([scenario_of(group)]), rows)
+        found = np.setdiff1d(digests[rows], np.append(digests[others], np.uint64(0)))
+        hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map("{:016x}".format, found.tolist())]
     return hashes
 
 
