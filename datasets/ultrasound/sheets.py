@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from openpyxl.utils import get_column_letter
+from openpyxl.utils import column_index_from_string, get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
 from utils.run.errors import CommandError, DataError, some
@@ -42,6 +42,9 @@ OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl", "xl/workbook.bin": "pyxlsb"}
 OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy"),
           "pyxlsb": ("a binary workbook (.xlsb)", "pyxlsb")}  # fmt: skip
+# In the XML of a sheet: the numbers of hidden rows; (column, first row, last row) of merged cells.
+HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
+MERGED = rb'<(?:\w+:)?mergeCell\b[^>]*\sref="([A-Z]+)(\d+):[A-Z]+(\d+)"'
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
 
@@ -79,6 +82,8 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     header, body = cells.index[0], cells.iloc[1:]
     behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
     wider = body.index[body.loc[:, behind].notna().any(axis=1)].tolist() if not sheet else []
+    if count := sum((sheet, row) in hidden for row in body.index):
+        notes.append(f"{where}: {count} hidden rows are read too; delete them if they should be left out")
     return Sheet(where, body, header, asked, names, wider, notes)
 
 
@@ -87,11 +92,12 @@ def one_line(cell: object) -> str:
     return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
 
 
-def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame], set[str], list[str]]:
-    """({sheet: cells}, the hidden sheets, notes). A text file has one sheet, called "".
+def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame], set, list[str]]:
+    """({sheet: cells}, hidden sheets and (sheet, row) of hidden rows, notes). A text file is a sheet "".
 
-    If given, only the sheet `wanted` is read, else SHEET if there is one, else all. Blank cells are None,
-    blank rows are dropped. A formula without a stored value is read as its text, which begins with =.
+    If given, only the sheet `wanted` is read. Blank cells are None, blank rows are dropped; in an .xlsx cells
+    merged downwards all have the value. A formula without a stored value is read as its text, which begins
+    with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
@@ -174,8 +180,7 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
         names = [str(name) for name in book.sheet_names]
         if wanted is not None and wanted not in names:
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
-        chosen = wanted or (SHEET if SHEET in names else None)
-        for name in [chosen] if chosen else names:
+        for name in [wanted] if wanted else names:
             if engine == "openpyxl":
                 sheet = book.book[name]
                 _check_size(path, name, sheet.max_row or 0, sheet.max_column or 0)
@@ -186,6 +191,14 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
                 typed = pd.read_excel(io.BytesIO(content), name, **how)
                 formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
                 sheets[name] = typed.where(cells.isna() & formulas, cells)
+            if engine == "openpyxl":  # which does not tell this of a sheet that it only reads
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    text = archive.read(sheet._worksheet_path)
+                hidden |= {(name, int(row)) for row in re.findall(HIDDEN_ROW, text)}
+                for column, first, last in re.findall(MERGED, text):
+                    k = column_index_from_string(column.decode()) - 1
+                    area = sheets[name].iloc[int(first) - 1 : int(last), k : k + 1]
+                    sheets[name].iloc[int(first) - 1 : int(last), k : k + 1] = area.ffill()
     return sheets
 
 
@@ -222,15 +235,17 @@ def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, s
     chosen = list(filled)
     if len(filled) > 1:
         fitting = [name for name, cells in filled.items() if _row_of_names(cells, asked) is not None]
-        visible = [name for name in fitting if name not in hidden]
-        chosen = visible if len(visible) == 1 else fitting
+        chosen = [name for name in fitting if name not in hidden] or fitting
+        chosen = [SHEET] if SHEET in chosen else chosen
         if len(chosen) != 1:
             first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
             listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
             found = f"{len(sheets)} sheets, {'several' if chosen else 'none'} with the columns"
             remedy = "Name one with --sheet, and its columns with --id_column and --age_column."
             raise DataError(f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n{remedy}")
-        notes.append(f"{path.name}: sheet {chosen[0]} is read, the only one with the columns")
+        others = [name for name in fitting if name != chosen[0]]
+        said = f"not {some(others)} (--sheet)" if others else "the only one with the columns"
+        notes.append(f"{path.name}: sheet {chosen[0]} is read, {said}")
     if chosen[0] in hidden:
         notes.append(f"{path.name}: sheet {chosen[0]} is hidden")
     return chosen[0]
@@ -279,15 +294,14 @@ def _cohorts(row: pd.Series) -> dict[str, int]:
 def _cut_cohort(cells: pd.DataFrame, header: int, cohort: str, where: str) -> tuple[pd.DataFrame, str]:
     """(the header and rows of the cohort's columns; the cohort's name as written, "" in a plain table)."""
     above = cells.iloc[max(header - 1, 0)]
-    named, starts = {k: one_line(cell) for k, cell in enumerate(above) if cell is not None}, _cohorts(above)
+    named = {k: one_line(cell) for k, cell in enumerate(above) if cell is not None}
+    starts = _cohorts(above) if header else {}  # a column may be called Healthy
     if not starts and cohort == "healthy":  # one header row
         return cells.iloc[header:], ""
     if cohort not in starts:
         kind = f"no cohort {cohort!r}" if starts else f"no cohort is named there, but --cohort is {cohort}"
         remedy = "Choose one with --cohort." if starts else "Leave --cohort out if there is one header row."
         raise DataError(f"{where}, row {above.name}: {kind}\nFound: {some(named.values(), 12)}. {remedy}")
-    if header == 0:
-        raise DataError(f"{where}: row {above.name} names the cohorts, but no row below it names the columns")
     start = starts[cohort]
     end = min([column for column in named if column > start], default=cells.shape[1])
     return cells.iloc[header:, start:end], named[start]

@@ -38,6 +38,7 @@ TRAITS = {  # optional columns, found by the first word of their name
     "weight": ("weight", "\u4f53\u91cd"),
 }
 DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
+FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
@@ -174,7 +175,7 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
     if cell is None:
         raise ValueError("the age is empty or a spreadsheet error such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
-        raise ValueError("a formula without a stored value (open and save the file in a spreadsheet program)")
+        raise ValueError(FORMULA)
     if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
         raise ValueError("a date, not an age: add a column with the age on the day of the image")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
@@ -226,6 +227,8 @@ def subject_id(cell: object, numeric: bool = False) -> str:
         raise ValueError("the id is empty (merged cells have a value only in their first row)")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not an id")
+    if isinstance(cell, str) and cell.startswith("="):
+        raise ValueError(FORMULA)
     if isinstance(cell, float) and not cell.is_integer():
         raise ValueError("not an id: not a whole number")
     text = unicodedata.normalize("NFC", cell.strip()) if isinstance(cell, str) else str(int(cell))

@@ -75,6 +75,10 @@ def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     assert table.rows.age.to_dict() == AGES
     assert "Demographics" in table.problems.notes[0]
     assert read(write_book(tmp_path / "b.xlsx", Old_hidden=PEOPLE[:2], New=PEOPLE)).rows.age.to_dict() == AGES
+    default = write_book(tmp_path / "d.xlsx", Blad1=notes, Data=PEOPLE)  # the first sheet in Dutch
+    assert read(default).rows.age.to_dict() == AGES
+    both = read(write_book(tmp_path / "e.xlsx", Blad2=PEOPLE[:2], Blad1=PEOPLE))
+    assert both.rows.age.to_dict() == AGES and "not Blad2 (--sheet)" in both.problems.notes[0]
     path = write_book(tmp_path / "c.xlsx", One=PEOPLE, Two=PEOPLE[:2], Three_hidden=notes)
     with pytest.raises(DataError) as caught:
         read(path)
@@ -394,6 +398,39 @@ def test_visits_however_they_are_written(tmp_path):
     rows = [["Number", "When", "Age"], [1, 1, 20], [1, "02", 21], [2, datetime(2020, 3, 5), 30]]
     table = read(write_book(tmp_path / "t.xlsx", A=rows), visit_column="When")
     assert table.rows.age.to_dict() == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
+
+
+def test_cells_merged_downwards_all_have_the_value(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "V"], [1, 20, 1], [None, 21, 2], [2, 30, 1]])
+    book = openpyxl.load_workbook(path)
+    for area in ("A2:A3", "E1:G9", "F4:F40000"):
+        book["A"].merge_cells(area)
+    book.save(path)
+    ages = {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 1": 30.0}
+    assert read(path, visit_column="V").rows.age.to_dict() == ages
+
+
+def test_hidden_rows_are_counted(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=[*PEOPLE, [3, 40], [None, None]])
+    book = openpyxl.load_workbook(path)
+    for row in (3, 4, 5, 6):
+        book["A"].row_dimensions[row].hidden = True
+    book.save(path)
+    table = read(path)
+    assert len(table.rows) == 3 and "2 hidden rows are read too" in table.problems.notes[0]
+
+
+def test_a_column_may_be_called_healthy(tmp_path):
+    rows = [["Number", "Age", "Healthy"], [1, 20.5, "yes"], [2, 30, "no"]]
+    path = write_book(tmp_path / "t.xlsx", A=rows)
+    assert read(path).rows.age.to_dict() == AGES
+    with pytest.raises(DataError, match="no cohort is named there, but --cohort is pathological"):
+        read(path, "pathological")
+
+
+def test_ids_that_are_formulas_are_named(tmp_path):
+    table = read(write_book(tmp_path / "t.xlsx", A=[["Number", "Age"], ["=ROW()-1", 20], ["=ROW()-1", 30]]))
+    assert [reason[:9] for reason, _ in table.problems.found["bad_ids"]] == ["a formula"] * 2
 
 
 def test_merged_cells_of_an_id_are_named(tmp_path):
