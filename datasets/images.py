@@ -132,9 +132,11 @@ def _reading(path: Path | str) -> Iterator[BinaryIO]:
 
 def read_palette_image(path: Path | str) -> tuple[np.ndarray, np.ndarray | None]:
     """An image as it is coded, uint8: the indices (H, W) and colours (256, 3) of mode P, else (H, W, 3) and
-    None. Raises DataError also for values beyond 8 bits: scaling would turn them into other classes."""
+    None. Raises DataError also for JPEG and values beyond 8 bits: both turn classes into others."""
     pixels = read_image(path)  # raises if the file is damaged
     with _reading(path) as file, Image.open(file, formats=FORMATS) as image:
+        if image.format in ("JPEG", "MPO"):
+            raise DataError(f"{path}: is a JPEG, which changes class ids and colours.\nExport it as PNG.")
         grey = image.mode.startswith(("I", "F"))
         if (grey and np.asarray(image).max() > 255) or any(";16" in str(tile[3]) for tile in image.tile):
             raise DataError(f"{path}: has 16 bits; class ids and colours have 8.\nSave it with 8 bits.")

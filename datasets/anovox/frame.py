@@ -238,15 +238,17 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
     """Read a scan as (N, 4) floats: x, y, z and intensity, or with `classes` class id or colour 0xRRGGBB.
 
     Formats: .npy and .bin (float32, as in KITTI) with 4 columns, or 3 without intensity; .bin also with 5 or
-    6, one of them the ring, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
-    Missing intensity becomes 1. `turn`: a rotation of the axes (ScenarioFiles.turn). DataError if the file is
-    no scan, lacks classes or holds values that are not finite.
+    6, such as ring and time, as in nuScenes; .npy with named columns, .pcd and .ply in any column order.
+    Missing intensity becomes 1. Points whose x, y and z are all NaN are left out. `turn`: a rotation of the
+    axes (ScenarioFiles.turn). DataError if the file is no scan, lacks classes or holds other values that are
+    not finite.
     """
     try:
         if (ending := path.suffix.lower()) == ".npy":
             columns = _read_npy(path, classes)
         elif ending == ".bin":
             columns = _read_bin(np.frombuffer(path.read_bytes(), "<f4"))
+            columns = columns if classes else columns[:4]
         else:
             columns = {".pcd": read_pcd, ".ply": read_ply}[ending](path.read_bytes(), classes)
         if len(columns) == 3 and not classes:
@@ -256,6 +258,7 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
             raise ValueError(f"{len(columns)} columns instead of x, y, z and {last}")
         points = np.column_stack(columns)
         points = points if points.dtype.kind == "f" else points.astype(np.float64)
+        points = points[~np.isnan(points[:, :3]).all(axis=1)]  # rays without a return, in organised clouds
         bad = ~np.isfinite(points).all(axis=1)
         if len(points) > MAX_SCAN:
             raise ValueError(f"{len(points):,} points; more than {MAX_SCAN:,} is no LiDAR scan")
@@ -277,17 +280,14 @@ def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> 
 
 
 def _read_bin(data: np.ndarray) -> np.ndarray:
-    """Columns (3 or 4, N) of a flat array, whose width is guessed. A fourth column that is never negative is
-    no coordinate; of five columns the last holds whole numbers; of six the fourth is never negative, and the
-    first sometimes is or one of the last two holds whole numbers."""
-
-    def whole(k: int, n: int) -> bool:
-        return bool((data[k::n] == np.abs(data[k::n]).round()).all())
-
-    six = (data[3::6] >= 0).all() and ((data[::6] < 0).any() or whole(4, 6) or whole(5, 6))
-    fitting = {4: (data[3::4] >= 0).all(), 5: whole(4, 5), 6: six, 3: True}
-    columns = next((n for n, fits in fitting.items() if fits and len(data) % n == 0), 4)
-    return data.reshape(-1, columns).T[:4]
+    """Columns (3 to 6, N) of a flat array: with the right width, each row resembles the one before it most. A
+    width and its double are alike where the order of the points is random: then the smaller is taken."""
+    known = np.nan_to_num(data)
+    change = {
+        n: np.abs(known[n:] - known[:-n]).mean() for n in (3, 4, 5, 6) if len(data) % n == 0 < len(data) - n
+    }
+    least = 1.03 * min(change.values(), default=0)
+    return data.reshape(-1, next((n for n, mean in change.items() if mean <= least), 4)).T
 
 
 def read_voxels(path) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Class ids from semantic images and scans, which hold ids or the colours of a palette.
 
-A semantic image holds ids (as grey, or in red with green and blue 0) or colours. One with a colour table
-(mode P) is read as colours if a palette has them, else as ids. A semantic scan holds ids, or colours as
-0xRRGGBB. CARLA's palette (0.9.10 to 0.9.13) has colours in common with AnoVox's but numbers them differently,
-so the palette is determined for a whole data set and never guessed.
+A semantic image holds ids (as grey, or in red with green and blue 0) or colours. In one with a colour table
+(mode P) that is neither, the indices are the ids. A semantic scan holds ids, or colours as 0xRRGGBB. CARLA's
+palette (0.9.10 to 0.9.13) has colours in common with AnoVox's but numbers them differently, so the palette is
+determined for a whole data set and never guessed.
 """
 
 import contextlib
@@ -50,14 +50,16 @@ def _table(palette: str) -> np.ndarray:
 def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
     """(H, W) uint8 class ids of a semantic image; DataError for unknown colours or too many unknown ids."""
     pixels = colours_or_ids(path)
-    if pixels.dtype != np.uint8:
-        return colour_ids(pixels, palette, path)
-    strange = np.setdiff1d(np.flatnonzero(np.bincount(pixels.ravel())), [*ANOVOX.values()])
+    return colour_ids(pixels, palette, path) if pixels.dtype != np.uint8 else _check_ids(pixels, path)
+
+
+def _check_ids(ids: np.ndarray, path) -> np.ndarray:
+    strange = np.setdiff1d(np.flatnonzero(np.bincount(ids.ravel())), [*ANOVOX.values()])
     if len(strange) > STRANGE_IDS:
         found = f"{len(strange)} numbers that are no class ids: {some(strange, 8)}"
-        cause = "Was it resized with interpolation, or given its own palette?"
+        cause = "Was it resized with interpolation, given its own palette, or is it no semantic file?"
         raise DataError(f"{path}: {found}.\n{cause} Export the class ids unchanged.")
-    return pixels
+    return ids
 
 
 def colours_or_ids(path) -> np.ndarray:
@@ -65,7 +67,12 @@ def colours_or_ids(path) -> np.ndarray:
     pixels, colours = read_palette_image(path)
     if colours is not None:  # mode P
         packed = (colours.astype(np.int32) << np.array([16, 8, 0])).sum(axis=1)
-        return packed[pixels] if fitting(packed[np.unique(pixels)]) else pixels
+        used = np.unique(pixels)
+        if fitting(packed[used]):
+            return packed[pixels]
+        # Programs that make files smaller number the ids that occur anew.
+        coded = (colours[used] == colours[used, :1]).all() or not colours[used, 1:].any()
+        return colours[pixels, 0] if coded else pixels
     if pixels.ndim == 2:
         return pixels
     red, green, blue = np.moveaxis(pixels, -1, 0)
@@ -80,7 +87,8 @@ def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
     values = column.astype(np.int64)
     if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
         raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
-    return values.astype(np.uint8) if values.max(initial=0) < 256 else colour_ids(values, palette, path)
+    colours = values.max(initial=0) > 255
+    return colour_ids(values, palette, path) if colours else _check_ids(values.astype(np.uint8), path)
 
 
 def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:

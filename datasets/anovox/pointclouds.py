@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 MAX_SCAN = 10_000_000  # points; the real scans hold about 90,000
-INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "scalar_intensity", "i")  # in any case
+INTENSITY = ("intensity", "reflectance", "reflectivity", "remission", "i")  # in any case
 COLOUR = ("rgb", "rgba")
-CLASS = ("label", "class", "tag", "objtag", *COLOUR, *INTENSITY)
+CLASS = ("label", "class", "classification", "tag", "objtag", *COLOUR)
 
 
 def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
@@ -17,7 +17,7 @@ def read_pcd(data: bytes, classes: bool) -> list[np.ndarray]:
     while not line.startswith(b"DATA"):
         end = data.index(b"\n", head)
         line, head = data[head:end].strip(), end + 1
-        words = line.decode("ascii").split()
+        words = line.decode("latin-1").split()
         header[words[0] if words else "#"] = words[1:]
     (kind,), body, count = header["DATA"], data[head:], int(header["POINTS"][0])
     names, counts = header["FIELDS"], map(int, header.get("COUNT", ["1"] * len(header["FIELDS"])))
@@ -59,7 +59,7 @@ def decompress(data: bytes) -> bytearray:
 
 def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
     """Read the vertices of the Stanford format, ascii or binary; they must be its first element."""
-    end = data.index(b"end_header")
+    end = data.index(b"\nend_header")
     lines = [line.split() for line in data[:end].decode("ascii", "replace").splitlines()]
     lines = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
     if not lines or lines[0] != ["ply"]:
@@ -73,7 +73,7 @@ def read_ply(data: bytes, classes: bool) -> list[np.ndarray]:
     properties = itertools.takewhile(lambda line: line[0] == "property", lines[begin + 1 :])
     fields = [(line[2], np.dtype(names.get(line[1], line[1])).str[1:]) for line in properties]
     order = {"ascii": "<", "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
-    body = data[data.index(b"\n", end) + 1 :]
+    body = data[data.index(b"\n", end + 1) + 1 :]
     return pick(_columns(body, fields, int(lines[begin][2]), kind == "ascii", order), classes)
 
 
@@ -98,8 +98,10 @@ def _columns(
 
 
 def pick(columns: Mapping[str, np.ndarray], classes: bool) -> list[np.ndarray]:
-    """x, y, z and, if present, the intensity, or with `classes` the class or colour 0xRRGGBB."""
-    columns = {name.lower(): column for name, column in columns.items()}  # CARLA writes I and ObjTag
+    """x, y, z and, if present, the intensity, or with `classes` the class or colour 0xRRGGBB: a column with a
+    name of CLASS, or else the only further one. ValueError if there are several."""
+    # CARLA writes I and ObjTag, CloudCompare scalar_Label.
+    columns = {name.lower().removeprefix("scalar_"): column for name, column in columns.items()}
     for name in columns.keys() & COLOUR:
         bits = columns[name]  # a float stores the colour in its bits; the top byte may be alpha
         bits = np.ascontiguousarray(bits, "f4").view("u4") if bits.dtype.kind == "f" else bits
@@ -107,5 +109,9 @@ def pick(columns: Mapping[str, np.ndarray], classes: bool) -> list[np.ndarray]:
     if {"red", "green", "blue"} <= columns.keys():
         red, green, blue = (columns[name].astype(np.int64) for name in ("red", "green", "blue"))
         columns["rgb"] = red << 16 | green << 8 | blue
-    last = [columns[name] for name in (CLASS if classes else INTENSITY) if name in columns]
-    return [columns[name] for name in "xyz"] + last[:1]
+    last = [name for name in (CLASS if classes else INTENSITY) if name in columns]
+    if classes and not last:
+        last = [name for name in columns if name not in "xyz" and not name.startswith("_")]
+        if len(last) > 1:
+            raise ValueError(f"its columns {', '.join(last)} do not say which is the class: name it label")
+    return [columns[name] for name in (*"xyz", *last[:1])]

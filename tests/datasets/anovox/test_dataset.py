@@ -423,6 +423,8 @@ def test_bad_scans_are_errors_that_name_the_file(tmp_path):
         np.save(tmp_path / f"{name}.npy", content)
         with pytest.raises(DataError, match=f"{name}.npy"):
             read_points(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "organised.npy", np.array([[np.nan, np.nan, np.nan, 0], [1, 2, 3, 4]]))  # no return
+    assert read_points(tmp_path / "organised.npy").tolist() == [[1, 2, 3, 4]]
     (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-9])
     (tmp_path / "cut.pcd").write_bytes(b"VERSION .7\nFIELDS x y z\n")
     for name in ("cut.npy", "cut.pcd", "absent.npy"):

@@ -103,6 +103,24 @@ def test_an_npy_file_with_names(tmp_path, records):
     assert read_points(tmp_path / "scan.npy").tolist() == [[1, 2, 3, 1]] * 2
 
 
+@pytest.mark.parametrize("name", ["scalar_Label", "Classification", "semantic_id"])
+def test_the_class_is_never_taken_from_the_intensity_beside_it(tmp_path, records, name):
+    table = only(records, ["x", "y", "z", "Label", "intensity"])
+    table["intensity"] = [29, 255, 3, 0, 100]
+    table.dtype.names = ("x", "y", "z", name, "scalar_Intensity")
+    np.save(tmp_path / "scan.npy", table)
+    if name != "semantic_id":
+        assert np.allclose(read_points(tmp_path / "scan.npy", classes=True), columns(records, "Label"))
+        assert (read_points(tmp_path / "scan.npy")[:, 3] == table["scalar_Intensity"]).all()
+        return
+    with pytest.raises(
+        DataError, match="semantic_id, intensity do not say which is the class: name it label"
+    ):
+        read_points(tmp_path / "scan.npy", classes=True)
+    np.save(tmp_path / "scan.npy", only(table, ["x", "y", "z", name]))  # no other column
+    assert np.allclose(read_points(tmp_path / "scan.npy", classes=True), columns(records, "Label"))
+
+
 @pytest.mark.parametrize("classes", [False, True])
 @pytest.mark.parametrize("kind", ["npy", "flat npy", "bin", "ascii", "binary", "binary_compressed", "ply"])
 def test_a_scan_without_a_point(tmp_path, records, kind, classes, recwarn):

@@ -15,7 +15,7 @@ from datasets.anovox.check import check_frames
 from datasets.anovox.files import ScenarioFiles, find_scenarios
 from datasets.anovox.frame import Frame, read_points
 from datasets.anovox.labels import build_table
-from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, read_class_image
+from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, point_classes, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 
@@ -168,6 +168,12 @@ def recolour(ids: np.ndarray, kind: str) -> Image.Image:
         return Image.fromarray(np.dstack([ids, ids * 0, ids * 0]))
     if kind == "grey":
         return Image.fromarray(np.dstack([ids] * 3))
+    if kind.startswith("compacted"):  # as oxipng and ImageMagick do
+        known, numbers = np.unique(ids, return_inverse=True)
+        image = Image.fromarray(numbers.astype(np.uint8), mode="P")
+        rest = 1 if kind.endswith("grey") else 0
+        image.putpalette([value for k in known.tolist() for value in (k, k * rest, k * rest)])
+        return image
     if kind == "ids in mode P":
         image = Image.fromarray(ids, mode="P")
         image.putpalette([value for k in range(256) for value in (k, 255 - k, k // 2)])
@@ -179,12 +185,24 @@ def recolour(ids: np.ndarray, kind: str) -> Image.Image:
     return image.quantize(64, method=Image.Quantize.MEDIANCUT) if kind == "colours in mode P" else image
 
 
-@pytest.mark.parametrize("kind", ["red", "grey", "colours", "ids in mode P", "colours in mode P"])
+@pytest.mark.parametrize(
+    "kind",
+    ["red", "grey", "colours", "ids in mode P", "colours in mode P", "compacted grey", "compacted red"],
+)
 def test_classes_however_they_are_coded(tmp_path, kind):
     for file in semantic_files(one_scenario(tmp_path)):
         ids = np.asarray(Image.open(file))
         recolour(ids, kind).save(file)
         assert np.array_equal(read_class_image(file), ids)
+
+
+def test_classes_that_were_no_classes_are_refused(tmp_path):
+    """A JPEG whose damage stays among the ids, and intensities up to 255."""
+    Image.fromarray(np.tile(np.uint8([[24], [28]]), (8, 16)).repeat(8, 1)).save(tmp_path / "a.png", "JPEG")
+    with pytest.raises(DataError, match="is a JPEG, which changes class ids"):
+        read_class_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="numbers that are no class ids: 170, 171"):
+        point_classes(np.arange(170.0, 255.0), "AnoVox", tmp_path / "a.npy")
 
 
 def paint(path: Path, colours: list[tuple[int, int, int]]) -> Path:
@@ -297,13 +315,30 @@ def test_scans_of_every_kind_hold_the_same_points(tmp_path, kind, columns):
             read_points(tmp_path / next(tmp_path.iterdir()).name, classes=True)
 
 
-def test_a_bin_file_of_as_many_numbers_as_either_form_would_have(tmp_path):
-    points = np.random.default_rng(0).uniform(-20, 20, (12, 4)).astype(np.float32)
-    points[:, 3] = np.abs(points[:, 3]) / 20
-    for columns in (3, 4, 6):  # the last two: ring and time
-        rows = np.column_stack([points, np.arange(12) % 4, np.arange(12) / 70])[:, :columns]
-        read = read_points(write_scan(tmp_path / f"scan{columns}", rows, "bin"))
-        assert read.shape == (12, 4) and np.allclose(read[:, :columns], rows[:, :4])
+@pytest.mark.parametrize(
+    "more", ["", "i", "-", "255", "i ring", "i time", "i ring time", "0 ring time", "- - -"]
+)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_width_of_a_bin_file_whatever_its_columns_hold(tmp_path, more, shuffled):
+    """Of 60 * k points, the number of values can be divided by every width."""
+    rng, angle = np.random.default_rng(0), np.linspace(0, 40, 6000)
+    xyz = np.stack([9 * np.cos(angle), 12 * np.sin(angle), np.repeat(np.linspace(-2, 3, 60), 100)], axis=1)
+    intensity = np.exp(-0.1 * np.linalg.norm(xyz, axis=1))
+    kinds = {
+        "i": intensity,
+        "-": -intensity - rng.random(6000),
+        "255": (intensity * 255).round(),
+        "0": 0 * intensity,
+        "ring": np.arange(6000) // 100,
+        "time": np.linspace(0, 0.1, 6000),
+    }
+    rows = np.column_stack([xyz, *map(kinds.get, more.split())]).astype(np.float32)
+    rows = rng.permutation(rows) if shuffled else rows
+    read = read_points(write_scan(tmp_path / "scan", rows, "bin"))
+    assert read.shape == (6000, 4) and np.array_equal(read[:, : rows.shape[1]], rows[:, :4])
+    if rows.shape[1] > 4:  # its intensity is no class
+        with pytest.raises(DataError, match=f"{rows.shape[1]} columns instead of x, y, z and class"):
+            read_points(tmp_path / "scan.bin", classes=True)
 
 
 def test_bin_files_of_nuscenes_and_scans_that_are_not_in_metres(tmp_path):
@@ -428,7 +463,7 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
     assert "1 x " in lines and "camera chosen: RGB-CAM(0, 0, 1.8)(0, 0, 0) x 12" in lines
     assert "a frame every 5 s" in lines and "same class at 9" in lines
     first, second = (frame_files(scenario_folders(root)[k], "LIDAR")[1] for k in (0, 3))
-    np.save(first, np.full((3, 4), np.nan))
+    np.save(first, np.full((3, 4), np.inf))
     second.write_bytes(b"")
     image = frame_files(scenario_folders(root)[2], "RGB-CAM")[0]
     image.write_bytes(image.read_bytes()[:90])
