@@ -36,8 +36,9 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
     part.crop_rows[persons] = np.arange(len(persons))
-    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": part.pano_size, "boxes": boxes}
-    produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, part.pano_size)
+    panorama = part.pano_sizes[0]
+    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": panorama, "boxes": boxes}
+    produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, panorama)
     part.crops = open_cache("crops", settings, paths, counts.tolist(), (3, *size), produce, **cache)
 
 
@@ -64,7 +65,7 @@ def find_problems(
             problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
         elif decode:
             try:
-                read_panorama(path, part.pano_size)
+                read_panorama(path, part.pano_sizes[0])
             except DataError as error:
                 what, _, remedy = str(error).partition("\n")
                 problems.add("an image that cannot be used", remedy, what)

@@ -64,7 +64,7 @@ class JRDBPairDataset(Dataset):
         self.name, self.rules, self.task, self.sampled = name, rules, task, sampled
         self.feature_names = feature_names(rules.history_seconds, rules.whole_past)
         self.sequences = [s.name for s in sequences]
-        self.pano_size = sequences[0].width, sequences[0].height
+        self.pano_sizes = [(s.width, s.height) for s in sequences]  # in pixels, of the boxes
         self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
         self.crops: np.ndarray | None = None
         self.counts: Counter[str] = Counter()  # of find_pairs and of labels.COUNTS

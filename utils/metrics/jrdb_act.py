@@ -37,8 +37,9 @@ def keyframe_rows(
     number = np.array([sorted(names).index(name) for name in part.sequences])
     sequences, times = number[part.frame_sequences[frames]], part.frame_times[frames]
     x, y, w, h = part.boxes[people].T
+    width, height = np.array(part.pano_sizes)[part.frame_sequences[frames]].T
     kept = (times % KEYFRAME == 0) & (times >= KEYFRAME)
-    kept &= (x >= 0) & (y >= 0) & (x + w <= part.pano_size[0]) & (y + h <= part.pano_size[1])
+    kept &= (x >= 0) & (y >= 0) & (x + w <= width) & (y + h <= height)
     numbers = pandas.Series(groups[people]).groupby(frames).rank("dense")
     ones = np.ones(len(people))
     columns = (sequences, times, x, y, x + w, y + h, numbers, ones, last * ones)

@@ -56,11 +56,12 @@ def draw_panorama(
 def look_at_pair(part: Any, sample: int) -> list[np.ndarray]:
     """Pictures of a sample of a JRDBPairDataset: the two crops, if it has crops, and the boxes of its frame:
     orange for the left person, blue for the right one, grey for all others."""
-    (width, height), pair = part.pano_size, (part.left[sample], part.right[sample])
+    frame, pair = part.frames[sample], (part.left[sample], part.right[sample])
+    width, height = part.pano_sizes[part.frame_sequences[frame]]
     shrink = max(1, width / 940)
     picture = Image.new("RGB", (int(width / shrink), int(height / shrink)), (235, 235, 235))
     draw, styles = ImageDraw.Draw(picture), zip(pair, ("#D55E00", "#0072B2"), strict=True)
-    others = np.flatnonzero(part.people_frames == part.frames[sample])
+    others = np.flatnonzero(part.people_frames == frame)
     for person, colour in (dict.fromkeys(others, "grey") | dict(styles)).items():
         x, y, w, h = part.boxes[person] / shrink
         for shift in (0, -picture.width):  # a box may cross the right edge

@@ -27,7 +27,7 @@ def crop_cache(paths, boxes, size, pano_size, **cache):
     frames = np.repeat(np.arange(len(paths)), [len(some) for some in boxes])
     part = SimpleNamespace(
         left=np.arange(len(frames)), right=np.arange(len(frames)), people_frames=frames, sequences=["s"],
-        boxes=np.concatenate(boxes), frame_sequences=np.zeros(len(paths), int), pano_size=pano_size,
+        boxes=np.concatenate(boxes), frame_sequences=np.zeros(len(paths), int), pano_sizes=[pano_size],
         frame_keys=[path.absolute() for path in paths], image_found=np.ones(len(paths), bool),
     )  # fmt: skip
     load_crops(part, "", size, **cache)

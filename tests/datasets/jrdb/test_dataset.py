@@ -9,6 +9,8 @@ from PIL import Image
 
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from tests.jrdb_files import crowd, load, person, write_labels
+from utils.metrics.jrdb_act import keyframe_rows
+from utils.plotting.panorama import look_at_pair
 from utils.report.interaction import report_groups
 from utils.run.errors import DataError
 
@@ -266,6 +268,20 @@ def test_checking_the_data_names_every_damaged_image_and_wrong_size(folder):
         load(folder, features="crops", check_data=True)
     for line in ("cannot be used (2 times)", *map(str, damaged), "b/000045.jpg: the panorama is 1880x240"):
         assert line in str(error.value)
+
+
+def test_people_inside_their_own_panorama_are_kept_whatever_the_size_of_the_first(folder):
+    write_labels(folder, "d", {"000015.jpg": [person(k, [6000 + 90 * k, 500, 60, 150], k) for k in (1, 2)]})
+    for name, size in (("b", (3760, 480)), ("d", (7520, 960))):
+        (folder / IMAGE_FOLDER / name).mkdir(parents=True)
+        Image.new("RGB", size).save(folder / IMAGE_FOLDER / name / "000015.jpg")
+    (folder / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b", "d"]}))
+    val = load(folder).val
+    of_d = np.flatnonzero(val.sample_sequences == 1)
+    kept = keyframe_rows(val, val.social_groups, np.arange(len(val.boxes)), val.sequences)
+    assert kept[kept[:, 0] == 1][:, 2].tolist() == [6090, 6180]
+    (picture,) = look_at_pair(val, of_d[0])
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 3, "ground, left and right person"
 
 
 def test_crops_are_those_of_the_people(folder, tmp_path):

@@ -12,7 +12,7 @@ def people(frames, boxes, times):
     """What is asked of a JRDBPairDataset of one sequence."""
     return SimpleNamespace(
         sequences=["a"], people_frames=np.array(frames), frame_sequences=np.zeros(len(times), int),
-        frame_times=np.array(times), boxes=np.array(boxes, float), pano_size=(3760, 480),
+        frame_times=np.array(times), boxes=np.array(boxes, float), pano_sizes=[(3760, 480)],
     )  # fmt: skip
 
 
