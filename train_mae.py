@@ -68,7 +68,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datasets.ultrasound.augmentation import augment_images
-from datasets.ultrasound.dataset import build_datasets
+from datasets.ultrasound.load import build_datasets
 from models.age import AgeRegressor, explain
 from models.encoders import build_encoder, freeze, load_weights
 from utils.metrics.regression import best_trivial_mae, fit_intervals

@@ -1,7 +1,7 @@
 """The flags of the age data set: the images, the table and its columns, and the split.
 
     parser = ScriptParser("train_mae.py", __doc__)
-    add_data_arguments(parser)                       # build_datasets(args) in dataset.py reads them
+    add_data_arguments(parser)                       # build_datasets(args) in load.py reads them
 
 Imports neither torch nor pandas, so that --help and a mistyped flag answer at once.
 """
