@@ -10,9 +10,9 @@ import pandas
 import torch
 
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
+from datasets.ultrasound.dataset import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from datasets.ultrasound.files import find_key, list_images
 from datasets.ultrasound.flags import similar_path
-from datasets.ultrasound.pixels import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from models.age import explain
 from prediction.skipped import Opened, skipped_table
 from prediction.trained import Predicted, Trained, spread

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datasets.ultrasound.pixels import blank_text
+from datasets.ultrasound.dataset import blank_text
 from prediction.trained import Trained
 from utils.run.errors import CommandError, ScriptError
 from utils.run.folder import plain, write_bytes

@@ -27,7 +27,7 @@ in their headers (PatientID, PatientAge).
     read_rows                     table.py    read the ids and ages in its rows
     match_images                  files.py    find the image files and the row of each
     split_subjects                here        assign the subjects to train, val and test
-    decode_images, judge_pixels   pixels.py   decode the images into the cache, and check their pixels
+    decode_images, judge_pixels   dataset.py  decode the images into the cache, and check their pixels
 
 augmentation.py works on batches, flags.py holds the flags, problems.py collects all problems into one error.
 """
@@ -46,9 +46,9 @@ from datasets.cache import fingerprint
 from datasets.images import walk
 from datasets.samples import ensure_sample
 from datasets.ultrasound import flags
+from datasets.ultrasound.dataset import UltrasoundAgeDataset, decode_images, judge_pixels
 from datasets.ultrasound.files import dicom_files, match_images, read_headers
 from datasets.ultrasound.flags import COHORTS, TABLE_NAME, similar_path
-from datasets.ultrasound.pixels import UltrasoundAgeDataset, decode_images, judge_pixels
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows

@@ -322,7 +322,7 @@ def test_a_fault_of_the_loop_is_named(kind, script, seed, tmp_path, monkeypatch)
 
 def loaded_parts():
     from datasets.jrdb.dataset import JRDBPairDataset
-    from datasets.ultrasound.pixels import UltrasoundAgeDataset
+    from datasets.ultrasound.dataset import UltrasoundAgeDataset
 
     return [JRDBPairDataset, UltrasoundAgeDataset]
 

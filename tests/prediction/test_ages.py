@@ -11,7 +11,7 @@ from PIL import Image
 import evaluate
 import predict
 import prediction
-from datasets.ultrasound.pixels import blank_text, read_sample
+from datasets.ultrasound.dataset import blank_text, read_sample
 from tests import tiny_runs
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint

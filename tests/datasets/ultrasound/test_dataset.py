@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from datasets.ultrasound.augmentation import augment_images
+from datasets.ultrasound.dataset import blank_text, read_sample
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.load import build_datasets
-from datasets.ultrasound.pixels import blank_text, read_sample
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows, subject_id
 from utils.run.errors import CommandError, DataError
