@@ -14,7 +14,6 @@ from datasets.anovox.labels import name_sensor
 from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted
 
-AGREEMENT_FRAMES = 12  # compared per pair of sensors, roughly
 LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
 SHOWN = 20  # problems listed
 NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
@@ -50,8 +49,9 @@ def check_frames(
     if seconds:
         step = np.median([np.median(np.diff(times)) for times in seconds])
         yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, micro- or nanoseconds)"
-    yield from _agreement(scenarios, palette, problems)
-    if problems:
+    lines, doubts = agreement(scenarios, palette, frames=12)
+    yield from lines
+    if problems := problems + doubts:
         more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
         raise DataError("\n".join([f"{counted(len(problems), 'problems')}:", *problems[:SHOWN], *more]))
 
@@ -79,36 +79,39 @@ def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
-def _agreement(scenarios: list[ScenarioFiles], palette: str, problems: list[str]) -> Iterator[str]:
+def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tuple[list[str], list[str]]:
     """Lines on how often two sensors agree at the points of a scan: within a frame, with y mirrored, and
-    across two scenarios (0 if there is only one). Suspicious shares are added to `problems`."""
+    across two scenarios (0 if there is only one); and lines on suspicious shares. frames: how many to compare
+    per pair of sensors, roughly."""
+    lines, doubts = [], []
     for agree, sensors, claim in (
         (_same_class, ("image", "semantic_image", "semantic_points"), "LiDAR and image name the same class"),
         (_same_place, ("points", "semantic_points"), "LiDAR and semantic LiDAR have the same places"),
     ):
-        frames = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(sensors)]
-        frames, shares = frames[:: max(1, len(frames) // AGREEMENT_FRAMES)], []
-        for k, frame in enumerate(frames):
-            other = frames[k - len(frames) // 2]
+        found = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(sensors)]
+        found, shares = found[:: max(1, len(found) // frames)], []
+        for k, frame in enumerate(found):
+            other = found[k - len(found) // 2]
             apart = other.scenario is not frame.scenario
             with contextlib.suppress(DataError):  # already among the problems
                 shares.append([agree(frame, frame), agree(frame, frame, -1), apart and agree(frame, other)])
         if not shares:
             if agree is _same_class:
-                yield "whether LiDAR and image agree cannot be checked: no frame has semantic labels of both"
+                lines.append("whether LiDAR and image agree cannot be checked: no frame has labels of both")
             continue
         kept, mirrored, others = np.mean(shares, axis=0)
         claim = f"{claim} at {kept:.0%} of the points"
         if mirrored > kept + 0.05:
             remedy = "y must point to the left in every scan: negate it, or correct sensor_setup.json"
-            problems.append(f"{claim}, with y mirrored at {mirrored:.0%}; {remedy}")
+            doubts.append(f"{claim}, with y mirrored at {mirrored:.0%}; {remedy}")
         elif kept < LEAST_AGREEMENT and agree is _same_class:
             remedy = "scans need x forward, y left, z up, the sensor at the origin; check sensor_setup.json"
-            problems.append(f"{claim}, too few: wrong axes, or files of different frames? {remedy}")
+            doubts.append(f"{claim}, too few: wrong axes, or files of different frames? {remedy}")
         elif kept < min(0.9, others + 0.05):
             remedy = "files mixed up between frames or scenarios? Copy each again to its scenario and number"
-            problems.append(f"{claim}, with files of other scenarios at {others:.0%}; {remedy}")
-        yield f"{claim} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)"
+            doubts.append(f"{claim}, with files of other scenarios at {others:.0%}; {remedy}")
+        lines.append(f"{claim} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)")
+    return lines, doubts
 
 
 def _same_class(frame: Frame, other: Frame, y_sign: int = 1) -> float:

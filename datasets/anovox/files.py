@@ -38,7 +38,7 @@ LAYOUTS = {
     "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
     "legacy": ("RGB_IMG", "PCD", "SEMANTIC_IMG", "SEMANTIC_PCD", "VOXEL_GRID", "ANOMALY"),
 }
-IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
+IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin", r"pcd\.bin")  # the last is nuScenes'
 ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
            "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
@@ -293,7 +293,15 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
             scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
-        scenario.projection = projection_matrix(*(scenario.image_size or (1, 1)), fov, camera, level)
+        width, height = scenario.image_size or (1, 1)
+        wide, high = options.get("image_width", width), options.get("image_height", height)
+        stretched = scenario.image_size and abs(width * high / (height * wide) - 1) >= 0.01
+        if stretched and scenario.files["points"]:
+            what = f"the camera has {wide}x{high} pixels, the images have {width}x{height}"
+            remedy = "Stretched images: export them again with that aspect ratio. "
+            remedy += "Cropped ones: correct image_width, image_height and camera_fov in the file."
+            raise DataError(f"{path}: {what}. LiDAR points would fall on wrong pixels.\n{remedy}")
+        scenario.projection = projection_matrix(width, height, fov, camera, level)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         wanted = "location and rotation need three numbers each, args.camera_fov one"
         raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.archives import unpack
-from datasets.anovox.check import check_frames
+from datasets.anovox.check import agreement, check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
@@ -59,6 +59,9 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     if args.check_data:  # before decoding, which stops at the first problem
         for line in check_frames(scenarios, palette, args.frame_rate, problems):
             LOG.info(line)
+    elif args.modality != "camera":
+        for doubt in agreement(scenarios, palette, frames=4)[1]:
+            LOG.warning(f"{doubt} (--check_data compares more frames)")
     table = build_table(
         scenarios, args.label, min_pixels=args.min_pixels, min_points=args.min_points,
         modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,

@@ -79,6 +79,11 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
             every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
             found = f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}"
             remedy = "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
+            if not table.labels.any():
+                remedy = (
+                    "So are all others. --check_data lists their class ids, --anomaly_ids says which are "
+                )
+                remedy += "anomalies; --label pasted trains on normal recordings alone."
             raise DataError(f"{found}: both classes are needed.\n{remedy}{table.left_out}")
     return split, how, outcome
 

@@ -239,6 +239,8 @@ def test_other_anomaly_ids_are_other_cells(tmp_path, cache):
     usual = load(tiny_sample(), **options)
     none = load(tiny_sample(), anomaly_ids=(200,), **options)
     assert (usual.train.cell_shares[:] > 0).any() and not (none.train.cell_shares[:] > 0).any()
+    with pytest.raises(DataError, match="all normal: both .*\nSo are all others. --check_data lists"):
+        load(tiny_sample(), **options | {"anomaly_ids": (200,), "label": "visible"})
 
 
 def test_a_scenario_without_a_camera_folder_is_left_out_and_said(tmp_path, cache):

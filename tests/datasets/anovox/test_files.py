@@ -200,6 +200,16 @@ def test_a_setup_that_is_no_json_object_is_an_error(tmp_path, scenario, text):
         find_scenarios(tmp_path)
 
 
+def test_images_stretched_since_the_setup_was_written_are_an_error(tmp_path, scenario):
+    for path in frame_files(scenario, "RGB-CAM"):
+        Image.open(path).resize((64, 64)).save(path)
+    with pytest.raises(DataError, match="the camera has 96x64 pixels, the images have 64x64"):
+        find_scenarios(tmp_path)
+    setup = (scenario / "sensor_setup.json").read_text()  # cropped, and said
+    (scenario / "sensor_setup.json").write_text(setup.replace('"image_width": 96', '"image_width": 64'))
+    assert find_scenarios(tmp_path)[0].image_size == (64, 64)
+
+
 def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
     setup = json.loads((scenario / "sensor_setup.json").read_text())
     for entry in setup.values():

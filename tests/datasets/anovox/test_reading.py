@@ -1,6 +1,7 @@
 """AnoVox as it comes: what the generator writes, older layouts, palettes, rigs, kinds of scans, archives."""
 
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -12,7 +13,7 @@ from PIL import Image
 
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
-from datasets.anovox.files import ScenarioFiles, find_scenarios
+from datasets.anovox.files import SCANS, ScenarioFiles, _frames_in, find_scenarios
 from datasets.anovox.frame import Frame, read_points
 from datasets.anovox.labels import build_table
 from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, point_classes, read_class_image
@@ -344,8 +345,9 @@ def test_the_width_of_a_bin_file_whatever_its_columns_hold(tmp_path, more, shuff
 def test_bin_files_of_nuscenes_and_scans_that_are_not_in_metres(tmp_path):
     rows = np.random.default_rng(0).normal(0, 20, (12, 5)).astype("<f4")
     rows[:, 3], rows[:, 4] = np.abs(rows[:, 3]), np.arange(12) % 4  # intensity, ring
-    rows.tofile(tmp_path / "scan.BIN")
-    assert np.array_equal(read_points(tmp_path / "scan.BIN"), rows[:, :4])
+    rows.tofile(tmp_path / "LIDAR_TOP__1532402927647951.pcd.bin")
+    ((number, path),) = _frames_in(tmp_path.iterdir(), SCANS)[0].items()
+    assert number == 1532402927647951 and np.array_equal(read_points(path), rows[:, :4])
     rows[:, :4].astype("<f8").tofile(tmp_path / "scan.bin")
     np.save(tmp_path / "scan.npy", rows[:, :4] * 1000)
     for name in ("scan.bin", "scan.npy"):
@@ -484,13 +486,17 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
         ("LIDAR", (1, -1, 1, 1), 0, "same places .* y must point to the left"),
     ],
 )
-def test_scans_along_other_axes_are_noticed(tmp_path, sensor, factors, up, said):
+def test_scans_along_other_axes_are_noticed(tmp_path, caplog, sensor, factors, up, said):
     root = copy_of(tiny_sample(), tmp_path / "data")
+    load(root, tmp_path / "cache", image_size=(16, 24), max_points=16)
+    assert "LiDAR and" not in caplog.text
     for scenario in scenario_folders(root):
         for file in frame_files(scenario, sensor):
             np.save(file, np.load(file) * factors + (0, 0, up, 0))
     with pytest.raises(DataError, match=said):
         list(check_frames(find_scenarios(root), "AnoVox"))
+    load(root, tmp_path / "cache", image_size=(16, 24), max_points=16)  # without the flag it is a warning
+    assert re.search(said, caplog.text) and "--check_data compares more frames" in caplog.text
 
 
 @pytest.mark.parametrize("sensor", ["SEMANTIC-CAM", "LIDAR"])
@@ -536,7 +542,7 @@ def test_class_ids_that_were_interpolated_are_refused(tmp_path):
 
 def test_real_frames_have_no_semantics_to_agree_about(real):
     lines = check_frames(find_scenarios(real / "anovox_carla"), "AnoVox")
-    assert "cannot be checked: no frame has semantic labels of both" in "\n".join(lines)
+    assert "cannot be checked: no frame has labels of both" in "\n".join(lines)
 
 
 def test_the_generators_configuration_of_the_case(tmp_path):
