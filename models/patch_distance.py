@@ -5,6 +5,7 @@ instead of a coreset.
 """
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarra
     if encoder is None:
         return {}
     few = normal[np.linspace(0, len(normal) - 1, min(NORMAL_FRAMES, len(normal))).astype(int)]
-    memory = _patches(encoder, few).flatten(0, 1)  # (patches, C)
+    memory = torch.cat(list(_patches(encoder, few)))  # (patches, C)
     drawn = torch.randperm(len(memory), generator=torch.Generator().manual_seed(0))[:MEMORY]
     memory = memory[drawn].numpy()
     return {"patch_memory": memory, "patch_val": patch_distances(memory, val)}
@@ -37,8 +38,9 @@ def patch_reference(kept: dict[str, np.ndarray], images: np.ndarray) -> dict[str
 
 def patch_distances(memory: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Scores (F,) of the frames (F, H, W, 3) uint8."""
-    known, patches = torch.from_numpy(memory), _patches(_lite0(), images)
-    return torch.stack([torch.cdist(frame, known).amin(dim=1).amax() for frame in patches]).numpy()
+    known = torch.from_numpy(memory)
+    scores = [torch.cdist(frame, known).amin(dim=1).amax() for frame in _patches(_lite0(), images)]
+    return torch.stack(scores).numpy()
 
 
 @functools.cache
@@ -52,12 +54,12 @@ def _lite0() -> torch.nn.Module | None:
 
 
 @torch.no_grad()
-def _patches(encoder, images: np.ndarray) -> torch.Tensor:
-    """(F, patches, C): the 112 channels of the eleventh block, averaged over 3 x 3."""
-    lite0, found = encoder.features, []
+def _patches(encoder, images: np.ndarray) -> Iterator[torch.Tensor]:
+    """(patches, C) of each frame: the 112 channels of the eleventh block, averaged over 3 x 3. The patches
+    of all frames together can exceed the memory."""
+    lite0 = encoder.features
     for start in range(0, len(images), BATCH):
         batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2).float() / 255
         x = (batch - encoder.mean) / encoder.std
         x = lite0.blocks[:11](torch.relu(lite0.bn0(lite0.conv_stem(x))).clamp(max=6))  # (B, 112, H/16, W/16)
-        found.append(torch.nn.functional.avg_pool2d(x, 3, 1, 1).flatten(2).mT)
-    return torch.cat(found)
+        yield from torch.nn.functional.avg_pool2d(x, 3, 1, 1).flatten(2).mT  # (B, patches, C)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from models import patch_distance
 from models.anomaly import (
     AnomalyDetectionModel,
     CrossModalAttention,
@@ -348,3 +349,19 @@ def test_patch_distance_finds_the_frame_that_shows_something_else():
         pytest.skip("no ImageNet weights of efficientnet_lite0 here")
     scores = patch_distances(kept["patch_memory"], frames)
     assert scores.shape == (4,) and scores.argmax() == 2 and np.allclose(scores, kept["patch_val"])
+
+
+def test_patches_of_all_frames_are_never_in_memory_together(monkeypatch):
+    monkeypatch.setattr(patch_distance, "_lite0", lambda: build_encoder("efficientnet_lite0").eval())
+    monkeypatch.setattr(patch_distance, "BATCH", 1)
+    compare, events = torch.cdist, []
+    monkeypatch.setattr(torch, "cdist", lambda *two: events.append("compared") or compare(*two))
+
+    class Frames(list):
+        def __getitem__(self, index):
+            events.append("read")
+            return super().__getitem__(index)
+
+    frames = Frames(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
+    scores = patch_distances(np.zeros((5, 112), np.float32), frames)
+    assert scores.shape == (3,) and events == ["read", "compared"] * 3
