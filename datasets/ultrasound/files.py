@@ -17,15 +17,24 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header, walk
-from datasets.ultrasound.flags import DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
+from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import PERSON, AgeTable, bmi_class, file_key, parse_age, subject_id, visit_id
+from datasets.ultrasound.table import (
+    LOOSE,
+    PERSON,
+    AgeTable,
+    bmi_class,
+    file_key,
+    parse_age,
+    subject_id,
+    visit_id,
+)
 from utils.run.errors import CommandError, DataError
 
 # If fewer than half of the images find their row, one of these is proposed; the second list is for visits.
-USUAL_PATTERNS = (
-    "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
-    "^([^/]+)/",
+USUAL_PATTERNS = (  # folders first: the number of an image may be somebody's id
+    "^([^/]+)/", "([^/]+)/[^/]+$", r"^\D*(\d+)[^/]*/", r"(\d+)[^/]*/[^/]*$", "^(.+)$", "^([^_]+)_",
+    "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
 )  # fmt: skip
 VISIT_PATTERNS = (
     "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
@@ -39,7 +48,9 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     readable, files = importlib.util.find_spec("pydicom") is not None, walk(folder)
     dicom = dicom_files(files)
     images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS] + dicom * readable
-    published = next(folder.glob("Images"), None) or next(folder.glob("*/Images"), None)
+    deeper = (path.parent for path in images if path.parent.name == "Images")
+    deeper = (place for place in deeper if place.parent.name.casefold() in COHORTS)
+    published = next(folder.glob("Images"), None) or next(deeper, None)
     images = [path for path in images if path.parent == folder] or ([] if published else images)
     read, others = {*images}, Counter()
     for path in files:
@@ -78,7 +89,7 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
             problems.add(kind, key, str(error).splitlines()[0])
             left_out.add(key)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=PERSON)
-    return AgeTable(f"{folder}, DICOM headers", table, left_out, problems, by_file=True)
+    return AgeTable(f"{folder}, DICOM headers", table, left_out, problems, True, {})
 
 
 def match_images(
@@ -88,6 +99,7 @@ def match_images(
     subject names of this cohort unique. Images and rows without a match go to `problems`."""
     pattern, (paths, unread) = _compile_pattern(args), list_images(folder)
     problems.images += len(paths)
+    problems.advice["rows_without_image"] = unread * ("in subfolders" in unread)
     problems.notes += [unread] * bool(unread)
     for path in paths:
         if not path.exists():
@@ -105,20 +117,29 @@ def match_images(
         keys = _match(written, known, lambda key: (key, key.casefold()))
         if other := [f"{written[path]} for {key}" for path, key in keys.items() if key != written[path]]:
             problems.notes.append(f"{len(other)} image names write the id in other capitals: {other[0]}")
-    numbers = {key.lstrip("0"): key for key in known if key.isdecimal()}
+    spelled = defaultdict(set)
+    for key in known if not table.by_file else ():
+        loose, bare = _loose_forms(key)
+        spelled[loose].add(key)
+        spelled["bare", bare].add(key)
     for path, key in keys.items():
         if key is None:
             problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
-        elif key not in known and key.isdecimal() and (other := numbers.get(key.lstrip("0"))):
-            reason = "the table writes other leading zeros: pass --numeric_ids if they are the same subject"
-            problems.add("images_without_row", f"{path.name} ({other!r} in the table)", reason)
         elif key not in known:
-            problems.add("images_without_row", path.name)
+            loose, bare = _loose_forms(key)
+            others, place = spelled[loose] | spelled[bare] | spelled["bare", loose], path.name
+            if len(others) == 1:
+                place += f" ({min(others)!r} in the table)"
+                column = "add a column of ids as in the file names, --id_column"
+                remedy = "--numeric_ids" if f"{key}{min(others)}".isdecimal() else column
+                problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
+            problems.add("images_without_row", place)
     for key in sorted(set(table.rows.index) - set(keys.values())):
         problems.add("rows_without_image", prefix + key)
     images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
     images = images.join(table.rows, on="key", how="inner")[["path", *PERSON]]
     images["subject"] = prefix + images.subject
+    _refuse_other_visits(images.path, folder, table)
     if not table.by_file and 2 * len(images) < len(paths):
         bare, proposed = {key.lstrip("0") for key in known}, {}
         for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
@@ -133,6 +154,17 @@ def match_images(
             advice = f"with --id_pattern {best} {count} of {len(paths)} images find their row"
             problems.advice |= {"unknown_names": advice, "images_without_row": advice}
     return images
+
+
+def _refuse_other_visits(paths: Iterable[Path], folder: Path, table: AgeTable) -> None:
+    """Raise DataError if images are named after another column of ages than the one that is read."""
+    for word, column in table.others.items():
+        named = [path for path in paths if word in re.split(r"[\W_]+", _relative(path, folder).casefold())]
+        if named:
+            found = f"{len(named)} images are named {word}, such as {named[0].name}"
+            remedy = "Write a row per visit and name its column (--visit_column), or leave these images out: "
+            remedy += "--id_pattern for the others only, --exclude unknown_names"
+            raise DataError(f"{table.where}: column {column!r} is not read, but {found}\n{remedy}")
 
 
 def _match(
@@ -150,6 +182,12 @@ def _match(
             fitting = [named[form] for form in forms(name) if len(named.get(form, ())) == 1]
             keys[path] = next(iter(fitting[0])) if fitting else name
     return keys
+
+
+def _loose_forms(key: str) -> tuple[str, str]:
+    """An id without capitals, marks and leading zeros; the same without the letters before it."""
+    loose = re.sub(LOOSE, "", key.casefold())
+    return loose, re.sub(r"^[^\W\d_]+", "", loose)
 
 
 def _file_forms(name: str) -> Iterable[str]:

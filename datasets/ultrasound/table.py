@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,9 @@ TRAITS = {  # optional columns, found by the first word of their name
     "weight": ("weight", "\u4f53\u91cd"),
 }
 DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
+LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
+# Removed before ids are compared: marks between letters and digits, and leading zeros.
+LOOSE = r"(?<=[^\W\d_])[\W_]+(?=\d)|(?<=\d)[\W_]+(?=[^\W\d_])|(?<!\d)0+(?=\d)"
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
@@ -50,6 +53,7 @@ class AgeTable(NamedTuple):
     left_out: set[str]  # keys of rows that cannot be used
     problems: AgeProblems
     by_file: bool  # keys are file names (--file_column, DICOM headers)
+    others: dict[str, str]  # {"v2": "age_v2"}: the word that tells another column of ages from this one
 
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
@@ -62,7 +66,6 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     """
     at, unit, problems = _find_columns(sheet), args.target_unit, AgeProblems()
     problems.notes += sheet.notes
-    check_unit(sheet.names[at["age"]], unit, sheet.where)
     if sheet.wider:
         cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
         wider = some(sheet.wider, 3)
@@ -70,7 +73,13 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
-    commas = has_decimal_commas(cells[at["age"]], unit)
+    written = [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
+    check_unit(sheet.names[at["age"]], unit, sheet.where)
+    if named_unit(str(cells[at["age"]].iat[0]).strip(" ()[]")):  # a row of units
+        check_unit(str(cells[at["age"]].iat[0]), unit, f"{sheet.where}, row {cells.index[0]}")
+    commas = has_decimal_commas(written, unit)
+    letters = {found[1].upper() for text in written if (found := re.fullmatch(LETTER, text))}
+    sexes = letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
     found, unusable, converted = [], [], 0
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
@@ -89,6 +98,8 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
             problems.missing += 1
         else:
             try:
+                if sexes and re.fullmatch(LETTER, str(cell["age"]).strip()):
+                    raise ValueError("the letter may be a sex or a unit: write months or weeks, or remove it")
                 age, with_unit = parse_age(cell["age"], unit, commas)
                 converted += with_unit
             except ValueError as error:
@@ -100,6 +111,9 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         found.append((number, key, subject, age, *traits))
     rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
     keys, any_usable = set(rows.key), rows.age.notna().any()
+    names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
+    problems.notes += [f"column {at.get('group')}: capitals are ignored"] * bool((names != rows.group).any())
+    rows["group"] = names
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
     _refuse_codes(rows, at["age"], problems, args)
@@ -118,7 +132,8 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     problems.notes += [f"column {at['age']}: commas are read as decimal commas"] * commas
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
-    return AgeTable(sheet.where, usable, left_out, problems, "file" in at)
+    others = {} if {"visit", "file"} & at.keys() else _other_ages(sheet, at["age"])
+    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, others)
 
 
 def _find_columns(sheet: Sheet) -> dict[str, str]:
@@ -160,9 +175,19 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     return at
 
 
-def has_decimal_commas(cells: Iterable[object], unit: str) -> bool:
+def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
+    """{word: column} for columns whose names differ from that of the ages in one word, not the first."""
+    own, found = re.split(r"[\W_]+", sheet.names[letter].casefold()), {}
+    for name in sheet.names.values():
+        words = re.split(r"[\W_]+", name.casefold())
+        differing = [word for word, mine in zip(words, own, strict=False) if word != mine]
+        if len(words) == len(own) and len(differing) == 1 and words[0] == own[0]:
+            found |= {differing[0]: name} if not differing[0].isdecimal() else {}
+    return found
+
+
+def has_decimal_commas(texts: Sequence[str], unit: str) -> bool:
     """Whether the commas in a column are decimal commas and cannot separate thousands."""
-    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
     if not written or any("." in text for text in texts):
         return False
@@ -209,13 +234,15 @@ def _with_unit(text: str, unit: str) -> float | None:
 
 
 def check_unit(name: str, unit: str, where: str) -> None:
-    """Raise CommandError if the name of the age column has another unit than --target_unit at its end or in
-    brackets: Age (months), age_in_months, ageMonths, Alter.Monate."""
+    """Raise CommandError if the name of the age column has another unit than --target_unit at its end, in
+    brackets or in the plural: Age (months), ageMonths, Alter.Monate, age_days_corrected; "at 12 months" is
+    none."""
     text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
-    words = re.search(r"[(\[]([^\W\d_]+)[)\]]|[\s_/,.-]([^\W\d_]+)[\W_]*$", text)
-    counted = words and re.search(r"\d\W*$", text[: words.start()])  # "at 12 months"
-    named = named_unit(words[1] or words[2]) if words and not counted else None
-    if named and unit in OLDEST and named != unit:
+    words = r"[(\[]([^\W\d_]+)[)\]]|([^\W\d_]+)[\W_]*$|([^\W\d_]{3,}[sne])(?![^\W_])"
+    found = [match for match in re.finditer(words, text) if not re.search(r"\d\W*$", text[: match.start()])]
+    units = {named_unit("".join(filter(None, match.groups()))) for match in found} - {None}
+    if units and unit in OLDEST and unit not in units:
+        named = min(units)
         remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
         raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
 
@@ -326,8 +353,14 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
 
 
 def _warn_of_parts(ages: pd.Series, where: str) -> None:
-    """Warn if most ids (the index) come in groups that differ only in their last letters or digits and hardly
-    in age, such as 12L and 12R: if they are one person, a split between them measures memory."""
+    """Warn of ids (the index) that may be one person, as a split between them measures memory: those that
+    differ only in LOOSE marks and capitals, and if most ids do, groups that differ only in their last letters
+    or digits and hardly in age, such as 12L and 12R."""
+    spelled = ages.index.str.casefold().str.replace(LOOSE, "", regex=True)
+    if count := (twice := spelled.duplicated(keep=False)).sum():
+        alike = " and ".join(map(repr, ages.index[spelled == spelled[twice][0]]))
+        what = f"{count} ids differ only in capitals, marks or leading zeros, such as {alike}: are they one"
+        LOG.warning(f"{where}: {what} person? Then write them alike: a split must not divide people")
     stems = ages.index.str.replace(r"[\W_]*([^\W\d_]+|\d+)$", "", regex=True)
     groups = ages[stems != ""].groupby(stems[stems != ""])
     spread = groups.agg(np.ptp)[groups.size() > 1]

@@ -223,10 +223,40 @@ def test_ids():
 def test_leading_zeros_are_pointed_out(study):
     write_images(study / "Healthy/Images", ["anon_007_1"], seed=9)
     with pytest.raises(
-        DataError, match=r"anon_007_1.png \('7' in the table\): the table writes .* --numeric_ids if"
+        DataError, match=r"_1.png \('7' in the table\) \(if .* same subjects: --numeric_ids\)"
     ):
         load(study)
     assert load(study, numeric_ids=True).report["images_used"] == 25
+
+
+@pytest.mark.parametrize("written", ["P{}", "sub-00{}", "p 0{}"])
+def test_ids_that_the_table_writes_otherwise_are_pointed_out(study, written):
+    write_published(study / "characteristics.xlsx", [(written.format(i), 9.0 * i) for i in range(1, 13)])
+    with pytest.raises(DataError, match=f"anon_10_1.png .*{written.format(10)}.* a column of ids as in"):
+        load(study)
+    write_published(study / "characteristics.xlsx", [(f"B{i}", 9.0 * i) for i in range(1, 13)])
+    for path in (study / "Healthy/Images").iterdir():
+        path.rename(path.with_name(path.name.replace("anon_", "anon_A")))
+    with pytest.raises(DataError) as caught:  # other people, of another site
+        load(study)
+    assert "in the table" not in str(caught.value)
+
+
+def test_images_of_another_column_of_ages_are_refused(study):
+    rows = "".join(f"{i},{9 * i},{9 * i + 2},0\n" for i in range(1, 13))
+    (study / "t.csv").write_text(f"Number,age_v1,age_v2,age_v3\n{rows}")
+    images = study / "Healthy/Images"
+    for path in images.iterdir():
+        path.rename(images / re.sub(r"_(\d)\.", r"_v\1.", path.name))
+    flags = {"excel_path": study / "t.csv", "age_column": "age_v1"}
+    with pytest.raises(
+        DataError, match="column 'age_v2' is not read, but 12 images are named v2, such as anon_"
+    ):
+        load(study, **flags)
+    data = load(study, id_pattern=r"^anon_(\d+)_v1", exclude=["unknown_names"], **flags)
+    assert data.report["images_used"] == 12
+    (study / "t.csv").write_text(f"Number,Age at scan,BMI at scan,Sex v2\n{rows}")
+    assert load(study, excel_path=study / "t.csv", age_column="Age at scan").report["images_used"] == 24
 
 
 def test_what_does_not_match_is_counted_and_refused_or_excluded(study):
@@ -577,6 +607,41 @@ def test_a_pattern_is_proposed_and_said_once(study):
         path.rename(images / path.name.replace("P", "0"))
     write_published(study / "characteristics.xlsx", [(i, 9.0 * i) for i in range(1, 13)])
     with pytest.raises(DataError, match="with --id_pattern '.*-' --numeric_ids 24 of 24 images find"):
+        load(study)
+
+
+@pytest.mark.parametrize("tree", ["TA/{i}/img{k}", "TA/Subject {i}/img{k}", "P0{i} 2020/L/img{k}"])
+def test_the_pattern_proposed_for_a_tree_reads_the_folders(study, tree):
+    images = study / "Healthy/Images"
+    for path in list(images.iterdir()):
+        _, i, k = path.stem.split("_")
+        new = images / (tree.format(i=i, k=k) + ".png")
+        new.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(new)
+    with pytest.raises(DataError) as caught:
+        load(study)
+    proposed = re.search(r"with --id_pattern '(\S*)'( --numeric_ids)? 24 of 24", str(caught.value))
+    data = load(study, id_pattern=proposed[1], numeric_ids=bool(proposed[2]))
+    assert sum(map(len, data.split.values())) == 12
+
+
+def test_images_of_several_cohorts_are_not_read_as_one(study, tmp_path):
+    """Patients of both cohorts and of each muscle have the same ids."""
+    with pytest.raises(CommandError, match="did you mean .*TA/Healthy/Images"):
+        load(study, image_dir=tmp_path, excel_path=study / "characteristics.xlsx")
+    for i in range(1, 13):
+        write_images(tmp_path / f"tree/{i}/Images", ["1"], seed=i)
+    assert (
+        load(study, image_dir=tmp_path / "tree", excel_path=study / "characteristics.xlsx").report["images"]
+        == 12
+    )
+
+
+def test_images_in_subfolders_that_are_not_read_are_said_to_be_missed(study):
+    (study / "Healthy/Images/new").mkdir()
+    for name in ("anon_1_1.png", "anon_1_2.png"):
+        (study / "Healthy/Images" / name).rename(study / "Healthy/Images/new" / name)
+    with pytest.raises(DataError, match=r"has no image: 1 \(2 files of .* 2 .png in subfolders\)"):
         load(study)
 
 

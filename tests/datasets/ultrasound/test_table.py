@@ -285,6 +285,54 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
     assert read(path, age_column="Age at 6 months").rows.age.to_dict() == AGES
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("Months", 20.5),
+        ("age_months_corrected", 20.5),
+        ("Age (months, corrected)", 20.5),
+        ("Age", "[months]"),
+    ],
+)
+def test_a_unit_is_found_wherever_a_column_names_it(tmp_path, name, first):
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", name], ["a", first], [1, 20.5], [2, 30]])
+    with pytest.raises(CommandError, match="names months"):
+        read(path, age_column=name)
+    assert read(path, age_column=name, target_unit="months").rows.age["2"] == 30
+    for years in ("Age in years (6 months on)", "Age on the day of the scan", "Age years", "Age (years)"):
+        read(write_book(path, A=[["Number", years], [1, 20.5]]), age_column=years)
+
+
+def test_letters_that_may_be_sexes_are_no_units(tmp_path):
+    path = tmp_path / "t.csv"
+    for ages in (["45M", "34W", "50 m"], ["45M", "34F", "50"], ["45M", "34 M.", "50"]):
+        path.write_text("Number,Age\n" + "".join(f"{k},{age}\n" for k, age in enumerate(ages)))
+        table = read(path)
+        assert set(table.rows.age) <= {50.0} and "may be a sex" in str(table.problems.found["bad_ages"])
+    path.write_text("Number,Age\n1,6M\n2,12 m\n")
+    assert read(path, target_unit="months").rows.age.to_dict() == {"1": 6.0, "2": 12.0}
+    path.write_text("Number,Age\n1,006M\n2,012Y\n")
+    assert read(path).rows.age.to_dict() == {"1": 0.5, "2": 12.0}
+
+
+@pytest.mark.parametrize("pair", [("P7", "p7"), ("007", "7"), ("P-07", "P7"), ("P 7", "P_7")])
+def test_ids_of_one_person_in_two_spellings_are_warned_of(tmp_path, caplog, pair):
+    people = [["Number", "Age", "File"], *([name, 20, f"{k}.png"] for k, name in enumerate([*pair, "71"]))]
+    read(write_book(tmp_path / "t.xlsx", A=people), file_column="File")
+    assert f"2 ids differ only in capitals, marks or leading zeros, such as {pair[0]!r}" in caplog.text
+    caplog.clear()
+    others = [["Number", "Age"], *([name, 20] for name in ("1-12", "11-2", "A7", "B7", "7", "70", "A-1-7"))]
+    read(write_book(tmp_path / "t.xlsx", A=others))
+    assert not caplog.text
+
+
+def test_groups_in_other_capitals_are_one(tmp_path):
+    rows = [["Number", "Age", "Site"], [1, 20.5, "Turin"], [2, 30, "turin "]]
+    table = read(write_book(tmp_path / "t.xlsx", A=rows), group_column="Site")
+    assert table.rows.group.tolist() == ["Turin", "Turin"]
+    assert table.problems.notes == ["column C: capitals are ignored"]
+
+
 def test_a_mistyped_unit_is_refused_and_others_are_free(capsys):
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
