@@ -62,17 +62,11 @@ def build_datasets(
     parts = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
     for part, dataset in parts.items():
         check_labels(data_path, part, dataset)
-    crops = None
-    if args.features != "geometry":
-        crops = {"size": tuple(args.image_size), "cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
-        problems = Problems()
-        for dataset in parts.values():
-            find_problems(dataset, data_path, problems, decode=getattr(args, "check_data", False))
-        problems.raise_any()
-        for dataset in parts.values():
-            load_crops(dataset, data_path, **crops)
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
-    data = PairDatasets(parts, split, source, outcome, hashes, synthetic, data_path, rules, loaded, crops)
+    data = PairDatasets(parts, split, source, outcome, hashes, synthetic, data_path, rules, loaded)
+    if args.features != "geometry":
+        judged = [name for name in parts if choose or name != "train"]
+        load_pixels(args, data, judged_on_any=judged if task == "type" else [])
     if task == "interaction" and choose is None:
         data.tell_balance()
     return data
@@ -99,6 +93,19 @@ def join_pairs(
     return JRDBPairDataset(part, sequences, pairs, rules, task, sampled)
 
 
+def load_pixels(args: argparse.Namespace, data: "PairDatasets", judged_on_any: list[str]) -> None:
+    """Set the crops of every part. The parts `judged_on_any` share those of their pairs of any kind, which
+    stage 2 scores: the people of pairs with a type are among them."""
+    cut = data.parts | {name: data.with_task(name, "any") for name in judged_on_any}
+    problems, cache = Problems(), {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+    for part in cut.values():
+        find_problems(part, data.data_path, problems, decode=getattr(args, "check_data", False))
+    problems.raise_any()
+    for name, part in cut.items():
+        load_crops(part, data.data_path, tuple(args.image_size), **cache)
+        data.parts[name].crops, data.parts[name].crop_rows = part.crops, part.crop_rows
+
+
 def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
     """The flags that are fields of the dataclass `rules`."""
     return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
@@ -123,7 +130,6 @@ class PairDatasets(Parts):
     data_path: Path
     rules: PairRules
     loaded: dict[str, list[Sequence]] = field(repr=False)  # by split
-    crops: dict | None = field(repr=False)  # options of crops.load_crops; None: the run uses no pixels
     others: dict[tuple[str, str], JRDBPairDataset] = field(default_factory=dict, repr=False)  # by with_task
 
     def log_lines(self) -> list[str]:
@@ -187,11 +193,10 @@ class PairDatasets(Parts):
         return {"splits": {name: report_split(part, self.loaded[name]) for name, part in self.parts.items()}}
 
     def with_task(self, part: str, task: str) -> JRDBPairDataset:
-        """The pairs of a split for another task, with the same features: stage 2 is judged on "any"."""
+        """The pairs of a split for another task, with the same features: stage 2 is judged on "any", which
+        has crops if the run uses them."""
         if (part, task) not in self.others:
             self.others[part, task] = join_pairs(part, self.loaded[part], self.rules, task)
-            if self.crops:
-                load_crops(self.others[part, task], self.data_path, **self.crops)
         return self.others[part, task]
 
 

@@ -284,7 +284,8 @@ def test_people_inside_their_own_panorama_are_kept_whatever_the_size_of_the_firs
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 3, "ground, left and right person"
 
 
-def test_crops_are_those_of_the_people(folder, tmp_path):
+def write_images(folder):
+    """Stripes of random colours for every frame of the crowd scenes."""
     rng = np.random.default_rng(0)
     for path in (folder / LABEL_FOLDER).iterdir():
         images = folder / IMAGE_FOLDER / path.stem
@@ -292,6 +293,23 @@ def test_crops_are_those_of_the_people(folder, tmp_path):
         for key in crowd(6):
             colours = rng.integers(0, 255, (1, 94, 3), dtype=np.uint8).repeat(40, 1).repeat(480, 0)
             Image.fromarray(colours).save(images / key)
+
+
+def test_the_people_that_stage_2_is_judged_on_are_cut_once(folder, tmp_path):
+    """Whether its pairs with a type are looked at or, in the same part, all pairs in range are scored."""
+    write_images(folder)
+    flags = {"features": "crops", "image_size": (16, 8), "cache_dir": tmp_path / "cache"}
+    sets = load(folder, task="type", **flags)
+    for name in ("val", "test"):
+        part, every = sets.parts[name], sets.with_task(name, "any")
+        assert len(part) < len(every) and part.crops is every.crops
+        row = every.crop_rows[part.left[0]]
+        assert row >= 0 and np.array_equal(part.__getitems__([0])["crops"][0], every.crops[row])
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3  # train, val and test
+
+
+def test_crops_are_those_of_the_people(folder, tmp_path):
+    write_images(folder)
     sets = load(folder, features="crops+geometry", image_size=(16, 8), cache_dir=tmp_path / "cache")
     assert sets.val.image_found.all()
     assert "b/" in sets.val.sequences[0] + "/"
