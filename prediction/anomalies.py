@@ -1,6 +1,7 @@
 """Score every frame of AnoVox scenarios, labelled or not, and draw what raised the score."""
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,13 +33,15 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for note in table.notes:
         LOG.info(note)
     rows, reasons = np.arange(len(table.labels)), {}
-    intensities: dict[int, set] = {}  # frame with a scan -> intensities of the points used
+    lacking = {}  # {frame with a scan: what its points lack, or ""}
 
     def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
         def read(k: int) -> np.ndarray:
             item = produce(k)
             if kind == "anovox_points" and table.frames[k].path("points"):
-                intensities[k] = set(item[0, np.isfinite(item[0, :, 3]), 3].tolist())
+                used = item[0, np.isfinite(item[0, :, 3]), 3]
+                plain = "intensity" if len(used) else "a point in the model's region"
+                lacking[k] = plain if (used == 1).all() else ""
             return item
 
         return Opened(read, shape, reasons, dtype)
@@ -50,10 +53,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
     alarms = scores >= threshold
-    suspicious = {"without a point in the model's region": set(), "without intensity": {1}}
-    for what, values in suspicious.items():
-        if count := list(intensities.values()).count(values):
-            LOG.warning(f"scans {what}: {count} of {len(rows)}; unless trained on such, scores mean nothing")
+    for what, count in Counter(filter(None, lacking.values())).items():
+        found = f"scans without {what}: {count} of {len(rows)}"
+        LOG.warning(f"{found}; unless trained on such, scores mean nothing")
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in rows if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})

@@ -182,7 +182,8 @@ def trivial_features(dataset: AnoVoxDataset, words: np.ndarray) -> np.ndarray:
     Colour histogram (3 x 8 bins), sizes of the scan and image files, frame number, and a column for each
     weather and town of `words`.
     """
-    channels = [np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images]
+    # A generator: decoded images of a whole part may exceed the memory.
+    channels = (np.moveaxis(image, -1, 0).reshape(3, -1) >> 5 for image in dataset.images)
     histogram = [np.concatenate([np.bincount(c, minlength=8) / c.size for c in image]) for image in channels]
     sizes = _file_sizes(dataset.sources)[:, ::-1]
     one_hot = (places_of(dataset)[:, :, None] == words).any(axis=1)

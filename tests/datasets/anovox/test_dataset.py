@@ -5,6 +5,7 @@ real frames.
 import json
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from datasets.anovox.dataset import OUTSIDE, AnoVoxDataset, project
 from datasets.anovox.files import find_scenarios, projection_matrix
 from datasets.anovox.frame import Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
+from datasets.anovox.load import trivial_features
 from datasets.anovox.palettes import ANOVOX
 from datasets.images import read_image
 from datasets.splits import read_split
@@ -635,3 +637,12 @@ def test_turned_hues_keep_grey_and_brightness():
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     third = turn_hues(red, torch.tensor([2 * torch.pi / 3])).flatten()
     assert torch.allclose(third, torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+
+
+def test_the_trivial_features_need_the_memory_of_few_images(cache):
+    train = load(tiny_sample(), image_size=(128, 192), **cache).train
+    tracemalloc.start()
+    features = trivial_features(train, np.array(["weather x"]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(features) == len(train) == 24 and peak < 12 * train.images[0].nbytes
