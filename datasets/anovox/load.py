@@ -137,12 +137,14 @@ class AnoVoxData(Parts):
 
     def log_lines(self) -> list[str]:
         """Notes from reading the data, then one line of counts per part."""
-        return self.train.table.notes + [
-            f"{name}: {counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}, "
-            f"{part.labels.sum()} anomalous"
-            + (f", {part.pasted} of them normal frames with a pasted object" if part.pasting else "")
-            for name, part in self.parts.items()
-        ]
+        lines = list(self.train.table.notes)
+        for name, part in self.parts.items():
+            size = f"{counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}"
+            origin = f", {part.pasted} of them normal frames with a pasted object" if part.pasting else ""
+            if part.pasting and part.pasting.sensors == "none":
+                origin = ", all of them normal frames whose features the model mixes"
+            lines.append(f"{name}: {size}, {part.labels.sum()} anomalous{origin}")
+        return lines
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
