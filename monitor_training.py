@@ -142,17 +142,14 @@ def describe(view: RunView) -> dict[str, str]:
     device += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
     source = data.get("data_path") or ", ".join(data.get("image_dir") or ["?"])
     samples = ", ".join(f"{data[f'{p}_samples']} {p}" for p in parts if data.get(f"{p}_samples"))
-    # The groups that the splits keep apart.
-    kind = view.task.get("groups", "")
-    names = data.get(kind) or {p: range(data.get(f"{p}_{kind}") or 0) for p in parts}
-    groups = " + ".join(str(len(names[p])) for p in parts if names.get(p))
+    groups = " + ".join(map(str, data.get("groups", {}).values()))  # of each part
     named = ("features",) if model.get("features") == "geometry" else ("backbone", "features")
     detail = ", ".join(str(model[key]) for key in named if model.get(key))
     trainable, total = model.get("trainable_parameters", 0), model.get("total_parameters", 0)
     return {
         "run": f"{view.script}, started {config.get('timestamp', '?').replace('T', ' ')} on {device}",
         "data": f"{source}{' (synthetic)' if data.get('synthetic') else ''}: {samples}"
-        + (f" of {groups} {kind}" if groups else ""),
+        + (f" of {groups} {view.task['groups']}" if groups else ""),
         "model": f"{model.get('architecture', '?')}{f' ({detail})' if detail else ''}, {total:,} parameters"
         + (f", {trainable:,} of them trained" if trainable != total else ""),
     }

@@ -12,10 +12,10 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,10 +25,17 @@ from utils.run.folder import read_json
 PARTS = ("train", "val", "test")
 MEMORY = "Scores on such a split measure memory."
 Split = dict[str, list[str]]  # {part: names of its groups}
-# {group: hashes of its contents} -> the groups of each part. evaluate.py uses it to choose what it judges.
-Choose = Callable[[dict[str, list[str]]], Split]
 # After two cuts a stratum must have two members left, sklearn's minimum. Smaller strata are joined.
 MIN_STRATUM = 5
+
+
+class Choose(Protocol):
+    """Chooses groups in place of a split: how evaluate.py says what it judges."""
+
+    known: list[str]  # the groups of the run; data that has only their scenarios is cut into the same blocks
+
+    def __call__(self, present: dict[str, list[str]]) -> Split:
+        """The groups of each part, from {group: hashes of its contents}."""
 
 
 @dataclass
@@ -60,6 +67,17 @@ class Parts:
     @property
     def val(self) -> Any:
         return self.parts["val"]
+
+    def describe_split(self, samples: dict[str, int]) -> dict[str, Any]:
+        """What the dataset section of every config.json says. samples: of an epoch, by part."""
+        return {
+            "total_samples": sum(samples.values()),
+            **{f"{part}_samples": count for part, count in samples.items()},
+            "groups": {part: len(self.split[part]) for part in samples},
+            "split_method": self.split_source,
+            "data_leakage_prevention": self.leakage_check,
+            "synthetic": self.synthetic,
+        }
 
     def references(self) -> dict[str, np.ndarray]:
         """Arrays for the reference models: `recorded`, which evaluate.py takes from a run, or new ones."""

@@ -4,7 +4,6 @@ A run writes its groups to split.json and hashes of their contents to hashes.jso
 recognised under any name, so that no model is judged on its training data by mistake.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_record
 from utils.run.log import LOG
 
-CHECKED = "data_leakage_prevention"  # in config.json: how many groups each part had
 Hashes = Mapping[str, Sequence[str]]  # group -> hash of everything in it, then a hash of each item
 
 
@@ -33,11 +31,11 @@ class Judge:
         """Read the groups that the run knows; CommandError if split.json was edited."""
         path = self.run / "split.json"
         self.parts, record = read_split(path), read_record(path)
-        self.known = sum((record.get(part, []) for part in PARTS), [])  # datasets/anovox/load.py reads it
+        self.known = sum((record.get(part, []) for part in PARTS), [])
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
-        checked = str(dict(read_record(self.run / "config.json", "dataset")["dataset"]).get(CHECKED))
-        counts = [int(n) for n in re.findall(r"(\d+) (?:train|val|test)\b", checked) if n != "0"]
-        if self.known != list(self.seen) or [len(part) for part in self.parts.values() if part] != counts:
+        counts = {part: len(names) for part, names in self.parts.items() if names}
+        trained = read_record(self.run / "config.json", "dataset")["dataset"]
+        if self.known != list(self.seen) or counts != trained.get("groups"):
             wrong = f"{path} is not the split that the run was trained on (hashes.json, config.json)"
             raise CommandError(f"{wrong}\nrestore it; to judge a part of it, use --split")
 

@@ -95,7 +95,7 @@ def judge_pastes(
     scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera", **cache)
     coding = (find_palette(scenarios, ids), ids)
     frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
-    hashes = hash_contents(frames, groups_of(frames, judge), **cache)
+    hashes = hash_contents(frames, groups_of(frames, judge.known), **cache)
     ((split, names),) = judge(hashes, labelled=False).items()
     rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]

@@ -33,7 +33,7 @@ CONFIG = {
         "train_samples": 2015,
         "val_samples": 1696,
         "test_samples": 4030,
-        "sequences": {"train": ["a", "b"], "val": ["c"], "test": ["d"]},
+        "groups": {"train": 2, "val": 1, "test": 1},
         "class_counts": {"val": {"no": 1434, "yes": 262}},
     },
     "model": {

@@ -90,9 +90,9 @@ def test_config_says_what_was_done(finished):
     assert training["loss_function"] == {"train_mae": "L1Loss", "train_ddp": "MSELoss"}[script]
     assert training["optimizer"] == {"train_mae": "AdamW", "train_ddp": "Adam"}[script]
     assert training["optimizer_params"]["betas"] == [0.9, 0.999]
-    assert dataset["split_method"] == "by_subject_id"
+    assert dataset["split_method"] == "split.json beside the table"
     assert "none shared" in dataset["data_leakage_prevention"]
-    assert dataset["total_subjects"] == 16
+    assert sum(dataset["groups"].values()) == 16
     parts = (dataset[f"{split}_samples"] for split in ("train", "val", "test"))
     assert sum(parts) == dataset["total_samples"]
     assert (dataset["random_seed"], dataset["test_size"], dataset["val_size"]) == (42, 0.2, 0.1)

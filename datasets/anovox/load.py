@@ -67,7 +67,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,
     )  # fmt: skip
     if choose:
-        hashes = hash_contents(table, groups_of(table, choose), **cache)
+        hashes = hash_contents(table, groups_of(table, choose.known), **cache)
         split, source, outcome = choose(hashes), "chosen", ""
     else:
         split, source, outcome = split_scenarios(table, top, args)
@@ -91,10 +91,10 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 
 
-def groups_of(table: FrameTable, choose: Choose) -> list[str]:
-    """The scenarios; in place of those that the run has cut into blocks of frames, the blocks."""
+def groups_of(table: FrameTable, known: list[str]) -> list[str]:
+    """The scenarios; in place of those that a run with the groups `known` has cut into blocks, the blocks."""
     names = {frame.scenario.name for frame in table.frames}
-    blocks = [name for name in getattr(choose, "known", ()) if scenario_of(name) in names - {name}]
+    blocks = [name for name in known if scenario_of(name) in names - {name}]
     return sorted(names - set(map(scenario_of, blocks))) + blocks
 
 
@@ -150,22 +150,17 @@ class AnoVoxData(Parts):
         """The dataset section of config.json."""
         parts, table = self.parts, self.train.table
         towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
-        counts = {f"{name}_samples": len(part) for name, part in parts.items()}
         content = [[s.name, s.kind, s.town] for s in table.scenarios]
         content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table.frames)]
         return {
             "data_path": str(self.root),
-            "total_samples": sum(counts.values()),
-            **counts,
+            **self.describe_split({name: len(part) for name, part in parts.items()}),
             "scenarios": self.split,
             "class_counts": {name: part.class_counts() for name, part in parts.items()},
             "towns": {name: sorted(names) for name, names in towns.items()},
             "label": self.label,
             "labels": "pasted" if self.label == "pasted" else "ground truth",
             "pasting": {k: asdict(p.pasting) | {"frames": p.pasted} for k, p in parts.items() if p.pasting},
-            "split_method": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
             "region": asdict(self.train.region),
             "left_out": table.notes,
             "fingerprint": fingerprint(content),

@@ -139,20 +139,15 @@ class PairDatasets(Parts):
 
     def describe(self) -> dict[str, object]:
         """The dataset section of config.json."""
-        counts = {f"{name}_samples": len(part.draw()) for name, part in self.parts.items()}  # of an epoch
         sequences = sum(self.loaded.values(), [])
         measured = next((s for s in sequences if not s.size_source.startswith("no image")), sequences[0])
         contents = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
                     for s in sorted(sequences, key=lambda s: s.name)]  # fmt: skip
         return {
             "data_path": str(self.data_path),
-            "total_samples": sum(counts.values()),
-            **counts,
+            **self.describe_split({name: len(part.draw()) for name, part in self.parts.items()}),
             "sequences": {name: part.sequences for name, part in self.parts.items()},
             "class_counts": {name: part.class_counts() for name, part in self.parts.items()},
-            "split_method": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
             "panorama_size": [measured.width, measured.height],
             "panorama_size_source": measured.size_source,
             "fingerprint": fingerprint(contents),  # does not depend on where the files are

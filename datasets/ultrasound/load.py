@@ -98,21 +98,12 @@ class AgeDatasets(splits.Parts):
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""
-        samples = {f"{name}_samples": len(part) for name, part in self.parts.items()}
-        subjects = {f"{name}_subjects": len(part.subjects) for name, part in self.parts.items()}
         ages = np.concatenate([part.ages for part in self.parts.values()])
         return {
             "image_dir": [str(source.images) for source in self.sources],
             "excel_path": sorted({str(source.table) for source in self.sources if source.table}),
-            "total_samples": sum(samples.values()),
-            **samples,
-            "total_subjects": sum(subjects.values()),
-            **subjects,
-            "split_source": self.split_source,
-            "data_leakage_prevention": self.leakage_check,
-            "synthetic": self.synthetic,
+            **self.describe_split({name: len(part) for name, part in self.parts.items()}),
             "target_unit": self.unit,
-            "split_method": "by_group" if self.args.split_by == "group" else "by_subject_id",
             "random_seed": self.args.seed,
             "test_size": self.args.test_size,
             "val_size": self.args.val_size,

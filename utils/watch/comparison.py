@@ -32,7 +32,7 @@ CIRCUMSTANCES = (
     "pytorch_version", "cuda_version", "dataset.fingerprint", "dataset.train_samples", "dataset.val_samples",
     "dataset.test_samples",
 )  # fmt: skip
-SPLIT_KEYS = ("sequences.", "scenarios.", "split_source", "train_samples", "val_samples", "test_samples")
+SPLIT_KEYS = ("sequences.", "scenarios.", "split_method", "train_samples", "val_samples", "test_samples")
 NEVER_SHOWN = ("timestamp", "command", "description", "output_dir", "seed", "dataset.random_seed")
 
 

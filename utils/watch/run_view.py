@@ -26,7 +26,7 @@ from utils.tasks import LOSS, TASKS, log_columns
 FILES = {"config": {}, "history": [], "status": {}, "results": {}}  # with the value for a missing file
 SECTIONS = {"config": ("args", "dataset", "model", "training"), "results": ("metrics", "confidence")}
 # The task of a run that has no config.json yet.
-UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}}
+UNKNOWN = {"task": "unknown", "best": "loss", "skill": "", "metrics": {"loss": LOSS}, "groups": "groups"}
 # Normal seconds without a sign of life: nothing is written while val or test are evaluated.
 QUIET = {"starting": 1800.0, "training": 120.0, "testing": 900.0}
 GONE = 60.0  # the same if the process is not found, which also happens in another container

@@ -698,8 +698,8 @@ def test_whole_groups_are_held_out(study):
     sites = {name: set(part.groups["group"]) for name, part in data.parts.items()}
     assert not sites["train"] & sites["test"]
     assert not sites["train"] & sites["val"]
-    assert data.describe()["split_method"] == "by_group"
-    assert load(study, **flags).describe()["split_method"] == "by_subject_id"
+    assert data.describe()["split_method"] == "seed 42, by Site"
+    assert load(study, **flags).describe()["split_method"] == "seed 42"
     folds = [load(study, split_by="group", fold=f"{k}/3", **flags) for k in (1, 2, 3)]
     tested = [set(fold.parts["test"].groups["group"]) for fold in folds]
     assert sorted(site for sites in tested for site in sites) == [f"site {k}" for k in range(6)]
