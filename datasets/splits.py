@@ -21,6 +21,7 @@ import numpy as np
 
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
+from utils.run.leakage import shared
 
 PARTS = ("train", "val", "test")
 MEMORY = "Scores on such a split measure memory."
@@ -52,13 +53,12 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Raise DataError if two parts share contents, such as a copy of a group under another name."""
-        first: dict[str, tuple[str, str]] = {}  # by content: part and name
-        for part, names in self.split.items():
-            for name, content in [(group, content) for group in names for content in self.hashes[group]]:
-                other, copied = first.setdefault(content, (part, name))
-                if other != part:
-                    leak = f"{name} in {part} and {copied} in {other} hold the same data, or share some"
-                    raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
+        held = {part: {name: self.hashes[name] for name in names} for part, names in self.split.items()}
+        for first, second in itertools.combinations(held, 2):
+            if copies := shared(held[first], held[second]):
+                copy, name = next(iter(copies.items()))
+                leak = f"{copy} in {second} and {name} in {first} hold the same data, or share some"
+                raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
 
     @property
     def train(self) -> Any:

@@ -4,16 +4,14 @@ A run writes its groups to split.json and hashes of their contents to hashes.jso
 recognised under any name, so that no model is judged on its training data by mistake.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.splits import PARTS, read_split
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_record
+from utils.run.leakage import Hashes, shared
 from utils.run.log import LOG
-
-Hashes = Mapping[str, Sequence[str]]  # group -> hash of everything in it, then a hash of each item
 
 
 @dataclass
@@ -76,12 +74,12 @@ class Judge:
 
     def check_untrained(self, present: Hashes, names: list[str]) -> None:
         """DataError if a group to judge holds an exact copy of training data, under any name."""
-        owner = {item: name for name in self.parts["train"] for item in self.seen[name][1:]}
-        known = {name: owner[item] for name in names for item in present[name][1:] if item in owner}
-        if known:
-            pairs = [name if name == other else f"{name} (there {other})" for name, other in known.items()]
+        trained = {name: self.seen[name] for name in self.parts["train"]}
+        copies = shared(trained, {name: present[name] for name in names})
+        if copies:
+            pairs = [name if name == other else f"{name} (there {other})" for name, other in copies.items()]
             raise DataError(
-                f"Leakage: {len(known)} of {len(names)} {self.unit} contain what the run was trained on: "
+                f"Leakage: {len(copies)} of {len(names)} {self.unit} contain what the run was trained on: "
                 f"{some(pairs)}\nScores on them measure memory: remove them. --split test judges the run's "
                 f"test part, --split unseen {self.unit} that it never saw."
             )

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import add_section, write_results
-from utils.run.errors import CommandError, some
+from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint, is_run, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
+from utils.run.leakage import refuse_judged
 from utils.run.lock import claim_folder
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.status import Status
@@ -145,26 +146,6 @@ class Run:
             plot_curves(history, panels, self.folder / "training_curves.png", best_epoch)
         shown = log_columns(TASKS[self.script])
         LOG.info(epoch_line(row, self.args.epochs, shown, best=row["epoch"] == best_epoch))
-
-
-def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
-    """CommandError if val or test hold anything that the run behind `flag` was trained on, by its content.
-    by_name: both runs read the same data, so that groups are compared by name too."""
-    if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
-        LOG.warning(f"{run} lacks split.json or hashes.json: whether {flag} has seen val or test is unknown")
-        return
-    names, held = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
-    contents = {item for name in names for item in held[name][1:]}
-    judged = [name for part in ("val", "test") for name in data.split[part]]
-    shared = [n for n in judged if (by_name and n in names) or contents & set(data.hashes[n][1:])]
-    if shared:
-        recorded = read_json(run / "config.json")["args"]
-        same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
-        raise CommandError(
-            f"Leakage: the run behind {flag} was trained on {len(shared)} of the {len(judged)} groups in val "
-            f"and test: {some(shared, 3)}\n  {run}, with {same}\n"
-            f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
-        )
 
 
 def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:
