@@ -100,8 +100,9 @@ PAIRS = {
 
 def stage1_table(noise, rng):
     scores = 1 / (1 + np.exp(-(2 * LABELS - 1 + noise * rng.normal(size=240))))
-    names = np.array(["no interaction", "interaction"])
-    return PAIRS | {"label": names[LABELS], "score": scores, "prediction": names[(scores > 0.5).astype(int)]}
+    names, trivial = np.array(["no interaction", "interaction"]), {"distance_widths": np.ones(240)}
+    columns = {"label": names[LABELS], "score": scores, "prediction": names[(scores > 0.5).astype(int)]}
+    return PAIRS | trivial | columns
 
 
 def stage2_table(noise, rng):
@@ -114,7 +115,8 @@ def stage2_table(noise, rng):
 def anomaly_table(noise, rng):
     scores = LABELS + noise * rng.normal(size=240)
     frames = {"scenario": np.array([f"Scenario_{k // 24}" for k in range(240)]), "frame_id": np.arange(240)}
-    return frames | {"label": LABELS, "score": scores, "alarm": (scores > 0.5).astype(int)}
+    columns = {"label": LABELS, "score": scores, "alarm": (scores > 0.5).astype(int)}
+    return frames | columns | {"trivial_score": np.ones(240)}
 
 
 def age_table(noise, rng):
@@ -276,10 +278,7 @@ def test_stage2_runs_are_grouped_by_the_settings_of_their_stage1_runs(tmp_path):
     runs = []
     for k, start in enumerate(starts):
         path = str(start / "best_f1.pth")
-        model = {"features": "crops", "source": path}
-        runs.append(
-            make_run(tmp_path, "stage2", seed=k, second=k, stage1_checkpoint=path, config={"model": model})
-        )
+        runs.append(make_run(tmp_path, "stage2", seed=k, second=k, stage1_checkpoint=path))
     a, b = group_runs([read_run(run) for run in runs])
     assert ([view.name for view in a.runs], b.label) == (
         [run.name for run in runs[:2]],

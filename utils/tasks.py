@@ -45,6 +45,7 @@ AGES = {
     },
     "quick": "--epochs 24 --model resnet18 --image_size 96",
     "groups": "subjects", "sample": ("subject", "file"), "columns": ("age", "prediction"),
+    "judged_by": "subject_mae",
 }  # fmt: skip
 
 # folder      how the name of a run folder begins
@@ -58,6 +59,8 @@ AGES = {
 # groups      what a split keeps whole and the jackknife leaves out one at a time
 # sample      the columns of *_predictions.csv that identify a sample, its group first
 # columns     the columns of the truth (first) and the prediction (last)
+# judged_by   the test metric that decides the verdict
+# trivial     the column of the trivial scorer that it is compared with, if that has one, and its sign
 TASKS: dict[str, dict[str, Any]] = {
     "train_anomaly_with_labels.py": {
         "folder": "anomaly", "task": "anomaly", "data": "anovox",
@@ -69,6 +72,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "mean_score": Metric("mean score", None, ("log", "curves"), "positives", "share of positives"),
         },
         "groups": "scenarios", "sample": ("scenario", "frame_id"), "columns": ("label", "score", "alarm"),
+        "judged_by": "auroc", "trivial": ("trivial_score", 1),
     },
     "train_stage1.py": PAIRS | {
         "folder": "stage1", "task": "stage1", "checkpoint": "best_f1.pth", "best": "f1", "skill": "auroc",
@@ -77,6 +81,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "accuracy": ACCURACY._replace(shown=("curves",)),
         },
         "columns": ("label", "score", "prediction"),
+        "judged_by": "auroc", "trivial": ("distance_widths", -1),
     },
     "train_stage2.py": PAIRS | {
         "folder": "stage2", "task": "stage2",
@@ -87,7 +92,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "balanced_accuracy": Metric("balanced accuracy", True, ("log", "curves"), "classes", "chance"),
             "end_to_end_f1": Metric("macro F1 of both stages", True, ("log", "curves")),
         },
-        "columns": ("label", "prediction"),
+        "columns": ("label", "prediction"), "judged_by": "macro_f1",
     },
     "train_ddp.py": AGES | {"folder": "age_mse"},
     "train_mae.py": AGES | {"folder": "age_mae"},

@@ -80,10 +80,9 @@ def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
         found |= {"fold": found["fold"].split("/")[1], "intensity_range": None}
     found |= {"script": config.get("script_name"), "dataset.fingerprint": fingerprint}
     found["effective_batch_size"] = config.get("training", {}).get("effective_batch_size")
-    source = config.get("model", {}).get("source", "none")
-    if found["script"] == "train_stage2.py" and source not in (None, "none"):
-        start = read_if_there(Path(source).parent / "config.json", {})
-        found["stage1"] = settings(start, folds) if start else source
+    if start := config.get("args", {}).get("stage1_checkpoint"):
+        recorded = read_if_there(Path(start).parent / "config.json", {})
+        found["stage1"] = settings(recorded, folds) if recorded else start
     return found
 
 

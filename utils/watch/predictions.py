@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
     from utils.watch.comparison import Condition
 
-# The metric that decides the verdict, as in a run's report.
-JUDGED_BY = {"age": "subject_mae", "stage1": "auroc", "stage2": "macro_f1", "anomaly": "auroc"}
-# Columns with the trivial scorer of the verdict, and their sign as a score.
-TRIVIAL = {"distance_widths": -1, "trivial_score": 1}
-
 
 def read_predictions(view: RunView, reference: "DataFrame | None" = None) -> "DataFrame":
     """The predictions on the split that the run was judged on, in the order of `reference`.
@@ -58,7 +53,8 @@ def read_table(view: RunView) -> "DataFrame":
         raise CommandError(f"{path} is not there" if view.results else f"{view.name} has no results yet")
     try:
         table = pandas.read_csv(path, dtype=str, keep_default_na=False)
-        lacking = [f"column {name}" for name in (*sample, *task["columns"]) if name not in table.columns]
+        needed = (*sample, *task["columns"], *task.get("trivial", ())[:1])
+        lacking = [f"column {name}" for name in needed if name not in table.columns]
         if lacking or not len(table):
             raise ValueError(f"it has no {[*lacking, 'row'][0]}")
         rows = as_numbers(table, task)
@@ -90,9 +86,8 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
         truth, predicted = truth.map(number), predicted.map(number)
     rows = pandas.DataFrame({"label": truth.astype(int), "pred": predicted.astype(int)})
     if task["task"] != "stage2":
-        rows["score"] = table["score"].astype(float)
-        for column in TRIVIAL.keys() & set(table.columns):
-            rows["trivial"] = TRIVIAL[column] * table[column].astype(float)
+        column, sign = task["trivial"]
+        rows["score"], rows["trivial"] = table["score"].astype(float), sign * table[column].astype(float)
     return rows
 
 
@@ -161,7 +156,7 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     table.attrs = {"split": "test", "name": name}
     if task["task"] == "anomaly":
         table["frame"] = np.arange(len(table))
-    measured, metric = measure(table, task["task"]), JUDGED_BY[task["task"]]
+    measured, metric = measure(table, task["task"]), task["judged_by"]
     (by, judged), higher = measured[metric], task["metrics"][metric].higher
     guesses = [guess_trivially(view, rows) for view, rows in zip(folds, tables, strict=True)]
     trivial = {}
