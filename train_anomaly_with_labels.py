@@ -80,6 +80,7 @@ from torch.utils.data import DataLoader
 
 from datasets.anovox.augmentation import augment_frames, corrupt_frames
 from datasets.anovox.dataset import CLASSES
+from datasets.anovox.frame import CELL_GRID
 from datasets.anovox.load import AnoVoxData, build_datasets, trivial_features
 from models.anomaly import AnomalyDetectionModel, explain
 from models.encoders import build_encoder, freeze, load_weights
@@ -115,8 +116,8 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
         weights = load_weights(encoder, args.weights)
         if args.freeze_encoder:
             freeze(encoder)
-    model = AnomalyDetectionModel(encoder, args.fusion, args.modality, args.position_code, args.dropout)
-    return model, weights
+    settings = args.fusion, args.modality, args.position_code, args.dropout
+    return AnomalyDetectionModel(encoder, *settings, token_grid=CELL_GRID), weights
 
 
 def build_recipe(

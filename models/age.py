@@ -24,13 +24,11 @@ class AgeRegressor(nn.Module):
     keeps the statistics that were loaded (for short fine-tuning, which is too short to learn new ones).
     """
 
-    def __init__(
-        self, encoder: nn.Module, dropout: float = 0.5, hidden: int = 256, freeze_batchnorm: bool = False
-    ):
+    def __init__(self, encoder: nn.Module, dropout: float = 0.5, freeze_batchnorm: bool = False):
         super().__init__()
         self.encoder, self.freeze_batchnorm = encoder, freeze_batchnorm
-        layers = nn.Dropout(dropout), nn.Linear(encoder.out_channels, hidden), nn.ReLU(), nn.Dropout(dropout)
-        self.head = nn.Sequential(*layers, nn.Linear(hidden, 1))
+        layers = nn.Dropout(dropout), nn.Linear(encoder.out_channels, 256), nn.ReLU(), nn.Dropout(dropout)
+        self.head = nn.Sequential(*layers, nn.Linear(256, 1))
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.register_buffer("target_median", torch.tensor(0.0))

@@ -16,7 +16,6 @@ from models.pointnet import PointNetEncoder, masked_max
 
 WIDTH, HEADS = 256, 4
 PAINT = 32  # image features that a point takes from its pixel, in addition to the colour
-TOKEN_GRID = (8, 12)
 
 
 class ImageCNN(nn.Module):
@@ -95,11 +94,12 @@ class AnomalyDetectionModel(nn.Module):
     fusion         attention (in both directions) | concat (the sensors meet only in the head)
     modality       both | camera | lidar; a single sensor attends to itself, to keep ablations comparable
     position_code  with attention, tokens get their place in the image and points (both sensors) their pixel
+    token_grid     rows and columns; to learn where anomalies are, the same as of the cells in the data
     """
 
     def __init__(
         self, image_encoder: nn.Module | None = None, fusion: str = "attention", modality: str = "both",
-        position_code: bool = True, dropout: float = 0.3, token_grid: tuple[int, int] = TOKEN_GRID,
+        position_code: bool = True, dropout: float = 0.3, token_grid: tuple[int, int] = (8, 12),
     ):  # fmt: skip
         super().__init__()
         self.fusion, self.modality, self.position_code = fusion, modality, position_code
@@ -115,7 +115,7 @@ class AnomalyDetectionModel(nn.Module):
             self.point_encoder = PointNetEncoder(WIDTH, 3 + PAINT if self.paint else 0)
             self.point_attention = CrossModalAttention() if fusion == "attention" else None
         if position_code and fusion == "attention":
-            self.register_buffer("waves", grid_waves(self.token_grid))  # (T, 4 * frequencies)
+            self.register_buffer("waves", grid_waves(self.token_grid))  # (T, 24)
             self.code = nn.Linear(self.waves.shape[1], WIDTH)
         self.image_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "lidar" else None
         self.point_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "camera" else None
@@ -213,13 +213,13 @@ def sample_at(maps: Tensor, point_pixels: Tensor) -> Tensor:
     return F.grid_sample(maps, point_pixels[:, None], align_corners=False)[:, :, 0].mT
 
 
-def grid_waves(grid: tuple[int, int], frequencies: int = 6) -> Tensor:
-    """Sines and cosines of the cell centres, (cells, 4 * frequencies), row by row (Vaswani et al. 2017)."""
+def grid_waves(grid: tuple[int, int]) -> Tensor:
+    """Sines and cosines of the cell centres, (cells, 24), row by row (Vaswani et al. 2017)."""
     rows, columns = grid
     v = (torch.arange(rows) + 0.5) / rows
     u = (torch.arange(columns) + 0.5) / columns
     centres = torch.stack(torch.meshgrid(v, u, indexing="ij"), dim=-1).reshape(-1, 2, 1)  # (cells, 2, 1)
-    angles = centres * math.pi * 2 ** (torch.arange(frequencies) / 2)  # (cells, 2, frequencies)
+    angles = centres * math.pi * 2 ** (torch.arange(6) / 2)  # (cells, 2, 6)
     return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 

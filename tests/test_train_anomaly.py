@@ -222,6 +222,11 @@ def test_what_is_pasted_in_colours_that_training_never_saw_is_found(tmp_path):
     assert auroc >= 0.70 and told["both sensors, count raised"]["auroc"] < 0.65
 
 
+def test_the_model_marks_anomalies_in_the_cells_of_the_data(monkeypatch):
+    monkeypatch.setattr(script, "CELL_GRID", (4, 6))
+    assert script.build_model(script.parse_args([]))[0].token_grid == (4, 6)
+
+
 def test_mixing_needs_both_sensors_and_pasted_labels(capsys):
     for flags in (["--feature_mixing"], ["--feature_mixing", "--label", "pasted", "--modality", "lidar"]):
         with pytest.raises(SystemExit):
