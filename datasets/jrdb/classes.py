@@ -17,6 +17,7 @@ CLASS_OF_NAME = {name: k for k, name in enumerate(INTERACTION_CLASSES[:4])} | di
      "looking into sth together", "shaking hand", "waving hand together", "pointing at sth together"), 4,
 )  # fmt: skip
 CLASS_OF_NAME["standing together together"] = 1  # a typo in the published list
+TOO_DIFFICULT = -3  # the type of a pair whose labels are all above --max_difficulty
 ANY_OTHER = "*"  # in a class map: every name that is not listed
 
 
@@ -52,7 +53,7 @@ def merge_sides(
 
     The labels of both sides are joined; one side is enough. --multi_label decides between several labels:
     `priority` takes the rarest class (others, sitting, conversation, standing, walking), `first` the first
-    label of the lower id (else of the other), `drop` gives -1 if the classes differ. -3: all too difficult.
+    label of the lower id (else of the other), `drop` gives -1 if the classes differ.
     """
     class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in first + second}
     names, other_names = {name for name, _ in first}, {name for name, _ in second}
@@ -69,4 +70,4 @@ def merge_sides(
         "untyped_pairs": kind < 0,
         "difficult_pairs": difficult,
     }
-    return -3 if difficult else kind, [name for name, holds in counts.items() if holds]
+    return TOO_DIFFICULT if difficult else kind, [name for name, holds in counts.items() if holds]

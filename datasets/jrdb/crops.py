@@ -46,8 +46,8 @@ def images_needed(
     part: JRDBPairDataset, data_path: Path | str
 ) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
     """Paths of the K images that people are cut from, whether each exists, people per image, person rows."""
-    side = "near_" if hasattr(part, "near_rows") else ""
-    persons = np.unique([getattr(part, f"{side}left"), getattr(part, f"{side}right")])
+    pairs = part if part.near is None else part.near
+    persons = np.unique([pairs.left, pairs.right])
     frames, counts = np.unique(part.people_frames[persons], return_counts=True)
     folder = Path(data_path) / IMAGE_FOLDER
     paths = [folder / part.sequences[part.frame_sequences[f]] / str(part.frame_keys[f]) for f in frames]

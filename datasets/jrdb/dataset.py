@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,17 +14,32 @@ from datasets.augmentation import GOLDEN, mix
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.labels import Sequence
-from datasets.jrdb.pairs import PairRules, text_key
+from datasets.jrdb.pairs import PairRules, Pairs, text_key
 
-# Columns of indices, which are renumbered when sequences are joined. An index of sequence k is raised by the
-# total length of the column named here over the sequences before k.
-FRAMES = ("frames", "people_frames", "far_frames", "ambiguous_frames", "near_frames")
+# Columns of indices, and what they point to: they are renumbered when sequences are joined.
 INDEX_INTO = {
-    **dict.fromkeys(FRAMES, "frame_keys"),
-    **dict.fromkeys(("left", "right", "near_left", "near_right"), "boxes"),
+    **dict.fromkeys(("frames", "people_frames", "far_frames", "ambiguous_frames"), "frame_keys"),
+    **dict.fromkeys(("left", "right"), "boxes"),
     "interaction_groups": "interaction_group_sizes",
-    "near_rows": "near_left",
 }
+
+
+@dataclass
+class NearPairs:
+    """All M pairs in range, samples or not, sorted by frame: a sample is scored beside those of its frame."""
+
+    geometry: np.ndarray  # (M, G) float32
+    left: np.ndarray  # (M,) int64 person rows
+    right: np.ndarray
+    frames: np.ndarray  # (M,) int64
+    rows: np.ndarray  # (N,) int64: which of these pairs each sample is
+
+    def others(self, samples: np.ndarray) -> np.ndarray:
+        """Rows of all pairs in the frames of these samples, without the samples."""
+        frames = np.unique(self.frames[self.rows[samples]])
+        first, last = np.searchsorted(self.frames, [frames, frames + 1])
+        rows = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
+        return np.setdiff1d(rows, self.rows[samples])
 
 
 class JRDBPairDataset(Dataset):
@@ -49,15 +65,13 @@ class JRDBPairDataset(Dataset):
         far_types, far_frames (M,) int64
     Per ambiguous pair, in range or not, inferred to interact or not:
         ambiguous_frames (A,) int64
-    Per pair in range, sample or not, sorted by frame; only with rules.rescore:
-        near_geometry (M, G) float32, near_left, near_right, near_frames (M,) int64
-        near_rows (N,) int64              rows of the samples among them
+    near: NearPairs; None without rules.rescore and for task "type"
     Set by crops.load_crops in runs that use pixels:
         crops (K, 3, H, W) uint8, crop_rows (R,) int64 into them
     """
 
     def __init__(
-        self, name: str, sequences: list[Sequence], pairs: list[tuple[dict, dict]], rules: PairRules,
+        self, name: str, sequences: list[Sequence], pairs: list[Pairs], rules: PairRules,
         task: str, sampled: bool,
     ):  # fmt: skip
         """pairs: what find_pairs returned for each sequence."""
@@ -68,16 +82,15 @@ class JRDBPairDataset(Dataset):
         self.class_names = INTERACTION_CLASSES if task == "type" else ("no interaction", "interaction")
         self.crops: np.ndarray | None = None
         self.counts: Counter[str] = Counter()  # of find_pairs and of labels.COUNTS
-        for sequence, (_, counts) in zip(sequences, pairs, strict=True):
-            self.counts.update(counts | sequence.counts)
-        parts = [columns for columns, _ in pairs]
-        for key in parts[0]:
-            columns = [part[key] for part in parts]
-            if key in INDEX_INTO:
-                offsets = np.cumsum([0, *(len(part[INDEX_INTO[key]]) for part in parts[:-1])])
-                columns = [column + offset for column, offset in zip(columns, offsets, strict=True)]
-            setattr(self, key, np.concatenate(columns))
-        self.frame_sequences = np.repeat(np.arange(len(parts)), [len(part["frame_keys"]) for part in parts])
+        for sequence, found in zip(sequences, pairs, strict=True):
+            self.counts.update(found.counts | sequence.counts)
+        rests = [found.rest for found in pairs]
+        samples = join([found.samples for found in pairs], rests)
+        near = join([found.near for found in pairs], rests)
+        vars(self).update(samples | join(rests, rests))
+        self.sample_columns = list(samples)
+        self.near = NearPairs(rows=np.flatnonzero(near.pop("is_sample")), **near) if near else None
+        self.frame_sequences = np.repeat(np.arange(len(rests)), [len(rest["frame_keys"]) for rest in rests])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,9 +159,9 @@ class JRDBPairDataset(Dataset):
         """A copy with only these samples, in this order, and the same people and frames; not sampled."""
         chosen = copy.copy(self)
         chosen.sampled = False
-        columns = ["geometry", "types", "labels", "inferred", "ambiguous", "left", "right", "frames"]
-        for name in columns + ["near_rows"] * hasattr(self, "near_rows"):
-            setattr(chosen, name, getattr(self, name)[samples])
+        vars(chosen).update({name: getattr(self, name)[samples] for name in self.sample_columns})
+        if self.near is not None:
+            chosen.near = replace(self.near, rows=self.near.rows[samples])
         return chosen
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -158,10 +171,10 @@ class JRDBPairDataset(Dataset):
         frames go on after the N samples with the other pairs in range of these frames."""
         indices = np.asarray(indices)
         batch = {name: getattr(self, name)[indices] for name in ("left", "right", "geometry", "frames")}
-        if hasattr(self, "near_rows"):
-            others = self.others_near(indices)
-            near = {name: getattr(self, f"near_{name}")[others] for name in batch}
-            batch = {name: np.concatenate([values, near[name]]) for name, values in batch.items()}
+        if self.near is not None:
+            others = self.near.others(indices)
+            for name in batch:
+                batch[name] = np.concatenate([batch[name], getattr(self.near, name)[others]])
         persons, place = np.unique([batch["left"], batch["right"]], return_inverse=True)
         batch["left"], batch["right"] = place.reshape(2, -1)
         batch |= {"labels": self.labels[indices], "indices": indices, "persons": persons}
@@ -169,12 +182,17 @@ class JRDBPairDataset(Dataset):
             batch["crops"] = self.crops[self.crop_rows[persons]]
         return {key: torch.from_numpy(np.ascontiguousarray(values)) for key, values in batch.items()}
 
-    def others_near(self, indices: np.ndarray) -> np.ndarray:
-        """Rows of the other pairs in range in the frames of these samples."""
-        frames = np.unique(self.frames[indices])
-        first, last = np.searchsorted(self.near_frames, [frames, frames + 1])
-        rows = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])
-        return np.setdiff1d(rows, self.near_rows[indices])
+
+def join(tables: list[dict], rests: list[dict]) -> dict[str, np.ndarray]:
+    """The columns of a table per sequence as those of one. rests: Pairs.rest, whose rows indices count."""
+    joined = {}
+    for name in tables[0]:
+        columns = [table[name] for table in tables]
+        if name in INDEX_INTO:
+            lengths = [len(rest[INDEX_INTO[name]]) for rest in rests]
+            columns = [column + sum(lengths[:k]) for k, column in enumerate(columns)]
+        joined[name] = np.concatenate(columns)
+    return joined
 
 
 def smallest_per_bin(

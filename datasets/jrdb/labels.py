@@ -61,7 +61,7 @@ class Sequence:
     social_groups: np.ndarray  # (R,) int64 id, unique within a frame; -1 none
     difficult: np.ndarray  # (R,) bool: the group label is above --max_difficulty
     pairs: np.ndarray  # (M, 2) int64 rows, lower row first
-    types: np.ndarray  # (M,) int64 into INTERACTION_CLASSES; -1 no type; -3 label above --max_difficulty
+    types: np.ndarray  # (M,) int64 into INTERACTION_CLASSES; -1 no type, or TOO_DIFFICULT
     image_found: np.ndarray  # (F,) bool
     frame_rate: float = FRAMES_PER_SECOND
     counts: dict[str, int] = field(default_factory=dict)

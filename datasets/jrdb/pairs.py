@@ -12,8 +12,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from datasets.augmentation import GOLDEN, mix
+from datasets.jrdb.classes import TOO_DIFFICULT
 from datasets.jrdb.geometry import first_is_left, in_range, pair_features
 from datasets.jrdb.labels import Sequence
+
+NOT_ANNOTATED = -2  # beside the types of labels.Sequence
 
 
 @dataclass
@@ -36,82 +39,74 @@ class PairRules:
     seed: int = 42
 
 
+@dataclass
+class Pairs:
+    """What find_pairs returns. The columns are described in JRDBPairDataset."""
+
+    samples: dict[str, np.ndarray]  # per sample
+    near: dict[str, np.ndarray]  # per pair in range, of NearPairs and is_sample; {} if nothing is rescored
+    rest: dict[str, np.ndarray]  # per person, frame and group, and of pairs that are no samples
+    counts: dict[str, int]  # of all pairs in the frames used
+
+
 def find_pairs(
     sequence: Sequence, rules: PairRules, task: str = "interaction", sampled: bool = False
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+) -> Pairs:
     """All pairs in range except ambiguous ones: in one group but not annotated, or too difficult.
 
     If epochs are `sampled`, ambiguous pairs of one interaction group are inferred to interact. task "type"
     keeps only annotated pairs with a type; "any" keeps all pairs in range, as predict.py has to, which cannot
-    know which pairs are ambiguous. Returns the columns of JRDBPairDataset for the frames used, and counts of
-    all pairs in these frames.
+    know which pairs are ambiguous.
     """
-    # All pairs of a frame, and their annotations
-    frame_of_row, people = sequence.frame_of_row(), len(sequence.boxes)
-    used = np.arange(len(sequence.keys)) % rules.frame_stride == 0
-    kept = used[frame_of_row]
-    first, second = every_pair = all_pairs(sequence.starts)
-    types = np.full(len(first), -2)  # not annotated
-    types[np.searchsorted(first * people + second, sequence.pairs @ [people, 1])] = sequence.types
-    if rules.frame_stride > 1:
-        keep = kept[first]
-        first, second, types = first[keep], second[keep], types[keep]
-    difficult = sequence.difficult[first] | sequence.difficult[second] | (types == -3)
-    annotated = (types > -2) & ~difficult
+    used = np.arange(len(sequence.keys)) % rules.frame_stride == 0  # (F,) frames
+    frame_of_row = sequence.frame_of_row()
+    kept = used[frame_of_row]  # (R,) people
+    every_pair = all_pairs(sequence.starts)
+    here = kept[every_pair[0]]
+    first, second = every_pair[0][here], every_pair[1][here]  # (P,) people in each pair of the frames used
 
-    # In range or not
-    by_column = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
-    a, b = by_column.take(first, 1).T, by_column.take(second, 1).T
-    limit = sequence.width, rules.distance_multiplier, rules.distance_norm
-    near = swapped = in_range(a, b, *limit)
-    if rules.distance_norm == "first":  # the other norms are symmetric
-        swapped = in_range(b, a, *limit)
+    # Annotations
+    groups = interaction_groups(sequence.pairs, len(kept))
+    types, ambiguous, linked = annotate(sequence, kept, groups, first, second)
+    annotated = types > NOT_ANNOTATED
+    inferred = linked & (sampled and rules.infer_group_pairs)
 
-    # In one group or not
-    groups, social = interaction_groups(sequence.pairs, people), sequence.social_groups
-    interacting = groups[first] == groups[second]
-    together = (social[first] == social[second]) & (social[first] >= 0)
-    ambiguous = ~annotated & (interacting | together | difficult)
-    inferred = ambiguous & interacting & ~difficult & (sampled and rules.infer_group_pairs)
+    # Samples
+    near, near_swapped = are_near(sequence, rules, first, second)
+    suitable = {"any": near, "type": types >= 0, "interaction": ~ambiguous | inferred}[task]
+    taken, far = near & suitable, annotated & ~near
+    rescored = rules.rescore and task != "type"  # types are not corrected by the other pairs
+    described = near if rescored else taken
 
-    # Possible samples, left person first
-    taken = {"any": near, "type": annotated & (types >= 0), "interaction": ~ambiguous | inferred}[task]
-    chosen, far = np.flatnonzero(near & taken), annotated & ~near
-    among_all = rules.rescore and task != "type"  # types are not rescored by the other pairs
-    described = np.flatnonzero(near) if among_all else chosen
-    rows = np.stack([first[described], second[described]])  # sorted by id: the first has the lower id
-    is_left = first_is_left(a[described], b[described], True, sequence.width)
-    left, right = np.where(is_left, *rows), np.where(is_left, *rows[::-1])
+    # Columns
+    a, b = first[described], second[described]  # rows are sorted by id: a has the lower one
+    a_is_left = first_is_left(sequence.boxes[a], sequence.boxes[b], True, sequence.width)
+    left, right = np.where(a_is_left, a, b), np.where(a_is_left, b, a)
     past = every_pair if rules.whole_past else None
-    geometry = pair_features(sequence, left, right, rules.history_seconds, past)
     row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # index among the used ones
-    columns, place = {}, np.searchsorted(described, chosen)
-    if among_all:
-        columns = {
-            "near_geometry": geometry,
-            "near_left": row_index[left],
-            "near_right": row_index[right],
-            "near_frames": frame_index[frame_of_row[rows[0]]],
-            "near_rows": place,
-        }
-    left, right, rows, geometry = left[place], right[place], rows[:, place], geometry[place]
-    frame, types = frame_of_row[rows[0]], np.where(annotated, np.maximum(types, -1), -1)
-    ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
-    columns |= {
-        "geometry": geometry,
-        "types": types[chosen],
-        "labels": types[chosen] if task == "type" else (annotated | inferred)[chosen].astype(np.int64),
-        "inferred": inferred[chosen],
-        "ambiguous": (ambiguous & ~inferred)[chosen],
+    columns = {
+        "geometry": pair_features(sequence, left, right, rules.history_seconds, past),
         "left": row_index[left],
         "right": row_index[right],
-        "frames": frame_index[frame],
-        "lots": draw_lots(rules.seed, sequence.name, sequence.times[frame], *ids[rows]),
+        "frames": frame_index[frame_of_row[left]],
+    }
+    is_sample = taken[described]
+    left, right = left[is_sample], right[is_sample]
+    ids = np.array([text_key(name) for name in sequence.track_names], np.uint64)[sequence.tracks]
+    times = sequence.times[frame_of_row[left]]
+    samples = {name: values[is_sample] for name, values in columns.items()} | {
+        "types": np.maximum(types[taken], -1),
+        "labels": types[taken] if task == "type" else (annotated | inferred)[taken].astype(np.int64),
+        "inferred": inferred[taken],
+        "ambiguous": (ambiguous & ~inferred)[taken],
+        "lots": draw_lots(rules.seed, sequence.name, times, ids[left], ids[right]),
         "interaction_groups": groups[left],
+    }
+    rest = {
         "interaction_group_sizes": np.bincount(groups),
         "boxes": sequence.boxes[kept],
         "people_frames": frame_index[frame_of_row[kept]],
-        "social_groups": social[kept],
+        "social_groups": sequence.social_groups[kept],
         "person_ids": np.array(sequence.track_names)[sequence.tracks[kept]],
         "frame_keys": np.array(sequence.keys)[used],
         "frame_times": sequence.times[used],
@@ -121,15 +116,46 @@ def find_pairs(
         "ambiguous_frames": frame_index[frame_of_row[first[ambiguous]]],
     }
     counts = {
-        "seam_boxes": (columns["boxes"][:, [0, 2]].sum(1) > sequence.width).sum(),
+        "seam_boxes": (rest["boxes"][:, [0, 2]].sum(1) > sequence.width).sum(),
         "pairs_total": len(first),
         "pairs_in_range": near.sum(),
         "positives_total": annotated.sum(),
         "positives_lost_to_distance": far.sum(),
         "ambiguous_pairs": (ambiguous & near).sum(),
-        "order_dependent_decisions": (near != swapped).sum(),
+        "order_dependent_decisions": (near != near_swapped).sum(),
     }
-    return columns, {name: int(count) for name, count in counts.items()}
+    pairs_in_range = columns | {"is_sample": is_sample} if rescored else {}
+    return Pairs(samples, pairs_in_range, rest, {name: int(count) for name, count in counts.items()})
+
+
+def annotate(
+    sequence: Sequence, kept: np.ndarray, groups: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the annotations say of all pairs (P,) of the people `kept` (R,), who are in interaction `groups`:
+    types, as in Sequence or NOT_ANNOTATED, also if too difficult; whether ambiguous; and if so, whether the
+    two are linked by annotated pairs."""
+    people, listed = len(kept), kept[sequence.pairs[:, 0]]
+    types = np.full(len(first), NOT_ANNOTATED)
+    rows = np.searchsorted(first * people + second, sequence.pairs[listed] @ [people, 1])
+    types[rows] = sequence.types[listed]
+    difficult = sequence.difficult[first] | sequence.difficult[second] | (types == TOO_DIFFICULT)
+    types[difficult] = NOT_ANNOTATED
+    social, unknown = sequence.social_groups, types == NOT_ANNOTATED
+    interacting = groups[first] == groups[second]
+    together = (social[first] == social[second]) & (social[first] >= 0)
+    ambiguous = unknown & (interacting | together | difficult)
+    return types, ambiguous, ambiguous & interacting & ~difficult
+
+
+def are_near(
+    sequence: Sequence, rules: PairRules, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) bool: which pairs are in range, in this order of the two people and in the other."""
+    by_column = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
+    a, b = by_column.take(first, 1).T, by_column.take(second, 1).T
+    limit = sequence.width, rules.distance_multiplier, rules.distance_norm
+    near = in_range(a, b, *limit)
+    return near, in_range(b, a, *limit) if rules.distance_norm == "first" else near  # others are symmetric
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ def crop_cache(paths, boxes, size, pano_size, **cache):
     """The crops that a data set has of these boxes, all of whose people are in samples."""
     frames = np.repeat(np.arange(len(paths)), [len(some) for some in boxes])
     part = SimpleNamespace(
-        left=np.arange(len(frames)), right=np.arange(len(frames)), people_frames=frames, sequences=["s"],
+        left=np.arange(len(frames)), right=np.arange(len(frames)), near=None,
+        people_frames=frames, sequences=["s"],
         boxes=np.concatenate(boxes), frame_sequences=np.zeros(len(paths), int), pano_sizes=[pano_size],
         frame_keys=[path.absolute() for path in paths], image_found=np.ones(len(paths), bool),
     )  # fmt: skip
