@@ -7,8 +7,6 @@ canonical order); those of the mirrored panorama follow from `mirror_features`. 
 outliers are clipped, because a model has to work in other places, with other cameras and crowds.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas
 
@@ -19,31 +17,12 @@ METRES_TALL = 1.7  # assumed height of a person, to estimate depth from the heig
 LAG_TOLERANCE = 7 / 15  # seconds by which the labelled frame used for a lag may be off
 
 # The columns in order. `*_left` and `*_right` describe one person; `signed_*` change sign if the pair is
-# mirrored. L and R: the left and the right person, P: the two together; see static_columns.
-STATIC_FEATURES = {
-    "distance_widths": lambda L, R, P: np.minimum(P.apart / P.width, 8),
-    "distance_heights": lambda L, R, P: np.minimum(P.apart / P.height, 8),
-    "gap_heights": lambda L, R, P: np.minimum((P.apart - P.width) / P.height, 8),  # below 0: they overlap
-    "half_turn": lambda L, R, P: P.apart / (P.pano_width / 2),  # 1 = exactly opposite
-    "log_metres": lambda L, R, P: log_ground_metres(L.boxes, R.boxes, P.pano_width),
-    "depth_metres": lambda L, R, P: np.log1p(np.abs(L.depth - R.depth)),
-    "signed_log_height": lambda L, R, P: R.log_height - L.log_height,
-    "log_height_ratio": lambda L, R, P: np.abs(R.log_height - L.log_height),
-    "signed_log_width": lambda L, R, P: R.log_width - L.log_width,
-    "log_width_ratio": lambda L, R, P: np.abs(R.log_width - L.log_width),
-    "signed_foot": lambda L, R, P: (R.foot - L.foot) / P.height,
-    "foot_difference": lambda L, R, P: np.abs(R.foot - L.foot) / P.height,
-    "signed_top": lambda L, R, P: (R.top - L.top) / P.height,
-    "top_difference": lambda L, R, P: np.abs(R.top - L.top) / P.height,
-    "iou": lambda L, R, P: P.shared / (L.area + R.area - P.shared),  # across the seam
-    "overlap_x": lambda L, R, P: P.shared_columns / P.narrower,
-    "overlap_y": lambda L, R, P: P.shared_rows / P.shorter,
-    "log_scale": lambda L, R, P: np.log(P.height / P.pano_height),
-    "aspect_left": lambda L, R, P: L.log_width - L.log_height,
-    "aspect_right": lambda L, R, P: R.log_width - R.log_height,
-    "foot_left": lambda L, R, P: L.foot / P.pano_height,
-    "foot_right": lambda L, R, P: R.foot / P.pano_height,
-}
+# mirrored. Of the two boxes, see static_columns
+STATIC_FEATURES = ("distance_widths", "distance_heights", "gap_heights", "half_turn", "log_metres",
+                   "depth_metres", "signed_log_height", "log_height_ratio", "signed_log_width",
+                   "log_width_ratio", "signed_foot", "foot_difference", "signed_top", "top_difference", "iou",
+                   "overlap_x", "overlap_y", "log_scale", "aspect_left", "aspect_right", "foot_left",
+                   "foot_right")  # fmt: skip
 # About the other people of the frame, see surrounding_columns
 SURROUNDING_FEATURES = ("rank_left", "rank_right", "margin_left", "margin_right", "neighbours_left",
                         "neighbours_right", "people")  # fmt: skip
@@ -132,20 +111,40 @@ def pair_features(
 
 def static_columns(a: np.ndarray, b: np.ndarray, pano_width: int, pano_height: int) -> dict:
     """STATIC_FEATURES {name: (N,) float64} of pairs with boxes a (left) and b (right), (N, 4) each."""
-
-    def measure(boxes: np.ndarray) -> SimpleNamespace:
-        _, top, width, height = boxes.T
-        depth = pano_width / (2 * np.pi) * METRES_TALL / height  # in metres
-        known = {"boxes": boxes, "top": top, "foot": top + height, "area": width * height, "depth": depth}
-        return SimpleNamespace(log_width=np.log(width), log_height=np.log(height), **known)
-
-    L, R, P = measure(a), measure(b), SimpleNamespace(pano_width=pano_width, pano_height=pano_height)
-    (P.width, P.height), (P.narrower, P.shorter) = ((a + b) / 2).T[2:], np.minimum(a, b).T[2:]
-    P.apart = distance(a, b, pano_width)
-    P.shared_columns = np.clip(P.width - P.apart, 0, P.narrower)
-    P.shared_rows = np.clip(np.minimum(L.foot, R.foot) - np.maximum(L.top, R.top), 0, None)
-    P.shared = P.shared_columns * P.shared_rows
-    return {name: value(L, R, P) for name, value in STATIC_FEATURES.items()}
+    (top_a, width_a, height_a), (top_b, width_b, height_b) = a.T[1:], b.T[1:]
+    foot_a, foot_b = top_a + height_a, top_b + height_b
+    width, height = (width_a + width_b) / 2, (height_a + height_b) / 2
+    apart = distance(a, b, pano_width)
+    narrower, shorter = np.minimum(width_a, width_b), np.minimum(height_a, height_b)
+    shared_x = np.clip(width - apart, 0, narrower)  # columns, across the seam
+    shared_y = np.clip(np.minimum(foot_a, foot_b) - np.maximum(top_a, top_b), 0, None)
+    shared, depth_of_one_pixel = shared_x * shared_y, pano_width / (2 * np.pi) * METRES_TALL
+    wider, taller = np.log(width_b) - np.log(width_a), np.log(height_b) - np.log(height_a)
+    lower, lower_top = (foot_b - foot_a) / height, (top_b - top_a) / height
+    return {
+        "distance_widths": np.minimum(apart / width, 8),
+        "distance_heights": np.minimum(apart / height, 8),
+        "gap_heights": np.minimum((apart - width) / height, 8),  # below 0: they overlap
+        "half_turn": apart / (pano_width / 2),  # 1 = exactly opposite
+        "log_metres": log_ground_metres(a, b, pano_width),
+        "depth_metres": np.log1p(np.abs(depth_of_one_pixel / height_a - depth_of_one_pixel / height_b)),
+        "signed_log_height": taller,
+        "log_height_ratio": np.abs(taller),
+        "signed_log_width": wider,
+        "log_width_ratio": np.abs(wider),
+        "signed_foot": lower,
+        "foot_difference": np.abs(lower),
+        "signed_top": lower_top,
+        "top_difference": np.abs(lower_top),
+        "iou": shared / (width_a * height_a + width_b * height_b - shared),
+        "overlap_x": shared_x / narrower,
+        "overlap_y": shared_y / shorter,
+        "log_scale": np.log(height / pano_height),
+        "aspect_left": np.log(width_a) - np.log(height_a),
+        "aspect_right": np.log(width_b) - np.log(height_b),
+        "foot_left": foot_a / pano_height,
+        "foot_right": foot_b / pano_height,
+    }
 
 
 def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray) -> dict:
