@@ -61,7 +61,7 @@ def decode_images(
         if 2 * cut.sum() > len(images):  # said before such images are taken for copies
             beyond = f"{cut.sum()} of {len(images)} images hold values beyond {limits}"
             LOG.warning(f"{beyond} (--intensity_range)")
-    limits = list(limits or [0, 255])
+    limits = [float(limit) for limit in limits or (0, 255)]  # as --config reads them: the same cache
     options = {"image_size": list(args.image_size), "colour": args.colour}
     options["intensity_range"] = limits if len(deep) else None
     sample = sample_type(args.image_size, args.colour)

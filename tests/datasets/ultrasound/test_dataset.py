@@ -496,6 +496,8 @@ def test_brightness_keeps_its_order_over_images_of_different_depth(study):
         for part in data.parts.values()
     ])  # fmt: skip
     assert np.corrcoef(ages, means)[0, 1] > 0.999
+    resolved = load(study, intensity_range=[0.0, 8191.0])  # as --config and --resume read the flag
+    assert resolved.train.decoded.path == data.train.decoded.path
     typed = load(study, intensity_range=[3000, 6000])
     assert typed.report["images_cut"] == 4
     assert typed.train.__getitems__([0])["images"].max() <= 255
