@@ -238,9 +238,10 @@ def count_wrong(negatives: JRDBPairDataset, read: list[Sequence]) -> int:
     """The number of these samples that are annotated as pairs in the sequences."""
     annotated = set()
     for sequence in read:
-        frames = np.array(sequence.keys)[sequence.frame_of_row()[sequence.pairs[:, 0]]].tolist()
-        people = np.array(sequence.track_names)[sequence.tracks[sequence.pairs]].tolist()  # M lists of 2
-        annotated |= {(sequence.name, *pair) for pair in zip(frames, map(frozenset, people), strict=True)}
+        frames = sequence.frame_of_row().tolist()
+        people = [sequence.track_names[track] for track in sequence.tracks.tolist()]
+        for a, b in sequence.pairs.tolist():
+            annotated.add((sequence.name, sequence.keys[frames[a]], *sorted((people[a], people[b]))))
     who = negatives.pair_columns()
-    drawn = zip(*(who[name].tolist() for name in ("sequence", "frame", "id_left", "id_right")), strict=True)
-    return sum((name, frame, frozenset(two)) in annotated for name, frame, *two in drawn)
+    columns = [who[name].tolist() for name in ("sequence", "frame", "id_left", "id_right")]
+    return sum((name, key, *sorted(two)) in annotated for name, key, *two in zip(*columns, strict=True))

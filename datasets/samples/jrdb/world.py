@@ -115,7 +115,10 @@ class Company:
             far = "pocket" if far in ("hang", "swing") and first > 0.6 else far
             near = near if rng.random() < 0.95 else far
             aside = turn(yaw, target)
-            arms = (near, far) if (aside > 0 if abs(aside) > 20 else first < 0.5) else (far, near)
+            near_is_left = aside > 0
+            if abs(aside) <= 20:  # the target is straight ahead: by habit
+                near_is_left = first < 0.5
+            arms = (near, far) if near_is_left else (far, near)
             return Pose(posture, yaw, head, 0.0, beat, arms, target)
         spread = (first - 0.5) * 110
         aside = {"queue": self.heading, "phone": spread + (90 if third < 0.5 else -90)}
