@@ -12,15 +12,15 @@ from torch.nn import functional
 
 
 class GeometryBranch(nn.Module):
-    """Pair geometry (N, G), NaN without a history -> features (N, width). Inputs are standardised with the
+    """Pair geometry (N, G), NaN without a history -> features (N, 64). Inputs are standardised with the
     train split's mean and sd (see `fit`). Missing values become 0, the mean, and a mask marks them."""
 
-    def __init__(self, inputs: int, width: int = 64, dropout: float = 0.2):
+    def __init__(self, inputs: int, dropout: float):
         super().__init__()
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("sd", torch.ones(inputs))
-        layers = nn.Linear(2 * inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width)
-        self.layers = nn.Sequential(*layers, nn.ReLU())
+        layers = nn.Linear(2 * inputs, 64), nn.ReLU(), nn.Dropout(dropout), nn.Linear(64, 64), nn.ReLU()
+        self.layers = nn.Sequential(*layers)
 
     def fit(self, geometry: Tensor) -> None:
         """Set mean and sd from the known values of the train split's geometry (N, G)."""
@@ -38,31 +38,31 @@ class GeometryBranch(nn.Module):
         return torch.cat([standard, known.float()], dim=1)
 
     def forward(self, geometry: Tensor) -> Tensor:
-        return self.layers(self.standardise(geometry))  # (N, 2G) -> (N, width)
+        return self.layers(self.standardise(geometry))  # (N, 2G) -> (N, 64)
 
 
 class PersonBranch(nn.Module):
-    """Person crops (P, 3, H, W) -> (P, width). The feature map is averaged to 4x2 cells and not to one,
+    """Person crops (P, 3, H, W) -> (P, 128). The feature map is averaged to 4x2 cells and not to one,
     because the side of a face or an arm shows whether people turn to each other or away."""
 
     GRID = (4, 2)
 
-    def __init__(self, encoder: nn.Module, width: int = 128, dropout: float = 0.2):
+    def __init__(self, encoder: nn.Module, dropout: float):
         super().__init__()
         self.encoder, cells = encoder, self.GRID[0] * self.GRID[1]
-        linear = nn.Linear(cells * encoder.out_channels, width)
+        linear = nn.Linear(cells * encoder.out_channels, 128)
         self.project = nn.Sequential(nn.Dropout(dropout), linear, nn.ReLU())
 
     def forward(self, crops: Tensor) -> Tensor:
         maps = self.encoder(crops)  # (P, C, h, w)
         cells = functional.adaptive_avg_pool2d(maps, self.GRID)  # (P, C, 4, 2)
-        return self.project(cells.flatten(1))  # (P, 8C) -> (P, width)
+        return self.project(cells.flatten(1))  # (P, 8C) -> (P, 128)
 
 
-def make_head(inputs: int, outputs: int, dropout: float, width: int = 128) -> nn.Sequential:
+def make_head(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
     """A classification head with one hidden layer; it returns logits."""
-    layers = nn.Dropout(dropout), nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
+    layers = nn.Dropout(dropout), nn.Linear(inputs, 128), nn.ReLU(), nn.Dropout(dropout)
+    return nn.Sequential(*layers, nn.Linear(128, outputs))
 
 
 class PairTrunk(nn.Module):
@@ -71,8 +71,8 @@ class PairTrunk(nn.Module):
 
     def __init__(self, encoder: nn.Module | None, geometry_inputs: int, dropout: float):
         super().__init__()
-        self.person = None if encoder is None else PersonBranch(encoder, dropout=dropout)
-        self.geometry = GeometryBranch(geometry_inputs, dropout=dropout) if geometry_inputs else None
+        self.person = None if encoder is None else PersonBranch(encoder, dropout)
+        self.geometry = GeometryBranch(geometry_inputs, dropout) if geometry_inputs else None
         self.out_features = 2 * 128 * (self.person is not None) + 64 * (self.geometry is not None)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -98,9 +98,9 @@ class Rescoring(nn.Module):
 
     LEAST = -6.0  # log odds are clipped to +-6; also the log odds of two people out of range
 
-    def __init__(self, width: int = 64):
+    def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(7, width), nn.ReLU(), nn.Linear(width, 2))
+        self.layers = nn.Sequential(nn.Linear(7, 64), nn.ReLU(), nn.Linear(64, 2))
 
     def forward(self, logits: Tensor, left: Tensor, right: Tensor, people: int) -> Tensor:
         """left, right (M,): indices of the pairs' people, 0 to people - 1."""
