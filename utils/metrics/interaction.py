@@ -49,17 +49,18 @@ def every_pair(part: Any, p_interaction: np.ndarray, p_types: np.ndarray) -> Out
     Left out are pairs without a true outcome: ambiguous pairs, and interacting ones of unknown type."""
     typed = ((part.labels == 0) & ~part.ambiguous) | (part.types >= 0)
     far = part.far_types >= 0
-    people = np.bincount(part.people_frames, minlength=len(part.frame_keys))
-    seen = np.concatenate([part.frames[~part.ambiguous], part.far_frames, part.ambiguous_frames])
-    others = people * (people - 1) // 2 - np.bincount(seen, minlength=len(people))  # far, not annotated
-    frames = np.concatenate([part.frames[typed], part.far_frames[far], np.arange(len(people))])
-    beyond = len(frames) - typed.sum()
-    return Outcomes(
-        np.concatenate([part.types[typed] + 1, part.far_types[far] + 1, 0 * others]),
-        np.concatenate([p_interaction[typed], np.full(beyond, -1.0)]),
-        np.concatenate([p_types[typed], np.zeros((beyond, p_types.shape[1]))]),
-        np.concatenate([np.ones(len(frames) - len(others)), others]), part.frame_sequences[frames], frames,
-    )  # fmt: skip
+    people = np.bincount(part.people_frames, minlength=len(part.frame_keys))  # (F,) in each frame
+    listed = np.concatenate([part.frames[~part.ambiguous], part.far_frames, part.ambiguous_frames])
+    rest = people * (people - 1) // 2 - np.bincount(listed, minlength=len(people))  # far, not annotated
+    # A row per pair in range, a row per annotated pair beyond the limit, and a row per frame for the rest
+    no_type, seen = np.zeros(len(rest), np.int64), int(typed.sum())
+    truth = np.concatenate([part.types[typed] + 1, part.far_types[far] + 1, no_type])
+    frames = np.concatenate([part.frames[typed], part.far_frames[far], np.arange(len(rest))])
+    weight = np.concatenate([np.ones(seen + far.sum()), rest])
+    who, how = np.full(len(truth), -1.0), np.zeros((len(truth), p_types.shape[1]))
+    who[:seen], how[:seen] = p_interaction[typed], p_types[typed]
+    sequences = part.frame_sequences[frames]
+    return Outcomes(truth, p_interaction=who, p_types=how, weight=weight, sequences=sequences, frames=frames)
 
 
 def pair_probabilities(
@@ -73,10 +74,10 @@ def pair_probabilities(
     return p_interaction, softmax(how.astype(float) / state["temperature"], axis=1)
 
 
-def choose_threshold(rows: Outcomes, candidates: int = 100) -> float:
-    """The threshold on p(interaction) with the best macro F1 over the six outcomes."""
+def best_threshold(rows: Outcomes) -> float:
+    """The threshold on p(interaction), of 100 quantiles, with the best macro F1 over the six outcomes."""
     scored = rows.p_interaction[rows.p_interaction >= 0]
-    thresholds = np.unique(np.quantile(scored, np.linspace(0, 1, candidates)))
+    thresholds = np.unique(np.quantile(scored, np.linspace(0, 1, 100)))
     return float(max(thresholds, key=rows.macro_f1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.metrics import groups as social
 from utils.metrics.calibration import fit_temperature
-from utils.metrics.interaction import NONE, choose_threshold, end_to_end, every_pair, pair_probabilities
+from utils.metrics.interaction import NONE, best_threshold, end_to_end, every_pair, pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
 from utils.plotting.classification import plot_confusion
 from utils.report.results import confusion_table, data_name, table, write_report
@@ -26,7 +26,7 @@ def choose_on_val(
     chosen: dict[str, Any] = fit_temperature(rows["types"][typed], rows["logits"][typed])
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
     pairs = every_pair(part, p_interaction, p_types)
-    chosen |= {"threshold": choose_threshold(pairs), "cut": values.get("cut")}
+    chosen |= {"threshold": best_threshold(pairs), "cut": values.get("cut")}
     if chosen["cut"] is None:
         people, at = part.people_and_pairs(), values["stage1_threshold"]
         chosen["cut"] = social.choose_cut(*people, p_interaction, at, part.social_groups)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from utils.metrics.interaction import Outcomes, choose_threshold, end_to_end
+from utils.metrics.interaction import Outcomes, best_threshold, end_to_end
 
 
 def make_rows(seed=0, skill=0.0, sequences=8, pairs=60):
@@ -59,13 +59,13 @@ def test_who_knows_the_types_is_learned_and_who_guesses_is_not():
 
 def test_a_perfect_answer_scores_one():
     rows = make_rows(skill=1.0)
-    assert judged(rows, threshold=choose_threshold(rows))[1]["macro_f1"] == 1.0
+    assert judged(rows, threshold=best_threshold(rows))[1]["macro_f1"] == 1.0
 
 
 def test_the_threshold_is_the_one_with_the_best_macro_f1():
     rows = make_rows(skill=0.3)
     tried = [judged(rows, threshold=t)[1]["macro_f1"] for t in np.linspace(0, 1, 40)]
-    assert judged(rows, threshold=choose_threshold(rows))[1]["macro_f1"] >= max(tried) - 0.01
+    assert judged(rows, threshold=best_threshold(rows))[1]["macro_f1"] >= max(tried) - 0.01
 
 
 def test_a_type_that_is_absent_has_no_figures():
