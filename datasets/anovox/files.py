@@ -31,14 +31,14 @@ import numpy as np
 
 from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
 from datasets.anovox.archives import PLACE, unpack
-from datasets.images import read_image_size
+from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
 
 LAYOUTS = {
     "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
     "legacy": ("RGB_IMG", "PCD", "SEMANTIC_IMG", "SEMANTIC_PCD", "VOXEL_GRID", "ANOMALY"),
 }
-IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin", r"pcd\.bin")  # the last is nuScenes'
+IMAGES, SCANS = ("png", "jpg", "jpeg"), ("npy", "pcd", "ply", "bin")
 ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semantic_points": SCANS,
            "voxels": ("npy",), "anomaly": ("csv",)}  # fmt: skip
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
@@ -106,7 +106,7 @@ def find_scenarios(
     if not folders:
         while len(below := list(top.iterdir())) == 1 and below[0].is_dir():
             (top,) = below
-        if images_alone and (alone := _frames_in(below, IMAGES, r"\D*"))[0]:
+        if images_alone and (alone := _frames_in(below, IMAGES))[0]:
             return _images_alone(top, given.name, *alone)
         listed = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
         remedy = "Give the folder that holds them, or archives of them. Numbered images alone "
@@ -180,8 +180,14 @@ def _read_configuration(path: Path) -> dict[str, dict]:
 
 
 def _layouts_of(folder: Path) -> list[str]:
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    return [layout for layout, sensors in LAYOUTS.items() if any(n.startswith(sensors[:2]) for n in names)]
+    names = [_plain(entry.name) for entry in folder.iterdir() if entry.is_dir()]
+    starts = {layout: tuple(map(_plain, sensors[:2])) for layout, sensors in LAYOUTS.items()}
+    return [layout for layout, start in starts.items() if any(name.startswith(start) for name in names)]
+
+
+def _plain(name: str) -> str:
+    """A folder's name however it is written: AnoVox itself has both SEMANTIC-CAM and DEPTH_CAM."""
+    return name.upper().replace("_", "-")
 
 
 def _open_scenario(folder: Path, configured: dict, camera: str | None) -> ScenarioFiles:
@@ -190,14 +196,14 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
     if len(layouts) != 1:
         what = "folders of both AnoVox layouts" if layouts else "no RGB-CAM..., LIDAR..., RGB_IMG or PCD"
         listed = some((entry.name for entry in folders), 6) or "none"
-        raise DataError(f"{folder}: {what}; found {listed}.\nUnpack it again, or remove the folder.")
+        raise DataError(f"{folder}: {what}; found {listed}.\nName them so, unpack it again, or remove it.")
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
     path = folder / "sensor_setup.json"
     setup = read_json(path) if path.exists() else {}
     for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
-        pattern = re.compile(re.escape(prefix) + r"([(_].*)?")
-        if candidates := [entry for entry in folders if pattern.fullmatch(entry.name)]:
+        pattern = re.compile(_plain(prefix) + r"([^A-Z].*)?")
+        if candidates := [entry for entry in folders if pattern.fullmatch(_plain(entry.name))]:
             chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
             scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen.iterdir(), ENDINGS[sensor])
@@ -217,16 +223,15 @@ def _images_alone(folder: Path, name: str, images: dict[int, Path], unread=()) -
     return [alone]
 
 
-def _frames_in(
-    entries: Iterable[Path], endings: tuple[str, ...], rest: str = ""
-) -> tuple[dict[int, Path], Counter]:
-    """Files by the last number in their name, and counts of all other files by ending. Seconds, as in
-    cam_12.345 (but not cam1.345), become microseconds, or nanoseconds if they have more than six decimals.
-    rest: pattern of what may follow the number. DataError for two files with the same number."""
+def _frames_in(entries: Iterable[Path], endings: tuple[str, ...]) -> tuple[dict[int, Path], Counter]:
+    """Files by the last number in their name, and counts of all other files by ending. Text may follow it, as
+    in 12_rgb and photo (12), but not in (0, 0)_rgb. Seconds, as in cam_12.345 (but not cam1.345), become
+    microseconds, or nanoseconds if they have more than six decimals. DataError for two files with the same
+    number."""
     number = r"(?:(?:.*[_ -])?(\d{1,10}\.\d{1,9})|(?:.*\D)?0*(\d{1,19}))"  # digits of an int64
-    pattern = re.compile(rf"{number}{rest}\.({'|'.join(endings)})", re.IGNORECASE)
+    pattern = re.compile(rf"{number}(?:\)|[^\d)]\D*)?\.({'|'.join(endings)})", re.IGNORECASE)
     frames, unread = {}, Counter()
-    for entry in sorted(entry for entry in entries if not entry.name.startswith(".")):
+    for entry in sorted(e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER):
         if match := pattern.fullmatch(entry.name):
             whole, dot, decimals = (match[1] or match[2]).partition(".")
             digits = 0 if not dot else 6 if len(decimals) <= 6 else 9

@@ -23,6 +23,7 @@ import numpy as np
 from datasets.anovox.files import LAYOUTS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
+from utils.run.log import LOG
 
 # By --label: the ground truth that it needs, and the remedy if that is missing.
 TRUTH = "semantic ground truth"
@@ -114,6 +115,7 @@ def _list_frames(
     has a LiDAR, the camera is enough. DataError if there is no such frame."""
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
+    _warn_of_counters(scenarios)
     scans = any(scenario.files["points"] for scenario in scenarios)
     if modality == "both" and images_alone and not scans:
         needed = ("image",)
@@ -125,10 +127,26 @@ def _list_frames(
             notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
         frames += [Frame(scenario, number, coding) for number in numbers]
     if not frames:
-        remedy = "There is no LiDAR scan: train on the images with --modality camera."
-        listed = "\n".join(notes[:3] + [remedy] * (len(needed) > 1 and not scans))
+        remedy = "Files are matched by the last number in their names: it must be the same for one moment."
+        if len(needed) > 1 and not scans:
+            remedy = "There is no LiDAR scan: train on the images with --modality camera."
+        listed = "\n".join([*notes[:3], remedy])
         raise DataError(f"no frame number has files of {' and '.join(needed)}.\n{listed}")
     return frames, notes
+
+
+def _warn_of_counters(scenarios: list[ScenarioFiles]) -> None:
+    """Warn if images and scans seem to be numbered by counters of their own, at different rates."""
+    for scenario in scenarios:
+        numbers = images, scans = [sorted(scenario.files[sensor]) for sensor in ("image", "points")]
+        fewer, more = sorted(map(len, numbers))
+        gapless = fewer and all(n == list(range(images[0], n[-1] + 1)) for n in numbers)
+        if gapless and more > 1.5 * fewer:
+            found = f"{scenario.name} numbers {len(images)} images and {len(scans)} scans from {images[0]} on"
+            LOG.warning(
+                f"{found}; if each sensor counts for itself, rename the files: one number, one moment"
+            )
+            return
 
 
 def _name_sensors(scenarios: list[ScenarioFiles]) -> list[str]:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
-from datasets.anovox.files import SCANS, ScenarioFiles, _frames_in, find_scenarios
+from datasets.anovox.files import IMAGES, SCANS, ScenarioFiles, _frames_in, find_scenarios
 from datasets.anovox.frame import Frame, read_points
-from datasets.anovox.labels import build_table
+from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.palettes import ANOVOX, CARLA, find_palette, point_classes, read_class_image
 from tests.anovox_world import copy_of, frame_files, load, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
@@ -110,6 +110,36 @@ def test_a_digit_of_the_cameras_name_is_no_second(tmp_path):
         path.rename(path.with_name(f"cam1.{number}.png"))
     (scenario,) = find_scenarios(tmp_path)
     assert sorted(scenario.files["image"]) == [1, 2, 10, 11]
+
+
+@pytest.mark.parametrize("rate", [1, 2])
+def test_counters_of_sensors_of_their_own_are_suspected(tmp_path, caplog, rate):
+    scenario = one_scenario(tmp_path)
+    for k, path in enumerate(frame_files(scenario, "RGB-CAM")):
+        path.rename(path.with_name(f"{k}.png"))
+    for k, path in enumerate(frame_files(scenario, "LIDAR")):
+        path.unlink() if k % rate else path.rename(path.with_name(f"{k // rate}.npy"))
+    unlabelled_table(find_scenarios(tmp_path), "both")
+    assert ("numbers 4 images and 2 scans from 0 on" in caplog.text) is (rate == 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["{}_semantic", "town_000000_{:06}_gtFine_labelIds", "LIDAR_TOP__{}.pcd", "x ({})"]
+)
+def test_text_may_follow_the_frame_number(tmp_path, name):
+    paths = [tmp_path / f"{name.format(number)}.png" for number in (999, 1000)]
+    assert _frames_in(paths, IMAGES)[0] == dict(zip((999, 1000), paths, strict=True))
+    other = [tmp_path / "RGB-CAM(0, 0, 1.8)(0, 0, 0)_overview.png", tmp_path / "Thumbs.db"]
+    assert _frames_in(other, IMAGES) == ({}, {".png": 1})
+
+
+def test_folders_of_sensors_may_be_written_otherwise(tmp_path):
+    scenario = one_scenario(tmp_path)
+    (known,) = find_scenarios(tmp_path)
+    for folder in filter(Path.is_dir, scenario.iterdir()):
+        folder.rename(folder.with_name(folder.name.replace("CAM", "Cam1").replace("-", "_").lower()))
+    (scenario,) = find_scenarios(tmp_path)
+    assert {k: sorted(v) for k, v in scenario.files.items()} == {k: sorted(v) for k, v in known.files.items()}
 
 
 def test_what_is_not_read_is_named_where_it_is_missed(tmp_path):
