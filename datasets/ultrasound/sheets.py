@@ -37,6 +37,9 @@ SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_UNPACKED_BYTES = 50_000, 2_000, 6_400_000, 40_000_000
 SAVE_AS = "save it as .xlsx or as CSV in UTF-8"
+# How a sheet is read: limited, as it may not state its size; "NA" and "n/a" stay text for --missing_values.
+OPTIONS = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1, "keep_default_na": False,
+           "na_values": [""]}  # fmt: skip
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
 ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl", "xl/workbook.bin": "pyxlsb"}
@@ -47,6 +50,15 @@ HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
 MERGED = rb'<(?:\w+:)?mergeCell\b[^>]*\sref="([A-Z]+)(\d+):[A-Z]+(\d+)"'
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
+
+
+class RawSheet(NamedTuple):
+    """A sheet of a workbook, or a text file."""
+
+    cells: pd.DataFrame  # only the first TITLE_ROWS rows of a sheet beyond the limits
+    size: tuple[int, int]  # all its rows and columns
+    hidden: bool = False
+    hidden_rows: frozenset[int] = frozenset()
 
 
 class Sheet(NamedTuple):
@@ -71,20 +83,21 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     asked = {role: name for role, name in asked.items() if name}
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
-    sheets, hidden, notes = read_cells(path, args.sheet)
-    sheets = {name: _fill_merged(cells, asked) for name, cells in sheets.items()}
-    sheet = _choose_sheet(path, sheets, hidden, asked, notes)
-    cells, where = sheets[sheet], f"{path}, sheet {sheet}" if sheet else str(path)
-    header = _find_header(cells, asked, args, where, notes)
-    cells, name = _cut_cohort(cells, header, cohort, where)
-    where += f", {name}" if name else ""
-    names = {letter: one_line(cell) for letter, cell in cells.iloc[0].items() if cell is not None}
-    header, body = cells.index[0], cells.iloc[1:]
-    behind = cells.iloc[0].isna()[::-1].cummin()[::-1]  # the columns right of the last name
-    wider = body.index[body.loc[:, behind].notna().any(axis=1)].tolist() if not sheet else []
-    if count := sum((sheet, row) in hidden for row in body.index):
+    sheets, notes = read_cells(path, args.sheet)
+    sheets = {name: sheet._replace(cells=_fill_merged(sheet.cells, asked)) for name, sheet in sheets.items()}
+    name = _choose_sheet(path, sheets, asked, notes)
+    sheet, where = sheets[name], f"{path}, sheet {name}" if name else str(path)
+    _check_size(where, *sheet.size)
+    position = _find_header(sheet.cells, asked, args, where, notes)
+    cells, title = _cut_cohort(sheet.cells, position, cohort, where)
+    where += f", {title}" if title else ""
+    header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:], []
+    if not name:  # in a text file, a decimal comma may have split a cell
+        last = max(map(cells.columns.get_loc, header.index), default=-1)
+        wider = body.index[body.iloc[:, last + 1 :].notna().any(axis=1)].tolist()
+    if count := len(sheet.hidden_rows.intersection(body.index)):
         notes.append(f"{where}: {count} hidden rows are read too; delete them if they should be left out")
-    return Sheet(where, body, header, asked, names, wider, notes)
+    return Sheet(where, body, cells.index[0], asked, header.map(one_line).to_dict(), wider, notes)
 
 
 def one_line(cell: object) -> str:
@@ -92,43 +105,46 @@ def one_line(cell: object) -> str:
     return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
 
 
-def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, pd.DataFrame], set, list[str]]:
-    """({sheet: cells}, hidden sheets and (sheet, row) of hidden rows, notes). A text file is a sheet "".
+def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, RawSheet], list[str]]:
+    """({name: sheet}, notes). A text file is a sheet "". If given, only the sheet `wanted` is read.
 
-    If given, only the sheet `wanted` is read. Blank cells are None, blank rows are dropped; in an .xlsx cells
-    merged downwards all have the value. A formula without a stored value is read as its text, which begins
-    with =.
+    Blank cells are None, blank rows are dropped; in an .xlsx cells merged downwards all have the value. A
+    formula without a stored value is read as its text, which begins with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
-    content, hidden, notes = path.read_bytes(), set(), []
+    content, notes = path.read_bytes(), []
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
-            sheets = _read_workbook(path, content, wanted, hidden)
+            sheets = _read_workbook(path, content, wanted)
         elif wanted:
             raise CommandError(f"--sheet {wanted}: {path} is a text file and has no sheets")
         else:
-            sheets = {"": _read_text(path, content, notes)}
+            cells = _read_text(path, content, notes)
+            sheets = {"": RawSheet(cells, cells.shape)}
     except (CommandError, DataError):
         raise
     except Exception as error:  # damaged bytes make the readers raise anything
         what = f"damaged or truncated workbook ({type(error).__name__}: {str(error)[:120]})"
         raise DataError(f"{path}: {what}\nCopy it again, or {SAVE_AS}.") from error
-    for name, cells in sheets.items():
-        _check_size(path, name, *cells.shape)
+    for name, sheet in sheets.items():
+        cells = sheet.cells.head(TITLE_ROWS) if _beyond_limits(*sheet.size) else sheet.cells
         blank = cells.isna() | cells.map(lambda cell: not str(cell).strip())
         cells = cells.astype(object).where(~blank, None)
         cells.index = range(1, len(cells) + 1)
         cells.columns = [get_column_letter(k + 1) for k in range(cells.shape[1])]
-        sheets[name] = cells[~blank.all(axis=1).to_numpy()]
-    return sheets, hidden, notes
+        sheets[name] = sheet._replace(cells=cells[~blank.all(axis=1).to_numpy()])
+    return sheets, notes
 
 
-def _check_size(path: Path, sheet: str, rows: int, columns: int) -> None:
-    if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
-        what = f"{path}{f', sheet {sheet}' if sheet else ''}: {rows:,} rows and {columns:,} columns"
-        limits = f"(limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
-        raise DataError(f"{what} {limits}\nDelete the empty rows and columns beyond the table and save.")
+def _beyond_limits(rows: int, columns: int) -> bool:
+    return rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS
+
+
+def _check_size(where: str, rows: int, columns: int) -> None:
+    if _beyond_limits(rows, columns):
+        what = f"{where}: {rows:,} rows and {columns:,} columns (limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
+        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
@@ -142,8 +158,11 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
     lines = [line for line in text.splitlines()[:50] if line.strip()]
     # The delimiter is the mark that most lines have equally often; if there is none, a blank.
     counts = {mark: Counter(line.count(mark) for line in lines if mark in line) for mark in ";\t,|"}
-    best = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
-    delimiter = named[1] if named else best if counts[best] else " "
+    delimiter = max(counts, key=lambda mark: max(counts[mark].values(), default=0))
+    if not counts[delimiter]:
+        delimiter = " "
+    if named:
+        delimiter = named[1]
     try:
         file = io.StringIO(text, newline="")
         rows = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter == " ")
@@ -157,7 +176,11 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     writes Chinese in pairs of high bytes, cp1252 writes accented letters as single ones between ASCII."""
     zeros = [content[k::2].count(0) for k in (0, 1)]  # ASCII in UTF-16 has a zero in every other byte
     runs = {len(run) for run in re.findall(rb"[\x80-\xff]+", content)}
-    fitting = ["utf-8-sig"] + ["gbk"] * all(n % 2 == 0 for n in runs) + ["cp1252"] * (runs == {1})
+    fitting = ["utf-8-sig"]
+    if all(length % 2 == 0 for length in runs):
+        fitting.append("gbk")
+    if runs == {1}:
+        fitting.append("cp1252")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         fitting = ["utf-16"]
     elif max(zeros) > len(content) // 3 and min(zeros) == 0:
@@ -170,11 +193,8 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     raise DataError(f"{path}: its encoding is not UTF-8 and cannot be guessed\nOpen it, and {SAVE_AS}.")
 
 
-def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) -> dict[str, pd.DataFrame]:
+def _read_workbook(path: Path, content: bytes, wanted: str | None) -> dict[str, RawSheet]:
     content, engine = _check_workbook(path, content)
-    # A sheet may not state its size: nrows limits it. "NA" and "n/a" stay text, for --missing_values.
-    options = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1, "keep_default_na": False}
-    options |= {"na_values": [""]}
     sheets = {}
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]
@@ -182,30 +202,42 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None, hidden: set) 
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
         for name in [wanted] if wanted else names:
             if engine == "openpyxl":
-                sheet = book.book[name]
-                _check_size(path, name, sheet.max_row or 0, sheet.max_column or 0)
-                hidden |= {name} if sheet.sheet_state != "visible" else set()
-            cells = sheets[name] = pd.read_excel(book, name, **options)
-            if engine == "openpyxl" and cells.isna().any(axis=None):  # blank, or not computed
-                how = options | {"engine": engine, "engine_kwargs": {"data_only": False}}
-                typed = pd.read_excel(io.BytesIO(content), name, **how)
-                formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
-                sheets[name] = typed.where(cells.isna() & formulas, cells)
-            if engine == "openpyxl":  # which does not tell this of a sheet that it only reads
-                with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                    text = archive.read(sheet._worksheet_path)
-                hidden |= {(name, int(row)) for row in re.findall(HIDDEN_ROW, text)}
-                for column, first, last in re.findall(MERGED, text):
-                    k = column_index_from_string(column.decode()) - 1
-                    area = sheets[name].iloc[int(first) - 1 : int(last), k : k + 1]
-                    sheets[name].iloc[int(first) - 1 : int(last), k : k + 1] = area.ffill()
+                sheets[name] = _read_xlsx_sheet(book, content, name)
+            else:
+                cells = pd.read_excel(book, name, **OPTIONS)
+                sheets[name] = RawSheet(cells, cells.shape)
     return sheets
+
+
+def _read_xlsx_sheet(book: pd.ExcelFile, content: bytes, name: str) -> RawSheet:
+    sheet, options = book.book[name], OPTIONS
+    size = sheet.max_row or 0, sheet.max_column or 0  # 0: not stated
+    if _beyond_limits(*size):
+        options = OPTIONS | {"nrows": TITLE_ROWS}
+    cells = pd.read_excel(book, name, **options)
+    if cells.isna().any(axis=None):  # blank, or not computed
+        how = options | {"engine": "openpyxl", "engine_kwargs": {"data_only": False}}
+        typed = pd.read_excel(io.BytesIO(content), name, **how)
+        formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
+        cells = typed.where(cells.isna() & formulas, cells)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # openpyxl hides this from those who only read
+        text = archive.read(sheet._worksheet_path)
+    for column, first, last in re.findall(MERGED, text):
+        k = column_index_from_string(column.decode()) - 1
+        area = slice(int(first) - 1, int(last)), slice(k, k + 1)
+        cells.iloc[area] = cells.iloc[area].ffill()
+    hidden_rows = frozenset(map(int, re.findall(HIDDEN_ROW, text)))
+    size = size if _beyond_limits(*size) else cells.shape
+    return RawSheet(cells, size, sheet.sheet_state != "visible", hidden_rows)
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     """(the file's content in a form that pandas can read, pandas' engine for it)."""
-    names, engine = [], "xlrd"
-    if not content.startswith(OLE_MAGIC):
+    if content.startswith(OLE_MAGIC):
+        engine = "xlrd"
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without a password.")
+    else:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked, names = sum(member.file_size for member in archive.infolist()), archive.namelist()
             if unpacked > MAX_UNPACKED_BYTES:
@@ -217,8 +249,6 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
                     for name in names:
                         changed.writestr(name, re.sub(STRICT, USUAL, archive.read(name)))
                 content = buffer.getvalue()
-    elif "EncryptedPackage".encode("utf-16-le") in content:
-        raise DataError(f"{path}: protected by a password\nOpen it, and {SAVE_AS} without a password.")
     if engine is None or importlib.util.find_spec(engine) is None:
         kind, package = OTHERS.get(engine, ("a zip archive, not a workbook", None))
         remedy = f", or run: pip install {package}" if package else "."
@@ -226,9 +256,10 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     return content, engine
 
 
-def _choose_sheet(path: Path, sheets: dict, hidden: set[str], asked: dict[str, str], notes: list[str]) -> str:
+def _choose_sheet(path: Path, sheets: dict[str, RawSheet], asked: dict[str, str], notes: list[str]) -> str:
     """The name of the sheet that has the columns asked for."""
-    filled = {name: cells for name, cells in sheets.items() if not cells.empty}
+    filled = {name: sheet.cells for name, sheet in sheets.items() if not sheet.cells.empty}
+    hidden = {name for name, sheet in sheets.items() if sheet.hidden}
     if not filled:
         where = f"{path}, sheet {some(sheets)}" if "" not in sheets else f"{path}"
         raise DataError(f"{where}: empty; a header row and one row per subject are expected")
@@ -260,7 +291,9 @@ def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
 
 def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
     """If merged cells spread the column names over two rows, fill the lower row's blanks from the upper."""
-    for k in range(1, min(len(cells), TITLE_ROWS) if _row_of_names(cells, asked) is None else 0):
+    if _row_of_names(cells, asked) is not None:
+        return cells
+    for k in range(1, min(len(cells), TITLE_ROWS)):
         row = cells.iloc[k].fillna(cells.iloc[k - 1])
         if _row_of_names(pd.DataFrame([row]), asked) is not None:
             return pd.concat([cells.iloc[:k], pd.DataFrame([row]), cells.iloc[k + 1 :]])

@@ -251,7 +251,7 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
     '1'. Raises ValueError."""
     if cell is None or not str(cell).strip():
-        raise ValueError("the id is empty (merged cells have a value only in their first row)")
+        raise ValueError("the id is empty (merged cells are read in .xlsx files only)")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not an id")
     if isinstance(cell, str) and cell.startswith("="):

@@ -7,6 +7,7 @@ from datetime import datetime
 import openpyxl
 import pytest
 
+from datasets.ultrasound import sheets
 from datasets.ultrasound.flags import add_data_arguments, data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
@@ -87,6 +88,17 @@ def test_the_sheet_with_the_columns_is_found_or_listed(tmp_path):
     assert read(path, sheet="Two").rows.age.to_dict() == {"1": 20.5}
     with pytest.raises(DataError, match="no sheet 'Four'; there are One, Two, Three"):
         read(path, sheet="Four")
+
+
+def test_only_the_sheet_that_is_read_must_be_within_the_limits(tmp_path, monkeypatch):
+    monkeypatch.setattr(sheets, "MAX_ROWS", 60)
+    wide = [["Number", "Age", *[None] * 2100, "end"], [1, 40]]
+    for other in (wide, [["log"], *([k] for k in range(60))]):
+        path = write_book(tmp_path / "t.xlsx", Other=other, Blad1=PEOPLE)
+        assert read(path).rows.age.to_dict() == AGES
+        for book, flags in ((path, {"sheet": "Other"}), (write_book(tmp_path / "u.xlsx", Other=other), {})):
+            with pytest.raises(DataError, match="sheet Other: .* rows and .* columns .limits 60"):
+                read(book, **flags)
 
 
 @pytest.mark.parametrize(
