@@ -57,9 +57,9 @@ if __name__ == "__main__":
 from prediction.judged import Judge
 from prediction.trained import open_trained
 from prediction.trials import judge_failures, judge_pastes
-from utils.report.results import write_results
+from utils.report.results import write_report, write_results
 from utils.run.find import find_run
-from utils.run.folder import create_run_folder, read_arrays, write_json, write_text
+from utils.run.folder import create_run_folder, read_arrays, write_json
 from utils.run.log import LOG, start_log
 from utils.training.device import choose_device
 from utils.watch.run_view import read_run
@@ -102,10 +102,13 @@ def main(args: argparse.Namespace) -> None:
     rows = trained.evaluate(part)
     verdict, fields = script.report(folder, split, rows, data, trained.state)
     fields["metrics"] = {split: fields["metrics"]}
-    if failures := list(CORRUPTIONS) if "all" in (args.corrupt or ()) else args.corrupt:
+    title, path = f"{script.SCRIPT} on {split}\n{judge.sentence}", folder / "evaluation_report.txt"
+    write_report(path, title, verdict, fields["warnings"], fields.pop("sections"))
+    failures = args.corrupt or []
+    if "all" in failures:
+        failures = list(CORRUPTIONS)
+    if failures:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
-    report = folder / "evaluation_report.txt"
-    write_text(report, report.read_text(encoding="utf-8").replace("\n", f"\n{judge.sentence}\n", 1))
     write_results(
         folder, f"{trained.task['folder']}, {split}", verdict, **fields, judged=judge.counts,
         threshold=trained.state.get("threshold"),

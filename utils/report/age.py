@@ -15,7 +15,7 @@ from utils.metrics import regression
 from utils.metrics.regression import LEVEL, correct_bias, intervals, regression_metrics, subject_means
 from utils.metrics.verdict import GroupJackknife, Verdict, divide, judge
 from utils.plotting.age import explained, plot_bland_altman, plot_error_by_age, plot_scatter
-from utils.report.results import figure_title, interval_lines, state_warnings, table, write_report
+from utils.report.results import figure_title, interval_lines, state_warnings, table
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values
 
@@ -37,13 +37,14 @@ def report_age(
     build_model: Callable, explain: Callable, folder: Path, split: str, rows: dict[str, np.ndarray],
     data: Any, state: Mapping[str, Any],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Judge the predictions of one split; write evaluation_report.txt, SPLIT_predictions.csv and figures.
+    """Judge the predictions of one split; write SPLIT_predictions.csv and figures.
 
     build_model: the script's; explain: of models/age.py, for mistakes.png; rows: ages, preds and subject_ids
     (N,), one per image; data: the AgeDatasets; state: the checkpoint. The verdict compares the error per
     subject (mean over its images) with the better of train mean and median, leaving out subjects.
     p_label in suspects.csv: the probability of an error at least this large if errors were normal (sd from
-    their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings}.
+    their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings,
+    sections}, the last for evaluation_report.txt.
     """
     truncated = state["args"]["max_batches"] > 0
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
@@ -130,13 +131,12 @@ def report_age(
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
         sections[heading] = table(found, counted, name) if found else ""
     sections["notes"] = NOTES
-    write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     errors, fit = ({key: per_subject[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
     LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
     found = {"metrics": per_image | metrics, "baselines": baselines, "confidence": confidence}
-    return verdict, found | {"warnings": warnings}
+    return verdict, found | {"warnings": warnings, "sections": sections}
 
 
 def break_down(

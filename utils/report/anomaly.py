@@ -31,7 +31,7 @@ def report_anomaly(
     known: dict[str, np.ndarray], features: np.ndarray, classes: tuple[str, str], *, where: Where,
     others: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Judge the scores of one split and write evaluation_report.txt, SPLIT_predictions.csv and the figures.
+    """Judge the scores of one split and write SPLIT_predictions.csv and the figures.
 
     state: the checkpoint; rows: labels and logits (N,); dataset: the AnoVoxDataset of the split; known: the
     trivial features train_inputs (M, K) with train_labels (M,), on which logistic regression is fitted, and

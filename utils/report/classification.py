@@ -29,8 +29,8 @@ def report_binary(
     the model's outputs; references: {name: scores on val and on these samples}, whose thresholds are chosen
     on val, like the model's. The verdict compares AUROC with the reference named `trivial`, leaving out one
     of `groups` (N,) at a time; AP is compared with the best reference. otherwise: advice to add if all
-    samples are of one class. Writes evaluation_report.txt and figures; returns the verdict and {metrics,
-    baselines, confidence, warnings, references}.
+    samples are of one class. Writes figures; returns the verdict and {metrics, baselines, confidence,
+    warnings, references, sections}, the last for evaluation_report.txt.
     """
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     threshold, odds = state["threshold"], calibrated(logits, **state["calibration"])
@@ -79,7 +79,7 @@ def report_binary(
     }
     found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
     shown = "ap", "auroc", "f1"
-    return conclude(folder, split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
+    return conclude(split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
 
 
 def report_multiclass(
@@ -132,24 +132,24 @@ def report_multiclass(
     }
     found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
     warnings, shown = results.state_warnings(state), ["macro_f1"]
-    return conclude(folder, split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
+    return conclude(split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
 
 
 def conclude(
-    folder: Path, split: str, state: Mapping[str, Any], verdict: Verdict, warnings: list[str],
+    split: str, state: Mapping[str, Any], verdict: Verdict, warnings: list[str],
     comparison: Comparison | None, sections: Mapping[str, str], found: dict[str, Any], shown: Sequence[str],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
-    """Write the report, warn of a better reference, log the metrics `shown`; completes `found`."""
+    """Warn of a better reference, log the metrics `shown`; completes `found`."""
     title = f"{state['script']} on {split}"
     if comparison and comparison.other - comparison.model >= 0.0005:  # equal to three digits otherwise
         both = f"{comparison.metric} {comparison.other:.3f}, the model's {comparison.model:.3f}"
         better = "is better" if comparison.worse else "may be better"
         warnings.append(f"a reference {better}: {both}; model minus {comparison}")
-    results.write_report(folder / "evaluation_report.txt", title, verdict, warnings, sections)
     for name, values in {"model": found["metrics"], **found["baselines"]}.items():
         if any(values[key] is not None for key in shown):  # all are undefined if there is only one class
             LOG.info(f"{title}: {name}: {format_values({key: values[key] for key in shown})}")
-    return verdict, found | {"warnings": warnings, "references": comparison and asdict(comparison)}
+    found |= {"warnings": warnings, "references": comparison and asdict(comparison), "sections": sections}
+    return verdict, found
 
 
 def interval_heading(jackknife: GroupJackknife, unit: str) -> str:

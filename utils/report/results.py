@@ -63,18 +63,8 @@ def write_report(
     parts = [f"{title}\nnames: docs/glossary.md", f"verdict: {verdict.word}\n{verdict.reason}"]
     parts += [verdict.reference] if verdict.reference else []
     sections = {"warnings": "\n".join(warnings), **sections}
-    parts += [section(heading, text) for heading, text in sections.items() if text]
+    parts += [f"{heading}\n{'-' * len(heading)}\n{text}" for heading, text in sections.items() if text]
     write_text(path, "\n\n".join(parts) + "\n")
-
-
-def section(heading: str, text: str) -> str:
-    return f"{heading}\n{'-' * len(heading)}\n{text}"
-
-
-def add_section(path: Path, heading: str, text: str) -> None:
-    """Append a section to a report and log its text."""
-    LOG.info(f"{heading}: {text}")
-    write_text(path, f"{path.read_text(encoding='utf-8')}\n{section(heading, text)}\n")
 
 
 def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
-from utils.report.results import add_section, write_results
+from utils.report.results import write_report, write_results
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint, is_run, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
@@ -35,6 +35,7 @@ from utils.training.learning import check_labels
 from utils.training.worth import in_words
 
 STAGE1 = "train_stage1.py"
+WORTH = "what each input is worth"
 
 
 @dataclass
@@ -183,7 +184,10 @@ def finish(
         verdict, found = report(run.folder, split, rows[split], data, state)
         write_arrays(run.folder / "references.npz", data.references())  # with what the report has added
         metrics[split] |= found.pop("metrics")
-        add_section(run.folder / "evaluation_report.txt", "what each input is worth", in_words(worth))
+        LOG.info(f"{WORTH}: {in_words(worth)}")
+        sections = found.pop("sections") | {WORTH: in_words(worth)}
+        title, path = f"{run.script} on {split}", run.folder / "evaluation_report.txt"
+        write_report(path, title, verdict, found["warnings"], sections)
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
             run.folder, TASKS[run.script]["folder"], verdict, metrics=metrics, test_split=split, **found,
