@@ -44,10 +44,11 @@ def report_binary(
 
     jackknife = GroupJackknife(groups, labels, fallback)
     ap, auroc = jackknife.ap(labels, odds), jackknife.auroc(labels, odds)
-    others = [name for name in references if name != "chance" and baselines[name]["ap"]]
-    strongest = max(others, key=lambda name: baselines[name]["ap"], default=None)
-    theirs = jackknife.ap(labels, references[strongest][1]) if strongest else None
-    comparison = strongest and Comparison.of("AP", ap, theirs, strongest, jackknife)
+    comparison = None
+    if others := [name for name in references if name != "chance" and baselines[name]["ap"]]:
+        strongest = max(others, key=lambda name: baselines[name]["ap"])
+        theirs = jackknife.ap(labels, references[strongest][1])
+        comparison = Comparison.of("AP", ap, theirs, strongest, jackknife)
     against = jackknife.auroc(labels, references[trivial][1]), trivial, split, jackknife
     verdict = judge("AUROC", auroc, *against, unit=unit, truncated=truncated, reference=comparison)
     if len(np.unique(labels)) == 1 and not truncated:

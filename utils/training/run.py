@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import write_report, write_results
+from utils.run.claim import claim_folder
 from utils.run.errors import CommandError
 from utils.run.find import find_checkpoint, is_run, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.leakage import refuse_judged
-from utils.run.lock import claim_folder
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns

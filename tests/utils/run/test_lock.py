@@ -1,6 +1,5 @@
 """One owner at a time, with the locks of the system and without; whoever is gone is recognised."""
 
-import argparse
 import errno
 import os
 import time
@@ -10,7 +9,7 @@ import pytest
 from tests.faults.children import FORK, held_by_another, in_a_child
 from utils.run import lock as locks
 from utils.run.errors import CommandError
-from utils.run.lock import Lock, claim_folder, machine
+from utils.run.lock import Lock, machine
 
 
 @pytest.fixture(params=["system", errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=str)
@@ -34,16 +33,6 @@ def test_one_owner_at_a_time(tmp_path):
     ours.release()
     assert not list(tmp_path.iterdir())
     assert in_a_child(lambda: Lock(tmp_path / "lock").take()) == 1
-
-
-def test_a_config_without_args_is_named_by_resume_auto(tmp_path):
-    run = tmp_path / "stage1_experiment_20260101_000000"
-    run.mkdir()
-    (run / "config.json").write_text("{}")
-    (run / "last.pth").touch()
-    args = argparse.Namespace(resume="auto", output_dir=str(tmp_path))
-    with pytest.raises(CommandError, match="config.json has no args, script_name"):
-        claim_folder(args, "train_stage1.py")
 
 
 @pytest.mark.usefixtures("_locks")
