@@ -11,14 +11,14 @@ from utils.metrics.classification import choose_threshold
 NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # frame numbers at least so far apart are time stamps
 
 
-def fpr_at_recall(labels: np.ndarray, scores: np.ndarray, recall: float = 0.95) -> float | None:
-    """False positive rate at the highest threshold with this recall (.95: FPR95); None with one class."""
+def fpr95(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """False positive rate at the highest threshold with a recall of 95%; None with one class."""
     from sklearn.metrics import roc_curve
 
     if len(np.unique(labels)) < 2:
         return None
     false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return float(false[np.argmax(true >= recall)])
+    return float(false[np.argmax(true >= 0.95)])
 
 
 def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
@@ -99,7 +99,7 @@ def detection_metrics(labels: np.ndarray, odds: np.ndarray, groups: np.ndarray) 
     """The metrics that validation adds to binary_metrics, from calibrated log odds (N,)."""
     right, pairs = within_group_pairs(labels, odds, groups)
     return {
-        "fpr95": fpr_at_recall(labels, odds),
+        "fpr95": fpr95(labels, odds),
         "calibration_error": calibration_error(labels, sigmoid(odds)),
         "auroc_within_scenarios": float(right.sum() / pairs.sum()) if pairs.any() else None,
         "mean_score": float(sigmoid(odds).mean()),
@@ -134,7 +134,7 @@ def benchmark_metrics(truth: np.ndarray, scores: np.ndarray) -> dict[str, float 
     f1 = [2 * hit / (hit + false + positives) for hit, false in alarms]
     ppv = [hit / (hit + false) if hit + false else 0.0 for hit, false in alarms]
     auroc, ap = roc_auc_score(truth, scores), average_precision_score(truth, scores)
-    values = (auroc, ap, fpr_at_recall(truth, scores), specificity, np.mean(f1), np.mean(ppv))
+    values = (auroc, ap, fpr95(truth, scores), specificity, np.mean(f1), np.mean(ppv))
     return dict(zip(names, map(float, values), strict=True))
 
 

@@ -85,17 +85,17 @@ def limits_of_agreement(targets: Sequence[float], preds: Sequence[float]) -> tup
     return bias - reach, bias, bias + reach
 
 
-def fit_intervals(rows: Mapping[str, np.ndarray], level: float = LEVEL) -> dict[str, Any]:
+def fit_intervals(rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Plain values for a checkpoint: level, people, reach, line and bias.
 
-    rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - level) - 1
+    rows: subject_ids, ages and preds of the val images. reach: None with fewer than 1 / (1 - LEVEL) - 1
     people, 9 for 90%. line: [offset, slope, least, greatest] of the usual error. bias: [offset, slope] of the
     prediction on the age, None if the slope is undefined or below LEAST_SLOPE.
     """
     _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     errors, count = np.abs(preds - ages), len(ages)
-    rank = math.ceil(round((count + 1) * level, 6))
-    fitted: dict[str, Any] = {"level": level, "people": count, "reach": None, "line": None, "bias": None}
+    rank = math.ceil(round((count + 1) * LEVEL, 6))
+    fitted: dict[str, Any] = {"level": LEVEL, "people": count, "reach": None, "line": None, "bias": None}
     if rank <= count and errors.max() > 0:
         others = [np.arange(count) != k for k in range(count)]
         usual = [usual_error(fit_line(errors[o], preds[o]), preds[~o])[0] for o in others]

@@ -87,7 +87,8 @@ def plot_pictures(
     """A sheet of images (H, W, 3) or (H, W) uint8 of any size, `columns` per row, each below its text."""
     width, columns = 13.6 / columns, min(columns, len(pictures))  # inches per image
     height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures) + 0.5
-    size = width * columns, height * (rows := -(-len(pictures) // columns))
+    rows = -(-len(pictures) // columns)
+    size = width * columns, height * rows
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -179,7 +180,8 @@ def finish_axis(
 def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
     """Val curves of several runs, one panel per metric and one for the learning rate: a colour per condition
     (utils/watch/comparison.py), a line per run, a dot at its best epoch."""
-    views = [view for condition in conditions for view in condition.runs]
+    runs = [(k, view) for k, condition in enumerate(conditions) for view in condition.runs]
+    views = [view for _, view in runs]
     losses = {str(view.config.get("training", {}).get("loss_function")) for view in views}
     history = [row for view in views for row in view.history]
     panels = without_twins(history, curve_panels(views[0].task, unit=views[0].data.get("target_unit", "")))
@@ -190,7 +192,7 @@ def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
     epochs = max(([row["epoch"] for row in view.history] for view in views), key=len)
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         drawn = []
-        for k, view in [(k, view) for k, one in enumerate(conditions) for view in one.runs]:
+        for k, view in runs:
             x, y = (np.array([row.get(name) for row in view.history], float) for name in ("epoch", key))
             # Learning rates often coincide: dashes let the line below show through.
             line = LINES[k] | ({"linestyle": ("-", "--", ":", "-.")[k % 4]} if key == "lr" else {})

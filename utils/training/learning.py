@@ -25,6 +25,7 @@ from utils.training.worth import input_worth
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
 FLAT = 1e-3  # a smaller relative change of the train loss counts as none
+TRIAL_STEPS = 300  # of --overfit_one_batch
 BY_HEART = 0.3  # of the best constant's loss; below that a batch counts as learned by heart
 
 
@@ -178,19 +179,19 @@ class LearningCheck:
         return found
 
     def overfit_one_batch(
-        self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward, steps: int = 300
+        self, model: nn.Module, dataset: Dataset, device: torch.device, forward: Forward
     ) -> None:
         """Log whether a copy of the model can learn one balanced train batch by heart: Adam (lr 1e-3) has
-        `steps` steps to get below BY_HEART. The run's own model and random numbers stay as they are."""
+        TRIAL_STEPS steps to get below BY_HEART. The run's own model and random numbers stay as they are."""
         chosen = balanced_batch(self.labels)
         labels, batch = self.labels[chosen], move(dataset.__getitems__(chosen), device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             trial = copy.deepcopy(model).train()
             optimizer = torch.optim.Adam([p for p in trial.parameters() if p.requires_grad], lr=1e-3)
             constant = best_constant_loss(self.criterion, labels, self.outputs, float(labels.double().mean()))
-            for step in range(steps + 1):
+            for step in range(TRIAL_STEPS + 1):
                 loss = self.criterion(forward(trial, batch).cpu().double(), labels).mean()
-                if (learned := loss.item() < BY_HEART * constant) or step == steps:
+                if (learned := loss.item() < BY_HEART * constant) or step == TRIAL_STEPS:
                     break
                 optimizer.zero_grad()
                 loss.backward()

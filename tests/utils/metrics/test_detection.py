@@ -17,7 +17,7 @@ from utils.metrics.detection import (
     breakdown,
     choose_alarm_threshold,
     detection_metrics,
-    fpr_at_recall,
+    fpr95,
     frame_seconds,
     name_distances,
     within_group_pairs,
@@ -37,14 +37,14 @@ def test_auroc_of_histograms_is_that_of_the_binned_scores():
     assert np.isnan(auroc_of_counts(counts[0], 0 * counts[1]))
 
 
-def test_fpr_at_recall_by_hand():
+def test_fpr95_by_hand():
     labels = np.array([1] * 20 + [0] * 10)
     scores = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.6, 10)])
     threshold = np.sort(scores[:20])[1]  # 19 of 20 found
-    assert fpr_at_recall(labels, scores) == pytest.approx((scores[20:] >= threshold).mean())
-    assert fpr_at_recall(np.ones(3, int), np.ones(3)) is None
+    assert fpr95(labels, scores) == pytest.approx((scores[20:] >= threshold).mean())
+    assert fpr95(np.ones(3, int), np.ones(3)) is None
     tied = np.tile(np.arange(20.0), 2)  # an anomaly and a normal frame share every score
-    assert fpr_at_recall(np.repeat([0, 1], 20), tied) == pytest.approx(0.95)
+    assert fpr95(np.repeat([0, 1], 20), tied) == pytest.approx(0.95)
 
 
 def test_threshold_rules():
@@ -139,7 +139,7 @@ def test_figures_per_pixel_are_those_of_the_benchmark(seed):
     scores = np.clip(rng.normal(0.2 + 0.3 * truth, 0.15), 0, 1)
     scores = scores.round(2) if seed % 2 else scores  # with ties
     ours, theirs = benchmark_metrics(truth, scores), as_the_benchmark_computes(scores, truth)
-    assert ours.pop("fpr95") == pytest.approx(fpr_at_recall(truth, scores))
+    assert ours.pop("fpr95") == pytest.approx(fpr95(truth, scores))
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert set(benchmark_metrics(truth * 0, scores).values()) == {None}
 
