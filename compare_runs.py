@@ -161,19 +161,21 @@ def main(args: argparse.Namespace) -> None:
     if args.folds:
         conditions, more_notes = zip(*map(pool_folds, conditions), strict=True)
         notes = sum(more_notes, notes)
-    tables, notes = [runs_table(conditions)], notes + comparison.condition_notes(conditions)
+    tables = [runs_table(conditions)]
+    notes += comparison.condition_notes(conditions)
     if len(views) > 1:
         tables.append(keys_table(conditions))
         differences, more_notes = difference_table(conditions)
-        tables, notes = tables + differences, notes + more_notes
-    named = [f"{c.letter}: {c.label}" for c in conditions] if len(conditions) > 1 else []
+        tables += differences
+        notes += more_notes
 
     folder = Path(args.picture_dir)
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"compare_{args.name or name_of(views)}"
     written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
-    names, remarks = ("\n".join(f"- {line}" for line in lines) for lines in (named, notes))
-    text = "\n\n".join(filter(None, [names, *(as_markdown(*table) for table in tables), remarks]))
+    labels = "\n".join(f"- {c.letter}: {c.label}" for c in conditions) if len(conditions) > 1 else ""
+    remarks = "\n".join(f"- {note}" for note in notes)
+    text = "\n\n".join(filter(None, [labels, *(as_markdown(*table) for table in tables), remarks]))
     write_text(written[0], text + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):

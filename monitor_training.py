@@ -234,8 +234,9 @@ def main(args: argparse.Namespace) -> None:
                 print(CLEAR if args.follow else "", end="")
                 show(draw(views, now, args.rows, fit_screen=bool(args.follow)))
             else:
-                for line in sum(map(news, views, states, before), []):
-                    show(line)
+                for view, state, earlier in zip(views, states, before, strict=True):
+                    for line in news(view, state, earlier):
+                        show(line)
             if not args.follow or all(state.over for state in states):
                 return
             before = list(zip(views, states, strict=True))

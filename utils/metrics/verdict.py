@@ -146,7 +146,7 @@ class GroupJackknife:
             self.group = frame * min(len(names), BLOCKS) // len(names)
         self.n, self.degrees = int(self.group.max()) + 1, holding(self.group) - 1
 
-    def interval(self, rows: np.ndarray, *others: tuple[float, int]) -> list[float]:
+    def interval(self, rows: np.ndarray, *others: tuple[float, float]) -> list[float]:
         """The 95% interval of a metric by Student's t, from its rows (1 + n,); NaN where it is not defined.
         others: (variance, degrees of freedom) of other sources of scatter, such as seeds (Welch 1947)."""
         from scipy.stats import t

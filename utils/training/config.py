@@ -74,8 +74,11 @@ def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[st
     """Warn if the run that --config repeats had other data or another split."""
     path, recorded_split = Path(run.args.config), Path(run.args.config).with_name("split.json")
     fingerprint = read_json(path).get("dataset", {}).get("fingerprint", dataset["fingerprint"])
-    changed = ["data"] * (fingerprint != dataset["fingerprint"])
-    changed += ["split"] * (recorded_split.is_file() and read_json(recorded_split) != split)
+    changed = []
+    if fingerprint != dataset["fingerprint"]:
+        changed.append("data")
+    if recorded_split.is_file() and read_json(recorded_split) != split:
+        changed.append("split")
     if changed:
         LOG.warning(f"not the {' and '.join(changed)} of --config {path}: this run does not repeat that one")
 

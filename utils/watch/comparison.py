@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +90,19 @@ def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
 
 def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]:
     """One condition for all runs with the same `settings`: they differ only in seed (and fold)."""
-    found: dict[str, tuple[dict[str, Any], list[RunView]]] = {}
+    setting_of: dict[str, dict[str, Any]] = {}  # by its JSON
+    runs_of: dict[str, list[RunView]] = defaultdict(list)
     for view in views:
         setting = flatten(settings(view.config, folds))
-        found.setdefault(json.dumps(setting, sort_keys=True), (setting, []))[1].append(view)
-    if len(found) > len(LETTERS):
-        raise CommandError(f"{len(found)} different settings: at most {len(LETTERS)} fit one table")
-    keys = differing([setting for setting, _ in found.values()])
+        text = json.dumps(setting, sort_keys=True)
+        setting_of[text] = setting
+        runs_of[text].append(view)
+    if len(setting_of) > len(LETTERS):
+        raise CommandError(f"{len(setting_of)} different settings: at most {len(LETTERS)} fit one table")
+    keys = differing([*setting_of.values()])
     conditions = []
-    for letter, (setting, runs) in zip(LETTERS, found.values(), strict=False):
+    for letter, (text, setting) in zip(LETTERS, setting_of.items(), strict=False):
+        runs = runs_of[text]
         parts = [f"{key}={short(setting.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:
             path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
@@ -211,9 +217,9 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     found, cut = [], False
     for letter, metric in itertools.product(measured, base[0]):
         jackknife, better = base[0][metric][0], task["metrics"][metric].higher
-        rows, *seeds = mean_over_runs([run[metric][1] for run in measured[letter]])
-        base_rows, *base_seeds = mean_over_runs([run[metric][1] for run in base])
-        bounds = jackknife.interval(rows - base_rows, *seeds, *base_seeds)
+        rows, scatter = mean_over_runs([run[metric][1] for run in measured[letter]])
+        base_rows, base_scatter = mean_over_runs([run[metric][1] for run in base])
+        bounds = jackknife.interval(rows - base_rows, scatter, base_scatter)
         if not (jackknife.enough or jackknife.over_frames):
             bounds = [np.nan, np.nan]
         low, high = cut_difference(bounds, better)
@@ -230,7 +236,10 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     return found, [*notes, f"{paired}; intervals over {over}"]
 
 
-def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple:
-    """Mean of several runs' rows; of two or more runs also variance between seeds and degrees of freedom."""
-    mean, n = np.mean(rows, axis=0), len(rows)
-    return (mean, (float(np.var([run[0] for run in rows], ddof=1) / n), n - 1)) if n > 1 else (mean,)
+def mean_over_runs(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[float, float]]:
+    """Mean of several runs' rows, and its variance between seeds with the degrees of freedom of that. The
+    scatter of a single run is unknown and counts as none."""
+    if len(rows) == 1:
+        return rows[0], (0.0, math.inf)
+    variance = float(np.var([run[0] for run in rows], ddof=1) / len(rows))
+    return np.mean(rows, axis=0), (variance, len(rows) - 1)
