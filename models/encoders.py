@@ -14,10 +14,7 @@ import hashlib
 import importlib.util
 import itertools
 import math
-import pickle
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +28,7 @@ from models.efficientnet_lite0 import EfficientNetLite0
 from utils.run.errors import CommandError, some
 from utils.run.find import find_checkpoint
 from utils.run.log import LOG
+from utils.training.checkpoint import read_torch
 from utils.training.weights import fingerprints
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -155,30 +153,8 @@ def load_weights(encoder: Encoder, weights: str) -> dict:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a state dict or checkpoint, named by the keys on the way to them, joined by dots. It is
-    loaded with weights_only=True: no code in the file is ever run."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if broken := archive.testzip():  # torch would load damaged weights silently
-                    raise ValueError(f"the checksum of {broken} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CommandError(f"--weights {path}: cannot be read: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError,
-            KeyError) as error:  # fmt: skip
-        with open(path, "rb") as file:
-            begin = file.read(24)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "Copy it again (a Git LFS pointer: git lfs pull), or give a file that torch.save wrote."
-        if "pip install" in reason:
-            remedy = "Or give a file that torch.save wrote."
-        elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's format now and before 1.6
-            reason = f"it begins with {begin!r}"
-        elif isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
-            reason, remedy = "it holds more than tensors and plain values", TRUST.format(path=str(path))
-        what = "" if "more than" in reason else "damaged or not written by torch.save: "
-        raise CommandError(f"--weights {path}: {what}{reason}\n{remedy}") from error
+    """The tensors of a state dict or checkpoint, named by the keys on the way to them, joined by dots."""
+    content = read_torch(path, TRUST.format(path=str(path)))
     if not isinstance(content, dict):
         raise CommandError(f"--weights {path}: is a {type(content).__name__}, not a state dict or checkpoint")
     levels = [("", content)]
@@ -202,8 +178,10 @@ def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
     if any(key.endswith("_conv_stem.weight") for key in tensors):  # the lite0 package: _blocks.0._bn1
         tensors = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in tensors.items()}
     prefixes = find_prefixes(tensors, own)
-    if not prefixes and (prefixes := find_prefixes(named := name_children(tensors, name), own)):
-        tensors = named
+    if not prefixes:
+        named = name_children(tensors, name)
+        if prefixes := find_prefixes(named, own):
+            tensors = named
     parts = [describe_part(tensors, own, prefix) for prefix in prefixes or [""]]
     fitting = [part for part in parts if not part.problems]
     for preferred in PREFERRED:

@@ -225,7 +225,7 @@ def test_weights_that_may_not_be_read_are_one_error(tmp_path, monkeypatch):
     (tmp_path / "w.pth").write_bytes(b"theirs")
     monkeypatch.setattr("torch.load", refuse)
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(CommandError, match=r"w\.pth: cannot be read: Permission denied"):
+    with pytest.raises(CommandError, match=r"w\.pth cannot be read: Permission denied"):
         list(encoders.read_tensors(tmp_path / "w.pth"))
 
 

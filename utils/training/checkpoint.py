@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,20 +138,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     if not path.is_file():
         remedy = f"\n{BEGIN_AGAIN}" if path.name == "last.pth" else ""
         raise CommandError(f"no checkpoint at {path}{remedy}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():  # torch would load a damaged weight silently
-                raise ValueError(f"the checksum of {broken} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        raise CommandError(
-            f"{path} holds more than tensors and plain values and was not loaded\n"
-            f"found: {name[1] if name else 'nothing named'}\nuse a checkpoint written by this project"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CommandError(f"{path} is damaged or no checkpoint: {reason}") from error
+    state = read_torch(path, "use a checkpoint written by this project")
     version = state.get("format_version") if isinstance(state, dict) else None
     if version is None:
         raise CommandError(f"{path} is not a checkpoint of this project (no format_version)")
@@ -160,6 +148,34 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
     check_names(path, state, **expected)
     return state
+
+
+def read_torch(path: Path, trusted: str) -> Any:
+    """What torch.save wrote, on the CPU, loaded with weights_only=True: no code in the file is ever run.
+    CommandError if it is damaged or holds more than tensors and plain values; for that, `trusted` advises."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if broken := archive.testzip():  # torch would load damaged weights silently
+                    raise ValueError(f"the checksum of {broken} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError,
+            KeyError) as error:  # fmt: skip
+        with open(path, "rb") as file:
+            begin = file.read(24)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "Copy it again (a Git LFS pointer: git lfs pull), or give a file that torch.save wrote."
+        if "pip install" in reason:
+            remedy = "Or give a file that torch.save wrote."
+        elif not begin.startswith((b"PK", b"\x80\x02\x8a\n")):  # torch's format now and before 1.6
+            reason = f"it begins with {begin!r}"
+        elif isinstance(error, pickle.UnpicklingError) or "TorchScript" in reason:
+            code = re.search(r"GLOBAL (\S+)", str(error))
+            more = f"more than tensors and plain values{f', such as {code[1]}' if code else ''}"
+            raise CommandError(f"{path} holds {more}\n{trusted}") from error
+        raise CommandError(f"{path} is damaged or torch.save did not write it: {reason}\n{remedy}") from error
 
 
 def check_names(path: Path, state: dict[str, Any], **expected: list[str]) -> None:

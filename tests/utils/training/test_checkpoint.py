@@ -30,7 +30,7 @@ def test_truncated_file_is_refused(tmp_path, keep):
     save_checkpoint(path, STATE)
     data = path.read_bytes()
     path.write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
-    with pytest.raises(CommandError, match=r"last\.pth is damaged or no checkpoint"):
+    with pytest.raises(CommandError, match=r"last\.pth is damaged or torch"):
         load_checkpoint(path)
 
 
