@@ -48,6 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="number of frames to draw, evenly spread; of images on the sheet of ages (at most 24)")
     add("--explain", action=argparse.BooleanOptionalAction, default=False,
         help="ages: show beside each image on the sheet how much each pixel changes the age")
+    add("--cache_limit_gb", type=arguments.positive_float,
+        help="AnoVox: largest archive to unpack; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     written = parser.add_mutually_exclusive_group(required=True).add_argument
     written("--output", help="folder for the tables and pictures")
@@ -82,6 +84,7 @@ def main(args: argparse.Namespace) -> None:
     for member in trained.members:
         LOG.info(f"{member.path}: {member.state['script']}, epoch {member.state['epoch']}")
         read_otherwise(member.args, args, member.state["script"], PREDICTING)
+        member.args.cache_limit_gb = args.cache_limit_gb or member.args.cache_limit_gb
     if args.export:
         export_model(trained, Path(args.export))
         return

@@ -65,8 +65,8 @@ def _extract(path: Path, folder: Path, limit_gb: float) -> None:
             if APPLE.fullmatch(name):
                 continue
             if (total := total + size) > limit_gb * 1e9:
-                remedy = "Unpack it yourself, or raise --cache_limit_gb (predict.py uses the run's)."
-                raise CommandError(f"{path}: unpacks to more than the limit of {limit_gb:g} GB.\n{remedy}")
+                over = f"{path}: unpacks to more than the limit of {limit_gb:g} GB."
+                raise CommandError(f"{over}\nUnpack it yourself, or raise --cache_limit_gb.")
             target = folder / check_relative_name(name, str(path))
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_member() as source, open(target, "wb") as file:

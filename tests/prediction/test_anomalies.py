@@ -97,6 +97,10 @@ def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
         run(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(CommandError, match="reads no boxes"):
         run(unlabelled, tmp_path / "out", "--boxes", "boxes.csv")
+    scenario = scenario_folders(unlabelled)[0]
+    shutil.make_archive(str(tmp_path / "packed" / scenario.name), "zip", scenario.parent, scenario.name)
+    with pytest.raises(CommandError, match="more than the limit of 1e-06 GB.*\n.*raise --cache_limit_gb"):
+        run(tmp_path / "packed", tmp_path / "out", "--cache_limit_gb", 1e-6)
     damaged = tmp_path / "damaged"
     shutil.copytree(unlabelled, damaged)
     frame_files(scenario_folders(damaged)[1], "LIDAR")[0].unlink()
