@@ -32,40 +32,41 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
     """Set part.crops and part.crop_rows: crops of everybody in the split's pairs, read from the cache or cut
     and cached. size (H, W); cache: options of open_cache. DataError for images that are missing, unreadable
     or of another size; CommandError above `limit_gb`."""
-    paths, _, counts, persons = images_needed(part, data_path)
+    paths, _, counts, persons, sizes = images_needed(part, data_path)
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
     part.crop_rows[persons] = np.arange(len(persons))
-    panorama = part.pano_sizes[0]
-    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panorama": panorama, "boxes": boxes}
-    produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, panorama)
+    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panoramas": sizes, "boxes": boxes}
+    produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, sizes)
     part.crops = open_cache("crops", settings, paths, counts.tolist(), (3, *size), produce, **cache)
 
 
 def images_needed(
     part: JRDBPairDataset, data_path: Path | str
-) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray]:
-    """Paths of the K images that people are cut from, whether each exists, people per image, person rows."""
+) -> tuple[list[Path], np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """Paths of the K images that people are cut from, whether each exists, people per image, person rows, and
+    the sizes (W, H) of the K images."""
     pairs = part if part.near is None else part.near
     persons = np.unique([pairs.left, pairs.right])
     frames, counts = np.unique(part.people_frames[persons], return_counts=True)
     folder = Path(data_path) / IMAGE_FOLDER
     paths = [folder / part.sequences[part.frame_sequences[f]] / str(part.frame_keys[f]) for f in frames]
-    return paths, part.image_found[frames], counts, persons
+    sizes = [part.pano_sizes[part.frame_sequences[f]] for f in frames]
+    return paths, part.image_found[frames], counts, persons, sizes
 
 
 def find_problems(
     part: JRDBPairDataset, data_path: Path | str, problems: Problems, decode: bool = False
 ) -> None:
     """Add missing images to `problems` and, with `decode`, damaged ones and those of another size."""
-    paths, exist, *_ = images_needed(part, data_path)
-    for path, exists in zip(paths, exist, strict=True):
+    paths, exist, *_, sizes = images_needed(part, data_path)
+    for path, exists, size in zip(paths, exist, sizes, strict=True):
         if not exists:
             what = f"missing images of the {part.name} split, which needs {len(paths)}"
             problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
         elif decode:
             try:
-                read_panorama(path, part.pano_sizes[0])
+                read_panorama(path, size)
             except DataError as error:
                 what, _, remedy = str(error).partition("\n")
                 problems.add("an image that cannot be used", remedy, what)
@@ -75,13 +76,13 @@ def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read an image of `size` (W, H) as (H, W, 3) uint8; DataError if it has another size."""
     image = read_image(path)
     if (found := (image.shape[1], image.shape[0])) != size:
-        what = f"the panorama is {found[0]}x{found[1]} pixels, the other frames {size[0]}x{size[1]}"
+        what = f"the panorama is {found[0]}x{found[1]} pixels, others of its sequence {size[0]}x{size[1]}"
         raise DataError(f"{path}: {what}\nBoxes are in pixels: all frames need the annotated size.")
     return image
 
 
-def _crop_image(paths, boxes_per_image, size, panorama, k) -> np.ndarray:
-    return crop_people(read_panorama(paths[k], panorama), boxes_per_image[k], size)
+def _crop_image(paths, boxes_per_image, size, panoramas, k) -> np.ndarray:
+    return crop_people(read_panorama(paths[k], panoramas[k]), boxes_per_image[k], size)
 
 
 def crop_regions(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -308,6 +308,18 @@ def test_the_people_that_stage_2_is_judged_on_are_cut_once(folder, tmp_path):
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 3  # train, val and test
 
 
+def test_crops_of_sequences_with_panoramas_of_different_sizes(folder, tmp_path):
+    for name, size in {"a": (3760, 480), "b": (4000, 500), "c": (3760, 480)}.items():
+        for key in crowd(6):
+            path = folder / IMAGE_FOLDER / name / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", size).save(path)
+    (tmp_path / "both.json").write_text('{"train": ["a", "b"], "val": ["c"]}')
+    flags = {"split_method": str(tmp_path / "both.json"), "image_size": (8, 4), "cache_dir": tmp_path}
+    data = load(folder, features="crops", check_data=True, **flags)
+    assert len(data.train.crops) == 6 * (8 + 7)  # in b, 10 stands far from 7
+
+
 def test_crops_are_those_of_the_people(folder, tmp_path):
     write_images(folder)
     sets = load(folder, features="crops+geometry", image_size=(16, 8), cache_dir=tmp_path / "cache")
