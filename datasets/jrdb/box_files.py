@@ -6,6 +6,7 @@
     CSV with a header                               frame,x,y,w,h or frame,x1,y1,x2,y2; id, sequence optional
     MOT text                                        frame,id,left,top,width,height,..
     KITTI tracking text                             frame track type 3 numbers left top right bottom ..
+    the same in JRDB's toolkit                      frame track type 3 numbers left top width height ..
     KITTI detection text, one file per frame        type 3 numbers left top right bottom ..
 
 The format is recognised by the content of the file, never by its name.
@@ -16,49 +17,62 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas
 
 from datasets.jrdb.problems import Problems
+from utils.run.errors import some
 
-# id: "" for a person without an id, None for a row that only says that the frame exists. box: as written
-COLUMNS = ("sequence", "frame", "id", "box", "where")
+# id: "" for a person without an id, None for a row that only says that the frame exists. box: as written.
+# kind: the class; None if there is none
+COLUMNS = ("sequence", "frame", "id", "box", "where", "kind")
 PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
-MOT_PEOPLE = ("1", "2", "7", "-1", "")  # MOT16 and later: pedestrian, person on vehicle, static; not given
-ALIASES = {
-    "frame": ("frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
-    "id": ("track_id", "track", "person", "label_id", "person_id"),
-    "sequence": ("seq", "sequence_id", "video"),
-    "class": ("class_name", "class_id", "category", "category_id", "type", "label", "cls"),
-    "x": ("left", "bb_left"), "y": ("top", "bb_top"),
-    "w": ("width", "bb_width"), "h": ("height", "bb_height"),
-    "x1": ("xmin", "x_min"), "y1": ("ymin", "y_min"), "x2": ("xmax", "x_max"), "y2": ("ymax", "y_max"),
-}  # fmt: skip
+MOT_PEOPLE = {"1", "2", "7", "-1", ""}  # MOT16 and later: pedestrian, person on vehicle, static; not given
+NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
+# What columns may be called; of several the one that is named first here counts.
+NAMES = {
+    "frame": ("frame", "frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
+    "id": ("track_id", "track", "person_id", "person", "label_id", "id"),
+    "sequence": ("sequence", "sequence_id", "seq", "video", "video_id"),
+    "camera": ("camera", "camera_id", "cam"),  # several cameras are several sequences
+    "class": ("class", "class_name", "class_id", "category", "category_id", "type", "label", "cls"),
+}
+BOXES = [[prefix + name for name in names.split()] for prefix in ("bb_", "bbox_", "") for names in (
+    "x1 y1 x2 y2", "xmin ymin xmax ymax", "x_min y_min x_max y_max", "left top right bottom",
+    "left top width height", "x y w h", "x y width height")]  # fmt: skip
 MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
-# Text without a header. The key is the position of the first cell that is not a number, which is the type;
-# the values are the format, its columns, and which types are people.
-TEXTS = {
-    None: ("MOT", MOT, MOT_PEOPLE),
-    0: ("KITTI detections", KITTI[2:], PERSON_TYPES),
-    2: ("KITTI tracks", KITTI, PERSON_TYPES),
-}
-WIDEST = 400  # pixels: no person starts further right and is wider still; such a "width" is a right edge
+# Text without a header: the format and its columns, by the position of the first cell that is not a number.
+TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI tracks", KITTI)}
+DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]+$)")
 FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
+
+
+class Content(NamedTuple):
+    """What a file holds."""
+
+    form: str  # name of the format
+    rows: list[tuple]  # of COLUMNS
+    corners: bool = False  # whether a box is two corners
+    size: tuple[int, int] | None = None  # width, height of the panorama, if the file has it
+    classes: tuple = ()  # that it may have
 
 
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
     """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number) and file: the path if the
     file's name names the sequence, "" if its rows or its folder do. An unreadable file is a problem and None.
 
-    attrs: form (name of the format) and size ((width, height) of the panorama, None if unknown).
+    attrs: form and size of its Content; others: the classes of boxes left out because they are not of people.
     """
     try:
-        form, rows, corners, size = parse(path.read_text(encoding="utf-8-sig"), path)
+        form, rows, corners, size, classes = parse(path.read_text(encoding="utf-8-sig"), path)
         table = pandas.DataFrame(rows, columns=COLUMNS).assign(file="")
+        kinds = table["kind"].dropna()
+        others = kinds[~kinds.isin(people_in({*kinds}, form, classes))]
+        table.loc[others.index, "id"] = None
         unnamed = table["sequence"] == ""
         table.loc[unnamed, "sequence"] = name_folders(table["frame"][unnamed].tolist())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -68,43 +82,40 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
-    beyond = (table[["w", "h"]].to_numpy() > table[["x", "y"]]).all(axis=None)
-    if form == "MOT" and len(table) > 4 and beyond and table["x"].max() > WIDEST:
-        remedy = "name all columns in a first line: frame,id,x1,y1,x2,y2,.. or frame,id,x,y,w,h,.."
-        problems.add("widths and heights that look like right and lower edges", remedy, f"{path}")
+    if form == "KITTI tracks" and (table["w"] < table["x"]).mean() > 0.5:
+        form, corners = f"{form} with widths and heights", False
     if corners:
         if size and (table[["w", "h"]].max().to_numpy() > size).any():
             size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     if form == "KITTI detections":  # a frame in each file
-        inside = given.is_dir() and path.parent != given
-        table = table.assign(frame=path.stem, sequence=path.parent.name if inside else "")
+        folder = path.parent.relative_to(given).as_posix() if given.is_dir() else "."
+        table = table.assign(frame=path.stem, sequence=folder.removeprefix("."))
     elif (given.is_dir() or form.startswith("JRDB")) and (unnamed := table["sequence"] == "").any():
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
         table.loc[unnamed, ["sequence", "file"]] = name, str(path)
-    table.attrs = {"form": form, "size": size}
+    table.attrs = {"form": form, "size": size, "others": others.tolist()}
     return table
 
 
-def parse(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
-    """Return the format, the rows, whether boxes are two corners, and the panorama's size if the file has it.
-    An empty file is a KITTI file: a frame in which nobody was detected."""
+def parse(text: str, path: Path) -> Content:
+    """An empty file is a KITTI file: a frame in which nobody was detected."""
     if not text.strip(" ,;\t\r\n"):
-        return "KITTI detections", [("", "", None, None, f"{path}")], True, None
+        return Content("KITTI detections", [("", "", None, None, f"{path}", None)], True)
     if text.lstrip()[0] not in "{[":
         return text_rows(text, path)
     content = json.loads(text)
     for key in ("labels", "detections"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
-            return f"JRDB {key}", list(jrdb_rows(content[key], path)), False, None
+            return Content(f"JRDB {key}", list(jrdb_rows(content[key], path)))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return "COCO", *coco_rows(content, path)
-    if isinstance(content, list):  # image_id is the frame number
-        kinds = [str(entry.get("category_id")) for entry in content]
-        people = people_in(kinds)
-        rows = [("", str(entry["image_id"]), "", entry["bbox"], f"{path}: entry {k}")
-                for k, entry in enumerate(content) if kinds[k] in people]  # fmt: skip
-        return "COCO results", rows, False, None
+        return coco_rows(content, path)
+    if isinstance(content, list):
+        videos = name_videos([entry.get("video_id") for entry in content])
+        rows = [(video, str(entry["image_id"]), track_of(entry), entry["bbox"], f"{path}: entry {k}",
+                 str(entry.get("category_id")))
+                for k, (entry, video) in enumerate(zip(content, videos, strict=True))]  # fmt: skip
+        return Content("COCO results (image_id is the frame)", rows)
     raise ValueError("JSON without labels, detections or annotations")
 
 
@@ -112,99 +123,131 @@ def jrdb_rows(frames: dict[str, list], path: Path) -> Iterator[tuple]:
     """Of two records with the same id in a frame only the first counts, as in training."""
     for key, records in frames.items():
         seen = set()
-        yield "", key, None, None, f"{path}: frame {key}"
+        yield "", key, None, None, f"{path}: frame {key}", None
         for record in records or ():
             if not isinstance(record, dict):
                 raise ValueError(f"frame {key}: not the record of a person: {str(record)[:40]}")
             person = name_of(record.get("label_id"))
             if not person or person not in seen:
-                yield "", key, person, record.get("box"), f"{path}: frame {key}, {person or 'no id'}"
+                where = f"{path}: frame {key}, {person or 'no id'}"
+                yield "", key, person, record.get("box"), where, None
             seen.add(person)
 
 
-def coco_rows(content: dict, path: Path) -> tuple[list[tuple], bool, tuple[int, int] | None]:
-    images = {image["id"]: image["file_name"] for image in content["images"]}
-    if len(set(images.values())) < len(images):  # images of several videos
-        twice = Counter(images.values()).most_common(1)[0][0]
+def coco_rows(content: dict, path: Path) -> Content:
+    files = [image["file_name"] for image in content["images"]]
+    sequences = name_folders(files)
+    if not any(sequences):
+        titles = {video["id"]: video.get("name") for video in content.get("videos", [])}
+        sequences = name_videos([image.get("video_id") for image in content["images"]], titles)
+    names = list(zip(sequences, files, strict=True))
+    if len(set(names)) < len(names):  # images of several videos
+        twice = Counter(names).most_common(1)[0][0][1]
         raise ValueError(f"several images are called {twice}: put the sequence in front, SEQUENCE/{twice}")
+    images = {image["id"]: name for image, name in zip(content["images"], names, strict=True)}
     classes = {c["id"]: str(c.get("name")) for c in content.get("categories", [])}
-    kinds = [classes.get(e.get("category_id"), str(e.get("category_id"))) for e in content["annotations"]]
-    people = people_in([*kinds, *(name for name in classes.values() if name.lower() in PERSON_TYPES)])
-    rows = [("", name, None, None, f"{path}: image {name}") for name in images.values()]
-    for entry, kind in zip(content["annotations"], kinds, strict=True):
-        where = f"annotation {entry.get('id')}"
+    rows = [(*name, None, None, f"{path}: image {name[1]}", None) for name in names]
+    for entry in content["annotations"]:
+        where, kind = f"annotation {entry.get('id')}", entry.get("category_id")
         if entry["image_id"] not in images:
             raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
-        if kind in people and not entry.get("iscrowd"):
-            track = (entry.get("attributes") or {}) | entry  # CVAT writes track_id into attributes
-            person = name_of(track.get("track_id", track.get("instance_id")))
-            rows.append(("", images[entry["image_id"]], person, entry.get("bbox"), f"{path}: {where}"))
+        if not entry.get("iscrowd"):
+            box = track_of(entry), entry.get("bbox"), f"{path}: {where}", classes.get(kind, str(kind))
+            rows.append((*images[entry["image_id"]], *box))
     sizes = {(image.get("width"), image.get("height")) for image in content["images"]}
     size = sizes.pop() if len(sizes) == 1 else ()  # some tools write 0 where they do not know it
-    return rows, False, size if size and all(isinstance(v, int | float) and v > 0 for v in size) else None
+    known = size and all(isinstance(v, int | float) and v > 0 for v in size)
+    return Content("COCO", rows, size=size if known else None, classes=tuple(classes.values()))
 
 
-def text_rows(text: str, path: Path) -> tuple[str, list[tuple], bool, tuple[int, int] | None]:
-    """`parse` for lines of cells, with a header (column names as in ALIASES) or without; keeps only people.
-    If there are width and height columns beside two corners, and they are the same in every row, they are
-    returned as the size of the panorama."""
+def name_videos(videos: list, titles: dict | None = None) -> list[str]:
+    """The title of each video, else the video itself; "" if they are all the same."""
+    several = len(set(videos)) > 1
+    return [str((titles or {}).get(video) or video) if several else "" for video in videos]
+
+
+def track_of(entry: dict) -> str:
+    track = (entry.get("attributes") or {}) | entry  # CVAT writes track_id into attributes
+    return name_of(track.get("track_id", track.get("instance_id")))
+
+
+def text_rows(text: str, path: Path) -> Content:
+    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without. If columns
+    width and height beside two corners are the same in every row, they are the size of the panorama."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
-    separator = next((mark for mark in ",;\t" if mark in first), " ")
+    separator = next((mark for mark in ";\t," if mark in first), " ")
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     rows = [(f"line {reader.line_num}", [cell.strip() for cell in cells]) for cells in reader if cells]
+    if separator != ",":
+        rows = [(line, [DECIMAL_COMMA.sub(".", cell) for cell in cells]) for line, cells in rows]
     header = [cell.lower() for cell in rows[0][1]]
     words = [k for k, cell in enumerate(header) if not is_number(cell)]
     if len(words) == len(header):
-        form, people, rows = "CSV", None, rows[1:]
+        form, rows = "CSV", rows[1:]
     else:
-        form, columns, people = TEXTS.get(words[0] if words else None, ("", header, ()))
+        form, columns = TEXTS.get(words[0] if words else None, ("", header))
+        if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
+            remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
+            raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
         if not form or len(header) < len(columns):
             raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
-        columns += ("score", "class") if form == "MOT" and len(header) == 9 else ()
+        eighth = [cells[7] for _, cells in rows if len(cells) > 7]  # class, or a coordinate as in MOT15
+        if form == "MOT" and all(whole(cell).lstrip("-").isdigit() for cell in eighth):
+            columns += ("score", "class")
         header, rows = list(columns), [(line, cells[: len(columns)]) for line, cells in rows]
     if too_long := [line for line, cells in rows if len(cells) > len(header)]:
         raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
-    # Of several columns with the same meaning, take the first in the order of ALIASES.
-    place = {name: next((header.index(word) for word in (name, *aliases) if word in header), len(header))
-             for name, aliases in ALIASES.items()}  # fmt: skip
-    corners = max(place[name] for name in ("x1", "y1", "x2", "y2")) < len(header)
-    box = ["x1", "y1", "x2", "y2"] if corners else ["x", "y", "w", "h"]
-    missing = [name for name in ("frame", *box) if place[name] == len(header)]
-    if missing and form == "CSV":
-        expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
-        raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
-    rows = [(line, cells + [""] * (len(header) + 1 - len(cells))) for line, cells in rows]
-    kinds = [cells[place["class"]].lower() for _, cells in rows]
-    people = people_in(kinds) if people is None else people
-    found = []
-    for (line, cells), kind in zip(rows, kinds, strict=True):
-        numbers = [cells[place[name]] for name in box]
-        if separator != ",":
-            numbers = [number.replace(",", ".") for number in numbers]  # decimal commas
-        sequence, frame, person = (cells[place[name]] for name in ("sequence", "frame", "id"))
+    cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(header)}
+    box = next((names for names in BOXES if cells.keys() >= {*names}), [*"xywh"])
+    used = {kind: next((name for name in names if name in cells), None) for kind, names in NAMES.items()}
+    if form == "CSV":
+        if missing := [name for name in (used["frame"] or "frame", *box) if name not in cells]:
+            expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
+            raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
+        typed = (name for name in (used["class"], *cells) if name and any(map(is_person, cells[name])))
+        used["class"] = next(typed, used["class"])  # the column of the classes may have another name
+        if unused := [name for name in cells if name and name not in (*used.values(), *box)]:
+            form = f"CSV (columns not used: {some(unused)})"
+    cells[None] = [""] * len(rows)
+    videos, cameras, frames, people, kinds = (
+        cells[used[name]] for name in ("sequence", "camera", "frame", "id", "class")
+    )
+    sequences = ["/".join(filter(None, pair)) for pair in zip(videos, name_videos(cameras), strict=True)]
+    for (line, _), person in zip(rows, people, strict=True):
         if form == "MOT" and not whole(person).lstrip("-").isdigit():
             columns = "frame, id, left, top, width, height in pixels"
             raise ValueError(f"{line}: {person!r} is not an id; without a header the columns are {columns}")
-        if kind in people:
-            found.append((sequence, frame, name_of(person), numbers, f"{path}: {line}"))
-    sides = {tuple(cells[place[name]] for name in "wh") for _, cells in rows if corners}
-    size = tuple(int(side) for side in sides.pop() if side.isdigit()) if len(sides) == 1 else ()
-    return form, found, corners, size if len(size) == 2 else None
+    boxes, places = zip(*map(cells.get, box), strict=True), [f"{path}: {line}" for line, _ in rows]
+    found = list(zip(sequences, frames, map(name_of, people), map(list, boxes), places,
+                     (whole(kind).lower() for kind in kinds), strict=True))  # fmt: skip
+    corners, size = not box[-1].endswith(("h", "height")), ()
+    if corners and cells.keys() >= {"width", "height"}:
+        sides = {*zip(cells["width"], cells["height"], strict=True)}
+        size = tuple(int(side) for side in sides.pop() if side.isdigit()) if len(sides) == 1 else ()
+    return Content(form, found, corners, size if len(size) == 2 else None)
 
 
 def is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", cell) is not None
 
 
-def people_in(classes: Iterable[str]) -> set[str]:
-    """The classes that are people: those with such a name, or the only class; otherwise a ValueError."""
-    classes = set(classes)
-    people = {name for name in classes if name.strip().lower() in PERSON_TYPES}
-    if not people and len(classes) > 1:
-        named = ", ".join(sorted(classes)[:8])
+def is_person(kind: str) -> bool:
+    return kind.strip().lower() in PERSON_TYPES
+
+
+def people_in(kinds: set[str], form: str, classes: tuple) -> set[str]:
+    """The classes that are people: those with such a name, or the only class; otherwise a ValueError.
+    kinds: classes that occur, classes: that may occur."""
+    if form == "MOT" and {"0", "1"} <= kinds:
+        raise ValueError("a person is class 0 of COCO but 1 of MOT, and both occur: keep only people's rows")
+    if form == "MOT":
+        return {"0"} if "0" in kinds else MOT_PEOPLE
+    people = {*filter(is_person, (*kinds, *classes))}
+    if not people and len(kinds) > 1 and not form.startswith("KITTI"):
+        named = ", ".join(sorted(kinds)[:8])
         raise ValueError(f"none of the classes {named} is called person: rename or keep only that of people")
-    return people or classes
+    return people if form.startswith("KITTI") else people or kinds
 
 
 def whole(cell: Any) -> str:
@@ -215,9 +258,9 @@ def whole(cell: Any) -> str:
 
 
 def name_of(cell: Any) -> str:
-    """An id as text; "" if there is none (missing, -1, "person:-1")."""
+    """An id as text; "" if there is none (NO_ID, "person:-1")."""
     text = "" if cell is None else whole(cell)
-    return "" if text in ("-1", "nan") or text.endswith(":-1") else text
+    return "" if text.lower() in NO_ID or text.endswith(":-1") else text
 
 
 def name_folders(images: list[str]) -> list[str]:

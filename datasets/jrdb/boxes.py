@@ -7,6 +7,7 @@ history. A frame is identified by the name of its image or by a number.
 
 import argparse
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.labels import Images, Person, Sequence, list_images
 from datasets.jrdb.problems import Problems
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
 
 SOURCES = (labels.LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detections/detections_2d_stitched"))
@@ -50,12 +51,14 @@ def read_people(
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists
+    others = Counter(kind for part in parts for kind in part.attrs["others"]).most_common()
+    others = f"; left out: {some((f'{n} of class {kind}' for kind, n in others), 5)}" if others else ""
     if not boxed.any():
-        raise DataError(f"{boxes}: no boxes in it\n  expected one per person and frame: {FORMS}")
+        raise DataError(f"{boxes}: no boxes of people in it{others}\n  expected one per person: {FORMS}")
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
     past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else ""
-    LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}")
+    LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}{others}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
         own = find_folder(folder, boxes.stem, alone=False) != folder  # images in a folder named like the file
@@ -122,6 +125,7 @@ def read_sequence(
     if problems.count > before:
         return None
 
+    labels.check_numbering(folder, list(frames), list(files), problems)
     times, size, source = sorted(frames), *panorama_size(name, folder, files, boxes_size, args)
     images = Images(np.isin(times, list(files)), size, source)
     index = {number: frame for frame, number in enumerate(times)}

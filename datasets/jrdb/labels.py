@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,8 +33,10 @@ LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 IMAGE_FOLDER = Path("images") / "image_stitched"
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
-# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 1305031102.175304.png) has none.
-NUMBER = re.compile(r"(?!(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$)(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")
+# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 0:15, 1305031102.175304.png) has
+# none, nor has -1.
+NUMBER = re.compile(r"(?!-[0-9]+$|.*[0-9]:[0-9]|(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$)"
+                    r"(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")  # fmt: skip
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
@@ -113,9 +115,10 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     files = list_images(folder) if data_path else []
     names, numbers = set(files), Counter(map(frame_number, files))
     # Labels may say 000015.jpg where the image is 000015.png or 000015.JPG.
-    by_number = {frame_number(file): file for file in files if numbers[frame_number(file)] == 1}
+    by_number = {number: file for file in files if numbers[number := frame_number(file)] == 1}
     keys = [key if key in names else by_number.get(frame_number(key), key) for key in frames]
     images = find_images(folder, files, keys, problems)
+    check_numbering(folder, map(frame_number, keys), numbers.keys() - {None}, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -133,11 +136,14 @@ def build_sequence(
 ) -> Sequence:  # fmt: skip
     """Build a sequence from people sorted by frame and id, their boxes x, y, w, h and the types of pairs of
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
-    clean, bad = clean_boxes(boxes, images, counts)
+    clean, bad, corners = clean_boxes(boxes, images, counts)
     for row, what in bad.items() if not rules.skip_bad_boxes else ():
         sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
         remedy = f"{sizes}, correct or remove the boxes, or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
+    if corners:
+        remedy = "write x, y, w, h (without labels, also a CSV with columns frame,id,x1,y1,x2,y2)"
+        problems.add("widths and heights that look like right and lower edges", remedy, people[0].place)
     difficult = np.array([person.difficulty > rules.max_difficulty for person in people], bool)
     counts |= {"missing_images": int((~images.found).sum()), "difficult_people": int(difficult.sum())}
     kept = ~np.isin(np.arange(len(people)), list(bad))
@@ -159,18 +165,24 @@ def build_sequence(
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`. Warn of sequences without panoramas and, with a `remedy`, of those in
-    which many boxes leave the panorama or no box reaches its lower half, where people stand."""
+    """Log what was found in `where`. Warn of sequences without panoramas or with many interactions of people
+    who are not there and, with a `remedy`, of those in which many boxes leave the panorama or no box reaches
+    its lower half, where people stand, or its right half."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     if any(totals.values()):
         LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in totals.items() if count))
     cut = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
     high = [s for s in sequences if len(s.boxes) and 2 * s.boxes[:, [1, 3]].sum(axis=1).max() < s.height]
+    left = [s for s in sequences if len(s.boxes) > 19 and 2 * s.boxes[:, [0, 2]].sum(axis=1).max() < s.width]
     clipped, boxes = sum(s.counts["clipped_boxes"] for s in cut), sum(len(s.boxes) for s in cut)
-    for what, odd in ((f"{clipped} of {boxes} boxes leave", cut), ("no box is in the lower half of", high)):
+    for what, odd in ((f"{clipped} of {boxes} boxes leave", cut), ("no box is in the lower half of", high),
+                      ("no box is in the right half of", left)):  # fmt: skip
         if odd and remedy:
             panorama = f"{odd[0].width}x{odd[0].height} panorama (size from {odd[0].size_source})"
             LOG.warning(f"{some([s.name for s in odd], 3)}: {what} the {panorama}: {remedy}")
+    if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
+        remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
+        LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
         LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
 
@@ -211,7 +223,8 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
 
 def frame_number(name: str) -> int | None:
     """The number in the name of a frame or image; None if there is none of at most nine digits."""
-    match = NUMBER.fullmatch(name)
+    # Roboflow renames IMG_15.png to IMG_15_png.rf.HASH.png.
+    match = NUMBER.fullmatch(name.partition(".rf.")[0])
     return int(match[1]) if match else None
 
 
@@ -224,6 +237,19 @@ def find_images(folder: Path, files: list[str], keys: list[str], problems: Probl
     except DataError as error:
         problems.add("an unreadable image", "copy it again, or remove it", str(error).splitlines()[0])
     return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
+
+
+def check_numbering(folder: Path, times: Iterable[int], files: Iterable[int], problems: Problems) -> None:
+    """Add a problem if some frames have no image but all would have one if they were numbered one higher or
+    lower: one side counts from 1, the other from 0. Warn if that may be so without a missing image."""
+    times, files = {*times}, {*files}
+    for step in (1, -1) if times and not times <= files else ():
+        if {number + step for number in times} <= files:
+            where = f"{folder}: frames {min(times)} to {max(times)}, images {min(files)} to {max(files)}"
+            remedy = f"number the frames as the images: add {step} to each"
+            problems.add("frame numbers that are one off", remedy, where)
+    if times and files and (min(files), min(times)) == (0, 1):
+        LOG.warning(f"{folder}: images begin with 0, boxes with 1: if frames are counted from 1, subtract 1")
 
 
 def list_images(folder: Path) -> list[str]:
@@ -330,8 +356,11 @@ def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
         yield from itertools.combinations(rows, 2) if group >= 0 else ()
 
 
-def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np.ndarray, dict[int, str]]:
-    """(R, 4) float64 boxes on a grid of 1/1024 pixel, and {row: what is wrong} of the bad ones.
+def clean_boxes(
+    boxes: list, images: Images, counts: dict[str, int]
+) -> tuple[np.ndarray, dict[int, str], bool]:
+    """(R, 4) float64 boxes on a grid of 1/1024 pixel, {row: what is wrong} of the bad ones, and whether they
+    look like two corners: nobody in a panorama is wider than everything to the left of him.
 
     x is wrapped into [0, width), x + w may exceed the width, and boxes are clipped at the upper and lower
     edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`.
@@ -349,6 +378,8 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
         "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
     }  # fmt: skip
     bad = {row: what for what, faulty in faults.items() for row in np.flatnonzero(faulty)}
+    beyond = (w > x) & (h > y)
+    corners = len(x) > 4 and width > 2 * height and x.max() > width / 10 and beyond.mean() > 0.95
     good = ~np.isin(np.arange(len(x)), list(bad))
     top, bottom = np.maximum(y, 0), np.minimum(y + h, height)
     counts["wrapped_boxes"] += int((good & (x < 0)).sum())
@@ -356,4 +387,4 @@ def clean_boxes(boxes: list, images: Images, counts: dict[str, int]) -> tuple[np
     counts["skipped_boxes"] += len(bad)
     grid = np.rint(np.stack([x, top, w, bottom - top], axis=1) * BOX_GRID)
     grid[:, 0] %= width * BOX_GRID
-    return np.maximum(grid, [0, 0, 1, 1]) / BOX_GRID, dict(sorted(bad.items()))
+    return np.maximum(grid, [0, 0, 1, 1]) / BOX_GRID, dict(sorted(bad.items())), corners

@@ -43,32 +43,34 @@ def coco() -> str:
     return json.dumps({"images": images, "annotations": [*people, car, crowd], "categories": categories})
 
 
-def results() -> str:
-    return json.dumps(
-        [{"image_id": row[0], "category_id": 1, "bbox": list(row[2:]), "score": 0.9} for row in PEOPLE]
-    )
+def results(track_id: bool = False) -> str:
+    boxes = [{"image_id": row[0], "category_id": 1, "bbox": list(row[2:]), "score": 0.9} for row in PEOPLE]
+    tracks = [{"track_id": row[1]} if track_id else {} for row in PEOPLE]
+    return json.dumps([box | track for box, track in zip(boxes, tracks, strict=True)])
 
 
 def csv(columns: str, separator: str = ",", decimals: str = "") -> str:
     table = pandas.DataFrame(PEOPLE, columns=["frame", "id", "x", "y", "w", "h"])
-    table["x1"], table["y1"], table["x2"], table["y2"] = (
-        table.x,
-        table.y,
-        table.x + table.w,
-        table.y + table.h,
-    )
-    table = table.rename(columns={"id": "track_id"} if "track_id" in columns else {})
+    for names in ("left top right bottom", "x1 y1 x2 y2"):
+        edges = table.x, table.y, table.x + table.w, table.y + table.h
+        table = table.assign(**dict(zip(names.split(), edges, strict=True)))
+    if "bb_left" in columns:  # as MOT names them; x, y, z are metres
+        table = table.rename(columns={"x": "bb_left", "y": "bb_top", "w": "bb_width", "h": "bb_height"})
+        table["x"] = table["y"] = -1
+    if "track_id" in columns:
+        table = table.rename(columns={"id": "track_id"}).assign(id=range(4))
     for name in "xywh" if decimals else ():
         table[name] = table[name].astype(str) + decimals
     return table[columns.split(",")].to_csv(index=False, sep=separator)
 
 
-def kitti(track: bool, frame: int | None = None) -> str:
+def kitti(track: bool, frame: int | None = None, sizes: bool = False) -> str:
     rows = PEOPLE if frame is None else FRAMES[frame]
     lines = []
     for time, person, x, y, w, h in rows:
         start = f"{time} {person} " if track else ""
-        lines.append(f"{start}Pedestrian 0 0 -1.5 {x}.00 {y} {x + w} {y + h} -1 -1 -1 -1 -1 -1 -1 0.9")
+        ends = f"{w} {h}" if sizes else f"{x + w} {y + h}"
+        lines.append(f"{start}Pedestrian 0 0 -1.5 {x}.00 {y} {ends} -1 -1 -1 -1 -1 -1 -1 0.9")
     other = f"{'0 3 ' if track else ''}DontCare -1 -1 -10 1 2 30 40 -1 -1 -1 -1 -1 -1 -1"
     return "\n".join([*lines, other])
 
@@ -77,12 +79,11 @@ def mot(separator: str = ",", rest: tuple = (1, -1, -1, -1), form: type = str, p
     return "\n".join(separator.join(map(form, (*row, *rest))) for row in people)
 
 
-def with_classes(classes: list, extra: str = "") -> str:
+def with_classes(classes: list, extra: str = "", name: str = "category") -> str:
     """A CSV with a class per box, and a column more than anybody asked for."""
     table = pandas.DataFrame([*PEOPLE, (0, 3, 20, 30, 40, 50)], columns=["frame", "id", "x", "y", "w", "h"])
-    return table.assign(category=classes, width=3760, image="a.jpg").to_csv(
-        index=False, lineterminator=extra + "\n"
-    )
+    table = table.assign(**{name: classes}, width=3760, image="a.jpg")
+    return table.to_csv(index=False, lineterminator=extra + "\n")
 
 
 def videos(key: str) -> str:
@@ -113,7 +114,8 @@ def read(caplog):
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: pairs have no past", False),
         (coco(), "COCO", True),
-        (results(), "COCO results, without ids: pairs have no past", False),
+        (results(), "COCO results (image_id is the frame), without ids: pairs have no past", False),
+        (results(track_id=True), "COCO results (image_id is the frame)", True),
         (csv("frame,id,x,y,w,h"), "CSV", True),
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
         (csv("frame,x,y,w,h", ";"), "CSV, without ids: pairs have no past", False),
@@ -129,6 +131,20 @@ def read(caplog):
         (videos("instance_id"), "COCO", True),
         (videos("track_id"), "COCO", True),
         (kitti(track=True), "KITTI tracks", True),
+        (kitti(track=True, sizes=True), "KITTI tracks with widths and heights", True),  # CIWT on JRDB
+        (mot(rest=(1, 0, 0.9)) + "\n0,3,20,30,40,50,1,2,1.0", "MOT; left out: 1 of class 2", True),  # boxmot
+        (mot(rest=(0.9, 1)) + "\n0,3,20,30,40,50,1,4", "MOT; left out: 1 of class 4", True),
+        (mot(rest=(1, 1.5, -2, 0)), "MOT", True),  # MOT15: metres
+        (mot(";").replace("150", "150,0"), "MOT", True),
+        (csv("frame,track_id,left,top,right,bottom"), "CSV", True),
+        (csv("frame,id,bb_left,bb_top,bb_width,bb_height,x,y"), "CSV (columns not used: x, y)", True),
+        (csv("id,frame,track_id,x,y,w,h"), "CSV (columns not used: id)", True),
+        (
+            with_classes(["person"] * 4 + ["car"], name="object"),
+            "CSV (columns not used: width, image); l",
+            True,
+        ),
+        (csv("frame,id,x,y,w,h").replace("7,", "None,").replace("9,", "N/A,"), "CSV, without ids", False),
     ],
 )
 def test_every_form_gives_the_same_people(tmp_path, read, text, form, ids):
@@ -142,6 +158,63 @@ def test_every_form_gives_the_same_people(tmp_path, read, text, form, ids):
     assert (sequence.width, sequence.height) == (3760, 480) and not sequence.image_found.any()
     met_again = sequence.tracks[0] == sequence.tracks[2]
     assert met_again == ids and len(sequence.track_names) == (2 if ids else 4)
+
+
+def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
+    """Not one, in which people of different places stand side by side."""
+    images = [{"id": k, "video_id": k // 2, "file_name": f"{k:06d}.jpg"} for k in range(4)]
+    boxes = [{"image_id": k, "video_id": k // 2, "category_id": 1, "bbox": [9, 8, 60, 150]} for k in range(4)]
+    videos = [{"id": 0, "name": "hall"}, {"id": 1, "name": "lab"}]
+    rows = "".join(f"{video},{frame},9,8,60,150\n" for video in ("hall", "lab") for frame in (0, 1))
+    texts = {
+        "coco": json.dumps({"videos": videos, "images": images, "annotations": boxes}),
+        "results": json.dumps(boxes),
+        "video": "video_id,frame,x,y,w,h\n" + rows,
+        "camera": "camera,frame,x,y,w,h\n" + rows,
+        "both": "seq,camera,frame,x,y,w,h\n" + rows.replace("hall", "1,hall").replace("lab", "1,lab"),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        named = {"results": ["0", "1"], "both": ["1/hall", "1/lab"]}.get(name, ["hall", "lab"])
+        assert [(s.name, len(s.boxes)) for s in read(tmp_path, tmp_path / name)[0]] == [(n, 2) for n in named]
+    for name in ("hall", "lab"):
+        (tmp_path / "boxes" / name / "label_2").mkdir(parents=True)
+        (tmp_path / "boxes" / name / "label_2" / "000015.txt").write_text(kitti(track=False, frame=15))
+    sequences, *_ = read(tmp_path, tmp_path / "boxes")
+    assert [(s.name, len(s.boxes)) for s in sequences] == [("hall/label_2", 2), ("lab/label_2", 2)]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("form", ["labels", "COCO", "CSV", "MOT"])
+def test_corners_that_are_called_widths_are_refused(tmp_path, read, form, skip):
+    rows = [(frame, i, x, 150, x + 60, 300) for frame in (0, 15) for i, x in enumerate((100, 900, 3724))]
+    records = {f"{frame}.jpg": [{"label_id": str(i), "box": box} for f, i, *box in rows if f == frame]
+               for frame in (0, 15)}  # fmt: skip
+    text = {
+        "labels": json.dumps({"labels": records}),
+        "COCO": json.dumps([{"image_id": f, "category_id": 1, "bbox": box} for f, _, *box in rows]),
+        "CSV": "frame,id,x,y,w,h\n" + mot(rest=(), people=rows),
+        "MOT": mot(people=rows),
+    }[form]
+    (tmp_path / "boxes").write_text(text)
+    with pytest.raises(DataError, match=r"look like right and lower edges[^\n]*\n.*boxes.*\n.*x1,y1,x2,y2"):
+        read(tmp_path, tmp_path / "boxes", skip_bad_boxes=skip)
+
+
+@pytest.mark.parametrize(("first", "step"), [(0, -1), (2, 1)])
+def test_frames_counted_from_another_number_than_images(tmp_path, read, first, step, caplog):
+    for number in range(first, first + 4):
+        Image.new("L", (3760, 480)).save(tmp_path / f"{number:06d}.jpg")
+    boxes = tmp_path / "mot.txt"
+    boxes.write_text("".join(f"{frame},1,100,150,60,150,1,-1,-1,-1\n" for frame in range(1, 5)))
+    with pytest.raises(
+        DataError, match=f"one off.*\n.*frames 1 to 4, images {first} to.*\n.*add {step} to each"
+    ):
+        read(tmp_path, boxes)
+    if first == 0:  # nobody is in the last image
+        boxes.write_text(boxes.read_text().rpartition("4,1")[0])
+        read(tmp_path, boxes)
+        assert "images begin with 0, boxes with 1" in caplog.text
 
 
 def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
@@ -293,7 +366,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     ("text", "message"),
     [
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
-        ("frame,id,x,y,w,h\n", "no boxes in it"),
+        ("frame,id,x,y,w,h\n", "no boxes of people in it"),
         ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['tall', '2'"),
         ("frame,x1,y1,x2,y2\n0,1,,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['1', '', '3'"),
@@ -304,12 +377,8 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
             "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
             r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2",
         ),
-        (
-            "\n".join(f"0,{k},{99 * k + 9},8,{99 * k + 60},150" for k in range(5)),
-            "look like right and lower edges",
-        ),
         ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
-        ("0 0.5 0.3 0.1 0.4 0.9", "line 1: '0.5' is not an id; without a header"),  # YOLO
+        ("0 0.5 0.3 0.1 0.4 0.9", "as YOLO writes them: write a CSV of frame,id,x,y,w,h"),
         ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is not an id; without a header"),  # no ids
         ("1,7,9,8,60,150\n2,7,9\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("0 7 Pedestrian 0 0 0 9 8 60 150\n1 7 Pedestrian 0\n", r"four finite numbers[^\n]*\n.*line 2, box"),
@@ -324,6 +393,9 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ),
         (results().replace('"category_id": 1', '"category_id": 62', 1), "none of the classes 1, 62 is"),
         (with_classes([0, 0, 0, 0, 56]), "none of the classes 0, 56 is called person: rename"),
+        (mot(rest=(1, 0, 0.9)) + "\n0,3,20,30,40,50,1,1,1.0", "class 0 of COCO but 1 of MOT, and both occur"),
+        ("frame,x,y,w,h\n00:00:15,1,2,3,4\n", "without a number"),
+        ("frame,x,y,w,h\n-1,1,2,3,4\n", "without a number"),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: its image_id 7 is not in"),
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),
         ('{"people": []}', "without labels, detections or annotations"),
@@ -335,9 +407,9 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ('{"labels": {"000015.jpg": {"box": [1, 2, 3, 4]}}}', "frame 000015.jpg: not the record of a person"),
         (
             coco().replace('"category_id": 1', '"category_id": 3'),
-            "no boxes in it",
+            "no boxes of people in it",
         ),  # cars, of a list that has people
-        ("", "no boxes in it"),
+        ("", "no boxes of people in it"),
         ("hello 3\n", "neither a header nor a row"),
     ],
 )
@@ -363,6 +435,11 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     read(tmp_path, tmp_path / "hall.csv")
     assert "8 of 8 boxes leave the 1920x540 panorama (size from " in caplog.text
     Image.new("RGB", (1920, 540)).save(tmp_path / "right_0000.png")
+    caplog.clear()
+    rows = "".join(f"{frame},{k},{60 * k},300,60,170\n" for frame in (0, 1, 2) for k in range(8))
+    (tmp_path / "webcam.csv").write_text(f"frame,track_id,x,y,w,h\n{rows}")
+    read(tmp_path / "hall.csv", tmp_path / "webcam.csv")
+    assert "no box is in the right half of the 3760x480 panorama (size from no image" in caplog.text
     with pytest.raises(
         DataError, match="two images with the same number[^\n]*\n.*left_0000.png and right_0000.png"
     ):

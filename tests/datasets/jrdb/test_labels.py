@@ -8,7 +8,7 @@ from PIL import Image
 
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequences
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, frame_number, read_sequences, tell_counts
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
 from datasets.splits import read_split
@@ -80,7 +80,7 @@ def test_two_sides_of_a_pair_are_merged_by_the_stated_rule(tmp_path, first, seco
     } == counted
 
 
-def test_missing_partners_and_duplicate_ids_are_counted(tmp_path):
+def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     records = [
         person(1, BOX, pedestrian_9="hugging", pedestrian_1="hugging", pedestrian_2="hugging"),
         person(2, BOX),
@@ -92,6 +92,8 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path):
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
     assert sequence.types.tolist() == [4]
     assert sequence.starts.tolist() == [0, 2, 2]
+    tell_counts([sequence], "labels", "")
+    assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
 def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
@@ -271,6 +273,16 @@ def test_a_number_anywhere_in_a_frames_name(tmp_path):
     labels = {"cam2_IMG_0030.jpg": [person(1, BOX)], "IMG_0004.PNG": [person(1, BOX)]}
     sequence = read(write_labels(tmp_path, "s", labels), rules=LabelRules(frame_rate=30))
     assert sequence.keys == ["IMG_0004.PNG", "cam2_IMG_0030.jpg"] and sequence.times.tolist() == [4, 30]
+    assert frame_number("IMG_0030_jpg.rf.3f9a2b7c1d0e4f5a6b7c8d9e0f1a2b44.jpg") == 30  # Roboflow
+
+
+def test_images_counted_from_another_number_than_labels(tmp_path):
+    (folder := tmp_path / IMAGE_FOLDER / "s").mkdir(parents=True)
+    for number in range(1, 4):
+        Image.new("L", (3760, 480)).save(folder / f"{number:06d}.jpg")
+    path = write_labels(tmp_path, "s", {f"{number:06d}.jpg": [person(1, BOX)] for number in range(3)})
+    with pytest.raises(DataError, match="one off.*\n.*frames 0 to 2, images 1 to 3\n.*add 1 to each"):
+        read(path, tmp_path)
 
 
 def test_a_wrong_data_path_says_what_was_expected(tmp_path):
