@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.heads import Head
+
 # Trained models reach 40 to 500 on the built-in sample and on HC18; nearly constant models reach 1.
 CLEAR = 20
 
@@ -28,7 +30,7 @@ class AgeRegressor(nn.Module):
         super().__init__()
         self.encoder, self.freeze_batchnorm = encoder, freeze_batchnorm
         layers = nn.Dropout(dropout), nn.Linear(encoder.out_channels, 256), nn.ReLU(), nn.Dropout(dropout)
-        self.head = nn.Sequential(*layers, nn.Linear(256, 1))
+        self.head = Head(*layers, nn.Linear(256, 1))
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.register_buffer("target_median", torch.tensor(0.0))

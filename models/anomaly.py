@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.heads import Head
 from models.pointnet import PointNetEncoder, masked_max
 
 WIDTH, HEADS = 256, 4
@@ -121,7 +122,7 @@ class AnomalyDetectionModel(nn.Module):
         self.point_cells = nn.Linear(WIDTH, 1, bias=False) if modality != "camera" else None
         self.cell_bias = nn.Parameter(torch.tensor(-3.0))  # few cells are anomalous
         width = WIDTH * (2 if modality == "both" else 1)
-        self.head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, 1))
+        self.head = Head(nn.Linear(width, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, 1))
         # Weights of the logs of the numbers of anomalous cells and points: each further one still adds.
         self.evidence = nn.Parameter(torch.full((1 if modality == "camera" else 2,), 0.5))
 
@@ -145,11 +146,12 @@ class AnomalyDetectionModel(nn.Module):
         if point_tokens is not None:
             cells = cells + self.point_cells(point_tokens).squeeze(2).masked_fill(~filled, 0.0)
             pooled.append(masked_max(point_tokens, filled))  # (B, C)
-        counts = [cells.sigmoid().sum(1)]  # (B,) each
+        counts = [cells.float().sigmoid().sum(1)]  # (B,) each
         if marks is not None:
-            counts.append((marks.sigmoid() * point_mask).sum(1))
+            counts.append((marks.float().sigmoid() * point_mask).sum(1))
         logits = self.head(torch.cat(pooled, dim=1)).squeeze(1)
-        logits = logits + ((torch.stack(counts, 1) + 0.1).log() - 2) @ self.evidence
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits + ((torch.stack(counts, 1) + 0.1).log() - 2) @ self.evidence
         cells = cells.unflatten(1, self.token_grid)
         if marks is None:
             marks = sample_at(cells[:, None] + 10, point_pixels)[..., 0] - 10  # (B, N)

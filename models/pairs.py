@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.heads import Head
+
 
 class GeometryBranch(nn.Module):
     """Pair geometry (N, G), NaN without a history -> features (N, 64). Inputs are standardised with the
@@ -59,10 +61,10 @@ class PersonBranch(nn.Module):
         return self.project(cells.flatten(1))  # (P, 8C) -> (P, 128)
 
 
-def make_head(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+def make_head(inputs: int, outputs: int, dropout: float) -> Head:
     """A classification head with one hidden layer; it returns logits."""
     layers = nn.Dropout(dropout), nn.Linear(inputs, 128), nn.ReLU(), nn.Dropout(dropout)
-    return nn.Sequential(*layers, nn.Linear(128, outputs))
+    return Head(*layers, nn.Linear(128, outputs))
 
 
 class PairTrunk(nn.Module):
@@ -145,11 +147,12 @@ class PairClassifier(nn.Module):
     def answer(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Logits (N, 2) from the trunk's features (M, F) of the N samples and the frames' other pairs."""
         logits = self.head(features)  # (M, 2)
-        if self.linear is not None:
-            logits = logits + self.linear(self.trunk.geometry.standardise(batch["geometry"]))
-        if self.rescoring is not None:
-            people = batch["left"], batch["right"], len(batch["persons"])
-            logits = logits + self.rescoring(logits, *people)
+        with torch.autocast(logits.device.type, enabled=False):
+            if self.linear is not None:
+                logits = logits + self.linear(self.trunk.geometry.standardise(batch["geometry"]))
+            if self.rescoring is not None:
+                people = batch["left"], batch["right"], len(batch["persons"])
+                logits = logits + self.rescoring(logits, *people)
         return logits[: len(batch.get("labels", logits))]  # without labels every pair is a sample
 
 

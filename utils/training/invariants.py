@@ -44,6 +44,7 @@ class Invariants:
         self.batch: dict[str, Tensor] | None = {}
         self.orders: dict[int, list[np.ndarray]] = {1: [], 2: []}
         self.followed: dict[int, Tensor] = {}  # sample -> sums of its inputs to the model
+        self.in_amp = False  # whether any layer has computed in the type of --amp
         self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
         self.weights_before: np.ndarray | None = fingerprints(self.trainable.values())
@@ -146,7 +147,7 @@ class Invariants:
                 self.compared += 1
 
     def check_part(self, name: str, part: nn.Module, inputs: tuple, output: Any) -> None:
-        """In steps: train mode and trainable (unless a flag freezes), --amp's type; on val: eval mode."""
+        """In steps: train mode, and trainable unless a flag freezes; on val: eval mode."""
         if not self.in_step() and self.begun and part.training:
             self.warn("eval", f"{name} is in train mode while val is scored: model.eval() is missing")
         if not self.looking():
@@ -156,9 +157,7 @@ class Invariants:
         own = [p.requires_grad for p in part.parameters(recurse=False)]
         if own and not any(own) and not self.freezing:
             self.warn("frozen", f"{name} does not learn, although no flag freezes anything")
-        wanted = amp_dtype(self.run.device)
-        if self.flags["amp"] and isinstance(part, (nn.Linear, nn.Conv2d)) and output.dtype != wanted:
-            self.warn("amp", f"--amp: {name} computes in {output.dtype}, not {wanted}: no autocast there")
+        self.in_amp |= getattr(output, "dtype", None) == amp_dtype(self.run.device)
 
     def check_normalised(self, part: nn.Module, inputs: tuple) -> None:
         """Images are normalised exactly once: some values are below 0, mean and sd are not above 4."""
@@ -220,6 +219,9 @@ class Invariants:
         self.check_ranks(f"after epoch {len(history)}")
         self.check_judged(rows)
         self.check_history(history)
+        if self.flags["amp"] and not self.flags["compile"] and not self.in_amp:
+            wanted = amp_dtype(self.run.device)
+            self.warn("amp", f"--amp: no layer computes in {wanted}: no autocast in a step")
         if self.flags["compile"]:
             self.check_compiled()
         if self.steps >= ENOUGH and self.weights_before is not None:
