@@ -113,7 +113,7 @@ def build_model(args: argparse.Namespace) -> tuple[AnomalyDetectionModel, dict[s
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.image_encoder != "cnn" and args.modality != "lidar":
         encoder = build_encoder(args.image_encoder)
-        weights = load_weights(encoder, args.weights)
+        weights = load_weights(encoder, args.weights if not args.resume else "none")
         if args.freeze_encoder:
             freeze(encoder)
     settings = args.fusion, args.modality, args.position_code, args.dropout
@@ -177,7 +177,7 @@ def train_one_epoch(
             correct = ((scores >= 0.5) == (labels == 1)).sum()
             sums = torch.stack([losses.detach().sum(), correct, scores.sum(), located.detach().sum()])
             bins = (scores * BINS).long().clamp(max=BINS - 1) + BINS * labels
-            count = torch.tensor([len(losses)], device=device)
+            count = torch.full((1,), len(losses), device=device)
             totals += torch.cat([sums, torch.bincount(bins, minlength=2 * BINS), count])
     *sums, count = distributed.sum_over_ranks(totals).tolist()
     names = ("loss", "accuracy", "mean_score", "location_loss")
@@ -230,7 +230,7 @@ def report(
     model.load_state_dict(state["model"])
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
     references = data.references()
-    if "train" in data.parts:  # in the run itself; evaluate.py reads the stored patches from its folder
+    if {"train", "val"} <= data.parts.keys():  # the run itself; evaluate.py reads the patches it has stored
         normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
         references |= remember_patches(normal, data.val.images)
     return report_anomaly(

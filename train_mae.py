@@ -88,7 +88,7 @@ from utils.training.weights import follow
 def build_model(args: argparse.Namespace) -> tuple[AgeRegressor, dict[str, Any]]:
     """(the model, whose scale is set by `fit` or a checkpoint; where the encoder's weights come from)."""
     encoder = build_encoder(args.model)
-    weights = load_weights(encoder, args.weights)
+    weights = load_weights(encoder, args.weights if not args.resume else "none")
     if args.freeze_backbone:
         freeze(encoder)
     return AgeRegressor(encoder, args.dropout, freeze_batchnorm=args.freeze_batchnorm), weights
@@ -154,7 +154,8 @@ def train_one_epoch(
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank without samples computes one that must not count
             error = (preds.detach().float() - batch["ages"]).abs().sum()
-            totals += torch.stack([losses.detach().sum(), error, torch.tensor(len(losses), device=device)])
+            count = torch.full((), len(losses), device=device)
+            totals += torch.stack([losses.detach().sum(), error, count])
     loss_sum, error_sum, count = distributed.sum_over_ranks(totals).tolist()
     return {"loss": loss_sum / count, "mae": error_sum / count}
 

@@ -113,7 +113,7 @@ def build_model(args: argparse.Namespace) -> tuple[PairClassifier, dict[str, Any
     encoder, weights = None, {"pretrained": False, "source": "none"}
     if args.features != "geometry":
         encoder = build_encoder(args.backbone)
-        weights = load_weights(encoder, args.weights)
+        weights = load_weights(encoder, args.weights if not args.resume else "none")
     inputs = 0 if args.features == "crops" else len(feature_names(args.history_seconds, args.whole_past))
     return PairClassifier(encoder, inputs, args.dropout, args.rescore), weights
 
@@ -171,7 +171,8 @@ def train_one_epoch(
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank without samples computes one that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
-            totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
+            count = torch.full((), len(losses), device=device)
+            totals += torch.stack([losses.detach().sum(), correct, count])
     loss_sum, correct, count = distributed.sum_over_ranks(totals).tolist()
     return {"loss": loss_sum / count, "accuracy": correct / count}
 

@@ -185,7 +185,8 @@ def train_one_epoch(
             average(getattr(model, "module", model), step=(epoch - 1) * sampler.steps + step)
         if weight > 0:  # a rank without samples computes one that must not count
             correct = (logits.argmax(dim=1) == batch["labels"]).sum()
-            totals += torch.stack([losses.detach().sum(), correct, torch.tensor(len(losses), device=device)])
+            count = torch.full((), len(losses), device=device)
+            totals += torch.stack([losses.detach().sum(), correct, count])
     loss_sum, correct, count = distributed.sum_over_ranks(totals).tolist()
     return {"loss": loss_sum / count, "accuracy": correct / count}
 
@@ -201,7 +202,7 @@ def evaluate(
     batches = []
     for batch in progress(loader, "evaluation"):
         with autocast(device, amp):
-            who, how = model.both_stages(move(batch, device))
+            how, who = model(move(batch, device), both=True)
         row = {key: batch[key].clone() for key in ("indices", "labels")}
         batches.append(row | {"who": who.float().cpu(), "logits": how.float().cpu()})
     rows = distributed.gather_rows(batches)

@@ -177,15 +177,13 @@ class TwoStageInteractionClassifier(nn.Module):
         if self.trunk is not None:
             self.trunk.load_state_dict(self.stage1.trunk.state_dict())
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (N, types): how two people interact, if they do."""
-        return self.head((self.trunk or self.stage1.trunk)(batch))
-
-    def both_stages(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (N, 2) of stage 1 and (N, types) of stage 2."""
+    def forward(self, batch: dict[str, Tensor], both: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (N, types): how two people interact, if they do; with `both` also stage 1's (N, 2)."""
+        if not both:
+            return self.head((self.trunk or self.stage1.trunk)(batch))
         features = self.stage1.trunk(batch)
         own = features if self.trunk is None else self.trunk(batch)
-        return self.stage1.answer(features, batch), self.head(own)[: len(batch.get("labels", own))]
+        return self.head(own)[: len(batch.get("labels", own))], self.stage1.answer(features, batch)
 
     def train(self, mode: bool = True) -> "TwoStageInteractionClassifier":
         super().train(mode)

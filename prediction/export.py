@@ -85,7 +85,7 @@ class Program(nn.Module):
         if self.stages == 1:
             who = self.model(batch)
             return (self.probability(who[:, 1] - who[:, 0]),)
-        who, how = self.model.both_stages(batch)
+        how, who = self.model(batch, both=True)
         return self.probability(who[:, 1] - who[:, 0]), (how / self.temperature).softmax(dim=1)
 
     def probability(self, logits: Tensor) -> Tensor:

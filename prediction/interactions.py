@@ -29,7 +29,7 @@ from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import write_text
 from utils.run.log import LOG, progress
-from utils.training.device import move
+from utils.training.device import autocast, move
 
 
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
@@ -143,11 +143,13 @@ def score_pairs(
             boxes = dataset.boxes[batch["persons"].numpy()]
             batch["crops"] = torch.from_numpy(crop_people(image, boxes, tuple(member.args.image_size)))
         batch, how = move(batch, member.device), None
-        if member.task["task"] == "stage2":
-            who, how = (logits.cpu().numpy() for logits in member.model.both_stages(batch))
-        else:
-            who = member.model(batch).cpu().numpy()
-        scores.append(pair_probabilities(who, how, member.state))
+        with autocast(member.device, member.args.amp):
+            if member.task["task"] == "stage2":
+                how, who = member.model(batch, both=True)
+                how = how.float().cpu().numpy()
+            else:
+                who = member.model(batch)
+        scores.append(pair_probabilities(who.float().cpu().numpy(), how, member.state))
     who, how = zip(*scores, strict=True)
     return np.mean(who, axis=0), np.mean(how, axis=0)
 

@@ -139,6 +139,9 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     state = load_checkpoint(path)
     if missing := [key for key in ("script", "epoch", "model", "args") if key not in state]:
         raise CommandError(f"{path} is not a checkpoint of a training script: it lacks {', '.join(missing)}")
+    if state["epoch"] == 0:
+        remedy = f"go on with its run: python {state['script']} --resume {path.parent}"
+        raise CommandError(f"{path} was saved before the first epoch ended: it has no threshold\n{remedy}")
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")

@@ -104,7 +104,7 @@ def test_another_split_and_another_checkpoint(run_of, name):
     assert "val is the split that selects the best epoch" in results["verdict_reason"]
 
 
-@pytest.mark.parametrize("name", ["train_mae", "train_stage1", "train_stage2"])
+@pytest.mark.parametrize("name", ["train_anomaly_with_labels", "train_mae", "train_stage1", "train_stage2"])
 def test_what_it_was_trained_on_proves_nothing(run_of, name):
     """Stage 1 and 2 beat the trivial scorer there; one that learned shuffled labels by heart would, too."""
     results = read_json(evaluated(run_of(name), "--split", "train") / "results.json")

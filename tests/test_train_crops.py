@@ -33,6 +33,16 @@ def test_config_repeats_a_run_with_crops(stage1, tmp_path):
     assert_same_run(stage1, replay("train_stage1", stage1, tmp_path))
 
 
+def test_a_run_goes_on_without_the_weights_it_started_from(sample, stage1, tmp_path):
+    started = shutil.copy(stage1 / "best_f1.pth", tmp_path / "started.pth")
+    short = flags(sample, "--weights", started, "--scheduler", "none", "--epochs", 1, "--max_batches", 2)
+    run = train("train_stage1", tmp_path / "runs", *short)
+    started.unlink()
+    train_stage1.main(train_stage1.parse_args(["--resume", str(run), "--epochs", "2"]))
+    assert len(read_json(run / "history.json")) == 2
+    assert "but nothing was loaded" not in (run / "train.log").read_text()
+
+
 @pytest.mark.long
 def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_path):
     """BatchNorm sees half batches there, so weights differ from one process's; the metrics are the saved

@@ -8,11 +8,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import monitor_training
 import train_stage1
 from datasets.jrdb.labels import LABEL_FOLDER
 from datasets.jrdb.pairs import PairRules
+from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.jrdb_world import write_world
 from tests.tiny_runs import (
@@ -25,7 +27,7 @@ from tests.tiny_runs import (
     train,
     train_on,
 )
-from utils.run.errors import DataError
+from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json, write_json
 from utils.run.script import run_script
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -165,6 +167,31 @@ def test_times_of_a_run_that_was_stopped_in_an_epoch_are_those_of_all_its_parts(
     for row in rows:
         assert row["samples_per_second"] * row["seconds"] == pytest.approx(samples)
     assert read_json(stopped / "results.json")["wall_seconds"] == sum(row["seconds"] for row in rows)
+
+
+def test_a_run_without_a_gradient_scaler_goes_on_where_amp_needs_one(stopped, monkeypatch):
+    """bfloat16 needs none; on a GPU without it, --amp means float16."""
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    monkeypatch.setattr(train_stage1, "make_scaler", lambda device, amp: scaler)
+    train_stage1.main(train_stage1.parse_args(["--resume", str(stopped)]))
+    assert (stopped / "results.json").is_file() and load_checkpoint(stopped / "last.pth")["scaler"]
+
+
+def test_a_checkpoint_of_the_first_epoch_has_no_threshold_to_judge_with(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "begun")
+    path = tmp_path / "begun" / "last.pth"
+    save_checkpoint(path, load_checkpoint(path) | {"epoch": 0, "threshold": None})
+    with pytest.raises(
+        CommandError, match=f"before the first epoch ended: .*\ngo on .* --resume {path.parent}$"
+    ):
+        open_trained(path, torch.device("cpu"))
+
+
+def test_a_run_in_the_working_directory_is_not_taken_for_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(run_of(NAME), tmp_path / "here"))
+    (tmp_path / "here" / "hashes.json").unlink()
+    (log,) = [path.read_text() for path in [train(NAME, tmp_path, "--max_batches", 1) / "train.log"]]
+    assert "--weights" not in log
 
 
 def test_speed_counts_what_was_trained(tmp_path):

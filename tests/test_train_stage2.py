@@ -190,3 +190,16 @@ def test_negatives_are_not_loaded():
     adopt_stage1(args, train_stage2.FROM_STAGE1, names_of)
     for part in train_stage2.build_datasets(args).parts.values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)
+
+
+def test_a_model_that_does_not_look_at_its_input_is_named(tmp_path, monkeypatch):
+    build = train_stage2.build_model
+
+    def build_blind(args):
+        model, weights = build(args)
+        model.trunk.geometry.register_forward_hook(lambda part, inputs, output: 0 * output)
+        return model, weights
+
+    monkeypatch.setattr(train_stage2, "build_model", build_blind)
+    run = train(NAME, tmp_path, "--epochs", 1)
+    assert "the model ignores geometry" in (run / "train.log").read_text()

@@ -95,7 +95,7 @@ def test_pairs_and_people_vary_independently(tmp_path, script, features, names):
             inputs["crops"] = interpolate(inputs["crops"], (32, 16), mode="bilinear", antialias=True)
         with torch.no_grad():
             model = trained.model
-            who, how = model.both_stages(inputs) if typed else (model(inputs), None)
+            how, who = model(inputs, both=True) if typed else (None, model(inputs))
         expected = pair_probabilities(who.numpy(), how.numpy() if typed else None, trained.state)
         assert [part.shape for part in found] == [(pairs,), (pairs, 5)][: 2 if typed else 1]
         assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=False))

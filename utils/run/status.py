@@ -59,11 +59,9 @@ class Status(logging.Handler):
                 file.write(text)
                 file.truncate()
 
-    def beat(self, **changed: Any) -> None:
-        """Change these fields; write them if the last write is a while ago."""
-        self.fields |= changed
-        if time.monotonic() - self.written > BEAT_SECONDS:
-            self.write()
+    def due(self) -> bool:
+        """Whether the last write is a while ago."""
+        return time.monotonic() - self.written > BEAT_SECONDS
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(warnings=[*self.fields["warnings"], record.getMessage()])

@@ -62,8 +62,8 @@ class Checkpoint:
         if self.run.args.resume:
             state = self.load("last.pth")
             refuse_edited(self.run.args, state["args"])
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+            for name in filter(state.get, self.parts):  # the scaler's is empty unless --amp means float16
+                self.parts[name].load_state_dict(state[name])
             self.history, self.best = state["history"], state["best"]
             self.values = {key: state[key] for key in state["values"]}
             self.interrupt.resume(state)

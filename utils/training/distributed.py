@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
+from utils.run.errors import CommandError
 from utils.run.script import SAVE_SIGNAL, ending_signals
 from utils.training.device import choose_device, keep_freed_memory
 
@@ -46,6 +47,8 @@ class Processes:
 def start_processes(device_name: str) -> Processes:
     """Join the group that torchrun announces in the environment (gloo on CPU, nccl on CUDA), if any."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device_name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+        raise CommandError(f"--device {device_name}: the processes would share one GPU; use --device cuda")
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cpu":
         keep_freed_memory()

@@ -134,7 +134,9 @@ class Interrupt:
                 self.look(epoch, step, batch)
                 yield step, batch
                 done = step + 1
-                self.status.beat(step=done, gpu_memory_mb=gpu_memory_mb(self.processes.device))
+                self.status.fields["step"] = done
+                if self.status.due():
+                    self.status.write(gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 if done == first + 1:
                     warmed_up = time.monotonic()
                 elif not self.timed:

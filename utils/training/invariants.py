@@ -65,10 +65,11 @@ class Invariants:
             self.warn("optimizer", f"the optimizer does not hold {what}: build it of model.parameters()")
         encoders = [part for part in self.model.modules() if hasattr(part, "loaded")]
         loaded = [part for part in encoders if part.loaded is not None]
-        if self.flags.get("weights", "none") != "none" and encoders and not loaded:
-            self.warn("weights", f"--weights {self.flags['weights']} was asked for, but nothing was loaded")
+        asked = "none" if self.flags["resume"] else self.flags.get("weights", "none")
+        if asked != "none" and encoders and not loaded:
+            self.warn("weights", f"--weights {asked} was asked for, but nothing was loaded")
         kept = [np.array_equal(fingerprints(part.parameters()), part.loaded) for part in loaded]
-        if not all(kept) and not self.flags["resume"]:
+        if not all(kept):
             self.warn("weights", "the loaded weights are gone: initialised or overwritten after loading")
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -64,13 +63,14 @@ class Run:
             LOG.info(line)
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
         described = data.describe()
-        weights = Path(getattr(self.args, "weights", "none"))
         if self.args.resume:
             config.check_resumed(self, described, data.split)
         elif stage1 := getattr(self.args, "stage1_checkpoint", None):
             refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
-        elif is_run(run := weights if weights.is_dir() else weights.parent):
-            refuse_judged(run, data, "--weights", by_name=False)
+        elif (weights := getattr(self.args, "weights", "none")) not in ("none", "imagenet"):
+            run = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+            if is_run(run):
+                refuse_judged(run, data, "--weights", by_name=False)
         if self.args.config:
             config.check_repeated(self, described, data.split)
         config.check_ranks(self, described)
@@ -107,7 +107,8 @@ class Run:
         the reference models); for a resumed run only the flags that may have changed."""
         args, folder = self.args, self.folder
         trained = f"{model['trainable_parameters']} trainable parameters"
-        LOG.info(f"model: {model['architecture']}, {trained}, weights {model['source']}")
+        source = "last.pth" if args.resume else model["source"]
+        LOG.info(f"model: {model['architecture']}, {trained}, weights {source}")
         if not self.processes.first:
             return
         if args.resume:
@@ -197,8 +198,6 @@ def finish(
         )  # fmt: skip
         run.status.end("finished", verdict.word)
     stop_log()
-    if dist.is_initialized():
-        dist.destroy_process_group()
     return verdict
 
 

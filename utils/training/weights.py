@@ -14,12 +14,13 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int, warm_u
     without `warm_up`, d is 0 in step 0, which copies, and `decay` from then on."""
     least = (1 + step) / (10 + step) if warm_up else min(step, 1)
     weight = 1 - min(decay, least)
-    now = model.state_dict()
-    for name, tensor in average.state_dict().items():  # the tensors themselves, not copies
-        if tensor.is_floating_point():
-            tensor.lerp_(now[name], weight)
-        else:
-            tensor.copy_(now[name])
+    # The tensors themselves, not copies.
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), weight)
+    for mine, now in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(now)
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> np.ndarray:

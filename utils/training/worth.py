@@ -8,12 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 Rows = dict[str, np.ndarray]
+TOGETHER = {"points": ("point_mask", "point_pixels")}
 
 
 class MixedUp:
     """A loader that exchanges one input between the samples of each batch (often frames of the same group).
-    name: a key of the batch, which takes related keys along (points: their mask and pixels), or "history":
-    the columns of the geometry that describe the past."""
+    name: a key of the batch, which takes those of TOGETHER along, or "history": the columns of the geometry
+    that describe the past."""
 
     def __init__(self, loader: DataLoader, name: str):
         self.loader, self.name, self.dataset = loader, name, loader.dataset
@@ -22,12 +23,12 @@ class MixedUp:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        generator = torch.Generator().manual_seed(0)
         name = "geometry" if self.name == "history" else self.name
         for batch in self.loader:
+            # Seeded by the batch, so that the order is the same for any number of processes.
+            generator = torch.Generator().manual_seed(int(batch["indices"][0]))
             order = torch.randperm(len(batch[name]), generator=generator)
-            keys = [key for key in batch if key == name or key.startswith(name.rstrip("s") + "_")]
-            mixed = {key: batch[key][order] for key in keys}
+            mixed = {key: batch[key][order] for key in (name, *TOGETHER.get(name, ()))}
             if self.name == "history":  # the other columns stay
                 present = np.setdiff1d(range(batch[name].shape[1]), self.dataset.past_columns)
                 mixed[name][:, present] = batch[name][:, present]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from utils.run.errors import CommandError
 from utils.training.distributed import (
     EpochSampler,
     Processes,
@@ -15,6 +16,7 @@ from utils.training.distributed import (
     gather_rows,
     make_loader,
     seed_everything,
+    start_processes,
 )
 
 CPU = torch.device("cpu")
@@ -106,6 +108,12 @@ def test_gather_puts_rows_in_order_and_refuses_doubles():
     assert rows["scores"].tolist() == [0.0, 0.25, 0.5]
     with pytest.raises(RuntimeError, match="twice"):
         gather_rows([{"indices": torch.tensor([1])}, {"indices": torch.tensor([1, 0])}])
+
+
+def test_one_gpu_is_not_given_to_all_processes(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(CommandError, match="share one GPU; use --device cuda$"):
+        start_processes("cuda:0")
 
 
 def test_seeds_are_repeatable_and_differ_by_step_and_rank():

@@ -19,7 +19,8 @@ def loader():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % 2
     images, points = labels[:, None].float(), torch.rand(40, 1, generator=generator)
-    parts = {"images": images, "points": points, "point_mask": points > 0.5, "labels": labels}
+    parts = {"images": images, "points": points, "point_mask": points > 0.5, "point_pixels": -points}
+    parts |= {"labels": labels, "indices": torch.arange(40)}
     return Loader({k: v[i : i + 10] for k, v in parts.items()} for i in range(0, 40, 10))
 
 
@@ -40,6 +41,11 @@ def test_what_the_model_looks_at_is_worth_all(loader):
     assert in_words(worth).startswith("auroc 1.000; 0.")
     mixed = torch.cat([batch["images"] for batch in MixedUp(loader, "images")])
     assert sorted(mixed.flatten().tolist()) == sorted(score(loader)["logits"].tolist()), "nothing is invented"
+
+
+def test_the_figure_does_not_depend_on_the_number_of_processes(loader):
+    alone, second_of_two = list(MixedUp(loader, "points")), list(MixedUp(Loader(loader[1::2]), "points"))
+    assert [b["points"].tolist() for b in second_of_two] == [b["points"].tolist() for b in alone[1::2]]
 
 
 def test_a_pass_of_more_than_ten_seconds_says_how_far_it_is(loader, monkeypatch):
