@@ -82,6 +82,8 @@ def _load(path: Path | str) -> Image.Image:
         file.seek(0)
         image = _open_checked(file, path)
         image.load()  # raises if bytes are missing
+        if image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(262) == 0:
+            raise DataError(f"{path}: its lowest grey value is white.\nInvert it, so that it is black.")
         ImageOps.exif_transpose(image, in_place=True)
         return image.convert("RGB") if image.mode == "LAB" else image  # Pillow cannot convert LAB to grey
 

@@ -12,7 +12,7 @@ import torch
 from datasets.images import has_more_than_8_bits, read_grey_limits, read_image
 from datasets.ultrasound.dataset import DRAWINGS, UltrasoundAgeDataset, is_drawing, read_sample, sample_type
 from datasets.ultrasound.files import find_key, list_images
-from datasets.ultrasound.flags import similar_path
+from datasets.ultrasound.flags import ID_PATTERN, similar_path
 from models.age import explain
 from prediction.skipped import Opened, skipped_table
 from prediction.trained import Predicted, Trained, spread
@@ -123,5 +123,7 @@ def identify(source: Path | np.ndarray, folder: Path, options: argparse.Namespac
     if not isinstance(source, Path):
         return "", ""
     folder = folder if source.is_relative_to(folder) else source.parent
-    subject = find_key(source, folder, re.compile(options.id_pattern), options.numeric_ids, visits=False)
+    by_row = options.file_column and options.id_pattern == ID_PATTERN  # so folders did not name subjects
+    place = source.parent if by_row else folder
+    subject = find_key(source, place, re.compile(options.id_pattern), options.numeric_ids, visits=False)
     return source.relative_to(folder).as_posix(), subject or ""

@@ -52,6 +52,7 @@ from datasets.ultrasound.flags import COHORTS, TABLE_NAME, similar_path
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from utils.metrics.regression import subject_means
 from utils.run.errors import CommandError, DataError, counted
 from utils.run.log import LOG
 
@@ -92,9 +93,19 @@ class AgeDatasets(splits.Parts):
     def unit(self) -> str:
         return self.args.target_unit
 
+    @property
+    def weight(self) -> float:
+        """How many train subjects with equally many images weigh as much in training (Kish 1965)."""
+        counts = np.bincount(self.train.subject_ids)
+        return float(counts.sum() ** 2 / (counts**2).sum())
+
     def make_references(self) -> dict[str, np.ndarray]:
-        """{"train_labels": the train ages, whose mean and median are the baselines}."""
-        return {"train_labels": self.train.ages}
+        """{"train_labels": the train ages, whose mean and median are the baselines}: of the images, or of the
+        subjects if a few have most of the images, whose ages would be easy to beat."""
+        ages = self.train.ages
+        if 2 * self.weight < len(self.train.subjects):
+            ages = subject_means(self.train.subject_ids, ages, ages)[1].astype(np.float32)
+        return {"train_labels": ages}
 
     def describe(self) -> dict[str, Any]:
         """The dataset section of config.json."""
@@ -122,6 +133,9 @@ class AgeDatasets(splits.Parts):
             subjects, images, ages = counted(len(part.subjects), "subjects"), len(part), part.ages
             spread = f"{ages.mean():.1f} +- {ages.std():.1f} ({ages.min():.1f} to {ages.max():.1f})"
             lines.append(f"{name}: {subjects}, {counted(images, 'images')}, age {spread} {self.unit}")
+        if 2 * self.weight < len(self.train.subjects):
+            what = f"a few have most of the images, which weigh as much as those of {self.weight:.1f}"
+            lines.append(f"train subjects: {what}; the baselines are the subjects' mean and median age")
         for kind, found in report["left_out"].items():
             lines.append(f"left out: {counted(found['count'], flags.PROBLEMS[kind])}: {found['first']}")
         lines += [f"{report[key]} {text}" for key, text in NOTICED.items() if report[key]]

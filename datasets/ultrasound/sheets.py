@@ -155,7 +155,7 @@ def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
         notes.append(f"{path.name}: read as {encoding}")
     named = re.match(r"sep=(.)\r?\n", text)  # Excel's line for the delimiter
     text = text[named.end() - 1 :] if named else text  # it stays as a blank row, so that row numbers fit
-    lines = [line for line in text.splitlines()[:50] if line.strip()]
+    lines = [line for line in re.sub('"[^"]*"', "", text).splitlines()[:50] if line.strip()]
     # The delimiter is the mark that most lines have equally often; if there is none, a blank.
     counts = {mark: Counter(line.count(mark) for line in lines if mark in line) for mark in ";\t,|"}
     delimiter = max(counts, key=lambda mark: max(counts[mark].values(), default=0))

@@ -100,6 +100,16 @@ def test_values_beyond_sixteen_bits_and_floats_are_refused(tmp_path):
             read_image(path)
 
 
+def test_sixteen_bits_whose_zero_is_white_are_refused(tmp_path):
+    """Pillow inverts such files of 8 bits, but not of 16."""
+    path = save(tmp_path / "a.tif", np.arange(600, dtype=np.uint16).reshape(20, 30))
+    black, white = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, 0))
+    assert path.read_bytes().count(black) == 1 and read_image(path, "L").max() > 0
+    path.write_bytes(path.read_bytes().replace(black, white))
+    with pytest.raises(DataError, match="its lowest grey value is white"):
+        read_image(path, "L")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, orientation):
     stored = np.zeros((8, 16, 3), np.uint8)

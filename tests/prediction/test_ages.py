@@ -1,6 +1,7 @@
 """predict.py on a folder of ultrasound images: the ages of the run's own test pass, without any table."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -12,6 +13,8 @@ import evaluate
 import predict
 import prediction
 from datasets.ultrasound.dataset import blank_text, read_sample
+from datasets.ultrasound.flags import data_arguments
+from prediction.ages import identify
 from tests import tiny_runs
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -39,6 +42,15 @@ def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.Dat
     ids = {"subject": str}
     tables = (output / "predictions.csv", output / "subjects.csv")
     return tuple(pandas.read_csv(path, dtype=ids, keep_default_na=False) for path in tables)
+
+
+def test_a_folder_is_no_subject_where_the_table_named_files():
+    folder, options = Path("us"), data_arguments(file_column="File")
+    assert identify(folder / "TA/scan7.png", folder, options) == ("TA/scan7.png", "")
+    assert identify(folder / "TA/anon_7_1.png", folder, options) == ("TA/anon_7_1.png", "7")
+    assert identify(folder / "P7/scan.png", folder, data_arguments()) == ("P7/scan.png", "P7")
+    options = data_arguments(file_column="File", id_pattern="^([^/]+)/")
+    assert identify(folder / "P7/scan.png", folder, options) == ("P7/scan.png", "P7")
 
 
 @pytest.mark.figures

@@ -420,6 +420,18 @@ def test_ages_outside_the_limits_are_left_out_and_counted(study):
         load(study, intensity_range=[9, 9])
 
 
+def test_a_person_with_most_images_does_not_make_the_baseline_easy(study):
+    assert len(load(study).references()["train_labels"]) == len(load(study).train)
+    write_images(study / "Healthy/Images", [f"anon_12_{k}" for k in range(3, 99)], seed=3)
+    split = {"train": [str(k) for k in range(3, 13)], "val": ["1"], "test": ["2"]}
+    (study / "split.json").write_text(json.dumps(split))
+    data = load(study)
+    assert sorted(data.references()["train_labels"]) == [9.0 * k + 0.125 for k in range(3, 13)]
+    assert any(
+        "images, which weigh as much as those of 1.4; the baselines" in line for line in data.log_lines()
+    )
+
+
 def test_batches(study):
     data = load(study, image_size=[20, 24])
     batch = data.train.__getitems__([3, 0])
@@ -767,6 +779,13 @@ def test_the_pattern_of_visits_is_proposed(study):
     data = load(study, visit_column="Visit", id_pattern=pattern, **flags)
     assert data.report["images_used"] == 24
     assert len(set(data.train.ages)) == len(data.train)
+
+
+def test_images_of_few_greys_are_noted(study):
+    """As when 12 bits are saved in the 16 bits of a colour channel."""
+    faint = np.random.default_rng(0).integers(0, 15, (20, 24), dtype=np.uint8)
+    Image.fromarray(faint).save(study / "Healthy/Images/anon_3_1.png")
+    assert "1 images span less than 16 of 256 greys: anon_3_1.png" in load(study).report["notes"]
 
 
 def test_an_image_that_shows_nothing_is_noted(study, caplog):

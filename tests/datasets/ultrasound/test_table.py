@@ -110,6 +110,7 @@ def test_only_the_sheet_that_is_read_must_be_within_the_limits(tmp_path, monkeyp
         ("Number,Age,\u59d3\u540d\n1,20.5,\u5f20\u4f1f\n2,30,\u738b\u82b3\n", "gbk"),
         ("Number;Age\r\n1;20,5\r\n2;30\r\n", "utf-16"),
         ('"Number"|"Age"\n"1"|"20.5"\n"2"|"30"\n', "utf-8"),
+        ('Number,Age,Note\n1,20.5,"y; z"\n2,30,"a, b; c"\n', "utf-8"),
     ],
 )
 def test_text_of_other_programs(tmp_path, content, encoding):
