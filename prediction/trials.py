@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.dataset import AnoVoxDataset
-from datasets.anovox.files import find_scenarios
-from datasets.anovox.labels import build_table
-from datasets.anovox.load import find_root, groups_of, hash_contents
-from datasets.anovox.palettes import find_palette
+from datasets.anovox.load import find_root, groups_of, hash_contents, read_table
 from datasets.anovox.pasted import SENSORS, Pasting
 from models.pointnet import rise
 from prediction.anomalies import alarm_scores
@@ -91,10 +88,8 @@ def judge_pastes(
 
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
-    root, ids = find_root(args), tuple(args.anomaly_ids)
-    scenarios = find_scenarios(root, args.camera, images_alone=args.modality == "camera", **cache)
-    coding = (find_palette(scenarios, ids), ids)
-    frames = build_table(scenarios, "pasted", modality=args.modality, coding=coding, **cache)
+    root = find_root(args)
+    frames = read_table(root, args, "pasted")
     hashes = hash_contents(frames, groups_of(frames, judge.known), **cache)
     ((split, names),) = judge(hashes, labelled=False).items()
     rows = frames.rows_of(names)

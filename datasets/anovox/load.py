@@ -51,21 +51,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     of the scenarios. Other flags read: seed, fold, modality, check_data, cache_dir and cache_limit_gb."""
     root, pasted = find_root(args), args.label == "pasted"
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
-    problems = [] if args.check_data else None
-    alone = pasted and args.modality == "camera"
-    scenarios = find_scenarios(root, args.camera, images_alone=alone, problems=problems, **cache)
-    top = unpack(root, **cache)
-    palette = find_palette(scenarios, tuple(args.anomaly_ids))  # "AnoVox" or "CARLA"
-    if args.check_data:  # before decoding, which stops at the first problem
-        for line in check_frames(scenarios, palette, args.frame_rate, problems):
-            LOG.info(line)
-    elif args.modality != "camera":
-        for doubt in agreement(scenarios, palette, frames=4)[1]:
-            LOG.warning(f"{doubt} (--check_data compares more frames)")
-    table = build_table(
-        scenarios, args.label, min_pixels=args.min_pixels, min_points=args.min_points,
-        modality=args.modality, coding=(palette, tuple(args.anomaly_ids)), **cache,
-    )  # fmt: skip
+    table, top = read_table(root, args, args.label), unpack(root, **cache)
     if choose:
         hashes = hash_contents(table, groups_of(table, choose.known), **cache)
         split, source, outcome = choose(hashes), "chosen", ""
@@ -89,6 +75,24 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         raise DataError(f"{root}: no scan has a point in the region that models see, {Region()}\n{remedy}")
     synthetic = (top / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
+
+
+def read_table(root: Path, args: argparse.Namespace, label: str) -> FrameTable:
+    """The frames that have a label of this kind, one of --label; --check_data logs what is in the data."""
+    cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+    problems = [] if args.check_data else None
+    alone = label == "pasted" and args.modality == "camera"
+    scenarios = find_scenarios(root, args.camera, alone, problems, **cache)
+    ids = tuple(args.anomaly_ids)
+    palette = find_palette(scenarios, ids)
+    if args.check_data:  # before decoding, which stops at the first problem
+        for line in check_frames(scenarios, palette, args.frame_rate, problems):
+            LOG.info(line)
+    elif args.modality != "camera":
+        for doubt in agreement(scenarios, palette, frames=4)[1]:
+            LOG.warning(f"{doubt} (--check_data compares more frames)")
+    limits = args.min_pixels, args.min_points
+    return build_table(scenarios, label, *limits, args.modality, (palette, ids), **cache)
 
 
 def groups_of(table: FrameTable, known: list[str]) -> list[str]:
