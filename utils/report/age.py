@@ -2,12 +2,13 @@
 
 import argparse
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from scipy.special import erfc
 
@@ -46,119 +47,144 @@ def report_age(
     their median absolute deviation). Returns the verdict and {metrics, baselines, confidence, warnings,
     sections}, the last for evaluation_report.txt.
     """
-    truncated = state["args"]["max_batches"] > 0
     part, unit, title = data.parts[split], data.unit, f"{state['script']} on {split}"
-    ages, preds, ids = rows["ages"].astype(float), rows["preds"].astype(float), rows["subject_ids"]
-    errors = preds - ages
-    subjects, subject_ages, subject_preds = subject_means(ids, ages, preds)
-    per_image, per_subject = regression_metrics(ages, preds), regression_metrics(subject_ages, subject_preds)
-    baselines, trivial = {}, {}
-    for name, guess in regression.trivial_predictions(data.references()["train_labels"], len(ages)).items():
-        trivial[name] = guess[: len(subject_ages)]
-        found = regression_metrics(subject_ages, trivial[name])
-        baselines[name] = regression_metrics(ages, guess) | {f"subject_{k}": v for k, v in found.items()}
-    best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
-
-    # One row per subject: more images of each cannot narrow the interval.
-    by_subject, by_image = GroupJackknife(subjects), GroupJackknife(ids)
-    subject_mae = by_subject.means(np.abs(subject_preds - subject_ages))
-    floor_mae = by_subject.means(np.abs(trivial[best] - subject_ages))
-    judged = f"MAE per subject ({unit})", subject_mae, floor_mae, best, split, by_subject
-    verdict = judge(*judged, unit="subjects", higher_is_better=False, truncated=truncated)
-    confidence = by_image.intervals(mae=by_image.means(np.abs(errors)))
-    skill = 1 - divide(subject_mae, floor_mae)
-    confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
-    of_image = np.searchsorted(subjects, ids)  # position of each image's subject
-    low, high = intervals(state.get("intervals"), subject_preds)
-    low_image, high_image = low[of_image], high[of_image]
-    band, width = regression.age_bands(subject_ages)
-    labels = {"age": [f"{k * width:g} to {(k + 1) * width:g}" for k in band[of_image]], **part.groups}
-    each = ids, ages, preds, low_image, high_image, trivial[best][0]
-    by = {name: break_down(np.array(label), *each) for name, label in labels.items()}
-    warnings = state_warnings(state)
+    images, people = tabulate(part, rows, state.get("intervals"))
+    verdict, best, found = judge_ages(images, people, split, data, state)
+    metrics, baselines, confidence = found["metrics"], found["baselines"], found["confidence"]
+    by, warnings = metrics["by"], state_warnings(state)
     several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
     if worse := [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]:
         warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
-    metrics: dict[str, Any] = {f"subject_{key}": value for key, value in per_subject.items()}
-    metrics |= {"skill": 1 - per_subject["mae"] / baselines[best]["subject_mae"], "by": by}
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
         warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
-    if not np.isnan(low).any():
-        inside = (low <= subject_ages) & (subject_ages <= high)
-        metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
-        confidence |= by_subject.intervals(coverage=by_subject.means(inside))
-    corrected = correct_bias(state.get("intervals"), subject_preds)
-
-    names = np.array(part.subjects)
-    written = {
-        "file": np.array(part.files), "subject": names[ids], "age": ages, "prediction": preds,
-        "error": errors, "subject_prediction": subject_preds[of_image], "low": low_image, "high": high_image,
-        **{name: np.array(values) for name, values in part.groups.items()},
-    }  # fmt: skip
-    spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
 
     def look(image: int) -> list[np.ndarray]:
         return explained(part.__getitems__([image]), partial(explain, model))
 
     model, _ = build_model(argparse.Namespace(**state["args"] | {"weights": "none"}))
     model.load_state_dict(state["model"])
-    report_samples(folder, split, state, written, erfc(np.abs(errors) / spread / 2**0.5), look)
+    errors = images.error.to_numpy()
+    spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
+    report_samples(folder, split, state, dict(images), erfc(np.abs(errors) / spread / 2**0.5), look)
     heading = figure_title(state, split)
-    drawn = subject_ages, subject_preds, names[subjects], unit, heading
-    bounds = None if np.isnan(low).any() else (low, high)
-    plot_scatter(*drawn, folder / "scatter.png", bounds)
+    ages, preds, low, high = people.to_numpy().T
+    drawn = ages, preds, people.index.to_numpy(), unit, heading
+    plot_scatter(*drawn, folder / "scatter.png", None if np.isnan(low).any() else (low, high))
     plot_bland_altman(*drawn, folder / "bland_altman.png")
     plot_error_by_age(by["age"], unit, heading, folder / "error_by_age.png")
 
-    columns = [key for key in per_image if key != "mse"]  # RMSE says the same in the unit of the target
-    floors = {name: {key: row[f"subject_{key}"] for key in columns} for name, row in baselines.items()}
+    per_subject = {name: row_per_subject(row) for name, row in {"model": metrics, **baselines}.items()}
+    columns = [key for key in per_subject["model"] if key != "mse"]  # RMSE says the same in the target's unit
     counted = ["subjects", "mae", "low", "high", "baseline_mae", "bias", "sd"]
     counted += ["coverage"] if "coverage" in metrics else []
-    heading = f"per subject: {len(subjects)} subjects, mean over their images, {unit}"
     sections = {
-        heading: table({"model": per_subject, **floors}, columns),
-        f"per image: {len(ages)} images, {unit}": table({"model": per_image, **baselines}, columns),
+        f"per subject: {len(people)} subjects, mean over their images, {unit}": table(per_subject, columns),
+        f"per image: {len(images)} images, {unit}": table({"model": metrics, **baselines}, columns),
         "95% intervals of the model, jackknife over subjects": interval_lines(confidence),
         f"skill = 1 - MAE / MAE of the {best}, per subject": f"{metrics['skill']:.3f}",
         "interval of each person": describe_intervals(state.get("intervals"), metrics, split, unit),
     }
-    if corrected is not None:
-        metrics["corrected"] = regression_metrics(subject_ages, corrected)
+    if "corrected" in metrics:
         what = "corrected for the regression towards the mean on val, beside the above"
-        both = {"model": per_subject, "corrected": metrics["corrected"]}
+        both = {"model": per_subject["model"], "corrected": metrics["corrected"]}
         sections[f"{what}, {unit}"] = table(both, columns)
-    for name, found in by.items():
+    for name, rows in by.items():
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
-        sections[heading] = table(found, counted, name) if found else ""
+        sections[heading] = table(rows, counted, name) if rows else ""
     sections["notes"] = NOTES
-    errors, fit = ({key: per_subject[key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
-    LOG.info(f"{title}: per subject: {format_values(errors)} {unit}, {format_values(fit)}")
+    shown = ({key: per_subject["model"][key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
+    errors, fit = map(format_values, shown)
+    LOG.info(f"{title}: per subject: {errors} {unit}, {fit}")
     for name, row in baselines.items():
         LOG.info(f"{title}: {name}: {format_values({'mae': row['subject_mae']})} {unit}")
-    found = {"metrics": per_image | metrics, "baselines": baselines, "confidence": confidence}
     return verdict, found | {"warnings": warnings, "sections": sections}
 
 
-def break_down(
-    labels: np.ndarray, ids: np.ndarray, ages: np.ndarray, preds: np.ndarray, low: np.ndarray,
-    high: np.ndarray, constant: float,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+def tabulate(
+    part: Any, rows: Mapping[str, np.ndarray], fitted: Mapping[str, Any] | None
+) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """(a row per image, with the columns of SPLIT_predictions.csv; a row per subject: age and prediction, the
+    means over its images, and the interval of the age, low and high)."""
+    ages, preds = rows["ages"].astype(float), rows["preds"].astype(float)
+    found = {"file": part.files, "subject": np.array(part.subjects)[rows["subject_ids"]], "age": ages}
+    images = pandas.DataFrame(found | {"prediction": preds, "error": preds - ages})
+    people = means_of(images)
+    people["low"], people["high"] = intervals(fitted, people.prediction)
+    own = people.drop(columns="age").rename(columns={"prediction": "subject_prediction"})
+    return images.join(own, "subject").assign(**part.groups), people
+
+
+def judge_ages(
+    images: pandas.DataFrame, people: pandas.DataFrame, split: str, data: Any, state: Mapping[str, Any]
+) -> tuple[Verdict, str, dict[str, dict[str, Any]]]:
+    """(the verdict, the better of the constant predictions, {metrics, baselines, confidence})."""
+    ages, preds, low, high = people.to_numpy().T
+    fitted, truncated = state.get("intervals"), state["args"]["max_batches"] > 0
+    metrics, baselines = measure_both(images, people), {}
+    constants = regression.trivial_predictions(data.references()["train_labels"], 1)
+    for name, (guess,) in constants.items():
+        baselines[name] = measure_both(images.assign(prediction=guess), people.assign(prediction=guess))
+    best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
+    constant = constants[best].item()
+    metrics["skill"] = 1 - metrics["subject_mae"] / baselines[best]["subject_mae"]
+    band, width = regression.age_bands(ages)
+    bands = pandas.Series([f"{k * width:g} to {(k + 1) * width:g}" for k in band], people.index)
+    labels = {"age": bands[images.subject], **data.parts[split].groups}
+    metrics["by"] = {name: break_down(images, label, constant) for name, label in labels.items()}
+
+    # One row per subject: more images of each cannot narrow the interval.
+    by_subject, by_image = GroupJackknife(people.index), GroupJackknife(images.subject)
+    subject_mae = by_subject.means(np.abs(preds - ages))
+    floor_mae = by_subject.means(np.abs(constant - ages))
+    judged = f"MAE per subject ({data.unit})", subject_mae, floor_mae, best, split, by_subject
+    verdict = judge(*judged, unit="subjects", higher_is_better=False, truncated=truncated)
+    confidence = by_image.intervals(mae=by_image.means(np.abs(images.error.to_numpy())))
+    skill = 1 - divide(subject_mae, floor_mae)
+    confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)
+    if not np.isnan(low).any():
+        inside = (low <= ages) & (ages <= high)
+        metrics |= {"coverage": float(inside.mean()), "interval_width": float((high - low).mean())}
+        confidence |= by_subject.intervals(coverage=by_subject.means(inside))
+    corrected = correct_bias(fitted, preds)
+    if corrected is not None:
+        metrics["corrected"] = regression_metrics(ages, corrected)
+    return verdict, best, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
+
+
+def measure_both(images: pandas.DataFrame, people: pandas.DataFrame) -> dict[str, Any]:
+    """The metrics per image, and with subject_ before their names per subject."""
+    per_subject = regression_metrics(people.age, people.prediction)
+    found = {f"subject_{key}": value for key, value in per_subject.items()}
+    return regression_metrics(images.age, images.prediction) | found
+
+
+def row_per_subject(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics per subject, under their own names."""
+    return {k.removeprefix("subject_"): v for k, v in measured.items() if k.startswith("subject_")}
+
+
+def means_of(images: pandas.DataFrame) -> pandas.DataFrame:
+    """age and prediction of each subject (the index), the means over its images."""
+    names, ages, preds = subject_means(images.subject, images.age, images.prediction)
+    return pandas.DataFrame({"age": ages, "prediction": preds}, names)
+
+
+def break_down(images: pandas.DataFrame, labels: Sequence[str], constant: float) -> dict[str, dict[str, Any]]:
     """{label: subjects, their MAE and its 95% interval (low, high; for three or more), the MAE of always
     answering `constant`, bias, sd (for two or more), coverage} of images (N,); label '' is left out."""
-    found = {}
+    found, labels = {}, np.array(labels)
     for label in sorted(set(labels.tolist()) - {""}, key=by_number):
-        mine = labels == label
-        subjects, truth, predicted = subject_means(ids[mine], ages[mine], preds[mine])
-        errors, first = predicted - truth, np.unique(ids[mine], return_index=True)[1]
-        jackknife = GroupJackknife(subjects)
-        bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(truth) > 2 else {}
-        inside = (low[mine][first] <= truth) & (truth <= high[mine][first])
+        mine = images[labels == label]
+        people = means_of(mine).join(mine.drop_duplicates("subject").set_index("subject")[["low", "high"]])
+        errors, jackknife = (people.prediction - people.age).to_numpy(), GroupJackknife(people.index)
+        bounds = jackknife.intervals(mae=jackknife.means(np.abs(errors))) if len(people) > 2 else {}
+        low, high = bounds.get("mae", (None, None))
+        covered = people.age.between(people.low, people.high).mean()
         found[label] = {
-            "subjects": len(truth), "mae": float(np.abs(errors).mean()),
-            **dict(zip(("low", "high"), bounds.get("mae", (None, None)), strict=True)),
-            "baseline_mae": float(np.abs(constant - truth).mean()), "bias": float(errors.mean()),
-            "sd": float(errors.std(ddof=1)) if len(errors) > 1 else None,
-            "coverage": None if np.isnan(low).any() else float(inside.mean()),
+            "subjects": len(people), "mae": float(np.abs(errors).mean()), "low": low, "high": high,
+            "baseline_mae": float(np.abs(constant - people.age).mean()), "bias": float(errors.mean()),
+            "sd": float(errors.std(ddof=1)) if len(people) > 1 else None,
+            "coverage": None if images.low.isna().any() else float(covered),
         }  # fmt: skip
     return found
 

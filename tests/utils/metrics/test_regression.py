@@ -4,6 +4,7 @@ import csv
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from sklearn import metrics
@@ -64,9 +65,12 @@ def test_bands_are_decades_for_years_and_finer_for_weeks():
 
 def test_a_table_by_groups_by_hand():
     """Two subjects of two images in a; of one subject there is no spread."""
-    labels, ids = np.array(["a", "a", "a", "b", ""]), np.array([0, 0, 1, 2, 3])
-    ages, preds = np.array([4.0, 4, 8, 25, 9]), np.array([5.0, 7, 8, 20, 9])
-    rows = break_down(labels, ids, ages, preds, preds - 2, preds + 1, 10.0)
+    people = ["A", "A", "B", "C", "D"]
+    images = pandas.DataFrame(
+        {"subject": people, "age": [4.0, 4, 8, 25, 9], "prediction": [5.0, 7, 8, 20, 9]}
+    )
+    bounds = {"low": images.prediction - 2, "high": images.prediction + 1}
+    rows = break_down(images.assign(**bounds), ["a", "a", "a", "b", ""], 10.0)
     assert list(rows) == ["a", "b"]
     a, b = rows.values()
     assert (a["subjects"], a["bias"], a["mae"], a["baseline_mae"]) == (2, 1.0, 1.0, 4.0)
