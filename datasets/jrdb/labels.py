@@ -315,12 +315,14 @@ def read_pairs(
     sides = defaultdict(lambda: ([], []))  # pair -> labels in the lower row's record, in the higher row's
     for row, person in enumerate(people):
         for partner, labels in read_interactions(person, problems):
-            if (other := row_of.get((person.frame, partner.removeprefix("pedestrian:")))) in (None, row):
+            other = row_of.get((person.frame, partner.removeprefix("pedestrian:")))
+            if other is None or other == row:
                 counts["missing_partners"] += 1
             elif not labels:
                 counts["unnamed_annotations"] += 1
             elif known_names(labels, classes, person.place, problems):
-                sides[min(row, other), max(row, other)][row > other].extend(labels)
+                side = int(row > other)
+                sides[min(row, other), max(row, other)][side].extend(labels)
     merge = cache(lambda first, second: merge_sides(first, second, classes, rules))  # many are labelled alike
     types = {}
     for pair, (first, second) in sides.items():
