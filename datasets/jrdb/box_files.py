@@ -91,9 +91,9 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     if form == "KITTI detections":  # a frame in each file
         folder = path.parent.relative_to(given).as_posix() if given.is_dir() else "."
         table = table.assign(frame=path.stem, sequence=folder.removeprefix("."))
-    elif (given.is_dir() or form.startswith("JRDB")) and (unnamed := table["sequence"] == "").any():
+    elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
-        table.loc[unnamed, ["sequence", "file"]] = name, str(path)
+        table.loc[table["sequence"] == "", ["sequence", "file"]] = name, str(path)
     table.attrs = {"form": form, "size": size, "others": others.tolist()}
     return table
 
@@ -111,10 +111,10 @@ def parse(text: str, path: Path) -> Content:
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return coco_rows(content, path)
     if isinstance(content, list):
-        videos = name_videos([entry.get("video_id") for entry in content])
-        rows = [(video, str(entry["image_id"]), track_of(entry), entry["bbox"], f"{path}: entry {k}",
-                 str(entry.get("category_id")))
-                for k, (entry, video) in enumerate(zip(content, videos, strict=True))]  # fmt: skip
+        rows, videos = [], name_videos([entry.get("video_id") for entry in content])
+        for k, entry in enumerate(content):
+            frame, kind = str(entry["image_id"]), str(entry.get("category_id"))
+            rows.append((videos[k], frame, track_of(entry), entry["bbox"], f"{path}: entry {k}", kind))
         return Content("COCO results (image_id is the frame)", rows)
     raise ValueError("JSON without labels, detections or annotations")
 
@@ -152,18 +152,20 @@ def coco_rows(content: dict, path: Path) -> Content:
         if entry["image_id"] not in images:
             raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
         if not entry.get("iscrowd"):
-            box = track_of(entry), entry.get("bbox"), f"{path}: {where}", classes.get(kind, str(kind))
-            rows.append((*images[entry["image_id"]], *box))
+            (sequence, file), name = images[entry["image_id"]], classes.get(kind, str(kind))
+            rows.append((sequence, file, track_of(entry), entry.get("bbox"), f"{path}: {where}", name))
     sizes = {(image.get("width"), image.get("height")) for image in content["images"]}
-    size = sizes.pop() if len(sizes) == 1 else ()  # some tools write 0 where they do not know it
-    known = size and all(isinstance(v, int | float) and v > 0 for v in size)
+    size = sizes.pop() if len(sizes) == 1 else (0, 0)
+    known = all(isinstance(side, int | float) and side > 0 for side in size)  # some tools write 0
     return Content("COCO", rows, size=size if known else None, classes=tuple(classes.values()))
 
 
 def name_videos(videos: list, titles: dict | None = None) -> list[str]:
     """The title of each video, else the video itself; "" if they are all the same."""
-    several = len(set(videos)) > 1
-    return [str((titles or {}).get(video) or video) if several else "" for video in videos]
+    if len(set(videos)) < 2:
+        return [""] * len(videos)
+    titles = titles or {}
+    return [str(titles.get(video) or video) for video in videos]
 
 
 def track_of(entry: dict) -> str:
@@ -181,51 +183,66 @@ def text_rows(text: str, path: Path) -> Content:
     rows = [(f"line {reader.line_num}", [cell.strip() for cell in cells]) for cells in reader if cells]
     if separator != ",":
         rows = [(line, [DECIMAL_COMMA.sub(".", cell) for cell in cells]) for line, cells in rows]
-    header = [cell.lower() for cell in rows[0][1]]
-    words = [k for k, cell in enumerate(header) if not is_number(cell)]
-    if len(words) == len(header):
-        form, rows = "CSV", rows[1:]
+    form, header = recognise([cells for _, cells in rows], first)
+    if form == "CSV":
+        rows = rows[1:]
     else:
-        form, columns = TEXTS.get(words[0] if words else None, ("", header))
-        if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
-            remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
-            raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
-        if not form or len(header) < len(columns):
-            raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
-        eighth = [cells[7] for _, cells in rows if len(cells) > 7]  # class, or a coordinate as in MOT15
-        if form == "MOT" and all(whole(cell).lstrip("-").isdigit() for cell in eighth):
-            columns += ("score", "class")
-        header, rows = list(columns), [(line, cells[: len(columns)]) for line, cells in rows]
+        rows = [(line, cells[: len(header)]) for line, cells in rows]
     if too_long := [line for line, cells in rows if len(cells) > len(header)]:
         raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
     cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(header)}
-    box = next((names for names in BOXES if cells.keys() >= {*names}), [*"xywh"])
+    box = next((names for names in BOXES if cells.keys() >= {*names}), ["x", "y", "w", "h"])
     used = {kind: next((name for name in names if name in cells), None) for kind, names in NAMES.items()}
     if form == "CSV":
-        if missing := [name for name in (used["frame"] or "frame", *box) if name not in cells]:
+        missing = [name for name in (used["frame"] or "frame", *box) if name not in cells]
+        if missing:
             expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
             raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
-        typed = (name for name in (used["class"], *cells) if name and any(map(is_person, cells[name])))
-        used["class"] = next(typed, used["class"])  # the column of the classes may have another name
-        if unused := [name for name in cells if name and name not in (*used.values(), *box)]:
+        if not any(map(is_person, cells.get(used["class"], ()))):  # their column may have another name
+            typed = [name for name in cells if name and any(map(is_person, cells[name]))]
+            used["class"] = typed[0] if typed else used["class"]
+        unused = [name for name in cells if name and name not in (*used.values(), *box)]
+        if unused:
             form = f"CSV (columns not used: {some(unused)})"
-    cells[None] = [""] * len(rows)
+    absent = [""] * len(rows)
     videos, cameras, frames, people, kinds = (
-        cells[used[name]] for name in ("sequence", "camera", "frame", "id", "class")
+        cells.get(used[kind], absent) for kind in ("sequence", "camera", "frame", "id", "class")
     )
     sequences = ["/".join(filter(None, pair)) for pair in zip(videos, name_videos(cameras), strict=True)]
     for (line, _), person in zip(rows, people, strict=True):
         if form == "MOT" and not whole(person).lstrip("-").isdigit():
             columns = "frame, id, left, top, width, height in pixels"
             raise ValueError(f"{line}: {person!r} is not an id; without a header the columns are {columns}")
-    boxes, places = zip(*map(cells.get, box), strict=True), [f"{path}: {line}" for line, _ in rows]
-    found = list(zip(sequences, frames, map(name_of, people), map(list, boxes), places,
-                     (whole(kind).lower() for kind in kinds), strict=True))  # fmt: skip
-    corners, size = not box[-1].endswith(("h", "height")), ()
+    ids, kinds = map(name_of, people), [whole(kind).lower() for kind in kinds]
+    boxes = map(list, zip(*(cells[name] for name in box), strict=True))
+    places = [f"{path}: {line}" for line, _ in rows]
+    found = list(zip(sequences, frames, ids, boxes, places, kinds, strict=True))
+    corners, size = not box[-1].endswith(("h", "height")), None
     if corners and cells.keys() >= {"width", "height"}:
         sides = {*zip(cells["width"], cells["height"], strict=True)}
-        size = tuple(int(side) for side in sides.pop() if side.isdigit()) if len(sides) == 1 else ()
-    return Content(form, found, corners, size if len(size) == 2 else None)
+        width, height = sides.pop() if len(sides) == 1 else ("", "")
+        if width.isdigit() and height.isdigit():
+            size = int(width), int(height)
+    return Content(form, found, corners, size)
+
+
+def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
+    """The format of rows of cells and the names of its columns. first: the first line."""
+    header = [cell.lower() for cell in rows[0]]
+    words = [k for k, cell in enumerate(header) if not is_number(cell)]
+    if len(words) == len(header):
+        return "CSV", header
+    if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
+        remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
+        raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
+    first_word = words[0] if words else None
+    form, columns = TEXTS.get(first_word, ("", ()))
+    if not form or len(header) < len(columns):
+        raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
+    eighth = [cells[7] for cells in rows if len(cells) > 7]  # class, or a coordinate as in MOT15
+    if form == "MOT" and all(whole(cell).lstrip("-").isdigit() for cell in eighth):
+        columns += ("score", "class")
+    return form, list(columns)
 
 
 def is_number(cell: str) -> bool:
@@ -239,15 +256,18 @@ def is_person(kind: str) -> bool:
 def people_in(kinds: set[str], form: str, classes: tuple) -> set[str]:
     """The classes that are people: those with such a name, or the only class; otherwise a ValueError.
     kinds: classes that occur, classes: that may occur."""
-    if form == "MOT" and {"0", "1"} <= kinds:
-        raise ValueError("a person is class 0 of COCO but 1 of MOT, and both occur: keep only people's rows")
     if form == "MOT":
+        if {"0", "1"} <= kinds:
+            what = "a person is class 0 of COCO but 1 of MOT, and both occur"
+            raise ValueError(f"{what}: keep only people's rows")
         return {"0"} if "0" in kinds else MOT_PEOPLE
     people = {*filter(is_person, (*kinds, *classes))}
-    if not people and len(kinds) > 1 and not form.startswith("KITTI"):
+    if form.startswith("KITTI"):
+        return people
+    if not people and len(kinds) > 1:
         named = ", ".join(sorted(kinds)[:8])
         raise ValueError(f"none of the classes {named} is called person: rename or keep only that of people")
-    return people if form.startswith("KITTI") else people or kinds
+    return people or kinds
 
 
 def whole(cell: Any) -> str:
