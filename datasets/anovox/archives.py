@@ -1,6 +1,7 @@
-"""Downloaded archives (zip, tar, tar.gz): unpacked once into the cache and read from there."""
+"""Downloaded archives (zip, tar, also compressed): unpacked once into the cache and read from there."""
 
 import errno
+import lzma
 import posixpath
 import re
 import shutil
@@ -17,9 +18,10 @@ from datasets.images import check_relative_name
 from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
-ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
+ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
+UNREAD = (".7z", ".rar", ".zst", ".part", ".crdownload")  # other archives, and downloads half done
 # RuntimeError: a zip with a password or an unknown compression method.
-BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError)
+BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 PLACE = "unpacked-"  # prefix of the folders in the cache
 APPLE = re.compile(r"(.*/)?(__MACOSX/|\._).*")  # files that macOS adds
 

@@ -11,7 +11,7 @@ the older layout, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
 or, for prediction, a folder of images alone, <frame>.png or .jpg.
 
-Any of these may be in zip, tar or tar.gz archives (archives.py). Frame numbers are not zero-padded and sort
+Any of these may be in archives (archives.py). Frame numbers are not zero-padded and sort
 as numbers; they match the sensors of a scenario to each other. Poses are read from sensor_setup.json, or
 else from the name of the sensor's folder.
 """
@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
-from datasets.anovox.archives import PLACE, unpack
+from datasets.anovox.archives import PLACE, UNREAD, unpack
 from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
+from utils.run.log import LOG
 
 LAYOUTS = {
     "current": ("RGB-CAM", "LIDAR", "SEMANTIC-CAM", "SEMANTIC-LIDAR", "VOXEL_GRID", "ANOMALY"),
@@ -145,6 +146,8 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := unpack(entry, **cache)).is_dir():
                 yield from _walk(unpacked, depth + 1, cache, top=entry != unpacked)
+            elif entry.name.lower().endswith(UNREAD):
+                LOG.warning(f"{entry} is left out: unpack it, or download it again")
             elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
                 yield entry
 

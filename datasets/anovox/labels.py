@@ -127,10 +127,13 @@ def _list_frames(
             notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
         frames += [Frame(scenario, number, coding) for number in numbers]
     if not frames:
-        remedy = "Files are matched by the last number in their names: it must be the same for one moment."
-        if len(needed) > 1 and not scans:
-            remedy = "There is no LiDAR scan: train on the images with --modality camera."
-        listed = "\n".join([*notes[:3], remedy])
+        absent = {
+            "image": "There is no camera image; every frame needs one.",
+            "points": "There is no LiDAR scan: train on the images with --modality camera.",
+        }
+        wrong = [absent[sensor] for sensor in needed if not any(s.files[sensor] for s in scenarios)]
+        matched = "Files are matched by the last number in their names: it must be the same for one moment."
+        listed = "\n".join([*notes[:3], *(wrong or [matched])])
         raise DataError(f"no frame number has files of {' and '.join(needed)}.\n{listed}")
     return frames, notes
 

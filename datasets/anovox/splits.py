@@ -49,6 +49,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
         named = {scenario_of(name) for names in split.values() for name in names}
         if strangers := sorted(named - strata.keys()):
             what = f"{len(strangers)} scenarios without usable frames in {root}, first {strangers[0]}"
+            what += f" (there is {min(strata.keys() - named, default='no other')})"
             remedy = "Correct the file, or use --split_method random."
             raise DataError(f"{file} names {what}.\n{remedy}{table.left_out}")
         if left := sorted(strata.keys() - named):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_a_cache_among_the_data_is_not_read_as_data(tmp_path, scenario):
     for _ in range(2):
         (found,) = find_scenarios(tmp_path, cache_dir=tmp_path / "cache")
         assert found.files["image"]
+
+
+def test_archives_of_other_kinds_are_read_or_said_to_be_left_out(tmp_path, scenario, caplog):
+    for kind in ("xz", "bz2"):
+        with tarfile.open(tmp_path / f"{kind}.tar.{kind}", f"w:{kind}") as archive:
+            archive.add(scenario, f"Scenario_{kind}")
+    (tmp_path / "Town02.tar.gz.part").write_bytes(b"half")
+    names = [found.name for found in find_scenarios(tmp_path, cache_dir=tmp_path / "cache")]
+    assert names == ["Scenario_bz2", "Scenario_one", "Scenario_xz"]
+    assert "Town02.tar.gz.part is left out: unpack it, or download it again" in caplog.text
+    whole = (tmp_path / "xz.tar.xz").read_bytes()
+    (tmp_path / "xz.tar.xz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="xz.tar.xz: not a readable archive"):
+        find_scenarios(tmp_path, cache_dir=tmp_path / "cache")
 
 
 def test_a_disk_that_is_full_is_no_damaged_archive(tmp_path, scenario, monkeypatch):
@@ -253,6 +268,13 @@ def test_images_that_are_not_read_are_told(tmp_path, scenario):
     assert any("(1 .bmp, 2 .png not read)" in note or "(2 .png, 1 .bmp not read)" in note for note in notes)
     with pytest.raises(DataError, match="There is no LiDAR scan"):
         unlabelled_table(find_scenarios(folder, images_alone=True), "lidar")
+    for path in frame_files(scenario, "LIDAR"):
+        path.rename(path.with_name(f"{path.stem}7.npy"))
+    with pytest.raises(DataError, match="matched by the last number"):
+        unlabelled_table(find_scenarios(scenario), "both")
+    shutil.rmtree(frame_files(scenario, "RGB-CAM")[0].parent)
+    with pytest.raises(DataError, match="There is no camera image"):
+        unlabelled_table(find_scenarios(scenario), "lidar")
 
 
 def test_images_in_the_one_folder_of_an_archive(tmp_path, scenario):
