@@ -130,8 +130,9 @@ def match_images(
             others, place = spelled[loose] | spelled[bare] | spelled["bare", loose], path.name
             if len(others) == 1:
                 place += f" ({min(others)!r} in the table)"
-                column = "add a column of ids as in the file names, --id_column"
-                remedy = "--numeric_ids" if f"{key}{min(others)}".isdecimal() else column
+                column = f"add a column as in the file names: --id_column{' or --visit_column' * visits}"
+                numeric = f"{key}{min(others)}".replace(" visit ", "").isdecimal()
+                remedy = "--numeric_ids" if numeric else column
                 problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
             problems.add("images_without_row", place)
     for key in sorted(set(table.rows.index) - set(keys.values())):
@@ -185,15 +186,15 @@ def _match(
 
 
 def _loose_forms(key: str) -> tuple[str, str]:
-    """An id without capitals, marks and leading zeros; the same without the letters before it."""
-    loose = re.sub(LOOSE, "", key.casefold())
+    """A key without capitals, marks, leading zeros and a visit's letters; also without its first letters."""
+    loose = re.sub(LOOSE, "", re.sub(r"(?<= visit )[^\W\d_]+", "", key.casefold()))
     return loose, re.sub(r"^[^\W\d_]+", "", loose)
 
 
 def _file_forms(name: str) -> Iterable[str]:
-    """A file's path below the folder and its name, each with and without ending; then all in lower case."""
-    bare = re.sub(r"\.[^./]*$", "", name)
-    forms = [name, bare, name.rsplit("/", 1)[-1], bare.rsplit("/", 1)[-1]]
+    """A file's path, then without its first folders, each with and without ending; then all in lower case."""
+    paths = [name.split("/", k)[-1] for k in range(name.count("/") + 1)]
+    forms = [form for path in paths for form in (path, re.sub(r"\.[^./]*$", "", path))]
     return dict.fromkeys([*forms, *map(str.casefold, forms)])
 
 

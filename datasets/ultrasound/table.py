@@ -42,6 +42,7 @@ LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
 # Removed before ids are compared: marks between letters and digits, and leading zeros.
 LOOSE = r"(?<=[^\W\d_])[\W_]+(?=\d)|(?<=\d)[\W_]+(?=[^\W\d_])|(?<!\d)0+(?=\d)"
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
+DAY = r"^(\d{4})-?(\d\d)-?(\d\d)$"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
@@ -201,6 +202,10 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         raise ValueError("the age is empty or a spreadsheet error such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError(FORMULA)
+    if (
+        hasattr(cell, "total_seconds") or getattr(cell, "year", 0) == 1900
+    ):  # as spreadsheets show small numbers
+        raise ValueError("a number formatted as a date or time: format the column as numbers")
     if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
         raise ValueError("a date, not an age: add a column with the age on the day of the image")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
@@ -258,7 +263,7 @@ def subject_id(cell: object, numeric: bool = False) -> str:
         raise ValueError(FORMULA)
     if isinstance(cell, float) and not cell.is_integer():
         raise ValueError("not an id: not a whole number")
-    text = unicodedata.normalize("NFC", cell.strip()) if isinstance(cell, str) else str(int(cell))
+    text = unicodedata.normalize("NFKC", cell.strip()) if isinstance(cell, str) else str(int(cell))
     if not text.isprintable():
         raise ValueError("not an id: it has unprintable characters")
     text = re.sub(r"^(\d+)\.0+$", r"\1", text)
@@ -268,9 +273,9 @@ def subject_id(cell: object, numeric: bool = False) -> str:
 
 
 def visit_id(cell: object) -> str:
-    """The visit in a cell or file name: '02' becomes '2', an Excel date '2020-03-05'. Raises ValueError."""
+    """The visit in a cell or file name: '02' is '2', '20200305' or a date '2020-03-05'. Raises ValueError."""
     text = subject_id(f"{cell:%Y-%m-%d}" if hasattr(cell, "isoformat") else cell)
-    return str(int(text)) if text.isdecimal() else text
+    return re.sub(DAY, r"\1-\2-\3", str(int(text)) if text.isdecimal() else text)
 
 
 def file_key(name: str) -> str:
@@ -346,7 +351,9 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
         if len(same[["subject", "age", "group"]].drop_duplicates()) == 1:
             repeated += bool(same.age.notna().all())
         elif same.age.notna().any():
-            ages = [f"row {row.number} (age {row.age:g})".replace("nan", "none") for row in same.itertuples()]
+            group = ", {0.group}" if same.group.nunique() > 1 else ""
+            text = f"row {{0.number}} (age {{0.age:g}}{group})"
+            ages = [text.format(row).replace("nan", "none") for row in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
     problems.notes += [f"{repeated} ids have several rows, which agree"] * (repeated > 0)

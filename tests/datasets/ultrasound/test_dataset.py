@@ -232,7 +232,9 @@ def test_leading_zeros_are_pointed_out(study):
 @pytest.mark.parametrize("written", ["P{}", "sub-00{}", "p 0{}"])
 def test_ids_that_the_table_writes_otherwise_are_pointed_out(study, written):
     write_published(study / "characteristics.xlsx", [(written.format(i), 9.0 * i) for i in range(1, 13)])
-    with pytest.raises(DataError, match=f"anon_10_1.png .*{written.format(10)}.* a column of ids as in"):
+    with pytest.raises(
+        DataError, match=f"anon_10_1.png .*{written.format(10)}.* a column as in the file names"
+    ):
         load(study)
     write_published(study / "characteristics.xlsx", [(f"B{i}", 9.0 * i) for i in range(1, 13)])
     for path in (study / "Healthy/Images").iterdir():
@@ -691,6 +693,19 @@ def test_a_row_is_an_image(study):
     for file, age, subject in zip(part.files, part.ages, part.subject_ids, strict=True):
         k = names.index(file)
         assert (age, part.subjects[subject]) == (20 + k, f"S{k // 2}")
+
+
+@pytest.mark.parametrize("there", ["D:\\export\\{}\\1.png", "/nas/us/{}/1.PNG", "us/{}/1", "{}/1"])
+def test_a_row_names_its_file_by_the_path_on_another_machine(study, there):
+    for i in range(1, 13):
+        write_images(study / f"us/{i}", ["1"], seed=i)
+    rows = "".join(f"{i},{9 * i},{there.format(i)}\n" for i in range(1, 13))
+    (study / "t.csv").write_text(f"Number,Age,File\n{rows}")
+    for folder in ("us", "."):
+        if folder == ".":
+            shutil.rmtree(study / "Healthy")
+        data = load(study, image_dir=study / folder, excel_path=study / "t.csv", file_column="File")
+        assert data.report["images"] == 12
 
 
 def test_one_folder_per_subject(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from datasets.ultrasound import sheets
 from datasets.ultrasound.flags import add_data_arguments, data_arguments
 from datasets.ultrasound.sheets import find_sheet
-from datasets.ultrasound.table import read_rows
+from datasets.ultrasound.table import read_rows, visit_id
 from utils.run.errors import CommandError, DataError
 
 
@@ -457,6 +457,7 @@ def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
 
 def test_visits_however_they_are_written(tmp_path):
     rows = [["Number", "When", "Age"], [1, 1, 20], [1, "02", 21], [2, datetime(2020, 3, 5), 30]]
+    assert visit_id("20200305") == visit_id("2020-03-05") == visit_id(20200305) == "2020-03-05"
     table = read(write_book(tmp_path / "t.xlsx", A=rows), visit_column="When")
     assert table.rows.age.to_dict() == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
 
@@ -492,6 +493,27 @@ def test_a_column_may_be_called_healthy(tmp_path):
 def test_ids_that_are_formulas_are_named(tmp_path):
     table = read(write_book(tmp_path / "t.xlsx", A=[["Number", "Age"], ["=ROW()-1", 20], ["=ROW()-1", 30]]))
     assert [reason[:9] for reason, _ in table.problems.found["bad_ids"]] == ["a formula"] * 2
+
+
+def test_numbers_in_cells_for_dates_are_called_so(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=PEOPLE)
+    book = openpyxl.load_workbook(path)
+    book["A"]["B2"].number_format, book["A"]["B3"].number_format = "yyyy-mm-dd", "[h]:mm"
+    book.save(path)
+    assert [reason[:27] for reason, _ in read(path).problems.found["bad_ages"]] == [
+        "a number formatted as a dat"
+    ] * 2
+
+
+def test_rows_of_one_age_in_two_groups_name_the_groups(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "Site"], [1, 20, "A"], [1, 20, "B"]])
+    ((_, place),) = read(path, group_column="Site").problems.found["duplicate_ids"]
+    assert place == "column A: '1' in row 2 (age 20, A), row 3 (age 20, B)"
+
+
+def test_ids_in_full_width_digits_are_digits(tmp_path):
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age"], ["\uff11", 20.5], ["\uff10\uff12", 30]])
+    assert read(path, numeric_ids=True).rows.age.to_dict() == AGES
 
 
 def test_merged_cells_of_an_id_are_named(tmp_path):
