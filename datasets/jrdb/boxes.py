@@ -58,11 +58,14 @@ def read_people(
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
     past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else ""
-    LOG.info(f"{boxes}: {boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}{others}")
+    read = f"{boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}{others}"
+    LOG.info(f"{boxes}: {read}; --frame_rate {args.frame_rate:g}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
     if (rows["sequence"] == "").all():
-        own = find_folder(folder, boxes.stem, alone=False) != folder  # images in a folder named like the file
-        rows["sequence"] = boxes.stem if own else folder.resolve().name
+        # Images in a folder that is called like the file or like the folder that is named in it
+        names = boxes.stem, Path(str(rows["frame"].iloc[0]).replace("\\", "/")).parent.name
+        own = (name for name in names if name and find_folder(folder, name, alone=False) != folder)
+        rows["sequence"] = next(own, folder.resolve().name)
     if (nameless := rows["sequence"] == "").any():
         where = rows["where"][nameless].iloc[0]
         raise DataError(f"{where}: empty, or its sequence is not named\n  remove it, or name the sequence")
@@ -93,11 +96,10 @@ def find_boxes(folder: Path) -> Path:
 
 
 def find_folder(folder: Path, name: str, alone: bool) -> Path:
-    """Find the images of a sequence: in the JRDB layout, in a folder named like it, or in `folder` itself."""
-    for candidate in (folder / labels.IMAGE_FOLDER / name, folder / name, folder / "images" / name):
-        if candidate.is_dir():
-            return candidate
-    return folder / "images" if alone and list_images(folder / "images") else folder
+    """The images of a sequence: in the layout of JRDB or MOT, in a folder named like it, or in `folder`."""
+    named = labels.IMAGE_FOLDER / name, Path(name, "img1"), Path(name), Path("images", name)
+    own = [place for place in ("images", "img1") if alone and list_images(folder / place)]
+    return next((folder / place for place in (*named, *own) if (folder / place).is_dir()), folder)
 
 
 def read_sequence(

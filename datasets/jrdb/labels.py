@@ -255,7 +255,7 @@ def check_numbering(folder: Path, times: Iterable[int], files: Iterable[int], pr
 def list_images(folder: Path) -> list[str]:
     """The sorted names of the images in a sequence's folder; [] if there is no such folder."""
     names = os.listdir(folder) if folder.is_dir() else []
-    ending = (".jpg", ".jpeg", ".png")
+    ending = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
     return sorted(name for name in names if name[0] != "." and name.lower().endswith(ending))
 
 
@@ -376,7 +376,7 @@ def clean_boxes(
     faults = {  # of several faults of a box, the last is reported
         f"a box outside the {width}x{height} panorama (size from {source})": outside,
         "a box within one pixel, as if in fractions (without labels: --boxes_size 1 1)": (w <= 1) & (h <= 1),
-        "a box whose width and height are not positive": (w <= 0) | (h <= 0),
+        "a box whose sides are not positive (on the seam, x2 exceeds the width)": (w <= 0) | (h <= 0),
         "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
     }  # fmt: skip
     bad = {row: what for what, faulty in faults.items() for row in np.flatnonzero(faulty)}

@@ -152,7 +152,7 @@ def test_every_form_gives_the_same_people(tmp_path, read, text, form, ids):
     path = tmp_path / "whatever.dat"
     path.write_text(text)
     (sequence,), _, said = read(tmp_path, path)
-    assert f"{path}: 4 boxes, {form}" in said
+    assert f"{path}: 4 boxes, {form}" in said and said.endswith("; --frame_rate 15\n")
     assert sequence.boxes.tolist() == [list(row[2:]) for row in PEOPLE]
     assert sequence.times.tolist() == [0, 15] and sequence.starts.tolist() == [0, 2, 4]
     assert (sequence.width, sequence.height) == (3760, 480) and not sequence.image_found.any()
@@ -283,6 +283,17 @@ def test_images_are_found_by_the_number_in_their_names(tmp_path, read):
     assert folder == images and sequence.frame_rate == 30
 
 
+@pytest.mark.parametrize("place", ["hall", "images/image_stitched/hall", "img1", "lab/img1"])
+def test_images_are_found_in_the_folder_that_the_file_or_mot_names(tmp_path, read, place):
+    (tmp_path / "in" / place).mkdir(parents=True)
+    for frame in FRAMES:
+        Image.new("L", (3760, 480)).save(tmp_path / "in" / place / f"IMG_{frame:04d}.webp")
+    (tmp_path / "lab").write_text(coco() if "hall" in place else mot())
+    (sequence,), (folder,), _ = read(tmp_path / "in", tmp_path / "lab")
+    assert sequence.image_found.all() and folder == tmp_path / "in" / place
+    assert sequence.name == {"img1": "in", "lab/img1": "lab"}.get(place, "hall")
+
+
 def test_a_single_file_of_a_jrdb_folder_is_the_sequence_of_its_name(tmp_path, read):
     images = tmp_path / "JRDB" / IMAGE_FOLDER
     for sequence in ("hall", "lab"):
@@ -371,6 +382,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['tall', '2'"),
         ("frame,x1,y1,x2,y2\n0,1,,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['1', '', '3'"),
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
+        ("frame,id,x1,y1,x2,y2\n0,1,3740,2,40,90\n", r"on the seam, x2 exceeds the width[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
         ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"same id twice in a frame[^\n]*\n.*line 3, id 1"),
         (

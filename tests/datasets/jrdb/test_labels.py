@@ -175,7 +175,7 @@ def test_every_problem_of_every_file_is_in_one_error(tmp_path):
     text = str(error.value)
     for line in (
         "5 kinds", "unknown interaction name 'flying together'; did you mean", "'playing cards' (2 times)",
-        "--class_map", "not positive (2 times)", "--skip_bad_boxes", "no label_id (2 times)",
+        "--class_map", "exceeds the width) (2 times)", "--skip_bad_boxes", "no label_id (2 times)",
         f"{paths[0]}: frame 000015.jpg, pedestrian:1, box [1, 2, -3, 4]",
         "a file that is not valid JSON or cannot be read (1 time)",
     ):  # fmt: skip

@@ -61,3 +61,8 @@ def test_the_figure_is_that_of_the_task():
     assert figure(three) == ("balanced_accuracy", pytest.approx((1 + 1 + 0.5) / 3))
     two = {"labels": np.array([0, 1, 1]), "logits": np.array([[1.0, 0], [0, 0], [3, 0]])}
     assert figure(two) == ("auroc", 0.5)
+
+
+def test_a_class_that_is_only_predicted_is_no_warning(recwarn):
+    rows = {"labels": np.array([0, 0, 1]), "logits": np.eye(3)[[0, 2, 1]]}
+    assert figure(rows) == ("balanced_accuracy", 0.75) and not recwarn.list
