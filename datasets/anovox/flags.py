@@ -9,6 +9,7 @@ from collections.abc import Callable
 from utils.run import arguments
 
 SAMPLE = "data/sample_anovox"  # used without --data_path
+SHARE = 0.2  # default of --test_size and --val_size
 # Simulated sensor failures, see augmentation.corrupt_frames.
 CORRUPTIONS = ("camera_black", "camera_blur", "camera_noise", "lidar_dropout", "lidar_missing")
 
@@ -34,8 +35,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min_points", type=arguments.positive_int, default=3, help="LiDAR points to be visible")
     add("--camera", help="part of the name of the camera to use; default: the front camera")
     add("--split_method", default="auto", help="auto (the data's split.json, else random), random or a file")
-    add("--test_size", type=arguments.fraction, default=0.2, help="share of the scenarios (random split)")
-    add("--val_size", type=arguments.fraction, default=0.2, help="share of the scenarios not in test")
+    add("--test_size", type=arguments.fraction, default=SHARE, help="share of the scenarios (random split)")
+    add("--val_size", type=arguments.fraction, default=SHARE, help="share of the scenarios not in test")
     add("--holdout_towns", nargs="+", metavar="TOWN", help="towns whose scenarios are the test split")
     add("--image_size", action=arguments.ImageSize, default=[128, 192], help="image size in pixels")
     add("--max_points", type=arguments.positive_int, default=1024, help="points per frame, real scans: 4096")

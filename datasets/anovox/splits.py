@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
+from datasets.anovox.flags import SHARE
 from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable, scenario_of
 from datasets.splits import Split, check_disjoint, fold_groups, read_split, split_groups
@@ -33,7 +34,7 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     if own_found := method == "auto" and own.exists() and not towns and not args.fold:
         if judged:
             LOG.warning(f"{own} is not used: with --label pasted, scenarios with anomalies are the test part")
-        elif (args.test_size, args.val_size) != (0.2, 0.2):  # not the defaults
+        elif (args.test_size, args.val_size) != (SHARE, SHARE):
             LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random uses them")
     file = Path(method) if method not in ("auto", "random") else own if own_found and not judged else None
     if towns and file:

@@ -90,19 +90,14 @@ def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
 
 def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]:
     """One condition for all runs with the same `settings`: they differ only in seed (and fold)."""
-    setting_of: dict[str, dict[str, Any]] = {}  # by its JSON
-    runs_of: dict[str, list[RunView]] = defaultdict(list)
+    runs_of: dict[str, list[RunView]] = defaultdict(list)  # by their setting as JSON
     for view in views:
-        setting = flatten(settings(view.config, folds))
-        text = json.dumps(setting, sort_keys=True)
-        setting_of[text] = setting
-        runs_of[text].append(view)
-    if len(setting_of) > len(LETTERS):
-        raise CommandError(f"{len(setting_of)} different settings: at most {len(LETTERS)} fit one table")
-    keys = differing([*setting_of.values()])
-    conditions = []
-    for letter, (text, setting) in zip(LETTERS, setting_of.items(), strict=False):
-        runs = runs_of[text]
+        runs_of[json.dumps(flatten(settings(view.config, folds)), sort_keys=True)].append(view)
+    if len(runs_of) > len(LETTERS):
+        raise CommandError(f"{len(runs_of)} different settings: at most {len(LETTERS)} fit one table")
+    flat = [flatten(settings(runs[0].config, folds)) for runs in runs_of.values()]
+    keys, conditions = differing(flat), []
+    for letter, setting, runs in zip(LETTERS, flat, runs_of.values(), strict=False):
         parts = [f"{key}={short(setting.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:
             path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
