@@ -7,7 +7,7 @@
     MOT text                                        frame,id,left,top,width,height,..
     KITTI tracking text                             frame track type 3 numbers left top right bottom ..
     the same in JRDB's toolkit                      frame track type 3 numbers left top width height ..
-    KITTI detection text, one file per frame        type 3 numbers left top right bottom ..
+    KITTI detection text, one file per frame        type 3 numbers (there 4) left top right bottom ..
 
 The format is recognised by the content of the file, never by its name.
 """
@@ -82,6 +82,7 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
+    table.loc[(table[list("xywh")] == -1).all(axis=1), "id"] = None  # JRDB's toolkit: has only a box in 3D
     if form == "KITTI tracks" and (table["w"] < table["x"]).mean() > 0.5:
         form, corners = f"{form} with widths and heights", False
     if corners:
@@ -237,6 +238,10 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
         raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
     first_word = words[0] if words else None
     form, columns = TEXTS.get(first_word, ("", ()))
+    if (
+        form == "KITTI detections" and len(header) == 17
+    ):  # JRDB's toolkit has the number of points before alpha
+        columns = (columns[0], "points", *columns[1:])
     if not form or len(header) < len(columns):
         raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
     eighth = [cells[7] for cells in rows if len(cells) > 7]  # class, or a coordinate as in MOT15

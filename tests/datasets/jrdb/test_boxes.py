@@ -243,6 +243,13 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
     assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall", "lab"]
 
 
+def test_kitti_detections_of_jrdbs_toolkit_have_a_column_more(tmp_path, read):
+    rows = "Pedestrian 0 1 120 -1.57 {} 1.7 0.5 0.5 2 1 5 0.3 1\n"
+    (tmp_path / "000015.txt").write_text(rows.format("100 150 160 300") + rows.format("-1 -1 -1 -1"))
+    (sequence,), *_ = read(tmp_path, tmp_path / "000015.txt")
+    assert sequence.boxes.tolist() == [[100, 150, 60, 150]]
+
+
 def test_images_of_several_folders_are_several_sequences(tmp_path, read):
     rows = "".join(f"{name}/000015.jpg,9,8,60,150\n" for name in ("hall", "aula"))
     (tmp_path / "boxes.csv").write_text(f"image,x,y,w,h\n{rows}")
