@@ -56,9 +56,9 @@ class Parts:
         held = {part: {name: self.hashes[name] for name in names} for part, names in self.split.items()}
         for first, second in itertools.combinations(held, 2):
             if copies := shared(held[first], held[second]):
-                copy, name = next(iter(copies.items()))
-                leak = f"{copy} in {second} and {name} in {first} hold the same data, or share some"
-                raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of the two copies.")
+                pairs = [f"{copy} in {second} and {name} in {first}" for copy, name in copies.items()]
+                leak = f"{some(pairs, 3)} hold the same data, or share some"
+                raise DataError(f"Leakage: {leak}\n{MEMORY} Remove one of two, or put both into one part.")
 
     @property
     def train(self) -> Any:

@@ -119,7 +119,7 @@ def _list_frames(
     scans = any(scenario.files["points"] for scenario in scenarios)
     if modality == "both" and images_alone and not scans:
         needed = ("image",)
-        notes.append("no LiDAR: the camera alone is used")
+        LOG.warning("no LiDAR: the camera alone is used; unless trained on such frames, scores mean nothing")
     for scenario in scenarios:
         numbers = scenario.frames_with(needed)
         if missing := scenario.missing():
