@@ -139,8 +139,10 @@ class JRDBPairDataset(Dataset):
         """
         if not self.sampled:
             return np.arange(len(self))
-        rules, positive = self.rules, (self.labels > 0) | (self.task == "type")
-        lots = mix(self.lots ^ np.uint64(text_key(f"epoch {epoch}"))) if rules.resample else self.lots
+        rules, lots = self.rules, self.lots
+        if rules.resample:
+            lots = mix(lots ^ np.uint64(text_key(f"epoch {epoch}")))
+        positive = (self.labels > 0) | (self.task == "type")
         taken = positive
         if rules.use_group_sampling:
             quota = np.maximum(1, np.rint(self.interaction_group_sizes * rules.max_group_samples_ratio))

@@ -113,12 +113,13 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     frames = read_frames(path, problems)
     folder = Path(data_path or "", IMAGE_FOLDER, path.stem)
     files = list_images(folder) if data_path else []
-    names, numbers = set(files), Counter(map(frame_number, files))
+    numbers = [frame_number(file) for file in files]
+    names, times = set(files), Counter(numbers)
     # Labels may say 000015.jpg where the image is 000015.png or 000015.JPG.
-    by_number = {number: file for file in files if numbers[number := frame_number(file)] == 1}
+    by_number = {number: file for number, file in zip(numbers, files, strict=True) if times[number] == 1}
     keys = [key if key in names else by_number.get(frame_number(key), key) for key in frames]
     images = find_images(folder, files, keys, problems)
-    check_numbering(folder, map(frame_number, keys), numbers.keys() - {None}, problems)
+    check_numbering(folder, map(frame_number, keys), times.keys() - {None}, problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -137,7 +138,8 @@ def build_sequence(
     """Build a sequence from people sorted by frame and id, their boxes x, y, w, h and the types of pairs of
     rows. Bad boxes (see clean_boxes) are problems; with --skip_bad_boxes their people are left out."""
     clean, bad, corners = clean_boxes(boxes, images, counts)
-    for row, what in bad.items() if not rules.skip_bad_boxes else ():
+    reported = {} if rules.skip_bad_boxes else bad
+    for row, what in reported.items():
         sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
         remedy = f"{sizes}, correct or remove the boxes, or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
@@ -149,7 +151,8 @@ def build_sequence(
     kept = ~np.isin(np.arange(len(people)), list(bad))
     kept_before = np.r_[0, np.cumsum(kept)]  # (R+1,) number of kept rows before each row
     starts = np.searchsorted([person.frame for person in people], np.arange(len(keys) + 1))
-    pairs, kinds = np.array(sorted(types), np.int64).reshape(-1, 2), [types[pair] for pair in sorted(types)]
+    listed = sorted(types)
+    pairs, kinds = np.array(listed, np.int64).reshape(-1, 2), [types[pair] for pair in listed]
     both_kept = kept[pairs].all(axis=1)
     track_names = sorted({person.id for person in people}, key=natural_order)
     track_of = {track: i for i, track in enumerate(track_names)}
@@ -293,8 +296,9 @@ def natural_order(person: str) -> tuple[int, str]:
 
 def read_group(entry: object, place: str, problems: Problems) -> tuple[int, float]:
     """The social group id of a person, -1 if in none, and the difficulty of the group label (1 to 3)."""
+    entry = entry or {}
     try:
-        group, difficulty = (entry or {}).get("cluster_ID"), (entry or {}).get("cluster_stat")
+        group, difficulty = entry.get("cluster_ID"), entry.get("cluster_stat")
         number = -1 if group is None else int(np.int64(str(group).removesuffix(".0")))
         return max(number, -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -335,10 +339,12 @@ def read_pairs(
 def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str, list]]:
     """(partner, [(name, difficulty), ..]) of each H-interaction (later: HHI); difficulty 0 is no label."""
     entries = person.record.get("H-interaction") or person.record.get("HHI") or []
-    for entry in entries if isinstance(entries, list) else [None]:
+    if not isinstance(entries, list):
+        entries = [None]  # in another form
+    for entry in entries:
         try:
-            partner, names = text_id(entry["pair"]), entry["inter_labels"].items()
-            labels = [(name, difficulty) for name, v in names if (difficulty := float(v)) > 0]
+            partner, names = text_id(entry["pair"]), entry["inter_labels"]
+            rated = [(name, float(difficulty)) for name, difficulty in names.items()]
             if not partner:
                 raise ValueError("no partner")
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
@@ -346,7 +352,7 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
             where = f"{person.place}: {str(entry)[:80]}"
             problems.add("an H-interaction entry in another form", remedy, where)
         else:
-            yield partner, labels
+            yield partner, [(name, difficulty) for name, difficulty in rated if difficulty > 0]
 
 
 def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
@@ -355,7 +361,8 @@ def group_pairs(people: list[Person]) -> Iterator[tuple[int, int]]:
     for row, person in enumerate(people):
         members[person.frame, person.group].append(row)
     for (_, group), rows in members.items():
-        yield from itertools.combinations(rows, 2) if group >= 0 else ()
+        if group >= 0:
+            yield from itertools.combinations(rows, 2)
 
 
 def clean_boxes(
@@ -368,8 +375,7 @@ def clean_boxes(
     edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`.
     """
     (width, height), source = images.size, images.source
-    finite = [isinstance(box, list) and len(box) == 4
-              and all(type(v) in (int, float) and abs(v) < 1e9 for v in box) for box in boxes]  # fmt: skip
+    finite = [is_box(box) for box in boxes]
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
@@ -390,3 +396,12 @@ def clean_boxes(
     grid = np.rint(np.stack([x, top, w, bottom - top], axis=1) * BOX_GRID)
     grid[:, 0] %= width * BOX_GRID
     return np.maximum(grid, [0, 0, 1, 1]) / BOX_GRID, dict(sorted(bad.items())), corners
+
+
+def is_box(box: object) -> bool:
+    """Whether it is a list of four finite numbers."""
+    return isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))
+
+
+def is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9
