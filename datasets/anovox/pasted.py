@@ -86,8 +86,13 @@ class PastedFrame(Frame):
         if pasting.sensors == "none" or self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
-        allowed = {"both": SENSORS, "camera": ("both",), "lidar": ("both", "lidar")}[pasting.modality]
-        allowed = (pasting.sensors,) if pasting.sensors else allowed if scan is not None else ("both",)
+        allowed = ("both",)
+        if pasting.sensors:
+            allowed = (pasting.sensors,)
+        elif scan is not None and pasting.modality == "both":
+            allowed = SENSORS
+        elif scan is not None and pasting.modality == "lidar":
+            allowed = ("both", "lidar")
         return draw_paste(scan, self.scenario.projection, self.seeds, pasting.part, allowed)
 
     def image(self) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND
 from datasets.anovox.flags import SHARE
-from datasets.anovox.frame import UNKNOWN
 from datasets.anovox.labels import FrameTable, scenario_of
 from datasets.splits import Split, check_disjoint, fold_groups, read_split, split_groups
 from utils.run.errors import CommandError, DataError, counted, some
@@ -27,16 +26,21 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
     """
     method, towns, pasted = args.split_method, args.holdout_towns, args.label == "pasted"
     present = [scenario for scenario in table.scenarios if scenario.name in table.scenario]
+    town_of = {scenario.name: scenario.town for scenario in present}
     strata = {scenario.name: f"{scenario.kind} {scenario.town}" for scenario in present}
     anomalous = {*table.scenario[table.labels == 1].tolist()}
     anomalous |= {s.name for s in present if s.kind not in (NORMALITY, UNKNOWN_KIND)}
-    judged, own = sorted(anomalous) if pasted else [], root / "split.json"
-    if own_found := method == "auto" and own.exists() and not towns and not args.fold:
+    judged = sorted(anomalous) if pasted else []
+    own, file = root / "split.json", None
+    if method not in ("auto", "random"):
+        file = Path(method)
+    elif method == "auto" and own.exists() and not towns and not args.fold:
         if judged:
             LOG.warning(f"{own} is not used: with --label pasted, scenarios with anomalies are the test part")
-        elif (args.test_size, args.val_size) != (SHARE, SHARE):
-            LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random uses them")
-    file = Path(method) if method not in ("auto", "random") else own if own_found and not judged else None
+        else:
+            file = own
+            if (args.test_size, args.val_size) != (SHARE, SHARE):
+                LOG.warning(f"--test_size, --val_size: {own} decides; --split_method random uses them")
     if towns and file:
         raise CommandError(f"--holdout_towns, --split_method {file}: both choose the test part; omit one")
     if args.fold:
@@ -56,38 +60,45 @@ def split_scenarios(table: FrameTable, root: Path, args: argparse.Namespace) -> 
         if left := sorted(strata.keys() - named):
             table.notes.append(f"{len(left)} of {len(strata)} scenarios are in no part: {some(left, 3)}")
     elif towns:
-        split, how = _hold_out(strata, {s.name: s.town for s in present}, args)
+        split, how = _hold_out(strata, town_of, args)
     elif pasted:
-        split, how = _draw_normal(table, {s.name: s.town for s in present}, judged, args)
+        split, how = _draw_normal(table, town_of, judged, args)
     else:
-        if len(strata) < (parts := 1 + (args.test_size > 0) + (args.val_size > 0)):
+        parts = 1 + (args.test_size > 0) + (args.val_size > 0)
+        if len(strata) < parts:
             found = f"{counted(len(strata), 'scenarios')}, but {parts} parts need {parts} or more"
             remedy = "Add scenarios; or cut those without anomalies into blocks with --label pasted."
             raise DataError(f"{found}: frames of one drive are alike.\n{remedy}{table.left_out}")
         split = split_groups(strata, args.test_size, args.val_size, args.seed, strata)
         how = "random by scenario, stratified by type and town"
     outcome = check_disjoint(split, unit="scenarios")
-    rows = {part: table.rows_of(members) for part, members in split.items()}
-    if sum(map(len, rows.values())) > len(np.unique(np.concatenate([*rows.values()]))):
+    rows = np.concatenate([table.rows_of(members) for members in split.values()])
+    if len(rows) > len(np.unique(rows)):
         raise DataError(f"Leakage: frames are in two parts: blocks overlap ({how}).\nCorrect the file.")
     for part, members in split.items():
-        labels = table.labels[rows[part]]
-        known = set(labels[labels != UNKNOWN].tolist())
-        if pasted and part != "test" and 1 in known:
-            found = f"{(labels == 1).sum()} frames of the {part} split are anomalous ({how})"
-            remedy = "Move their scenarios to test, or use --split_method random."
-            raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
-        if members and known != {0, 1} and not (pasted and known == {0}):
-            every = "anomalous" if known == {1} else "normal" if known == {0} else "without label"
-            found = f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}"
-            remedy = "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
-            if not table.labels.any():
-                remedy = (
-                    "So are all others. --check_data lists their class ids, --anomaly_ids says which are "
-                )
-                remedy += "anomalies; --label pasted trains on normal recordings alone."
-            raise DataError(f"{found}: both classes are needed.\n{remedy}{table.left_out}")
+        _check_classes(table, part, members, how, pasted)
     return split, how, outcome
+
+
+def _check_classes(table: FrameTable, part: str, members: list[str], how: str, pasted: bool) -> None:
+    """Raise DataError if a part lacks a class, or holds one that pasting alone should supply."""
+    labels = table.labels[table.rows_of(members)]
+    normal, anomalous = (labels == 0).any(), (labels == 1).any()
+    if pasted and part != "test" and anomalous:
+        found = f"{(labels == 1).sum()} frames of the {part} split are anomalous ({how})"
+        remedy = "Move their scenarios to test, or use --split_method random."
+        raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
+    if not members or (normal and (anomalous or pasted)):
+        return
+    every = "without label"
+    if normal or anomalous:
+        every = "normal" if normal else "anomalous"
+    found = f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}"
+    remedy = "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
+    if not table.labels.any():
+        remedy = "So are all others. --check_data lists their class ids, --anomaly_ids says which are "
+        remedy += "anomalies; --label pasted trains on normal recordings alone."
+    raise DataError(f"{found}: both classes are needed.\n{remedy}{table.left_out}")
 
 
 def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Namespace) -> tuple[Split, str]:
@@ -122,7 +133,8 @@ def _draw_normal(
             tested = math.ceil(size * len(frames))
             kept = len(frames) - tested - max(1, round(args.val_size * (len(frames) - tested)))
             for part, block in zip(parts, np.split(frames, [kept, len(frames) - tested]), strict=True):
-                parts[part] += [f"{name}:{block[0]}-{block[-1]}"] if len(block) else []
+                if len(block):
+                    parts[part].append(f"{name}:{block[0]}-{block[-1]}")
     if not parts["train"] or not parts["val"]:
         raise DataError(f"{len(normal)} normal recordings are too few to train and to validate on pastes.")
     return parts, how
