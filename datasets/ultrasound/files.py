@@ -47,21 +47,28 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     files that are not read, or ''). Raises CommandError if there is no image that can be read."""
     readable, files = importlib.util.find_spec("pydicom") is not None, walk(folder)
     dicom = dicom_files(files)
-    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS] + dicom * readable
+    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
+    if readable:
+        images += dicom
     deeper = (path.parent for path in images if path.parent.name == "Images")
     deeper = (place for place in deeper if place.parent.name.casefold() in COHORTS)
     published = next(folder.glob("Images"), None) or next(deeper, None)
-    images = [path for path in images if path.parent == folder] or ([] if published else images)
+    here = [path for path in images if path.parent == folder]
+    if here or published:
+        images = here
     read, others = {*images}, Counter()
     for path in files:
         if path not in read and path.name not in ("split.json", "SYNTHETIC.json", *TABLE_NAMES):
-            others[(path.suffix.lower() or "no ending") + " in subfolders" * (path.parent != folder)] += 1
+            ending = path.suffix.lower() or "no ending"
+            others[ending if path.parent == folder else f"{ending} in subfolders"] += 1
     named = ", ".join(f"{count} {ending}" for ending, count in others.most_common(8))
     unread = f"{others.total()} files of {folder} are not read: {named}" if others else ""
     install = "to read DICOM run: pip install pydicom" if dicom and not readable else ""
     if images:
         return sorted(images), "; ".join(filter(None, [unread, install]))
-    hint = install or (f"did you mean {published}?" if published else unread or "it is empty")
+    hint = install or unread or "it is empty"
+    if published and not install:
+        hint = f"did you mean {published}?"
     raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}); {hint}")
 
 

@@ -210,10 +210,10 @@ def _read_workbook(path: Path, content: bytes, wanted: str | None) -> dict[str, 
 
 
 def _read_xlsx_sheet(book: pd.ExcelFile, content: bytes, name: str) -> RawSheet:
-    sheet, options = book.book[name], OPTIONS
-    size = sheet.max_row or 0, sheet.max_column or 0  # 0: not stated
-    if _beyond_limits(*size):
-        options = OPTIONS | {"nrows": TITLE_ROWS}
+    sheet = book.book[name]
+    stated = sheet.max_row or 0, sheet.max_column or 0
+    too_large = _beyond_limits(*stated)
+    options = OPTIONS | {"nrows": TITLE_ROWS} if too_large else OPTIONS
     cells = pd.read_excel(book, name, **options)
     if cells.isna().any(axis=None):  # blank, or not computed
         how = options | {"engine": "openpyxl", "engine_kwargs": {"data_only": False}}
@@ -227,7 +227,7 @@ def _read_xlsx_sheet(book: pd.ExcelFile, content: bytes, name: str) -> RawSheet:
         area = slice(int(first) - 1, int(last)), slice(k, k + 1)
         cells.iloc[area] = cells.iloc[area].ffill()
     hidden_rows = frozenset(map(int, re.findall(HIDDEN_ROW, text)))
-    size = size if _beyond_limits(*size) else cells.shape
+    size = stated if too_large else cells.shape
     return RawSheet(cells, size, sheet.sheet_state != "visible", hidden_rows)
 
 

@@ -87,9 +87,11 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         try:
             subject = key = subject_id(cell["id"], args.numeric_ids)
             if "visit" in at:
-                key = f"{subject} visit {visit_id(cell[role := 'visit'])}"
+                role = "visit"
+                key = f"{subject} visit {visit_id(cell['visit'])}"
             if "file" in at:
-                key = file_key(subject_id(cell[role := "file"]))
+                role = "file"
+                key = file_key(subject_id(cell["file"]))
         except ValueError as error:
             problems.add("bad_ids", f"row {number}, column {at[role]}{_show(cell[role])}", str(error))
             continue
@@ -159,8 +161,9 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         close = difflib.get_close_matches(asked.casefold(), names.values(), 1, 0.5)
         close += [name for name in names.values() if asked.casefold() in name]
         close += [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
-        letters = [letter for letter, name in names.items() if name in close[:1]]
-        proposed += [f"--{role}_column {shlex.quote(sheet.names[letter])}" for letter in letters[:1]]
+        if close:
+            letter = next(letter for letter, name in names.items() if name == close[0])
+            proposed.append(f"--{role}_column {shlex.quote(sheet.names[letter])}")
     if missing:
         hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
         free = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
@@ -172,7 +175,8 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         )
     for trait, words in TRAITS.items():
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
-        at |= {trait: same[0]} if len(same) == 1 else {}
+        if len(same) == 1:
+            at[trait] = same[0]
     return at
 
 
@@ -182,8 +186,9 @@ def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
     for name in sheet.names.values():
         words = re.split(r"[\W_]+", name.casefold())
         differing = [word for word, mine in zip(words, own, strict=False) if word != mine]
-        if len(words) == len(own) and len(differing) == 1 and words[0] == own[0]:
-            found |= {differing[0]: name} if not differing[0].isdecimal() else {}
+        alike = len(words) == len(own) and len(differing) == 1 and words[0] == own[0]
+        if alike and not differing[0].isdecimal():
+            found[differing[0]] = name
     return found
 
 
@@ -382,22 +387,32 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
 def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
     """How to correct unusable ages, if their values tell; else ''."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
+    if any_usable and not values:
+        return ""
     if any_usable:
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        empty = "an empty age is left out by --exclude bad_ages; if the others" * (None in unusable)
-        return f"{empty or 'if they'} stand for an unknown age: --missing_values {listed}" * bool(values)
+        unknown = f"stand for an unknown age: --missing_values {listed}"
+        if None in unusable:
+            return f"an empty age is left out by --exclude bad_ages; if the others {unknown}"
+        return f"if they {unknown}"
+    if any(text.startswith("=") for text in values):
+        return ""
     try:
         numbers = [float(cell) for cell in values]
         low, high = min(numbers), max(numbers)
     except ValueError:  # not numbers, or no values
-        return "name the column of ages: --age_column" * (not any(text.startswith("=") for text in values))
+        return "name the column of ages: --age_column"
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
-    fitting = [name for name, oldest in OLDEST.items() if 0 <= low <= high <= oldest and name != unit]
-    remedy = "--target_unit {0} (for a trained run: convert the column)"
-    return f"if they are counted in {fitting[0]}: {remedy.format(fitting[0])}" if fitting else ""
+    for name, oldest in OLDEST.items():
+        if name != unit and 0 <= low <= high <= oldest:
+            remedy = f"--target_unit {name} (for a trained run: convert the column)"
+            return f"if they are counted in {name}: {remedy}"
+    return ""
 
 
 def _show(cell: object) -> str:
     """A cell in a message; '' if it is empty."""
-    return "" if cell is None else f", {str(cell)[:40]!r}" if isinstance(cell, str) else f", {str(cell)[:40]}"
+    if cell is None:
+        return ""
+    return f", {cell[:40]!r}" if isinstance(cell, str) else f", {str(cell)[:40]}"

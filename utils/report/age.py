@@ -88,9 +88,9 @@ def report_age(
         what = "corrected for the regression towards the mean on val, beside the above"
         both = {"model": per_subject["model"], "corrected": metrics["corrected"]}
         sections[f"{what}, {unit}"] = table(both, columns)
-    for name, rows in by.items():
+    for name, parts in by.items():
         heading = f"by {HEADINGS.get(name, name)}, per subject, {unit} (low, high: 95% interval of the MAE)"
-        sections[heading] = table(rows, counted, name) if rows else ""
+        sections[heading] = table(parts, counted, name) if parts else ""
     sections["notes"] = NOTES
     shown = ({key: per_subject["model"][key] for key in keys} for keys in (("mae", "rmse"), ("r2", "slope")))
     errors, fit = map(format_values, shown)
