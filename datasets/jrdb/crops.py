@@ -75,8 +75,9 @@ def find_problems(
 def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read an image of `size` (W, H) as (H, W, 3) uint8; DataError if it has another size."""
     image = read_image(path)
-    if (found := (image.shape[1], image.shape[0])) != size:
-        what = f"the panorama is {found[0]}x{found[1]} pixels, others of its sequence {size[0]}x{size[1]}"
+    height, width = image.shape[:2]
+    if (width, height) != size:
+        what = f"the panorama is {width}x{height} pixels, others of its sequence {size[0]}x{size[1]}"
         raise DataError(f"{path}: {what}\nBoxes are in pixels: all frames need the annotated size.")
     return image
 

@@ -153,7 +153,8 @@ def surrounding_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray)
     frames = sequence.frame_of_row()[left]
     order = np.argsort(frames, kind="stable")
     columns = {name: np.zeros(len(left)) for name in SURROUNDING_FEATURES}
-    for pairs in np.split(order, np.flatnonzero(np.diff(frames[order])) + 1) if len(left) else ():
+    changes = np.flatnonzero(np.diff(frames[order])) + 1
+    for pairs in filter(len, np.split(order, changes)):  # those of one frame; without pairs an empty one
         first, last = sequence.starts[frames[pairs[0]] : frames[pairs[0]] + 2]
         people = last - first
         a = np.repeat(sequence.boxes[first:last], people, axis=0)  # (n * n, 4): everybody with everybody

@@ -32,7 +32,8 @@ def read_sequences(
 ) -> list[Sequence]:
     """labels.read_sequences(paths, data_path, rules), from the index if there is one."""
     files = cache.describe_files(paths)
-    if (size := sum(size for _, size, _ in files)) < SMALL:
+    size = sum(size for _, size, _ in files)
+    if size < SMALL:
         return labels.read_sequences(paths, data_path, rules)
     # Of the images, only their names matter, and the first of each sequence for the panorama's size.
     folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]

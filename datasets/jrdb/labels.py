@@ -246,8 +246,9 @@ def check_numbering(folder: Path, times: Iterable[int], files: Iterable[int], pr
     """Add a problem if some frames have no image but all would have one if they were numbered one higher or
     lower: one side counts from 1, the other from 0. Warn if that may be so without a missing image."""
     times, files = {*times}, {*files}
-    for step in (1, -1) if times and not times <= files else ():
-        if {number + step for number in times} <= files:
+    missing = times - files
+    for step in (1, -1):
+        if missing and {number + step for number in times} <= files:
             where = f"{folder}: frames {min(times)} to {max(times)}, images {min(files)} to {max(files)}"
             remedy = f"number the frames as the images: add {step} to each"
             problems.add("frame numbers that are one off", remedy, where)

@@ -60,7 +60,8 @@ def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
         true, guess = (rows[mine, GROUP].astype(int) for rows in (truth, found))
         shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square: the toolkit's ties
         np.add.at(shared, (guess, true), 1)
-        right[mine] = linear_sum_assignment(shared.max() - shared)[1][guess] == true
+        _, assigned = linear_sum_assignment(shared.max() - shared)  # the true group of each predicted one
+        right[mine] = assigned[guess] == true
         sizes[mine] = shared.sum(axis=0)[true]
     easy = truth[:, LAST] < DIFFICULT
     right, bins = right[easy], size_bins(sizes[easy])

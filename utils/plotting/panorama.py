@@ -129,9 +129,11 @@ def draw_texts(
         x0, y0, x1, y1 = pair_line(boxes[a], boxes[b], width)
         x, y, long = (x0 + x1) / 2 % width, (y0 + y1) / 2, font.getlength(text) + 8
         left = min(max(x - long / 2, 0), width - long - 1)
-        for top in sorted(range(0, height - high, 4), key=lambda top: abs(top + high / 2 - y)) * bool(text):
+        if not text or left < 0:  # wider than the panorama
+            continue
+        for top in sorted(range(0, height - high, 4), key=lambda top: abs(top + high / 2 - y)):
             rectangle = left, top, left + long, top + high
-            if left >= 0 and not any(overlap(rectangle, other) for other in placed):
+            if not any(overlap(rectangle, other) for other in placed):
                 placed[rectangle] = text, kind_color(kind)
                 if abs(top + high / 2 - y) > FONT_SIZE:
                     draw.line((x, y, x, top + high / 2), fill=kind_color(kind), width=2)
