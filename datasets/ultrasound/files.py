@@ -84,10 +84,13 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
     rows, left_out, problems = {}, set(), AgeProblems()
     for path in list_images(folder)[0]:
-        key, kind = _relative(path, folder), "unreadable_images"  # kind: if the next step fails
+        key = _relative(path, folder)
+        kind = "unreadable_images"  # if the next step fails
         try:
-            header, kind = read_dicom_header(path), "bad_ids"
-            subject, kind = subject_id(header.get("PatientID"), args.numeric_ids), "bad_ages"
+            header = read_dicom_header(path)
+            kind = "bad_ids"
+            subject = subject_id(header.get("PatientID"), args.numeric_ids)
+            kind = "bad_ages"
             age, _ = parse_age(header.get("PatientAge") or None, args.target_unit)
             group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
             bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
@@ -106,13 +109,14 @@ def match_images(
     subject names of this cohort unique. Images and rows without a match go to `problems`."""
     pattern, (paths, unread) = _compile_pattern(args), list_images(folder)
     problems.images += len(paths)
-    problems.advice["rows_without_image"] = unread * ("in subfolders" in unread)
-    problems.notes += [unread] * bool(unread)
+    if unread:
+        problems.notes.append(unread)
+    if "in subfolders" in unread:
+        problems.advice["rows_without_image"] = unread
     for path in paths:
         if not path.exists():
             problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is missing")
     paths = [path for path in paths if path.exists()]
-    visits = bool(args.visit_column)
     known = {*table.rows.index, *table.left_out}  # rows left out are reported already
     if table.by_file:
         written = {path: _relative(path, folder) for path in paths}
@@ -120,48 +124,67 @@ def match_images(
         times = Counter(keys.values())  # if several files fit one row, only an exact name counts
         keys = {path: key if times[key] == 1 else written[path] for path, key in keys.items()}
     else:
+        visits = bool(args.visit_column)
         written = {path: find_key(path, folder, pattern, args.numeric_ids, visits) for path in paths}
         keys = _match(written, known, lambda key: (key, key.casefold()))
         if other := [f"{written[path]} for {key}" for path, key in keys.items() if key != written[path]]:
             problems.notes.append(f"{len(other)} image names write the id in other capitals: {other[0]}")
-    spelled = defaultdict(set)
-    for key in known if not table.by_file else ():
-        loose, bare = _loose_forms(key)
-        spelled[loose].add(key)
-        spelled["bare", bare].add(key)
     for path, key in keys.items():
         if key is None:
             problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
-        elif key not in known:
-            loose, bare = _loose_forms(key)
-            others, place = spelled[loose] | spelled[bare] | spelled["bare", loose], path.name
-            if len(others) == 1:
-                place += f" ({min(others)!r} in the table)"
-                column = f"add a column as in the file names: --id_column{' or --visit_column' * visits}"
-                numeric = f"{key}{min(others)}".replace(" visit ", "").isdecimal()
-                remedy = "--numeric_ids" if numeric else column
-                problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
-            problems.add("images_without_row", place)
+    strangers = {path: key for path, key in keys.items() if key is not None and key not in known}
+    _report_strangers(strangers, () if table.by_file else known, problems, args)
     for key in sorted(set(table.rows.index) - set(keys.values())):
         problems.add("rows_without_image", prefix + key)
     images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
     images = images.join(table.rows, on="key", how="inner")[["path", *PERSON]]
     images["subject"] = prefix + images.subject
     _refuse_other_visits(images.path, folder, table)
-    if not table.by_file and 2 * len(images) < len(paths):
-        bare, proposed = {key.lstrip("0") for key in known}, {}
-        for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
-            tried = (find_key(path, folder, re.compile(text), args.numeric_ids, visits) for path in paths)
-            keys = [key or "" for key in tried]
-            found = [key for key in keys if key in known]
-            proposed[f"'{text}'"] = len({*found}), len(found)  # by rows: a pattern for the visit finds few
-            found = [number for key in keys if (number := key.lstrip("0")) in bare]
-            proposed[f"'{text}' --numeric_ids"] = len({*found}), len(found)
-        best, (_, count) = max(proposed.items(), key=lambda item: item[1])
-        if 2 * count >= len(paths):
-            advice = f"with --id_pattern {best} {count} of {len(paths)} images find their row"
-            problems.advice |= {"unknown_names": advice, "images_without_row": advice}
+    few = not table.by_file and 2 * len(images) < len(paths)
+    if few and (advice := _propose_pattern(paths, folder, known, args)):
+        problems.advice |= {"unknown_names": advice, "images_without_row": advice}
     return images
+
+
+def _report_strangers(
+    strangers: dict[Path, str], known: Iterable[str], problems: AgeProblems, args: argparse.Namespace
+) -> None:
+    """Report the images whose key is none of the table's, with the one that may be meant."""
+    spelled, without_letters = defaultdict(set), defaultdict(set)
+    for key in known:
+        loose, bare = _loose_forms(key)
+        spelled[loose].add(key)
+        without_letters[bare].add(key)
+    for path, key in strangers.items():
+        loose, bare = _loose_forms(key)
+        meant = spelled[loose] | spelled[bare] | without_letters[loose]
+        if len(meant) != 1:
+            problems.add("images_without_row", path.name)
+            continue
+        (other,) = meant
+        problems.add("images_without_row", f"{path.name} ({other!r} in the table)")
+        remedy = "add a column as in the file names: --id_column"
+        if f"{key}{other}".replace(" visit ", "").isdecimal():
+            remedy = "--numeric_ids"
+        elif args.visit_column:
+            remedy += " or --visit_column"
+        problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
+
+
+def _propose_pattern(paths: Sequence[Path], folder: Path, known: set[str], args: argparse.Namespace) -> str:
+    """The usual --id_pattern that finds most rows of `known`, if it suits half of the images; else ''."""
+    bare, proposed = {key.lstrip("0") for key in known}, {}
+    visits = bool(args.visit_column)
+    for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
+        keys = [find_key(path, folder, re.compile(text), args.numeric_ids, visits) or "" for path in paths]
+        numbers = [key.lstrip("0") for key in keys]
+        for flags, names, rows in (("", keys, known), (" --numeric_ids", numbers, bare)):
+            found = [name for name in names if name in rows]
+            proposed[f"'{text}'{flags}"] = len({*found}), len(found)  # a pattern for the visit finds few rows
+    best, (_, count) = max(proposed.items(), key=lambda item: item[1])
+    if 2 * count < len(paths):
+        return ""
+    return f"with --id_pattern {best} {count} of {len(paths)} images find their row"
 
 
 def _refuse_other_visits(paths: Iterable[Path], folder: Path, table: AgeTable) -> None:
@@ -214,10 +237,12 @@ def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
         pattern = re.compile(args.id_pattern)
     except re.error as error:
         raise CommandError(f"--id_pattern {args.id_pattern!r} is no regular expression: {error}") from error
-    needed = "with --visit_column two are needed, around the id and the visit, such as '^([^_]+)_([^_]+)$'"
-    needed = needed if args.visit_column else "one is needed, around the id"
+    groups, needed = 1, "one is needed, around the id"
+    if args.visit_column:
+        groups, example = 2, "'^([^_]+)_([^_]+)$'"
+        needed = f"with --visit_column two are needed, around the id and the visit, such as {example}"
     free = args.visit_column and (args.file_column or args.id_pattern == ID_PATTERN)
-    if pattern.groups != (2 if args.visit_column else 1) and not free:
+    if pattern.groups != groups and not free:
         raise CommandError(f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; {needed}")
     return pattern
 

@@ -76,11 +76,10 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     written = [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
     check_unit(sheet.names[at["age"]], unit, sheet.where)
-    if named_unit(str(cells[at["age"]].iat[0]).strip(" ()[]")):  # a row of units
-        check_unit(str(cells[at["age"]].iat[0]), unit, f"{sheet.where}, row {cells.index[0]}")
-    commas = has_decimal_commas(written, unit)
-    letters = {found[1].upper() for text in written if (found := re.fullmatch(LETTER, text))}
-    sexes = letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
+    first = str(cells[at["age"]].iat[0])
+    if named_unit(first.strip(" ()[]")):  # a row of units
+        check_unit(first, unit, f"{sheet.where}, row {cells.index[0]}")
+    commas, sexes = has_decimal_commas(written, unit), may_have_sexes(written, unit)
     found, unusable, converted = [], [], 0
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
@@ -115,7 +114,8 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
     keys, any_usable = set(rows.key), rows.age.notna().any()
     names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
-    problems.notes += [f"column {at.get('group')}: capitals are ignored"] * bool((names != rows.group).any())
+    if (names != rows.group).any():
+        problems.notes.append(f"column {at['group']}: capitals are ignored")
     rows["group"] = names
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
@@ -131,8 +131,10 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     if unusable:
         problems.advice["bad_ages"] = _advise(unusable, any_usable, unit)
-    problems.notes += [f"{converted} ages name their unit and are read in {unit}"] * (converted > 0)
-    problems.notes += [f"column {at['age']}: commas are read as decimal commas"] * commas
+    if converted:
+        problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
+    if commas:
+        problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
     others = {} if {"visit", "file"} & at.keys() else _other_ages(sheet, at["age"])
@@ -145,8 +147,8 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     sex, length and weight are included if the table has them; a unit may follow their name. Raises one
     DataError for all missing columns, which proposes similar names with their flags.
     """
-    at, missing, proposed, names = {}, {}, [], {k: name.casefold() for k, name in sheet.names.items()}
-    where = f"{sheet.where}, row {sheet.header}"
+    at, missing, proposed, where = {}, {}, [], f"{sheet.where}, row {sheet.header}"
+    names = {letter: name.casefold() for letter, name in sheet.names.items()}
     for role, asked in sheet.asked.items():
         same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
         if len(same) > 1:
@@ -192,13 +194,20 @@ def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
     return found
 
 
+def may_have_sexes(texts: Sequence[str], unit: str) -> bool:
+    """Whether the letters behind ages, as in 45M and 34F, may be sexes as well as units."""
+    letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
+    return letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
+
+
 def has_decimal_commas(texts: Sequence[str], unit: str) -> bool:
     """Whether the commas in a column are decimal commas and cannot separate thousands."""
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
     if not written or any("." in text for text in texts):
         return False
     thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
-    return not thousands or any(float(text.replace(",", "")) > OLDEST.get(unit, math.inf) for text in written)
+    oldest = OLDEST.get(unit, math.inf)
+    return not thousands or any(float(text.replace(",", "")) > oldest for text in written)
 
 
 def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
@@ -227,7 +236,8 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         raise ValueError("the point may separate thousands: write whole days without it")
     oldest = OLDEST.get(unit, math.inf)
     if not math.isfinite(age) or not 0 <= age <= oldest:
-        raise ValueError(f"not an age in {unit}" + (f" (0 to {oldest:g})" if oldest < math.inf else ""))
+        known = f" (0 to {oldest:g})" if oldest < math.inf else ""
+        raise ValueError(f"not an age in {unit}{known}")
     return age, with_unit
 
 
@@ -236,9 +246,11 @@ def _with_unit(text: str, unit: str) -> float | None:
     if unit == "weeks" and (found := re.fullmatch(r"(\d+)\s*\+\s*([0-6])", text)):
         return int(found[1]) + int(found[2]) / 7
     part = r"(\d+(?:[.,]\d+)?)\s*([^\W\d_]+)\.?[\s,]*"
-    parts = re.findall(part, text) if unit in PER_YEAR and re.fullmatch(f"(?:{part})+", text) else []
+    if unit not in PER_YEAR or not re.fullmatch(f"(?:{part})+", text):
+        return None
+    parts = re.findall(part, text)
     named = [(float(number.replace(",", ".")), named_unit(word)) for number, word in parts]
-    if not named or any(word is None for _, word in named):
+    if any(word is None for _, word in named):
         return None
     return sum(number * PER_YEAR[unit] / PER_YEAR[word] for number, word in named)
 
@@ -319,8 +331,8 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
     A given --min_age or --max_age says that the ages on that side are real.
     """
     ages = rows[["subject", "age"]].drop_duplicates().age.dropna()  # once per subject
-    (low, high), least, far = ages.quantile([0.25, 0.75]), ages.median() / 4, set()
-    reach = 3 * (high - low)
+    low, high = ages.quantile([0.25, 0.75])
+    reach, least, far = 3 * (high - low), ages.median() / 4, set()
     for sign, limit in ((1, args.max_age), (-1, args.min_age)):
         values = np.sort(sign * ages.unique())
         if limit is not None or len(ages) < 8 or len(values) < 4 or reach <= 0:
@@ -330,9 +342,8 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
         gaps = np.flatnonzero((steps > max(reach, least)) & outside)
         if len(gaps):
             far |= set(sign * values[gaps[0] + 1 :])
-        digits = f"{abs(values[-1]):g}"
-        needed = 0 if len(set(digits)) == 1 and digits[0] in "0789" else least
-        if steps[-1] > 3 * steps[:-1].max() and steps[-1] >= needed:
+        like_code = re.fullmatch(r"0+|7+|8+|9+", f"{abs(values[-1]):g}")
+        if steps[-1] > 3 * steps[:-1].max() and (like_code or steps[-1] >= least):
             far.add(sign * values[-1])
     codes = {age for age in far if (ages == age).sum() > 1}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
@@ -361,7 +372,8 @@ def _refuse_contradictions(rows: pd.DataFrame, letter: str, problems: AgeProblem
             ages = [text.format(row).replace("nan", "none") for row in same.itertuples()]
             problems.add("duplicate_ids", f"column {letter}: {key!r} in {some(ages, 3)}")
             rows.loc[same.index, "age"] = math.nan
-    problems.notes += [f"{repeated} ids have several rows, which agree"] * (repeated > 0)
+    if repeated:
+        problems.notes.append(f"{repeated} ids have several rows, which agree")
 
 
 def _warn_of_parts(ages: pd.Series, where: str) -> None:
@@ -369,10 +381,11 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
     differ only in LOOSE marks and capitals, and if most ids do, groups that differ only in their last letters
     or digits and hardly in age, such as 12L and 12R."""
     spelled = ages.index.str.casefold().str.replace(LOOSE, "", regex=True)
-    if count := (twice := spelled.duplicated(keep=False)).sum():
+    twice = spelled.duplicated(keep=False)
+    if twice.any():
         alike = " and ".join(map(repr, ages.index[spelled == spelled[twice][0]]))
-        what = f"{count} ids differ only in capitals, marks or leading zeros, such as {alike}: are they one"
-        LOG.warning(f"{where}: {what} person? Then write them alike: a split must not divide people")
+        what = f"{twice.sum()} ids differ only in capitals, marks or leading zeros, such as {alike}: are they"
+        LOG.warning(f"{where}: {what} one person? Then write them alike: a split must not divide people")
     stems = ages.index.str.replace(r"[\W_]*([^\W\d_]+|\d+)$", "", regex=True)
     groups = ages[stems != ""].groupby(stems[stems != ""])
     spread = groups.agg(np.ptp)[groups.size() > 1]
