@@ -72,16 +72,21 @@ def find_pairs(
     inferred = linked & (sampled and rules.infer_group_pairs)
 
     # Samples
-    near, near_swapped = are_near(sequence, rules, first, second)
+    by_column = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
+    a, b = by_column.take(first, 1).T, by_column.take(second, 1).T
+    limit = sequence.width, rules.distance_multiplier, rules.distance_norm
+    near = near_swapped = in_range(a, b, *limit)
+    if rules.distance_norm == "first":  # the other norms are symmetric
+        near_swapped = in_range(b, a, *limit)
     suitable = {"any": near, "type": types >= 0, "interaction": ~ambiguous | inferred}[task]
     taken, far = near & suitable, annotated & ~near
     rescored = rules.rescore and task != "type"  # types are not corrected by the other pairs
     described = near if rescored else taken
 
     # Columns
-    a, b = first[described], second[described]  # rows are sorted by id: a has the lower one
-    a_is_left = first_is_left(sequence.boxes[a], sequence.boxes[b], True, sequence.width)
-    left, right = np.where(a_is_left, a, b), np.where(a_is_left, b, a)
+    lower, higher = first[described], second[described]  # rows are sorted by id
+    is_left = first_is_left(a[described], b[described], True, sequence.width)
+    left, right = np.where(is_left, lower, higher), np.where(is_left, higher, lower)
     past = every_pair if rules.whole_past else None
     row_index, frame_index = np.cumsum(kept) - 1, np.cumsum(used) - 1  # index among the used ones
     columns = {
@@ -145,17 +150,6 @@ def annotate(
     together = (social[first] == social[second]) & (social[first] >= 0)
     ambiguous = unknown & (interacting | together | difficult)
     return types, ambiguous, ambiguous & interacting & ~difficult
-
-
-def are_near(
-    sequence: Sequence, rules: PairRules, first: np.ndarray, second: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) bool: which pairs are in range, in this order of the two people and in the other."""
-    by_column = np.ascontiguousarray(sequence.boxes.T)  # twice as fast to index and compute with as rows
-    a, b = by_column.take(first, 1).T, by_column.take(second, 1).T
-    limit = sequence.width, rules.distance_multiplier, rules.distance_norm
-    near = in_range(a, b, *limit)
-    return near, in_range(b, a, *limit) if rules.distance_norm == "first" else near  # others are symmetric
 
 
 def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
