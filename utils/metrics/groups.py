@@ -83,14 +83,20 @@ def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dic
     for start, end in zip(starts, np.append(starts[1:], len(frames)), strict=True):
         (_, p), (_, t) = (np.unique(ids[start:end], return_inverse=True) for ids in (groups, true))
         shared = coo_array((np.ones(len(p)), (p, t))).toarray()
-        assigned = np.full(len(shared), -1)
-        rows, columns = linear_sum_assignment(shared, maximize=True)
-        assigned[rows] = columns
-        right[start:end] = assigned[p] == t
+        right[start:end] = best_match(shared)[p] == t
         sizes[start:end] = shared.sum(axis=0)[t]
     bins = size_bins(sizes)
     by_size = {SIZE_BINS[k]: float(right[bins == k].mean()) for k in np.unique(bins)}
     return {"all": float(right.mean()), **by_size}
+
+
+def best_match(shared: np.ndarray) -> np.ndarray:
+    """The true group of each predicted one (-1 none), so that the most people are right. shared[p, t]: people
+    in the predicted group p and the true group t. Ties depend on empty rows and columns."""
+    matched = np.full(len(shared), -1)
+    rows, columns = linear_sum_assignment(shared, maximize=True)
+    matched[rows] = columns
+    return matched
 
 
 def group_scores(groups: np.ndarray, pairs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

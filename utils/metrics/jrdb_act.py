@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from utils.metrics.groups import SIZE_BINS, size_bins
+from utils.metrics.groups import SIZE_BINS, best_match, size_bins
 
 KEYFRAME = 15  # frames, one second
 DIFFICULT = 2  # people of at least this difficulty count neither as found nor as missed
@@ -60,8 +59,7 @@ def score_groups(truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
         true, guess = (rows[mine, GROUP].astype(int) for rows in (truth, found))
         shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square: the toolkit's ties
         np.add.at(shared, (guess, true), 1)
-        _, assigned = linear_sum_assignment(shared.max() - shared)  # the true group of each predicted one
-        right[mine] = assigned[guess] == true
+        right[mine] = best_match(shared)[guess] == true
         sizes[mine] = shared.sum(axis=0)[true]
     easy = truth[:, LAST] < DIFFICULT
     right, bins = right[easy], size_bins(sizes[easy])
