@@ -57,7 +57,8 @@ def read_people(
         raise DataError(f"{boxes}: no boxes of people in it{others}\n  expected one per person: {FORMS}")
     unnamed = rows["id"] == ""
     forms = {part.attrs["form"] for part in parts}
-    past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else ""
+    past = f", {unnamed.sum()} without an id" if unnamed.any() else ""
+    past = ", without ids: pairs have no past" if (unnamed | ~boxed).all() else past
     read = f"{boxed.sum()} boxes, {' and '.join(sorted(forms))}{past}{others}"
     LOG.info(f"{boxes}: {read}; --frame_rate {args.frame_rate:g}")
     rows.loc[unnamed, "id"] = [f"box {k}" for k in range(1, int(unnamed.sum()) + 1)]  # unique: no tracks
@@ -138,6 +139,10 @@ def read_sequence(
         if (previous.frame, previous.id) == (person.frame, person.id):
             remedy = "an id is one person; if these are not ids, leave them out"
             problems.add("the same id twice in a frame", remedy, f"{person.place}, id {person.id}")
+    ids = pandas.to_numeric(rows["id"], errors="coerce").groupby(rows["frame"]).agg(["min", "max", "size"])
+    counted = ids["min"].nunique() == (ids["max"] - ids["size"]).nunique() == 1  # 0, 1, .. in every frame
+    if counted and ids["size"].nunique() > 2 and not ids["size"].is_monotonic_increasing:
+        LOG.warning(f"{name}: ids count the boxes of a frame; if they are not of tracks, leave them out")
     scale = np.divide(size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
     keys = [files.get(number, f"{number:06d}.jpg") for number in times]
