@@ -32,17 +32,17 @@ COLUMNS = ("sequence", "frame", "id", "box", "where", "kind")
 PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
 MOT_PEOPLE = {"1", "2", "7", "-1", ""}  # MOT16 and later: pedestrian, person on vehicle, static; not given
 NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
-# What columns may be called; of several the one that is named first here counts.
+# What columns may be called, apart from spaces, - and _; of several the one that is named first here counts.
 NAMES = {
-    "frame": ("frame", "frame_id", "frame_number", "image", "filename", "file_name", "image_id"),
-    "id": ("track_id", "track", "person_id", "person", "label_id", "id"),
-    "sequence": ("sequence", "sequence_id", "seq", "video", "video_id"),
-    "camera": ("camera", "camera_id", "cam"),  # several cameras are several sequences
-    "class": ("class", "class_name", "class_id", "category", "category_id", "type", "label", "cls"),
+    "frame": ("frame", "frameid", "framenumber", "image", "filename", "imageid"),
+    "id": ("trackid", "track", "personid", "person", "labelid", "id"),
+    "sequence": ("sequence", "sequenceid", "seq", "video", "videoid"),
+    "camera": ("camera", "cameraid", "cam"),  # several cameras are several sequences
+    "class": ("class", "classname", "classid", "category", "categoryid", "type", "label", "cls"),
 }
-BOXES = [[prefix + name for name in names.split()] for prefix in ("bb_", "bbox_", "") for names in (
-    "x1 y1 x2 y2", "xmin ymin xmax ymax", "x_min y_min x_max y_max", "left top right bottom",
-    "left top width height", "x y w h", "x y width height")]  # fmt: skip
+BOXES = [[prefix + name for name in names.split()] for prefix in ("bb", "bbox", "box", "") for names in (
+    "x1 y1 x2 y2", "xmin ymin xmax ymax", "left top right bottom", "left top width height", "x y w h",
+    "x y width height")]  # fmt: skip
 MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
 # Text without a header: the format and its columns, by the position of the first cell that is not a number.
@@ -116,7 +116,7 @@ def parse(text: str, path: Path) -> Content:
         for k, entry in enumerate(content):
             frame, kind = str(entry["image_id"]), str(entry.get("category_id"))
             rows.append((videos[k], frame, track_of(entry), entry["bbox"], f"{path}: entry {k}", kind))
-        return Content("COCO results (image_id is the frame)", rows)
+        return Content("COCO results (image_id is the frame, scores are not used)", rows)
     raise ValueError("JSON without labels, detections or annotations")
 
 
@@ -232,7 +232,7 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
     header = [cell.lower() for cell in rows[0]]
     words = [k for k, cell in enumerate(header) if not is_number(cell)]
     if len(words) == len(header):
-        return "CSV", header
+        return "CSV", [re.sub("[ _-]", "", cell) for cell in header]
     if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
         remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
         raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")

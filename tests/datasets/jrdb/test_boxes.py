@@ -20,6 +20,7 @@ PEOPLE = [
     (15, 7, 110, 150, 60, 150),
     (15, 9, 3724, 172, 56, 98),
 ]
+RESULTS = "COCO results (image_id is the frame, scores are not used)"
 FRAMES = {number: [row for row in PEOPLE if row[0] == number] for number in (0, 15)}
 
 
@@ -114,8 +115,8 @@ def read(caplog):
         (labels("detections"), "JRDB detections", True),
         (labels("detections", ids=False), "JRDB detections, without ids: pairs have no past", False),
         (coco(), "COCO", True),
-        (results(), "COCO results (image_id is the frame), without ids: pairs have no past", False),
-        (results(track_id=True), "COCO results (image_id is the frame)", True),
+        (results(), f"{RESULTS}, without ids: pairs have no past", False),
+        (results(track_id=True), RESULTS, True),
         (csv("frame,id,x,y,w,h"), "CSV", True),
         (csv("frame,track_id,x1,y1,x2,y2"), "CSV", True),
         (csv("frame,x,y,w,h", ";"), "CSV, without ids: pairs have no past", False),
@@ -137,6 +138,7 @@ def read(caplog):
         (mot(rest=(1, 1.5, -2, 0)), "MOT", True),  # MOT15: metres
         (mot(";").replace("150", "150,0"), "MOT", True),
         (csv("frame,track_id,left,top,right,bottom"), "CSV", True),
+        (csv("frame,id,x,y,w,h").replace("frame,id,x", "Frame Number,TrackId,X"), "CSV", True),
         (csv("frame,id,bb_left,bb_top,bb_width,bb_height,x,y"), "CSV (columns not used: x, y)", True),
         (csv("id,frame,track_id,x,y,w,h"), "CSV (columns not used: id)", True),
         (
