@@ -238,9 +238,7 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
         raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
     first_word = words[0] if words else None
     form, columns = TEXTS.get(first_word, ("", ()))
-    if (
-        form == "KITTI detections" and len(header) == 17
-    ):  # JRDB's toolkit has the number of points before alpha
+    if form == "KITTI detections" and len(header) == 17:  # JRDB's toolkit adds the number of points
         columns = (columns[0], "points", *columns[1:])
     if not form or len(header) < len(columns):
         raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
