@@ -10,6 +10,7 @@ import pandas
 
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
+from datasets.anovox.frame import lacking
 from datasets.anovox.labels import unlabelled_table
 from datasets.images import read_image
 from models.anomaly import explain
@@ -33,15 +34,13 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for note in table.notes:
         LOG.info(note)
     rows, reasons = np.arange(len(table.labels)), {}
-    lacking = {}  # {frame with a scan: what its points lack, or ""}
+    lacks = {}  # {frame with a scan: what its points lack, or ""}
 
     def open_lazily(kind, key, files, counts, shape, produce: Callable, dtype=np.uint8) -> Opened:
         def read(k: int) -> np.ndarray:
             item = produce(k)
             if kind == "anovox_points" and table.frames[k].path("points"):
-                used = item[0, np.isfinite(item[0, :, 3]), 3]
-                plain = "intensity" if len(used) else "a point in the model's region"
-                lacking[k] = plain if (used == 1).all() else ""
+                lacks[k] = lacking(item[0])
             return item
 
         return Opened(read, shape, reasons, dtype)
@@ -53,7 +52,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     dataset, threshold = frames_for(trained), trained.state["threshold"]
     scores = np.mean([alarm_scores(member, frames_for(member)) for member in trained.members], axis=0)
     alarms = scores >= threshold
-    for what, count in Counter(filter(None, lacking.values())).items():
+    for what, count in Counter(filter(None, lacks.values())).items():
         found = f"scans without {what}: {count} of {len(rows)}"
         LOG.warning(f"{found}; unless trained on such, scores mean nothing")
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}

@@ -28,6 +28,7 @@ CELL_GRID = (8, 12)  # rows and columns of the image cells in which anomalies ar
 UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
 MAX_METRES = 1000.0  # no LiDAR sees that far
+GROUND = -0.4  # metres; half of a scan's points lie lower
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache
@@ -232,6 +233,14 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
     cells = np.floor(points[:, :3] / region.cell).astype(np.int64)
     _, first = np.unique(cells @ np.array([1 << 40, 1 << 20, 1]), return_index=True)
     return points[np.sort(first)[:max_points]]  # in the order of the permutation: a fair draw
+
+
+def lacking(points: np.ndarray) -> str:
+    """What the points (N, 3+) of the region lack if the sensor is not their origin, or z not up; else ''."""
+    heights = points[np.isfinite(points[:, 2]), 2]
+    if not len(heights):
+        return "a point in the model's region"
+    return "ground below the sensor" if np.median(heights) > GROUND else ""
 
 
 def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:

@@ -27,7 +27,7 @@ from datasets.anovox.check import agreement, check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
-from datasets.anovox.frame import Frame, Region, keep
+from datasets.anovox.frame import Frame, Region, keep, lacking
 from datasets.anovox.labels import FrameTable, build_table, scenario_of
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
@@ -73,6 +73,9 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     if args.modality != "camera" and all(np.isnan(scan).all() for scan in scans):
         remedy = "Export x forward, y left, z up, in metres from the sensor, or use --modality camera."
         raise DataError(f"{root}: no scan has a point in the region that models see, {Region()}\n{remedy}")
+    few = [part.packed_points[:: len(part) // 20 + 1].reshape(-1, 5) for part in parts.values()]
+    if args.modality != "camera" and (what := lacking(np.concatenate(few))):
+        LOG.warning(f"scans without {what}: is z up, and the sensor the origin?")
     synthetic = (top / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 

@@ -527,6 +527,18 @@ def test_scans_along_other_axes_are_noticed(tmp_path, caplog, sensor, factors, u
         list(check_frames(find_scenarios(root), "AnoVox"))
     load(root, tmp_path / "cache", image_size=(16, 24), max_points=16)  # without the flag it is a warning
     assert re.search(said, caplog.text) and "--check_data compares more frames" in caplog.text
+    assert "without ground" not in caplog.text
+
+
+def test_heights_above_the_ground_are_noticed_without_labels(tmp_path, caplog):
+    scenario = one_scenario(tmp_path)
+    for path in frame_files(scenario, "LIDAR"):
+        np.save(path, np.load(path) + np.float32([0, 0, 1.8, 0]))
+    for sensor in ("SEMANTIC-CAM", "SEMANTIC-LIDAR", "ANOMALY"):
+        shutil.rmtree(frame_files(scenario, sensor)[0].parent)
+    options = {"label": "pasted", "pastes": 1, "image_size": (16, 24), "max_points": 64}
+    load(tmp_path, tmp_path / "cache", **options)
+    assert "scans without ground below the sensor: is z up, and the sensor the origin?" in caplog.text
 
 
 @pytest.mark.parametrize("sensor", ["SEMANTIC-CAM", "LIDAR"])
