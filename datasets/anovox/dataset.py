@@ -56,15 +56,15 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         cached = partial(keep, self.sources, store=store, **cache)
         pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
         scan = ["points"] * bool(pasting)  # pasted objects stand on the ground it shows
-        method = partial(Frame.pixels, size=self.image_size)
-        self.images = cached(method, (*self.image_size, 3), sensors=scan, key=pasted)
+        settings = {"size": self.image_size}
+        self.images = cached(Frame.pixels, (*self.image_size, 3), scan, settings, pasted)
         # (F, N, 5) x, y, z, intensity and truth; padding is NaN
-        method = partial(Frame.points, seed=seed, count=max_points, cell=self.region.cell, with_truth=truth)
+        settings = {"seed": seed, "count": max_points, "cell": self.region.cell, "with_truth": truth}
         sensors, key = ["points", *["semantic_points"] * truth], pasted | {"region": asdict(Region())}
-        self.packed_points = cached(method, (max_points, 5), sensors=sensors, key=key, dtype=np.float32)
+        self.packed_points = cached(Frame.points, (max_points, 5), sensors, settings, key, dtype=np.float32)
         self.cell_shares = np.full((len(self.rows), *CELL_GRID), UNKNOWN_SHARE, np.uint8)
         if truth:
-            self.cell_shares = cached(partial(Frame.cells), CELL_GRID, ["semantic_image", *scan], key=pasted)
+            self.cell_shares = cached(Frame.cells, CELL_GRID, ["semantic_image", *scan], {}, pasted)
 
     def group_names(self) -> list[str]:
         """Names of the scenarios; NAME:FRAME for each frame of a scenario that other parts share."""

@@ -193,27 +193,27 @@ class Frame:
 
 
 def keep(
-    frames: Sequence[Frame], method: partial[np.ndarray], shape: tuple[int, ...], sensors: Sequence[str],
-    key: dict, store: Store = open_cache, **cache,
+    frames: Sequence[Frame], method: Callable[..., np.ndarray], shape: tuple[int, ...],
+    sensors: Sequence[str], settings: dict, key: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip
-    """The results of `method` (a method of Frame with its settings) for all frames, (F, *shape).
+    """The results of `method`, a method of Frame, with its settings for all frames, (F, *shape).
 
-    They are read from the cache as long as images, files of `sensors`, calibration, settings and `key`
-    stay the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
+    They are read from the cache, where they have the method's name, as long as images, files of `sensors`,
+    calibration, settings and `key` stay the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
     turns = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
     poses = [np.append(frame.scenario.projection, turn) for frame, turn in zip(frames, turns, strict=True)]
-    key = key | method.keywords | {"coding": frames[0].coding, "poses": np.stack(poses)}
+    key = key | settings | {"coding": frames[0].coding, "poses": np.stack(poses)}
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
-    kind, counts = f"anovox_{method.func.__name__}", [1] * len(frames)
-    return store(kind, key, images, counts, shape, partial(_make, method, frames), **cache)
+    kind, counts = f"anovox_{method.__name__}", [1] * len(frames)
+    return store(kind, key, images, counts, shape, partial(_make, method, settings, frames), **cache)
 
 
-def _make(method: partial[np.ndarray], frames: Sequence[Frame], k: int) -> np.ndarray:
-    return method(frames[k])
+def _make(method: Callable[..., np.ndarray], settings: dict, frames: Sequence[Frame], k: int) -> np.ndarray:
+    return method(frames[k], **settings)
 
 
 def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int) -> np.ndarray:

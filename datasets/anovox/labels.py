@@ -15,7 +15,6 @@ pasted    an object was pasted into a copy of the frame (pasted.py). Recordings 
 import itertools
 import re
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +81,9 @@ def build_table(
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"
     counts = keep(
-        frames, partial(Frame.counts, with_voxels=voxels), shape=(4,), dtype=np.float32,
+        frames, Frame.counts, shape=(4,), dtype=np.float32,
         sensors=("semantic_image", "semantic_points", *["voxels"] * voxels),
-        key={"region": asdict(Region())}, **cache,
+        settings={"with_voxels": voxels}, key={"region": asdict(Region())}, **cache,
     )[:]  # fmt: skip
     rows = zip(frames, counts, strict=True)
     labels = np.array([frame.label(label, row, min_pixels, min_points) for frame, row in rows])

@@ -17,7 +17,6 @@ splits.py (train, val, test), pasted.py and raycast.py (objects pasted into fram
 import argparse
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +108,8 @@ def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, li
     """Hashes by group that reveal the same recording, or a part of it, under any name: one of all its file
     sizes and labels, and one of each image and each scan. Blocks may share what their scenario repeats: a car
     at rest. `cache`: cache_dir and limit_gb for open_cache."""
-    method, sizes, hashes = partial(Frame.digests), _file_sizes(table.frames), {}
-    digests = keep(table.frames, method, (2,), ["points"], key={}, dtype=np.uint64, **cache)
+    sizes, hashes = _file_sizes(table.frames), {}
+    digests = keep(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
     for group in groups:
         rows = table.rows_of([group])
         others = np.setdiff1d(table.rows_of([scenario_of(group)]), rows)
