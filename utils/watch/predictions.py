@@ -176,12 +176,14 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     if "inside" in table and table.inside.notna().all():
         share = table.groupby("group").inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
-    confidence = [jackknife.intervals(**{name: rows}) for name, (jackknife, rows) in measured.items()]
+    confidence = {}
+    for key, (jackknife, rows) in measured.items():
+        confidence |= jackknife.intervals(**{key: rows})
     results = {
         "verdict": verdict.word,
         "verdict_reason": reason,
         "metrics": {"test": {name: float(rows[0]) for name, (_, rows) in measured.items()}},
-        "confidence": {name: ends for found in confidence for name, ends in found.items()},
+        "confidence": confidence,
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
     }
     return RunView(Path(name), folds[0].config, [], {}, results, changed=0.0, table=table)
