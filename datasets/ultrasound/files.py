@@ -33,8 +33,9 @@ from utils.run.errors import CommandError, DataError
 
 # If fewer than half of the images find their row, one of these is proposed; the second list is for visits.
 USUAL_PATTERNS = (  # folders first: the number of an image may be somebody's id
-    "^([^/]+)/", "([^/]+)/[^/]+$", r"^\D*(\d+)[^/]*/", r"(\d+)[^/]*/[^/]*$", "^(.+)$", "^([^_]+)_",
-    "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)", r"(\d+)", r"(\d+)\D*$",
+    "^([^/]+)/", "([^/]+)/[^/]+$", "^[^/]+/([^/]+)/", r"^\D*(\d+)[^/]*/", r"(\d+)[^/]*/[^/]*$",
+    r"(\d+)[^/\d]*/[^/]*$", "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)",
+    r"(\d+)", r"(\d+)\D*$",
 )  # fmt: skip
 VISIT_PATTERNS = (
     "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
@@ -132,8 +133,9 @@ def match_images(
     for path, key in keys.items():
         if key is None:
             problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
+    find_alike = _index_spellings(() if table.by_file else known)
     strangers = {path: key for path, key in keys.items() if key is not None and key not in known}
-    _report_strangers(strangers, () if table.by_file else known, problems, args)
+    _report_strangers(strangers, find_alike, problems, args)
     for key in sorted(set(table.rows.index) - set(keys.values())):
         problems.add("rows_without_image", prefix + key)
     images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
@@ -141,50 +143,68 @@ def match_images(
     images["subject"] = prefix + images.subject
     _refuse_other_visits(images.path, folder, table)
     few = not table.by_file and 2 * len(images) < len(paths)
-    if few and (advice := _propose_pattern(paths, folder, known, args)):
+    if few and (advice := _propose_pattern(paths, folder, known, find_alike, args)):
         problems.advice |= {"unknown_names": advice, "images_without_row": advice}
     return images
 
 
-def _report_strangers(
-    strangers: dict[Path, str], known: Iterable[str], problems: AgeProblems, args: argparse.Namespace
-) -> None:
-    """Report the images whose key is none of the table's, with the one that may be meant."""
+def _index_spellings(known: Iterable[str]) -> Callable[[str], set[str]]:
+    """A function that finds the keys which write the same id in another way."""
     spelled, without_letters = defaultdict(set), defaultdict(set)
     for key in known:
         loose, bare = _loose_forms(key)
         spelled[loose].add(key)
         without_letters[bare].add(key)
-    for path, key in strangers.items():
+
+    def find_alike(key: str) -> set[str]:
         loose, bare = _loose_forms(key)
-        meant = spelled[loose] | spelled[bare] | without_letters[loose]
+        return spelled[loose] | spelled[bare] | without_letters[loose]
+
+    return find_alike
+
+
+def _report_strangers(
+    strangers: dict[Path, str], find_alike: Callable, problems: AgeProblems, args: argparse.Namespace
+) -> None:
+    """Report the images whose key is none of the table's, with the one that may be meant."""
+    for path, key in strangers.items():
+        meant = find_alike(key)
         if len(meant) != 1:
             problems.add("images_without_row", path.name)
             continue
         (other,) = meant
         problems.add("images_without_row", f"{path.name} ({other!r} in the table)")
-        remedy = "add a column as in the file names: --id_column"
-        if f"{key}{other}".replace(" visit ", "").isdecimal():
-            remedy = "--numeric_ids"
-        elif args.visit_column:
-            remedy += " or --visit_column"
+        numeric = f"{key}{other}".replace(" visit ", "").isdecimal()
+        remedy = "--numeric_ids" if numeric else f"add {_missing_column(args)}"
         problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
 
 
-def _propose_pattern(paths: Sequence[Path], folder: Path, known: set[str], args: argparse.Namespace) -> str:
-    """The usual --id_pattern that finds most rows of `known`, if it suits half of the images; else ''."""
-    bare, proposed = {key.lstrip("0") for key in known}, {}
-    visits = bool(args.visit_column)
-    for text in VISIT_PATTERNS if visits else USUAL_PATTERNS:
+def _missing_column(args: argparse.Namespace) -> str:
+    return "a column as in the file names: --id_column" + " or --visit_column" * bool(args.visit_column)
+
+
+def _propose_pattern(
+    paths: Sequence[Path], folder: Path, known: set[str], find_alike: Callable, args: argparse.Namespace
+) -> str:
+    """The --id_pattern, and what else is needed, by which most rows find an image, if it suits half of the
+    images; else ''."""
+    bare, visits, patterns = {key.lstrip("0"): key for key in known}, bool(args.visit_column), USUAL_PATTERNS
+    shapes = Counter(re.sub(r"\d+", r"\\d+", re.escape(key)) for key in known)
+    for shape, _ in shapes.most_common(1):  # of most ids, such as P\d+
+        patterns += (f"({shape})", f"({shape})[^/]*/")
+    exact, otherwise = {}, {}  # {what to pass: the row of each image that finds one}
+    for text in VISIT_PATTERNS if visits else patterns:
         keys = [find_key(path, folder, re.compile(text), args.numeric_ids, visits) or "" for path in paths]
         numbers = [key.lstrip("0") for key in keys]
-        for flags, names, rows in (("", keys, known), (" --numeric_ids", numbers, bare)):
-            found = [name for name in names if name in rows]
-            proposed[f"'{text}'{flags}"] = len({*found}), len(found)  # a pattern for the visit finds few rows
-    best, (_, count) = max(proposed.items(), key=lambda item: item[1])
-    if 2 * count < len(paths):
-        return ""
-    return f"with --id_pattern {best} {count} of {len(paths)} images find their row"
+        exact[f"'{text}'"] = [key for key in keys if key in known]
+        exact[f"'{text}' --numeric_ids"] = [bare[number] for number in numbers if number in bare]
+        alike = [min(meant) for meant in map(find_alike, keys) if len(meant) == 1]
+        otherwise[f"'{text}' and {_missing_column(args)},"] = alike
+    for proposed in (exact, otherwise):  # by rows: a pattern for the visit finds few
+        best, rows = max(proposed.items(), key=lambda item: (len({*item[1]}), len(item[1])))
+        if 2 * len(rows) >= len(paths):
+            return f"with --id_pattern {best} {len(rows)} of {len(paths)} images find their row"
+    return ""
 
 
 def _refuse_other_visits(paths: Iterable[Path], folder: Path, table: AgeTable) -> None:

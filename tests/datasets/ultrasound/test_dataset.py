@@ -244,6 +244,16 @@ def test_ids_that_the_table_writes_otherwise_are_pointed_out(study, written):
     assert "in the table" not in str(caught.value)
 
 
+def test_a_pattern_is_proposed_for_ids_that_the_table_writes_otherwise(study):
+    for path in (study / "Healthy/Images").iterdir():
+        path.rename(path.with_name(path.name.replace("anon_", "0")))
+    write_published(study / "characteristics.xlsx", [(f"P{i}", 9.0 * i) for i in range(1, 13)])
+    with pytest.raises(
+        DataError, match=r"--id_pattern '\^\(\[\^_\]\+\)_' and a column as in the file .* 24 of 24"
+    ):
+        load(study)
+
+
 def test_images_of_another_column_of_ages_are_refused(study):
     rows = "".join(f"{i},{9 * i},{9 * i + 2},0\n" for i in range(1, 13))
     (study / "t.csv").write_text(f"Number,age_v1,age_v2,age_v3\n{rows}")
@@ -626,8 +636,20 @@ def test_a_pattern_is_proposed_and_said_once(study):
         load(study)
 
 
-@pytest.mark.parametrize("tree", ["TA/{i}/img{k}", "TA/Subject {i}/img{k}", "P0{i} 2020/L/img{k}"])
-def test_the_pattern_proposed_for_a_tree_reads_the_folders(study, tree):
+@pytest.mark.parametrize(
+    ("tree", "written"),
+    [
+        ("TA/{i}/img{k}", "{}"),
+        ("TA/Subject {i}/img{k}", "{}"),
+        ("P0{i} 2020/L/img{k}", "{}"),
+        ("20200305_0{i}/img{k}", "{}"),
+        ("site{k}/{i}/L/img", "{}"),
+        ("20200305_P{i}/img{k}", "P{}"),
+        ("Patient S_{i} - image {k}", "S_{}"),
+    ],
+)
+def test_the_pattern_proposed_for_a_tree_reads_the_folders(study, tree, written):
+    write_published(study / "characteristics.xlsx", [(written.format(i), 9.0 * i) for i in range(1, 13)])
     images = study / "Healthy/Images"
     for path in list(images.iterdir()):
         _, i, k = path.stem.split("_")
