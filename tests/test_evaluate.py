@@ -19,6 +19,7 @@ from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from prediction.trained import open_trained
+from prediction.trials import judge_pastes
 from tests import tiny_runs
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
@@ -484,6 +485,16 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
         evaluated(run, *elsewhere, "--split", "all")
     with pytest.raises(CommandError, match="--paste: for AnoVox, not for a run of train_mae"):
         evaluated(run_of("train_mae"), "--paste", 3)
+
+
+def test_things_are_pasted_into_the_frames_that_the_run_calls_normal(run_of, tmp_path):
+    trained = open_trained(run_of("train_anomaly_with_labels"), torch.device("cpu"))
+    trained.args.min_pixels = trained.args.min_points = 10**6  # nothing is large enough to count
+    scenario = next(path for path in scenario_folders(tiny_sample()) if (path / "ANOMALY").exists())
+    judge = lambda hashes, labelled: {"test": [scenario.name]}  # noqa: E731
+    judge.known = []
+    judge_pastes(trained, 4, judge, tmp_path)
+    assert len(set(pandas.read_csv(tmp_path / "pastes.csv")["frame_id"])) == 4
 
 
 def test_things_are_pasted_into_images_alone(tmp_path):
