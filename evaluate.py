@@ -57,12 +57,11 @@ if __name__ == "__main__":
 from prediction.judged import Judge
 from prediction.trained import open_trained
 from prediction.trials import judge_failures, judge_pastes
-from utils.report.results import write_report, write_results
+from utils.report.results import data_place, figure_title, write_report, write_results
 from utils.run.find import find_run
 from utils.run.folder import create_run_folder, read_arrays, write_json
 from utils.run.log import LOG, start_log
 from utils.training.device import choose_device
-from utils.watch.run_view import read_run
 
 
 def main(args: argparse.Namespace) -> None:
@@ -80,8 +79,6 @@ def main(args: argparse.Namespace) -> None:
     changed = read_otherwise(trained.args, args, script.SCRIPT)
     trained.state["args"] |= vars(trained.args)  # the figures name the data that is judged
     run = find_run(run)
-    if history := read_run(run).history:  # of all epochs, as in the run's own report
-        trained.state["history"] = history
     judge = Judge(run, args.split, own=not changed, unit=trained.task["groups"])
     if args.paste:
         folder = create_run_folder(run, "evaluation_paste")
@@ -102,15 +99,18 @@ def main(args: argparse.Namespace) -> None:
     rows = trained.evaluate(part)
     verdict, fields = script.report(folder, split, rows, data, trained.state)
     fields["metrics"] = {split: fields["metrics"]}
-    title, path = f"{script.SCRIPT} on {split}\n{judge.sentence}", folder / "evaluation_report.txt"
-    write_report(path, title, verdict, fields["warnings"], fields.pop("sections"))
+    place = data_place(vars(trained.args), data.synthetic)
+    title = [figure_title(trained.state, split), f"data: {place}", judge.sentence]
+    title += [f"model: {trained.path}, epoch {trained.state['epoch']}"]
+    path, sections = folder / "evaluation_report.txt", fields.pop("sections")
+    write_report(path, "\n".join(title), verdict, fields["warnings"], sections)
     failures = args.corrupt or []
     if "all" in failures:
         failures = list(CORRUPTIONS)
     if failures:
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
     write_results(
-        folder, f"{trained.task['folder']}, {split}", verdict, **fields, judged=judge.counts,
+        folder, f"{trained.task['folder']}, {split}", verdict, **fields, data=place, judged=judge.counts,
         threshold=trained.state.get("threshold"),
         checkpoint=str(trained.path), epoch=trained.state["epoch"], synthetic=data.synthetic,
     )  # fmt: skip

@@ -57,6 +57,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     rows["low"], rows["high"] = np.mean(bounds, axis=0)
     subjects = rows[~unknown].assign(images=1).groupby("subject", as_index=False)
     subjects = subjects.agg({"images": "sum", "prediction": "mean", "low": "first", "high": "first"})
+    trained.tell_known(subjects.subject)
     tables = {"predictions": rows.round(3), "subjects": subjects.round(3)}
     tables["skipped"] = skipped_table({"file": names}, skipped)
     if drawings:

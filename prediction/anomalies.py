@@ -55,6 +55,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     for what, count in Counter(filter(None, lacks.values())).items():
         found = f"scans without {what}: {count} of {len(rows)}"
         LOG.warning(f"{found}; unless trained on such, scores mean nothing")
+    trained.tell_known(dataset.scenario)
     names = {"scenario": dataset.scenario, "frame": dataset.frame_ids}
     read = np.array([k for k in rows if k not in reasons], int)
     frames = pandas.DataFrame(names | {"score": scores.round(6), "alarm": alarms.astype(int)})
@@ -68,7 +69,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         drives = counted(len(set(names["scenario"][read])), "scenarios")
         found = f"{len(read)} frames of {drives}, {alarms[read].sum()} alarms"
         rate = f"alarm rate {alarms[read].mean() if len(read) else 0:.1%}, score >= {threshold:.4g}"
-        LOG.info(f"{found} ({rate}); predictions.csv and {len(drawn)} pictures in {output}")
+        LOG.info(f"{found} ({rate}); predictions.csv and {counted(len(drawn), 'pictures')} in {output}")
 
     return tables, (len(rows), "frames"), show
 

@@ -26,7 +26,7 @@ from utils.metrics.groups import find_clusters
 from utils.metrics.interaction import pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
-from utils.run.errors import CommandError, DataError
+from utils.run.errors import CommandError, DataError, counted
 from utils.run.folder import write_text
 from utils.run.log import LOG, progress
 from utils.training.device import autocast, move
@@ -48,6 +48,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
         raise CommandError(f"--output {args.output}: contains the images, which pictures could overwrite")
     dataset = pairs_in_range(trained, sequences)
+    trained.tell_known(dataset.sequences)
     pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
     if frames > len(pictured):
         effect = "they only serve as the past of others" if pixels else "they are not drawn"
@@ -106,7 +107,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         scores = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
         limit = f"p >= {state['threshold']:.4g}"
-        LOG.info(f"{scores} ({limit}); {files} and {len(drawn)} pictures in {output}")
+        LOG.info(f"{scores} ({limit}); {files} and {counted(len(drawn), 'pictures')} in {output}")
 
     return tables, (len(scored), "frames"), show
 

@@ -47,7 +47,8 @@ class Judge:
             why = f"{len(changed)} of the run's {self.unit} have other contents than it read: {some(changed)}"
             if self.own:
                 raise DataError(f"{why}\nthe data has changed since: restore it, or train again")
-            LOG.warning(f"{why}; if they only share the names, --split all judges all of them")
+            shares = f"{why}; if they only share the names, --split all judges all of them"
+            LOG.warning(shares)
         chosen = (self.parts | {"unseen": unseen, "all": list(present)}).get(split, [])
         names = sorted(name for name in chosen if name in present)
         if not names:
@@ -67,6 +68,8 @@ class Judge:
             self.check_untrained(present, names)
         self.counts = {"judged": len(names), "present": len(present), "unseen": len(unseen)}
         self.sentence = f"judged {len(names)} of {len(present)} {self.unit}"
+        if changed and labelled and split != "all":
+            self.sentence += f"; {shares}"
         if unseen and split in PARTS:
             left_out = f"{len(unseen)} that the run never saw are left out (--split unseen judges them)"
             self.sentence += f"; {left_out}"

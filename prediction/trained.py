@@ -2,7 +2,7 @@
 
 import argparse
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -80,6 +80,16 @@ class Trained:
             if "skipped" in tables:
                 tell_skipped(tables["skipped"], *total, Path(args.output))
         return tables
+
+    def tell_known(self, names: Iterable[str]) -> None:
+        """Log whether groups in the input are called like groups that a run was trained on."""
+        present = set(names)
+        for member in self.members:
+            file = member.path.parent / "split.json"
+            known = present & set(read_record(file, "train")["train"]) if file.is_file() else ()
+            if known:
+                what = f"{len(known)} of {len(present)} {self.task['groups']} are called like those of {file}"
+                LOG.info(f"{what}, train: if they are the same, predictions for them are too good")
 
 
 def spread(count: int, most: int) -> np.ndarray:

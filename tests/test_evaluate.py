@@ -86,10 +86,12 @@ def test_figures_and_files_are_those_of_the_run(judged, name):
     assert again["epoch"] == recorded["best_epoch"]
     assert (folder / "test_predictions.csv").read_bytes() == (run / "test_predictions.csv").read_bytes()
     theirs, ours = ((place / "evaluation_report.txt").read_text() for place in (run, folder))
-    title, said, rest = ours.split("\n", 2)
-    assert theirs.startswith(f"{title}\n{rest}".rstrip())  # a run adds what each input is worth
+    (_, *whole), (head, *rest) = (text.rstrip().split("\n\n") for text in (theirs, ours))
+    # A run adds what each input is worth, and warnings about its history.
+    own = [text for text in whole if not text.startswith(("warnings", "what each input is worth"))]
+    assert own == [text for text in rest if not text.startswith("warnings")]
     split = read_json(run / "split.json")
-    assert said.startswith(f"judged {len(split['test'])} of {sum(map(len, split.values()))} ")
+    assert head.splitlines()[2].startswith(f"judged {len(split['test'])} of {sum(map(len, split.values()))} ")
     pictures = {p.name for p in run.glob("*.png")} - {"training_curves.png", "class_distribution.png"}
     assert pictures and pictures <= {p.name for p in folder.glob("*.png")}
 
@@ -161,8 +163,11 @@ def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run
 
 def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run_of, tmp_path):
     other = write_world(tmp_path / "other", {"train": 1, "val": 1, "test": 5}, seed=9)
-    results = read_json(evaluated(run_of("train_stage1"), "--data_path", other) / "results.json")
+    folder = evaluated(run_of("train_stage1"), "--data_path", other)
+    results, report = read_json(folder / "results.json"), (folder / "evaluation_report.txt").read_text()
     assert results["judged"] == {"judged": 5, "present": 7, "unseen": 0}
+    assert f"data: {other}\njudged 5 of 7 sequences; 7 of the run's" in report
+    assert "if they only share the names, --split all judges all of them\nmodel: " in report
 
 
 def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
@@ -196,7 +201,7 @@ def test_an_external_cohort_is_judged_whole_against_the_runs_own_baseline(run_of
     mean = trained.script.build_datasets(trained.args).train.ages.mean()
     expected = rows.groupby("subject")["age"].first().sub(mean).abs().mean()
     assert results["baselines"]["train mean"]["subject_mae"] == pytest.approx(expected, rel=1e-5)
-    assert "judged 16 of 16 subjects" in (folder / "evaluation_report.txt").read_text().splitlines()[1]
+    assert "judged 16 of 16 subjects" in (folder / "evaluation_report.txt").read_text().splitlines()[2]
 
 
 def test_who_was_trained_on_is_refused_under_any_name(run_of, tmp_path):

@@ -63,7 +63,7 @@ def make_checkpoint(path, script, features="crops+geometry", threshold=THRESHOLD
         "features": features, "backbone": "cnn", "weights": "imagenet", "image_size": [32, 16],
         "dropout": 0.2, "history_seconds": 2, "whole_past": True, "rescore": features == "geometry",
         "distance_multiplier": 3.0, "distance_norm": "max", "freeze_backbone": False,
-        "stage1_checkpoint": "stage1.pth",
+        "stage1_checkpoint": "stage1.pth", "resume": None,
     }  # fmt: skip
     torch.manual_seed(0)
     build = train_stage1.build_model if script == train_stage1.SCRIPT else train_stage2.build_model
@@ -221,13 +221,16 @@ def test_a_stage_1_run_says_who_and_not_how(folder, tmp_path):
     assert ((rows["p_interaction"] >= THRESHOLD) == (rows["type"] == "interaction")).all()
 
 
-def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path):
+def test_geometry_needs_no_image_and_several_sequences_are_named(tmp_path, capsys):
     """Frames without an image are scored from their boxes alone; with pixels they are only the past."""
     for name in ("a_0", "b_0"):
         write_labels(tmp_path / "data", name, strip(crowd(3)))
     write_frames(tmp_path / "data" / IMAGE_FOLDER / "b_0", [45])
     geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage2.py", features="geometry")
+    (tmp_path / "split.json").write_text('{"train": ["a_0", "c_0"], "val": ["b_0"], "test": []}')
     rows = run(geometry, tmp_path / "data", tmp_path / "out", "--max_pictures", 9)
+    known = f"1 of 2 sequences are called like those of {tmp_path / 'split.json'}, train: if they"
+    assert known in capsys.readouterr().out
     assert rows.groupby(["sequence", "frame"]).ngroups == 6
     assert [p.name for p in (tmp_path / "out").glob("*.png")] == ["b_0_000045.png"]
     pixels = make_checkpoint(tmp_path / "pixels.pth", "train_stage2.py")
@@ -329,7 +332,7 @@ def test_an_image_that_can_not_be_used_is_listed_and_the_rest_predicted(stage2, 
     geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", "geometry")
     (images / "000030.jpg").write_bytes(whole)
     rows = run(geometry, tmp_path, tmp_path / "all", "--max_pictures", 4)  # needs no image
-    assert "people on keyframes) and 1 pictures in" in capsys.readouterr().out.splitlines()[-1]
+    assert "people on keyframes) and 1 picture in" in capsys.readouterr().out.splitlines()[-1]
     assert rows["frame"].nunique() == 4 and len(list((tmp_path / "all").glob("*.png"))) == 1
 
 

@@ -68,9 +68,11 @@ def test_the_strongest_reference_stands_wherever_the_verdict_stands(run, capsys)
         "beats distance"
     )
     sentence = f"LEARNED ({results['verdict_reason']}); {results['reference']}"
-    assert f"verdict: {sentence}; run folder" in (run / "train.log").read_text()
+    assert f"verdict: {sentence}; files in {run}" in (run / "train.log").read_text()
     report = (run / "evaluation_report.txt").read_text()
     assert results["verdict_reason"] in report and results["reference"] in report
+    data = f"data: {tiny_runs.jrdb()}"
+    assert data in report and data in (run / "train.log").read_text()
     monitor_training.main(monitor_training.parse_args([str(run)]))
     assert results["reference"] in " ".join(capsys.readouterr().out.split())
 

@@ -32,7 +32,10 @@ AP = Metric("average precision", nothing="positives", nothing_name="share of pos
 F1 = Metric("F1 at the val threshold")
 ACCURACY = Metric("accuracy", nothing="largest", nothing_name="majority class")
 
-PAIRS = {"data": "jrdb", "groups": "sequences", "sample": ("sequence", "frame", "id_left", "id_right")}
+PAIRS = {
+    "data": "jrdb", "groups": "sequences", "sample": ("sequence", "frame", "id_left", "id_right"),
+    "colours": "orange: the left person, blue: the right one",
+}  # fmt: skip
 AGES = {
     "task": "age", "data": "ultrasound", "checkpoint": "best_model.pth", "best": "subject_mae", "skill": "r2",
     "metrics": {
@@ -45,6 +48,7 @@ AGES = {
     },
     "quick": "--epochs 24 --model resnet18 --image_size 96",
     "groups": "subjects", "sample": ("subject", "file"), "columns": ("age", "prediction"),
+    "colours": "right: how much each pixel changes the age",
     "judged_by": "subject_mae",
 }  # fmt: skip
 
@@ -58,6 +62,7 @@ AGES = {
 # quick       flags for a run of minutes on a CPU, where the defaults take days
 # groups      what a split keeps whole and the jackknife leaves out one at a time
 # sample      the columns of *_predictions.csv that identify a sample, its group first
+# colours     what is what in mistakes.png
 # columns     the columns of the truth (first) and the prediction (last)
 # judged_by   the test metric that decides the verdict
 # trivial     the column of the trivial scorer that it is compared with, if that has one, and its sign
@@ -73,6 +78,7 @@ TASKS: dict[str, dict[str, Any]] = {
         },
         "groups": "scenarios", "sample": ("scenario", "frame_id"), "columns": ("label", "score", "alarm"),
         "judged_by": "auroc", "trivial": ("trivial_score", 1),
+        "colours": "cyan: the true anomaly; right: where the model looks for one, dots: LiDAR points",
     },
     "train_stage1.py": PAIRS | {
         "folder": "stage1", "task": "stage1", "checkpoint": "best_f1.pth", "best": "f1", "skill": "auroc",

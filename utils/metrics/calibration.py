@@ -85,7 +85,8 @@ def scale_warning(scale: float, name: str) -> str:
     if SCALES[0] * 1.01 < scale < SCALES[1] / 1.01:
         return ""
     why = "say nothing about val" if scale < 1 else "separate val (almost) perfectly, or hardly differ"
-    return f"the {name} is at the bound of its fit: the logits {why}; the scores are not probabilities"
+    advice = "use the order of the scores, not their values"
+    return f"the {name} is at the bound of its fit: the logits {why}; {advice}"
 
 
 def calibration_bins(labels: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:

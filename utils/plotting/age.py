@@ -90,7 +90,7 @@ def plot_error_by_age(rows: Mapping[str, Mapping[str, Any]], unit: str, title: s
     left.set(ylabel=f"predicted - true, mean -+ SD ({unit})", title="bias")
     right.bar(at - 0.2, [row["mae"] for row in found], 0.4, color=MODEL, label="model")
     trivial = [row["baseline_mae"] for row in found]
-    right.bar(at + 0.2, trivial, 0.4, color=BASELINE, label="trivial predictor")
+    right.bar(at + 0.2, trivial, 0.4, color=BASELINE, label="train mean or median")
     right.set(ylabel=f"MAE ({unit})", title="mean absolute error")
     for axis in (left, right):
         names = [f"{name.replace(' to ', '-')}\nn {row['subjects']}" for name, row in rows.items()]

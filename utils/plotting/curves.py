@@ -95,7 +95,8 @@ def plot_pictures(
     for axis, picture, text in zip(axes.flat, pictures, texts, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set_title(text, fontsize=7, parse_math=False)
-    save_figure(figure, path, textwrap.fill(title, int(11 * width * columns)))  # as wide as the figure
+    lines = [textwrap.fill(line, int(11 * width * columns)) for line in title.split("\n")]  # as wide as that
+    save_figure(figure, path, "\n".join(lines))
 
 
 def save_figure(figure: Figure, path: Path, title: str = "") -> None:

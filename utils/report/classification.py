@@ -59,7 +59,7 @@ def report_binary(
     columns = list(metrics)
     crossed = scales.cross_fitted(labels, logits, groups, fit, calibrated) if split == "val" else None
     judged, probable, text = probabilities(labels, scores, crossed, val_labels.mean(), split)
-    warnings, alarms = results.state_warnings(state), int(preds.sum())
+    warnings, alarms = results.scale_warnings(state), int(preds.sum())
     if min(alarms, len(labels) - alarms) < 0.005 * len(labels):
         reach = f"{alarms} of {len(labels)} samples of {split} reach {threshold:.3f}"
         warnings.append(f"threshold at the edge of the scores: {reach}")
@@ -132,7 +132,7 @@ def report_multiclass(
         "probabilities": text,
     }
     found = {"metrics": metrics | probable, "baselines": baselines, "confidence": confidence}
-    warnings, shown = results.state_warnings(state), ["macro_f1"]
+    warnings, shown = results.scale_warnings(state), ["macro_f1"]
     return conclude(split, state, verdict, warnings, comparison, sections | dict(notes), found, shown)
 
 

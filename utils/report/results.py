@@ -8,8 +8,7 @@ from utils.metrics.calibration import scale_warning
 from utils.metrics.verdict import Verdict
 from utils.run.folder import write_json, write_text
 from utils.run.log import LOG, align, format_value
-from utils.run.signs import history_signs
-from utils.tasks import TASKS
+from utils.run.signs import kind_of
 
 RISKY = ("=", "+", "-", "@", "\t", "\r")  # start a formula in a spreadsheet
 
@@ -40,13 +39,21 @@ def data_name(state: Mapping[str, Any]) -> str:
     return "/".join(names[-3:] if names[-1] == "Images" else names[-1:])  # TA/Healthy/Images
 
 
+def data_place(args: Mapping[str, Any], synthetic: bool) -> str:
+    """Where the data is, and whether it was generated, for logs and reports."""
+    place, flag = ("image_dir", "--image_dir") if "image_dir" in args else ("data_path", "--data_path")
+    if not args[place]:
+        return f"the built-in synthetic sample (your own: {flag})"
+    return f"{Path(args[place]).absolute()}{' (synthetic)' if synthetic else ''}"
+
+
 def figure_title(state: Mapping[str, Any], split: str) -> str:
     return f"{state['script']} on {split} of {data_name(state)}"
 
 
-def state_warnings(state: Mapping[str, Any]) -> list[str]:
-    """Warnings about the history and the calibration in a checkpoint."""
-    found = history_signs(state["history"], TASKS[state["script"]], constant=state.get("constant_loss"))
+def scale_warnings(state: Mapping[str, Any]) -> list[str]:
+    """Warnings about the calibration in a checkpoint."""
+    found = []
     if "calibration" in state:
         found.append(scale_warning(state["calibration"]["slope"], "slope of the calibration"))
     if "temperature" in state:
@@ -55,11 +62,13 @@ def state_warnings(state: Mapping[str, Any]) -> list[str]:
 
 
 def write_report(
-    path: Path, title: str, verdict: Verdict, warnings: Sequence[str], sections: Mapping[str, str]
-) -> None:
-    """Write the verdict, then the warnings, which are logged too, then each section."""
+    path: Path, title: str, verdict: Verdict, warnings: Sequence[str], sections: Mapping[str, str],
+    logged: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Write the verdict, then the warnings, then each section; log the warnings that are not `logged` yet."""
     for warning in warnings:
-        LOG.warning(warning)
+        if kind_of(warning) not in map(kind_of, logged):
+            LOG.warning(warning)
     parts = [f"{title}\nnames: docs/glossary.md", f"verdict: {verdict.word}\n{verdict.reason}"]
     parts += [verdict.reference] if verdict.reference else []
     sections = {"warnings": "\n".join(warnings), **sections}
@@ -71,7 +80,7 @@ def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None
     """Write RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
     head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
     write_json(run / "results.json", head | {"reference": verdict.reference} | fields)
-    LOG.info(f"verdict: {verdict}; run folder {run}")
+    LOG.info(f"verdict: {verdict}; files in {run}")
 
 
 def write_table(path: Path, columns: Any) -> None:

@@ -47,7 +47,7 @@ def report_samples(
     for row in worst.to_dict("records"):
         sample = textwrap.fill(" ".join(str(row[name]) for name in task["sample"]), 76)
         texts.append(sample + "\n" + ", ".join(f"{name} {format_value(row[name])}" for name in shown))
-    title = "the labels that the model finds least likely; more in suspects.csv"
+    title = f"the labels that the model finds least likely; more in suspects.csv\n{task['colours']}"
     if worst.empty:
         title = f"no label of {split} is less likely than not: no mistake to show"
         LOG.info(f"mistakes.png: {title}")

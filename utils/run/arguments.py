@@ -7,6 +7,7 @@ and refuses flags that would make it another run; `--resume auto` looks for a ru
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,7 +52,9 @@ class ScriptParser(argparse.ArgumentParser):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
 
     def announce(self, argv: Sequence[str] | None) -> None:
-        """Print a first line before the heavy imports, which take seconds."""
+        """Print a first line before the heavy imports, which take seconds and which Ctrl-C ends at once."""
+        if argv is None and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # run_script puts it back
         if argv is None and os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: starting; PyTorch takes some seconds to load", flush=True)
 

@@ -29,6 +29,8 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
     options = vars(args)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # any path can be printed in any console encoding
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see ScriptParser.announce
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if SAVE_SIGNAL:

@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 
 from utils.metrics.verdict import Verdict
 from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
-from utils.report.results import write_report, write_results
+from utils.report.results import data_place, figure_title, write_report, write_results
 from utils.run.claim import claim_folder
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, counted
 from utils.run.find import find_checkpoint, is_run, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.leakage import refuse_judged
 from utils.run.log import LOG, epoch_line, start_log, stop_log
+from utils.run.signs import history_signs
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config, distributed
@@ -61,6 +62,7 @@ class Run:
             check_labels(part.labels if classes else part.ages, name, classes)
         for line in data.log_lines():
             LOG.info(line)
+        LOG.info(f"data: {data_place(vars(self.args), data.synthetic)}")
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
         described = data.describe()
         if self.args.resume:
@@ -187,8 +189,13 @@ def finish(
         metrics[split] |= found.pop("metrics")
         LOG.info(f"{WORTH}: {in_words(worth)}")
         sections = found.pop("sections") | {WORTH: in_words(worth)}
-        title, path = f"{run.script} on {split}", run.folder / "evaluation_report.txt"
-        write_report(path, title, verdict, found["warnings"], sections)
+        signs = history_signs(state["history"], TASKS[run.script], constant=state["constant_loss"])
+        found["warnings"] = signs + found["warnings"]
+        groups = counted(len(data.split[split]), TASKS[run.script]["groups"])
+        title = [figure_title(state, split), f"data: {data_place(vars(args), data.synthetic)}"]
+        title += [f"{groups} in {split}; split: {data.split_source}"]
+        path, logged = run.folder / "evaluation_report.txt", run.status.fields["warnings"]
+        write_report(path, "\n".join(title), verdict, found["warnings"], sections, logged)
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
             run.folder, TASKS[run.script]["folder"], verdict, metrics=metrics, test_split=split, **found,
