@@ -64,7 +64,7 @@ class ScenarioFiles:
     image_size: tuple[int, int] | None = None  # width, height of its first image
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
     turn: np.ndarray | None = None  # (3, 3) from LiDAR axes to level ones, x along the camera's view
-    assumed_calibration: bool = False  # no sensor_setup.json: fov 90 and one common pose
+    assumed_calibration: bool = False  # no sensor_setup.json
 
     def frames_with(self, sensors: tuple[str, ...]) -> list[int]:
         """Ascending numbers of the frames that all these sensors recorded."""
@@ -80,7 +80,9 @@ class ScenarioFiles:
                 others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
                 others = f" ({others} not read)" * bool(unread)
                 gaps.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
-        gaps += ["sensor_setup.json (fov 90 and one pose assumed)"] * self.assumed_calibration
+        gaps += [
+            "sensor_setup.json (fov 90 assumed, and one pose if folders name none)"
+        ] * self.assumed_calibration
         return "; ".join(gaps)
 
 
@@ -287,25 +289,31 @@ def _pose(folder: str, setup: dict) -> list[float] | None:
 
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
-    """Set projection and turn from sensor_setup.json; without it, assume fov 90 and one common pose."""
+    """Set projection and turn from sensor_setup.json; without it, from the poses in the names of the folders
+    and fov 90; if one names none, assume one common pose."""
     path, images = scenario.path / "sensor_setup.json", scenario.files["image"]
     for frame in sorted(images):  # the first readable header; if none is, reading the images fails
         with contextlib.suppress(DataError):
             scenario.image_size = read_image_size(images[frame])
             break
+    names = [scenario.folders.get(sensor, "") for sensor in ("image", "points")]
+    poses = {
+        name: {"location": pose[:3], "rotation": pose[3:]} for name in names if (pose := _pose(name, {}))
+    }
+    known = setup or (poses if len(poses) == 2 else {})
     try:
-        camera = _sensor_in(setup, "RGB-CAM", scenario.folders.get("image"), path)
-        lidar = _sensor_in(setup, "LIDAR", scenario.folders.get("points"), path)
+        camera = _sensor_in(known, "RGB-CAM", scenario.folders.get("image"), path)
+        lidar = _sensor_in(known, "LIDAR", scenario.folders.get("points"), path)
         options = camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
             scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
         width, height = scenario.image_size or (1, 1)
-        wide, high = options.get("image_width", width), options.get("image_height", height)
-        stretched = scenario.image_size and abs(width * high / (height * wide) - 1) >= 0.01
-        if stretched and scenario.files["points"]:
-            what = f"the camera has {wide}x{high} pixels, the images have {width}x{height}"
+        wide, high = (float(options.get(f"image_{side}", 0)) for side in ("width", "height"))
+        checked = scenario.image_size and wide and high and scenario.files["points"]
+        if checked and abs(width * high / (height * wide) - 1) >= 0.01:
+            what = f"the camera has {wide:g}x{high:g} pixels, the images have {width}x{height}"
             remedy = "Stretched images: export them again with that aspect ratio. "
             remedy += "Cropped ones: correct image_width, image_height and camera_fov in the file."
             raise DataError(f"{path}: {what}. LiDAR points would fall on wrong pixels.\n{remedy}")

@@ -225,6 +225,17 @@ def test_images_stretched_since_the_setup_was_written_are_an_error(tmp_path, sce
     assert find_scenarios(tmp_path)[0].image_size == (64, 64)
 
 
+def test_without_a_setup_the_poses_in_the_names_count(tmp_path, scenario):
+    (folder,) = scenario.glob("LIDAR*")
+    folder.rename(folder.with_name(folder.name.replace("(0, 0, 1.8)(0, 0, 0)", "(0, 0, 2.4)(0, 0, 90)")))
+    (scenario / "sensor_setup.json").unlink()
+    (found,) = find_scenarios(tmp_path)
+    lidar = {"location": [0, 0, 2.4], "rotation": [0, 0, 0]}
+    assert np.allclose(found.projection, projection_matrix(96, 64, 90, FRONT, lidar))
+    assert np.allclose(found.turn @ (0, 1, 0), (1, 0, 0))  # its left is ahead
+    assert "fov 90 assumed" in found.missing()
+
+
 def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
     setup = json.loads((scenario / "sensor_setup.json").read_text())
     for entry in setup.values():
