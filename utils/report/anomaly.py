@@ -58,15 +58,16 @@ def report_anomaly(
     parts["distance"] = detection.name_distances(columns["distance"])
     by_part = detection.breakdown(labels, odds, alarms, parts)
     located, benchmark = localise(dataset, where)
-    times = scenarios, columns["frame_id"], state["args"]["frame_rate"]
+    args = state["args"]
+    times = scenarios, columns["frame_id"], args["frame_rate"]
     extra = detection.detection_metrics(labels, odds, scenarios) | located
     extra |= detection.alarm_statistics(labels, alarms, *times)
     del extra["calibration_error"]  # report_binary has it
     labelled = "ground truth"
     if dataset.pasting and not dataset.pasting.share:
         labelled = "pasted"
-    elif share := state["args"]["paste_share"] * (state["args"]["label"] != "pasted"):
-        labelled += f"; in training also objects pasted into {share:.0%} of the normal frames"
+    elif args["label"] != "pasted" and args["paste_share"]:
+        labelled += f"; in training also objects pasted into {args['paste_share']:.0%} of the normal frames"
     pixelwise = table(benchmark, ["auroc", "aupr", "fpr95", "specificity", "f1_score", "ppv"])
     kinds = "anomalies by kind, AUROC against all normal frames, recall at the threshold"
     sensors = "per pixel and point, as in AnoVox's benchmark (but fpr95 is exact, not on a grid)"
@@ -120,7 +121,9 @@ def localise(dataset: Any, where: Where) -> tuple[dict[str, Any], dict[str, dict
                 continue
             tables = ["normality included"]
             if (truth == 1).any():  # detectable by this sensor
-                tables += ["anomalies only"] + [f"size {size}"] * bool(size)
+                tables.append("anomalies only")
+                if size:
+                    tables.append(f"size {size}")
             for name in tables:
                 found[sensor].setdefault(name, []).append((truth[judged], scores[judged]))
     results, benchmark = {}, {}
