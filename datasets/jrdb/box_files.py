@@ -18,6 +18,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,6 +274,7 @@ def people_in(kinds: set[str], form: str, classes: tuple) -> set[str]:
     return people or kinds
 
 
+@lru_cache(maxsize=None, typed=True)  # few ids, frames and classes in many rows
 def whole(cell: Any) -> str:
     """The cell as text; whole numbers lose their decimals (15.0 and 1.5e+01 become 15)."""
     text = str(cell).strip()
