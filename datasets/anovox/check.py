@@ -48,7 +48,7 @@ def check_frames(
     seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
     if seconds:
         step = np.median([np.median(np.diff(times)) for times in seconds])
-        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, micro- or nanoseconds)"
+        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, or times)"
     lines, doubts = agreement(scenarios, palette, frames=12)
     yield from lines
     if problems := problems + doubts:

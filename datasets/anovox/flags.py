@@ -30,7 +30,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--anomaly_ids", type=arguments.non_negative_int, nargs="+", metavar="ID",
         default=[29, 30, 31, 32, 33, 34, 100], help="ids of the semantic classes that are anomalies")
     add("--frame_rate", type=arguments.positive_float, default=10.0,
-        help="frame numbers per second; numbers in micro- or nanoseconds are recognised")
+        help="frame numbers per second; numbers that are times are recognised")
     add("--min_pixels", type=arguments.positive_float, default=20, help="pixels to be visible, at 768x512")
     add("--min_points", type=arguments.positive_int, default=3, help="LiDAR points to be visible")
     add("--camera", help="part of the name of the camera to use; default: the front camera")

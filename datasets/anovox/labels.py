@@ -138,16 +138,16 @@ def _list_frames(
 
 
 def _warn_of_counters(scenarios: list[ScenarioFiles]) -> None:
-    """Warn if images and scans seem to be numbered by counters of their own, at different rates."""
+    """Warn if images and scans seem to be numbered by counters of their own: without gaps, but at different
+    rates, or as many from different numbers on."""
     for scenario in scenarios:
-        numbers = images, scans = [sorted(scenario.files[sensor]) for sensor in ("image", "points")]
-        fewer, more = sorted(map(len, numbers))
-        gapless = fewer and all(n == list(range(images[0], n[-1] + 1)) for n in numbers)
-        if gapless and more > 1.5 * fewer:
-            found = f"{scenario.name} numbers {len(images)} images and {len(scans)} scans from {images[0]} on"
-            LOG.warning(
-                f"{found}; if each sensor counts for itself, rename the files: one number, one moment"
-            )
+        images, scans = (sorted(scenario.files[sensor]) for sensor in ("image", "points"))
+        gapless = all(n and n[-1] - n[0] == len(n) - 1 for n in (images, scans))
+        fewer, more = sorted((len(images), len(scans)))
+        if gapless and (more > 1.5 * fewer if images[0] == scans[0] else more == fewer):
+            found = " and ".join(f"{n[0]} to {n[-1]}" for n in (images, scans))
+            remedy = "if each sensor counts for itself, rename the files: one number, one moment"
+            LOG.warning(f"{scenario.name} has images and scans with the numbers {found}; {remedy}")
             return
 
 

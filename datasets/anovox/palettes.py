@@ -53,9 +53,9 @@ def read_class_image(path, palette: str = "AnoVox") -> np.ndarray:
     return colour_ids(pixels, palette, path) if pixels.dtype != np.uint8 else _check_ids(pixels, path)
 
 
-def _check_ids(ids: np.ndarray, path) -> np.ndarray:
+def _check_ids(ids: np.ndarray, path, most: int = STRANGE_IDS) -> np.ndarray:
     strange = np.setdiff1d(np.flatnonzero(np.bincount(ids.ravel())), [*ANOVOX.values()])
-    if len(strange) > STRANGE_IDS:
+    if len(strange) > most:
         found = f"{len(strange)} numbers that are no class ids: {some(strange, 8)}"
         cause = "Was it resized with interpolation, given its own palette, or is it no semantic file?"
         raise DataError(f"{path}: {found}.\n{cause} Export the class ids unchanged.")
@@ -88,7 +88,7 @@ def point_classes(column: np.ndarray, palette: str, path) -> np.ndarray:
     if not np.array_equal(values, column) or (len(values) and (values.min() < 0 or values.max() >= 1 << 24)):
         raise DataError(f"{path}: the last column of a semantic scan holds class ids or colours 0xRRGGBB.")
     colours = values.max(initial=0) > 255
-    return colour_ids(values, palette, path) if colours else _check_ids(values.astype(np.uint8), path)
+    return colour_ids(values, palette, path) if colours else _check_ids(values.astype(np.uint8), path, 40)
 
 
 def colour_ids(colours: np.ndarray, palette: str, path) -> np.ndarray:

@@ -57,12 +57,17 @@ def within_group_pairs(
 
 
 def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray:
-    """Time of frames (N,) in seconds; their ids count frames at `frame_rate` (Hz) or are time stamps."""
+    """Time of frames (N,) in seconds; their ids count frames at `frame_rate` (Hz) or are time stamps: dates
+    from 2001 to 2036 in (milli-, micro-, nano-) seconds, or micro- or nanoseconds since some moment."""
     if len(frame_ids) < 2:
         return np.zeros(len(frame_ids))
     step = np.median(np.diff(np.sort(frame_ids)))
-    unit = 1e9 if step >= NANOSECONDS else 1e6 if step >= MICROSECONDS else frame_rate
-    return (frame_ids - frame_ids.min()) / unit
+    since, first = (
+        1e9 if step >= NANOSECONDS else 1e6 if step >= MICROSECONDS else frame_rate,
+        frame_ids.min(),
+    )
+    dates = [unit for unit in (1, 1e3, 1e6, 1e9) if 1e9 <= first / unit < 2.1e9 and step / unit < 1000]
+    return (frame_ids - first) / (dates or [since])[0]
 
 
 def alarm_statistics(

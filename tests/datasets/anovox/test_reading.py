@@ -112,15 +112,17 @@ def test_a_digit_of_the_cameras_name_is_no_second(tmp_path):
     assert sorted(scenario.files["image"]) == [1, 2, 10, 11]
 
 
-@pytest.mark.parametrize("rate", [1, 2])
-def test_counters_of_sensors_of_their_own_are_suspected(tmp_path, caplog, rate):
+@pytest.mark.parametrize(
+    ("rate", "first", "said"), [(1, 0, ""), (2, 0, "0 to 3 and 0 to 1"), (1, 1, "0 to 3 and 1 to 4")]
+)
+def test_counters_of_sensors_of_their_own_are_suspected(tmp_path, caplog, rate, first, said):
     scenario = one_scenario(tmp_path)
     for k, path in enumerate(frame_files(scenario, "RGB-CAM")):
         path.rename(path.with_name(f"{k}.png"))
     for k, path in enumerate(frame_files(scenario, "LIDAR")):
-        path.unlink() if k % rate else path.rename(path.with_name(f"{k // rate}.npy"))
+        path.unlink() if k % rate else path.rename(path.with_name(f"{first + k // rate}.npy"))
     unlabelled_table(find_scenarios(tmp_path), "both")
-    assert ("numbers 4 images and 2 scans from 0 on" in caplog.text) is (rate == 2)
+    assert (f"images and scans with the numbers {said};" in caplog.text) is bool(said)
 
 
 @pytest.mark.parametrize(

@@ -149,3 +149,7 @@ def test_time_of_frames():
     stamps = 1_700_000_000_000_000_000 + np.array([0, 50_000_000, 100_000_000])
     assert np.allclose(frame_seconds(stamps), [0, 0.05, 0.1])
     assert np.allclose(frame_seconds(stamps // 1000), [0, 0.05, 0.1])  # microseconds
+    for unit in (1, 10**3, 10**6, 10**9):  # a picture every other second
+        assert frame_seconds(1_700_000_000 * unit + np.array([0, 2, 4]) * unit).tolist() == [0, 2, 4]
+    for since in (1, 1_500_000):  # nanoseconds since the start; the second would be a date in milliseconds
+        assert np.allclose(frame_seconds(since * 10**6 + np.array([0, 100, 200]) * 10**6), [0, 0.1, 0.2])
