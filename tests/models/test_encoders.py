@@ -348,6 +348,10 @@ def test_weights_that_are_damaged_inside_are_refused(tmp_path):
     with pytest.raises(CommandError, match="NaN or infinite values in conv1.weight"):
         load_weights(build_encoder("resnet18"), str(path))
     torch.save(state, path)
+    half = path.with_name("half.pth")
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CommandError, match="half.pth is damaged"):
+        load_weights(build_encoder("resnet18"), str(half))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 64
     path.write_bytes(content)

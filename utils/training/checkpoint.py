@@ -154,17 +154,18 @@ def read_torch(path: Path, trusted: str) -> Any:
     """What torch.save wrote, on the CPU, loaded with weights_only=True: no code in the file is ever run.
     CommandError if it is damaged or holds more than tensors and plain values; for that, `trusted` advises."""
     try:
+        with open(path, "rb") as file:
+            begin = file.read(24)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if broken := archive.testzip():  # torch would load damaged weights silently
                     raise ValueError(f"the checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError,
-            KeyError) as error:  # fmt: skip
-        with open(path, "rb") as file:
-            begin = file.read(24)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError,
+            ValueError, KeyError) as error:  # fmt: skip
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "Copy it again (a Git LFS pointer: git lfs pull), or give a file that torch.save wrote."
         if "pip install" in reason:
