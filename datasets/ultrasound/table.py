@@ -74,11 +74,39 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
-    written = [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
     check_unit(sheet.names[at["age"]], unit, sheet.where)
     first = str(cells[at["age"]].iat[0])
     if named_unit(first.strip(" ()[]")):  # a row of units
         check_unit(first, unit, f"{sheet.where}, row {cells.index[0]}")
+    rows = _parse_rows(cells, at, problems, args)
+    keys = set(rows.key)
+    names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
+    if (names != rows.group).any():
+        problems.notes.append(f"column {at['group']}: capitals are ignored")
+    rows["group"] = names
+    if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
+        rows = rows.dropna(subset="age")
+    _refuse_codes(rows, at["age"], problems, args)
+    _refuse_contradictions(rows, at["id"], problems)
+    if "duplicate_ids" in problems.found:
+        others = [k for k in sheet.names if k not in at.values()]
+        unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
+        column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
+        visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
+        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}"
+        problems.advice["duplicate_ids"] = advice
+    usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
+    left_out = keys - set(usable.index)
+    _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
+    others = {} if {"visit", "file"} & at.keys() else _other_ages(sheet, at["age"])
+    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, others)
+
+
+def _parse_rows(
+    cells: pd.DataFrame, at: dict[str, str], problems: AgeProblems, args: argparse.Namespace
+) -> pd.DataFrame:
+    """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
+    unit, written = args.target_unit, [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
     commas, sexes = has_decimal_commas(written, unit), may_have_sexes(written, unit)
     found, unusable, converted = [], [], 0
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
@@ -111,34 +139,14 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         bmi = bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
-    rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
-    keys, any_usable = set(rows.key), rows.age.notna().any()
-    names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
-    if (names != rows.group).any():
-        problems.notes.append(f"column {at['group']}: capitals are ignored")
-    rows["group"] = names
-    if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
-        rows = rows.dropna(subset="age")
-    _refuse_codes(rows, at["age"], problems, args)
-    _refuse_contradictions(rows, at["id"], problems)
-    if "duplicate_ids" in problems.found:
-        others = [k for k in sheet.names if k not in at.values()]
-        unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
-        column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
-        visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
-        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}"
-        problems.advice["duplicate_ids"] = advice
-    usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
-    if unusable:
-        problems.advice["bad_ages"] = _advise(unusable, any_usable, unit)
     if converted:
         problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
     if commas:
         problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
-    left_out = keys - set(usable.index)
-    _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
-    others = {} if {"visit", "file"} & at.keys() else _other_ages(sheet, at["age"])
-    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, others)
+    rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
+    if unusable:
+        problems.advice["bad_ages"] = _advise(unusable, rows.age.notna().any(), unit)
+    return rows
 
 
 def _find_columns(sheet: Sheet) -> dict[str, str]:
