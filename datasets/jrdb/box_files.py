@@ -48,6 +48,7 @@ MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
 # Text without a header: the format and its columns, by the position of the first cell that is not a number.
 TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI tracks", KITTI)}
+IMAGE = re.compile(r"[0-9][^0-9]*\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]+$)")
 FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
 
@@ -84,7 +85,8 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
     table.loc[(table[list("xywh")] == -1).all(axis=1), "id"] = None  # JRDB's toolkit: has only a box in 3D
-    if form == "KITTI tracks" and (table["w"] < table["x"]).mean() > 0.5:
+    backwards = (table["w"] < table["x"]) | (table["h"] < table["y"])
+    if form == "KITTI tracks" and backwards.mean() > 0.5:
         form, corners = f"{form} with widths and heights", False
     if corners:
         if size and (table[["w", "h"]].max().to_numpy() > size).any():
@@ -203,6 +205,11 @@ def text_rows(text: str, path: Path) -> Content:
         if not any(map(is_person, cells.get(used["class"], ()))):  # their column may have another name
             typed = [name for name in cells if name and any(map(is_person, cells[name]))]
             used["class"] = typed[0] if typed else used["class"]
+        for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
+            frames, files = cells[used["frame"]], cells[name]
+            one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
+            if one_each and all(map(IMAGE.search, files)):
+                used["frame"] = name
         unused = [name for name in cells if name and name not in (*used.values(), *box)]
         if unused:
             form = f"CSV (columns not used: {some(unused)})"
@@ -216,6 +223,11 @@ def text_rows(text: str, path: Path) -> Content:
             columns = "frame, id, left, top, width, height in pixels"
             raise ValueError(f"{line}: {person!r} is not an id; without a header the columns are {columns}")
     ids, kinds = map(name_of, people), [whole(kind).lower() for kind in kinds]
+    labels = path.with_name("labels.txt")  # CVAT names the classes of its MOT files in it
+    if form == "MOT" and labels.is_file():
+        names = dict(enumerate(labels.read_text(encoding="utf-8").splitlines(), 1))
+        kinds = [names.get(int(kind), kind) if kind.isdigit() else kind for kind in kinds]
+        form = "MOT with labels.txt"
     boxes = map(list, zip(*(cells[name] for name in box), strict=True))
     places = [f"{path}: {line}" for line, _ in rows]
     found = list(zip(sequences, frames, ids, boxes, places, kinds, strict=True))

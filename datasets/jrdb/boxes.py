@@ -38,7 +38,8 @@ def read_people(
     boxes = boxes or find_boxes(folder)
     problems, files = Problems(), [boxes] if boxes.is_file() else []
     if boxes.is_dir():
-        files = sorted(path for path in walk(boxes) if path.suffix.lower() in ENDINGS)
+        files = sorted(path for path in walk(boxes)
+                       if path.suffix.lower() in ENDINGS and path.name != "labels.txt")  # fmt: skip
     if not files:
         what = f"no {', '.join(ENDINGS)} file in this folder" if boxes.is_dir() else "no such file"
         raise CommandError(f"--boxes {boxes}: {what}\n  expected: {FORMS}")

@@ -1,5 +1,6 @@
 """Boxes of detectors and trackers: the same people out of every form they come in."""
 
+import io
 import json
 from argparse import Namespace
 
@@ -245,11 +246,34 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
     assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall", "lab"]
 
 
+def test_classes_of_cvats_mot_are_those_of_its_labels(tmp_path, read):
+    (tmp_path / "hall" / "gt").mkdir(parents=True)
+    (tmp_path / "hall/gt/labels.txt").write_text("car\ncat\nPerson\n")
+    rows = mot(rest=(1, 3, 1.0)) + "\n0,3,20,30,40,50,1,1,1.0"
+    (tmp_path / "hall/gt/gt.txt").write_text(rows)
+    for boxes in (tmp_path, tmp_path / "hall/gt/gt.txt"):
+        (sequence,), _, said = read(tmp_path, boxes)
+        assert len(sequence.boxes) == 4 and "4 boxes, MOT with labels.txt; left out: 1 of class car" in said
+
+
+def test_the_name_of_an_image_counts_more_than_a_number_beside_it(tmp_path, read):
+    table = pandas.read_csv(io.StringIO(csv("frame,id,x,y,w,h"))).assign(frame=[0, 0, 1, 1])
+    for name, image in {"a": "{:06d}.jpg", "b": "crop_{:06d}_{}.jpg"}.items():
+        names = [image.format(5 * frame, k) for k, frame in enumerate(table["frame"])]
+        table.assign(file_name=names).to_csv(tmp_path / name, index=False)
+        (sequence,), *_ = read(tmp_path, tmp_path / name)
+        assert sequence.times.tolist() == {"a": [0, 5], "b": [0, 1]}[name]
+
+
 def test_kitti_detections_of_jrdbs_toolkit_have_a_column_more(tmp_path, read):
     rows = "Pedestrian 0 1 120 -1.57 {} 1.7 0.5 0.5 2 1 5 0.3 1\n"
     (tmp_path / "000015.txt").write_text(rows.format("100 150 160 300") + rows.format("-1 -1 -1 -1"))
     (sequence,), *_ = read(tmp_path, tmp_path / "000015.txt")
     assert sequence.boxes.tolist() == [[100, 150, 60, 150]]
+    (tmp_path / "tracks").write_text(
+        "0 1 Pedestrian 0 0 -1 20 150 60 140\n1 1 Pedestrian 0 0 -1 20 150 60 140"
+    )
+    assert read(tmp_path, tmp_path / "tracks")[0][0].boxes.tolist() == [[20, 150, 60, 140]] * 2
 
 
 def test_images_of_several_folders_are_several_sequences(tmp_path, read):
