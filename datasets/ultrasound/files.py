@@ -37,9 +37,12 @@ USUAL_PATTERNS = (  # folders first: the number of an image may be somebody's id
     r"(\d+)[^/\d]*/[^/]*$", "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)",
     r"(\d+)", r"(\d+)\D*$",
 )  # fmt: skip
-VISIT_PATTERNS = (
-    "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)", "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
-    "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$", "^([^/]+)/([^/]+)/",
+VISIT_PATTERNS = (  # (?=...): the visit comes first; the last two may take an image's number for a visit
+    "^([^/]+)/([^/]+)/", r"^([^/]+)/\D*(\d+)", "^[^/]+/([^/]+)/([^/]+)/",
+    r"^(?=[^/]+/([^/]+)/)\D*(\d+)[^/]*/", "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)",
+    "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
+    r"^(?=[^_]+_([^_]+))[^_\d]*(\d+)", "^[^_]+_([^_]+)_([^_]+)", r"^[^_]+_([^_]+)_\D*(\d+)",
+    "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$",
 )  # fmt: skip
 
 
@@ -186,23 +189,31 @@ def _missing_column(args: argparse.Namespace) -> str:
 def _propose_pattern(
     paths: Sequence[Path], folder: Path, known: set[str], find_alike: Callable, args: argparse.Namespace
 ) -> str:
-    """The --id_pattern, and what else is needed, by which most rows find an image, if it suits half of the
-    images; else ''."""
-    bare, visits, patterns = {key.lstrip("0"): key for key in known}, bool(args.visit_column), USUAL_PATTERNS
+    """The --id_pattern, and what else is needed, by which most rows find an image, if it suits two thirds of
+    the images; else ''."""
+    folded = {key.casefold(): key for key in known}
+    bare = {key.lstrip("0"): folded[key] for key in folded}
+    visits, patterns = bool(args.visit_column), USUAL_PATTERNS
     shapes = Counter(re.sub(r"\d+", r"\\d+", re.escape(key)) for key in known)
     for shape, _ in shapes.most_common(1):  # of most ids, such as P\d+
-        patterns += (f"({shape})", f"({shape})[^/]*/")
+        subject, _, visit = shape.partition(r"\ visit\ ")
+        patterns += (f"({subject})", f"({subject})[^/]*/")
+        if visits:
+            visit = visit.replace(r"\d+\-\d+\-\d+", r"\d{4}-?\d\d-?\d\d")  # a day
+            end = r"(?![^\W_])"
+            named = f"(?i)^(?=(?:.*?[/_ ])?({subject}){end})(?:.*?[/_ -])?({visit}){end}"
+            patterns = (named, *VISIT_PATTERNS) if visit != r"\d+" else VISIT_PATTERNS
     exact, otherwise = {}, {}  # {what to pass: the row of each image that finds one}
-    for text in VISIT_PATTERNS if visits else patterns:
+    for text in patterns:
         keys = [find_key(path, folder, re.compile(text), args.numeric_ids, visits) or "" for path in paths]
-        numbers = [key.lstrip("0") for key in keys]
-        exact[f"'{text}'"] = [key for key in keys if key in known]
+        numbers = [key.casefold().lstrip("0") for key in keys]
+        exact[f"'{text}'"] = [folded[key.casefold()] for key in keys if key.casefold() in folded]
         exact[f"'{text}' --numeric_ids"] = [bare[number] for number in numbers if number in bare]
         alike = [min(meant) for meant in map(find_alike, keys) if len(meant) == 1]
         otherwise[f"'{text}' and {_missing_column(args)},"] = alike
     for proposed in (exact, otherwise):  # by rows: a pattern for the visit finds few
         best, rows = max(proposed.items(), key=lambda item: (len({*item[1]}), len(item[1])))
-        if 2 * len(rows) >= len(paths):
+        if 3 * len(rows) >= 2 * len(paths):
             return f"with --id_pattern {best} {len(rows)} of {len(paths)} images find their row"
     return ""
 

@@ -17,8 +17,10 @@ from PIL import Image
 
 from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.dataset import blank_text, read_sample
+from datasets.ultrasound.files import match_images
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.load import build_datasets
+from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows, subject_id
 from utils.run.errors import CommandError, DataError
@@ -699,6 +701,36 @@ def test_a_row_is_a_visit(study):
     assert [len(names) for names in data.split.values()] == [8, 1, 3]
     with pytest.raises(CommandError, match="has 1 groups; with --visit_column two are needed"):
         load(study, id_pattern=r"^(\d+)_v\d$", **flags)
+
+
+@pytest.mark.parametrize(
+    ("tree", "visit"),
+    [
+        ("V{k}_0{i}_1", "v{k}"),  # the number of an image is not taken for a visit
+        ("T{k}_{i}_1", "{k}"),
+        ("{k}_0{i}_1", "{k}"),
+        ("TA/{i}/v0{k}/img{k}", "v0{k}"),
+        ("ses-{k}/{i}/x", "ses-{k}"),
+        ("TA_{i}_2020030{k}_1", "2020-03-0{k}"),
+    ],
+)
+def test_the_pattern_proposed_for_visits_gives_each_image_its_age(tmp_path, tree, visit):
+    people, truth = [(i, k) for i in range(1, 13) for k in (1, 2)], {}
+    rows = [f"{i},{visit.format(k=k)},{9 * i + k}" for i, k in people]
+    (tmp_path / "t.csv").write_text("Number,when,Age\n" + "\n".join(rows))
+    for i, k in people:
+        path = tmp_path / "us" / (tree.format(i=i, k=k) + ".png")
+        write_images(path.parent, [path.stem])
+        truth[path] = 9 * i + k
+
+    def match(**flags):
+        args, problems = data_arguments(visit_column="when", **flags), AgeProblems()
+        table = read_rows(find_sheet(tmp_path / "t.csv", "healthy", args), args)
+        return match_images(tmp_path / "us", "", table, problems, args), problems.advice["unknown_names"]
+
+    proposed = re.search(r"with --id_pattern '([^']*)'( --numeric_ids)? 24 of 24", match()[1])
+    images, _ = match(id_pattern=proposed[1], numeric_ids=bool(proposed[2]))
+    assert dict(zip(images.path, images.age, strict=True)) == truth
 
 
 def test_a_row_is_an_image(study):
