@@ -49,6 +49,7 @@ KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "
 # Text without a header: the format and its columns, by the position of the first cell that is not a number.
 TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI tracks", KITTI)}
 IMAGE = re.compile(r"[0-9][^0-9]*\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
+VIDEO = re.compile(r"\.(mp4|avi|mov|mkv|m4v|webm)$", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]+$)")
 FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
 
@@ -198,6 +199,9 @@ def text_rows(text: str, path: Path) -> Content:
     box = next((names for names in BOXES if cells.keys() >= {*names}), ["x", "y", "w", "h"])
     used = {kind: next((name for name in names if name in cells), None) for kind, names in NAMES.items()}
     if form == "CSV":
+        films = [name for name, column in cells.items() if name and any(map(VIDEO.search, column[:1]))]
+        used["sequence"] = used["sequence"] or next(iter(films), None)
+        used["frame"] = used["frame"] if used["frame"] not in films else None
         missing = [name for name in (used["frame"] or "frame", *box) if name not in cells]
         if missing:
             expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
@@ -217,6 +221,8 @@ def text_rows(text: str, path: Path) -> Content:
     videos, cameras, frames, people, kinds = (
         cells.get(used[kind], absent) for kind in ("sequence", "camera", "frame", "id", "class")
     )
+    if any(map(VIDEO.search, videos[:1])):
+        videos = name_folders([VIDEO.sub("/", video) for video in videos])
     sequences = ["/".join(filter(None, pair)) for pair in zip(videos, name_videos(cameras), strict=True)]
     for (line, _), person in zip(rows, people, strict=True):
         if form == "MOT" and not whole(person).lstrip("-").isdigit():

@@ -174,6 +174,7 @@ def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
         "results": json.dumps(boxes),
         "video": "video_id,frame,x,y,w,h\n" + rows,
         "camera": "camera,frame,x,y,w,h\n" + rows,
+        "films": "filename,frame,x,y,w,h\n" + rows.replace(",0", ".mp4,0").replace(",1,", ".mp4,1,"),
         "both": "seq,camera,frame,x,y,w,h\n" + rows.replace("hall", "1,hall").replace("lab", "1,lab"),
     }
     for name, text in texts.items():
@@ -451,6 +452,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         (with_classes([0, 0, 0, 0, 56]), "none of the classes 0, 56 is called person: rename"),
         (mot(rest=(1, 0, 0.9)) + "\n0,3,20,30,40,50,1,1,1.0", "class 0 of COCO but 1 of MOT, and both occur"),
         ("frame,x,y,w,h\n00:00:15,1,2,3,4\n", "without a number"),
+        ("filename,x,y,w,h\nhall.mp4,1,2,30,40\n", "no column frame in filename"),
         ("frame,x,y,w,h\n-1,1,2,3,4\n", "without a number"),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: its image_id 7 is not in"),
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),
