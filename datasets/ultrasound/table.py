@@ -168,20 +168,21 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
             continue
         missing[f"--{role}_column"] = asked
         # Propose the first name that resembles the one asked for, contains it or is a common one.
-        close = difflib.get_close_matches(asked.casefold(), names.values(), 1, 0.5)
-        close += [name for name in names.values() if asked.casefold() in name]
-        close += [name for name in names.values() if role in USUAL and re.search(USUAL[role], name)]
+        free = [name for letter, name in names.items() if letter not in at.values()]
+        close = difflib.get_close_matches(asked.casefold(), free, 1, 0.5)
+        close += [name for name in free if asked.casefold() in name]
+        close += [name for name in free if role in USUAL and re.search(USUAL[role], name)]
         if close:
             letter = next(letter for letter, name in names.items() if name == close[0])
             proposed.append(f"--{role}_column {shlex.quote(sheet.names[letter])}")
     if missing:
         hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
-        free = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
+        none = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
         lacks = f"columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column"
         raise DataError(
             f"{where}, {lacks} {' and no '.join(map(repr, missing.values()))}\n"
             f"Found: {some(sheet.names.values(), 12) or 'nothing'}.{hint}\n"
-            f"Name it with {' and '.join(missing)}{''.join(free[:1])}, or the row of names with --header_row."
+            f"Name it with {' and '.join(missing)}{''.join(none[:1])}, or the row of names with --header_row."
         )
     for trait, words in TRAITS.items():
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]

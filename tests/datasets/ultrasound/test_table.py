@@ -424,6 +424,9 @@ def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
         with pytest.raises(DataError) as caught:
             read(path)
         assert f"Did you mean {flags}?" in str(caught.value)
+    path.write_text("Number,Age\n1,20\n")
+    with pytest.raises(DataError, match="no column 'Datei'\nFound: Number, Age.\nName it with"):
+        read(path, file_column="Datei")  # nor is the column of ages proposed for it
     (tmp_path / "~$t.xlsx").write_bytes(b"\x05user" + bytes(50))
     with pytest.raises(DataError, match="the file is not text"):
         read(tmp_path / "~$t.xlsx")
