@@ -17,7 +17,8 @@ from datasets.images import check_relative_name, read_image_size, walk
 from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.labels import Images, Person, Sequence, list_images
+from datasets.jrdb.frames import PANORAMA_SIZE, Images, check_numbering, frame_number, list_images
+from datasets.jrdb.labels import Person, Sequence
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
@@ -111,7 +112,7 @@ def read_sequence(
     """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
     (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
     before, frames, files = problems.count, {}, {}  # frame number -> name, image file
-    numbers = [labels.frame_number(whole(frame)) for frame in rows["frame"]]
+    numbers = [frame_number(whole(frame)) for frame in rows["frame"]]
     for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
         if number is None:
             remedy = "expected an image's name with a number in it, such as 000015.jpg, or a frame number: "
@@ -121,7 +122,7 @@ def read_sequence(
             remedy = "the last number in a name counts: rename the frames, or name the sequence of each"
             problems.add("two frames with the same number", remedy, f"{where}: {frames[number]} and {frame}")
     for file in list_images(folder):
-        number = labels.frame_number(file)
+        number = frame_number(file)
         if files.setdefault(number, file) != file and number in frames:
             remedy = "keep one image per frame, each camera in a folder of its own"
             problems.add("two images with the same number", remedy, f"{folder}: {files[number]} and {file}")
@@ -129,7 +130,7 @@ def read_sequence(
     if problems.count > before:
         return None
 
-    labels.check_numbering(folder, list(frames), list(files), problems)
+    check_numbering(folder, list(frames), list(files), problems)
     times, size, source = sorted(frames), *panorama_size(name, folder, files, boxes_size, args)
     images = Images(np.isin(times, list(files)), size, source)
     index = {number: frame for frame, number in enumerate(times)}
@@ -161,11 +162,11 @@ def panorama_size(
     """(width, height) that boxes are scaled to, and where it comes from. A square --boxes_size (1 1 or 100
     100) means that boxes are fractions or percentages. DataError if the size in the boxes' file is not that
     of the images and --boxes_size is not given."""
-    width, height = boxes_size or labels.PANORAMA_SIZE
+    width, height = boxes_size or PANORAMA_SIZE
     fractions = args.boxes_size and width == height
     if not files:
         by_file = "the boxes' file" if boxes_size else "no image; the official JRDB panorama"
-        size = labels.PANORAMA_SIZE if fractions else (width, height)
+        size = PANORAMA_SIZE if fractions else (width, height)
         return size, "--boxes_size" if args.boxes_size else by_file
     for number in sorted(files):
         file = files[number]

@@ -17,7 +17,8 @@ import numpy as np
 from datasets import cache
 from datasets.jrdb import classes, labels
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, list_images
+from datasets.jrdb.frames import list_images
+from datasets.jrdb.labels import IMAGE_FOLDER, Sequence
 from utils.run.folder import write_bytes
 from utils.run.log import LOG, format_size
 
