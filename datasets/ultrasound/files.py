@@ -17,18 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header, walk
+from datasets.ultrasound.cells import bmi_class, file_key, parse_age, subject_id, visit_id
 from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import (
-    LOOSE,
-    PERSON,
-    AgeTable,
-    bmi_class,
-    file_key,
-    parse_age,
-    subject_id,
-    visit_id,
-)
+from datasets.ultrasound.table import LOOSE, PERSON, AgeTable
 from utils.run.errors import CommandError, DataError
 
 # If fewer than half of the images find their row, one of these is proposed; the second list is for visits.

@@ -24,7 +24,7 @@ in their headers (PatientID, PatientAge).
 
     find_sources                  here        find the folders of images and the table of each
     find_sheet                    sheets.py   read a table file: the cells below its column names
-    read_rows                     table.py    read the ids and ages in its rows
+    read_rows                     table.py    read the ids and ages in its rows (cells.py: a single cell)
     match_images                  files.py    find the image files and the row of each
     split_subjects                here        assign the subjects to train, val and test
     decode_images, judge_pixels   dataset.py  decode the images into the cache, and check their pixels

@@ -1,0 +1,148 @@
+"""What a single cell of a table means: an age, an id, a visit, a file, a body mass index.
+
+Nothing is guessed: a cell that has no meaning, or more than one, raises a ValueError with the reason.
+"""
+
+import contextlib
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from datasets.ultrasound.flags import PER_YEAR, named_unit
+from utils.run.errors import CommandError
+
+# Higher ages are typing errors. In any other unit only negative ages are refused.
+OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
+DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
+LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
+FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
+DAY = r"^(\d{4})-?(\d\d)-?(\d\d)$"
+BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
+
+
+def may_have_sexes(texts: Sequence[str], unit: str) -> bool:
+    """Whether the letters behind ages, as in 45M and 34F, may be sexes as well as units."""
+    letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
+    return letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
+
+
+def has_decimal_commas(texts: Sequence[str], unit: str) -> bool:
+    """Whether the commas in a column are decimal commas and cannot separate thousands."""
+    written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
+    if not written or any("." in text for text in texts):
+        return False
+    thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
+    oldest = OLDEST.get(unit, math.inf)
+    return not thousands or any(float(text.replace(",", "")) > oldest for text in written)
+
+
+def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
+    """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
+    if cell is None:
+        raise ValueError("the age is empty or a spreadsheet error such as #N/A")
+    if isinstance(cell, str) and cell.startswith("="):
+        raise ValueError(FORMULA)
+    # Spreadsheets show small numbers in cells formatted as dates as times, or as days of the year 1900.
+    if hasattr(cell, "total_seconds") or getattr(cell, "year", 0) == 1900:
+        raise ValueError("a number formatted as a date or time: format the column as numbers")
+    if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
+        raise ValueError("a date, not an age: add a column with the age on the day of the image")
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        raise ValueError("not a number")
+    text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
+    try:
+        age = float(text.replace("_", " "))  # Python would read 1_000 as a number
+    except ValueError:
+        age, with_unit = _with_unit(text, unit), True
+    if age is None:
+        comma = text.count(",") == 1 and text.replace(",", "").isdigit()
+        raise ValueError("not a number" + " (write a decimal point)" * comma)
+    if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
+        raise ValueError("the point may separate thousands: write whole days without it")
+    oldest = OLDEST.get(unit, math.inf)
+    if not math.isfinite(age) or not 0 <= age <= oldest:
+        known = f" (0 to {oldest:g})" if oldest < math.inf else ""
+        raise ValueError(f"not an age in {unit}{known}")
+    return age, with_unit
+
+
+def _with_unit(text: str, unit: str) -> float | None:
+    """'079Y', '12 months', '2y 3m' or, in weeks, '31+4', converted to `unit`; None for any other text."""
+    if unit == "weeks" and (found := re.fullmatch(r"(\d+)\s*\+\s*([0-6])", text)):
+        return int(found[1]) + int(found[2]) / 7
+    part = r"(\d+(?:[.,]\d+)?)\s*([^\W\d_]+)\.?[\s,]*"
+    if unit not in PER_YEAR or not re.fullmatch(f"(?:{part})+", text):
+        return None
+    parts = re.findall(part, text)
+    named = [(float(number.replace(",", ".")), named_unit(word)) for number, word in parts]
+    if any(word is None for _, word in named):
+        return None
+    return sum(number * PER_YEAR[unit] / PER_YEAR[word] for number, word in named)
+
+
+def check_unit(name: str, unit: str, where: str) -> None:
+    """Raise CommandError if the name of the age column has another unit than --target_unit at its end, in
+    brackets or in the plural: Age (months), ageMonths, Alter.Monate, age_days_corrected; "at 12 months" is
+    none."""
+    text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
+    words = r"[(\[]([^\W\d_]+)[)\]]|([^\W\d_]+)[\W_]*$|([^\W\d_]{3,}[sne])(?![^\W_])"
+    found = [match for match in re.finditer(words, text) if not re.search(r"\d\W*$", text[: match.start()])]
+    units = {named_unit("".join(filter(None, match.groups()))) for match in found} - {None}
+    if units and unit in OLDEST and unit not in units:
+        named = min(units)
+        remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
+        raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
+
+
+def subject_id(cell: object, numeric: bool = False) -> str:
+    """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
+    '1'. Raises ValueError."""
+    if cell is None or not str(cell).strip():
+        raise ValueError("the id is empty (merged cells are read in .xlsx files only)")
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        raise ValueError("not an id")
+    if isinstance(cell, str) and cell.startswith("="):
+        raise ValueError(FORMULA)
+    if isinstance(cell, float) and not cell.is_integer():
+        raise ValueError("not an id: not a whole number")
+    text = unicodedata.normalize("NFKC", cell.strip()) if isinstance(cell, str) else str(int(cell))
+    if not text.isprintable():
+        raise ValueError("not an id: it has unprintable characters")
+    text = re.sub(r"^(\d+)\.0+$", r"\1", text)
+    if numeric and not (text.isascii() and text.isdigit()):
+        raise ValueError("not a whole number, as --numeric_ids requires")
+    return str(int(text)) if numeric else text
+
+
+def visit_id(cell: object) -> str:
+    """The visit in a cell or file name: '02' is '2', '20200305' or a date '2020-03-05'. Raises ValueError."""
+    text = subject_id(f"{cell:%Y-%m-%d}" if hasattr(cell, "isoformat") else cell)
+    return re.sub(DAY, r"\1-\2-\3", str(int(text)) if text.isdecimal() else text)
+
+
+def file_key(name: str) -> str:
+    """A file name from a table or a path, made comparable: '/' between folders, no leading './'."""
+    return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
+
+
+def same_value(cell: object, value: str) -> bool:
+    """Whether a cell equals a value of --missing_values, as text or as a number."""
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        return False
+    if str(cell).strip().casefold() == value.strip().casefold():  # as numbers, NaN does not equal NaN
+        return True
+    try:
+        return float(str(cell).replace(",", ".")) == float(value)
+    except ValueError:
+        return False
+
+
+def bmi_class(length: object, weight: object) -> str:
+    """The WHO class of the body mass index, from a length in cm or m and a weight in kg; '' if unknown."""
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+        metres = float(length) / (100 if float(length) > 3 else 1)
+        bmi = float(weight) / metres**2
+        if metres > 0 and 10 <= bmi <= 60:  # others are typing errors
+            return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
+    return ""
