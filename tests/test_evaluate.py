@@ -451,9 +451,6 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
     (run / "hashes.json").write_text("{}")
     with pytest.raises(CommandError, match="hashes.json has no train"):
         evaluated(run)
-    (run / "history.json").write_text("{}")
-    with pytest.raises(CommandError, match="history.json is not a file of a run"):
-        evaluated(run)
 
 
 def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys, tmp_path):
