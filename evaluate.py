@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"anomaly runs: also judge the frames with failing sensors: {', '.join(CORRUPTIONS)}, all")
     add("--paste", type=arguments.positive_int, metavar="N",
         help="anomaly runs: only paste N objects into normal frames and count how many are found")
-    add("--cache_dir", help="folder of decoded images; default: the run's")
+    add("--cache_dir", type=arguments.place, help="folder of decoded images; default: the run's")
     add("--cache_limit_gb", type=arguments.positive_float, help="largest image cache; default: the run's")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--debug", action=argparse.BooleanOptionalAction, default=False, help="show every traceback")

@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("model").add_argument
     add("--image_encoder", choices=BACKBONES, default="cnn",
         help="cnn: 32-64-128 channels, trained from scratch; for others see models/encoders.py")
-    add("--weights", default="none", help="of the image encoder: none, imagenet, a file or a run folder")
+    add("--weights", type=arguments.place_or("none", "imagenet"), default="none",
+        help="of the image encoder: none, imagenet, a file or a run folder")
     add("--freeze_encoder", action=switch, default=False, help="do not train the image encoder")
     add("--fusion", choices=["attention", "concat"], default="attention", help="how the sensors are combined")
     add("--modality", choices=["both", "camera", "lidar"], default="both", help="sensors the model is given")

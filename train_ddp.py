@@ -38,7 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: off
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=BACKBONES, default="resnet50", help="encoder of an image")
-    add("--weights", default="none", help="encoder weights: none, imagenet, a file or a run folder")
+    add("--weights", type=arguments.place_or("none", "imagenet"), default="none",
+        help="encoder weights: none, imagenet, a file or a run folder")
     add("--dropout", type=fraction, default=0.5, help="dropout in the head")
     add("--freeze_backbone", action=switch, default=False, help="train only the head")
     add("--freeze_batchnorm", action=switch, default=False, help="keep BatchNorm's statistics as loaded")

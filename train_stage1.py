@@ -54,7 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--features", choices=["crops+geometry", "crops", "geometry"], default="crops+geometry",
         help="what the model sees of a pair")
     add("--backbone", choices=BACKBONES, default="cnn", help="encoder of a person crop")
-    add("--weights", default="none", help="encoder weights: none, imagenet, a file or a run folder")
+    add("--weights", type=arguments.place_or("none", "imagenet"), default="none",
+        help="encoder weights: none, imagenet, a file or a run folder")
     add("--rescore", action=switch, help="correct a pair by its frame's other pairs; default: without crops")
     add("--dropout", type=arguments.fraction, help="of branches and heads; default: 0.2 with crops, else 0.5")
     add = parser.add_argument_group("recipe").add_argument

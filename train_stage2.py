@@ -44,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="oversample: every type at least half as often as the most frequent one; "
         "undersample: none more than twice as often as the rarest")
     add = parser.add_argument_group("model, from the stage 1 run").add_argument
-    add("--stage1_checkpoint", metavar="RUN",
+    add("--stage1_checkpoint", type=arguments.place, metavar="RUN",
         help="stage 1 run folder or .pth; on the sample: the newest LEARNED run")
     add("--features", choices=["crops+geometry", "crops", "geometry"], help=same)
     add("--backbone", help=same)

@@ -157,6 +157,8 @@ def allow_one_sample(program: torch.export.ExportedProgram) -> None:
         if node.target is torch.ops.aten._assert_scalar.default:
             graph.erase_node(node)
     graph.eliminate_dead_code()
+    for symbol in [s for s in program.range_constraints if str(s).startswith("u")]:
+        del program.range_constraints[symbol]  # only the assertions used it; torch warns at every load
     program.graph_module.recompile()
 
 

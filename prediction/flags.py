@@ -10,12 +10,12 @@ from typing import Any
 from datasets.anovox import flags as anovox
 from datasets.jrdb import flags as jrdb
 from datasets.ultrasound import flags as ultrasound
+from utils.run.arguments import DATA_PATHS
 from utils.run.errors import CommandError
 
-PLACES = ("data_path", "image_dir", "excel_path")
 # Flags that select from the same data.
 CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half", "class_map", "skip_bad_boxes")
-READING = (*PLACES, "camera", "anomaly_ids", "cohort", "id_column", "age_column", "numeric_ids",
+READING = (*sorted(DATA_PATHS), "camera", "anomaly_ids", "cohort", "id_column", "age_column", "numeric_ids",
            "id_pattern", *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column",
            "missing_values", "intensity_range", "frame_rate")  # fmt: skip
 PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
@@ -56,4 +56,4 @@ def read_otherwise(
 
 def same_place(name: str, value: Any) -> Any:
     """The absolute, resolved form of a path; other values unchanged."""
-    return os.path.realpath(value) if name in PLACES and value is not None else value
+    return os.path.realpath(value) if name in DATA_PATHS and value is not None else value

@@ -26,16 +26,10 @@ class Judge:
     sentence: str = ""  # describes the counts
 
     def __post_init__(self) -> None:
-        """Read the groups that the run knows; CommandError if split.json was edited."""
-        path = self.run / "split.json"
-        self.parts, record = read_split(path), read_record(path)
+        """Read the groups that the run knows; open_trained has compared them with the checkpoint."""
+        self.parts, record = read_split(path := self.run / "split.json"), read_record(path)
         self.known = sum((record.get(part, []) for part in PARTS), [])
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
-        counts = {part: len(names) for part, names in self.parts.items() if names}
-        trained = read_record(self.run / "config.json", "dataset")["dataset"]
-        if self.known != list(self.seen) or counts != trained.get("groups"):
-            wrong = f"{path} is not the split that the run was trained on (hashes.json, config.json)"
-            raise CommandError(f"{wrong}\nrestore it; to judge a part of it, use --split")
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:
         """{split: names of the groups to judge}. labelled: `present` hashes the data with the run's labels.

@@ -19,12 +19,12 @@ from datasets.jrdb.load import names_of
 from prediction.skipped import tell_skipped
 from utils.report.results import write_table
 from utils.run.errors import CommandError
-from utils.run.find import check_script, find_checkpoint, find_run, find_runs, is_pattern, script_of
-from utils.run.folder import read_record
+from utils.run.find import check_script, find_checkpoint, find_run, find_runs, is_pattern, is_run, script_of
+from utils.run.folder import read_json, read_record
 from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
-from utils.training.checkpoint import check_names, load_checkpoint
+from utils.training.checkpoint import check_names, load_checkpoint, refuse_foreign
 
 # The module with `predict` for each data set.
 PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
@@ -143,7 +143,8 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     name, path = None, Path(place)
     if not path.is_file():
         run = find_run(place)
-        name, path = script_of(run), find_checkpoint(checkpoint or run)
+        inside = run / (checkpoint or "")  # the folder itself, or its file of this name
+        name, path = script_of(run), find_checkpoint(inside if inside.exists() else checkpoint)
         if path.resolve().parent != run.resolve():
             raise CommandError(f"--checkpoint {path} does not belong to {run}: pass --run {path.parent}")
     state = load_checkpoint(path)
@@ -155,6 +156,13 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")
+
+    if is_run(path.parent) and script_of(path.parent) == state["script"]:
+        config = read_record(path.parent / "config.json", "args", "dataset")
+        split = path.parent / "split.json"
+        now = {"fingerprint": config["dataset"].get("fingerprint")}
+        now["split"] = read_json(split) if split.is_file() else state["trained_on"]["split"]
+        refuse_foreign(path, state, config["args"], now)
 
     script = importlib.import_module(state["script"].removesuffix(".py"))  # one of TASKS
     # The checkpoint holds all weights; the pretrained weights need not be on this machine.

@@ -29,7 +29,7 @@ from utils.metrics.jrdb_act import score_groups
 from utils.plotting import classification as plotting
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json
-from utils.training.checkpoint import load_checkpoint
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +61,13 @@ def judged(tmp_path_factory):
         return run, evaluated(run, *(["--corrupt", "all"] if "anomaly" in name else []))
 
     return judge
+
+
+def test_a_checkpoint_of_another_run_is_refused(run_of, tmp_path):
+    run, other = run_of("train_mae"), tiny_runs.train("train_mae", tmp_path / "other", "--fold", "1/3")
+    shutil.copy(other / "best_model.pth", run)
+    with pytest.raises(CommandError, match="is not of the run that .*\n  --fold: trained with 1/3"):
+        evaluated(run)
 
 
 @pytest.mark.parametrize("name", ["train_stage1", "train_stage2"])
@@ -99,7 +106,7 @@ def test_figures_and_files_are_those_of_the_run(judged, name):
 @pytest.mark.parametrize("name", ["train_anomaly_with_labels", "train_mae", "train_stage1"])
 def test_another_split_and_another_checkpoint(run_of, name):
     run = run_of(name)
-    folder = evaluated(run, "--split", "val", "--checkpoint", run / "final.pth")
+    folder = evaluated(run, "--split", "val", "--checkpoint", "final.pth")
     results, last = read_json(folder / "results.json"), read_json(run / "history.json")[-1]
     key = {"train_mae": "mae"}.get(name, "auroc")
     assert results["metrics"]["val"][key] == pytest.approx(last[f"val_{key}"], rel=1e-6)
@@ -325,7 +332,11 @@ def test_help_does_not_give_the_defaults_of_training(capsys):
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("train_mae", ["--data_path", "x"], "--data_path: a run of train_mae.py has only --image_dir"),
+        (
+            "train_mae",
+            ["--data_path", "x"],
+            "--data_path: a run of train_mae.py has only --excel_path, --image_dir",
+        ),
         ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py has only --data_path"),
         ("train_stage1", ["--corrupt", "all"], "--corrupt: for AnoVox, not for a run of train_stage1"),
         ("train_mae", ["--image_dir", "nowhere"], "nowhere: no such folder"),
@@ -366,7 +377,7 @@ def test_a_split_that_was_edited_is_not_the_runs(run_of, moved):
         split["train"].append(split["val"].pop(0))
     (run / "split.json").write_text(json.dumps(split))
     for flags in ([], ["--paste", 3], ["--split", "val"]):
-        with pytest.raises(CommandError, match="is not the split that the run was trained on"):
+        with pytest.raises(CommandError, match="is not of the run .*\n  trained on another split"):
             evaluated(run, *flags)
 
 
@@ -440,12 +451,10 @@ def test_a_split_that_is_not_there(run_of, tmp_path):
         evaluated(run, "--data_path", other)
     with pytest.raises(CommandError, match="--split unseen: nothing in this data is new .*\n.*--data_path"):
         evaluated(run, "--split", "unseen")
-    split, config = (json.loads((run / name).read_text()) for name in ("split.json", "config.json"))
-    held, told = json.loads((run / "hashes.json").read_text()), config["dataset"]
-    held = {name: held[name] for name in held if name not in split["test"]}
-    told["groups"].pop("test")
-    for name, content in (("split", split | {"test": []}), ("hashes", held), ("config", config)):
-        (run / f"{name}.json").write_text(json.dumps(content))
+    state = load_checkpoint(run / "best_f1.pth")
+    state["trained_on"]["split"]["test"] = []
+    save_checkpoint(run / "best_f1.pth", state)
+    (run / "split.json").write_text(json.dumps(state["trained_on"]["split"]))
     with pytest.raises(CommandError, match="the run has no test part.*\n--split val judges that"):
         evaluated(run)
     (run / "hashes.json").write_text("{}")

@@ -245,6 +245,11 @@ def test_the_run_at_hand_is_the_live_one_else_the_newest(tmp_path):
         newest_run(tmp_path / "nowhere")
 
 
+def test_the_run_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_run(Path(".")).name == tmp_path.name
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -197,6 +198,9 @@ def test_weights_of_a_run_that_was_trained_on_whom_this_one_tests_are_refused(tm
     begun = train("train_mae", tmp_path, *ONE_STEP, "--fold", "1/4")
     with pytest.raises(CommandError, match="Leakage: the run behind --weights .*\n.*with --fold 1/4"):
         train("train_mae", tmp_path, *ONE_STEP, "--fold", "2/4", "--weights", begun / "last.pth")
+    copied = shutil.copy(begun / "last.pth", tmp_path / "pretrained.pth")
+    with pytest.raises(CommandError, match="Leakage: the run behind --weights"):
+        train("train_mae", tmp_path, *ONE_STEP, "--fold", "2/4", "--weights", copied)
     train("train_mae", tmp_path, *ONE_STEP, "--fold", "1/4", "--weights", begun)
 
 

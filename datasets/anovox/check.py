@@ -106,8 +106,7 @@ def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tupl
             doubts.append(f"{claim}, with y mirrored at {mirrored:.0%}; {remedy}")
         elif kept < LEAST_AGREEMENT and agree is _same_class:
             remedy = "scans need x forward, y left, z up, the sensor at the origin; check sensor_setup.json"
-            cause = "wrong axes, files of different frames, or class ids changed by JPEG?"
-            doubts.append(f"{claim}, too few: {cause} {remedy}")
+            doubts.append(f"{claim}, too few: wrong axes, or files of different frames? {remedy}")
         elif kept < min(0.9, others + 0.05):
             remedy = "files mixed up between frames or scenarios? Copy each again to its scenario and number"
             doubts.append(f"{claim}, with files of other scenarios at {others:.0%}; {remedy}")

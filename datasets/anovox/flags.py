@@ -18,7 +18,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group "data"; build_datasets(args) of load.py reads it."""
     # fmt: off
     add = parser.add_argument_group("data").add_argument
-    add("--data_path", help="folder of AnoVox archives or scenarios; default: the built-in sample")
+    add("--data_path", type=arguments.place,
+        help="folder of AnoVox archives or scenarios; default: the built-in sample")
     add("--label", choices=["visible", "scenario", "voxel", "pasted"], default="visible",
         help="what makes a frame anomalous: a sensor sees it, its scenario, its voxels, or a pasted object")
     add("--pastes", type=arguments.non_negative_int, default=0,
@@ -34,7 +35,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min_pixels", type=arguments.positive_float, default=20, help="pixels to be visible, at 768x512")
     add("--min_points", type=arguments.positive_int, default=3, help="LiDAR points to be visible")
     add("--camera", help="part of the name of the camera to use; default: the front camera")
-    add("--split_method", default="auto", help="auto (the data's split.json, else random), random or a file")
+    add("--split_method", type=arguments.place_or("auto", "random"), default="auto",
+        help="auto (the data's split.json, else random), random or a file")
     add("--test_size", type=arguments.fraction, default=SHARE, help="share of the scenarios (random split)")
     add("--val_size", type=arguments.fraction, default=SHARE, help="share of the scenarios not in test")
     add("--holdout_towns", nargs="+", metavar="TOWN", help="towns whose scenarios are the test split")

@@ -28,13 +28,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group "data"."""
     # fmt: off
     add = parser.add_argument_group("data").add_argument
-    add("--data_path", help="JRDB folder with labels/ and images/; default: the built-in sample")
-    add("--split_method", default="auto",
+    add("--data_path", type=arguments.place,
+        help="JRDB folder with labels/ and images/; default: the built-in sample")
+    add("--split_method", type=arguments.place_or("auto", "official", "sorted70"), default="auto",
         help="auto (the data's split.json, else official), official, sorted70 or a JSON file of names")
     add("--frame_stride", type=arguments.positive_int, default=1, help="use every Nth labelled frame")
     add("--multi_label", choices=["priority", "first", "drop"], default="priority",
         help="type of a pair with several labels")
-    add("--class_map", metavar="FILE",
+    add("--class_map", type=arguments.place, metavar="FILE",
         help='JSON file of {"interaction name": "class"}, besides the 21 published names; "*": all others')
     add("--pairs_from", choices=["interaction", "social_group"], default="interaction",
         help="who interacts: H-interaction, or all people of a social group (JRDB-Act, which has no types)")

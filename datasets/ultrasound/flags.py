@@ -71,8 +71,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     # fmt: off
     add = parser.add_argument_group("images").add_argument
-    add("--image_dir", help="folder of images, such as TA/Healthy/Images, or with a folder per subject; "
-        "default: the built-in sample")
+    add("--image_dir", type=arguments.place,
+        help="folder of images, such as TA/Healthy/Images, or with a folder per subject; default: the sample")
     add("--cohort", choices=[*COHORTS, "both"], default="healthy", help="whose images are read")
     add("--id_pattern", default=ID_PATTERN,
         help="regular expression for the file name without its ending, or if it contains a / for the path "
@@ -86,8 +86,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample", choices=["standard", "no_signal", "shortcut"], default="standard",
         help="which built-in sample to use without --image_dir")
     add = parser.add_argument_group("table").add_argument
-    add("--excel_path", help="table of ids and ages (.xlsx, .csv, .tsv); default: characteristics.xlsx two "
-        "folders up, or participants.tsv in --image_dir")
+    add("--excel_path", type=arguments.place, help="table of ids and ages (.xlsx, .csv, .tsv); default: "
+        "characteristics.xlsx two folders up, or participants.tsv in --image_dir")
     add("--sheet", help="sheet of the table; default: Blad1, or else the only one with the columns")
     add("--header_row", type=arguments.positive_int, help="row of the column names; default: searched for")
     add("--id_column", default="Number", help="name of the column of subject ids")
@@ -108,7 +108,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("split").add_argument
     add("--split_by", choices=["subject", "group"], default="subject",
         help="keep each subject, or each group of --group_column, within one part")
-    add("--split_method", default="auto",
+    add("--split_method", type=arguments.place_or("auto", "by_subject_id"), default="auto",
         help="auto (the data's split.json, else by_subject_id), by_subject_id or a JSON file of ids per part")
     add("--test_size", type=fraction, default=0.2, help="fraction of the subjects (or groups) for test")
     add("--val_size", type=fraction, default=0.1, help="fraction of the remaining ones for val")

@@ -55,7 +55,7 @@ def make_writable(root: Path) -> None:
         path.chmod(0o755)
 
 
-def test_a_trial_writes_into_a_private_folder_that_is_removed(tmp_path, monkeypatch):
+def test_a_trial_writes_into_a_private_folder_that_is_removed(tmp_path, monkeypatch, capfd):
     temporary, output = tmp_path / "temporary", tmp_path / "runs"
     temporary.mkdir()
     flags = argv("train_stage1", output)
@@ -70,6 +70,8 @@ def test_a_trial_writes_into_a_private_folder_that_is_removed(tmp_path, monkeypa
 
     assert in_a_child(try_both) == 0
     assert not output.exists()
+    (last,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("verdict: ")]
+    assert "trial_" not in last
 
 
 @pytest.mark.parametrize(

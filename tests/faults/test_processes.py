@@ -403,15 +403,18 @@ def test_one_process_goes_on_with_a_run_of_two_and_two_with_one(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["data", "flag"])
+@pytest.mark.parametrize("what", ["data", "split", "flag"])
 def test_ranks_that_differ_end_at_once_with_a_table(what, tmp_path):
     """As two nodes of which one has a stale copy of the data, or another command."""
     root, given = copied_data(SCRIPT, tmp_path / "stale")
-    path = next((root / LABEL_FOLDER).iterdir())
+    path = next((root / LABEL_FOLDER).iterdir()) if what == "data" else root / "split.json"
     content = json.loads(path.read_text())
-    next(iter(content["labels"].values()))[0]["box"][3] += 1
+    if what == "data":
+        next(iter(content["labels"].values()))[0]["box"][3] += 1
+    else:
+        content["val"][0], content["test"][0] = content["test"][0], content["val"][0]
     path.write_text(json.dumps(content))
-    differs = given if what == "data" else ["--weight_decay", "1e-3"]
+    differs = given if what != "flag" else ["--weight_decay", "1e-3"]
     flags, said = flags_of_two(tmp_path / "runs"), tmp_path / "said"
 
     def train_rank() -> int:
@@ -423,7 +426,7 @@ def test_ranks_that_differ_end_at_once_with_a_table(what, tmp_path):
     for rank in "01":
         lines = said.with_name(f"said{rank}").read_text().splitlines()
         assert lines[0].endswith("the ranks differ and would not train one model:")
-        assert ("--weight_decay" if what == "flag" else "data") in lines[1]
+        assert lines[1].split() == ["--weight_decay" if what == "flag" else what]
         assert [line.split("  ")[0] for line in lines[2:]] == ["rank 0", "rank 1"]
 
 

@@ -17,6 +17,7 @@ from tests import tiny_runs
 from tests.test_predict import make_checkpoint
 from utils.metrics.interaction import pair_probabilities
 from utils.run.errors import CommandError, ScriptError
+from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
@@ -37,6 +38,7 @@ def test_ages_of_files_as_they_are(tmp_path, capsys):
     state["model"]["head.4.weight"] *= 1e5  # after a few epochs everybody is still at the median
     state["args"]["mask_text"] = True
     save_checkpoint(run / "best_model.pth", state)
+    write_json(run / "config.json", read_json(run / "config.json") | {"args": state["args"]})
     program, about, _ = exported(run, tmp_path / "model.pt2")
     table = prediction.load(run, "cpu").predict(tiny_runs.ultrasound())["predictions"]
     expected = table.set_index("file")["prediction"]
@@ -60,9 +62,10 @@ def test_a_run_of_colour_is_traced_on_colour():
 
 
 @pytest.mark.long
-def test_the_probability_of_an_anomaly_is_calibrated(tmp_path):
+def test_the_probability_of_an_anomaly_is_calibrated(tmp_path, capfd):
     run = tiny_runs.run_of("train_anomaly_with_labels")
     program, about, trained = exported(run, tmp_path / "model.pt2")
+    assert "Symbol" not in capfd.readouterr().err
     assert about["threshold"] == trained.state["threshold"]
     assert list(about["outputs"]) == ["probability", "cells", "marks"]
     batch = trained.script.build_datasets(trained.args).parts["test"].__getitems__(range(4))

@@ -76,11 +76,12 @@ def write_report(
     write_text(path, "\n\n".join(parts) + "\n")
 
 
-def write_results(run: Path, task: str, verdict: Verdict, **fields: Any) -> None:
-    """Write RUN/results.json, which marks the run as finished, and the log's last line: the verdict."""
+def write_results(run: Path, task: str, verdict: Verdict, kept: bool = True, **fields: Any) -> None:
+    """Write RUN/results.json, which marks the run as finished, and the log's last line: the verdict and, if
+    it is kept, the folder."""
     head = {"task": task, "verdict": verdict.word, "verdict_reason": verdict.reason}
     write_json(run / "results.json", head | {"reference": verdict.reference} | fields)
-    LOG.info(f"verdict: {verdict}; files in {run}")
+    LOG.info(f"verdict: {verdict}{f'; files in {run}' if kept else ''}")
 
 
 def write_table(path: Path, columns: Any) -> None:

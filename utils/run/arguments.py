@@ -35,6 +35,7 @@ OFTEN = {
     "id_pattern", "target_unit", "group_column", "model", "freeze_batchnorm", "label", "camera",
     "holdout_towns", "max_points", "image_encoder", "modality", "fusion",
 }  # fmt: skip
+DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # --resume compares data by content, wherever it is
 SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # --fold replaces these
 
 
@@ -93,17 +94,18 @@ def add_run_arguments(
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
     add("--compile", action=switch, default=False, help="compile the forward pass (minutes), meant for GPUs")
-    add("--output_dir", default="checkpoints", help="folder for the run folders")
+    add("--output_dir", type=some_text, default="checkpoints", help="folder for the run folders")
     add("--resume", metavar="RUN",
         help="go on with the run in this folder; auto = with the newest unfinished run in --output_dir that "
              "has the same flags and that no process is training, else start a new one")
     add("--force", action=switch, default=False, help="--resume even if another process seems to train it")
-    add("--config", metavar="FILE", help="take the flags of a config.json; typed flags win")
+    add("--config", metavar="RUN", help="take the flags of a run folder or config.json; typed flags win")
     add("--save_interval", type=count, default=0, help="keep checkpoint_epoch_N.pth every N epochs; 0 = none")
     add("--plot_interval", type=count, default=10, help="redraw the curves every N epochs; 0 = at the end")
     add("--log_interval", type=count, default=0, help="log every N steps; 0 = every minute of a long epoch")
     add("--max_batches", type=count, default=0, help="cut epochs after N steps (never LEARNED); 0 = no cut")
-    add("--cache_dir", metavar="FOLDER", help="for decoded images; if not given, data/cache in the checkout")
+    add("--cache_dir", type=place, metavar="FOLDER",
+        help="for decoded images; if not given, data/cache in the checkout")
     add("--cache_limit_gb", type=positive_float, default=4.0, help="largest image cache to build, in GB")
     add("--max_hours", type=amount, default=0.0, help="stop after this time, as on SIGTERM; 0 = no limit")
     add("--stall_timeout", type=amount, default=600.0,
@@ -132,11 +134,17 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
     if args.resume and (args.dry_run or args.check_data):
         parser.error("--resume goes on with a run, but --dry_run and --check_data are for new runs only")
     source = args.config
+    if source and Path(source).is_dir():
+        source = f"{source}/config.json"
+        typed.append(f"--config={source}")
     if args.resume and args.resume != "auto":
         try:
             run = find_run(args.resume, Path(args.output_dir))
         except CommandError as error:
             parser.error(f"--resume: {error}")
+        file = Path(args.resume)
+        if file.suffix == ".pth" and file.is_file() and file.name != "last.pth":
+            parser.error(f"--resume {args.resume}: only last.pth holds what resuming needs: pass {run}")
         typed.append(f"--resume={run}")  # the folder that was found
         source = run / "config.json"
     if source:
@@ -193,13 +201,12 @@ def refuse_changes(parser: ScriptParser, args: argparse.Namespace, recorded: dic
     """A resumed run must stay the same run: parser.error lists every typed flag that would change it."""
     fewest = min(args.epochs, recorded["epochs"])
     shaped = recorded.get("scheduler") == "cosine" or recorded.get("warmup_epochs", 0) >= fewest
-    may_change = MAY_CHANGE_ON_RESUME - ({"epochs"} if shaped else set())  # the schedule depends on epochs
+    may_change = MAY_CHANGE_ON_RESUME | DATA_PATHS
+    may_change -= {"epochs"} if shaped else set()  # the schedule depends on epochs
     changed = [key for key, old in recorded.items() if getattr(args, key) != old and key not in may_change]
     if changed:
         table = "\n".join(f"  --{k}: recorded {recorded[k]}, typed {getattr(args, k)}" for k in changed)
         remedy = "start a new run with --config"
-        if {"data_path", "image_dir", "excel_path"} & {*changed}:
-            remedy += "; if the same data moved, correct its path in RUN/config.json"
         parser.error(f"--resume {args.resume} cannot change these flags:\n{table}\n{remedy}")
 
 
@@ -223,6 +230,26 @@ non_negative_int = number(int, lambda v: v >= 0, "a whole number, 0 or more")
 positive_float = number(float, lambda v: v > 0, "a number above 0")
 non_negative_float = number(float, lambda v: v >= 0, "a number, 0 or more")
 fraction = number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+
+
+def some_text(text: str) -> str:
+    if not text.strip():  # $FOLDER that is not set must not mean the default
+        raise argparse.ArgumentTypeError("the text is empty: is a variable not set?")
+    return text
+
+
+def place(text: str) -> str:
+    """An absolute path: config.json must name the same file from any folder. ~ is the home folder."""
+    return os.path.abspath(os.path.expanduser(some_text(text)))
+
+
+def place_or(*words: str) -> Callable[[str], str]:
+    """A type= for add_argument: one of `words`, else a path, absolute if it exists."""
+
+    def parse(text: str) -> str:
+        return text if text in words or not os.path.exists(place(text)) else place(text)
+
+    return parse
 
 
 def fold(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import contextlib
 import shutil
 import tempfile
 import time
@@ -31,7 +32,9 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
         lock = Lock(run / ".lock")
         lock.take()
     if args.resume:
-        status = read_json(run / "status.json") if (run / "status.json").is_file() else {}
+        status: dict = {}
+        with contextlib.suppress(CommandError):  # missing or damaged: it is written anew
+            status = read_json(run / "status.json")
         pid, ago = status.get("pid"), format_duration(max(0.0, time.time() - status.get("time", 0)))
         if not lock.taken and not args.force:
             who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"
@@ -53,7 +56,7 @@ def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
     if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
         return False
     config = read_record(run / "config.json", "args", "script_name")
-    resolved = {"intensity_range"}  # recorded is what the data resolved it to
-    fixed = vars(args).keys() - MAY_CHANGE_ON_RESUME - resolved | {"epochs"}
+    # The data resolves --intensity_range; one --output_dir can be written in several ways.
+    fixed = vars(args).keys() - MAY_CHANGE_ON_RESUME - {"intensity_range", "output_dir"} | {"epochs"}
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)

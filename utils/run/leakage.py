@@ -17,21 +17,23 @@ def shared(trained: Hashes, judged: Hashes) -> dict[str, str]:
     return {name: owner[item] for name, (_, *items) in judged.items() for item in items if item in owner}
 
 
-def refuse_judged(run: Path, data: Any, flag: str, by_name: bool) -> None:
-    """CommandError if val or test hold anything that the run behind `flag` was trained on, by its content.
-    by_name: both runs read the same data, so that groups are compared by name too."""
-    if not (run / "split.json").is_file() or not (run / "hashes.json").is_file():
-        LOG.warning(f"{run} lacks split.json or hashes.json: whether {flag} has seen val or test is unknown")
-        return
-    names, hashes = read_json(run / "split.json")["train"], read_json(run / "hashes.json")
+def refuse_judged(path: Path, state: Mapping[str, Any], data: Any, flag: str, by_name: bool) -> None:
+    """CommandError if val or test hold anything that the checkpoint `path`, given as `flag`, was trained on,
+    by its content, which hashes.json beside it records. by_name: both runs read the same data, so that
+    groups are compared by name too."""
+    names, beside = state["trained_on"]["split"]["train"], path.parent / "hashes.json"
+    hashes = read_json(beside) if beside.is_file() else {}
+    if not (hashes or by_name):
+        LOG.warning(f"{beside} is not there: whether {flag} has seen val or test is unknown")
     judged = [name for part in ("val", "test") for name in data.split[part]]
-    copies = shared({name: hashes[name] for name in names}, {name: data.hashes[name] for name in judged})
+    trained = {name: hashes[name] for name in names if name in hashes}
+    copies = shared(trained, {name: data.hashes[name] for name in judged})
     seen = [name for name in judged if name in copies or (by_name and name in names)]
     if seen:
-        recorded = read_json(run / "config.json")["args"]
+        recorded = state["args"]
         same = f"--fold {recorded['fold']} --seed {recorded['seed']}" if recorded.get("fold") else "no --fold"
         raise CommandError(
             f"Leakage: the run behind {flag} was trained on {len(seen)} of the {len(judged)} groups in val "
-            f"and test: {some(seen, 3)}\n  {run}, with {same}\n"
+            f"and test: {some(seen, 3)}\n  {path}, with {same}\n"
             f"  split both alike (--fold, --seed, --split_method), or give another {flag}"
         )

@@ -1,6 +1,5 @@
 """Checkpoints: plain values and tensors, written completely or not at all, loaded with weights_only=True."""
 
-import argparse
 import io
 import pickle
 import re
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from utils.run.arguments import MAY_CHANGE_ON_RESUME
+from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
 from utils.run.folder import plain, write_bytes, write_json
 from utils.run.log import LOG, run_goes_on
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from utils.training.run import Run
 
 FORMAT_VERSION = 1
-PLACES = ("data_path", "image_dir", "excel_path", "output_dir", "stage1_checkpoint", "weights")
+PLACES = DATA_PATHS | {"output_dir", "stage1_checkpoint", "weights"}
 BEGIN_AGAIN = "no epoch was saved, so nothing can be resumed: begin again, with --config RUN/config.json"
 
 
@@ -61,9 +60,10 @@ class Checkpoint:
         """The history and best values to continue from: those in last.pth with --resume, else fresh ones."""
         if self.run.args.resume:
             state = self.load("last.pth")
-            refuse_edited(self.run.args, state["args"])
-            for name in filter(state.get, self.parts):  # the scaler's is empty unless --amp means float16
-                self.parts[name].load_state_dict(state[name])
+            refuse_foreign(self.run.folder / "last.pth", state, vars(self.run.args), self.run.trained_on)
+            for name, part in self.parts.items():
+                if state[name]:  # the scaler's is empty unless --amp means float16
+                    part.load_state_dict(state[name])
             self.history, self.best = state["history"], state["best"]
             self.values = {key: state[key] for key in state["values"]}
             self.interrupt.resume(state)
@@ -79,8 +79,8 @@ class Checkpoint:
         return {
             "script": self.run.script, "epoch": len(self.history), "step": step, "totals": totals,
             "seconds": seconds, "model": self.parts["model"].state_dict(), "best": self.best,
-            "history": self.history, "args": vars(self.run.args), "values": list(self.values), **self.values,
-            **self.names,
+            "history": self.history, "args": vars(self.run.args), "trained_on": self.run.trained_on,
+            "values": list(self.values), **self.values, **self.names,
         }  # fmt: skip
 
     def save_last(self, *done: Any) -> None:
@@ -115,16 +115,19 @@ class Checkpoint:
         return self.chosen
 
 
-def refuse_edited(args: argparse.Namespace, trained: dict[str, Any]) -> None:
-    """CommandError if the flags of a resumed run, read from its config.json, are not those it was `trained`
-    with. Paths may differ, since data is compared by content, and so may a process's share of the batch."""
-    now, before = plain(vars(args)), plain(trained)
-    fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - {*PLACES, "batch_size"})
-    edited = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
-    if edited:
-        refused = f"--resume {args.resume}: its config.json has other flags than it was trained with"
-        remedy = "restore the file, or start a new run with --config"
-        raise CommandError("\n".join([refused, *edited, remedy]))
+def refuse_foreign(
+    path: Path, state: Mapping[str, Any], args: dict[str, Any], trained_on: Mapping[str, Any]
+) -> None:
+    """CommandError if the checkpoint `path` was trained with other flags, data or split than its folder says.
+    Paths may differ, since data is compared by content, and so may a process's share of the batch."""
+    now, before = plain(args), plain(state["args"])
+    fixed = sorted(now.keys() & before.keys() - MAY_CHANGE_ON_RESUME - PLACES - {"batch_size"})
+    changed = [f"  --{k}: trained with {before[k]}, now {now[k]}" for k in fixed if now[k] != before[k]]
+    changed += [f"  trained on another {k}" for k, v in trained_on.items() if state["trained_on"][k] != v]
+    if changed:
+        refused = f"{path} is not of the run that config.json and split.json beside it describe"
+        remedy = "one was edited or copied here: restore it, or start a new run with --config"
+        raise CommandError("\n".join([refused, *changed, remedy]))
 
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """config.json: everything that defines a run, read from the run's own objects, never typed in by hand."""
 
 import argparse
+import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.run.arguments import MAY_CHANGE_ON_RESUME, NOT_RECORDED
+from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json, read_record, write_json
 from utils.run.log import LOG, align
@@ -83,12 +85,13 @@ def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[st
         LOG.warning(f"not the {' and '.join(changed)} of --config {path}: this run does not repeat that one")
 
 
-def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
-    """CommandError, on every rank, with a table of the data, steps, flags and versions that differ."""
+def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
+    """CommandError, on every rank, with a table of the data, split, steps, flags and versions that differ."""
     args, world = run.args, run.processes.world_size
-    free = {"cache_dir", "cache_limit_gb", "device", "num_workers", "data_path", "image_dir", "excel_path"}
+    free = {"cache_dir", "cache_limit_gb", "device", "num_workers", *DATA_PATHS}
     facts = {
         "data": dataset["fingerprint"][:12],
+        "split": hashlib.sha256(json.dumps(split).encode()).hexdigest()[:12],
         "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * world)),
         **{f"--{key}": value for key, value in vars(args).items() if key not in free},
         "commit": describe_git()["commit"],
@@ -108,7 +111,8 @@ def check_ranks(run: "Run", dataset: dict[str, Any]) -> None:
 def record_resumed(run: "Run") -> None:
     """Write the flags that --resume may change to config.json, where --resume and --config will look."""
     args, recorded = run.args, read_json(run.folder / "config.json")
-    now = {key: value for key, value in vars(args).items() if key in MAY_CHANGE_ON_RESUME - NOT_RECORDED}
+    changeable = MAY_CHANGE_ON_RESUME - NOT_RECORDED | DATA_PATHS
+    now = {key: value for key, value in vars(args).items() if key in changeable}
     recorded["args"] |= now
     recorded["training"] |= {key: now[key] for key in now.keys() & recorded["training"].keys()}
     recorded["optimizations"]["early_stopping"] = args.patience > 0

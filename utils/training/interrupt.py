@@ -82,7 +82,7 @@ class Interrupt:
 
     def __init__(self, run: Any, save: Callable[[int, Tensor, float], None]):
         self.processes, self.status, self.save, args = run.processes, run.status, save, run.args
-        self.max_batches, self.log_interval = args.max_batches, args.log_interval
+        self.max_batches, self.log_interval, self.trial = args.max_batches, args.log_interval, args.dry_run
         self.deadline = time.monotonic() + 3600 * args.max_hours if args.max_hours else float("inf")
         self.wish, self.first_step, self.totals, self.timed = 0, 0, None, False
         self.look: Callable[[int, int, Any], None] = lambda epoch, step, batch: None  # set by Invariants
@@ -204,7 +204,7 @@ class Interrupt:
         if self.group is not None:
             dist.barrier(group=self.group)  # nobody leaves while the first process is still writing
         reason = "--max_hours is over" if time.monotonic() > self.deadline else stopped_by(wish)
-        LOG.info(f"{reason}; go on with --resume {self.status.path.parent}")
+        LOG.info(reason if self.trial else f"{reason}; go on with --resume {self.status.path.parent}")
         self.status.end("interrupted", reason)
         raise SystemExit(wish)
 

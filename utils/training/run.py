@@ -6,7 +6,7 @@ A Run holds what a script needs around its loop; the script's `main` decides the
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from utils.plotting.curves import Panel, curve_panels, plot_curves, to_beat
 from utils.report.results import data_place, figure_title, write_report, write_results
 from utils.run.claim import claim_folder
 from utils.run.errors import CommandError, counted
-from utils.run.find import find_checkpoint, is_run, list_runs
+from utils.run.find import find_checkpoint, list_runs
 from utils.run.folder import is_finished, read_json, write_arrays, write_json
 from utils.run.leakage import refuse_judged
 from utils.run.log import LOG, epoch_line, start_log, stop_log
@@ -49,6 +49,7 @@ class Run:
     folder: Path
     status: Status
     processes: distributed.Processes
+    trained_on: dict[str, Any] = field(default_factory=dict)  # fingerprint of the data, split; set by check
 
     @property
     def device(self) -> torch.device:
@@ -65,20 +66,27 @@ class Run:
         LOG.info(f"data: {data_place(vars(self.args), data.synthetic)}")
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
         described = data.describe()
+        self.trained_on = {"fingerprint": described["fingerprint"], "split": data.split}
         if self.args.resume:
             config.check_resumed(self, described, data.split)
-        elif stage1 := getattr(self.args, "stage1_checkpoint", None):
-            refuse_judged(Path(stage1).parent, data, "--stage1_checkpoint", by_name=True)
-        elif (weights := getattr(self.args, "weights", "none")) not in ("none", "imagenet"):
-            run = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-            if is_run(run):
-                refuse_judged(run, data, "--weights", by_name=False)
+        else:
+            self.check_start(data)
         if self.args.config:
             config.check_repeated(self, described, data.split)
-        config.check_ranks(self, described)
+        config.check_ranks(self, described, data.split)
         if self.args.check_data:
             LOG.info("the data can be trained on")
         return self.args.check_data
+
+    def check_start(self, data: Any) -> None:
+        """CommandError if an earlier run that this one starts from was trained on val or test."""
+        flag = "stage1_checkpoint" if hasattr(self.args, "stage1_checkpoint") else "weights"
+        try:
+            state = load_checkpoint(path := find_checkpoint(vars(self.args)[flag]))
+        except CommandError:  # none, imagenet, or weights of another project
+            return
+        same = flag != "weights" or state["trained_on"]["fingerprint"] == self.trained_on["fingerprint"]
+        refuse_judged(path, state, data, f"--{flag}", by_name=same)
 
     def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
         """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
@@ -198,7 +206,8 @@ def finish(
         write_report(path, "\n".join(title), verdict, found["warnings"], sections, logged)
         plot_curves(checkpoint.history, panels, run.folder / "training_curves.png", chosen["epoch"], verdict)
         write_results(
-            run.folder, TASKS[run.script]["folder"], verdict, metrics=metrics, test_split=split, **found,
+            run.folder, TASKS[run.script]["folder"], verdict, not args.dry_run, metrics=metrics,
+            test_split=split, **found,
             epochs=args.epochs, epochs_run=len(checkpoint.history), threshold=chosen["threshold"],
             best_epoch=chosen["epoch"], wall_seconds=sum(row["seconds"] for row in checkpoint.history),
             synthetic=data.synthetic, input_worth=worth, **fields,
@@ -242,6 +251,6 @@ def adopt_stage1(
         if typed is not None and typed != trained:
             raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
         setattr(args, name, trained)
-    args.stage1_checkpoint = str(path)
+    args.stage1_checkpoint = os.path.abspath(path)
     check_names(path, state, **names_of(args))
     return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses its own threshold

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
-from utils.run.arguments import MAY_CHANGE_ON_RESUME
+from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError, some
 from utils.run.find import start_of
 from utils.run.signs import is_number
@@ -27,7 +27,6 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PLACES = {"output_dir", "resume", "config", "cache_dir", "force"}
 # These do not make it another experiment; differences are shown.
 NO_SETTING = MAY_CHANGE_ON_RESUME - {"epochs", "patience", "compile"} | {"seed", "output_dir"}
-DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # replaced by the fingerprint of the data
 # Not set by flags; differences are always shown.
 CIRCUMSTANCES = (
     "git.commit", "git.dirty", "script_version", "device", "gpu_names", "world_size", "num_threads",
@@ -74,7 +73,8 @@ def check_comparable(views: Sequence[RunView]) -> None:
 def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
     """What makes a run another experiment: script, flags, data, effective batch size. Left out are seed and
     paths and, with `folds`, the number of the fold and values taken from its train part. The stage 1 run that
-    stage 2 starts from is described by its own settings, because its path changes with the seed."""
+    stage 2 starts from is described by its own settings, because its path changes with the seed. The
+    fingerprint of the data replaces its paths."""
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}

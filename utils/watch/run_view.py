@@ -63,7 +63,7 @@ class RunView:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.folder.absolute().name  # also of "."
 
     @property
     def script(self) -> str:

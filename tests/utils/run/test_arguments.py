@@ -24,6 +24,9 @@ def test_dashes_and_underscores_are_the_same():
         (["--image_size", "1", "2", "3"], "one or two whole numbers"),
         (["--resume", "a", "--config", "b"], "exclude each other"),
         (["--config", "missing.json"], "cannot read missing.json"),
+        (["--data_path", ""], "argument --data_path: the text is empty: is a variable not set?"),
+        (["--weights", ""], "argument --weights: the text is empty"),
+        (["--output_dir", " "], "argument --output_dir: the text is empty"),
     ],
 )
 def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
@@ -77,9 +80,20 @@ def test_typed_flags_win_over_config_which_wins_over_defaults(tmp_path):
 
 
 def test_config_round_trip_gives_equal_args(tmp_path):
-    path = save(tmp_path, learning_rate=0.1 + 0.2, data_path="a folder/with spaces")
+    path = save(tmp_path, learning_rate=0.1 + 0.2, data_path="/a folder/with spaces")
     args = train_stage1.parse_args(["--config", path])
     assert vars(args) | {"config": None} == json.loads((tmp_path / "config.json").read_text())["args"]
+
+
+def test_paths_are_recorded_so_that_another_folder_finds_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "mine.json").touch()
+    args = train_mae.parse_args(["--image_dir=~/US", "--weights=imagenet", "--split_method=mine.json"])
+    assert args.image_dir == str(tmp_path / "US") and args.split_method == str(tmp_path / "mine.json")
+    assert args.weights == "imagenet" and train_mae.parse_args([]).image_dir is None
+    assert train_stage1.parse_args(["--split_method", "offical"]).split_method == "offical"
 
 
 def test_unknown_keys_and_bad_values_in_a_config_are_refused(tmp_path, capsys):
@@ -98,6 +112,11 @@ def test_resume_takes_the_run_that_is_meant(tmp_path, capsys):
     run.mkdir()
     save(run, epochs=7, output_dir=str(tmp_path))
     (run / "last.pth").touch()
+    assert train_stage1.parse_args(["--config", str(run)]).config == str(run / "config.json")
+    (run / "best_f1.pth").touch()
+    with pytest.raises(SystemExit):
+        train_stage1.parse_args(["--resume", str(run / "best_f1.pth")])
+    assert f"only last.pth holds what resuming needs: pass {run}" in capsys.readouterr().err
     for given in (run, run.name, run / "last.pth"):
         args = train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", str(given)])
         assert args.resume == str(run) and args.epochs == 7
