@@ -25,7 +25,7 @@ def report_binary(
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a two-class model on N samples beside reference scorers on the same samples.
 
-    state: the checkpoint, whose threshold, calibration (by `fit` on val) and history are used; logits (N,):
+    state: the checkpoint, whose threshold and calibration (by `fit` on val) are used; logits (N,):
     the model's outputs; references: {name: scores on val and on these samples}, whose thresholds are chosen
     on val, like the model's. The verdict compares AUROC with the reference named `trivial`, leaving out one
     of `groups` (N,) at a time; AP is compared with the best reference. otherwise: advice to add if all
@@ -89,7 +89,7 @@ def report_multiclass(
     val_labels: np.ndarray, groups: np.ndarray, fallback: np.ndarray, notes: Mapping[str, str],
 ) -> tuple[Verdict, dict[str, Any]]:  # fmt: skip
     """Judge a K-class model on N samples, logits (N, K), beside reference scorers (N, K) and guessing.
-    state: the checkpoint, whose temperature and history are used. The verdict compares macro F1 with the best
+    state: the checkpoint, whose temperature is used. The verdict compares macro F1 with the best
     guess: train's majority class, uniform, or by train's shares. Otherwise as report_binary."""
     unit, truncated = TASKS[state["script"]]["groups"], state["args"]["max_batches"] > 0
     count = len(classes)

@@ -191,16 +191,15 @@ def finish(
     if run.processes.first:
         save_checkpoint(run.folder / "final.pth", load_checkpoint(run.folder / "last.pth", run.script))
         split = "test" if "test" in rows else "val"
-        state = chosen | {"history": checkpoint.history}  # of all epochs, not only until the best one
-        verdict, found = report(run.folder, split, rows[split], data, state)
+        verdict, found = report(run.folder, split, rows[split], data, chosen)
         write_arrays(run.folder / "references.npz", data.references())  # with what the report has added
         metrics[split] |= found.pop("metrics")
         LOG.info(f"{WORTH}: {in_words(worth)}")
         sections = found.pop("sections") | {WORTH: in_words(worth)}
-        signs = history_signs(state["history"], TASKS[run.script], constant=state["constant_loss"])
+        signs = history_signs(checkpoint.history, TASKS[run.script], constant=chosen["constant_loss"])
         found["warnings"] = signs + found["warnings"]
         groups = counted(len(data.split[split]), TASKS[run.script]["groups"])
-        title = [figure_title(state, split), f"data: {data_place(vars(args), data.synthetic)}"]
+        title = [figure_title(chosen, split), f"data: {data_place(vars(args), data.synthetic)}"]
         title += [f"{groups} in {split}; split: {data.split_source}"]
         path, logged = run.folder / "evaluation_report.txt", run.status.fields["warnings"]
         write_report(path, "\n".join(title), verdict, found["warnings"], sections, logged)
