@@ -72,6 +72,7 @@ def make_checkpoint(path, script, features="crops+geometry", threshold=THRESHOLD
         "script": script, "epoch": 3, "model": model.state_dict(), "threshold": threshold, "args": options,
         "class_names": list(INTERACTION_CLASSES), "feature_names": feature_names(2, whole_past=True),
         "calibration": {"slope": 0.7, "offset": 0.1}, "temperature": 1.3,
+        "trained_on": {"fingerprint": "abc", "split": {}},
     }  # fmt: skip
     save_checkpoint(path, state)
     return path
@@ -215,7 +216,9 @@ def test_pictures_number_groups_as_the_table_does(folder, stage2, tmp_path, monk
 def test_a_stage_1_run_says_who_and_not_how(folder, tmp_path):
     (tmp_path / "run").mkdir()
     make_checkpoint(tmp_path / "run" / "best_f1.pth", "train_stage1.py")
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"script_name": "train_stage1.py"}))
+    args = load_checkpoint(tmp_path / "run" / "best_f1.pth")["args"]
+    config = {"script_name": "train_stage1.py", "args": args, "dataset": {"fingerprint": "abc"}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     rows = run(tmp_path / "run", folder, tmp_path / "out")
     assert set(rows["type"]) == {"none", "interaction"} and set(rows["p_type"]) == {""}
     assert ((rows["p_interaction"] >= THRESHOLD) == (rows["type"] == "interaction")).all()

@@ -4,7 +4,6 @@ import io
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from utils.training.interrupt import Interrupt
 if TYPE_CHECKING:
     from utils.training.run import Run
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PLACES = DATA_PATHS | {"output_dir", "stage1_checkpoint", "weights"}
 BEGIN_AGAIN = "no epoch was saved, so nothing can be resumed: begin again, with --config RUN/config.json"
 
@@ -134,7 +133,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     """Load a checkpoint on the CPU. `script`: the script it must come from; `expected`: lists of names it
     must agree with, such as class_names: weights are meaningless under other names.
 
-    Raises CommandError for a file that is missing, damaged, of a newer format, of another script, or that
+    Raises CommandError for a file that is missing, damaged, of another format, of another script, or that
     holds anything but tensors and plain values (nothing in it is ever imported or called).
     """
     path = Path(path)
@@ -147,6 +146,9 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
         raise CommandError(f"{path} is not a checkpoint of this project (no format_version)")
     if version > FORMAT_VERSION:
         raise CommandError(f"{path} has format {version}, newer than {FORMAT_VERSION}: update the code")
+    if version < FORMAT_VERSION:
+        remedy = "use it with the commit that config.json beside it names, or train again"
+        raise CommandError(f"{path} has format {version}, older than {FORMAT_VERSION}: {remedy}")
     if script is not None and state["script"] != script:
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
     check_names(path, state, **expected)
@@ -167,8 +169,7 @@ def read_torch(path: Path, trusted: str) -> Any:
                 if broken := archive.testzip():  # torch would load damaged weights silently
                     raise ValueError(f"the checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError,
-            ValueError, KeyError) as error:  # fmt: skip
+    except Exception as error:  # damaged bytes make the reader raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "Copy it again (a Git LFS pointer: git lfs pull), or give a file that torch.save wrote."
         if "pip install" in reason:
