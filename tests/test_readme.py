@@ -132,7 +132,7 @@ def test_the_loop_over_folds_runs(tmp_path, monkeypatch):
         for k in values.split():
             name, argv = split_command(command.replace("$k", k))
             script = importlib.import_module(name)
-            few = ["--epochs", "1", "--device", "cpu"]
+            few = ["--epochs", "1", "--model", "cnn", "--image_size", "32", "--device", "cpu"]
             script.main(script.parse_args([*map(str, flags_of(name)), *argv, *few]))
         for line in (compare, predict.replace("TA/Healthy/Images", str(ultrasound()))):
             name, argv = split_command(line)
