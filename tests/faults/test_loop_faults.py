@@ -155,7 +155,7 @@ PLANTED = {
     ),
     "loaded weights are silently random": (
         (MAE,),
-        [("load_weights(encoder, args.weights)", '{"pretrained": True, "source": args.weights}')],
+        [("load_weights(encoder,", "(lambda _, source: {'pretrained': True, 'source': source})(encoder,")],
         ["--weights", "imagenet"],
         "nothing was loaded",
     ),

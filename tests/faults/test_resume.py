@@ -166,7 +166,7 @@ def another(action, recorded) -> list[str]:
         return [flag, str(recorded + 1)]
     if isinstance(recorded, float):
         return [flag, "0.625"]
-    if isinstance(recorded, list) and recorded and isinstance(recorded[0], int):
+    if isinstance(recorded, list) and recorded and isinstance(recorded[0], int | float):
         return [flag, *(str(value + 1) for value in recorded)]
     return [flag, "1/7" if action.dest == "fold" else "7"]
 
