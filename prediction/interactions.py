@@ -7,6 +7,8 @@ skipped.csv       one row per frame whose image cannot be used, with the reason;
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,8 @@ from utils.training.device import autocast, move
 def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     """Score all pairs in range; frames without an image are scored only if the model uses no pixels. `show`
     writes det_group.txt and draws frames."""
-    folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
     pixels = any(member.args.features != "geometry" for member in trained.members)
-    if args.input is None and pixels:
-        raise CommandError("--input is required: this run uses pixels; pass the folder of the images")
-    if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
-        what = "a file" if folder.is_file() else "no such folder"
-        remedy = "pass a JRDB folder or, with --boxes, the folder of the images"
-        raise CommandError(f"--input {folder}: {what}\n  {remedy}")
+    folder = check_input(args, pixels)
     args.frame_rate = args.frame_rate or trained.args.frame_rate
     sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args)
     if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
@@ -57,34 +53,16 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         raise DataError(f"{args.input}: no frame with boxes has an image, such as {folders[0]}/000015.jpg")
 
     skipped: dict[int, str] = {}  # frame: why
-    p_interaction = np.full(len(dataset), np.nan)
-    p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
+    open_image = partial(open_frame, dataset, sequences, folders, skipped=skipped)
     scored = pictured if pixels else np.arange(frames)
-    for frame in progress(scored.tolist(), "frames"):
-        image = open_frame(dataset, sequences, folders, frame, skipped) if pixels else None
-        samples = np.flatnonzero(dataset.frames == frame)
-        if len(samples) and frame not in skipped:
-            p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
-
-    state, known = trained.state, np.flatnonzero(np.isfinite(p_interaction))
-    interacts, typed = p_interaction[known] >= state["threshold"], trained.task["task"] == "stage2"
-    answers = dataset.select(known)
-    pairs = pandas.DataFrame(answers.pair_columns()).drop(columns="label")
-    pairs["p_interaction"] = p_interaction[known].round(6)
-    kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
-    pairs["type"] = np.where(interacts, kind, "none")
-    pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
-    # Stage 2 chose the cut on val, at the threshold of stage 1.
-    threshold, cut = state.get("stage1_threshold", state["threshold"]), state.get("cut", 0.5)
-    groups = find_clusters(*answers.people_and_pairs(), p_interaction[known], threshold, [cut])[0]
+    p_interaction, p_types = score_frames(trained, dataset, scored, open_image if pixels else None, skipped)
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
-    names, place = np.array(dataset.sequences)[dataset.frame_sequences], dataset.people_frames[people]
-    persons = {"sequence": names[place], "frame": dataset.frame_keys[place], "id": dataset.person_ids[people]}
-    persons = pandas.DataFrame(persons | {"group": groups[people]})
-    persons["size"] = persons.groupby("group")["group"].transform("size")
-    persons["group"] = persons.groupby(place)["group"].rank("dense").astype(int)  # from 1 in every frame
-    numbers = np.full(len(groups), -1)  # (R,) group numbers for the pictures, as in groups.csv
-    numbers[people] = persons["group"]
+    groups = group_people(trained, dataset, p_interaction)
+    pairs, persons = (
+        list_pairs(trained, dataset, p_interaction, p_types),
+        list_people(dataset, groups, people),
+    )
+    names = np.array(dataset.sequences)[dataset.frame_sequences]
     tables = {"predictions": pairs, "groups": persons}
     tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
     if len(sequences) == 1:
@@ -93,23 +71,36 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     def show(output: Path) -> None:
         rows = keyframe_rows(dataset, groups, people, dataset.sequences)
         write_text(output / "det_group.txt", rows_text(rows))
-        usable = np.setdiff1d(pictured, list(skipped))
-        drawn = usable[spread(len(usable), args.max_pictures)].tolist()
-        for frame in progress(drawn.copy(), "pictures"):
-            image = open_frame(dataset, sequences, folders, frame, skipped)
+        numbers = np.full(len(groups), -1)  # (R,) those of groups.csv
+        numbers[people] = persons["group"]
+        usable, drawn = np.setdiff1d(pictured, list(skipped)), 0
+        for frame in progress(usable[spread(len(usable), args.max_pictures)].tolist(), "pictures"):
+            image = open_image(frame)
             if image is None:  # a geometry model opens its images only here
                 LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
-                drawn.remove(frame)
                 continue
             picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
             sequence = f"{names[frame]}_".replace("/", "_") if len(sequences) > 1 else ""  # may be a path
             save_panorama(picture, output / f"{sequence}{Path(dataset.frame_keys[frame]).stem}.png")
-        scores = f"{len(known)} pairs in range scored, {interacts.sum()} interact"
+            drawn += 1
+        scores = f"{len(pairs)} pairs in range scored, {(pairs['type'] != 'none').sum()} interact"
         files = f"predictions.csv, groups.csv, det_group.txt ({len(rows)} people on keyframes)"
-        limit = f"p >= {state['threshold']:.4g}"
-        LOG.info(f"{scores} ({limit}); {files} and {counted(len(drawn), 'pictures')} in {output}")
+        limit = f"p >= {trained.state['threshold']:.4g}"
+        LOG.info(f"{scores} ({limit}); {files} and {counted(drawn, 'pictures')} in {output}")
 
     return tables, (len(scored), "frames"), show
+
+
+def check_input(args: argparse.Namespace, pixels: bool) -> Path:
+    """The folder of the images or, without --input, a name for the sequence of --boxes."""
+    if args.input is None and pixels:
+        raise CommandError("--input is required: this run uses pixels; pass the folder of the images")
+    folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
+    if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
+        what = "a file" if folder.is_file() else "no such folder"
+        remedy = "pass a JRDB folder or, with --boxes, the folder of the images"
+        raise CommandError(f"--input {folder}: {what}\n  {remedy}")
+    return folder
 
 
 def pairs_in_range(trained: Trained, sequences: list[Sequence]) -> JRDBPairDataset:
@@ -129,6 +120,21 @@ def open_frame(
         return read_panorama(path, (sequence.width, sequence.height))
     except DataError as error:
         skipped[frame] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+
+
+def score_frames(
+    trained: Trained, dataset: JRDBPairDataset, frames: np.ndarray, open_image: Callable | None, skipped: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """p_interaction (N,) and type probabilities (N, 5) of all samples; NaN in frames that are not among
+    `frames` or become `skipped`, and for the types of stage 1. Without `open_image` no pixels are read."""
+    p_interaction = np.full(len(dataset), np.nan)
+    p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
+    for frame in progress(frames.tolist(), "frames"):
+        image = open_image(frame) if open_image else None
+        samples = np.flatnonzero(dataset.frames == frame)
+        if len(samples) and frame not in skipped:
+            p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
+    return p_interaction, p_types
 
 
 @torch.no_grad()
@@ -153,6 +159,42 @@ def score_pairs(
         scores.append(pair_probabilities(who.float().cpu().numpy(), how, member.state))
     who, how = zip(*scores, strict=True)
     return np.mean(who, axis=0), np.mean(how, axis=0)
+
+
+def group_people(trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray) -> np.ndarray:
+    """The group (R,) of every person, from the pairs with a score. Stage 2 chose the cut on val, at the
+    threshold of stage 1."""
+    state, known = trained.state, np.flatnonzero(np.isfinite(p_interaction))
+    threshold, cut = state.get("stage1_threshold", state["threshold"]), state.get("cut", 0.5)
+    people_and_pairs = dataset.select(known).people_and_pairs()
+    return find_clusters(*people_and_pairs, p_interaction[known], threshold, [cut])[0]
+
+
+def list_pairs(
+    trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray, p_types: np.ndarray
+) -> pandas.DataFrame:
+    """A row per pair that has a score: predictions.csv."""
+    known = np.flatnonzero(np.isfinite(p_interaction))
+    interacts = p_interaction[known] >= trained.state["threshold"]
+    typed = trained.task["task"] == "stage2"
+    kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
+    pairs = pandas.DataFrame(dataset.select(known).pair_columns()).drop(columns="label")
+    pairs["p_interaction"] = p_interaction[known].round(6)
+    pairs["type"] = np.where(interacts, kind, "none")
+    pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
+    return pairs
+
+
+def list_people(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray) -> pandas.DataFrame:
+    """A row for each of these `people`: groups.csv. groups: of everybody (R,)."""
+    frames = dataset.people_frames[people]
+    persons = pandas.DataFrame({
+        "sequence": np.array(dataset.sequences)[dataset.frame_sequences[frames]],
+        "frame": dataset.frame_keys[frames], "id": dataset.person_ids[people], "group": groups[people],
+    })  # fmt: skip
+    persons["size"] = persons.groupby("group")["group"].transform("size")
+    persons["group"] = persons.groupby(frames)["group"].rank("dense").astype(int)  # from 1 in every frame
+    return persons
 
 
 def draw_frame(
