@@ -4,12 +4,15 @@ Pasting tests a model without labelled anomalies: every chosen normal frame is s
 same object in both sensors, in the image only and in the scan only.
 """
 
+import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets.anovox.dataset import AnoVoxDataset
+from datasets.anovox.labels import FrameTable
 from datasets.anovox.load import find_root, groups_of, hash_contents, read_table
 from datasets.anovox.pasted import SENSORS, Pasting
 from models.pointnet import rise
@@ -64,30 +67,49 @@ def judge_pastes(
     """Detection rates of `count` pastes, and false alarms on unchanged frames; writes pastes.csv.
 
     Shapes and textures are those held out for test; frames are normal frames of the scenarios that `judge`
-    chooses. A paste is found if the frame with it alarms at the run's threshold; intervals of rates are exact
-    (Clopper and Pearson 1934). `paired_auroc`: how often a frame with a paste scores higher than the same
-    frame without. Merely counting edges or points does well there, so two such counters are reported as
-    well. `auroc`: how often a frame with a paste scores higher than a random unchanged one.
+    chooses. A paste is found if the frame with it alarms at the run's threshold (see `rates`; `ranks` needs
+    no threshold). Merely counting edges or points ranks well, so two such counters are reported as well.
     """
-    from scipy.stats import binomtest
-    from sklearn.metrics import roc_auc_score
-
-    def rates(found: np.ndarray) -> dict[str, float]:
-        low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="exact")
-        counts = {"pastes": len(found), "found": int(found.sum()), "rate": float(found.mean())}
-        return counts | {"rate_low": low, "rate_high": high}
-
-    def ranks(
-        clean: np.ndarray, pasted: np.ndarray, chosen: np.ndarray | slice = slice(None)
-    ) -> dict[str, float]:
-        better = ((pasted > clean) + 0.5 * (pasted == clean))[chosen]
-        unchanged, pasted = clean[::copies], pasted[chosen]
-        labels = np.repeat((0, 1), (len(unchanged), len(pasted)))
-        auroc = roc_auc_score(labels, np.append(unchanged, pasted))
-        return {"paired_auroc": float(better.mean()), "auroc": float(auroc)}
-
     args, threshold = trained.args, trained.state["threshold"]
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
+    frames, chosen = choose_normal(args, judge, count, **cache)
+    copies = math.ceil(count / len(chosen))
+    scores, counted = {}, {}  # of frames unchanged, and with their paste
+    for sensors in SENSORS:
+        part = AnoVoxDataset(
+            frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
+            pasting=Pasting("test", copies, sensors), truth=False, **cache,
+        )  # fmt: skip
+        scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T
+        for counter in (count_edges, count_raised):
+            counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
+
+    columns = describe_pastes(part) | {"score_clean": scores["both"][0]}  # the same for all sensors
+    columns |= {f"score_{sensors}": pasted for sensors, (_, pasted) in scores.items()}
+    write_table(folder / "pastes.csv", columns)
+    groups = {"all": np.full(len(columns["size"]), ""), "distance": name_distances(columns["distance"])}
+    groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
+    groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
+    results = {}
+    for sensors, (clean, pasted) in scores.items():
+        for group, values in groups.items():
+            for value in np.unique(values):
+                same = values == value
+                row = rates(pasted[same] >= threshold)
+                row |= ranks(clean[same], pasted[same], unchanged=clean[::copies])
+                results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
+    blank = dict.fromkeys(row)
+    results["frames as they are"] = blank | rates(clean[::copies] >= threshold)
+    for (sensors, name), (clean, pasted) in counted.items():
+        results[f"{NAMES[sensors]}, {name}"] = blank | ranks(clean, pasted, unchanged=clean[::copies])
+    print(table(results, list(blank), "pasted into"))
+    return results
+
+
+def choose_normal(
+    args: argparse.Namespace, judge: Judge, count: int, **cache: Any
+) -> tuple[FrameTable, np.ndarray]:
+    """All frames, and the rows of up to `count` normal ones of the scenarios that `judge` chooses."""
     root = find_root(args)
     frames = read_table(root, args, "pasted")
     hashes = hash_contents(frames, groups_of(frames, judge.known), **cache)
@@ -96,42 +118,37 @@ def judge_pastes(
     rows = rows[frames.labels[rows] == 0]
     if not len(rows):
         raise DataError(f"{root}: no normal frame to paste into in the {split} split; choose another --split")
-    chosen = rows[spread(len(rows), count)]
-    copies = math.ceil(count / len(chosen))
-    scores, counted = {}, {}
-    for sensors in SENSORS:
-        pasting = Pasting("test", copies, sensors)
-        part = AnoVoxDataset(
-            frames, chosen, image_size=tuple(args.image_size), max_points=args.max_points, seed=args.seed,
-            pasting=pasting, truth=False, **cache,
-        )  # fmt: skip
-        scores[sensors] = alarm_scores(trained, part).reshape(-1, 2).T  # rows: unchanged, pasted
-        for counter in (count_edges, count_raised):
-            counted[sensors, counter.__name__.replace("_", " ")] = counter(part).reshape(-1, 2).T
+    return frames, rows[spread(len(rows), count)]
 
+
+def describe_pastes(part: AnoVoxDataset) -> dict[str, np.ndarray]:
+    """The columns of pastes.csv that say what was pasted where; distances, sizes and places in metres."""
     pastes = [source.paste for source in part.sources[1::2]]
     columns = {"scenario": part.scenario[1::2], "frame_id": part.frame_ids[1::2]}
     for name in ("distance", "size", "texture", "hue"):
         columns[name] = np.array([getattr(paste, name) for paste in pastes])
-    columns["ahead"], columns["left"] = np.array([paste.centre[:2] for paste in pastes]).T  # metres
-    columns["score_clean"] = scores["both"][0]
-    columns |= {f"score_{sensors}": pasted for sensors, (_, pasted) in scores.items()}
-    write_table(folder / "pastes.csv", columns)
-    groups = {"all": np.full(len(pastes), ""), "distance": name_distances(columns["distance"])}
-    groups["size"] = np.array(["small", "medium", "large"])[np.digitize(columns["size"], SIZES)]
-    groups["colour"] = np.array(HUES)[(columns["hue"] * 6).astype(int) % 6]
-    results = {}
-    for sensors, (clean, pasted) in scores.items():
-        for group, values in groups.items():
-            for value in np.unique(values):
-                row = rates(pasted[values == value] >= threshold) | ranks(clean, pasted, values == value)
-                results[f"{NAMES[sensors]}, {group} {value}".rstrip()] = row
-    blank = dict.fromkeys(row)
-    results["frames as they are"] = blank | rates(clean[::copies] >= threshold)
-    for (sensors, name), (clean, pasted) in counted.items():
-        results[f"{NAMES[sensors]}, {name}"] = blank | ranks(clean, pasted)
-    print(table(results, list(blank), "pasted into"))
-    return results
+    ahead, left = np.array([paste.centre[:2] for paste in pastes]).T
+    return columns | {"ahead": ahead, "left": left}
+
+
+def rates(found: np.ndarray) -> dict[str, float]:
+    """The share of alarms among frames, with its exact 95% interval (Clopper and Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(int(found.sum()), len(found)).proportion_ci(method="exact")
+    counts = {"pastes": len(found), "found": int(found.sum()), "rate": float(found.mean())}
+    return counts | {"rate_low": low, "rate_high": high}
+
+
+def ranks(clean: np.ndarray, pasted: np.ndarray, unchanged: np.ndarray) -> dict[str, float]:
+    """paired_auroc: how often a frame with a paste scores higher (N,) `pasted` than the same frame without
+    (N,) `clean`; auroc: how often higher than a random one of the `unchanged` frames (M,)."""
+    from sklearn.metrics import roc_auc_score
+
+    better = (pasted > clean) + 0.5 * (pasted == clean)
+    labels = np.repeat((0, 1), (len(unchanged), len(pasted)))
+    auroc = roc_auc_score(labels, np.append(unchanged, pasted))
+    return {"paired_auroc": float(better.mean()), "auroc": float(auroc)}
 
 
 def count_edges(part: AnoVoxDataset) -> np.ndarray:
