@@ -48,20 +48,21 @@ def judge(
     found = Comparison.of(metric, model, trivial, trivial_name, jackknife, higher_is_better)
     word = "LEARNED" if found.better else "NOT LEARNED"
     reason, against = f"{'beats' if found.better else 'does not beat'} {found}", f"against {found}"
+    beside = reference.words() if reference else ""
     if not jackknife.enough:
         word, groups = "NOT JUDGED", counted(jackknife.count, unit)
         if jackknife.count < jackknife.total:
             groups = f"{jackknife.count} of {jackknife.total} {unit} hold the rarer class"
-        reason = f"{groups}, {MINIMUM} are needed to tell learning from luck; {against}"
-        if jackknife.over_frames:
-            reason += f" (interval over frames, not {unit}: optimistic)"
+        optimistic = f" (interval over frames, not {unit}: optimistic)" if jackknife.over_frames else ""
+        reason = f"{groups}, {MINIMUM} are needed to tell learning from luck; {against}{optimistic}"
+        beside = f"against {reference}{optimistic}" if reference else ""
     if split == "train":
         word, reason = "NOT LEARNED", f"never judged on train, which a model can know by heart; {against}"
     if truncated:
         word, reason = "NOT LEARNED", f"truncated by --max_batches or --dry_run; {against}"
     if split == "val":
         reason += "; val is the split that selects the best epoch: the figure is optimistic"
-    return Verdict(word, reason, reference.words() if reference else "")
+    return Verdict(word, reason, beside)
 
 
 @dataclass(frozen=True)

@@ -161,3 +161,13 @@ def test_the_strongest_reference_is_named_with_the_paired_difference():
     found = judge("AUROC", model, model, "chance", "test", by, unit="sequences", reference=beyond)
     assert str(found).startswith("NOT LEARNED (does not beat chance: AUROC +0.000 [")
     assert str(found).endswith("); worse than trees (AP -0.200 [-0.300, -0.100])")
+
+
+def test_few_groups_give_no_claim_about_a_reference_either():
+    labels = (GROUPS < 2).astype(int)
+    by = GroupJackknife(GROUPS, labels, np.arange(200))
+    rows = by.auroc(labels, SCORES)
+    beyond = Comparison("trees", "AP", 0.7, 0.5, 0.1, 0.3)
+    found = judge("AUROC", rows, rows, "chance", "test", by, unit="scenarios", reference=beyond)
+    optimistic = "(interval over frames, not scenarios: optimistic)"
+    assert found.reference == f"against trees: AP +0.200 [+0.100, +0.300] {optimistic}"
