@@ -120,13 +120,13 @@ class RunView:
         if word not in QUIET:
             return State(word, self.status.get("reason") or self.results.get("verdict", ""))
         age = max(0.0, now - self.status.get("time", self.changed))
+        sign, quiet = f"last sign of life {format_duration(age)} ago", self.seconds_per_epoch or 0.0
         # Only the run's own machine can tell whether its process has ended.
         here = os.name == "posix" and self.status.get("host") == socket.gethostname() and is_number(pid)
-        gone = here and pid > 0 and not is_alive(pid)
-        if age <= (GONE if gone else max(QUIET[word], self.seconds_per_epoch or 0.0)):
-            return State(word)
-        why = f"; process {pid} is no longer there: killed, or out of memory?" if gone else ""
-        return State("stalled", f"last sign of life {format_duration(age)} ago{why}")
+        if here and pid > 0 and not is_alive(pid):
+            why = "killed, out of memory, or in another container?"
+            return State("stalled" if age > GONE else word, f"{sign}; process {pid} is not found: {why}")
+        return State("stalled", sign) if age > max(QUIET[word], quiet) else State(word)
 
     def time_left(self) -> tuple[float, float] | None:
         """(least, most) seconds until training ends, without the test pass; None if unknown. Early stopping
