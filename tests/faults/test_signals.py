@@ -188,4 +188,4 @@ def test_resuming_what_is_finished_or_never_began(whole, tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         train_stage1.parse_args(["--resume", str(tmp_path)])
     assert left.value.code == 2
-    assert "is not a run folder: no config.json" in capsys.readouterr().err
+    assert "is not a run folder: it has no config.json of a training script" in capsys.readouterr().err

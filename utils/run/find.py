@@ -1,5 +1,6 @@
 """Find runs and checkpoints from what a user types: a folder, its name, a pattern, or a file in it."""
 
+import contextlib
 import glob
 import re
 from collections.abc import Sequence
@@ -13,9 +14,12 @@ STAMP = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?$")  # the end of a run folder's na
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training script made this folder; a run that has just started holds only its log."""
-    signs = ["config.json", *(["status.json", "train.log"] if STAMP.search(folder.name) else [])]
-    return any((folder / name).is_file() for name in signs)
+    """Whether a training script made this folder, by its config.json, which other programs write too. A run
+    that has just started holds only its log, and a file may be damaged: then the name counts."""
+    with contextlib.suppress(CommandError):
+        return bool(script_of(folder))
+    named = "_experiment_" in folder.name and STAMP.search(folder.name)
+    return bool(named) and any((folder / f).is_file() for f in ("config.json", "status.json", "train.log"))
 
 
 def list_runs(output_dir: Path) -> list[Path]:
@@ -61,7 +65,8 @@ def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
             return folder
     for place in filter(Path.is_dir, places):
         inside = f"it holds {len(list_runs(place))} runs: {place}/*\n{known_runs(place)}"
-        raise CommandError(f"{place} is not a run folder: {inside if list_runs(place) else 'no config.json'}")
+        why = inside if list_runs(place) else "it has no config.json of a training script"
+        raise CommandError(f"{place} is not a run folder: {why}")
     around = next((place.parent for place in places if list_runs(place.parent)), output_dir)
     hint = suggest(Path(name).name, [run.name for run in list_runs(around)])
     raise CommandError(f"there is no run {name}{hint}\n{known_runs(around)}")

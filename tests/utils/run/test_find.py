@@ -3,7 +3,7 @@
 import pytest
 
 from utils.run.errors import CommandError
-from utils.run.find import find_checkpoint, find_runs, is_pattern
+from utils.run.find import find_checkpoint, find_run, find_runs, is_pattern, list_runs
 
 
 def make_run(parent, name):
@@ -25,6 +25,16 @@ def test_a_path_that_is_there_is_no_pattern(tmp_path):
         assert find_runs([str(name)], tmp_path) == [run]
     assert find_runs(["stage1_*"], run.parent) == [run]
     assert is_pattern(run.parent / "*") and not is_pattern(run) and not is_pattern(run / "config.json")
+
+
+def test_a_config_of_another_program_is_no_run(tmp_path):
+    other = make_run(tmp_path, "detector_20261122_010000")
+    (other / "train.log").touch()
+    assert list_runs(tmp_path) == []
+    with pytest.raises(CommandError, match="is not a run folder: it has no config.json of a training script"):
+        find_run(other)
+    (other / "config.json").write_text('{"script_name": "train_mae.py"}')  # a run under another name
+    assert list_runs(tmp_path) == [find_run(other)]
 
 
 def test_a_missing_checkpoint_lists_candidates(tmp_path):
