@@ -145,6 +145,9 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         file = Path(args.resume)
         if file.suffix == ".pth" and file.is_file() and file.name != "last.pth":
             parser.error(f"--resume {args.resume}: only last.pth holds what resuming needs: pass {run}")
+        if not any((run / name).is_file() for name in ("last.pth", "results.json")):
+            again = f"with --config {run}" if (run / "config.json").is_file() else "with the same flags"
+            parser.error(f"--resume {run}: nothing was saved in it yet, so begin again {again}")
         typed.append(f"--resume={run}")  # the folder that was found
         source = run / "config.json"
     if source:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 PLACES = DATA_PATHS | {"output_dir", "stage1_checkpoint", "weights"}
-BEGIN_AGAIN = "no epoch was saved, so nothing can be resumed: begin again, with --config RUN/config.json"
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -32,7 +31,9 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         write_bytes(path, buffer.getbuffer())
     except CommandError as error:
         before = (Path(path).parent / "last.pth").exists()
-        remedy = "the checkpoint before it is complete: go on with --resume" if before else BEGIN_AGAIN
+        remedy = "the checkpoint before it is complete: go on with --resume"
+        if not before:
+            remedy = "nothing was saved yet, so begin again with --config RUN"
         raise CommandError(f"{error}\n{remedy}") from error
 
 
@@ -138,8 +139,7 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     """
     path = Path(path)
     if not path.is_file():
-        remedy = f"\n{BEGIN_AGAIN}" if path.name == "last.pth" else ""
-        raise CommandError(f"no checkpoint at {path}{remedy}")
+        raise CommandError(f"no checkpoint at {path}")
     state = read_torch(path, "use a checkpoint written by this project")
     version = state.get("format_version") if isinstance(state, dict) else None
     if version is None:

@@ -69,6 +69,7 @@ def save(tmp_path, **changes):
     args = vars(train_stage1.parse_args([])) | changes
     config = {"script_name": "train_stage1.py", "args": args}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "last.pth").touch()
     return str(tmp_path / "config.json")
 
 
@@ -111,7 +112,6 @@ def test_resume_takes_the_run_that_is_meant(tmp_path, capsys):
     run = tmp_path / "stage1_experiment_20261122_100000"
     run.mkdir()
     save(run, epochs=7, output_dir=str(tmp_path))
-    (run / "last.pth").touch()
     assert train_stage1.parse_args(["--config", str(run)]).config == str(run / "config.json")
     (run / "best_f1.pth").touch()
     with pytest.raises(SystemExit):
@@ -124,6 +124,20 @@ def test_resume_takes_the_run_that_is_meant(tmp_path, capsys):
         train_stage1.parse_args(["--output_dir", str(tmp_path), "--resume", run.name[:-1]])
     assert stop.value.code == 2
     assert f"there is no run {run.name[:-1]}; did you mean {run.name}?" in capsys.readouterr().err
+
+
+def test_a_run_that_saved_nothing_cannot_be_resumed(tmp_path, capsys):
+    """It was killed in its first epoch, or before that, while the images were decoded."""
+    run = tmp_path / "stage1_experiment_20261122_100000"
+    run.mkdir()
+    (run / "train.log").touch()
+    for remedy in ("begin again with the same flags", f"begin again with --config {run}"):
+        with pytest.raises(SystemExit) as stop:
+            train_stage1.parse_args(["--resume", str(run)])
+        said = f"error: --resume {run}: nothing was saved in it yet, so {remedy}\n"
+        assert stop.value.code == 2 and capsys.readouterr().err.endswith(said)
+        save(run)
+        (run / "last.pth").unlink()
 
 
 def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):
@@ -141,6 +155,7 @@ def test_resume_refuses_what_would_make_it_another_run(tmp_path, capsys):
 
 def test_epochs_that_shape_the_warm_up_are_kept(tmp_path, capsys):
     config = {"script_name": "train_mae.py", "args": {"epochs": 3, "warmup_epochs": 5, "scheduler": "none"}}
+    (tmp_path / "last.pth").touch()
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(SystemExit):
         train_mae.parse_args(["--resume", str(tmp_path), "--epochs", "9"])

@@ -48,9 +48,9 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
     path.unlink()
-    with pytest.raises(CommandError, match="No space left.*\n.*so nothing can be resumed: begin again"):
+    with pytest.raises(CommandError, match="No space left.*\nnothing was saved yet, so begin again with"):
         save_checkpoint(path, STATE)
-    with pytest.raises(CommandError, match="no checkpoint at .*\n.*begin again, with --config"):
+    with pytest.raises(CommandError, match="no checkpoint at "):
         load_checkpoint(path)
 
 
