@@ -50,6 +50,7 @@ def test_sigterm_in_the_middle_of_an_epoch(script, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("error:Detected call of")  # a scheduler before its optimizer
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("place", ["before the first step", "first", "last but one", "last", "epoch end"])
 def test_sigterm_at_the_edges_of_an_epoch(script, place, tmp_path, monkeypatch):
