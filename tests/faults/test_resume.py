@@ -251,6 +251,30 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_flags(tmp_path,
     assert len(list(tmp_path.iterdir())) == 3  # the first is finished: a new one
 
 
+def test_a_resume_that_fails_changes_nothing(tmp_path, capsys):
+    """Not how the run ended, nor anything else; the log says why it did not go on."""
+    run = Path(shutil.copytree(whole_run(SCRIPT), tmp_path / "stage1_experiment_20261122_010000"))
+    write_json(run / "split.json", {})  # for the scripts it is another split
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in run.iterdir() if path.name != "train.log"}
+
+    before = files()
+    assert exit_code(SCRIPT, ["--resume", str(run), "--epochs", "9"]) == 2
+    assert files() == before and read_json(run / "status.json")["state"] == "finished"
+    refused = f"--resume {run} cannot go on: it would not be the same run"
+    assert (run / "train.log").read_text().endswith(f"not resumed, the run is as it was: {refused}\n")
+    assert f"error: {refused}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", '{"epochs_run": 3'])
+def test_a_damaged_results_json_is_written_anew(damaged, tmp_path):
+    run = Path(shutil.copytree(whole_run(SCRIPT), tmp_path / "stage1_experiment_20261122_010000"))
+    (run / "results.json").write_text(damaged)
+    resume(SCRIPT, run)
+    assert_same_run(whole_run(SCRIPT), run)
+
+
 def change_data(script, root) -> None:
     """Another size of an image, another box."""
     if script in (*AGES, "train_anomaly_with_labels"):

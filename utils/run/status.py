@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.run.errors import CommandError
-from utils.run.folder import plain, write_json
+from utils.run.folder import plain, write_bytes, write_json
 from utils.run.lock import Lock
 from utils.run.log import LOG, run_goes_on
 
@@ -31,6 +31,7 @@ class Status(logging.Handler):
     def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
         self.path, self.enabled, self.written, self.folder_lock = run / "status.json", enabled, 0.0, lock
+        self.before = self.path.read_bytes() if self.path.is_file() else b""  # of a run that is resumed
         self.fields: dict[str, Any] = {
             "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
             "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
@@ -67,8 +68,15 @@ class Status(logging.Handler):
         self.write(warnings=[*self.fields["warnings"], record.getMessage()])
 
     def end(self, state: str, reason: str | None = None) -> None:
-        """Record the state in which the run ended, write nothing afterwards, and release the folder."""
-        self.write(state=state, reason=reason)
+        """Record the state in which the run ended, write nothing afterwards, and release the folder. What
+        ends a resumed run before it goes on is no end of the run: status.json becomes what it was."""
+        if self.before and self.fields["state"] == "starting":
+            LOG.info(f"not resumed, the run is as it was: {reason}")
+            if self.enabled:
+                with contextlib.suppress(CommandError):
+                    write_bytes(self.path, self.before)
+        else:
+            self.write(state=state, reason=reason)
         if self.folder_lock:
             self.folder_lock.release()
         self.enabled, Status.current = False, None

@@ -92,6 +92,7 @@ def test_a_signal_outside_of_training_leaves_with_its_code(tmp_path):
         Status(tmp_path, epochs=3, patience=0)
         assert ending(lambda number=number: signal.raise_signal(number)) == 128 + number
         assert read_json(tmp_path / "status.json")["reason"] == f"stopped by {number.name}"
+        (tmp_path / "status.json").unlink()
     assert ending(lambda: signal.raise_signal(signal.SIGUSR1)) == 0
 
 
@@ -114,6 +115,7 @@ def test_out_of_memory_names_a_smaller_batch(error, capsys):
 def test_status_says_how_a_run_ended(tmp_path):
     start_log(None)
     for action, state in (fail(DataError("bad\nfile")), "failed"), (fail(KeyboardInterrupt()), "interrupted"):
+        (tmp_path / "status.json").unlink(missing_ok=True)
         Status(tmp_path, epochs=3, patience=0)
         ending(action)
         assert read_json(tmp_path / "status.json")["state"] == state
