@@ -52,9 +52,6 @@ def report_age(
     verdict, best, found = judge_ages(images, people, split, data, state)
     metrics, baselines, confidence = found["metrics"], found["baselines"], found["confidence"]
     by, warnings = metrics["by"], scale_warnings(state)
-    several = {name: row for name, row in by["age"].items() if row["subjects"] > 2}
-    if worse := [name for name, row in several.items() if row["mae"] > row["baseline_mae"]]:
-        warnings.append(f"worse than the {best}: at ages {', '.join(worse)} {unit}")
     if verdict.learned and metrics["skill"] < LEAST_SKILL:
         warnings.append(f"the gain over the {best} is real but of no use: skill {metrics['skill']:.2g}")
 
