@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from utils.run.errors import CommandError, DataError, ScriptError, some
 from utils.run.lock import Lock
-from utils.run.log import LOG, format_size
+from utils.run.log import LOG, progress
 
 CACHE_DIR = Path(__file__).resolve().parent.parent / "data" / "cache"
 FORMAT = 1  # part of every key; raise it when the layout of the files changes
@@ -67,10 +66,9 @@ def open_cache(
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"
     find = partial(_map, path, shape, dtype)
-    build = partial(_build, kind, shape, dtype, counts, produce, limit_gb)
-    found = build_once(path, f"cache {kind}", find, build)
-    LOG.info(f"cache {kind}: {len(found):,} items read from {path}")
-    return found
+    what = f"cache {kind} ({shape[0]:,} items)"
+    build = partial(_build, what, shape, dtype, counts, produce, limit_gb)
+    return build_once(path, what, find, build)
 
 
 def build_once(path: Path, what: str, find: Callable[[], Any], build: Callable[[Path], None]) -> Any:
@@ -157,9 +155,9 @@ def _map(path: Path, shape: tuple = (), dtype: np.dtype | None = None) -> Cached
     return array
 
 
-def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
+def _build(what, shape, dtype, counts, produce, limit_gb, path) -> None:
     size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
-    takes = f"the decoded images ({kind}) take {size / 1e9:.1f} GB in {path.parent}"
+    takes = f"{what} takes {size / 1e9:.1f} GB in {path.parent}"
     less = "fewer frames or a smaller --image_size"
     if size > limit_gb * 1e9:
         allow = f"Pass --cache_limit_gb {math.ceil(size / 1e9)} to allow it"
@@ -168,28 +166,25 @@ def _build(kind, shape, dtype, counts, produce, limit_gb, path) -> None:
         raise CommandError(f"{takes}, which has {free / 1e9:.1f} GB free.\nFree some space, or use {less}.")
     filled = [k for k, count in enumerate(counts) if count]
     processes = count_processes(filled) if len(filled) >= FEW_SOURCES else 1
-    items = f"{shape[0]:,} items from {len(filled):,} files, {format_size(size)}"
-    LOG.info(f"cache {kind}: building {items}, {processes} process{'es' * (processes > 1)}")
     starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     try:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        with tqdm(total=shape[0], desc=f"cache {kind}", unit="item", disable=None) as progress:
-            for written in in_processes(partial(_write, path, starts, produce), filled, processes):
-                progress.update(written)
+        written = in_processes(partial(_write, path, starts, produce), filled, processes)
+        for _ in progress(written, what, len(filled)):
+            pass
         array.flush()
     except BrokenProcessPool as error:
         killed = "a process that decodes images was killed, most often because memory ran out"
         fewer = "Start again with fewer processes: taskset -c 0,1 python ..."
-        raise ScriptError(f"cache {kind}: {killed} ({processes} ran)\n{fewer}") from error
+        raise ScriptError(f"{what}: {killed} ({processes} ran)\n{fewer}") from error
 
 
-def _write(path, starts, produce, k) -> int:
+def _write(path, starts, produce, k) -> None:
     array, items = np.lib.format.open_memmap(path, mode="r+"), produce(k)
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
     if items.shape != expected or items.dtype != array.dtype:
         raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of {array.dtype} {expected}")
     array[starts[k] : starts[k + 1]] = items
-    return len(items)
 
 
 def count_processes(jobs: Sequence, few: int = 1) -> int:

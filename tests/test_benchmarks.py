@@ -109,8 +109,7 @@ LOG = """train_stage1.py: starting
 train_stage1.py 1.0 on cpu, 1 process(es), run folder checkpoints/stage1_experiment_1
 sample jrdb: generating the small sample (synthetic, seed 0) in data/sample_jrdb
 sample jrdb: done in 2.5 s
-cache crops: built in 1.5 s, 0.1 GB in data/cache/crops.npy
-cache crops: 777 items read from data/cache/crops.npy
+cache crops (777 items): built in 1.5 s in data/cache/crops.npy
 epoch 001/001 train_loss 0.5 val_loss 0.6 lr 0.001 1.6 s 812 samples/s best
 verdict: LEARNED (AUROC)"""
 SCRIPT = f"""

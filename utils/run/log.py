@@ -40,15 +40,15 @@ class BesideBars(logging.StreamHandler):
             super().emit(record)
 
 
-def progress(items: Any, what: str) -> Iterator[Any]:
-    """Yield `items`, which have a length, under a bar on a terminal, else with a log line every 10 s."""
+def progress(items: Any, what: str, total: int | None = None) -> Iterator[Any]:
+    """Yield `items`, of a length or `total`, under a bar on a terminal, else with a log line every 10 s."""
     from tqdm import tqdm
 
     not_first = os.environ.get("RANK", "0") != "0"  # its bar would overwrite that of rank 0
-    bar, logged = tqdm(items, desc=what, leave=False, disable=not_first or None), time.monotonic()
+    bar, logged = tqdm(items, what, total, leave=False, disable=not_first or None), time.monotonic()
     for done, item in enumerate(bar):
         if bar.disable and time.monotonic() - logged > LOG_SECONDS:
-            LOG.info(f"{what}: {done} of {len(items)}")
+            LOG.info(f"{what}: {done} of {bar.total}")
             logged = time.monotonic()
         yield item
 
