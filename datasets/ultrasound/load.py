@@ -295,11 +295,10 @@ def split_subjects(
             split, source = splits.fold_groups(groups, args.fold, args.seed, strata)
         else:
             split = splits.split_groups(groups, args.test_size, args.val_size, args.seed, strata)
-            source = f"seed {args.seed}"
+            source = f"drawn with seed {args.seed}"
         if whole_groups:
             split = {part: sorted(people.index[groups.isin(names)]) for part, names in split.items()}
-            source += f", by {args.group_column}"
-        return split, source
+        return split, f"by {args.group_column if whole_groups else 'subject'}, {source}"
     defaults = flags.data_arguments()
     if not named and (args.test_size, args.val_size) != (defaults.test_size, defaults.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")

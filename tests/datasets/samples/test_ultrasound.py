@@ -58,9 +58,8 @@ def test_loads_with_every_cohort(tiny):
     assert data.split == json.loads((tiny / "TA/split.json").read_text())
     assert data.report["left_out"]["rows_without_image"]["count"] == 6
     both = load(tiny, cohort="both", exclude=EXCLUDE)  # split.json names one cohort's ids
-    assert (
-        both.split_source == "seed 42" and len({s.split("/")[0] for s in sum(both.split.values(), [])}) == 2
-    )
+    assert both.split_source == "by subject, drawn with seed 42"
+    assert len({name.split("/")[0] for name in sum(both.split.values(), [])}) == 2
     options = {"split_method": str(tiny / "all.json"), "cohort": "both", "exclude": EXCLUDE}
     names = sorted(p.name.split("_")[1] for p in (tiny / "TA/Pathological/Images").glob("*_1.png"))
     split = {"train": [f"pathological/{n}" for n in names[1:]], "val": [f"pathological/{names[0]}"]}

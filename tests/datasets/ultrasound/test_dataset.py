@@ -334,7 +334,8 @@ def test_split_file_wins_and_is_checked(study, caplog):
     load(study, test_size=0.5)
     assert "split.json decides; --split_method by_subject_id uses them" in caplog.text
     drawn = load(study, split_method="by_subject_id")  # what is typed wins
-    assert drawn.split_source == "seed 42" and sum(map(len, drawn.split.values())) == 12
+    assert drawn.split_source == "by subject, drawn with seed 42"
+    assert sum(map(len, drawn.split.values())) == 12
     (study / "split.json").write_text('{"train": ["1", "2"], "val": ["2"], "test": ["4"]}')
     with pytest.raises(DataError, match="both train and val: 2"):
         load(study)
@@ -782,8 +783,8 @@ def test_whole_groups_are_held_out(study):
     sites = {name: set(part.groups["group"]) for name, part in data.parts.items()}
     assert not sites["train"] & sites["test"]
     assert not sites["train"] & sites["val"]
-    assert data.describe()["split_method"] == "seed 42, by Site"
-    assert load(study, **flags).describe()["split_method"] == "seed 42"
+    assert data.describe()["split_method"] == "by Site, drawn with seed 42"
+    assert load(study, **flags).describe()["split_method"] == "by subject, drawn with seed 42"
     folds = [load(study, split_by="group", fold=f"{k}/3", **flags) for k in (1, 2, 3)]
     tested = [set(fold.parts["test"].groups["group"]) for fold in folds]
     assert sorted(site for sites in tested for site in sites) == [f"site {k}" for k in range(6)]
