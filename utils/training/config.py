@@ -35,11 +35,12 @@ def describe_run(run: "Run") -> dict[str, Any]:
     """The head: code, time, command, flags, machine, threads and seed."""
     cuda, world = run.device.type == "cuda", run.processes.world_size
     gpus = range(torch.cuda.device_count() if cuda else 0)
+    class_map = getattr(run.args, "class_map", None)  # its contents are recorded: the file may change
     return {
         "script_name": run.script, "script_version": run.version, "description": run.doc.splitlines()[0],
         "timestamp": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "args": vars(run.args), "git": describe_git(),
+        "args": vars(run.args), "class_map": class_map and read_json(class_map), "git": describe_git(),
         "device": str(run.device), "world_size": world, "use_ddp": world > 1,
         "gpu_names": list(map(torch.cuda.get_device_name, gpus)),
         "cuda_version": torch.version.cuda if cuda else None, "pytorch_version": str(torch.__version__),

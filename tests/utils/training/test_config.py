@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.run.folder import write_json
-from utils.training.config import check_repeated, describe_optimizations
+from utils.training.config import check_repeated, describe_optimizations, describe_run
 
 RECIPE = {"patience": 0, "amp": False, "compile": False}
 
@@ -28,6 +28,15 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     rise = schedulers.LinearLR(optimizer, 1 / 2, total_iters=1)
     both = schedulers.SequentialLR(optimizer, [rise, fall], milestones=[1])
     assert describe_optimizations(args, both)["warmup"] is True
+
+
+def test_the_contents_of_a_class_map_are_recorded(tmp_path):
+    write_json(tmp_path / "map.json", {"playing cards": "sitting together"})
+    head = {"script": "s", "version": "1", "doc": "d", "device": torch.device("cpu")}
+    run = argparse.Namespace(**head, processes=argparse.Namespace(world_size=1))
+    for file, recorded in (str(tmp_path / "map.json"), {"playing cards": "sitting together"}), (None, None):
+        run.args = argparse.Namespace(seed=1, class_map=file)
+        assert describe_run(run)["class_map"] == recorded
 
 
 def test_a_config_of_flags_alone_names_no_data_that_could_differ(tmp_path, caplog):
