@@ -74,16 +74,15 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
 
 
 def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
-    """Warn if the run that --config repeats had other data or another split."""
-    path, recorded_split = Path(run.args.config), Path(run.args.config).with_name("split.json")
-    fingerprint = read_json(path).get("dataset", {}).get("fingerprint", dataset["fingerprint"])
-    changed = []
-    if fingerprint != dataset["fingerprint"]:
-        changed.append("data")
-    if recorded_split.is_file() and read_json(recorded_split) != split:
-        changed.append("split")
-    if changed:
+    """Log whether data and split are those of the run that --config repeats, as far as it recorded them."""
+    path, now = Path(run.args.config), {"data": dataset["fingerprint"], "split": split}
+    before = {"data": read_json(path).get("dataset", {}).get("fingerprint")}
+    before["split"] = read_json(file) if (file := path.with_name("split.json")).is_file() else None
+    known = [name for name in now if before[name]]
+    if changed := [name for name in known if before[name] != now[name]]:
         LOG.warning(f"not the {' and '.join(changed)} of --config {path}: this run does not repeat that one")
+    elif known:
+        LOG.info(f"{' and '.join(known)}: the same as of --config {path}")
 
 
 def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
