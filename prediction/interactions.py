@@ -162,12 +162,11 @@ def score_pairs(
 
 
 def group_people(trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray) -> np.ndarray:
-    """The group (R,) of every person, from the pairs with a score. Stage 2 chose the cut on val, at the
-    threshold of stage 1."""
-    state, known = trained.state, np.flatnonzero(np.isfinite(p_interaction))
-    threshold, cut = state.get("stage1_threshold", state["threshold"]), state.get("cut", 0.5)
+    """The group (R,) of every person, from the pairs with a score, at the threshold of stage 1."""
+    threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
+    known = np.flatnonzero(np.isfinite(p_interaction))
     people_and_pairs = dataset.select(known).people_and_pairs()
-    return find_clusters(*people_and_pairs, p_interaction[known], threshold, [cut])[0]
+    return find_clusters(*people_and_pairs, p_interaction[known], threshold)
 
 
 def list_pairs(

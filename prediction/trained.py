@@ -100,7 +100,7 @@ def spread(count: int, most: int) -> np.ndarray:
 # Flags that runs must share to be averaged: they define the labels, the pairs and the geometry columns.
 SHARED = ("label", "distance_multiplier", "distance_norm", "history_seconds", "whole_past", "multi_label",
           "pairs_from")  # fmt: skip
-CHOSEN = ("threshold", "stage1_threshold", "cut")  # probabilities that each run chose on val
+CHOSEN = ("threshold", "stage1_threshold")  # probabilities that each run chose on val
 
 
 def open_together(places: Sequence[str | Path], device: torch.device) -> Trained:

@@ -7,8 +7,6 @@ Average linkage joins two groups if their people interact with an average probab
 Whole groups are judged more strictly here than JRDB-Act judges people (utils/metrics/jrdb_act.py).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
@@ -19,7 +17,7 @@ from sklearn.metrics import average_precision_score
 
 SIZE_BINS = ("G1", "G2", "G3", "G4", "G5+")
 MEMBER_IOU = 0.5  # a predicted and a true group match if their members have at least this IoU
-CUTS = np.linspace(0.05, 0.95, 19)
+CUT = 0.45  # the best for pairs from models of other places; docs/results.md compares it with a choice on val
 
 
 def find_components(
@@ -32,9 +30,9 @@ def find_components(
 
 
 def find_clusters(
-    frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, cuts: Sequence[float]
+    frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, cut: float = CUT
 ) -> np.ndarray:
-    """Group numbers (cuts, R) by average linkage within each frame, one row per cut.
+    """Group number of each person (R,), by average linkage within each frame.
 
     frames (R,) non-decreasing; pairs (P, 2) of rows, sorted by frame, with probabilities p (P,) of
     interacting. These are first rescaled so that `threshold` becomes one half, since the sampling of training
@@ -42,7 +40,7 @@ def find_clusters(
     """
     p, limit = (np.clip(values, 1e-9, 1 - 1e-9) for values in (p, threshold))
     cost = np.log1p(limit / (1 - limit) / (p / (1 - p)))  # -log of the scaled probability, above 0
-    groups = np.tile(np.arange(len(frames)), (len(cuts), 1))
+    groups = np.arange(len(frames))
     starts = np.flatnonzero(np.diff(frames, prepend=-1))
     pair_starts = np.searchsorted(frames[pairs[:, 0]], frames[starts])
     ends, pair_ends = np.append(starts[1:], len(frames)), np.append(pair_starts[1:], len(pairs))
@@ -55,24 +53,8 @@ def find_clusters(
             apart = 1 - np.exp(-np.where(np.isfinite(costs), costs, chains))
             np.fill_diagonal(apart, 0)
             tree = linkage(squareform(apart, checks=False), "average")
-            for k, cut in enumerate(cuts):
-                groups[k, start:end] = start + fcluster(tree, 1 - cut, "distance") - 1
+            groups[start:end] = start + fcluster(tree, 1 - cut, "distance") - 1
     return groups
-
-
-def choose_cut(
-    frames: np.ndarray, pairs: np.ndarray, p: np.ndarray, threshold: float, true: np.ndarray
-) -> float:
-    """The cut in CUTS with the best sum of two shares of people in the right group: of all, and the mean over
-    group sizes. true (R,): social group ids, below 0 if unknown. Ties: the middle cut; without ids: 0.5."""
-    known, shares = true >= 0, []
-    if not known.any():
-        return 0.5
-    for groups in find_clusters(frames, pairs, p, threshold, CUTS):
-        by_size = share_right(frames[known], groups[known], true[known])
-        shares.append(by_size["all"] + np.mean([by_size[name] for name in SIZE_BINS if name in by_size]))
-    best = np.flatnonzero(shares == np.max(shares))
-    return float(CUTS[best[len(best) // 2]])
 
 
 def share_right(frames: np.ndarray, groups: np.ndarray, true: np.ndarray) -> dict[str, float]:

@@ -19,17 +19,14 @@ from utils.run.log import LOG, format_values
 def choose_on_val(
     part: Any, rows: dict[str, np.ndarray], values: dict[str, Any]
 ) -> tuple[dict[str, float], float]:
-    """{temperature of the types, threshold of both stages, cut of the groups}, and the macro F1 of the six
-    outcomes. rows: types (N,), -1 = none, and the logits of both stages, `who` and `logits`, of every pair in
-    range. values: of stage 1, and the cut once it is chosen: it depends on stage 1 alone."""
+    """{temperature of the types, threshold of both stages}, and the macro F1 of the six outcomes. rows: types
+    (N,), -1 = none, and the logits of both stages, `who` and `logits`, of every pair in range. values: of
+    stage 1."""
     typed = rows["types"] >= 0
     chosen: dict[str, Any] = fit_temperature(rows["types"][typed], rows["logits"][typed])
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], values | chosen)
     pairs = every_pair(part, p_interaction, p_types)
-    chosen |= {"threshold": best_threshold(pairs), "cut": values.get("cut")}
-    if chosen["cut"] is None:
-        people, at = part.people_and_pairs(), values["stage1_threshold"]
-        chosen["cut"] = social.choose_cut(*people, p_interaction, at, part.social_groups)
+    chosen["threshold"] = best_threshold(pairs)
     return chosen, pairs.macro_f1(chosen["threshold"])
 
 
@@ -87,12 +84,12 @@ def report_groups(
     """Metrics of the clusters, of connected components and of everybody alone; the toolkit's files of the
     clusters. The toolkit's own metrics are added if there are people of known groups in keyframes."""
     frames, pairs = part.people_and_pairs()
-    threshold, cut = state["stage1_threshold"], state["cut"]
+    threshold = state["stage1_threshold"]
     known = np.flatnonzero(part.social_groups >= 0)
     if not len(known):
         return {"groups": {}, "jrdb_act": {}, "warnings": []}, {}
     ways = {
-        "clusters": social.find_clusters(frames, pairs, p_interaction, threshold, [cut])[0],
+        "clusters": social.find_clusters(frames, pairs, p_interaction, threshold),
         "connected components": social.find_components(len(frames), pairs, p_interaction, threshold),
         "everybody alone": np.arange(len(frames)),
     }
@@ -111,4 +108,4 @@ def report_groups(
     warnings = []
     if official and official["clusters"]["task_3"] < official["everybody alone"]["task_3"]:
         warnings.append("social groups: everybody alone is better than the clusters (task 3)")
-    return {"groups": found, "jrdb_act": official, "cut": cut, "warnings": warnings}, files
+    return {"groups": found, "jrdb_act": official, "warnings": warnings}, files

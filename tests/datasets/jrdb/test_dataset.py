@@ -81,7 +81,7 @@ def test_a_perfect_scorer_finds_every_group_although_some_pairs_have_no_label(tm
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     part = load(tmp_path).with_task("val", "any")
     together = part.social_groups[part.left] == part.social_groups[part.right]
-    state = {"stage1_threshold": 0.5, "cut": 0.5}
+    state = {"stage1_threshold": 0.5}
     found, _ = report_groups(part, together.astype(float), state, part.sequences)
     for how in ("clusters", "connected components"):
         assert set(found["groups"][how]["people"].values()) == {1.0}
@@ -105,7 +105,7 @@ def test_clusters_that_are_worse_than_everybody_alone_are_a_warning(tmp_path):
         write_labels(tmp_path, name, {f"{k:06d}.jpg": scene for k in (0, 15, 30)}, down)
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     part = load(tmp_path).with_task("val", "any")
-    state = {"stage1_threshold": 0.5, "cut": 0.5}
+    state = {"stage1_threshold": 0.5}
     everybody, _ = report_groups(part, np.ones(len(part.left)), state, part.sequences)
     assert everybody["warnings"] == ["social groups: everybody alone is better than the clusters (task 3)"]
 

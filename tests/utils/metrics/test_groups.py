@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.metrics.groups import (
-    choose_cut,
-    find_clusters,
-    find_components,
-    group_metrics,
-    group_scores,
-    share_right,
-)
+from utils.metrics.groups import find_clusters, find_components, group_metrics, group_scores, share_right
 
 
 def test_components_are_joined_by_pairs_at_the_threshold_or_above():
@@ -33,7 +26,7 @@ def test_one_pair_too_many_chains_components_but_not_clusters():
     p = np.array([0.9] * len(inside) + [0.8])
     frames, true = np.zeros(6, int), np.repeat([0, 1], 3)
     assert len(set(find_components(6, pairs, p, 0.5))) == 1
-    (groups,) = find_clusters(frames, pairs, p, 0.5, [0.75])
+    groups = find_clusters(frames, pairs, p, 0.5, cut=0.75)
     assert len(set(groups)) == 2 and len(set(groups[:3])) == 1
     assert share_right(frames, groups, true) == {"all": 1.0, "G3": 1.0}
 
@@ -42,34 +35,25 @@ def test_clusters_equal_average_linkage_by_hand():
     """Pairs .9, .6 and .3 of three people: 0 and 1 join at .9, the third at .45, the mean of .6 and .3."""
     pairs, p = np.array([[0, 1], [1, 2], [0, 2]]), np.array([0.9, 0.6, 0.3])
     cuts = [0.91, 0.89, 0.46, 0.44]
-    counts = [len(set(groups)) for groups in find_clusters(np.zeros(3, int), pairs, p, 0.5, cuts)]
+    counts = [len(set(find_clusters(np.zeros(3, int), pairs, p, 0.5, cut))) for cut in cuts]
     assert counts == [3, 2, 2, 1]
 
 
 def test_people_out_of_range_of_each_other_are_joined_by_a_chain():
     """0-1 and 1-2 are .9, 0-2 is no pair and counts .81: the third joins at .855."""
     pairs, p = np.array([[0, 1], [1, 2]]), np.array([0.9, 0.9])
-    found = find_clusters(np.zeros(3, int), pairs, p, 0.5, [0.86, 0.85])
-    assert [len(set(groups)) for groups in found] == [2, 1]
+    counts = [len(set(find_clusters(np.zeros(3, int), pairs, p, 0.5, cut))) for cut in (0.86, 0.85)]
+    assert counts == [2, 1]
 
 
 def test_the_threshold_stands_at_one_half():
     """Where training made .8 the even chance, .8 counts .5; frames never share a group."""
     pairs, p = np.array([[0, 1], [2, 3]]), np.array([0.8, 0.8])
-    found = find_clusters(np.array([0, 0, 1, 1]), pairs, p, 0.8, [0.51, 0.49])
-    assert [len(set(groups)) for groups in found] == [4, 2]
-    (alone,) = find_clusters(np.array([0, 0, 3]), np.empty((0, 2), int), np.empty(0), 0.5, [0.5])
+    frames = np.array([0, 0, 1, 1])
+    counts = [len(set(find_clusters(frames, pairs, p, 0.8, cut))) for cut in (0.51, 0.49)]
+    assert counts == [4, 2]
+    alone = find_clusters(np.array([0, 0, 3]), np.empty((0, 2), int), np.empty(0), 0.5)
     assert len(set(alone)) == 3
-
-
-def test_the_cut_is_the_one_that_puts_the_most_people_right():
-    """Pairs of one group are .7, of two .4: any cut between is perfect, one from the middle is taken."""
-    true = np.repeat(np.arange(10), 2)
-    frames = np.repeat(np.arange(5), 4)
-    pairs = np.array([(i, j) for f in range(5) for j in range(4 * f, 4 * f + 4) for i in range(4 * f, j)])
-    p = np.where(true[pairs[:, 0]] == true[pairs[:, 1]], 0.7, 0.4)
-    assert 0.5 < choose_cut(frames, pairs, p, 0.5, true) < 0.65
-    assert choose_cut(frames, pairs, p, 0.5, np.full(20, -1)) == 0.5
 
 
 def test_shares_of_people_worked_by_hand():
@@ -155,7 +139,7 @@ def test_a_perfect_prediction_is_perfect_in_every_bin():
     true = np.repeat(np.arange(len(sizes)), sizes)
     pairs = np.array([(i, j) for i in range(len(true)) for j in range(i)])
     p, frames = (true[pairs[:, 0]] == true[pairs[:, 1]]).astype(float), np.zeros(len(true), int)
-    for groups in (find_components(len(true), pairs, p, 0.5), find_clusters(frames, pairs, p, 0.5, [0.5])[0]):
+    for groups in (find_components(len(true), pairs, p, 0.5), find_clusters(frames, pairs, p, 0.5)):
         found = group_metrics(frames, groups, group_scores(groups, pairs, p), true)
         assert [bin_["ap"] for bin_ in found.values()] == [1.0] * 5
         assert set(share_right(frames, groups, true).values()) == {1.0}
