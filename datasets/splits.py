@@ -178,15 +178,17 @@ def read_split(path: str | Path) -> Split:
         content = read_json(path)
     except CommandError as error:
         raise DataError(f"{error}\n{remedy}") from error
-    split = {part: content.get(part, []) if isinstance(content, dict) else [] for part in PARTS}
+    content = content if isinstance(content, dict) else {}
+    split = {part: content.get(part, []) for part in PARTS}
+    others = some([key for key, names in content.items() if key not in PARTS and isinstance(names, list)])
     for part, names in split.items():
         wrong = ""
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             wrong = f"is not a list of names in quotes (found: {json.dumps(names)[:80]})"
         elif len(set(names)) < len(names):
             wrong = f"lists {Counter(names).most_common(1)[0][0]!r} more than once"
-        elif not names and part != "test":
-            wrong = "is missing or empty"
+        elif not names and (part != "test" or (others and part not in content)):
+            wrong = f"is missing or empty{f' (found: {others})' if others else ''}"
         if wrong:
             raise DataError(f'{path}: "{part}" {wrong}\n{remedy}')
     check_disjoint(split)

@@ -86,6 +86,8 @@ def test_read_split(tmp_path):
     file = tmp_path / "split.json"
     file.write_text(json.dumps({"train": ["b", "a"], "val": ["c"]}))
     assert read_split(file) == {"train": ["a", "b"], "val": ["c"], "test": []}
+    file.write_text(json.dumps({"train": ["a"], "val": ["c"], "test": [], "later": ["d"], "seed": 1}))
+    assert read_split(file)["test"] == []
     bad = {
         "{": "is not JSON",
         "[]": '"train" is missing or empty',
@@ -93,6 +95,8 @@ def test_read_split(tmp_path):
         '{"train": ["a"]}': '"val" is missing or empty',
         '{"train": ["a", "a"], "val": ["c"]}': "more than once",
         '{"train": [], "val": ["c"]}': "empty",
+        '{"train": ["a"], "valid": ["c"]}': r'"val" is missing or empty \(found: valid\)',
+        '{"train": ["a"], "val": ["c"], "Test": ["d"]}': r'"test" is missing or empty \(found: Test\)',
     }
     for text, reason in bad.items():
         file.write_text(text)
