@@ -27,7 +27,7 @@ from utils.run.script import run_script
 SCRIPT, VERSION = "train_stage2.py", "1.0"
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
 FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
-               "distance_multiplier", "distance_norm")  # fmt: skip
+               "distance_multiplier", "distance_norm", "frame_rate")  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     amount, positive = arguments.non_negative_float, arguments.positive_float
     switch, same = argparse.BooleanOptionalAction, "must be that of the stage 1 run"
     add_data_arguments(parser)
+    parser.set_defaults(frame_rate=None)  # that of the stage 1 run
     # fmt: off
     add = parser.add_argument_group("pairs").add_argument
     add("--use_group_sampling", action=switch, default=True, help="limit the pairs per interaction group")

@@ -63,7 +63,7 @@ def make_checkpoint(path, script, features="crops+geometry", threshold=THRESHOLD
         "features": features, "backbone": "cnn", "weights": "imagenet", "image_size": [32, 16],
         "dropout": 0.2, "history_seconds": 2, "whole_past": True, "rescore": features == "geometry",
         "distance_multiplier": 3.0, "distance_norm": "max", "freeze_backbone": False,
-        "stage1_checkpoint": "stage1.pth", "resume": None,
+        "stage1_checkpoint": "stage1.pth", "resume": None, "frame_rate": 15.0,
     }  # fmt: skip
     torch.manual_seed(0)
     build = train_stage1.build_model if script == train_stage1.SCRIPT else train_stage2.build_model

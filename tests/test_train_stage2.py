@@ -192,6 +192,17 @@ def test_negatives_are_not_loaded():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)
 
 
+def test_the_frame_rate_is_that_of_stage_1_unless_typed(stage1, tmp_path):
+    state = load_checkpoint(stage1 / "best_f1.pth")
+    state["args"]["frame_rate"] = 30.0
+    save_checkpoint(tmp_path / "thirty.pth", state)
+    flags = ["--data_path", str(tmp_path), "--stage1_checkpoint", str(tmp_path / "thirty.pth")]
+    for typed, expected in (([], 30), (["--frame_rate", "10"], 10)):  # 10: other data
+        args = train_stage2.parse_args([*flags, *typed])
+        adopt_stage1(args, train_stage2.FROM_STAGE1, names_of)
+        assert args.frame_rate == expected
+
+
 def test_a_model_that_does_not_look_at_its_input_is_named(tmp_path, monkeypatch):
     build = train_stage2.build_model
 

@@ -242,14 +242,15 @@ def adopt_stage1(
     args: argparse.Namespace, flags: Sequence[str], names_of: Callable[..., dict[str, list[str]]]
 ) -> dict[str, Any]:
     """Load the stage 1 checkpoint and copy these of its flags into `args`. CommandError for a typed flag that
-    differs, or if the checkpoint's lists of names are not `names_of(args)`."""
+    differs (not --frame_rate: other data), or if its lists of names are not `names_of(args)`."""
     path = find_stage1(args)
     state = load_checkpoint(path, STAGE1)
     for name in flags:
         typed, trained = getattr(args, name), state["args"][name]
-        if typed is not None and typed != trained:
+        if typed is None:
+            setattr(args, name, trained)
+        elif typed != trained and name != "frame_rate":
             raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
-        setattr(args, name, trained)
     args.stage1_checkpoint = os.path.abspath(path)
     check_names(path, state, **names_of(args))
     return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses its own threshold
