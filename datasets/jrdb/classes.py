@@ -28,11 +28,11 @@ def read_class_map(path: str | None) -> dict[str, int]:
         return CLASS_OF_NAME
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        wrong = sorted(name for name, kind in given.items() if kind not in INTERACTION_CLASSES)
+        wrong = {name: kind for name, kind in sorted(given.items()) if kind not in INTERACTION_CLASSES}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise CommandError(f'--class_map {path}: not a JSON file of {{"name": "class"}} ({error})') from error
     if wrong:
-        known, names = ", ".join(INTERACTION_CLASSES), ", ".join(map(repr, wrong))
+        known, names = ", ".join(INTERACTION_CLASSES), str(wrong)[1:-1]
         raise CommandError(f"--class_map {path}: no such class for {names}\n  classes: {known}")
     return CLASS_OF_NAME | {name: INTERACTION_CLASSES.index(kind) for name, kind in given.items()}
 
