@@ -63,7 +63,7 @@ def find_problems(
     for path, exists, size in zip(paths, exist, sizes, strict=True):
         if not exists:
             what = f"missing images of the {part.name} split, which needs {len(paths)}"
-            problems.add(what, "add them, or pass --features geometry, which needs none", f"{path}")
+            problems.add(what, "add them; only stage 1 runs with --features geometry need none", f"{path}")
         elif decode:
             try:
                 read_panorama(path, size)

@@ -112,14 +112,22 @@ def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
 
 
 def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
-    """DataError for a split without samples or, for task "interaction", with only one class."""
+    """DataError for a split without samples or, for task "interaction", with only one class. Warn if social
+    groups are no groups: many of one are not annotated as interacting or, if that is inferred, far apart."""
+    found, whole, share = "ambiguous_pairs", "pairs_in_range", 1 / 3
+    if (dataset.types < 0).all():  # --pairs_from social_group
+        found, whole, share = "positives_lost_to_distance", "positives_total", 1 / 2
+    if not dataset.counts["difficult_people"] and dataset.counts[found] > share * dataset.counts[whole]:
+        what = f"{dataset.counts[found]} {found} of {dataset.counts[whole]} {whole}"
+        LOG.warning(f"{part}: {what}: does a cluster_ID mean no group? write -1 in its place")
     counts = dataset.class_counts()
     if not len(dataset) or (dataset.task == "interaction" and min(counts.values()) == 0):
         raise DataError(
             f"{data_path}: the {part} split lacks samples of a class; pairs in range: {counts} in "
-            f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social) or, with "
-            "--pairs_from social_group, people of one group (JRDB-Act)\n  add sequences, or change "
-            "--distance_multiplier, --max_difficulty, --max_negatives_per_frame or --split_method"
+            f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social; they alone "
+            "have types) or, with stage 1's --pairs_from social_group, people of one group (JRDB-Act)\n"
+            "  add sequences or, to train, change --distance_multiplier, --max_difficulty, "
+            "--max_negatives_per_frame or --split_method"
         )
 
 

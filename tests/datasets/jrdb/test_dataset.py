@@ -333,6 +333,20 @@ def test_crops_are_those_of_the_people(folder, tmp_path):
     assert np.array_equal(batch["crops"][place], again["crops"][0])
 
 
+@pytest.mark.parametrize("source", ["interaction", "social_group"])
+@pytest.mark.parametrize("nobody", [-1, 0])
+def test_a_group_of_those_who_are_in_none_is_suspected(tmp_path, caplog, source, nobody):
+    for name, down in (("a", 0), ("b", 1)):
+        labels = crowd()
+        for records in labels.values():
+            alone = records[5:] + [person(20 + k, [1700 + 150 * k, 200, 60, 150]) for k in range(9)]
+            records[5:] = [record | {"social_group": {"cluster_ID": nobody}} for record in alone]
+        write_labels(tmp_path, name, labels, down)
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    load(tmp_path, pairs_from=source)
+    assert ("does a cluster_ID mean no group" in caplog.text) == (nobody == 0)
+
+
 def test_one_class_and_empty_splits_are_refused(tmp_path):
     labels = crowd(1)
     write_labels(tmp_path, "a", labels)
