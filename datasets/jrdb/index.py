@@ -25,7 +25,7 @@ from utils.run.log import LOG, format_size
 COLUMNS = [field.name for field in fields(Sequence) if field.type is np.ndarray]
 SMALL = 20_000_000  # bytes of JSON: below this, parsing takes about a second and needs no index
 # Source code is part of the fingerprint: a changed rule or class gives a new index.
-CODE = [Path(file).read_text(encoding="utf-8") for file in (__file__, labels.__file__, classes.__file__)]
+CODE = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
 
 
 def read_sequences(
@@ -41,8 +41,7 @@ def read_sequences(
     images = [list_images(folder) for folder in folders]
     first = [folder / names[0] for folder, names in zip(folders, images, strict=True) if names]
     read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
-    directory = Path(cache_dir or cache.CACHE_DIR)
-    path = directory / f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz"
+    path = Path(cache_dir or cache.CACHE_DIR, f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz")
 
     def build(temporary: Path) -> None:
         LOG.info(f"cache jrdb_index: building from {len(paths)} label files, {format_size(size)}")

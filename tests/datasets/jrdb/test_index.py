@@ -117,6 +117,8 @@ def test_a_change_makes_a_new_index(world):
 
 def test_a_changed_rule_makes_a_new_index(world, monkeypatch):
     world.read()
+    for rule in ("CLASS_OF_NAME = ", "NUMBER = ", "def name_of"):  # which numbers and ids stand in a file
+        assert any(rule in code for code in jrdb_index.CODE)
     monkeypatch.setattr(jrdb_index, "CODE", ["another CLASS_OF_NAME"])
     world.read()
     assert world.builds() == 2
