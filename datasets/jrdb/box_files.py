@@ -35,8 +35,8 @@ MOT_PEOPLE = {"1", "2", "7", "-1", ""}  # MOT16 and later: pedestrian, person on
 NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
 # What columns may be called, apart from spaces, - and _; of several the one that is named first here counts.
 NAMES = {
-    "frame": ("frame", "frameid", "framenumber", "image", "filename", "imageid"),
-    "id": ("trackid", "track", "personid", "person", "labelid", "id"),
+    "frame": ("frame", "frameid", "framenumber", "frameindex", "image", "filename", "imagepath", "imageid"),
+    "id": ("trackid", "trackerid", "track", "personid", "person", "labelid", "id"),
     "sequence": ("sequence", "sequenceid", "seq", "video", "videoid"),
     "camera": ("camera", "cameraid", "cam"),  # several cameras are several sequences
     "class": ("class", "classname", "classid", "category", "categoryid", "type", "label", "cls"),
@@ -301,8 +301,8 @@ def whole(cell: Any) -> str:
 
 
 def name_of(cell: Any) -> str:
-    """An id as text; "" if there is none (NO_ID, "person:-1")."""
-    text = "" if cell is None else whole(cell)
+    """An id, text or number, as text; "" for none (NO_ID, "person:-1") and for anything else."""
+    text = whole(cell) if type(cell) in (int, float, str) else ""
     return "" if text.lower() in NO_ID or text.endswith(":-1") else text
 
 

@@ -6,7 +6,6 @@ history. A frame is identified by the name of its image or by a number.
 """
 
 import argparse
-import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from datasets.images import check_relative_name, read_image_size, walk
 from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.frames import PANORAMA_SIZE, Images, check_numbering, frame_number, list_images
+from datasets.jrdb.frames import PANORAMA_SIZE, frame_number, list_images, number_images
 from datasets.jrdb.labels import Person, Sequence
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
@@ -111,36 +110,27 @@ def read_sequence(
 ) -> Sequence | None:  # fmt: skip
     """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
     (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
-    before, frames, files = problems.count, {}, {}  # frame number -> name, image file
+    before, frames = problems.count, {}  # frame number -> name
     numbers = [frame_number(whole(frame)) for frame in rows["frame"]]
     for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
         if number is None:
-            remedy = "expected an image's name with a number in it, such as 000015.jpg, or a frame number: "
-            remedy += "whole, of at most nine digits, --frame_rate of them per second"
+            remedy = "expected a name such as 000015.jpg or a count (no time) at --frame_rate per second"
             problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
         elif frames.setdefault(number, frame) != frame:
             remedy = "the last number in a name counts: rename the frames, or name the sequence of each"
             problems.add("two frames with the same number", remedy, f"{where}: {frames[number]} and {frame}")
-    for file in list_images(folder):
-        number = frame_number(file)
-        if files.setdefault(number, file) != file and number in frames:
-            remedy = "keep one image per frame, each camera in a folder of its own"
-            problems.add("two images with the same number", remedy, f"{folder}: {files[number]} and {file}")
-    files.pop(None, None)
+    files = number_images(folder, frames, problems)
     if problems.count > before:
         return None
 
-    check_numbering(folder, list(frames), list(files), problems)
     times, size, source = sorted(frames), *panorama_size(name, folder, files, boxes_size, args)
-    images = Images(np.isin(times, list(files)), size, source)
-    index = {number: frame for frame, number in enumerate(times)}
-    rows = rows.assign(frame=[index[number] for number in numbers]).dropna(subset="id")
+    images = labels.Images(np.isin(times, list(files)), size, source)
+    rows = rows.assign(frame=np.searchsorted(times, numbers)).dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
-    for previous, person in itertools.pairwise(people):
-        if (previous.frame, previous.id) == (person.frame, person.id):
-            remedy = "an id is one person; if these are not ids, leave them out"
-            problems.add("the same id twice in a frame", remedy, f"{person.place}, id {person.id}")
+    for row in rows[rows.duplicated(["frame", "id"])].itertuples():
+        remedy = "an id is one person; if these are not ids, leave them out"
+        problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
     ids = pandas.to_numeric(rows["id"], errors="coerce").groupby(rows["frame"]).agg(["min", "max", "size"])
     counted = ids["min"].nunique() == (ids["max"] - ids["size"]).nunique() == 1  # 0, 1, .. in every frame
     if counted and ids["size"].nunique() > 2 and not ids["size"].is_monotonic_increasing:
@@ -168,8 +158,7 @@ def panorama_size(
         by_file = "the boxes' file" if boxes_size else "no image; the official JRDB panorama"
         size = PANORAMA_SIZE if fractions else (width, height)
         return size, "--boxes_size" if args.boxes_size else by_file
-    for number in sorted(files):
-        file = files[number]
+    for number, file in files.items():
         try:
             size = read_image_size(folder / file)
             break

@@ -1,8 +1,7 @@
 """The frames of a sequence: their numbers, and which of them have an image."""
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +13,11 @@ from utils.run.errors import DataError
 from utils.run.log import LOG
 
 PANORAMA_SIZE = (3760, 480)  # width, height of the stitched JRDB panorama, for sequences without images
-# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 0:15, 1305031102.175304.png) has
-# none, nor has -1.
-NUMBER = re.compile(r"(?!-[0-9]+$|.*[0-9]:[0-9]|(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$)"
+# A frame's number is the last in its name, 15 in IMG_15.png; a time (1.5, 0:15, 1305031102.175304.png,
+# IMG_20240311_101500.jpg) has none, nor has -1.
+DATE, HOUR = "20[0-9]{2}-?[01][0-9]-?[0-3][0-9]", "(?:0[1-9]|1[0-9]|2[0-3])"  # 000015 may be a frame
+NUMBER = re.compile(r"(?!-[0-9]+$|.*[0-9]:[0-9]|(?:[0-9]*\.|[0-9]{10}_)[0-9]+(?:\.[A-Za-z]+)?$|.*"
+                    rf"{DATE}[ T_-]+{HOUR}(?:[-.]?[0-5][0-9]){{2}}\.?[0-9]{{0,3}}[^0-9]*$)"
                     r"(?:.*[^0-9])?([0-9]{1,9})[^0-9]*")  # fmt: skip
 
 
@@ -33,33 +34,42 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def find_images(folder: Path, files: list[str], keys: list[str], problems: Problems) -> Images:
-    """Which frames `keys` have an image among the `files`, and the size of the first file."""
-    found = np.isin(keys, files or [""])
+def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -> dict[int, str]:
+    """{number: image} of the images in a folder, by number. Of several with the number of a frame that which
+    is called as `frames` {number: name} say counts, else they are a problem. Another one: frames without an
+    image that would all have one if they were numbered one higher or lower, because one side counts from 1,
+    the other from 0. Warn if that may be so without a missing image."""
+    files, own = {}, {*frames.values()}
+    for file in sorted(list_images(folder), key=lambda file: file not in own):
+        number = frame_number(file)
+        if files.setdefault(number, file) not in (file, frames.get(number)) and number in frames:
+            remedy = "keep one image per frame, each camera in a folder of its own"
+            problems.add("two images with the same number", remedy, f"{folder}: {files[number]} and {file}")
+    files.pop(None, None)
+    missing = frames.keys() - files
+    for step in (1, -1):
+        if missing and {number + step for number in frames} <= files.keys():
+            where = f"{folder}: frames {min(frames)} to {max(frames)}, images {min(files)} to {max(files)}"
+            remedy = f"number the frames as the images: add {step} to each"
+            problems.add("frame numbers that are one off", remedy, where)
+    if frames and files and (min(files), min(frames)) == (0, 1):
+        LOG.warning(f"{folder}: images begin with 0, boxes with 1: if frames are counted from 1, subtract 1")
+    return dict(sorted(files.items()))
+
+
+def find_images(folder: Path, files: dict[int, str], numbers: list[int], problems: Problems) -> Images:
+    """Which frames have an image among the `files` {number: name}, and the size of the first file."""
+    found, first = np.isin(numbers, list(files)), next(iter(files.values()), "")
     try:
-        if files:
-            return Images(found, read_image_size(folder / files[0]), f"{folder.name}/{files[0]}")
+        if first:
+            return Images(found, read_image_size(folder / first), f"{folder.name}/{first}")
     except DataError as error:
         problems.add("an unreadable image", "copy it again, or remove it", str(error).splitlines()[0])
     return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 
-def check_numbering(folder: Path, times: Iterable[int], files: Iterable[int], problems: Problems) -> None:
-    """Add a problem if some frames have no image but all would have one if they were numbered one higher or
-    lower: one side counts from 1, the other from 0. Warn if that may be so without a missing image."""
-    times, files = {*times}, {*files}
-    missing = times - files
-    for step in (1, -1):
-        if missing and {number + step for number in times} <= files:
-            where = f"{folder}: frames {min(times)} to {max(times)}, images {min(files)} to {max(files)}"
-            remedy = f"number the frames as the images: add {step} to each"
-            problems.add("frame numbers that are one off", remedy, where)
-    if times and files and (min(files), min(times)) == (0, 1):
-        LOG.warning(f"{folder}: images begin with 0, boxes with 1: if frames are counted from 1, subtract 1")
-
-
 def list_images(folder: Path) -> list[str]:
     """The sorted names of the images in a sequence's folder; [] if there is no such folder."""
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     ending = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
     return sorted(name for name in names if name[0] != "." and name.lower().endswith(ending))

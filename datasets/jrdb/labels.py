@@ -11,7 +11,7 @@ is opened here, for its size. `Problems` collects the errors, with file, frame a
 import gc
 import itertools
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.images import check_relative_name
+from datasets.jrdb.box_files import name_of, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
-from datasets.jrdb.frames import Images, check_numbering, find_images, frame_number, list_images
+from datasets.jrdb.frames import Images, find_images, frame_number, number_images
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
 from utils.run.log import LOG
@@ -36,8 +37,8 @@ BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and s
 COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
           "missing_partners", "duplicate_ids", "missing_images", "difficult_people", "difficult_pairs",
           "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
-TOLD = ("missing_partners", "difficult_people", "difficult_pairs", "wrapped_boxes", "clipped_boxes",
-        "skipped_boxes")  # fmt: skip
+TOLD = ("unnamed_annotations", "missing_partners", "duplicate_ids", "difficult_people", "difficult_pairs",
+        "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
 
 
 @dataclass
@@ -100,14 +101,10 @@ def read_sequence(path: Path, data_path: Path | None, rules: LabelRules, problem
     before, counts = problems.count, dict.fromkeys(COUNTS, 0)
     frames = read_frames(path, problems)
     folder = Path(data_path or "", IMAGE_FOLDER, path.stem)
-    files = list_images(folder) if data_path else []
-    numbers = [frame_number(file) for file in files]
-    names, times = set(files), Counter(numbers)
-    # Labels may say 000015.jpg where the image is 000015.png or 000015.JPG.
-    by_number = {number: file for number, file in zip(numbers, files, strict=True) if times[number] == 1}
-    keys = [key if key in names else by_number.get(frame_number(key), key) for key in frames]
-    images = find_images(folder, files, keys, problems)
-    check_numbering(folder, map(frame_number, keys), times.keys() - {None}, problems)
+    names = {frame_number(key): key for key in frames}
+    files = number_images(folder, names, problems) if data_path else {}
+    keys = [files.get(number, key) for number, key in names.items()]
+    images = find_images(folder, files, list(names), problems)
     people = list(read_people(frames, path, counts, problems))
     if rules.pairs_from == "interaction":
         types = read_pairs(people, rules, counts, problems)
@@ -201,7 +198,7 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     for key, records in frames.items():
         number = frame_number(check_relative_name(key, f"{path}"))
         if number is None:
-            remedy = "expected at most nine digits and an ending, such as 000015.jpg"
+            remedy = "expected a count of at most nine digits (no time) and an ending, such as 000015.jpg"
             problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
         elif not isinstance(records, list):
             where = f"{path}: frame {key} is a {type(records).__name__}"
@@ -219,11 +216,12 @@ def read_people(
     for frame, (key, records) in enumerate(frames.items()):
         people = {}
         for position, record in enumerate(records):
-            person = text_id(record.get("label_id")) if isinstance(record, dict) else ""
+            given = record.get("label_id", record) if isinstance(record, dict) else [record]
+            person = name_of(given)
             if not person or "box" not in record:
                 what = "box" if person else "label_id"
                 example = '"box": [x, y, w, h]' if person else '"label_id": "pedestrian:N"'
-                place = f"{path}: frame {key}, record {position}: {str(record)[:80]}"
+                place = f"{path}: frame {key}, record {position}: {str(given)[:80]}"
                 problems.add(f"no {what}", f"add {example}, or remove the record", place)
             elif person in people:
                 counts["duplicate_ids"] += 1
@@ -232,11 +230,6 @@ def read_people(
                 group = read_group(record.get("social_group"), place, problems)
                 people[person] = Person(frame, person, record["box"], place, record, *group)
         yield from (people[person] for person in sorted(people, key=natural_order))
-
-
-def text_id(value: object) -> str:
-    """An id, text or whole number, as text; "" for anything else."""
-    return str(value).strip() if type(value) in (int, str) else ""
 
 
 def natural_order(person: str) -> tuple[int, str]:
@@ -249,7 +242,7 @@ def read_group(entry: object, place: str, problems: Problems) -> tuple[int, floa
     entry = entry or {}
     try:
         group, difficulty = entry.get("cluster_ID"), entry.get("cluster_stat")
-        number = -1 if group is None else int(np.int64(str(group).removesuffix(".0")))
+        number = -1 if group is None or group != group else int(np.int64(whole(group)))  # null or NaN
         return max(number, -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):
         remedy = 'expected {"cluster_ID": whole number, negative for no group, "cluster_stat": 1 to 3}'
@@ -293,8 +286,8 @@ def read_interactions(person: Person, problems: Problems) -> Iterator[tuple[str,
         entries = [None]  # in another form
     for entry in entries:
         try:
-            partner, names = text_id(entry["pair"]), entry["inter_labels"]
-            rated = [(name, float(difficulty)) for name, difficulty in names.items()]
+            partner, names = name_of(entry["pair"]), entry["inter_labels"]
+            rated = [(name, float(difficulty or 0)) for name, difficulty in names.items()]
             if not partner:
                 raise ValueError("no partner")
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
@@ -350,8 +343,5 @@ def clean_boxes(
 
 def is_box(box: object) -> bool:
     """Whether it is a list of four finite numbers."""
-    return isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))
-
-
-def is_finite(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9
+    numbers = box if isinstance(box, list) and len(box) == 4 else [None]
+    return all(type(value) in (int, float) and abs(value) < 1e9 for value in numbers)

@@ -142,6 +142,7 @@ def read(caplog):
         (csv("frame,id,x,y,w,h").replace("frame,id,x", "Frame Number,TrackId,X"), "CSV", True),
         (csv("frame,id,bb_left,bb_top,bb_width,bb_height,x,y"), "CSV (columns not used: x, y)", True),
         (csv("id,frame,track_id,x,y,w,h"), "CSV (columns not used: id)", True),
+        (csv("frame,id,x1,y1,x2,y2").replace("frame,id", "frame_index,tracker_id"), "CSV", True),
         (
             with_classes(["person"] * 4 + ["car"], name="object"),
             "CSV (columns not used: width, image); l",

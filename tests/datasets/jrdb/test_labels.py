@@ -39,7 +39,8 @@ def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
-    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7]
+    records.append(person(4, BOX) | {"social_group": {"cluster_ID": float("nan")}})  # as pandas writes
+    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7, -1]
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
@@ -93,7 +94,9 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     assert sequence.boxes.tolist() == [BOX, BOX]  # the first record stays
     assert sequence.types.tolist() == [4]
     assert sequence.starts.tolist() == [0, 2, 2]
+    caplog.set_level("INFO", "run")
     tell_counts([sequence], "labels", "")
+    assert "labels: 2 missing partners, 1 duplicate ids\n" in caplog.text
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
@@ -127,6 +130,9 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [{"box": BOX}]}, "no label_id .*\n.*record 0"),
         ({FRAME: [person(1, BOX), {"label_id": "pedestrian:2"}]}, "no box .*\n.*record 1"),
         ({FRAME: ["text"]}, "no label_id"),
+        ({FRAME: [person(-1, BOX), person(-1, BOX)]}, "no label_id .*2 times.*\n.*record 0: pedestrian:-1"),
+        ({FRAME: [person(1, BOX) | {"label_id": [1]}]}, r"no label_id .*\n.*record 0: \[1\]"),
+        ({"PXL_20240311_101500123.jpg": []}, "frame name without a number.*\n.*\n.*no time"),
         ({FRAME: [person(1, [1, 2, 3])]}, "four finite numbers"),
         ({FRAME: [person(1, [1, 2, 3, "4"])]}, "four finite numbers"),
         ({FRAME: [person(1, [1, 2, 3, True])]}, "four finite numbers"),
@@ -153,6 +159,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [person(1, [0.1, 0.3, 0.02, 0.4])]}, "within one pixel, as if in fractions"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group in another"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group in another"),
+        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": [3, 5]}}]}, "social_group in another"),
         (pair_labels("conversation", "walkin together"), "did you mean walking together"),
     ],
 )
@@ -191,7 +198,10 @@ def test_a_class_map_names_what_the_published_list_does_not(tmp_path):
     classes.write_text('{"*": "others"}')
     assert read(path, rules=LabelRules(class_map=str(classes))).types.tolist() == [4]
     classes.write_text('{"playing cards": "gambling"}')
-    with pytest.raises(CommandError, match="no such class for 'playing cards'"):
+    with pytest.raises(CommandError, match="no such class for 'playing cards': 'gambling'"):
+        read(path, rules=LabelRules(class_map=str(classes)))
+    classes.write_text('{"others": ["playing cards"]}')  # the wrong way round
+    with pytest.raises(CommandError, match=r"no such class for 'others': \['playing cards'\]"):
         read(path, rules=LabelRules(class_map=str(classes)))
     with pytest.raises(CommandError, match="not a JSON file"):
         read(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
@@ -204,7 +214,7 @@ def test_a_name_with_the_value_0_is_no_label(tmp_path):
     sequence = read(write_labels(tmp_path, "s", labels))
     assert sequence.types.tolist() == [2]
     assert sequence.counts["one_sided_pairs"] == sequence.counts["unnamed_annotations"] == 1
-    for no_label in (False, "0"):
+    for no_label in (False, "0", None, float("nan")):
         one["hugging"] = two["hugging"] = no_label
         assert read(write_labels(tmp_path, "s", labels)).types.tolist() == [2]
     one["conversation"] = 0
@@ -226,6 +236,12 @@ def test_a_picture_without_a_number_beside_them_does_not_hide_images_of_another_
     for name in ("000015.png", "map.png", "plan.png"):
         Image.new("L", (3760, 480)).save(tmp_path / IMAGE_FOLDER / "s" / name)
     assert read(path, tmp_path).keys == ["000015.png"]
+    Image.new("L", (40, 40)).save(tmp_path / IMAGE_FOLDER / "s" / "000015_mask.png")
+    with pytest.raises(DataError, match="two images with the same number.*\n.*15.png and 000015_mask.png"):
+        read(path, tmp_path)
+    Image.new("L", (3760, 480)).save(tmp_path / IMAGE_FOLDER / "s" / "000015.jpg")
+    (sequence,) = read_sequences([path], tmp_path)
+    assert sequence.keys == ["000015.jpg"] and sequence.size_source == "s/000015.jpg"
 
 
 def test_images_of_another_ending_are_those_of_the_frame(tmp_path):
@@ -275,6 +291,10 @@ def test_a_number_anywhere_in_a_frames_name(tmp_path):
     sequence = read(write_labels(tmp_path, "s", labels), rules=LabelRules(frame_rate=30))
     assert sequence.keys == ["IMG_0004.PNG", "cam2_IMG_0030.jpg"] and sequence.times.tolist() == [4, 30]
     assert frame_number("IMG_0030_jpg.rf.3f9a2b7c1d0e4f5a6b7c8d9e0f1a2b44.jpg") == 30  # Roboflow
+    for time in ("IMG_20240311_101500.jpg", "2024-03-11 10.15.00.png", "2024-03-11T10-15-00"):
+        assert frame_number(time) is None
+    for name in ("cafe-2019-02-07_000015.jpg", "20240311_101500_0015.jpg", "cafe-2019-02-07_0_101500.jpg"):
+        assert frame_number(name) == int(name[:-4].rpartition("_")[2])
 
 
 def test_images_counted_from_another_number_than_labels(tmp_path):
@@ -373,17 +393,17 @@ def test_real_sequences(real):
 
 
 def test_ids_groups_and_difficulties_may_be_numbers_or_text(tmp_path):
-    """6 and "6" are pedestrian:6; "2" is 2. An empty H-interaction leaves HHI to say who interacts."""
+    """6, 6.0 and "6" are pedestrian:6; "2" is 2. An empty H-interaction leaves HHI to say who interacts."""
     labels = crowd(1)
     labels[FRAME][5]["social_group"]["cluster_stat"] = 3
     rules = LabelRules(max_difficulty=2)
     plain = read(write_labels(tmp_path / "a", "s", labels), rules=rules)
     for k, record in enumerate(labels[FRAME]):
         number = record["label_id"].removeprefix("pedestrian:")
-        record["label_id"] = (int(number), number, f" pedestrian:{number} ")[k % 3]
+        record["label_id"] = (int(number), number, f" pedestrian:{number} ", float(number))[k % 4]
         record["HHI"], record["H-interaction"] = record["H-interaction"], []
         for entry in record["HHI"]:
-            entry["pair"] = int(entry["pair"].removeprefix("pedestrian:"))
+            entry["pair"] = (int, float)[k % 2](entry["pair"].removeprefix("pedestrian:"))
         group = record["social_group"]
         record["social_group"] = {
             "cluster_ID": f"{group['cluster_ID']}",
