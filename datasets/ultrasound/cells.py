@@ -21,23 +21,19 @@ DAY = r"^(\d{4})-?(\d\d)-?(\d\d)$"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
-def may_have_sexes(texts: Sequence[str], unit: str) -> bool:
-    """Whether the letters behind ages, as in 45M and 34F, may be sexes as well as units."""
+def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
+    """How the ages of a column are written, for `parse_age`. commas: with decimal commas, which separate no
+    thousands; sexes: with letters that may be sexes as well as units, as in 45M and 34F."""
     letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
-    return letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
-
-
-def has_decimal_commas(texts: Sequence[str], unit: str) -> bool:
-    """Whether the commas in a column are decimal commas and cannot separate thousands."""
+    sexes = bool(letters) and letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
-    if not written or any("." in text for text in texts):
-        return False
     thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
     oldest = OLDEST.get(unit, math.inf)
-    return not thousands or any(float(text.replace(",", "")) > oldest for text in written)
+    decimals = not thousands or any(float(text.replace(",", "")) > oldest for text in written)
+    return {"commas": decimals and not any("." in text for text in texts), "sexes": sexes}
 
 
-def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, bool]:
+def parse_age(cell: object, unit: str, commas: bool = False, sexes: bool = False) -> tuple[float, bool]:
     """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
     if cell is None:
         raise ValueError("the age is empty or a spreadsheet error such as #N/A")
@@ -50,6 +46,8 @@ def parse_age(cell: object, unit: str, commas: bool = False) -> tuple[float, boo
         raise ValueError("a date, not an age: add a column with the age on the day of the image")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not a number")
+    if sexes and re.fullmatch(LETTER, str(cell).strip()):
+        raise ValueError("the letter may be a sex or a unit: write months or weeks, or remove it")
     text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
     try:
         age = float(text.replace("_", " "))  # Python would read 1_000 as a number
@@ -88,9 +86,9 @@ def check_unit(name: str, unit: str, where: str) -> None:
     text = re.sub(r"([a-z])([A-Z][a-z])", r"\1 \2", unicodedata.normalize("NFKC", name))
     words = r"[(\[]([^\W\d_]+)[)\]]|([^\W\d_]+)[\W_]*$|([^\W\d_]{3,}[sne])(?![^\W_])"
     found = [match for match in re.finditer(words, text) if not re.search(r"\d\W*$", text[: match.start()])]
-    units = {named_unit("".join(filter(None, match.groups()))) for match in found} - {None}
+    units = [*filter(None, (named_unit("".join(filter(None, match.groups()))) for match in found))]
     if units and unit in OLDEST and unit not in units:
-        named = min(units)
+        named = units[0]
         remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
         raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
 

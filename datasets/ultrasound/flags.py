@@ -37,13 +37,14 @@ WORDS = {
     "years": "y yr yrs year years yo jahr jahre jahren jaar ans anni a\u00f1os anos \u5c81 \u6b72",
     "months": "m mo mos month months monat monate monaten maanden mois mesi meses \u6708 \u4e2a\u6708",
     "weeks": "w wk wks week weeks woche wochen weken semanas semaines \u5468",
-    "days": "d day days tag tage tagen dagen jours dias \u5929",
+    "days": "d day days tag tage tagen dagen jours dias \u5929 \u65e5",
 }
 
 
 def named_unit(word: str) -> str | None:
-    """The unit that a word stands for, or None."""
-    return next((unit for unit, words in WORDS.items() if word.casefold() in words.split()), None)
+    """The unit that a word stands for, or None. In Chinese, 'age' may follow it."""
+    word = word.casefold().removesuffix("\u9f84")
+    return next((unit for unit, words in WORDS.items() if word in words.split()), None)
 
 
 def target_unit(text: str) -> str:

@@ -7,6 +7,7 @@ than one, is refused with its file, sheet, row and column.
 
 import argparse
 import difflib
+import itertools
 import math
 import re
 import shlex
@@ -16,13 +17,11 @@ import numpy as np
 import pandas as pd
 
 from datasets.ultrasound.cells import (
-    LETTER,
     OLDEST,
     bmi_class,
     check_unit,
     file_key,
-    has_decimal_commas,
-    may_have_sexes,
+    find_spelling,
     parse_age,
     same_value,
     subject_id,
@@ -110,8 +109,7 @@ def _parse_rows(
 ) -> pd.DataFrame:
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
     unit, written = args.target_unit, [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
-    commas, sexes = has_decimal_commas(written, unit), may_have_sexes(written, unit)
-    found, unusable, converted = [], [], 0
+    found, unusable, converted, spelling = [], [], 0, find_spelling(written, unit)
     for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
@@ -131,9 +129,9 @@ def _parse_rows(
             problems.missing += 1
         else:
             try:
-                if sexes and re.fullmatch(LETTER, str(cell["age"]).strip()):
-                    raise ValueError("the letter may be a sex or a unit: write months or weeks, or remove it")
-                age, with_unit = parse_age(cell["age"], unit, commas)
+                named = cell["age"] is not None and cell.get("unit")
+                text = f"{cell['age']} {named}" if named else cell["age"]
+                age, with_unit = parse_age(text, unit, **spelling)
                 converted += with_unit
             except ValueError as error:
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
@@ -144,7 +142,7 @@ def _parse_rows(
         found.append((number, key, subject, age, *traits))
     if converted:
         problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
-    if commas:
+    if spelling["commas"]:
         problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
     rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
     if unusable:
@@ -155,8 +153,8 @@ def _parse_rows(
 def _find_columns(sheet: Sheet) -> dict[str, str]:
     """{role: letter of its column}. Case, blanks and line breaks in names are ignored.
 
-    sex, length and weight are included if the table has them; a unit may follow their name. Raises one
-    DataError for all missing columns, which proposes similar names with their flags.
+    sex, length, weight and the unit of the age are included if the table has them; units may follow the names
+    of the first three. Raises one DataError for all missing columns, which proposes similar names with flags.
     """
     at, missing, proposed, where = {}, {}, [], f"{sheet.where}, row {sheet.header}"
     names = {letter: name.casefold() for letter, name in sheet.names.items()}
@@ -191,6 +189,11 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
         same = [letter for letter, name in names.items() if re.split(r"[\s(\[_,/]", name)[0] in words]
         if len(same) == 1:
             at[trait] = same[0]
+    for left, letter in itertools.pairwise(names):  # a column of units, such as AGEU in CDISC
+        called = re.fullmatch(rf"({re.escape(names[at['age']])}[\W_]*)?(u|units?|einheit)", names[letter])
+        known = [named_unit(one_line(cell).rstrip(".")) for cell in sheet.cells[letter].dropna()]
+        if called and any(known) and (called[1] or (left == at["age"] and all(known))):  # Unit may be a ward
+            at["unit"] = letter
     return at
 
 

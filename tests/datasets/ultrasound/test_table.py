@@ -306,6 +306,7 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
         ("age_months_corrected", 20.5),
         ("Age (months, corrected)", 20.5),
         ("Age", "[months]"),
+        ("\u6708\u9f84", 20.5),
     ],
 )
 def test_a_unit_is_found_wherever_a_column_names_it(tmp_path, name, first):
@@ -315,6 +316,31 @@ def test_a_unit_is_found_wherever_a_column_names_it(tmp_path, name, first):
     assert read(path, age_column=name, target_unit="months").rows.age["2"] == 30
     for years in ("Age in years (6 months on)", "Age on the day of the scan", "Age years", "Age (years)"):
         read(write_book(path, A=[["Number", years], [1, 20.5]]), age_column=years)
+
+
+@pytest.mark.parametrize("unit", ["AGEU", "Age unit", "Age_Units", "Unit"])
+def test_a_column_of_units_counts(tmp_path, unit):
+    """As in CDISC's DM: AGE 6, AGEU MONTHS."""
+    path = write_book(tmp_path / "t.xlsx", A=[["Number", "AGE", unit], [1, 6, "MONTHS"], [2, 30, "Years."]])
+    assert read(path).rows.age.to_dict() == {"1": 0.5, "2": 30}
+    assert read(path, target_unit="months").rows.age.to_dict() == {"1": 6, "2": 360}
+    assert read(path, missing_values=["6"]).problems.missing == 1
+    others = [
+        ["Number", "Age", "Unit", "Duration unit"],
+        [1, 20.5, "ward D", "months"],
+        [2, 30, "D", "months"],
+    ]
+    assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+    others = [["Number", "Age", "Duration", "Unit"], [1, 20.5, 7, "months"], [2, 30, 8, "months"]]
+    assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+
+
+def test_the_first_unit_that_a_name_has_is_proposed(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Number,GA (weeks+days)\n1,31+4\n2,30+0\n")
+    with pytest.raises(CommandError, match="Pass --target_unit weeks"):
+        read(path, age_column="GA (weeks+days)")
+    assert read(path, age_column="GA (weeks+days)", target_unit="weeks").rows.age["2"] == 30
 
 
 def test_letters_that_may_be_sexes_are_no_units(tmp_path):
