@@ -156,7 +156,7 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     sex, length, weight and the unit of the age are included if the table has them; units may follow the names
     of the first three. Raises one DataError for all missing columns, which proposes similar names with flags.
     """
-    at, missing, proposed, where = {}, {}, [], f"{sheet.where}, row {sheet.header}"
+    at, missing, proposed, where = {}, {}, {}, f"{sheet.where}, row {sheet.header}"
     names = {letter: name.casefold() for letter, name in sheet.names.items()}
     for role, asked in sheet.asked.items():
         same = [letter for letter, name in names.items() if name == one_line(asked).casefold()]
@@ -169,15 +169,15 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
             continue
         missing[f"--{role}_column"] = asked
         # Propose the first name that resembles the one asked for, contains it or is a common one.
-        free = [name for letter, name in names.items() if letter not in at.values()]
-        close = difflib.get_close_matches(asked.casefold(), free, 1, 0.5)
+        free = [name for letter, name in names.items() if letter not in {*at.values(), *proposed.values()}]
+        close = difflib.get_close_matches(asked.casefold(), free, 1)
         close += [name for name in free if asked.casefold() in name]
         close += [name for name in free if role in USUAL and re.search(USUAL[role], name)]
         if close:
-            letter = next(letter for letter, name in names.items() if name == close[0])
-            proposed.append(f"--{role}_column {shlex.quote(sheet.names[letter])}")
+            proposed[role] = next(letter for letter, name in names.items() if name == close[0])
     if missing:
-        hint = f" Did you mean {' '.join(proposed)}?" if proposed else ""
+        flags = [f"--{role}_column {shlex.quote(sheet.names[k])}" for role, k in proposed.items()]
+        hint = f" Did you mean {' '.join(flags)}?" if flags else ""
         none = [f" ({flag} '' for none)" for flag in missing if flag not in ("--id_column", "--age_column")]
         lacks = f"columns {sheet.cells.columns[0]} to {sheet.cells.columns[-1]}: no column"
         raise DataError(

@@ -445,6 +445,7 @@ def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
     for header, flags in (
         ("ID,Age [y]", "--id_column ID --age_column 'Age [y]'"),
         ("\u7f16\u53f7,\u5e74\u9f84", "--id_column '\u7f16\u53f7' --age_column '\u5e74\u9f84'"),
+        ("Name,Alter", "--id_column Name --age_column Alter"),
     ):
         path = tmp_path / "t.csv"
         path.write_bytes(f"{header}\n1,20\n2,30\n".encode("utf-16-le"))  # without its mark
