@@ -43,9 +43,7 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     files that are not read, or ''). Raises CommandError if there is no image that can be read."""
     readable, files = importlib.util.find_spec("pydicom") is not None, walk(folder)
     dicom = dicom_files(files)
-    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
-    if readable:
-        images += dicom
+    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS] + dicom * readable
     deeper = (path.parent for path in images if path.parent.name == "Images")
     deeper = (place for place in deeper if place.parent.name.casefold() in COHORTS)
     published = next(folder.glob("Images"), None) or next(deeper, None)
@@ -135,6 +133,11 @@ def match_images(
         problems.add("rows_without_image", prefix + key)
     images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
     images = images.join(table.rows, on="key", how="inner")[["path", *PERSON]]
+    names = images.path.map(lambda path: path.name)
+    again = images[images.assign(name=names).duplicated(["subject", "name"])]
+    if len(again) and not args.visit_column and again.subject.iloc[0] in names[again.index[0]]:
+        what = f"{len(again)} images are called like others of the same subject"
+        problems.notes.append(f"{what} in another folder, such as {_relative(again.path.iloc[0], folder)}")
     images["subject"] = prefix + images.subject
     _refuse_other_visits(images.path, folder, table)
     few = not table.by_file and 2 * len(images) < len(paths)
@@ -262,8 +265,7 @@ def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
         raise CommandError(f"--id_pattern {args.id_pattern!r} is no regular expression: {error}") from error
     groups, needed = 1, "one is needed, around the id"
     if args.visit_column:
-        groups, example = 2, "'^([^_]+)_([^_]+)$'"
-        needed = f"with --visit_column two are needed, around the id and the visit, such as {example}"
+        groups, needed = 2, "with --visit_column two are needed, id and visit, as in '^([^_]+)_([^_]+)$'"
     free = args.visit_column and (args.file_column or args.id_pattern == ID_PATTERN)
     if pattern.groups != groups and not free:
         raise CommandError(f"--id_pattern {args.id_pattern!r} has {pattern.groups} groups; {needed}")

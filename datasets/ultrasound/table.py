@@ -198,14 +198,20 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
 
 
 def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
-    """{word: column} for columns whose names differ from that of the ages in one word, not the first."""
-    own, found = re.split(r"[\W_]+", sheet.names[letter].casefold()), {}
+    """{word: column} for columns whose names differ from that of the ages in one word, but not the one for
+    age (or the first): Age 2015 and Age 2021, AgeV1 and AgeV2, V1 age and V2 age."""
+
+    def words_of(name: str) -> list[str]:
+        return [*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z]|\d{4})", name))]
+
+    own, found = words_of(sheet.names[letter]), {}
+    age = next((word for word in own if re.search(USUAL["age"], word)), own[0])
     for name in sheet.names.values():
-        words = re.split(r"[\W_]+", name.casefold())
-        differing = [word for word, mine in zip(words, own, strict=False) if word != mine]
-        alike = len(words) == len(own) and len(differing) == 1 and words[0] == own[0]
-        if alike and not differing[0].isdecimal():
-            found[differing[0]] = name
+        words = words_of(name)
+        new = {*words} - {*own}
+        alike = len(new) == 1 and len(words) == len(own) and age in words
+        if alike and not re.fullmatch(r"\d{1,3}", min(new)):
+            found[min(new)] = name
     return found
 
 

@@ -274,6 +274,34 @@ def test_images_of_another_column_of_ages_are_refused(study):
     assert load(study, excel_path=study / "t.csv", age_column="Age at scan").report["images_used"] == 24
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "word"),
+    [("AgeV1", "AgeV2", "V2"), ("V1 age", "V2 age", "V2"), ("Age2015", "Age2021", "2021"),
+     ("Age (2015)", "Age (2021)", "2021")],
+)  # fmt: skip
+def test_a_column_of_ages_of_another_visit_is_recognised(study, own, other, word):
+    rows = "".join(f"{i},{9 * i},{9 * i + 2},V9\n" for i in range(1, 13))
+    (study / "t.csv").write_text(f"Number,{own},{other},V1 EI\n{rows}")
+    for path in (study / "Healthy/Images").glob("*_2.png"):
+        path.rename(path.with_name(path.name.replace("_2.", f"-{word}-EI_2.")))
+    flags = {"excel_path": study / "t.csv", "age_column": own, "id_pattern": r"^anon_(\d+)"}
+    with pytest.raises(DataError, match=re.escape(f"column {other!r} is not read, but 12 images are named")):
+        load(study, **flags)
+
+
+def test_images_called_alike_in_two_folders_are_noted(study, tmp_path):
+    """Patient 1 of one site is not patient 1 of another."""
+    for site in ("Milan", "Turin"):
+        write_images(
+            tmp_path / "sites" / site, [f"anon_{i}_1" for i in range(1, 13)], seed=len(site) + ord(site[0])
+        )
+    flags = {"image_dir": tmp_path / "sites", "excel_path": study / "characteristics.xlsx"}
+    (note,) = load(study, **flags).report["notes"]
+    assert note.startswith("12 images are called like others of the same subject in another folder, such as ")
+    shutil.rmtree(tmp_path / "sites" / "Turin")
+    assert not load(study, **flags).report["notes"]
+
+
 def test_what_does_not_match_is_counted_and_refused_or_excluded(study):
     write_images(study / "Healthy/Images", ["anon_99_1", "scan7"], seed=5)
     write_published(study / "characteristics.xlsx", [(i, 2.0 * i) for i in [*range(1, 13), 50]])
