@@ -133,9 +133,7 @@ def judge_pixels(images: pd.DataFrame, decoded: np.ndarray, problems: AgeProblem
         if images.hash.iloc[pair].nunique() > 1:
             problems.add("duplicate_images", " = ".join(names.iloc[pair]) + " (saved again)")
             shared.iloc[pair] = True
-    if any(plain := [image.min() == image.max() for image in pixels]):
-        problems.notes.append(f"{sum(plain)} images have one grey value all over: {some(names[plain], 3)}")
-    if any(faint := [0 < int(image.max()) - image.min() < 16 for image in pixels]):
+    if any(faint := [int(image.max()) - image.min() < 16 for image in pixels]):
         problems.notes.append(f"{sum(faint)} images span less than 16 of 256 greys: {some(names[faint], 3)}")
     if any(drawn := [is_drawing(image) for image in pixels]):
         LOG.warning(DRAWINGS.format(sum(drawn), some(names[drawn], 3)))

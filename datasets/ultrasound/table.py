@@ -95,8 +95,8 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
         column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
         visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
-        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}"
-        problems.advice["duplicate_ids"] = advice
+        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}; "
+        problems.advice["duplicate_ids"] = advice + "if each row is a person: give each an id of its own"
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
@@ -293,21 +293,17 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
 def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
     """How to correct unusable ages, if their values tell; else ''."""
     values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
-    if any_usable and not values:
-        return ""
     if any_usable:
         listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        unknown = f"stand for an unknown age: --missing_values {listed}"
-        if None in unusable:
-            return f"an empty age is left out by --exclude bad_ages; if the others {unknown}"
-        return f"if they {unknown}"
+        empty = "an empty age is left out by --exclude bad_ages; if the others"
+        which = empty if None in unusable else "if they"
+        return f"{which} stand for an unknown age: --missing_values {listed}" if values else ""
     if any(text.startswith("=") for text in values):
         return ""
-    try:
-        numbers = [float(cell) for cell in values]
-        low, high = min(numbers), max(numbers)
-    except ValueError:  # not numbers, or no values
+    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce")
+    if numbers.empty or numbers.isna().any():
         return "name the column of ages: --age_column"
+    low, high = numbers.min(), numbers.max()
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
     for name, oldest in OLDEST.items():
@@ -319,6 +315,5 @@ def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
 
 def _show(cell: object) -> str:
     """A cell in a message; '' if it is empty."""
-    if cell is None:
-        return ""
-    return f", {cell[:40]!r}" if isinstance(cell, str) else f", {str(cell)[:40]}"
+    shown = repr(cell[:40]) if isinstance(cell, str) else str(cell)[:40]
+    return "" if cell is None else f", {shown}"

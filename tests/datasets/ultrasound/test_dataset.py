@@ -893,7 +893,7 @@ def test_an_image_that_shows_nothing_is_noted(study, caplog):
     mask[4:12, 4:12] = 255
     Image.fromarray(mask).save(study / "Healthy/Images/anon_4_mask.png")
     notes = load(study).report["notes"]
-    assert "1 images have one grey value all over: anon_3_1.png" in notes
+    assert "1 images span less than 16 of 256 greys: anon_3_1.png" in notes
     assert "WARNING" in caplog.text and "1 images are almost entirely black and white" in caplog.text
 
 
