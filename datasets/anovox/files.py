@@ -29,8 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.archives import ENDINGS as ENDINGS_OF_ARCHIVES
-from datasets.anovox.archives import PLACE, UNREAD, unpack
+from datasets.anovox import archives
 from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
 from utils.run.log import LOG
@@ -64,7 +63,7 @@ class ScenarioFiles:
     image_size: tuple[int, int] | None = None  # width, height of its first image
     projection: np.ndarray | None = None  # (3, 4), see projection_matrix; None without a camera
     turn: np.ndarray | None = None  # (3, 3) from LiDAR axes to level ones, x along the camera's view
-    assumed_calibration: bool = False  # no sensor_setup.json
+    assumed_calibration: bool = False  # no sensor_setup.json, or no camera_fov in it
 
     def frames_with(self, sensors: tuple[str, ...]) -> list[int]:
         """Ascending numbers of the frames that all these sensors recorded."""
@@ -80,10 +79,8 @@ class ScenarioFiles:
                 others = ", ".join(f"{count} {ending}" for ending, count in unread.items())
                 others = f" ({others} not read)" * bool(unread)
                 gaps.append(f"{sensor} in {'all' if not files else absent} of {len(every)} frames{others}")
-        gaps += [
-            "sensor_setup.json (fov 90 assumed, and one pose if folders name none)"
-        ] * self.assumed_calibration
-        return "; ".join(gaps)
+        assumed = "sensor_setup.json or its camera_fov (fov 90 assumed, and one pose if folders name none)"
+        return "; ".join(gaps + [assumed] * self.assumed_calibration)
 
 
 def find_scenarios(
@@ -98,12 +95,12 @@ def find_scenarios(
     the layouts are mixed. Broken scenarios raise one DataError; with `problems`, their errors are appended to
     it and the other scenarios are returned.
     """
-    given, top = Path(root).resolve(), unpack(Path(root), **cache)
+    given, top = Path(root).resolve(), archives.unpack(Path(root), **cache)
     if images_alone and given.is_file() and given.suffix[1:].lower() in IMAGES:
         return _images_alone(given.parent, given.parent.name, _frames_in([given], IMAGES)[0] or {0: given})
     if not top.is_dir():
-        archives = ", ".join(ENDINGS_OF_ARCHIVES)
-        raise CommandError(f"{root}: no such folder or archive ({archives}).\nGive one with Scenario_...")
+        known = ", ".join(archives.ENDINGS)
+        raise CommandError(f"{root}: no such folder or archive ({known}).\nGive one with Scenario_...")
     paths = list(_walk(top, 0, cache))
     folders = sorted(filter(Path.is_dir, paths), key=lambda folder: folder.name)
     if not folders:
@@ -112,8 +109,8 @@ def find_scenarios(
         if images_alone and (alone := _frames_in(below, IMAGES))[0]:
             return _images_alone(top, given.name, *alone)
         listed = ", ".join(sorted(entry.name for entry in below)[:6]) or "nothing"
-        remedy = "Give the folder that holds them, or archives of them. Numbered images alone "
-        remedy += "work with predict.py and --label pasted --modality camera."
+        remedy = "Name each drive Scenario_NAME, its sensors' folders RGB_IMG and PCD. Numbered images alone "
+        remedy += "(.png, .jpg) work with predict.py and --label pasted --modality camera."
         raise DataError(f"{root}: no Scenario_... folder within {DEPTH} levels; found {listed}.\n{remedy}")
     for first, second in itertools.pairwise(folders):
         if first.name == second.name:
@@ -143,12 +140,12 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
     if not configuration and folder.name.startswith("Scenario_") and (_layouts_of(folder) or not top):
         yield folder
     elif configuration or depth < DEPTH:
-        hidden = (".", "__MACOSX", PLACE)  # files of macOS; our cache
+        hidden = (".", "__MACOSX", archives.PLACE)  # files of macOS; our cache
         shown = [entry for entry in folder.iterdir() if not entry.name.startswith(hidden)]
         for entry in sorted(shown, key=lambda entry: entry.name):
-            if (unpacked := unpack(entry, **cache)).is_dir():
+            if (unpacked := archives.unpack(entry, **cache)).is_dir():
                 yield from _walk(unpacked, depth + 1, cache, top=entry != unpacked)
-            elif entry.name.lower().endswith(UNREAD):
+            elif entry.name.lower().endswith(archives.UNREAD):
                 LOG.warning(f"{entry} is left out: unpack it, or download it again")
             elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
                 yield entry
@@ -256,12 +253,13 @@ def _choose(
     Other sensors: the pose nearest to the camera's, or to the LiDAR's for its labels. If poses are equal or
     unknown, the name with the longest common ending.
     """
-    if sensor == "image" and camera:
-        named = [entry for entry in candidates if camera in entry.name]
+    if sensor == "image" and (camera or not any(_pose(entry.name, setup) for entry in candidates)):
+        named = [entry for entry in candidates if (camera or "") in entry.name]
         if len(named) != 1:
-            counts = f"{len(named)} of {len(candidates)} cameras"
+            found = f"--camera {camera!r} names {len(named)} of {len(candidates)} cameras"
+            found = found if camera else "no pose tells which camera looks ahead: name it with --camera"
             listed = some((entry.name for entry in candidates), between="\n")
-            raise CommandError(f"--camera {camera!r} names {counts}; there are\n{listed}")
+            raise CommandError(f"{found}; there are\n{listed}")
         return named[0]
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
     pose = _pose(partner, setup) or [0, 0, 1.8, 0, 0, 0]
@@ -296,15 +294,13 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         with contextlib.suppress(DataError):
             scenario.image_size = read_image_size(images[frame])
             break
-    names = [scenario.folders.get(sensor, "") for sensor in ("image", "points")]
-    poses = {
-        name: {"location": pose[:3], "rotation": pose[3:]} for name in names if (pose := _pose(name, {}))
-    }
+    named = ((name, _pose(name, {})) for name in map(scenario.folders.get, ("image", "points")))
+    poses = {name: {"location": pose[:3], "rotation": pose[3:]} for name, pose in named if pose}
     known = setup or (poses if len(poses) == 2 else {})
     try:
         camera = _sensor_in(known, "RGB-CAM", scenario.folders.get("image"), path)
         lidar = _sensor_in(known, "LIDAR", scenario.folders.get("points"), path)
-        options = camera.get("args", {})
+        options = camera | camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
@@ -321,7 +317,7 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         wanted = "location and rotation need three numbers each, args.camera_fov one"
         raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error
-    scenario.assumed_calibration = not setup
+    scenario.assumed_calibration = not {"camera_fov", "fov"} & options.keys()
 
 
 def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) -> dict:

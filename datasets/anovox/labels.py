@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import LAYOUTS, ScenarioFiles
+from datasets.anovox.files import LAYOUTS, SCANS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
@@ -119,16 +119,19 @@ def _list_frames(
     if modality == "both" and images_alone and not scans:
         needed = ("image",)
         LOG.warning("no LiDAR: the camera alone is used; unless trained on such frames, scores mean nothing")
+    gaps = {}  # {what is missing: the scenarios that lack it}
     for scenario in scenarios:
         numbers = scenario.frames_with(needed)
         if missing := scenario.missing():
             every = len(set().union(*scenario.files.values()))
-            notes.append(f"{scenario.name}: missing {missing}; {len(numbers)} of {every} frames usable")
+            what = f"missing {missing}; {len(numbers)} of {every} frames usable"
+            gaps.setdefault(what, []).append(scenario.name)
         frames += [Frame(scenario, number, coding) for number in numbers]
+    notes += [f"{some(names, 1)}: {missing}" for missing, names in gaps.items()]
     if not frames:
         absent = {
             "image": "There is no camera image; every frame needs one.",
-            "points": "There is no LiDAR scan: train on the images with --modality camera.",
+            "points": f"There is no LiDAR scan: add some (.{', .'.join(SCANS)}) or use --modality camera.",
         }
         wrong = [absent[sensor] for sensor in needed if not any(s.files[sensor] for s in scenarios)]
         matched = "Files are matched by the last number in their names: it must be the same for one moment."

@@ -242,6 +242,47 @@ def test_a_field_of_view_as_carla_names_it(tmp_path, scenario):
         entry["args"] = {"fov": 60} if "CAM" in entry["sensor_type"] else {}
     (scenario / "sensor_setup.json").write_text(json.dumps(setup))
     assert np.isclose(find_scenarios(tmp_path)[0].projection[0, 1], -1 / np.tan(np.radians(30)))
+    for entry in setup.values():  # as other programs write it
+        entry["fov"] = entry.pop("args").get("fov")
+    (scenario / "sensor_setup.json").write_text(json.dumps(setup))
+    (found,) = find_scenarios(tmp_path)
+    assert np.isclose(found.projection[0, 1], -1 / np.tan(np.radians(30))) and not found.missing()
+
+
+def test_a_field_of_view_that_is_missing_is_told_once(tmp_path):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for folder in scenario_folders(root):
+        setup = (folder / "sensor_setup.json").read_text()
+        (folder / "sensor_setup.json").write_text(setup.replace("camera_fov", "focal_length"))
+    notes = unlabelled_table(find_scenarios(root), "both").notes
+    (told,) = (note for note in notes if "fov 90 assumed" in note)
+    assert ", and 11 more: missing sensor_setup.json or its camera_fov" in told
+
+
+def test_cameras_without_a_pose_are_not_chosen_by_their_names(tmp_path, scenario):
+    for path in [*scenario.glob("*-CAM*"), *scenario.glob("*LIDAR*")]:
+        path.rename(path.with_name(f"{path.name.partition('(')[0]}_front"))
+    shutil.copytree(scenario / "RGB-CAM_front", scenario / "RGB-CAM_back")
+    (scenario / "sensor_setup.json").unlink()
+    with pytest.raises(CommandError, match="no pose tells which camera looks ahead: name it with --camera"):
+        find_scenarios(tmp_path)
+    assert find_scenarios(tmp_path, camera="front")[0].folders["image"] == "RGB-CAM_front"
+
+
+def test_drives_named_as_the_message_says_are_read(tmp_path, scenario):
+    drive = tmp_path / "2011_09_26" / "drive_0001"
+    for sensor, name in (("RGB-CAM", "image_02"), ("LIDAR", "velodyne_points")):
+        (drive / name).mkdir(parents=True)
+        for k, path in enumerate(frame_files(scenario, sensor)):
+            shutil.copy(path, drive / name / f"{k:010d}{path.suffix}")
+    with pytest.raises(
+        DataError, match=r"Name each drive Scenario_NAME, its sensors' folders RGB_IMG and PCD"
+    ):
+        find_scenarios(drive.parent)
+    (drive / "image_02").rename(drive / "RGB_IMG")
+    (drive / "velodyne_points").rename(drive / "PCD")
+    drive.rename(drive.with_name("Scenario_0001"))
+    assert len(unlabelled_table(find_scenarios(drive.parent), "both").frames) == 4
 
 
 def test_check_data_goes_on_behind_a_scenario_that_can_not_be_opened(tmp_path):
