@@ -11,12 +11,12 @@ from datasets.anovox.dataset import OUTSIDE, project
 from datasets.anovox.files import ENDINGS, ScenarioFiles
 from datasets.anovox.frame import NEIGHBOUR, Frame, Region, read_voxels
 from datasets.anovox.labels import name_sensor
+from datasets.anovox.palettes import PALETTES, SKY
 from utils.metrics.detection import frame_seconds
-from utils.run.errors import DataError, counted
+from utils.run.errors import DataError, counted, some
 
 LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
 SHOWN = 20  # problems listed
-NO_INTENSITY = "scans without intensity (taken as 1 everywhere)"
 
 
 def check_frames(
@@ -38,37 +38,33 @@ def check_frames(
                     problems.append(str(error).splitlines()[0])
         line = f"{sensor}: {endings.total():,} files read ({_list(endings) or 'none'})"
         line += f", not read: {_list(unread)}" if unread else ""
-        yield line + (f"; {'' if sensor == 'points' else 'ids '}{_list(ids)}" if ids else "")
+        yield line + (f"; ids {_list(ids)}" if ids else "")
     for sensor in ("image", "points"):
         folders = Counter(name_sensor(s.folders.get(sensor, "none")) for s in scenarios)
         yield f"{'camera' if sensor == 'image' else 'LiDAR'} chosen: {_list(folders)} (scenarios)"
     for name in ("kind", "town", "weather"):
         yield f"{name}: {_list(Counter(getattr(scenario, name) for scenario in scenarios))} (scenarios)"
     numbers = [np.array(sorted(set().union(*scenario.files.values()))) for scenario in scenarios]
-    seconds = [frame_seconds(frames, frame_rate) for frames in numbers if len(frames) > 1]
-    if seconds:
-        step = np.median([np.median(np.diff(times)) for times in seconds])
-        yield f"a frame every {step:.3g} s (numbers: ticks of {frame_rate:g} Hz, or times)"
+    steps = [np.median(np.diff(frame_seconds(frames, frame_rate))) for frames in numbers if len(frames) > 1]
+    if steps:
+        yield f"a frame every {np.median(steps):.3g} s (numbers: ticks of {frame_rate:g} Hz, or times)"
     lines, doubts = agreement(scenarios, palette, frames=12)
     yield from lines
     if problems := problems + doubts:
-        more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
-        raise DataError("\n".join([f"{counted(len(problems), 'problems')}:", *problems[:SHOWN], *more]))
+        raise DataError(f"{counted(len(problems), 'problems')}:\n" + some(problems, SHOWN, "\n"))
 
 
 def _list(counter: Counter) -> str:
     return ", ".join(f"{name} x {count:,}" for name, count in sorted(counter.items(), key=str))
 
 
-def _count_ids(frame: Frame, sensor: str) -> dict[int | str, int]:
-    """Read a sensor's file to its end; {class id: pixels, points or voxels}, or {NO_INTENSITY: 1} for a scan
-    whose intensity is 1 everywhere."""
+def _count_ids(frame: Frame, sensor: str) -> dict[int, int]:
+    """Read a sensor's file to its end; {class id: pixels, points or voxels}."""
     classes = ()
     if sensor == "image":
         frame.image()
     elif sensor == "points":
-        intensity = frame.scan()[:, 3]
-        return {NO_INTENSITY: 1} if len(intensity) and (intensity == 1).all() else {}
+        frame.scan()
     elif sensor == "anomaly":
         frame.path(sensor).read_text(encoding="utf-8", errors="replace")
     elif sensor == "semantic_image":
@@ -84,8 +80,9 @@ def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tupl
     across two scenarios (0 if there is only one); and lines on suspicious shares. frames: how many to compare
     per pair of sensors, roughly."""
     lines, doubts = [], []
+    scan = "semantic_points" if any(scenario.files["semantic_points"] for scenario in scenarios) else "points"
     for agree, sensors, claim in (
-        (_same_class, ("image", "semantic_image", "semantic_points"), "LiDAR and image name the same class"),
+        (_same_class, ("image", "semantic_image", scan), "LiDAR and image agree"),
         (_same_place, ("points", "semantic_points"), "LiDAR and semantic LiDAR have the same places"),
     ):
         found = [Frame(s, number, (palette, ())) for s in scenarios for number in s.frames_with(sensors)]
@@ -107,7 +104,7 @@ def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tupl
         elif kept < LEAST_AGREEMENT and agree is _same_class:
             remedy = "scans need x forward, y left, z up, the sensor at the origin; check sensor_setup.json"
             doubts.append(f"{claim}, too few: wrong axes, or files of different frames? {remedy}")
-        elif kept < min(0.9, others + 0.05):
+        elif kept < min(0.9, others + 0.05) and scan != "points":
             remedy = "files mixed up between frames or scenarios? Copy each again to its scenario and number"
             doubts.append(f"{claim}, with files of other scenarios at {others:.0%}; {remedy}")
         lines.append(f"{claim} ({mirrored:.0%} with y mirrored, {others:.0%} in other scenarios)")
@@ -115,11 +112,15 @@ def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tupl
 
 
 def _same_class(frame: Frame, other: Frame, y_sign: int = 1) -> float:
-    classes, (places, ids) = other.pixel_classes(), frame.point_classes()
+    """Without a semantic LiDAR: the share of the points above the sensor that are not in the sky."""
+    classes, known = other.pixel_classes(), frame.point_classes()
+    places = frame.scan()[:, :3] if known is None else known[0]
     pixels, size = project(places * (1, y_sign, 1), frame.scenario.projection), classes.shape[::-1]
-    inside = pixels[:, 0] != OUTSIDE
+    inside = (pixels[:, 0] != OUTSIDE) & ((places[:, 2] > 0) if known is None else True)
     u, v = np.minimum((pixels[inside] + 1) / 2 * size, np.subtract(size, 1)).astype(int).T
-    return (classes[v, u] == ids[inside]).mean() if inside.any() else 0
+    sky = PALETTES[frame.coding[0]][SKY]
+    same = classes[v, u] != sky if known is None else classes[v, u] == known[1][inside]
+    return same.mean() if inside.any() else 0
 
 
 def _same_place(frame: Frame, other: Frame, y_sign: int = 1) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from datasets.anovox.files import ScenarioFiles
 from datasets.images import read_palette_image
 from utils.run.errors import DataError, counted, some
+from utils.run.log import LOG
 
 UNKNOWN_CLASS = 255
 STRANGE_IDS = 8  # ids unknown to AnoVox that an image may hold: a user's own classes
@@ -35,7 +36,7 @@ CARLA = {(0, 0, 0): 0, (70, 70, 70): 1, (100, 40, 40): 2, (55, 90, 80): 3, (220,
          (0, 0, 142): 10, (102, 102, 156): 11, (220, 220, 0): 12, (70, 130, 180): 13, (81, 0, 81): 14,
          (150, 100, 100): 15, (230, 150, 140): 16, (180, 165, 180): 17, (250, 170, 30): 18,
          (110, 190, 160): 19, (170, 120, 50): 20, (45, 60, 150): 21, (145, 170, 100): 22}  # fmt: skip
-PALETTES = {"AnoVox": ANOVOX, "CARLA": CARLA}
+PALETTES, SKY = {"AnoVox": ANOVOX, "CARLA": CARLA}, (70, 130, 180)
 
 
 @functools.cache
@@ -111,20 +112,22 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     """AnoVox or CARLA, from a middle semantic image of a few scenarios or, if both fit, from all images.
 
     If both still fit, either will do, unless `anomaly_ids` selects other colours in each: then, or if neither
-    fits, a DataError lists the ids of every colour. Unreadable images are skipped; --check_data lists them.
+    fits, a DataError lists the ids of every colour. Warns of ids that AnoVox lacks. Skips unreadable images.
     """
     with_images = [s.files["semantic_image"] for s in scenarios if s.files["semantic_image"]]
     few = [files[sorted(files)[len(files) // 2]] for files in with_images[:: max(1, len(with_images) // 8)]]
-    colours = set()
+    colours, ids = set(), set()
     for paths in (few, (path for files in with_images for path in files.values())):
         for path in paths:
             with contextlib.suppress(DataError):
                 pixels = colours_or_ids(path)
-                colours.update(np.unique(pixels).tolist() if pixels.dtype != np.uint8 else ())
+                (ids if pixels.dtype == np.uint8 else colours).update(np.unique(pixels).tolist())
         used = np.array(sorted(colours), np.int64)
         fits = fitting(used)
         if not colours or len(fits) < len(PALETTES):
             break
+    if unknown := sorted(ids - {*ANOVOX.values(), *anomaly_ids}):
+        LOG.warning(f"class ids that AnoVox does not have count as normal: {some(unknown)} (--anomaly_ids)")
     ids = {name: _table(name)[used] for name in PALETTES}
     if len({np.isin(ids[name], anomaly_ids).tobytes() for name in fits}) == 1:
         return fits[0]

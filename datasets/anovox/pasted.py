@@ -86,13 +86,9 @@ class PastedFrame(Frame):
         if pasting.sensors == "none" or self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
-        allowed = ("both",)
-        if pasting.sensors:
-            allowed = (pasting.sensors,)
-        elif scan is not None and pasting.modality == "both":
-            allowed = SENSORS
-        elif scan is not None and pasting.modality == "lidar":
-            allowed = ("both", "lidar")
+        allowed = {"both": SENSORS, "lidar": ("both", "lidar")}.get(pasting.modality, ("both",))
+        if pasting.sensors or scan is None:
+            allowed = (pasting.sensors or "both",)
         return draw_paste(scan, self.scenario.projection, self.seeds, pasting.part, allowed)
 
     def image(self) -> np.ndarray:

@@ -90,9 +90,7 @@ def _check_classes(table: FrameTable, part: str, members: list[str], how: str, p
         raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
     if not members or (normal and (anomalous or pasted)):
         return
-    every = "without label"
-    if normal or anomalous:
-        every = "normal" if normal else "anomalous"
+    every = ("normal" if normal else "anomalous") if len(labels) else "without label"
     found = f"the {part} split has {len(members)} scenarios and {len(labels)} frames, all {every}"
     remedy = "Add scenarios of the other kind, change --seed or the sizes, or give a split file."
     if not table.labels.any():

@@ -495,7 +495,7 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
     lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
     assert "points: 48 files read (.npy x 48)" in lines and "semantic_image: 48 files read" in lines
     assert "1 x " in lines and "camera chosen: RGB-CAM(0, 0, 1.8)(0, 0, 0) x 12" in lines
-    assert "a frame every 5 s" in lines and "same class at 9" in lines
+    assert "a frame every 5 s" in lines and "image agree at 9" in lines
     first, second = (frame_files(scenario_folders(root)[k], "LIDAR")[1] for k in (0, 3))
     np.save(first, np.full((3, 4), np.inf))
     second.write_bytes(b"")
@@ -513,7 +513,7 @@ def test_check_data_describes_each_sensor_and_tells_all_problems_at_once(tmp_pat
 @pytest.mark.parametrize(
     ("sensor", "factors", "up", "said"),
     [
-        ("SEMANTIC-LIDAR", (1, -1, 1, 1), 0, "same class .* y must point to the left"),
+        ("SEMANTIC-LIDAR", (1, -1, 1, 1), 0, "image agree .* y must point to the left"),
         ("SEMANTIC-LIDAR", (1, 1, 1, 1), 1.8, "origin"),
         ("LIDAR", (1, -1, 1, 1), 0, "same places .* y must point to the left"),
     ],
@@ -530,6 +530,32 @@ def test_scans_along_other_axes_are_noticed(tmp_path, caplog, sensor, factors, u
     load(root, tmp_path / "cache", image_size=(16, 24), max_points=16)  # without the flag it is a warning
     assert re.search(said, caplog.text) and "--check_data compares more frames" in caplog.text
     assert "without ground" not in caplog.text
+
+
+def test_mirrored_scans_are_noticed_by_the_sky(tmp_path, caplog):
+    """Without a semantic LiDAR, as most recordings of CARLA are, whose own y points to the right."""
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        shutil.rmtree(frame_files(scenario, "SEMANTIC-LIDAR")[0].parent)
+    assert "LiDAR and image agree at 9" in "\n".join(check_frames(find_scenarios(root), "AnoVox"))
+    for scenario in scenario_folders(root):
+        for file in frame_files(scenario, "LIDAR"):
+            np.save(file, np.load(file) * (1, -1, 1, 1))
+    load(root, tmp_path / "cache", image_size=(16, 24), max_points=16)
+    assert re.search("LiDAR and image agree .* y must point to the left", caplog.text)
+
+
+def test_ids_that_anovox_lacks_are_told_once(tmp_path, caplog):
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    find_palette(find_scenarios(root), (29, 30))
+    assert not caplog.text
+    for scenario in scenario_folders(root)[::2]:
+        for path in frame_files(scenario, "SEMANTIC-CAM"):
+            ids = np.array(Image.open(path))
+            Image.fromarray(np.where(ids == 3, 200, ids).astype(np.uint8)).save(path)
+    assert find_palette(find_scenarios(root), (29, 200)) == "AnoVox" and not caplog.text
+    find_palette(find_scenarios(root), (29,))
+    assert caplog.text.count("class ids that AnoVox does not have count as normal: 200 (--anomaly_ids)") == 1
 
 
 def test_heights_above_the_ground_are_noticed_without_labels(tmp_path, caplog):
@@ -610,12 +636,12 @@ def test_scans_as_carla_saves_them(tmp_path, names):
     assert np.array_equal(read, rows[:, [0, 1, 2, -1]])
 
 
-def test_check_data_tells_scans_without_intensity(tmp_path):
+def test_check_data_reads_scans_without_intensity(tmp_path):
     root = copy_of(tiny_sample(), tmp_path / "data", scenarios=1)
     for path in frame_files(scenario_folders(root)[0], "LIDAR")[:3]:
         np.save(path, np.load(path)[:, :3])
     lines = "\n".join(check_frames(find_scenarios(root), "AnoVox"))
-    assert "scans without intensity (taken as 1 everywhere) x 3" in lines
+    assert "points: 4 files read (.npy x 4)" in lines
     assert "kind: " in lines and "town: " in lines and "weather: " in lines
 
 
