@@ -14,7 +14,7 @@ from utils.run.log import LOG, format_value
 from utils.tasks import TASKS
 
 LISTED, DRAWN = 200, 12  # samples in suspects.csv and in mistakes.png
-MOMENTS = ("frame", "frame_id", "file")  # tell images of one pair, scenario or subject apart: one is drawn
+MOMENTS = ("frame", "frame_id", "file")  # tell the images of one pair, scenario or subject apart
 WIDE = 3  # an image this many times wider than high is drawn below the others
 HEIGHT = 160  # of the images side by side, in pixels
 UNLIKELY = 0.5  # p_label below this is a mistake; for ages, an error above the median one
@@ -27,7 +27,9 @@ def report_samples(
     look: Look,
 ) -> None:  # fmt: skip
     """Write SPLIT_predictions.csv, suspects.csv (the labels that the model finds least likely), mistakes.png
-    (those below UNLIKELY, one image per pair, scenario or subject) and worst_groups.csv (means per group).
+    (those below UNLIKELY; one of every pair, scenario or subject before a second) and worst_groups.csv (means
+    per group).
+
     columns (N,): of the predictions; p_label (N,): the probability of each label; state: the checkpoint."""
     import pandas
 
@@ -41,7 +43,8 @@ def report_samples(
     table = table.iloc[np.argsort(p_label, kind="stable")][:LISTED]
     write_table(folder / "suspects.csv", table)
     same = [name for name in task["sample"] if name not in MOMENTS]
-    worst = table[table.p_label < UNLIKELY].drop_duplicates(same)[:DRAWN]
+    worst = table[table.p_label < UNLIKELY].drop_duplicates([*task["sample"], task["columns"][0]])
+    worst = worst.iloc[np.argsort(worst.groupby(same).cumcount(), kind="stable")][:DRAWN]
     shown = [name for name in (*task["columns"], "p_label") if name in table]
     texts = []
     for row in worst.to_dict("records"):
