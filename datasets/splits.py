@@ -33,7 +33,7 @@ MIN_STRATUM = 5
 class Choose(Protocol):
     """Chooses groups in place of a split: how evaluate.py says what it judges."""
 
-    known: list[str]  # the groups of the run; data that has only their scenarios is cut into the same blocks
+    parts: Split  # of the run; data that has only the scenarios of its blocks is cut into the same blocks
 
     def __call__(self, present: dict[str, list[str]]) -> Split:
         """The groups of each part, from {group: hashes of its contents}."""

@@ -27,8 +27,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         """Read the groups that the run knows; open_trained has compared them with the checkpoint."""
-        self.parts, record = read_split(path := self.run / "split.json"), read_record(path)
-        self.known = sum((record.get(part, []) for part in PARTS), [])
+        self.parts = read_split(self.run / "split.json")
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:

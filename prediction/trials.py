@@ -112,7 +112,7 @@ def choose_normal(
     """All frames, and the rows of up to `count` normal ones of the scenarios that `judge` chooses."""
     root = find_root(args)
     frames = read_table(root, args, "pasted")
-    hashes = hash_contents(frames, groups_of(frames, judge.known), **cache)
+    hashes = hash_contents(frames, groups_of(frames, judge.parts), **cache)
     ((split, names),) = judge(hashes, labelled=False).items()
     rows = frames.rows_of(names)
     rows = rows[frames.labels[rows] == 0]

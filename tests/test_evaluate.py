@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import evaluate
+from datasets.anovox import load
 from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
 from datasets.samples.ultrasound import generate
 from datasets.ultrasound.flags import data_arguments
@@ -503,9 +504,21 @@ def test_things_are_pasted_into_the_frames_that_the_run_calls_normal(run_of, tmp
     trained.args.min_pixels = trained.args.min_points = 10**6  # nothing is large enough to count
     scenario = next(path for path in scenario_folders(tiny_sample()) if (path / "ANOMALY").exists())
     judge = lambda hashes, labelled: {"test": [scenario.name]}  # noqa: E731
-    judge.known = []
+    judge.parts = {}
     judge_pastes(trained, 4, judge, tmp_path)
     assert len(set(pandas.read_csv(tmp_path / "pastes.csv")["frame_id"])) == 4
+
+
+def test_a_run_on_pasted_objects_is_judged_on_as_many_of_them_again(tmp_path, monkeypatch):
+    """Copies are counted for train, which evaluate.py does not read: test has fewer frames."""
+    monkeypatch.setattr(load, "PASTED_FRAMES", 12)
+    normal = next(path for path in scenario_folders(tiny_sample()) if not (path / "ANOMALY").exists())
+    shutil.copytree(normal, tmp_path / "data" / normal.name)
+    flags = ["--label", "pasted", "--epochs", 1, "--data_path", tmp_path / "data"]
+    run = tiny_runs.train("train_anomaly_with_labels", tmp_path / "runs", *flags)
+    again = evaluated(run)
+    for name in ("test_predictions.csv", "suspects.csv"):
+        assert (again / name).read_text() == (run / name).read_text()
 
 
 def test_things_are_pasted_into_images_alone(tmp_path):

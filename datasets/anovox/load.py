@@ -33,7 +33,7 @@ from datasets.anovox.pasted import Pasting
 from datasets.anovox.splits import split_scenarios
 from datasets.cache import fingerprint
 from datasets.samples import ensure_sample
-from datasets.splits import PARTS, Choose, Parts
+from datasets.splits import PARTS, Choose, Parts, Split
 from utils.run.errors import DataError, counted
 from utils.run.log import LOG
 
@@ -52,16 +52,15 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     cache = {"cache_dir": args.cache_dir, "limit_gb": args.cache_limit_gb}
     table, top = read_table(root, args, args.label), unpack(root, **cache)
     if choose:
-        hashes = hash_contents(table, groups_of(table, choose.known), **cache)
+        hashes = hash_contents(table, groups_of(table, choose.parts), **cache)
         split, source, outcome = choose(hashes), "chosen", ""
     else:
         split, source, outcome = split_scenarios(table, top, args)
         hashes = hash_contents(table, sum(split.values(), []), **cache)
-    parts, copies = {}, args.pastes
+    parts, copies = {}, args.pastes or enough_copies(table, choose.parts if choose else {}, split)
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
-            copies = copies or max(1, math.ceil(PASTED_FRAMES / len(rows)))  # as many in val and test
             sensors = "none" if args.feature_mixing and name == "train" else None
             pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
         elif name == "train" and args.paste_share and not pasted:
@@ -97,10 +96,20 @@ def read_table(root: Path, args: argparse.Namespace, label: str) -> FrameTable:
     return build_table(scenarios, label, *limits, args.modality, (palette, ids), **cache)
 
 
-def groups_of(table: FrameTable, known: list[str]) -> list[str]:
-    """The scenarios; in place of those that a run with the groups `known` has cut into blocks, the blocks."""
+def enough_copies(table: FrameTable, *splits: Split) -> int:
+    """So many pasted copies of each frame that the first normal part, train, has PASTED_FRAMES. The other
+    parts have as many copies, also when evaluate.py reads one of them alone."""
+    for names in (names for split in splits for names in split.values()):
+        rows = table.rows_of(names)
+        if len(rows) and not table.labels[rows].any():
+            return math.ceil(PASTED_FRAMES / len(rows))
+    return 1
+
+
+def groups_of(table: FrameTable, known: Split) -> list[str]:
+    """The scenarios; in place of those that a run with the split `known` has cut into blocks, the blocks."""
     names = {frame.scenario.name for frame in table.frames}
-    blocks = [name for name in known if scenario_of(name) in names - {name}]
+    blocks = [name for name in sum(known.values(), []) if scenario_of(name) in names - {name}]
     return sorted(names - set(map(scenario_of, blocks))) + blocks
 
 
