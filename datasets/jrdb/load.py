@@ -64,6 +64,9 @@ def build_datasets(
         check_labels(data_path, part, dataset)
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
     data = PairDatasets(parts, split, source, outcome, hashes, synthetic, data_path, rules, loaded)
+    first = {contents: name for name, (contents, *_) in reversed(hashes.items())}  # of each content
+    if copies := [f"{first[h[0]]} and {name}" for name, h in hashes.items() if first[h[0]] != name]:
+        raise DataError(f"{data_path}: {some(copies, 3)} hold the same data\n  remove one: it counts twice")
     if args.features != "geometry":
         judged = [name for name in parts if choose or name != "train"]
         load_pixels(args, data, judged_on_any=judged if task == "type" else [])

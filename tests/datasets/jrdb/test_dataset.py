@@ -347,6 +347,14 @@ def test_a_group_of_those_who_are_in_none_is_suspected(tmp_path, caplog, source,
     assert ("does a cluster_ID mean no group" in caplog.text) == (nobody == 0)
 
 
+def test_a_sequence_that_stands_twice_in_a_part_is_refused(folder):
+    """Downloaded again: more groups than there are would make the interval of the verdict narrow."""
+    (folder / LABEL_FOLDER / "c (1).json").write_bytes((folder / LABEL_FOLDER / "c.json").read_bytes())
+    (folder / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c", "c (1)"]}))
+    with pytest.raises(DataError, match=r"c \(1\) and c hold the same data\n  remove one"):
+        load(folder)
+
+
 def test_one_class_and_empty_splits_are_refused(tmp_path):
     labels = crowd(1)
     write_labels(tmp_path, "a", labels)
