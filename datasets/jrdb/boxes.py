@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from datasets.images import check_relative_name, read_image_size, walk
+from datasets.images import check_relative_name, walk
 from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.frames import PANORAMA_SIZE, frame_number, list_images, number_images
+from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, frame_number, list_images, number_images
 from datasets.jrdb.labels import Person, Sequence
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
@@ -123,19 +123,15 @@ def read_sequence(
     if problems.count > before:
         return None
 
-    times, size, source = sorted(frames), *panorama_size(name, folder, files, boxes_size, args)
-    images = labels.Images(np.isin(times, list(files)), size, source)
+    times = sorted(frames)
+    images = panorama_size(folder, find_images(folder, files, times, problems), boxes_size, args)
     rows = rows.assign(frame=np.searchsorted(times, numbers)).dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
     for row in rows[rows.duplicated(["frame", "id"])].itertuples():
         remedy = "an id is one person; if these are not ids, leave them out"
         problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
-    ids = pandas.to_numeric(rows["id"], errors="coerce").groupby(rows["frame"]).agg(["min", "max", "size"])
-    counted = ids["min"].nunique() == (ids["max"] - ids["size"]).nunique() == 1  # 0, 1, .. in every frame
-    if counted and ids["size"].nunique() > 2 and not ids["size"].is_monotonic_increasing:
-        LOG.warning(f"{name}: ids count the boxes of a frame; if they are not of tracks, leave them out")
-    scale = np.divide(size, boxes_size) if args.boxes_size else np.ones(2)
+    scale = np.divide(images.size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
     keys = [files.get(number, f"{number:06d}.jpg") for number in times]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
@@ -147,28 +143,21 @@ def read_sequence(
 
 
 def panorama_size(
-    name: str, folder: Path, files: dict, boxes_size: tuple[int, int] | None, args: argparse.Namespace
-) -> tuple[tuple[int, int], str]:
-    """(width, height) that boxes are scaled to, and where it comes from. A square --boxes_size (1 1 or 100
-    100) means that boxes are fractions or percentages. DataError if the size in the boxes' file is not that
-    of the images and --boxes_size is not given."""
+    folder: Path, images: Images, boxes_size: tuple[int, int] | None, args: argparse.Namespace
+) -> Images:
+    """`images` with the size that boxes are scaled to, also without an image. A square --boxes_size (1 1 or
+    100 100) means that boxes are fractions or percentages. DataError if the size in the boxes' file is not
+    that of the images and --boxes_size is not given."""
     width, height = boxes_size or PANORAMA_SIZE
     fractions = args.boxes_size and width == height
-    if not files:
-        by_file = "the boxes' file" if boxes_size else "no image; the official JRDB panorama"
+    if images.source.startswith("no image"):
+        source = "the boxes' file" if boxes_size else images.source
         size = PANORAMA_SIZE if fractions else (width, height)
-        return size, "--boxes_size" if args.boxes_size else by_file
-    for number, file in files.items():
-        try:
-            size = read_image_size(folder / file)
-            break
-        except DataError:  # try the next image; predict.py lists the unreadable ones
-            if number == max(files):
-                raise
-    found = f"{folder / file}: the image is {size[0]}x{size[1]}"
-    if boxes_size and boxes_size != size and not args.boxes_size:
+        return images._replace(size=size, source="--boxes_size" if args.boxes_size else source)
+    found = f"{folder.parent / images.source}: the image is {images.size[0]}x{images.size[1]}"
+    if boxes_size and boxes_size != images.size and not args.boxes_size:
         remedy = f"give images of that size, or pass --boxes_size {height} {width}, which scales the boxes"
         raise DataError(f"{found}, the boxes are for {width}x{height}\n  {remedy}")
-    if args.boxes_size and not fractions and (width > height) != (size[0] > size[1]):
+    if args.boxes_size and not fractions and (width > height) != (images.size[0] > images.size[1]):
         raise CommandError(f"--boxes_size {height} {width}: the height comes first, and {found}")
-    return size, f"{name}/{file}"
+    return images

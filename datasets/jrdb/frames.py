@@ -58,13 +58,15 @@ def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -
 
 
 def find_images(folder: Path, files: dict[int, str], numbers: list[int], problems: Problems) -> Images:
-    """Which frames have an image among the `files` {number: name}, and the size of the first file."""
-    found, first = np.isin(numbers, list(files)), next(iter(files.values()), "")
-    try:
-        if first:
-            return Images(found, read_image_size(folder / first), f"{folder.name}/{first}")
-    except DataError as error:
-        problems.add("an unreadable image", "copy it again, or remove it", str(error).splitlines()[0])
+    """Which frames have an image among the `files` {number: name}, and the size of the first readable one."""
+    found = np.isin(numbers, list(files))
+    for file in files.values():
+        try:
+            return Images(found, read_image_size(folder / file), f"{folder.name}/{file}")
+        except DataError as error:
+            reason = str(error).splitlines()[0]
+    if files:
+        problems.add("no image can be read", "copy the images again, or remove them", reason)
     return Images(found, PANORAMA_SIZE, "no image; the official JRDB panorama is assumed")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas
 
 from datasets.images import check_relative_name
 from datasets.jrdb.box_files import name_of, whole
@@ -34,11 +35,10 @@ IMAGE_FOLDER = Path("images") / "image_stitched"
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
-COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "unnamed_annotations",
-          "missing_partners", "duplicate_ids", "missing_images", "difficult_people", "difficult_pairs",
-          "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
 TOLD = ("unnamed_annotations", "missing_partners", "duplicate_ids", "difficult_people", "difficult_pairs",
         "wrapped_boxes", "clipped_boxes", "skipped_boxes")  # fmt: skip
+COUNTS = ("multi_label_pairs", "conflicting_pairs", "one_sided_pairs", "untyped_pairs", "missing_images",
+          *TOLD)  # fmt: skip
 
 
 @dataclass
@@ -171,8 +171,20 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
         remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
+    if counting := [sequence.name for sequence in sequences if ids_count(sequence)]:
+        remedy = "if they are not of tracks, leave them out, or train with --history_seconds 0"
+        LOG.warning(f"{some(counting, 3)}: ids count the boxes of a frame; {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
         LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
+
+
+def ids_count(sequence: Sequence) -> bool:
+    """Whether ids are 0, 1, .. (or 1, 2, ..) in every frame, although people come and go."""
+    names = pandas.Series(sequence.track_names, dtype=str).str.removeprefix("pedestrian:")
+    ids = pandas.to_numeric(names, errors="coerce")[sequence.tracks].groupby(sequence.frame_of_row())
+    low, high, people = ids.min(), ids.max(), ids.size()
+    counted = low.nunique() == (high - people).nunique() == 1
+    return counted and people.nunique() > 2 and not people.is_monotonic_increasing
 
 
 # Reading the file
@@ -318,7 +330,8 @@ def clean_boxes(
     edge. Wrapped, clipped and bad boxes (outside the panorama, or without area) are counted in `counts`.
     """
     (width, height), source = images.size, images.source
-    finite = [is_box(box) for box in boxes]
+    numbers = (box if isinstance(box, list) and len(box) == 4 else [None] for box in boxes)
+    finite = [all(type(v) in (int, float) and abs(v) < 1e9 for v in box) for box in numbers]
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
@@ -339,9 +352,3 @@ def clean_boxes(
     grid = np.rint(np.stack([x, top, w, bottom - top], axis=1) * BOX_GRID)
     grid[:, 0] %= width * BOX_GRID
     return np.maximum(grid, [0, 0, 1, 1]) / BOX_GRID, dict(sorted(bad.items())), corners
-
-
-def is_box(box: object) -> bool:
-    """Whether it is a list of four finite numbers."""
-    numbers = box if isinstance(box, list) and len(box) == 4 else [None]
-    return all(type(value) in (int, float) and abs(value) < 1e9 for value in numbers)

@@ -18,10 +18,9 @@ class Problems:
     def __str__(self) -> str:
         lines = []
         for (what, remedy), examples in self.found.items():
-            lines.append(f"{what} ({counted(examples.total(), 'times')})")
-            lines += [f"  {example}" for example in list(examples)[:3]]
             rest = f"... and {len(examples) - 3} more; " if len(examples) > 3 else ""
-            lines.append(f"  {rest}{remedy}")
+            shown = [*list(examples)[:3], f"{rest}{remedy}"]
+            lines += [f"{what} ({counted(examples.total(), 'times')})", *(f"  {line}" for line in shown)]
         return "\n".join(lines)
 
     @property

@@ -249,8 +249,14 @@ def test_images_of_another_ending_are_those_of_the_frame(tmp_path):
     folder.mkdir(parents=True)
     for name in ("000015.png", "000030.JPG"):
         Image.new("RGB", (3760, 480)).save(folder / name)
+    (folder / "000000.jpg").write_bytes(b"cut off")  # of no labelled frame
     sequence = read(path, tmp_path)
     assert sequence.keys == ["000015.png", "000030.JPG"] and sequence.image_found.all()
+    assert sequence.size_source == "a/000015.png"
+    for name in sequence.keys:
+        (folder / name).write_bytes(b"cut off")
+    with pytest.raises(DataError, match="no image can be read .*\n.*a/0000.*cut off"):
+        read(path, tmp_path)
 
 
 def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
@@ -432,6 +438,19 @@ def test_a_difficulty_that_is_none_is_refused(tmp_path):
     labels[FRAME][5]["social_group"]["cluster_stat"] = "hard"
     with pytest.raises(DataError, match="social_group in another form.*\n.*'hard'\n?.*\n.*cluster_stat"):
         read(write_labels(tmp_path, "s", labels))
+
+
+def test_ids_that_count_the_people_of_a_frame_are_told(tmp_path, caplog):
+    def walk(ids):
+        frames = {
+            f"{k:06d}.jpg": [person(n, [90 * n, 250, 60, 150]) for n in ids[k]] for k in range(len(ids))
+        }
+        tell_counts([read(write_labels(tmp_path, "s", frames))], "labels", "")
+        return "ids count the boxes of a frame" in caplog.text
+
+    assert not walk([[1, 2, 3, 5], [1, 2, 3], [2, 3, 5, 6, 7]])  # people come and go
+    assert not walk([[1], [1, 2], [1, 2, 3]])  # they only come
+    assert walk([[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4, 5]])
 
 
 def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
