@@ -29,7 +29,7 @@ class Metric(NamedTuple):
 LOSS = Metric("loss", False, ("log", "curves"), None, "best constant")
 AUROC = Metric("AUROC", nothing=0.5, nothing_name="chance")
 AP = Metric("average precision", nothing="positives", nothing_name="share of positives")
-F1 = Metric("F1 at the val threshold")
+F1 = Metric("F1 at the val threshold", nothing="f1", nothing_name="everything positive")
 ACCURACY = Metric("accuracy", nothing="largest", nothing_name="majority class")
 
 PAIRS = {
@@ -117,13 +117,14 @@ def log_columns(task: Mapping[str, Any]) -> list[str]:
 
 def nothing_reaches(metric: Metric, counts: Mapping[str, int] | None = None) -> float | None:
     """The metric of a model that knows nothing, on samples with `counts` {class: samples}; None if unknown.
-    Rules: positives = share of the last class, largest = share of the most frequent class, classes = 1 /
-    number of classes present."""
+    Rules: positives = share of the last class, f1 = F1 of answering only that class, largest = share of the
+    most frequent class, classes = 1 / number of classes present."""
     if not isinstance(metric.nothing, str):
         return metric.nothing
     numbers = list((counts or {}).values())
     if not sum(numbers):
         return None
-    if metric.nothing == "classes":
-        return 1 / sum(number > 0 for number in numbers)
-    return (numbers[-1] if metric.nothing == "positives" else max(numbers)) / sum(numbers)
+    share, largest = numbers[-1] / sum(numbers), max(numbers) / sum(numbers)
+    classes = 1 / sum(number > 0 for number in numbers)
+    rules = {"positives": share, "f1": 2 * share / (1 + share), "largest": largest, "classes": classes}
+    return rules[metric.nothing]

@@ -22,6 +22,7 @@ def test_what_knowing_nothing_reaches():
     counts = {"no interaction": 6, "interaction": 2, "never seen": 0}
     assert nothing_reaches(Metric("", nothing=0.5)) == 0.5
     assert nothing_reaches(Metric("", nothing="positives"), {"normal": 6, "anomaly": 2}) == 0.25
+    assert nothing_reaches(Metric("", nothing="f1"), {"normal": 6, "anomaly": 2}) == 0.4  # precision 1/4
     assert nothing_reaches(Metric("", nothing="largest"), counts) == 0.75
     assert nothing_reaches(Metric("", nothing="classes"), counts) == 0.5
     assert nothing_reaches(Metric("", nothing="classes"), {}) is None
