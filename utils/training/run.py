@@ -6,7 +6,7 @@ A Run holds what a script needs around its loop; the script's `main` decides the
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,8 @@ class Run:
         counts: val's {class: samples}; nothing: {metric: baseline}, where only the script knows it."""
         panels = curve_panels(TASKS[self.script], counts, unit, **nothing)
         LOG.info(to_beat(panels))
+        if getattr(self.args, "ema_decay", 0):
+            panels[0] = replace(panels[0], title="loss (val: with averaged weights)")
         return panels
 
     def out_of_patience(self, history: list[dict[str, Any]], best_epoch: int) -> bool:

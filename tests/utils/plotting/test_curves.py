@@ -1,5 +1,7 @@
 """Figures are written for short, long and failed runs, and no figure stays open."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from utils.metrics.verdict import Verdict
 from utils.plotting.classification import plot_confusion, plot_distributions
 from utils.plotting.curves import Panel, grid_of_axes, never_fatal, plot_curves, to_beat, without_twins
+from utils.training.run import Run
 
 pytestmark = pytest.mark.figures
 
@@ -70,6 +73,13 @@ def test_a_figure_that_fails_is_a_warning_and_leaves_nothing_open(caplog):
     plot_something()
     assert "plot_something failed" in caplog.text and "no such font" in caplog.text
     assert plt.get_fignums() == []
+
+
+def test_curves_of_averaged_weights_say_so():
+    """The train loss is of the plain weights, the val loss is not: a reader would wonder about the gap."""
+    for decay, title in ((0.9, "loss (val: with averaged weights)"), (0.0, "loss")):
+        run = SimpleNamespace(script="train_mae.py", args=SimpleNamespace(ema_decay=decay))
+        assert Run.panels(run, loss=3.0)[0] == Panel("loss", title, 3.0, "best constant")
 
 
 def test_what_there_is_to_beat():
