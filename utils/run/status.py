@@ -14,8 +14,6 @@ from utils.run.folder import plain, write_bytes, write_json
 from utils.run.lock import Lock
 from utils.run.log import LOG, run_goes_on
 
-BEAT_SECONDS = 5.0  # at least, between two writes while steps run
-
 
 class Status(logging.Handler):
     """What a run is doing and when it last did something; only rank 0 writes it.
@@ -31,7 +29,7 @@ class Status(logging.Handler):
     def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
         self.path, self.enabled, self.written, self.folder_lock = run / "status.json", enabled, 0.0, lock
-        self.before = self.path.read_bytes() if self.path.is_file() else b""  # of a run that is resumed
+        self.before = self.path.read_bytes() if enabled and self.path.is_file() else b""  # of a resumed run
         self.fields: dict[str, Any] = {
             "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
             "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
@@ -60,10 +58,6 @@ class Status(logging.Handler):
                 file.write(text)
                 file.truncate()
 
-    def due(self) -> bool:
-        """Whether the last write is a while ago."""
-        return time.monotonic() - self.written > BEAT_SECONDS
-
     def emit(self, record: logging.LogRecord) -> None:
         self.write(warnings=[*self.fields["warnings"], record.getMessage()])
 
@@ -72,9 +66,8 @@ class Status(logging.Handler):
         ends a resumed run before it goes on is no end of the run: status.json becomes what it was."""
         if self.before and self.fields["state"] == "starting":
             LOG.info(f"not resumed, the run is as it was: {reason}")
-            if self.enabled:
-                with contextlib.suppress(CommandError):
-                    write_bytes(self.path, self.before)
+            with contextlib.suppress(CommandError):
+                write_bytes(self.path, self.before)
         else:
             self.write(state=state, reason=reason)
         if self.folder_lock:

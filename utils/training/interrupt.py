@@ -30,6 +30,7 @@ from utils.training.device import gpu_memory_mb
 
 SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the largest wish wins
 LOG_SECONDS = 60.0  # between two log lines in a long epoch
+BEAT_SECONDS = 5.0  # at least, between two writes of status.json
 WAITING = ("torch/autograd", "torch/distributed", "torch/nn/parallel")  # where a rank waits for the others
 # The time of a run is estimated from these first steps after a warm-up step, or from fewer if they are slow.
 TIMED_STEPS, TIMED_SECONDS = 5, 15.0
@@ -135,7 +136,7 @@ class Interrupt:
                 yield step, batch
                 done = step + 1
                 self.status.fields["step"] = done
-                if self.status.due():
+                if time.monotonic() - self.status.written > BEAT_SECONDS:
                     self.status.write(gpu_memory_mb=gpu_memory_mb(self.processes.device))
                 if done == first + 1:
                     warmed_up = time.monotonic()
@@ -175,9 +176,11 @@ class Interrupt:
         """Save, and stop if asked to, after the same step in all processes."""
         if not (wish := self.agreed()):
             return
-        shared = self.gathered(totals)
+        parts = [totals.cpu()] * self.processes.world_size
+        if self.group is not None:
+            dist.all_gather_object(parts, totals.cpu(), group=self.group)
         if self.processes.first:
-            self.save(done, shared, self.seconds)
+            self.save(done, torch.stack(parts), self.seconds)
         LOG.info(f"saved after step {done}/{steps}")
         self.wish = 0
         if wish > SAVE:
@@ -191,13 +194,6 @@ class Interrupt:
             dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
             wish = int(shared)
         return wish
-
-    def gathered(self, totals: Tensor) -> Tensor:
-        """The totals of all processes, (processes, K), on the CPU."""
-        parts = [totals.cpu()] * self.processes.world_size
-        if self.group is not None:
-            dist.all_gather_object(parts, totals.cpu(), group=self.group)
-        return torch.stack(parts)
 
     def leave(self, wish: int) -> None:
         """End the process; last.pth holds what a resumed run needs."""
