@@ -99,8 +99,9 @@ def report_multiclass(
     trivial = {name: jackknife.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
     answers = {name: np.eye(count)[p.argmax(axis=1)] for name, p in references.items()}
     others = {name: jackknife.macro_f1(labels, answer) for name, answer in answers.items()}
-    guess, strongest = (max(rows, key=lambda name: rows[name][0], default=None) for rows in (trivial, others))
-    comparison = strongest and Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
+    guess = max(trivial, key=lambda name: trivial[name][0])
+    strongest = max(others, key=lambda name: others[name][0])
+    comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
     against = trivial[guess], guess, split, jackknife
     verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=comparison)
 

@@ -57,12 +57,12 @@ def test_a_pass_of_more_than_ten_seconds_says_how_far_it_is(loader, monkeypatch)
 def test_the_figure_is_that_of_the_task():
     ages = np.array([20.0, 40.0])
     assert figure({"ages": ages, "preds": ages + [1, -3]}) == ("mae", 2.0)
-    three = {"labels": np.array([0, 1, 2, 2]), "logits": np.eye(3)[[0, 1, 2, 0]]}
+    three = {"types": np.array([0, 1, 2, 2]), "logits": np.eye(3)[[0, 1, 2, 0]]}
     assert figure(three) == ("balanced_accuracy", pytest.approx((1 + 1 + 0.5) / 3))
     two = {"labels": np.array([0, 1, 1]), "logits": np.array([[1.0, 0], [0, 0], [3, 0]])}
     assert figure(two) == ("auroc", 0.5)
 
 
 def test_a_class_that_is_only_predicted_is_no_warning(recwarn):
-    rows = {"labels": np.array([0, 0, 1]), "logits": np.eye(3)[[0, 2, 1]]}
+    rows = {"types": np.array([0, 0, 1, -1]), "logits": np.eye(3)[[0, 2, 1, 0]]}
     assert figure(rows) == ("balanced_accuracy", 0.75) and not recwarn.list
