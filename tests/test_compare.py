@@ -375,7 +375,7 @@ def test_a_run_that_has_just_started_can_not_be_compared(tmp_path):
     with pytest.raises(CommandError, match="cannot be compared: it has no config.json yet"):
         compare(tmp_path, run.name)
     write_json(run / "config.json", {"script_name": "train_stage1.py"})
-    with pytest.raises(CommandError, match="cannot be compared: its config.json has no args"):
+    with pytest.raises(CommandError, match="cannot be compared: .* without a training script and its args"):
         compare(tmp_path, run.name)
 
 

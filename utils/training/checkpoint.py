@@ -144,14 +144,11 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     if not path.is_file():
         raise CommandError(f"no checkpoint at {path}")
     state = read_torch(path, "use a checkpoint written by this project")
-    version = state.get("format_version") if isinstance(state, dict) else None
-    if version is None:
+    if not isinstance(state, dict) or "format_version" not in state:
         raise CommandError(f"{path} is not a checkpoint of this project (no format_version)")
-    if version > FORMAT_VERSION:
-        raise CommandError(f"{path} has format {version}, newer than {FORMAT_VERSION}: update the code")
-    if version < FORMAT_VERSION:
+    if (version := state["format_version"]) != FORMAT_VERSION:
         remedy = "use it with the commit that config.json beside it names, or train again"
-        raise CommandError(f"{path} has format {version}, older than {FORMAT_VERSION}: {remedy}")
+        raise CommandError(f"{path} has format {version}, this code reads {FORMAT_VERSION}: {remedy}")
     if script is not None and state["script"] != script:
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
     check_names(path, state, **expected)

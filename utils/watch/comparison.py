@@ -60,8 +60,7 @@ def check_comparable(views: Sequence[RunView]) -> None:
     kinds = {}
     for view in views:
         if view.script not in TASKS or "args" not in view.config:
-            reason = f"its script is {view.script}" if view.script else "it has no config.json yet"
-            reason = "its config.json has no args" if view.script in TASKS else reason
+            reason = "it has no config.json yet, or one without a training script and its args"
             raise CommandError(f"{view.folder} cannot be compared: {reason}")
         unit = view.data.get("target_unit")
         kinds.setdefault(f"{view.task['task']}{f' in {unit}' if unit else ''}", view.folder)

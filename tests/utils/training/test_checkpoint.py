@@ -80,7 +80,7 @@ def test_other_scripts_newer_formats_and_other_names_are_refused(tmp_path):
     with pytest.raises(CommandError, match=r"other class_names.*'c'"):
         load_checkpoint(path, class_names=["a", "c"])
     torch.save(STATE | {"format_version": FORMAT_VERSION + 1}, path)
-    with pytest.raises(CommandError, match="update the code"):
+    with pytest.raises(CommandError, match="has format 3, this code reads 2: use it with the commit"):
         load_checkpoint(path)
     torch.save({"w": torch.ones(1)}, path)
     with pytest.raises(CommandError, match="not a checkpoint of this project"):
