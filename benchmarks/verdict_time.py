@@ -52,9 +52,9 @@ def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str
 
 
 def logged_seconds(lines: list[tuple[float, str]], what: str) -> float:
-    """The sum of 'sample jrdb: done in 9.1 s' or 'cache crops (9 items): built in 2.3 s in FILE'."""
-    durations = [line.split(" in ")[1] for _, line in lines if line.startswith(f"{what} ") and " in " in line]
-    return sum(float(words.split(" s")[0]) for words in durations if words[:1].isdigit())
+    """The sum of 'sample jrdb: built in 9.1 s in FOLDER' or 'cache crops (9 items): built in ...'."""
+    built = [line for _, line in lines if line.startswith(f"{what} ") and ": built in " in line]
+    return sum(float(line.split(": built in ")[1].split(" s ")[0]) for line in built)
 
 
 def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_every_benchmark_is_there_and_in_the_readme(name):
 LOG = """train_stage1.py: starting
 train_stage1.py 1.0 on cpu, 1 process(es), run folder checkpoints/stage1_experiment_1
 sample jrdb: generating the small sample (synthetic, seed 0) in data/sample_jrdb
-sample jrdb: done in 2.5 s
+sample jrdb: built in 2.5 s in data/sample_jrdb
 cache crops (777 items): built in 1.5 s in data/cache/crops.npy
 epoch 001/001 train_loss 0.5 val_loss 0.6 lr 0.001 1.6 s 812 samples/s best
 verdict: LEARNED (AUROC)"""
