@@ -104,10 +104,8 @@ def main(args: argparse.Namespace) -> None:
     title += [f"model: {trained.path}, epoch {trained.state['epoch']}"]
     path, sections = folder / "evaluation_report.txt", fields.pop("sections")
     write_report(path, "\n".join(title), verdict, fields["warnings"], sections)
-    failures = args.corrupt or []
-    if "all" in failures:
-        failures = list(CORRUPTIONS)
-    if failures:
+    if args.corrupt:
+        failures = list(CORRUPTIONS) if "all" in args.corrupt else args.corrupt
         fields["degradation"] = judge_failures(trained, part, rows, failures, folder)
     write_results(
         folder, f"{trained.task['folder']}, {split}", verdict, **fields, data=place, judged=judge.counts,

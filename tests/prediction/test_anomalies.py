@@ -146,7 +146,7 @@ def test_a_folder_of_images_alone(tmp_path, capsys, monkeypatch):
         shutil.copy(source, tmp_path / "data" / f"photo{number + 8}.png")
     panels = []
 
-    def look(figure, _):
+    def look(figure, *_):
         panels.extend(axis.get_title().split(" ")[0] for axis in figure.axes)
         plt.close(figure)
 

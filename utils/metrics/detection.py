@@ -62,10 +62,8 @@ def frame_seconds(frame_ids: np.ndarray, frame_rate: float = 10.0) -> np.ndarray
     if len(frame_ids) < 2:
         return np.zeros(len(frame_ids))
     step = np.median(np.diff(np.sort(frame_ids)))
-    since, first = (
-        1e9 if step >= NANOSECONDS else 1e6 if step >= MICROSECONDS else frame_rate,
-        frame_ids.min(),
-    )
+    since = 1e9 if step >= NANOSECONDS else 1e6 if step >= MICROSECONDS else frame_rate
+    first = frame_ids.min()
     dates = [unit for unit in (1, 1e3, 1e6, 1e9) if 1e9 <= first / unit < 2.1e9 and step / unit < 1000]
     return (frame_ids - first) / (dates or [since])[0]
 

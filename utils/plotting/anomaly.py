@@ -63,5 +63,4 @@ def plot_frame(
         seen = points[order]
         axis.scatter(-seen[:, 1], seen[:, 0], c=point_scores[order], s=5, cmap=SUSPICION, norm=scale)
         axis.set(xlim=(-15, 15), ylim=(0, 40), aspect="equal", xlabel="right (m)", ylabel="ahead (m)")
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
+    save_figure(figure, path, title)
