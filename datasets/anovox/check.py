@@ -16,7 +16,6 @@ from utils.metrics.detection import frame_seconds
 from utils.run.errors import DataError, counted, some
 
 LEAST_AGREEMENT = 0.7  # share of the points; on the sample .95, with y mirrored .64
-SHOWN = 20  # problems listed
 
 
 def check_frames(
@@ -51,7 +50,7 @@ def check_frames(
     lines, doubts = agreement(scenarios, palette, frames=12)
     yield from lines
     if problems := problems + doubts:
-        raise DataError(f"{counted(len(problems), 'problems')}:\n" + some(problems, SHOWN, "\n"))
+        raise DataError(f"{counted(len(problems), 'problems')}:\n" + some(problems, 20, "\n"))
 
 
 def _list(counter: Counter) -> str:

@@ -29,6 +29,7 @@ UNKNOWN = -1  # no label
 UNKNOWN_SHARE = 255  # no semantic image
 MAX_METRES = 1000.0  # no LiDAR sees that far
 GROUND = -0.4  # metres; half of a scan's points lie lower
+NO_POINT = "a point in the model's region"
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache
@@ -236,11 +237,13 @@ def sample_points(points: np.ndarray, region: Region, max_points: int, seed: int
 
 
 def lacking(points: np.ndarray) -> str:
-    """What the points (N, 3+) of the region lack if the sensor is not their origin, or z not up; else ''."""
-    heights = points[np.isfinite(points[:, 2]), 2]
-    if not len(heights):
-        return "a point in the model's region"
-    return "ground below the sensor" if np.median(heights) > GROUND else ""
+    """What the region's points (N, 3+) of a whole turn around the sensor, z up, never lack; '' if nothing."""
+    points = points[np.isfinite(points[:, 2])]
+    if not len(points):
+        return NO_POINT
+    if abs(np.sign(points[:, 1]).sum()) == len(points):
+        return "points on both sides"
+    return "ground below the sensor" if np.median(points[:, 2]) > GROUND else ""
 
 
 def read_points(path, classes: bool = False, turn: np.ndarray | None = None) -> np.ndarray:

@@ -115,8 +115,7 @@ def _list_frames(
     needed = ("image",) if modality == "camera" else ("image", "points")
     notes, frames = _name_sensors(scenarios), []
     _warn_of_counters(scenarios)
-    scans = any(scenario.files["points"] for scenario in scenarios)
-    if modality == "both" and images_alone and not scans:
+    if modality == "both" and images_alone and not any(s.files["points"] for s in scenarios):
         needed = ("image",)
         LOG.warning("no LiDAR: the camera alone is used; unless trained on such frames, scores mean nothing")
     gaps = {}  # {what is missing: the scenarios that lack it}

@@ -74,8 +74,6 @@ def colours_or_ids(path) -> np.ndarray:
         # Programs that make files smaller number the ids that occur anew.
         coded = (colours[used] == colours[used, :1]).all() or not colours[used, 1:].any()
         return colours[pixels, 0] if coded else pixels
-    if pixels.ndim == 2:
-        return pixels
     red, green, blue = np.moveaxis(pixels, -1, 0)
     same = np.array_equal(red, green) and np.array_equal(green, blue)
     if same or not (green.any() or blue.any()):

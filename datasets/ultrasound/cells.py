@@ -17,7 +17,6 @@ OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
 DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
 LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
-DAY = r"^(\d{4})-?(\d\d)-?(\d\d)$"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
@@ -28,8 +27,7 @@ def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
     sexes = bool(letters) and letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
     written = [text for text in texts if re.fullmatch(r"\d+,\d+", text)]
     thousands = all(re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) for text in written)
-    oldest = OLDEST.get(unit, math.inf)
-    decimals = not thousands or any(float(text.replace(",", "")) > oldest for text in written)
+    decimals = not thousands or any(float(t.replace(",", "")) > OLDEST.get(unit, math.inf) for t in written)
     return {"commas": decimals and not any("." in text for text in texts), "sexes": sexes}
 
 
@@ -116,7 +114,8 @@ def subject_id(cell: object, numeric: bool = False) -> str:
 def visit_id(cell: object) -> str:
     """The visit in a cell or file name: '02' is '2', '20200305' or a date '2020-03-05'. Raises ValueError."""
     text = subject_id(f"{cell:%Y-%m-%d}" if hasattr(cell, "isoformat") else cell)
-    return re.sub(DAY, r"\1-\2-\3", str(int(text)) if text.isdecimal() else text)
+    day = r"^(\d{4})-?(\d\d)-?(\d\d)$"
+    return re.sub(day, r"\1-\2-\3", str(int(text)) if text.isdecimal() else text)
 
 
 def file_key(name: str) -> str:

@@ -87,7 +87,10 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     sheets = {name: sheet._replace(cells=_fill_merged(sheet.cells, asked)) for name, sheet in sheets.items()}
     name = _choose_sheet(path, sheets, asked, notes)
     sheet, where = sheets[name], f"{path}, sheet {name}" if name else str(path)
-    _check_size(where, *sheet.size)
+    if _beyond_limits(*sheet.size):
+        rows, columns = sheet.size
+        what = f"{where}: {rows:,} rows and {columns:,} columns (limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
+        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
     position = _find_header(sheet.cells, asked, args, where, notes)
     cells, title = _cut_cohort(sheet.cells, position, cohort, where)
     where += f", {title}" if title else ""
@@ -139,12 +142,6 @@ def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, RawSheet], lis
 
 def _beyond_limits(rows: int, columns: int) -> bool:
     return rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS
-
-
-def _check_size(where: str, rows: int, columns: int) -> None:
-    if _beyond_limits(rows, columns):
-        what = f"{where}: {rows:,} rows and {columns:,} columns (limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
-        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:

@@ -569,6 +569,18 @@ def test_heights_above_the_ground_are_noticed_without_labels(tmp_path, caplog):
     assert "scans without ground below the sensor: is z up, and the sensor the origin?" in caplog.text
 
 
+@pytest.mark.parametrize(("column", "lacking"), [(0, "12 of 24 scans without a point"), (1, "on both sides")])
+def test_half_turns_are_noticed(tmp_path, caplog, column, lacking):
+    """As CARLA writes them if the LiDAR turns at half the frame rate."""
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    for scenario in scenario_folders(root):
+        for k, file in enumerate(frame_files(scenario, "LIDAR")):
+            scan = np.load(file)
+            np.save(file, scan[(scan[:, column] > 0) == (k % 2 > 0)])
+    load(root, tmp_path / "cache", image_size=(16, 24), max_points=64)
+    assert lacking in caplog.text and "Is each scan a whole turn?" in caplog.text
+
+
 @pytest.mark.parametrize("sensor", ["SEMANTIC-CAM", "LIDAR"])
 def test_files_of_another_scenario_are_noticed(tmp_path, sensor):
     root = copy_of(tiny_sample(), tmp_path / "data")
