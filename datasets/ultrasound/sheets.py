@@ -88,9 +88,8 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     name = _choose_sheet(path, sheets, asked, notes)
     sheet, where = sheets[name], f"{path}, sheet {name}" if name else str(path)
     if _beyond_limits(*sheet.size):
-        rows, columns = sheet.size
-        what = f"{where}: {rows:,} rows and {columns:,} columns (limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
-        raise DataError(f"{what}\nDelete the empty rows and columns beyond the table and save.")
+        size = "{:,} rows and {:,} columns (limits {:,} and {:,})".format(*sheet.size, MAX_ROWS, MAX_COLUMNS)
+        raise DataError(f"{where}: {size}\nDelete the empty rows and columns beyond the table and save.")
     position = _find_header(sheet.cells, asked, args, where, notes)
     cells, title = _cut_cohort(sheet.cells, position, cohort, where)
     where += f", {title}" if title else ""

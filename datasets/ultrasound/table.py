@@ -232,13 +232,14 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
             continue
         steps = np.diff(values)
         outside = values[1:] > (high if sign > 0 else -low) + reach
-        gaps = np.flatnonzero((steps > max(reach, least)) & outside)
-        if len(gaps):
-            far |= set(sign * values[gaps[0] + 1 :])
+        for k in np.flatnonzero((steps > max(reach, least)) & outside)[:1]:
+            far |= set(sign * values[k + 1 :])
         like_code = re.fullmatch(r"0+|7+|8+|9+", f"{abs(values[-1]):g}")
-        if steps[-1] > 3 * steps[:-1].max() and (like_code or steps[-1] >= least):
-            far.add(sign * values[-1])
+        n = (values >= values[-1] - 2).sum() if like_code and sign > 0 else 1  # 97 and 98 go with 99
+        if n < len(steps) and steps[-n] > 3 * steps[:-n].max() and (like_code or steps[-n] >= least):
+            far |= set(sign * values[-n:])
     codes = {age for age in far if (ages == age).sum() > 1}
+    codes |= {age for age in far if {age + 1, age + 2} & codes}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
     for row in rows[rows.age.isin(far)].itertuples():
         place = f"row {row.number}, column {letter} (subject {row.subject})"

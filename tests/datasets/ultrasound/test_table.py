@@ -227,6 +227,21 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     assert read(text, missing_values=["n/a", "-1"]).problems.missing == 4
 
 
+def test_codes_that_stand_together_are_codes(tmp_path):
+    """As in SPSS: 98 refused, 99 unknown."""
+    ages = [18 + 37 * k % 63 for k in range(60)]
+
+    def read_with(*more, **flags):
+        return read(write_ages(tmp_path / "t.csv", [*ages, *more]), **flags).problems
+
+    problems = read_with(98, 99, 99)
+    assert len(problems.found["far_ages"]) == 3
+    assert "--missing_values 98 99;" in problems.advice["far_ages"]
+    assert not read_with(98, 99, 99, missing_values=["98", "99"]).found
+    assert not read_with(98, 99, 99, max_age=100).found
+    assert not read_with(83, 86, 88, 88).found and not read_with(98, 99).found
+
+
 def test_a_long_tail_of_true_ages_is_no_code(tmp_path):
     students = [20, 21, 21, 22, 22] * 20 + [27, 27, 30, 30, 33, 38, 38, 41, 41]
     assert not read(write_ages(tmp_path / "t.csv", students)).problems.found["far_ages"]
