@@ -254,13 +254,13 @@ def _choose(
     unknown, the name with the longest common ending.
     """
     if sensor == "image" and (camera or not any(_pose(entry.name, setup) for entry in candidates)):
-        named = [entry for entry in candidates if (camera or "") in entry.name]
-        if len(named) != 1:
+        named = {entry.name: entry for entry in candidates if (camera or "") in entry.name}
+        if len(named) != 1 and camera not in named:
             found = f"--camera {camera!r} names {len(named)} of {len(candidates)} cameras"
             found = found if camera else "no pose tells which camera looks ahead: name it with --camera"
             listed = some((entry.name for entry in candidates), between="\n")
             raise CommandError(f"{found}; there are\n{listed}")
-        return named[0]
+        return named.get(camera, min(named.values()))
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
     pose = _pose(partner, setup) or [0, 0, 1.8, 0, 0, 0]
 
@@ -329,10 +329,10 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) ->
     entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
     pose = _pose(folder, {})
     in_pose = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    for found in (in_pose, entries):
-        if len(found) == 1:
-            return found[0]
-    raise DataError(f"{path}: {len(entries)} sensors of type {sensor_type}, none in the pose of {folder}.")
+    if found := next((found for found in (in_pose, entries) if len(found) == 1), None):
+        return found[0]
+    what = f"{len(entries)} sensors of type {sensor_type}, none in the pose of {folder}"
+    raise DataError(f"{path}: {what}.\nGive one of its entries, at the top of the file, the folder's name.")
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:

@@ -267,6 +267,19 @@ def test_cameras_without_a_pose_are_not_chosen_by_their_names(tmp_path, scenario
     with pytest.raises(CommandError, match="no pose tells which camera looks ahead: name it with --camera"):
         find_scenarios(tmp_path)
     assert find_scenarios(tmp_path, camera="front")[0].folders["image"] == "RGB-CAM_front"
+    (scenario / "RGB-CAM_front").rename(scenario / "RGB-CAM")
+    assert find_scenarios(tmp_path, camera="RGB-CAM")[0].folders["image"] == "RGB-CAM"
+
+
+def test_a_setup_of_another_shape_works_once_named_as_the_message_says(tmp_path, scenario):
+    entries = json.loads((scenario / "sensor_setup.json").read_text())
+    (scenario / "sensor_setup.json").write_text(json.dumps({"sensors": entries}))
+    with pytest.raises(DataError, match="Give one of its entries, at the top of the file, the folder's name"):
+        find_scenarios(tmp_path)
+    of_type = {entry["sensor_type"]: entry for entry in entries.values()}
+    named = {path.name: of_type[path.name.partition("(")[0]] for path in scenario.glob("*(*")}
+    (scenario / "sensor_setup.json").write_text(json.dumps(named))
+    assert not find_scenarios(tmp_path)[0].missing()
 
 
 def test_drives_named_as_the_message_says_are_read(tmp_path, scenario):
