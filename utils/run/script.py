@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.run.errors import CommandError, NotLearnedError, ScriptError
+from utils.run.log import show
 from utils.run.status import Status
 
 SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
@@ -41,7 +42,7 @@ def run_script(main: Callable[[argparse.Namespace], Any], args: argparse.Namespa
         if options.get("require_learning") and verdict is not None and not verdict.learned:
             raise NotLearnedError(f"{verdict.word}: {verdict.reason}")
         if options.get("dry_run"):
-            print("dry run: everything a full run needs works; its files are removed")
+            show("dry run: everything a full run needs works; its files are removed")
     except KeyboardInterrupt:
         end_status("interrupted", "stopped by Ctrl-C")
         code = 128 + signal.SIGINT

@@ -122,6 +122,17 @@ def test_status_says_how_a_run_ended(tmp_path):
     assert read_json(tmp_path / "status.json")["reason"] == "stopped by Ctrl-C"
 
 
+def test_a_dry_run_whose_reader_has_left_ends_quietly(monkeypatch):
+    """| head: all that is wanted has been read."""
+
+    def closed(*texts, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    monkeypatch.setattr(os, "dup2", lambda *files: None)
+    assert ending(lambda: None, dry_run=True) == 0
+
+
 def test_a_dry_run_is_two_steps(tmp_path):
     args = train_stage1.parse_args(["--dry_run", "--epochs", "50"])
     assert (args.epochs, args.max_batches, args.plot_interval) == (1, 2, 1)
