@@ -255,7 +255,7 @@ def test_the_run_one_stands_in_has_its_name(tmp_path, monkeypatch):
     [
         ("stage1_experiment_20261122_01000", "did you mean stage1_experiment_20261122_010000"),
         ("stage9*", "no run folder matches stage9"),
-        (".", "is not a run folder: it holds 1 runs: "),
+        (".", "is not a run folder: it has no config.json of a training script"),
     ],
 )
 def test_an_unknown_run_is_one_clear_error(tmp_path, name, said):

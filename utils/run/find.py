@@ -64,9 +64,8 @@ def find_run(name: str | Path, output_dir: Path = Path("checkpoints")) -> Path:
         if is_run(folder):
             return folder
     for place in filter(Path.is_dir, places):
-        inside = f"it holds {len(list_runs(place))} runs: {place}/*\n{known_runs(place)}"
-        why = inside if list_runs(place) else "it has no config.json of a training script"
-        raise CommandError(f"{place} is not a run folder: {why}")
+        why = "it has no config.json of a training script"
+        raise CommandError(f"{place} is not a run folder: {why}\n{known_runs(place)}")
     around = next((place.parent for place in places if list_runs(place.parent)), output_dir)
     hint = suggest(Path(name).name, [run.name for run in list_runs(around)])
     raise CommandError(f"there is no run {name}{hint}\n{known_runs(around)}")
@@ -77,7 +76,7 @@ def known_runs(output_dir: Path) -> str:
     names = [run.name for run in reversed(list_runs(output_dir))]
     if not names:
         return f"there are no runs in {output_dir}; give the path of one"
-    return f"runs in {output_dir}: {some(names, 3)}"
+    return f"runs in {output_dir}: {some(names, 3)} (all: {output_dir}/*)"
 
 
 def find_checkpoint(place: str | Path) -> Path:
