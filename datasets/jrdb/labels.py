@@ -25,7 +25,7 @@ from datasets.images import check_relative_name
 from datasets.jrdb.box_files import name_of, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
-from datasets.jrdb.frames import Images, find_images, frame_number, number_images
+from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, frame_number, number_images
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
 from utils.run.log import LOG
@@ -157,6 +157,8 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     who are not there and, with a `remedy`, of those in which many boxes leave the panorama or no box reaches
     its lower half, where people stand, or its right half."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
+    assumed = [s for s in sequences if s.size_source.startswith("no image")]
+    totals["panoramas without an image, taken to be {}x{}".format(*PANORAMA_SIZE)] = len(assumed)
     if any(totals.values()):
         LOG.info(f"{where}: " + ", ".join(f"{count} {name}" for name, count in totals.items() if count))
     cut = [s for s in sequences if s.counts["clipped_boxes"] > 0.1 * len(s.boxes)]
@@ -231,10 +233,9 @@ def read_people(
             given = record.get("label_id", record) if isinstance(record, dict) else [record]
             person = name_of(given)
             if not person or "box" not in record:
-                what = "box" if person else "label_id"
-                example = '"box": [x, y, w, h]' if person else '"label_id": "pedestrian:N"'
+                what, example = ("box", "[x, y, w, h]") if person else ("label_id", '"pedestrian:N"')
                 place = f"{path}: frame {key}, record {position}: {str(given)[:80]}"
-                problems.add(f"no {what}", f"add {example}, or remove the record", place)
+                problems.add(f"no {what}", f'add "{what}": {example}, or remove the record', place)
             elif person in people:
                 counts["duplicate_ids"] += 1
             else:

@@ -156,7 +156,9 @@ def test_every_form_gives_the_same_people(tmp_path, read, text, form, ids):
     path = tmp_path / "whatever.dat"
     path.write_text(text)
     (sequence,), _, said = read(tmp_path, path)
-    assert f"{path}: 4 boxes, {form}" in said and said.endswith("; --frame_rate 15\n")
+    assert f"{path}: 4 boxes, {form}" in said and "; --frame_rate 15\n" in said
+    size = "" if form == "COCO" else "without an image, taken to be 3760x480\n"
+    assert said.endswith(size) and len(said.splitlines()) <= 2
     assert sequence.boxes.tolist() == [list(row[2:]) for row in PEOPLE]
     assert sequence.times.tolist() == [0, 15] and sequence.starts.tolist() == [0, 2, 4]
     assert (sequence.width, sequence.height) == (3760, 480) and not sequence.image_found.any()
@@ -301,8 +303,10 @@ def test_ids_that_count_boxes_or_are_missing_are_told(tmp_path, read):
 def test_a_frame_without_people_is_a_frame(tmp_path, read):
     content = json.loads(labels("labels"))
     content["labels"] |= {"000030.jpg": [], "000010.jpg": []}
+    content["labels"]["000015.jpg"].append(content["labels"]["000015.jpg"][0])  # and an id that is repeated
     (tmp_path / "boxes.json").write_text(json.dumps(content))
-    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.json")
+    (sequence,), _, said = read(tmp_path, tmp_path / "boxes.json")
+    assert "4 boxes, JRDB labels, 1 with an id that is taken in the frame left out;" in said
     assert sequence.times.tolist() == [0, 10, 15, 30] and sequence.starts.tolist() == [0, 2, 2, 4, 4]
 
 

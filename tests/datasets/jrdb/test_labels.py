@@ -96,7 +96,7 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     assert sequence.starts.tolist() == [0, 2, 2]
     caplog.set_level("INFO", "run")
     tell_counts([sequence], "labels", "")
-    assert "labels: 2 missing partners, 1 duplicate ids\n" in caplog.text
+    assert "labels: 2 missing partners, 1 duplicate ids, 1 panoramas without an image" in caplog.text
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
