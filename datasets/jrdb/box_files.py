@@ -37,7 +37,7 @@ NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
 NAMES = {
     "frame": ("frame", "frameid", "framenumber", "frameindex", "image", "filename", "imagepath", "imageid"),
     "id": ("trackid", "trackerid", "track", "personid", "person", "labelid", "id"),
-    "sequence": ("sequence", "sequenceid", "seq", "video", "videoid"),
+    "sequence": ("sequence", "sequenceid", "seq", "video", "videoid", "videoname", "scene", "sceneid"),
     "camera": ("camera", "cameraid", "cam"),  # several cameras are several sequences
     "class": ("class", "classname", "classid", "category", "categoryid", "type", "label", "cls"),
 }

@@ -129,7 +129,7 @@ def read_sequence(
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
     for row in rows[rows.duplicated(["frame", "id"])].itertuples():
-        remedy = "an id is one person; if these are not ids, leave them out"
+        remedy = "an id is one person; name the sequence of each row; if these are not ids, leave them out"
         problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
     scale = np.divide(images.size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()

@@ -176,6 +176,7 @@ def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
         "coco": json.dumps({"videos": videos, "images": images, "annotations": boxes}),
         "results": json.dumps(boxes),
         "video": "video_id,frame,x,y,w,h\n" + rows,
+        "scene": "scene_id,frame,x,y,w,h\n" + rows,
         "camera": "camera,frame,x,y,w,h\n" + rows,
         "films": "filename,frame,x,y,w,h\n" + rows.replace(",0", ".mp4,0").replace(",1,", ".mp4,1,"),
         "both": "seq,camera,frame,x,y,w,h\n" + rows.replace("hall", "1,hall").replace("lab", "1,lab"),
@@ -434,7 +435,10 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y,w,h\n0,1,1,2,0,4\n", r"not positive[^\n]*\n.*line 2"),
         ("frame,id,x1,y1,x2,y2\n0,1,3740,2,40,90\n", r"on the seam, x2 exceeds the width[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\nfirst.jpg,1,1,2,3,4\n", r"without a number[^\n]*\n.*line 2, frame 'first.jpg'"),
-        ("frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n", r"same id twice in a frame[^\n]*\n.*line 3, id 1"),
+        (
+            "frame,id,x,y,w,h\n0,1,1,2,3,4\n0,1,9,2,3,4\n",
+            r"same id twice in a frame(.*\n)*.*line 3, id 1\n.*sequence",
+        ),
         (
             "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
             r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2",
