@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import LAYOUTS, SCANS, ScenarioFiles
+from datasets.anovox.files import IMAGES, LAYOUTS, SCANS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
@@ -129,7 +129,7 @@ def _list_frames(
     notes += [f"{some(names, 1)}: {missing}" for missing, names in gaps.items()]
     if not frames:
         absent = {
-            "image": "There is no camera image; every frame needs one.",
+            "image": f"There is no camera image (.{', .'.join(IMAGES)}); every frame needs one.",
             "points": f"There is no LiDAR scan: add some (.{', .'.join(SCANS)}) or use --modality camera.",
         }
         wrong = [absent[sensor] for sensor in needed if not any(s.files[sensor] for s in scenarios)]

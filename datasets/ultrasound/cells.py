@@ -96,12 +96,11 @@ def subject_id(cell: object, numeric: bool = False) -> str:
     '1'. Raises ValueError."""
     if cell is None or not str(cell).strip():
         raise ValueError("the id is empty (merged cells are read in .xlsx files only)")
-    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
-        raise ValueError("not an id")
+    whole = isinstance(cell, int | str) or (isinstance(cell, float) and cell.is_integer())
+    if isinstance(cell, bool) or not whole:
+        raise ValueError("not an id: neither text nor a whole number")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError(FORMULA)
-    if isinstance(cell, float) and not cell.is_integer():
-        raise ValueError("not an id: not a whole number")
     text = unicodedata.normalize("NFKC", cell.strip()) if isinstance(cell, str) else str(int(cell))
     if not text.isprintable():
         raise ValueError("not an id: it has unprintable characters")

@@ -338,7 +338,7 @@ def test_images_that_are_not_read_are_told(tmp_path, scenario):
     with pytest.raises(DataError, match="matched by the last number"):
         unlabelled_table(find_scenarios(scenario), "both")
     shutil.rmtree(frame_files(scenario, "RGB-CAM")[0].parent)
-    with pytest.raises(DataError, match="There is no camera image"):
+    with pytest.raises(DataError, match=r"There is no camera image \(\.png, \.jpg, \.jpeg\)"):
         unlabelled_table(find_scenarios(scenario), "lidar")
 
 
