@@ -71,9 +71,8 @@ def main(args: argparse.Namespace) -> None:
         raise CommandError(f"--run {run}: pass the run folder, and the checkpoint as --checkpoint")
     trained = open_trained(run, choose_device(args.device), args.checkpoint)
     script = trained.script
-    for flag, given in (("--corrupt", args.corrupt), ("--paste", args.paste)):
-        if given and trained.task["data"] != "anovox":
-            raise CommandError(f"{flag}: for AnoVox, not for a run of {script.SCRIPT}")
+    if (args.corrupt or args.paste) and trained.task["data"] != "anovox":
+        raise CommandError(f"--corrupt and --paste are for AnoVox, not for a run of {script.SCRIPT}")
     trained.args.cache_dir = args.cache_dir or trained.args.cache_dir
     trained.args.cache_limit_gb = args.cache_limit_gb or trained.args.cache_limit_gb
     changed = read_otherwise(trained.args, args, script.SCRIPT)

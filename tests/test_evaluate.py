@@ -339,7 +339,7 @@ def test_help_does_not_give_the_defaults_of_training(capsys):
             "--data_path: a run of train_mae.py has only --excel_path, --image_dir",
         ),
         ("train_stage1", ["--image_dir", "x"], "--image_dir: a run of train_stage1.py has only --data_path"),
-        ("train_stage1", ["--corrupt", "all"], "--corrupt: for AnoVox, not for a run of train_stage1"),
+        ("train_stage1", ["--corrupt", "all"], "--paste are for AnoVox, not for a run of train_stage1"),
         ("train_mae", ["--image_dir", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -495,7 +495,7 @@ def test_what_is_pasted_is_counted_per_sensor_distance_and_colour(run_of, capsys
     assert set(pandas.read_csv(evaluated(run, *elsewhere) / "pastes.csv")["scenario"]) <= test
     with pytest.raises(DataError, match="contain what the run was trained on"):
         evaluated(run, *elsewhere, "--split", "all")
-    with pytest.raises(CommandError, match="--paste: for AnoVox, not for a run of train_mae"):
+    with pytest.raises(CommandError, match="--paste are for AnoVox, not for a run of train_mae"):
         evaluated(run_of("train_mae"), "--paste", 3)
 
 
