@@ -99,9 +99,10 @@ def report_multiclass(
     trivial = {name: jackknife.macro_f1(labels, np.tile(p, (len(labels), 1))) for name, p in guesses.items()}
     answers = {name: np.eye(count)[p.argmax(axis=1)] for name, p in references.items()}
     others = {name: jackknife.macro_f1(labels, answer) for name, answer in answers.items()}
-    guess = max(trivial, key=lambda name: trivial[name][0])
-    strongest = max(others, key=lambda name: others[name][0])
-    comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
+    comparison, guess = None, max(trivial, key=lambda name: trivial[name][0])
+    if others:
+        strongest = max(others, key=lambda name: others[name][0])
+        comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
     against = trivial[guess], guess, split, jackknife
     verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=comparison)
 
