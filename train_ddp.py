@@ -212,7 +212,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
     panels = run.panels(unit=data.unit, loss=check.val_constant, mae=trivial)
     augmented = partial(
         augment_images, seed=args.seed, rotation=args.rotation, jitter=args.jitter, flip=args.flip,
-        colour=args.colour,
     )  # fmt: skip
     while len(history) < args.epochs and not run.out_of_patience(history, best["model"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]

@@ -2,7 +2,7 @@
 
     model = AgeRegressor(build_encoder("resnet18"))
     model.fit(torch.tensor(train_ages))
-    ages = model(images)                               # (B, 3, H, W) -> (B,), in the unit of the table
+    ages = model(images)                               # (B, 1, H, W) -> (B,), in the unit of the table
 
 The scale of the target is part of the model, so a checkpoint alone predicts years (or weeks).
 """
@@ -18,7 +18,7 @@ CLEAR = 20
 
 
 class AgeRegressor(nn.Module):
-    """images (B, 3, H, W), uint8 or float in [0, 1] -> ages (B,) in the unit of the targets.
+    """images (B, 1 or 3, H, W), uint8 or float in [0, 1] -> ages (B,) in the unit of the targets.
 
     The output is target_median + target_sd * head(features), and the head's last layer starts at zero:
     training begins at the error of the median instead of spending epochs to find the level of the target.
@@ -52,18 +52,21 @@ class AgeRegressor(nn.Module):
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.expand(-1, 3, -1, -1)  # here and not in the batch, which a loader pins for CUDA
         features = self.encoder(images).mean(dim=(2, 3))  # (B, C, h, w) -> (B, C)
         return self.target_median + self.target_sd * self.head(features).squeeze(1)  # (B,)
 
 
 def explain(model: AgeRegressor, images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) in [0, 1], on the CPU: how much each pixel of images (B, 3, H, W) uint8 changes the age.
+    """(B, H, W) in [0, 1], on the CPU: how much each pixel of images (B, 1 or 3, H, W) uint8 changes
+    the age.
 
     The smoothed absolute gradient (Simonyan et al. 2014), divided by its maximum. A map is dimmed if the
     gradients of all pixels sum to less than CLEAR sd of the targets. Sets eval mode.
     """
     model.eval()
-    inputs = (images.to(model.target_sd.device).float() / 255).requires_grad_()
+    images = images.expand(-1, 3, -1, -1).to(model.target_sd.device)
+    inputs = (images.float() / 255).requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(model(inputs).sum(), inputs)
     side = max(3, images.shape[-1] // 24 * 2 + 1)

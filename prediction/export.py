@@ -78,7 +78,7 @@ class Program(nn.Module):
             batch[name] = F.interpolate(batch[name], self.size, mode="bilinear", antialias=True)
         if self.data == "ultrasound":
             images = blank_text(batch["images"]) if self.mask_text else batch["images"]
-            return (self.model(images.expand(-1, 3, -1, -1)),)
+            return (self.model(images),)
         if self.data == "anovox":
             logits, cells, marks = self.model(*batch.values())
             return self.probability(logits), cells.sigmoid(), marks.sigmoid()

@@ -3,10 +3,12 @@
 import importlib
 
 import pytest
+import torch
 
 from tests.tiny_runs import NAMES, history, private_cache, run_of, train
 from utils.run.folder import read_json
 from utils.tasks import TASKS
+from utils.training import interrupt
 from utils.training.checkpoint import load_checkpoint
 
 EACH = pytest.mark.parametrize("name", NAMES)
@@ -56,3 +58,18 @@ def test_a_step_goes_down_the_mean_loss_of_its_batch(name, tmp_path, monkeypatch
     more = ["--location_weight", 0] if "anomaly" in name else []
     (row,) = history(train(name, tmp_path, "--epochs", 1, "--max_batches", 1, *more))
     assert seen == [pytest.approx(row["train_loss"], rel=1e-5)]
+
+
+@EACH
+def test_a_loader_can_pin_every_tensor_of_a_batch_for_cuda(name, tmp_path, monkeypatch):
+    """torch pins a tensor by a copy with the same strides, which fails where elements share memory."""
+    batches, steps = [], interrupt.Interrupt.steps
+
+    def noted(self, loader, *rest):
+        batches.append(loader.dataset.__getitems__([0, 1]))
+        return steps(self, loader, *rest)
+
+    monkeypatch.setattr(interrupt.Interrupt, "steps", noted)
+    train(name, tmp_path, "--epochs", 1, "--max_batches", 1)
+    for tensor in batches[0].values():
+        torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)

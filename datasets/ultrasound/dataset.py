@@ -168,7 +168,7 @@ def is_drawing(image: np.ndarray) -> bool:
 class UltrasoundAgeDataset(Dataset):
     """One part of a split. A sample is an image; `__getitems__` returns a batch as a dict of tensors:
 
-    images (B, 3, H, W) uint8, with a grey channel expanded to three; ages (B,) float32 in --target_unit;
+    images (B, 1, H, W) uint8, with --colour (B, 3, H, W); ages (B,) float32 in --target_unit;
     subject_ids (B,) int64, positions in `subjects`; indices (B,) int64, the samples asked for.
     Attributes: `subjects`, the names, and per sample files (names), ages, subject_ids and groups, a list for
     each of GROUPS that the table has ("" for a blank cell).
@@ -199,7 +199,7 @@ class UltrasoundAgeDataset(Dataset):
         if self.mask_text:
             images = blank_text(images)
         return {
-            "images": images.expand(-1, 3, -1, -1),  # (B, 3, H, W)
+            "images": images,
             "ages": torch.from_numpy(self.ages[indices]),
             "subject_ids": torch.from_numpy(self.subject_ids[indices]),
             "indices": torch.from_numpy(indices),
