@@ -20,7 +20,7 @@ from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import crop_people, read_panorama
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import Sequence
-from datasets.jrdb.load import join_pairs
+from datasets.jrdb.load import join_pairs, tell_motion
 from datasets.jrdb.pairs import PairRules
 from prediction.skipped import skipped_table
 from prediction.trained import Predicted, Trained, spread
@@ -44,6 +44,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
         raise CommandError(f"--output {args.output}: contains the images, which pictures could overwrite")
     dataset = pairs_in_range(trained, sequences)
+    tell_motion(dataset)
     trained.tell_known(dataset.sequences)
     pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
     if frames > len(pictured):

@@ -93,6 +93,19 @@ def stage2(tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("stage2") / "best_f1.pth", "train_stage2.py")
 
 
+def test_ids_that_jump_are_told(tmp_path, capsys):
+    """Ids of boxes in a frame, as if they were those of tracks."""
+    geometry = make_checkpoint(tmp_path / "geometry.pth", "train_stage1.py", features="geometry")
+    for step, told in ((0, False), (2, True)):
+        rows = [
+            (15 * t, k * (1 + step * t) % 8, 900 + 80 * k, 200, 60, 60) for t in range(5) for k in range(8)
+        ]
+        boxes = pandas.DataFrame(rows, columns=["frame", "id", "x", "y", "w", "h"])
+        boxes.to_csv(tmp_path / "boxes.csv", index=False)
+        run(geometry, tmp_path / "none", tmp_path / "out", "--boxes", tmp_path / "boxes.csv")
+        assert ("pairs move too fast for people" in capsys.readouterr().out) == told
+
+
 def run(checkpoint, folder, output, *more) -> pandas.DataFrame:
     argv = [
         "--run",

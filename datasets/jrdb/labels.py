@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas
 
 from datasets.images import check_relative_name
 from datasets.jrdb.box_files import name_of, whole
@@ -173,20 +172,8 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
         remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
-    if counting := [sequence.name for sequence in sequences if ids_count(sequence)]:
-        remedy = "if they are not of tracks, leave them out, or train with --history_seconds 0"
-        LOG.warning(f"{some(counting, 3)}: ids count the boxes of a frame; {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
         LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
-
-
-def ids_count(sequence: Sequence) -> bool:
-    """Whether ids are 0, 1, .. (or 1, 2, ..) in every frame, although people come and go."""
-    names = pandas.Series(sequence.track_names, dtype=str).str.removeprefix("pedestrian:")
-    ids = pandas.to_numeric(names, errors="coerce")[sequence.tracks].groupby(sequence.frame_of_row())
-    low, high, people = ids.min(), ids.max(), ids.size()
-    counted = low.nunique() == (high - people).nunique() == 1
-    return counted and people.nunique() > 2 and not people.is_monotonic_increasing
 
 
 # Reading the file
@@ -219,7 +206,7 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
             problems.add("a frame that is not a list", "expected a list of records", where)
         elif numbers.setdefault(number, key) != key:
             where = f"{path}: frames {numbers[number]} and {key}"
-            problems.add("two frames with the same number", "keep one of them", where)
+            problems.add("two frames with the same number", "a name's last number counts: rename them", where)
     return {numbers[number]: frames[numbers[number]] for number in sorted(numbers)}
 
 

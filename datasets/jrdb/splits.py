@@ -70,5 +70,5 @@ def split_sequences(
             raise DataError(f"{data_path}: {part} names {listed}\n  add the files, or correct the list")
         if part != "test" and not split[part]:
             empty = f"the {part} split is empty ({source}, of {len(names)} sequences: {some(names, 3)})"
-            raise DataError(f"{data_path}: {empty}\n  add sequences, a split.json, or pass --split_method")
+            raise DataError(f"{data_path}: {empty}\n  add sequences or a split.json, or pass --fold 1/N")
     return split, source

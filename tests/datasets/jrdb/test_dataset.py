@@ -347,6 +347,26 @@ def test_a_group_of_those_who_are_in_none_is_suspected(tmp_path, caplog, source,
     assert ("does a cluster_ID mean no group" in caplog.text) == (nobody == 0)
 
 
+@pytest.mark.parametrize(("shuffled", "rate"), [(False, 15), (False, 225), (True, 15)])
+def test_people_who_move_too_fast_are_told(tmp_path, caplog, shuffled, rate):
+    """Frames counted at another rate, or ids that are not of tracks. Two rows of people pass each other at
+    half a height per second."""
+    rng = np.random.default_rng(0)
+    for name, down in (("a", 0), ("b", 1)):
+        labels = {}
+        for second in range(20):
+            ids = rng.permutation(8).tolist() if shuffled else list(range(8))
+            places = [900 + 80 * (k // 2) + 15 * (second - 17) * (-1) ** k for k in range(8)]
+            people = [person(n, [x, 200, 60, 60]) for n, x in zip(ids, places, strict=True)]
+            people[0] = person(ids[0], [places[0], 200, 60, 60], **{f"pedestrian_{ids[2]}": "conversation"})
+            labels[f"{15 * second:06d}.jpg"] = people
+        write_labels(tmp_path, name, labels, down)
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    load(tmp_path, frame_rate=rate)
+    told = "of pairs move too fast for people: check --frame_rate" in caplog.text
+    assert told == (shuffled or rate == 225)
+
+
 def test_a_sequence_that_stands_twice_in_a_part_is_refused(folder):
     """Downloaded again: more groups than there are would make the interval of the verdict narrow."""
     (folder / LABEL_FOLDER / "c (1).json").write_bytes((folder / LABEL_FOLDER / "c.json").read_bytes())

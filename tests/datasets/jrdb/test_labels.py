@@ -440,19 +440,6 @@ def test_a_difficulty_that_is_none_is_refused(tmp_path):
         read(write_labels(tmp_path, "s", labels))
 
 
-def test_ids_that_count_the_people_of_a_frame_are_told(tmp_path, caplog):
-    def walk(ids):
-        frames = {
-            f"{k:06d}.jpg": [person(n, [90 * n, 250, 60, 150]) for n in ids[k]] for k in range(len(ids))
-        }
-        tell_counts([read(write_labels(tmp_path, "s", frames))], "labels", "")
-        return "ids count the boxes of a frame" in caplog.text
-
-    assert not walk([[1, 2, 3, 5], [1, 2, 3], [2, 3, 5, 6, 7]])  # people come and go
-    assert not walk([[1], [1, 2], [1, 2, 3]])  # they only come
-    assert walk([[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4, 5]])
-
-
 def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
     write_labels(tmp_path, "s", crowd(1))
     (tmp_path / LABEL_FOLDER / "._s.json").write_bytes(b"\0\5\26\7")
