@@ -177,7 +177,6 @@ def main(args: argparse.Namespace) -> Verdict | None:
 
     # Data
     data = build_datasets(args)
-    args.intensity_range = data.intensity_range  # resolved, to read images alike when the run is used
     if run.check(data):
         return None
     train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)  # __getitems__ makes each batch
@@ -194,7 +193,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scaler = make_scaler(run.device, args.amp)
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, {"model": math.inf}, **parts, **({"trained": bare} if average else {}))
-    checkpoint.values["target_unit"] = data.unit
+    checkpoint.values |= {"target_unit": data.unit, "intensity_range": data.intensity_range}
     history, best = checkpoint.resume()
     section = describe_model(
         bare, "age regression", weights, 1, backbone=args.model, image_size=args.image_size,

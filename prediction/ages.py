@@ -109,10 +109,10 @@ def open_images(
     return UltrasoundAgeDataset(Opened(decode, (), skipped, sample), images, options.mask_text)
 
 
-def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float] | None) -> None:
+def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float]) -> None:
     """Warn of images with grey values outside the range that the model was trained with."""
-    low, high = trained_range or (0, 255)
-    paths = [path for path in sources if isinstance(path, Path) and trained_range]
+    low, high = trained_range
+    paths = [path for path in sources if isinstance(path, Path)]
     limits = [read_grey_limits(path) for path in paths if has_more_than_8_bits(path)]
     if cut := sum(least < low or greatest > high for least, greatest in limits):
         what = f"{cut} images have grey values outside {low:g} to {high:g}, the range of the training"

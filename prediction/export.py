@@ -141,7 +141,8 @@ def describe(trained: Trained, program: Program) -> dict[str, Any]:
     about["inputs"] = {name: INPUTS[name] for name in program.inputs}
     about["outputs"] = {name: outputs[name] for name in program.outputs}
     about["resize"] = f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside"
-    about |= {key: state[key] for key in ("class_names", "threshold", "target_unit", "args") if key in state}
+    kept = ("class_names", "threshold", "target_unit", "intensity_range", "args")
+    about |= {key: state[key] for key in kept if key in state}
     if program.stages == 1:
         about["class_names"] = ["no interaction", "interaction"]
     if "geometry" in program.inputs:

@@ -44,7 +44,7 @@ class Trained:
     task: dict[str, Any]  # the script's row of utils/tasks.py
     state: dict[str, Any] = field(repr=False)  # the checkpoint
     path: Path  # the checkpoint's file
-    args: argparse.Namespace  # the flags of the training; newer flags have their default
+    args: argparse.Namespace  # of the training, with what it decided itself; newer flags have their default
     model: nn.Module = field(repr=False)
     device: torch.device
     together: "tuple[Trained, ...]" = ()  # if several runs are averaged: all of them, this one first
@@ -165,8 +165,11 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         refuse_foreign(path, state, config["args"], now)
 
     script = importlib.import_module(state["script"].removesuffix(".py"))  # one of TASKS
-    # The checkpoint holds all weights; the pretrained weights need not be on this machine.
-    args = argparse.Namespace(**vars(script.parse_args([])) | state["args"] | {"weights": "none"})
+    # The checkpoint holds all weights; the pretrained weights need not be on this machine. What the data
+    # decided, such as the grey range, stands for a flag that was not given.
+    decided = {key: state[key] for key in state.get("values", ()) if state["args"].get(key, "") is None}
+    given = state["args"] | decided | {"weights": "none"}
+    args = argparse.Namespace(**vars(script.parse_args([])) | given)
     if task["data"] == "anovox":  # weights belong to the names of classes and features
         check_names(path, state, class_names=list(CLASSES))
     elif task["data"] == "jrdb":

@@ -5,13 +5,17 @@ import difflib
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn import metrics
 
 import train_ddp
 import train_mae
+from prediction.trained import open_trained
 from tests.tiny_runs import (
     assert_same_run,
     flags_of,
@@ -21,10 +25,13 @@ from tests.tiny_runs import (
     run_of,
     train,
     train_on,
+    ultrasound,
 )
+from utils.run.claim import is_unfinished
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, read_json
 from utils.training.checkpoint import load_checkpoint
+from utils.watch.comparison import settings
 
 SCRIPTS = {"train_mae": train_mae, "train_ddp": train_ddp}
 ONE_STEP = ("--epochs", 1, "--max_batches", 1)
@@ -229,4 +236,27 @@ def test_errors_are_reported_by_group(tmp_path):
         assert found["subjects"] == len(people)
         assert found["mae"] == pytest.approx(sum(errors) / len(errors))
     assert "by group, per subject, years" in (run / "evaluation_report.txt").read_text()
-    assert config_of(run)["args"]["intensity_range"] == [0, 255]  # resolved, for whoever repeats the run
+
+
+def test_the_grey_range_that_the_train_images_decided_is_of_one_run_only(tmp_path):
+    """It is in the checkpoint, for whoever uses the run, and no flag: another train part decides anew."""
+    images = Path(shutil.copytree(ultrasound().parents[1], tmp_path / "TA")) / "Healthy/Images"
+    parse = lambda *argv: train_mae.parse_args([*map(str, flags_of("train_mae")), *map(str, argv)])  # noqa: E731
+    splits = [train_mae.build_datasets(parse("--fold", f"{k}/3")).split for k in (1, 2)]
+    bright = set(splits[0]["train"]) & set(splits[1]["val"])
+    for path in images.iterdir():
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(grey * (16 if path.name.split("_")[1] in bright else 4)).save(path)
+    run = train("train_mae", tmp_path / "runs", *ONE_STEP, "--image_dir", images, "--fold", "1/3")
+    config = config_of(run)
+    assert (config["args"]["intensity_range"], config["dataset"]["intensity_range"]) == (None, [0, 4095])
+    trained = open_trained(run, torch.device("cpu")).args
+    assert trained.intensity_range == [0, 4095]
+    same, other = (train_mae.parse_args(["--config", str(run), *more]) for more in ([], ["--fold", "2/3"]))
+    again, fold = map(train_mae.build_datasets, (same, other))
+    assert (again.intensity_range, fold.intensity_range) == ([0, 4095], [0, 1023])
+    assert again.train.decoded.path == train_mae.build_datasets(trained).train.decoded.path  # not anew
+    assert settings(config, folds=True) == settings(config | {"args": vars(other)}, folds=True)
+    (run / "results.json").unlink()  # as before the test pass
+    typed = train_mae.parse_args(["--config", str(run), "--intensity_range", "0", "4095"])
+    assert is_unfinished(run, same, "train_mae.py") and not is_unfinished(run, typed, "train_mae.py")

@@ -56,7 +56,7 @@ def is_unfinished(run: Path, args: argparse.Namespace, script: str) -> bool:
     if not (run / "config.json").is_file() or not (run / "last.pth").is_file():
         return False
     config = read_record(run / "config.json", "args", "script_name")
-    # The data resolves --intensity_range; one --output_dir can be written in several ways.
-    fixed = vars(args).keys() - MAY_CHANGE_ON_RESUME - {"intensity_range", "output_dir"} | {"epochs"}
+    # One --output_dir can be written in several ways.
+    fixed = vars(args).keys() - MAY_CHANGE_ON_RESUME - {"output_dir"} | {"epochs"}
     same = all(config["args"].get(key) == plain(vars(args)[key]) for key in fixed)
     return same and config["script_name"] == script and not is_finished(run, args.epochs, args.patience)

@@ -71,14 +71,14 @@ def check_comparable(views: Sequence[RunView]) -> None:
 
 def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
     """What makes a run another experiment: script, flags, data, effective batch size. Left out are seed and
-    paths and, with `folds`, the number of the fold and values taken from its train part. The stage 1 run that
-    stage 2 starts from is described by its own settings, because its path changes with the seed. The
-    fingerprint of the data replaces its paths."""
+    paths and, with `folds`, the number of the fold. The stage 1 run that stage 2 starts from is described by
+    its own settings, because its path changes with the seed. The fingerprint of the data replaces its paths.
+    """
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
     if folds and found.get("fold"):
-        found |= {"fold": found["fold"].split("/")[1], "intensity_range": None}
+        found["fold"] = found["fold"].split("/")[1]
     found |= {"script": config.get("script_name"), "dataset.fingerprint": fingerprint}
     found["effective_batch_size"] = config.get("training", {}).get("effective_batch_size")
     if start := config.get("args", {}).get("stage1_checkpoint"):
