@@ -1,7 +1,8 @@
 """The flags that all scripts share, and how a command line, `--config` and `--resume` are combined.
 
-Precedence: defaults < args of `--config FILE` < typed flags. `--resume RUN` takes the args of RUN/config.json
-and refuses flags that would make it another run; `--resume auto` looks for a run with the same flags.
+Precedence: defaults < args of `--config FILE` < typed flags, which bring the defaults of their FOLLOWERS.
+`--resume RUN` takes the args of RUN/config.json and refuses flags that would make it another run;
+`--resume auto` looks for a run with the same flags.
 """
 
 import argparse
@@ -37,6 +38,12 @@ OFTEN = {
 }  # fmt: skip
 DATA_PATHS = {"data_path", "image_dir", "excel_path"}  # --resume compares data by content, wherever it is
 SPLITS = ("split_method", "test_size", "val_size", "holdout_towns")  # --fold replaces these
+# Flags without a default of their own: it depends on another flag, and so did the value that is recorded.
+FOLLOWERS = {
+    "features": ("dropout", "augment", "whole_past", "rescore"),
+    "stage1_checkpoint": ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
+                          "distance_multiplier", "distance_norm"),
+}  # fmt: skip
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -155,6 +162,10 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
         args = parser.parse_args(to_argv(parser, recorded) + typed)
         if args.resume:
             refuse_changes(parser, args, recorded)
+        changed = [flag for flag in FOLLOWERS.keys() & recorded.keys() if vars(args)[flag] != recorded[flag]]
+        free = {name for flag in changed for name in FOLLOWERS[flag] if parser.get_default(name) is None}
+        given = {name: value for name, value in recorded.items() if name not in free}
+        args = parser.parse_args(to_argv(parser, given) + typed)
     if args.fold:
         splits = {name: parser.get_default(name) for name in SPLITS if hasattr(args, name)}
         if others := [f"--{name}" for name in splits if getattr(first, name) != splits[name]]:

@@ -7,6 +7,7 @@ import pytest
 import train_anomaly_with_labels
 import train_mae
 import train_stage1
+import train_stage2
 
 
 def test_dashes_and_underscores_are_the_same():
@@ -78,6 +79,26 @@ def test_typed_flags_win_over_config_which_wins_over_defaults(tmp_path):
     args = train_stage1.parse_args(["--config", path, "--batch_size", "5"])
     assert (args.epochs, args.batch_size, args.use_group_sampling, args.image_size) == (7, 5, False, [64, 32])
     assert args.learning_rate == 1e-3
+
+
+def test_a_typed_flag_brings_the_defaults_that_depend_on_it(tmp_path):
+    """The recorded ones belong to the other value: dropout 0.2 to crops, the inputs to the other stage 1."""
+    names = ("dropout", "augment", "whole_past", "rescore")
+    path = save(tmp_path)
+    for typed, found in (
+        ([], [0.2, True, False, False]),
+        (["--features", "crops+geometry"], [0.2, True, False, False]),
+        (["--features", "geometry"], [0.5, False, True, True]),
+        (["--features", "geometry", "--dropout", "0.3"], [0.3, False, True, True]),
+    ):
+        args = train_stage1.parse_args(["--config", path, *typed])
+        assert [getattr(args, name) for name in names] == found
+    args = vars(train_stage2.parse_args(["--stage1_checkpoint", "a.pth", "--features", "geometry"]))
+    config = {"script_name": "train_stage2.py", "args": args | {"dropout": 0.4, "frame_rate": 10.0}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for typed, found in (([], "geometry"), (["--stage1_checkpoint", "b.pth"], None)):
+        args = train_stage2.parse_args(["--config", path, *typed])
+        assert (args.features, args.dropout, args.frame_rate) == (found, 0.4, 10.0)
 
 
 def test_config_round_trip_gives_equal_args(tmp_path):
