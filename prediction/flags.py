@@ -13,10 +13,9 @@ from datasets.ultrasound import flags as ultrasound
 from utils.run.arguments import DATA_PATHS
 from utils.run.errors import CommandError
 
-# Flags that select from the same data.
-CHOOSING = ("min_age", "max_age", "exclude", "exclude_more_than_half", "class_map", "skip_bad_boxes")
 READING = (*sorted(DATA_PATHS), "camera", "anomaly_ids", "cohort", "id_column", "age_column", "numeric_ids",
-           "id_pattern", *CHOOSING, "sheet", "header_row", "visit_column", "file_column", "group_column",
+           "id_pattern", "min_age", "max_age", "exclude", "exclude_more_than_half", "class_map",
+           "skip_bad_boxes", "sheet", "header_row", "visit_column", "file_column", "group_column",
            "missing_values", "intensity_range", "frame_rate")  # fmt: skip
 PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
 
@@ -36,8 +35,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...
 def read_otherwise(
     recorded: argparse.Namespace, typed: argparse.Namespace, script: str, names: tuple[str, ...] = READING
 ) -> bool:
-    """Overwrite the run's flags with those typed; return whether they mean other data. CommandError for a
-    flag of another task."""
+    """Overwrite the run's flags with those typed; return whether that changes any. CommandError for a flag
+    of another task."""
     changed = False
     for name in names:
         value = getattr(typed, name, None)
@@ -46,8 +45,7 @@ def read_otherwise(
         if not hasattr(recorded, name):
             own = [f"--{flag}" for flag in READING if hasattr(recorded, flag)]
             raise CommandError(f"--{name}: a run of {script} has only {', '.join(own)}")
-        if name not in CHOOSING:
-            changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
+        changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
         setattr(recorded, name, value)
     if getattr(typed, "image_dir", None) is not None and typed.excel_path is None:
         recorded.excel_path = None  # the run's table lists other people

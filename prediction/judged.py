@@ -20,7 +20,7 @@ class Judge:
 
     run: Path
     split: str | None  # None: test, or all if the run knows none of the groups
-    own: bool  # the data is read from where the run's was
+    own: bool  # the data is read where and as the run read it
     unit: str  # what groups are called
     counts: dict[str, int] = field(default_factory=dict)  # groups judged, present, unseen; set by a call
     sentence: str = ""  # describes the counts
@@ -41,7 +41,7 @@ class Judge:
             why = f"{len(changed)} of the run's {self.unit} have other contents than it read: {some(changed)}"
             if self.own:
                 raise DataError(f"{why}\nthe data has changed since: restore it, or train again")
-            shares = f"{why}; if they only share the names, --split all judges all of them"
+            shares = f"{why} (other files or flags); if they only share the names, --split all judges all"
             LOG.warning(shares)
         chosen = (self.parts | {"unseen": unseen, "all": list(present)}).get(split, [])
         names = sorted(name for name in chosen if name in present)

@@ -175,7 +175,15 @@ def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run
     results, report = read_json(folder / "results.json"), (folder / "evaluation_report.txt").read_text()
     assert results["judged"] == {"judged": 5, "present": 7, "unseen": 0}
     assert f"data: {other}\njudged 5 of 7 sequences; 7 of the run's" in report
-    assert "if they only share the names, --split all judges all of them\nmodel: " in report
+    assert "if they only share the names, --split all judges all\nmodel: " in report
+
+
+def test_labels_read_otherwise_are_no_damage_of_the_data(run_of, tmp_path):
+    """--class_map changes what every sequence holds, although nobody touched a file."""
+    (tmp_path / "map.json").write_text('{"walking together": "others"}')
+    folder = evaluated(run_of("train_stage1"), "--class_map", tmp_path / "map.json")
+    report = (folder / "evaluation_report.txt").read_text()
+    assert "12 of the run's sequences have other contents" in report and "(other files or flags)" in report
 
 
 def other_cohort(folder, seed=1, rename=None, columns=("id", "age")):
