@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
-from datasets.anovox.palettes import point_classes, read_class_image
+from datasets.anovox.palettes import PALETTES, point_classes, read_class_image
 from datasets.anovox.pointclouds import MAX_SCAN, pick, read_pcd, read_ply
 from datasets.cache import describe_files, open_cache
 from datasets.images import read_image
@@ -207,6 +207,7 @@ def keep(
     turns = [np.eye(3) if frame.scenario.turn is None else frame.scenario.turn for frame in frames]
     poses = [np.append(frame.scenario.projection, turn) for frame, turn in zip(frames, turns, strict=True)]
     key = key | settings | {"coding": frames[0].coding, "poses": np.stack(poses)}
+    key |= {"classes": [sorted(PALETTES[frames[0].coding[0]].items()), AGENT_IDS]}  # people correct them
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
     kind, counts = f"anovox_{method.__name__}", [1] * len(frames)

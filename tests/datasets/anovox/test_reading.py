@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.anovox import palettes
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import IMAGES, SCANS, ScenarioFiles, _frames_in, find_scenarios
@@ -245,6 +246,17 @@ def paint(path: Path, colours: list[tuple[int, int, int]]) -> Path:
 
 def told(path: Path, anomaly_ids: tuple[int, ...]) -> str:
     return find_palette([ScenarioFiles("one", path.parent, files={"semantic_image": {0: path}})], anomaly_ids)
+
+
+def test_labels_follow_a_palette_that_was_corrected_although_they_are_cached(tmp_path, cache, monkeypatch):
+    scenario = one_scenario(tmp_path / "data")
+    for file in semantic_files(scenario):
+        recolour(np.asarray(Image.open(file)), "colours").save(file)
+    scenarios = find_scenarios(scenario.parent)
+    before = build_table(scenarios, **cache)
+    monkeypatch.setitem(palettes.PALETTES, "AnoVox", dict.fromkeys(ANOVOX, 29))  # an anomaly
+    monkeypatch.setattr(palettes, "_table", palettes._table.__wrapped__)
+    assert build_table(scenarios, **cache).pixels.sum() > before.pixels.sum()
 
 
 def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp_path):
