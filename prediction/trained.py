@@ -24,7 +24,7 @@ from utils.run.folder import read_json, read_record
 from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
-from utils.training.checkpoint import check_names, load_checkpoint, refuse_foreign
+from utils.training.checkpoint import check_names, load_checkpoint, refuse_foreign, refuse_unfinished
 
 # The module with `predict` for each data set.
 PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
@@ -148,11 +148,7 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         if path.resolve().parent != run.resolve():
             raise CommandError(f"--checkpoint {path} does not belong to {run}: pass --run {path.parent}")
     state = load_checkpoint(path)
-    if missing := [key for key in ("script", "epoch", "model", "args") if key not in state]:
-        raise CommandError(f"{path} is not a checkpoint of a training script: it lacks {', '.join(missing)}")
-    if state["epoch"] == 0:
-        remedy = f"go on with its run: python {state['script']} --resume {path.parent}"
-        raise CommandError(f"{path} was saved before the first epoch ended: it has no threshold\n{remedy}")
+    refuse_unfinished(path, state)
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):
         raise CommandError(f"{path} was written by {state['script']}, the run {place} by {name}")

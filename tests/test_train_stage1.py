@@ -12,6 +12,7 @@ import torch
 
 import monitor_training
 import train_stage1
+import train_stage2
 from datasets.jrdb.labels import LABEL_FOLDER
 from datasets.jrdb.pairs import PairRules
 from prediction.trained import open_trained
@@ -180,14 +181,15 @@ def test_a_run_without_a_gradient_scaler_goes_on_where_amp_needs_one(stopped, mo
     assert (stopped / "results.json").is_file() and load_checkpoint(stopped / "last.pth")["scaler"]
 
 
-def test_a_checkpoint_of_the_first_epoch_has_no_threshold_to_judge_with(stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path / "begun")
-    path = tmp_path / "begun" / "last.pth"
-    save_checkpoint(path, load_checkpoint(path) | {"epoch": 0, "threshold": None})
-    with pytest.raises(
-        CommandError, match=f"before the first epoch ended: .*\ngo on .* --resume {path.parent}$"
-    ):
-        open_trained(path, torch.device("cpu"))
+def test_a_checkpoint_saved_within_an_epoch_has_no_threshold_to_judge_with(stopped):
+    path = stopped / "last.pth"
+    for epoch, change in ((2, {}), (1, {"epoch": 0, "threshold": None})):
+        save_checkpoint(path, load_checkpoint(path) | change)
+        refused = f"in the middle of epoch {epoch}: .*\ngo on .* --resume {path.parent}$"
+        with pytest.raises(CommandError, match=refused):
+            open_trained(path, torch.device("cpu"))
+        with pytest.raises(CommandError, match=refused):
+            train_stage2.main(train_stage2.parse_args(["--stage1_checkpoint", str(path)]))
 
 
 def test_a_run_in_the_working_directory_is_not_taken_for_weights(tmp_path, monkeypatch):

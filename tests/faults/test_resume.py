@@ -267,6 +267,17 @@ def test_a_resume_that_fails_changes_nothing(tmp_path, capsys):
     assert f"error: {refused}" in capsys.readouterr().err
 
 
+def test_a_finished_run_that_goes_on_has_no_verdict_until_it_ends(tmp_path, monkeypatch):
+    run = train(SCRIPT, tmp_path, "--scheduler", "none", "--epochs", "1")
+    assert (run / "results.json").is_file()
+    with monkeypatch.context() as patch:
+        signal_at(patch, (steps_per_epoch(run) + 2, signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            resume(SCRIPT, run, "--epochs", "3")
+    assert len(read_json(run / "history.json")) == 2
+    assert not (run / "results.json").exists() and not (run / "evaluation_report.txt").exists()
+
+
 @pytest.mark.parametrize("damaged", ["", "{}", '{"epochs_run": 3'])
 def test_a_damaged_results_json_is_written_anew(damaged, tmp_path):
     run = Path(shutil.copytree(whole_run(SCRIPT), tmp_path / "stage1_experiment_20261122_010000"))

@@ -64,7 +64,8 @@ class Checkpoint:
             for name, part in self.parts.items():
                 if state[name]:  # the scaler's is empty unless --amp means float16
                     part.load_state_dict(state[name])
-            # Changes nothing without gradients; a scheduler that comes next would miss a step before it.
+            # Without gradients this changes nothing. If the epoch's last step was done, the scheduler comes
+            # next, and it would warn that no step came before it.
             self.parts["optimizer"].step()
             self.history, self.best = state["history"], state["best"]
             self.values = {key: state[key] for key in state["values"]}
@@ -97,6 +98,8 @@ class Checkpoint:
         if not self.run.processes.first:
             return
         folder, interval, epoch = self.run.folder, self.run.args.save_interval, len(self.history)
+        for name in ("results.json", "evaluation_report.txt"):  # of a finished run that goes on
+            (folder / name).unlink(missing_ok=True)
         state = self.state()
         for name in improved:
             save_checkpoint(folder / f"best_{name}.pth", state)
@@ -130,6 +133,14 @@ def refuse_foreign(
         refused = f"{path} is not of the run that config.json and split.json beside it describe"
         remedy = "one was edited or copied here: restore it, or start a new run with --config"
         raise CommandError("\n".join([refused, *changed, remedy]))
+
+
+def refuse_unfinished(path: Path, state: Mapping[str, Any]) -> None:
+    """CommandError if the checkpoint was saved within an epoch: its values, such as the threshold, belong to
+    the weights at the end of the epoch before, if there was one."""
+    if state["step"] or state["epoch"] == 0:
+        what = f"{path} was saved in the middle of epoch {state['epoch'] + 1}: it has no threshold of its own"
+        raise CommandError(f"{what}\ngo on with its run: python {state['script']} --resume {path.parent}")
 
 
 def load_checkpoint(path: str | Path, script: str | None = None, **expected: list[str]) -> dict[str, Any]:

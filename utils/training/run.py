@@ -29,7 +29,13 @@ from utils.run.signs import history_signs
 from utils.run.status import Status
 from utils.tasks import TASKS, log_columns
 from utils.training import config, distributed
-from utils.training.checkpoint import Checkpoint, check_names, load_checkpoint, save_checkpoint
+from utils.training.checkpoint import (
+    Checkpoint,
+    check_names,
+    load_checkpoint,
+    refuse_unfinished,
+    save_checkpoint,
+)
 from utils.training.device import compile_forward
 from utils.training.learning import check_labels
 from utils.training.worth import in_words
@@ -247,6 +253,7 @@ def adopt_stage1(
     differs (not --frame_rate: other data), or if its lists of names are not `names_of(args)`."""
     path = find_stage1(args)
     state = load_checkpoint(path, STAGE1)
+    refuse_unfinished(path, state)
     for name in flags:
         typed, trained = getattr(args, name), state["args"][name]
         if typed is None:
