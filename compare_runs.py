@@ -61,7 +61,8 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
                 *(shown(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in metrics),
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
-        repeated = [comparison.row_of(condition, view) for view in condition.distinct]
+        finished = [view for view in condition.distinct if view.results]
+        repeated = [comparison.row_of(condition, view) for view in finished]
         on_val, *means = (comparison.mean_and_sd([row[name] for row in repeated]) for name in (key, *metrics))
         if any(means):
             name = f"mean +- sd of {len(repeated)} seeds"

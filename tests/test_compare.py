@@ -298,6 +298,15 @@ def test_mean_and_sd_over_seeds_count_a_repeated_seed_once(tmp_path, capsys):
     assert mean_and_sd([0.4, 0.5, 0.6]) == "0.500 +- 0.100" and mean_and_sd([0.5, None]) == ""
 
 
+def test_a_repeated_seed_that_is_not_finished_hides_no_finished_run(tmp_path, capsys):
+    finished = [make_run(tmp_path, seed=seed, second=k) for k, seed in enumerate((40, 50, 60))]
+    crashed = [make_run(tmp_path, seed=seed, second=9 + seed, results=False) for seed in (40, 70)]
+    shown = ["--picture_dir", str(tmp_path), "--name", "x"]
+    compare_runs.main(compare_runs.parse_args([*map(str, finished + crashed), *shown]))
+    text = capsys.readouterr().out
+    assert "mean +- sd of 3 seeds" in text and "0.500 +- 0.100" in text
+
+
 def test_the_scatter_between_seeds_is_in_the_interval():
     values = [0.4, 0.5, 0.7]
     rows = [np.full(21, value) for value in values]  # 20 groups that change nothing

@@ -48,10 +48,11 @@ class Condition:
 
     @property
     def distinct(self) -> list[RunView]:
-        """The newest run of each seed: repeating a seed adds no second sample of the experiment."""
+        """The newest finished run of each seed (the newest at all if none is finished): repeating a seed adds
+        no second sample of the experiment."""
         if self.pooled:
             return list(self.pooled)
-        newest = sorted(self.runs, key=lambda view: start_of(view.folder))
+        newest = sorted(self.runs, key=lambda view: (bool(view.results), start_of(view.folder)))
         return list({view.config.get("seed"): view for view in newest}.values())
 
 
