@@ -1,6 +1,7 @@
 """Both stages with pixels, on the tiny built-in sample: the same promises as from geometry alone."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +91,15 @@ def test_missing_frames_are_one_clear_error(sample, tmp_path):
         image.unlink()
     with pytest.raises(DataError, match=r"(?s)missing images of the train split.*--features geometry"):
         train("train_stage1", tmp_path / "out", *flags(copy))
+
+
+def test_other_pixels_are_other_data_but_not_to_a_run_without_pixels(sample, tmp_path):
+    """An image that was encoded anew has another size in bytes."""
+    copy, prints = Path(shutil.copytree(sample, tmp_path / "copy")), []
+    for _ in range(2):
+        for features in ("crops", "geometry"):
+            args = train_stage1.parse_args(["--data_path", str(copy), "--features", features])
+            prints.append(train_stage1.build_datasets(args).describe()["fingerprint"])
+        image = next((copy / "images").rglob("*.jpg"))
+        image.write_bytes(image.read_bytes() + b"\0")
+    assert prints[0] != prints[2] and prints[1] == prints[3]

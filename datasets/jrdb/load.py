@@ -27,7 +27,7 @@ import numpy as np
 
 from datasets.cache import fingerprint
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.crops import find_problems, load_crops
+from datasets.jrdb.crops import find_problems, images_needed, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules
 from datasets.jrdb.geometry import feature_names
@@ -163,8 +163,10 @@ class PairDatasets(Parts):
         """The dataset section of config.json."""
         sequences = sum(self.loaded.values(), [])
         measured = next((s for s in sequences if not s.size_source.startswith("no image")), sequences[0])
-        contents = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, hash_contents(s))
+        contents = [(s.name, s.times, s.track_names, s.width, s.height, s.difficult, self.hashes[s.name])
                     for s in sorted(sequences, key=lambda s: s.name)]  # fmt: skip
+        cut = [part for part in self.parts.values() if part.crops is not None]
+        images = sum((images_needed(part, self.data_path)[0] for part in cut), [])
         return {
             "data_path": str(self.data_path),
             **self.describe_split({name: len(part.draw()) for name, part in self.parts.items()}),
@@ -172,7 +174,8 @@ class PairDatasets(Parts):
             "class_counts": {name: part.class_counts() for name, part in self.parts.items()},
             "panorama_size": [measured.width, measured.height],
             "panorama_size_source": measured.size_source,
-            "fingerprint": fingerprint(contents),  # does not depend on where the files are
+            # Does not depend on where the files are
+            "fingerprint": fingerprint(contents, [path.stat().st_size for path in images]),
         }
 
     def make_references(self) -> dict[str, np.ndarray]:
