@@ -232,8 +232,8 @@ def report(
     where = lambda batch: explain(model, *inputs_of(batch))  # noqa: E731
     references = data.references()
     if {"train", "val"} <= data.parts.keys():  # the run itself; evaluate.py reads the patches it has stored
-        normal = data.train.images[np.flatnonzero(data.train.labels == 0)]
-        references |= remember_patches(normal, data.val.images)
+        normal = np.flatnonzero(data.train.labels == 0)
+        references |= remember_patches(data.train.images, normal, data.val.images)
     return report_anomaly(
         folder, split, state, rows, dataset, references, trivial_features(dataset, references["words"]),
         CLASSES, where=where, others=patch_reference(references, dataset.images),

@@ -16,14 +16,14 @@ from utils.run.errors import CommandError
 MEMORY, NORMAL_FRAMES, BATCH = 4000, 200, 32
 
 
-def remember_patches(normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarray]:
-    """patch_memory (MEMORY, C), drawn from `normal` frames (F, H, W, 3) uint8, and patch_val, the scores of
-    `val`. Empty if ImageNet weights of efficientnet_lite0 are not on this machine."""
+def remember_patches(train: np.ndarray, normal: np.ndarray, val: np.ndarray) -> dict[str, np.ndarray]:
+    """patch_memory (MEMORY, C), drawn from frames `normal` (K,) of train (F, H, W, 3) uint8, and patch_val,
+    the scores of val. Empty if ImageNet weights of efficientnet_lite0 are not on this machine."""
     encoder = _lite0()
     if encoder is None:
         return {}
     few = normal[np.linspace(0, len(normal) - 1, min(NORMAL_FRAMES, len(normal))).astype(int)]
-    memory = torch.cat(list(_patches(encoder, few)))  # (patches, C)
+    memory = torch.cat(list(_patches(encoder, train[few])))  # (patches, C)
     drawn = torch.randperm(len(memory), generator=torch.Generator().manual_seed(0))[:MEMORY]
     memory = memory[drawn].numpy()
     return {"patch_memory": memory, "patch_val": patch_distances(memory, val)}

@@ -344,7 +344,7 @@ def test_patch_distance_finds_the_frame_that_shows_something_else():
     normal = rng.integers(90, 110, (6, 64, 96, 3), dtype=np.uint8)
     frames = rng.integers(90, 110, (4, 64, 96, 3), dtype=np.uint8)
     frames[2, 20:44, 30:60] = (250, 20, 200)
-    kept = remember_patches(normal, frames)
+    kept = remember_patches(np.concatenate([frames, normal]), np.arange(4, 10), frames)
     if not kept:
         pytest.skip("no ImageNet weights of efficientnet_lite0 here")
     scores = patch_distances(kept["patch_memory"], frames)
