@@ -148,6 +148,8 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
         if path.resolve().parent != run.resolve():
             raise CommandError(f"--checkpoint {path} does not belong to {run}: pass --run {path.parent}")
     state = load_checkpoint(path)
+    if missing := [key for key in ("script", "epoch", "model", "args") if key not in state]:
+        raise CommandError(f"{path} is not a checkpoint of a training script: it lacks {', '.join(missing)}")
     refuse_unfinished(path, state)
     task = TASKS[check_script(path, state["script"])]
     if name not in (None, state["script"]):

@@ -138,7 +138,7 @@ def refuse_foreign(
 def refuse_unfinished(path: Path, state: Mapping[str, Any]) -> None:
     """CommandError if the checkpoint was saved within an epoch: its values, such as the threshold, belong to
     the weights at the end of the epoch before, if there was one."""
-    if state["step"] or state["epoch"] == 0:
+    if state.get("step") or state["epoch"] == 0:
         what = f"{path} was saved in the middle of epoch {state['epoch'] + 1}: it has no threshold of its own"
         raise CommandError(f"{what}\ngo on with its run: python {state['script']} --resume {path.parent}")
 
