@@ -46,7 +46,8 @@ def decode_images(
     paths, limits = images.path.tolist(), args.intensity_range
     if limits and limits[0] >= limits[1]:
         raise CommandError("--intensity_range: LOW is not below HIGH")
-    images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
+    if "deep" not in images:
+        images = images.assign(deep=[has_more_than_8_bits(path) for path in paths], cut=False)
     deep = images[images.deep]
     if len(deep):
         files = deep.path.tolist()

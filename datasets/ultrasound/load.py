@@ -33,6 +33,7 @@ augmentation.py works on batches, flags.py holds the flags, problems.py collects
 """
 
 import argparse
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,15 +170,21 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
     except DataError:
         problems.refuse(images)  # --check_data has not reported these yet; they may be the cause
         raise
-    images, decoded, intensity_range = decode_images(images, split.get("train", ()), args)
-    images, hashes = judge_pixels(images, decoded, problems), {}
+    read, before, hashes, intensity_range = images, problems, {}, None
+    for _ in range(5):  # the train subjects set the grey range, but exclusions may lead to another split
+        read, decoded, limits = decode_images(read, split.get("train", ()), args)
+        if limits == intensity_range:
+            break
+        intensity_range, problems = limits, copy.deepcopy(before)
+        images = judge_pixels(read, decoded, problems)
+        if choose or len(images) == len(read):
+            break
+        split, split_source = split_subjects(sources, images, args)
     for subject, own in images.groupby("subject"):
         pictures = sorted(own.hash)
         hashes[subject] = [fingerprint([sorted(set(own.age)), pictures]), *pictures]
     if choose:
         split = choose(hashes)
-    elif len(images) < len(decoded):  # the first split set the grey range; subjects may be missing now
-        split, split_source = split_subjects(sources, images, args)
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
         sizes = f"--val_size {args.val_size}, --test_size {args.test_size}"

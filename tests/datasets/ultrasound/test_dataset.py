@@ -571,6 +571,26 @@ def test_the_depth_is_that_of_the_train_images(study):
     assert data.report["images_cut"] == 3
 
 
+def test_the_depth_is_that_of_the_train_images_that_are_left(study):
+    """Without an unreadable subject the random split is another one, and so is who needs how many bits."""
+    options = {"exclude": ["unreadable_images"]}
+    first = set(load(study).split["train"])
+    for path in (study / "Healthy/Images").glob("anon_1_*"):
+        path.write_bytes(b"")
+    second = set(load(study, **options).split["train"])
+    for bright, depth in ((min(first - second - {"1"}), 1023), (min(second - first), 4095)):
+        rng = np.random.default_rng(0)
+        for k in range(2, 13):
+            for view in (1, 2):
+                values = rng.integers(0, 4000 if str(k) == bright else 1000, (20, 24)).astype(np.uint16)
+                Image.fromarray(values).save(study / f"Healthy/Images/anon_{k}_{view}.png")
+        data = load(study, **options)
+        assert set(data.split["train"]) == second and data.intensity_range == [0, depth]
+        again = load(study, **options, intensity_range=data.intensity_range)  # as evaluate.py reads them
+        assert again.hashes == data.hashes and again.train.decoded.path == data.train.decoded.path
+        assert again.report == data.report
+
+
 def test_colour_is_counted_and_kept_where_asked(study):
     path = study / "Healthy/Images/anon_1_1.png"
     pixels = np.zeros((20, 24, 3), np.uint8)
