@@ -26,8 +26,7 @@ from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_stage2.py", "1.0"
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
-FROM_STAGE1 = ("features", "backbone", "image_size", "history_seconds", "whole_past", "rescore",
-               "distance_multiplier", "distance_norm", "frame_rate")  # fmt: skip
+FROM_STAGE1 = (*arguments.FOLLOWERS["stage1_checkpoint"], "frame_rate")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -34,6 +34,7 @@ class Choose(Protocol):
     """Chooses groups in place of a split: how evaluate.py says what it judges."""
 
     parts: Split  # of the run; data that has only the scenarios of its blocks is cut into the same blocks
+    dataset: dict[str, Any]  # section of its config.json
 
     def __call__(self, present: dict[str, list[str]]) -> Split:
         """The groups of each part, from {group: hashes of its contents}."""

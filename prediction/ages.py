@@ -112,8 +112,8 @@ def open_images(
 def warn_of_cut(sources: Sequence[Path | np.ndarray], trained_range: Sequence[float]) -> None:
     """Warn of images with grey values outside the range that the model was trained with."""
     low, high = trained_range
-    paths = [path for path in sources if isinstance(path, Path)]
-    limits = [read_grey_limits(path) for path in paths if has_more_than_8_bits(path)]
+    deep = [path for path in sources if isinstance(path, Path) and has_more_than_8_bits(path)]
+    limits = map(read_grey_limits, deep)
     if cut := sum(least < low or greatest > high for least, greatest in limits):
         what = f"{cut} images have grey values outside {low:g} to {high:g}, the range of the training"
         LOG.warning(f"{what}: they are clipped, and the predictions may mean nothing")

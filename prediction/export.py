@@ -137,12 +137,11 @@ def export_model(trained: Trained, path: Path) -> float:
 def describe(trained: Trained, program: Program) -> dict[str, Any]:
     """about.json: everything needed to call the program and to interpret its outputs."""
     state, outputs = trained.state, OUTPUTS[program.data]
-    about = {key: state[key] for key in ("script", "epoch")}
+    kept = ("script", "epoch", "class_names", "threshold", "target_unit", "intensity_range", "args")
+    about = {key: state[key] for key in kept if key in state}
     about["inputs"] = {name: INPUTS[name] for name in program.inputs}
     about["outputs"] = {name: outputs[name] for name in program.outputs}
     about["resize"] = f"bilinear, antialiased, on uint8, to {list(program.size)} (height, width), done inside"
-    kept = ("class_names", "threshold", "target_unit", "intensity_range", "args")
-    about |= {key: state[key] for key in kept if key in state}
     if program.stages == 1:
         about["class_names"] = ["no interaction", "interaction"]
     if "geometry" in program.inputs:

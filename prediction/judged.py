@@ -28,6 +28,7 @@ class Judge:
     def __post_init__(self) -> None:
         """Read the groups that the run knows; open_trained has compared them with the checkpoint."""
         self.parts = read_split(self.run / "split.json")
+        self.dataset = read_record(self.run / "config.json", "dataset")["dataset"]
         self.seen = read_record(self.run / "hashes.json", *self.parts["train"])
 
     def __call__(self, present: Hashes, labelled: bool = True) -> dict[str, list[str]]:

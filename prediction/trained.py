@@ -166,8 +166,7 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     # The checkpoint holds all weights; the pretrained weights need not be on this machine. What the data
     # decided, such as the grey range, stands for a flag that was not given.
     decided = {key: state[key] for key in state.get("values", ()) if state["args"].get(key, "") is None}
-    given = state["args"] | decided | {"weights": "none"}
-    args = argparse.Namespace(**vars(script.parse_args([])) | given)
+    args = argparse.Namespace(**vars(script.parse_args([])) | state["args"] | decided | {"weights": "none"})
     if task["data"] == "anovox":  # weights belong to the names of classes and features
         check_names(path, state, class_names=list(CLASSES))
     elif task["data"] == "jrdb":

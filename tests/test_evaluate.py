@@ -518,15 +518,22 @@ def test_things_are_pasted_into_the_frames_that_the_run_calls_normal(run_of, tmp
 
 
 def test_a_run_on_pasted_objects_is_judged_on_as_many_of_them_again(tmp_path, monkeypatch):
-    """Copies are counted for train, which evaluate.py does not read: test has fewer frames."""
+    """Copies are counted for train, which evaluate.py does not read: test has fewer frames. Other data has
+    as many copies as its own frames need."""
     monkeypatch.setattr(load, "PASTED_FRAMES", 12)
-    normal = next(path for path in scenario_folders(tiny_sample()) if not (path / "ANOMALY").exists())
-    shutil.copytree(normal, tmp_path / "data" / normal.name)
+    for path in scenario_folders(tiny_sample()):
+        if not (path / "ANOMALY").exists():
+            shutil.copytree(path, tmp_path / "data" / path.name)
     flags = ["--label", "pasted", "--epochs", 1, "--data_path", tmp_path / "data"]
     run = tiny_runs.train("train_anomaly_with_labels", tmp_path / "runs", *flags)
-    again = evaluated(run)
-    for name in ("test_predictions.csv", "suspects.csv"):
-        assert (again / name).read_text() == (run / name).read_text()
+    split = read_json(run / "split.json")
+    for part, folder in (("test", split["test"][0]), ("val", "Scenario_other")):
+        shutil.copytree(tmp_path / "data" / split[part][0], tmp_path / part / folder)
+    for again in (evaluated(run), evaluated(run, "--data_path", tmp_path / "test")):
+        for name in ("test_predictions.csv", "suspects.csv"):
+            assert (again / name).read_text() == (run / name).read_text()
+    other = evaluated(run, "--data_path", tmp_path / "val") / "all_predictions.csv"
+    assert [len(pandas.read_csv(file)) for file in (run / "test_predictions.csv", other)] == [4 * 4, 4 * 6]
 
 
 def test_things_are_pasted_into_images_alone(tmp_path):

@@ -58,7 +58,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     else:
         split, source, outcome = split_scenarios(table, top, args)
         hashes = hash_contents(table, sum(split.values(), []), **cache)
-    parts, copies = {}, args.pastes or enough_copies(table, choose.parts if choose else {}, split)
+    parts, copies = {}, args.pastes or count_copies(table, split, choose)
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
@@ -101,14 +101,13 @@ def read_table(root: Path, args: argparse.Namespace, label: str) -> FrameTable:
     return build_table(scenarios, label, *limits, args.modality, (palette, ids), **cache)
 
 
-def enough_copies(table: FrameTable, *splits: Split) -> int:
-    """So many pasted copies of each frame that the first normal part, train, has PASTED_FRAMES. The other
-    parts have as many copies, also when evaluate.py reads one of them alone."""
-    for names in (names for split in splits for names in split.values()):
-        rows = table.rows_of(names)
-        if len(rows) and not table.labels[rows].any():
-            return math.ceil(PASTED_FRAMES / len(rows))
-    return 1
+def count_copies(table: FrameTable, split: Split, choose: Choose | None) -> int:
+    """The pasted copies of each frame of every part: as many as the run had if `choose` takes a part of it,
+    else so many that the first part, train, has PASTED_FRAMES."""
+    if choose and split.keys() <= choose.parts.keys():
+        return next((part["copies"] for part in choose.dataset["pasting"].values()), 1)
+    first, *_ = split.values()
+    return math.ceil(PASTED_FRAMES / len(table.rows_of(first)))
 
 
 def groups_of(table: FrameTable, known: Split) -> list[str]:

@@ -164,8 +164,7 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
             refuse_changes(parser, args, recorded)
         changed = [flag for flag in FOLLOWERS.keys() & recorded.keys() if vars(args)[flag] != recorded[flag]]
         free = {name for flag in changed for name in FOLLOWERS[flag] if parser.get_default(name) is None}
-        given = {name: value for name, value in recorded.items() if name not in free}
-        args = parser.parse_args(to_argv(parser, given) + typed)
+        args = parser.parse_args(to_argv(parser, recorded | dict.fromkeys(free)) + typed)
     if args.fold:
         splits = {name: parser.get_default(name) for name in SPLITS if hasattr(args, name)}
         if others := [f"--{name}" for name in splits if getattr(first, name) != splits[name]]:
