@@ -74,7 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     defaults |= {"whole_past": not crops, "rescore": not crops}
     vars(args).update({flag: value for flag, value in defaults.items() if vars(args)[flag] is None})
     if args.weights != "none" and not crops and args.resume in (None, "auto"):
-        parser.error(f"--weights {args.weights}: --features geometry has no encoder; leave one of them out")
+        parser.error(f"--weights {args.weights}: --features geometry has no encoder; pass --weights none")
     return args
 
 

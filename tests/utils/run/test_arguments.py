@@ -49,7 +49,7 @@ def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
         (train_anomaly_with_labels, "--freeze_encoder --image_encoder resnet18", "--weights imagenet",
          "--freeze_encoder: there are no weights to keep; add"),
         (train_stage1, "--weights imagenet --features geometry", "--features crops",
-         "--weights imagenet: --features geometry has no encoder; leave one of them out"),
+         "--weights imagenet: --features geometry has no encoder; pass --weights none"),
     ],
 )  # fmt: skip
 def test_weights_that_nothing_would_load_are_refused(script, typed, added, message, capsys):
