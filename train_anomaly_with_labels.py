@@ -58,9 +58,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--augment", action=switch, default=True, help="training: mirror; vary colours, height, tilt, rings")
     add("--modality_dropout", type=arguments.fraction, default=0.1,
         help="share of the frames that lose one sensor in training, camera or LiDAR")
-    add("--threshold_rule", choices=["f1", "fpr"], default="f1",
-        help="the alarm threshold on val: best F1, or --target_fpr")
-    add("--target_fpr", type=arguments.fraction, default=0.05, help="share of normal frames that may alarm")
     # fmt: on
     arguments.add_run_arguments(
         parser, epochs=10, batch_size=8, learning_rate=1e-3, weight_decay=0.0, patience=10
@@ -88,8 +85,8 @@ from models.encoders import build_encoder, freeze, load_weights
 from models.losses import AnomalyLoss, location_loss
 from models.patch_distance import patch_reference, remember_patches
 from utils.metrics.calibration import calibrated, fit_slope, sigmoid
-from utils.metrics.classification import binary_metrics
-from utils.metrics.detection import auroc_of_counts, choose_alarm_threshold, detection_metrics
+from utils.metrics.classification import binary_metrics, choose_threshold
+from utils.metrics.detection import auroc_of_counts, detection_metrics
 from utils.metrics.verdict import Verdict
 from utils.report.anomaly import report_anomaly
 from utils.run.log import progress
@@ -141,7 +138,7 @@ def build_recipe(
 def train_one_epoch(
     model: nn.Module, loader: DataLoader, criterion: nn.Module, optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, interrupt: Interrupt, device: torch.device, epoch: int, *,
-    augmented: bool = True, modality_dropout: float = 0.0, feature_mixing: bool = False, amp: bool = False,
+    augmented: bool = True, modality_dropout: float = 0.0, amp: bool = False,
     location_weight: float = 0.0, max_grad_norm: float = 0.0,
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the train split; returns means over all samples of all ranks.
@@ -161,8 +158,7 @@ def train_one_epoch(
             batch = augment_frames(batch, sampler.seed, epoch, device, modality_dropout)
         batch = move(batch, device)
         with autocast(device, amp):
-            mixed = batch["labels"] == 1 if feature_mixing else None
-            logits, cells, marks = model(*inputs_of(batch), mixed)  # (N,), (N, rows, columns), (N, points)
+            logits, cells, marks = model(*inputs_of(batch))  # (N,), (N, rows, columns), (N, points)
         losses = criterion(logits.float(), batch["labels"])  # (N,)
         located = location_loss(cells.float(), batch["cells"], marks.float(), batch["true_points"])  # (N,)
         loss = (losses + location_weight * located).sum() * weight
@@ -283,13 +279,13 @@ def main(args: argparse.Namespace) -> Verdict | None:
         trained = train_one_epoch(
             model, train_loader, criterion, optimizer, scaler, checkpoint.interrupt, run.device, epoch,
             augmented=args.augment, modality_dropout=args.modality_dropout if args.modality == "both" else 0,
-            feature_mixing=args.feature_mixing, amp=args.amp, location_weight=args.location_weight,
+            amp=args.amp, location_weight=args.location_weight,
             max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         rows = evaluate(bare, loaders["val"], run.device, amp=args.amp)
         calibration = fit_slope(rows["labels"], rows["logits"])
         scores = sigmoid(calibrated(rows["logits"], **calibration))
-        threshold = choose_alarm_threshold(rows["labels"], scores, args.threshold_rule, args.target_fpr)
+        threshold = choose_threshold(rows["labels"], scores)
         validated = measure(rows, data.val.scenario, check.criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))

@@ -127,18 +127,14 @@ class AnomalyDetectionModel(nn.Module):
         self.evidence = nn.Parameter(torch.full((1 if modality == "camera" else 2,), 0.5))
 
     def forward(
-        self, images: Tensor, points: Tensor, point_mask: Tensor,
-        point_pixels: Tensor, mixed: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self, images: Tensor, points: Tensor, point_mask: Tensor, point_pixels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of frames (B,), of image cells (B, rows, columns), and of points (B, N), called marks. With
         modality camera a point takes the logit of its cell, -10 out of view.
 
-        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1. mixed (B,):
-        frames whose camera and LiDAR features are mixed.
+        images (B, 3, H, W), points (B, N, 4), point_mask (B, N), point_pixels (B, N, 2) in -1..1.
         """
         image_tokens, point_tokens, filled, marks = self.encode(images, points, point_mask, point_pixels)
-        if mixed is not None:
-            image_tokens, point_tokens = mix_features(image_tokens, point_tokens, mixed)
         cells, pooled = self.cell_bias.expand(len(images), math.prod(self.token_grid)), []
         if image_tokens is not None:
             cells = cells + self.image_cells(image_tokens).squeeze(2)  # (B, T)
@@ -185,15 +181,6 @@ class AnomalyDetectionModel(nn.Module):
                 point_tokens = self.point_attention(point_tokens, image_tokens, all_cells, code, code)
                 image_tokens = attended
         return image_tokens, point_tokens, filled, marks
-
-
-def mix_features(image_tokens: Tensor, point_tokens: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-    """Feature Mixing (arXiv 2505.16985): in the frames of `mixed` (B,), the sensors exchange a random half of
-    the dimensions of their tokens (B, T, C). The result serves as an anomaly."""
-    width = image_tokens.shape[2]
-    half = torch.rand(width, device=image_tokens.device).argsort() < width // 2
-    swapped = mixed[:, None, None] & half
-    return torch.where(swapped, point_tokens, image_tokens), torch.where(swapped, image_tokens, point_tokens)
 
 
 @torch.no_grad()

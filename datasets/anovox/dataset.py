@@ -84,8 +84,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
     @property
     def pasted(self) -> int:
         """Number of frames with a pasted object."""
-        mixed = self.pasting and self.pasting.sensors == "none"
-        return 0 if mixed else sum(source.copy % 2 for source in self.sources)
+        return sum(source.copy % 2 for source in self.sources)
 
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of a table of scores; a pasted object has a distance and visibility of its own."""

@@ -26,8 +26,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --label pasted: pasted copies per frame; 0 = enough for 500 in training")
     add("--paste_share", type=arguments.fraction, default=0.5,
         help="share of the normal training frames repeated with a pasted object; 0 = none")
-    add("--feature_mixing", action=argparse.BooleanOptionalAction, default=False,
-        help="with --label pasted: train on mixed features instead of pasted objects")
     add("--anomaly_ids", type=arguments.non_negative_int, nargs="+", metavar="ID",
         default=[29, 30, 31, 32, 33, 34, 100], help="ids of the semantic classes that are anomalies")
     add("--frame_rate", type=arguments.positive_float, default=10.0,
@@ -55,5 +53,3 @@ def check_anomaly_flags(error: Callable[[str], None], args: argparse.Namespace) 
     if args.freeze_encoder and args.weights == "none":
         remedy = "add --image_encoder resnet18 --weights imagenet"
         error(f"--freeze_encoder: there are no weights to keep; {remedy}")
-    if args.feature_mixing and (args.label != "pasted" or args.modality != "both"):
-        error("--feature_mixing: needs --label pasted and --modality both")

@@ -62,8 +62,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
     for name in filter(split.get, split):
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
-            sensors = "none" if args.feature_mixing and name == "train" else None
-            pasting = Pasting(name if name in PARTS else "test", copies, sensors, args.modality)
+            pasting = Pasting(name if name in PARTS else "test", copies, modality=args.modality)
         elif name == "train" and args.paste_share and not pasted:
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         sizes = args.image_size, args.max_points
@@ -160,8 +159,6 @@ class AnoVoxData(Parts):
         for name, part in self.parts.items():
             size = f"{counted(len(self.split[name]), 'scenarios')}, {counted(len(part), 'frames')}"
             origin = f", {part.pasted} of them normal frames with a pasted object" if part.pasting else ""
-            if part.pasting and part.pasting.sensors == "none":
-                origin = ", all of them normal frames whose features the model mixes"
             lines.append(f"{name}: {size}, {part.labels.sum()} anomalous{origin}")
         return lines
 

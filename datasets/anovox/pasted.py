@@ -36,8 +36,7 @@ class Pasting:
     copies: every frame appears 2 * `copies` times, alternately unchanged and with an object.
     share: instead, every frame appears unchanged with its own label, and this share of the normal frames
     appears once more with an object.
-    sensors: which sensors see the object, one of SENSORS; None = drawn from those of `modality`; "none" =
-    nothing is pasted, and label 1 marks the frames whose features the model mixes.
+    sensors: which sensors see the object, one of SENSORS; None = drawn from those of `modality`.
     """
 
     part: str
@@ -83,7 +82,7 @@ class PastedFrame(Frame):
     def paste(self) -> Paste | None:
         """The pasted object, None in an unchanged copy."""
         pasting = self.pasting
-        if pasting.sensors == "none" or self.copy % 2 == 0:
+        if self.copy % 2 == 0:
             return None
         scan = super().scan() if self.path("points") else None
         allowed = {"both": SENSORS, "lidar": ("both", "lidar")}.get(pasting.modality, ("both",))
@@ -111,8 +110,6 @@ class PastedFrame(Frame):
         return paste_scan(scan, self.paste, self.seeds)
 
     def true_pixels(self) -> np.ndarray | None:
-        if self.pasting.sensors == "none":
-            return None
         if self.paste is None:
             return np.zeros(read_image_size(self.path("image"))[::-1], np.int8)
         return (self._pasted()[1] > 0.5).astype(np.int8)

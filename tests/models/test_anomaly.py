@@ -6,14 +6,7 @@ import torch
 from torch import nn
 
 from models import patch_distance
-from models.anomaly import (
-    AnomalyDetectionModel,
-    CrossModalAttention,
-    explain,
-    grid_waves,
-    locate,
-    mix_features,
-)
+from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, grid_waves, locate
 from models.encoders import build_encoder
 from models.patch_distance import patch_distances, remember_patches
 from models.pointnet import masked_max, pool_by_cell, rise
@@ -321,22 +314,6 @@ def test_heat_map_and_point_scores_point_at_the_evidence():
 def test_a_backbone_of_the_encoders_fits():
     model = AnomalyDetectionModel(build_encoder("cnn")).eval()
     assert torch.isfinite(logit(model, *batch())).all()
-
-
-def test_mixed_features_change_places_in_the_frames_asked_for():
-    torch.manual_seed(0)
-    image, points = torch.zeros(3, 4, 10), torch.ones(3, 4, 10)
-    first, second = mix_features(image, points, torch.tensor([True, False, True]))
-    assert (first + second == 1).all()  # they change places
-    assert first[0].sum() == first[2].sum() == 4 * 5 and first[1].sum() == 0
-
-
-@torch.no_grad()
-def test_a_mixed_frame_has_another_logit():
-    model, inputs = build(), batch()
-    torch.manual_seed(0)
-    plain, mixed = model(*inputs)[0], model(*inputs, torch.tensor([False, True, False]))[0]
-    assert (plain != mixed).tolist() == [False, True, False]
 
 
 def test_patch_distance_finds_the_frame_that_shows_something_else():

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from utils.metrics.calibration import calibration_error, sigmoid
-from utils.metrics.classification import choose_threshold
 
 NANOSECONDS, MICROSECONDS = 1_000_000, 10_000  # frame numbers at least so far apart are time stamps
 
@@ -27,18 +26,6 @@ def auroc_of_counts(normal: np.ndarray, anomalous: np.ndarray) -> float:
     pairs = normal.sum() * anomalous.sum()
     right = (anomalous * (np.cumsum(normal) - normal / 2)).sum()
     return float(right / pairs) if pairs else float("nan")
-
-
-def choose_alarm_threshold(labels: np.ndarray, scores: np.ndarray, rule: str, target_fpr: float) -> float:
-    """The alarm threshold, chosen on val: the one with the best F1 (rule 'f1', if there is an anomaly), else
-    the lowest one that at most a share `target_fpr` of the normal frames reaches; 0.5 if none is normal."""
-    normal = np.sort(scores[labels == 0])
-    if len(normal) == 0:
-        return 0.5
-    if rule == "f1" and labels.any():
-        return choose_threshold(labels, scores)
-    allowed = int(target_fpr * len(normal))  # alarms that may be false
-    return float(np.nextafter(normal[len(normal) - 1 - allowed], np.inf))
 
 
 def within_group_pairs(

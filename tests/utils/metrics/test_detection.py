@@ -15,7 +15,6 @@ from utils.metrics.detection import (
     auroc_of_counts,
     benchmark_metrics,
     breakdown,
-    choose_alarm_threshold,
     detection_metrics,
     fpr95,
     frame_seconds,
@@ -45,23 +44,6 @@ def test_fpr95_by_hand():
     assert fpr95(np.ones(3, int), np.ones(3)) is None
     tied = np.tile(np.arange(20.0), 2)  # an anomaly and a normal frame share every score
     assert fpr95(np.repeat([0, 1], 20), tied) == pytest.approx(0.95)
-
-
-def test_threshold_rules():
-    labels = np.array([0] * 100 + [1] * 10)
-    scores = np.concatenate([np.arange(100) / 200, np.full(10, 0.9)])
-    by_rate = choose_alarm_threshold(labels, scores, "fpr", 0.05)
-    assert (scores[:100] >= by_rate).sum() == 5
-    assert 0.495 < choose_alarm_threshold(labels, scores, "f1", 0.05) < 0.9
-    without = choose_alarm_threshold(labels[:100], scores[:100], "f1", 0.02)
-    assert (scores[:100] >= without).sum() == 2 and without > scores.min()
-    assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.0)).sum() == 0
-
-
-def test_false_alarms_are_a_share_of_the_normal_frames_however_many_anomalies_there_are():
-    labels = np.repeat([0, 1], [100, 300])
-    scores = np.concatenate([np.arange(100) / 200, np.full(300, 0.9)])
-    assert (scores[:100] >= choose_alarm_threshold(labels, scores, "fpr", 0.05)).sum() == 5
 
 
 def within_group_auroc(labels, scores, groups):
