@@ -327,3 +327,13 @@ def test_a_fold_that_is_typed_wins_over_the_split_of_a_config(tmp_path):
     write_json(tmp_path / "config.json", {"script_name": "train_mae.py", "args": vars(recorded)})
     args = script.parse_args(["--config", str(tmp_path / "config.json"), "--fold", "2/5"])
     assert (args.fold, args.split_method, args.learning_rate) == ("2/5", "auto", 0.5)
+
+
+def test_folds_that_were_cut_short_are_not_learned_together_either(tmp_path, capsys):
+    cut = []
+    for k, run in enumerate(folds_of("train_stage1")):
+        cut.append(Path(shutil.copytree(run, tmp_path / f"stage1_experiment_20261122_01000{k}")))
+        config = read_json(run / "config.json")
+        write_json(cut[-1] / "config.json", config | {"args": config["args"] | {"max_batches": 1}})
+    compare(tmp_path, *cut)
+    assert "3 of 3 folds: NOT LEARNED (truncated by --max_batches" in capsys.readouterr().out

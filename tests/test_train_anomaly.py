@@ -201,6 +201,7 @@ def test_normal_drives_are_enough_to_train_and_the_verdict_says_on_what(tmp_path
     assert results["verdict"] != "LEARNED" and results["verdict_reason"].startswith("on pasted objects; ")
     assert results["labels"] == config["dataset"]["labels"] == "pasted"
     assert results["metrics"]["test"]["pixel_ap"] is not None
+    assert "encounters" not in results["metrics"]["test"]  # copies of one frame have no order in time
     report = (run / "evaluation_report.txt").read_text()
     assert results["verdict_reason"] in report and "normality included" in report
 

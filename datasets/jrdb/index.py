@@ -17,7 +17,7 @@ import numpy as np
 from datasets import cache
 from datasets.jrdb import classes, labels
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.frames import list_images
+from datasets.jrdb.frames import frame_number, list_images
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence
 from utils.run.folder import write_bytes
 from utils.run.log import LOG, format_size
@@ -39,7 +39,8 @@ def read_sequences(
     # Of the images, only their names matter, and the first of each sequence for the panorama's size.
     folders = [data_path / IMAGE_FOLDER / path.stem for path in paths]
     images = [list_images(folder) for folder in folders]
-    first = [folder / names[0] for folder, names in zip(folders, images, strict=True) if names]
+    first = [folder / min(names, key=lambda name: frame_number(name) or 0)
+             for folder, names in zip(folders, images, strict=True) if names]  # fmt: skip
     read = [files, images, cache.describe_files(first), vars(rules), classes.read_class_map(rules.class_map)]
     path = Path(cache_dir or cache.CACHE_DIR, f"jrdb_index-{cache.fingerprint(read, CODE)[:20]}.npz")
 

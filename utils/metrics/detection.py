@@ -36,10 +36,10 @@ def within_group_pairs(
     right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        normal = scores[members[labels[members] == 0]]
-        for i in members[labels[members] == 1]:
-            right[i] = (scores[i] > normal).sum() + 0.5 * (scores[i] == normal).sum()
-            pairs[i] = len(normal)
+        normal = np.sort(scores[members[labels[members] == 0]])
+        anomalous = members[labels[members] == 1]
+        lower, not_higher = (np.searchsorted(normal, scores[anomalous], side) for side in ("left", "right"))
+        right[anomalous], pairs[anomalous] = (lower + not_higher) / 2, len(normal)
     return right, pairs
 
 

@@ -63,7 +63,7 @@ def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
     """(band number of each target, band width): the smallest of BAND_WIDTHS for about 10 bands at most."""
     span = float(np.ptp(targets))
     width = next((width for width in BAND_WIDTHS if span / width <= 10), BAND_WIDTHS[-1])
-    return np.floor(np.asarray(targets, float) / width).astype(int), width
+    return np.floor(np.round(np.asarray(targets, float) / width, 9)).astype(int), width  # .6 / .2 is below 3
 
 
 def trivial_predictions(train_targets: np.ndarray, count: int) -> dict[str, np.ndarray]:

@@ -143,7 +143,9 @@ class GroupJackknife:
         self.enough = self.count >= MINIMUM
         self.over_frames = not self.enough and fallback is not None
         if self.over_frames:
-            names, frame = np.unique(fallback, return_inverse=True)
+            import pandas
+
+            frame, names = pandas.factorize(fallback)  # numbered as they come: names may not sort by time
             self.group = frame * min(len(names), BLOCKS) // len(names)
         self.n, self.degrees = int(self.group.max()) + 1, holding(self.group) - 1
 

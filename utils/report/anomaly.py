@@ -61,7 +61,8 @@ def report_anomaly(
     args = state["args"]
     times = scenarios, columns["frame_id"], args["frame_rate"]
     extra = detection.detection_metrics(labels, odds, scenarios) | located
-    extra |= detection.alarm_statistics(labels, alarms, *times)
+    if not dataset.pasting:  # copies of frames have no time of their own
+        extra |= detection.alarm_statistics(labels, alarms, *times)
     del extra["calibration_error"]  # report_binary has it
     labelled = "ground truth"
     if dataset.pasting and not dataset.pasting.share:

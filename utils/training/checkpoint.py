@@ -64,8 +64,7 @@ class Checkpoint:
             for name, part in self.parts.items():
                 if state[name]:  # the scaler's is empty unless --amp means float16
                     part.load_state_dict(state[name])
-            # Without gradients this changes nothing. If the epoch's last step was done, the scheduler comes
-            # next, and it would warn that no step came before it.
+            # Changes nothing without gradients; a scheduler that comes next would miss a step before it.
             self.parts["optimizer"].step()
             self.history, self.best = state["history"], state["best"]
             self.values = {key: state[key] for key in state["values"]}

@@ -168,7 +168,8 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
             trivial[which] = measure(table.assign(score=guess), task["task"])[metric][1]
     best = (max if higher else min)(trivial, key=lambda which: trivial[which][0])
     title = task["metrics"][metric].title.format(unit=folds[0].data.get("target_unit", ""))
-    how = {"unit": task["groups"], "higher_is_better": higher}
+    truncated = any(view.config["args"].get("max_batches") for view in folds)
+    how = {"unit": task["groups"], "higher_is_better": higher, "truncated": truncated}
     verdict = judge(title, judged, trivial[best], best, "test", by, **how)
     if task["task"] == "age":
         measured["skill"] = by, 1 - divide(judged, trivial[best])

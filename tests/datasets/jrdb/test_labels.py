@@ -312,6 +312,15 @@ def test_images_counted_from_another_number_than_labels(tmp_path):
         read(path, tmp_path)
 
 
+def test_a_missing_keyframe_image_among_images_of_every_frame_is_only_missing(tmp_path):
+    (folder := tmp_path / IMAGE_FOLDER / "s").mkdir(parents=True)
+    for number in set(range(100)) - {30}:
+        Image.new("L", (3760, 480)).save(folder / f"{number:06d}.jpg")
+    keyframes = {f"{number:06d}.jpg": [person(1, BOX)] for number in (15, 30, 45, 60)}
+    sequence = read(write_labels(tmp_path, "s", keyframes), tmp_path)
+    assert sequence.image_found.tolist() == [True, False, True, True]
+
+
 def test_a_wrong_data_path_says_what_was_expected(tmp_path):
     with pytest.raises(CommandError, match=r"no such folder"):
         list_sequences(tmp_path / "nowhere")

@@ -61,6 +61,8 @@ def test_bands_are_decades_for_years_and_finer_for_weeks():
     band, width = age_bands(np.array([4.0, 8.0, 25.0, 81.0]))
     assert (band.tolist(), width) == ([0, 0, 2, 8], 10)
     assert age_bands(np.linspace(11, 40, 50))[1] == 5
+    band, width = age_bands(np.arange(11) * 0.2)
+    assert width == 0.2 and band.tolist() == list(range(11))
 
 
 def test_a_table_by_groups_by_hand():

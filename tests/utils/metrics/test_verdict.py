@@ -77,6 +77,12 @@ def test_with_few_groups_blocks_of_frames_are_left_out():
     assert GroupJackknife(frames // 200, fallback=frames).n == MINIMUM
 
 
+def test_blocks_are_of_consecutive_frames_whatever_their_names():
+    names = np.array([f"{k}.jpg" for k in range(1000)])  # 10.jpg sorts before 2.jpg
+    named, numbered = (GroupJackknife(np.zeros(1000), fallback=f) for f in (names, np.arange(1000)))
+    assert np.array_equal(named.group, numbered.group)
+
+
 def verdict(gain, groups=8, split="test", **options):
     """Of a metric that is `gain` (groups,) above the trivial scorer's in each group."""
     by = GroupJackknife(np.arange(groups))
