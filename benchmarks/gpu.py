@@ -7,6 +7,7 @@ Exits with 1 if a check FAILED.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import io
@@ -130,21 +131,23 @@ class Checks:
 
     def rate(self, training: Training, steps: int) -> tuple[float, float]:
         """Samples per second of `steps` steps, and the share of time spent waiting for the loader."""
-        training.epoch(steps=2)
+        training.epoch(steps=steps)  # also the smaller last batch, which --compile compiles again
         loader, started = Batches(training.loader, training.loader), time.perf_counter()
         training.epoch(loader, epoch=2, steps=steps)  # returns when the device is done
         seconds = time.perf_counter() - started
-        return min(steps, len(training.sampler)) * training.args.batch_size / seconds, loader.waited / seconds
+        samples = min(steps * training.args.batch_size, len(training.sampler.order))
+        return samples / seconds, loader.waited / seconds
 
     def busy(self, training: Training, steps: int) -> str:
         """The share of time in which the GPU computes."""
         if not self.cuda:
             return "-"
-        started = time.perf_counter()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            training.epoch(epoch=3, steps=steps)
+            started = time.perf_counter()
+            training.epoch(epoch=3, steps=steps)  # returns when the device is done
+            seconds = time.perf_counter() - started
         computing = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-        return f"{computing / (time.perf_counter() - started):.2f}"
+        return f"{computing / seconds:.2f}"
 
     def sizes(self) -> None:
         """How fast, and how much memory, at the sizes in the requirements?"""
@@ -152,6 +155,8 @@ class Checks:
         for title, (name, flags) in SIZES.items():
             first = not self.tiny or not rows
             for how in ("fp32", *(("--amp", "--amp --num_workers 4", "--amp --compile") if first else ())):
+                training = None  # free the memory of the one before
+                gc.collect()
                 if self.cuda:
                     torch.cuda.reset_peak_memory_stats()
                 training = prepare(name, self.flags(name, f"{flags} {how.replace('fp32', '')}"))
@@ -189,8 +194,9 @@ class Checks:
             script = Path(folder, "joined.py")
             script.write_text(JOINED)
             done = subprocess.run([sys.executable, *launch, script], capture_output=True, text=True)
-        printed = (done.stdout.splitlines() or [done.stderr[-300:]])[0]
-        self.say("torchrun", printed == f"{'nccl' if self.cuda else 'gloo'} {count}", printed)
+        wanted = f"{'nccl' if self.cuda else 'gloo'} {count}"
+        found = wanted in done.stdout.splitlines()  # NCCL may print as well
+        self.say("torchrun", found, wanted if found else (done.stdout + done.stderr)[-300:])
 
     def out_of_memory(self, folder: Path) -> None:
         """Does a full GPU give a helpful message?"""

@@ -49,6 +49,7 @@ from utils.training import distributed
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from utils.training.config import check_resumed
 from utils.training.interrupt import Interrupt, end_when_stalled
+from utils.training.invariants import Invariants
 
 SCRIPT = "train_stage1"
 STEPS = 49  # of an epoch of the tiny world with a global batch of 16
@@ -462,3 +463,15 @@ def test_what_evaluate_keeps_holds_no_files_open(script, tmp_path, monkeypatch):
     print(f"{script}: (batches, more open files) {seen}")
     assert max(batches for batches, _ in seen) > 8
     assert max(more for _, more in seen) <= 16
+
+
+def test_what_the_learning_check_keeps_of_batches_holds_no_files_open(tmp_path, monkeypatch):
+    look, kept = Invariants.look, []
+
+    def looked(self, *step):
+        look(self, *step)
+        kept[:] = self.orders[1]
+
+    monkeypatch.setattr(Invariants, "look", looked)
+    train("train_mae", tmp_path, "--epochs", 1, "--max_batches", 3)
+    assert len(kept) == 3 and all(order.base is None for order in kept)

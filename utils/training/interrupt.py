@@ -31,7 +31,8 @@ from utils.training.device import gpu_memory_mb
 SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the largest wish wins
 LOG_SECONDS = 60.0  # between two log lines in a long epoch
 BEAT_SECONDS = 5.0  # at least, between two writes of status.json
-WAITING = ("torch/autograd", "torch/distributed", "torch/nn/parallel")  # where a rank waits for the others
+# Where a rank waits for the others; on a GPU, check_finite is the first to wait for its collectives.
+WAITING = ("torch/autograd", "torch/distributed", "torch/nn/parallel", "utils/training/learning")
 # The time of a run is estimated from these first steps after a warm-up step, or from fewer if they are slow.
 TIMED_STEPS, TIMED_SECONDS = 5, 15.0
 

@@ -68,7 +68,9 @@ class Invariants:
         asked = "none" if self.flags["resume"] else self.flags.get("weights", "none")
         if asked != "none" and encoders and not loaded:
             self.warn("weights", f"--weights {asked} was asked for, but nothing was loaded")
-        kept = [np.array_equal(fingerprints(part.parameters()), part.loaded) for part in loaded]
+        # On the CPU, as when they were loaded: a GPU sums in another order.
+        now = [fingerprints(p.detach().cpu() for p in part.parameters()) for part in loaded]
+        kept = [np.array_equal(found, part.loaded) for found, part in zip(now, loaded, strict=True)]
         if not all(kept):
             self.warn("weights", "the loaded weights are gone: initialised or overwritten after loading")
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
@@ -88,7 +90,9 @@ class Invariants:
             if len(batch[name]) != promised:
                 self.warn("short", f"a step was promised {promised} samples and got {len(batch[name])}")
         if self.begun in self.orders:
-            self.orders[self.begun].append(batch["indices"].numpy())
+            self.orders[self.begun].append(
+                batch["indices"].numpy().copy()
+            )  # a worker's tensor holds a file open
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
         if self.begun > 1 or step >= LOOKED_AT:
