@@ -166,7 +166,8 @@ def _read_dicom_pixels(path: Path | str) -> np.ndarray:
     if header.PhotometricInterpretation == "MONOCHROME1":
         pixels = 2 ** int(header.BitsStored) - 1 - pixels
     if pixels.ndim == 2 and pixels.min() >= 0:
-        pixels = pixels.astype(np.uint16 if pixels.max() > 255 else np.uint8)
+        wide = int(header.BitsStored) > 8 or pixels.max() > 255  # a dark image of 12 bits stays one
+        pixels = pixels.astype(np.uint16 if wide else np.uint8)
     return pixels
 
 

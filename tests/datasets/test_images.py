@@ -1,13 +1,16 @@
 """Every kind of image file, good and bad: decoded exactly, or one clear DataError."""
 
 import struct
+import sys
 import warnings
 import zlib
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from datasets import images
 from datasets.images import MAX_PIXELS, check_relative_name, read_grey, read_image, read_image_size
 from utils.run.errors import DataError
 
@@ -196,3 +199,18 @@ def test_relative_names():
     for name in ("", "/etc/passwd", "../a", "a/../../b", "a\\b", "C:/a", "c:a", "a\0b", "a\nb", None, 3):
         with pytest.raises(DataError, match=r"labels\.json"):
             check_relative_name(name, "labels.json")
+
+
+@pytest.mark.parametrize(("bits", "shown"), [(12, 100 * 255 / 4095), (8, 100)])
+def test_the_bits_of_a_dicom_file_are_those_of_its_header(tmp_path, monkeypatch, bits, shown):
+    """However dark it is; without pydicom, of which two functions are replaced."""
+    header = SimpleNamespace(Columns=4, Rows=3, BitsStored=bits, PhotometricInterpretation="MONOCHROME2")
+    header.get = vars(header).get
+    stored = np.full((3, 4), 100, np.uint16)
+    monkeypatch.setattr(images, "read_dicom_header", lambda _: header)
+    monkeypatch.setitem(sys.modules, "pydicom", ModuleType("pydicom"))
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", SimpleNamespace(pixel_array=lambda _: stored))
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    grey = read_image(tmp_path / "a.dcm", "L", intensity_range=(0, 4095))
+    assert np.abs(grey.astype(float) - shown).max() <= 0.5
+    assert read_image(tmp_path / "a.dcm", "L").max() == 100  # the smallest range that holds its maximum
