@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from datasets.anovox.dataset import OUTSIDE, project
@@ -88,14 +89,14 @@ def agreement(scenarios: list[ScenarioFiles], palette: str, frames: int) -> tupl
         found, shares = found[:: max(1, len(found) // frames)], []
         for k, frame in enumerate(found):
             other = found[k - len(found) // 2]
-            apart = other.scenario is not frame.scenario
             with contextlib.suppress(DataError):  # already among the problems
-                shares.append([agree(frame, frame), agree(frame, frame, -1), apart and agree(frame, other)])
+                across = np.nan if other.scenario is frame.scenario else agree(frame, other)
+                shares.append([agree(frame, frame), agree(frame, frame, -1), across])
         if not shares:
             if agree is _same_class:
                 lines.append("whether LiDAR and image agree cannot be checked: no frame has labels of both")
             continue
-        kept, mirrored, others = np.mean(shares, axis=0)
+        kept, mirrored, others = pd.DataFrame(shares).mean().fillna(0)  # NaN does not count
         claim = f"{claim} at {kept:.0%} of the points"
         if mirrored > kept + 0.05:
             remedy = "y must point to the left in every scan: negate it, or correct sensor_setup.json"

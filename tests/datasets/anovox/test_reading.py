@@ -6,12 +6,13 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.anovox import palettes
+from datasets.anovox import check, palettes
 from datasets.anovox.archives import unpack
 from datasets.anovox.check import check_frames
 from datasets.anovox.files import IMAGES, SCANS, ScenarioFiles, _frames_in, find_scenarios
@@ -603,6 +604,21 @@ def test_files_of_another_scenario_are_noticed(tmp_path, sensor):
             path.write_bytes(content)
     with pytest.raises(DataError, match="between frames or scenarios"):
         list(check_frames(find_scenarios(root), "AnoVox"))
+
+
+def test_frames_of_the_same_scenario_say_nothing_about_other_scenarios(monkeypatch):
+    """One of four frames is of a scenario of its own, so that two are paired within theirs."""
+    sizes = {"one": 1, "three": 3}
+    scenarios = [SimpleNamespace(files={"semantic_points": {0}}, frames_with=lambda _, n=n: range(n))
+                 for n in sizes.values()]  # fmt: skip
+    monkeypatch.setattr(check, "Frame", lambda scenario, *_: SimpleNamespace(scenario=scenario))
+    monkeypatch.setattr(check, "_same_class", lambda frame, other, y_sign=1: 0.8)
+    monkeypatch.setattr(check, "_same_place", lambda frame, other, y_sign=1: 0.8)
+    lines, doubts = check.agreement(scenarios, "AnoVox", frames=12)
+    assert all("80% in other scenarios" in line for line in lines)
+    assert all("with files of other scenarios at 80%" in doubt for doubt in doubts) and len(doubts) == 2
+    lines, _ = check.agreement(scenarios[:1], "AnoVox", frames=12)  # there is no other
+    assert all("0% in other scenarios" in line for line in lines)
 
 
 @pytest.mark.parametrize("sensor", ["RGB-CAM", "SEMANTIC-CAM"])
