@@ -86,7 +86,7 @@ def _check_classes(table: FrameTable, part: str, members: list[str], how: str, p
     normal, anomalous = (labels == 0).any(), (labels == 1).any()
     if pasted and part != "test" and anomalous:
         found = f"{(labels == 1).sum()} frames of the {part} split are anomalous ({how})"
-        remedy = "Move their scenarios to test, or use --split_method random."
+        remedy = "Move their scenarios to test, or leave out --split_method and --holdout_towns."
         raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
     if not members or (normal and (anomalous or pasted)):
         return

@@ -74,3 +74,12 @@ def test_towns_are_held_out_with_pasted_things_too(table, cache, tmp_path):
         split(normal, tmp_path, holdout_towns=sorted(towns), label="pasted")
     with pytest.raises(CommandError, match="omit one"):
         split(normal, tmp_path, split_method="mine.json", holdout_towns=[town])
+
+
+def test_what_is_advised_on_towns_with_anomalies_works(tmp_path, table):
+    kinds = {(scenario.town, scenario.kind) for scenario in table.scenarios}
+    town = next(town for town, kind in sorted(kinds) if kind == "NORMALITY")
+    with pytest.raises(DataError, match="only test may have anomalies.\\n.*leave out .*--holdout_towns"):
+        split(table, tmp_path, holdout_towns=[town], val_size=0.3, label="pasted")
+    names, _, _ = split(table, tmp_path, val_size=0.3, label="pasted")
+    assert {s.name for s in table.scenarios if s.kind != "NORMALITY"} == {*names["test"]}
