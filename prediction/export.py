@@ -4,10 +4,10 @@
     (years,) = program(torch.from_numpy(grey)[None, None])          # uint8 (H, W) of any size
 
 The program includes pre- and postprocessing: it takes pixels as in the file, uint8 of any size, resizes them
-as in training, and returns ages or probabilities. INPUTS and OUTPUTS describe them; a model has
-only the inputs that it uses. A model that rescores pairs also has `persons`, and needs all pairs in range of
-whole frames in one call. Batch sizes are dynamic; those of people and pairs are independent. about.json in
-the file has the inputs and outputs, the threshold, unit, class names and geometry columns.
+as in training, and returns ages or probabilities. INPUTS and OUTPUTS describe them. A model of anomalies has
+images and points whatever it uses; one of pairs only what it uses. One that rescores pairs has `persons` too,
+and needs all pairs in range of whole frames in one call. Batch sizes are dynamic; those of people and pairs
+are independent. about.json has inputs and outputs, threshold, unit, class names and geometry columns.
 """
 
 import io
