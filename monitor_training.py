@@ -12,7 +12,6 @@ States: starting, training, testing, stalled (no sign of life for too long), fin
 
 import argparse
 import contextlib
-import itertools
 import json
 import shutil
 import sys
@@ -44,15 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"look again after SECONDS ({FOLLOW_SECONDS:g} by default) until the runs end")  # fmt: skip
     add("--json", action="store_true", help="print JSON, a list of objects; with --follow one list per line")
     add("--rows", type=arguments.positive_int, default=10, help="epochs in the table")
-    return parser.parse_args(separate_follow(parser.typed(argv)))
-
-
-def separate_follow(argv: list[str]) -> list[str]:
-    """Let `--follow RUN` name a run instead of a number of seconds."""
-    for k, (token, after) in enumerate(itertools.pairwise(argv)):
-        if token == "--follow" and not after.replace(".", "", 1).lstrip("-").isdigit():
-            return [*argv[:k], f"--follow={FOLLOW_SECONDS}", *argv[k + 1 :]]
-    return argv
+    return parser.parse_args(parser.typed(argv))
 
 
 def summary(view: RunView, now: float) -> dict[str, Any]:
@@ -95,9 +86,11 @@ def draw(views: Sequence[RunView], now: float, rows: int, fit_screen: bool) -> s
         return "\n".join(draw_runs(views, now))
     terminal = shutil.get_terminal_size((110, 50))
     width = max(60, terminal.columns - 1)
+    rows = min(rows, len(views[0].history))
     lines = draw_run(views[0], now, rows, width)
-    if fit_screen and (over := len(lines) - terminal.lines + 1) > 0:  # keep the top on the screen
-        lines = draw_run(views[0], now, max(1, rows - over), width)
+    while fit_screen and rows > 1 and (over := len(lines) - terminal.lines + 1) > 0:  # the top must be seen
+        rows = max(1, rows - over)  # the best epoch may come back as a row of its own
+        lines = draw_run(views[0], now, rows, width)
     return "\n".join(lines)
 
 

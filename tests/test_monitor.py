@@ -305,7 +305,7 @@ def test_follow_prints_each_epoch_and_state_once_when_piped(tmp_path, capsys, mo
             write_json(run / "status.json", status(state="finished"))
 
     monkeypatch.setattr(time, "sleep", next_moment)
-    monitor.main(monitor.parse_args(["--follow", str(run)]))  # the run is no number of seconds
+    monitor.main(monitor.parse_args([str(run), "--follow"]))
     lines = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines()]
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == [
         "002/050",
@@ -315,6 +315,26 @@ def test_follow_prints_each_epoch_and_state_once_when_piped(tmp_path, capsys, mo
     ]
     assert lines[1] == "training" and lines[-1] == "finished" and len(lines) == 6
     assert "left up to" in lines[0]
+
+
+@pytest.mark.parametrize("rows", [8, 20])
+@pytest.mark.parametrize("best", [1, 8])
+def test_a_followed_run_fits_on_the_screen(tmp_path, monkeypatch, rows, best):
+    history = epochs(8, val_f1=lambda e: 0.9 if e == best else 0.5)
+    view = read_run(make_run(tmp_path, history=history, status=status(epoch=9)))
+    monkeypatch.setenv("COLUMNS", "110")
+    full = monitor.draw([view], NOW, rows, fit_screen=False).splitlines()
+    monkeypatch.setenv("LINES", str(len(full) - 4))
+    text = monitor.draw([view], NOW, rows, fit_screen=True)
+    assert len(text.splitlines()) == len(full) - 5  # and the line of the cursor
+    assert text.splitlines()[0] == str(view.folder) and f"best  {best:5d}" in text
+
+
+def test_follow_takes_seconds_however_they_are_written():
+    assert monitor.parse_args(["RUN", "--follow", "1e3"]).follow == 1000
+    assert monitor.parse_args(["--follow"]).follow == monitor.parse_args(["RUN", "--follow"]).follow == 5
+    with pytest.raises(SystemExit):
+        monitor.parse_args(["--follow", "RUN"])
 
 
 def test_names_with_odd_characters_stay_on_their_line(tmp_path, capsys):
