@@ -122,16 +122,17 @@ def file_key(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip()).replace("\\", "/").removeprefix("./")
 
 
-def same_value(cell: object, value: str) -> bool:
-    """Whether a cell equals a value of --missing_values, as text or as a number."""
+def is_missing(cell: object, values: Sequence[str]) -> bool:
+    """Whether a cell equals one of --missing_values, as text or as a number."""
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         return False
-    if str(cell).strip().casefold() == value.strip().casefold():  # as numbers, NaN does not equal NaN
-        return True
-    try:
-        return float(str(cell).replace(",", ".")) == float(value)
-    except ValueError:
-        return False
+    for value in values:
+        if str(cell).strip().casefold() == value.strip().casefold():  # as numbers, NaN does not equal NaN
+            return True
+        with contextlib.suppress(ValueError):
+            if float(str(cell).replace(",", ".")) == float(value):
+                return True
+    return False
 
 
 def bmi_class(length: object, weight: object) -> str:

@@ -8,6 +8,7 @@ without a row and rows without an image become problems, with a pattern that wou
 import argparse
 import contextlib
 import importlib.util
+import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -17,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header, walk
-from datasets.ultrasound.cells import bmi_class, file_key, parse_age, subject_id, visit_id
+from datasets.ultrasound.cells import bmi_class, file_key, is_missing, parse_age, subject_id, visit_id
 from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import LOOSE, PERSON, AgeTable
+from datasets.ultrasound.table import LOOSE, PERSON, AgeTable, refuse_codes
 from utils.run.errors import CommandError, DataError
 
 # If fewer than half of the images find their row, one of these is proposed; the second list is for visits.
@@ -60,10 +61,8 @@ def list_images(folder: Path) -> tuple[list[Path], str]:
     install = "to read DICOM run: pip install pydicom" if dicom and not readable else ""
     if images:
         return sorted(images), "; ".join(filter(None, [unread, install]))
-    hint = install or unread or "it is empty"
-    if published and not install:
-        hint = f"did you mean {published}?"
-    raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}); {hint}")
+    hint = f"did you mean {published}?" if published else unread or "it is empty"
+    raise CommandError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}); {install or hint}")
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
@@ -76,24 +75,29 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
-    rows, left_out, problems = {}, set(), AgeProblems()
-    for path in list_images(folder)[0]:
-        key = _relative(path, folder)
+    rows, problems = {}, AgeProblems()
+    keys = {_relative(path, folder): path for path in list_images(folder)[0]}
+    for key, path in keys.items():
         kind = "unreadable_images"  # if the next step fails
         try:
             header = read_dicom_header(path)
             kind = "bad_ids"
             subject = subject_id(header.get("PatientID"), args.numeric_ids)
-            kind = "bad_ages"
-            age, _ = parse_age(header.get("PatientAge") or None, args.target_unit)
+            kind, age = "bad_ages", header.get("PatientAge") or None
+            if not is_missing(age, args.missing_values):
+                age, _ = parse_age(age, args.target_unit)
+            if is_missing(age, args.missing_values):  # 0 stands for 000Y too
+                problems.missing += 1
+                age = math.nan
             group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
             bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
-            rows[key] = (subject, age, group, sex, bmi)
+            rows[key] = (key, subject, age, group, sex, bmi)
         except (ValueError, DataError) as error:
             problems.add(kind, key, str(error).splitlines()[0])
-            left_out.add(key)
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=PERSON)
-    return AgeTable(f"{folder}, DICOM headers", table, left_out, problems, True, {})
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["number", *PERSON])
+    refuse_codes(table, "{}, PatientAge", problems, args)
+    table = table.dropna(subset="age")[PERSON]
+    return AgeTable(f"{folder}, DICOM headers", table, keys.keys() - {*table.index}, problems, True, {})
 
 
 def match_images(

@@ -22,8 +22,8 @@ from datasets.ultrasound.cells import (
     check_unit,
     file_key,
     find_spelling,
+    is_missing,
     parse_age,
-    same_value,
     subject_id,
     visit_id,
 )
@@ -88,7 +88,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     rows["group"] = names
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
-    _refuse_codes(rows, at["age"], problems, args)
+    refuse_codes(rows, f"row {{}}, column {at['age']}", problems, args)
     _refuse_contradictions(rows, at["id"], problems)
     if "duplicate_ids" in problems.found:
         others = [k for k in sheet.names if k not in at.values()]
@@ -125,7 +125,7 @@ def _parse_rows(
             continue
         if "group" in at and cell["group"] is None:
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
-        elif any(same_value(cell["age"], value) for value in args.missing_values):
+        elif is_missing(cell["age"], args.missing_values):
             problems.missing += 1
         else:
             try:
@@ -215,8 +215,9 @@ def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
     return found
 
 
-def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: argparse.Namespace) -> None:
-    """Report ages that are probably codes for "unknown"; note a far age that occurs once.
+def refuse_codes(rows: pd.DataFrame, cell: str, problems: AgeProblems, args: argparse.Namespace) -> None:
+    """Report ages that are probably codes for "unknown"; note a far age that occurs once. cell: where the age
+    of a row stands, with {} for the row's number.
 
     A code repeats and is far from all other ages: either beyond the quartiles by three interquartile ranges,
     after a gap as large (and of a quarter of the median); or the smallest or largest age, after a gap three
@@ -242,7 +243,7 @@ def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: 
     codes |= {age for age in far if {age + 1, age + 2} & codes}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
     for row in rows[rows.age.isin(far)].itertuples():
-        place = f"row {row.number}, column {letter} (subject {row.subject})"
+        place = f"{cell.format(row.number)} (subject {row.subject})"
         if row.age in codes:
             problems.add("far_ages", place, f"{row.age:g}, {half}")
             rows.loc[row.Index, "age"] = math.nan

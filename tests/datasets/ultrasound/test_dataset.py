@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.ultrasound import files
 from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.cells import subject_id
 from datasets.ultrasound.dataset import blank_text, read_sample
@@ -973,6 +974,34 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
         load(tmp_path, image_dir=tmp_path)
     inverted, _ = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
     assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5
+
+
+def read_ages_of_headers(monkeypatch, ages: list[str], **flags):
+    """(the table of a folder of DICOM files with these ages, its subjects' ages); without pydicom."""
+    headers = {Path(f"S{k}.dcm"): {"PatientID": f"P{k}", "PatientAge": age} for k, age in enumerate(ages)}
+    monkeypatch.setattr(files, "list_images", lambda _: (list(headers), ""))
+    monkeypatch.setattr(files, "read_dicom_header", headers.get)
+    table = files.read_headers(Path(), data_arguments(**flags))
+    return table, table.rows.set_index("subject").age.to_dict()
+
+
+@pytest.mark.parametrize("code", ["000Y", "0", "999Y"])
+def test_missing_values_are_those_of_dicom_headers_too(monkeypatch, code):
+    written = "999Y" if code == "999Y" else "000Y"
+    table, ages = read_ages_of_headers(monkeypatch, [written, "030Y", "040Y"], missing_values=["-1", code])
+    assert ages == {"P1": 30, "P2": 40} and not table.problems.found
+    assert table.problems.missing == 1 and table.left_out == {"S0.dcm"}
+
+
+def test_codes_in_dicom_headers_are_refused_as_in_a_table(monkeypatch):
+    real = [f"{30 + k:03d}Y" for k in range(10)]
+    table, ages = read_ages_of_headers(monkeypatch, ["000Y", "000Y", *real])
+    assert len(ages) == 10 and table.left_out == {"S0.dcm", "S1.dcm"}
+    places = [where for _, where in table.problems.found["far_ages"]]
+    assert places[0] == "S0.dcm, PatientAge (subject P0)" and len(places) == 2
+    assert "--missing_values 0;" in table.problems.advice["far_ages"]
+    table, ages = read_ages_of_headers(monkeypatch, ["", "x"])
+    assert not ages and len(table.problems.found["bad_ages"]) == 2
 
 
 def test_links_to_folders_are_followed_and_hidden_ones_left_alone(tmp_path):
