@@ -309,11 +309,12 @@ def test_every_checkpoint_of_every_script_is_plain_data_and_of_this_format(scrip
         assert torch.load(path, weights_only=True)["format_version"] == FORMAT_VERSION
 
 
-@pytest.mark.parametrize(("step", "word"), [(1, "newer"), (-1, "older")])
-def test_another_format_is_refused(checkpoint, tmp_path, step, word):
+@pytest.mark.parametrize("step", [1, -1])
+def test_another_format_is_refused(checkpoint, tmp_path, step):
     other = torch.load(checkpoint, weights_only=True) | {"format_version": FORMAT_VERSION + step}
     torch.save(other, tmp_path / "last.pth")
-    with pytest.raises(CommandError, match=rf"format {FORMAT_VERSION + step}, {word} than {FORMAT_VERSION}"):
+    found = f"has format {FORMAT_VERSION + step}, this code reads {FORMAT_VERSION}: use it with the commit"
+    with pytest.raises(CommandError, match=found):
         load_checkpoint(tmp_path / "last.pth")
 
 

@@ -111,7 +111,8 @@ def test_a_batch_learned_by_heart_leaves_no_trace(script, tmp_path):
 def test_a_batch_of_equal_inputs_is_not_learned_by_heart(tmp_path, monkeypatch):
     zero_input(monkeypatch, STAGE1)
     run = train(STAGE1, tmp_path, "--overfit_one_batch", "--epochs", 1)
-    assert "cannot be learned by heart" in read_json(run / "status.json")["warnings"][0]
+    warnings = read_json(run / "status.json")["warnings"]
+    assert any("cannot be learned by heart" in text for text in warnings)
 
 
 def poisoned_at(patch, script, step) -> list[torch.nn.Module]:

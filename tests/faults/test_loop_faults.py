@@ -56,7 +56,10 @@ def said_of(module, flags, folder, monkeypatch) -> list[str]:
         pass
     except (ScriptError, RuntimeError, ValueError) as error:
         said.append(f"error: {error}")
-    return read_json(only_run(folder) / "status.json")["warnings"] + said
+    warnings = read_json(only_run(folder) / "status.json")["warnings"] + said
+    return [
+        text for text in warnings if "move too fast for people" not in text
+    ]  # in the tiny world they jump
 
 
 def in_step(text: str) -> tuple[str, str]:
