@@ -59,10 +59,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     p_interaction, p_types = score_frames(trained, dataset, scored, open_image if pixels else None, skipped)
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
     groups = group_people(trained, dataset, p_interaction)
-    pairs, persons = (
-        list_pairs(trained, dataset, p_interaction, p_types),
-        list_people(dataset, groups, people),
-    )
+    pairs = list_pairs(trained, dataset, p_interaction, p_types)
+    persons = list_people(dataset, groups, people)
     names = np.array(dataset.sequences)[dataset.frame_sequences]
     tables = {"predictions": pairs, "groups": persons}
     tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
