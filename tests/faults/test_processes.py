@@ -339,6 +339,7 @@ def test_only_training_steps_are_watched(tmp_path, monkeypatch):
 def test_the_watch_ends_a_process_that_stands_still_and_no_other(tmp_path):
     def work(move: bool) -> int:
         status = Status(tmp_path, epochs=1, patience=0)
+        status.write(state="training")
         trained = SimpleNamespace(place=None, status=status, processes=SimpleNamespace(rank=1))
         threading.Thread(target=end_when_stalled, args=(trained, 1), daemon=True).start()
         for step in range(12):

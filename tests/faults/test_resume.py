@@ -169,6 +169,8 @@ def another(action, recorded) -> list[str]:
         return [flag, "0.625"]
     if isinstance(recorded, list) and recorded and isinstance(recorded[0], int | float):
         return [flag, *(str(value + 1) for value in recorded)]
+    if action.nargs == 2:
+        return [flag, "7", "8"]
     return [flag, "1/7" if action.dest == "fold" else "7"]
 
 
