@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import os
 import platform
+import warnings
 
 import torch
 from torch import nn
@@ -28,10 +30,24 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         if index >= torch.cuda.device_count():
             raise CommandError(f"--device {name}: GPU {index} asked for, {torch.cuda.device_count()} present")
         device = torch.device("cuda", index)
+        repeat_exactly()
         torch.cuda.set_device(device)
     elif device.type != "cpu":
         raise CommandError(f"--device {name}: use auto, cpu, cuda or cuda:N")
     return device
+
+
+def repeat_exactly() -> None:
+    """Let CUDA choose algorithms that give the same bits in every run on the same GPU; call it before CUDA's
+    first use. torch warns of operations that have none. Attention takes the plain path, since the gradients
+    of the memory-efficient one are summed in any order."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    # True of contiguous maps only: in channels_last its gradient is computed without atomic additions.
+    warnings.filterwarnings("ignore", "adaptive_avg_pool2d_backward_cuda")
 
 
 def keep_freed_memory() -> None:
