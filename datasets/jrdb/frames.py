@@ -48,8 +48,8 @@ def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -
     files.pop(None, None)
     missing = frames.keys() - files
     for step in (1, -1):
-        off = files and (min(frames) < min(files) if step == 1 else max(frames) > max(files))
-        if missing and off and {number + step for number in frames} <= files.keys():
+        off = missing and files and (min(frames) < min(files) if step == 1 else max(frames) > max(files))
+        if off and {number + step for number in frames} <= files.keys():
             where = f"{folder}: frames {min(frames)} to {max(frames)}, images {min(files)} to {max(files)}"
             remedy = f"number the frames as the images: add {step} to each"
             problems.add("frame numbers that are one off", remedy, where)

@@ -485,6 +485,13 @@ def test_a_bad_file_is_one_clear_error(tmp_path, read, text, message):
     assert str(path) in str(error.value) and len(str(error.value).splitlines()) <= 5
 
 
+def test_frames_without_a_number_are_one_clear_error_beside_images_too(tmp_path, read):
+    Image.new("L", (3760, 480)).save(tmp_path / "000015.jpg")
+    (tmp_path / "boxes.csv").write_text("frame,x,y,w,h\n10000000015,1,2,30,40\n")
+    with pytest.raises(DataError, match=r"without a number[^\n]*\n.*line 2, frame '10000000015'"):
+        read(tmp_path, tmp_path / "boxes.csv")
+
+
 def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
     rows = "".join(f"{frame},{k},{200 * k},450,60,150\n" for frame in (0, 1) for k in range(4))
     (tmp_path / "hall.csv").write_text(f"frame,track_id,x,y,w,h\n{rows}")

@@ -312,6 +312,14 @@ def test_images_counted_from_another_number_than_labels(tmp_path):
         read(path, tmp_path)
 
 
+@pytest.mark.parametrize("labels", ["{", '{"labels": {}}', {"frame.jpg": []}])
+def test_a_file_without_frames_is_one_clear_error_beside_images_too(tmp_path, labels):
+    (folder := tmp_path / IMAGE_FOLDER / "s").mkdir(parents=True)
+    Image.new("L", (3760, 480)).save(folder / FRAME)
+    with pytest.raises(DataError, match="not valid JSON|no frames|without a number"):
+        read(write_labels(tmp_path, "s", labels), tmp_path)
+
+
 def test_a_missing_keyframe_image_among_images_of_every_frame_is_only_missing(tmp_path):
     (folder := tmp_path / IMAGE_FOLDER / "s").mkdir(parents=True)
     for number in set(range(100)) - {30}:
