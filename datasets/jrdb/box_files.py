@@ -26,6 +26,7 @@ import pandas
 
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
+from utils.run.folder import unique_keys
 
 # id: "" for a person without an id, None for a row that only says that the frame exists. box: as written.
 # kind: the class; None if there is none
@@ -113,7 +114,7 @@ def parse(text: str, path: Path) -> Content:
         return Content("KITTI detections", [("", "", None, None, f"{path}", None)], True)
     if text.lstrip()[0] not in "{[":
         return text_rows(text, path)
-    content = json.loads(text)
+    content = json.loads(text, object_pairs_hook=unique_keys)
     for key in ("labels", "detections"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             return Content(f"JRDB {key}", list(jrdb_rows(content[key], path)))

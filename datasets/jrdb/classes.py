@@ -1,11 +1,9 @@
 """The five interaction classes, the published names in each, and the class of an annotated pair."""
 
-import json
-from pathlib import Path
-
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, suggest
+from utils.run.folder import read_json
 
 INTERACTION_CLASSES = ("walking together", "standing together", "conversation", "sitting together", "others")
 # The classes of the 21 published names, from frequent to rare. The map does not depend on the counts of a
@@ -27,9 +25,9 @@ def read_class_map(path: str | None) -> dict[str, int]:
     if path is None:
         return CLASS_OF_NAME
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        given = read_json(path)
         wrong = {name: kind for name, kind in sorted(given.items()) if kind not in INTERACTION_CLASSES}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (CommandError, AttributeError) as error:
         raise CommandError(f'--class_map {path}: not a JSON file of {{"name": "class"}} ({error})') from error
     if wrong:
         known, names = ", ".join(INTERACTION_CLASSES), str(wrong)[1:-1]

@@ -27,10 +27,12 @@ from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
 from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, frame_number, number_images
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
+from utils.run.folder import unique_keys
 from utils.run.log import LOG
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 IMAGE_FOLDER = Path("images") / "image_stitched"
+KEYS = ("label_id", "box", "social_group", "H-interaction", "HHI")  # of a record; others are not read
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
@@ -183,7 +185,8 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     """{frame name: records}, sorted by frame number; parsed without garbage collection, 2x faster."""
     gc.disable()
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         remedy = "download or copy the file again, check its permissions"
         problems.add("a file that is not valid JSON or cannot be read", remedy, f"{path}: {error}")
@@ -195,6 +198,15 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
         remedy = 'expected {"labels": {"000015.jpg": [records]}}: check that it is a JRDB-Social label file'
         problems.add("no frames", remedy, f"{path}")
         return {}
+    lists = (frame for frame in frames.values() if isinstance(frame, list))
+    records = [record for frame in lists for record in frame if isinstance(record, dict)]
+    if any(data.count(b'"%s"' % key.encode()) != sum(key in record for record in records) for key in KEYS):
+        try:  # parsing takes twice as long
+            json.loads(data, object_pairs_hook=unique_keys)
+        except ValueError as error:
+            remedy = "only the last one counts: join them, or remove one"
+            problems.add("a repeated key, whose labels would be lost", remedy, f"{path}: {error}")
+            return {}
     numbers = {}
     for key, records in frames.items():
         number = frame_number(check_relative_name(key, f"{path}"))

@@ -91,6 +91,7 @@ def test_read_split(tmp_path):
     bad = {
         "{": "is not JSON",
         "[]": '"train" is missing or empty',
+        '{"train": ["a"], "val": ["c"], "train": ["b"]}': "the key 'train' stands twice",
         '{"train": [1], "val": ["a"]}': '"train"',
         '{"train": ["a"]}': '"val" is missing or empty',
         '{"train": ["a", "a"], "val": ["c"]}': "more than once",

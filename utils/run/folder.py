@@ -8,6 +8,7 @@ import json
 import math
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -92,13 +93,23 @@ def read_arrays(path: str | Path) -> dict[str, Any]:
         raise CommandError(f"cannot read {path}: {error}") from error
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object_pairs_hook for json.loads: ValueError if a key is repeated, of which only the last counts."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} stands twice in an object")
+    return content
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file of this project; CommandError names a file that is missing, too large or not JSON."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: not of this project")
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors add a BOM
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors add a BOM
+        return json.loads(text, object_pairs_hook=unique_keys)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -464,6 +464,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),
         ('{"people": []}', "without labels, detections or annotations"),
         ("{", "cannot be read"),
+        (labels("labels").replace("000015.jpg", "000000.jpg"), "the key '000000.jpg' stands twice"),
         (
             coco().replace('"bbox": [100, 150, 60, 150]', '"bbox": null'),
             "four finite numbers.*\n.*annotation 0, box None",

@@ -35,6 +35,22 @@ def test_the_class_map_is_fixed():
     assert CLASS_OF_NAME["moving together"] == CLASS_OF_NAME["hugging"] == 4
 
 
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ('"000030.jpg": [', '"000015.jpg": ['),
+        ('"H-interaction": [{', '"H-interaction": [], "H-interaction": [{'),
+        ('"box": [', '"box" : [1, 2, 3, 4], "box": ['),
+        ('{"labels": {', '{"labels": {"000000.jpg": [{"label_id": 1, "box": [1, 2, 3, 4]}]}, "labels": {'),
+    ],
+)
+def test_a_repeated_key_is_refused_as_only_the_last_would_count(tmp_path, once, twice):
+    text = json.dumps({"labels": crowd(2)})
+    assert len(read(write_labels(tmp_path, "s", text)).boxes) == 16 and once in text
+    with pytest.raises(DataError, match=f"repeated key.*\n.*s.json: the key '{twice.split(chr(34))[-2]}' st"):
+        read(write_labels(tmp_path, "s", text.replace(once, twice)))
+
+
 def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records = [person(k, BOX) for k in (1, 2, 3)]
     records[0].pop("social_group", None)
@@ -202,6 +218,9 @@ def test_a_class_map_names_what_the_published_list_does_not(tmp_path):
         read(path, rules=LabelRules(class_map=str(classes)))
     classes.write_text('{"others": ["playing cards"]}')  # the wrong way round
     with pytest.raises(CommandError, match=r"no such class for 'others': \['playing cards'\]"):
+        read(path, rules=LabelRules(class_map=str(classes)))
+    classes.write_text('{"playing cards": "others", "playing cards": "conversation"}')
+    with pytest.raises(CommandError, match="the key 'playing cards' stands twice"):
         read(path, rules=LabelRules(class_map=str(classes)))
     with pytest.raises(CommandError, match="not a JSON file"):
         read(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
