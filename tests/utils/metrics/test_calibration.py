@@ -10,8 +10,11 @@ from utils.metrics.calibration import (
     SCALES,
     brier_score,
     calibration_error,
+    cross_fitted,
     fit_platt,
+    fit_slope,
     fit_temperature,
+    log_odds,
     probability_figures,
     scale_warning,
     sigmoid,
@@ -47,9 +50,11 @@ def test_a_scale_keeps_every_ranking():
 
 def test_temperature_of_one_logit_and_of_several_classes():
     assert fit_temperature(LABELS, 3 * TRUE)["temperature"] == pytest.approx(3, rel=0.05)
+    assert fit_slope(LABELS, 3 * TRUE) == {"slope": pytest.approx(1 / 3, rel=0.05), "offset": 0.0}
     logits = RNG.normal(0, 2, (20_000, 4))
     labels = (softmax(logits, axis=1).cumsum(axis=1) < RNG.random((20_000, 1))).sum(axis=1)
     assert fit_temperature(labels, 2 * logits)["temperature"] == pytest.approx(2, rel=0.05)
+    assert sigmoid(log_odds(2 * logits, 2.0)) == pytest.approx(softmax(logits, axis=1))
     assert fit_temperature(np.zeros(5, int), TRUE[:5])["temperature"] == 1.0
     assert fit_platt(np.zeros(5, int), TRUE[:5]) == {"slope": 1.0, "offset": 0.0}
 
@@ -66,6 +71,21 @@ def test_a_scale_at_its_bound_is_said():
     assert "hardly differ" in scale_warning(unmoved, "slope")
     assert scale_warning(1.7, "slope") == ""
     assert fit_platt(labels, labels - 0.5)["slope"] < SCALES[1]  # Platt's targets keep it finite
+
+
+def test_platts_targets_keep_a_doubt_about_three_samples():
+    """Two positives at 1 and a negative at 0: their scores become the targets 3/4 and 1/3."""
+    found = fit_platt(np.array([1, 1, 0]), np.array([1.0, 1.0, 0.0]))
+    assert sigmoid(found["offset"] + found["slope"] * np.array([1, 0])) == pytest.approx([3 / 4, 1 / 3])
+
+
+def test_no_group_is_scaled_by_a_fit_that_has_seen_it():
+    groups = np.repeat(np.arange(2), 10_000)
+    logits = np.where(groups == 0, TRUE, 4 * TRUE)  # one group is four times surer
+    scores = cross_fitted(LABELS, logits, groups, fit_slope, lambda logits, slope, offset: slope * logits)
+    assert scores[:10] == pytest.approx(sigmoid(TRUE[:10] / 4), abs=0.05)
+    assert scores[-10:] == pytest.approx(sigmoid(4 * TRUE[-10:]), abs=0.05)
+    assert cross_fitted(LABELS, logits, 0 * groups, fit_slope, None) is None
 
 
 def test_calibration_error_and_brier_by_hand():

@@ -73,25 +73,28 @@ def test_within_group_pairs_are_the_metric_without_each_group():
 
 
 def test_alarms_by_hand():
-    # one scenario, a frame each second: normal, anomaly x3 (alarm in the second), normal (alarm), anomaly
+    # one scenario, a frame each second: normal, anomaly x3 (alarms in the last two), normal (alarm), anomaly
     # (missed)
     labels = np.array([0, 1, 1, 1, 0, 1])
-    alarms = np.array([False, False, True, False, True, False])
-    found = alarm_statistics(labels, alarms, np.zeros(6, int), np.arange(6) * 10)
+    alarms = np.array([False, False, True, True, True, False])
+    shuffled = np.array([3, 0, 5, 1, 4, 2])
+    found = alarm_statistics(labels[shuffled], alarms[shuffled], np.zeros(6, int), shuffled * 10)
     assert found["false_alarms_per_minute"] == pytest.approx(1 / (2 / 60))
     assert (found["encounters"], found["encounters_missed"], found["delay_seconds"]) == (
         2,
         1,
         pytest.approx(1.0),
     )
+    alone = alarm_statistics(np.zeros(1, int), np.ones(1, bool), np.zeros(1, int), np.zeros(1, int), 2.0)
+    assert alone["normal_minutes"] == pytest.approx(0.5 / 60)  # a single frame lasts for one tick
 
 
 def test_breakdown_counts_each_kind_against_all_normal_frames():
     labels, scores = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.9, 0.5, 0.7])
-    rows = breakdown(labels, scores, scores >= 0.65, {"size": np.array(["", "", "big", "tiny", "big"])})
+    rows = breakdown(labels, scores, scores >= 0.65, {"size": np.array(["", "big", "big", "tiny", "big"])})
     assert rows["size: big"] == {"frames": 2, "auroc": 1.0, "recall": 1.0}
     assert rows["size: tiny"] == {"frames": 1, "auroc": 0.5, "recall": 0.0}
-    assert name_distances(np.array([3.0, 12.0, 99.0, np.nan])).tolist() == ["00-05 m", "10-15 m", "30+ m", ""]
+    assert name_distances(np.array([3.0, 5, 99, np.nan])).tolist() == ["00-05 m", "05-10 m", "30+ m", ""]
 
 
 def as_the_benchmark_computes(preds: np.ndarray, gts: np.ndarray) -> dict[str, float]:
@@ -124,6 +127,8 @@ def test_figures_per_pixel_are_those_of_the_benchmark(seed):
     assert ours.pop("fpr95") == pytest.approx(fpr95(truth, scores))
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert set(benchmark_metrics(truth * 0, scores).values()) == {None}
+    worst = np.array([0, 0, 1]), np.array([0.9, 0.8, 0.1])  # two thresholds are equally good
+    assert benchmark_metrics(*worst)["specificity"] == as_the_benchmark_computes(*worst[::-1])["specificity"]
 
 
 def test_time_of_frames():
@@ -131,6 +136,7 @@ def test_time_of_frames():
     stamps = 1_700_000_000_000_000_000 + np.array([0, 50_000_000, 100_000_000])
     assert np.allclose(frame_seconds(stamps), [0, 0.05, 0.1])
     assert np.allclose(frame_seconds(stamps // 1000), [0, 0.05, 0.1])  # microseconds
+    assert np.allclose(frame_seconds(np.array([0, 50_000, 100_000])), [0, 0.05, 0.1])  # since the start
     for unit in (1, 10**3, 10**6, 10**9):  # a picture every other second
         assert frame_seconds(1_700_000_000 * unit + np.array([0, 2, 4]) * unit).tolist() == [0, 2, 4]
     for since in (1, 1_500_000):  # nanoseconds since the start; the second would be a date in milliseconds

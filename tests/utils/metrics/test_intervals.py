@@ -46,12 +46,17 @@ def test_by_hand_and_where_nothing_can_be_promised():
     rows = {"subject_ids": np.arange(10), "ages": 20.0 + np.arange(1, 11), "preds": np.full(10, 20.0)}
     fitted = fit_intervals(rows)  # the tenth of ten scores: 10 over the mean of the others, 5
     assert fitted["reach"] == pytest.approx(2.0)
-    assert [bound.tolist() for bound in intervals(fitted, np.array([20.0, 5.0]))] == [
-        [9.0, 0.0],
-        [31.0, 16.0],
+    assert [bound.tolist() for bound in intervals(fitted, np.array([20.0, 5.0, -1.0]))] == [
+        [9.0, 0.0, -1.0],
+        [31.0, 16.0, 10.0],
     ]
     assert fitted["bias"] is None  # one prediction for everybody has no slope
     assert correct_bias(fitted, ages) is None
+    assert fit_intervals(rows | {"ages": 0 * ages + 30, "preds": ages})["bias"] is None  # nor has one age
+    assert fit_intervals(rows | {"ages": ages, "preds": 0.1 * ages})["bias"] is None  # too flat to divide by
+    steep = fit_intervals(rows | {"preds": 20.0 + np.arange(1, 11) * 2})  # errors 1 to 10, rising
+    reach = intervals(steep, np.array([-1e6, 1e6]))[1] - [-1e6, 1e6]
+    assert reach[1] / reach[0] == pytest.approx(4)  # from half to twice the mean error
     few = fit_intervals({key: values[:8] for key, values in rows.items()})
     assert few["reach"] is None  # 90% of nine people is more than eight
     assert np.isnan(intervals(few, np.array([20.0]))).all()

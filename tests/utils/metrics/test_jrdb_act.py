@@ -70,7 +70,7 @@ def test_figures_of_the_toolkits_own_script():
 
 def test_rows_are_those_the_toolkit_keeps():
     """Keyframes alone, boxes inside the panorama alone; groups count from 1 in every frame."""
-    boxes = [[0, 0, 60, 120], [3700, 50, 61, 120], [5, 400, 10, 81], [9.5, 50, 60, 120], [9, 5, 6, 7]]
-    part = people([0, 0, 0, 0, 1], boxes, [15, 16])
-    kept = keyframe_rows(part, np.array([-4, 8, 8, 8, 8]), np.arange(5), ["3", "a"], 0.25)
+    boxes = [[0, 0, 60, 120], [3700, 50, 61, 120], [5, 400, 10, 81], [9.5, 50, 60, 120], [9, -1, 6, 7]]
+    part = people([0, 0, 0, 0, 0, 1, 2], [*boxes, [9, 5, 6, 7], [9, 5, 6, 7]], [15, 16, 0])
+    kept = keyframe_rows(part, np.array([-4, 8, 8, 8, 8, 8, 8]), np.arange(7), ["a", "3"], 0.25)
     assert rows_text(kept) == "1 15 0 0 60 120 1 1 0.25\n1 15 9.5 50 69.5 170 2 1 0.25\n"

@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from utils.metrics.regression import (
     age_bands,
+    best_trivial_mae,
     fit_intervals,
     limits_of_agreement,
     regression_metrics,
@@ -38,6 +39,8 @@ def test_metrics_are_those_of_sklearn():
     assert found["slope"] == pytest.approx(np.polyfit(ages, preds, 1)[0])
     assert found["pearson_r"] == pytest.approx(np.corrcoef(ages, preds)[0, 1])
     assert found["within_10"] == np.mean(np.abs(ages - preds) <= 10)
+    assert regression_metrics(np.array([10, 20]), np.array([15, 31]))["within_5"] == 0.5  # 5 is within 5
+    assert best_trivial_mae(np.array([0, 0, 9]), np.array([0.0])) == 0  # of the median; of the mean 3
 
 
 def test_undefined_figures_are_none():
@@ -61,7 +64,7 @@ def test_bands_are_decades_for_years_and_finer_for_weeks():
     band, width = age_bands(np.array([4.0, 8.0, 25.0, 81.0]))
     assert (band.tolist(), width) == ([0, 0, 2, 8], 10)
     assert age_bands(np.linspace(11, 40, 50))[1] == 5
-    band, width = age_bands(np.arange(11) * 0.2)
+    band, width = age_bands(np.arange(11) / 5)
     assert width == 0.2 and band.tolist() == list(range(11))
 
 

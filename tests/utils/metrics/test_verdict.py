@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import ttest_1samp, ttest_ind
 from sklearn import metrics as reference
 
 from utils.metrics.verdict import BLOCKS, MINIMUM, Comparison, GroupJackknife, judge
@@ -34,11 +34,23 @@ def test_rows_are_scikit_learn_without_each_group(metric):
     assert ours == pytest.approx([theirs(left_out != GROUPS) for left_out in range(-1, 10)], abs=1e-12)
 
 
+def test_macro_f1_of_weighted_samples_is_over_the_classes_that_occur():
+    preds, weights = np.where(SCORES > 0.8, 2, SCORES >= 0.5).astype(int), RNG.integers(1, 9, 200)
+    ours = GroupJackknife(GROUPS).macro_f1(LABELS, np.eye(4)[preds], weights)
+    how = {"labels": [0, 1], "average": "macro", "sample_weight": weights}
+    assert ours[0] == pytest.approx(reference.f1_score(LABELS, preds, **how))
+
+
 def test_the_interval_of_a_mean_is_students():
     values = RNG.normal(size=12)
     by = GroupJackknife(np.arange(12))
     expected = ttest_1samp(values, 0).confidence_interval(0.95)
     assert by.interval(by.means(values)) == pytest.approx([expected.low, expected.high])
+    assert by.intervals(skill=by.means(values))["skill"][0] == pytest.approx(expected.low)  # may be below 0
+    others = RNG.normal(0, 3, size=5)  # a second source of scatter
+    expected = ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    found = by.interval(by.means(values) - others.mean(), (others.var(ddof=1) / 5, 4))
+    assert found == pytest.approx([expected.low, expected.high])
 
 
 def test_groups_are_left_out_not_samples():
@@ -63,7 +75,7 @@ def test_a_class_in_one_group_only_has_no_interval():
     labels = (GROUPS == 0).astype(int)
     by = GroupJackknife(GROUPS, labels)
     assert np.isnan(by.interval(by.auroc(labels, SCORES))).all()
-    assert by.intervals(auroc=by.auroc(labels, SCORES)) == {}
+    assert by.intervals(auroc=by.auroc(labels, SCORES), f1=by.f1(labels, labels)) == {}
     alone = GroupJackknife(np.zeros(9))
     assert np.isnan(alone.interval(alone.means(np.arange(9)))).all()
 
