@@ -106,7 +106,7 @@ def group_metrics(
 
     A predicted group is right if its members have an IoU of at least 0.5 with a true group of its frame and
     size bin that is not matched yet. Predictions choose in order of falling score, equal ones in the order
-    given; each takes the largest IoU, then the first (there is a choice only for G5+ at exactly 0.5). AP is
+    given; each takes the first that fits (there is a choice only for G5+, of two at exactly 0.5). AP is
     the area under the stepwise precision-recall curve over all frames; equal scores form one step.
     """
     known = np.asarray(true) >= 0
@@ -121,9 +121,9 @@ def group_metrics(
     (p, t), shared = np.unique(np.stack([predicted, true]), axis=1, return_counts=True)
     iou = shared / (sizes[p] + true_sizes[t] - shared)
     fits = (bins[p] == true_bins[t]) & (iou >= MEMBER_IOU)
-    p, t, iou = p[fits], t[fits], iou[fits]
+    p, t = p[fits], t[fits]
     matched, taken = np.zeros(len(sizes), bool), np.zeros(len(true_sizes), bool)
-    for k in np.lexsort((t, -iou, p, -scores[p])):
+    for k in np.lexsort((t, p, -scores[p])):
         if not matched[p[k]] and not taken[t[k]]:
             matched[p[k]] = taken[t[k]] = True
 

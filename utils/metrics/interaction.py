@@ -104,7 +104,7 @@ def end_to_end(
     verdict = judge(*judged, unit="sequences", truncated=truncated)
     counts = rows.counts(guess)
     hits, support, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    scores = np.maximum(rows.p_interaction, 0)[:, None] * rows.p_types
+    scores = rows.p_interaction[:, None] * rows.p_types  # 0 beyond the limit
     per_outcome: dict[str, Mapping] = {}
     for k, name in enumerate(names):
         true, ap = support[k] > 0, None
