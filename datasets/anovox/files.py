@@ -208,7 +208,11 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
         if candidates := [entry for entry in folders if pattern.fullmatch(_plain(entry.name))]:
             chosen = _choose(sensor, candidates, camera, scenario.folders, setup)
             scenario.folders[sensor] = chosen.name
-            scenario.files[sensor], scenario.unread[sensor] = _frames_in(chosen.iterdir(), ENDINGS[sensor])
+            files, unread = _frames_in(chosen.iterdir(), ENDINGS[sensor])
+            partner = scenario.folders.get(sensor.removeprefix("semantic_"), "")
+            if _apart(_pose(partner, setup), _pose(chosen.name, setup)) > 0.01:  # classes of another view
+                files, unread = {}, unread + Counter({"in another pose": len(files)})
+            scenario.files[sensor], scenario.unread[sensor] = files, unread
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
         scenario.kind = "STATIC"
     if not any(scenario.files.values()):
@@ -267,10 +271,17 @@ def _choose(
     def distance(entry: Path) -> tuple[float, int]:
         own, names = _pose(entry.name, setup), [entry.name[::-1], partner[::-1]]
         alike = os.path.commonprefix(names)  # noqa: RUF071
-        turn = 0 if own is None else abs((own[5] - pose[5] + 180) % 360 - 180) + abs(own[4] - pose[4])
-        return math.inf if own is None else math.dist(own[:3], pose[:3]) + turn, -len(alike)
+        return _apart(own, pose) if own else math.inf, -len(alike)
 
     return min(candidates, key=distance)
+
+
+def _apart(first: list[float] | None, second: list[float] | None) -> float:
+    """Metres between two poses plus degrees of their angles; 0 if one is unknown."""
+    if first is None or second is None:
+        return 0.0
+    turns = (abs((a - b + 180) % 360 - 180) for a, b in zip(first[3:], second[3:], strict=True))
+    return math.dist(first[:3], second[:3]) + sum(turns)
 
 
 def _pose(folder: str, setup: dict) -> list[float] | None:

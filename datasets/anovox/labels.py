@@ -91,7 +91,7 @@ def build_table(
     if not known.any():
         found = f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}."
         other = "Add it, or use another --label; predict.py and evaluate.py --paste need no labels."
-        raise DataError(f"{found}\n{other}")
+        raise DataError("\n".join([found, *notes[:3], other]))
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
     table.labels, (table.pixels, table.points, table.distance) = labels[known], counts[known].T[:3]
     if left := [frame.scenario.name for frame in itertools.compress(frames, ~known)]:

@@ -161,6 +161,22 @@ def test_of_cameras_whose_names_say_no_pose_the_front_one_is_found_and_named(tmp
     assert "camera chosen: RGB-CAM_right x 1" in lines and "LiDAR chosen: LIDAR_top x 1" in lines
 
 
+@pytest.mark.parametrize(("sensor", "kind"), [("RGB-CAM", "semantic_image"), ("LIDAR", "semantic_points")])
+def test_classes_seen_from_another_pose_are_no_truth(tmp_path, scenario, sensor, kind):
+    """A second camera or LiDAR without classes of its own must not take those of the first."""
+    (folder,) = scenario.glob(f"{sensor}(*")
+    folder.rename(folder.with_name(folder.name.replace("(0, 0, 0)", "(0, 0, 90)")))
+    (scenario / "sensor_setup.json").unlink()
+    (found,) = find_scenarios(tmp_path)
+    assert not found.files[kind]
+    assert f"{kind} in all of 4 frames (4 in another pose not read)" in found.missing()
+    (other,) = {"semantic_image", "semantic_points"} - {kind}
+    assert len(found.files[other]) == 4
+    shutil.rmtree(next(scenario.glob(f"SEMANTIC-{'LIDAR' if 'CAM' in sensor else 'CAM'}*")))
+    with pytest.raises(DataError, match=r"no semantic ground truth(.|\n)*in another pose not read"):
+        load(tmp_path, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("pose", [[180.0, 0.0, 0.0], [0.0, 12.0, -90.0], [5.0, -8.0, 140.0]])
 def test_scans_of_a_lidar_that_is_mounted_otherwise(tmp_path, scenario, pose):
     """Upside down, tilted, turned: its points lie level before the camera, and fall where they did."""
