@@ -32,6 +32,7 @@ from openpyxl.utils import column_index_from_string, get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
 from utils.run.errors import CommandError, DataError, some
+from utils.run.folder import read_json
 
 SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
@@ -69,6 +70,7 @@ class Sheet(NamedTuple):
     header: int  # the row of the column names
     asked: dict[str, str]  # {id, age, visit, file or group: the column name that its flag gives}
     names: dict[str, str]  # {letter: column name}
+    units: dict[str, str]  # {column name: unit}, from the JSON file beside a table of BIDS
     wider: list[int]  # rows of a text file that have more cells than the header
     notes: list[str]  # how the file was read, for the log
 
@@ -99,7 +101,15 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
         wider = body.index[body.iloc[:, last + 1 :].notna().any(axis=1)].tolist()
     if count := len(sheet.hidden_rows.intersection(body.index)):
         notes.append(f"{where}: {count} hidden rows are read too; delete them if they should be left out")
-    return Sheet(where, body, cells.index[0], asked, header.map(one_line).to_dict(), wider, notes)
+    names = header.map(one_line).to_dict()
+    return Sheet(where, body, cells.index[0], asked, names, _read_units(path), wider, notes)
+
+
+def _read_units(path: Path) -> dict[str, str]:
+    file = path.with_suffix(".json")
+    about = read_json(file) if path.suffix == ".tsv" and file.is_file() else {}
+    columns = about.items() if isinstance(about, dict) else ()
+    return {name: str(of["Units"]) for name, of in columns if isinstance(of, dict) and "Units" in of}
 
 
 def one_line(cell: object) -> str:

@@ -76,7 +76,10 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
     if cells.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
-    check_unit(sheet.names[at["age"]], unit, sheet.where)
+    name = sheet.names[at["age"]]
+    check_unit(name, unit, sheet.where)
+    if named := sheet.units.get(name):
+        check_unit(f"{name} ({named})", unit, f"{sheet.where} and its .json")
     first = str(cells[at["age"]].iat[0])
     if named_unit(first.strip(" ()[]")):  # a row of units
         check_unit(first, unit, f"{sheet.where}, row {cells.index[0]}")

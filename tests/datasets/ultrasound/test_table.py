@@ -1,6 +1,7 @@
 """Tables as labs have them: found headers and sheets, encodings, decimal commas, units, codes for unknown."""
 
 import argparse
+import json
 import zipfile
 from datetime import datetime
 
@@ -348,6 +349,22 @@ def test_a_column_of_units_counts(tmp_path, unit):
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
     others = [["Number", "Age", "Duration", "Unit"], [1, 20.5, 7, "months"], [2, 30, 8, "months"]]
     assert read(write_book(path, A=others)).rows.age.to_dict() == AGES
+
+
+@pytest.mark.parametrize(("units", "named"), [("months", "months"), ("gestational weeks", "weeks")])
+def test_the_unit_in_the_json_beside_a_table_of_bids_counts(tmp_path, units, named):
+    path = tmp_path / "participants.tsv"
+    path.write_text("participant_id\tage\nsub-1\t20.5\nsub-2\t30\n")
+    for content in ("[]", '{"age": 7, "sex": {"Levels": {}}}', '{"age": {"Units": "year"}}'):
+        path.with_suffix(".json").write_text(content)
+        assert read(path).rows.age.to_dict() == {"sub-1": 20.5, "sub-2": 30.0}
+    path.with_suffix(".json").write_text(json.dumps({"age": {"Units": units}}))
+    with pytest.raises(CommandError, match=f"its .json: 'age .{units}.' names {named}, .* is years\nPass"):
+        read(path)
+    assert read(path, target_unit=named).rows.age["sub-2"] == 30
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(CommandError, match="participants.json is not JSON"):
+        read(path)
 
 
 def test_the_first_unit_that_a_name_has_is_proposed(tmp_path):
