@@ -49,23 +49,23 @@ def merge_sides(
 ) -> tuple[int, list[str]]:
     """The type of a pair from both people's labels ((name, difficulty), ..), and the COUNTS to increment.
 
-    The labels of both sides are joined; one side is enough. --multi_label decides between several labels:
-    `priority` takes the rarest class (others, sitting, conversation, standing, walking), `first` the first
-    label of the lower id (else of the other), `drop` gives -1 if the classes differ.
+    The labels of both sides up to --max_difficulty are joined; one side is enough. --multi_label decides
+    between several: `priority` takes the rarest class (others, sitting, conversation, standing, walking),
+    `first` the first label of the lower id (else of the other), `drop` gives -1 if the classes differ.
     """
-    class_of = {name: classes.get(name, classes.get(ANY_OTHER)) for name, _ in first + second}
+    easy = [name for name, difficulty in first + second if difficulty <= rules.max_difficulty]
+    kinds = [classes.get(name, classes.get(ANY_OTHER)) for name in easy] or [TOO_DIFFICULT]
     names, other_names = {name for name, _ in first}, {name for name, _ in second}
-    kind = max(class_of.values())  # classes go from frequent to rare
+    kind = max(kinds)  # classes go from frequent to rare
     if rules.multi_label == "first":
-        kind = class_of[(first + second)[0][0]]
-    elif rules.multi_label == "drop" and len(set(class_of.values())) > 1:
+        kind = kinds[0]
+    elif rules.multi_label == "drop" and len(set(kinds)) > 1:
         kind = -1
-    difficult = min(difficulty for _, difficulty in first + second) > rules.max_difficulty
     counts = {
         "multi_label_pairs": max(len(names), len(other_names)) > 1,
         "conflicting_pairs": names and other_names and names != other_names,
         "one_sided_pairs": not names or not other_names,
-        "untyped_pairs": kind < 0,
-        "difficult_pairs": difficult,
+        "untyped_pairs": kind == -1,
+        "difficult_pairs": not easy,
     }
-    return TOO_DIFFICULT if difficult else kind, [name for name, holds in counts.items() if holds]
+    return kind, [name for name, holds in counts.items() if holds]

@@ -40,7 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pairs_from", choices=["interaction", "social_group"], default="interaction",
         help="who interacts: H-interaction, or all people of a social group (JRDB-Act, which has no types)")
     add("--max_difficulty", type=int, choices=[1, 2, 3], default=3,
-        help="ignore pairs whose label, or a group label of either person, is more difficult")
+        help="ignore labels of pairs that are more difficult, and people whose group label is")
     add("--skip_bad_boxes", action=argparse.BooleanOptionalAction, default=False,
         help="leave out people whose box has no area or lies outside the panorama")
     add("--frame_rate", type=arguments.positive_float, default=FRAMES_PER_SECOND,

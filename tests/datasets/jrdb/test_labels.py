@@ -98,6 +98,16 @@ def test_two_sides_of_a_pair_are_merged_by_the_stated_rule(tmp_path, first, seco
     } == counted
 
 
+@pytest.mark.parametrize("policy", ["priority", "first", "drop"])
+def test_a_label_that_is_too_difficult_does_not_decide_the_type(tmp_path, policy):
+    labels = pair_labels("hugging,walking together", "walking together,hugging")
+    for record in labels[FRAME]:
+        record["H-interaction"][0]["inter_labels"]["hugging"] = 3
+    path = write_labels(tmp_path, "s", labels)
+    assert read(path, rules=LabelRules(multi_label=policy, max_difficulty=2)).types.tolist() == [0]
+    assert read(path, rules=LabelRules(multi_label=policy)).types.tolist() != [0]
+
+
 def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     records = [
         person(1, BOX, pedestrian_9="hugging", pedestrian_1="hugging", pedestrian_2="hugging"),
