@@ -49,7 +49,7 @@ def named_unit(word: str) -> str | None:
 
 def target_unit(text: str) -> str:
     """The type of --target_unit: 'Month' is months, 'trimesters' a unit of its own, 'mnths' a mistake."""
-    close = difflib.get_close_matches(text.casefold(), WORDS, 1, cutoff=0.7)
+    close = difflib.get_close_matches(arguments.some_text(text).casefold(), WORDS, 1, cutoff=0.7)
     if close and not named_unit(text):
         raise argparse.ArgumentTypeError(f"{text!r}: did you mean {close[0]}? ({', '.join(WORDS)}, ...)")
     return named_unit(text) or text
@@ -93,9 +93,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--header_row", type=arguments.positive_int, help="row of the column names; default: searched for")
     add("--id_column", default="Number", help="name of the column of subject ids")
     add("--age_column", default="Age", help="name of the column of ages")
-    add("--visit_column", help="name of the column of visits, if each row is a visit with its own age")
-    add("--file_column", help="name of the column of image files, if each row is an image")
-    add("--group_column", help="name of the column of sites or devices, to report by and to split by")
+    # type=str: '' means none, where the run has one.
+    add("--visit_column", type=str, help="name of the column of visits, if each row is a visit with its age")
+    add("--file_column", type=str, help="name of the column of image files, if each row is an image")
+    add("--group_column", type=str, help="name of the column of sites or devices, to report and to split by")
     add("--numeric_ids", action=switch, default=False, help="ids are numbers: '001' and '1' are one subject")
     add("--target_unit", type=target_unit, default="years", help="unit of the ages; '79Y' is converted to it")
     add("--missing_values", nargs="*", default=[], metavar="VALUE",

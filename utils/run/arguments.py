@@ -58,6 +58,7 @@ class ScriptParser(argparse.ArgumentParser):
 
     def __init__(self, script: str, description: str | None):
         super().__init__(script, description=description, formatter_class=Formatter, allow_abbrev=False)
+        self.register("type", None, some_text)  # of every flag without a type= of its own
 
     def announce(self, argv: Sequence[str] | None) -> None:
         """Print a first line before the heavy imports, which take seconds and which Ctrl-C ends at once."""
@@ -101,7 +102,7 @@ def add_run_arguments(
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--amp", action=switch, default=False, help="mixed precision: bfloat16, or float16 with a scaler")
     add("--compile", action=switch, default=False, help="compile the forward pass (minutes), meant for GPUs")
-    add("--output_dir", type=some_text, default="checkpoints", help="folder for the run folders")
+    add("--output_dir", default="checkpoints", help="folder for the run folders")
     add("--resume", metavar="RUN",
         help="go on with the run in this folder; auto = with the newest unfinished run in --output_dir that "
              "has the same flags and that no process is training, else start a new one")

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+import compare_runs
+import evaluate
+import monitor_training
+import predict
 import train_anomaly_with_labels
 import train_mae
 import train_stage1
@@ -28,6 +32,9 @@ def test_dashes_and_underscores_are_the_same():
         (["--data_path", ""], "argument --data_path: the text is empty: is a variable not set?"),
         (["--weights", ""], "argument --weights: the text is empty"),
         (["--output_dir", " "], "argument --output_dir: the text is empty"),
+        (["--resume", ""], "argument --resume: the text is empty"),
+        (["--resume="], "argument --resume: the text is empty"),
+        (["--config", ""], "argument --config: the text is empty"),
     ],
 )
 def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
@@ -35,6 +42,38 @@ def test_wrong_flags_end_with_code_2_and_a_reason(argv, message, capsys):
         train_stage1.parse_args(argv)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and len(error.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "more"),
+    [
+        (predict, "--run", ["--output", "out"]),
+        (predict, "--input", ["--run", "run", "--output", "out"]),
+        (predict, "--boxes", ["--run", "run", "--input", "in", "--output", "out"]),
+        (predict, "--output", ["--run", "run", "--input", "in"]),
+        (predict, "--export", ["--run", "run"]),
+        (evaluate, "--run", []),
+        (evaluate, "--checkpoint", ["--run", "run"]),
+        (evaluate, "--camera", ["--run", "run"]),
+        (evaluate, "--id_column", ["--run", "run"]),
+        (compare_runs, "--picture_dir", ["run"]),
+        (compare_runs, "--name", ["run"]),
+        (monitor_training, "--output_dir", []),
+        (train_stage2, "--backbone", []),
+        (train_anomaly_with_labels, "--holdout_towns", []),
+        (train_mae, "--sheet", []),
+        (train_mae, "--target_unit", []),
+    ],
+)
+def test_an_unset_variable_does_not_mean_the_default(script, flag, more, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script.parse_args([*more, flag, ""])
+    assert stop.value.code == 2 and f"argument {flag}: the text is empty" in capsys.readouterr().err
+
+
+def test_an_empty_column_means_none():
+    args = evaluate.parse_args(["--run", "run", "--visit_column", "", "--group_column="])
+    assert args.visit_column == args.group_column == "" and args.file_column is None
 
 
 @pytest.mark.parametrize(
