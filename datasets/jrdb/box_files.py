@@ -34,14 +34,14 @@ COLUMNS = ("sequence", "frame", "id", "box", "where", "kind")
 PERSON_TYPES = ("pedestrian", "person", "person_sitting", "cyclist", "human", "people")
 MOT_PEOPLE = {"1", "2", "7", "-1", ""}  # MOT16 and later: pedestrian, person on vehicle, static; not given
 NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
-# What columns may be called, apart from spaces, - and _; of several the one that is named first here counts.
-NAMES = {
-    "frame": ("frame", "frameid", "framenumber", "frameindex", "image", "filename", "imagepath", "imageid"),
-    "id": ("trackid", "trackerid", "track", "personid", "person", "labelid", "id"),
-    "sequence": ("sequence", "sequenceid", "seq", "video", "videoid", "videoname", "scene", "sceneid"),
-    "camera": ("camera", "cameraid", "cam"),  # several cameras are several sequences
-    "class": ("class", "classname", "classid", "category", "categoryid", "type", "label", "cls"),
-}
+# What columns may be called, apart from spaces, dots, - and _; of several the one named first here counts.
+NAMES = {kind: names.split() for kind, names in {
+    "frame": "frame frameid framenumber frameindex framename image filename imagename imagepath imageid",
+    "id": "trackid trackerid track personid pedestrianid person labelid objectid id",
+    "sequence": "sequence sequenceid seq video videoid videoname scene sceneid",
+    "camera": "camera cameraid cam",  # several cameras are several sequences
+    "class": "class classname classid category categoryid type label labelname cls",
+}.items()}  # fmt: skip
 BOXES = [[prefix + name for name in names.split()] for prefix in ("bb", "bbox", "box", "") for names in (
     "x1 y1 x2 y2", "xmin ymin xmax ymax", "left top right bottom", "left top width height", "x y w h",
     "x y width height")]  # fmt: skip
@@ -202,10 +202,11 @@ def text_rows(text: str, path: Path) -> Content:
         films = [name for name, column in cells.items() if name and any(map(VIDEO.search, column[:1]))]
         used["sequence"] = used["sequence"] or next(iter(films), None)
         used["frame"] = used["frame"] if used["frame"] not in films else None
-        missing = [name for name in (used["frame"] or "frame", *box) if name not in cells]
-        if missing:
-            expected = "frame,x,y,w,h or frame,x1,y1,x2,y2, and optionally id and sequence"
-            raise ValueError(f"no column {', '.join(missing)} in {first.strip()[:80]}; expected {expected}")
+        needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
+        if wrong := [name for name in needed if header.count(name) != 1]:
+            what = "several columns" if {*wrong} <= {*header} else "no column"
+            expected = "frame,x,y,w,h (x, y: upper left corner) or frame,x1,y1,x2,y2; optionally id, sequence"
+            raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}; expected {expected}")
         if not any(map(is_person, cells.get(used["class"], ()))):  # their column may have another name
             typed = [name for name in cells if name and any(map(is_person, cells[name]))]
             used["class"] = typed[0] if typed else used["class"]
@@ -251,7 +252,7 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
     header = [cell.lower() for cell in rows[0]]
     words = [k for k, cell in enumerate(header) if not is_number(cell)]
     if len(words) == len(header):
-        return "CSV", [re.sub("[ _-]", "", cell) for cell in header]
+        return "CSV", [re.sub("[ ._-]", "", cell) for cell in header]
     if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
         remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
         raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")

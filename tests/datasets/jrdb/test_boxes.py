@@ -148,6 +148,7 @@ def read(caplog):
             "CSV (columns not used: width, image); l",
             True,
         ),
+        ("image.name,object_id,box.x,box.y,box.w,box.h" + csv("frame,id,x,y,w,h")[16:], "CSV", True),
         (csv("frame,id,x,y,w,h").replace("7,", "None,").replace("9,", "N/A,"), "CSV, without ids", False),
     ],
 )
@@ -193,7 +194,7 @@ def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
 
 
 @pytest.mark.parametrize("skip", [False, True])
-@pytest.mark.parametrize("form", ["labels", "COCO", "CSV", "MOT"])
+@pytest.mark.parametrize("form", ["labels", "COCO", "CSV", "MOT", "2:1"])
 def test_corners_that_are_called_widths_are_refused(tmp_path, read, form, skip):
     rows = [(frame, i, x, 150, x + 60, 300) for frame in (0, 15) for i, x in enumerate((100, 900, 3724))]
     records = {f"{frame}.jpg": [{"label_id": str(i), "box": box} for f, i, *box in rows if f == frame]
@@ -203,7 +204,10 @@ def test_corners_that_are_called_widths_are_refused(tmp_path, read, form, skip):
         "COCO": json.dumps([{"image_id": f, "category_id": 1, "bbox": box} for f, _, *box in rows]),
         "CSV": "frame,id,x,y,w,h\n" + mot(rest=(), people=rows),
         "MOT": mot(people=rows),
+        "2:1": mot(people=rows),
     }[form]
+    if form == "2:1":  # all of the sphere
+        Image.new("L", (3840, 1920)).save(tmp_path / "000000.jpg")
     (tmp_path / "boxes").write_text(text)
     with pytest.raises(DataError, match=r"look like right and lower edges[^\n]*\n.*boxes.*\n.*x1,y1,x2,y2"):
         read(tmp_path, tmp_path / "boxes", skip_bad_boxes=skip)
@@ -425,6 +429,15 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     ("text", "message"),
     [
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
+        (
+            "frame,id,cx,cy,w,h\n0,1,2,3,4,5\n",
+            r"no column x, y in .*expected frame,x,y,w,h \(x, y: upper left",
+        ),
+        ("frame,id,x,y,w,h,x\n0,1,2,3,4,5,6\n", "several columns x in"),
+        (
+            "frame,image,LabelName,x,y,w,h\n0,a,/m/1,2,3,4,5\n0,a,/m/2,2,3,4,5\n",
+            "/m/1, /m/2 is called person",
+        ),
         ("frame,id,x,y,w,h\n", "no boxes of people in it"),
         ("frame,id,x,y,w,h\n0,1,5000,2,3,4\n", r"outside the 3760x480 panorama[^\n]*\n.*line 2"),
         ("frame,id,x,y,w,h\n0,1,tall,2,3,4\n", r"not four finite numbers[^\n]*\n.*line 2, box \['tall', '2'"),
@@ -516,6 +529,22 @@ def test_boxes_of_another_camera_are_noticed(tmp_path, read, caplog):
         DataError, match="two images with the same number[^\n]*\n.*left_0000.png and right_0000.png"
     ):
         read(tmp_path, tmp_path / "hall.csv")
+
+
+@pytest.mark.parametrize("boxes_size", [None, (480, 3760), (1, 1)])
+def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_size):
+    """Of 90 people on level ground whose height is 1.7 times that of the camera."""
+    h = np.linspace(50, 300, 90)
+    x, w, top = np.linspace(0, 3600, 90), h / 3, 250 - h * 0.4
+    for y in (top, top + h / 2):
+        table = pandas.DataFrame({"frame": 0, "id": range(90), "x": x, "y": y, "w": w, "h": h})
+        if boxes_size == (1, 1):
+            table[list("xywh")] /= [3760, 480, 3760, 480]
+        table.to_csv(tmp_path / "boxes.csv", index=False)
+        said = read(tmp_path, tmp_path / "boxes.csv", boxes_size=boxes_size)[2]
+        assert ("do not reach higher in the 3760x480" in said) == (y is not top)
+        assert ("must be the upper left corner of a box, not its centre" in said) == (y is not top)
+    assert "boxes leave the" in said and "upper left corner of a box\n" in said
 
 
 def test_folders_called_alike_are_not_one_sequence(tmp_path, read):
