@@ -54,7 +54,7 @@ from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from utils.metrics.regression import subject_means
-from utils.run.errors import CommandError, DataError, counted
+from utils.run.errors import CommandError, DataError, counted, some
 from utils.run.log import LOG
 
 NOTICED = {  # {count in the report: what the log says about it}
@@ -309,11 +309,15 @@ def split_subjects(
     defaults = flags.data_arguments()
     if not named and (args.test_size, args.val_size) != (defaults.test_size, defaults.val_size):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")
-    split = splits.read_split(file)
-    split = {part: [name for name in names if name in people.index] for part, names in split.items()}
-    if lost := [part for part in ("train", "val") if not split[part]]:
-        problem = f"none of its {lost[0]} names is a subject of the data, such as {min(people.index)!r}"
-        raise DataError(f"{file}: {problem}\nUse ids of the table, or --split_method by_subject_id.")
+    split = {}
+    for part, names in splits.read_split(file).items():
+        split[part] = [name for name in names if name in people.index]
+        if not split[part] and names:
+            problem = f"none of its {part} names is a subject of the data, such as {min(people.index)!r}"
+            raise DataError(f"{file}: {problem}\nUse ids of the table, or --split_method by_subject_id.")
+        if lost := [name for name in names if name not in people.index]:
+            what = f"{len(lost)} of {len(names)} {part} names are no subjects with an age and an image"
+            LOG.warning(f"{file}: {what}: {some(lost, 3)}")
     return split, f"--split_method {method}" if named else f"{file.name} beside the table"
 
 

@@ -1025,9 +1025,13 @@ def test_links_that_lead_nowhere_are_images_that_can_not_be_read(study):
     assert load(study, exclude=["unreadable_images"]).report["images_used"] == 23
 
 
-def test_a_split_file_of_other_names_says_so(study):
-    (study / "split.json").write_text('\ufeff{"train": ["anon_1"], "val": ["2"], "test": ["3"]}')
-    with pytest.raises(
-        DataError, match="split.json: none of its train names is a subject .*'1'.*\n.*by_subject_id"
-    ):
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_split_file_of_other_names_says_so(study, part, caplog):
+    split = {"train": ["1", "4", "007"], "val": ["2", "5"], "test": ["3"]}
+    (study / "split.json").write_text(json.dumps(split))
+    assert load(study).split == split | {"train": ["1", "4"]}
+    assert "split.json: 1 of 3 train names are no subjects with an age and an image: 007" in caplog.text
+    (study / "split.json").write_text("\ufeff" + json.dumps(split | {part: ["anon_6"]}))
+    wanted = f"split.json: none of its {part} names is a subject .*'1'.*\\n.*by_subject_id"
+    with pytest.raises(DataError, match=wanted):
         load(study)
