@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datasets.images import read_image
-from datasets.jrdb.crops import crop_people, crop_regions, load_crops
+from datasets.jrdb.crops import crop_people, crop_regions, load_crops, read_panorama
 from utils.run.errors import CommandError, DataError
 
 WIDTH, HEIGHT = 376, 48
@@ -170,6 +170,14 @@ def test_a_frame_of_another_size_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"000001\.png: .* 752x48 .* 376x48"):
         crop_cache(paths, [some_boxes(2)] * 3, SIZE, (WIDTH, HEIGHT), cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+@pytest.mark.parametrize("brightest", [200, 4000, 60000])
+def test_panoramas_of_16_bits_are_refused_as_each_would_have_its_own_scale(tmp_path, brightest):
+    path = tmp_path / "000000.png"
+    Image.fromarray(np.full((HEIGHT, WIDTH), brightest, np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"000000\.png: .*more than 8 bits.*\n.*on one scale"):
+        read_panorama(path, (WIDTH, HEIGHT))
 
 
 def test_too_large_a_cache_asks(tmp_path):
