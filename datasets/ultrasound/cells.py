@@ -31,6 +31,17 @@ def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
     return {"commas": decimals and not any("." in text for text in texts), "sexes": sexes}
 
 
+def read_age(cell: object, named: object, missing: Sequence[str], unit: str, **spelling: bool) -> tuple:
+    """As parse_age, of a cell beside which its unit is `named` or None. The age is NaN if --missing_values
+    list the cell or the age in it: 0 stands for 000Y too."""
+    if not is_missing(cell, missing):
+        text = f"{cell} {named}" if named and cell is not None else cell
+        age, with_unit = parse_age(text, unit, **spelling)
+        if not is_missing(f"{age:g}", missing):
+            return age, with_unit
+    return math.nan, False
+
+
 def parse_age(cell: object, unit: str, commas: bool = False, sexes: bool = False) -> tuple[float, bool]:
     """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
     if cell is None:

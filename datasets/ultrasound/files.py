@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header, walk
-from datasets.ultrasound.cells import bmi_class, file_key, is_missing, parse_age, subject_id, visit_id
+from datasets.ultrasound.cells import bmi_class, file_key, read_age, subject_id, visit_id
 from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.table import LOOSE, PERSON, AgeTable, refuse_codes
@@ -84,11 +84,8 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
             kind = "bad_ids"
             subject = subject_id(header.get("PatientID"), args.numeric_ids)
             kind, age = "bad_ages", header.get("PatientAge") or None
-            if not is_missing(age, args.missing_values):
-                age, _ = parse_age(age, args.target_unit)
-            if is_missing(age, args.missing_values):  # 0 stands for 000Y too
-                problems.missing += 1
-                age = math.nan
+            age, _ = read_age(age, None, args.missing_values, args.target_unit)
+            problems.missing += math.isnan(age)
             group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
             bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
             rows[key] = (key, subject, age, group, sex, bmi)

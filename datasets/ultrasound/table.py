@@ -22,8 +22,7 @@ from datasets.ultrasound.cells import (
     check_unit,
     file_key,
     find_spelling,
-    is_missing,
-    parse_age,
+    read_age,
     subject_id,
     visit_id,
 )
@@ -128,14 +127,13 @@ def _parse_rows(
             continue
         if "group" in at and cell["group"] is None:
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
-        elif is_missing(cell["age"], args.missing_values):
-            problems.missing += 1
         else:
             try:
-                named = cell["age"] is not None and cell.get("unit")
-                text = f"{cell['age']} {named}" if named else cell["age"]
-                age, with_unit = parse_age(text, unit, **spelling)
+                age, with_unit = read_age(
+                    cell["age"], cell.get("unit"), args.missing_values, unit, **spelling
+                )
                 converted += with_unit
+                problems.missing += math.isnan(age)
             except ValueError as error:
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
                 problems.add("bad_ages", place, str(error))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import zipfile
 from datetime import datetime
 
@@ -226,6 +227,20 @@ def test_codes_for_unknown_are_refused_until_they_are_named(tmp_path):
     text = write_ages(tmp_path / "text.csv", [*ages, "n/a", "N/A", -1, -1])
     assert len(read(text).problems.found["bad_ages"]) == 4
     assert read(text, missing_values=["n/a", "-1"]).problems.missing == 4
+
+
+def test_a_code_for_unknown_may_have_a_unit(tmp_path):
+    """As scanners export it: 000Y. What is advised for it works."""
+    written = [*(f"{20 + k:03d}Y" for k in range(20)), "000Y", "000Y"]
+    path = write_ages(tmp_path / "t.csv", written)
+    assert "--missing_values 0;" in read(path).problems.advice["far_ages"]
+    table = read(path, missing_values=["0"])
+    assert (table.problems.missing, len(table.rows), table.problems.report()) == (2, 20, {})
+    months = write_ages(tmp_path / "m.csv", [*range(20, 40), "999 wk", "999 wk"])  # 229.7 months
+    (code,) = re.findall(
+        r"--missing_values (\S+);", read(months, target_unit="months").problems.advice["far_ages"]
+    )
+    assert read(months, target_unit="months", missing_values=[code]).problems.missing == 2
 
 
 def test_codes_that_stand_together_are_codes(tmp_path):
