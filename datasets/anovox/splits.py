@@ -88,6 +88,8 @@ def _check_classes(table: FrameTable, part: str, members: list[str], how: str, p
         found = f"{(labels == 1).sum()} frames of the {part} split are anomalous ({how})"
         remedy = "Move their scenarios to test, or leave out --split_method and --holdout_towns."
         raise DataError(f"--label pasted: {found}, but only test may have anomalies.\n{remedy}")
+    if part == "val" and not members:
+        raise DataError(f"the val part is empty ({how}).\nIt chooses epoch and threshold: raise --val_size.")
     if not members or (normal and (anomalous or pasted)):
         return
     every = ("normal" if normal else "anomalous") if len(labels) else "without label"
@@ -105,7 +107,7 @@ def _hold_out(strata: dict[str, str], town_of: dict[str, str], args: argparse.Na
     if unknown := " ".join(town for town in args.holdout_towns if town not in there):
         raise DataError(f"--holdout_towns {unknown}: no scenario is there; the towns are {', '.join(there)}.")
     held = [name for name, town in town_of.items() if town in args.holdout_towns]
-    if len(rest := sorted(strata.keys() - held)) < 1 + (args.val_size > 0):
+    if len(rest := sorted(strata.keys() - held)) < 2:
         left = f"{len(held)} of {len(town_of)} scenarios are in these towns; train and val need one each"
         raise DataError(f"--holdout_towns {towns}: {left}.\nHold out fewer towns, or add others.")
     split = split_groups(rest, 0, args.val_size, args.seed, strata) | {"test": held}

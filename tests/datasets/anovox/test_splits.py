@@ -48,6 +48,12 @@ def test_blocks_of_one_scenario_that_overlap_are_no_split(tmp_path, table, own):
             split(table, tiny_sample(), split_method=written(tmp_path, own))
 
 
+@pytest.mark.parametrize("how", [{"split_method": "random"}, {"holdout_towns": ["Town07"]}])
+def test_no_val_part_is_refused_before_training(table, how):
+    with pytest.raises(DataError, match=r"the val part is empty .*\n.*raise --val_size"):
+        split(table, tiny_sample(), val_size=0, **how)
+
+
 def test_a_colon_in_a_name_is_no_block(table):
     table.scenario[table.scenario == table.scenario[0]] = "Scenario_2024-06-01T12:00:00"
     assert table.rows_of(["Scenario_2024-06-01T12:00:00"]).tolist() == [0, 1, 2, 3]
