@@ -180,7 +180,12 @@ def _build(what, shape, dtype, counts, produce, limit_gb, path) -> None:
 
 
 def _write(path, starts, produce, k) -> None:
-    array, items = np.lib.format.open_memmap(path, mode="r+"), produce(k)
+    array = np.lib.format.open_memmap(path, mode="r+")
+    try:
+        items = produce(k)
+    except OSError as error:  # of a source, not of the cache's folder
+        what = f"{error.filename or f'source {k}'}: cannot be read ({error.strerror or error})"
+        raise DataError(f"{what}.\nCopy it again, check who may read it, or remove it.") from error
     expected = (int(starts[k + 1] - starts[k]), *array.shape[1:])
     if items.shape != expected or items.dtype != array.dtype:
         raise ValueError(f"source {k} gave {items.dtype} {items.shape} instead of {array.dtype} {expected}")

@@ -253,6 +253,15 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize("count", [3, 30])  # in one process, in several
+def test_a_source_that_can_not_be_read_is_not_the_caches_fault(tmp_path, count):
+    world = World(tmp_path, count)
+    world.sources[2].unlink()
+    world.sources[2].mkdir()
+    with pytest.raises(DataError, match=r"sources/002\.bin: cannot be read \(Is a directory\)"):
+        world.open()
+
+
 def test_missing_sources_are_one_error(tmp_path):
     world = World(tmp_path, 30)
     for source in world.sources[5:12]:
