@@ -257,6 +257,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     bare, weights = build_model(args)
     if stage1 is not None:
         bare.start_from(stage1["model"])
+        weights["sha256"] = stage1["sha256"]  # --config tells whether it is the same model
     model = run.place(bare)
     judged = copy.deepcopy(bare) if args.ema_decay else bare  # the model that is evaluated and saved
     average = partial(follow, judged, decay=args.ema_decay) if args.ema_decay else None

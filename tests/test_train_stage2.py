@@ -128,7 +128,22 @@ def test_a_run_is_repeated_and_resumed_without_the_stage_1_run_it_came_from(
     (stopped,) = (tmp_path / "stopped").iterdir()
     train_stage2.main(train_stage2.parse_args(["--resume", str(stopped)]))
     assert_same_run(run, stopped)
-    assert_same_run(run, replay(NAME, run, tmp_path / "replayed"))
+    replayed = replay(NAME, run, tmp_path / "replayed")
+    assert_same_run(run, replayed)
+    assert "first weights: the same as of --config" in (replayed / "train.log").read_text()
+
+
+def test_a_stage_1_run_that_went_on_is_not_the_one_that_stage_2_came_from(stage1, tmp_path):
+    def recorded(state: dict) -> str:
+        save_checkpoint(tmp_path / "stage1.pth", state)
+        args = train_stage2.parse_args(["--stage1_checkpoint", str(tmp_path / "stage1.pth")])
+        return adopt_stage1(args, train_stage2.FROM_STAGE1, names_of)["sha256"]
+
+    state = load_checkpoint(stage1 / "best_f1.pth")
+    first = recorded(state)
+    assert recorded(state | {"args": state["args"] | {"output_dir": "elsewhere"}}) == first
+    next(iter(state["model"].values())).view(-1)[0] += 1
+    assert recorded(state) != first
 
 
 @pytest.mark.long

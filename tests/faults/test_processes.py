@@ -375,7 +375,7 @@ def test_a_run_goes_on_with_the_same_global_batch_on_another_number_of_processes
 
 def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path):
     recorded = {"args": {"batch_size": 9}, "world_size": 1, "dataset": {"fingerprint": "f"}}
-    recorded |= {"training": {}, "optimizations": {}, "num_threads": 1}
+    recorded |= {"training": {}, "optimizations": {}, "num_threads": 1, "device": "cpu"}
     write_json(tmp_path / "config.json", recorded)
     write_json(tmp_path / "split.json", {})
     args, two = argparse.Namespace(resume=str(tmp_path)), distributed.Processes(0, 2, torch.device("cpu"))

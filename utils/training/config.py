@@ -28,7 +28,8 @@ TRAINING = (
     "num_workers", "plot_interval", "max_batches",
 )  # fmt: skip
 
-NEEDED = ("args", "dataset", "training", "optimizations", "world_size", "num_threads")  # for --resume
+# For --resume.
+NEEDED = ("args", "dataset", "training", "optimizations", "world_size", "num_threads", "device")
 
 
 def describe_run(run: "Run") -> dict[str, Any]:
@@ -69,20 +70,31 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
             "the same run within rounding only if it has no dropout and trains no BatchNorm"
         )
-    if recorded["num_threads"] != torch.get_num_threads():
-        LOG.info(f"{torch.get_num_threads()} threads, {recorded['num_threads']} before: last bits may differ")
+    before, now = deciding(recorded), deciding(describe_run(run))
+    for name in ("threads", "device"):
+        if before[name] != now[name]:
+            LOG.info(f"{name}: {before[name]} before, now {now[name]}: last bits may differ")
 
 
-def check_repeated(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
-    """Log whether data and split are those of the run that --config repeats, as far as it recorded them."""
-    path, now = Path(run.args.config), {"data": dataset["fingerprint"], "split": split}
-    before = {"data": read_json(path).get("dataset", {}).get("fingerprint")}
-    before["split"] = read_json(file) if (file := path.with_name("split.json")).is_file() else None
-    known = [name for name in now if before[name]]
-    if changed := [name for name in known if before[name] != now[name]]:
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json, or a part of one, says of what decides the numbers besides the flags."""
+    return {
+        "data": config.get("dataset", {}).get("fingerprint"), "split": config.get("split"),
+        "processes": config.get("world_size"), "threads": config.get("num_threads"),
+        "device": config.get("device", "").split(":")[0],
+        "first weights": config.get("model", {}).get("sha256"),
+    }  # fmt: skip
+
+
+def check_repeated(path: Path, part: dict[str, Any]) -> None:
+    """Log whether this part of config.json, and "split", repeat the run of --config, as far as recorded."""
+    config, file = read_json(path), path.with_name("split.json")
+    before = deciding(config | {"split": read_json(file) if file.is_file() else None})
+    known = {name: value for name, value in deciding(part).items() if value and before[name]}
+    if changed := [name for name, value in known.items() if before[name] != value]:
         LOG.warning(f"not the {' and '.join(changed)} of --config {path}: this run does not repeat that one")
     elif known:
-        LOG.info(f"{' and '.join(known)}: the same as of --config {path}")
+        LOG.info(f"{', '.join(known)}: the same as of --config {path}")
 
 
 def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:

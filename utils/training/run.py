@@ -4,6 +4,7 @@ A Run holds what a script needs around its loop; the script's `main` decides the
 """
 
 import argparse
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,8 @@ class Run:
         else:
             self.check_start(data)
         if self.args.config:
-            config.check_repeated(self, described, data.split)
+            part = config.describe_run(self) | {"dataset": described, "split": data.split}
+            config.check_repeated(Path(self.args.config), part)
         config.check_ranks(self, described, data.split)
         if self.args.check_data:
             LOG.info("the data can be trained on")
@@ -130,6 +132,8 @@ class Run:
         if args.resume:
             config.record_resumed(self)
             return
+        if args.config:
+            config.check_repeated(Path(args.config), {"model": model})
         recipe = config.describe_training(self, criterion, optimizer, scheduler, **training)
         written = config.describe_run(self)
         written |= {"dataset": data.describe(), "model": model, "training": recipe}
@@ -262,4 +266,6 @@ def adopt_stage1(
             raise CommandError(f"--{name} {typed}: {path} was trained with {trained}; leave the flag out")
     args.stage1_checkpoint = os.path.abspath(path)
     check_names(path, state, **names_of(args))
-    return state | {"stage1_threshold": state["threshold"]}  # stage 2 chooses its own threshold
+    weights = b"".join(tensor.numpy().tobytes() for tensor in state["model"].values())
+    # Stage 2 chooses its own threshold.
+    return state | {"stage1_threshold": state["threshold"], "sha256": hashlib.sha256(weights).hexdigest()}
