@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pandas
 
+from datasets.jrdb.frames import frame_number
 from datasets.jrdb.problems import Problems
 from utils.run.errors import some
 from utils.run.folder import unique_keys
@@ -98,9 +99,12 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         if size and (table[["w", "h"]].max().to_numpy() > size).any():
             size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
+    folder = path.parent.relative_to(given).as_posix().removeprefix(".") if given.is_dir() else ""
+    numbers = {frame_number(whole(frame)) for frame in table["frame"].unique()}
     if form == "KITTI detections":  # a frame in each file
-        folder = path.parent.relative_to(given).as_posix() if given.is_dir() else "."
-        table = table.assign(frame=path.stem, sequence=folder.removeprefix("."))
+        table = table.assign(frame=path.stem, sequence=folder)
+    elif given.is_dir() and path.stem.isdigit() and numbers == {int(path.stem)}:  # as well
+        table.loc[table["sequence"] == "", "sequence"] = folder
     elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
         table.loc[table["sequence"] == "", ["sequence", "file"]] = name, str(path)
@@ -116,7 +120,7 @@ def parse(text: str, path: Path) -> Content:
         return text_rows(text, path)
     content = json.loads(text, object_pairs_hook=unique_keys)
     for key in ("labels", "detections"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
+        if isinstance(content, dict) and content.get(key) and isinstance(content[key], dict):
             return Content(f"JRDB {key}", list(jrdb_rows(content[key], path)))
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return coco_rows(content, path)

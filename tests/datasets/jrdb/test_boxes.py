@@ -255,6 +255,27 @@ def test_a_folder_holds_a_sequence_or_a_frame_in_each_file(tmp_path, read):
     assert [s.name for s in read(tmp_path, tracks)[0]] == ["aula", "hall", "lab"]
 
 
+@pytest.mark.parametrize("form", ["labels", "results", "CSV", "MOT"])
+def test_files_of_one_frame_each_are_the_sequence_of_their_folder(tmp_path, read, form):
+    """Not sequences of one frame each, in which nobody has a past."""
+    everything, boxes = json.loads(labels("labels"))["labels"], json.loads(results(track_id=True))
+    for number, rows in FRAMES.items():
+        name = f"{number:06d}"
+        text = {
+            "labels": json.dumps({"labels": {f"{name}.jpg": everything[f"{name}.jpg"]}}),
+            "results": json.dumps([box for box in boxes if box["image_id"] == number]),
+            "CSV": "frame,id,x,y,w,h\n" + mot(rest=(), people=rows),
+            "MOT": mot(people=rows),
+        }[form]
+        for place in ("hall", "aula"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            (tmp_path / place / f"{name}{'.txt' if form == 'MOT' else '.json'}").write_text(text)
+    for place, names in {"": ["aula", "hall"], "hall": ["hall"]}.items():
+        sequences, *_ = read(tmp_path / place, tmp_path / place)
+        assert [s.name for s in sequences] == names
+        assert all(s.times.tolist() == [0, 15] and len(s.track_names) == 2 for s in sequences)
+
+
 def test_classes_of_cvats_mot_are_those_of_its_labels(tmp_path, read):
     (tmp_path / "hall" / "gt").mkdir(parents=True)
     (tmp_path / "hall/gt/labels.txt").write_text("car\ncat\nPerson\n")
@@ -488,6 +509,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
             "no boxes of people in it",
         ),  # cars, of a list that has people
         ("", "no boxes of people in it"),
+        ('{"labels": {}}', "without labels, detections or annotations"),
         ("hello 3\n", "neither a header nor a row"),
     ],
 )
