@@ -271,6 +271,8 @@ def read_group(entry: object, place: str, problems: Problems) -> tuple[int, floa
     entry = entry or {}
     try:
         group, difficulty = entry.get("cluster_ID"), entry.get("cluster_stat")
+        if "cluster_ID" not in entry and entry.keys() - {"cluster_stat"}:
+            raise ValueError("no group, or its key has another name")
         number = -1 if group is None or group != group else int(np.int64(whole(group)))  # null or NaN
         return max(number, -1), float(difficulty or 0)
     except (AttributeError, TypeError, ValueError, OverflowError):

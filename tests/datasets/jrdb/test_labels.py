@@ -56,7 +56,8 @@ def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records[0].pop("social_group", None)
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
     records.append(person(4, BOX) | {"social_group": {"cluster_ID": float("nan")}})  # as pandas writes
-    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7, -1]
+    records.append(person(5, BOX) | {"social_group": {"cluster_stat": 1}})
+    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7, -1, -1]
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
@@ -186,6 +187,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": "x"}}]}, "social_group in another"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": 10**30}}]}, "social_group in another"),
         ({FRAME: [person(1, BOX) | {"social_group": {"cluster_ID": [3, 5]}}]}, "social_group in another"),
+        ({FRAME: [person(1, BOX) | {"social_group": {"cluster_id": 3}}]}, "social_group in another"),
         (pair_labels("conversation", "walkin together"), "did you mean walking together"),
     ],
 )
