@@ -87,7 +87,7 @@ def read_people(
 def find_boxes(folder: Path) -> Path:
     """The folder of labels or detections in a JRDB folder."""
     for source in SOURCES:
-        if any((folder / source).glob("[!.]*.json")):
+        if any((folder / source).glob(labels.LABEL_FILES)):
             return folder / source
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
     raise CommandError(

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datasets.images import check_relative_name
-from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FILES, LABEL_FOLDER
 from datasets.splits import PARTS, Split, fold_groups, read_split
 from utils.run.errors import CommandError, DataError, some
+from utils.run.log import LOG
 
 # The sequences with public labels, divided into train and val as in the code of JRDB-Act and JRDB-Social;
 # test: the sequences without public labels, for users who have them.
@@ -17,12 +18,12 @@ def list_sequences(data_path: Path | str) -> dict[str, Path]:
     """{name: label file} of every sequence, sorted by name; CommandError if there is none."""
     data_path = Path(data_path)
     folder = data_path / LABEL_FOLDER
-    if files := sorted(folder.glob("[!.]*.json")):  # no ._NAME.json of macOS
+    if files := sorted(folder.glob(LABEL_FILES)):
         return {check_relative_name(path.stem, str(folder)): path for path in files}
     found = sorted(path.name for path in data_path.iterdir()) if data_path.is_dir() else ["no such folder"]
     inside = sorted(path.parent.parent for path in data_path.glob(f"*/{LABEL_FOLDER}"))
     remedy = f"pass {f'--data_path {inside[0]}' if inside else 'the folder that holds labels/ and images/'}"
-    if others := sorted({path.parent.name for path in data_path.glob("labels/*/[!.]*.json")}):
+    if others := sorted({path.parent.name for path in data_path.glob(f"labels/*/{LABEL_FILES}")}):
         remedy = f"labels/ holds {some(others)}, but only {LABEL_FOLDER.name} (JRDB-Act, JRDB-Social) says "
         remedy += "who interacts: download it; predict.py --input works on boxes without it"
     raise CommandError(
@@ -71,4 +72,6 @@ def split_sequences(
         if part != "test" and not split[part]:
             empty = f"the {part} split is empty ({source}, of {len(names)} sequences: {some(names, 3)})"
             raise DataError(f"{data_path}: {empty}\n  add sequences or a split.json, or pass --fold 1/N")
+    if unused := sorted(set(names).difference(*split.values())):
+        LOG.warning(f"{len(unused)} of {len(names)} sequences are in no part of {source}: {some(unused, 3)}")
     return split, source

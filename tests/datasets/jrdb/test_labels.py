@@ -400,6 +400,14 @@ def test_split_methods(tmp_path):
     assert split_sequences(every, tmp_path, "sorted70")[0]["train"] == every[:18]  # what is typed wins
 
 
+def test_sequences_in_no_part_of_the_split_are_counted(tmp_path, caplog):
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    split_sequences("ab", tmp_path)
+    assert not caplog.text
+    split_sequences("abcd", tmp_path)
+    assert "2 of 4 sequences are in no part of split.json in the data folder: c, d" in caplog.text
+
+
 def test_a_typed_fold_wins_over_the_folders_own_split(tmp_path):
     names = ["a", "b", "c"]
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"]}))
@@ -491,7 +499,8 @@ def test_a_difficulty_that_is_none_is_refused(tmp_path):
 def test_what_macos_leaves_beside_files_is_not_read(tmp_path):
     write_labels(tmp_path, "s", crowd(1))
     (tmp_path / LABEL_FOLDER / "._s.json").write_bytes(b"\0\5\26\7")
-    assert list(list_sequences(tmp_path)) == ["s"]
+    write_labels(tmp_path, "t", crowd(1)).rename(tmp_path / LABEL_FOLDER / "t.JSON")
+    assert list(list_sequences(tmp_path)) == ["s", "t"]
     images = tmp_path / IMAGE_FOLDER / "s"
     images.mkdir(parents=True)
     (images / "._000015.jpg").write_bytes(b"\0\5\26\7")
