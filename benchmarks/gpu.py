@@ -55,7 +55,11 @@ TINY = {  # flags that --tiny adds
     "train_mae": "--model cnn --image_size 32",
     "train_ddp": "--model cnn --image_size 32",
 }
-STEADY = "--scheduler none --warmup_epochs 0"  # lets a resumed run have more epochs
+STEADY = {  # lets a resumed run have more epochs
+    "train_stage1": "--scheduler none",
+    "train_anomaly_with_labels": "--scheduler none",
+    "train_mae": "--scheduler none --warmup_epochs 0",
+}
 JOINED = """
 import torch, torch.distributed as dist
 cuda = torch.cuda.is_available()
@@ -108,23 +112,23 @@ class Checks:
         last = all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
         self.say("pinned memory, channels_last", last and pinned == self.cuda, f"{len(kernels)} convolutions")
 
-    def train(self, folder: Path, *flags: str) -> Path:
-        """A short run of train_mae.py in this process."""
-        script = importlib.import_module("train_mae")
+    def train(self, name: str, folder: Path, *flags: str) -> Path:
+        """A short run of a script in this process."""
+        script = importlib.import_module(name)
         with contextlib.redirect_stdout(io.StringIO()):
             script.main(script.parse_args([*flags, "--output_dir", str(folder)]))
         return max(folder.iterdir())
 
-    def resumes(self, folder: Path, dtype: torch.dtype) -> None:
+    def resumes(self, name: str, folder: Path, dtype: torch.dtype) -> None:
         """Are a run's weights in this precision bit-identical if its second epoch comes after --resume?"""
-        cut = self.flags("train_mae", f"{AGE} --amp --max_batches 3 {STEADY}")
+        cut = self.flags(name, f"--amp --max_batches 3 {STEADY[name]}")
         with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
-            whole = self.train(folder / "whole", *cut, "--epochs", "2")
-            parts = self.train(folder / "parts", *cut, "--epochs", "1")
-            self.train(folder / "parts", "--resume", str(parts), "--epochs", "2")
+            whole = self.train(name, folder / "whole", *cut, "--epochs", "2")
+            parts = self.train(name, folder / "parts", *cut, "--epochs", "1")
+            self.train(name, folder / "parts", "--resume", str(parts), "--epochs", "2")
         a, b = (load_checkpoint(run / "final.pth")["model"] for run in (whole, parts))
         same = all(torch.equal(a[key], b[key]) for key in a)
-        self.say(f"resumed in {dtype}", same, "the same weights" if same else "other weights")
+        self.say(f"{name} resumed in {dtype}", same, "the same weights" if same else "other weights")
 
     def rate(self, training: Training, steps: int) -> tuple[float, float]:
         """Samples per second of `steps` steps, and the share of time spent waiting for the loader."""
@@ -217,9 +221,10 @@ def main(argv: list[str] | None = None) -> int:
         checks.same_losses(name)
     checks.moved()
     with tempfile.TemporaryDirectory() as folder:
-        for dtype in (torch.bfloat16, *((torch.float16,) if checks.cuda else ())):
-            checks.resumes(Path(folder, str(dtype)), dtype)
+        for name in STEADY:
+            checks.resumes(name, Path(folder, name), torch.bfloat16)
         if checks.cuda:
+            checks.resumes("train_mae", Path(folder, "float16"), torch.float16)
             checks.out_of_memory(Path(folder, "full"))
     checks.torchrun()
     checks.sizes()

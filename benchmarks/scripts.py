@@ -59,6 +59,7 @@ def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
 
     def adopt(args: Namespace, flags: Iterable[str], names_of: Any) -> None:
         """Take the default flags of stage 1 and no weights, which do not change the time."""
+        args.stage1_checkpoint = "none"
         defaults = vars(importlib.import_module("train_stage1").parse_args([]))
         vars(args).update({flag: defaults[flag] for flag in flags if getattr(args, flag) is None})
 

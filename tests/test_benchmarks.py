@@ -91,7 +91,8 @@ def test_naive_pairs_are_the_cached_ones(pairs):
 def test_a_script_is_made_ready_as_its_main_does(name):
     """And trains: the same batch twice costs less."""
     argv = [str(flag) for flag in flags_of(name)]
-    if name == "train_stage2":  # of a stage 1 run that is not read
+    if name == "train_stage2":  # without a stage 1 run
+        del argv[(start := argv.index("--stage1_checkpoint")) : start + 2]
         argv += ["--features", "geometry"]
     with private_cache():
         training = prepare(name, argv)

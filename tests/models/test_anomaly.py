@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from models import patch_distance
-from models.anomaly import AnomalyDetectionModel, CrossModalAttention, explain, grid_waves, locate
+from models.anomaly import (
+    AnomalyDetectionModel,
+    CrossModalAttention,
+    explain,
+    grid_waves,
+    locate,
+    sample_at,
+    weigh_corners,
+)
 from models.encoders import build_encoder
 from models.patch_distance import patch_distances, remember_patches
 from models.pointnet import masked_max, pool_by_cell, rise
@@ -52,6 +60,25 @@ def test_every_parameter_gets_a_gradient(modality, fusion, position_code):
     assert logits.shape == (3,) and cells.shape == (3, 8, 12) and marks.shape == (3, 60)
     sum(part.square().sum() for part in (logits, cells, marks)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_the_way_a_gpu_samples_maps_equals_grid_sample(memory_format):
+    """With its gradients; at centres, edges, corners and out of view too."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 5, 6, 9, generator=generator, dtype=torch.float64)
+    places = torch.rand(2, 400, 2, generator=generator, dtype=torch.float64) * 2.8 - 1.4
+    exact = torch.tensor([-1.0, -8 / 9, 0, 1, 1 + 1 / 9, 2, 1e6], dtype=torch.float64)
+    places[0, : len(exact) ** 2] = torch.cartesian_prod(exact, exact)
+    assert not maps.is_cuda  # sample_at takes grid_sample
+    results = []
+    for sample in (sample_at, weigh_corners):
+        seen = maps.clone().to(memory_format=memory_format).requires_grad_()
+        out = sample(seen, places)
+        (out * torch.arange(5)).square().sum().backward()
+        results.append((out.detach(), seen.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 def test_it_has_about_a_million_parameters():
