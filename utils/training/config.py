@@ -68,7 +68,7 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
         args.batch_size = batch * before // world
         LOG.warning(
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
-            "the same run within rounding only if it has no dropout and trains no BatchNorm"
+            "the same run within rounding only without dropout, random depth and trained BatchNorm"
         )
     before, now = deciding(recorded), deciding(describe_run(run))
     for name in ("threads", "device"):
