@@ -92,7 +92,9 @@ def test_three_stops_in_one_epoch(whole, tmp_path, monkeypatch):
 
 def signal_in(monkeypatch, name: str, call: int, number: int) -> None:
     """Send this process a signal at the n-th call of a function of a run of stage 1, before its work."""
-    place = {"save_epoch": Checkpoint, "write_results": training_run}.get(name, train_stage1)
+    place = {"save_epoch": Checkpoint, "save_last": Checkpoint, "write_results": training_run}.get(
+        name, train_stage1
+    )
     original, calls = getattr(place, name), iter(range(1, 10**6))
 
     def called(*values, **options):
@@ -142,6 +144,13 @@ def test_sigusr1_saves_and_goes_on(whole, tmp_path, monkeypatch):
     assert_same_run(whole, run)
 
 
+def test_a_signal_to_stop_is_not_lost_in_a_save(tmp_path, monkeypatch):
+    signal_at(monkeypatch, (3, signal.SIGUSR1))
+    signal_in(monkeypatch, "save_last", 1, signal.SIGTERM)
+    assert exit_code(SCRIPT, argv(SCRIPT, tmp_path)) == 143
+    assert load_checkpoint(only_run(tmp_path) / "last.pth")["step"] == 4
+
+
 @pytest.mark.parametrize("name", ["build_datasets", pytest.param("report", marks=LONG)])
 def test_sigusr1_outside_of_training_ends_nothing(whole, tmp_path, monkeypatch, name):
     """There is nothing to save before training and in the final pass; the system's own answer would be to
@@ -156,13 +165,15 @@ def test_sigusr1_outside_of_training_ends_nothing(whole, tmp_path, monkeypatch, 
     assert_same_run(whole, only_run(tmp_path))
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", [(), (signal.SIGTERM,)])
+def test_a_second_ctrl_c_does_not_wait(tmp_path, monkeypatch, first):
     handler, sent = Interrupt.receive, []
 
     def twice(self, number, frame):
-        handler(self, number, frame)
+        for earlier in (*first, number):
+            handler(self, earlier, frame)
         sent.append(time.monotonic())
-        handler(self, number, frame)
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Interrupt, "receive", twice)
     signal_at(monkeypatch, (2, signal.SIGINT))

@@ -28,7 +28,7 @@ from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
 from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
 
-SAVE, INTERRUPTED, TERMINATED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM  # the largest wish wins
+SAVE, TERMINATED = 1, 128 + signal.SIGTERM  # or 128 + another signal; the largest wish wins
 LOG_SECONDS = 60.0  # between two log lines in a long epoch
 BEAT_SECONDS = 5.0  # at least, between two writes of status.json
 # Where a rank waits for the others; on a GPU, check_finite is the first to wait for its collectives.
@@ -101,8 +101,8 @@ class Interrupt:
 
     def receive(self, number: int, frame: Any) -> None:
         """The signal handler: remember the wish; a second SIGINT leaves at once."""
-        if number == signal.SIGINT and self.wish == INTERRUPTED:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
         self.wish = max(self.wish, SAVE if number == SAVE_SIGNAL else 128 + number)
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -183,7 +183,8 @@ class Interrupt:
         if self.processes.first:
             self.save(done, torch.stack(parts), self.seconds)
         LOG.info(f"saved after step {done}/{steps}")
-        self.wish = 0
+        if self.wish <= wish:  # else asked to stop while saving: after the next step
+            self.wish = 0
         if wish > SAVE:
             self.leave(wish)
 
