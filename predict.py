@@ -19,9 +19,8 @@ Unreadable files are listed in skipped.csv; the rest is predicted, and the exit 
 import argparse
 from pathlib import Path
 
-from prediction.flags import PREDICTING, add_reading_arguments, read_otherwise
+from prediction.flags import PREDICTING, add_reading_arguments
 from utils.run import arguments
-from utils.run.errors import CommandError
 from utils.run.script import run_script
 
 SCRIPT = "predict.py"
@@ -58,12 +57,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # fmt: on
     add_reading_arguments(parser, PREDICTING)
     args = parser.parse_args(parser.typed(argv))
-    given = [f"--{name}" for name in ("input", "boxes") if getattr(args, name) is not None]
+    given = [f"--{name}" for name in ("input", "boxes", *PREDICTING) if getattr(args, name) is not None]
     if args.export and len(args.run) > 1:
         parser.error("--export writes one model: pass one --run")
     if args.export and given:
         parser.error(f"--export reads no input: leave out {' '.join(given)}")
-    if args.output and not given:
+    if args.output and args.input is None and args.boxes is None:
         parser.error("--input is required (or --boxes FILE, for a JRDB run that uses geometry only)")
     parser.announce(argv)
     return args
@@ -83,21 +82,9 @@ def main(args: argparse.Namespace) -> None:
     trained = open_together(args.run, choose_device(args.device))
     for member in trained.members:
         LOG.info(f"{member.path}: {member.state['script']}, epoch {member.state['epoch']}")
-        read_otherwise(member.args, args, member.state["script"], PREDICTING)
-        member.args.cache_limit_gb = args.cache_limit_gb or member.args.cache_limit_gb
     if args.export:
         export_model(trained, Path(args.export))
         return
-    if args.boxes and trained.task["data"] != "jrdb":
-        raise CommandError(f"--boxes {args.boxes}: a run of {trained.state['script']} reads no boxes")
-    if args.explain and trained.task["data"] != "ultrasound":
-        raise CommandError(f"--explain is for ages, and this is a run of {trained.state['script']}")
-    if args.input and Path(args.output).resolve() == Path(args.input).resolve():
-        raise CommandError(f"--output {args.output}: is the input, whose files it could overwrite")
-    try:
-        Path(args.output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--output {args.output}: cannot be made ({error.strerror})") from error
     trained.predict(args.input, **{name: getattr(args, name) for name in OPTIONS})
 
 

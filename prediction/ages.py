@@ -78,7 +78,9 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
                 sample = parts[0].__getitems__([k])
                 pictures.append(block_of(explained(sample, mean_explanation)))
             else:
-                pictures.append(read_image(sources[k], "L", options.intensity_range))
+                pixels = isinstance(sources[k], np.ndarray)
+                shot = sources[k] if pixels else read_image(sources[k], "L", options.intensity_range)
+                pictures.append(shot)
         if pictures:
             files = [name if len(name) < 35 else f"{name[:15]}...{name[-16:]}" for name in rows.file[shown]]
             texts = [f"{name}\n{age:.1f} {unit}" for name, age in zip(files, ages[shown], strict=True)]

@@ -17,7 +17,7 @@ READING = (*sorted(DATA_PATHS), "camera", "anomaly_ids", "cohort", "id_column", 
            "id_pattern", "min_age", "max_age", "exclude", "exclude_more_than_half", "class_map",
            "skip_bad_boxes", "sheet", "header_row", "visit_column", "file_column", "group_column",
            "missing_values", "intensity_range", "frame_rate")  # fmt: skip
-PREDICTING = ("camera", "numeric_ids", "id_pattern")  # those of predict.py
+PREDICTING = ("camera", "numeric_ids", "id_pattern", "cache_limit_gb")  # those of predict.py
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser, names: tuple[str, ...] = READING) -> None:
@@ -43,7 +43,7 @@ def read_otherwise(
         if value is None:
             continue
         if not hasattr(recorded, name):
-            own = [f"--{flag}" for flag in READING if hasattr(recorded, flag)]
+            own = [f"--{flag}" for flag in names if hasattr(recorded, flag)]
             raise CommandError(f"--{name}: a run of {script} has only {', '.join(own)}")
         changed |= same_place(name, value) != same_place(name, getattr(recorded, name))
         setattr(recorded, name, value)

@@ -1,6 +1,7 @@
 """Load trained models from run folders or checkpoints: training script, flags and weights."""
 
 import argparse
+import copy
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
 from datasets.jrdb.load import names_of
+from prediction.flags import PREDICTING, read_otherwise
 from prediction.skipped import tell_skipped
 from utils.report.results import write_table
 from utils.run.errors import CommandError
@@ -29,8 +31,8 @@ from utils.training.checkpoint import check_names, load_checkpoint, refuse_forei
 # The module with `predict` for each data set.
 PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
               "jrdb": "prediction.interactions"}  # fmt: skip
-OPTIONS = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False, "output": None,
-           "max_pictures": 0, "explain": False}  # fmt: skip
+BOXES = {"boxes": None, "boxes_size": None, "frame_rate": None, "skip_bad_boxes": False}  # for JRDB only
+OPTIONS = BOXES | {"output": None, "max_pictures": 0, "explain": False} | dict.fromkeys(PREDICTING)
 
 # What `predict` returns: tables, (number, unit) of inputs, and a function that writes pictures and a summary.
 Predicted = tuple[dict[str, pandas.DataFrame], tuple[int, str], Callable[[Path], None]]
@@ -66,11 +68,18 @@ class Trained:
         """The tables of predict.py, {"predictions": ..., "subjects" or "groups": ...}.
 
         folder: as --input; for ages also a list of uint8 images (H, W) or (H, W, 3). options: flags of
-        predict.py, such as boxes. With `output`, files and pictures are written there, and a DataError at the
-        end reports unreadable inputs, which are in the table "skipped"."""
+        predict.py, those in OPTIONS. With `output`, files and pictures are written there, and a DataError at
+        the end reports unreadable inputs, which are in the table "skipped"."""
+        if unknown := sorted(options.keys() - OPTIONS.keys()):
+            raise TypeError(f"predict() has no option {', '.join(unknown)}; it has {', '.join(OPTIONS)}")
         args = argparse.Namespace(input=folder, **OPTIONS | options)
+        self._check(args)
+        members = tuple(replace(member, args=copy.copy(member.args)) for member in self.members)
+        for member in members:
+            read_otherwise(member.args, args, member.state["script"], PREDICTING)
         module = importlib.import_module(PREDICTION[self.task["data"]])
-        tables, total, show = module.predict(self, args)
+        together = replace(self, args=members[0].args, together=members)
+        tables, total, show = module.predict(together, args)
         if tables["skipped"].empty:
             del tables["skipped"]
         if args.output is not None:
@@ -80,6 +89,22 @@ class Trained:
             if "skipped" in tables:
                 tell_skipped(tables["skipped"], *total, Path(args.output))
         return tables
+
+    def _check(self, args: argparse.Namespace) -> None:
+        """CommandError for options that are of another task, or an `output` that cannot be made."""
+        script, data = self.state["script"], self.task["data"]
+        if wrong := [f"--{name}" for name in BOXES if getattr(args, name) and data != "jrdb"]:
+            raise CommandError(f"{' '.join(wrong)}: a run of {script} reads no boxes")
+        if args.explain and data != "ultrasound":
+            raise CommandError(f"--explain is for ages, and this is a run of {script}")
+        if args.output is None:
+            return
+        if isinstance(args.input, (str, Path)) and Path(args.output).resolve() == Path(args.input).resolve():
+            raise CommandError(f"--output {args.output}: is the input, whose files it could overwrite")
+        try:
+            Path(args.output).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"--output {args.output}: cannot be made ({error.strerror})") from error
 
     def tell_known(self, names: Iterable[str]) -> None:
         """Log whether groups in the input are called like groups that a run was trained on."""

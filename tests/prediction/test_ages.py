@@ -99,6 +99,25 @@ def test_from_python_files_and_pixels_give_the_same(outspoken, tmp_path):
     assert np.allclose(written["prediction"], expected["prediction"], atol=2e-3)
 
 
+def test_from_python_options_count_and_mistyped_ones_do_not_pass(outspoken, tmp_path):
+    model, images = prediction.load(outspoken, "cpu"), tiny_runs.ultrasound()
+    shutil.copytree(images, folder := tmp_path / "images")
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name(path.name.replace("anon_", "person_")))
+    named = model.predict(folder, id_pattern=r"person_(\d+)")["subjects"]
+    assert named["subject"].tolist() == model.predict(images)["subjects"]["subject"].tolist()
+    assert model.predict(folder)["subjects"].empty  # of that call alone
+    with pytest.raises(TypeError, match="no option boxs; it has boxes, "):
+        model.predict(images, boxs="boxes.csv")
+    with pytest.raises(CommandError, match="--camera: a run of .* has only --numeric_ids, --id_pattern, "):
+        model.predict(images, camera="left")
+    with pytest.raises(CommandError, match="--frame_rate: a run of train_mae.py reads no boxes"):
+        model.predict(images, frame_rate=15)
+    pixels = [np.array(Image.open(path)) for path in sorted(images.iterdir())]
+    model.predict(pixels[:3], output=tmp_path / "new" / "folder", max_pictures=2)
+    assert (tmp_path / "new" / "folder" / "sheet.png").exists()
+
+
 def test_any_folder_of_images_without_a_table(outspoken, tmp_path, capsys):
     """Names without an id: an age per image, and nobody is made up."""
     expected, _ = run(outspoken, tiny_runs.ultrasound(), tmp_path / "all", "--max_pictures", "0")
