@@ -160,11 +160,15 @@ def _read_dicom_pixels(path: Path | str) -> np.ndarray:
     """(H, W) of 8 or 16 bits, or (H, W, 3) of 8."""
     header = read_dicom_header(path)
     _check_header(path, header.Columns, header.Rows, "DICOM", int(header.get("NumberOfFrames") or 1) > 1)
-    from pydicom.pixels import pixel_array  # colour comes as RGB
+    from pydicom.pixels import apply_color_lut, pixel_array
 
-    pixels = pixel_array(str(path))
+    pixels = pixel_array(str(path))  # colour comes as RGB, but that of a palette as its numbers
     if header.PhotometricInterpretation == "MONOCHROME1":
         pixels = 2 ** int(header.BitsStored) - 1 - pixels
+    elif header.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, header)
+        bits = min(header.RedPaletteColorLookupTableDescriptor[2], 8 * pixels.itemsize)
+        return (pixels >> (bits - 8)).astype(np.uint8)
     if pixels.ndim == 2 and pixels.min() >= 0:
         wide = int(header.BitsStored) > 8 or pixels.max() > 255  # a dark image of 12 bits stays one
         pixels = pixels.astype(np.uint16 if wide else np.uint8)

@@ -209,8 +209,26 @@ def test_the_bits_of_a_dicom_file_are_those_of_its_header(tmp_path, monkeypatch,
     stored = np.full((3, 4), 100, np.uint16)
     monkeypatch.setattr(images, "read_dicom_header", lambda _: header)
     monkeypatch.setitem(sys.modules, "pydicom", ModuleType("pydicom"))
-    monkeypatch.setitem(sys.modules, "pydicom.pixels", SimpleNamespace(pixel_array=lambda _: stored))
+    pixels = SimpleNamespace(pixel_array=lambda _: stored, apply_color_lut=None)
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", pixels)
     (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
     grey = read_image(tmp_path / "a.dcm", "L", intensity_range=(0, 4095))
     assert np.abs(grey.astype(float) - shown).max() <= 0.5
     assert read_image(tmp_path / "a.dcm", "L").max() == 100  # the smallest range that holds its maximum
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_colours_of_a_dicom_palette_are_read_not_their_numbers(tmp_path, monkeypatch, bits):
+    """Without pydicom, of which three functions are replaced; entries of 8 bits may be stored in 16."""
+    header = SimpleNamespace(Columns=4, Rows=3, BitsStored=8, PhotometricInterpretation="PALETTE COLOR")
+    header.get, header.RedPaletteColorLookupTableDescriptor = vars(header).get, [256, 0, bits]
+    entries = np.arange(256)[::-1, None].repeat(3, axis=1) << (bits - 8)
+    monkeypatch.setattr(images, "read_dicom_header", lambda _: header)
+    monkeypatch.setitem(sys.modules, "pydicom", ModuleType("pydicom"))
+    pixels = SimpleNamespace(
+        pixel_array=lambda _: np.full((3, 4), 55, np.uint8),
+        apply_color_lut=lambda numbers, _: entries.astype(np.uint16)[numbers],
+    )
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", pixels)
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    assert (read_image(tmp_path / "a.dcm") == 200).all()
