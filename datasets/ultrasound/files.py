@@ -90,7 +90,8 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
             bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
             rows[key] = (key, subject, age, group, sex, bmi)
         except (ValueError, DataError) as error:
-            problems.add(kind, key, str(error).splitlines()[0])
+            problems.add(kind, key, str(error).splitlines()[0].removeprefix(f"{path}: "))
+    problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["number", *PERSON])
     refuse_codes(table, "{}, PatientAge", problems, args)
     table = table.dropna(subset="age")[PERSON]

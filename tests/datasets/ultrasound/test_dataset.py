@@ -1002,6 +1002,19 @@ def test_codes_in_dicom_headers_are_refused_as_in_a_table(monkeypatch):
     assert "--missing_values 0;" in table.problems.advice["far_ages"]
     table, ages = read_ages_of_headers(monkeypatch, ["", "x"])
     assert not ages and len(table.problems.found["bad_ages"]) == 2
+    assert "--excel_path" in table.problems.advice["bad_ages"]
+
+
+def test_headers_that_can_not_be_read_have_one_reason(tmp_path, monkeypatch):
+    def refuse(path):
+        raise DataError(f"{path}: the 'DICM' prefix is missing")
+
+    for k in range(4):
+        (tmp_path / f"{k}.dcm").write_bytes(b"x")
+    monkeypatch.setattr(files, "list_images", lambda folder: (sorted(folder.iterdir()), ""))
+    monkeypatch.setattr(files, "read_dicom_header", refuse)
+    found = files.read_headers(tmp_path, data_arguments()).problems.report()["unreadable_images"]
+    assert found["first"] == "0.dcm; 1.dcm; 2.dcm; and 1 more: the 'DICM' prefix is missing"
 
 
 def test_links_to_folders_are_followed_and_hidden_ones_left_alone(tmp_path):
