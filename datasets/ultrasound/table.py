@@ -91,14 +91,17 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
     refuse_codes(rows, f"row {{}}, column {at['age']}", problems, args)
-    _refuse_contradictions(rows, at["id"], problems)
+    _refuse_contradictions(rows, at.get("file", at["id"]), problems)
     if "duplicate_ids" in problems.found:
         others = [k for k in sheet.names if k not in at.values()]
         unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
         column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
         visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
         advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}; "
-        problems.advice["duplicate_ids"] = advice + "if each row is a person: give each an id of its own"
+        advice += "if each row is a person: give each an id of its own"
+        if {"visit", "file"} & at.keys():
+            advice = "name each visit once, each image with its folders, as in S1/1.png"
+        problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)

@@ -798,6 +798,22 @@ def test_a_row_is_an_image(study):
         assert (age, part.subjects[subject]) == (20 + k, f"S{k // 2}")
 
 
+def test_files_of_one_name_are_told_apart_by_the_folders_that_are_asked_for(study):
+    images = study / "Healthy/Images"
+    for path in images.iterdir():
+        _, subject, k = path.stem.split("_")
+        (images / subject).mkdir(exist_ok=True)
+        path.rename(images / subject / f"{k}.png")
+    people = [(i, k) for i in range(1, 13) for k in (1, 2)]
+    flags = {"excel_path": study / "t.csv", "file_column": "File"}
+    (study / "t.csv").write_text("Number,Age,File\n" + "".join(f"{i},{9 * i},{k}.png\n" for i, k in people))
+    with pytest.raises(DataError, match="column C: '1.png' in row 2 .* each image with its folders"):
+        load(study, **flags)
+    rows = "".join(f"{i},{9 * i},{i}/{k}.png\n" for i, k in people)
+    (study / "t.csv").write_text(f"Number,Age,File\n{rows}")
+    assert load(study, **flags).report["images_used"] == 24
+
+
 @pytest.mark.parametrize("there", ["D:\\export\\{}\\1.png", "/nas/us/{}/1.PNG", "us/{}/1", "{}/1"])
 def test_a_row_names_its_file_by_the_path_on_another_machine(study, there):
     for i in range(1, 13):
