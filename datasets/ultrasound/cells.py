@@ -10,11 +10,12 @@ import unicodedata
 from collections.abc import Sequence
 
 from datasets.ultrasound.flags import PER_YEAR, named_unit
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, DataError
 
 # Higher ages are typing errors. In any other unit only negative ages are refused.
 OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
 DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
+RANGE = r"[<>\u2264\u2265]=?\s*\d+.*|\d+\s*\+|\d+\s*[-\u2013~]\s*\d+.*"  # >89, 90+, 20-29
 LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
@@ -63,6 +64,8 @@ def parse_age(cell: object, unit: str, commas: bool = False, sexes: bool = False
     except ValueError:
         age, with_unit = _with_unit(text, unit), True
     if age is None:
+        if re.fullmatch(RANGE, text):
+            raise ValueError("a limit or a range, not an age: write the age, or leave such people out")
         comma = text.count(",") == 1 and text.replace(",", "").isdigit()
         raise ValueError("not a number" + " (write a decimal point)" * comma)
     if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
@@ -100,6 +103,20 @@ def check_unit(name: str, unit: str, where: str) -> None:
         named = units[0]
         remedy = f"Pass --target_unit {named}, convert the column (for a trained run), or rename it if wrong."
         raise CommandError(f"{where}: {name!r} names {named}, but --target_unit is {unit}\n{remedy}")
+
+
+def check_decimals(name: str, cells: Sequence[object], where: str) -> None:
+    """Raise DataError if the digits behind the points may be a smaller unit, as in GA (weeks.days)."""
+    numbers = [re.fullmatch(r"(\d+)[.,](\d+)", str(cell).strip()) for cell in cells]
+    digits = [number.groups() for number in numbers if number and int(number[2])]
+    pairs = re.findall(r"([^\W\d_]+)\s*[.,:;+/]\s*([^\W\d_]+)", name)
+    two = next(([*map(named_unit, pair)] for pair in pairs if all(map(named_unit, pair))), None)
+    if two and digits and max(len(end) for _, end in digits) < 3:
+        whole, end = digits[0]
+        what = (
+            f"{name!r} names {two[0]} and {two[1]}: {whole}.{end} may be {whole} {two[0]} and {end} {two[1]}"
+        )
+        raise DataError(f"{where}: {what}\nWrite {whole}{two[0][0]} {end}{two[1][0]}, or name one unit.")
 
 
 def subject_id(cell: object, numeric: bool = False) -> str:

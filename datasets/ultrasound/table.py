@@ -19,6 +19,7 @@ import pandas as pd
 from datasets.ultrasound.cells import (
     OLDEST,
     bmi_class,
+    check_decimals,
     check_unit,
     file_key,
     find_spelling,
@@ -77,6 +78,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     name = sheet.names[at["age"]]
     check_unit(name, unit, sheet.where)
+    check_decimals(name, cells[at["age"]].dropna(), sheet.where)
     if named := sheet.units.get(name):
         check_unit(f"{name} ({named})", unit, f"{sheet.where} and its .json")
     first = str(cells[at["age"]].iat[0])

@@ -390,6 +390,27 @@ def test_the_first_unit_that_a_name_has_is_proposed(tmp_path):
     assert read(path, age_column="GA (weeks+days)", target_unit="weeks").rows.age["2"] == 30
 
 
+def test_digits_behind_a_point_that_may_be_a_smaller_unit_are_refused(tmp_path):
+    path, name = tmp_path / "t.csv", "GA (weeks.days)"
+    flags = {"age_column": name, "target_unit": "weeks"}
+    path.write_text(f"Number,{name}\n1,25.3\n2,31\n3,n/a\n")
+    with pytest.raises(
+        DataError, match="names weeks and days: 25.3 may be 25 weeks and 3 days\nWrite 25w 3d"
+    ):
+        read(path, **flags)
+    for written in ("25w 3d", "25+3"):
+        path.write_text(f"Number,{name}\n1,{written}\n2,31\n")
+        assert read(path, **flags).rows.age.to_dict() == pytest.approx({"1": 25 + 3 / 7, "2": 31})
+    path.write_text(f"Number,{name}\n1,25.429\n2,31.5\n")  # these are decimals
+    assert read(path, **flags).rows.age.to_dict() == {"1": 25.429, "2": 31.5}
+
+
+@pytest.mark.parametrize("written", [">89", "90+", "20-29", "20 \u2013 29", "\u2265 90"])
+def test_limits_and_ranges_are_called_so(tmp_path, written):
+    ((reason, _),) = read(write_ages(tmp_path / "t.csv", [20, 30, written])).problems.found["bad_ages"]
+    assert reason.startswith("a limit or a range, not an age")
+
+
 def test_letters_that_may_be_sexes_are_no_units(tmp_path):
     path = tmp_path / "t.csv"
     for ages in (["45M", "34W", "50 m"], ["45M", "34F", "50"], ["45M", "34 M.", "50"]):
