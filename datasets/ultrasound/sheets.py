@@ -154,8 +154,8 @@ def _beyond_limits(rows: int, columns: int) -> bool:
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
-    if content.lstrip()[:1] == b"<":
-        raise DataError(f"{path}: a web page or XML, despite its ending\nOpen it, and {SAVE_AS}.")
+    if re.match(rb"\s*(<|\{|\[\s*[\[{])", content):
+        raise DataError(f"{path}: a web page, XML or JSON, not a table\nOpen it, and {SAVE_AS}.")
     text, encoding = _decode(path, content)
     if encoding != "utf-8":
         notes.append(f"{path.name}: read as {encoding}")

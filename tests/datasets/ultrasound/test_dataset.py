@@ -135,7 +135,10 @@ def build_bad_tables(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     )
     path = folder / "page.xls"
     path.write_text("<html><table><tr><td>Number</td></tr></table></html>")
-    cases["web page"] = (path, ["a web page or XML", "save it as .xlsx"])
+    cases["web page"] = (path, ["a web page, XML or JSON", "save it as .xlsx"])
+    path = folder / "t.json"
+    path.write_text('[\n  {"Number": 1, "Age": 20}]')
+    cases["json"] = (path, ["a web page, XML or JSON", "save it as .xlsx"])
     path = folder / "truncated.xlsx"
     path.write_bytes(published("whole").read_bytes()[:-200])
     cases["truncated"] = (path, ["damaged or truncated"])
@@ -147,7 +150,7 @@ def build_bad_tables(folder: Path) -> dict[str, tuple[Path, list[str]]]:
 
 KINDS = ("missing column", "renamed column", "duplicate column", "blank age", "text in age", "negative age",
          "200 years", "date", "formula", "ids '1' and '1 '", "duplicate subject", "merged header",
-         "several sheets", "web page", "truncated", "password")  # fmt: skip
+         "several sheets", "web page", "json", "truncated", "password")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,7 +162,7 @@ def test_bad_tables_end_in_one_clear_error(tmp_path, kind):
     message = str(caught.value)
     assert path.name in message
     assert len(message.splitlines()) <= 5
-    assert ("sheet Blad1" in message) == (kind not in ("several sheets", "web page", "truncated", "password"))
+    assert ("sheet Blad1" in message) == (kind not in KINDS[-5:])
     for text in expected:
         assert text in message, message
 

@@ -334,6 +334,7 @@ def test_a_column_that_names_another_unit_is_refused(tmp_path):
     ("name", "first"),
     [
         ("Months", 20.5),
+        ("age_mths", 20.5),
         ("age_months_corrected", 20.5),
         ("Age (months, corrected)", 20.5),
         ("Age", "[months]"),
