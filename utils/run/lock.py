@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 
 from utils.run.errors import CommandError
@@ -15,7 +16,7 @@ except ImportError:  # Windows
     fcntl = None
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-BEAT_SECONDS = 5.0
+SETTLE_SECONDS, BEAT_SECONDS = 0.1, 5.0
 QUIET_SECONDS = 60.0  # after so long without a beat an owner on another machine counts as gone
 
 
@@ -57,11 +58,14 @@ class Lock:
             self.held.unlink(missing_ok=True)
         try:
             with open(self.held, "x") as file:
-                file.write(f"{machine()} {os.getpid()}")
-        except FileExistsError:
+                file.write(owner := f"{machine()} {os.getpid()}")
+            time.sleep(SETTLE_SECONDS)  # another that saw the last owner gone may remove this file as his
+            self.taken = self.held.read_text() == owner
+        except (FileExistsError, FileNotFoundError):
+            self.taken = False
+        if not self.taken:
             self.file.close()
             return False
-        self.taken = True
         threading.Thread(target=self.beat, name="lock", daemon=True).start()
         return True
 

@@ -54,7 +54,7 @@ class Status(logging.Handler):
         """On a full disk, which has no room for a temporary file: reuse the blocks of the present file."""
         text = json.dumps(plain(self.fields)).encode()
         with contextlib.suppress(OSError), open(self.path, "r+b") as file:
-            if len(text) <= 512 * os.fstat(file.fileno()).st_blocks:
+            if len(text) <= 512 * getattr(os.fstat(file.fileno()), "st_blocks", 0):  # Windows does not tell
                 file.write(text)
                 file.truncate()
 

@@ -56,6 +56,31 @@ def test_of_eight_processes_one_gets_it(tmp_path):
     assert Lock(tmp_path / "lock").take()
 
 
+def test_of_two_that_see_the_owner_gone_one_gets_it(tmp_path, monkeypatch):
+    """The other one removes the file of the owner that is gone when it is already ours."""
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 2, raising=False)
+    ours, gone = f"{machine()} {os.getpid()}", f"{machine()} {2**22 + 1}"
+    (tmp_path / "lock.held").write_text(gone)
+
+    def is_slowly_seen(lock: Lock) -> bool:
+        while lock.held.read_text() != ours:
+            time.sleep(0.01)
+        return True
+
+    def take_too() -> None:
+        monkeypatch.setattr(Lock, "is_stale", is_slowly_seen)
+        theirs.put(Lock(tmp_path / "lock").take())
+        time.sleep(60)
+
+    theirs, other = FORK.Queue(), FORK.Process(target=take_too)
+    other.start()
+    taken = Lock(tmp_path / "lock").take()
+    assert [taken, theirs.get(timeout=60)] == [False, True]
+    other.kill()
+    other.join()
+
+
 @pytest.mark.parametrize(
     ("owner", "quiet", "free"),
     [
