@@ -73,6 +73,12 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path in found or path.suffix.lower() in DICOM_ENDINGS]
 
 
+def mostly_dicom(folder: Path) -> bool:
+    """Whether most images of a folder are DICOM files, so that their headers can stand for a table."""
+    files = walk(folder)
+    return len(dicom_files(files)) > sum(path.suffix.lower() in IMAGE_ENDINGS for path in files)
+
+
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
     rows, problems = {}, AgeProblems()

@@ -44,11 +44,10 @@ import pandas as pd
 
 from datasets import splits
 from datasets.cache import fingerprint
-from datasets.images import walk
 from datasets.samples import ensure_sample
 from datasets.ultrasound import flags
 from datasets.ultrasound.dataset import UltrasoundAgeDataset, decode_images, judge_pixels
-from datasets.ultrasound.files import dicom_files, match_images, read_headers
+from datasets.ultrasound.files import match_images, mostly_dicom, read_headers
 from datasets.ultrasound.flags import COHORTS, TABLE_NAME, similar_path
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
@@ -233,7 +232,7 @@ def find_sources(image_dir: Path, args: argparse.Namespace) -> list[Source]:
         raise CommandError(f"--image_dir {image_dir}: these are {group} images; --cohort is {cohort}")
     if cohort != "both":
         default, bids = image_dir.parent.parent / TABLE_NAME, image_dir / flags.BIDS_TABLE
-        if not table and not default.is_file() and (bids.is_file() or dicom_files(walk(image_dir))):
+        if not table and not default.is_file() and (bids.is_file() or mostly_dicom(image_dir)):
             default = bids if bids.is_file() else None
         return [Source(image_dir, Path(table) if table else default, cohort, "")]
 

@@ -884,6 +884,13 @@ def test_dicom_without_its_reader_is_one_line(study):
         load(study)
 
 
+def test_a_stray_dicom_file_makes_no_table_of_headers(study):
+    (study / "characteristics.xlsx").unlink()
+    (study / "Healthy/Images/report.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(CommandError, match=r"characteristics\.xlsx: no such table.*\n.*--excel_path"):
+        load(study)
+
+
 def test_names_that_can_mean_one_row_only_are_matched(study):
     write_published(study / "characteristics.xlsx", [(f"P{i}", 9.0 * i) for i in range(1, 13)])
     images = study / "Healthy/Images"
