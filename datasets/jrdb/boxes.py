@@ -7,7 +7,7 @@ history. A frame is identified by the name of its image or by a number.
 
 import argparse
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pandas
@@ -133,7 +133,10 @@ def read_sequence(
         problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
     scale = np.divide(images.size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
-    keys = [files.get(number, f"{number:06d}.jpg") for number in times]
+    named = {
+        n: f"{n:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name for n, name in frames.items()
+    }
+    keys = [files.get(number, named[number]) for number in times]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
     counts = dict.fromkeys(labels.COUNTS, 0)
     sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)

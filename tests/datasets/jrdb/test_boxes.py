@@ -356,6 +356,16 @@ def test_images_are_found_by_the_number_in_their_names(tmp_path, read):
     assert folder == images and sequence.frame_rate == 30
 
 
+@pytest.mark.parametrize("folder", ["", "cam2/", "C:\\\\cam2\\\\"])
+def test_frames_without_an_image_keep_the_names_that_the_boxes_give(tmp_path, read, folder):
+    lines = [f"{folder}IMG_{row[0]:04d}.png,{','.join(map(str, row[1:]))}" for row in PEOPLE]
+    (tmp_path / "boxes.csv").write_text("\n".join(["frame,id,x,y,w,h", *lines]))
+    (sequence,), _, _ = read(tmp_path, tmp_path / "boxes.csv")
+    assert sequence.keys == ["IMG_0000.png", "IMG_0015.png"] and sequence.times.tolist() == [0, 15]
+    (tmp_path / "boxes.csv").write_text(csv("frame,id,x,y,w,h"))  # numbers: named as in JRDB
+    assert read(tmp_path, tmp_path / "boxes.csv")[0][0].keys == ["000000.jpg", "000015.jpg"]
+
+
 @pytest.mark.parametrize("place", ["hall", "images/image_stitched/hall", "img1", "lab/img1"])
 def test_images_are_found_in_the_folder_that_the_file_or_mot_names(tmp_path, read, place):
     (tmp_path / "in" / place).mkdir(parents=True)
