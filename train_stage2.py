@@ -309,7 +309,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-    metrics["val"]["end_to_end"] = report_end_to_end(None, "val", data, rows["val"], chosen)
+    if run.processes.first:
+        metrics["val"]["end_to_end"] = report_end_to_end(None, "val", data, rows["val"], chosen)
     scales = {name: chosen[name] for name in ("calibration", "temperature")}
     worth = check.input_worth(score, rows)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scales)

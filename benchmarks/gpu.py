@@ -122,7 +122,7 @@ class Checks:
     def resumes(self, name: str, folder: Path, dtype: torch.dtype) -> None:
         """Are a run's weights in this precision bit-identical if its second epoch comes after --resume?"""
         cut = self.flags(name, f"--amp --max_batches 3 {STEADY[name]}")
-        with mock.patch("utils.training.device.amp_dtype", return_value=dtype):
+        with mock.patch("torch.cuda.is_bf16_supported", return_value=dtype == torch.bfloat16):
             whole = self.train(name, folder / "whole", *cut, "--epochs", "2")
             parts = self.train(name, folder / "parts", *cut, "--epochs", "1")
             self.train(name, folder / "parts", "--resume", str(parts), "--epochs", "2")

@@ -130,7 +130,7 @@ def score_frames(
     p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
     for frame in progress(frames.tolist(), "frames"):
         image = open_image(frame) if open_image else None
-        samples = np.flatnonzero(dataset.frames == frame)
+        samples = np.arange(*np.searchsorted(dataset.frames, [frame, frame + 1]))
         if len(samples) and frame not in skipped:
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
     return p_interaction, p_types

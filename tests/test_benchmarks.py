@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.jrdb_files import load
 from tests.jrdb_world import write_world
 from tests.tiny_runs import flags_of, private_cache
 from utils.run.folder import REPO_ROOT
+from utils.training import device, invariants
 from utils.training.distributed import make_loader
 
 
@@ -52,6 +54,7 @@ def test_a_busy_machine_is_said(monkeypatch, capsys):
 
 PEER = """
 import sys
+from pathlib import Path
 for k, _ in enumerate(sys.stdin):
     print('{"seconds": %d}' % (k + 1 / (k < 2)), flush=True)
 """
@@ -147,6 +150,20 @@ def tiny_gpu(monkeypatch):
         monkeypatch.setitem(gpu.TINY, name, " ".join(map(str, [*flags_of(name), *more])))
     with private_cache():
         yield gpu.Checks("cpu", tiny=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_run_in_either_precision_is_in_it_everywhere(dtype, tiny_gpu, monkeypatch, tmp_path):
+    seen = []
+
+    def train(name: str, folder: Path, *flags: str) -> Path:
+        seen.extend(module.amp_dtype(torch.device("cuda")) for module in (device, invariants))
+        return folder
+
+    monkeypatch.setattr(tiny_gpu, "train", train)
+    monkeypatch.setattr(gpu, "load_checkpoint", lambda path: {"model": {}})
+    tiny_gpu.resumes("train_mae", tmp_path, dtype)
+    assert set(seen) == {dtype}
 
 
 def test_the_prepared_gpu_script_compares_losses(tiny_gpu, monkeypatch, capsys):

@@ -99,7 +99,7 @@ def seed_everything(*key: int) -> None:
     default_generator takes 2 microseconds (torch.manual_seed 200), so every step can afford it."""
     state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     torch.default_generator.manual_seed(state)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else torch would note the call with its stack
         torch.cuda.manual_seed(state)
 
 

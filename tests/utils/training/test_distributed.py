@@ -138,3 +138,10 @@ def test_workers_import_nothing_anew_where_python_would_start_them_from_a_server
         assert loader.multiprocessing_context.get_start_method() == "fork"
     finally:
         multiprocessing.set_start_method(kept, force=True)
+
+
+def test_on_a_machine_with_a_gpu_a_cpu_run_leaves_it_alone(monkeypatch):
+    """Until CUDA is first used, torch notes every seed with its call stack."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: pytest.fail("seeded"))
+    seed_everything(1, 2)
