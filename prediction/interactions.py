@@ -20,7 +20,7 @@ from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import crop_people, read_panorama
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import Sequence
-from datasets.jrdb.load import join_pairs, tell_motion
+from datasets.jrdb.load import join_pairs, tell_motion, tell_shape
 from datasets.jrdb.pairs import PairRules
 from prediction.skipped import skipped_table
 from prediction.trained import Predicted, Trained, spread
@@ -29,7 +29,7 @@ from utils.metrics.interaction import pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
 from utils.run.errors import CommandError, DataError, counted
-from utils.run.folder import write_text
+from utils.run.folder import read_record, write_text
 from utils.run.log import LOG, progress
 from utils.training.device import autocast, move
 
@@ -45,6 +45,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
         raise CommandError(f"--output {args.output}: contains the images, which pictures could overwrite")
     dataset = pairs_in_range(trained, sequences)
     tell_motion(dataset)
+    if (config := trained.path.parent / "config.json").is_file():
+        tell_shape(dataset, read_record(config, "dataset")["dataset"])
     trained.tell_known(dataset.sequences)
     pictured, frames = np.flatnonzero(dataset.image_found), len(dataset.frame_keys)
     if frames > len(pictured):

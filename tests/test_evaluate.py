@@ -4,6 +4,7 @@ what a failing sensor costs."""
 import functools
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pandas
@@ -13,8 +14,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import evaluate
+import prediction
 from datasets.anovox import load
 from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
+from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples.ultrasound import generate
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
@@ -158,15 +161,32 @@ def test_another_data_set_is_judged_whole_beside_what_the_run_was_trained_on(run
     assert "8 of the run's sequences have other contents than it read" in capsys.readouterr().out
     assert "judged 8 of 8 sequences" in (folder / "evaluate.log").read_text()
     trained = open_trained(stage1, torch.device("cpu"))
-    theirs = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
+    everything = Mock(side_effect=lambda present: {"all": list(present)}, dataset={})
+    theirs = trained.script.build_datasets(trained.args, choose=everything)
     trained.args.data_path = str(other)
-    data = trained.script.build_datasets(trained.args, choose=lambda present: {"all": list(present)})
+    data = trained.script.build_datasets(trained.args, choose=everything)
     recorded = read_arrays(stage1 / "references.npz")
     train = recorded["train_inputs"], recorded["train_labels"]
     scores = reference_scores(*train, data.parts["all"].geometry, weights=recorded["train_weights"])
     auroc = roc_auc_score(data.parts["all"].labels, scores["boosted trees"][:, 1])
     assert results["baselines"]["boosted trees"]["auroc"] == pytest.approx(auroc)
     assert len(recorded["train_labels"]) < len(theirs.parts["all"])
+
+
+def test_panoramas_of_another_shape_than_the_runs_are_told(run_of, tmp_path, capsys):
+    """A whole sphere beside the band of it that JRDB shows: heights are shares of another height."""
+    sphere, stage1 = write_world(tmp_path / "sphere", {"test": 6}, seed=9), run_of("train_stage1")
+    for name in read_json(sphere / "split.json")["test"]:
+        (sphere / IMAGE_FOLDER / name).mkdir(parents=True)
+        Image.new("L", (3760, 1880)).save(sphere / IMAGE_FOLDER / name / "000000.jpg")
+    evaluated(stage1, "--data_path", sphere, "--split", "all")
+    assert "test-0_0 3760x1880, test-1_0 3760x1880, " in (said := capsys.readouterr().out)
+    assert "another shape than the 3760x480 of the training" in said
+    prediction.load(stage1).predict(sphere)
+    assert "another shape than the 3760x480 of the training" in capsys.readouterr().out
+    evaluated(stage1)
+    prediction.load(stage1).predict(write_world(tmp_path / "band", {"test": 1}))
+    assert "another shape" not in capsys.readouterr().out
 
 
 def test_a_whole_data_set_of_the_same_names_is_judged_by_name_without_a_flag(run_of, tmp_path):

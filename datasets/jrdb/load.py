@@ -62,6 +62,8 @@ def build_datasets(
     parts = {part: join_pairs(part, read, rules, task, part == "train") for part, read in loaded.items()}
     for part, dataset in parts.items():
         check_labels(data_path, part, dataset)
+        if choose:
+            tell_shape(dataset, choose.dataset)
     outcome, synthetic = check_disjoint(split, "sequences"), (data_path / "SYNTHETIC.json").is_file()
     data = PairDatasets(parts, split, source, outcome, hashes, synthetic, data_path, rules, loaded)
     first = {contents: name for name, (contents, *_) in reversed(hashes.items())}  # of each content
@@ -143,6 +145,16 @@ def tell_motion(dataset: JRDBPairDataset) -> None:
     if len(fast) > 19 and fast.mean() > 1 / 4:
         remedy = "check --frame_rate, and that ids are of tracks (else no ids; to train: --history_seconds 0)"
         LOG.warning(f"{dataset.name}: {fast.mean():.0%} of pairs move too fast for people: {remedy}")
+
+
+def tell_shape(dataset: JRDBPairDataset, trained_on: dict) -> None:
+    """Warn of panoramas of another shape than those of the training, such as a whole sphere: features measure
+    heights in shares of the panorama's. trained_on: the dataset section of the run's config.json."""
+    width, height = trained_on.get("panorama_size", (0, 0))
+    shapes = zip(dataset.sequences, dataset.pano_sizes, strict=True)
+    if odd := [f"{name} {w}x{h}" for name, (w, h) in shapes if abs(w * height - h * width) > h * width / 10]:
+        what = f"another shape than the {width}x{height} of the training, to which people's heights relate"
+        LOG.warning(f"{some(odd, 3)}: {what}: cut images and boxes to that shape, around the horizon")
 
 
 @dataclass
