@@ -405,6 +405,16 @@ def test_a_file_that_was_edited_is_named(tmp_path, name, content, reason):
         compare(tmp_path, run.name)
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"verdict": '])
+def test_what_writes_damaged_results_anew_is_said(tmp_path, content):
+    run = make_run(tmp_path)
+    (run / "results.json").write_text(content)
+    with pytest.raises(
+        CommandError, match=f"results.json is not .*\nto judge the run again: --resume {run}$"
+    ):
+        compare(tmp_path, run.name)
+
+
 def test_of_a_pattern_runs_that_ended_before_they_began_are_left_out_and_said(tmp_path, capsys):
     make_run(tmp_path)
     early = make_run(tmp_path, second=1)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -31,6 +32,7 @@ from utils.run import arguments
 from utils.run.errors import CommandError
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from utils.training.learning import LearningCheck
 
 SCRIPT = "train_stage1"
 RESUMED = "resumed after epoch 1"
@@ -253,10 +255,16 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_the_same_flags(tmp_path,
     assert len(list(tmp_path.iterdir())) == 3  # the first is finished: a new one
 
 
-def test_a_resume_that_fails_changes_nothing(tmp_path, capsys):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_resume_that_fails_changes_nothing(tmp_path, monkeypatch, capsys, late):
     """Not how the run ended, nor anything else; the log says why it did not go on."""
     run = Path(shutil.copytree(whole_run(SCRIPT), tmp_path / "stage1_experiment_20261122_010000"))
-    write_json(run / "split.json", {})  # for the scripts it is another split
+    refused = f"--resume {run} cannot go on: it would not be the same run"
+    if late:
+        check = mock.Mock(side_effect=CommandError(refused))
+        monkeypatch.setattr(LearningCheck, "before_training", check)
+    else:
+        write_json(run / "split.json", {})  # for the scripts it is another split
 
     def files() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in run.iterdir() if path.name != "train.log"}
@@ -264,7 +272,6 @@ def test_a_resume_that_fails_changes_nothing(tmp_path, capsys):
     before = files()
     assert exit_code(SCRIPT, ["--resume", str(run), "--epochs", "9"]) == 2
     assert files() == before and read_json(run / "status.json")["state"] == "finished"
-    refused = f"--resume {run} cannot go on: it would not be the same run"
     assert (run / "train.log").read_text().endswith(f"not resumed, the run is as it was: {refused}\n")
     assert f"error: {refused}" in capsys.readouterr().err
 

@@ -29,7 +29,8 @@ class Status(logging.Handler):
     def __init__(self, run: Path, epochs: int, patience: int, enabled: bool = True, lock: Lock | None = None):
         super().__init__(logging.WARNING)
         self.path, self.enabled, self.written, self.folder_lock = run / "status.json", enabled, 0.0, lock
-        self.before = self.path.read_bytes() if enabled and self.path.is_file() else b""  # of a resumed run
+        files = (self.path, run / "config.json")  # of a resumed run
+        self.before = {path: path.read_bytes() for path in files if enabled and path.is_file()}
         self.fields: dict[str, Any] = {
             "state": "starting", "time": 0.0, "pid": os.getpid(), "host": socket.gethostname(), "epoch": 0,
             "epochs": epochs, "step": 0, "steps": None, "wait": 0, "patience": patience,
@@ -63,11 +64,12 @@ class Status(logging.Handler):
 
     def end(self, state: str, reason: str | None = None) -> None:
         """Record the state in which the run ended, write nothing afterwards, and release the folder. What
-        ends a resumed run before it goes on is no end of the run: status.json becomes what it was."""
+        ends a resumed run before it goes on is no end of the run: status and flags become what they were."""
         if self.before and self.fields["state"] == "starting":
             LOG.info(f"not resumed, the run is as it was: {reason}")
-            with contextlib.suppress(CommandError):
-                write_bytes(self.path, self.before)
+            for path, content in self.before.items():
+                with contextlib.suppress(CommandError):
+                    write_bytes(path, content)
         else:
             self.write(state=state, reason=reason)
         if self.folder_lock:

@@ -200,7 +200,13 @@ def history_trends(view: RunView) -> dict[str, Trend]:
 def read_run(folder: Path) -> RunView:
     """The run as it is now; any file may be missing. CommandError for a file that stays unreadable or is not
     that of a run."""
-    parts = {name: read_if_there(folder / f"{name}.json", empty) for name, empty in FILES.items()}
+    parts = {}
+    for name, empty in FILES.items():
+        try:
+            parts[name] = read_if_there(folder / f"{name}.json", empty)
+        except CommandError as error:
+            remedy = f"\nto judge the run again: --resume {folder}" if name == "results" else ""
+            raise CommandError(f"{error}{remedy}") from error
     if not all(isinstance(row, dict) and is_number(row.get("epoch")) for row in parts["history"]):
         raise CommandError(f"{folder / 'history.json'} is not a file of a run: rows without an epoch")
     for name, keys in SECTIONS.items():
