@@ -96,7 +96,7 @@ def split_groups(
     test_size is a fraction of all groups, val_size a fraction of those outside test: 1,021 subjects at .2 and
     .1 become 734, 82 and 205 (sklearn's train_test_split, twice, with random_state=seed). Names may be
     repeated. stratify: {group: stratum}; a stratum too small to be cut is joined with the next one in order.
-    Raises DataError if there are too few groups, or too few for the strata.
+    Raises DataError if there are too few groups.
     """
     names = sorted(set(groups))
     n_test = math.ceil(test_size * len(names))
@@ -113,16 +113,11 @@ def split_groups(
     parts = {"train": names, "val": [], "test": []}
     for part, count in (("test", n_test), ("val", n_val)):
         rest = parts["train"]
-        strata = _join_small_strata([stratify[name] for name in rest]) if stratify else None
-        try:
-            if count:
-                cut = train_test_split(rest, test_size=count, random_state=seed, stratify=strata)
-                parts["train"], parts[part] = cut
-        except ValueError as error:
-            raise DataError(
-                f"{len(rest)} groups of {len(set(strata or []))} strata cannot be cut ({part} {count}): "
-                f"{error}\nSplit without stratification, or change --test_size and --val_size."
-            ) from error
+        if count:
+            most = min(count, len(rest) - count)  # each stratum needs a member in both
+            strata = _join_small_strata([stratify[name] for name in rest], most) if stratify else None
+            cut = train_test_split(rest, test_size=count, random_state=seed, stratify=strata)
+            parts["train"], parts[part] = cut
     return {part: sorted(names) for part, names in parts.items()}
 
 
@@ -146,14 +141,19 @@ def fold_groups(
     return {"train": train, "val": val, "test": test}, f"--fold {fold} of --seed {seed}"
 
 
-def _join_small_strata(labels: list) -> list[int]:
-    """Number the strata in sorted order, joining those of fewer than MIN_STRATUM members with the next."""
-    count, number, members, total = Counter(labels), {}, 0, 0
-    for label in sorted(count):
-        number[label] = total
-        members += count[label]
-        if members >= MIN_STRATUM:
-            total, members = total + 1, 0
+def _join_small_strata(labels: list, most: int) -> list[int]:
+    """Number the strata in sorted order, joining those of fewer than MIN_STRATUM members with the next; of
+    more members, if there are more than `most` otherwise."""
+    count = Counter(labels)
+    for least in itertools.count(MIN_STRATUM):
+        number, members, total = {}, 0, 0
+        for label in sorted(count):
+            number[label] = total
+            members += count[label]
+            if members >= least:
+                total, members = total + 1, 0
+        if total <= most:
+            break
     # A remainder that is too small joins the last full stratum.
     last = max(total - 1, 0)
     return [min(number[label], last) for label in labels]

@@ -40,6 +40,10 @@ def test_stratified_split_keeps_the_shares():
     decade = {name: 0 if i < 60 else 1 if i < 297 else 2 for i, name in enumerate(names)}  # three in the last
     split = split_groups(names, 0.2, 0.1, 0, stratify=decade)
     assert sum(decade[name] == 0 for name in split["test"]) == 12
+    of_ten = {name: k // 5 for k, name in enumerate(names[:50])}
+    for test_size, val_size in ((0.1, 0.2), (0.96, 0.0), (0.02, 0.02)):  # fewer than strata
+        split = split_groups(of_ten, test_size, val_size, 0, stratify=of_ten)
+        assert sorted(sum(split.values(), [])) == names[:50] and len(split["test"]) == test_size * 50
     split_groups("abcd", 0.25, 0.25, 0, stratify={"a": 0, "b": 1, "c": 2, "d": 3})  # all joined into one
 
 
