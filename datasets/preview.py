@@ -15,7 +15,7 @@ import numpy as np
 
 from datasets.images import read_image
 from datasets.jrdb.classes import INTERACTION_CLASSES
-from datasets.jrdb.flags import SAMPLE
+from datasets.jrdb.flags import SAMPLE, LabelRules, add_label_arguments, given
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence, read_sequences
 from datasets.jrdb.splits import list_sequences
 from datasets.samples import ensure_sample
@@ -32,13 +32,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("data_set", choices=["jrdb"], help="which data set")
     add("--data_path", help="its folder; default: the built-in sample")
     add("--output_dir", default="visualizations", help="where the pictures go")
+    add_label_arguments(add)
     return parser.parse_args(parser.typed(argv))
 
 
-def draw(data_path: Path, output_dir: Path) -> None:
+def draw(data_path: Path, output_dir: Path, rules: LabelRules | None = None) -> None:
     """Draw three frames of the first sequence with images, from its first to its last, and print the paths of
     the pictures. Raises DataError if no labelled frame has an image."""
-    sequences = (read_sequences([path], data_path)[0] for path in list_sequences(data_path).values())
+    sequences = (read_sequences([path], data_path, rules)[0] for path in list_sequences(data_path).values())
     read = next((sequence for sequence in sequences if sequence.image_found.any()), None)
     if read is None:
         what = "no labelled frame of any sequence has an image"
@@ -71,7 +72,8 @@ def draw_frame(sequence: Sequence, frame: int, image_path: Path) -> np.ndarray:
 
 def main(args: argparse.Namespace) -> None:
     start_log(None)
-    draw(Path(args.data_path or ensure_sample("jrdb", SAMPLE)), Path(args.output_dir))
+    data_path = Path(args.data_path or ensure_sample("jrdb", SAMPLE))
+    draw(data_path, Path(args.output_dir), LabelRules(**given(args, LabelRules)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Imports neither torch nor numpy, so that --help and a mistyped flag answer at on
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from utils.run import arguments
@@ -26,13 +27,20 @@ class LabelRules:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the group "data"."""
-    # fmt: off
     add = parser.add_argument_group("data").add_argument
+    # fmt: off
     add("--data_path", type=arguments.place,
         help="JRDB folder with labels/ and images/; default: the built-in sample")
     add("--split_method", type=arguments.place_or("auto", "official", "sorted70"), default="auto",
         help="auto (the data's split.json, else official), official, sorted70 or a JSON file of names")
     add("--frame_stride", type=arguments.positive_int, default=1, help="use every Nth labelled frame")
+    # fmt: on
+    add_label_arguments(add)
+
+
+def add_label_arguments(add: Callable) -> None:
+    """Add the flags of LabelRules."""
+    # fmt: off
     add("--multi_label", choices=["priority", "first", "drop"], default="priority",
         help="type of a pair with several labels")
     add("--class_map", type=arguments.place, metavar="FILE",
@@ -46,3 +54,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--frame_rate", type=arguments.positive_float, default=FRAMES_PER_SECOND,
         help="frame numbers per second")
     # fmt: on
+
+
+def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
+    """The flags that are fields of the dataclass `rules`."""
+    return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}

@@ -29,7 +29,7 @@ from datasets.cache import fingerprint
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import find_problems, images_needed, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
-from datasets.jrdb.flags import SAMPLE, LabelRules
+from datasets.jrdb.flags import SAMPLE, LabelRules, given
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.index import read_sequences
 from datasets.jrdb.labels import Sequence, tell_counts
@@ -111,11 +111,6 @@ def load_pixels(args: argparse.Namespace, data: "PairDatasets", judged_on_any: l
         data.parts[name].crops, data.parts[name].crop_rows = part.crops, part.crop_rows
 
 
-def given(args: argparse.Namespace, rules: type) -> dict[str, object]:
-    """The flags that are fields of the dataclass `rules`."""
-    return {name: vars(args)[name] for name in rules.__dataclass_fields__ if hasattr(args, name)}
-
-
 def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
     """DataError for a split without samples or, for task "interaction", with only one class. Warn if social
     groups are no groups: many of one are not annotated as interacting or, if that is inferred, far apart."""
@@ -132,8 +127,8 @@ def check_labels(data_path: Path, part: str, dataset: JRDBPairDataset) -> None:
             f"{data_path}: the {part} split lacks samples of a class; pairs in range: {counts} in "
             f"{some(dataset.sequences, 3)}\n  positives are H-interaction entries (JRDB-Social; they alone "
             "have types) or, with stage 1's --pairs_from social_group, people of one group (JRDB-Act)\n"
-            "  add sequences or, to train, change --distance_multiplier, --max_difficulty, "
-            "--max_negatives_per_frame or --split_method"
+            "  add sequences or, to train, change --distance_multiplier, --max_difficulty"
+            f"{', --max_negatives_per_frame' * (dataset.task != 'type')} or --split_method"
         )
 
 

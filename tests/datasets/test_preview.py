@@ -25,8 +25,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder) -> list[str]:
-    argv = ["jrdb", "--data_path", str(folder), "--output_dir", str(folder / "out")]
+def run(folder, *flags: str) -> list[str]:
+    argv = ["jrdb", "--data_path", str(folder), "--output_dir", str(folder / "out"), *flags]
     preview.main(preview.parse_args(argv))
     return sorted(path.name for path in (folder / "out").iterdir())
 
@@ -36,6 +36,17 @@ def test_three_frames_of_the_first_sequence_with_images(folder):
     shutil.rmtree(folder / IMAGE_FOLDER)
     with pytest.raises(DataError, match="no labelled frame of any sequence has an image"):
         run(folder)
+
+
+def test_the_flags_that_its_messages_propose_are_there(folder):
+    labels = crowd(6)
+    labels["000015.jpg"][0]["box"] = [100, 200, 0, 150]
+    labels["000015.jpg"][3]["H-interaction"] = [{"pair": "pedestrian:5", "inter_labels": {"dancing": 1}}]
+    write_labels(folder, "hall_0", labels)
+    with pytest.raises(DataError, match=r"--class_map(.|\n)*--skip_bad_boxes"):
+        run(folder)
+    (folder / "map.json").write_text('{"dancing": "others"}')
+    assert run(folder, "--class_map", str(folder / "map.json"), "--skip_bad_boxes")
 
 
 def test_people_on_the_seam_and_pairs_by_type_are_in_the_picture(folder):
