@@ -343,7 +343,9 @@ def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) ->
     if found := next((found for found in (in_pose, entries) if len(found) == 1), None):
         return found[0]
     what = f"{len(entries)} sensors of type {sensor_type}, none in the pose of {folder}"
-    raise DataError(f"{path}: {what}.\nGive one of its entries, at the top of the file, the folder's name.")
+    remedy = "Give its entry, at the top of the file, the folder's name; or add one with "
+    remedy += '{"location": [x, y, z], "rotation": [roll, pitch, yaw]} of the sensor.'
+    raise DataError(f"{path}: {what}.\n{remedy}")
 
 
 def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:

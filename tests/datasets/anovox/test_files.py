@@ -290,7 +290,11 @@ def test_cameras_without_a_pose_are_not_chosen_by_their_names(tmp_path, scenario
 def test_a_setup_of_another_shape_works_once_named_as_the_message_says(tmp_path, scenario):
     entries = json.loads((scenario / "sensor_setup.json").read_text())
     (scenario / "sensor_setup.json").write_text(json.dumps({"sensors": entries}))
-    with pytest.raises(DataError, match="Give one of its entries, at the top of the file, the folder's name"):
+    with pytest.raises(DataError, match="Give its entry, at the top of the file, the folder's name"):
+        find_scenarios(tmp_path)
+    cameras = {name: entry for name, entry in entries.items() if "CAM" in entry["sensor_type"]}
+    (scenario / "sensor_setup.json").write_text(json.dumps(cameras))
+    with pytest.raises(DataError, match="0 sensors of type LIDAR(.|\\n)*or add one with"):
         find_scenarios(tmp_path)
     of_type = {entry["sensor_type"]: entry for entry in entries.values()}
     named = {path.name: of_type[path.name.partition("(")[0]] for path in scenario.glob("*(*")}
