@@ -96,7 +96,9 @@ def check_input(args: argparse.Namespace, pixels: bool) -> Path:
     """The folder of the images or, without --input, a name for the sequence of --boxes."""
     if args.input is None and pixels:
         raise CommandError("--input is required: this run uses pixels; pass the folder of the images")
-    folder = Path(args.boxes).with_suffix("") if args.input is None else Path(args.input)
+    if args.input is None:
+        return Path(args.boxes).with_suffix("")
+    folder = Path(args.input)
     if folder.is_file() or (not folder.is_dir() and (not args.boxes or pixels)):
         what = "a file" if folder.is_file() else "no such folder"
         remedy = "pass a JRDB folder or, with --boxes, the folder of the images"

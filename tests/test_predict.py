@@ -3,6 +3,7 @@ is one clear error. And which run is taken, whatever the task."""
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pandas
@@ -307,6 +308,9 @@ def test_boxes_alone_are_enough_for_a_run_of_geometry(folder, stage2, tmp_path, 
         from_boxes(geometry, tmp_path / "images", "--input", folder / IMAGE_FOLDER / SEQUENCE)
     )
     assert "is not the folder of a finished run" in capsys.readouterr().out
+    shutil.copy(folder / "boxes.csv", tmp_path / "dets")
+    bare = from_boxes(geometry, tmp_path / "bare", "--boxes", tmp_path / "dets")
+    assert bare["p_interaction"].equals(alone["p_interaction"])
     with pytest.raises(CommandError, match="--input is required: this run uses pixels"):
         from_boxes(stage2, tmp_path / "pixels")
 
