@@ -155,9 +155,9 @@ def build_sequence(
 
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
-    """Log what was found in `where`. Warn of sequences without panoramas, with many interactions of people
-    who are not there, with boxes that look like centres or of which many leave the panorama and, with a
-    `remedy`, of those in which no box reaches its lower half, where people stand, or its right half."""
+    """Log what was found in `where`. Warn of what looks wrong: no panorama, interactions of people who are
+    not there, boxes that are centres or halves or leave the panorama and, with a `remedy`, no box in its lower
+    half, where people stand, or its right half."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     assumed = [s for s in sequences if s.size_source.startswith("no image")]
     totals["panoramas without an image, taken to be {}x{}".format(*PANORAMA_SIZE)] = len(assumed)
@@ -182,8 +182,21 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
         remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
+    if halves := {s.name: count for s in sequences if (count := count_halves(s))}:
+        remedy = "make one box of the two, x + w beyond the width; else each half counts as a person"
+        LOG.warning(f"{some(halves, 3)}: the seam cuts {sum(halves.values())} boxes in two: {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
         LOG.warning(f"{some(plain, 3)}: not a panorama, but left and right edge are treated as adjacent")
+
+
+def count_halves(sequence: Sequence) -> int:
+    """How many boxes at the left edge go on, in about the same rows of the frame, at the right edge, as those
+    of a detector that knows no seam."""
+    (x, y, w, h), frames = sequence.boxes.T, sequence.frame_of_row()
+    left, right = np.ix_(np.flatnonzero(x < 3), np.flatnonzero(np.abs(x + w - sequence.width) < 3))
+    shared = np.minimum(y[left] + h[left], y[right] + h[right]) - np.maximum(y[left], y[right])
+    halves = (frames[left] == frames[right]) & (2 * shared > np.maximum(h[left], h[right]))
+    return int((halves & (left != right)).any(axis=1).sum())
 
 
 def look_like_centres(sequence: Sequence) -> bool:
