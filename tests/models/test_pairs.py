@@ -22,7 +22,11 @@ def test_stage_2_trains_and_stage_1_within_it_stands_still(share_trunk):
 
 def test_without_crops_a_linear_layer_adds_to_the_logits():
     model, rng = PairClassifier(None, 3).eval(), np.random.default_rng(0)
-    model.trunk.geometry.fit(torch.from_numpy(rng.normal(5, 3, (200, 3))).float())
+    train = rng.normal(5, 3, (200, 3))
+    train[50:, 1] = np.nan  # mean and sd are of what is known
+    model.trunk.geometry.fit(torch.from_numpy(train).float())
+    assert model.trunk.geometry.mean.numpy() == pytest.approx(np.nanmean(train, axis=0), rel=1e-4)
+    assert model.trunk.geometry.sd.numpy() == pytest.approx(np.nanstd(train, axis=0), rel=1e-4)
     geometry = torch.tensor([[4.0, float("nan"), 9.0], [-500.0, 6.0, 5.0]])
     before = model({"geometry": geometry})
     weight, bias = rng.standard_normal((2, 6)), rng.standard_normal(2)

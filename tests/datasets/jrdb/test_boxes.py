@@ -126,6 +126,7 @@ def read(caplog):
         ("\ufeff" + csv("frame,id,x,y,w,h"), "CSV", True),
         (mot(), "MOT", True),
         (mot(" "), "MOT", True),
+        (mot().replace(",9,", ",10,").replace(",7,", ",9,"), "MOT", True),  # 9 before 10
         (mot(rest=(1, "")), "MOT", True),  # a comma at the end
         (mot(" ", form="{:.8e}".format), "MOT", True),  # as numpy.savetxt writes
         (mot(rest=(1, 1, 0.9)) + "\n0,3,20,30,40,50,1,3,1.0", "MOT", True),  # MOT17: a car
@@ -163,6 +164,7 @@ def test_every_form_gives_the_same_people(tmp_path, read, text, form, ids):
     assert sequence.boxes.tolist() == [list(row[2:]) for row in PEOPLE]
     assert sequence.times.tolist() == [0, 15] and sequence.starts.tolist() == [0, 2, 4]
     assert (sequence.width, sequence.height) == (3760, 480) and not sequence.image_found.any()
+    assert all(np.diff(sequence.tracks)[::2] > 0), "a frame's people are in the order of their tracks"
     met_again = sequence.tracks[0] == sequence.tracks[2]
     assert met_again == ids and len(sequence.track_names) == (2 if ids else 4)
 
@@ -211,6 +213,12 @@ def test_corners_that_are_called_widths_are_refused(tmp_path, read, form, skip):
     (tmp_path / "boxes").write_text(text)
     with pytest.raises(DataError, match=r"look like right and lower edges[^\n]*\n.*boxes.*\n.*x1,y1,x2,y2"):
         read(tmp_path, tmp_path / "boxes", skip_bad_boxes=skip)
+
+
+def test_one_wide_box_at_the_left_edge_is_none_of_two_corners(tmp_path, read):
+    rows = [(frame, k, 900 * k, 100, 60, 150) for frame in (0, 15) for k in range(4)]
+    (tmp_path / "boxes").write_text(mot(people=rows))
+    assert len(read(tmp_path, tmp_path / "boxes")[0][0].boxes) == 8
 
 
 @pytest.mark.parametrize(("first", "step"), [(0, -1), (2, 1)])

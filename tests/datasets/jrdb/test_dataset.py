@@ -5,8 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from datasets.augmentation import uniform
+from datasets.jrdb import augmentation
+from datasets.jrdb.geometry import mirror_features
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from tests.jrdb_files import crowd, load, person, write_labels
 from utils.metrics.jrdb_act import keyframe_rows
@@ -118,7 +122,7 @@ def test_train_takes_inferred_positives_and_few_negatives(folder):
     assert samples.pop((2, 3)) == (1, 2, False)
     assert len(samples) == 2
     assert set(samples.values()) == {(0, -1, False)}
-    assert not {(7, 10), (4, 5)} & set(samples)
+    assert not {(7, 10), (4, 5)} & set(samples) and not sets.train.ambiguous.any()
     plain = load(folder, infer_group_pairs=False).train
     assert not plain.inferred.any()
     assert (1, 3) not in first_frame(plain)
@@ -140,11 +144,11 @@ def test_every_epoch_draws_afresh_and_every_draw_keeps_the_rules(folder):
 
 
 def test_no_sequence_gives_more_pairs_than_asked_for(folder):
-    sets = load(folder, pairs_per_sequence=10)
+    sets = load(folder, pairs_per_sequence=10, max_negatives_per_frame=1)
     draws = [sets.train.draw(epoch) for epoch in range(1, 41)]
     assert {len(drawn) for drawn in draws} == {10}
     share = np.mean([sets.train.labels[drawn].mean() for drawn in draws])
-    whole = load(folder).train
+    whole = load(folder, max_negatives_per_frame=1).train
     assert abs(share - whole.labels[whole.draw()].mean()) < 0.08  # positives and negatives alike
     assert len(sets.val) == len(load(folder).val)  # never of what is judged
 
@@ -156,6 +160,8 @@ def test_references_weigh_a_pair_by_how_often_it_is_drawn(folder):
     assert len(geometry) == len(labels) == len(weights)
     assert (weights[labels == 1] == 1).all()  # the quota holds all of them
     assert weights[labels == 0].sum() == pytest.approx(6 * 2)
+    fixed = load(folder, max_negatives_per_frame=2, resample=False).references()
+    assert np.array_equal(fixed["train_weights"], weights)
 
 
 def test_the_balance_of_an_epoch_is_told_beside_the_natural_one(folder, caplog):
@@ -170,12 +176,16 @@ def test_the_balance_of_an_epoch_is_told_beside_the_natural_one(folder, caplog):
 
 
 def test_group_quota_prefers_annotated_pairs_and_can_be_switched_off(folder):
-    small = load(folder, max_group_samples_ratio=0.34).train
-    small = small.select(small.draw())
-    assert small.labels.sum() == 6  # one per frame
-    assert not small.inferred.any()
+    (folder / "split.json").write_text(json.dumps({"train": ["a", "c"], "val": ["b"]}))
+    for ratio in (0.34, 0.1):  # never none
+        small = load(folder, max_group_samples_ratio=ratio).train
+        small = small.select(small.draw())
+        assert small.labels.sum() == 12  # one per frame and sequence
+        assert not small.inferred.any()
+    types = load(folder, task="type", max_group_samples_ratio=0.34).train
+    assert sum(types.class_counts().values()) == 12  # walking together, class 0, is no negative
     every = load(folder, max_group_samples_ratio=0.34, use_group_sampling=False)
-    assert every.train.labels[every.train.draw()].sum() == 18
+    assert every.train.labels[every.train.draw()].sum() == 36
 
 
 def test_a_frame_without_positives_gives_one_negative(tmp_path):
@@ -212,11 +222,25 @@ def test_samples_do_not_depend_on_the_order_of_the_files(folder, tmp_path):
 
 
 def test_types_are_annotated_positives_only(folder):
-    sets = load(folder, task="type")
+    sets = load(folder, task="type", rescore=True)
     for dataset in sets.parts.values():
+        assert dataset.near is None  # types are not corrected by the other pairs
         assert dataset.class_counts() == dict(zip(dataset.class_names, (6, 0, 6, 0, 0), strict=True))
         assert np.array_equal(dataset.labels, dataset.types)
         assert not dataset.inferred.any()
+
+
+def test_what_is_too_difficult_or_contradicts_itself_is_neither_inferred_nor_a_type(folder):
+    labels = crowd(6)
+    for people in labels.values():  # 1-3 is too difficult, not merely unnamed; 2-3 has two classes
+        people[0] |= person(1, people[0]["box"], 1, pedestrian_2="walking together", pedestrian_3="hugging")
+        people[0]["H-interaction"][1]["inter_labels"]["hugging"] = 3
+        people[2] |= person(3, people[2]["box"], 1, pedestrian_2="hugging")
+    write_labels(folder, "a", labels)
+    assert (1, 3) in first_frame(load(folder).train)
+    assert (1, 3) not in first_frame(load(folder, max_difficulty=2).train)
+    types = load(folder, task="type", multi_label="drop", max_difficulty=2).train
+    assert types.class_counts() == dict(zip(types.class_names, (6, 0, 0, 0, 0), strict=True))
 
 
 def test_frame_stride_thins_samples_but_not_history(folder):
@@ -246,6 +270,17 @@ def test_a_batch_holds_each_person_once(folder):
     assert batch["labels"].tolist() == val.labels[indices].tolist()
     assert batch["frames"].tolist() == val.frames[indices].tolist()
     assert "crops" not in batch
+
+
+def test_with_rescoring_a_batch_goes_on_with_the_other_pairs_in_range_of_its_frames(folder):
+    part = load(folder, rescore=True).train.select(np.array([20, 3, 21]))  # of three of six frames
+    batch, every = part.__getitems__([2, 0]), load(folder).with_task("train", "any")
+    persons = batch["persons"].numpy()
+    found = list(zip(persons[batch["left"]].tolist(), persons[batch["right"]].tolist(), strict=True))
+    assert found[:2] == list(zip(part.left[[2, 0]].tolist(), part.right[[2, 0]].tolist(), strict=True))
+    there = np.isin(every.frames, part.frames[[2, 0]])
+    assert sorted(found) == sorted(zip(every.left[there].tolist(), every.right[there].tolist(), strict=True))
+    assert {part.feature_names[k][-2:] for k in part.past_columns[:5]} == {"1s"}
 
 
 def test_missing_images_are_named_when_pixels_are_asked_for(folder):
@@ -333,6 +368,40 @@ def test_crops_are_those_of_the_people(folder, tmp_path):
     assert np.array_equal(batch["crops"][place], again["crops"][0])
 
 
+def test_a_mirrored_frame_is_mirrored_as_a_whole(folder, tmp_path, monkeypatch):
+    """Crops, sides and geometry; of two people one above the other nobody becomes the other's right."""
+    labels = crowd(6)
+    for people in labels.values():  # 6 and 8 one above the other; 10 and 12 only score others
+        people += [
+            person(8, [1400, 80, 50, 110]),
+            person(11, [2500, 200, 60, 150], 9),
+            person(12, [2560, 200, 60, 150], 9),
+        ]
+    write_labels(folder, "b", labels, 1)
+    write_images(folder)
+    part = load(folder, features="crops+geometry", rescore=True, image_size=(16, 8), cache_dir=tmp_path).val
+    assert set(part.crop_rows[part.__getitems__(range(len(part)))["persons"]] >= 0) == {True}
+    monkeypatch.setattr(augmentation, "COLOR_JITTER", 0)
+    batch = part.__getitems__(range(len(part)))
+    found = augmentation.augment_pairs(batch, part.feature_names, 0, 1)
+    mirrored = uniform(0, 1, np.arange(6), 1)[:, 0] < 0.5
+    assert 0 < mirrored.sum() < 6
+    persons, geometry = batch["persons"].numpy(), batch["geometry"].numpy()
+    turned = torch.from_numpy(mirrored[part.people_frames[persons]])
+    plain = batch["crops"].float() / 255
+    assert torch.allclose(
+        found["crops"], torch.where(turned[:, None, None, None], plain.flip(-1), plain), atol=1e-6
+    )
+    frames = mirrored[batch["frames"].numpy()]
+    expected = np.where(frames[:, None], mirror_features(geometry, part.feature_names), geometry)
+    assert np.array_equal(found["geometry"], expected, equal_nan=True)
+    stacked = geometry[:, part.feature_names.index("half_turn")] == 0
+    assert stacked.sum() == 6
+    swapped = torch.from_numpy(frames & ~stacked)
+    assert torch.equal(found["left"], torch.where(swapped, batch["right"], batch["left"]))
+    assert torch.equal(found["right"], torch.where(swapped, batch["left"], batch["right"]))
+
+
 @pytest.mark.parametrize("source", ["interaction", "social_group"])
 @pytest.mark.parametrize("nobody", [-1, 0])
 def test_a_group_of_those_who_are_in_none_is_suspected(tmp_path, caplog, source, nobody):
@@ -367,6 +436,14 @@ def test_people_who_move_too_fast_are_told(tmp_path, caplog, shuffled, rate):
     assert told == (shuffled or rate == 225)
 
 
+def test_one_person_in_the_same_place_is_no_copy(folder):
+    """A frame with one box is the same in many recordings."""
+    alone = {"000990.jpg": [person(9, [700, 200, 60, 150])]}
+    write_labels(folder, "a", crowd(6) | alone)
+    write_labels(folder, "b", {key: people[:7] for key, people in crowd(6).items()} | alone)
+    load(folder)
+
+
 def test_a_sequence_that_stands_twice_in_a_part_is_refused(folder):
     """Downloaded again: more groups than there are would make the interval of the verdict narrow."""
     (folder / LABEL_FOLDER / "c (1).json").write_bytes((folder / LABEL_FOLDER / "c.json").read_bytes())
@@ -398,6 +475,8 @@ def test_report_of_the_crowd(folder):
     assert report["ambiguous_pairs"] == 12
     assert report["pairs_in_range"] == report["sampled_positives"] + report["sampled_negatives"] + 12
     assert report["negatives_that_are_positives"] == report["order_dependent_decisions"] == 0
+    assert report["negatives_per_positive_in_range"] == (report["pairs_in_range"] - 12) / 12
+    assert report["negatives_per_positive_natural"] == (6 * 28 - 18) / 18
     assert report["missing_images"] == 6
 
 

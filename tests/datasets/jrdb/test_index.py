@@ -97,6 +97,7 @@ def changes(world):
     yield "an image less", lambda: (world.images / "000045.jpg").unlink()
     yield "another size", lambda: Image.new("L", (4000, 500)).save(world.images / "000030.jpg")
     yield "another first image", lambda: Image.new("L", (3800, 490)).save(world.images / "000015.jpg")
+    yield "the first image's size", lambda: Image.new("L", (3800, 480)).save(world.images / "000015.jpg")
     yield "no image", lambda: [path.unlink() for path in world.images.iterdir()]
     yield "no folder", lambda: world.images.rmdir()
     yield "fewer sequences", lambda: world.paths.pop()
@@ -225,3 +226,4 @@ def test_data_sets_from_the_index_are_those_from_json(tmp_path, monkeypatch):
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c"]}))
     load(tmp_path, cache_dir=tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.npz"))) == 1, "the same files in another split"
+    assert load(tmp_path).describe()["fingerprint"] == cold.describe()["fingerprint"]

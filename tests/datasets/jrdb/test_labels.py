@@ -57,7 +57,15 @@ def test_people_without_a_group_are_of_group_minus_1(tmp_path):
     records[1]["social_group"], records[2]["social_group"] = {"cluster_ID": None}, {"cluster_ID": 7.0}
     records.append(person(4, BOX) | {"social_group": {"cluster_ID": float("nan")}})  # as pandas writes
     records.append(person(5, BOX) | {"social_group": {"cluster_stat": 1}})
-    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [-1, -1, 7, -1, -1]
+    records.append(person(6, BOX) | {"social_group": {"cluster_ID": -2}})
+    assert read(write_labels(tmp_path, "s", {FRAME: records})).social_groups.tolist() == [
+        -1,
+        -1,
+        7,
+        -1,
+        -1,
+        -1,
+    ]
 
 
 def test_columns_do_not_depend_on_the_order_of_the_file(tmp_path):
@@ -172,6 +180,7 @@ def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
         ({FRAME: [person(1, [1, -5, 3, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, [1, 480, 3, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, [3760, 2, 3, 4])]}, "outside the 3760x480 panorama"),
+        ({FRAME: [person(1, [0, 2, 3761, 4])]}, "outside the 3760x480 panorama"),
         ({FRAME: [person(1, BOX) | {"H-interaction": [{"pair": 3}]}]}, "H-interaction"),
         ({FRAME: [person(1, BOX) | {"H-interaction": 7}]}, "H-interaction"),
         (
@@ -291,28 +300,32 @@ def test_images_of_another_ending_are_those_of_the_frame(tmp_path):
 
 
 def test_boxes_are_wrapped_and_clipped_and_counted_or_left_out(tmp_path):
-    boxes = [[-8.5, 20, 60, 100], [10, -20, 60, 100], [20, 400, 60, 100], [1, 2, 0, 5], [0, 600, 5, 5]]
-    records = [person(k, box, pedestrian_4="hugging", pedestrian_2="hugging") for k, box in enumerate(boxes)]
-    path = write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": records[:2]})
+    boxes = [[1, 2, 0, 5], [-8.5, 20, 60, 100], [10, -20, 60, 100], [20, 400, 60, 100], [-3, 600, 5, 5]]
+    records = [person(k, box, pedestrian_4="hugging", pedestrian_3="hugging") for k, box in enumerate(boxes)]
+    path = write_labels(tmp_path, "s", {FRAME: records, "000030.jpg": records[1:3]})
     with pytest.raises(DataError, match="2 kinds"):
         read(path)
     sequence = read(path, rules=LabelRules(skip_bad_boxes=True))
     assert sequence.boxes[:3].tolist() == [[3751.5, 20, 60, 100], [10, 0, 60, 80], [20, 400, 60, 80]]
     assert [sequence.counts[f"{what}_boxes"] for what in ("wrapped", "clipped", "skipped")] == [2, 3, 2]
     assert sequence.starts.tolist() == [0, 3, 5]
-    assert [sequence.track_names[k] for k in sequence.tracks] == [f"pedestrian:{k}" for k in (0, 1, 2, 0, 1)]
+    assert [sequence.track_names[k] for k in sequence.tracks] == [f"pedestrian:{k}" for k in (1, 2, 3, 1, 2)]
     assert sequence.pairs.tolist() == [[0, 2], [1, 2]]  # those with people left out are gone
 
 
 def test_difficult_labels_do_not_count(tmp_path):
     labels = crowd(1)
     labels[FRAME][0]["H-interaction"][0]["inter_labels"]["walking together"] = 3
+    one_side = find_pairs(
+        read(write_labels(tmp_path, "s", labels), rules=LabelRules(max_difficulty=2)), PairRules()
+    )
     labels[FRAME][1]["H-interaction"][0]["inter_labels"]["walking together"] = 3
     labels[FRAME][5]["social_group"]["cluster_stat"] = 3
-    path = write_labels(tmp_path, "s", labels)
-    easy = find_pairs(read(path, rules=LabelRules(max_difficulty=2)), PairRules())
+    path, rules = write_labels(tmp_path, "s", labels), LabelRules(max_difficulty=2)
+    easy = find_pairs(read(path, rules=rules), PairRules())
     every = find_pairs(read(path), PairRules())
     assert every.counts["positives_total"] == easy.counts["positives_total"] + 1
+    assert one_side.counts["positives_total"] == every.counts["positives_total"]  # one easy label is enough
 
     def samples(found):
         return {

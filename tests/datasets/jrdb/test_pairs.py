@@ -84,6 +84,22 @@ def test_range_does_not_depend_on_order(norm):
     assert np.array_equal(near, in_range(b, a, WIDTH, 3, norm))
     assert 0 < near.mean() < 1
     assert not np.array_equal(in_range(a, b, WIDTH, 3, "first"), in_range(b, a, WIDTH, 3, "first"))
+    widths = {"max": 60, "mean": 50, "first": 40}[norm], np.array([[0, 0, 40, 9.0]])
+    for apart in (3 * widths[0], 3 * widths[0] + 0.5):  # of the centres, 20 and 30 from the left edge
+        other = np.array([[apart - 10, 0, 60, 9.0]])
+        assert in_range(widths[1], other, WIDTH, 3, norm) == (apart == 3 * widths[0])
+
+
+def test_counts_of_a_sequence():
+    """Centres at 20, 170 and 1000: the first two are 3 widths apart for the wider one only. The last is in
+    the group of the first, but far away."""
+    boxes = np.array([[0, 0, 40, 9.0], [140, 0, 60, 9], [980, 0, 40, 9]])
+    people = people_of(boxes, np.array([0, 3]), np.array([15]), np.arange(3))
+    people = replace(people, track_names=["a", "b", "c"], social_groups=np.array([1, 2, 1]))
+    for norm, dependent in (("max", 0), ("first", 1)):
+        counts = pairs.find_pairs(people, pairs.PairRules(distance_norm=norm, history_seconds=0)).counts
+        assert counts["pairs_total"] == 3 and counts["pairs_in_range"] == 1 - dependent
+        assert counts["order_dependent_decisions"] == dependent and counts["ambiguous_pairs"] == 0
 
 
 def test_rolling_the_panorama_changes_no_bit():
@@ -146,6 +162,69 @@ def test_features_have_documented_values():
     assert late["away_1s"] == pytest.approx(-70 / 175)
     assert late["seen_share"] == 1
     assert late["metres_1s"] == pytest.approx(early["log_metres"])
+
+
+def test_static_features_by_hand():
+    """The right person's box lies within the left one's columns; the left one spans rows 100 to 300."""
+    boxes = np.array(
+        [[100, 100, 200, 200], [150, 150, 60, 150.0]]
+    )  # centres 200 and 180 before they are ordered
+    people = people_of(boxes, np.array([0, 2]), np.array([15]), np.array([0, 1]))
+    row = pair_features(people, np.array([1]), np.array([0]), 0)[0]
+    found = dict(zip(feature_names(0), row.tolist(), strict=True))
+    near, far = 1.7 * WIDTH / (2 * np.pi) / np.array([200, 150])  # metres
+    apart = np.sqrt(near**2 + far**2 - 2 * near * far * np.cos(20 / WIDTH * 2 * np.pi))
+    tall, wide, foot, top = np.log(200 / 150), np.log(200 / 60), 0.0, -50 / 175
+    assert found == pytest.approx({
+        "distance_widths": 20 / 130, "distance_heights": 20 / 175, "gap_heights": (20 - 130) / 175,
+        "half_turn": 20 / 1880, "log_metres": np.log1p(apart), "depth_metres": np.log1p(far - near),
+        "signed_log_height": tall, "log_height_ratio": tall, "signed_log_width": wide,
+        "log_width_ratio": wide, "signed_foot": foot, "foot_difference": foot, "signed_top": top,
+        "top_difference": -top,
+        "iou": 60 * 150 / (200 * 200), "overlap_x": 1, "overlap_y": 1, "log_scale": np.log(175 / 480),
+        "aspect_left": np.log(60 / 150), "aspect_right": 0, "foot_left": 300 / 480, "foot_right": 300 / 480,
+        **dict.fromkeys(("rank_left", "rank_right", "margin_left", "margin_right"), 0),
+        "neighbours_left": np.log(2), "neighbours_right": np.log(2), "people": np.log(3),
+    }, rel=1e-6, abs=1e-6)  # fmt: skip
+
+
+def test_the_history_is_that_of_both_people_at_each_lag():
+    people = random_people(np.random.default_rng(11), frames=90, people=6)
+    people.frame_rate = 10.0
+    first, second = pairs.all_pairs(people.starts)
+    features, names = pair_features(people, first, second, 3), feature_names(3)
+    boxes, feet = people.boxes, people.boxes[:, 1] + people.boxes[:, 3]
+    frames, past = people.frame_of_row(), history_frames(people.times, 3, 10.0)
+    row_of = {key: row for row, key in enumerate(zip(frames.tolist(), people.tracks.tolist(), strict=True))}
+    seen_all = 0
+    for k, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        height, expected = boxes[[a, b], 3].mean(), dict.fromkeys(names[-20:], np.nan)
+        metres, aways = [log_ground_metres(boxes[[a]], boxes[[b]], WIDTH)[0]], []
+        for lag in (1, 2, 3):
+            then = past[frames[a], lag - 1]
+            c, d = (row_of.get((then, people.tracks[row])) for row in (a, b))
+            if c is None or d is None:
+                continue
+            seconds = (people.times[frames[a]] - people.times[then]) / 10
+            turn = signed_offset(boxes[[a]], boxes[[b]], WIDTH) - signed_offset(boxes[[c]], boxes[[d]], WIDTH)
+            turn = (turn[0] + WIDTH / 2) % WIDTH - WIDTH / 2  # the short way
+            foot = ((feet[b] - feet[a]) - (feet[d] - feet[c])) / height / seconds
+            scale = np.log(boxes[b, 3] / boxes[a, 3] / (boxes[d, 3] / boxes[c, 3])) / seconds
+            metres.append(log_ground_metres(boxes[[c]], boxes[[d]], WIDTH)[0])
+            aways.append(abs(np.clip(turn / height / seconds, -2, 2)))
+            expected |= {
+                f"metres_{lag}s": metres[-1], f"away_{lag}s": np.clip(turn / height / seconds, -2, 2),
+                f"signed_foot_motion_{lag}s": np.clip(foot, -1, 1),
+                f"foot_motion_{lag}s": min(abs(foot), 1), f"scale_motion_{lag}s": min(abs(scale), 1),
+            }  # fmt: skip
+        expected["seen_share"] = len(aways) / 3
+        if aways:
+            expected |= {"metres_mean": np.mean(metres), "metres_spread": np.std(metres)}
+            expected |= {"metres_most": max(metres), "away_spread": np.mean(aways)}
+        seen_all += len(aways) == 3
+        found = dict(zip(names[-20:], features[k, -20:].tolist(), strict=True))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
+    assert 5 < seen_all < len(first) / 2
 
 
 def test_surroundings_are_those_of_everybody_in_the_frame():
