@@ -40,7 +40,6 @@ def augment_frames(
     lacking = (draws[:, 10:] < THIN * (2 * draws[:, 5:6] - 1)).gather(1, ring)  # (B, N)
     slope = TILT * (2 * draws[:, 8:10] - 1)[:, None]  # (B, 1, 2)
     points[..., 2] += HEIGHT_JITTER * (2 * draws[:, 4:5] - 1) + (points[..., :2] * slope).sum(2)
-    points *= batch["point_mask"][..., None]
     pixels[..., 0] = torch.where(pixels[..., 0] == OUTSIDE, OUTSIDE, pixels[..., 0] * side)
     cells = torch.where(mirrored[:, None, None], batch["cells"].flip(-1), batch["cells"])
     batch = batch | {"images": images, "points": points, "point_pixels": pixels, "cells": cells}

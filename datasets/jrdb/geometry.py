@@ -188,7 +188,7 @@ def history_columns(sequence: Sequence, left: np.ndarray, right: np.ndarray, lag
     for lag in range(lags):
         earlier = past[frames, lag]  # (R,) frame at this lag, or -1; below, the same person's row in it
         wanted = earlier * people + tracks
-        index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        index = np.searchsorted(keys, wanted)  # never behind the last key, which is of a later frame
         rows = np.where((earlier >= 0) & (keys[index] == wanted), index, -1)
         row_a, row_b = rows[left], rows[right]
         seen = (row_a >= 0) & (row_b >= 0)

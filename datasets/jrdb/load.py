@@ -247,7 +247,7 @@ def report_split(dataset: JRDBPairDataset, read: list[Sequence]) -> dict[str, in
 
     counts = dataset.counts
     drawn = dataset.select(dataset.draw())  # of train: the first epoch's
-    is_negative = (drawn.labels == 0) & (dataset.task == "interaction")
+    is_negative = drawn.labels == 0
     negatives, positives = int(is_negative.sum()), int((~is_negative).sum())
     total, near, annotated = counts["pairs_total"], counts["pairs_in_range"], counts["positives_total"]
     in_range = annotated - counts["positives_lost_to_distance"]
@@ -273,7 +273,7 @@ def count_wrong(negatives: JRDBPairDataset, read: list[Sequence]) -> int:
         frames = sequence.frame_of_row().tolist()
         people = [sequence.track_names[track] for track in sequence.tracks.tolist()]
         for a, b in sequence.pairs.tolist():
-            annotated.add((sequence.name, sequence.keys[frames[a]], *sorted((people[a], people[b]))))
+            annotated.add((sequence.name, sequence.keys[frames[a]], frozenset((people[a], people[b]))))
     who = negatives.pair_columns()
     columns = [who[name].tolist() for name in ("sequence", "frame", "id_left", "id_right")]
-    return sum((name, key, *sorted(two)) in annotated for name, key, *two in zip(*columns, strict=True))
+    return sum((name, key, frozenset(two)) in annotated for name, key, *two in zip(*columns, strict=True))
