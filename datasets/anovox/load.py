@@ -118,8 +118,8 @@ def groups_of(table: FrameTable, known: Split) -> list[str]:
 
 def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, list[str]]:
     """Hashes by group that reveal the same recording, or a part of it, under any name: one of all its file
-    sizes and labels, and one of each image and each scan. Blocks may share what their scenario repeats: a car
-    at rest. `cache`: cache_dir and limit_gb for open_cache."""
+    sizes and labels, and one of each image and each scan; if all are too small for that, the first again.
+    Blocks may share what their scenario repeats: a car at rest. `cache`: cache_dir and limit_gb."""
     sizes, hashes = _file_sizes(table.frames), {}
     digests = keep(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
     for group in groups:
@@ -127,6 +127,9 @@ def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, li
         others = np.setdiff1d(table.rows_of([scenario_of(group)]), rows)
         found = np.setdiff1d(digests[rows], np.append(digests[others], np.uint64(0)))
         hashes[group] = [fingerprint(sizes[rows], table.labels[rows]), *map("{:016x}".format, found.tolist())]
+        varied = len(np.unique(sizes[rows], axis=0)) > max(2, len(rows) / 2)  # not so of a dead camera
+        if varied and not len(others) and not digests[rows].any():  # no scan, and small images: by night
+            hashes[group] += hashes[group]
     return hashes
 
 

@@ -364,6 +364,24 @@ def test_part_of_a_train_scenario_in_test_under_another_name_is_refused(tmp_path
         load(root, image_size=(32, 48), max_points=20, **cache)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_copy_of_a_recording_by_night_is_refused_but_not_black_images(tmp_path, cache, dead):
+    """Small images show little: alone they may be alike by chance, all in a row they are not."""
+    root = copy_of(tiny_sample(), tmp_path / "copy")
+    split = read_split(root / "split.json")
+    train, test = (next(root.glob(f"*/{split[part][0]}")) for part in ("train", "test"))
+    for path in frame_files(train, "RGB-CAM"):
+        Image.open(path).resize((24, 16)).point(lambda grey: 0 if dead else grey // 4).save(path)
+    shutil.rmtree(next(train.glob("LIDAR*")))
+    shutil.rmtree(test)
+    shutil.copytree(train, test)
+    if dead:
+        assert load(root, modality="camera", image_size=(32, 48), **cache).leakage_check
+        return
+    with pytest.raises(DataError, match=f"Leakage: {test.name} in test and {train.name} in train hold the"):
+        load(root, modality="camera", image_size=(32, 48), **cache)
+
+
 def test_frames_in_which_nothing_moves_are_no_leak(tmp_path, cache):
     """Black images of a broken camera are the same in all scenarios."""
     root = copy_of(tiny_sample(), tmp_path / "copy")
