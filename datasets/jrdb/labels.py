@@ -156,8 +156,8 @@ def build_sequence(
 
 def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     """Log what was found in `where`. Warn of what looks wrong: no panorama, interactions of people who are
-    not there, boxes that are centres or halves or leave the panorama and, with a `remedy`, no box in its lower
-    half, where people stand, or its right half."""
+    not there, boxes that are centres or halves or leave the panorama and, with a `remedy`, no box in its
+    lower half, where people stand, or its right half."""
     totals = {name.replace("_", " "): sum(sequence.counts[name] for sequence in sequences) for name in TOLD}
     assumed = [s for s in sequences if s.size_source.startswith("no image")]
     totals["panoramas without an image, taken to be {}x{}".format(*PANORAMA_SIZE)] = len(assumed)
