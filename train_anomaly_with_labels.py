@@ -304,7 +304,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     scale = {"calibration": chosen["calibration"]}
     measured = partial(measure, criterion=check.criterion, threshold=chosen["threshold"], **scale)
     metrics = {name: measured(part, data.parts[name].scenario) for name, part in rows.items()}
-    worth = check.input_worth(score, rows)
+    worth = check.input_worth(lambda loader: measured(score(loader), loader.dataset.scenario), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scale)
 
 

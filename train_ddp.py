@@ -235,7 +235,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, criterion) for name, part in rows.items()}
-    return finish(run, data, checkpoint, panels, rows, metrics, report, check.input_worth(score, rows))
+    worth = check.input_worth(lambda loader: measure(score(loader), criterion), metrics)
+    return finish(run, data, checkpoint, panels, rows, metrics, report, worth)
 
 
 if __name__ == "__main__":

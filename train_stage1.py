@@ -298,8 +298,9 @@ def main(args: argparse.Namespace) -> Verdict | None:
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     scale = {"calibration": chosen["calibration"]}
-    metrics = {name: measure(part, criterion, chosen["threshold"], **scale) for name, part in rows.items()}
-    worth = check.input_worth(score, rows)
+    measured = partial(measure, criterion=criterion, threshold=chosen["threshold"], **scale)
+    metrics = {name: measured(part) for name, part in rows.items()}
+    worth = check.input_worth(lambda loader: measured(score(loader)), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scale)
 
 

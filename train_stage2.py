@@ -312,7 +312,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     if run.processes.first:
         metrics["val"]["end_to_end"] = report_end_to_end(None, "val", data, rows["val"], chosen)
     scales = {name: chosen[name] for name in ("calibration", "temperature")}
-    worth = check.input_worth(score, rows)
+    worth = check.input_worth(lambda loader: measure(score(loader), check.criterion), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scales)
 
 

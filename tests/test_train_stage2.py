@@ -46,6 +46,7 @@ def run():
 def test_learns_types_and_is_judged_with_stage_1(run):
     results = read_json(run / "results.json")
     assert results["verdict"] == "LEARNED"
+    assert results["input_worth"]["all"] == results["metrics"]["test"]["macro_f1"]
     assert results["metrics"]["test"]["macro_f1"] > 0.5 > results["baselines"]["uniform guess"]["macro_f1"]
     guesses = results["baselines"]
     assert guesses["majority class"]["balanced_accuracy"] == pytest.approx(1 / 5)

@@ -203,10 +203,12 @@ class LearningCheck:
         else:
             LOG.warning(f"one batch of {len(chosen)} cannot be learned by heart: {outcome}; {why}")
 
-    def input_worth(self, score: Callable, rows: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-        """What each input is worth on test (val if there is no test); rows: by split."""
-        split = "test" if "test" in rows else "val"
-        return input_worth(score, self.invariants.loaders[split], self.invariants.inputs, rows[split])
+    def input_worth(self, measure: Callable, metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """What each input is worth on test (val if there is no test), by the metric that decides the verdict.
+        measure: of a loader; metrics: by split."""
+        split, metric = "test" if "test" in metrics else "val", self.task["judged_by"]
+        given = self.invariants.loaders[split], self.invariants.inputs
+        return input_worth(measure, *given, metric, metrics[split][metric])
 
     def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> None:
         """Log new warnings; rows: the result of evaluating val; outputs (N, ...): those of the model."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-Rows = dict[str, np.ndarray]
 TOGETHER = {"points": ("point_mask", "point_pixels")}
 
 
@@ -35,30 +34,16 @@ class MixedUp:
             yield batch | mixed
 
 
-def figure(rows: Rows) -> tuple[str, float]:
-    """The metric that inputs are judged by: of ages MAE, of types balanced accuracy, of two classes AUROC."""
-    from sklearn.metrics import recall_score, roc_auc_score
-
-    if "ages" in rows:
-        return "mae", float(np.abs(rows["preds"] - rows["ages"]).mean())
-    if "types" in rows:
-        labels, logits = (rows[name][rows["types"] >= 0] for name in ("types", "logits"))  # -1: no type
-        preds, present = logits.argmax(axis=1), np.unique(labels)
-        return "balanced_accuracy", float(recall_score(labels, preds, labels=present, average="macro"))
-    logits = rows["logits"]
-    scores = logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
-    return "auroc", float(roc_auc_score(rows["labels"], scores))
-
-
 def input_worth(
-    score: Callable[[Any], Rows], loader: DataLoader, inputs: Sequence[str], rows: Rows
-) -> dict[str, Any]:
-    """{figure: its name, all: its value on `rows`, without: {input: its value with that input mixed up}}."""
+    measure: Callable[[Any], dict[str, Any]], loader: DataLoader, inputs: Sequence[str], metric: str,
+    value: float,
+) -> dict[str, Any]:  # fmt: skip
+    """{figure: the metric's name, all: its value, without: {input: the value with that input mixed up}}.
+    measure(loader) gives all metrics of the model."""
     if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
         inputs = [*inputs, "history"]
-    name, value = figure(rows)
-    without = {key: figure(score(MixedUp(loader, key)))[1] for key in inputs}
-    return {"figure": name, "all": value, "without": without}
+    without = {key: measure(MixedUp(loader, key))[metric] for key in inputs}
+    return {"figure": metric, "all": value, "without": without}
 
 
 def in_words(worth: dict[str, Any]) -> str:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from utils.run import log
-from utils.training.worth import MixedUp, figure, in_words, input_worth
+from utils.training.worth import MixedUp, in_words, input_worth
 
 
 class Loader(list):
@@ -35,7 +36,11 @@ def score(loader) -> dict[str, np.ndarray]:
 
 
 def test_what_the_model_looks_at_is_worth_all(loader):
-    worth = input_worth(score, loader, ["images", "points"], score(loader))
+    def measure(loader) -> dict[str, float]:
+        rows = score(loader)
+        return {"loss": -1, "auroc": roc_auc_score(rows["labels"], rows["logits"])}
+
+    worth = input_worth(measure, loader, ["images", "points"], "auroc", 1.0)
     assert worth["all"] == worth["without"]["points"] == 1
     assert worth["without"]["images"] < 0.75
     assert in_words(worth).startswith("auroc 1.000; 0.")
@@ -52,17 +57,3 @@ def test_a_pass_of_more_than_ten_seconds_says_how_far_it_is(loader, monkeypatch)
     """A run on a slow machine ended in a TypeError, at its very end."""
     monkeypatch.setattr(log, "LOG_SECONDS", -1)
     assert len(list(log.progress(MixedUp(loader, "images"), "evaluation"))) == len(loader)
-
-
-def test_the_figure_is_that_of_the_task():
-    ages = np.array([20.0, 40.0])
-    assert figure({"ages": ages, "preds": ages + [1, -3]}) == ("mae", 2.0)
-    three = {"types": np.array([0, 1, 2, 2]), "logits": np.eye(3)[[0, 1, 2, 0]]}
-    assert figure(three) == ("balanced_accuracy", pytest.approx((1 + 1 + 0.5) / 3))
-    two = {"labels": np.array([0, 1, 1]), "logits": np.array([[1.0, 0], [0, 0], [3, 0]])}
-    assert figure(two) == ("auroc", 0.5)
-
-
-def test_a_class_that_is_only_predicted_is_no_warning(recwarn):
-    rows = {"types": np.array([0, 0, 1, -1]), "logits": np.eye(3)[[0, 2, 1, 0]]}
-    assert figure(rows) == ("balanced_accuracy", 0.75) and not recwarn.list
