@@ -19,8 +19,6 @@ import numpy as np
 import torch
 
 FOLDER = Path("data") / "benchmarks"
-BUSY = 0.25  # cores that other processes may use before a round waits for them
-PATIENCE = 3  # maximum number of waits per measurement
 
 
 def run(title: str, benchmark: Callable[[bool], None]) -> None:
@@ -37,23 +35,19 @@ def measure(variants: dict[str, Callable[[], Any]], quick: bool = False) -> dict
     """Seconds per call of each variant, (rounds,), after warm-up; prints a table of medians. A variant may
     return the seconds to count as a float, for example to leave out its start."""
     rounds, least = (2, 0.01) if quick else (7, 0.3)
-    repeats, waits, busy = {}, 0, 0
+    repeats = {}
     for name, call in variants.items():
         if (seconds := seconds_per_call(call, 1)) < least:  # a short first call was only the warm-up
             seconds = seconds_per_call(call, 1)
         repeats[name] = int(np.ceil(least / max(seconds, 1e-9)))
     found, names = {name: [] for name in variants}, list(variants)
     for k in range(rounds):
-        while (foreign := busy_cores()) > BUSY and waits < PATIENCE:
-            waits += 1
-            time.sleep(2)
-        busy += foreign > BUSY
         for name in names[k % len(names) :] + names[: k % len(names)]:
             found[name].append(seconds_per_call(variants[name], repeats[name]))
     found = {name: np.array(seconds) for name, seconds in found.items()}
     rows = [[name, *(short(1e3 * f(s)) for f in (np.median, np.min, np.max))] for name, s in found.items()]
     print(*markdown(["variant", "median ms", "least", "most"], rows), "", sep="\n")
-    print(f"{rounds} rounds, {busy} of them while other processes were busy.\n", flush=True)
+    print(f"{rounds} rounds.\n", flush=True)
     return found
 
 
@@ -62,21 +56,6 @@ def seconds_per_call(call: Callable[[], Any], repeats: int) -> float:
     returned = [call() for _ in range(repeats)]
     wall = time.perf_counter() - started
     return (sum(returned) if all(isinstance(seconds, float) for seconds in returned) else wall) / repeats
-
-
-def busy_cores(seconds: float = 0.2) -> float:
-    """Number of cores that other processes use, measured while this one sleeps (0 if not on Linux)."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0.0
-
-    def used() -> int:
-        user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split()[1:9])
-        return user + nice + system + irq + soft + steal
-
-    before = used()
-    time.sleep(seconds)
-    return (used() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def judge(
