@@ -40,6 +40,26 @@ def no_lite0_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "lite0" in name else find(name))
 
 
+class SlimResNet(models.ResNet):
+    """resnet18 with an eighth of its channels from layer1 on: a file of 1 MB instead of 45."""
+
+    def __init__(self, blocks=(2, 2, 2, 2)):
+        super().__init__(models.resnet.BasicBlock, list(blocks))
+        self.fc = nn.Linear(64, 10)
+
+    def _make_layer(self, block, planes, *more, **options):
+        return super()._make_layer(block, planes // 8, *more, **options)
+
+
+@pytest.fixture
+def slim(monkeypatch):
+    """The encoder called resnet18 is slim."""
+    get = models.get_model
+    monkeypatch.setattr(
+        models, "get_model", lambda name, **more: SlimResNet() if name == "resnet18" else get(name, **more)
+    )
+
+
 def build(name, weights):
     """An encoder with these weights, and what was loaded."""
     encoder = build_encoder(name)
@@ -108,8 +128,8 @@ def test_any_classifier_of_torchvision_gives_its_features(name, tmp_path, monkey
             torch.testing.assert_close(model.classifier(pooled), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_imagenet_weights_come_from_the_hub_cache(hub):
-    state = models.resnet18(weights=None).state_dict()
+def test_imagenet_weights_come_from_the_hub_cache(slim, hub):
+    state = SlimResNet().state_dict()
     # as resnet18-5c106cde.pth, which was written before BatchNorm had counters
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     path = save_with_hash(old, hub, "resnet18")
@@ -169,14 +189,14 @@ def test_a_checkpoint_and_a_run_of_this_project(name, tmp_path):
         assert report["file"] == str(tmp_path / "best_f1.pth")
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_what_does_not_fit_is_named(slim, tmp_path):
     path, encoder = tmp_path / "a.pth", build_encoder("resnet18")
     torch.save(Model("cnn").state_dict(), path)
     with pytest.raises(CommandError, match=r"does not fit the backbone resnet18(.|\n)*missing") as caught:
         load_weights(encoder, str(path))
     assert len(str(caught.value).splitlines()) <= 5
     before = encoder.features.state_dict()["conv1.weight"].clone()
-    state = models.resnet18(weights=None).state_dict()
+    state = SlimResNet().state_dict()
     torch.save({**state, "layer9.weight": torch.zeros(3)}, path)
     with pytest.raises(CommandError, match=r"1 unexpected \(layer9\.weight"):
         load_weights(encoder, str(path))
@@ -194,7 +214,7 @@ def test_what_does_not_fit_is_named(tmp_path):
 
 def numbered(state):
     """Keys as nn.Sequential(*resnet.children()) has them."""
-    at = {name: str(k) for k, (name, _) in enumerate(models.resnet18(weights=None).named_children())}
+    at = {name: str(k) for k, (name, _) in enumerate(SlimResNet().named_children())}
     return {f"{at[key.split('.')[0]]}.{key.split('.', 1)[1]}": tensor for key, tensor in state.items()}
 
 
@@ -208,8 +228,8 @@ def numbered(state):
                                   for side in "kq" for key, tensor in state.items()}},
     lambda state: {"teacher": state, "student": {key: tensor + 1 for key, tensor in state.items()}},
 ])  # fmt: skip
-def test_weights_of_others_are_found_where_they_stand(wrap, tmp_path, capsys):
-    model = models.resnet18(weights=None)
+def test_weights_of_others_are_found_where_they_stand(slim, wrap, tmp_path, capsys):
+    model = SlimResNet()
     torch.save(wrap(model.state_dict()), tmp_path / "a.pth")
     encoder, report = build("resnet18", str(tmp_path / "a.pth"))
     for key, tensor in encoder.features.state_dict().items():
@@ -229,15 +249,15 @@ def test_weights_that_may_not_be_read_are_one_error(tmp_path, monkeypatch):
         list(encoders.read_tensors(tmp_path / "w.pth"))
 
 
-def test_weights_that_fit_in_part_are_refused_with_their_level(tmp_path):
-    state = {f"module.{key}": tensor for key, tensor in models.resnet18(weights=None).state_dict().items()}
+def test_weights_that_fit_in_part_are_refused_with_their_level(slim, tmp_path):
+    state = {f"module.{key}": tensor for key, tensor in SlimResNet().state_dict().items()}
     del state["module.layer3.0.conv1.weight"]
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     with pytest.raises(CommandError) as caught:
         build("resnet18", str(tmp_path / "a.pth"))
-    for text in ("119 of its 120 tensors", 'behind "state_dict.module."', "1 missing (layer3.0.conv1.weight"):
+    for text in ("125 of its 126 tensors", 'behind "state_dict.module."', "1 missing (layer3.0.conv1.weight"):
         assert text in str(caught.value)
-    deeper = models.resnet34(weights=None).state_dict()  # holds every key of resnet18, and is another network
+    deeper = SlimResNet((3, 4, 6, 3)).state_dict()  # holds every key of resnet18, and is another network
     torch.save(deeper, tmp_path / "b.pth")
     with pytest.raises(CommandError, match="unexpected"):
         build("resnet18", str(tmp_path / "b.pth"))
@@ -323,9 +343,9 @@ def test_same_padding_is_tensorflows():
 
 
 @pytest.mark.parametrize("kind", ["model", "program", "checkpoint", "model in a checkpoint"])
-def test_what_is_advised_for_files_that_hold_more_works(tmp_path, kind, monkeypatch):
+def test_what_is_advised_for_files_that_hold_more_works(slim, tmp_path, kind, monkeypatch):
     """As fastai, TorchScript, Lightning and Ultralytics write them."""
-    model, path = models.resnet18(), tmp_path / "theirs.pt"
+    model, path = SlimResNet(), tmp_path / "theirs.pt"
     content = {
         "model": model,
         "checkpoint": {"state_dict": model.state_dict(), "hyper_parameters": Path("x")},
@@ -339,11 +359,11 @@ def test_what_is_advised_for_files_that_hold_more_works(tmp_path, kind, monkeypa
         load_weights(build_encoder("resnet18"), str(path))
     monkeypatch.chdir(tmp_path)
     exec(str(caught.value).splitlines()[-1], {})
-    assert load_weights(build_encoder("resnet18"), "NEW.pth")["tensors"] == 120
+    assert load_weights(build_encoder("resnet18"), "NEW.pth")["tensors"] == 126
 
 
-def test_weights_that_are_damaged_inside_are_refused(tmp_path):
-    state, path = models.resnet18().state_dict(), tmp_path / "weights.pth"
+def test_weights_that_are_damaged_inside_are_refused(slim, tmp_path):
+    state, path = SlimResNet().state_dict(), tmp_path / "weights.pth"
     torch.save(state | {"conv1.weight": state["conv1.weight"] * torch.nan}, path)
     with pytest.raises(CommandError, match="NaN or infinite values in conv1.weight"):
         load_weights(build_encoder("resnet18"), str(path))
