@@ -127,9 +127,10 @@ def test_the_loop_over_folds_runs(tmp_path, monkeypatch):
     """As it stands there, on little data; then its comparison and its prediction."""
     loop, compare, predict = snippet("for k in").splitlines()
     values, command = re.fullmatch(r"for k in ([\d ]+); do (.*); done", loop).groups()
+    assert values == "1 2 3 4 5"
     monkeypatch.chdir(tmp_path)
     with private_cache():
-        for k in values.split():
+        for k in "15":  # the first and the last
             name, argv = split_command(command.replace("$k", k))
             script = importlib.import_module(name)
             few = ["--epochs", "1", "--model", "cnn", "--image_size", "32", "--device", "cpu"]
@@ -140,7 +141,7 @@ def test_the_loop_over_folds_runs(tmp_path, monkeypatch):
             module.main(module.parse_args(argv))
     (table,) = (tmp_path / "visualizations").glob("*.csv")
     folds = pandas.read_csv(table, dtype={"fold": str}).fold.tolist()
-    assert folds == [*(f"{k}/5" for k in values.split()), "all"]
+    assert folds == ["1/5", "5/5", "all"]
     assert len(pandas.read_csv(tmp_path / "predictions/predictions.csv")) > 40
 
 

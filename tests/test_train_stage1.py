@@ -128,9 +128,8 @@ def test_a_config_on_other_data_or_another_split_is_said_not_to_repeat_its_run(r
         shutil.copytree(tiny_runs.jrdb(), data)
         split = read_json(data / "split.json")
         write_json(data / "split.json", split | {"val": split["test"], "test": split["val"]})
-    tiny_runs.run_main(
-        NAME, "--config", run / "config.json", "--data_path", data, "--output_dir", tmp_path / "o"
-    )
+    short = ["--epochs", 1, "--max_batches", 1, "--output_dir", tmp_path / "o"]
+    tiny_runs.run_main(NAME, "--config", run / "config.json", "--data_path", data, *short)
     log = next((tmp_path / "o").glob("*/train.log")).read_text()
     assert f"not the {differs} of --config {run / 'config.json'}: this run does not repeat that one" in log
 
@@ -195,8 +194,8 @@ def test_a_checkpoint_saved_within_an_epoch_has_no_threshold_to_judge_with(stopp
 def test_a_run_in_the_working_directory_is_not_taken_for_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(run_of(NAME), tmp_path / "here"))
     (tmp_path / "here" / "hashes.json").unlink()
-    (log,) = [path.read_text() for path in [train(NAME, tmp_path, "--max_batches", 1) / "train.log"]]
-    assert "--weights" not in log
+    made = train(NAME, tmp_path, "--epochs", 1, "--max_batches", 1)
+    assert "--weights" not in (made / "train.log").read_text()
 
 
 def test_speed_counts_what_was_trained(tmp_path):
@@ -213,7 +212,7 @@ def test_the_best_loss_is_a_loss(run):
 
 
 def test_max_batches_is_never_learned(tmp_path):
-    results = read_json(train(NAME, tmp_path, "--max_batches", 2) / "results.json")
+    results = read_json(train(NAME, tmp_path, "--epochs", 1, "--max_batches", 2) / "results.json")
     assert results["verdict"] == "NOT LEARNED" and "truncated" in results["verdict_reason"]
 
 

@@ -97,33 +97,34 @@ def half(still, tmp_path_factory):
         return stopped(patch, "train_mae", tmp_path_factory.mktemp("half"), look, signal.SIGTERM, *flags)
 
 
+@pytest.fixture(scope="module")
+def fresh(still, tmp_path_factory):
+    """What last.pth of that run holds before the first step."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("fresh")
+        return load_checkpoint(stopped(patch, "train_mae", folder, 0, signal.SIGTERM, *still[0]) / "last.pth")
+
+
 FORGOTTEN = ["model", "trained", "optimizer", "scheduler", "step", "totals", "best", "history"]
 
 
 @pytest.mark.parametrize("item", ["nothing", *FORGOTTEN])
-def test_what_last_pth_forgets_is_noticed(item, still, half, tmp_path, monkeypatch):
+def test_what_last_pth_forgets_is_noticed(item, still, half, fresh, tmp_path):
     """Each item in turn is put back to what a fresh run begins with: the resumed run must be another one."""
-    flags, whole = still
+    _, whole = still
     assert load_checkpoint(whole / "last.pth")["best"]["model"]["epoch"] == 1, (
         "a later epoch was better: nothing is tested"
     )
     run = shutil.copytree(half, tmp_path / half.name)
     state = load_checkpoint(run / "last.pth")
     if item != "nothing":
-        save_checkpoint(run / "last.pth", state | {item: fresh_state(monkeypatch, tmp_path, flags)[item]})
+        save_checkpoint(run / "last.pth", state | {item: fresh[item]})
     resume("train_mae", run)
     if item == "nothing":
         assert_same_run(whole, run)
     else:
         with pytest.raises(AssertionError):
             assert_same_run(whole, run)
-
-
-def fresh_state(monkeypatch, folder, flags):
-    """What last.pth holds before the first step."""
-    (folder / "fresh").mkdir()
-    run = stopped(monkeypatch, "train_mae", folder / "fresh", 0, signal.SIGTERM, *flags)
-    return load_checkpoint(run / "last.pth")
 
 
 @pytest.mark.parametrize("item", [*FORGOTTEN, "scaler"])
