@@ -22,6 +22,7 @@ from datasets.samples.ultrasound import generate
 from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from prediction.judged import Judge
 from prediction.trained import open_trained
 from prediction.trials import judge_pastes
 from tests import tiny_runs
@@ -319,6 +320,17 @@ def test_renamed_recordings_are_known_by_their_contents(run_of, tmp_path, name):
         evaluated(run, "--data_path", tmp_path / "data", "--split", "all")
     trained = len(read_json(run / "split.json")["train"])
     assert f"Leakage: {trained} of " in str(caught.value)
+
+
+def test_the_train_part_is_judged_as_it_was_recorded(run_of):
+    """Without the copies that training pastes objects into."""
+    run = run_of("train_anomaly_with_labels")
+    trained = open_trained(run, torch.device("cpu"))
+    trained.args.paste_share = 0.5
+    assert trained.script.build_datasets(trained.args).train.pasted
+    judge = Judge(run, "train", own=True, unit="scenarios")
+    (part,) = trained.script.build_datasets(trained.args, choose=judge).parts.values()
+    assert part.pasting is None and len(part) == len({*zip(part.scenario, part.frame_ids, strict=True)})
 
 
 def test_normal_recordings_alone_have_alarms_and_no_verdict(run_of, tmp_path, capsys, monkeypatch):

@@ -63,7 +63,7 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         rows, pasting = table.rows_of(split[name]), None
         if pasted and not table.labels[rows].any():
             pasting = Pasting(name if name in PARTS else "test", copies, modality=args.modality)
-        elif name == "train" and args.paste_share and not pasted:
+        elif name == "train" and args.paste_share and not (pasted or choose):
             pasting = Pasting(name, modality=args.modality, share=args.paste_share)
         sizes = args.image_size, args.max_points
         parts[name] = AnoVoxDataset(table, rows, *sizes, args.seed, pasting, **cache)
