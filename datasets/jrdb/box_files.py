@@ -53,7 +53,8 @@ TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI trac
 IMAGE = re.compile(r"[0-9][^0-9]*\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 VIDEO = re.compile(r"\.(mp4|avi|mov|mkv|m4v|webm)$", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]+$)")
-FORMS = "labels or detections JSON of JRDB, COCO JSON, CSV with a header, MOT or KITTI text, in UTF-8"
+FORMS = ("labels or detections JSON of JRDB, COCO JSON, MOT or KITTI text, or CSV with frame,id,x,y,w,h (x, "
+         "y: upper left corner; id optional) or frame,id,x1,y1,x2,y2, in UTF-8")  # fmt: skip
 
 
 class Content(NamedTuple):
@@ -209,8 +210,7 @@ def text_rows(text: str, path: Path) -> Content:
         needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
         if wrong := [name for name in needed if header.count(name) != 1]:
             what = "several columns" if {*wrong} <= {*header} else "no column"
-            expected = "frame,x,y,w,h (x, y: upper left corner) or frame,x1,y1,x2,y2; optionally id, sequence"
-            raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}; expected {expected}")
+            raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}")
         if not any(map(is_person, cells.get(used["class"], ()))):  # their column may have another name
             typed = [name for name in cells if name and any(map(is_person, cells[name]))]
             used["class"] = typed[0] if typed else used["class"]

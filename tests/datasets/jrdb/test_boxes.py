@@ -470,7 +470,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ("frame,id,x,y\n0,1,2,3\n", "no column w, h"),
         (
             "frame,id,cx,cy,w,h\n0,1,2,3,4,5\n",
-            r"no column x, y in .*expected frame,x,y,w,h \(x, y: upper left",
+            r"no column x, y in (.*\n)+.*frame,id,x,y,w,h \(x, y: upper left",
         ),
         ("frame,id,x,y,w,h,x\n0,1,2,3,4,5,6\n", "several columns x in"),
         (
