@@ -1,14 +1,15 @@
 """Decode once: the pixels that a run needs, as one array in a memory-mapped file in data/cache.
 
 `open_cache` builds the array on the first call and maps it on every later one. The file's name is a
-fingerprint of the kind, the settings, the source files (path, size, modification time) and the number of
-items in each: a change in any of them leads to a new file. A build writes under a temporary name and renames
-the file at the end, so a file with the final name is complete. The process that holds the lock builds; other
-ranks and runs wait for it and then read. Delete data/cache at any time to free the space.
+fingerprint of the kind, the settings, the code that reads, the source files (path, size, modification time)
+and the number of items in each: a change in any of them leads to a new file. A build writes under a temporary
+name and renames the file at the end, so a file with the final name is complete. The process that holds the
+lock builds; other ranks and runs wait for it and then read. Delete data/cache at any time to free the space.
 """
 
 import errno
 import hashlib
+import inspect
 import json
 import math
 import multiprocessing
@@ -57,11 +58,15 @@ def open_cache(
 
     `produce(k)` returns the items of `sources[k]`, of shape (counts[k], *item_shape). It must be picklable,
     and is not called if counts[k] is 0. A dtype with fields can store flags beside the pixels. `settings`
-    (JSON values and numpy arrays) must hold everything that affects the pixels. Of several processes one
-    builds and the others wait. Raises DataError for missing sources, CommandError if the file would exceed
-    `limit_gb` (1e9 bytes) or the free space or cannot be written, and what `produce` raises.
+    (JSON values and numpy arrays) must hold everything else that affects the pixels: of the code, only the
+    file that defines `produce` and images.py count. Of several processes one builds and the others wait.
+    Raises DataError for missing sources, CommandError if the file would exceed `limit_gb` (1e9 bytes) or the
+    free space or cannot be written, and what `produce` raises.
     """
     shape, dtype = (int(sum(counts)), *map(int, item_shape)), np.dtype(dtype)
+    readers = inspect.getfile(getattr(produce, "func", produce)), Path(__file__).with_name("images.py")
+    code = [Path(file).read_text(encoding="utf-8") for file in readers]
+    settings = {"settings": settings, "code": code}
     key = fingerprint(FORMAT, kind, settings, describe_files(sources), np.asarray(counts, np.int64), shape)
     directory = Path(cache_dir) if cache_dir else CACHE_DIR
     path = directory / f"{kind}-{key[:20]}.npy"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Frame, Region, Store, keep
 from datasets.anovox.labels import FrameTable
-from datasets.anovox.pasted import PASTE_VERSION, Pasting, paste_into
+from datasets.anovox.pasted import Pasting, paste_into
 from datasets.cache import open_cache
 
 CLASSES = ("normal", "anomaly")
@@ -54,7 +54,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         self.projections = np.stack([source.scenario.projection for source in self.sources])  # (F, 3, 4)
 
         cached = partial(keep, self.sources, store=store, **cache)
-        pasted = {"pasting": [PASTE_VERSION, seed, asdict(pasting)]} if pasting else {}
+        pasted = {"pasting": [seed, asdict(pasting)]} if pasting else {}
         scan = ["points"] * bool(pasting)  # pasted objects stand on the ground it shows
         settings = {"size": self.image_size}
         self.images = cached(Frame.pixels, (*self.image_size, 3), scan, settings, pasted)

@@ -30,6 +30,7 @@ UNKNOWN_SHARE = 255  # no semantic image
 MAX_METRES = 1000.0  # no LiDAR sees that far
 GROUND = -0.4  # metres; half of a scan's points lie lower
 NO_POINT = "a point in the model's region"
+READERS = ("pointclouds.py", "pasted.py", "raycast.py")  # files beside this one that make the arrays, too
 NEIGHBOUR = 0.5  # metres; the LiDAR has noise of .1 m along the ray, the semantic LiDAR has none
 
 # (kind, key, files, items per file, item shape, produce(k), **options) -> the items; see open_cache
@@ -200,7 +201,7 @@ def keep(
     """The results of `method`, a method of Frame, with its settings for all frames, (F, *shape).
 
     They are read from the cache, where they have the method's name, as long as images, files of `sensors`,
-    calibration, settings and `key` stay the same. `cache`: cache_dir, limit_gb and dtype for open_cache.
+    calibration, settings, `key` and READERS stay the same. `cache`: cache_dir, limit_gb and dtype.
     """
     images = [frame.path("image") for frame in frames]
     paths = [frame.path(sensor) for sensor in sensors for frame in frames]
@@ -210,6 +211,7 @@ def keep(
     key |= {"classes": [sorted(PALETTES[frames[0].coding[0]].items()), AGENT_IDS]}  # people correct them
     key |= {"known": [path is not None for path in paths]}
     key |= {"read": describe_files([path for path in paths if path])}
+    key |= {"code": [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in READERS]}
     kind, counts = f"anovox_{method.__name__}", [1] * len(frames)
     return store(kind, key, images, counts, shape, partial(_make, method, settings, frames), **cache)
 

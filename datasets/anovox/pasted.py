@@ -25,7 +25,6 @@ SENSORS, SHARES = ("both", "camera", "lidar"), (0.7, 0.15, 0.15)
 NEAR, FAR = 4.5, 28.0  # metres ahead
 MIN_HITS = 4  # returns from an object that only the LiDAR sees
 TRIES = 60  # to find a free place
-PASTE_VERSION = 2  # part of the cache keys; raise it when a seed gives another object
 NO_SCAN_HEIGHT = -1.7  # metres; of the ground relative to the sensor, if there is no scan
 
 

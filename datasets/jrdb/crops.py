@@ -25,7 +25,6 @@ from datasets.jrdb.problems import Problems
 from utils.run.errors import DataError
 
 MARGIN_PERCENT = 15  # of the box's width and height
-RULE = 1  # part of the cache's key; raise it when a change here changes pixels
 
 
 def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, int], **cache: object) -> None:
@@ -36,7 +35,7 @@ def load_crops(part: JRDBPairDataset, data_path: Path | str, size: tuple[int, in
     boxes = part.boxes[persons]
     part.crop_rows = np.full(len(part.boxes), -1)
     part.crop_rows[persons] = np.arange(len(persons))
-    settings = {"rule": RULE, "margin": MARGIN_PERCENT, "panoramas": sizes, "boxes": boxes}
+    settings = {"panoramas": sizes, "boxes": boxes}
     produce = partial(_crop_image, paths, np.split(boxes, np.cumsum(counts)[:-1]), size, sizes)
     part.crops = open_cache("crops", settings, paths, counts.tolist(), (3, *size), produce, **cache)
 

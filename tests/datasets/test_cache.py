@@ -1,5 +1,6 @@
 """The decode-once cache: same pixels, rebuilt on any change, safe against crashes and other runs."""
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -280,6 +281,32 @@ def test_a_wrong_shape_is_a_programming_error(tmp_path):
     world = World(tmp_path)
     with pytest.raises(ValueError, match="source 1 gave"):
         open_cache("test", {}, world.sources, [0, 4, 0], SHAPE, world.produce, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("changed", ["the module of produce", "datasets/images.py"])
+def test_code_that_reads_otherwise_gets_a_new_cache(tmp_path, monkeypatch, changed):
+    """A changed resize must not train on the pixels of the code before it."""
+    (tmp_path / "ours").mkdir()
+    files = {
+        "the module of produce": tmp_path / "ours" / "reader_of_tests.py",
+        "datasets/images.py": tmp_path / "ours" / "images.py",
+    }
+    files["datasets/images.py"].write_text("# reads files")
+    files["the module of produce"].write_text(
+        "import numpy as np\n\n\ndef read(value, k):\n    return np.full((1, 2), value, np.uint8)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "ours")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "ours" / "cache.py"))
+    read, source = importlib.import_module("reader_of_tests").read, tmp_path / "source"
+    source.touch()
+
+    def first(value):
+        return open_cache("t", {}, [source], [1], (2,), partial(read, value), tmp_path / "cache")[0, 0]
+
+    assert [first(1), first(2)] == [1, 1]  # read once
+    with files[changed].open("a") as file:
+        file.write("# changed\n")
+    assert [first(3), first(4)] == [3, 3]
 
 
 def test_fingerprints():
