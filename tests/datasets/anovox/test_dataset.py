@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from PIL import Image
 from datasets.anovox.augmentation import CORRUPTIONS, augment_frames, corrupt_frames, turn_hues
 from datasets.anovox.check import check_frames
 from datasets.anovox.dataset import OUTSIDE, AnoVoxDataset, project
-from datasets.anovox.files import find_scenarios, projection_matrix
-from datasets.anovox.frame import Region, read_points, sample_points
+from datasets.anovox.files import ScenarioFiles, find_scenarios, projection_matrix
+from datasets.anovox.frame import UNKNOWN, Frame, Region, read_points, sample_points
 from datasets.anovox.labels import build_table, unlabelled_table
 from datasets.anovox.load import trivial_features
 from datasets.anovox.palettes import ANOVOX
@@ -222,6 +223,29 @@ def test_a_frame_that_lost_the_truth_of_one_sensor(tmp_path, cache, seen, kept, 
     table = build_table(find_scenarios(root), **cache)
     number = int(image.stem.rsplit("_", 1)[1])
     assert table.labels[table.frame_id == number].tolist() == ([] if label is None else [label])
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "pixels", "points", "voxels", "label"),
+    [
+        ("visible", "STATIC", 20, 0, NAN, 1), ("visible", "NORMALITY", 0, 3, NAN, 1),
+        ("visible", "STATIC", 19.9, 2, NAN, 0), ("visible", "unknown", 0, NAN, NAN, 0),
+        ("visible", "NORMALITY", NAN, NAN, NAN, 0), ("visible", "unknown", NAN, NAN, NAN, None),
+        ("visible", "STATIC", NAN, NAN, 5, None), ("scenario", "STATIC", 0, 0, 0, 1),
+        ("scenario", "NORMALITY", NAN, NAN, NAN, 0), ("scenario", "unknown", 99, 99, 9, None),
+        ("voxel", "STATIC", 0, 0, 1, 1), ("voxel", "STATIC", 99, 99, 0, 0),
+        ("voxel", "NORMALITY", NAN, NAN, NAN, 0), ("voxel", "STATIC", 99, 99, NAN, None),
+        ("pasted", "unknown", NAN, NAN, NAN, 0), ("pasted", "STATIC", NAN, NAN, NAN, None),
+        ("pasted", "unknown", 20, NAN, NAN, 1),
+    ],
+)  # fmt: skip
+def test_a_label_needs_ground_truth_or_a_normal_scenario(rule, kind, pixels, points, voxels, label):
+    frame = Frame(ScenarioFiles("Scenario_1", Path(), kind=kind), 1)
+    found = frame.label(rule, np.array([pixels, points, NAN, voxels]), 20, 3)
+    assert found == (UNKNOWN if label is None else label)
 
 
 def test_missing_sensors_are_reported_and_leave_out_frames(tmp_path, cache):
@@ -585,6 +609,9 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     index = int(np.flatnonzero(part.labels == 1)[0])
     truth, mask = (part.__getitems__([index])[key][0].numpy() for key in ("true_points", "point_mask"))
     assert (truth[~mask] == -1).all() and set(truth[mask]) <= {-1, 0, 1}
+    part.projections[:, 2, 3] = 1  # of a LiDAR before the camera, which shows it: padding is nowhere
+    pixels = part.__getitems__([index])["point_pixels"][0].numpy()
+    assert not mask.all() and (pixels[~mask] == OUTSIDE).all()
     dropped = augment_frames(part.__getitems__([index]), 0, 1, modality_dropout=1.0)
     assert (dropped["true_points"][~dropped["point_mask"]] == -1).all()
     scan = part.sources[index].path("semantic_points")
@@ -600,6 +627,10 @@ def test_points_know_their_truth_or_that_nobody_does(tmp_path, cache):
     gone = load(root, **options).train
     here = gone.frame_ids.tolist().index(part.frame_ids[index])
     assert (gone.__getitems__([here])["true_points"] == -1).all()
+    gone.sources[here].path("semantic_image").unlink()
+    lost = load(root, **options, label="scenario").train
+    here = lost.frame_ids.tolist().index(part.frame_ids[index])
+    assert lost.__getitems__([here])["cells"].isnan().all()  # unknown is no anomaly
 
 
 def test_real_frames_load_in_numeric_order_and_line_up(real, cache):

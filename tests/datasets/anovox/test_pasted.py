@@ -89,7 +89,7 @@ def test_a_normal_drive_becomes_a_training_set(tmp_path, cache):
     assert data.describe()["labels"] == "pasted" and "blocks of consecutive frames" in data.split_source
     train, groups = data.train, [part.group_names() for part in data.parts.values()]
     assert len(set(sum(groups, []))) == sum(map(len, groups)) == 4, "blocks share no group"
-    assert train.labels.tolist() == [0, 1] * 6
+    assert train.labels.tolist() == [0, 1] * 6 and train.pasted == 6
     batch = train.__getitems__(list(range(12)))
     clean, pasted = batch["images"][0::2].float(), batch["images"][1::2].float()
     assert (clean[0] == clean[1]).all() and (clean != pasted).flatten(1).any(1).float().mean() > 0.6

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from utils.run.folder import write_json
-from utils.training.config import check_repeated, check_resumed, describe_optimizations, describe_run
+from utils.training.config import (
+    check_repeated,
+    check_resumed,
+    describe_optimizations,
+    describe_run,
+    describe_training,
+)
 
 HEAD = {
     "script": "s", "version": "1", "doc": "d", "device": torch.device("cpu"),
@@ -38,6 +44,14 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     rise = schedulers.LinearLR(optimizer, 1 / 2, total_iters=1)
     both = schedulers.SequentialLR(optimizer, [rise, fall], milestones=[1])
     assert describe_optimizations(args, both)["warmup"] is True
+    args.batch_size = 4
+    run = argparse.Namespace(args=args, processes=argparse.Namespace(world_size=3))
+    found = describe_training(run, torch.nn.L1Loss(), optimizer, both)
+    assert found["scheduler_params"]["warmup_epochs"] == 2 and found["effective_batch_size"] == 12
+    assert found["scheduler_params"]["T_max"] == 3 and found["optimizer_params"]["lr"] == 0.1
+    for norm in (0.0, 1.0):
+        args.max_grad_norm = norm
+        assert describe_optimizations(args, both)["gradient_clipping"] is (norm > 0)
 
 
 def test_the_contents_of_a_class_map_are_recorded(tmp_path):

@@ -47,6 +47,7 @@ def test_order_depends_on_seed_and_epoch_only():
     assert list(sampler) != first
     sampler.start(1)
     assert list(sampler) == first
+    assert list(EpochSampler(50, 8, 8, Processes(0, 1, CPU))) != first  # another seed
     sampler.start(1, step=3)
     assert list(sampler) == first[3:] and len(sampler) == len(first) - 3
 
@@ -77,11 +78,12 @@ def test_an_epoch_takes_what_it_draws_on_any_number_of_processes_and_after_a_sto
 
 
 def test_frames_stay_together():
-    frames = np.repeat(np.arange(10), 4)
-    order = np.concatenate(list(samplers(1, 40, 6, frames)[0]))
+    frames = np.repeat(np.arange(10), 40)
+    order = np.concatenate(list(samplers(1, 400, 6, frames)[0]))
     seen = frames[order]
     assert np.count_nonzero(np.diff(seen)) == 9  # ten runs of one frame each
     assert seen.tolist() != frames.tolist()
+    assert all((np.diff(order[seen == k]) == 1).all() for k in range(10))  # within a frame in their order
 
 
 def test_evaluation_batches_hold_whole_frames_and_every_sample_once():
