@@ -29,8 +29,11 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")
     cache = {"cache_dir": options.cache_dir, "limit_gb": options.cache_limit_gb}
+    if len(cameras := {member.args.camera or "the front camera" for member in trained.members}) > 1:
+        raise CommandError(f"the runs read {' and '.join(sorted(cameras))}: name one with --camera")
     scenarios = find_scenarios(folder, options.camera, images_alone=True, **cache)
-    table = unlabelled_table(scenarios, options.modality)
+    sensors = [member.args.modality for member in trained.members]
+    table = unlabelled_table(scenarios, next(m for m in ("lidar", "both", "camera") if m in sensors))
     for note in table.notes:
         LOG.info(note)
     rows, reasons = np.arange(len(table.labels)), {}

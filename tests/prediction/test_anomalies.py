@@ -1,15 +1,18 @@
 """predict.py on AnoVox scenarios: the scores of the run's own test pass, with and without ground truth."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
+import torch
 from PIL import Image
 
 import predict
+from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
@@ -53,6 +56,24 @@ def test_scores_are_those_of_the_test_pass(tmp_path, capsys):
     assert np.array_equal(rows["alarm"], rows["score"] >= read_json(folder / "results.json")["threshold"])
     said = capsys.readouterr().out
     assert f"{rows['alarm'].sum()} alarms (alarm rate {rows['alarm'].mean():.1%}" in said
+
+
+def test_the_order_of_runs_does_not_matter(unlabelled, tmp_path):
+    """A run of the camera alone needs no scan, the other does, whichever is named first."""
+    root = shutil.copytree(unlabelled, tmp_path / "data")
+    frame_files(scenario_folders(root)[0], "LIDAR")[0].unlink()
+    both, camera = (
+        open_trained(tiny_runs.run_of("train_anomaly_with_labels"), torch.device("cpu")) for _ in range(2)
+    )
+    camera.args.modality = "camera"
+    pairs = (both, camera), (camera, both)
+    found = [replace(pair[0], together=pair).predict(root)["predictions"] for pair in pairs]
+    assert found[0].equals(found[1]) and len(found[0]) == 11
+    camera.args.camera = "(0, 0, 0)"
+    for pair in pairs:
+        with pytest.raises(CommandError, match=r"read \(0, 0, 0\) and the front camera: name one"):
+            replace(pair[0], together=pair).predict(root)
+        assert len(replace(pair[0], together=pair).predict(root, camera="(0, 0, 0)")["predictions"]) == 11
 
 
 def test_scans_that_say_less_than_those_of_the_training_are_a_warning(unlabelled, tmp_path, capsys):
