@@ -246,7 +246,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     data = build_datasets(args)
     if run.check(data, CLASSES):
         return None
-    train_loader, loaders = run.loaders(data, data.train, EVALUATION_BATCH)  # __getitems__ makes each batch
+    train_loader, loaders = run.loaders(data.train, data.parts, EVALUATION_BATCH)  # batches by __getitems__
 
     # Model
     bare, weights = build_model(args)

@@ -250,8 +250,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     natural = data.train.select(data.train.draw())
     train = natural.select(balance_classes(natural.labels, args.stage2_balance_strategy, args.seed))
     LOG.info(f"train after {args.stage2_balance_strategy}: {len(train)} pairs, {train.class_counts()}")
-    train_loader, loaders = run.loaders(data, train, EVALUATION_BATCH)  # __getitems__ makes each batch
-    loaders = {n: run.evaluation_loader(data.with_task(n, "any"), EVALUATION_BATCH) for n in loaders}
+    parts = {name: data.with_task(name, "any") for name in data.parts if name != "train"}
+    train_loader, loaders = run.loaders(train, parts, EVALUATION_BATCH)  # batches by __getitems__
 
     # Model
     bare, weights = build_model(args)

@@ -110,7 +110,7 @@ PLANTED = {
     ),
     "training on val": (
         (STAGE1, CROPS, MAE, ANOMALY),
-        [("run.loaders(data, data.train,", "run.loaders(data, data.val,")],
+        [("run.loaders(data.train,", "run.loaders(data.val,")],
         [],
         "are trained on",
     ),

@@ -96,19 +96,20 @@ class Run:
         same = flag != "weights" or state["trained_on"]["fingerprint"] == self.trained_on["fingerprint"]
         refuse_judged(path, state, data, f"--{flag}", by_name=same)
 
-    def loaders(self, data: Any, train: Any, batch: int) -> tuple[DataLoader, dict[str, DataLoader]]:
-        """The shuffled train loader, and loaders of val and test with about `batch` samples a step.
+    def loaders(
+        self, train: Any, parts: Mapping[str, Any], batch: int
+    ) -> tuple[DataLoader, dict[str, DataLoader]]:
+        """The shuffled train loader, and loaders of the other `parts` with about `batch` samples a step.
         Plain DataLoaders: batch = dataset.__getitems__(indices). The train loader gives this rank's share of
         an epoch (EpochSampler; interrupt.steps begins each), the others whole frames in order."""
         args, drawn = self.args, (train.frames, getattr(train, "draw", None))
         sampler = distributed.EpochSampler(len(train), args.batch_size, args.seed, self.processes, *drawn)
-        parts = {name: part for name, part in data.parts.items() if name != "train"}
-        evaluated = {name: self.evaluation_loader(part, batch) for name, part in parts.items()}
+        evaluated = {
+            name: distributed.evaluation_loader(part, batch, self.processes, args.num_workers)
+            for name, part in parts.items()
+            if name != "train"
+        }
         return distributed.make_loader(train, sampler, args.num_workers, self.device), evaluated
-
-    def evaluation_loader(self, part: Any, batch: int) -> DataLoader:
-        """This process's share of a data set, in whole frames, about `batch` samples a step."""
-        return distributed.evaluation_loader(part, batch, self.processes, self.args.num_workers)
 
     def place(self, model: nn.Module) -> nn.Module:
         """The model on the device, compiled with --compile, and wrapped if there are several processes."""
