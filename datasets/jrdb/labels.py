@@ -172,7 +172,7 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
         "x, y must be the upper left corner of a box",
     )
     for what, odd, advice in (
-        (f"{clipped} of {boxes} boxes leave", cut, "; ".join(filter(None, (remedy, corner)))),
+        (f"{clipped} of {boxes} boxes leave", cut, "; ".join(filter(None, (corner, remedy)))),
         ("no box is in the lower half of", high, remedy), ("no box is in the right half of", left, remedy),
         ("taller people do not reach higher in", sunk, f"{corner}, not its centre"),
     ):  # fmt: skip

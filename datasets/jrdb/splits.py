@@ -71,7 +71,8 @@ def split_sequences(
             raise DataError(f"{data_path}: {part} names {listed}\n  add the files, or correct the list")
         if part != "test" and not split[part]:
             empty = f"the {part} split is empty ({source}, of {len(names)} sequences: {some(names, 3)})"
-            raise DataError(f"{data_path}: {empty}\n  add sequences or a split.json, or pass --fold 1/N")
+            ways = "add sequences", " or a split.json", f", or pass --fold 1/{min(len(names), 5)}"
+            raise DataError(f"{data_path}: {empty}\n  {''.join(ways[: len(names)])}")
     if unused := sorted(set(names).difference(*split.values())):
         LOG.warning(f"{len(unused)} of {len(names)} sequences are in no part of {source}: {some(unused, 3)}")
     return split, source

@@ -449,8 +449,14 @@ def test_bad_splits(tmp_path, content, message):
 def test_names_outside_the_official_lists_are_refused(tmp_path):
     with pytest.raises(DataError, match="in no official JRDB list"):
         split_sequences(["my-cafe", "bytes-cafe-2019-02-07_0"], tmp_path)
-    with pytest.raises(DataError, match="the val split is empty"):
-        split_sequences(["bytes-cafe-2019-02-07_0"], tmp_path)
+    ways = {
+        1: "add sequences",
+        2: "add sequences or a split.json",
+        3: "add .* split.json, or pass --fold 1/3",
+    }
+    for count, way in ways.items():  # that help with so few
+        with pytest.raises(DataError, match=f"the val split is empty.*\n  {way}$"):
+            split_sequences(read_split(OFFICIAL)["train"][:count], tmp_path)
     with pytest.raises(CommandError, match="--split_method"):
         split_sequences(["bytes-cafe-2019-02-07_0"], tmp_path, "random")
 
