@@ -134,7 +134,12 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     each = {name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in ids.items()}
     lines = [f"  {_name(colour)}: {', '.join(f'{name} {each[name][k]}' for name in each)}"
              for k, colour in enumerate(used.tolist())]  # fmt: skip
-    raise DataError("\n".join([f"{few[0]} and others: {problem}:", *lines, "Export the class ids instead."]))
+    remedy = "Export the class ids instead; in an image of instances they are the red alone."
+    raise DataError(
+        "\n".join(
+            [f"{few[0]} and others: {problem}:", some(lines, 30 if len(lines) < 60 else 3, "\n"), remedy]
+        )
+    )
 
 
 def _name(colour: int) -> str:

@@ -274,6 +274,11 @@ def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp
     with pytest.raises(DataError, match=r"d\.png: 1 colour not in AnoVox's palette: \(1, 2, 3\) x 8"):
         read_class_image(tmp_path / "d.png")
     assert len(set(CARLA.values())) == len(CARLA) == 23
+    instances = np.indices((60, 80)).transpose(1, 2, 0).astype(np.uint8)
+    Image.fromarray(np.insert(instances, 0, 14, axis=2)).save(tmp_path / "e.png")
+    with pytest.raises(DataError, match="and 4797 more\nExport the class ids .* the red alone") as caught:
+        told(tmp_path / "e.png", (29,))
+    assert len(str(caught.value).splitlines()) == 6
 
 
 def test_anomaly_ids_are_what_the_caller_says(tmp_path, cache):
