@@ -313,6 +313,8 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         lidar = _sensor_in(known, "LIDAR", scenario.folders.get("points"), path)
         options = camera | camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
+        if not 5 <= fov < 180:
+            raise ValueError(f"a field of view of {fov:g} degrees")
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
             scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])

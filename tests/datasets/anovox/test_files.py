@@ -212,6 +212,8 @@ def test_scans_of_a_lidar_that_is_mounted_otherwise(tmp_path, scenario, pose):
         {"rotation": {"yaw": 0}},
         {"args": None},
         {"args": {"camera_fov": 0}},
+        {"args": {"camera_fov": 1.57}},
+        {"args": {"camera_fov": float("nan")}},
         {"args": [90]},
     ],
 )
