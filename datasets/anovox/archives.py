@@ -19,7 +19,8 @@ from utils.run.errors import CommandError, DataError
 from utils.run.log import LOG
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
-UNREAD = (".7z", ".rar", ".zst", ".part", ".crdownload")  # other archives, and downloads half done
+# Other archives, parts of one, and downloads half done.
+UNREAD = re.compile(r".*\.(7z|rar|zst|crdownload|z\d\d|(part|(zip|7z|rar|(tar\.|t)gz)\.)[-\w]*)")
 # RuntimeError: a zip with a password or an unknown compression method.
 BROKEN = (OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 PLACE = "unpacked-"  # prefix of the folders in the cache

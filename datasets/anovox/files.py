@@ -145,8 +145,8 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
         for entry in sorted(shown, key=lambda entry: entry.name):
             if (unpacked := archives.unpack(entry, **cache)).is_dir():
                 yield from _walk(unpacked, depth + 1, cache, top=entry != unpacked)
-            elif entry.name.lower().endswith(archives.UNREAD):
-                LOG.warning(f"{entry} is left out: unpack it, or download it again")
+            elif archives.UNREAD.fullmatch(entry.name.lower()):
+                LOG.warning(f"{entry} is left out: unpack it (join its parts), or download it again")
             elif re.fullmatch(r".*\.json" if configuration else r"scenario_config_map_.*\.json", entry.name):
                 yield entry
 

@@ -100,10 +100,15 @@ def test_archives_of_other_kinds_are_read_or_said_to_be_left_out(tmp_path, scena
     for kind in ("xz", "bz2"):
         with tarfile.open(tmp_path / f"{kind}.tar.{kind}", f"w:{kind}") as archive:
             archive.add(scenario, f"Scenario_{kind}")
-    (tmp_path / "Town02.tar.gz.part").write_bytes(b"half")
+    parts = ("Town02.tar.gz.part", "Town03.tar.gz.part-aa", "Town04.zip.001", "Town05.tgz.aa", "Town06.z01")
+    for part in parts:
+        (tmp_path / part).write_bytes(b"half")
+    (tmp_path / "zip.notes").write_text("read me")
     names = [found.name for found in find_scenarios(tmp_path, cache_dir=tmp_path / "cache")]
     assert names == ["Scenario_bz2", "Scenario_one", "Scenario_xz"]
-    assert "Town02.tar.gz.part is left out: unpack it, or download it again" in caplog.text
+    said = [record.getMessage() for record in caplog.records if "is left out" in record.getMessage()]
+    for part, line in zip(parts, said, strict=True):
+        assert line.endswith(f"{part} is left out: unpack it (join its parts), or download it again")
     whole = (tmp_path / "xz.tar.xz").read_bytes()
     (tmp_path / "xz.tar.xz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="xz.tar.xz: not a readable archive"):
