@@ -126,7 +126,11 @@ def find_scenarios(
         except DataError as error:
             errors.append(str(error))
     if errors and (problems is None or not scenarios):
-        raise DataError(some(errors, between="\n"))
+        raise DataError(some(errors, 3, "\n"))
+    lost = [s.name for s in scenarios if s.name.removeprefix("Scenario_") not in configured]
+    if configured and lost:
+        known = f"type and town are unknown: {some(lost, 2)} (there is {min(configured)})"
+        LOG.warning(f"{len(lost)} of {len(scenarios)} scenarios are in no configuration, so that {known}")
     if len(layouts := {scenario.layout: str(scenario.path) for scenario in scenarios}) > 1:
         mixed = f"{root} mixes both AnoVox layouts, which code labels differently"
         raise DataError(f"{mixed}: {' and '.join(layouts.values())}\nGive the folder of one of them.")
@@ -243,7 +247,8 @@ def _frames_in(entries: Iterable[Path], endings: tuple[str, ...]) -> tuple[dict[
             digits = 0 if not dot else 6 if len(decimals) <= 6 else 9
             if (other := frames.setdefault(int(whole + decimals.ljust(digits, "0")), entry)) != entry:
                 twice = f"its frame number, the last number in its name, is that of {other.name}"
-                raise DataError(f"{entry}: {twice}.\nKeep one file per frame and one camera per folder.")
+                remedy = "Keep one file per frame, one camera per folder, the frame number last in its name."
+                raise DataError(f"{entry}: {twice}.\n{remedy}")
         elif not entry.is_dir():
             unread[entry.suffix or "no ending"] += 1
     return frames, unread

@@ -231,6 +231,15 @@ def test_a_setup_that_says_something_else_is_an_error(tmp_path, scenario, change
         find_scenarios(tmp_path)
 
 
+def test_scenarios_that_no_configuration_knows_are_told(tmp_path, scenario, caplog):
+    path = tmp_path / "scenario_config_map_Town10HD.json"
+    for known, said in (("one", False), ("ONE", True)):
+        path.write_text(configuration(known))
+        find_scenarios(tmp_path)
+        assert ("1 of 1 scenarios are in no configuration" in caplog.text) == said
+    assert "unknown: Scenario_one (there is ONE)" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
 def test_a_setup_that_is_no_json_object_is_an_error(tmp_path, scenario, text):
     (scenario / "sensor_setup.json").write_text(text)

@@ -98,6 +98,17 @@ def test_two_files_of_one_frame_number_are_an_error(tmp_path):
         find_scenarios(tmp_path)
 
 
+def test_a_number_behind_the_frames_is_said_for_a_few_scenarios(tmp_path):
+    for k in range(6):
+        folder = tmp_path / f"Scenario_{k}" / "RGB_IMG"
+        folder.mkdir(parents=True)
+        for frame in (8, 9):
+            (folder / f"{frame:06d}_cam1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="the frame number last in its name") as caught:
+        find_scenarios(tmp_path)
+    assert len(str(caught.value).splitlines()) == 7 and str(caught.value).endswith("and 3 more")
+
+
 def test_seconds_with_decimals_are_time_stamps_in_their_order(tmp_path):
     for path, stamp in zip(
         frame_files(one_scenario(tmp_path), "RGB-CAM"), (9.5, 9.75, 10.125, 11.0), strict=True
