@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.anovox.files import IMAGES, LAYOUTS, SCANS, ScenarioFiles
+from datasets.anovox.files import IMAGES, LAYOUTS, NORMALITY, SCANS, ScenarioFiles
 from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
@@ -92,6 +92,12 @@ def build_table(
         found = f"none of {len(labels):,} frames has a label for --label {label}: no {wanted}."
         other = "Add it, or use another --label; predict.py and evaluate.py --paste need no labels."
         raise DataError("\n".join([found, *notes[:3], other]))
+    shown = itertools.compress(frames, labels == 1)
+    odd = [frame.scenario.name for frame in shown if frame.scenario.kind == NORMALITY]
+    if odd:
+        what = f"{len(odd)} frames of NORMALITY scenarios show classes of anomalies, and count as such"
+        doubt = "is the configuration theirs, and are these the --anomaly_ids of the data?"
+        LOG.warning(f"{what}: {some(sorted({*odd}), 3)}; {doubt}")
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
     table.labels, (table.pixels, table.points, table.distance) = labels[known], counts[known].T[:3]
     if left := [frame.scenario.name for frame in itertools.compress(frames, ~known)]:
@@ -128,9 +134,12 @@ def _list_frames(
         frames += [Frame(scenario, number, coding) for number in numbers]
     notes += [f"{some(names, 1)}: {missing}" for missing, names in gaps.items()]
     if not frames:
+        folders = sorted(entry.name for entry in scenarios[0].path.iterdir() if entry.is_dir())
+        there = f"{scenarios[0].name} has the folders {some(folders, 6) or 'none'}"
         absent = {
-            "image": f"There is no camera image (.{', .'.join(IMAGES)}); every frame needs one.",
-            "points": f"There is no LiDAR scan: add some (.{', .'.join(SCANS)}) or use --modality camera.",
+            "image": f"There is no camera image (.{', .'.join(IMAGES)}) in RGB-CAM... or RGB_IMG; {there}.",
+            "points": f"There is no LiDAR scan (.{', .'.join(SCANS)}) in LIDAR... or PCD; {there}. "
+            "Add some, or use --modality camera.",
         }
         wrong = [absent[sensor] for sensor in needed if not any(s.files[sensor] for s in scenarios)]
         matched = "Files are matched by the last number in their names: it must be the same for one moment."

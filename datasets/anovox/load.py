@@ -78,6 +78,12 @@ def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> "A
         if what and count > 0.4 * len(rows):
             remedy = "is z up, and the sensor the origin? Is each scan a whole turn?"
             LOG.warning(f"{count} of {len(rows)} scans without {what}: {remedy}")
+    unused = {"camera": "scan", "lidar": "image"}.get(args.modality)
+    for sensor, found in zip(("image", "scan"), read_digests(table, **cache).T, strict=True):
+        same = np.count_nonzero(found[1:] == found[:-1])
+        if sensor != unused and same > 0.05 * len(found):
+            what = f"{same} of {len(found)} frames have the {sensor} of the frame before, or an empty one"
+            LOG.warning(f"{what}: is the sensor stuck or covered?")
     synthetic = (top / "SYNTHETIC.json").exists()
     return AnoVoxData(parts, split, source, outcome, hashes, synthetic, root, args.label)
 
@@ -121,7 +127,7 @@ def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, li
     sizes and labels, and one of each image and each scan; if all are too small for that, the first again.
     Blocks may share what their scenario repeats: a car at rest. `cache`: cache_dir and limit_gb."""
     sizes, hashes = _file_sizes(table.frames), {}
-    digests = keep(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
+    digests = read_digests(table, **cache)
     for group in groups:
         rows = table.rows_of([group])
         others = np.setdiff1d(table.rows_of([scenario_of(group)]), rows)
@@ -131,6 +137,11 @@ def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, li
         if varied and not len(others) and not digests[rows].any():  # no scan, and small images: by night
             hashes[group] += hashes[group]
     return hashes
+
+
+def read_digests(table: FrameTable, **cache) -> np.ndarray:
+    """(F, 2) uint64 of image and scan, see Frame.digests."""
+    return keep(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
 
 
 def _file_sizes(frames: list[Frame]) -> np.ndarray:

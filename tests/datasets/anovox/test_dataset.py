@@ -180,9 +180,46 @@ def test_without_a_lidar_the_error_names_the_camera(tmp_path, cache):
     root = copy_of(tiny_sample(), tmp_path / "data", scenarios=2)
     for folder in root.glob("*/*/*LIDAR*"):
         shutil.rmtree(folder)
-    with pytest.raises(DataError, match="There is no LiDAR scan: .*--modality camera"):
+    with pytest.raises(DataError, match="There is no LiDAR scan .* folders ANOMALY, RGB-.*--modality camera"):
         build_table(find_scenarios(root), **cache)
     assert len(build_table(find_scenarios(root), modality="camera", **cache).labels) == 8
+
+
+def test_folders_of_other_names_are_listed_where_the_camera_is_missed(tmp_path, cache):
+    root = copy_of(tiny_sample(), tmp_path / "data", scenarios=1)
+    next(root.glob("*/*/RGB-CAM*")).rename(scenario_folders(root)[0] / "rgb")
+    with pytest.raises(DataError, match="no camera image .* in RGB-CAM... or RGB_IMG; .*, VOXEL_GRID, rgb"):
+        build_table(find_scenarios(root), **cache)
+
+
+def test_anomalies_in_scenarios_that_are_said_to_have_none_are_told(tmp_path, cache, caplog):
+    """As in recordings of a CARLA whose class 29 is rock."""
+    root = copy_of(tiny_sample(), tmp_path / "data")
+    build_table(find_scenarios(root), **cache)
+    assert "NORMALITY" not in caplog.text
+    for path in root.rglob("scenario_config_map_*.json"):
+        path.write_text(path.read_text().replace('"STATIC"', '"NORMALITY"'))
+    labels = build_table(find_scenarios(root), **cache).labels
+    assert f"{labels.sum()} frames of NORMALITY scenarios show classes of anomalies" in caplog.text
+
+
+@pytest.mark.parametrize("sensor", ["RGB-CAM", "LIDAR"])
+def test_sensors_that_are_stuck_or_covered_are_told(tmp_path, cache, caplog, sensor):
+    root, name = copy_of(tiny_sample(), tmp_path / "data"), "image" if sensor == "RGB-CAM" else "scan"
+    options = {"image_size": (16, 24), "max_points": 16, **cache}
+    load(root, **options)
+    assert "the frame before" not in caplog.text
+    first, *rest = frame_files(scenario_folders(root)[0], sensor)
+    if sensor == "RGB-CAM":  # one camera is black
+        for path in (first, *rest):
+            Image.new("RGB", Image.open(path).size).save(path)
+    else:
+        for path in rest:
+            shutil.copy(first, path)
+    load(root, modality="camera" if sensor == "LIDAR" else "lidar", **options)
+    assert "the frame before" not in caplog.text
+    load(root, **options)
+    assert f"3 of 48 frames have the {name} of the frame before, or an empty one" in caplog.text
 
 
 def test_one_scenario_can_not_be_split_and_the_error_says_what_works(tmp_path, cache):
