@@ -25,6 +25,22 @@ from utils.training.checkpoint import load_checkpoint
 from utils.training.learning import LearningCheck
 
 STAGE1 = "train_stage1"
+SAME = "every sample of val gets the same output"
+NO_SIGNAL = "the train loss stays at .*, a constant output reaches"
+WORDS = {  # what says so: the table of docs/reliability.md
+    "label_free_loss": "before_training: .*the loss does not depend on the labels",
+    "redrawn_labels": "before_training: .*differ between two reads",
+    "constant_labels": r"exit 3: the train split has one (class|age) only: \d+ samples, all ",
+    "shuffled_labels": f"after_epoch: .*{NO_SIGNAL}",
+    "zero_input": f"after_epoch: .*{SAME}",
+    "no_learning_rate": f"after_epoch: .*(tensors .* did not change in an epoch|{SAME})",
+    "frozen": "error: .*empty parameter list",
+    "dead_relu": f"after_epoch: .*({SAME}|no gradient reaches)",
+    "huge_learning_rate": "after_epoch: .* is far from the best constant's|exit 4: .* norm (inf|nan)",
+    "detached": "after_epoch: .*no gradient reaches",
+    "activated_twice": f"after_epoch: .*(outputs are probabilities|{SAME}|{NO_SIGNAL})",
+    "activated_in_the_loss": "before_training: .*certain and right outputs still cost",
+}
 
 
 class Flagged(Exception):
@@ -42,7 +58,9 @@ def outcome(script, fault, folder, monkeypatch, *flags) -> str:
             SCRIPTS[script].main(SCRIPTS[script].parse_args([*line, *more]))
         except Flagged as warning:
             return f"warning: {warning}"
-        except (ScriptError, ValueError) as error:
+        except ScriptError as error:
+            return f"exit {error.exit_code}: {error}"
+        except ValueError as error:
             return f"error: {error}"
     return read_json(only_run(folder) / "results.json")["verdict"]
 
@@ -54,7 +72,7 @@ def stop_at_warnings(patch, name) -> None:
         before = len(self.warned)
         check(self, *values, **options)
         if warnings := list(self.warned.values())[before:]:
-            raise Flagged(f"{name}: {warnings[0]}")
+            raise Flagged(f"{name}: " + "; ".join(warnings))
 
     patch.setattr(LearningCheck, name, checked)
 
@@ -64,7 +82,7 @@ def stop_at_warnings(patch, name) -> None:
 def test_a_fault_is_flagged(fault, seed, tmp_path, monkeypatch):
     found = outcome(STAGE1, fault, tmp_path, monkeypatch, "--seed", seed)
     print(f"OUTCOME {STAGE1} {fault.__name__} seed {seed}: {found}")
-    assert found != "LEARNED"
+    assert re.search(WORDS[fault.__name__], found)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +95,19 @@ def test_a_healthy_run_is_left_alone(seed, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("script", OTHERS)
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "script"),
+    [
+        pytest.param(fault, script, id=f"{name}-{script}")
+        for name, fault in FAULTS.items()
+        for script in OTHERS
+        if name != "shuffled_labels" or script in ("train_stage2", "train_ddp")  # else unseen
+    ],
+)
 def test_a_fault_is_flagged_in_the_other_scripts(script, fault, tmp_path, monkeypatch):
     found = outcome(script, fault, tmp_path, monkeypatch)
     print(f"OUTCOME {script} {fault.__name__}: {found}")
-    assert found != "LEARNED"
+    assert re.search(WORDS[fault.__name__], found)
 
 
 @pytest.mark.long
