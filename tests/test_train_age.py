@@ -67,7 +67,9 @@ def test_run_folder(finished):
     assert set(expected.split()) <= names
     results = read_json(folder / "results.json")
     assert results["task"] == {"train_mae": "age_mae", "train_ddp": "age_mse"}[script]
-    assert results["verdict"] in ("LEARNED", "NOT LEARNED", "NOT JUDGED")
+    best = min(results["baselines"], key=lambda name: results["baselines"][name]["subject_mae"])
+    gain = results["metrics"]["test"]["subject_mae"] - results["baselines"][best]["subject_mae"]
+    assert f"; against {best}: MAE per subject (years) {gain:+.3f} [" in results["verdict_reason"]
     assert results["synthetic"] is True
     judged = [row["val_subject_mae"] for row in read_json(folder / "history.json")]
     assert results["best_epoch"] == 1 + judged.index(min(judged))  # by people, as the verdict is

@@ -25,6 +25,7 @@ from tests.tiny_runs import (
     torchrun,
     train,
 )  # fmt: skip
+from utils.metrics.classification import trivial_guesses
 from utils.run.errors import CommandError
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
@@ -51,6 +52,10 @@ def test_learns_types_and_is_judged_with_stage_1(run):
     guesses = results["baselines"]
     assert guesses["majority class"]["balanced_accuracy"] == pytest.approx(1 / 5)
     assert guesses["uniform guess"]["accuracy"] == pytest.approx(1 / 5)
+    trivial = {name: guesses[name]["macro_f1"] for name in trivial_guesses(np.zeros(1, int), 5)}
+    best = max(trivial, key=trivial.get)
+    gain = results["metrics"]["test"]["macro_f1"] - trivial[best]
+    assert results["verdict_reason"].startswith(f"beats {best}: macro F1 {gain:+.3f} [")
     both = results["end_to_end"]
     assert both["verdict"] == "LEARNED" and "stage 1's pairs, always" in both["verdict_reason"]
     assert both["confidence"]["macro_f1"][0] < both["macro_f1"] < both["confidence"]["macro_f1"][1]
