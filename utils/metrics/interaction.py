@@ -100,8 +100,10 @@ def end_to_end(
     jackknife, one_hot = GroupJackknife(rows.sequences, fallback=rows.frames), np.eye(len(names))
     model, naive = (jackknife.macro_f1(rows.truth, one_hot[k], rows.weight) for k in (guess, trivial))
     naive_name = f"stage 1's pairs, always {types[most_frequent]}"
-    judged = "macro F1 of six outcomes", model, naive, naive_name, split, jackknife
-    verdict = judge(*judged, unit="sequences", truncated=truncated)
+    verdict = judge(
+        "macro F1 of six outcomes", model, naive, naive_name, split, jackknife, unit="sequences",
+        truncated=truncated,
+    )  # fmt: skip
     counts = rows.counts(guess)
     hits, support, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     scores = rows.p_interaction[:, None] * rows.p_types  # 0 beyond the limit

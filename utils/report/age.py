@@ -64,10 +64,10 @@ def report_age(
     spread = 1.4826 * float(np.median(np.abs(errors - np.median(errors)))) or 1.0
     report_samples(folder, split, state, dict(images), erfc(np.abs(errors) / spread / 2**0.5), look)
     heading = figure_title(state, split)
-    ages, preds, low, high = people.to_numpy().T
-    drawn = ages, preds, people.index.to_numpy(), unit, heading
-    plot_scatter(*drawn, folder / "scatter.png", None if np.isnan(low).any() else (low, high))
-    plot_bland_altman(*drawn, folder / "bland_altman.png")
+    (ages, preds, low, high), names = people.to_numpy().T, people.index.to_numpy()
+    bounds = None if np.isnan(low).any() else (low, high)
+    plot_scatter(ages, preds, names, unit, heading, folder / "scatter.png", bounds)
+    plot_bland_altman(ages, preds, names, unit, heading, folder / "bland_altman.png")
     plot_error_by_age(by["age"], unit, heading, folder / "error_by_age.png")
 
     per_subject = {name: row_per_subject(row) for name, row in {"model": metrics, **baselines}.items()}
@@ -133,8 +133,9 @@ def judge_ages(
     by_subject, by_image = GroupJackknife(people.index), GroupJackknife(images.subject)
     subject_mae = by_subject.means(np.abs(preds - ages))
     floor_mae = by_subject.means(np.abs(constant - ages))
-    judged = f"MAE per subject ({data.unit})", subject_mae, floor_mae, best, split, by_subject
-    verdict = judge(*judged, unit="subjects", higher_is_better=False, truncated=truncated)
+    how = {"unit": "subjects", "higher_is_better": False, "truncated": truncated}
+    title = f"MAE per subject ({data.unit})"
+    verdict = judge(title, subject_mae, floor_mae, best, split, by_subject, **how)
     confidence = by_image.intervals(mae=by_image.means(np.abs(images.error.to_numpy())))
     skill = 1 - divide(subject_mae, floor_mae)
     confidence |= by_subject.intervals(subject_mae=subject_mae, skill=skill)

@@ -49,8 +49,9 @@ def report_binary(
         strongest = max(others, key=lambda name: baselines[name]["ap"])
         theirs = jackknife.ap(labels, references[strongest][1])
         comparison = Comparison.of("AP", ap, theirs, strongest, jackknife)
-    against = jackknife.auroc(labels, references[trivial][1]), trivial, split, jackknife
-    verdict = judge("AUROC", auroc, *against, unit=unit, truncated=truncated, reference=comparison)
+    theirs = jackknife.auroc(labels, references[trivial][1])
+    how = {"unit": unit, "truncated": truncated, "reference": comparison}
+    verdict = judge("AUROC", auroc, theirs, trivial, split, jackknife, **how)
     if len(np.unique(labels)) == 1 and not truncated:
         alike = f"all {len(labels)} samples are of class '{classes[labels[0]]}'"
         verdict = replace(verdict, word="NOT JUDGED", reason=f"{alike}: nothing can be ranked{otherwise}")
@@ -103,15 +104,16 @@ def report_multiclass(
     if others:
         strongest = max(others, key=lambda name: others[name][0])
         comparison = Comparison.of("macro F1", model, others[strongest], strongest, jackknife)
-    against = trivial[guess], guess, split, jackknife
-    verdict = judge("macro F1", model, *against, unit=unit, truncated=truncated, reference=comparison)
+    how = {"unit": unit, "truncated": truncated, "reference": comparison}
+    verdict = judge("macro F1", model, trivial[guess], guess, split, jackknife, **how)
 
     odds = scales.log_odds(logits, state["temperature"])
     scores, shares = sigmoid(odds), np.bincount(val_labels, minlength=count) / len(val_labels)
     metrics = figures.multiclass_metrics(labels, odds, classes)
     columns = [key for key in metrics if key != "per_class"]
-    how = groups, scales.fit_temperature, scales.log_odds
-    crossed = scales.cross_fitted(labels, logits, *how) if split == "val" else None
+    crossed = None
+    if split == "val":
+        crossed = scales.cross_fitted(labels, logits, groups, scales.fit_temperature, scales.log_odds)
     judged, probable, text = probabilities(labels, scores, crossed, shares, split)
     present, baselines = np.unique(labels), {}
     for name, p in guesses.items():  # expected values of a random guess

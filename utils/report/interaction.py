@@ -40,17 +40,16 @@ def report_end_to_end(
     part = data.with_task(split, "any")
     p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
     pairs = every_pair(part, p_interaction, p_types)
-    frequent = int(np.bincount(data.reference_pairs()[1]).argmax())
-    chosen = state["threshold"], types, state["stage1_threshold"]
-    verdict, figures = end_to_end(pairs, *chosen, frequent, split, truncated)
+    frequent, threshold = int(np.bincount(data.reference_pairs()[1]).argmax()), state["threshold"]
+    of_stage1 = state["stage1_threshold"]
+    verdict, figures = end_to_end(pairs, threshold, types, of_stage1, frequent, split, truncated)
     sequences = [name for names in data.split.values() for name in names]
     groups, files = report_groups(part, p_interaction, state, sequences)
     found = {"verdict": verdict.word, "verdict_reason": verdict.reason, **figures, **groups}
     if folder is None:
         return found
     title, names = f"both stages on {split}", [NONE, *types]
-    count, threshold = int(pairs.weight.sum()), state["threshold"]
-    outcomes = f"six outcomes of {count} pairs, threshold {threshold:.4f} (chosen on val)"
+    outcomes = f"six outcomes of {int(pairs.weight.sum())} pairs, threshold {threshold:.4f} (chosen on val)"
     text = {
         outcomes: table(figures["per_outcome"], ["support", "precision", "recall", "f1", "ap"]),
         "macro F1": table({"both stages": figures, **figures["baselines"]}, ["macro_f1"])
