@@ -166,8 +166,8 @@ def is_missing(cell: object, values: Sequence[str]) -> bool:
 def bmi_class(length: object, weight: object) -> str:
     """The WHO class of the body mass index, from a length in cm or m and a weight in kg; '' if unknown."""
     with contextlib.suppress(TypeError, ValueError, ArithmeticError):
-        metres = float(length) / (100 if float(length) > 3 else 1)
-        bmi = float(weight) / metres**2
+        length, weight = (float(str(cell).replace(",", ".")) for cell in (length, weight))
+        bmi = weight / (metres := length / (100 if length > 3 else 1)) ** 2
         if metres > 0 and 10 <= bmi <= 60:  # others are typing errors
             return next(name for limit, name in BMI_CLASSES.items() if bmi < limit)
     return ""

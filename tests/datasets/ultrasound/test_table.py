@@ -532,9 +532,17 @@ def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
 def test_sex_and_body_mass_index(tmp_path):
     path = tmp_path / "t.csv"
     rows = "1,20,180,81,m\n2,30,1.60,80,F\n3,40,160,8,F\n4,50,,,\n5,60,1e300,70,\n6,70,0,70,\n"
+    rows += '7,80,"180,5","81,2",\n8,85,-1.8,80,\n'
     path.write_text(f"Number,Age,Length (cm),Weight,Sex\n{rows}")
     people = [(row.sex, row.bmi) for row in read(path).rows.itertuples()]
-    assert people == [("M", "25 to 30"), ("F", "30 and above"), ("F", ""), *[("", "")] * 3]
+    assert people == [
+        ("M", "25 to 30"),
+        ("F", "30 and above"),
+        ("F", ""),
+        *[("", "")] * 3,
+        ("", "18.5 to 25"),
+        ("", ""),
+    ]
 
 
 def test_what_pandas_takes_for_blanks_is_what_somebody_wrote(tmp_path):
