@@ -84,7 +84,8 @@ def main(args: argparse.Namespace) -> None:
         start_log(folder / "evaluate.log")
         results = judge_pastes(trained, args.paste, judge, folder)
         write_json(folder / "results.json", {"checkpoint": str(trained.path), "pasted": results})
-        LOG.info(f"{args.paste} pastes; pastes.csv and results.json in {folder}")
+        count = results["both sensors, all"]["pastes"]
+        LOG.info(f"{count} pastes, as many into each frame; pastes.csv and results.json in {folder}")
         return
     data = script.build_datasets(trained.args, choose=judge)
     data.recorded = read_arrays(run / "references.npz")
