@@ -28,7 +28,8 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     folder, options = Path(args.input), trained.args
     if not folder.exists():
         raise CommandError(f"--input {folder}: no such file or folder")
-    cache = {"cache_dir": options.cache_dir, "limit_gb": options.cache_limit_gb}
+    place = options.cache_dir if Path(options.cache_dir or "").is_dir() else None  # not another machine's
+    cache = {"cache_dir": place, "limit_gb": options.cache_limit_gb}
     if len(cameras := {member.args.camera or "the front camera" for member in trained.members}) > 1:
         raise CommandError(f"the runs read {' and '.join(sorted(cameras))}: name one with --camera")
     scenarios = find_scenarios(folder, options.camera, images_alone=True, **cache)

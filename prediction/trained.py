@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from datasets.anovox.dataset import CLASSES
+from datasets.anovox.labels import scenario_of
 from datasets.jrdb.load import names_of
 from prediction.flags import PREDICTING, read_otherwise
 from prediction.skipped import tell_skipped
@@ -111,8 +112,8 @@ class Trained:
         present = set(names)
         for member in self.members:
             file = member.path.parent / "split.json"
-            known = present & set(read_record(file, "train")["train"]) if file.is_file() else ()
-            if known:
+            trained = read_record(file, "train")["train"] if file.is_file() else ()
+            if known := present & set(map(scenario_of, trained)):
                 what = f"{len(known)} of {len(present)} {self.task['groups']} are called like those of {file}"
                 LOG.info(f"{what}, train: if they are the same, predictions for them are too good")
 

@@ -1,5 +1,6 @@
 """predict.py on AnoVox scenarios: the scores of the run's own test pass, with and without ground truth."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests import tiny_runs
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json
+from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,6 +78,14 @@ def test_the_order_of_runs_does_not_matter(unlabelled, tmp_path):
         assert len(replace(pair[0], together=pair).predict(root, camera="(0, 0, 0)")["predictions"]) == 11
 
 
+def test_scenarios_that_were_trained_on_in_blocks_are_known(unlabelled, tmp_path, caplog):
+    file = shutil.copy(tiny_runs.run_of("train_anomaly_with_labels") / "best_auroc.pth", tmp_path)
+    block = f"{scenario_folders(unlabelled)[0].name}:0-400"
+    (tmp_path / "split.json").write_text(json.dumps({"train": [block], "val": [], "test": []}))
+    open_trained(Path(file), torch.device("cpu")).predict(unlabelled)
+    assert "1 of 3 scenarios are called like those of" in caplog.text
+
+
 def test_scans_that_say_less_than_those_of_the_training_are_a_warning(unlabelled, tmp_path, capsys):
     root = shutil.copytree(unlabelled, tmp_path / "data")
     for k, path in enumerate(frame_files(scenario_folders(root)[0], "LIDAR")):
@@ -123,6 +133,10 @@ def test_bad_input_is_one_clear_error(unlabelled, tmp_path):
     shutil.make_archive(str(tmp_path / "packed" / scenario.name), "zip", scenario.parent, scenario.name)
     with pytest.raises(CommandError, match="more than the limit of 1e-06 GB.*\n.*raise --cache_limit_gb"):
         run(tmp_path / "packed", tmp_path / "out", "--cache_limit_gb", 1e-6)
+    checkpoint = load_checkpoint(tiny_runs.run_of("train_anomaly_with_labels") / "best_auroc.pth")
+    checkpoint["args"]["cache_dir"] = "/proc/of_another_machine"
+    save_checkpoint(tmp_path / "moved.pth", checkpoint)
+    assert len(run(tmp_path / "packed", tmp_path / "out", "--run", tmp_path / "moved.pth")) == 4
     damaged = tmp_path / "damaged"
     shutil.copytree(unlabelled, damaged)
     frame_files(scenario_folders(damaged)[1], "LIDAR")[0].unlink()
