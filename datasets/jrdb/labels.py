@@ -218,26 +218,25 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     try:
         data = path.read_bytes()
         content = json.loads(data)
+        frames = content.get("labels") if isinstance(content, dict) else None
+        lists = frames.values() if isinstance(frames, dict) else ()
+        records = [r for frame in lists if isinstance(frame, list) for r in frame if isinstance(r, dict)]
+        if any(
+            data.count(b'"%s"' % key.encode()) != sum(key in record for record in records) for key in KEYS
+        ):
+            json.loads(data, object_pairs_hook=unique_keys)  # takes twice as long
     except (OSError, ValueError, RecursionError) as error:
-        remedy = "download or copy the file again, check its permissions"
+        remedy = (
+            "copy the file again, or mend it (of a repeated key, only the last counts); check permissions"
+        )
         problems.add("a file that is not valid JSON or cannot be read", remedy, f"{path}: {error}")
         return {}
     finally:
         gc.enable()
-    frames = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(frames, dict) or not frames:
         remedy = 'expected {"labels": {"000015.jpg": [records]}}: check that it is a JRDB-Social label file'
         problems.add("no frames", remedy, f"{path}")
         return {}
-    lists = (frame for frame in frames.values() if isinstance(frame, list))
-    records = [record for frame in lists for record in frame if isinstance(record, dict)]
-    if any(data.count(b'"%s"' % key.encode()) != sum(key in record for record in records) for key in KEYS):
-        try:  # parsing takes twice as long
-            json.loads(data, object_pairs_hook=unique_keys)
-        except ValueError as error:
-            remedy = "only the last one counts: join them, or remove one"
-            problems.add("a repeated key, whose labels would be lost", remedy, f"{path}: {error}")
-            return {}
     numbers = {}
     for key, records in frames.items():
         number = frame_number(check_relative_name(key, f"{path}"))

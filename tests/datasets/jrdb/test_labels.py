@@ -47,7 +47,9 @@ def test_the_class_map_is_fixed():
 def test_a_repeated_key_is_refused_as_only_the_last_would_count(tmp_path, once, twice):
     text = json.dumps({"labels": crowd(2)})
     assert len(read(write_labels(tmp_path, "s", text)).boxes) == 16 and once in text
-    with pytest.raises(DataError, match=f"repeated key.*\n.*s.json: the key '{twice.split(chr(34))[-2]}' st"):
+    with pytest.raises(
+        DataError, match=f"not valid JSON.*\n.*s.json: the key '{twice.split(chr(34))[-2]}' st"
+    ):
         read(write_labels(tmp_path, "s", text.replace(once, twice)))
 
 
