@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from utils.run.errors import CommandError, DataError, some
+from utils.run.errors import DataError, some
 from utils.run.folder import read_json
 from utils.run.leakage import shared
 
@@ -175,11 +175,7 @@ def check_disjoint(split: Mapping[str, Iterable[str]], unit: str = "groups") -> 
 def read_split(path: str | Path) -> Split:
     """The lists of a split.json, sorted; test may be missing or empty. Raises DataError for anything else."""
     remedy = 'Expected {"train": [names], "val": [names], "test": [names]}.'
-    try:
-        content = read_json(path)
-    except CommandError as error:
-        raise DataError(f"{error}\n{remedy}") from error
-    content = content if isinstance(content, dict) else {}
+    content = read_json(path, dict, DataError, f"\n{remedy}")
     split = {part: content.get(part, []) for part in PARTS}
     others = some([key for key, names in content.items() if key not in PARTS and isinstance(names, list)])
     for part, names in split.items():

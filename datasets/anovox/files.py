@@ -18,7 +18,6 @@ else from the name of the sensor's folder.
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import re
@@ -32,6 +31,7 @@ import numpy as np
 from datasets.anovox import archives
 from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
+from utils.run.folder import read_json
 from utils.run.log import LOG
 
 LAYOUTS = {
@@ -155,20 +155,9 @@ def _walk(folder: Path, depth: int, cache: dict, top: bool = True) -> Iterator[P
                 yield entry
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file; DataError for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: a JSON object is expected, found a {type(content).__name__}.")
-    return content
-
-
 def _read_configuration(path: Path) -> dict[str, dict]:
     """{scenario id: {kind, town, weather}} in {"scenario_definition": {"map", "scenarios"}}, or unwrapped."""
-    content = read_json(path)
+    content = read_json(path, dict, DataError)
     content, known = content.get("scenario_definition", content), {}
     try:
         for entry in content["scenarios"]:
@@ -206,7 +195,7 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
     known = configured.get(folder.name.removeprefix("Scenario_"), {})
     scenario = ScenarioFiles(folder.name, folder, layouts[0], **known)
     path = folder / "sensor_setup.json"
-    setup = read_json(path) if path.exists() else {}
+    setup = read_json(path, dict, DataError) if path.exists() else {}
     for sensor, prefix in zip(ENDINGS, LAYOUTS[layouts[0]], strict=True):
         pattern = re.compile(_plain(prefix) + r"([^A-Z].*)?")
         if candidates := [entry for entry in folders if pattern.fullmatch(_plain(entry.name))]:

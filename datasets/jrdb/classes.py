@@ -24,12 +24,8 @@ def read_class_map(path: str | None) -> dict[str, int]:
     {"name": "class"}. CommandError if the file is not such a map or names an unknown class."""
     if path is None:
         return CLASS_OF_NAME
-    try:
-        given = read_json(path)
-        wrong = {name: kind for name, kind in sorted(given.items()) if kind not in INTERACTION_CLASSES}
-    except (CommandError, AttributeError) as error:
-        raise CommandError(f'--class_map {path}: not a JSON file of {{"name": "class"}} ({error})') from error
-    if wrong:
+    given = read_json(path, dict, remedy='\n--class_map is a JSON file of {"name": "class"}')
+    if wrong := {name: kind for name, kind in sorted(given.items()) if kind not in INTERACTION_CLASSES}:
         known, names = ", ".join(INTERACTION_CLASSES), str(wrong)[1:-1]
         raise CommandError(f"--class_map {path}: no such class for {names}\n  classes: {known}")
     return CLASS_OF_NAME | {name: INTERACTION_CLASSES.index(kind) for name, kind in given.items()}

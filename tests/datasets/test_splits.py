@@ -94,7 +94,7 @@ def test_read_split(tmp_path):
     assert read_split(file)["test"] == []
     bad = {
         "{": "is not JSON",
-        "[]": '"train" is missing or empty',
+        "[]": "a JSON object is expected, found a list",
         '{"train": ["a"], "val": ["c"], "train": ["b"]}': "the key 'train' stands twice",
         '{"train": [1], "val": ["a"]}': '"train"',
         '{"train": ["a"]}': '"val" is missing or empty',

@@ -102,18 +102,24 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file of this project; CommandError names a file that is missing, too large or not JSON."""
+def read_json(
+    path: str | Path, kind: type = object, error: type[Exception] = CommandError, remedy: str = ""
+) -> Any:
+    """Read a JSON file of this project; `error` names a file that is missing, too large, not JSON or does not
+    hold a `kind`, and ends with `remedy`."""
     path = Path(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise CommandError(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: not of this project")
+            raise error(f"{path} is larger than {MAX_JSON_BYTES / 1e6:.0f} MB: not of this project{remedy}")
         text = path.read_text(encoding="utf-8-sig")  # Windows editors add a BOM
-        return json.loads(text, object_pairs_hook=unique_keys)
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
+        content = json.loads(text, object_pairs_hook=unique_keys)
+    except OSError as cause:
+        raise error(f"cannot read {path}: {cause.strerror}{remedy}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path} is not JSON: {cause}{remedy}") from cause
+    if not isinstance(content, kind):
+        raise error(f"{path}: a JSON object is expected, found a {type(content).__name__}{remedy}")
+    return content
 
 
 def read_record(path: Path, *keys: str) -> dict[str, Any]:

@@ -245,7 +245,7 @@ def test_a_class_map_names_what_the_published_list_does_not(tmp_path):
     classes.write_text('{"playing cards": "others", "playing cards": "conversation"}')
     with pytest.raises(CommandError, match="the key 'playing cards' stands twice"):
         read(path, rules=LabelRules(class_map=str(classes)))
-    with pytest.raises(CommandError, match="not a JSON file"):
+    with pytest.raises(CommandError, match=r"cannot read .*\n--class_map is a JSON file of"):
         read(path, rules=LabelRules(class_map=str(tmp_path / "none.json")))
 
 
