@@ -4,6 +4,7 @@ Stopped and resumed, and with planted faults: tests/faults.
 """
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -29,6 +30,7 @@ from tests.tiny_runs import (
     weights,
 )
 from utils.metrics.calibration import sigmoid
+from utils.report.anomaly import localise
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint
@@ -50,6 +52,26 @@ def run():
     return run_of(NAME)
 
 
+def test_where_the_anomaly_is_counts_in_frames_that_show_it():
+    """Agents (-1) are left out; a normal frame counts among all, not among those with an anomaly."""
+    pixels = np.array([[[1, 0], [0, -1]], [[0, 0], [0, 0]]], np.int8)
+    points = torch.tensor([[[1.0, 0, -1]], [[0.0, 0, 0]]])
+    heat = torch.tensor([[[[0.9, 0.2], [0.3, 0.99]]], [[[0.95, 0.1], [0.1, 0.1]]]])
+    marks = torch.tensor([[[0.6, 0.7, 0.9]], [[0.1, 0.1, 0.1]]])
+    batches = [{"number": k, "true_points": points[k]} for k in (0, 1)]
+    dataset = SimpleNamespace(
+        labels=np.array([1, 0]), rows=np.arange(2), table=SimpleNamespace(size=np.array(["big", ""])),
+        true_pixels=lambda k: pixels[k], __getitems__=lambda indices: batches[indices[0]],
+    )  # fmt: skip
+    found, tables = localise(dataset, lambda batch: (heat[batch["number"]], marks[batch["number"]]))
+    assert found == {
+        "pixel_ap": 1, "pixel_ap_chance": pytest.approx(1 / 3), "point_ap": 0.5, "point_ap_chance": 0.5,
+    }  # fmt: skip
+    kinds = ("normality included", "anomalies only", "size big")
+    assert list(tables) == [f"{sensor}, {kind}" for sensor in ("pixel", "point") for kind in kinds]
+    assert tables["pixel, normality included"]["auroc"] == pytest.approx(5 / 6)
+
+
 def test_run_folder_is_complete(run):
     assert {path.name for path in run.iterdir()} == {
         "config.json", "split.json", "hashes.json", "references.npz", "train.log", "history.json",
@@ -69,6 +91,10 @@ def test_run_folder_is_complete(run):
         "false_alarms_per_minute", "delay_seconds", "encounters_missed",
     }  # fmt: skip
     assert 0 <= results["metrics"]["test"]["pixel_ap_chance"] < 0.2
+    suspects = pandas.read_csv(run / "suspects.csv")  # p_label: the probability of the label it has
+    assert set(suspects.label) == {0, 1}
+    expected = np.where(suspects.label == 1, suspects.score, 1 - suspects.score)
+    assert suspects.p_label.to_numpy() == pytest.approx(expected, abs=1e-6)
     row = read_json(run / "history.json")[1]
     shown = "train_loss train_accuracy train_mean_score train_location_loss val_auroc val_fpr95"
     assert set(shown.split()) <= set(row)

@@ -96,6 +96,14 @@ def test_scaling_depends_on_the_bit_depth_not_on_the_brightest_pixel(tmp_path):
     assert read_image(dim, "L")[0, 0] == read_image(bright, "L")[0, 0]
 
 
+def test_a_given_range_of_grey_is_cut_off_at_its_ends_and_256_needs_more_than_8_bits(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[50, 100, 180, 256, 4000]], np.uint16)).save(path)
+    assert read_image(path, "L", (100, 300)).tolist() == [[0, 0, 102, 199, 255]]
+    Image.fromarray(np.array([[0, 256]], np.uint16)).save(path)
+    assert read_image(path, "L").tolist() == [[0, 16]]  # of 4095
+
+
 def test_values_beyond_sixteen_bits_and_floats_are_refused(tmp_path):
     for values in (np.array([[0, 70000]], np.int32), np.array([[0.5, 2.0]], np.float32)):
         path = save(tmp_path / "a.tif", values)

@@ -37,9 +37,13 @@ def test_no_group_is_ever_shared_or_lost():
 
 def test_stratified_split_keeps_the_shares():
     names = [f"{i:03d}" for i in range(300)]
-    decade = {name: 0 if i < 60 else 1 if i < 297 else 2 for i, name in enumerate(names)}  # three in the last
-    split = split_groups(names, 0.2, 0.1, 0, stratify=decade)
-    assert sum(decade[name] == 0 for name in split["test"]) == 12
+    decade = {name: 0 if i < 60 else 1 if i < 299 else 2 for i, name in enumerate(names)}  # one in the last
+    for seed in range(5):
+        split = split_groups(names, 0.2, 0.1, seed, stratify=decade)
+        assert sum(decade[name] == 0 for name in split["test"]) == 12
+    for seed in range(5):  # five are enough for a stratum
+        split = split_groups("abcdefghij", 0.2, 0, seed, stratify={k: k > "e" for k in "abcdefghij"})
+        assert len({*split["test"]} & {*"abcde"}) == 1
     of_ten = {name: k // 5 for k, name in enumerate(names[:50])}
     for test_size, val_size in ((0.1, 0.2), (0.96, 0.0), (0.02, 0.02)):  # fewer than strata
         split = split_groups(of_ten, test_size, val_size, 0, stratify=of_ten)
@@ -100,6 +104,7 @@ def test_read_split(tmp_path):
         '{"train": ["a"]}': '"val" is missing or empty',
         '{"train": ["a", "a"], "val": ["c"]}': "more than once",
         '{"train": [], "val": ["c"]}': "empty",
+        '{"train": ["a", "b"], "val": ["b"]}': "1 groups are in both train and val: b",
         '{"train": ["a"], "valid": ["c"]}': r'"val" is missing or empty \(found: valid\)',
         '{"train": ["a"], "val": ["c"], "Test": ["d"]}': r'"test" is missing or empty \(found: Test\)',
     }

@@ -199,10 +199,10 @@ def test_a_frame_without_positives_gives_one_negative(tmp_path):
     assert (train.frame_keys[train.frames] == "000045.jpg").sum() == 1
 
 
-@pytest.mark.parametrize("frames", [6, 2])
-def test_a_copy_of_a_train_sequence_or_of_a_part_in_val_is_refused_whatever_it_is_called(folder, frames):
-    write_labels(folder, "b", crowd(frames, start=300))
-    with pytest.raises(DataError, match="Leakage: b in val and a in train hold the same"):
+@pytest.mark.parametrize(("frames", "name"), [(6, "b in val"), (2, "b in val"), (2, "c in test")])
+def test_a_copy_of_a_train_sequence_or_of_a_part_is_refused_whatever_it_is_called(folder, frames, name):
+    write_labels(folder, name[0], crowd(frames, start=300))
+    with pytest.raises(DataError, match=f"Leakage: {name} and a in train hold the same"):
         load(folder)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from scipy.stats import median_abs_deviation, norm
 from sklearn import metrics
 
 from utils.metrics.regression import (
@@ -81,6 +82,8 @@ def test_a_table_by_groups_by_hand():
     assert (a["subjects"], a["bias"], a["mae"], a["baseline_mae"]) == (2, 1.0, 1.0, 4.0)
     assert a["sd"] == pytest.approx(2**0.5) and b["sd"] is None  # with n - 1; none of one
     assert (b["bias"], a["low"], b["coverage"]) == (-5.0, None, 0.0)
+    sites = ["site 10", "site 10", "site 2", "site 2", ""]
+    assert list(break_down(images.assign(**bounds), sites, 10.0)) == ["site 2", "site 10"]
 
 
 def test_limits_of_agreement_by_hand():
@@ -127,6 +130,10 @@ def test_a_good_model_learned_and_a_blind_one_did_not(tmp_path):
     with open(tmp_path / "test_predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 120
+    errors = rows["preds"] - rows["ages"]
+    likely = 2 * norm.sf(np.abs(errors) / median_abs_deviation(errors, scale="normal"))
+    listed = pandas.read_csv(tmp_path / "suspects.csv").p_label
+    assert listed.to_numpy() == pytest.approx(np.sort(likely), rel=1e-4, abs=1e-6)
     ages, preds = ([float(row[name]) for row in table] for name in ("age", "prediction"))
     assert fields["metrics"]["mae"] == pytest.approx(metrics.mean_absolute_error(ages, preds), abs=1e-9)
     blind = rows | {"preds": np.random.default_rng(2).permutation(rows["preds"])}
@@ -180,6 +187,8 @@ def test_intervals_and_groups_are_reported_beside_the_figures(tmp_path):
     for part in ("split conformal, 30 val subjects", "by sex, per subject, years", "corrected for the reg"):
         assert part in text
     assert "by body mass" not in text
+    slopes = found["metrics"]["corrected"]["slope"], found["metrics"]["subject_slope"]
+    assert slopes[0] == pytest.approx(slopes[1] / state["intervals"]["bias"][1])
     assert found["metrics"]["subject_mae"] == pytest.approx(  # uncorrected, whatever stands beside it
         np.mean([abs(float(row["subject_prediction"]) - float(row["age"])) for row in people])
     )

@@ -12,6 +12,7 @@ from utils.run.errors import DataError, NonFiniteError
 from utils.training.learning import (
     ENOUGH,
     LearningCheck,
+    are_probabilities,
     balanced_batch,
     best_constant_loss,
     check_finite,
@@ -35,11 +36,11 @@ def check_of(criterion, labels, outputs):
     return LearningCheck("train_stage1.py", criterion, labels, labels, outputs)
 
 
-def after_epoch(check, history, model, outputs):
+def after_epoch(check, history, model, outputs, steps=ENOUGH):
     """What is said of this history, where nothing is wrong with the loop."""
     checkpoint = SimpleNamespace(history=history)
     check.invariants = SimpleNamespace(
-        checkpoint=checkpoint, model=model, steps=ENOUGH, after_epoch=lambda rows: None
+        checkpoint=checkpoint, model=model, steps=steps, after_epoch=lambda rows: None
     )
     before = len(check.warned)
     check.after_epoch({}, outputs)
@@ -124,13 +125,15 @@ def model_with_gradient() -> nn.Module:
     ("losses", "word"),
     [
         ((0.5, 0.4, 0.3), None),
+        ((0.45, 0.44, 0.43), None),
+        ((0.1,), "far from"),
         ((0.562, 0.562, 0.562), "flat"),
         ((0.57, 0.56, 0.565), "constant"),
         ((9.0,), "far from"),
     ],
 )
 def test_epochs_are_judged_by_their_losses(losses, word):
-    check, outputs = check_of(CROSS_ENTROPY, LABELS, 2), np.diag([1.0, 2.0, 3.0])
+    check, outputs = check_of(CROSS_ENTROPY, LABELS, 2), np.diag([1.0, 2.0, 3.0, 0.0])  # one that is constant
     said = after_epoch(check, epochs(*losses), model_with_gradient(), outputs)
     assert said == [] if word is None else any(word in text for text in said)
 
@@ -138,10 +141,51 @@ def test_epochs_are_judged_by_their_losses(losses, word):
 def test_dead_outputs_and_detached_parts_are_named_once():
     check = check_of(CROSS_ENTROPY, LABELS, 2)
     model = model_with_gradient()
-    model["body"].zero_grad()
+    model["body"].zero_grad(set_to_none=False)
     said = after_epoch(check, epochs(0.5), model, np.full((5, 2), 0.3))
     assert any("same output" in text for text in said) and any("reaches body" in text for text in said)
     assert after_epoch(check, epochs(0.5, 0.4), model, np.full((5, 2), 0.3)) == []
+
+
+def test_what_is_normal_in_the_beginning_is_not_flagged():
+    """A low loss if val is as low, a loss that stands still in a warm-up, and parts that wait for their first
+    gradient."""
+    outputs, model = np.diag([1.0, 2.0, 3.0]), model_with_gradient()
+    quick = [row | {"epoch": 1, "val_loss": 0.1} for row in epochs(0.1)]
+    assert after_epoch(check_of(CROSS_ENTROPY, LABELS, 2), quick, model, outputs) == []
+    rising = [{"train_loss": 0.5, "lr": rate} for rate in (0.1, 0.2, 0.3)]
+    assert after_epoch(check_of(CROSS_ENTROPY, LABELS, 2), rising, model, outputs) == []
+    model["body"].zero_grad()
+    assert (
+        after_epoch(check_of(CROSS_ENTROPY, LABELS, 2), epochs(0.5), model, outputs, steps=ENOUGH - 1) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "flagged"),
+    [
+        ([[0.2, 0.8], [0.9, 0.1]], True),
+        ([[-0.2, 1.2], [0.9, 0.1]], False),
+        ([0.01, 0.5, 0.99], True),
+        ([0.2, 0.5, 0.6], False),
+        ([-0.01, 0.5, 0.99], False),
+    ],
+)
+def test_outputs_that_are_probabilities(outputs, flagged):
+    assert are_probabilities(np.array(outputs)) is flagged
+
+
+def test_a_constant_answers_the_samples_that_are_drawn():
+    drawn = np.r_[:25, 75:100]  # 25 of each class
+    check = LearningCheck("train_stage1.py", CROSS_ENTROPY, LABELS, LABELS, 2, drawn)
+    assert check.constant_loss == pytest.approx(np.log(2)) and check.val_constant < 0.6
+
+
+def test_smoothed_labels_are_no_second_softmax():
+    smooth = nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)
+    assert check_of(smooth, LABELS, 2).check_loss(lambda chosen: LABELS[chosen]) == []
+    twice = check_of(lambda logits, labels: CROSS_ENTROPY(logits.softmax(1), labels), LABELS, 2)
+    assert "applied twice" in twice.check_loss(lambda chosen: LABELS[chosen])[0]
 
 
 def test_a_val_loss_above_what_a_constant_reaches_on_val_is_said_once():
@@ -165,6 +209,8 @@ def test_labels_must_differ_be_finite_and_exist():
         check_labels(np.ones(3, int), "val", ["none", "interaction"])
     with pytest.raises(DataError, match="1 labels that are NaN"):
         check_labels(np.array([1.0, np.nan]), "train")
+    with pytest.raises(DataError, match="1 labels that are NaN or infinite"):
+        check_labels(np.array([1.0, np.inf]), "train")
 
 
 def test_non_finite_step_stops_with_the_samples_named():
@@ -176,3 +222,5 @@ def test_non_finite_step_stops_with_the_samples_named():
                 torch.tensor(loss), torch.tensor(norm), scaler, "epoch 1 step 3", torch.tensor([4, 7])
             )
         assert error.value.exit_code == 4
+    float16 = SimpleNamespace(is_enabled=lambda: True)  # it skips a step whose gradients overflow
+    check_finite(torch.tensor(1.0), torch.tensor(float("inf")), float16, "", torch.tensor([4]))

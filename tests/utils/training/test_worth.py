@@ -1,12 +1,14 @@
 """What an input is worth: nothing where the model does not look at it, all where it looks at nothing else."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from utils.run import log
-from utils.training.worth import MixedUp, in_words, input_worth
+from utils.training.worth import MixedUp, in_words, input_worth, rolled
 
 
 class Loader(list):
@@ -51,6 +53,24 @@ def test_what_the_model_looks_at_is_worth_all(loader):
 def test_the_figure_does_not_depend_on_the_number_of_processes(loader):
     alone, second_of_two = list(MixedUp(loader, "points")), list(MixedUp(Loader(loader[1::2]), "points"))
     assert [b["points"].tolist() for b in second_of_two] == [b["points"].tolist() for b in alone[1::2]]
+
+
+def test_of_the_geometry_only_the_past_is_mixed_up():
+    geometry = torch.arange(40.0).reshape(10, 4)
+    loader = Loader([{"geometry": geometry, "indices": torch.arange(10)}])
+    loader.dataset = SimpleNamespace(past_columns=[2, 3])
+    (mixed,) = (batch["geometry"] for batch in MixedUp(loader, "history"))
+    assert torch.equal(mixed[:, :2], geometry[:, :2]) and not torch.equal(mixed[:, 2:], geometry[:, 2:])
+    assert torch.equal(mixed[:, 2:].sort(dim=0).values, geometry[:, 2:])
+
+
+def test_points_are_shifted_with_their_mask_and_pixels():
+    images, *points = (torch.arange(3.0)[:, None] + k for k in range(4))
+    assert [part[:, 0].tolist() for part in rolled((images, *points), "points")] == [
+        [0, 1, 2], [3, 1, 2], [4, 2, 3], [5, 3, 4],
+    ]  # fmt: skip
+    assert rolled((images, *points), "images")[0][:, 0].tolist() == [2, 0, 1]
+    assert rolled((images * 0, *points), "images") is None
 
 
 def test_a_pass_of_more_than_ten_seconds_says_how_far_it_is(loader, monkeypatch):
