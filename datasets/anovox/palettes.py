@@ -134,12 +134,9 @@ def find_palette(scenarios: list[ScenarioFiles], anomaly_ids: tuple[int, ...]) -
     each = {name: np.where(known == UNKNOWN_CLASS, "none", known.astype(str)) for name, known in ids.items()}
     lines = [f"  {_name(colour)}: {', '.join(f'{name} {each[name][k]}' for name in each)}"
              for k, colour in enumerate(used.tolist())]  # fmt: skip
+    shown = some(lines, 30 if len(lines) < 60 else 3, "\n")
     remedy = "Export the class ids instead; in an image of instances they are the red alone."
-    raise DataError(
-        "\n".join(
-            [f"{few[0]} and others: {problem}:", some(lines, 30 if len(lines) < 60 else 3, "\n"), remedy]
-        )
-    )
+    raise DataError(f"{few[0]} and others: {problem}:\n{shown}\n{remedy}")
 
 
 def _name(colour: int) -> str:

@@ -16,17 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from datasets.ultrasound.cells import (
-    OLDEST,
-    bmi_class,
-    check_decimals,
-    check_unit,
-    file_key,
-    find_spelling,
-    read_age,
-    subject_id,
-    visit_id,
-)
+from datasets.ultrasound import cells
 from datasets.ultrasound.flags import named_unit
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import Sheet, one_line
@@ -73,18 +63,18 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         cause = "Did a decimal comma split a cell, or does a column have no name? Save it as .xlsx."
         wider = some(sheet.wider, 3)
         raise DataError(f"{sheet.where}: more cells than the header in row {wider}\n{cause}")
-    cells = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
-    if cells.empty:
+    body = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
+    if body.empty:
         raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     name = sheet.names[at["age"]]
-    check_unit(name, unit, sheet.where)
-    check_decimals(name, cells[at["age"]].dropna(), sheet.where)
+    cells.check_unit(name, unit, sheet.where)
+    cells.check_decimals(name, body[at["age"]].dropna(), sheet.where)
     if named := sheet.units.get(name):
-        check_unit(f"{name} ({named})", unit, f"{sheet.where} and its .json")
-    first = str(cells[at["age"]].iat[0])
+        cells.check_unit(f"{name} ({named})", unit, f"{sheet.where} and its .json")
+    first = str(body[at["age"]].iat[0])
     if named_unit(first.strip(" ()[]")):  # a row of units
-        check_unit(first, unit, f"{sheet.where}, row {cells.index[0]}")
-    rows = _parse_rows(cells, at, problems, args)
+        cells.check_unit(first, unit, f"{sheet.where}, row {body.index[0]}")
+    rows = _parse_rows(body, at, problems, args)
     keys = set(rows.key)
     names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
     if (names != rows.group).any():
@@ -96,7 +86,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     _refuse_contradictions(rows, at.get("file", at["id"]), problems)
     if "duplicate_ids" in problems.found:
         others = [k for k in sheet.names if k not in at.values()]
-        unique = [k for k in others if not cells[[at["id"], k]].duplicated().any()]
+        unique = [k for k in others if not body[[at["id"], k]].duplicated().any()]
         column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
         visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
         advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}; "
@@ -112,21 +102,21 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
 
 
 def _parse_rows(
-    cells: pd.DataFrame, at: dict[str, str], problems: AgeProblems, args: argparse.Namespace
+    body: pd.DataFrame, at: dict[str, str], problems: AgeProblems, args: argparse.Namespace
 ) -> pd.DataFrame:
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
-    unit, written = args.target_unit, [cell.strip() for cell in cells[at["age"]] if isinstance(cell, str)]
-    found, unusable, converted, spelling = [], [], 0, find_spelling(written, unit)
-    for number, values in zip(cells.index, cells[list(at.values())].to_numpy(), strict=True):
+    unit, written = args.target_unit, [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
+    found, unusable, converted, spelling = [], [], 0, cells.find_spelling(written, unit)
+    for number, values in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
-            subject = key = subject_id(cell["id"], args.numeric_ids)
+            subject = key = cells.subject_id(cell["id"], args.numeric_ids)
             if "visit" in at:
                 role = "visit"
-                key = f"{subject} visit {visit_id(cell['visit'])}"
+                key = f"{subject} visit {cells.visit_id(cell['visit'])}"
             if "file" in at:
                 role = "file"
-                key = file_key(subject_id(cell["file"]))
+                key = cells.file_key(cells.subject_id(cell["file"]))
         except ValueError as error:
             problems.add("bad_ids", f"row {number}, column {at[role]}{_show(cell[role])}", str(error))
             continue
@@ -134,7 +124,7 @@ def _parse_rows(
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
         else:
             try:
-                age, with_unit = read_age(
+                age, with_unit = cells.read_age(
                     cell["age"], cell.get("unit"), args.missing_values, unit, **spelling
                 )
                 converted += with_unit
@@ -143,7 +133,7 @@ def _parse_rows(
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
                 problems.add("bad_ages", place, str(error))
                 unusable.append(cell["age"])
-        bmi = bmi_class(cell.get("length"), cell.get("weight"))
+        bmi = cells.bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
     if converted:
@@ -314,7 +304,7 @@ def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
     low, high = numbers.min(), numbers.max()
     if 1900 <= low <= high <= 2100:
         return "if they are years of birth: add a column with the age on the day of the image"
-    for name, oldest in OLDEST.items():
+    for name, oldest in cells.OLDEST.items():
         if name != unit and 0 <= low <= high <= oldest:
             remedy = f"--target_unit {name} (for a trained run: convert the column)"
             return f"if they are counted in {name}: {remedy}"
