@@ -103,11 +103,11 @@ def split_groups(
     n_val = math.ceil(val_size * (len(names) - n_test))
     n_train = len(names) - n_test - n_val
     if n_train < 1:
-        raise DataError(
-            f"{len(names)} groups cannot be split: test {n_test} (--test_size {test_size}), "
-            f"val {n_val} (--val_size {val_size}), train {n_train}\n"
-            "Every part needs at least one group: add data or lower --test_size and --val_size."
+        sizes = (
+            f"test {n_test} (--test_size {test_size}), val {n_val} (--val_size {val_size}), train {n_train}"
         )
+        remedy = "Every part needs at least one group: add data or lower --test_size and --val_size."
+        raise DataError(f"{len(names)} groups ({some(names, 3)}) cannot be split: {sizes}\n{remedy}")
     from sklearn.model_selection import train_test_split  # slow to import, and most splits ship with the data
 
     parts = {"train": names, "val": [], "test": []}
