@@ -113,9 +113,7 @@ def check_decimals(name: str, cells: Sequence[object], where: str) -> None:
     two = next(([*map(named_unit, pair)] for pair in pairs if all(map(named_unit, pair))), None)
     if two and digits and max(len(end) for _, end in digits) < 3:
         whole, end = digits[0]
-        what = (
-            f"{name!r} names {two[0]} and {two[1]}: {whole}.{end} may be {whole} {two[0]} and {end} {two[1]}"
-        )
+        what = f"{name!r} names two units: {whole}.{end} may be {whole} {two[0]} and {end} {two[1]}"
         raise DataError(f"{where}: {what}\nWrite {whole}{two[0][0]} {end}{two[1][0]}, or name one unit.")
 
 

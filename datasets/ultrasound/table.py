@@ -69,8 +69,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     name = sheet.names[at["age"]]
     cells.check_unit(name, unit, sheet.where)
     cells.check_decimals(name, body[at["age"]].dropna(), sheet.where)
-    if named := sheet.units.get(name):
-        cells.check_unit(f"{name} ({named})", unit, f"{sheet.where} and its .json")
+    cells.check_unit(f"{name} ({sheet.units.get(name)})", unit, f"{sheet.where} and its .json")
     first = str(body[at["age"]].iat[0])
     if named_unit(first.strip(" ()[]")):  # a row of units
         cells.check_unit(first, unit, f"{sheet.where}, row {body.index[0]}")
@@ -105,7 +104,8 @@ def _parse_rows(
     body: pd.DataFrame, at: dict[str, str], problems: AgeProblems, args: argparse.Namespace
 ) -> pd.DataFrame:
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
-    unit, written = args.target_unit, [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
+    unit, codes = args.target_unit, args.missing_values
+    written = [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
     found, unusable, converted, spelling = [], [], 0, cells.find_spelling(written, unit)
     for number, values in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
@@ -124,9 +124,7 @@ def _parse_rows(
             problems.add("bad_groups", f"row {number}, column {at['group']}", "the group is empty")
         else:
             try:
-                age, with_unit = cells.read_age(
-                    cell["age"], cell.get("unit"), args.missing_values, unit, **spelling
-                )
+                age, with_unit = cells.read_age(cell["age"], cell.get("unit"), codes, unit, **spelling)
                 converted += with_unit
                 problems.missing += math.isnan(age)
             except ValueError as error:

@@ -395,9 +395,7 @@ def test_digits_behind_a_point_that_may_be_a_smaller_unit_are_refused(tmp_path):
     path, name = tmp_path / "t.csv", "GA (weeks.days)"
     flags = {"age_column": name, "target_unit": "weeks"}
     path.write_text(f"Number,{name}\n1,25.3\n2,31\n3,n/a\n")
-    with pytest.raises(
-        DataError, match="names weeks and days: 25.3 may be 25 weeks and 3 days\nWrite 25w 3d"
-    ):
+    with pytest.raises(DataError, match="names two units: 25.3 may be 25 weeks and 3 days\nWrite 25w 3d"):
         read(path, **flags)
     for written in ("25w 3d", "25+3"):
         path.write_text(f"Number,{name}\n1,{written}\n2,31\n")
