@@ -2,16 +2,17 @@
 ones."""
 
 import importlib
+import json
 import re
 import shlex
 
-import numpy as np
 import pandas
 import pytest
+import torch
 from PIL import Image
 
 import prediction
-from tests.tiny_runs import flags_of, jrdb, private_cache, run_of, ultrasound
+from tests.tiny_runs import flags_of, jrdb, outspoken, private_cache, run_of, ultrasound
 from utils.run.folder import REPO_ROOT, read_json
 
 LANGUAGES = ("README.md", "README.zh.md")
@@ -109,18 +110,30 @@ def test_the_python_example_runs():
     assert len(names["tables"]["predictions"]) > 100 and "groups" in names["tables"]
 
 
-def test_the_export_example_gives_the_ages_of_predict(tmp_path, monkeypatch):
+def test_the_export_example_gives_the_ages_of_predict(tmp_path, monkeypatch, capsys):
+    """uint8 of any size in, the same resizing, and no gradient."""
     (export,) = [c for c in commands("README.md") if "--export age.pt2" in c]
     monkeypatch.chdir(tmp_path)
-    name, argv = split_command(export.replace("checkpoints/age_mae_experiment_...", str(run_of("train_mae"))))
+    run = outspoken(run_of("train_mae"), tmp_path, mask_text=True)
+    name, argv = split_command(export.replace("checkpoints/age_mae_experiment_...", str(run)))
     module = importlib.import_module(name)
     module.main(module.parse_args([*argv, "--device", "cpu"]))
-    file = sorted(ultrasound().iterdir())[0]
-    Image.open(file).convert("L").save("IMAGE.png")
-    names = {}
-    exec(snippet("import torch"), names)
-    table = prediction.load(run_of("train_mae"), "cpu").predict([np.array(Image.open("IMAGE.png"))])
-    assert names["years"].item() == pytest.approx(table["predictions"].prediction[0], abs=0.01)
+    assert "on 1 and 7 samples (traced on 3)" in capsys.readouterr().out
+    table = prediction.load(run, "cpu").predict(ultrasound())["predictions"]
+    expected = table.set_index("file")["prediction"]
+    assert expected.std() > 0.1, "all alike: the test tests nothing"
+    for file in sorted(ultrasound().iterdir())[:4]:
+        Image.open(file).convert("L").save("IMAGE.png")
+        names = {}
+        exec(snippet("import torch"), names)
+        found = names["years"]
+        assert found.item() == pytest.approx(expected[file.name], abs=float(0.05 * expected.std()))
+        assert not found.requires_grad
+    texts = {"about.json": ""}
+    torch.export.load("age.pt2", extra_files=texts)
+    about = json.loads(texts["about.json"])
+    assert list(about["inputs"]) == ["images"] and list(about["outputs"]) == ["ages"]
+    assert about["target_unit"] and "bilinear" in about["resize"] and about["script"] == "train_mae.py"
 
 
 def test_the_loop_over_folds_runs(tmp_path, monkeypatch):

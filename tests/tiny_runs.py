@@ -21,8 +21,8 @@ from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.faults.children import on_ranks
 from tests.jrdb_world import write_world
-from utils.run.folder import REPO_ROOT, read_json
-from utils.training.checkpoint import Checkpoint, load_checkpoint
+from utils.run.folder import REPO_ROOT, read_json, write_json
+from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
@@ -176,6 +176,18 @@ def assert_equal(a: Any, b: Any, where: str) -> None:
 def copy_of_run(name: str, folder: Path) -> Path:
     """A copy that a test may write into or damage."""
     return Path(shutil.copytree(run_of(name), folder / run_of(name).name))
+
+
+def outspoken(run: Path, folder: Path, **flags: object) -> Path:
+    """A copy of an age run whose predictions are far apart: after a few epochs all are still at the median.
+    flags: other values of its flags."""
+    copy = Path(shutil.copytree(run, folder / run.name))
+    state = load_checkpoint(copy / "best_model.pth")
+    state["model"]["head.4.weight"] *= 1e5
+    state["args"] |= flags
+    save_checkpoint(copy / "best_model.pth", state)
+    write_json(copy / "config.json", read_json(copy / "config.json") | {"args": state["args"]})
+    return copy
 
 
 @contextlib.contextmanager

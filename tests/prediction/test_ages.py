@@ -28,12 +28,7 @@ def private_cache():
 
 @pytest.fixture(scope="module", params=["train_mae", pytest.param("train_ddp", marks=pytest.mark.long)])
 def outspoken(request, tmp_path_factory):
-    """A run whose predictions are far apart: after two epochs everybody is still at the median."""
-    folder = tiny_runs.copy_of_run(request.param, tmp_path_factory.mktemp("runs"))
-    state = load_checkpoint(folder / "best_model.pth")
-    state["model"]["head.4.weight"] *= 1e5
-    save_checkpoint(folder / "best_model.pth", state)
-    return folder
+    return tiny_runs.outspoken(tiny_runs.run_of(request.param), tmp_path_factory.mktemp("runs"))
 
 
 def run(checkpoint, images, output, *more) -> tuple[pandas.DataFrame, pandas.DataFrame]:

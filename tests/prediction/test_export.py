@@ -6,19 +6,15 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from PIL import Image
 from torch.nn.functional import interpolate
 
 import predict
-import prediction
 from prediction.export import export_model, make_inputs
 from prediction.trained import open_trained
 from tests import tiny_runs
 from tests.test_predict import make_checkpoint
 from utils.metrics.interaction import pair_probabilities
 from utils.run.errors import CommandError, ScriptError
-from utils.run.folder import read_json, write_json
-from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -29,28 +25,6 @@ def exported(run, path):
     about = {"about.json": ""}
     program = torch.export.load(path, extra_files=about).module()
     return program, json.loads(about["about.json"]), open_trained(run, CPU)
-
-
-def test_ages_of_files_as_they_are(tmp_path, capsys):
-    """uint8 of any size in, the ages of predict.py out: the same resizing, and no gradient."""
-    run = tiny_runs.copy_of_run("train_mae", tmp_path)
-    state = load_checkpoint(run / "best_model.pth")
-    state["model"]["head.4.weight"] *= 1e5  # after a few epochs everybody is still at the median
-    state["args"]["mask_text"] = True
-    save_checkpoint(run / "best_model.pth", state)
-    write_json(run / "config.json", read_json(run / "config.json") | {"args": state["args"]})
-    program, about, _ = exported(run, tmp_path / "model.pt2")
-    table = prediction.load(run, "cpu").predict(tiny_runs.ultrasound())["predictions"]
-    expected = table.set_index("file")["prediction"]
-    assert expected.std() > 0.1, "all alike: the test tests nothing"
-    for path in sorted(tiny_runs.ultrasound().iterdir())[:4]:
-        grey = torch.from_numpy(np.array(Image.open(path).convert("L")))
-        (years,) = program(grey[None, None])
-        assert years.item() == pytest.approx(expected[path.name], abs=float(0.05 * expected.std()))
-        assert not years.requires_grad
-    assert list(about["inputs"]) == ["images"] and list(about["outputs"]) == ["ages"]
-    assert about["target_unit"] and "bilinear" in about["resize"] and about["script"] == "train_mae.py"
-    assert "on 1 and 7 samples (traced on 3)" in capsys.readouterr().out
 
 
 def test_a_run_of_colour_is_traced_on_colour():
