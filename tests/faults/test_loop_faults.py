@@ -199,7 +199,8 @@ PLANTED = {
         [],
         "have the same geometry",
     ),
-    "a learning rate of nothing": ((STAGE1, MAE, ANOMALY), [], ["--lr", "1e-8"], "in an epoch"),
+    "a learning rate of nearly nothing": ((STAGE1,), [], ["--lr", "1e-8"], "hardly moved"),
+    "a learning rate of nothing": ((MAE, ANOMALY), [], ["--lr", "1e-8"], "did not change in an epoch"),
     "the scheduler is never stepped": (
         (STAGE1, MAE, ANOMALY),
         [("        scheduler.step()\n", "")],
@@ -271,12 +272,25 @@ PLANTED = {
         (ANOMALY,),
         [
             (
+                "    return AnomalyDetectionModel(encoder, *settings, token_grid=CELL_GRID), weights\n",
+                "    model = AnomalyDetectionModel(encoder, *settings, token_grid=CELL_GRID)\n"
+                "    model.register_forward_pre_hook(lambda m, i: (*i[:2], i[2] & False, i[3]))\n"
+                "    return model, weights\n",
+            )
+        ],
+        [],
+        "ignores points",
+    ),
+    "the scan is lost on the way": (
+        (ANOMALY,),
+        [
+            (
                 "    return [batch[name] for name in INPUTS]",
                 "    return [0 * batch[name] if name == 'points' else batch[name] for name in INPUTS]",
             )
         ],
         [],
-        "points",
+        "points arrive at the model as zeros",
     ),
     "autocast is not applied": (
         (STAGE1,),
@@ -444,26 +458,22 @@ def test_processes_that_differ_are_named(edit, tmp_path):
 
 
 def test_the_check_reads_nothing_from_the_device_in_later_steps(tmp_path, monkeypatch):
-    """After the first steps no hook is left that looks at a tensor of the model."""
-    module, seen = edited(STAGE1), []
-    bool_of = torch.Tensor.__bool__
-
-    def counted(self):
-        seen.append(1)
-        return bool_of(self)
-
+    """After the first steps no hook is left that waits for a value of a tensor."""
+    module, seen, counts = edited(STAGE1), [], []
     train_one_epoch = module.train_one_epoch
+
+    def counted(read):
+        return lambda *values, **options: seen.append(read.__name__) or read(*values, **options)
 
     def watched(*values, **options):
         seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "__bool__", counted)
+            for name in ("__bool__", "__float__", "__int__", "item", "tolist", "numpy"):
+                patch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
             found = train_one_epoch(*values, **options)
-        steps = len(values[1].batch_sampler)
-        counts.append(len(seen) / steps)
+        counts.append(len(seen) / len(values[1].batch_sampler))
         return found
 
-    counts = []
     module.train_one_epoch = watched
     module.main(module.parse_args(line(STAGE1, tmp_path)))
     assert counts[2] <= 1.5  # check_finite's one read a step
