@@ -66,15 +66,14 @@ def age_bands(targets: np.ndarray) -> tuple[np.ndarray, float]:
     return np.floor(np.round(np.asarray(targets, float) / width, 9)).astype(int), width  # .6 / .2 is below 3
 
 
-def trivial_predictions(train_targets: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """The mean and the median of the train targets as predictions for `count` samples."""
-    values = {"train mean": np.mean(train_targets), "train median": np.median(train_targets)}
-    return {name: np.full(count, float(value)) for name, value in values.items()}
+def trivial_predictions(train_targets: np.ndarray) -> dict[str, float]:
+    """The mean and the median of the train targets, as predictions for every sample."""
+    return {"train mean": float(np.mean(train_targets)), "train median": float(np.median(train_targets))}
 
 
 def best_trivial_mae(train_targets: np.ndarray, targets: np.ndarray) -> float:
     """The MAE on `targets` of the better of the train mean and median."""
-    guesses = trivial_predictions(train_targets, len(targets)).values()
+    guesses, targets = trivial_predictions(train_targets).values(), np.asarray(targets, float)
     return min(float(np.abs(guess - targets).mean()) for guess in guesses)
 
 

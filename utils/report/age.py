@@ -118,11 +118,11 @@ def judge_ages(
     ages, preds, low, high = people.to_numpy().T
     fitted, truncated = state.get("intervals"), state["args"]["max_batches"] > 0
     metrics, baselines = measure_both(images, people), {}
-    constants = regression.trivial_predictions(data.references()["train_labels"], 1)
-    for name, (guess,) in constants.items():
+    constants = regression.trivial_predictions(data.references()["train_labels"])
+    for name, guess in constants.items():
         baselines[name] = measure_both(images.assign(prediction=guess), people.assign(prediction=guess))
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
-    constant = constants[best].item()
+    constant = constants[best]
     metrics["skill"] = 1 - metrics["subject_mae"] / baselines[best]["subject_mae"]
     band, width = regression.age_bands(ages)
     bands = pandas.Series([f"{k * width:g} to {(k + 1) * width:g}" for k in band], people.index)

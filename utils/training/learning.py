@@ -20,7 +20,7 @@ from utils.tasks import TASKS
 from utils.training.checkpoint import Checkpoint
 from utils.training.device import move
 from utils.training.invariants import ENOUGH, Invariants
-from utils.training.worth import input_worth
+from utils.training.worth import MixedUp
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[nn.Module, dict[str, Tensor]], Tensor]  # (model, batch) -> outputs
@@ -204,11 +204,14 @@ class LearningCheck:
             LOG.warning(f"one batch of {len(chosen)} cannot be learned by heart: {outcome}; {why}")
 
     def input_worth(self, measure: Callable, metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """What each input is worth on test (val if there is no test), by the metric that decides the verdict.
-        measure: of a loader; metrics: by split."""
+        """{figure: the metric of the verdict, all: its value, without: {input: its value with that one mixed
+        up}} on test (val if there is no test). measure(loader) gives what `metrics` holds of each split."""
         split, metric = "test" if "test" in metrics else "val", self.task["judged_by"]
-        given = self.invariants.loaders[split], self.invariants.inputs
-        return input_worth(measure, *given, metric, metrics[split][metric])
+        loader, inputs = self.invariants.loaders[split], self.invariants.inputs
+        if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
+            inputs = [*inputs, "history"]
+        without = {key: measure(MixedUp(loader, key))[metric] for key in inputs}
+        return {"figure": metric, "all": metrics[split][metric], "without": without}
 
     def after_epoch(self, rows: dict[str, np.ndarray], outputs: np.ndarray) -> None:
         """Log new warnings; rows: the result of evaluating val; outputs (N, ...): those of the model."""

@@ -1,6 +1,6 @@
 """What each input is worth to a model: how much a metric gets worse if samples exchange that input."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,18 +32,6 @@ class MixedUp:
                 present = np.setdiff1d(range(batch[name].shape[1]), self.dataset.past_columns)
                 mixed[name][:, present] = batch[name][:, present]
             yield batch | mixed
-
-
-def input_worth(
-    measure: Callable[[Any], dict[str, Any]], loader: DataLoader, inputs: Sequence[str], metric: str,
-    value: float,
-) -> dict[str, Any]:  # fmt: skip
-    """{figure: the metric's name, all: its value, without: {input: the value with that input mixed up}}.
-    measure(loader) gives all metrics of the model."""
-    if "geometry" in inputs and len(getattr(loader.dataset, "past_columns", ())):
-        inputs = [*inputs, "history"]
-    without = {key: measure(MixedUp(loader, key))[metric] for key in inputs}
-    return {"figure": metric, "all": value, "without": without}
 
 
 def in_words(worth: dict[str, Any]) -> str:

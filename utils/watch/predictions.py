@@ -199,6 +199,6 @@ def guess_trivially(view: RunView, rows: "DataFrame") -> dict[str, np.ndarray]:
         return {"trivial features": rows.trivial.to_numpy(), "chance": np.zeros(count)}
     train = read_arrays(view.folder / "references.npz")["train_labels"]
     if task == "age":
-        return trivial_predictions(train, count)
+        return {name: np.full(count, guess) for name, guess in trivial_predictions(train).items()}
     guesses = trivial_guesses(train, len(view.config["model"]["class_names"]))
     return {name: np.tile(guess, (count, 1)) for name, guess in guesses.items()}

@@ -8,7 +8,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from utils.run import log
-from utils.training.worth import MixedUp, in_words, input_worth, rolled
+from utils.tasks import TASKS
+from utils.training.learning import LearningCheck
+from utils.training.worth import MixedUp, in_words, rolled
 
 
 class Loader(list):
@@ -42,7 +44,9 @@ def test_what_the_model_looks_at_is_worth_all(loader):
         rows = score(loader)
         return {"loss": -1, "auroc": roc_auc_score(rows["labels"], rows["logits"])}
 
-    worth = input_worth(measure, loader, ["images", "points"], "auroc", 1.0)
+    watched = SimpleNamespace(loaders={"val": loader}, inputs=["images", "points"])
+    check = SimpleNamespace(task=TASKS["train_stage1.py"], invariants=watched)
+    worth = LearningCheck.input_worth(check, measure, {"val": measure(loader)})
     assert worth["all"] == worth["without"]["points"] == 1
     assert worth["without"]["images"] < 0.75
     assert in_words(worth).startswith("auroc 1.000; 0.")
