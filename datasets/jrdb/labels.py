@@ -167,12 +167,10 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     high = [s for s in sequences if len(s.boxes) and 2 * s.boxes[:, [1, 3]].sum(axis=1).max() < s.height]
     left = [s for s in sequences if len(s.boxes) > 19 and 2 * s.boxes[:, [0, 2]].sum(axis=1).max() < s.width]
     clipped, boxes = sum(s.counts["clipped_boxes"] for s in cut), sum(len(s.boxes) for s in cut)
-    sunk, corner = (
-        [s for s in sequences if look_like_centres(s)],
-        "x, y must be the upper left corner of a box",
-    )
+    sunk = [s for s in sequences if look_like_centres(s)]
+    corner = "x, y must be the upper left corner of a box"
     for what, odd, advice in (
-        (f"{clipped} of {boxes} boxes leave", cut, "; ".join(filter(None, (corner, remedy)))),
+        (f"{clipped} of {boxes} boxes leave", cut, f"{remedy} ({corner})".lstrip()),
         ("no box is in the lower half of", high, remedy), ("no box is in the right half of", left, remedy),
         ("taller people do not reach higher in", sunk, f"{corner}, not its centre"),
     ):  # fmt: skip
@@ -182,6 +180,9 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if lost := [s.name for s in sequences if s.counts["missing_partners"] > 0.2 * len(s.pairs)]:
         remedy = "are `pair` and `label_id` written alike? Such pairs count as not interacting"
         LOG.warning(f"{some(lost, 3)}: many interactions with nobody of the frame: {remedy}")
+    if 0 < len(bare := [s.name for s in sequences if not len(s.pairs)]) < len(sequences):
+        remedy = "leave it out if it is not annotated, as JRDB-Act: else all its pairs are negatives"
+        LOG.warning(f"{some(bare, 3)}: nobody interacts, unlike in the other sequences: {remedy}")
     if halves := {s.name: count for s in sequences if (count := count_halves(s))}:
         remedy = "make one box of the two, x + w beyond the width; else each half counts as a person"
         LOG.warning(f"{some(halves, 3)}: the seam cuts {sum(halves.values())} boxes in two: {remedy}")

@@ -584,8 +584,8 @@ def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_s
         said = read(tmp_path, tmp_path / "boxes.csv", boxes_size=boxes_size)[2]
         assert ("do not reach higher in the 3760x480" in said) == (y is not top)
         assert ("must be the upper left corner of a box, not its centre" in said) == (y is not top)
-    other = "" if boxes_size else "; if the boxes are for another size, pass --boxes_size H W"
-    assert "boxes leave the" in said and f"upper left corner of a box{other}\n" in said
+    other = "" if boxes_size else "if the boxes are for another size, pass --boxes_size H W "
+    assert "boxes leave the" in said and f"): {other}(x, y must be the upper left corner of a box)\n" in said
 
 
 def test_people_whom_a_detector_cuts_at_the_seam_are_counted(tmp_path, read):

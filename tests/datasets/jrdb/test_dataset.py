@@ -544,7 +544,7 @@ def test_images_of_another_size_than_the_boxes_are_noticed(tmp_path, caplog):
         Image.new("RGB", (1880, 240)).save(tmp_path / IMAGE_FOLDER / name / "000015.jpg")
     (tmp_path / "split.json").write_text('{"train": ["a"], "val": ["b"], "test": ["c"]}')
     load(tmp_path)
-    leave = "a, b, c: 72 of 72 boxes leave the 1880x240 panorama (size from a/000015.jpg): x, y must be"
+    leave = "a, b, c: 72 of 72 boxes leave the 1880x240 panorama (size from a/000015.jpg): do the images have"
     assert leave in caplog.text
     write_labels(tmp_path, "c", crowd(), 2)
     with pytest.raises(

@@ -137,6 +137,18 @@ def test_missing_partners_and_duplicate_ids_are_counted(tmp_path, caplog):
     assert "s: many interactions with nobody of the frame: are `pair` and `label_id` written" in caplog.text
 
 
+def test_sequences_without_interactions_among_others_are_told(tmp_path, caplog):
+    """Such as files of JRDB-Act beside those of JRDB-Social, whose pairs are not known."""
+    path = write_labels(tmp_path, "social", crowd(1))
+    act = write_labels(tmp_path, "act", {FRAME: [{"label_id": "pedestrian:1", "box": BOX}]})
+    tell_counts(read_sequences([path, path]) + [read(act)], "labels", "")
+    assert "act: nobody interacts, unlike in the other sequences: leave it out if" in caplog.text
+    caplog.clear()
+    for paths in ([act, act], [path]):  # boxes alone, and annotations of all
+        tell_counts(read_sequences(paths), "labels", "")
+    assert not caplog.text
+
+
 def test_a_seam_box_and_a_fractional_box_are_read(tmp_path):
     path = write_labels(
         tmp_path, "s", {FRAME: [person(1, [3724, 172, 56, 98]), person(2, [0.1, 20, 30, 60.5])]}
