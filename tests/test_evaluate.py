@@ -19,7 +19,6 @@ from datasets.anovox import load
 from datasets.anovox.augmentation import CORRUPTIONS, corrupt_frames
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples.ultrasound import generate
-from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from prediction.judged import Judge
@@ -28,6 +27,7 @@ from prediction.trials import judge_pastes
 from tests import tiny_runs
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
 from tests.jrdb_world import write_world
+from tests.ultrasound_flags import data_arguments
 from utils.metrics.calibration import calibration_error
 from utils.metrics.classification import reference_scores
 from utils.metrics.jrdb_act import score_groups

@@ -9,7 +9,6 @@ Imports neither torch nor pandas, so that --help and a mistyped flag answer at o
 import argparse
 import difflib
 from pathlib import Path
-from typing import Any
 
 from utils.run import arguments
 
@@ -19,6 +18,7 @@ ID_PATTERN = r"^anon_([^_]+)_[^_]+$"
 TABLE_NAMES = TABLE_NAME, BIDS_TABLE = "characteristics.xlsx", "participants.tsv"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pnm")
 DICOM_ENDINGS = (".dcm", ".dicom")
+TEST_SIZE, VAL_SIZE = 0.2, 0.1  # defaults of --test_size and --val_size
 PROBLEMS = {
     "bad_ids": "rows without a usable id",
     "bad_ages": "rows without a usable age",
@@ -53,17 +53,6 @@ def target_unit(text: str) -> str:
     if close and not named_unit(text):
         raise argparse.ArgumentTypeError(f"{text!r}: did you mean {close[0]}? ({', '.join(WORDS)}, ...)")
     return named_unit(text) or text
-
-
-def data_arguments(**changed: Any) -> argparse.Namespace:
-    """The flags without a command line: defaults and seed 42, overridden by name in `changed`."""
-    parser = argparse.ArgumentParser()
-    add_data_arguments(parser)
-    parser.set_defaults(seed=42, cache_dir=None, cache_limit_gb=4.0, check_data=False, fold=None)
-    defaults = vars(parser.parse_args([]))
-    if unknown := changed.keys() - defaults:
-        raise TypeError(f"no such flags: {', '.join(sorted(unknown))}")
-    return argparse.Namespace(**defaults | changed)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,8 +101,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep each subject, or each group of --group_column, within one part")
     add("--split_method", type=arguments.place_or("auto", "by_subject_id"), default="auto",
         help="auto (the data's split.json, else by_subject_id), by_subject_id or a JSON file of ids per part")
-    add("--test_size", type=fraction, default=0.2, help="fraction of the subjects (or groups) for test")
-    add("--val_size", type=fraction, default=0.1, help="fraction of the remaining ones for val")
+    add("--test_size", type=fraction, default=TEST_SIZE, help="fraction of the subjects (or groups) for test")
+    add("--val_size", type=fraction, default=VAL_SIZE, help="fraction of the remaining ones for val")
     add("--stratify_age", action=switch, default=False, help="give every part its share of every decade")
     # fmt: on
 

@@ -17,8 +17,8 @@ Both cohorts number their patients from 1. With --cohort both, a subject is ther
 an id is looked up in the rows of its own cohort only. DICOM files need no table: the subject and the age are
 in their headers (PatientID, PatientAge).
 
-    data = build_datasets(data_arguments(image_dir=".../TA/Healthy/Images", image_size=[96, 96]))
-    batch = data.train.__getitems__([0, 1, 2])     # images (3, 3, 96, 96) uint8, ages (3,), ...
+    data = build_datasets(train_mae.parse_args(["--image_dir", ".../TA/Healthy/Images"]))
+    batch = data.train.__getitems__([0, 1, 2])     # images (3, 1, 224, 224) uint8, ages (3,), ...
 
 `build_datasets` calls these steps in this order, which is also a good order to read the files in:
 
@@ -305,8 +305,7 @@ def split_subjects(
         if whole_groups:
             split = {part: sorted(people.index[groups.isin(names)]) for part, names in split.items()}
         return split, f"by {args.group_column if whole_groups else 'subject'}, {source}"
-    defaults = flags.data_arguments()
-    if not named and (args.test_size, args.val_size) != (defaults.test_size, defaults.val_size):
+    if not named and (args.test_size, args.val_size) != (flags.TEST_SIZE, flags.VAL_SIZE):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")
     split = {}
     for part, names in splits.read_split(file).items():

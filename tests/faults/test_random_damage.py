@@ -12,11 +12,11 @@ from PIL import Image
 
 from datasets.anovox.frame import read_points
 from datasets.images import read_image
-from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
 from tests.jrdb_files import read
 from tests.jrdb_world import one_frame
+from tests.ultrasound_flags import data_arguments
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 

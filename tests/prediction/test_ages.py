@@ -13,9 +13,9 @@ import evaluate
 import predict
 import prediction
 from datasets.ultrasound.dataset import blank_text, read_sample
-from datasets.ultrasound.flags import data_arguments
 from prediction.ages import identify
 from tests import tiny_runs
+from tests.ultrasound_flags import data_arguments
 from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -13,8 +13,8 @@ from datasets import cache
 from datasets.samples.ultrasound import generate
 from datasets.samples.ultrasound.image import Anatomy, View, render
 from datasets.samples.ultrasound.people import draw_people, oracle_errors
-from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.load import build_datasets
+from tests.ultrasound_flags import data_arguments
 from utils.run.errors import DataError
 
 EXCLUDE = ["images_without_row", "rows_without_image"]

@@ -20,11 +20,11 @@ from datasets.ultrasound.augmentation import augment_images
 from datasets.ultrasound.cells import subject_id
 from datasets.ultrasound.dataset import blank_text, read_sample
 from datasets.ultrasound.files import match_images
-from datasets.ultrasound.flags import data_arguments
 from datasets.ultrasound.load import build_datasets
 from datasets.ultrasound.problems import AgeProblems
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from tests.ultrasound_flags import data_arguments
 from utils.run.errors import CommandError, DataError
 
 HEADER = ["Number", "Age", "Length", "Weight", "Sex"]

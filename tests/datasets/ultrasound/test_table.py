@@ -11,9 +11,10 @@ import pytest
 
 from datasets.ultrasound import sheets
 from datasets.ultrasound.cells import visit_id
-from datasets.ultrasound.flags import add_data_arguments, data_arguments
+from datasets.ultrasound.flags import add_data_arguments
 from datasets.ultrasound.sheets import find_sheet
 from datasets.ultrasound.table import read_rows
+from tests.ultrasound_flags import data_arguments
 from utils.run.errors import CommandError, DataError
 
 
