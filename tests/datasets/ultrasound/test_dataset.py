@@ -614,6 +614,26 @@ def test_colour_is_counted_and_kept_where_asked(study):
     torch.testing.assert_close(turned, batch["images"].float() / 255)
 
 
+def test_angle_brightness_contrast_and_side_are_drawn_apart_within_their_limits():
+    """Read off discs of two grey values, the brighter one to the right of the centre, on black."""
+    images = torch.zeros(400, 1, 41, 41, dtype=torch.uint8)
+    images[:, 0, 18:23, 30:35] = 200
+    how = {"seed": 0, "rotation": 10.0, "jitter": 0.0, "flip": True}
+    found = augment_images(images, torch.arange(400), 1, **how)[:, 0]
+    rows, columns = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    x, up = ((found * place).sum((1, 2)) / found.sum((1, 2)) for place in (columns, -rows))
+    angle, right = torch.rad2deg(torch.atan2(up, x.abs())), x > 0
+    assert 9 < angle.max() < 10.5 and -10.5 < angle.min() < -9 and 0.4 < right.float().mean() < 0.6
+    plain = torch.tensor([100, 150], dtype=torch.uint8).repeat(400, 1, 4, 2)
+    how |= {"rotation": 0.0, "jitter": 0.2, "flip": False}
+    found = augment_images(plain, torch.arange(400), 1, **how).double().flatten(1) * 255
+    brightness = found.mean(dim=1) / 125
+    contrast = found.std(dim=1, correction=0) / 25 / brightness
+    for factor in (brightness, contrast):
+        assert 0.8 <= factor.min() < 0.82 and 1.18 < factor.max() <= 1.2 + 1e-6
+    assert abs(np.corrcoef(brightness, contrast)[0, 1]) < 0.2
+
+
 def test_unread_endings_are_named_and_more_formats_are_read(study):
     images = study / "Healthy/Images"
     for k, ending in enumerate((".webp", ".PNG", ".gif"), start=1):
