@@ -259,12 +259,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
     checkpoint = Checkpoint(
         run, {"auroc": -math.inf}, names, model=bare, optimizer=optimizer, scheduler=scheduler, scaler=scaler
     )
-    history, best = checkpoint.resume()
+    history, best = checkpoint.resume(criterion)
     taken = ("image_encoder", "fusion", "modality", "position_code", "image_size", "max_points")
     settings = names | {name: getattr(args, name) for name in taken}
     section = describe_model(bare, "frame classification", weights, 1, **settings)
-    loss = {"pos_weight": float(criterion.pos_weight), "focal_gamma": criterion.gamma}
-    run.record(data, section, criterion, optimizer, scheduler, **loss)
+    run.record(data, section, criterion, optimizer, scheduler)
 
     # Training
     check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=1)

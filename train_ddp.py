@@ -194,7 +194,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, {"model": math.inf}, **parts, **({"trained": bare} if average else {}))
     checkpoint.values |= {"target_unit": data.unit, "intensity_range": data.intensity_range}
-    history, best = checkpoint.resume()
+    history, best = checkpoint.resume(criterion)
     section = describe_model(
         bare, "age regression", weights, 1, backbone=args.model, image_size=args.image_size,
         dropout=args.dropout, target_median=float(bare.target_median), target_sd=float(bare.target_sd),

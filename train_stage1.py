@@ -259,7 +259,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
-    history, best = checkpoint.resume()
+    history, best = checkpoint.resume(criterion)
     flags = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "pair classification", weights, 2, **flags, **names)
     run.record(data, section, criterion, optimizer, scheduler)

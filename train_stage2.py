@@ -102,7 +102,7 @@ from utils.report.interaction import choose_on_val, report_end_to_end
 from utils.report.samples import report_samples
 from utils.run.log import LOG, format_values, progress
 from utils.training import distributed
-from utils.training.checkpoint import Checkpoint
+from utils.training.checkpoint import Checkpoint, load_into
 from utils.training.config import describe_model
 from utils.training.device import autocast, make_scaler, move
 from utils.training.interrupt import Interrupt
@@ -256,7 +256,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Model
     bare, weights = build_model(args)
     if stage1 is not None:
-        bare.start_from(stage1["model"])
+        load_into(bare.stage1, stage1["model"], args.stage1_checkpoint)
+        bare.start_from_stage1()
         weights["sha256"] = stage1["sha256"]  # --config tells whether it is the same model
     model = run.place(bare)
     judged = copy.deepcopy(bare) if args.ema_decay else bare  # the model that is evaluated and saved
@@ -270,12 +271,11 @@ def main(args: argparse.Namespace) -> Verdict | None:
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     if stage1 is not None:
         checkpoint.values |= {key: stage1[key] for key in ("calibration", "threshold", "stage1_threshold")}
-    history, best = checkpoint.resume()
+    history, best = checkpoint.resume(criterion)
     flags = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **flags, **names)
-    balanced = {"class_counts_after_balancing": train.class_counts()}
-    balanced["class_weights"] = None if criterion.weight is None else criterion.weight.tolist()
-    run.record(data, section, criterion, optimizer, scheduler, **balanced)
+    balanced = train.class_counts()
+    run.record(data, section, criterion, optimizer, scheduler, class_counts_after_balancing=balanced)
     if run.processes.first:
         counts = natural.class_counts(), train.class_counts()
         plot_class_distribution(*counts, run.folder / "class_distribution.png")

@@ -171,9 +171,8 @@ class TwoStageInteractionClassifier(nn.Module):
         self.head = make_head(stage1.trunk.out_features, types, dropout)
         self.stage1 = stage1.requires_grad_(False)
 
-    def start_from(self, stage1: dict[str, Tensor]) -> None:
-        """Load the weights of a stage 1 run into stage 1, and into the trunk that stage 2 trains."""
-        self.stage1.load_state_dict(stage1)
+    def start_from_stage1(self) -> None:
+        """Copy the weights of stage 1's trunk into the one that stage 2 trains."""
         if self.trunk is not None:
             self.trunk.load_state_dict(self.stage1.trunk.state_dict())
 

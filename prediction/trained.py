@@ -27,7 +27,13 @@ from utils.run.folder import read_json, read_record
 from utils.run.log import LOG
 from utils.tasks import TASKS
 from utils.training import distributed
-from utils.training.checkpoint import check_names, load_checkpoint, refuse_foreign, refuse_unfinished
+from utils.training.checkpoint import (
+    check_names,
+    load_checkpoint,
+    load_into,
+    refuse_foreign,
+    refuse_unfinished,
+)
 
 # The module with `predict` for each data set.
 PREDICTION = {"anovox": "prediction.anomalies", "ultrasound": "prediction.ages",
@@ -198,10 +204,6 @@ def open_trained(place: str | Path, device: torch.device, checkpoint: str | None
     elif task["data"] == "jrdb":
         check_names(path, state, **names_of(args))
     model, _ = script.build_model(args)
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise CommandError(f"{path}: its weights do not fit the model of its flags: {reason}") from error
+    load_into(model, state["model"], path)
     model.to(device, memory_format=torch.channels_last).eval()  # the memory format of training: same kernels
     return Trained(script, task, state, path, args, model, device)

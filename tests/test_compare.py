@@ -185,6 +185,26 @@ def test_mse_against_mae_are_one_task_and_a_smaller_error_is_better(tmp_path):
     assert found["mae"].better and "intervals over 40 subjects" in notes[0]
 
 
+def test_runs_of_another_recipe_are_another_setting_with_equal_flags(tmp_path):
+    """A loss that was changed in the code and not by a flag: no repetition of the run before it."""
+    losses = [("L1Loss", {}), ("SmoothL1Loss", {"beta": 1.0}), ("SmoothL1Loss", {"beta": 2.0})]
+    runs = []
+    for k, (loss, settings) in enumerate([*losses, losses[-1]]):
+        training = {"loss_function": loss, "loss_params": settings, "effective_batch_size": 16}
+        training |= {"loss_weights": {"pos_weight": k}}  # follows from the split, and so from the seed
+        runs.append(make_run(tmp_path, "age_mae", k + 1, 42 + k // 3, k, config={"training": training}))
+    conditions = group_runs([read_run(run) for run in runs])
+    assert [len(one.runs) for one in conditions] == [1, 1, 2]
+    labels = [one.label for one in group_runs([read_run(run) for run in runs[1:]])]
+    assert labels == ["recipe.loss_params.beta=1.0", "recipe.loss_params.beta=2.0"]
+    assert differing_keys(conditions)["training.loss_function"] == [["L1Loss"], *[["SmoothL1Loss"]] * 2]
+    flags = [make_run(tmp_path / "f", "age_mae", second=k, config={"training": {"optimizer": name}},
+                      optimizer=name) for k, name in enumerate(("adam", "sgd"))]  # fmt: skip
+    assert [one.label for one in group_runs([read_run(run) for run in flags])] == [
+        "optimizer=adam", "optimizer=sgd",
+    ]  # fmt: skip
+
+
 def test_an_interval_holds_no_difference_that_can_not_be(tmp_path):
     """Six pairs, all ranked right by one, all but a pair ranked wrong by the other; two subjects."""
     rows, runs = np.r_[np.flatnonzero(LABELS)[:60:20], np.flatnonzero(1 - LABELS)[:60:20]], []

@@ -100,7 +100,7 @@ def assert_weights_of_the_balanced_train_split(run):
     present = [count for count in counts.values() if count]
     assert min(present) >= max(present) // 2
     expected = [sum(present) / (len(present) * count) if count else 0 for count in counts.values()]
-    assert training["class_weights"] == pytest.approx(expected)
+    assert training["loss_weights"]["weight"] == pytest.approx(expected)
 
 
 def test_class_map_does_not_follow_the_counts(tmp_path):
@@ -136,7 +136,10 @@ def test_a_run_is_repeated_and_resumed_without_the_stage_1_run_it_came_from(
     assert_same_run(run, stopped)
     replayed = replay(NAME, run, tmp_path / "replayed")
     assert_same_run(run, replayed)
-    assert "first weights: the same as of --config" in (replayed / "train.log").read_text()
+    assert (
+        "first weights, loss, optimizer and schedule: the same as of --config"
+        in (replayed / "train.log").read_text()
+    )
 
 
 def test_a_stage_1_run_that_went_on_is_not_the_one_that_stage_2_came_from(stage1, tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
+import train_mae
 from datasets.jrdb.labels import LABEL_FOLDER
 from tests.faults.children import held_by_another, in_a_child
 from tests.faults.stopped_runs import (
@@ -148,6 +150,49 @@ def test_a_config_that_was_edited_is_refused(half, tmp_path):
     write_json(run / "config.json", {key: value for key, value in config.items() if key != "dataset"})
     with pytest.raises(CommandError, match="config.json has no dataset, which every run writes"):
         resume("train_mae", run)
+
+
+RECIPES = {
+    "loss_function: recorded L1Loss, now MSELoss": lambda loss, adamw, _: (
+        torch.nn.MSELoss(reduction="none"), adamw, _,
+    ),
+    "optimizer: recorded AdamW, now SGD": lambda loss, adamw, schedule: (
+        loss, torch.optim.SGD(adamw.param_groups[0]["params"], lr=0.01, momentum=0.9), schedule,
+    ),
+    "optimizer_params.betas: recorded .*0.999., now .*0.5.": lambda loss, adamw, schedule: (
+        loss, torch.optim.AdamW(adamw.param_groups[0]["params"], lr=0.01, betas=(0.9, 0.5)), schedule,
+    ),
+    "lr_scheduler: recorded .*, now ExponentialLR": lambda loss, adamw, _: (
+        loss, adamw, torch.optim.lr_scheduler.ExponentialLR(adamw, 0.9),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", RECIPES)
+def test_a_recipe_that_was_changed_in_the_code_is_refused(said, half, tmp_path, monkeypatch):
+    """Half of the run would follow one recipe and half another, under the name of the first."""
+    run, build = Path(shutil.copytree(half, tmp_path / half.name)), train_mae.build_recipe
+    before = load_checkpoint(run / "last.pth")["history"]
+    monkeypatch.setattr(train_mae, "build_recipe", lambda *given: RECIPES[said](*build(*given)))
+    with pytest.raises(CommandError, match=f"the code has changed since .*\n  {said}\n"):
+        resume("train_mae", run)
+    assert load_checkpoint(run / "last.pth")["history"] == before
+
+
+def test_a_model_that_was_changed_in_the_code_is_refused_and_other_code_is_said(half, tmp_path, monkeypatch):
+    run, build = Path(shutil.copytree(half, tmp_path / half.name)), train_mae.build_model
+
+    def with_another_layer(args):
+        model, weights = build(args)
+        model.head.append(torch.nn.Linear(1, 1))
+        return model, weights
+
+    config = read_json(run / "config.json")
+    write_json(run / "config.json", config | {"git": {"commit": "abc", "dirty": True}})
+    monkeypatch.setattr(train_mae, "build_model", with_another_layer)
+    with pytest.raises(CommandError, match="last.pth: its weights do not fit the model .*\nuse it with the"):
+        resume("train_mae", run)
+    assert "warning: code: abc, uncommitted changes before, now " in (run / "train.log").read_text()
 
 
 def parser_of(script, monkeypatch):

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError
 from utils.run.folder import plain, write_bytes, write_json
 from utils.run.log import LOG, run_goes_on
+from utils.training.config import check_recipe
 from utils.training.interrupt import Interrupt
 
 if TYPE_CHECKING:
     from utils.training.run import Run
 
 FORMAT_VERSION = 2
+OTHER_CODE = "use it with the commit that config.json beside it names, or train again"
 PLACES = DATA_PATHS | {"output_dir", "stage1_checkpoint", "weights"}
 
 
@@ -56,14 +59,16 @@ class Checkpoint:
         self.interrupt = Interrupt(run, self.save_last)
         self.chosen: dict[str, Any] = {}  # the state that the test pass judges; set by load_best
 
-    def resume(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The history and best values to continue from: those in last.pth with --resume, else fresh ones."""
+    def resume(self, criterion: nn.Module) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The history and best values to continue from: those in last.pth with --resume, else fresh ones.
+        CommandError if the code now has another recipe than the run had."""
         if self.run.args.resume:
+            check_recipe(self.run, criterion, self.parts["optimizer"], self.parts["scheduler"])
             state = self.load("last.pth")
             refuse_foreign(self.run.folder / "last.pth", state, vars(self.run.args), self.run.trained_on)
             for name, part in self.parts.items():
                 if state[name]:  # the scaler's is empty unless --amp means float16
-                    part.load_state_dict(state[name])
+                    load_into(part, state[name], self.run.folder / "last.pth")
             # Changes nothing without gradients; a scheduler that comes next would miss a step before it.
             self.parts["optimizer"].step()
             self.history, self.best = state["history"], state["best"]
@@ -156,12 +161,21 @@ def load_checkpoint(path: str | Path, script: str | None = None, **expected: lis
     if not isinstance(state, dict) or "format_version" not in state:
         raise CommandError(f"{path} is not a checkpoint of this project (no format_version)")
     if (version := state["format_version"]) != FORMAT_VERSION:
-        remedy = "use it with the commit that config.json beside it names, or train again"
-        raise CommandError(f"{path} has format {version}, this code reads {FORMAT_VERSION}: {remedy}")
+        raise CommandError(f"{path} has format {version}, this code reads {FORMAT_VERSION}: {OTHER_CODE}")
     if script is not None and state["script"] != script:
         raise CommandError(f"{path} was written by {state['script']}, not by {script}")
     check_names(path, state, **expected)
     return state
+
+
+def load_into(part: Any, state: dict[str, Any], path: str | Path) -> None:
+    """Restore a part, such as the model; CommandError if the state in `path` is of another."""
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        what = f"{path}: its weights do not fit the model of its flags and of this code: {reason}"
+        raise CommandError(f"{what}\n{OTHER_CODE}") from error
 
 
 def read_torch(path: Path, trusted: str) -> Any:
@@ -196,4 +210,5 @@ def check_names(path: Path, state: dict[str, Any], **expected: list[str]) -> Non
     for key, names in expected.items():
         if state.get(key) != names:
             changed = sorted(set(state.get(key) or []) ^ set(names)) or "the same names in another order"
-            raise CommandError(f"{path} was trained with other {key} than this code and data have: {changed}")
+            what = f"{path} was trained with other {key} than this code and data have: {changed}"
+            raise CommandError(f"{what}\n{OTHER_CODE}")

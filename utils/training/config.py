@@ -17,8 +17,9 @@ from torch import nn
 
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
-from utils.run.folder import REPO_ROOT, read_json, read_record, write_json
+from utils.run.folder import REPO_ROOT, plain, read_json, read_record, write_json
 from utils.run.log import LOG, align
+from utils.run.recipe import recipe_of
 
 if TYPE_CHECKING:
     from utils.training.run import Run
@@ -70,6 +71,12 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
             "the same run within rounding only without dropout, random depth and trained BatchNorm"
         )
+    before, now = (
+        f"{git['commit']}{', uncommitted changes' if git['dirty'] else ''}"
+        for git in (recorded.get("git") or describe_git(), describe_git())
+    )
+    if before != now:
+        LOG.warning(f"code: {before} before, now {now}: config.json names the one that began the run")
     before, now = deciding(recorded), deciding(describe_run(run))
     for name in ("threads", "device"):
         if before[name] != now[name]:
@@ -83,7 +90,19 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
         "processes": config.get("world_size"), "threads": config.get("num_threads"),
         "device": config.get("device", "").split(":")[0],
         "first weights": config.get("model", {}).get("sha256"),
+        "loss, optimizer and schedule": recipe_of(config),
     }  # fmt: skip
+
+
+def check_recipe(run: "Run", *recipe: Any) -> None:
+    """CommandError if the code has another loss, optimizer or schedule than the run that is resumed."""
+    path = run.folder / "config.json"
+    before = recipe_of(read_json(path))
+    now = recipe_of(plain({"training": describe_training(run, *recipe)}))
+    if changed := [f"  {k}: recorded {v}, now {now[k]}" for k, v in before.items() if now.get(k, v) != v]:
+        refused = f"--resume {run.args.resume} cannot go on: the code has changed since {path}"
+        remedy = "restore the recipe, or start a new run with --config"
+        raise CommandError("\n".join([refused, *changed, remedy]))
 
 
 def check_repeated(path: Path, part: dict[str, Any]) -> None:
@@ -148,8 +167,10 @@ def describe_model(
     """The model section; `weights` says whether pretrained weights were loaded, and from where."""
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = any(getattr(part, "frozen", False) for part in model.modules())  # models/encoders.py: freeze
     head = {"architecture": type(model).__name__, "task": task, **weights, "output_dim": output_dim}
-    return head | {"total_parameters": total, "trainable_parameters": trainable} | fields
+    head |= {"total_parameters": total, "trainable_parameters": trainable, "frozen_encoder": frozen}
+    return head | fields
 
 
 def describe_training(
@@ -158,17 +179,21 @@ def describe_training(
     """The training section: settings of loss, optimizer and scheduler, and the run-level flags."""
 
     def plain_values(settings: dict[str, Any]) -> dict[str, Any]:
-        kinds, left_out = (bool, int, float, str, list, tuple, type(None)), ("last_epoch", "base_lrs")
+        kinds, left_out = (
+            (bool, int, float, str, list, tuple, type(None)),
+            ("last_epoch", "base_lrs", "training"),
+        )
         known = {key: value for key, value in settings.items() if isinstance(value, kinds)}
         return {key: value for key, value in known.items() if key[0] != "_" and key not in left_out}
 
     scheduler_params: dict[str, Any] = {}
-    for part in [*getattr(scheduler, "_schedulers", []), scheduler]:  # of a SequentialLR, its parts first
+    for part in parts_of(scheduler):
         scheduler_params |= plain_values(part.state_dict())
     if hasattr(scheduler, "_milestones"):
         scheduler_params["warmup_epochs"] = scheduler._milestones[0] + 1
     return {
-        "loss_function": type(criterion).__name__,
+        "loss_function": type(criterion).__name__, "loss_params": plain_values(vars(criterion)),
+        "loss_weights": {name: weights.tolist() for name, weights in criterion.named_buffers()},
         "optimizer": type(optimizer).__name__, "optimizer_params": plain_values(optimizer.defaults),
         "lr_scheduler": type(scheduler).__name__, "scheduler_params": scheduler_params,
         "effective_batch_size": run.args.batch_size * run.processes.world_size,
@@ -176,15 +201,23 @@ def describe_training(
     }  # fmt: skip
 
 
-def describe_optimizations(args: argparse.Namespace, scheduler: Any) -> dict[str, bool]:
-    name = type(scheduler).__name__
+def parts_of(scheduler: Any) -> list[Any]:
+    """The schedulers that a SequentialLR is made of, then the scheduler itself."""
+    return [*getattr(scheduler, "_schedulers", []), scheduler]
+
+
+def describe_optimizations(
+    args: argparse.Namespace, model: dict[str, Any], scheduler: Any
+) -> dict[str, bool]:
+    """model: what describe_model returned."""
+    names = [type(part).__name__ for part in parts_of(scheduler)]
     return {
         "gradient_clipping": getattr(args, "max_grad_norm", 0.0) > 0,
-        "warmup": name == "SequentialLR",  # --warmup_epochs 0 and 1 have no rise
+        "warmup": "SequentialLR" in names,  # --warmup_epochs 0 and 1 have no rise
         "early_stopping": args.patience > 0,
-        "cosine_annealing": name == "CosineAnnealingLR" or getattr(args, "scheduler", "") == "cosine",
+        "cosine_annealing": "CosineAnnealingLR" in names,
         "mixed_precision": args.amp,
         "compiled": args.compile,
         "ema": getattr(args, "ema_decay", 0.0) > 0,
-        "frozen_backbone": getattr(args, "freeze_backbone", False) or getattr(args, "freeze_encoder", False),
+        "frozen_backbone": model["frozen_encoder"] or getattr(args, "freeze_backbone", False),
     }

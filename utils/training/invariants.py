@@ -46,6 +46,7 @@ class Invariants:
         self.followed: dict[int, Tensor] = {}  # sample -> sums of its inputs to the model
         self.in_amp = False  # whether any layer has computed in the type of --amp
         self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
+        self.freezing |= any(getattr(part, "frozen", False) for part in self.model.modules())
         self.augmented = any(self.flags.get(name) for name in ("augment", "rotation", "jitter"))
         self.weights_before: np.ndarray | None = fingerprints(self.trainable.values())
         self.judged_before = fingerprints(self.judged.parameters())

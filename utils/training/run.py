@@ -23,7 +23,7 @@ from utils.report.results import data_place, figure_title, write_report, write_r
 from utils.run.claim import claim_folder
 from utils.run.errors import CommandError, counted
 from utils.run.find import find_checkpoint, list_runs
-from utils.run.folder import is_finished, read_json, write_arrays, write_json
+from utils.run.folder import is_finished, plain, read_json, write_arrays, write_json
 from utils.run.leakage import refuse_judged
 from utils.run.log import LOG, epoch_line, start_log, stop_log
 from utils.run.signs import history_signs
@@ -133,12 +133,12 @@ class Run:
         if args.resume:
             config.record_resumed(self)
             return
+        recipe = plain(config.describe_training(self, criterion, optimizer, scheduler, **training))
         if args.config:
-            config.check_repeated(Path(args.config), {"model": model})
-        recipe = config.describe_training(self, criterion, optimizer, scheduler, **training)
+            config.check_repeated(Path(args.config), {"model": model, "training": recipe})
         written = config.describe_run(self)
         written |= {"dataset": data.describe(), "model": model, "training": recipe}
-        written["optimizations"] = config.describe_optimizations(args, scheduler)
+        written["optimizations"] = config.describe_optimizations(args, model, scheduler)
         write_json(folder / "config.json", written | {"output_dir": str(folder)})
         write_json(folder / "split.json", data.split)
         hashes = {name: data.hashes[name] for names in data.split.values() for name in names}

@@ -17,6 +17,7 @@ from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError, some
 from utils.run.find import start_of
+from utils.run.recipe import recipe_of
 from utils.run.signs import is_number
 from utils.tasks import TASKS, metrics_shown
 from utils.watch.predictions import measure, read_predictions
@@ -31,7 +32,7 @@ NO_SETTING = MAY_CHANGE_ON_RESUME - {"epochs", "patience", "compile"} | {"seed",
 CIRCUMSTANCES = (
     "git.commit", "git.dirty", "script_version", "device", "gpu_names", "world_size", "num_threads",
     "pytorch_version", "cuda_version", "dataset.fingerprint", "dataset.train_samples", "dataset.val_samples",
-    "dataset.test_samples",
+    "dataset.test_samples", "training.loss_function", "training.optimizer", "training.lr_scheduler",
 )  # fmt: skip
 SPLIT_KEYS = ("sequences.", "scenarios.", "split_method", "train_samples", "val_samples", "test_samples")
 NEVER_SHOWN = ("timestamp", "command", "description", "output_dir", "seed", "dataset.random_seed")
@@ -71,16 +72,17 @@ def check_comparable(views: Sequence[RunView]) -> None:
 
 
 def settings(config: dict[str, Any], folds: bool) -> dict[str, Any]:
-    """What makes a run another experiment: script, flags, data, effective batch size. Left out are seed and
-    paths and, with `folds`, the number of the fold. The stage 1 run that stage 2 starts from is described by
-    its own settings, because its path changes with the seed. The fingerprint of the data replaces its paths.
-    """
+    """What makes a run another experiment: script, flags, data, the recipe in the code, effective batch size.
+    Left out are seed and paths and, with `folds`, the number of the fold. The stage 1 run that stage 2 starts
+    from is described by its own settings, because its path changes with the seed. The fingerprint of the data
+    replaces its paths."""
     fingerprint = config.get("dataset", {}).get("fingerprint")
     left_out = NO_SETTING | {"stage1_checkpoint"} | (DATA_PATHS if fingerprint else set())
     found = {key: value for key, value in config.get("args", {}).items() if key not in left_out}
     if folds and found.get("fold"):
         found["fold"] = found["fold"].split("/")[1]
     found |= {"script": config.get("script_name"), "dataset.fingerprint": fingerprint}
+    found["recipe"] = recipe_of(config)
     found["effective_batch_size"] = config.get("training", {}).get("effective_batch_size")
     if start := config.get("args", {}).get("stage1_checkpoint"):
         recorded = read_if_there(Path(start).parent / "config.json", {})
@@ -97,6 +99,9 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
         raise CommandError(f"{len(runs_of)} different settings: at most {len(LETTERS)} fit one table")
     flat = [flatten(settings(runs[0].config, folds)) for runs in runs_of.values()]
     keys, conditions = differing(flat), []
+    flags = [key for key in keys if "recipe." not in key]  # the recipe follows from them, or the code differs
+    if len({json.dumps([setting.get(key) for key in flags]) for setting in flat}) == len(flat):
+        keys = flags
     for letter, setting, runs in zip(LETTERS, flat, runs_of.values(), strict=False):
         parts = [f"{key}={short(setting.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:

@@ -5,11 +5,16 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
+from models.encoders import build_encoder, freeze
+from models.losses import FocalLoss
 from utils.run.folder import write_json
+from utils.run.recipe import recipe_of
 from utils.training.config import (
     check_repeated,
     check_resumed,
+    describe_model,
     describe_optimizations,
     describe_run,
     describe_training,
@@ -19,6 +24,7 @@ HEAD = {
     "script": "s", "version": "1", "doc": "d", "device": torch.device("cpu"),
     "processes": argparse.Namespace(world_size=1),
 }  # fmt: skip
+MODEL = {"frozen_encoder": False}
 RECIPE = {"patience": 0, "amp": False, "compile": False}
 PART = {
     "dataset": {"fingerprint": "abc"}, "split": {"train": ["1"], "val": ["2"]}, "world_size": 1,
@@ -27,12 +33,17 @@ PART = {
 SAME = "data, split, processes, threads, device, first weights: the same as of --config"
 
 
-@pytest.mark.parametrize("flag", ["freeze_backbone", "freeze_encoder"])
-def test_a_frozen_encoder_is_recorded_by_either_name(flag):
-    for frozen in (False, True):
-        found = describe_optimizations(argparse.Namespace(**RECIPE, **{flag: frozen}), None)
-        assert found["frozen_backbone"] is frozen
-    assert describe_optimizations(argparse.Namespace(**RECIPE), None)["frozen_backbone"] is False
+def test_a_frozen_encoder_is_recorded_by_flag_or_as_the_code_froze_it():
+    """Without a flag as well: a line in build_model freezes just as much."""
+    encoder, args = build_encoder("cnn"), argparse.Namespace(**RECIPE)
+    model, asked = nn.Sequential(encoder), argparse.Namespace(**RECIPE, freeze_backbone=True)
+    trained = describe_model(model, "t", {}, 1)
+    freeze(encoder)
+    frozen = describe_model(model, "t", {}, 1)
+    recorded = [
+        describe_optimizations(*who, None) for who in ((args, trained), (args, frozen), (asked, trained))
+    ]
+    assert [found["frozen_backbone"] for found in recorded] == [False, True, True]
 
 
 def test_a_warm_up_is_recorded_where_the_rate_rises():
@@ -40,10 +51,10 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     schedulers, args = torch.optim.lr_scheduler, argparse.Namespace(**RECIPE, warmup_epochs=1)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     fall = schedulers.CosineAnnealingLR(optimizer, 3)
-    assert describe_optimizations(args, fall)["warmup"] is False
+    assert describe_optimizations(args, MODEL, fall)["warmup"] is False
     rise = schedulers.LinearLR(optimizer, 1 / 2, total_iters=1)
     both = schedulers.SequentialLR(optimizer, [rise, fall], milestones=[1])
-    assert describe_optimizations(args, both)["warmup"] is True
+    assert describe_optimizations(args, MODEL, both)["warmup"] is True
     args.batch_size = 4
     run = argparse.Namespace(args=args, processes=argparse.Namespace(world_size=3))
     found = describe_training(run, torch.nn.L1Loss(), optimizer, both)
@@ -51,7 +62,24 @@ def test_a_warm_up_is_recorded_where_the_rate_rises():
     assert found["scheduler_params"]["T_max"] == 3 and found["optimizer_params"]["lr"] == 0.1
     for norm in (0.0, 1.0):
         args.max_grad_norm = norm
-        assert describe_optimizations(args, both)["gradient_clipping"] is (norm > 0)
+        assert describe_optimizations(args, MODEL, both)["gradient_clipping"] is (norm > 0)
+    one_cycle = schedulers.OneCycleLR(optimizer, 0.1, total_steps=4)
+    args.scheduler = "cosine"  # the flag, which the code need not follow
+    found = [describe_optimizations(args, MODEL, s)["cosine_annealing"] for s in (fall, both, one_cycle)]
+    assert found == [True, True, False]
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 3.0])])
+def test_any_loss_is_recorded_with_its_settings_and_weights(weights):
+    run = argparse.Namespace(args=argparse.Namespace(batch_size=1), processes=HEAD["processes"])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.8)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    found = describe_training(run, FocalLoss(weights, gamma=1.5), optimizer, scheduler)
+    assert found["loss_function"] == "FocalLoss" and found["loss_params"]["gamma"] == 1.5
+    assert found["loss_weights"] == ({} if weights is None else {"weight": [1.0, 3.0]})
+    assert recipe_of({"training": found})["optimizer_params.momentum"] == 0.8
+    found = describe_training(run, nn.SmoothL1Loss(reduction="none", beta=2.0), optimizer, scheduler)
+    assert found["loss_params"]["beta"] == 2.0 and found["loss_weights"] == {}
 
 
 def test_the_contents_of_a_class_map_are_recorded(tmp_path):
