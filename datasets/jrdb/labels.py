@@ -194,7 +194,8 @@ def count_halves(sequence: Sequence) -> int:
     """How many boxes at the left edge go on, in about the same rows of the frame, at the right edge, as those
     of a detector that knows no seam."""
     (x, y, w, h), frames = sequence.boxes.T, sequence.frame_of_row()
-    left, right = np.ix_(np.flatnonzero(x < 3), np.flatnonzero(np.abs(x + w - sequence.width) < 3))
+    beyond = x + w - sequence.width
+    left, right = np.ix_(np.flatnonzero(x < 2), np.flatnonzero((beyond > -2) & (beyond <= 0)))
     shared = np.minimum(y[left] + h[left], y[right] + h[right]) - np.maximum(y[left], y[right])
     halves = (frames[left] == frames[right]) & (2 * shared > np.maximum(h[left], h[right]))
     return int((halves & (left != right)).any(axis=1).sum())

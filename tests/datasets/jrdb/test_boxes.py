@@ -589,7 +589,7 @@ def test_centres_in_place_of_corners_are_noticed(tmp_path, read, caplog, boxes_s
 
 
 def test_people_whom_a_detector_cuts_at_the_seam_are_counted(tmp_path, read):
-    whole = "0,3700,150,90,150\n0,1,152,60,148\n15,0,150,60,150\n30,3700,150,60,150\n30,0,0,40,90\n"
+    whole = "0,3700,150,61,150\n0,1,152,60,148\n15,0,150,60,150\n30,3700,150,60,150\n30,0,0,40,90\n"
     cut = "45,3702,150,57,150\n45,0,152,40,148\n60,3720,20,40,100\n60,1,20,30,100\n"
     (tmp_path / "boxes.csv").write_text(f"frame,x,y,w,h\n{whole}")
     assert "seam" not in read(tmp_path, tmp_path / "boxes.csv")[2]

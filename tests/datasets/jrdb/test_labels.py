@@ -475,7 +475,7 @@ def test_names_outside_the_official_lists_are_refused(tmp_path):
         split_sequences(["bytes-cafe-2019-02-07_0"], tmp_path, "random")
 
 
-def test_real_sequences(real):
+def test_real_sequences(real, caplog):
     files = list_sequences(real / "jrdb")
     sequences = {name: read(path, real / "jrdb") for name, path in files.items()}
     assert len(sequences) == 15
@@ -484,6 +484,8 @@ def test_real_sequences(real):
     assert sum(s.counts["multi_label_pairs"] for s in sequences.values()) == 750
     assert sequences["gates-ai-lab-2019-02-08_0"].image_found.sum() == 6
     assert {(s.width, s.height) for s in sequences.values()} == {(3760, 480)}
+    tell_counts([*sequences.values()], "labels", "nothing is wrong with them")
+    assert not caplog.text
     assert LABEL_FOLDER.name in str(files["bytes-cafe-2019-02-07_0"])
 
 
