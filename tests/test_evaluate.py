@@ -56,6 +56,25 @@ def evaluated(run, *argv: str):
     return (set(run.glob("evaluation_*_*")) - before).pop()
 
 
+OF_CLASSES = "confusion_matrix probability_distributions reliability mistakes"
+
+
+@pytest.mark.figures
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("train_stage1", OF_CLASSES),
+        ("train_stage2", f"{OF_CLASSES} end_to_end_confusion"),
+        ("train_anomaly_with_labels", f"{OF_CLASSES} roc_pr"),
+        ("train_mae", "scatter bland_altman error_by_age mistakes"),
+    ],
+)
+def test_every_figure_is_drawn(run_of, name, figures, caplog):
+    drawn = {path.stem: path.stat().st_size for path in evaluated(run_of(name)).glob("*.png")}
+    assert set(drawn) == set(figures.split()) and min(drawn.values()) > 5000
+    assert "failed, the run goes on" not in caplog.text
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """(run, folder of its evaluation on test), once for all tests; of AnoVox with every corruption."""
