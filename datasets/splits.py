@@ -12,10 +12,10 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +28,9 @@ MEMORY = "Scores on such a split measure memory."
 Split = dict[str, list[str]]  # {part: names of its groups}
 # After two cuts a stratum must have two members left, sklearn's minimum. Smaller strata are joined.
 MIN_STRATUM = 5
-
-
-class Choose(Protocol):
-    """Chooses groups in place of a split: how evaluate.py says what it judges."""
-
-    parts: Split  # of the run; data that has only the scenarios of its blocks is cut into the same blocks
-    dataset: dict[str, Any]  # section of its config.json
-
-    def __call__(self, present: dict[str, list[str]]) -> Split:
-        """The groups of each part, from {group: hashes of its contents}."""
+# Chooses groups in place of a split, from {group: hashes of its contents}: the Judge of prediction/judged.py,
+# whose `parts` and `dataset` AnoVox reads as well.
+Choose = Callable[[dict[str, list[str]]], Split]
 
 
 @dataclass
