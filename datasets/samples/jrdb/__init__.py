@@ -28,7 +28,7 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
     plans = plan_sample(size, seed)
     (directory / LABEL_FOLDER).mkdir(parents=True, exist_ok=True)
     plans.sort(key=lambda plan: -len(plan.clusters))  # the slowest first, so that all workers end together
-    work = partial(write_sequence, directory, True)
+    work = partial(write_sequence, directory)
     list(in_processes(work, plans, count_processes(plans)))
     split = {part: sorted(plan.name for plan in plans if plan.role == part) for part in PARTS}
     write_json(directory / "split.json", split, indent=2)

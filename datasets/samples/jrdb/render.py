@@ -32,8 +32,8 @@ def box_of(body: list, x: float, y: float, scale: float, size: tuple[int, int], 
     return math.floor(left) % width, int(top), w, min(h, height - int(top))
 
 
-def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
-    """Write the label file and, with `images`, the panoramas of a sequence."""
+def write_sequence(directory: Path, plan: SequencePlan) -> None:
+    """Write the label file and the panoramas of a sequence."""
     width, height = plan.width, plan.height
     focal = width / (2 * math.pi)
     margin = max(2, height // 40)
@@ -41,17 +41,15 @@ def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
     room = rng.uniform(20, 30) if plan.outdoor else rng.uniform(12, 18)  # metres to the nearest wall
     folder = directory / IMAGE_FOLDER / plan.name
     art = np.random.default_rng([*plan.seed, 1])
-    if images:
-        folder.mkdir(parents=True, exist_ok=True)
-        scenery = draw_scenery(width, height, margin, plan.outdoor, room, art)
-        sensor = np.clip(art.normal(16, 3.2, (height, width)), 0, 32).astype(np.uint8)
-        sensor = Image.fromarray(sensor).convert("RGB")
+    folder.mkdir(parents=True, exist_ok=True)
+    scenery = draw_scenery(width, height, margin, plan.outdoor, room, art)
+    sensor = np.clip(art.normal(16, 3.2, (height, width)), 0, 32).astype(np.uint8)
+    sensor = Image.fromarray(sensor).convert("RGB")
     labels, edges = {}, [annotate(cluster, rng) for cluster in plan.clusters]
     for t, (turned, everybody) in enumerate(watch(plan, room - 1.0, rng)):
         bob = int(rng.integers(-margin, margin + 1)) // 2
-        if images:
-            window = (0, margin - bob, width, margin - bob + height)
-            frame = ImageChops.offset(scenery, -round(turned * focal), 0).crop(window)
+        window = (0, margin - bob, width, margin - bob + height)
+        frame = ImageChops.offset(scenery, -round(turned * focal), 0).crop(window)
         people = []
         for seen in sorted(everybody, key=lambda seen: -seen.distance):
             scale = focal / seen.distance
@@ -61,15 +59,13 @@ def write_sequence(directory: Path, images: bool, plan: SequencePlan) -> None:
             box = box_of(sketch.body, x, y, scale, (width, height), rng)
             if box:
                 people.append((seen, box))
-            if images:
-                sprite, left, top = draw_sketch(sketch, scale)
-                left = (round(x) + left) % width
-                for at in (left, left - width):  # the second one continues across the seam
-                    frame.paste(sprite, (at, round(y) + top), sprite)
+            sprite, left, top = draw_sketch(sketch, scale)
+            left = (round(x) + left) % width
+            for at in (left, left - width):  # the second one continues across the seam
+                frame.paste(sprite, (at, round(y) + top), sprite)
         labels[frame_key(t)] = frame_records(t, people, edges, rng)
-        if images:
-            gain = art.uniform(0.82, 1.12)
-            frame = frame.point([min(255, int(v * gain)) for v in range(256)] * 3)
-            frame = ImageChops.add(frame, ImageChops.offset(sensor, int(art.integers(width)), 0), 1, -16)
-            frame.save(folder / frame_key(t), quality=84)
+        gain = art.uniform(0.82, 1.12)
+        frame = frame.point([min(255, int(v * gain)) for v in range(256)] * 3)
+        frame = ImageChops.add(frame, ImageChops.offset(sensor, int(art.integers(width)), 0), 1, -16)
+        frame.save(folder / frame_key(t), quality=84)
     write_json(directory / LABEL_FOLDER / f"{plan.name}.json", {"labels": labels})
