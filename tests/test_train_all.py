@@ -30,6 +30,16 @@ def test_the_best_epoch_is_the_best_of_the_history(name):
 
 
 @EACH
+def test_what_is_judged_in_the_end_is_what_was_judged_in_the_best_epoch(name):
+    """The averaged weights, if there are any, in every epoch too."""
+    run = run_of(name)
+    results = read_json(run / "results.json")
+    row, val = history(run)[results["best_epoch"] - 1], results["metrics"]["val"]
+    shown = {key: value for key, value in val.items() if f"val_{key}" in row}
+    assert len(shown) >= 4 and shown == pytest.approx({key: row[f"val_{key}"] for key in shown}, rel=1e-4)
+
+
+@EACH
 def test_of_equal_epochs_the_first_is_the_best_and_patience_counts_from_it(name, tmp_path, monkeypatch):
     script, first = importlib.import_module(name), []
     measure = script.measure
@@ -38,10 +48,16 @@ def test_of_equal_epochs_the_first_is_the_best_and_patience_counts_from_it(name,
         first.append(measure(*values, **options))
         return dict(first[0])
 
+    steps, average = [], []  # of the averaged weights, where the script has them: counted through the run
+    if follow := getattr(script, "follow", None):
+        average = ["--ema_decay", 0.9]
+        noted = lambda *models, step, **rest: follow(*models, step=steps.append(step) or step, **rest)  # noqa: E731
+        monkeypatch.setattr(script, "follow", noted)
     monkeypatch.setattr(script, "measure", the_same)
-    run = train(name, tmp_path, "--epochs", 4, "--patience", 2, "--max_batches", 1)
+    run = train(name, tmp_path, "--epochs", 4, "--patience", 2, "--max_batches", 1, *average)
     results = read_json(run / "results.json")
     assert (results["best_epoch"], results["epochs_run"]) == (1, 3)
+    assert not average or (steps == [0, steps[1], 2 * steps[1]] and steps[1] > 0)
 
 
 @EACH

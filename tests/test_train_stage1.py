@@ -29,7 +29,7 @@ from tests.tiny_runs import (
     train_on,
 )
 from utils.run.errors import CommandError, DataError
-from utils.run.folder import read_json, write_json
+from utils.run.folder import read_arrays, read_json, write_json
 from utils.run.script import run_script
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.interrupt import Interrupt
@@ -60,6 +60,9 @@ def test_run_folder_is_complete_and_learned(run):
     config = read_json(run / "config.json")
     kept = report["train"]["sampled_positives"] + report["train"]["sampled_negatives"]
     assert config["dataset"]["train_samples"] == kept
+    scale = load_checkpoint(run / "best_f1.pth")["model"]["trunk.geometry.mean"].numpy()
+    seen = read_arrays(run / "references.npz")["train_inputs"]  # of train, never of val or test
+    assert scale == pytest.approx(np.nanmean(seen, axis=0, dtype=float), rel=1e-4, abs=1e-5)
 
 
 def test_the_strongest_reference_stands_wherever_the_verdict_stands(run, capsys):
@@ -98,11 +101,15 @@ def test_reported_metrics_are_those_of_the_saved_rows(run):
     assert test["f1"] == pytest.approx(f1_score(truth, rows["score"] >= results["threshold"]), abs=1e-9)
 
 
-def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_end(tmp_path):
+def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_end(tmp_path, monkeypatch):
     """Every frame of the 6 test sequences of 12 frames has 4 interacting couples."""
     import pandas
 
+    weights, scores = [], train_stage1.reference_scores
+    noted = lambda *data, **how: weights.append(how["weights"]) or scores(*data, **how)  # noqa: E731
+    monkeypatch.setattr(train_stage1, "reference_scores", noted)
     run = train(NAME, tmp_path, "--epochs", 1, "--distance_multiplier", 1)
+    assert np.array_equal(weights, [read_arrays(run / "references.npz")["train_weights"]])
     rows = pandas.read_csv(run / "test_predictions.csv")
     found = ((rows["label"] == "interaction") & (rows["prediction"] == "interaction")).sum()
     assert (rows["label"] == "interaction").sum() < 288 - 20, "hardly any stands too far apart"

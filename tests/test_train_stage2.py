@@ -5,11 +5,13 @@ import math
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 import train_stage2
 from datasets.jrdb.classes import INTERACTION_CLASSES
+from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.load import names_of
 from prediction.trained import open_trained
 from tests.jrdb_world import TYPES, write_world
@@ -27,7 +29,7 @@ from tests.tiny_runs import (
 )  # fmt: skip
 from utils.metrics.classification import trivial_guesses
 from utils.run.errors import CommandError
-from utils.run.folder import read_json, write_json
+from utils.run.folder import read_arrays, read_json, write_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 from utils.training.run import adopt_stage1, find_stage1
 
@@ -52,6 +54,12 @@ def test_learns_types_and_is_judged_with_stage_1(run):
     guesses = results["baselines"]
     assert guesses["majority class"]["balanced_accuracy"] == pytest.approx(1 / 5)
     assert guesses["uniform guess"]["accuracy"] == pytest.approx(1 / 5)
+    table, kinds = pandas.read_csv(run / "test_predictions.csv"), list(INTERACTION_CLASSES)
+    there = np.bincount(table.label.map(kinds.index), minlength=5) / len(table)
+    of_train = np.bincount(read_arrays(run / "references.npz")["train_labels"], minlength=5)
+    assert guesses["guess by train shares"]["accuracy"] == pytest.approx(there @ of_train / of_train.sum())
+    suspects = pandas.read_csv(run / "suspects.csv")  # p_label: the probability of the label it has
+    assert [row[row["label"]] for row in suspects.to_dict("records")] == suspects.p_label.tolist()
     trivial = {name: guesses[name]["macro_f1"] for name in trivial_guesses(np.zeros(1, int), 5)}
     best = max(trivial, key=trivial.get)
     gain = results["metrics"]["test"]["macro_f1"] - trivial[best]
@@ -214,6 +222,15 @@ def test_negatives_are_not_loaded():
     adopt_stage1(args, train_stage2.FROM_STAGE1, names_of)
     for part in train_stage2.build_datasets(args).parts.values():
         assert (part.types >= 0).all() and np.array_equal(part.types, part.labels)
+
+
+def test_what_group_sampling_leaves_out_is_not_trained_on(tmp_path, monkeypatch):
+    draw = JRDBPairDataset.draw
+    monkeypatch.setattr(JRDBPairDataset, "draw", lambda part, *epoch: draw(part, *epoch)[:: 1 + part.sampled])
+    run = train(NAME, tmp_path, "--epochs", 1, "--max_batches", 1, "--stage2_balance_strategy", "none")
+    config = read_json(run / "config.json")
+    trained_on = config["training"]["class_counts_after_balancing"]
+    assert sum(trained_on.values()) == config["dataset"]["train_samples"] == 96
 
 
 def test_the_frame_rate_is_that_of_stage_1_unless_typed(stage1, tmp_path):
