@@ -63,6 +63,14 @@ def has_more_than_8_bits(path: Path | str) -> bool:
     return False
 
 
+def read_scene(path: Path | str) -> np.ndarray:
+    """As read_image; DataError for grey of more than 8 bits, for which such images share no scale."""
+    if has_more_than_8_bits(path):
+        what = "has grey of more than 8 bits, which each image would bring to 8 in its own way"
+        raise DataError(f"{path}: {what}\nSave all images with 8 bits, on one scale.")
+    return read_image(path)
+
+
 def read_dicom_header(path: Path | str) -> Any:
     """The header of a DICOM file, a pydicom data set without the pixels."""
     try:

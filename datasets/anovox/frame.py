@@ -18,7 +18,7 @@ from datasets.anovox.files import NORMALITY, UNKNOWN_KIND, ScenarioFiles
 from datasets.anovox.palettes import PALETTES, point_classes, read_class_image
 from datasets.anovox.pointclouds import MAX_SCAN, pick, read_pcd, read_ply
 from datasets.cache import describe_files, open_cache
-from datasets.images import read_image
+from datasets.images import read_scene
 from utils.run.errors import DataError
 
 ANOMALY_IDS = (29, 30, 31, 32, 33, 34, 100)  # home, animal, nature, special, airplane, falling, anomaly
@@ -76,7 +76,7 @@ class Frame:
 
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8."""
-        return self._shaped(read_image(self.path("image")), "image")
+        return self._shaped(read_scene(self.path("image")), "image")
 
     def _shaped(self, pixels: np.ndarray, sensor: str) -> np.ndarray:
         """`pixels` (H, W, ...); with scans, DataError if the aspect ratio is not that of the first image."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.cache import open_cache
-from datasets.images import has_more_than_8_bits, read_image
+from datasets.images import read_scene
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.jrdb.problems import Problems
@@ -73,10 +73,7 @@ def find_problems(
 
 def read_panorama(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read an image of `size` (W, H) as (H, W, 3) uint8; DataError if it has another size or more bits."""
-    if has_more_than_8_bits(path):
-        what = "has grey of more than 8 bits, which each image would bring to 8 in its own way"
-        raise DataError(f"{path}: {what}\nSave all panoramas with 8 bits, on one scale.")
-    image = read_image(path)
+    image = read_scene(path)
     height, width = image.shape[:2]
     if (width, height) != size:
         what = f"the panorama is {width}x{height} pixels, others of its sequence {size[0]}x{size[1]}"

@@ -648,6 +648,14 @@ def test_images_of_another_shape_half_way_are_refused(tmp_path, sensor):
         frame.image() if sensor == "RGB-CAM" else frame.pixel_classes()
 
 
+def test_camera_images_of_16_bits_have_no_scale_of_their_own(tmp_path):
+    path = frame_files(one_scenario(tmp_path), "RGB-CAM")[2]
+    Image.fromarray(np.asarray(Image.open(path).convert("L")).astype(np.uint16)).save(path)
+    (scenario,) = find_scenarios(tmp_path)
+    with pytest.raises(DataError, match="more than 8 bits.*\n.*on one scale"):
+        Frame(scenario, scenario.frames_with(("image",))[2]).image()
+
+
 def test_scans_without_a_point_ahead_are_refused(tmp_path):
     root = copy_of(tiny_sample(), tmp_path / "data")
     for scenario in scenario_folders(root):
