@@ -56,6 +56,7 @@ class Run:
     folder: Path
     status: Status
     processes: distributed.Processes
+    described: dict[str, Any] = field(default_factory=dict)  # dataset of config.json; set by check
     trained_on: dict[str, Any] = field(default_factory=dict)  # fingerprint of the data, split; set by check
 
     @property
@@ -72,7 +73,7 @@ class Run:
             LOG.info(line)
         LOG.info(f"data: {data_place(vars(self.args), data.synthetic)}")
         LOG.info(f"split: {data.split_source}; {data.leakage_check}")
-        described = data.describe()
+        described = self.described = data.describe()
         self.trained_on = {"fingerprint": described["fingerprint"], "split": data.split}
         if self.args.resume:
             config.check_resumed(self, described, data.split)
@@ -137,7 +138,7 @@ class Run:
         if args.config:
             config.check_repeated(Path(args.config), {"model": model, "training": recipe})
         written = config.describe_run(self)
-        written |= {"dataset": data.describe(), "model": model, "training": recipe}
+        written |= {"dataset": self.described, "model": model, "training": recipe}
         written["optimizations"] = config.describe_optimizations(args, model, scheduler)
         write_json(folder / "config.json", written | {"output_dir": str(folder)})
         write_json(folder / "split.json", data.split)
