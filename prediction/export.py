@@ -49,7 +49,7 @@ OUTPUTS = {
     },
     "jrdb": {
         "p_interaction": "(N,) calibrated probability that the pair interacts; a yes from `threshold` on",
-        "p_types": "(N, 5) probability of each of class_names, in this order, if the pair interacts",
+        "p_types": "(N, types) probability of each of class_names, in this order, if the pair interacts",
     },
 }
 
@@ -96,6 +96,9 @@ class Program(nn.Module):
 def export_model(trained: Trained, path: Path) -> float:
     """Write `path` and return the largest difference from the eager model on other batch and image sizes.
     CommandError if `path` is unusable, ScriptError if the program's outputs differ from the model's."""
+    if trained.task["data"] not in OUTPUTS:
+        script, what = trained.state["script"], "needs a line in OUTPUTS (prediction/export.py)"
+        raise CommandError(f"--export: a run of {script} is of a new task, which {what}")
     if path.suffix != ".pt2":
         raise CommandError(f"--export {path}: the name must end in .pt2")
     if not path.absolute().parent.is_dir():

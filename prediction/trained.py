@@ -100,6 +100,9 @@ class Trained:
     def _check(self, args: argparse.Namespace) -> None:
         """CommandError for options that are of another task, or an `output` that cannot be made."""
         script, data = self.state["script"], self.task["data"]
+        if data not in PREDICTION:
+            what = "needs a file in prediction/ and a line in PREDICTION (prediction/trained.py)"
+            raise CommandError(f"a run of {script} is of a new task, which {what}")
         if wrong := [f"--{name}" for name in BOXES if getattr(args, name) and data != "jrdb"]:
             raise CommandError(f"{' '.join(wrong)}: a run of {script} reads no boxes")
         if args.explain and data != "ultrasound":

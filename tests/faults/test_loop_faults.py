@@ -14,6 +14,7 @@ import torch
 from tests.faults.stopped_runs import argv, only_run, whole_run
 from utils.run.errors import ScriptError
 from utils.run.folder import REPO_ROOT, read_json
+from utils.tasks import TASKS, Metric
 from utils.training.distributed import EpochSampler
 from utils.training.learning import LearningCheck
 
@@ -426,6 +427,47 @@ def test_a_healthy_loop_is_left_alone(script, flags, tmp_path, monkeypatch):
 def test_label_smoothing_is_no_fault(tmp_path, monkeypatch):
     smooth = ('CrossEntropyLoss(reduction="none")', 'CrossEntropyLoss(reduction="none", label_smoothing=0.1)')
     assert said_of(edited(STAGE1, smooth), line(STAGE1, tmp_path), tmp_path, monkeypatch) == []
+
+
+STEP = "        optimizer.zero_grad(set_to_none=True)\n        scaler.scale(loss).backward()\n"
+CHANGED = {
+    "gradients are cleared after the step": [
+        (STEP, "        scaler.scale(loss).backward()\n"),
+        ("        scaler.update()\n", "        scaler.update()\n        optimizer.zero_grad()\n"),
+    ],
+    "the batch goes through the model in parts": [
+        (
+            STEP,
+            "        optimizer.zero_grad(set_to_none=True)\n"
+            "        for some, ages in zip(images.split(2), batch['ages'].split(2)):\n"
+            "            (criterion(model(some), ages).sum() * weight).backward()\n",
+        )
+    ],
+    "OneCycleLR is stepped with every batch": [
+        (
+            "    return criterion, optimizer, scheduler\n",
+            "    scheduler = schedulers.OneCycleLR(optimizer, args.learning_rate, total_steps=9000)\n"
+            "    optimizer.register_step_post_hook(lambda *_: scheduler.step())\n"
+            "    return criterion, optimizer, scheduler\n",
+        ),
+        ("        scheduler.step()\n        history", "        history"),
+    ],
+    "the encoder is frozen without a flag": [("    if args.freeze_backbone:", "    if True:")],
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_loop_that_was_changed_rightly_is_left_alone(change, tmp_path, monkeypatch):
+    assert said_of(edited(MAE, *CHANGED[change]), line(MAE, tmp_path), tmp_path, monkeypatch) == []
+
+
+def test_a_metric_that_is_declared_but_not_measured_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
+    metrics = TASKS["train_mae.py"]["metrics"] | {"kappa": Metric("kappa")}
+    monkeypatch.setitem(TASKS["train_mae.py"], "metrics", metrics)
+    said = said_of(edited(MAE), line(MAE, tmp_path), tmp_path, monkeypatch)
+    assert len(said) == 1 and "utils/tasks.py declares val_kappa, but " in said[0]
+    log = (only_run(tmp_path) / "train.log").read_text()
+    assert "val_kappa undefined" in log and "epoch 002" in log
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """predict.py on a folder of ultrasound images: the ages of the run's own test pass, without any table."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import predict
 import prediction
 from datasets.ultrasound.dataset import blank_text, read_sample
 from prediction.ages import identify
+from prediction.export import export_model
 from tests import tiny_runs
 from tests.ultrasound_flags import data_arguments
 from utils.run.errors import CommandError, DataError
@@ -108,6 +110,11 @@ def test_from_python_options_count_and_mistyped_ones_do_not_pass(outspoken, tmp_
         model.predict(images, camera="left")
     with pytest.raises(CommandError, match="--frame_rate: a run of train_mae.py reads no boxes"):
         model.predict(images, frame_rate=15)
+    new = dataclasses.replace(model, task=model.task | {"data": "bones"})  # a task of one's own
+    with pytest.raises(CommandError, match="is of a new task, which needs a file in prediction/ and a line"):
+        new.predict(images)
+    with pytest.raises(CommandError, match="is of a new task, which needs a line in OUTPUTS"):
+        export_model(new, tmp_path / "new.pt2")
     pixels = [np.array(Image.open(path)) for path in sorted(images.iterdir())]
     model.predict(pixels[:3], output=tmp_path / "new" / "folder", max_pictures=2)
     assert (tmp_path / "new" / "folder" / "sheet.png").exists()

@@ -12,7 +12,7 @@ from PIL import Image
 from utils.plotting.age import draw_people
 from utils.plotting.anomaly import explained
 from utils.plotting.curves import overlay
-from utils.report.samples import block_of, report_samples
+from utils.report.samples import block_of, by_group, report_samples
 
 pytestmark = pytest.mark.figures
 
@@ -43,6 +43,18 @@ def test_the_label_that_is_wrong_comes_first_with_its_pictures(tmp_path, monkeyp
     with Image.open(tmp_path / "mistakes.png") as picture:
         assert picture.width > 400
     assert max(map(len, titles[0].split("\n"))) <= 50, "above one block, no wider than it"
+
+
+def test_groups_of_another_task_of_numbers_have_errors_too():
+    """A script of one's own, whose columns are not called age and prediction."""
+    table = pandas.DataFrame(
+        {"site": list("abb"), "grams": [1.0, 2, 3], "guess": [2.0, 2, 5], "p_label": 0.5}
+    )
+    found = by_group(
+        table.assign(error=table.guess - table.grams),
+        {"task": "weight", "columns": ("grams", "guess"), "sample": ("site",)},
+    )
+    assert found.set_index("site")["error"].to_dict() == {"a": 1.0, "b": 1.0}
 
 
 def test_where_no_label_is_unlikely_there_is_no_mistake(tmp_path, monkeypatch):

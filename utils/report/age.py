@@ -27,11 +27,10 @@ depend on the range of ages; use the skill to compare cohorts."""
 
 
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
-    """Loss, the metrics of utils/metrics/regression.py per image, and the MAE per subject."""
+    """Loss, and the metrics of utils/metrics/regression.py per image and per subject."""
     losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
-    _, ages, preds = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
-    found = {"loss": float(losses.mean()), **regression_metrics(rows["ages"], rows["preds"])}
-    return found | {"subject_mae": float(np.abs(preds - ages).mean())}
+    _, *people = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
+    return {"loss": float(losses.mean()), **measure_both((rows["ages"], rows["preds"]), people)}
 
 
 def report_age(
@@ -117,10 +116,10 @@ def judge_ages(
     """(the verdict, the better of the constant predictions, {metrics, baselines, confidence})."""
     ages, preds, low, high = people.to_numpy().T
     fitted, truncated = state.get("intervals"), state["args"]["max_batches"] > 0
-    metrics, baselines = measure_both(images, people), {}
+    metrics, baselines = measure_both((images.age, images.prediction), (ages, preds)), {}
     constants = regression.trivial_predictions(data.references()["train_labels"])
     for name, guess in constants.items():
-        baselines[name] = measure_both(images.assign(prediction=guess), people.assign(prediction=guess))
+        baselines[name] = measure_both(*((true, np.full(len(true), guess)) for true in (images.age, ages)))
     best = min(baselines, key=lambda name: baselines[name]["subject_mae"])
     constant = constants[best]
     metrics["skill"] = 1 - metrics["subject_mae"] / baselines[best]["subject_mae"]
@@ -149,11 +148,10 @@ def judge_ages(
     return verdict, best, {"metrics": metrics, "baselines": baselines, "confidence": confidence}
 
 
-def measure_both(images: pandas.DataFrame, people: pandas.DataFrame) -> dict[str, Any]:
-    """The metrics per image, and with subject_ before their names per subject."""
-    per_subject = regression_metrics(people.age, people.prediction)
-    found = {f"subject_{key}": value for key, value in per_subject.items()}
-    return regression_metrics(images.age, images.prediction) | found
+def measure_both(images: Sequence[np.ndarray], people: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The metrics of ages and predictions per image, and with subject_ before their names per subject."""
+    found = {f"subject_{key}": value for key, value in regression_metrics(*people).items()}
+    return regression_metrics(*images) | found
 
 
 def row_per_subject(measured: Mapping[str, Any]) -> dict[str, Any]:

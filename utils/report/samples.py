@@ -61,8 +61,8 @@ def report_samples(
 def by_group(table: Any, task: Mapping[str, Any]) -> Any:
     """A row per group, the least likely labels first: samples, means of wrong (ages: error) and p_label."""
     truth, predicted = table[task["columns"][0]], table[task["columns"][-1]]
-    if task["task"] == "age":
-        found = table[["age", "prediction", "error"]]
+    if "error" in table:  # of numbers
+        found = table[[truth.name, predicted.name, "error"]]
     else:
         found = (truth != predicted).to_frame("wrong")
     groups = found.assign(p_label=table["p_label"]).groupby(table[task["sample"][0]])

@@ -93,7 +93,7 @@ def run_goes_on(what: str, reason: object) -> None:
 
 def epoch_line(row: dict[str, Any], epochs: int, keys: Sequence[str], best: bool) -> str:
     """'epoch 002/050 train_loss 0.3039 ... lr 0.001 1.6 s 812 samples/s best'."""
-    values = format_values({key: row[key] for key in (*keys, "lr")})
+    values = format_values({key: row.get(key) for key in (*keys, "lr")})
     speed = f"{row['seconds']:.1f} s {row['samples_per_second']:.0f} samples/s"
     return f"epoch {row['epoch']:03d}/{epochs:03d} {values} {speed}{' best' if best else ''}"
 

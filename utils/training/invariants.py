@@ -44,6 +44,7 @@ class Invariants:
         self.batch: dict[str, Tensor] | None = {}
         self.orders: dict[int, list[np.ndarray]] = {1: [], 2: []}
         self.followed: dict[int, Tensor] = {}  # sample -> sums of its inputs to the model
+        self.arrived: dict[Tensor, int] = {}  # parameter -> the last step in which a gradient arrived
         self.in_amp = False  # whether any layer has computed in the type of --amp
         self.freezing = any(value for name, value in self.flags.items() if name.startswith("freeze_"))
         self.freezing |= any(getattr(part, "frozen", False) for part in self.model.modules())
@@ -139,7 +140,8 @@ class Invariants:
             for name, values in given.items():
                 if bool(self.batch[name].any()) and not bool(values.any()):
                     self.warn(f"lost {name}", f"{name} arrive at the model as zeros: lost on the way")
-        if not self.augmented or (self.begun == 1 and self.step >= FOLLOWED):
+        part = any(len(values) < len(self.batch[name]) for name, values in given.items())  # of the batch
+        if part or not self.augmented or (self.begun == 1 and self.step >= FOLLOWED):
             return
         for row, index in enumerate(self.batch["indices"].tolist()):
             if self.begun == 2 and index not in self.followed:
@@ -176,8 +178,10 @@ class Invariants:
             self.warn("normalisation", f"{what}: normalised twice or never")
 
     def check_fresh(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """No gradient of an earlier backward pass is left when the next one arrives."""
-        if self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
+        """No gradient of an earlier step is left when the first one of a step arrives."""
+        first = self.arrived.get(parameter) != self.steps
+        self.arrived[parameter] = self.steps
+        if first and self.looking() and parameter.grad is not None and bool(parameter.grad.any()):
             what = f"gradients of an earlier backward pass are still there in step {self.step + 1}"
             self.warn("gradients", f"{what}: optimizer.zero_grad() is missing")
 
@@ -258,9 +262,10 @@ class Invariants:
         if best and best["epoch"] != kept:
             other = f"epoch {best['epoch']} has {name} {best[f'val_{name}']:.4g}"
             self.warn("best", f"epoch {kept} is kept as the best one, but {other}")
-        steps, peak = self.checkpoint.parts["scheduler"].last_epoch, self.flags["learning_rate"]
-        if steps != len(history):
-            self.warn("schedule", f"the scheduler was stepped {steps} times in {len(history)} epochs")
+        scheduler, peak = self.checkpoint.parts["scheduler"], self.flags["learning_rate"]
+        if scheduler.last_epoch != len(history) and not hasattr(scheduler, "total_steps"):  # OneCycleLR
+            stepped = f"the scheduler was stepped {scheduler.last_epoch} times in {len(history)} epochs"
+            self.warn("schedule", stepped)
         warmup = max(self.flags.get("warmup_epochs", 0), 1)
         if len(history) > warmup and max(row["lr"] for row in history) < 0.5 * peak:
             self.warn("schedule", f"the rate never came near --learning_rate {peak:g}: an endless warm-up")

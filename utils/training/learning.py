@@ -259,7 +259,9 @@ def are_probabilities(outputs: np.ndarray) -> bool:
 
 
 def unused_parameters(model: nn.Module) -> str:
-    """The top-level parts of the model in which no trainable parameter has a gradient other than zero."""
+    """The top-level parts of the model in which no trainable parameter has a gradient other than zero; '' if
+    the loop clears them after its steps."""
     trainable = [(name.split(".")[0], p.grad) for name, p in model.named_parameters() if p.requires_grad]
     alive = {part for part, gradient in trainable if gradient is not None and bool(gradient.any())}
-    return ", ".join(part for part in dict.fromkeys(part for part, _ in trainable) if part not in alive)
+    cleared = all(gradient is None for _, gradient in trainable)
+    return "" if cleared else ", ".join(dict.fromkeys(part for part, _ in trainable if part not in alive))

@@ -172,6 +172,9 @@ class Run:
             plot_curves(history, panels, self.folder / "training_curves.png", best_epoch)
         shown = log_columns(TASKS[self.script])
         LOG.info(epoch_line(row, self.args.epochs, shown, best=row["epoch"] == best_epoch))
+        if (lacking := [key for key in shown if key not in row]) and row["epoch"] == 1:
+            what = f"utils/tasks.py declares {', '.join(lacking)}, but an epoch has no such figure"
+            LOG.warning(f"{what}: let the script's `measure` return it, or leave it out there")
 
 
 def open_run(args: argparse.Namespace, script: str, version: str, doc: str) -> Run | None:

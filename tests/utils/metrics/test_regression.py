@@ -59,6 +59,7 @@ def test_subject_means_by_hand():
     found = measure(rows | {"preds": np.array([8.0, 25, 14])}, torch.nn.MSELoss(reduction="none"))
     assert (found["subject_mae"], found["loss"]) == (3.0, (4 + 25 + 16) / 3)
     assert found["mae"] == pytest.approx(11 / 3)
+    assert found["subject_r2"] == pytest.approx(1 - 26 / 50)  # so that it can be declared in utils/tasks.py
 
 
 def test_bands_are_decades_for_years_and_finer_for_weeks():
