@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Frame, Region, Store, keep
+from datasets.anovox.frame import CELL_GRID, UNKNOWN_SHARE, Frame, Region, Store, cached_results
 from datasets.anovox.labels import FrameTable
 from datasets.anovox.pasted import Pasting, paste_into
 from datasets.cache import open_cache
@@ -53,7 +53,7 @@ class AnoVoxDataset(torch.utils.data.Dataset):
         self.scenario, self.frame_ids = table.scenario[self.rows], table.frame_id[self.rows]
         self.projections = np.stack([source.scenario.projection for source in self.sources])  # (F, 3, 4)
 
-        cached = partial(keep, self.sources, store=store, **cache)
+        cached = partial(cached_results, self.sources, store=store, **cache)
         pasted = {"pasting": [seed, asdict(pasting)]} if pasting else {}
         scan = ["points"] * bool(pasting)  # pasted objects stand on the ground it shows
         settings = {"size": self.image_size}

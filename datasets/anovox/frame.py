@@ -194,7 +194,7 @@ class Frame:
         return np.ceil(254 * counts / np.outer(*map(np.diff, edges))).astype(np.uint8)[None]
 
 
-def keep(
+def cached_results(
     frames: Sequence[Frame], method: Callable[..., np.ndarray], shape: tuple[int, ...],
     sensors: Sequence[str], settings: dict, key: dict, store: Store = open_cache, **cache,
 ) -> np.ndarray:  # fmt: skip

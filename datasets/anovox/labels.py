@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox.files import IMAGES, LAYOUTS, NORMALITY, SCANS, ScenarioFiles
-from datasets.anovox.frame import UNKNOWN, Frame, Region, keep
+from datasets.anovox.frame import UNKNOWN, Frame, Region, cached_results
 from utils.run.errors import DataError, some
 from utils.run.log import LOG
 
@@ -47,7 +47,7 @@ class FrameTable:
         self.frame_id = np.array([frame.number for frame in frames])  # (F,)
         self.labels = np.full(len(frames), UNKNOWN)  # (F,) 0 normal, 1 anomaly
         # (F,) anomalous pixels and points, metres to the nearest such point; NaN = no ground truth or point
-        self.pixels, self.points, self.distance = np.full((3, len(frames)), np.nan)
+        self.anomalous_pixels, self.anomalous_points, self.distance = np.full((3, len(frames)), np.nan)
         # (F,) text from the ANOMALY csv, "" if unknown: home, animal, ...; tiny, small, medium, big; and, in
         # the built-in sample only, both, camera, lidar or conflict
         words = zip(*(_read_anomaly_file(frame.path("anomaly")) for frame in frames), strict=True)
@@ -80,7 +80,7 @@ def build_table(
     """
     frames, notes = _list_frames(scenarios, modality, coding)
     voxels = label == "voxel"
-    counts = keep(
+    counts = cached_results(
         frames, Frame.counts, shape=(4,), dtype=np.float32,
         sensors=("semantic_image", "semantic_points", *["voxels"] * voxels),
         settings={"with_voxels": voxels}, key={"region": asdict(Region())}, **cache,
@@ -99,7 +99,8 @@ def build_table(
         doubt = "is the configuration theirs, and are these the --anomaly_ids of the data?"
         LOG.warning(f"{what}: {some(sorted({*odd}), 3)}; {doubt}")
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
-    table.labels, (table.pixels, table.points, table.distance) = labels[known], counts[known].T[:3]
+    table.labels = labels[known]
+    table.anomalous_pixels, table.anomalous_points, table.distance, _ = counts[known].T
     if left := [frame.scenario.name for frame in itertools.compress(frames, ~known)]:
         note = f"left out: {len(left):,} of {len(labels):,} frames have no label, for lack of {wanted}"
         note += f": {some(sorted({*left}), 3)}"

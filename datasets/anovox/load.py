@@ -6,7 +6,7 @@ From files to batches, in the order in which to read the code:
     files.py         `find_scenarios`: the files of each frame, and the projection of its points
     labels.py        `build_table`: one row per labelled frame
     frame.py         `Frame` reads its files: `counts` decides its `label`; `pixels`, `points` and `cells` are
-                     the arrays of a batch; `keep` computes one of these for all frames and caches it
+                     the arrays of a batch; `cached_results` computes one of these for all frames
     dataset.py       `AnoVoxDataset`: makes batches of the cached arrays
     augmentation.py  `augment_frames`: changes batches in training
 
@@ -27,7 +27,7 @@ from datasets.anovox.check import agreement, check_frames
 from datasets.anovox.dataset import AnoVoxDataset
 from datasets.anovox.files import find_scenarios
 from datasets.anovox.flags import SAMPLE
-from datasets.anovox.frame import NO_POINT, Frame, Region, keep, lacking
+from datasets.anovox.frame import NO_POINT, Frame, Region, cached_results, lacking
 from datasets.anovox.labels import FrameTable, build_table, scenario_of
 from datasets.anovox.palettes import find_palette
 from datasets.anovox.pasted import Pasting
@@ -141,7 +141,7 @@ def hash_contents(table: FrameTable, groups: list[str], **cache) -> dict[str, li
 
 def read_digests(table: FrameTable, **cache) -> np.ndarray:
     """(F, 2) uint64 of image and scan, see Frame.digests."""
-    return keep(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
+    return cached_results(table.frames, Frame.digests, (2,), ["points"], {}, {}, dtype=np.uint64, **cache)
 
 
 def _file_sizes(frames: list[Frame]) -> np.ndarray:
@@ -181,7 +181,8 @@ class AnoVoxData(Parts):
         parts, table = self.parts, self.train.table
         towns = {name: {source.scenario.town for source in part.sources} for name, part in parts.items()}
         content = [[s.name, s.kind, s.town] for s in table.scenarios]
-        content += [table.frame_id, table.labels, table.pixels, table.points, _file_sizes(table.frames)]
+        content += [table.frame_id, table.labels, table.anomalous_pixels, table.anomalous_points]
+        content.append(_file_sizes(table.frames))
         return {
             "data_path": str(self.root),
             **self.describe_split({name: len(part) for name, part in parts.items()}),

@@ -89,7 +89,7 @@ def test_labels_agree_with_a_count_by_hand(cache):
         angle, distance = np.degrees(np.arctan2(hits[:, 1], hits[:, 0])), np.hypot(hits[:, 0], hits[:, 1])
         near = (np.abs(angle) <= 50) & (distance >= 2.5) & (distance <= 40) & (hits[:, 2] <= 1)
         pixels = ((ids >= 29) & (ids <= 34)).sum() * 512 * 768 / ids.size
-        assert table.pixels[row] == pixels and table.points[row] == near.sum()
+        assert table.anomalous_pixels[row] == pixels and table.anomalous_points[row] == near.sum()
         assert table.labels[row] == (pixels >= 20 or near.sum() >= 3)
 
 
@@ -97,8 +97,10 @@ def test_both_layouts_give_the_same_labels(tmp_path, cache):
     legacy_copy(tmp_path / "legacy")
     legacy = build_table(find_scenarios(tmp_path / "legacy"), **cache)
     current = build_table(find_scenarios(copy_of(tiny_sample(), tmp_path / "current", 4)), **cache)
-    assert np.array_equal(legacy.labels, current.labels) and np.array_equal(legacy.pixels, current.pixels)
-    assert np.array_equal(legacy.points, current.points) and legacy.labels.any()
+    assert np.array_equal(legacy.labels, current.labels) and np.array_equal(
+        legacy.anomalous_pixels, current.anomalous_pixels
+    )
+    assert np.array_equal(legacy.anomalous_points, current.anomalous_points) and legacy.labels.any()
     assert all("sensor_setup.json" in note for note in legacy.notes)
 
 
@@ -633,8 +635,11 @@ def test_truth_of_pixels_and_points(cache):
             data.train.__getitems__([index])["true_points"][0] == 1,
         )
         assert pixels.shape == (64, 96) and points.shape == (400,)
-        assert pixels.sum() * 512 * 768 / pixels.size == data.train.table.pixels[data.train.rows[index]]
-    normal = np.flatnonzero(data.train.table.points[data.train.rows] == 0)[0]
+        assert (
+            pixels.sum() * 512 * 768 / pixels.size
+            == data.train.table.anomalous_pixels[data.train.rows[index]]
+        )
+    normal = np.flatnonzero(data.train.table.anomalous_points[data.train.rows] == 0)[0]
     assert (data.train.__getitems__([normal])["true_points"] != 1).all()
 
 

@@ -206,7 +206,7 @@ def test_the_middle_layout(tmp_path, cache):
             shutil.copy(file, middle / source.name / new / f"{new}_{frame}{file.suffix}")
     tables = [build_table(find_scenarios(root), **cache) for root in (current, middle)]
     assert np.array_equal(tables[0].labels, tables[1].labels) and tables[0].labels.any()
-    assert np.array_equal(tables[0].points, tables[1].points)
+    assert np.array_equal(tables[0].anomalous_points, tables[1].anomalous_points)
 
 
 def recolour(ids: np.ndarray, kind: str) -> Image.Image:
@@ -268,7 +268,7 @@ def test_labels_follow_a_palette_that_was_corrected_although_they_are_cached(tmp
     before = build_table(scenarios, **cache)
     monkeypatch.setitem(palettes.PALETTES, "AnoVox", dict.fromkeys(ANOVOX, 29))  # an anomaly
     monkeypatch.setattr(palettes, "_table", palettes._table.__wrapped__)
-    assert build_table(scenarios, **cache).pixels.sum() > before.pixels.sum()
+    assert build_table(scenarios, **cache).anomalous_pixels.sum() > before.anomalous_pixels.sum()
 
 
 def test_palettes_are_told_apart_or_the_error_says_what_each_colour_would_be(tmp_path):
