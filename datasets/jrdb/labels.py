@@ -194,11 +194,13 @@ def count_halves(sequence: Sequence) -> int:
     """How many boxes at the left edge go on, in about the same rows of the frame, at the right edge, as those
     of a detector that knows no seam."""
     (x, y, w, h), frames = sequence.boxes.T, sequence.frame_of_row()
-    beyond = x + w - sequence.width
-    left, right = np.ix_(np.flatnonzero(x < 2), np.flatnonzero((beyond > -2) & (beyond <= 0)))
-    shared = np.minimum(y[left] + h[left], y[right] + h[right]) - np.maximum(y[left], y[right])
-    halves = (frames[left] == frames[right]) & (2 * shared > np.maximum(h[left], h[right]))
-    return int((halves & (left != right)).any(axis=1).sum())
+    beyond, halves = x + w - sequence.width, 0
+    right = np.flatnonzero((beyond > -2) & (beyond <= 0))
+    for left in np.flatnonzero(x < 2):
+        here = right[(frames[right] == frames[left]) & (right != left)]
+        shared = np.minimum(y[left] + h[left], y[here] + h[here]) - np.maximum(y[left], y[here])
+        halves += bool((2 * shared > np.maximum(h[left], h[here])).any())
+    return halves
 
 
 def look_like_centres(sequence: Sequence) -> bool:
