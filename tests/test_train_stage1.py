@@ -122,7 +122,8 @@ def test_config_replays_bit_for_bit(run, tmp_path):
     assert_same_run(run, again)
     log = (again / "train.log").read_text()
     assert "loss, optimizer and schedule: the same as of --config" in log
-    assert f"data, split, processes, threads, device: the same as of --config {run / 'config.json'}\n" in log
+    same = "data, split, processes, threads, device, PyTorch: the same as of --config"
+    assert f"{same} {run / 'config.json'}\n" in log
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "data": config.get("dataset", {}).get("fingerprint"), "split": config.get("split"),
         "processes": config.get("world_size"), "threads": config.get("num_threads"),
-        "device": config.get("device", "").split(":")[0],
+        "device": config.get("device", "").split(":")[0], "PyTorch": config.get("pytorch_version"),
         "first weights": config.get("model", {}).get("sha256"),
         "loss, optimizer and schedule": recipe_of(config),
     }  # fmt: skip

@@ -28,9 +28,9 @@ MODEL = {"frozen_encoder": False}
 RECIPE = {"patience": 0, "amp": False, "compile": False}
 PART = {
     "dataset": {"fingerprint": "abc"}, "split": {"train": ["1"], "val": ["2"]}, "world_size": 1,
-    "num_threads": 4, "device": "cuda:0", "model": {"sha256": "old"},
+    "num_threads": 4, "device": "cuda:0", "pytorch_version": "2.9", "model": {"sha256": "old"},
 }  # fmt: skip
-SAME = "data, split, processes, threads, device, first weights: the same as of --config"
+SAME = "data, split, processes, threads, device, PyTorch, first weights: the same as of --config"
 
 
 def test_a_frozen_encoder_is_recorded_by_flag_or_as_the_code_froze_it():
@@ -103,6 +103,7 @@ def test_a_config_of_flags_alone_names_no_data_that_could_differ(tmp_path, caplo
         (PART | {"device": "cuda:1"}, logging.INFO, SAME),
         (PART | {"device": "cpu"}, logging.WARNING, "not the device of --config"),
         (PART | {"world_size": 2, "num_threads": 1}, logging.WARNING, "not the processes and threads of"),
+        (PART | {"pytorch_version": "2.8"}, logging.WARNING, "not the PyTorch of"),
         (PART | {"dataset": {"fingerprint": "d"}}, logging.WARNING, "not the data of"),
         ({"model": {"sha256": "old"}}, logging.INFO, "first weights: the same as of --config"),
         ({"model": {"sha256": "new"}}, logging.WARNING, "not the first weights of --config"),
