@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 import torch
 
-from datasets.jrdb.boxes import read_people
+from datasets.jrdb.boxes import read_boxes
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import crop_people, read_panorama
 from datasets.jrdb.dataset import JRDBPairDataset
@@ -40,7 +40,7 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     pixels = any(member.args.features != "geometry" for member in trained.members)
     folder = check_input(args, pixels)
     args.frame_rate = args.frame_rate or trained.args.frame_rate
-    sequences, folders = read_people(folder, Path(args.boxes) if args.boxes else None, args)
+    sequences, folders = read_boxes(folder, Path(args.boxes) if args.boxes else None, args)
     if args.output is not None and Path(args.output).resolve() in [path.resolve() for path in folders]:
         raise CommandError(f"--output {args.output}: contains the images, which pictures could overwrite")
     dataset = pairs_in_range(trained, sequences)

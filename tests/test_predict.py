@@ -16,7 +16,7 @@ import predict
 import prediction
 import train_stage1
 import train_stage2
-from datasets.jrdb.boxes import read_people
+from datasets.jrdb.boxes import read_boxes
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import load_crops
 from datasets.jrdb.geometry import feature_names
@@ -129,7 +129,7 @@ def test_probabilities_are_those_of_the_evaluation(folder, stage2, tmp_path):
     rows = run(stage2, folder, tmp_path / "out")
     trained = open_trained(stage2, torch.device("cpu"))
     flags = {"frame_rate": 15.0, "boxes_size": None, "skip_bad_boxes": False}
-    dataset = pairs_in_range(trained, read_people(folder, None, argparse.Namespace(**flags))[0])
+    dataset = pairs_in_range(trained, read_boxes(folder, None, argparse.Namespace(**flags))[0])
     load_crops(dataset, folder, (32, 16), cache_dir=tmp_path / "cache")
     loader, cpu = [dataset.__getitems__(range(len(dataset)))], torch.device("cpu")
     scale, temperature = trained.state["calibration"], trained.state["temperature"]

@@ -26,7 +26,7 @@ SOURCES = (labels.LABEL_FOLDER, Path("labels/labels_2d_stitched"), Path("detecti
 ENDINGS = (".json", ".txt", ".csv", ".tsv")  # which files of a folder are opened
 
 
-def read_people(
+def read_boxes(
     folder: Path, boxes: Path | None, args: argparse.Namespace
 ) -> tuple[list[Sequence], list[Path]]:
     """Read the sequences of people, and for each its folder of images (which may be empty).

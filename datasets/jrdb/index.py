@@ -28,7 +28,7 @@ SMALL = 20_000_000  # bytes of JSON: below this, parsing takes about a second an
 CODE = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
 
 
-def read_sequences(
+def read_indexed(
     paths: list[Path], data_path: Path, rules: LabelRules, cache_dir: Path | None = None
 ) -> list[Sequence]:
     """labels.read_sequences(paths, data_path, rules), from the index if there is one."""

@@ -31,7 +31,7 @@ from datasets.jrdb.crops import find_problems, images_needed, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules, given
 from datasets.jrdb.geometry import feature_names
-from datasets.jrdb.index import read_sequences
+from datasets.jrdb.index import read_indexed
 from datasets.jrdb.labels import Sequence, tell_counts
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
@@ -85,7 +85,7 @@ def read_labels(args: argparse.Namespace, data_path: Path, everything: bool) -> 
         split, source = split_sequences(files, data_path, args.split_method, args.fold, args.seed)
     paths = sorted(files[name] for names in split.values() for name in names)  # one index for every split
     rules = LabelRules(**given(args, LabelRules))
-    sequences = read_sequences(paths, data_path, rules, args.cache_dir)  # labels.read_sequences, cached
+    sequences = read_indexed(paths, data_path, rules, args.cache_dir)
     tell_counts(sequences, "labels", "do the images have the annotated size?")
     return {sequence.name: sequence for sequence in sequences}, split, source
 

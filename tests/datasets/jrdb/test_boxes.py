@@ -9,7 +9,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from datasets.jrdb.boxes import read_people
+from datasets.jrdb.boxes import read_boxes
 from datasets.jrdb.labels import IMAGE_FOLDER
 from utils.run.errors import CommandError, DataError
 
@@ -103,7 +103,7 @@ def read(caplog):
 
     def reader(folder, boxes=None, **rules):
         caplog.clear()
-        sequences, folders = read_people(folder, boxes, Namespace(**FLAGS | rules))
+        sequences, folders = read_boxes(folder, boxes, Namespace(**FLAGS | rules))
         return sequences, folders, caplog.text
 
     return reader

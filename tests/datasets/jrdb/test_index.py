@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.jrdb import index as jrdb_index
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.index import read_sequences
+from datasets.jrdb.index import read_indexed
 from datasets.jrdb.labels import IMAGE_FOLDER, Sequence
 from tests.jrdb_files import crowd, load, person, read, write_labels
 from utils.run.errors import CommandError, DataError
@@ -37,7 +37,7 @@ class World:
     def read(self, policy="priority"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jrdb_index.LOG, "info", self.lines.append)
-            return read_sequences(self.paths, self.data, LabelRules(multi_label=policy), self.cache)
+            return read_indexed(self.paths, self.data, LabelRules(multi_label=policy), self.cache)
 
     def cold(self, policy="priority"):
         return [read(path, self.data, LabelRules(multi_label=policy)) for path in self.paths]
