@@ -25,8 +25,8 @@ from tests.tiny_runs import (
     replay,
     run_main,
     run_of,
-    torchrun,
     train,
+    train_on,
     weights,
 )
 from utils.metrics.calibration import sigmoid
@@ -195,10 +195,17 @@ def test_every_configuration_runs(tmp_path, flags):
 
 
 @pytest.mark.long
-def test_two_processes_share_one_run_and_count_every_frame_once(tmp_path):
-    run = torchrun(NAME, tmp_path, "--epochs", 1, "--batch_size", 4)
+def test_two_processes_report_what_their_saved_model_scores_in_one(tmp_path):
+    run = train_on(2, NAME, tmp_path, "--epochs", 1, "--batch_size", 4)
     assert read_json(run / "config.json")["world_size"] == 2
-    assert len((run / "test_predictions.csv").read_text().splitlines()) == 13
+    evaluate.main(evaluate.parse_args(["--run", str(run), "--device", "cpu"]))
+    (alone,) = run.glob("evaluation_test_*")
+    rows, expected = (pandas.read_csv(folder / "test_predictions.csv") for folder in (run, alone))
+    pandas.testing.assert_frame_equal(rows, expected, atol=1e-5)
+    assert len(rows) == 12 and rows.score.nunique() > 6
+    found, judged = (read_json(folder / "results.json")["metrics"]["test"] for folder in (run, alone))
+    assert found["by_kind"] == judged.pop("by_kind")
+    assert {key: found[key] for key in judged} == pytest.approx(judged, abs=1e-5)
 
 
 def test_bad_input_is_one_clear_error(tmp_path):

@@ -24,8 +24,8 @@ from tests.tiny_runs import (
     replay,
     run_of,
     stopped_after,
-    torchrun,
     train,
+    train_on,
 )  # fmt: skip
 from utils.metrics.classification import trivial_guesses
 from utils.run.errors import CommandError
@@ -167,7 +167,7 @@ def test_a_stage_1_run_that_went_on_is_not_the_one_that_stage_2_came_from(stage1
 def test_two_processes_make_one_run(tmp_path):
     common = ["--epochs", 1, "--dropout", 0, "--optimizer", "sgd", "--batch_size"]
     alone = train(NAME, tmp_path / "one", *common, 8)
-    made = torchrun(NAME, tmp_path / "two", *common, 4)
+    made = train_on(2, NAME, tmp_path / "two", *common, 4)
     assert furthest_weight(alone, made) < 1e-6
     assert history(made)[0]["val_macro_f1"] == pytest.approx(history(alone)[0]["val_macro_f1"])
 

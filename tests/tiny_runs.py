@@ -4,10 +4,7 @@ read only."""
 import contextlib
 import functools
 import importlib
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +18,7 @@ from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.faults.children import on_ranks
 from tests.jrdb_world import write_world
-from utils.run.folder import REPO_ROOT, read_json, write_json
+from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
@@ -89,19 +86,6 @@ def replay(name: str, run: Path, folder: Path) -> Path:
     """Repeat a run from its own config.json."""
     run_main(name, "--config", run / "config.json", "--output_dir", folder)
     return next(folder.iterdir())
-
-
-def torchrun(name: str, folder: Path, *more: object) -> Path:
-    """The same as `train` as two processes of torchrun."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", f"{name}.py"]
-    argv = [*launch, *flags_of(name), "--output_dir", folder, *more]
-    done = subprocess.run(
-        [sys.executable, *map(str, argv)],
-        cwd=REPO_ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    (run,) = folder.iterdir()
-    return run
 
 
 def train_on(processes: int, name: str, folder: Path, *more: object) -> Path:
