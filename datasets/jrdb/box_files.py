@@ -39,8 +39,8 @@ NO_ID = ("", "-1", "nan", "none", "null", "na", "n/a")
 NAMES = {kind: names.split() for kind, names in {
     "frame": "frame frameid framenumber frameindex framename image filename imagename imagepath imageid",
     "id": "trackid trackerid track personid pedestrianid person labelid objectid id",
-    "sequence": "sequence sequenceid seq video videoid videoname scene sceneid",
-    "camera": "camera cameraid cam",  # several cameras are several sequences
+    "sequence": "sequence sequenceid seq video videoid videoname scene sceneid clip recording session",
+    "camera": "camera cameraid cameraname cam view",  # several cameras are several sequences
     "class": "class classname classid category categoryid type label labelname cls",
 }.items()}  # fmt: skip
 BOXES = [[prefix + name for name in names.split()] for prefix in ("bb", "bbox", "box", "") for names in (

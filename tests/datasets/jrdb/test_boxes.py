@@ -181,6 +181,7 @@ def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
         "video": "video_id,frame,x,y,w,h\n" + rows,
         "scene": "scene_id,frame,x,y,w,h\n" + rows,
         "camera": "camera,frame,x,y,w,h\n" + rows,
+        "clip": "Clip,frame,x,y,w,h\n" + rows,
         "films": "filename,frame,x,y,w,h\n" + rows.replace(",0", ".mp4,0").replace(",1,", ".mp4,1,"),
         "both": "seq,camera,frame,x,y,w,h\n" + rows.replace("hall", "1,hall").replace("lab", "1,lab"),
     }
