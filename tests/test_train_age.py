@@ -150,6 +150,12 @@ def test_only_the_schedule_that_was_used_is_recorded(tmp_path, flags, recorded):
     assert history(run)[0]["lr"] == 1e-3
 
 
+def test_the_plateau_of_the_plain_recipe_is_one_of_the_val_mse():
+    run = run_of("train_ddp")
+    schedule = load_checkpoint(run / "last.pth")["scheduler"]
+    assert schedule["best"] == min(row["val_mse"] for row in history(run)) and schedule["factor"] == 0.5
+
+
 def test_replay_from_config_is_bit_identical(finished, tmp_path):
     script, run = finished
     assert_same_run(run, replay(script, run, tmp_path))

@@ -23,6 +23,7 @@ def _private_cache():
 @EACH
 def test_the_best_epoch_is_the_best_of_the_history(name):
     run, task = run_of(name), TASKS[f"{name}.py"]
+    assert getattr(importlib.import_module(name), "SELECT_BY", task["best"]) == task["best"]
     values = [row[f"val_{task['best']}"] for row in history(run)]
     best = max(values) if task["metrics"][task["best"]].higher else min(values)
     kept = load_checkpoint(run / task["checkpoint"])["epoch"]
@@ -62,18 +63,22 @@ def test_of_equal_epochs_the_first_is_the_best_and_patience_counts_from_it(name,
 
 @EACH
 def test_a_step_goes_down_the_mean_loss_of_its_batch(name, tmp_path, monkeypatch):
-    """Not down their sum: no learning rate would fit two batch sizes."""
-    script, seen = importlib.import_module(name), []
-    check = script.check_finite
+    """Not down their sum: no learning rate would fit two batch sizes. Its gradient is clipped as asked."""
+    script, seen, limits = importlib.import_module(name), [], []
+    check, clip = script.check_finite, torch.nn.utils.clip_grad_norm_
 
     def noted(loss, *rest):
         seen.append(float(loss))
         check(loss, *rest)
 
     monkeypatch.setattr(script, "check_finite", noted)
+    noted_clip = lambda weights, most: limits.append(most) or clip(weights, most)  # noqa: E731
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted_clip)
     more = ["--location_weight", 0] if "anomaly" in name else []
+    more += ["--max_grad_norm", 0.7] if name != "train_ddp" else []
     (row,) = history(train(name, tmp_path, "--epochs", 1, "--max_batches", 1, *more))
     assert seen == [pytest.approx(row["train_loss"], rel=1e-5)]
+    assert limits[-1:] == [0.7 if name != "train_ddp" else float("inf")]
 
 
 @EACH

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import evaluate
 import train_anomaly_with_labels as script
+import train_stage1
 from datasets.anovox.augmentation import CORRUPTIONS
 from models.losses import POINTS
 from tests.anovox_world import copy_of, frame_files, scenario_folders, tiny_sample
@@ -50,6 +51,14 @@ def _private_cache():
 @pytest.fixture(scope="module")
 def run():
     return run_of(NAME)
+
+
+def test_the_threshold_is_one_of_calibrated_scores():
+    rows = {"logits": np.array([1.0, 3.0]), "labels": np.array([0, 1])}
+    scale = 0.5, {"slope": 1.0, "offset": -2.0}
+    assert script.measure(rows, np.zeros(2), script.AnomalyLoss(1.0), *scale)["f1"] == 1
+    rows["logits"] = np.array([[0, 1.0], [0, 3.0]])
+    assert train_stage1.measure(rows, torch.nn.CrossEntropyLoss(reduction="none"), *scale)["f1"] == 1
 
 
 def test_where_the_anomaly_is_counts_in_frames_that_show_it():
