@@ -115,6 +115,17 @@ def log_columns(task: Mapping[str, Any]) -> list[str]:
     return ["train_loss", *(f"val_{name}" for name in metrics_shown(task, "log"))]
 
 
+def recipe_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config.json says of the recipe in the code, {"optimizer": "SGD", "optimizer_params.momentum":
+    0.9, ...}: no flags, and nothing that follows from the split (weights of a loss, length of a schedule)."""
+    training = config.get("training", {})
+    found = {name: training.get(name) for name in ("loss_function", "optimizer", "lr_scheduler")}
+    for name in ("loss_params", "optimizer_params"):
+        found |= {f"{name}.{key}": value for key, value in training.get(name, {}).items()}
+    flags = ("optimizer_params.lr", "optimizer_params.weight_decay")
+    return {key: value for key, value in found.items() if value is not None and key not in flags}
+
+
 def nothing_reaches(metric: Metric, counts: Mapping[str, int] | None = None) -> float | None:
     """The metric of a model that knows nothing, on samples with `counts` {class: samples}; None if unknown.
     Rules: positives = share of the last class, f1 = F1 of answering only that class, largest = share of the

@@ -192,7 +192,10 @@ def test_a_model_that_was_changed_in_the_code_is_refused_and_other_code_is_said(
     monkeypatch.setattr(train_mae, "build_model", with_another_layer)
     with pytest.raises(CommandError, match="last.pth: its weights do not fit the model .*\nuse it with the"):
         resume("train_mae", run)
-    assert "warning: code: abc, uncommitted changes before, now " in (run / "train.log").read_text()
+    assert (
+        "warning: the run began with the code {'commit': 'abc', 'dirty': True}, as"
+        in (run / "train.log").read_text()
+    )
 
 
 def parser_of(script, monkeypatch):

@@ -19,7 +19,7 @@ from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, NOT_RECORDED
 from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, plain, read_json, read_record, write_json
 from utils.run.log import LOG, align
-from utils.run.recipe import recipe_of
+from utils.tasks import recipe_of
 
 if TYPE_CHECKING:
     from utils.training.run import Run
@@ -71,13 +71,10 @@ def check_resumed(run: "Run", dataset: dict[str, Any], split: dict[str, list[str
             f"{world} process(es) with {args.batch_size} samples a step each, {before} with {batch} before: "
             "the same run within rounding only without dropout, random depth and trained BatchNorm"
         )
-    before, now = (
-        f"{git['commit']}{', uncommitted changes' if git['dirty'] else ''}"
-        for git in (recorded.get("git") or describe_git(), describe_git())
-    )
-    if before != now:
-        LOG.warning(f"code: {before} before, now {now}: config.json names the one that began the run")
-    before, now = deciding(recorded), deciding(describe_run(run))
+    described = describe_run(run)
+    if (begun := recorded.get("git", described["git"])) != described["git"]:
+        LOG.warning(f"the run began with the code {begun}, as config.json says; now it is {described['git']}")
+    before, now = deciding(recorded), deciding(described)
     for name in ("threads", "device"):
         if before[name] != now[name]:
             LOG.info(f"{name}: {before[name]} before, now {now[name]}: last bits may differ")
@@ -179,12 +176,9 @@ def describe_training(
     """The training section: settings of loss, optimizer and scheduler, and the run-level flags."""
 
     def plain_values(settings: dict[str, Any]) -> dict[str, Any]:
-        kinds, left_out = (
-            (bool, int, float, str, list, tuple, type(None)),
-            ("last_epoch", "base_lrs", "training"),
-        )
-        known = {key: value for key, value in settings.items() if isinstance(value, kinds)}
-        return {key: value for key, value in known.items() if key[0] != "_" and key not in left_out}
+        kinds = (bool, int, float, str, list, tuple, type(None))
+        known = {key: value for key, value in settings.items() if isinstance(value, kinds) and key[0] != "_"}
+        return {key: known[key] for key in known if key not in ("last_epoch", "base_lrs", "training")}
 
     scheduler_params: dict[str, Any] = {}
     for part in parts_of(scheduler):

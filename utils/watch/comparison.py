@@ -17,9 +17,8 @@ from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError, some
 from utils.run.find import start_of
-from utils.run.recipe import recipe_of
 from utils.run.signs import is_number
-from utils.tasks import TASKS, metrics_shown
+from utils.tasks import TASKS, metrics_shown, recipe_of
 from utils.watch.predictions import measure, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 

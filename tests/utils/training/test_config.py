@@ -10,7 +10,7 @@ from torch import nn
 from models.encoders import build_encoder, freeze
 from models.losses import FocalLoss
 from utils.run.folder import write_json
-from utils.run.recipe import recipe_of
+from utils.tasks import recipe_of
 from utils.training.config import (
     check_repeated,
     check_resumed,
