@@ -164,7 +164,9 @@ def test_both_stages_are_judged_over_every_pair_of_every_frame(judged):
     assert groups["G2"]["ap"] > groups["G1"]["ap"] / 2 > 0
     assert set(found["jrdb_act"]) == {"clusters", "connected components", "everybody alone"}
     assert found["jrdb_act"]["clusters"]["task_3"] > found["jrdb_act"]["everybody alone"]["task_3"]
-    truth, rows = (np.loadtxt(folder / name) for name in ("gt_group.txt", "det_group.txt"))
+    columns = ["sequence", "keyframe", "x1", "y1", "x2", "y2", "group", "activity", "last"]
+    files = (folder / name for name in ("gt_group.txt", "det_group.txt"))
+    truth, rows = (pandas.read_csv(file, sep=" ", names=columns) for file in files)
     assert score_groups(truth, rows)["task_3"] == pytest.approx(found["jrdb_act"]["clusters"]["task_3"])
     report = (folder / "end_to_end_report.txt").read_text()
     assert "six outcomes" in report and "whole groups" in report and "JRDB-Act" in report

@@ -314,7 +314,7 @@ def test_people_inside_their_own_panorama_are_kept_whatever_the_size_of_the_firs
     val = load(folder).val
     of_d = np.flatnonzero(val.sample_sequences == 1)
     kept = keyframe_rows(val, val.social_groups, np.arange(len(val.boxes)), val.sequences)
-    assert kept[kept[:, 0] == 1][:, 2].tolist() == [6090, 6180]
+    assert kept.x1[kept.sequence == 1].tolist() == [6090, 6180]
     (picture,) = look_at_pair(val, of_d[0])
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) == 3, "ground, left and right person"
 

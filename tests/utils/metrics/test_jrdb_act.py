@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 
 from utils.metrics.jrdb_act import keyframe_rows, rows_text, score_groups
@@ -24,10 +25,10 @@ def rows(groups, last=1.0, frame=15):
 
 
 def test_a_perfect_prediction_scores_one():
-    truth = np.concatenate([rows([1, 2, 2, 3, 3, 3]), rows([4] * 4 + [9] * 6, frame=30)])
-    truth[:, 8] = 0
+    truth = pandas.concat([rows([1, 2, 2, 3, 3, 3]), rows([4] * 4 + [9] * 6, frame=30)])
+    truth["last"] = 0
     found = rows([7, 5, 5, 1, 1, 1]), rows([2] * 4 + [3] * 6, frame=30)
-    assert score_groups(truth, np.concatenate(found)) == {
+    assert score_groups(truth, pandas.concat(found)) == {
         "task_2": 1.0, "task_3": 1.0, "by_size": {"G1": 1.0, "G2": 1.0, "G3": 1.0, "G4": 1.0, "G5+": 1.0},
     }  # fmt: skip
 
@@ -63,7 +64,7 @@ def test_figures_of_the_toolkits_own_script():
         groups = rng.integers(1, 9, 20)
         truth.append(rows(groups, rng.integers(0, 4, 20), frame))
         found.append(rows(np.where(rng.random(20) < 0.6, groups, rng.integers(1, 11, 20)), frame=frame))
-    scores = score_groups(np.concatenate(truth), np.concatenate(found))
+    scores = score_groups(pandas.concat(truth), pandas.concat(found))
     assert scores["task_2"] == pytest.approx(0.6990291262135923, abs=1e-6)
     assert scores["task_3"] == pytest.approx(0.7533601123733951, abs=1e-6)
 
