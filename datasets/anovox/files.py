@@ -203,7 +203,8 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
             scenario.folders[sensor] = chosen.name
             files, unread = _frames_in(chosen.iterdir(), ENDINGS[sensor])
             partner = scenario.folders.get(sensor.removeprefix("semantic_"), "")
-            if _apart(_pose(partner, setup), _pose(chosen.name, setup)) > 0.01:  # classes of another view
+            both = setup if {partner, chosen.name} <= setup.keys() else {}  # else by their names
+            if _apart(_pose(partner, both), _pose(chosen.name, both)) > 0.01:  # classes of another view
                 files, unread = {}, unread + Counter({"in another pose": len(files)})
             scenario.files[sensor], scenario.unread[sensor] = files, unread
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:

@@ -182,6 +182,15 @@ def test_classes_seen_from_another_pose_are_no_truth(tmp_path, scenario, sensor,
         load(tmp_path, tmp_path / "cache")
 
 
+def test_a_pose_that_is_corrected_for_the_sensors_alone_keeps_their_classes(tmp_path, scenario):
+    """As the message of a setup without entries for these folders advises."""
+    pose = {"location": [0, 0, 1.9], "rotation": [0, 1, 0]}
+    named = {path.name: pose for path in scenario.glob("*(*") if not path.name.startswith("SEMANTIC")}
+    (scenario / "sensor_setup.json").write_text(json.dumps(named))
+    (found,) = find_scenarios(tmp_path)
+    assert len(found.files["semantic_image"]) == len(found.files["semantic_points"]) == 4
+
+
 @pytest.mark.parametrize("pose", [[180.0, 0.0, 0.0], [0.0, 12.0, -90.0], [5.0, -8.0, 140.0]])
 def test_scans_of_a_lidar_that_is_mounted_otherwise(tmp_path, scenario, pose):
     """Upside down, tilted, turned: its points lie level before the camera, and fall where they did."""
