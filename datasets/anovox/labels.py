@@ -93,11 +93,11 @@ def build_table(
         other = "Add it, or use another --label; predict.py and evaluate.py --paste need no labels."
         raise DataError("\n".join([found, *notes[:3], other]))
     shown = itertools.compress(frames, labels == 1)
-    odd = [frame.scenario.name for frame in shown if frame.scenario.kind == NORMALITY]
-    if odd:
-        what = f"{len(odd)} frames of NORMALITY scenarios show classes of anomalies, and count as such"
-        doubt = "is the configuration theirs, and are these the --anomaly_ids of the data?"
-        LOG.warning(f"{what}: {some(sorted({*odd}), 3)}; {doubt}")
+    if odd := [frame.scenario.name for frame in shown if frame.scenario.kind == NORMALITY]:
+        what = (
+            f"{len(odd)} frames of NORMALITY scenarios show classes of anomalies: {some(sorted({*odd}), 3)}"
+        )
+        LOG.warning(f"{what}; is the configuration theirs, and are these the --anomaly_ids of the data?")
     table = FrameTable(scenarios, list(itertools.compress(frames, known)), notes)
     table.labels = labels[known]
     table.anomalous_pixels, table.anomalous_points, table.distance, _ = counts[known].T
