@@ -183,7 +183,10 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         pictures = sorted(own.hash)
         hashes[subject] = [fingerprint([sorted(set(own.age)), pictures]), *pictures]
     if choose:
-        split = choose(hashes)
+        split, (low, high), median = choose(hashes), choose.dataset["target_range"], images.age.median()
+        if not low <= median <= high:
+            what = f"the run knew ages from {low:g} to {high:g}, the median is {median:g} here"
+            LOG.warning(f"{what}: are they in {args.target_unit}?")
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
         sizes = f"--val_size {args.val_size}, --test_size {args.test_size}"

@@ -1083,6 +1083,20 @@ def test_links_that_lead_nowhere_are_images_that_can_not_be_read(study):
     assert load(study, exclude=["unreadable_images"]).report["images_used"] == 23
 
 
+@pytest.mark.parametrize(("known", "said"), [([0.0, 90.0], False), ([120.0, 900.0], True)])
+def test_ages_unlike_those_of_the_run_are_told(study, caplog, known, said):
+    """As when a table of years is judged by a run on months."""
+
+    def choose(present):
+        return {"all": list(present)}
+
+    choose.parts, choose.dataset = {}, {"target_range": known}
+    flags = {"image_dir": study / "Healthy/Images", "image_size": [16, 16], "target_unit": "months"}
+    build_datasets(data_arguments(cache_dir=study.parent / "cache", **flags), choose=choose)
+    told = "ages from 120 to 900, the median is 58.625 here: are they in months?" in caplog.text
+    assert told == said == ("are they in" in caplog.text)
+
+
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_split_file_of_other_names_says_so(study, part, caplog):
     split = {"train": ["1", "4", "007"], "val": ["2", "5"], "test": ["3"]}
