@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -89,9 +90,11 @@ def replay(name: str, run: Path, folder: Path) -> Path:
 
 
 def train_on(processes: int, name: str, folder: Path, *more: object) -> Path:
-    """The same as `train` on several processes, which need not import torch first, as those of torchrun."""
+    """The same as `train` on several processes, which need not import torch first, as those of torchrun, and
+    evaluate batches so small that each gets some."""
     argv = [*flags_of(name), "--device", "cpu", "--output_dir", folder, *more]
-    assert on_ranks(processes, lambda: run_main(name, *argv)) == [0] * processes
+    with mock.patch.object(importlib.import_module(name), "EVALUATION_BATCH", 4):
+        assert on_ranks(processes, lambda: run_main(name, *argv)) == [0] * processes
     (run,) = folder.iterdir()
     return run
 
