@@ -56,6 +56,10 @@ def test_two_processes_report_what_their_saved_model_scores_in_one(sample, tmp_p
         both = alone.keys() & together.keys()  # a run measures less of val than a report does
         assert {"ap", "auroc", "f1", "accuracy"} <= both
         assert {k: alone[k] for k in both} == pytest.approx({k: together[k] for k in both}, abs=1e-6)
+        if split == "val":  # also within the epoch, before every process has read the saved weights
+            (row,) = read_json(made / "history.json")
+            seen = {k: value for k, value in alone.items() if f"val_{k}" in row}
+            assert len(seen) >= 3 and seen == pytest.approx({k: row[f"val_{k}"] for k in seen}, abs=1e-5)
 
 
 def test_stage_2_takes_its_trunk_from_stage_1(sample, stage1, tmp_path):
