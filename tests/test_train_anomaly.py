@@ -101,7 +101,8 @@ def test_run_folder_is_complete(run):
     }  # fmt: skip
     assert 0 <= results["metrics"]["test"]["pixel_ap_chance"] < 0.2
     counts = config["dataset"]["class_counts"]["train"]
-    assert config["training"]["pos_weight"] == pytest.approx(counts["normal"] / counts["anomaly"])
+    weight = config["training"]["loss_weights"]["pos_weight"]
+    assert weight == pytest.approx(counts["normal"] / counts["anomaly"])
     suspects = pandas.read_csv(run / "suspects.csv")  # p_label: the probability of the label it has
     assert set(suspects.label) == {0, 1}
     expected = np.where(suspects.label == 1, suspects.score, 1 - suspects.score)
