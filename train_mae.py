@@ -231,7 +231,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
             max_grad_norm=args.max_grad_norm,
         )  # fmt: skip
         rows = evaluate(judged, loaders["val"], run.device, amp=args.amp)
-        validated = measure(rows, criterion)
+        validated = measure(rows, check.criterion)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
         improved = validated[SELECT_BY] < best["model"]["value"]
@@ -246,7 +246,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     checkpoint.load_best("model")
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
-    metrics = {name: measure(part, criterion) for name, part in rows.items()}
+    metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
     worth = check.input_worth(lambda loader: measure(score(loader), criterion), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth)
 

@@ -198,7 +198,7 @@ def measure(
     rows: dict[str, np.ndarray], criterion: nn.Module, threshold: float, calibration: dict[str, float]
 ) -> dict[str, float | None]:
     """The loss of the logits and the binary_metrics of the calibrated scores."""
-    losses = criterion(torch.from_numpy(rows["logits"]), torch.from_numpy(rows["labels"]))
+    losses = criterion(torch.from_numpy(rows["logits"]).double(), torch.from_numpy(rows["labels"]))
     odds = calibrated(log_odds(rows["logits"])[:, 1], **calibration)
     return {"loss": float(losses.mean()), **binary_metrics(rows["labels"], odds, sigmoid(odds) >= threshold)}
 
@@ -282,7 +282,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         logits = log_odds(rows["logits"])[:, 1]
         calibration = fit_platt(rows["labels"], logits)
         threshold = choose_threshold(rows["labels"], sigmoid(calibrated(logits, **calibration)))
-        validated = measure(rows, criterion, threshold, calibration)
+        validated = measure(rows, check.criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
         sign = {"accuracy": 1, "loss": -1, "f1": 1}
@@ -298,7 +298,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     scale = {"calibration": chosen["calibration"]}
-    measured = partial(measure, criterion=criterion, threshold=chosen["threshold"], **scale)
+    measured = partial(measure, criterion=check.criterion, threshold=chosen["threshold"], **scale)
     metrics = {name: measured(part) for name, part in rows.items()}
     worth = check.input_worth(lambda loader: measured(score(loader)), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth, **scale)

@@ -461,6 +461,32 @@ def test_a_loop_that_was_changed_rightly_is_left_alone(change, tmp_path, monkeyp
     assert said_of(edited(MAE, *CHANGED[change]), line(MAE, tmp_path), tmp_path, monkeypatch) == []
 
 
+class OfAGpu(torch.nn.Module):
+    """A loss with weights which, as on a GPU, takes what the model there gives and nothing from the CPU."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss, self.on_cpu = loss, False
+        self.register_buffer("weights", torch.ones(2))
+
+    def cpu(self):
+        self.on_cpu = True
+        return self
+
+    def forward(self, outputs, labels):
+        if not (self.on_cpu or outputs.requires_grad):
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return self.loss(outputs * self.weights[0], labels)
+
+
+@pytest.mark.parametrize("script", [STAGE1, MAE, "train_ddp"])
+def test_a_loss_with_weights_on_a_gpu_measures_val_on_the_cpu(script, tmp_path, monkeypatch):
+    module = edited(script)
+    build = module.build_recipe
+    monkeypatch.setattr(module, "build_recipe", lambda *given: [OfAGpu(build(*given)[0]), *build(*given)[1:]])
+    assert said_of(module, line(script, tmp_path), tmp_path, monkeypatch) == []
+
+
 def test_a_metric_that_is_declared_but_not_measured_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     metrics = TASKS["train_mae.py"]["metrics"] | {"kappa": Metric("kappa")}
     monkeypatch.setitem(TASKS["train_mae.py"], "metrics", metrics)

@@ -28,7 +28,7 @@ depend on the range of ages; use the skill to compare cohorts."""
 
 def measure(rows: dict[str, np.ndarray], criterion: torch.nn.Module) -> dict[str, float | None]:
     """Loss, and the metrics of utils/metrics/regression.py per image and per subject."""
-    losses = criterion(torch.from_numpy(rows["preds"]), torch.from_numpy(rows["ages"]))
+    losses = criterion(*(torch.from_numpy(rows[name]).double() for name in ("preds", "ages")))
     _, *people = subject_means(rows["subject_ids"], rows["ages"], rows["preds"])
     return {"loss": float(losses.mean()), **measure_both((rows["ages"], rows["preds"]), people)}
 
