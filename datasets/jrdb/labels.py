@@ -128,7 +128,7 @@ def build_sequence(
     reported = {} if rules.skip_bad_boxes else bad
     for row, what in reported.items():
         sizes = "use images of the annotated size (boxes without labels: --boxes_size H W)"
-        remedy = f"{sizes}, correct or remove the boxes, or pass --skip_bad_boxes"
+        remedy = f"{sizes}, correct the boxes (x, y: upper left corner) or pass --skip_bad_boxes"
         problems.add(what, remedy, f"{people[row].place}, box {str(people[row].box)[:80]}")
     if corners:
         remedy = "write x, y, w, h (without labels, also a CSV with columns frame,id,x1,y1,x2,y2)"
@@ -371,10 +371,9 @@ def clean_boxes(
     rows = [box if ok else [0, 0, 1, 1] for ok, box in zip(finite, boxes, strict=True)]
     x, y, w, h = np.array(rows, float).reshape(-1, 4).T
     outside = (x + w <= 0) | (x >= width) | (w > width) | (y + h <= 0) | (y >= height)
-    shares = "as if in fractions (without labels: --boxes_size 1 1; x, y: upper left corner)"
     faults = {  # of several faults of a box, the last is reported
         f"a box outside the {width}x{height} panorama (size from {source})": outside,
-        f"a box within one pixel, {shares}": (w <= 1) & (h <= 1),
+        "a box within one pixel, as if in fractions (without labels: --boxes_size 1 1)": (w <= 1) & (h <= 1),
         "a box whose sides are not positive (on the seam, x2 exceeds the width)": (w <= 0) | (h <= 0),
         "a box that is not four finite numbers x, y, w, h": ~np.array(finite, bool),
     }  # fmt: skip

@@ -491,7 +491,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         ),
         (
             "frame,id,x,y,w,h\n0,1,.1,.2,.3,.4\n",
-            r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2",
+            r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2(.*\n)*.*upper left",
         ),
         ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
         ("0 0.5 0.3 0.1 0.4 0.9", "as YOLO writes them: write a CSV of frame,id,x,y,w,h"),
