@@ -35,7 +35,11 @@ def test_what_is_judged_in_the_end_is_what_was_judged_in_the_best_epoch(name):
     """The averaged weights, if there are any, in every epoch too."""
     run = run_of(name)
     results = read_json(run / "results.json")
-    row, val = history(run)[results["best_epoch"] - 1], results["metrics"]["val"]
+    config, rows = read_json(run / "config.json"), read_json(run / "history.json")
+    balanced = config["training"].get("class_counts_after_balancing", {}).values()
+    samples = sum(balanced) or config["dataset"]["train_samples"]
+    assert {round(row["samples_per_second"] * row["seconds"]) for row in rows} == {samples}
+    row, val = rows[results["best_epoch"] - 1], results["metrics"]["val"]
     shown = {key: value for key, value in val.items() if f"val_{key}" in row}
     assert len(shown) >= 4 and shown == pytest.approx({key: row[f"val_{key}"] for key in shown}, rel=1e-4)
 

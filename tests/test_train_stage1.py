@@ -28,6 +28,7 @@ from tests.tiny_runs import (
     train,
     train_on,
 )
+from utils.metrics.classification import choose_threshold
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_arrays, read_json, write_json
 from utils.run.script import run_script
@@ -99,6 +100,12 @@ def test_reported_metrics_are_those_of_the_saved_rows(run):
     assert test["auroc"] == pytest.approx(roc_auc_score(truth, rows["score"]), abs=1e-9)
     assert test["ap"] == pytest.approx(average_precision_score(truth, rows["score"]), abs=1e-9)
     assert test["f1"] == pytest.approx(f1_score(truth, rows["score"] >= results["threshold"]), abs=1e-9)
+    known, near = read_arrays(run / "references.npz"), -rows["distance_widths"]
+    own, of_val = (choose_threshold(*pair) for pair in (
+        (truth.to_numpy(), near.to_numpy()), (known["val_labels"], -known["val_inputs"][:, 0])))  # fmt: skip
+    assert f1_score(truth, near >= of_val) != f1_score(truth, near >= own), "the test tests nothing"
+    alone = results["baselines"]["distance alone"]["f1"]  # by a threshold of val, as the model's
+    assert alone == pytest.approx(f1_score(truth, near >= of_val), abs=1e-9)
 
 
 def test_pairs_that_interact_from_beyond_the_distance_limit_are_misses_end_to_end(tmp_path, monkeypatch):

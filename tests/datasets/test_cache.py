@@ -128,7 +128,9 @@ def test_changes_make_a_new_cache(tmp_path):
     world.counts[1] = 5
     assert len(world.open()) == 7
     assert world.builds() == 4
-    world.sources[1].write_bytes(b"\x07" * 11)  # another size
+    before = world.sources[1].stat()
+    world.sources[1].write_bytes(b"\x07" * 11)  # another size, at the same time: a copy with cp -p
+    os.utime(world.sources[1], ns=(before.st_atime_ns, before.st_mtime_ns))
     assert world.open()[0].max() == 7
     content = world.sources[2].stat()
     os.utime(world.sources[2], ns=(content.st_atime_ns, content.st_mtime_ns + 1))  # another time
