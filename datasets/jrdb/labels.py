@@ -11,6 +11,7 @@ is opened here, for its size. `Problems` collects the errors, with file, frame a
 import gc
 import itertools
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 LABEL_FILES = "[!.]*.[jJ][sS][oO][nN]"  # macOS adds ._NAME.json
 IMAGE_FOLDER = Path("images") / "image_stitched"
 KEYS = ("label_id", "box", "social_group", "H-interaction", "HHI")  # of a record; others are not read
+INTER_LABELS = re.compile(rb'"inter_labels"\s*:\s*(\{[^{}]*\})')
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
@@ -225,14 +227,13 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
         frames = content.get("labels") if isinstance(content, dict) else None
         lists = frames.values() if isinstance(frames, dict) else ()
         records = [r for frame in lists if isinstance(frame, list) for r in frame if isinstance(r, dict)]
-        if any(
-            data.count(b'"%s"' % key.encode()) != sum(key in record for record in records) for key in KEYS
-        ):
+        names = [re.findall(rb'"([^"]*)"\s*:', labels) for labels in {*INTER_LABELS.findall(data)}]
+        repeated = any(len({*own}) < len(own) for own in names)
+        kept = {key: sum(key in record for record in records) for key in KEYS}
+        if repeated or any(data.count(f'"{key}"'.encode()) != count for key, count in kept.items()):
             json.loads(data, object_pairs_hook=unique_keys)  # takes twice as long
     except (OSError, ValueError, RecursionError) as error:
-        remedy = (
-            "copy the file again, or mend it (of a repeated key, only the last counts); check permissions"
-        )
+        remedy = "copy the file again, or mend it (of repeated keys only the last counts); check permissions"
         problems.add("a file that is not valid JSON or cannot be read", remedy, f"{path}: {error}")
         return {}
     finally:

@@ -41,6 +41,7 @@ def test_the_class_map_is_fixed():
         ('"000030.jpg": [', '"000015.jpg": ['),
         ('"H-interaction": [{', '"H-interaction": [], "H-interaction": [{'),
         ('"box": [', '"box" : [1, 2, 3, 4], "box": ['),
+        ('"conversation": 1', '"conversation": 1, "conversation": 0'),
         ('{"labels": {', '{"labels": {"000000.jpg": [{"label_id": 1, "box": [1, 2, 3, 4]}]}, "labels": {'),
     ],
 )
