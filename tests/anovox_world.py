@@ -3,7 +3,6 @@
 import argparse
 import functools
 import shutil
-import tempfile
 from pathlib import Path
 
 from datasets.anovox.flags import add_data_arguments
@@ -11,14 +10,14 @@ from datasets.anovox.labels import FrameTable
 from datasets.anovox.load import AnoVoxData, build_datasets
 from datasets.anovox.splits import split_scenarios
 from datasets.samples.anovox import generate
+from tests.folders import new_folder
 
 
 @functools.cache
 def tiny_sample() -> Path:
     """12 scenarios x 4 frames, 96 x 64 pixels; read only."""
-    folder = Path(tempfile.mkdtemp(prefix="anovox_tiny_"))
-    generate(folder, "tiny", seed=0)
-    return folder
+    generate(new_folder("anovox"), "tiny", seed=0)
+    return new_folder("anovox")
 
 
 def flags(root: Path, **changed) -> argparse.Namespace:

@@ -4,6 +4,7 @@ present."""
 import functools
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from sklearn import ensemble
 
 from datasets import cache
+from tests.folders import session_folder
 from utils.run.log import LOG, stop_log
 from utils.run.script import ending_signals
 
@@ -65,6 +67,15 @@ def _empty_figures(request, monkeypatch):
     if not request.node.get_closest_marker("figures"):
         monkeypatch.setattr(FigureCanvasAgg, "draw", lambda canvas: None)
         monkeypatch.setattr(Figure, "savefig", lambda *values, **options: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _folder_of_the_session():
+    """Decoded images and made samples go to a folder of their own, not into the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "CACHE_DIR", session_folder() / "cache")
+        yield
+    shutil.rmtree(session_folder(), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,7 +18,7 @@ from benchmarks.scripts import SCRIPTS, prepare
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from tests.jrdb_files import load
 from tests.jrdb_world import write_world
-from tests.tiny_runs import flags_of, private_cache
+from tests.tiny_runs import flags_of
 from utils.run.folder import REPO_ROOT
 from utils.training import device, invariants
 from utils.training.distributed import make_loader
@@ -89,9 +89,8 @@ def test_a_script_is_made_ready_as_its_main_does(name):
     if name == "train_stage2":  # without a stage 1 run
         del argv[(start := argv.index("--stage1_checkpoint")) : start + 2]
         argv += ["--features", "geometry"]
-    with private_cache():
-        training = prepare(name, argv)
-        losses = [training.epoch(steps=1)["loss"] for _ in range(2)]
+    training = prepare(name, argv)
+    losses = [training.epoch(steps=1)["loss"] for _ in range(2)]
     assert 0 < losses[1] < losses[0]
 
 
@@ -140,8 +139,7 @@ def tiny_gpu(monkeypatch):
     for name in SCRIPTS:
         more = ["--features", "geometry"] if name == "train_stage2" else []
         monkeypatch.setitem(gpu.TINY, name, " ".join(map(str, [*flags_of(name), *more])))
-    with private_cache():
-        yield gpu.Checks("cpu", tiny=True)
+    return gpu.Checks("cpu", tiny=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -37,12 +37,6 @@ from utils.run.folder import read_arrays, read_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_cache():
-    with tiny_runs.private_cache():
-        yield
-
-
 @pytest.fixture
 def run_of(tmp_path):
     """Copies of the tiny runs, to be written into."""
@@ -281,8 +275,7 @@ def moved_run(tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(tiny_runs.ultrasound().parents[2], folder)
     images = folder / "TA/Healthy/Images"
-    with tiny_runs.private_cache():
-        return tiny_runs.train("train_mae", tmp_path / "runs", "--image_dir", images, "--epochs", 1), images
+    return tiny_runs.train("train_mae", tmp_path / "runs", "--image_dir", images, "--epochs", 1), images
 
 
 def test_people_added_and_removed_since_are_counted(moved_run, tmp_path, capsys):

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from benchmarks.scripts import Batches, Training, prepare
 from datasets.samples import ensure_sample
-from tests.tiny_runs import NAMES, flags_of, private_cache
+from tests.tiny_runs import NAMES, flags_of
 from utils.training import distributed
 
 GPU = torch.device("cuda", 0)
@@ -56,8 +56,7 @@ def place(module: nn.Module) -> None:
 
 def prepared(name: str, crops: list) -> Training:
     flags = crops if "stage" in name else flags_of(name)
-    with private_cache():
-        return prepare(name, list(map(str, flags)))
+    return prepare(name, list(map(str, flags)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,18 +17,8 @@ import compare_runs
 import predict
 import prediction
 from tests.anovox_world import tiny_sample
-from tests.tiny_runs import (
-    NAMES,
-    flags_of,
-    jrdb,
-    new_folder,
-    outspoken,
-    private_cache,
-    run_main,
-    run_of,
-    train,
-    ultrasound,
-)
+from tests.folders import new_folder
+from tests.tiny_runs import NAMES, flags_of, jrdb, outspoken, run_main, run_of, train, ultrasound
 from utils.metrics.regression import subject_means
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import read_json, write_json
@@ -36,12 +26,6 @@ from utils.run.log import stop_log
 from utils.training.checkpoint import load_checkpoint
 
 FOLDS = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _private_cache():
-    with private_cache():
-        yield
 
 
 def parts_of(name, *flags):
@@ -123,8 +107,7 @@ def test_stage_2_refuses_a_stage_1_that_was_trained_on_whom_it_judges(tmp_path):
 @functools.cache
 def fold_of(name, k):
     """The run of fold k of three, one epoch."""
-    with private_cache():
-        return train(name, new_folder(f"fold_{name}_{k}"), "--fold", f"{k}/3", "--epochs", 1)
+    return train(name, new_folder(f"fold_{name}_{k}"), "--fold", f"{k}/3", "--epochs", 1)
 
 
 def folds_of(name, count=3):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import prediction
-from tests.tiny_runs import flags_of, jrdb, outspoken, private_cache, run_of, ultrasound
+from tests.tiny_runs import flags_of, jrdb, outspoken, run_of, ultrasound
 from utils.run.folder import REPO_ROOT, read_json
 
 LANGUAGES = ("README.md", "README.zh.md")
@@ -142,16 +142,15 @@ def test_the_loop_over_folds_runs(tmp_path, monkeypatch):
     values, command = re.fullmatch(r"for k in ([\d ]+); do (.*); done", loop).groups()
     assert values == "1 2 3 4 5"
     monkeypatch.chdir(tmp_path)
-    with private_cache():
-        for k in "15":  # the first and the last
-            name, argv = split_command(command.replace("$k", k))
-            script = importlib.import_module(name)
-            few = ["--epochs", "1", "--model", "cnn", "--image_size", "32", "--device", "cpu"]
-            script.main(script.parse_args([*map(str, flags_of(name)), *argv, *few]))
-        for line in (compare, predict.replace("TA/Healthy/Images", str(ultrasound()))):
-            name, argv = split_command(line)
-            module = importlib.import_module(name)
-            module.main(module.parse_args(argv))
+    for k in "15":  # the first and the last
+        name, argv = split_command(command.replace("$k", k))
+        script = importlib.import_module(name)
+        few = ["--epochs", "1", "--model", "cnn", "--image_size", "32", "--device", "cpu"]
+        script.main(script.parse_args([*map(str, flags_of(name)), *argv, *few]))
+    for line in (compare, predict.replace("TA/Healthy/Images", str(ultrasound()))):
+        name, argv = split_command(line)
+        module = importlib.import_module(name)
+        module.main(module.parse_args(argv))
     (table,) = (tmp_path / "visualizations").glob("*.csv")
     folds = pandas.read_csv(table, dtype={"fold": str}).fold.tolist()
     assert folds == ["1/5", "5/5", "all"]

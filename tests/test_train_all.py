@@ -5,19 +5,13 @@ import importlib
 import pytest
 import torch
 
-from tests.tiny_runs import NAMES, history, private_cache, run_of, train
+from tests.tiny_runs import NAMES, flags_of, history, run_of, train
 from utils.run.folder import read_json
 from utils.tasks import TASKS
 from utils.training import interrupt
 from utils.training.checkpoint import load_checkpoint
 
 EACH = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _private_cache():
-    with private_cache():
-        yield
 
 
 @EACH
@@ -94,6 +88,7 @@ def test_a_loader_can_pin_every_tensor_of_a_batch_for_cuda(name, tmp_path, monke
         batches.append(loader.dataset.__getitems__([0, 1]))
         return steps(self, loader, *rest)
 
+    flags_of(name)  # what stage 2 starts from is trained before
     monkeypatch.setattr(interrupt.Interrupt, "steps", noted)
     train(name, tmp_path, "--epochs", 1, "--max_batches", 1)
     for tensor in batches[0].values():

@@ -22,7 +22,6 @@ from tests.tiny_runs import (
     assert_same_run,
     copy_of_run,
     flags_of,
-    private_cache,
     replay,
     run_main,
     run_of,
@@ -40,12 +39,6 @@ from utils.training.learning import LearningCheck
 
 NAME = "train_anomaly_with_labels"
 OFF = ("--location_weight", 0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _private_cache():
-    with private_cache():
-        yield
 
 
 @pytest.fixture(scope="module")

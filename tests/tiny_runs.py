@@ -5,8 +5,6 @@ import contextlib
 import functools
 import importlib
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,10 +12,10 @@ from unittest import mock
 import pytest
 import torch
 
-from datasets import cache
 from datasets.samples.ultrasound import generate
 from tests.anovox_world import tiny_sample
 from tests.faults.children import on_ranks
+from tests.folders import new_folder
 from tests.jrdb_world import write_world
 from utils.run.folder import read_json, write_json
 from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -25,21 +23,6 @@ from utils.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 NAMES = ("train_anomaly_with_labels", "train_ddp", "train_mae", "train_stage1", "train_stage2")
 EXCLUDE = ("--exclude", "images_without_row", "rows_without_image")
 TIMES = {"seconds", "samples_per_second"}
-
-
-@functools.cache
-def new_folder(name: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"tiny_{name}_"))
-
-
-@contextlib.contextmanager
-def private_cache() -> Iterator[None]:
-    """Decoded images of these tests go to a folder of their own, not into the checkout."""
-    original, cache.CACHE_DIR = cache.CACHE_DIR, new_folder("cache")
-    try:
-        yield
-    finally:
-        cache.CACHE_DIR = original
 
 
 @functools.cache
@@ -102,8 +85,7 @@ def train_on(processes: int, name: str, folder: Path, *more: object) -> Path:
 @functools.cache
 def run_of(name: str) -> Path:
     """The run folder of a training script: a few epochs."""
-    with private_cache():
-        return train(name, new_folder(f"run_{name}"))
+    return train(name, new_folder(f"run_{name}"))
 
 
 def history(run: Path) -> list[dict]:

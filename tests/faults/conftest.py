@@ -3,17 +3,10 @@
 import pytest
 
 from tests.faults.stopped_runs import SCRIPTS
-from tests.tiny_runs import private_cache
 from utils.report import age as report_age
 from utils.report import anomaly as report_anomaly
 from utils.report import classification as report
 from utils.report import samples as report_samples
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _private_cache():
-    with private_cache():
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

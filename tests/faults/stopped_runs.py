@@ -14,7 +14,8 @@ import train_mae
 import train_stage1
 import train_stage2
 from tests.anovox_world import copy_of, tiny_sample
-from tests.tiny_runs import EXCLUDE, jrdb, new_folder, ultrasound
+from tests.folders import new_folder
+from tests.tiny_runs import EXCLUDE, jrdb, ultrasound
 from utils.run.folder import REPO_ROOT, read_json
 from utils.run.script import run_script
 from utils.training.interrupt import Interrupt

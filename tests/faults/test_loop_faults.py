@@ -313,7 +313,7 @@ CASES = [
 
 def crops_world(tmp_path_factory=None):
     from datasets.samples import ensure_sample
-    from tests.tiny_runs import new_folder
+    from tests.folders import new_folder
 
     return ensure_sample("jrdb", new_folder("jrdb_with_crops") / "sample", size="tiny")
 

@@ -40,7 +40,8 @@ from tests.faults.stopped_runs import (
     train,
     whole_run,
 )
-from tests.tiny_runs import assert_same_run, furthest_weight, history, new_folder
+from tests.folders import new_folder
+from tests.tiny_runs import assert_same_run, furthest_weight, history
 from utils.run import status
 from utils.run.errors import CommandError, DataError
 from utils.run.folder import REPO_ROOT, read_json, write_json

@@ -22,12 +22,6 @@ from utils.run.errors import CommandError, DataError
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_cache():
-    with tiny_runs.private_cache():
-        yield
-
-
 @pytest.fixture(scope="module", params=["train_mae", pytest.param("train_ddp", marks=pytest.mark.long)])
 def outspoken(request, tmp_path_factory):
     return tiny_runs.outspoken(tiny_runs.run_of(request.param), tmp_path_factory.mktemp("runs"))

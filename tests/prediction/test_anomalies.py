@@ -21,12 +21,6 @@ from utils.run.folder import read_json
 from utils.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_cache():
-    with tiny_runs.private_cache():
-        yield
-
-
 def run(folder, output, *more) -> pandas.DataFrame:
     argv = ["--run", tiny_runs.run_of("train_anomaly_with_labels"), "--input", folder, "--output", output]
     argv += ["--device", "cpu", "--max_pictures", 0, *more]

@@ -16,8 +16,7 @@ from utils.training.device import make_scaler
 def test_a_run_in_bfloat16_stays_near_the_same_run_in_float32(name, tmp_path):
     script, whole = importlib.import_module(name), tiny_runs.run_of(name)
     argv = ["--config", str(whole / "config.json"), "--amp", "--epochs", "1", "--output_dir", str(tmp_path)]
-    with tiny_runs.private_cache():
-        script.main(script.parse_args(argv))
+    script.main(script.parse_args(argv))
     (run,) = tmp_path.iterdir()
     assert read_json(run / "config.json")["optimizations"]["mixed_precision"] is True
     ours, theirs = (read_json(folder / "history.json")[0]["train_loss"] for folder in (run, whole))
