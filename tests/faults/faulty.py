@@ -34,7 +34,6 @@ FAULTS = {
     "raise": raise_error,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "term_launcher": lambda: os.kill(os.getppid(), signal.SIGTERM),
-    "hup_launcher": lambda: os.kill(os.getppid(), signal.SIGHUP),
 }
 
 
