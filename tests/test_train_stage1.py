@@ -104,6 +104,7 @@ def test_reported_metrics_are_those_of_the_saved_rows(run):
     own, of_val = (choose_threshold(*pair) for pair in (
         (truth.to_numpy(), near.to_numpy()), (known["val_labels"], -known["val_inputs"][:, 0])))  # fmt: skip
     assert f1_score(truth, near >= of_val) != f1_score(truth, near >= own), "the test tests nothing"
+    assert test["brier_prior"] == pytest.approx(((known["val_labels"].mean() - truth) ** 2).mean(), abs=1e-9)
     alone = results["baselines"]["distance alone"]["f1"]  # by a threshold of val, as the model's
     assert alone == pytest.approx(f1_score(truth, near >= of_val), abs=1e-9)
 

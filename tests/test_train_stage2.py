@@ -56,7 +56,10 @@ def test_learns_types_and_is_judged_with_stage_1(run):
     assert guesses["uniform guess"]["accuracy"] == pytest.approx(1 / 5)
     table, kinds = pandas.read_csv(run / "test_predictions.csv"), list(INTERACTION_CLASSES)
     there = np.bincount(table.label.map(kinds.index), minlength=5) / len(table)
-    of_train = np.bincount(read_arrays(run / "references.npz")["train_labels"], minlength=5)
+    known = read_arrays(run / "references.npz")
+    of_train, of_val = (np.bincount(known[f"{part}_labels"], minlength=5) for part in ("train", "val"))
+    miss = ((np.eye(5)[table.label.map(kinds.index)] - of_val / of_val.sum()) ** 2).sum(axis=1).mean()
+    assert results["metrics"]["test"]["brier_prior"] == pytest.approx(miss)
     assert guesses["guess by train shares"]["accuracy"] == pytest.approx(there @ of_train / of_train.sum())
     suspects = pandas.read_csv(run / "suspects.csv")  # p_label: the probability of the label it has
     assert [row[row["label"]] for row in suspects.to_dict("records")] == suspects.p_label.tolist()
