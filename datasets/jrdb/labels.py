@@ -34,7 +34,7 @@ from utils.run.log import LOG
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 LABEL_FILES = "[!.]*.[jJ][sS][oO][nN]"  # macOS adds ._NAME.json
 IMAGE_FOLDER = Path("images") / "image_stitched"
-KEYS = ("label_id", "box", "social_group", "H-interaction", "HHI")  # of a record; others are not read
+KEYS = "box", "H-interaction"  # of a record: counting them in the file shows whether any was repeated
 INTER_LABELS = re.compile(rb'"inter_labels"\s*:\s*(\{[^{}]*\})')
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
