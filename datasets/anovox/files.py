@@ -1,4 +1,4 @@
-"""Finds AnoVox scenarios: layouts, archives, sensors, frames, and the projection from LiDAR to image.
+"""Finds AnoVox scenarios: layouts, archives, sensors, frames, and their calibration.
 
     Final_Output_2024_06_01-12_00/            or AnoVox_Dynamic_Mono_Town07/, may be nested
       Scenario_Configuration_Files/scenario_config_map_<Town>.json
@@ -11,9 +11,8 @@ the older layout, with scans as .pcd or .npy and classes as colours or ids:
 Scenario_<id>/{RGB_IMG,SEMANTIC_IMG,PCD,SEMANTIC_PCD,VOXEL_GRID,ANOMALY}/<NAME>_<frame>.{png,pcd,npy,csv}
 or, for prediction, a folder of images alone, <frame>.png or .jpg.
 
-Any of these may be in archives (archives.py). Frame numbers are not zero-padded and sort
-as numbers; they match the sensors of a scenario to each other. Poses are read from sensor_setup.json, or
-else from the name of the sensor's folder.
+Any of these may be in archives (archives.py). Frame numbers are not zero-padded and sort as numbers; they
+match the sensors of a scenario to each other.
 """
 
 import contextlib
@@ -29,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.anovox import archives
+from datasets.anovox.poses import apart, find_sensor, pose_of, projection_matrix, turn_of
 from datasets.images import CLUTTER, read_image_size
 from utils.run.errors import CommandError, DataError, some
 from utils.run.folder import read_json
@@ -44,7 +44,6 @@ ENDINGS = {"image": IMAGES, "points": SCANS, "semantic_image": ("png",), "semant
 NORMALITY, UNKNOWN_KIND = "NORMALITY", "unknown"
 KINDS = (NORMALITY, "STATIC", "SUDDEN_BREAKING_OF_VEHICLE_AHEAD")
 DEPTH = 4  # levels below the given root that are searched for scenarios
-FRONT = {"location": [0.0, 0.0, 1.8], "rotation": [0.0, 0.0, 0.0]}  # pose assumed for a sensor without one
 
 
 @dataclass
@@ -204,7 +203,7 @@ def _open_scenario(folder: Path, configured: dict, camera: str | None) -> Scenar
             files, unread = _frames_in(chosen.iterdir(), ENDINGS[sensor])
             partner = scenario.folders.get(sensor.removeprefix("semantic_"), "")
             both = setup if {partner, chosen.name} <= setup.keys() else {}  # else by their names
-            if _apart(_pose(partner, both), _pose(chosen.name, both)) > 0.01:  # classes of another view
+            if apart(pose_of(partner, both), pose_of(chosen.name, both)) > 0.01:  # classes of another view
                 files, unread = {}, unread + Counter({"in another pose": len(files)})
             scenario.files[sensor], scenario.unread[sensor] = files, unread
     if scenario.kind == UNKNOWN_KIND and scenario.files["anomaly"]:
@@ -252,7 +251,7 @@ def _choose(
     Other sensors: the pose nearest to the camera's, or to the LiDAR's for its labels. If poses are equal or
     unknown, the name with the longest common ending.
     """
-    if sensor == "image" and (camera or not any(_pose(entry.name, setup) for entry in candidates)):
+    if sensor == "image" and (camera or not any(pose_of(entry.name, setup) for entry in candidates)):
         named = {entry.name: entry for entry in candidates if (camera or "") in entry.name}
         if len(named) != 1 and camera not in named:
             found = f"--camera {camera!r} names {len(named)} of {len(candidates)} cameras"
@@ -261,35 +260,14 @@ def _choose(
             raise CommandError(f"{found}; there are\n{listed}")
         return named.get(camera, min(named.values()))
     partner = chosen.get("points" if sensor == "semantic_points" else "image", "")
-    pose = _pose(partner, setup) or [0, 0, 1.8, 0, 0, 0]
+    pose = pose_of(partner, setup) or [0, 0, 1.8, 0, 0, 0]
 
     def distance(entry: Path) -> tuple[float, int]:
-        own, names = _pose(entry.name, setup), [entry.name[::-1], partner[::-1]]
+        own, names = pose_of(entry.name, setup), [entry.name[::-1], partner[::-1]]
         alike = os.path.commonprefix(names)  # noqa: RUF071
-        return _apart(own, pose) if own else math.inf, -len(alike)
+        return apart(own, pose) if own else math.inf, -len(alike)
 
     return min(candidates, key=distance)
-
-
-def _apart(first: list[float] | None, second: list[float] | None) -> float:
-    """Metres between two poses plus degrees of their angles; 0 if one is unknown."""
-    if first is None or second is None:
-        return 0.0
-    turns = (abs((a - b + 180) % 360 - 180) for a, b in zip(first[3:], second[3:], strict=True))
-    return math.dist(first[:3], second[:3]) + sum(turns)
-
-
-def _pose(folder: str, setup: dict) -> list[float] | None:
-    """x, y, z, roll, pitch, yaw from sensor_setup.json or a name, 'RGB-CAM(0, 0, 1.8)(0, 0, 0)_<hash>'."""
-    try:
-        if folder in setup:
-            numbers = [*setup[folder]["location"], *setup[folder]["rotation"]]
-        else:
-            numbers = ",".join(re.search(r"\(([^()]*)\)\(([^()]*)\)", folder).groups()).split(",")
-        numbers = [float(number) for number in numbers]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == 6 else None
 
 
 def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
@@ -300,19 +278,19 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         with contextlib.suppress(DataError):
             scenario.image_size = read_image_size(images[frame])
             break
-    named = ((name, _pose(name, {})) for name in map(scenario.folders.get, ("image", "points")))
+    named = ((name, pose_of(name, {})) for name in map(scenario.folders.get, ("image", "points")))
     poses = {name: {"location": pose[:3], "rotation": pose[3:]} for name, pose in named if pose}
     known = setup or (poses if len(poses) == 2 else {})
     try:
-        camera = _sensor_in(known, "RGB-CAM", scenario.folders.get("image"), path)
-        lidar = _sensor_in(known, "LIDAR", scenario.folders.get("points"), path)
+        camera = find_sensor(known, "RGB-CAM", scenario.folders.get("image"), path)
+        lidar = find_sensor(known, "LIDAR", scenario.folders.get("points"), path)
         options = camera | camera.get("args", {})
         fov = float(options.get("camera_fov", options.get("fov", 90)))
         if not 5 <= fov < 180:
             raise ValueError(f"a field of view of {fov:g} degrees")
         level = {"location": lidar["location"], "rotation": [0.0, 0.0, float(camera["rotation"][2])]}
         if list(map(float, lidar["rotation"])) != level["rotation"]:
-            scenario.turn = _turn(level["rotation"]).T @ _turn(lidar["rotation"])
+            scenario.turn = turn_of(level["rotation"]).T @ turn_of(lidar["rotation"])
         width, height = scenario.image_size or (1, 1)
         wide, high = (float(options.get(f"image_{side}", 0)) for side in ("width", "height"))
         checked = scenario.image_size and wide and high and scenario.files["points"]
@@ -326,42 +304,3 @@ def _calibrate(scenario: ScenarioFiles, setup: dict) -> None:
         wanted = "location and rotation need three numbers each, args.camera_fov one"
         raise DataError(f"{path}: {wanted} ({type(error).__name__}: {error}).") from error
     scenario.assumed_calibration = not {"camera_fov", "fov"} & options.keys()
-
-
-def _sensor_in(setup: dict, sensor_type: str, folder: str | None, path: Path) -> dict:
-    """A folder's entry in sensor_setup.json: by its name, else by its pose, else the only one of its type."""
-    if not setup or folder is None:
-        return FRONT
-    if isinstance(setup.get(folder), dict):
-        return setup[folder]
-    entries = [e for e in setup.values() if isinstance(e, dict) and e.get("sensor_type") == sensor_type]
-    pose = _pose(folder, {})
-    in_pose = [e for e in entries if pose == [*e.get("location", ()), *e.get("rotation", ())]]
-    if found := next((found for found in (in_pose, entries) if len(found) == 1), None):
-        return found[0]
-    what = f"{len(entries)} sensors of type {sensor_type}, none in the pose of {folder}"
-    remedy = "Give its entry, at the top of the file, the folder's name; or add one with "
-    remedy += '{"location": [x, y, z], "rotation": [roll, pitch, yaw]} of the sensor.'
-    raise DataError(f"{path}: {what}.\n{remedy}")
-
-
-def projection_matrix(width: int, height: int, fov: float, camera: dict, lidar: dict) -> np.ndarray:
-    """(3, 4) from x, y, z, 1 of a LiDAR to (u * depth, v * depth, depth) of a camera, see dataset.project.
-
-    Both are {"location": [x, y, z], "rotation": [roll, pitch, yaw]} as CARLA writes them. If they share a
-    pose, u = -f*y/x and v = -f*z/x * W/H with f = 1 / tan(fov/2), from the centre, in half image sizes.
-    """
-    lens = 1 / math.tan(math.radians(fov) / 2)  # focal length over half the width
-    shape = np.array([[0.0, -lens, 0.0], [0.0, 0.0, -lens * width / height], [1.0, 0.0, 0.0]])
-    turn = _turn(camera["rotation"]).T @ _turn(lidar["rotation"])
-    offset = np.subtract(lidar["location"], camera["location"]) * (1, -1, 1)  # CARLA's y points right
-    return shape @ np.column_stack([turn, _turn(camera["rotation"]).T @ offset])
-
-
-def _turn(rotation) -> np.ndarray:
-    """Rotation from sensor to vehicle axes (y left), for CARLA's roll, pitch (up), yaw (right) in degrees."""
-    roll, pitch, yaw = np.radians(rotation)
-    about_z = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    about_y = np.array([[np.cos(pitch), 0, -np.sin(pitch)], [0, 1, 0], [np.sin(pitch), 0, np.cos(pitch)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(roll), -np.sin(roll)], [0, np.sin(roll), np.cos(roll)]])
-    return about_z @ about_y @ about_x

@@ -15,6 +15,7 @@ import pandas
 from datasets.images import check_relative_name, walk
 from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
+from datasets.jrdb.check import tell_counts
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, frame_number, list_images, number_images
 from datasets.jrdb.labels import Person, Sequence
@@ -80,7 +81,7 @@ def read_boxes(
         sequences.append(read_sequence(name, own_rows, folders[-1], boxes_size, args, problems))
     problems.raise_any()
     remedy = "" if boxes_size else "if the boxes are for another size, pass --boxes_size H W"
-    labels.tell_counts(sequences, "boxes", remedy)
+    tell_counts(sequences, "boxes", remedy)
     return sequences, folders
 
 

@@ -26,13 +26,14 @@ from pathlib import Path
 import numpy as np
 
 from datasets.cache import fingerprint
+from datasets.jrdb.check import tell_counts
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.crops import find_problems, images_needed, load_crops
 from datasets.jrdb.dataset import JRDBPairDataset
 from datasets.jrdb.flags import SAMPLE, LabelRules, given
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.index import read_indexed
-from datasets.jrdb.labels import Sequence, tell_counts
+from datasets.jrdb.labels import Sequence
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.problems import Problems
 from datasets.jrdb.splits import list_sequences, split_sequences

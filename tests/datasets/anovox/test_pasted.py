@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from datasets.anovox.dataset import AnoVoxDataset, project
-from datasets.anovox.files import find_scenarios, projection_matrix
+from datasets.anovox.files import find_scenarios
 from datasets.anovox.labels import build_table
 from datasets.anovox.pasted import SENSORS, SHAPES, Pasting, draw_paste, paste_image, paste_scan
+from datasets.anovox.poses import projection_matrix
 from tests.anovox_world import copy_of, load, scenario_folders, tiny_sample
 from utils.run.errors import DataError
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.jrdb.check import tell_counts
 from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.flags import LabelRules
 from datasets.jrdb.frames import frame_number
-from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequences, tell_counts
+from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER, read_sequences
 from datasets.jrdb.pairs import PairRules, find_pairs
 from datasets.jrdb.splits import OFFICIAL, list_sequences, split_sequences
 from datasets.splits import read_split
