@@ -59,7 +59,7 @@ def test_every_parameter_gets_a_gradient(modality, fusion, position_code):
     logits, cells, marks = model(*batch())
     assert logits.shape == (3,) and cells.shape == (3, 8, 12) and marks.shape == (3, 60)
     sum(part.square().sum() for part in (logits, cells, marks)).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert cells.sigmoid().mean() < 0.2  # few are anomalous, before anything is learned
     assert marks.sigmoid()[batch()[2]].mean() < 0.2
 

@@ -151,10 +151,14 @@ def test_damage_is_one_clear_error(tmp_path, records, kind):
     for cut in range(0, len(whole), 5):
         hurt = np.frombuffer(whole, np.uint8).copy()
         hurt[rng.integers(0, len(hurt), 3)] = rng.integers(0, 256, 3)
-        for data in (whole[:cut], hurt.tobytes()):
-            path.write_bytes(data)
-            with contextlib.suppress(DataError):
-                assert read_points(path).shape[1] == 4
+        path.write_bytes(whole[:cut])
+        # The last digits of a number may be cut off unnoticed, and faces behind the points.
+        lost = kind != "ascii" and cut < len(whole) - (13 if kind == "ply" else 0)
+        with pytest.raises(DataError) if lost else contextlib.suppress(DataError):
+            assert read_points(path).shape[1] == 4
+        path.write_bytes(hurt.tobytes())
+        with contextlib.suppress(DataError):
+            assert read_points(path).shape[1] == 4
 
 
 def test_whole_numbers_turn_as_others_do(tmp_path):
