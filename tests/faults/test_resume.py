@@ -66,6 +66,17 @@ def test_sigterm_at_the_edges_of_an_epoch(script, place, tmp_path, monkeypatch):
     assert_same_run(whole, run)
 
 
+def test_a_resumed_run_stops_as_early(tmp_path, monkeypatch):
+    """The best epoch and what it is compared with are those of before the stop."""
+    flags = ["--lr", "1e-9", "--epochs", "6", "--patience", "2"]
+    whole = train("train_mae", tmp_path / "whole", *flags)
+    look = 2 * (steps_per_epoch(whole) + 1) + 1  # in the third epoch
+    run = stopped(monkeypatch, "train_mae", tmp_path, look, signal.SIGTERM, *flags)
+    resume("train_mae", run)
+    assert len(read_json(whole / "history.json")) < 6
+    assert_same_run(whole, run)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_stopped_three_times_with_other_numbers_of_workers(script, tmp_path, monkeypatch):
