@@ -5,7 +5,8 @@ import importlib
 import pytest
 import torch
 
-from tests.tiny_runs import NAMES, flags_of, history, run_of, train
+from datasets.samples import ensure_sample
+from tests.tiny_runs import EXCLUDE, NAMES, flags_of, history, run_main, run_of, train
 from utils.run.folder import read_json
 from utils.tasks import TASKS
 from utils.training import interrupt
@@ -66,7 +67,7 @@ def test_a_step_goes_down_the_mean_loss_of_its_batch(name, tmp_path, monkeypatch
     check, clip = script.check_finite, torch.nn.utils.clip_grad_norm_
 
     def noted(loss, *rest):
-        seen.append(float(loss))
+        seen.append(loss.item())
         check(loss, *rest)
 
     monkeypatch.setattr(script, "check_finite", noted)
@@ -93,3 +94,27 @@ def test_a_loader_can_pin_every_tensor_of_a_batch_for_cuda(name, tmp_path, monke
     train(name, tmp_path, "--epochs", 1, "--max_batches", 1)
     for tensor in batches[0].values():
         torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("train_stage1", "jrdb"), ("train_mae", "ultrasound"), ("train_anomaly_with_labels", "anovox"),
+])  # fmt: skip
+def test_without_a_data_path_the_built_in_sample_is_used_and_named(name, kind, tmp_path, monkeypatch):
+    made = []
+
+    def tiny(kind, directory, *size):
+        made.append((kind, directory))
+        return ensure_sample(kind, tmp_path / "sample", size="tiny")
+
+    monkeypatch.setattr(importlib.import_module(f"datasets.{kind}.load"), "ensure_sample", tiny)
+    given = flags_of(name)
+    for flag in ("--data_path", "--image_dir", *EXCLUDE[:1]):
+        if flag in given:
+            del given[(at := given.index(flag)) : at + (3 if flag == EXCLUDE[0] else 2)]
+    run_main(name, *given, "--epochs", 1, "--max_batches", 2, "--output_dir", tmp_path / "runs")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert made[0] == (kind, f"data/sample_{kind}")
+    assert read_json(run / "config.json")["dataset"]["synthetic"] is True
+    assert read_json(run / "results.json")["synthetic"] is True
+    for file in ("train.log", "evaluation_report.txt"):
+        assert "the built-in synthetic sample" in (run / file).read_text(), file

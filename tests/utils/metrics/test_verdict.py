@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import ttest_1samp, ttest_ind
 from sklearn import metrics as reference
 
+from benchmarks.verdict import age, anomaly, simulate, stage2
 from utils.metrics.verdict import BLOCKS, MINIMUM, Comparison, GroupJackknife, judge
 
 RNG = np.random.default_rng(0)
@@ -107,6 +108,15 @@ def verdict(gain, groups=8, split="test", **options):
 def ends(found) -> list[float]:
     """The interval that a verdict names."""
     return [float(end) for end in re.search(r"\[(.+), (.+)\]", found.reason).groups()]
+
+
+@pytest.mark.parametrize("draw", [stage2, anomaly, age])
+def test_of_models_that_learned_nothing_at_most_one_in_twenty_ends_learned(draw):
+    """Simulated data sets of six groups whose samples are alike (benchmarks/verdict.py: more of them)."""
+    learned, _, _ = simulate(draw, groups=6, data_sets=300, kind="nothing")
+    assert learned <= 5
+    learned, _, _ = simulate(draw, groups=20, data_sets=50, kind="effect")
+    assert learned > 50
 
 
 def test_the_verdict_needs_the_lower_bound_above_zero():
