@@ -235,7 +235,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     score = partial(evaluate, judged, device=run.device, amp=args.amp)
     rows = {name: score(loader) for name, loader in loaders.items()}
     metrics = {name: measure(part, check.criterion) for name, part in rows.items()}
-    worth = check.input_worth(lambda loader: measure(score(loader), criterion), metrics)
+    worth = check.input_worth(lambda loader: measure(score(loader), check.criterion), metrics)
     return finish(run, data, checkpoint, panels, rows, metrics, report, worth)
 
 
