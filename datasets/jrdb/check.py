@@ -37,7 +37,7 @@ def tell_counts(sequences: list[Sequence], where: str, remedy: str) -> None:
     if 0 < len(bare := [s.name for s in sequences if not len(s.pairs)]) < len(sequences):
         remedy = "leave it out if it is not annotated, as JRDB-Act: else all its pairs are negatives"
         LOG.warning(f"{some(bare, 3)}: nobody interacts, unlike in the other sequences: {remedy}")
-    if halves := {s.name: count for s in sequences if (count := count_halves(s))}:
+    if halves := {s.name: count for s in sequences if (count := count_halves(s)) > 1}:  # one may be chance
         remedy = "make one box of the two, x + w beyond the width; else each half counts as a person"
         LOG.warning(f"{some(halves, 3)}: the seam cuts {sum(halves.values())} boxes in two: {remedy}")
     if plain := [f"{s.name} {s.width}x{s.height}" for s in sequences if s.width < 2 * s.height]:
