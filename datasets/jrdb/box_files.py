@@ -50,9 +50,7 @@ MOT = ("frame", "id", "x", "y", "w", "h")
 KITTI = ("frame", "id", "class", "truncated", "occluded", "alpha", "x1", "y1", "x2", "y2")
 # Text without a header: the format and its columns, by the position of the first cell that is not a number.
 TEXTS = {None: ("MOT", MOT), 0: ("KITTI detections", KITTI[2:]), 2: ("KITTI tracks", KITTI)}
-IMAGE = re.compile(r"[0-9][^0-9]*\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
-VIDEO = re.compile(r"\.(mp4|avi|mov|mkv|m4v|webm)$", re.IGNORECASE)
-DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]+$)")
+FILM = re.compile(r"\.(mp4|avi|mov|mkv|m4v|webm)$", re.IGNORECASE)
 FORMS = ("labels or detections JSON of JRDB, COCO JSON, MOT or KITTI text, or CSV with frame,id,x,y,w,h (x, "
          "y: upper left corner; id optional) or frame,id,x1,y1,x2,y2, in UTF-8")  # fmt: skip
 
@@ -68,18 +66,14 @@ class Content(NamedTuple):
 
 
 def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame | None:
-    """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number) and file: the path if the
-    file's name names the sequence, "" if its rows or its folder do. An unreadable file is a problem and None.
+    """Read one file below `given` into COLUMNS, x, y, w, h (NaN if not a number) and file, its path. Unless
+    the rows name their sequence, the file or its folder does. An unreadable file is a problem and None.
 
     attrs: form and size of its Content; others: the classes of boxes left out because they are not of people.
     """
     try:
         form, rows, corners, size, classes = parse(path.read_text(encoding="utf-8-sig"), path)
-        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file="")
-        again = table["id"].astype(bool) & table.duplicated(["frame", "id"]) & form.startswith("JRDB")
-        if again.any():  # the first counts, as in training
-            form = f"{form}, {again.sum()} with an id that is taken in the frame left out"
-            table = table[~again].reset_index(drop=True)
+        table = pandas.DataFrame(rows, columns=COLUMNS).assign(file=str(path))
         kinds = table["kind"].dropna()
         others = kinds[~kinds.isin(people_in({*kinds}, form, classes))]
         table.loc[others.index, "id"] = None
@@ -89,6 +83,10 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
         reason = f"no {error}" if isinstance(error, KeyError) else error
         problems.add("a file whose boxes cannot be read", f"expected {FORMS}", f"{path}: {reason}")
         return None
+    again = table["id"].astype(bool) & table.duplicated(["frame", "id"]) & form.startswith("JRDB")
+    if again.any():  # the first counts, as in training
+        form = f"{form}, {again.sum()} with an id that is taken in the frame left out"
+        table = table[~again].reset_index(drop=True)
     boxes = [box if isinstance(box, list) and len(box) == 4 else [None] * 4 for box in table["box"]]
     boxes = pandas.DataFrame(boxes, columns=list("xywh"), dtype=object)
     table[list("xywh")] = boxes.apply(pandas.to_numeric, errors="coerce").astype(float)
@@ -97,18 +95,17 @@ def read_rows(path: Path, given: Path, problems: Problems) -> pandas.DataFrame |
     if form == "KITTI tracks" and backwards.mean() > 0.5:
         form, corners = f"{form} with widths and heights", False
     if corners:
-        if size and (table[["w", "h"]].max().to_numpy() > size).any():
-            size = None  # that of a box, not of the image
         table["w"], table["h"] = table["w"] - table["x"], table["h"] - table["y"]
     folder = path.parent.relative_to(given).as_posix().removeprefix(".") if given.is_dir() else ""
     numbers = {frame_number(whole(frame)) for frame in table["frame"].unique()}
+    name = ""
     if form == "KITTI detections":  # a frame in each file
-        table = table.assign(frame=path.stem, sequence=folder)
+        table, name = table.assign(frame=path.stem), folder
     elif given.is_dir() and path.stem.isdigit() and numbers == {int(path.stem)}:  # as well
-        table.loc[table["sequence"] == "", "sequence"] = folder
+        name = folder
     elif given.is_dir() or form.startswith("JRDB"):
         name = path.parent.parent.name if path.stem in ("gt", "det") else path.stem  # SEQUENCE/gt/gt.txt
-        table.loc[table["sequence"] == "", ["sequence", "file"]] = name, str(path)
+    table.loc[table["sequence"] == "", "sequence"] = name
     table.attrs = {"form": form, "size": size, "others": others.tolist()}
     return table
 
@@ -120,17 +117,17 @@ def parse(text: str, path: Path) -> Content:
     if text.lstrip()[0] not in "{[":
         return text_rows(text, path)
     content = json.loads(text, object_pairs_hook=unique_keys)
-    for key in ("labels", "detections"):
-        if isinstance(content, dict) and content.get(key) and isinstance(content[key], dict):
-            return Content(f"JRDB {key}", list(jrdb_rows(content[key], path)))
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return coco_rows(content, path)
     if isinstance(content, list):
         rows, videos = [], name_videos([entry.get("video_id") for entry in content])
         for k, entry in enumerate(content):
             frame, kind = str(entry["image_id"]), str(entry.get("category_id"))
             rows.append((videos[k], frame, track_of(entry), entry["bbox"], f"{path}: entry {k}", kind))
         return Content("COCO results (image_id is the frame, scores are not used)", rows)
+    for key in ("labels", "detections"):
+        if content.get(key) and isinstance(content[key], dict):
+            return Content(f"JRDB {key}", list(jrdb_rows(content[key], path)))
+    if isinstance(content.get("annotations"), list):
+        return coco_rows(content, path)
     raise ValueError("JSON without labels, detections or annotations")
 
 
@@ -162,8 +159,8 @@ def coco_rows(content: dict, path: Path) -> Content:
         if entry["image_id"] not in images:
             raise ValueError(f"{where}: its image_id {entry['image_id']!r} is not in images")
         if not entry.get("iscrowd"):
-            (sequence, file), name = images[entry["image_id"]], classes.get(kind, str(kind))
-            rows.append((sequence, file, track_of(entry), entry.get("bbox"), f"{path}: {where}", name))
+            person = track_of(entry), entry.get("bbox"), f"{path}: {where}", classes.get(kind, str(kind))
+            rows.append((*images[entry["image_id"]], *person))
     sizes = {(image.get("width"), image.get("height")) for image in content["images"]}
     size = sizes.pop() if len(sizes) == 1 else (0, 0)
     known = all(isinstance(side, int | float) and side > 0 for side in size)  # some tools write 0
@@ -174,8 +171,7 @@ def name_videos(videos: list, titles: dict | None = None) -> list[str]:
     """The title of each video, else the video itself; "" if they are all the same."""
     if len(set(videos)) < 2:
         return [""] * len(videos)
-    titles = titles or {}
-    return [str(titles.get(video) or video) for video in videos]
+    return [str((titles or {}).get(video) or video) for video in videos]
 
 
 def track_of(entry: dict) -> str:
@@ -184,71 +180,52 @@ def track_of(entry: dict) -> str:
 
 
 def text_rows(text: str, path: Path) -> Content:
-    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without. If columns
-    width and height beside two corners are the same in every row, they are the size of the panorama."""
+    """`parse` for lines of cells, with a header (column names as in NAMES and BOXES) or without."""
     lines = [line.rstrip(" ,;\t") for line in text.splitlines()]
     first = next(filter(None, lines))
     separator = next((mark for mark in ";\t," if mark in first), " ")
+    if separator != ",":
+        lines = [line.replace(",", ".") for line in lines]  # of decimals
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     rows = [(f"line {reader.line_num}", [cell.strip() for cell in cells]) for cells in reader if cells]
-    if separator != ",":
-        rows = [(line, [DECIMAL_COMMA.sub(".", cell) for cell in cells]) for line, cells in rows]
-    form, header = recognise([cells for _, cells in rows], first)
+    form, names = recognise([cells for _, cells in rows], first)
     if form == "CSV":
         rows = rows[1:]
-    else:
-        rows = [(line, cells[: len(header)]) for line, cells in rows]
-    if too_long := [line for line, cells in rows if len(cells) > len(header)]:
-        raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
-    cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(header)}
-    box = next((names for names in BOXES if cells.keys() >= {*names}), ["x", "y", "w", "h"])
-    used = {kind: next((name for name in names if name in cells), None) for kind, names in NAMES.items()}
+        if too_long := [line for line, cells in rows if len(cells) > len(names)]:
+            raise ValueError(f"{too_long[0]} has more cells than the header (decimal commas?)")
+    cells = {name: [row[k] if k < len(row) else "" for _, row in rows] for k, name in enumerate(names)}
+    used = {kind: next(filter(names.count, known), None) for kind, known in NAMES.items()}
+    box = next((columns for columns in BOXES if {*columns} <= {*names}), ["x", "y", "w", "h"])
     if form == "CSV":
-        films = [name for name, column in cells.items() if name and any(map(VIDEO.search, column[:1]))]
-        used["sequence"] = used["sequence"] or next(iter(films), None)
-        used["frame"] = used["frame"] if used["frame"] not in films else None
         needed = used["frame"] or "frame", *box, *filter(None, [used["id"]])
-        if wrong := [name for name in needed if header.count(name) != 1]:
-            what = "several columns" if {*wrong} <= {*header} else "no column"
+        if wrong := [name for name in needed if names.count(name) != 1]:
+            what = "several columns" if {*wrong} <= {*names} else "no column"
             raise ValueError(f"{what} {', '.join(wrong)} in {first.strip()[:80]}")
-        if not any(map(is_person, cells.get(used["class"], ()))):  # their column may have another name
-            typed = [name for name in cells if name and any(map(is_person, cells[name]))]
-            used["class"] = typed[0] if typed else used["class"]
-        for name in filter(cells.get, NAMES["frame"]):  # the image's name rather than a count of the images
-            frames, files = cells[used["frame"]], cells[name]
-            one_each = len({*frames}) == len({*files}) == len({*zip(frames, files, strict=True)})
-            if one_each and all(map(IMAGE.search, files)):
-                used["frame"] = name
-        unused = [name for name in cells if name and name not in (*used.values(), *box)]
-        if unused:
+        films = [name for name in names if name != used["sequence"] and any(map(FILM.search, cells[name]))]
+        if films:
+            raise ValueError(f"{films[0]} names films: call it sequence, and count their frames in `frame`")
+        typed = [name for name in names if name and any(map(is_person, cells[name]))]
+        if typed and used["class"] not in typed:  # their column may have another name
+            used["class"] = typed[0]
+        if unused := [name for name in names if name and name not in (*used.values(), *box)]:
             form = f"CSV (columns not used: {some(unused)})"
-    absent = [""] * len(rows)
-    videos, cameras, frames, people, kinds = (
-        cells.get(used[kind], absent) for kind in ("sequence", "camera", "frame", "id", "class")
-    )
-    if any(map(VIDEO.search, videos[:1])):
-        videos = name_folders([VIDEO.sub("/", video) for video in videos])
-    sequences = ["/".join(filter(None, pair)) for pair in zip(videos, name_videos(cameras), strict=True)]
-    for (line, _), person in zip(rows, people, strict=True):
-        if form == "MOT" and not whole(person).lstrip("-").isdigit():
-            columns = "frame, id, left, top, width, height in pixels"
+    column = {kind: cells.get(name, [""] * len(rows)) for kind, name in used.items()}
+    for (line, _), person in zip(rows, column["id"], strict=True):
+        if form == "MOT" and not is_whole(person):
+            columns = "frame, id, left, top, width, height"
             raise ValueError(f"{line}: {person!r} is not an id; without a header the columns are {columns}")
-    ids, kinds = map(name_of, people), [whole(kind).lower() for kind in kinds]
+    ids, kinds = map(name_of, column["id"]), [whole(kind).lower() for kind in column["class"]]
     labels = path.with_name("labels.txt")  # CVAT names the classes of its MOT files in it
     if form == "MOT" and labels.is_file():
-        names = dict(enumerate(labels.read_text(encoding="utf-8").splitlines(), 1))
-        kinds = [names.get(int(kind), kind) if kind.isdigit() else kind for kind in kinds]
+        listed = dict(enumerate(labels.read_text(encoding="utf-8").splitlines(), 1))
+        kinds = [listed.get(int(kind), kind) if kind.isdigit() else kind for kind in kinds]
         form = "MOT with labels.txt"
     boxes = map(list, zip(*(cells[name] for name in box), strict=True))
     places = [f"{path}: {line}" for line, _ in rows]
-    found = list(zip(sequences, frames, ids, boxes, places, kinds, strict=True))
-    corners, size = not box[-1].endswith(("h", "height")), None
-    if corners and cells.keys() >= {"width", "height"}:
-        sides = {*zip(cells["width"], cells["height"], strict=True)}
-        width, height = sides.pop() if len(sides) == 1 else ("", "")
-        if width.isdigit() and height.isdigit():
-            size = int(width), int(height)
-    return Content(form, found, corners, size)
+    pairs = zip(column["sequence"], name_videos(column["camera"]), strict=True)
+    sequences = ["/".join(filter(None, pair)) for pair in pairs]
+    found = list(zip(sequences, column["frame"], ids, boxes, places, kinds, strict=True))
+    return Content(form, found, corners=not box[-1].endswith(("h", "height")))
 
 
 def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
@@ -257,23 +234,23 @@ def recognise(rows: list[list[str]], first: str) -> tuple[str, list[str]]:
     words = [k for k, cell in enumerate(header) if not is_number(cell)]
     if len(words) == len(header):
         return "CSV", [re.sub("[ ._-]", "", cell) for cell in header]
-    if 4 < len(header) < 8 and not words and all(0 <= float(cell) <= 1 for cell in header[1:5]):
-        remedy = "write a CSV of frame,id,x,y,w,h (x, y: upper left corner) and pass --boxes_size 1 1"
-        raise ValueError(f"class, centre and size, as YOLO writes them: {remedy}")
-    first_word = words[0] if words else None
-    form, columns = TEXTS.get(first_word, ("", ()))
+    form, columns = TEXTS.get(words[0] if words else None, ("", ()))
     if form == "KITTI detections" and len(header) == 17:  # JRDB's toolkit adds the number of points
         columns = (columns[0], "points", *columns[1:])
     if not form or len(header) < len(columns):
         raise ValueError(f"line 1 is neither a header nor a row of MOT or KITTI: {first[:80]}")
-    eighth = [cells[7] for cells in rows if len(cells) > 7]  # class, or a coordinate as in MOT15
-    if form == "MOT" and all(whole(cell).lstrip("-").isdigit() for cell in eighth):
+    # An eighth cell is the class, or a coordinate as in MOT15
+    if form == "MOT" and all(is_whole(cells[7]) for cells in rows if len(cells) > 7):
         columns += ("score", "class")
     return form, list(columns)
 
 
 def is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", cell) is not None
+
+
+def is_whole(cell: str) -> bool:
+    return whole(cell).lstrip("-").isdigit()
 
 
 def is_person(kind: str) -> bool:

@@ -47,9 +47,9 @@ def read_boxes(
     parts = [read_rows(path, boxes, problems) for path in files]
     problems.raise_any()
     rows = pandas.concat(parts, ignore_index=True)
-    for name, files in rows[rows["file"] != ""].groupby("sequence")["file"].unique().items():
-        remedy = "each counts as the whole sequence: rename them, or pass one file, or the folder of one kind"
+    for (name, _), files in rows.groupby(["sequence", "frame"])["file"].unique().items():
         if len(files) > 1:
+            remedy = "they hold the same frames: rename them, or pass one file, or the folder of one kind"
             problems.add(f"several files of sequence {name}", remedy, ", ".join(files))
     problems.raise_any()
     boxed = rows["id"].notna()  # the other rows only say that a frame exists

@@ -1,6 +1,5 @@
 """Boxes of detectors and trackers: the same people out of every form they come in."""
 
-import io
 import json
 from argparse import Namespace
 
@@ -182,7 +181,6 @@ def test_videos_and_cameras_of_one_file_are_sequences(tmp_path, read):
         "scene": "scene_id,frame,x,y,w,h\n" + rows,
         "camera": "camera,frame,x,y,w,h\n" + rows,
         "clip": "Clip,frame,x,y,w,h\n" + rows,
-        "films": "filename,frame,x,y,w,h\n" + rows.replace(",0", ".mp4,0").replace(",1,", ".mp4,1,"),
         "both": "seq,camera,frame,x,y,w,h\n" + rows.replace("hall", "1,hall").replace("lab", "1,lab"),
     }
     for name, text in texts.items():
@@ -293,15 +291,6 @@ def test_classes_of_cvats_mot_are_those_of_its_labels(tmp_path, read):
     for boxes in (tmp_path, tmp_path / "hall/gt/gt.txt"):
         (sequence,), _, said = read(tmp_path, boxes)
         assert len(sequence.boxes) == 4 and "4 boxes, MOT with labels.txt; left out: 1 of class car" in said
-
-
-def test_the_name_of_an_image_counts_more_than_a_number_beside_it(tmp_path, read):
-    table = pandas.read_csv(io.StringIO(csv("frame,id,x,y,w,h"))).assign(frame=[0, 0, 1, 1])
-    for name, image in {"a": "{:06d}.jpg", "b": "crop_{:06d}_{}.jpg"}.items():
-        names = [image.format(5 * frame, k) for k, frame in enumerate(table["frame"])]
-        table.assign(file_name=names).to_csv(tmp_path / name, index=False)
-        (sequence,), *_ = read(tmp_path, tmp_path / name)
-        assert sequence.times.tolist() == {"a": [0, 5], "b": [0, 1]}[name]
 
 
 def test_kitti_detections_of_jrdbs_toolkit_have_a_column_more(tmp_path, read):
@@ -438,20 +427,6 @@ def test_a_coco_size_that_is_no_size_is_unknown(tmp_path, read, unknown):
     assert np.array_equal(read(tmp_path, tmp_path / "coco.json")[0][0].boxes, sequence.boxes)
 
 
-def test_width_and_height_beside_corners_may_be_the_images(tmp_path, read):
-    Image.new("RGB", (3760, 480)).save(tmp_path / "000000.jpg")
-    (tmp_path / "boxes.csv").write_text(
-        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,1880,240,9,50,40,130\n"
-    )
-    with pytest.raises(DataError, match="image is 3760x480, the boxes are for 1880x240"):
-        read(tmp_path, tmp_path / "boxes.csv")
-    (tmp_path / "boxes.csv").write_text(
-        "filename,width,height,xmin,ymin,xmax,ymax\n0.jpg,31,80,9,50,40,130\n"
-    )
-    (sequence,), *_ = read(tmp_path, tmp_path / "boxes.csv")
-    assert sequence.boxes.tolist() == [[9, 50, 31, 80]]
-
-
 def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
     path = tmp_path / "boxes.csv"
     path.write_text("frame,id,x,y,w,h\n0,1,-8.5,-20,60,150\n0,2,10,400,60,100\n0,3,10,900,60,100\n")
@@ -494,7 +469,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
             r"within one pixel, as if in fractions.*--boxes_size 1 1[^\n]*\n.*line 2(.*\n)*.*upper left",
         ),
         ('[{"image_id": 0, "category_id": 1, "box": [1, 2, 3, 4]}]', "no 'bbox'"),  # AlphaPose
-        ("0 0.5 0.3 0.1 0.4 0.9", "as YOLO writes them: write a CSV of frame,id,x,y,w,h"),
+        ("0 0.5 0.3 0.1 0.4 0.9", r"'0.5' is not an id; without a header"),
         ("0,1,9,8,60,150\n15,10.5,5.5,40,60,.9", "line 2: '10.5' is not an id; without a header"),  # no ids
         ("1,7,9,8,60,150\n2,7,9\n", r"four finite numbers[^\n]*\n.*line 2, box"),
         ("0 7 Pedestrian 0 0 0 9 8 60 150\n1 7 Pedestrian 0\n", r"four finite numbers[^\n]*\n.*line 2, box"),
@@ -511,7 +486,7 @@ def test_boxes_over_the_edge_are_wrapped_and_clipped_and_said(tmp_path, read):
         (with_classes([0, 0, 0, 0, 56]), "none of the classes 0, 56 is called person: rename"),
         (mot(rest=(1, 0, 0.9)) + "\n0,3,20,30,40,50,1,1,1.0", "class 0 of COCO but 1 of MOT, and both occur"),
         ("frame,x,y,w,h\n00:00:15,1,2,3,4\n", "without a number"),
-        ("filename,x,y,w,h\nhall.mp4,1,2,30,40\n", "no column frame in filename"),
+        ("filename,x,y,w,h\nhall.mp4,1,2,30,40\n", "filename names films: call it sequence"),
         ("frame,x,y,w,h\n-1,1,2,3,4\n", "without a number"),
         (coco().replace('"image_id": 0', '"image_id": 7', 1), "annotation 0: its image_id 7 is not in"),
         (coco().replace("IMG_0015", "IMG_0000"), "several images are called hall/IMG_0000.jpg: put the"),
