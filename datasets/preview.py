@@ -4,8 +4,8 @@
     python -m datasets.preview jrdb --data_path JRDB
 
 Writes three annotated frames of the first sequence with images, OUTPUT_DIR/preview_jrdb_SEQUENCE_FRAME.png:
-boxes with ids (grey: in no annotated pair), annotated pairs by type, social groups as bars below. People on
-the seam of the panorama appear at both ends.
+boxes with ids and social groups, "7 g4" (grey: in no annotated pair), annotated pairs by type. People on the
+seam of the panorama appear at both ends.
 """
 
 import argparse

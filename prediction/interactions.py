@@ -24,7 +24,7 @@ from datasets.jrdb.load import join_pairs, tell_motion, tell_shape
 from datasets.jrdb.pairs import PairRules
 from prediction.skipped import skipped_table
 from prediction.trained import Predicted, Trained, spread
-from utils.metrics.groups import find_clusters
+from utils.metrics.groups import find_clusters, number_groups
 from utils.metrics.interaction import pair_probabilities
 from utils.metrics.jrdb_act import keyframe_rows, rows_text
 from utils.plotting.panorama import draw_panorama, save_panorama
@@ -195,7 +195,7 @@ def list_people(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray
         "frame": dataset.frame_keys[frames], "id": dataset.person_ids[people], "group": groups[people],
     })  # fmt: skip
     persons["size"] = persons.groupby("group")["group"].transform("size")
-    persons["group"] = persons.groupby(frames)["group"].rank("dense").astype(int)  # from 1 in every frame
+    persons["group"] = number_groups(frames, persons["group"])
     return persons
 
 

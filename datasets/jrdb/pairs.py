@@ -8,13 +8,12 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from datasets.augmentation import GOLDEN, mix
 from datasets.jrdb.classes import TOO_DIFFICULT
 from datasets.jrdb.geometry import first_is_left, in_range, pair_features
 from datasets.jrdb.labels import Sequence
+from utils.metrics.groups import find_components
 
 NOT_ANNOTATED = -2  # beside the types of labels.Sequence
 
@@ -66,7 +65,7 @@ def find_pairs(
     first, second = every_pair[0][here], every_pair[1][here]  # (P,) people in each pair of the frames used
 
     # Annotations
-    groups = interaction_groups(sequence.pairs, len(kept))
+    groups = find_components(len(kept), sequence.pairs)
     types, ambiguous, linked = annotate(sequence, kept, groups, first, second)
     annotated = types > NOT_ANNOTATED
     inferred = linked & (sampled and rules.infer_group_pairs)
@@ -160,12 +159,6 @@ def all_pairs(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = np.repeat(rows, partners)
     begin = np.cumsum(partners) - partners
     return first, np.arange(len(first)) - np.repeat(begin, partners) + first + 1
-
-
-def interaction_groups(pairs: np.ndarray, people: int) -> np.ndarray:
-    """(people,) group numbers: connected components of the annotated pairs (M, 2); a loner is a group too."""
-    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(people, people))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def draw_lots(

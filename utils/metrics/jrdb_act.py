@@ -10,14 +10,12 @@ of task 3 are 1, 1/2, 1/3, 1/4 and so on.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
-from utils.metrics.groups import SIZE_BINS, best_match, size_bins
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from utils.metrics.groups import SIZE_BINS, find_right, number_groups, size_bins
 
 KEYFRAME = 15  # frames, one second
 DIFFICULT = 2  # people of at least this difficulty count neither as found nor as missed
@@ -25,13 +23,11 @@ DIFFICULT = 2  # people of at least this difficulty count neither as found nor a
 
 def keyframe_rows(
     part: Any, groups: np.ndarray, people: np.ndarray, names: Sequence[str], last: float = 1.0
-) -> "DataFrame":
+) -> DataFrame:
     """The values of det_group.txt or gt_group.txt, a row for each of `people` (row numbers of a
     JRDBPairDataset) in groups (R,). Like the toolkit, this keeps only people in keyframes with boxes inside
     the panorama, numbers sequences by the sorted `names`, and groups from 1 in every keyframe. last: score
     or difficulty."""
-    import pandas
-
     frames = part.people_frames[people]
     number = np.array([sorted(names).index(name) for name in part.sequences])
     sequences, times = number[part.frame_sequences[frames]], part.frame_times[frames]
@@ -39,26 +35,21 @@ def keyframe_rows(
     width, height = np.array(part.pano_sizes)[part.frame_sequences[frames]].T
     kept = (times % KEYFRAME == 0) & (times >= KEYFRAME)
     kept &= (x >= 0) & (y >= 0) & (x + w <= width) & (y + h <= height)
-    numbers = pandas.Series(groups[people]).groupby(frames).rank("dense").astype(int)
+    numbers = number_groups(frames, groups[people])
     rows = {"sequence": sequences, "keyframe": times, "x1": x, "y1": y, "x2": x + w, "y2": y + h}
-    return pandas.DataFrame(rows | {"group": numbers, "activity": 1, "last": last})[kept]
+    return DataFrame(rows | {"group": numbers, "activity": 1, "last": last})[kept]
 
 
-def rows_text(rows: "DataFrame") -> str:
+def rows_text(rows: DataFrame) -> str:
     """The text of det_group.txt or gt_group.txt."""
     return rows.to_csv(sep=" ", header=False, index=False, float_format="%.10g", lineterminator="\n")
 
 
-def score_groups(truth: "DataFrame", found: "DataFrame") -> dict[str, Any]:
+def score_groups(truth: DataFrame, found: DataFrame) -> dict[str, Any]:
     """{"task_2": AP, "task_3": mAP, "by_size": {G1..G5+: AP}} from rows of the same people, in the same
     order, in true and in predicted groups. None for a size that no group has, or if nobody counts."""
-    right, sizes = np.zeros(len(truth), bool), np.zeros(len(truth), np.int64)
-    for mine in truth.groupby(["sequence", "keyframe"]).indices.values():
-        true, guess = (rows["group"].to_numpy()[mine] for rows in (truth, found))
-        shared = np.zeros((1 + max(true.max(), guess.max()),) * 2, np.int64)  # square: the toolkit's ties
-        np.add.at(shared, (guess, true), 1)
-        right[mine] = best_match(shared)[guess] == true
-        sizes[mine] = shared.sum(axis=0)[true]
+    frames = truth.groupby(["sequence", "keyframe"], sort=False).ngroup()
+    right, sizes = find_right(frames, found["group"].to_numpy(), truth["group"].to_numpy())
     easy = (truth["last"] < DIFFICULT).to_numpy()
     right, bins = right[easy], size_bins(sizes[easy])
     aps = [float(right[bins == k].mean()) if k in bins else None for k in range(len(SIZE_BINS))]

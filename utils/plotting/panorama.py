@@ -1,8 +1,8 @@
 """Draws people, pairs and groups on a 360-degree panorama, to the pixel and across the seam.
 
 Shapes that cross one end are drawn again at the other end. So a person on the seam appears at both ends, and
-a pair that is closer across the seam is joined by two pieces of one line. Title and legend are above the
-picture; below it is a bar for every group, with a tick under each member.
+a pair that is closer across the seam is joined by two pieces of one line. Above a person are the id and the
+number of the group (g4), if it has other members; title and legend are above the picture.
 """
 
 import io
@@ -21,8 +21,7 @@ Color = tuple[int, int, int]
 PALETTE = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 WHITE, DARK, GREY = (255, 255, 255), (24, 24, 24), (160, 160, 160)
 FONT_SIZE, SMALL = 17, 14  # pixels, of the font that comes with Pillow: the same on every machine
-ROW = 24  # height of a line of legend, title or group bars, pixels
-BAR_ROW = ROW + 4
+ROW = 24  # height of a line of legend or title, pixels
 HEADER = 2 * ROW  # rows of the canvas above the panorama
 
 
@@ -30,26 +29,26 @@ def draw_panorama(
     image: np.ndarray, boxes: np.ndarray, names: Sequence[str], *, pairs: np.ndarray, kinds: np.ndarray,
     texts: Sequence[str], kind_names: Sequence[str], groups: np.ndarray, title: str,
 ) -> np.ndarray:  # fmt: skip
-    """The annotated picture (HEADER + H + bars, W, 3) uint8; the panorama begins in row HEADER.
+    """The annotated picture (HEADER + H, W, 3) uint8; the panorama begins in row HEADER.
 
     image (H, W, 3) uint8. boxes (n, 4) x, y, w, h in pixels, x + w may exceed W; names: n ids. pairs (m, 2)
     rows of boxes; kinds (m,) indices into `kind_names` and PALETTE, -1 = none (white); texts: m labels of the
-    lines, may be ''. groups (n,) group numbers, < 0 = none; groups of two or more get a bar.
+    lines, may be ''. groups (n,) group numbers, < 0 = none.
     """
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     for row in np.argsort(boxes[:, 3], kind="stable"):  # tall, near people last, on top
-        draw_person(draw, boxes[row], names[row], width, WHITE if row in pairs else GREY)
+        shared = groups[row] >= 0 and (groups == groups[row]).sum() > 1
+        tag = f"{names[row]} g{groups[row]}" if shared else names[row]
+        draw_person(draw, boxes[row], tag, width, WHITE if row in pairs else GREY)
     for (a, b), kind in zip(pairs, kinds, strict=True):
         draw_pair(draw, boxes[a], boxes[b], kind_color(kind), width)
     left_out = draw_texts(draw, boxes, pairs, kinds, texts, (width, height))
-    bars = draw_group_bars(boxes, groups, names, width)
-    canvas = Image.new("RGB", (width, HEADER + height + bars.height), DARK)
+    canvas = Image.new("RGB", (width, HEADER + height), DARK)
     note = f"   ({left_out} texts left out, no room)" if left_out else ""
     draw_header(ImageDraw.Draw(canvas), title + note, kinds, kind_names)
     canvas.paste(picture, (0, HEADER))
-    canvas.paste(bars, (0, HEADER + height))
     return np.asarray(canvas)
 
 
@@ -89,21 +88,20 @@ def pair_line(a: np.ndarray, b: np.ndarray, width: int) -> tuple[float, float, f
     return xa, ya, xa + offset, yb
 
 
-def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, name: str, width: int, color: Color) -> None:
-    """The box, two pixels wide with a dark rim, and the id above it; at both ends if on the seam."""
+def draw_person(draw: ImageDraw.ImageDraw, box: np.ndarray, tag: str, width: int, color: Color) -> None:
+    """The box, two pixels wide with a dark rim, and the tag above it; at both ends if on the seam."""
     x, y, w, h = np.rint(box).astype(int).tolist()
     x, right = x % width, x % width + w - 1
     font = ImageFont.load_default(SMALL)
-    tag_width = round(font.getlength(name)) + 4
+    tag_width = round(font.getlength(tag)) + 4
     for shift in on_both_ends(x, right, width):
         draw.rectangle((x + shift - 1, y - 1, right + shift + 1, y + h), outline=DARK, width=4)
         draw.rectangle((x + shift, y, right + shift, y + h - 1), outline=color, width=2)
-        if not name:
-            continue
-        tag = min(max(x + shift, 0), width - tag_width)  # the whole tag, even of a cut person
-        top = max(y - SMALL - 3, 0)
-        draw.rectangle((tag, top, tag + tag_width, top + SMALL + 2), fill=DARK)
-        draw.text((tag + 2, top), name, fill=color, font=font)
+        if tag:
+            left = min(max(x + shift, 0), width - tag_width)  # the whole tag, even of a cut person
+            top = max(y - SMALL - 3, 0)
+            draw.rectangle((left, top, left + tag_width, top + SMALL + 2), fill=DARK)
+            draw.text((left + 2, top), tag, fill=color, font=font)
 
 
 def draw_pair(draw: ImageDraw.ImageDraw, a: np.ndarray, b: np.ndarray, color: Color, width: int) -> None:
@@ -159,29 +157,6 @@ def draw_header(draw: ImageDraw.ImageDraw, title: str, kinds: np.ndarray, kind_n
         draw.rectangle((x, ROW + 9, x + 28, ROW + 14), fill=color)
         draw.text((x + 36, ROW + 1), text, fill=color, font=font)
         x += 36 + font.getlength(text) + 28
-
-
-def draw_group_bars(boxes: np.ndarray, groups: np.ndarray, names: Sequence[str], width: int) -> Image.Image:
-    """A strip with a row for each group of two or more: a bar from the first to the last member, the short
-    way round, with a tick below each member, and the list of their ids."""
-    font = ImageFont.load_default(SMALL)
-    shown = [number for number in np.unique(groups) if number >= 0 and (groups == number).sum() > 1]
-    strip = Image.new("RGB", (width, len(shown) * BAR_ROW + 6 if shown else 0), DARK)
-    draw = ImageDraw.Draw(strip)
-    for y, number in zip(range(10, strip.height, BAR_ROW), shown, strict=False):
-        members = np.flatnonzero(groups == number)
-        centres = np.sort((boxes[members, 0] + boxes[members, 2] / 2) % width)
-        gaps = np.diff(np.r_[centres, centres[0] + width])
-        first = (int(gaps.argmax()) + 1) % len(centres)  # the bar begins after the widest gap
-        ticks = centres[first] + (centres - centres[first]) % width
-        text = f"group {number}: " + " ".join(names[row] for row in members)
-        for shift in on_both_ends(ticks.min(), ticks.max(), width):
-            draw.line((ticks.min() + shift, y, ticks.max() + shift, y), fill=WHITE, width=2)
-            for tick in ticks:
-                draw.line((tick + shift, y - 5, tick + shift, y + 1), fill=WHITE, width=3)
-            x = min(max(ticks.min() + shift, 0), width - font.getlength(text))
-            draw.text((x, y + 2), text, fill=WHITE, font=font)
-    return strip
 
 
 def kind_color(kind: int) -> Color:

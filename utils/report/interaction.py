@@ -89,7 +89,7 @@ def report_groups(
         return {"groups": {}, "jrdb_act": {}, "warnings": []}, {}
     ways = {
         "clusters": social.find_clusters(frames, pairs, p_interaction, threshold),
-        "connected components": social.find_components(len(frames), pairs, p_interaction, threshold),
+        "connected components": social.find_components(len(frames), pairs[p_interaction >= threshold]),
         "everybody alone": np.arange(len(frames)),
     }
     truth = keyframe_rows(part, part.social_groups, known, sequences, last=0)

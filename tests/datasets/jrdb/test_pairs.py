@@ -299,14 +299,6 @@ def test_all_pairs():
     assert list(zip(first.tolist(), second.tolist(), strict=True)) == expected
 
 
-def test_groups_are_connected_components():
-    groups = pairs.interaction_groups(np.array([[0, 1], [1, 2], [4, 5]]), 6)
-    assert groups[0] == groups[1] == groups[2]
-    assert groups[4] == groups[5]
-    assert len(set(groups.tolist())) == 3
-    assert len(set(pairs.interaction_groups(np.empty((0, 2), np.int64), 4).tolist())) == 4
-
-
 def test_neighbouring_pairs_share_people():
     """Frames of 12 people in a ring: wherever a frame is cut, few people are on both sides."""
     rng = np.random.default_rng(3)

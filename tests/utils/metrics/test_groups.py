@@ -10,13 +10,14 @@ def test_components_are_joined_by_pairs_at_the_threshold_or_above():
     """0-1 .9 and 1-2 .5 join three people although 0-2 is .1; 3 has only weak pairs; 4 has no pair at all."""
     pairs = np.array([[0, 1], [1, 2], [0, 2], [2, 3], [1, 3]])
     p = np.array([0.9, 0.5, 0.1, 0.3, 0.2])
-    groups = find_components(5, pairs, p, threshold=0.5)
+    groups = find_components(5, pairs[p >= 0.5])
     assert groups[0] == groups[1] == groups[2] and len(set(groups[[0, 3, 4]])) == 3
     scores = group_scores(groups, pairs, p)
     assert scores[groups[0]] == pytest.approx(0.5)  # the mean of its three pairs
     assert scores[groups[3]] == pytest.approx(0.7)  # 1 - .3
     assert scores[groups[4]] == 1.0
-    assert find_components(0, np.empty((0, 2)), np.empty(0), 0.5).shape == (0,)
+    assert find_components(0, np.empty((0, 2), int)).shape == (0,)
+    assert len(set(find_components(4, np.empty((0, 2), int)))) == 4
 
 
 def test_one_pair_too_many_chains_components_but_not_clusters():
@@ -25,7 +26,7 @@ def test_one_pair_too_many_chains_components_but_not_clusters():
     pairs = np.array([*inside, (2, 3)])
     p = np.array([0.9] * len(inside) + [0.8])
     frames, true = np.zeros(6, int), np.repeat([0, 1], 3)
-    assert len(set(find_components(6, pairs, p, 0.5))) == 1
+    assert len(set(find_components(6, pairs))) == 1
     groups = find_clusters(frames, pairs, p, 0.5, cut=0.75)
     assert len(set(groups)) == 2 and len(set(groups[:3])) == 1
     assert share_right(frames, groups, true) == {"all": 1.0, "G3": 1.0}
@@ -139,7 +140,7 @@ def test_a_perfect_prediction_is_perfect_in_every_bin():
     true = np.repeat(np.arange(len(sizes)), sizes)
     pairs = np.array([(i, j) for i in range(len(true)) for j in range(i)])
     p, frames = (true[pairs[:, 0]] == true[pairs[:, 1]]).astype(float), np.zeros(len(true), int)
-    for groups in (find_components(len(true), pairs, p, 0.5), find_clusters(frames, pairs, p, 0.5)):
+    for groups in (find_components(len(true), pairs[p > 0]), find_clusters(frames, pairs, p, 0.5)):
         found = group_metrics(frames, groups, group_scores(groups, pairs, p), true)
         assert [bin_["ap"] for bin_ in found.values()] == [1.0] * 5
         assert set(share_right(frames, groups, true).values()) == {1.0}

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from utils.plotting.panorama import (
-    DARK,
-    HEADER,
-    PALETTE,
-    SMALL,
-    WHITE,
-    draw_group_bars,
-    draw_panorama,
-    save_panorama,
-)
+from utils.plotting.panorama import DARK, HEADER, PALETTE, SMALL, WHITE, draw_panorama, save_panorama
 
 WIDTH, HEIGHT, FIELD = 400, 100, (90, 90, 90)
 SEAM_BOX = [380, 30, 40, 50]  # columns 380..399 and 0..19
@@ -115,12 +106,12 @@ def test_the_text_stands_beside_its_line_and_the_legend_names_the_kind():
     assert not is_color(whole[:HEADER], PALETTE[2]).any()
 
 
-def test_a_group_across_the_seam_has_its_bar_on_both_ends():
-    boxes = np.array([[350, 30, 20, 50], [20, 30, 20, 50], [180, 30, 20, 50]])
-    strip = np.asarray(draw_group_bars(boxes, np.array([4, 4, 5]), ["1", "2", "3"], WIDTH))
-    bar = np.flatnonzero(is_color(strip, WHITE)[10])
-    assert {0, 30, 360, 399} <= set(bar.tolist()) and not ((bar > 35) & (bar < 355)).any()
-    assert draw_group_bars(boxes, np.array([-1, -1, 5]), ["1", "2", "3"], WIDTH).height == 0
+def test_the_group_stands_beside_the_id_of_its_members():
+    boxes = [[350, 30, 20, 50], [20, 30, 20, 50], [180, 30, 20, 50]]
+    plain = drawn(boxes, ["1", "2", "3"])
+    told = drawn(boxes, ["1", "2", "3"], groups=np.array([4, 4, 5]))
+    changed = (plain != told).any(axis=(0, 2))
+    assert changed[300:].any() and changed[:120].any() and not changed[120:300].any()  # 3 is alone
 
 
 def test_nobody_and_no_room_are_no_error(tmp_path):
