@@ -17,7 +17,7 @@ from datasets.jrdb import labels
 from datasets.jrdb.box_files import FORMS, read_rows, whole
 from datasets.jrdb.check import tell_counts
 from datasets.jrdb.flags import LabelRules
-from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, frame_number, list_images, number_images
+from datasets.jrdb.frames import PANORAMA_SIZE, Images, find_images, list_images, number_frames, number_images
 from datasets.jrdb.labels import Person, Sequence
 from datasets.jrdb.problems import Problems
 from utils.run.errors import CommandError, DataError, some
@@ -111,22 +111,16 @@ def read_sequence(
 ) -> Sequence | None:  # fmt: skip
     """One sequence, people sorted by frame number and id, without groups or annotated pairs. boxes_size:
     (width, height) of the panorama they refer to, None if neither the file nor --boxes_size gives it."""
-    before, frames = problems.count, {}  # frame number -> name
-    numbers = [frame_number(whole(frame)) for frame in rows["frame"]]
-    for where, frame, number in zip(rows["where"], rows["frame"].map(whole), numbers, strict=True):
-        if number is None:
-            remedy = "expected a name such as 000015.jpg or a count (no time) at --frame_rate per second"
-            problems.add("a frame without a number", remedy, f"{where}, frame {frame!r}")
-        elif frames.setdefault(number, frame) != frame:
-            remedy = "the last number in a name counts: rename the frames, or name the sequence of each"
-            problems.add("two frames with the same number", remedy, f"{where}: {frames[number]} and {frame}")
+    before = problems.count
+    rows = rows.assign(frame=rows["frame"].map(whole))
+    frames = number_frames(rows.drop_duplicates("frame").set_index("frame")["where"].to_dict(), problems)
     files = number_images(folder, frames, problems)
     if problems.count > before:
         return None
 
-    times = sorted(frames)
-    images = panorama_size(folder, find_images(folder, files, times, problems), boxes_size, args)
-    rows = rows.assign(frame=np.searchsorted(times, numbers)).dropna(subset="id")
+    images = panorama_size(folder, find_images(folder, files, list(frames), problems), boxes_size, args)
+    rows["frame"] = rows["frame"].map({name: k for k, name in enumerate(frames.values())})
+    rows = rows.dropna(subset="id")
     rows = rows.assign(length=rows["id"].str.len()).sort_values(["frame", "length", "id"])  # natural_order
     people = [Person(row.frame, row.id, row.box, row.where) for row in rows.itertuples()]
     for row in rows[rows.duplicated(["frame", "id"])].itertuples():
@@ -134,10 +128,9 @@ def read_sequence(
         problems.add("the same id twice in a frame", remedy, f"{row.where}, id {row.id}")
     scale = np.divide(images.size, boxes_size) if args.boxes_size else np.ones(2)
     boxes = (rows[["x", "y", "w", "h"]].to_numpy() * [*scale, *scale]).tolist()
-    named = {
-        n: f"{n:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name for n, name in frames.items()
-    }
-    keys = [files.get(number, named[number]) for number in times]
+    named = {number: f"{number:06d}.jpg" if name.isdigit() else PureWindowsPath(name).name
+             for number, name in frames.items()}  # fmt: skip
+    keys = [files.get(number, name) for number, name in named.items()]
     rules = LabelRules(skip_bad_boxes=args.skip_bad_boxes, frame_rate=args.frame_rate)
     counts = dict.fromkeys(labels.COUNTS, 0)
     sequence = labels.build_sequence(name, keys, images, people, boxes, {}, rules, counts, problems)

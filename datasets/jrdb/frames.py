@@ -34,6 +34,21 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def number_frames(frames: Mapping[str, str], problems: Problems) -> dict[int, str]:
+    """{number: name} in order, of frames {name: where it stands}. A name without a number is a problem, two
+    names with the same number are another."""
+    numbers = {}
+    for name, where in frames.items():
+        number = frame_number(name)
+        if number is None:
+            remedy = "expected a count of at most nine digits (no time) at --frame_rate, such as 000015.jpg"
+            problems.add("frame name without a number", remedy, f"{where}, frame {name!r}")
+        elif numbers.setdefault(number, name) != name:
+            remedy = "the last number in a name counts: rename the frames, or name the sequence of each"
+            problems.add("two frames with the same number", remedy, f"{where}: {numbers[number]} and {name}")
+    return dict(sorted(numbers.items()))
+
+
 def number_images(folder: Path, frames: Mapping[int, str], problems: Problems) -> dict[int, str]:
     """{number: image} of the images in a folder, by number. Of several with the number of a frame that which
     is called as `frames` {number: name} say counts, else they are a problem. Another one: frames without an

@@ -11,7 +11,6 @@ is opened here, for its size. `Problems` collects the errors, with file, frame a
 import gc
 import itertools
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,15 +24,13 @@ from datasets.images import check_relative_name
 from datasets.jrdb.box_files import name_of, whole
 from datasets.jrdb.classes import known_names, merge_sides, read_class_map
 from datasets.jrdb.flags import FRAMES_PER_SECOND, LabelRules
-from datasets.jrdb.frames import Images, find_images, frame_number, number_images
+from datasets.jrdb.frames import Images, find_images, frame_number, number_frames, number_images
 from datasets.jrdb.problems import Problems
 from utils.run.folder import unique_keys
 
 LABEL_FOLDER = Path("labels") / "labels_2d_activity_social_stitched"
 LABEL_FILES = "[!.]*.[jJ][sS][oO][nN]"  # macOS adds ._NAME.json
 IMAGE_FOLDER = Path("images") / "image_stitched"
-KEYS = "box", "H-interaction"  # of a record: counting them in the file shows whether any was repeated
-INTER_LABELS = re.compile(rb'"inter_labels"\s*:\s*(\{[^{}]*\})')
 BOX_GRID = 1024  # boxes are rounded to 1/1024 pixel, so that float64 adds and subtracts them exactly
 
 # Keys of `Sequence.counts`; the sampling report has the sum of each. TOLD: those that are also logged.
@@ -161,39 +158,25 @@ def read_frames(path: Path, problems: Problems) -> dict[str, list]:
     """{frame name: records}, sorted by frame number; parsed without garbage collection, 2x faster."""
     gc.disable()
     try:
-        data = path.read_bytes()
-        content = json.loads(data)
-        frames = content.get("labels") if isinstance(content, dict) else None
-        lists = frames.values() if isinstance(frames, dict) else ()
-        records = [r for frame in lists if isinstance(frame, list) for r in frame if isinstance(r, dict)]
-        names = [re.findall(rb'"([^"]*)"\s*:', labels) for labels in {*INTER_LABELS.findall(data)}]
-        repeated = any(len({*own}) < len(own) for own in names)
-        kept = {key: sum(key in record for record in records) for key in KEYS}
-        if repeated or any(data.count(f'"{key}"'.encode()) != count for key, count in kept.items()):
-            json.loads(data, object_pairs_hook=unique_keys)  # takes twice as long
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         remedy = "copy the file again, or mend it (of repeated keys only the last counts); check permissions"
         problems.add("a file that is not valid JSON or cannot be read", remedy, f"{path}: {error}")
         return {}
     finally:
         gc.enable()
+    frames = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(frames, dict) or not frames:
         remedy = 'expected {"labels": {"000015.jpg": [records]}}: check that it is a JRDB-Social label file'
         problems.add("no frames", remedy, f"{path}")
         return {}
-    numbers = {}
     for key, records in frames.items():
-        number = frame_number(check_relative_name(key, f"{path}"))
-        if number is None:
-            remedy = "expected a count of at most nine digits (no time) and an ending, such as 000015.jpg"
-            problems.add("frame name without a number", remedy, f"{path}: frame name {key!r}")
-        elif not isinstance(records, list):
+        check_relative_name(key, f"{path}")
+        if not isinstance(records, list):
             where = f"{path}: frame {key} is a {type(records).__name__}"
             problems.add("a frame that is not a list", "expected a list of records", where)
-        elif numbers.setdefault(number, key) != key:
-            where = f"{path}: frames {numbers[number]} and {key}"
-            problems.add("two frames with the same number", "a name's last number counts: rename them", where)
-    return {numbers[number]: frames[numbers[number]] for number in sorted(numbers)}
+    numbers = number_frames(dict.fromkeys(frames, f"{path}"), problems)
+    return {key: frames[key] for key in numbers.values() if isinstance(frames[key], list)}
 
 
 def read_people(
