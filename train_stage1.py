@@ -27,6 +27,7 @@ from utils.run.script import run_script
 SCRIPT, VERSION = "train_stage1.py", "1.0"
 CLASSES = ("no interaction", "interaction")
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
+BEST = {"accuracy": 1, "loss": -1, "f1": 1}  # what best_NAME.pth has most of on val or, if -1, least
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -124,11 +125,10 @@ def build_recipe(
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Cross-entropy (one value per pair; a step divides by the global count), optimizer and schedule."""
     criterion = nn.CrossEntropyLoss(reduction="none")
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     sgd = partial(torch.optim.SGD, momentum=0.9)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[args.optimizer]
-    optimizer = kind(trainable, **options)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -256,7 +256,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare)
     scaler, names = make_scaler(run.device, args.amp), names_of(args)
-    worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
+    worst = {name: -sign * math.inf for name, sign in BEST.items()}
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     history, best = checkpoint.resume(criterion)
@@ -269,8 +269,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Training
     drawn = data.train.draw()
     check = LearningCheck(SCRIPT, criterion, data.train.labels, data.val.labels, outputs=2, drawn=drawn)
-    all_loaders, inputs = loaders | {"train": train_loader}, args.features.split("+")
-    check.before_training(checkpoint, all_loaders, inputs, forward=lambda model, batch: model(batch))
+    check.before_training(checkpoint, loaders | {"train": train_loader}, args.features.split("+"))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -285,8 +284,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
         validated = measure(rows, check.criterion, threshold, calibration)
         scheduler.step()
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        sign = {"accuracy": 1, "loss": -1, "f1": 1}
-        improved = [name for name in best if sign[name] * (validated[name] - best[name]["value"]) > 0]
+        improved = [k for k, sign in BEST.items() if sign * (validated[k] - best[k]["value"]) > 0]
         best |= {name: {"value": validated[name], "epoch": epoch} for name in improved}
         chosen = {"threshold": threshold, "calibration": calibration}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)

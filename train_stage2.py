@@ -26,6 +26,7 @@ from utils.run.script import run_script
 
 SCRIPT, VERSION = "train_stage2.py", "1.0"
 EVALUATION_BATCH = 256  # pairs per evaluation batch, rounded up to whole frames
+BEST = {"accuracy": 1, "loss": -1, "f1": 1}  # what best_NAME.pth has most of on val or, if -1, least
 FROM_STAGE1 = (*arguments.FOLLOWERS["stage1_checkpoint"], "frame_rate")
 
 
@@ -87,7 +88,6 @@ from datasets.jrdb.balance import balance_classes, class_weights
 from datasets.jrdb.classes import INTERACTION_CLASSES
 from datasets.jrdb.geometry import feature_names
 from datasets.jrdb.load import PairDatasets, names_of
-from datasets.splits import Choose
 from models.encoders import build_encoder
 from models.losses import FocalLoss
 from models.pairs import PairClassifier, TwoStageInteractionClassifier
@@ -110,10 +110,7 @@ from utils.training.learning import LearningCheck, check_finite
 from utils.training.run import adopt_stage1, finish, open_run
 from utils.training.weights import follow
 
-
-def build_datasets(args: argparse.Namespace, choose: Choose | None = None) -> PairDatasets:
-    """Interacting pairs of a known type, without negatives and their crops."""
-    return load.build_datasets(args, task="type", choose=choose)
+build_datasets = partial(load.build_datasets, task="type")  # interacting pairs of a known type
 
 
 def build_model(args: argparse.Namespace) -> tuple[TwoStageInteractionClassifier, dict[str, Any]]:
@@ -131,17 +128,16 @@ def build_recipe(
     """Loss (one value per pair; a step divides by the global count), optimizer, schedule. labels: train's."""
     weights = None
     if args.use_class_weights:
-        weights = class_weights(labels, len(INTERACTION_CLASSES))
-        LOG.info("class weights: " + format_values(dict(zip(INTERACTION_CLASSES, weights, strict=True))))
-        weights = torch.from_numpy(weights).float().to(next(model.parameters()).device)
-    criterion = nn.CrossEntropyLoss(weights, reduction="none")
-    if args.loss == "focal":
-        criterion = FocalLoss(weights, args.focal_gamma)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
+        weights = torch.from_numpy(class_weights(labels, len(INTERACTION_CLASSES))).float()
+        named = dict(zip(INTERACTION_CLASSES, weights.tolist(), strict=True))
+        LOG.info(f"class weights: {format_values(named)}")
+    cross_entropy = nn.CrossEntropyLoss(weights, reduction="none")
+    criterion = FocalLoss(weights, args.focal_gamma) if args.loss == "focal" else cross_entropy
+    criterion.to(next(model.parameters()).device)
     sgd = partial(torch.optim.SGD, momentum=0.9)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": sgd}[args.optimizer]
-    optimizer = kind(trainable, **options)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = kind(trainable, lr=args.learning_rate, weight_decay=args.weight_decay, fused=True)
     if args.scheduler == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     else:
@@ -221,10 +217,10 @@ def report(
 ) -> tuple[Verdict, dict[str, Any]]:
     """Compare a split with guessing and scikit-learn models; write report, figures, predictions."""
     part, classes, typed = data.parts[split], np.array(INTERACTION_CLASSES), rows["types"] >= 0
-    p_interaction, p_types = pair_probabilities(rows["who"], rows["logits"], state)
-    columns = {name: p_types[typed, k] for k, name in enumerate(classes)}
-    columns |= {"p_interaction": p_interaction[typed], "prediction": classes[p_types[typed].argmax(axis=1)]}
-    p_label = p_types[typed][np.arange(len(part)), part.labels]
+    p_interaction, p_types = pair_probabilities(rows["who"][typed], rows["logits"][typed], state)
+    columns = dict(zip(classes, p_types.T, strict=True))
+    columns |= {"p_interaction": p_interaction, "prediction": classes[p_types.argmax(axis=1)]}
+    p_label = p_types[np.arange(len(part)), part.labels]
     report_samples(folder, split, state, part.pair_columns() | columns, p_label, partial(look_at_pair, part))
     train = data.reference_pairs()
     verdict, fields = report_multiclass(
@@ -266,7 +262,7 @@ def main(args: argparse.Namespace) -> Verdict | None:
     # Recipe
     criterion, optimizer, scheduler = build_recipe(args, bare, train.labels)
     scaler, names = make_scaler(run.device, args.amp), names_of(args)
-    worst = {"accuracy": -math.inf, "loss": math.inf, "f1": -math.inf}
+    worst = {name: -sign * math.inf for name, sign in BEST.items()}
     parts = {"model": judged, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
     checkpoint = Checkpoint(run, worst, names, **parts, **({"trained": bare} if average else {}))
     if stage1 is not None:
@@ -274,16 +270,14 @@ def main(args: argparse.Namespace) -> Verdict | None:
     history, best = checkpoint.resume(criterion)
     flags = {name: getattr(args, name) for name in ("features", "backbone", "image_size")}
     section = describe_model(bare, "interaction type", weights, len(INTERACTION_CLASSES), **flags, **names)
-    balanced = train.class_counts()
-    run.record(data, section, criterion, optimizer, scheduler, class_counts_after_balancing=balanced)
+    counts = natural.class_counts(), train.class_counts()
+    run.record(data, section, criterion, optimizer, scheduler, class_counts_after_balancing=counts[1])
     if run.processes.first:
-        counts = natural.class_counts(), train.class_counts()
         plot_class_distribution(*counts, run.folder / "class_distribution.png")
 
     # Training
     check = LearningCheck(SCRIPT, criterion, train.labels, data.val.labels, outputs=len(INTERACTION_CLASSES))
-    all_loaders, inputs = loaders | {"train": train_loader}, args.features.split("+")
-    check.before_training(checkpoint, all_loaders, inputs, forward=lambda model, batch: model(batch))
+    check.before_training(checkpoint, loaders | {"train": train_loader}, args.features.split("+"))
     panels = run.panels(data.val.class_counts(), loss=check.val_constant)
     while len(history) < args.epochs and not run.out_of_patience(history, best["f1"]["epoch"]):
         epoch, lr = len(history) + 1, optimizer.param_groups[0]["lr"]
@@ -297,8 +291,8 @@ def main(args: argparse.Namespace) -> Verdict | None:
         scheduler.step()
         del validated["per_class"]
         history.append(checkpoint.interrupt.epoch_row(lr, trained, validated))
-        figures, sign = validated | {"f1": validated["macro_f1"]}, {"accuracy": 1, "loss": -1, "f1": 1}
-        improved = [name for name in best if sign[name] * (figures[name] - best[name]["value"]) > 0]
+        figures = validated | {"f1": validated["macro_f1"]}
+        improved = [k for k, sign in BEST.items() if sign * (figures[k] - best[k]["value"]) > 0]
         best |= {name: {"value": figures[name], "epoch": epoch} for name in improved}
         checkpoint.save_epoch(improved, constant_loss=check.val_constant, **chosen)
         run.show_epoch(history, panels, best["f1"]["epoch"])

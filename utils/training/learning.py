@@ -133,7 +133,7 @@ class LearningCheck:
 
     def before_training(
         self, checkpoint: Checkpoint, loaders: dict[str, DataLoader], inputs: Sequence[str],
-        forward: Forward, target: str = "labels",
+        forward: Forward = lambda model, batch: model(batch), target: str = "labels",
     ) -> None:  # fmt: skip
         """Log warnings about labels, loss and loop; with --overfit_one_batch test the model too.
         loaders: by split, with train; inputs, target: the keys of the inputs and the labels in a batch."""
