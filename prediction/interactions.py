@@ -58,29 +58,30 @@ def predict(trained: Trained, args: argparse.Namespace) -> Predicted:
     skipped: dict[int, str] = {}  # frame: why
     open_image = partial(open_frame, dataset, sequences, folders, skipped=skipped)
     scored = pictured if pixels else np.arange(frames)
-    p_interaction, p_types = score_frames(trained, dataset, scored, open_image if pixels else None, skipped)
+    dataset, pairs = score_frames(trained, dataset, scored, open_image if pixels else None, skipped)
     people = np.flatnonzero(np.isin(dataset.people_frames, np.setdiff1d(scored, list(skipped))))
-    groups = group_people(trained, dataset, p_interaction)
-    pairs = list_pairs(trained, dataset, p_interaction, p_types)
-    persons = list_people(dataset, groups, people)
+    threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
+    clusters = find_clusters(*dataset.people_and_pairs(), pairs["p_interaction"].to_numpy(), threshold)
+    groups = number_groups(dataset.people_frames, clusters)
     names = np.array(dataset.sequences)[dataset.frame_sequences]
-    tables = {"predictions": pairs, "groups": persons}
-    tables["skipped"] = skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped)
+    tables = {
+        "predictions": pairs.round({"p_interaction": 6, "p_type": 6}),
+        "groups": list_people(dataset, groups, people),
+        "skipped": skipped_table({"sequence": names, "frame": dataset.frame_keys}, skipped),
+    }
     if len(sequences) == 1:
         tables = {name: table.drop(columns="sequence") for name, table in tables.items()}
 
     def show(output: Path) -> None:
         rows = keyframe_rows(dataset, groups, people, dataset.sequences)
         write_text(output / "det_group.txt", rows_text(rows))
-        numbers = np.full(len(groups), -1)  # (R,) those of groups.csv
-        numbers[people] = persons["group"]
         usable, drawn = np.setdiff1d(pictured, list(skipped)), 0
         for frame in progress(usable[spread(len(usable), args.max_pictures)].tolist(), "pictures"):
             image = open_image(frame)
             if image is None:  # a geometry model opens its images only here
                 LOG.warning(f"no picture of {dataset.frame_keys[frame]}: {skipped.pop(frame)}")
                 continue
-            picture = draw_frame(trained, dataset, frame, image, p_interaction, p_types, numbers)
+            picture = draw_frame(trained, dataset, frame, image, pairs, groups)
             sequence = f"{names[frame]}_".replace("/", "_") if len(sequences) > 1 else ""  # may be a path
             save_panorama(picture, output / f"{sequence}{Path(dataset.frame_keys[frame]).stem}.png")
             drawn += 1
@@ -127,17 +128,25 @@ def open_frame(
 
 def score_frames(
     trained: Trained, dataset: JRDBPairDataset, frames: np.ndarray, open_image: Callable | None, skipped: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """p_interaction (N,) and type probabilities (N, 5) of all samples; NaN in frames that are not among
-    `frames` or become `skipped`, and for the types of stage 1. Without `open_image` no pixels are read."""
+) -> tuple[JRDBPairDataset, pandas.DataFrame]:
+    """The pairs of those `frames` that do not become `skipped`, and their scores: predictions.csv, not yet
+    rounded. Without `open_image` no pixels are read."""
     p_interaction = np.full(len(dataset), np.nan)
-    p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)
+    p_types = np.full((len(dataset), len(INTERACTION_CLASSES)), np.nan)  # stays NaN for stage 1
     for frame in progress(frames.tolist(), "frames"):
         image = open_image(frame) if open_image else None
         samples = np.arange(*np.searchsorted(dataset.frames, [frame, frame + 1]))
         if len(samples) and frame not in skipped:
             p_interaction[samples], p_types[samples] = score_pairs(trained, dataset, samples, image)
-    return p_interaction, p_types
+    known = np.flatnonzero(np.isfinite(p_interaction))
+    dataset, p_interaction, p_types = dataset.select(known), p_interaction[known], p_types[known]
+    pairs = pandas.DataFrame(dataset.pair_columns()).drop(columns="label")
+    pairs["p_interaction"] = p_interaction
+    interacts, typed = p_interaction >= trained.state["threshold"], trained.task["task"] == "stage2"
+    kind = np.array(INTERACTION_CLASSES)[p_types.argmax(axis=1)] if typed else "interaction"
+    pairs["type"] = np.where(interacts, kind, "none")
+    pairs["p_type"] = np.where(interacts, p_types.max(axis=1), np.nan)
+    return dataset, pairs
 
 
 @torch.no_grad()
@@ -164,29 +173,6 @@ def score_pairs(
     return np.mean(who, axis=0), np.mean(how, axis=0)
 
 
-def group_people(trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray) -> np.ndarray:
-    """The group (R,) of every person, from the pairs with a score, at the threshold of stage 1."""
-    threshold = trained.state.get("stage1_threshold", trained.state["threshold"])
-    known = np.flatnonzero(np.isfinite(p_interaction))
-    people_and_pairs = dataset.select(known).people_and_pairs()
-    return find_clusters(*people_and_pairs, p_interaction[known], threshold)
-
-
-def list_pairs(
-    trained: Trained, dataset: JRDBPairDataset, p_interaction: np.ndarray, p_types: np.ndarray
-) -> pandas.DataFrame:
-    """A row per pair that has a score: predictions.csv."""
-    known = np.flatnonzero(np.isfinite(p_interaction))
-    interacts = p_interaction[known] >= trained.state["threshold"]
-    typed = trained.task["task"] == "stage2"
-    kind = np.array(INTERACTION_CLASSES)[p_types[known].argmax(axis=1)] if typed else "interaction"
-    pairs = pandas.DataFrame(dataset.select(known).pair_columns()).drop(columns="label")
-    pairs["p_interaction"] = p_interaction[known].round(6)
-    pairs["type"] = np.where(interacts, kind, "none")
-    pairs["p_type"] = np.where(interacts, p_types[known].max(axis=1).round(6), np.nan)
-    return pairs
-
-
 def list_people(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray) -> pandas.DataFrame:
     """A row for each of these `people`: groups.csv. groups: of everybody (R,)."""
     frames = dataset.people_frames[people]
@@ -194,33 +180,30 @@ def list_people(dataset: JRDBPairDataset, groups: np.ndarray, people: np.ndarray
         "sequence": np.array(dataset.sequences)[dataset.frame_sequences[frames]],
         "frame": dataset.frame_keys[frames], "id": dataset.person_ids[people], "group": groups[people],
     })  # fmt: skip
-    persons["size"] = persons.groupby("group")["group"].transform("size")
-    persons["group"] = number_groups(frames, persons["group"])
-    return persons
+    return persons.assign(size=persons.groupby([frames, "group"])["group"].transform("size"))
 
 
 def draw_frame(
-    trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, p_interaction: np.ndarray,
-    p_types: np.ndarray, groups: np.ndarray,
+    trained: Trained, dataset: JRDBPairDataset, frame: int, image: np.ndarray, pairs: pandas.DataFrame,
+    groups: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The panorama with all people, interacting pairs and groups. p_interaction (N,) and p_types (N, 5): of
-    all samples, groups (R,): of all people."""
-    threshold, typed = trained.state["threshold"], trained.task["task"] == "stage2"
+    """The panorama with all people, interacting pairs and groups. pairs: of the data set's samples; groups
+    (R,): of everybody."""
     people, samples = np.flatnonzero(dataset.people_frames == frame), np.flatnonzero(dataset.frames == frame)
-    shown = samples[p_interaction[samples] >= threshold]
-    if typed:
-        names, kinds, beside = INTERACTION_CLASSES, p_types[shown].argmax(axis=1), "its type and the type's"
-        short = [names[kind].removesuffix(" together") for kind in kinds]
-        texts = [f"{name} {p:.2f}" for name, p in zip(short, p_types[shown].max(axis=1), strict=True)]
+    shown = samples[pairs["type"].to_numpy()[samples] != "none"]
+    found = pairs.iloc[shown]
+    if trained.task["task"] == "stage2":
+        names, beside = INTERACTION_CLASSES, "its type and the type's"
+        texts = found["type"].str.removesuffix(" together") + found["p_type"].map(" {:.2f}".format)
     else:
-        names, kinds, beside = ("interaction",), np.zeros(len(shown), int), "the interaction's"
-        texts = [f"{p:.2f}" for p in p_interaction[shown]]
+        names, beside = ("interaction",), "the interaction's"
+        texts = found["p_interaction"].map("{:.2f}".format)
     ids = [name.removeprefix("pedestrian:") for name in dataset.person_ids[people]]
-    pairs = np.searchsorted(people, dataset.people_and_pairs()[1][shown])  # rows of `people`
     return draw_panorama(
-        image, dataset.boxes[people], ids, pairs=pairs, kinds=kinds, texts=texts, kind_names=names,
-        groups=groups[people],
+        image, dataset.boxes[people], ids, kinds=found["type"].map(names.index).to_numpy(int),
+        pairs=np.searchsorted(people, dataset.people_and_pairs()[1][shown]),  # rows of `people`
+        texts=texts.tolist(), kind_names=names, groups=groups[people],
         title=f"{dataset.sequences[dataset.frame_sequences[frame]]} {dataset.frame_keys[frame]}: "
         f"{len(people)} people, predicted: {len(shown)} of {len(samples)} pairs in range interact "
-        f"(p >= {threshold:.3f}); beside a line: {beside} probability",
+        f"(p >= {trained.state['threshold']:.3f}); beside a line: {beside} probability",
     )  # fmt: skip
