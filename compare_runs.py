@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.run import arguments
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, some
 from utils.run.find import find_runs, is_pattern
 from utils.run.folder import write_text
 from utils.run.log import align, format_duration, show
@@ -46,7 +46,6 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
     """A row per run; for a condition with several seeds also the mean and standard deviation."""
     first = conditions[0].runs[0]
     key, names = first.decides, list(metrics_shown(first.task, "test"))
-    metrics = [f"test_{name}" for name in names]
     head = ["", "run", "seed", "fold", "verdict", "best epoch", f"{key} in it", f"{key} at the end"]
     rows = [[*head, *names, "time"]]
     for condition in conditions:
@@ -58,15 +57,14 @@ def runs_table(conditions: Sequence[comparison.Condition]) -> Table:
                 row["verdict"] or view.state(time.time()).word,
                 f"{row['best_epoch']}/{row['epochs']}" if view.best else "-",
                 shown(row[key]), shown(last.get(key)),
-                *(shown(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in metrics),
+                *(shown(*(row[f"test_{name}{end}"] for end in comparison.ENDS)) for name in names),
                 format_duration(row["wall_seconds"]) if is_number(row["wall_seconds"]) else "-",
             ])  # fmt: skip
-        finished = [view for view in condition.distinct if view.results]
-        repeated = [comparison.row_of(condition, view) for view in finished]
-        on_val, *means = (comparison.mean_and_sd([row[name] for row in repeated]) for name in (key, *metrics))
+        repeated = [comparison.row_of(condition, view) for view in condition.distinct if view.results]
+        columns = (key, *(f"test_{name}" for name in names))
+        on_val, *means = (comparison.mean_and_sd([row[column] for row in repeated]) for column in columns)
         if any(means):
-            name = f"mean +- sd of {len(repeated)} seeds"
-            rows.append([letter, name, "", "", "", "", on_val, "", *means, ""])
+            rows.append([letter, f"mean +- sd of {len(repeated)} seeds", *[""] * 4, on_val, "", *means, ""])
     if not any(row[3] for row in rows[1:]):  # no folds
         rows = [row[:3] + row[4:] for row in rows]
     split = {view.results.get("test_split", "test") for c in conditions for view in c.runs if view.results}
@@ -102,8 +100,7 @@ def difference_table(conditions: Sequence[comparison.Condition]) -> tuple[list[T
     rows = {delta.name: [f"{delta.name} - {conditions[0].letter}"] for delta in differences}
     for delta in differences:
         word = "better" if delta.better else "worse" if delta.worse else "no clear difference"
-        interval = f"[{delta.low:+.3f}, {delta.high:+.3f}]" if is_number(delta.low) else "(no interval)"
-        rows[delta.name].append(f"{delta.model - delta.other:+.3f} {interval} {word}")
+        rows[delta.name].append(f"{delta.gain} {word}")
     runs = [len(condition.distinct) for condition in conditions]
     if max(runs) > 1:
         unknown = "" if min(runs) > 1 else "; for a condition with one run it is unknown"
@@ -141,9 +138,8 @@ def name_of(views: Sequence[RunView]) -> str:
     """'stage1_20261122_013555_20261122_015442' or 'stage1_..._and_3_more': same runs, same name."""
     if len(views) == 1:
         return views[0].name
-    stamps = [re.sub(r"^.*_experiment_", "", view.name) for view in views]
-    more = f"_and_{len(views) - 2}_more" if len(views) > 2 else ""
-    return "_".join([views[0].task["task"], *stamps[:2]]) + more
+    stamps = (view.name.rpartition("_experiment_")[2] for view in views)
+    return some([views[0].task["task"], *stamps], 3, "_").replace(" ", "_")
 
 
 def main(args: argparse.Namespace) -> None:

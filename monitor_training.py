@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.run import arguments
+from utils.run.errors import counted
 from utils.run.find import find_runs
 from utils.run.folder import plain
-from utils.run.log import align, format_duration, format_value, format_values, show
+from utils.run.log import align, epoch_line, format_duration, format_value, show
 from utils.run.script import run_script
 from utils.tasks import log_columns
 from utils.watch.run_view import RunView, State, history_trends, newest_run, read_run
@@ -71,9 +72,8 @@ def news(view: RunView, state: State, before: tuple[RunView, State] | None) -> l
         new_rows, known_signs = view.history[len(before[0].history) :], before[0].learning_signs()
     left = "" if state.over else f", left {view.time_left_words()}"
     for row in new_rows:
-        figures = format_values({key: row[key] for key in (*log_columns(view.task), "lr") if key in row})
-        epoch, seconds = f"epoch {row['epoch']:03d}/{view.epochs:03d}", row.get("seconds") or 0
-        lines.append(f"{epoch} {figures} {seconds:.1f} s{left}")
+        line = epoch_line(row, view.epochs, log_columns(view.task), best=row == view.best)
+        lines.append(line + left)
     lines += [f"learning check: {text}" for text in view.learning_signs() if text not in known_signs]
     if not before or state.word != before[1].word:
         lines.append(str(state))
@@ -88,9 +88,8 @@ def draw(views: Sequence[RunView], now: float, rows: int, fit_screen: bool) -> s
     width = max(60, terminal.columns - 1)
     rows = min(rows, len(views[0].history))
     lines = draw_run(views[0], now, rows, width)
-    while fit_screen and rows > 1 and (over := len(lines) - terminal.lines + 1) > 0:  # the top must be seen
-        rows = max(1, rows - over)  # the best epoch may come back as a row of its own
-        lines = draw_run(views[0], now, rows, width)
+    if fit_screen and (over := len(lines) - terminal.lines + 1) > 0:  # the top must be seen
+        lines = draw_run(views[0], now, max(1, rows - over), width)
     return "\n".join(lines)
 
 
@@ -104,8 +103,8 @@ def draw_run(view: RunView, now: float, rows: int, width: int) -> list[str]:
         fields["left"] = view.time_left_words()
     if seconds := view.seconds_per_epoch:
         total = sum(row.get("seconds") or 0.0 for row in view.history)
-        several = f"{len(view.history)} epochs, typically {seconds:.3g} s each"
-        fields["spent"] = f"{format_duration(total)} in {several if len(view.history) > 1 else 'one epoch'}"
+        several = f"{counted(len(view.history), 'epochs')}, typically {seconds:.3g} s each"
+        fields["spent"] = f"{format_duration(total)} in {several}"
     if view.status.get("gpu_memory_mb"):
         fields["memory"] = f"{view.status['gpu_memory_mb']:.0f} MB of the GPU"
     if state.word in ("interrupted", "failed", "stalled") and view.script:
@@ -132,8 +131,7 @@ def describe(view: RunView) -> dict[str, str]:
     processes, threads = config.get("world_size", 1), config.get("num_threads")
     device = ", ".join(dict.fromkeys(config.get("gpu_names") or [])) or config.get("device", "?")
     device += f", {processes} process{'es' if processes > 1 else ''}"
-    device += f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
-    source = data.get("data_path") or ", ".join(data.get("image_dir") or ["?"])
+    device += f", {counted(threads, 'threads')}" if threads else ""
     samples = ", ".join(f"{data[f'{p}_samples']} {p}" for p in parts if data.get(f"{p}_samples"))
     groups = " + ".join(map(str, data.get("groups", {}).values()))  # of each part
     named = ("features",) if model.get("features") == "geometry" else ("backbone", "features")
@@ -141,7 +139,7 @@ def describe(view: RunView) -> dict[str, str]:
     trainable, total = model.get("trainable_parameters", 0), model.get("total_parameters", 0)
     return {
         "run": f"{view.script}, started {config.get('timestamp', '?').replace('T', ' ')} on {device}",
-        "data": f"{source}{' (synthetic)' if data.get('synthetic') else ''}: {samples}"
+        "data": f"{view.source}{' (synthetic)' if data.get('synthetic') else ''}: {samples}"
         + (f" of {groups} {view.task['groups']}" if groups else ""),
         "model": f"{model.get('architecture', '?')}{f' ({detail})' if detail else ''}, {total:,} parameters"
         + (f", {trainable:,} of them trained" if trainable != total else ""),
@@ -159,10 +157,10 @@ def progress(view: RunView) -> str:
 
 
 def epoch_table(view: RunView, rows: int) -> list[str]:
-    """The last epochs, one per line, the best marked; an earlier best epoch is put above them."""
+    """The last epochs, one per line, the best marked; an earlier best epoch takes the place of the first."""
     chosen, best = view.history[-rows:], view.best.get("epoch")
     if best is not None and best < chosen[0]["epoch"]:
-        chosen = [view.best, *chosen]
+        chosen = [view.best, *chosen[1:]]
     keys = [key for key in log_columns(view.task) if any(key in row for row in view.history)]
     cells = [["", "epoch", *keys, "lr", "seconds"]]
     for row in chosen:
@@ -173,24 +171,21 @@ def epoch_table(view: RunView, rows: int) -> list[str]:
 
 
 def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
-    """Several runs, one line each; if their deciding metrics differ, each figure is named."""
-    figures = {view.decides for view in views}
-    tag = f" {figures.pop()}" if len(figures) == 1 else ""
-    cells = [["run", "state", "epoch", "left", "train_loss", "val_loss", f"last{tag}", f"best{tag}", "trend"]]
-    notes = ["learning check"]
-    ambiguous = len({view.name for view in views}) < len(views)  # two runs with the same name: show paths
+    """Several runs, one line each."""
+    head = ["run", "state", "epoch", "left", "train_loss", "val_loss", "deciding", "last", "best", "trend"]
+    cells, notes = [head], ["learning check"]
     for view in views:
         state, key, last = view.state(now), view.decides, (view.history or [{}])[-1]
         left = view.time_left() if state.word in ("starting", "training") else None
         line = history_trends(view).get(key)
-        figure = format_value(last[key]) if key in last else ""
         cells.append([
-            str(view.folder) if ambiguous else view.name,
+            str(view.folder),
             f"{state.word} {view.results.get('verdict', '')}".strip(),
             f"{int(view.done)}/{view.epochs}",
             format_duration(left[1]) if left else "",
             *(format_value(last[k]) if k in last else "" for k in ("train_loss", "val_loss")),
-            figure if tag else f"{key} {figure}",
+            key,
+            format_value(last[key]) if key in last else "",
             f"{format_value(view.best[key])} in {view.best['epoch']}" if view.best else "",
             line.word if line else "",
         ])  # fmt: skip

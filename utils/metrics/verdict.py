@@ -80,11 +80,13 @@ class Comparison:
     @classmethod
     def of(
         cls, metric: str, model: np.ndarray, other: np.ndarray, name: str, jackknife: "GroupJackknife",
-        higher_is_better: bool = True,
+        higher_is_better: bool = True, *scatter: tuple[float, float],
     ) -> "Comparison":  # fmt: skip
-        """From the jackknife rows (1 + n,) of the metric for both."""
-        bounds = cut_difference(jackknife.interval(model - other), higher_is_better)
-        return cls(name, metric, float(model[0]), float(other[0]), *bounds, higher_is_better)
+        """From the jackknife rows (1 + n,) of the metric for both; scatter: more of it, see `interval`. The
+        interval is cut at what a difference can be: -1 to 1 for scores from 0 to 1; errors have no limit."""
+        top = 1 if higher_is_better else np.inf
+        low, high = np.clip(jackknife.interval(model - other, *scatter), -top, top).tolist()
+        return cls(name, metric, float(model[0]), float(other[0]), low, high, higher_is_better)
 
     @property
     def better(self) -> bool:
@@ -96,26 +98,20 @@ class Comparison:
         return self.high < 0 if self.higher_is_better else self.low > 0
 
     @property
-    def difference(self) -> str:
-        """'AUROC +0.120 [+0.080, +0.240]'."""
+    def gain(self) -> str:
+        """'+0.120 [+0.080, +0.240]'."""
         if not np.isfinite(self.model - self.other):
-            return f"{self.metric} undefined"
+            return "undefined"
         interval = f"[{self.low:+.3f}, {self.high:+.3f}]" if np.isfinite(self.low) else "(no interval)"
-        return f"{self.metric} {self.model - self.other:+.3f} {interval}"
+        return f"{self.model - self.other:+.3f} {interval}"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.difference}"
+        return f"{self.name}: {self.metric} {self.gain}"
 
     def words(self) -> str:
         """'not better than boosted trees (AP -0.019 [-0.050, +0.010])'."""
         word = "better than" if self.better else "worse than" if self.worse else "not better than"
-        return f"{word} {self.name} ({self.difference})"
-
-
-def cut_difference(interval: list[float], higher_is_better: bool) -> list[float]:
-    """Cut at what a difference can be: -1 to 1 for scores from 0 to 1; errors have no limit."""
-    top = 1 if higher_is_better else np.inf
-    return np.clip(interval, -top, top).tolist()
+        return f"{word} {self.name} ({self.metric} {self.gain})"
 
 
 class GroupJackknife:

@@ -7,13 +7,14 @@ import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 
-from utils.metrics.verdict import MINIMUM, Comparison, cut_difference
+from utils.metrics.verdict import MINIMUM, Comparison
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME
 from utils.run.errors import CommandError, some
 from utils.run.find import start_of
@@ -22,19 +23,17 @@ from utils.tasks import TASKS, metrics_shown, recipe_of
 from utils.watch.predictions import measure, read_predictions
 from utils.watch.run_view import RunView, read_if_there
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Where a run writes and how it was started: never a difference between experiments.
-PLACES = {"output_dir", "resume", "config", "cache_dir", "force"}
+PLACES = {f"args.{name}" for name in ("output_dir", "resume", "config", "cache_dir", "force")}
 # These do not make it another experiment; differences are shown.
 NO_SETTING = MAY_CHANGE_ON_RESUME - {"epochs", "patience", "compile"} | {"seed", "output_dir"}
-# Not set by flags; differences are always shown.
+# Not set by flags and shown where they differ. What else is in config.json follows from the flags.
 CIRCUMSTANCES = (
     "git.commit", "git.dirty", "script_version", "device", "gpu_names", "world_size", "num_threads",
     "pytorch_version", "cuda_version", "dataset.fingerprint", "dataset.train_samples", "dataset.val_samples",
     "dataset.test_samples", "training.loss_function", "training.optimizer", "training.lr_scheduler",
 )  # fmt: skip
-SPLIT_KEYS = ("sequences.", "scenarios.", "split_method", "train_samples", "val_samples", "test_samples")
-NEVER_SHOWN = ("timestamp", "command", "description", "output_dir", "seed", "dataset.random_seed")
+ENDS = ("", "_low", "_high")  # of the columns of a figure and its interval
 
 
 @dataclass(frozen=True)
@@ -94,18 +93,17 @@ def group_runs(views: Sequence[RunView], folds: bool = False) -> list[Condition]
     runs_of: dict[str, list[RunView]] = defaultdict(list)  # by their setting as JSON
     for view in views:
         runs_of[json.dumps(flatten(settings(view.config, folds)), sort_keys=True)].append(view)
-    if len(runs_of) > len(LETTERS):
-        raise CommandError(f"{len(runs_of)} different settings: at most {len(LETTERS)} fit one table")
-    flat = [flatten(settings(runs[0].config, folds)) for runs in runs_of.values()]
+    if len(runs_of) > len(ascii_uppercase):
+        raise CommandError(f"{len(runs_of)} different settings: at most {len(ascii_uppercase)} fit one table")
+    flat = list(map(json.loads, runs_of))
     keys, conditions = differing(flat), []
     flags = [key for key in keys if "recipe." not in key]  # the recipe follows from them, or the code differs
     if len({json.dumps([setting.get(key) for key in flags]) for setting in flat}) == len(flat):
         keys = flags
-    for letter, setting, runs in zip(LETTERS, flat, runs_of.values(), strict=False):
+    for letter, setting, runs in zip(ascii_uppercase, flat, runs_of.values(), strict=False):
         parts = [f"{key}={short(setting.get(key))}" for key in keys if key != "dataset.fingerprint"]
         if "dataset.fingerprint" in keys:
-            path = runs[0].data.get("data_path") or ", ".join(runs[0].data.get("image_dir") or ["?"])
-            parts.append(f"data {short(path)} ({short(runs[0].data.get('fingerprint'))})")
+            parts.append(f"data {short(runs[0].source)} ({short(setting['dataset.fingerprint'])})")
         if not 0 < len(label := ", ".join(parts)) <= 60:
             label = some((view.name for view in runs), 1, " ")
         conditions.append(Condition(letter, label, runs))
@@ -123,28 +121,23 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             name = condition.letter if len(conditions) > 1 else "the setting"
             notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
-        data = [flatten(view.data) for view in condition.runs]
-        if any(key.startswith(SPLIT_KEYS) for key in differing(data)):
+        splits = [read_if_there(view.folder / "split.json", {}) for view in condition.runs]
+        if any(split != splits[0] for split in splits):
             notes.append(f"the runs of {condition.letter} split the data differently, which adds to their sd")
     return notes
 
 
 def differing_keys(conditions: Sequence[Condition]) -> dict[str, list[list[str]]]:
-    """{key: the values in each condition} of the config keys that differ between runs, flags first. A key
-    that follows from flags, such as the model's size, is shown only if it differs within a condition, unless
-    it is one of CIRCUMSTANCES."""
+    """{key: the values in each condition} of the flags and CIRCUMSTANCES that differ between runs."""
     configs = []
     for one in conditions:  # folds differ in what follows from the fold: show the first
         runs = sorted(one.runs, key=lambda view: view.config["args"]["fold"])[:1] if one.pooled else one.runs
         configs.append([flatten(view.config) for view in runs])
     keys = differing([config for runs in configs for config in runs])
-    within = {key for runs in configs for key in differing(runs)}
+    flags = [key for key in keys if key.startswith("args.") and key not in PLACES]
     return {
         key: [list(dict.fromkeys(short(run.get(key)) for run in runs)) for runs in configs]
-        for key in sorted(keys, key=lambda key: not key.startswith("args."))
-        if key not in NEVER_SHOWN
-        and key.removeprefix("args.") not in PLACES
-        and (key.startswith("args.") or key in CIRCUMSTANCES or key in within)
+        for key in (*flags, *(key for key in CIRCUMSTANCES if key in keys))
     }
 
 
@@ -183,8 +176,8 @@ def row_of(condition: Condition, view: RunView) -> dict[str, Any]:
     }  # fmt: skip
     for metric in metrics_shown(view.task, "test"):
         bounds = results.get("confidence", {}).get(metric, (None, None))
-        names = (f"test_{metric}{end}" for end in ("", "_low", "_high"))
-        row |= dict(zip(names, (measured.get(metric), *bounds), strict=True))
+        figures = zip(ENDS, (measured.get(metric), *bounds), strict=True)
+        row |= {f"test_{metric}{end}": value for end, value in figures}
     return row | {"wall_seconds": results.get("wall_seconds")}
 
 
@@ -213,23 +206,20 @@ def paired_differences(conditions: Sequence[Condition]) -> tuple[list[Comparison
     base = measured.pop(conditions[0].letter, None)
     if base is None or not measured:
         return [], notes
-    found, cut = [], False
+    found = []
     for letter, metric in itertools.product(measured, base[0]):
         jackknife, better = base[0][metric][0], task["metrics"][metric].higher
         rows, scatter = mean_over_runs([run[metric][1] for run in measured[letter]])
         base_rows, base_scatter = mean_over_runs([run[metric][1] for run in base])
-        bounds = jackknife.interval(rows - base_rows, scatter, base_scatter)
-        if not (jackknife.enough or jackknife.over_frames):
-            bounds = [np.nan, np.nan]
-        low, high = cut_difference(bounds, better)
-        cut |= low > bounds[0] or high < bounds[1]
-        found.append(Comparison(letter, metric, float(rows[0]), float(base_rows[0]), low, high, better))
+        one = Comparison.of(metric, rows, base_rows, letter, jackknife, better, scatter, base_scatter)
+        known = jackknife.enough or jackknife.over_frames
+        found.append(one if known else replace(one, low=np.nan, high=np.nan))
     over = f"{reference.group.nunique()} {task['groups']}"
     if jackknife.over_frames:
         over = f"frames (optimistic), because {over} are too few"
     elif reference.group.nunique() < MINIMUM:
         over += f", too few for an interval: {MINIMUM} are needed"
-    if cut:
+    if any({one.low, one.high} & {-1, 1} for one in found):
         over += "; cut at -1 and 1, the limits of a difference: these groups say next to nothing"
     paired = f"paired on the same {len(reference)} {reference.attrs['split']} samples"
     return found, [*notes, f"{paired}; intervals over {over}"]

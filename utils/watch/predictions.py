@@ -60,8 +60,7 @@ def read_table(view: RunView) -> "DataFrame":
         rows = as_numbers(table, task)
     except (OSError, ValueError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from error
-    rows["group"] = table[sample[0]]
-    rows["frame"] = np.arange(len(table)) if task["task"] == "anomaly" else table[sample[:2]].agg("/".join, 1)
+    rows["group"], rows["frame"] = table[sample[0]], table[sample[:2]].agg("/".join, axis=1)
     # Samples in two folders can have the same name: n tells them apart.
     rows.index = pandas.MultiIndex.from_frame(table[sample].assign(n=table.groupby(sample).cumcount()))
     rows.attrs |= {"split": split, "name": view.name}
@@ -127,14 +126,13 @@ def check_folds(views: Sequence[RunView]) -> None:
 def pool_folds(condition: "Condition") -> tuple["Condition", list[str]]:
     """The condition with its folds pooled per seed, and notes on missing or repeated folds."""
     runs, notes, pooled = sorted(condition.runs, key=lambda view: start_of(view.folder)), [], []
-    groups = runs[0].task["groups"]
+    count, groups = int(runs[0].config["args"]["fold"].split("/")[1]), runs[0].task["groups"]
     for seed in dict.fromkeys(view.config.get("seed") for view in runs):
-        mine = [view for view in runs if view.config.get("seed") == seed]
-        folds = {view.config["args"]["fold"]: view for view in mine if view.results}  # the newest of each
-        count, name = int(mine[0].config["args"]["fold"].split("/")[1]), f"{condition.letter}, seed {seed}"
-        if doubled := sum(bool(view.results) for view in mine) - len(folds):
+        finished = [view for view in runs if view.config.get("seed") == seed and view.results]
+        folds = {view.config["args"]["fold"]: view for view in finished}  # the newest of each
+        name, every = f"{condition.letter}, seed {seed}", [f"{k}/{count}" for k in range(1, count + 1)]
+        if doubled := len(finished) - len(folds):
             notes.append(f"{name}: {counted(doubled, 'folds')} ran twice, the newest run of each counts")
-        every = [f"{k}/{count}" for k in range(1, count + 1)]
         if missing := [fold for fold in every if fold not in folds]:
             what = f"no finished run of fold {', '.join(missing)}: its {groups} are not judged"
             notes.append(f"{name}: {what}, and it cannot be paired with a recipe that has all folds")
@@ -154,12 +152,9 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     if table.index.duplicated().any():
         raise CommandError(f"{folds[0].name} and other folds tested the same samples: their splits differ")
     table.attrs = {"split": "test", "name": name}
-    if task["task"] == "anomaly":
-        table["frame"] = np.arange(len(table))
     measured, metric = measure(table, task["task"]), task["judged_by"]
     (by, judged), higher = measured[metric], task["metrics"][metric].higher
-    guesses = [guess_trivially(view, rows) for view, rows in zip(folds, tables, strict=True)]
-    trivial = {}
+    guesses, trivial = [guess_trivially(*fold) for fold in zip(folds, tables, strict=True)], {}
     for which in guesses[0]:
         guess = np.concatenate([scores[which] for scores in guesses])  # (N,); stage 2: probabilities (N, K)
         if task["task"] == "stage2":
@@ -177,14 +172,12 @@ def pool(folds: Sequence[RunView], count: int) -> RunView:
     if "inside" in table and table.inside.notna().all():
         share = table.groupby("group").inside.mean().mean()
         reason += f"; {share:.1%} of {table.group.nunique()} {task['groups']} lie in their interval"
-    confidence = {}
-    for key, (jackknife, rows) in measured.items():
-        confidence |= jackknife.intervals(**{key: rows})
+    confidence = [jackknife.intervals(**{key: rows}) for key, (jackknife, rows) in measured.items()]
     results = {
         "verdict": verdict.word,
         "verdict_reason": reason,
         "metrics": {"test": {name: float(rows[0]) for name, (_, rows) in measured.items()}},
-        "confidence": confidence,
+        "confidence": {key: ends for found in confidence for key, ends in found.items()},
         "wall_seconds": sum(view.results.get("wall_seconds") or 0 for view in folds),
     }
     return RunView(Path(name), folds[0].config, [], {}, results, changed=0.0, table=table)

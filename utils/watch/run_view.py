@@ -74,6 +74,11 @@ class RunView:
         return self.config.get("dataset", {})
 
     @property
+    def source(self) -> str:
+        """Where the data is."""
+        return self.data.get("data_path") or ", ".join(self.data.get("image_dir") or ["?"])
+
+    @property
     def task(self) -> dict[str, Any]:
         return TASKS.get(self.script, UNKNOWN)
 
@@ -134,10 +139,9 @@ class RunView:
         if self.seconds_per_epoch is None:
             return None
         least = most = max(0.0, self.epochs - self.done)
-        if patience := self.status.get("patience", self.config.get("training", {}).get("patience", 0)):
-            wait = self.status.get("wait", self.history[-1]["epoch"] - self.best.get("epoch", 0))
+        if patience := self.status.get("patience"):
             begun = self.done % 1  # fraction of the current epoch
-            least = min(most, max(0.0, patience - wait - begun))
+            least = min(most, max(0.0, patience - self.status.get("wait", 0) - begun))
         return least * self.seconds_per_epoch, most * self.seconds_per_epoch
 
     def time_left_words(self) -> str:
