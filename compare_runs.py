@@ -166,13 +166,12 @@ def main(args: argparse.Namespace) -> None:
         tables += differences
         notes += more_notes
 
-    folder = Path(args.picture_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"compare_{args.name or name_of(views)}"
-    written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
     labels = "\n".join(f"- {c.letter}: {c.label}" for c in conditions) if len(conditions) > 1 else ""
     remarks = "\n".join(f"- {note}" for note in notes)
     text = "\n\n".join(filter(None, [labels, *(as_markdown(*table) for table in tables), remarks]))
+    stem = Path(args.picture_dir, f"compare_{args.name or name_of(views)}")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = [Path(f"{stem}{ending}") for ending in (".md", ".csv", ".png")]
     write_text(written[0], text + "\n")
     write_csv(written[1], conditions)
     if any(view.history for view in views):

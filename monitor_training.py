@@ -187,7 +187,7 @@ def draw_runs(views: Sequence[RunView], now: float) -> list[str]:
             key,
             format_value(last[key]) if key in last else "",
             f"{format_value(view.best[key])} in {view.best['epoch']}" if view.best else "",
-            line.word if line else "",
+            line.word if line and line.clear else "",
         ])  # fmt: skip
         texts = [state.detail] if state.word != "finished" and state.detail else []
         notes.append("; ".join(texts + [text.split(":")[0] for text in view.learning_signs()]))

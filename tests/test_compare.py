@@ -17,7 +17,14 @@ from utils.plotting import curves
 from utils.report.results import write_table
 from utils.run.errors import CommandError
 from utils.run.folder import write_json
-from utils.watch.comparison import differing_keys, group_runs, mean_and_sd, mean_over_runs, paired_differences
+from utils.watch.comparison import (
+    condition_notes,
+    differing_keys,
+    group_runs,
+    mean_and_sd,
+    mean_over_runs,
+    paired_differences,
+)
 from utils.watch.predictions import read_predictions
 from utils.watch.run_view import read_run
 
@@ -279,6 +286,14 @@ def test_runs_that_differ_in_the_seed_alone_are_one_condition(tmp_path):
     assert keys["git.commit"] == [["0000000", "1111111", "2222222"], ["aaaaaaa"]]
     # Where a run was put and what follows from the flags is not listed.
     assert set(keys) == {"args.features", "args.seed", "args.num_workers", "git.commit"}
+
+
+def test_code_that_was_not_committed_is_said_where_runs_count_as_repetitions(tmp_path):
+    dirty = {"git": {"commit": "a" * 40, "dirty": True}}
+    runs = [make_run(tmp_path, seed=k, second=k, config=dirty if k else {}) for k in range(3)]
+    (note,) = condition_notes(group_runs([read_run(run) for run in runs]))
+    assert note.startswith("the code of 2 runs of A was changed and not committed")
+    assert not condition_notes(group_runs([read_run(runs[1])]))
 
 
 def test_other_data_at_the_same_path_are_another_condition(tmp_path):

@@ -64,6 +64,7 @@ AGES = {
 # sample      the columns of *_predictions.csv that identify a sample, its group first
 # colours     what is what in mistakes.png
 # columns     the columns of the truth (first) and the prediction (last)
+# classes     in those columns, by number; else the columns between the two are the classes
 # judged_by   the test metric that decides the verdict
 # trivial     the column of the trivial scorer that it is compared with, if that has one, and its sign
 TASKS: dict[str, dict[str, Any]] = {
@@ -77,7 +78,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "mean_score": Metric("mean score", None, ("log", "curves"), "positives", "share of positives"),
         },
         "groups": "scenarios", "sample": ("scenario", "frame_id"), "columns": ("label", "score", "alarm"),
-        "judged_by": "auroc", "trivial": ("trivial_score", 1),
+        "classes": ("0", "1"), "judged_by": "auroc", "trivial": ("trivial_score", 1),
         "colours": "cyan: the true anomaly; right: where the model looks for one, dots: LiDAR points",
     },
     "train_stage1.py": PAIRS | {
@@ -87,6 +88,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "accuracy": ACCURACY._replace(shown=("curves",)),
         },
         "columns": ("label", "score", "prediction"),
+        "classes": ("no interaction", "interaction"),
         "judged_by": "auroc", "trivial": ("distance_widths", -1),
     },
     "train_stage2.py": PAIRS | {

@@ -30,34 +30,25 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], title: str, path: P
 
 @never_fatal
 def plot_distributions(
-    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path, threshold: float
-) -> None:
-    """Histograms of the score by true class, each normalised to 1; the threshold is dashed."""
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for k, name in enumerate(names):
-        mine = scores[labels == k]
-        if len(mine):
-            axis.hist(mine, np.linspace(0, 1, 41), weights=np.full(len(mine), 1 / len(mine)), alpha=0.5,
-                      histtype="stepfilled", label=f"{name} ({len(mine)})")  # fmt: skip
-    axis.axvline(threshold, linestyle="--", color="0.2", linewidth=1, label=f"threshold {threshold:.3f}")
-    axis.set(xlabel="score", ylabel="share of the class", title=title)
-    axis.legend(fontsize=9)
-    save_figure(figure, path)
-
-
-@never_fatal
-def plot_class_probabilities(
-    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path
-) -> None:
-    """One panel per class: its probability, scores (N, K), for samples of the class and for all others."""
-    figure, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 3), sharey=True, layout="constrained")
-    for k, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        for chosen in (labels == k, labels != k):
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str], title: str, path: Path,
+    threshold: float | None = None,
+) -> None:  # fmt: skip
+    """One panel per class with its probability, scores (N, K), for samples of the class and for all others,
+    each normalised to 1. Of two classes only the second, scores (N,), with a dashed threshold."""
+    panels = {1: scores} if scores.ndim == 1 else dict(enumerate(scores.T))
+    size = 2 + 3 * len(panels), 3.4
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=size, sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, (k, values) in zip(axes.flat, panels.items(), strict=True):
+        for chosen, name in ((labels == k, "samples of this class"), (labels != k, "all other samples")):
             weights = np.full(chosen.sum(), 1 / max(1, chosen.sum()))
-            axis.hist(scores[chosen, k], np.linspace(0, 1, 21), weights=weights, alpha=0.5)
-        axis.set(title=f"{name} ({(labels == k).sum()})", xlabel="probability", ylim=(0, 1))
-    axes[0].set_ylabel("share")
-    axes[0].legend(["samples of this class", "all other samples"], fontsize=8)
+            axis.hist(values[chosen], np.linspace(0, 1, 21), weights=weights, alpha=0.5, label=name)
+        axis.set(title=f"{names[k]} ({(labels == k).sum()})", xlabel="probability")
+        if threshold is not None:
+            axis.axvline(threshold, linestyle="--", color="0.2", label=f"threshold {threshold:.3f}")
+    axes[0, 0].set_ylabel("share")
+    axes[0, 0].legend(fontsize=8)
     save_figure(figure, path, title)
 
 
@@ -122,10 +113,9 @@ def plot_reliability(labels: np.ndarray, scores: np.ndarray, what: str, title: s
     axis.legend(fontsize=8, loc="upper left")
     edges = np.linspace(0, 1, BINS + 1)[:-1]
     below.bar(edges, bins["count"], 1 / BINS, align="edge", color=COLORS["train"], edgecolor="white")
-    wide = bins["count"].max() >= 10 * bins["count"][kept].min()
-    below.set(xlabel="score", ylabel="samples", yscale="log" if wide else "linear")
+    below.set(xlabel="score", ylabel="samples", yscale="log")
+    below.set_ylim(bottom=0.8)
     below.yaxis.set_major_formatter("{x:g}")
-    below.set_ylim(bottom=0.8 if wide else 0)
     below.minorticks_off()
     for each in (axis, below):
         each.grid(alpha=0.25)

@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from cycler import cycler
 
 from utils.metrics.verdict import Verdict
 from utils.run.folder import write_bytes
@@ -22,10 +21,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 COLORS = {"train": "#4C72B0", "val": "#DD8452"}
-# Okabe and Ito (2008), distinct for colour-blind readers; when colours run out, the line style changes.
+# Okabe and Ito (2008), distinct for colour-blind readers.
 CONDITIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "-.", ":", (0, (5, 1)))
-LINES = list(cycler(linestyle=STYLES) * cycler(color=CONDITIONS))  # one per condition
+# One per condition, all different; where lines coincide, the one below shows through.
+LINES = [{"color": CONDITIONS[k % 7], "linestyle": ("-", "--", ":", "-.")[k % 4]} for k in range(28)]
 ERRORS = {"loss", "mae", "subject_mae"}  # metrics that may coincide, see without_twins
 
 
@@ -118,24 +117,12 @@ def plot_curves(
     the run folder's name and, unless the verdict is LEARNED, verdict and reason, in red."""
     panels = without_twins(history, panels)
     columns = 2 if len(panels) < 4 else 3
-    figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
-    epochs = [row["epoch"] for row in history]
-    marker = "o" if len(epochs) < 20 else ""
+    lines = [(history, split, {"color": color, "label": split}) for split, color in COLORS.items()]
+    figure, axes = draw_panels(panels, columns, lines, best_epoch)
     for axis, panel in zip(axes, panels, strict=False):
-        drawn = []
-        for split, color in COLORS.items():
-            values = np.array([row.get(f"{split}_{panel.key}") for row in history], float)  # None becomes NaN
-            if not np.isnan(values).all():
-                axis.plot(epochs, values, marker=marker, markersize=3, color=color, label=split)
-                drawn += values.tolist()
         if panel.baseline is not None:
             axis.axhline(panel.baseline, linestyle="--", color="0.4", linewidth=1, label=panel.baseline_name)
-        finish_axis(axis, panel.title, epochs, best_epoch, drawn)
         axis.legend(fontsize=8, framealpha=0.5)  # curves show through it
-    rate = axes[-1]
-    rate.plot(epochs, [row["lr"] for row in history], marker=marker, markersize=3, color="0.3")
-    rate.set_ylim(bottom=0)
-    finish_axis(rate, "learning rate", epochs, best_epoch)
     figure.suptitle(path.parent.name, fontsize=10)
     if verdict is not None and not verdict.learned:
         reason = textwrap.fill(verdict.reason, width=50 * columns)
@@ -146,70 +133,70 @@ def plot_curves(
 def without_twins(history: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> list[Panel]:
     """Merge panels of errors whose val curves coincide, and join their titles: an L1 loss is the MAE, and the
     MAE per image is that per subject if each has one image."""
-
-    def same(a: Panel, b: Panel) -> bool:
-        pairs = [(row.get(f"val_{a.key}"), row.get(f"val_{b.key}")) for row in history]
-        known = np.array([pair for pair in pairs if None not in pair])
-        return {a.key, b.key} <= ERRORS and len(known) > 0 and np.allclose(*known.T, rtol=1e-5, atol=0)
-
-    kept: list[Panel] = []
+    kept: dict[Any, Panel] = {}
     for panel in panels:
-        if twins := [k for k, other in enumerate(kept) if same(panel, other)]:
-            kept[twins[0]] = replace(kept[twins[0]], title=f"{kept[twins[0]].title} = {panel.title}")
-        else:
-            kept.append(panel)
-    return kept
+        values = [row.get(f"val_{panel.key}") for row in history]
+        curve = tuple(f"{value:.5g}" for value in values if value is not None)
+        same = curve if curve and panel.key in ERRORS else panel.key
+        first = kept.setdefault(same, panel)
+        if first is not panel:
+            kept[same] = replace(first, title=f"{first.title} = {panel.title}")
+    return list(kept.values())
 
 
-def finish_axis(
-    axis: plt.Axes, title: str, epochs: Sequence[int], best_epoch: int | None, drawn: Sequence[float] = ()
-) -> None:
-    """Title, whole-number epochs, grid, dotted best epoch; a log axis if `drawn` spans a factor of 100."""
-    values = [value for value in drawn if np.isfinite(value)]
-    if values and min(values) > 0 and max(values) > 100 * min(values):
+def draw_panels(
+    panels: Sequence[Panel], columns: int, lines: Sequence[tuple[list[dict[str, Any]], str, dict[str, Any]]],
+    best_epoch: int | None = None,
+) -> tuple[Figure, list[plt.Axes]]:  # fmt: skip
+    """A figure with an axis for each panel and one for the learning rate; lines: (history, split, style)."""
+    figure, axes = grid_of_axes(len(panels) + 1, columns, 5.5, 3.6)
+    for axis, panel in zip(axes, [*panels, Panel("lr", "learning rate")], strict=True):
+        for history, split, style in lines:
+            key = panel.key if panel.key == "lr" else f"{split}_{panel.key}"
+            x, y = (np.array([row.get(name) for row in history], float) for name in ("epoch", key))
+            if not np.isnan(y).all():  # of values that are None
+                axis.plot(x, y, marker="o" if len(x) < 20 else "", markersize=3, alpha=0.8, **style)
+        finish_axis(axis, panel.title, best_epoch)
+    return figure, axes
+
+
+def finish_axis(axis: plt.Axes, title: str, best_epoch: int | None) -> None:
+    """Title, whole-number epochs, grid, dotted best epoch; a log axis if the lines span a factor of 100."""
+    values = np.concatenate([[], *(line.get_ydata() for line in axis.get_lines())])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > 100 * values.min():
         axis.set_yscale("log")
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("epoch")
     axis.grid(alpha=0.25)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    if len(epochs) == 1:
-        axis.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if best_epoch is not None:
         axis.axvline(best_epoch, linestyle=":", color="0.3", linewidth=1, label=f"best epoch {best_epoch}")
 
 
 def plot_overlay(conditions: Sequence[Any], path: Path) -> None:
-    """Val curves of several runs, one panel per metric and one for the learning rate: a colour per condition
+    """Val curves of several runs, one panel per metric and one for the learning rate: a style per condition
     (utils/watch/comparison.py), a line per run, a dot at its best epoch."""
-    runs = [(k, view) for k, condition in enumerate(conditions) for view in condition.runs]
-    views = [view for _, view in runs]
-    losses = {str(view.config.get("training", {}).get("loss_function")) for view in views}
-    history = [row for view in views for row in view.history]
-    panels = without_twins(history, curve_panels(views[0].task, unit=views[0].data.get("target_unit", "")))
-    titles = {f"val_{panel.key}": f"val {panel.title}" for panel in panels} | {"lr": "learning rate"}
+    runs = [(view, k) for k, condition in enumerate(conditions) for view in condition.runs]
+    first, history = runs[0][0], [row for view, _ in runs for row in view.history]
+    losses = sorted({str(view.config.get("training", {}).get("loss_function")) for view, _ in runs})
+    panels = without_twins(history, curve_panels(first.task, unit=first.data.get("target_unit", "")))
+    panels = [replace(panel, title=f"val {panel.title}") for panel in panels]
     if len(losses) > 1:
-        titles["val_loss"] += f" (not the same: {', '.join(sorted(losses))})"
-    figure, axes = grid_of_axes(len(titles), 3, 5, 3.4)
-    epochs = max(([row["epoch"] for row in view.history] for view in views), key=len)
-    for axis, (key, title) in zip(axes, titles.items(), strict=True):
-        drawn = []
-        for k, view in runs:
-            x, y = (np.array([row.get(name) for row in view.history], float) for name in ("epoch", key))
-            # Learning rates often coincide: dashes let the line below show through.
-            line = LINES[k] | ({"linestyle": ("-", "--", ":", "-.")[k % 4]} if key == "lr" else {})
-            axis.plot(x, y, linewidth=1.3, alpha=0.8, marker="." if len(x) < 4 else "", **line)
-            if key in view.best and key != "lr":
-                axis.plot(view.best["epoch"], view.best[key], "o", color=line["color"], markersize=5)
-            drawn += y.tolist()
-        if key == "lr":
-            axis.set_ylim(bottom=0)
-        finish_axis(axis, title, epochs, None, [] if key == "lr" else drawn)
-    handles = [plt.Line2D([], [], **line) for line in LINES[: len(conditions)]]
-    handles.append(plt.Line2D([], [], color="0.3", marker="o", linestyle="", markersize=5))
-    counts = [f" ({len(c.runs)} runs)" if len(c.runs) > 1 else "" for c in conditions]
-    names = [textwrap.fill(f"{c.letter}: {c.label}{n}", 70) for c, n in zip(conditions, counts, strict=True)]
-    names.append("best epoch")
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 3), fontsize=9)
+        panels[0] = replace(panels[0], title=f"{panels[0].title} (not the same: {', '.join(losses)})")
+    lines = []
+    for line, condition in zip(LINES, conditions, strict=False):
+        count = f" ({len(condition.runs)} runs)" if len(condition.runs) > 1 else ""
+        label = textwrap.fill(f"{condition.letter}: {condition.label}{count}", 70)
+        lines.append((condition.runs[0].history, "val", line | {"label": label}))
+        lines += [(view.history, "val", line) for view in condition.runs[1:]]
+    figure, axes = draw_panels(panels, 3, lines)
+    for axis, panel in zip(axes, panels, strict=False):
+        for view, k in runs:
+            if (key := f"val_{panel.key}") in view.best:
+                axis.plot(view.best["epoch"], view.best[key], "o", color=LINES[k]["color"], markersize=6)
+    named, place = axes[0].get_legend_handles_labels(), "outside lower center"
+    figure.legend(*named, title="dots: best epochs", loc=place, ncols=min(len(conditions), 3), fontsize=9)
     save_figure(figure, path)
 
 

@@ -124,7 +124,7 @@ def report_multiclass(
     counts, right = figures.confusion(labels, preds, count), preds == labels
     named, place = results.figure_title(state, split), folder / "probability_distributions.png"
     plotting.plot_confusion(counts, classes, named, folder / "confusion_matrix.png")
-    plotting.plot_class_probabilities(labels, scores, classes, named, place)
+    plotting.plot_distributions(labels, scores, classes, named, place)
     sure, what = judged.max(axis=1), "the predicted type is right"
     plotting.plot_reliability(right.astype(int), sure, what, named, folder / "reliability.png")
     confidence = jackknife.intervals(macro_f1=model, accuracy=jackknife.means(right))

@@ -53,12 +53,9 @@ def figure_title(state: Mapping[str, Any], split: str) -> str:
 
 def scale_warnings(state: Mapping[str, Any]) -> list[str]:
     """Warnings about the calibration in a checkpoint."""
-    found = []
-    if "calibration" in state:
-        found.append(scale_warning(state["calibration"]["slope"], "slope of the calibration"))
-    if "temperature" in state:
-        found.append(scale_warning(1 / state["temperature"], "temperature"))
-    return [text for text in found if text]
+    scales = {"slope of the calibration": state.get("calibration", {}).get("slope", 1.0)}
+    scales["temperature"] = 1 / state.get("temperature", 1.0)
+    return [text for name, scale in scales.items() if (text := scale_warning(scale, name))]
 
 
 def write_report(

@@ -121,6 +121,10 @@ def condition_notes(conditions: Sequence[Condition]) -> list[str]:
         if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             name = condition.letter if len(conditions) > 1 else "the setting"
             notes.append(f"{name} ran more than once with seed {', '.join(twice)}: the newest of each counts")
+        dirty = sum(bool(view.config.get("git", {}).get("dirty")) for view in condition.runs)
+        if dirty and len(condition.runs) > 1:
+            what = f"the code of {dirty} runs of {condition.letter} was changed and not committed"
+            notes.append(f"{what}: if it was edited between them, they repeat nothing")
         splits = [read_if_there(view.folder / "split.json", {}) for view in condition.runs]
         if any(split != splits[0] for split in splits):
             notes.append(f"the runs of {condition.letter} split the data differently, which adds to their sd")

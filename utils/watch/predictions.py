@@ -77,14 +77,11 @@ def as_numbers(table: "DataFrame", task: dict[str, Any]) -> "DataFrame":
         if "low" in table and (table["low"] != "").all():
             rows["inside"] = rows.label.between(table["low"].astype(float), table["high"].astype(float))
         return rows
-    if task["task"] == "stage1":
-        truth, predicted = truth == "interaction", predicted == "interaction"
-    elif task["task"] == "stage2":  # the columns between these two are its classes
-        names = table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
-        number = {name: str(k) for k, name in enumerate(names)}
-        truth, predicted = truth.map(number), predicted.map(number)
-    rows = pandas.DataFrame({"label": truth.astype(int), "pred": predicted.astype(int)})
-    if task["task"] != "stage2":
+    names = task.get("classes")
+    names = names or table.columns[table.columns.get_loc("label") + 1 : table.columns.get_loc("prediction")]
+    number = {name: k for k, name in enumerate(names)}
+    rows = pandas.DataFrame({"label": truth.map(number), "pred": predicted.map(number)}).astype(int)
+    if "trivial" in task:
         column, sign = task["trivial"]
         rows["score"], rows["trivial"] = table["score"].astype(float), sign * table[column].astype(float)
     return rows

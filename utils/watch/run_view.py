@@ -170,12 +170,12 @@ class Trend(NamedTuple):
 
     @property
     def word(self) -> str:
-        return ("rising" if self.slope > 0 else "falling") if self.clear else "noise"
+        if not self.clear:
+            return "no trend beyond its noise"
+        return "rising" if self.slope > 0 else "falling"
 
     def __str__(self) -> str:
-        """'rising 0.012 +- 0.004 per epoch', or 'no trend beyond its noise (...)'."""
-        if not self.clear:
-            return f"no trend beyond its noise ({self.slope:+.2g} +- {self.reach:.2g} per epoch)"
+        """'rising 0.012 +- 0.004 per epoch'."""
         return f"{self.word} {abs(self.slope):.2g} +- {self.reach:.2g} per epoch"
 
 
