@@ -14,15 +14,13 @@ from utils.run.errors import CommandError, DataError
 
 # Higher ages are typing errors. In any other unit only negative ages are refused.
 OLDEST = {unit: 120 * per_year for unit, per_year in PER_YEAR.items()}
-DATE = r"\d{4}([-/.])\d\d?\1\d\d?([ T].*)?|\d\d?([-/.])\d\d?\3\d{2,4}"  # of birth or of the examination
-RANGE = r"[<>\u2264\u2265]=?\s*\d+.*|\d+\s*\+|\d+\s*[-\u2013~]\s*\d+.*"  # >89, 90+, 20-29
 LETTER = r"\d+(?:[.,]\d+)?\s*([^\W\d_])\.?"  # 45M
 FORMULA = "a formula without a stored value (open and save the file in a spreadsheet program)"
 BMI_CLASSES = {18.5: "0 to 18.5", 25: "18.5 to 25", 30: "25 to 30", math.inf: "30 and above"}
 
 
 def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
-    """How the ages of a column are written, for `parse_age`. commas: with decimal commas, which separate no
+    """How the ages of a column are written, for `read_age`. commas: with decimal commas, which separate no
     thousands; sexes: with letters that may be sexes as well as units, as in 45M and 34F."""
     letters = {found[1].upper() for text in texts if (found := re.fullmatch(LETTER, text))}
     sexes = bool(letters) and letters <= {"M", "W", "F"} and letters != {unit[0].upper()}
@@ -32,42 +30,37 @@ def find_spelling(texts: Sequence[str], unit: str) -> dict[str, bool]:
     return {"commas": decimals and not any("." in text for text in texts), "sexes": sexes}
 
 
-def read_age(cell: object, named: object, missing: Sequence[str], unit: str, **spelling: bool) -> tuple:
-    """As parse_age, of a cell beside which its unit is `named` or None. The age is NaN if --missing_values
-    list the cell or the age in it: 0 stands for 000Y too."""
-    if not is_missing(cell, missing):
-        text = f"{cell} {named}" if named and cell is not None else cell
-        age, with_unit = parse_age(text, unit, **spelling)
-        if not is_missing(f"{age:g}", missing):
-            return age, with_unit
-    return math.nan, False
+def read_age(
+    cell: object, named: object, missing: Sequence[str], unit: str, commas: bool = False, sexes: bool = False
+) -> tuple[float, bool]:
+    """(the age in a cell, whether its unit is named, in the cell or beside it: `named`).
 
-
-def parse_age(cell: object, unit: str, commas: bool = False, sexes: bool = False) -> tuple[float, bool]:
-    """(the age in a cell, whether the cell names its unit). Raises ValueError with the reason."""
+    NaN if --missing_values list the cell or the age in it: 0 stands for 000Y too. Raises ValueError with the
+    reason. commas, sexes: of `find_spelling`.
+    """
+    if is_missing(cell, missing):
+        return math.nan, False
     if cell is None:
         raise ValueError("the age is empty or a spreadsheet error such as #N/A")
     if isinstance(cell, str) and cell.startswith("="):
         raise ValueError(FORMULA)
-    # Spreadsheets show small numbers in cells formatted as dates as times, or as days of the year 1900.
-    if hasattr(cell, "total_seconds") or getattr(cell, "year", 0) == 1900:
-        raise ValueError("a number formatted as a date or time: format the column as numbers")
-    if hasattr(cell, "isoformat") or re.fullmatch(DATE, str(cell).strip()):
-        raise ValueError("a date, not an age: add a column with the age on the day of the image")
+    if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):  # small numbers look so in such columns
+        remedy = "format the column as numbers, or add one with the age on the day of the image"
+        raise ValueError(f"a date or a time, not an age: {remedy}")
     if isinstance(cell, bool) or not isinstance(cell, int | float | str):
         raise ValueError("not a number")
     if sexes and re.fullmatch(LETTER, str(cell).strip()):
         raise ValueError("the letter may be a sex or a unit: write months or weeks, or remove it")
-    text, with_unit = str(cell).strip().replace(",", "." if commas else ","), False
+    text = (f"{cell} {named}" if named else str(cell)).strip().replace(",", "." if commas else ",")
     try:
-        age = float(text.replace("_", " "))  # Python would read 1_000 as a number
+        age, with_unit = float(text.replace("_", " ")), False  # Python would read 1_000 as a number
     except ValueError:
         age, with_unit = _with_unit(text, unit), True
     if age is None:
-        if re.fullmatch(RANGE, text):
-            raise ValueError("a limit or a range, not an age: write the age, or leave such people out")
         comma = text.count(",") == 1 and text.replace(",", "").isdigit()
         raise ValueError("not a number" + " (write a decimal point)" * comma)
+    if is_missing(f"{age:g}", missing):
+        return math.nan, False
     if unit == "days" and isinstance(cell, str) and re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", text):
         raise ValueError("the point may separate thousands: write whole days without it")
     oldest = OLDEST.get(unit, math.inf)
@@ -107,21 +100,21 @@ def check_unit(name: str, unit: str, where: str) -> None:
 
 def check_decimals(name: str, cells: Sequence[object], where: str) -> None:
     """Raise DataError if the digits behind the points may be a smaller unit, as in GA (weeks.days)."""
+    pairs = re.findall(r"([^\W\d_]+)\s*[.,:;+/]\s*([^\W\d_]+)", name)
+    units = next(([*map(named_unit, pair)] for pair in pairs if all(map(named_unit, pair))), None)
     numbers = [re.fullmatch(r"(\d+)[.,](\d+)", str(cell).strip()) for cell in cells]
     digits = [number.groups() for number in numbers if number and int(number[2])]
-    pairs = re.findall(r"([^\W\d_]+)\s*[.,:;+/]\s*([^\W\d_]+)", name)
-    two = next(([*map(named_unit, pair)] for pair in pairs if all(map(named_unit, pair))), None)
-    if two and digits and max(len(end) for _, end in digits) < 3:
+    if units and digits and all(len(end) < 3 for _, end in digits):
         whole, end = digits[0]
-        what = f"{name!r} names two units: {whole}.{end} may be {whole} {two[0]} and {end} {two[1]}"
-        raise DataError(f"{where}: {what}\nWrite {whole}{two[0][0]} {end}{two[1][0]}, or name one unit.")
+        what = f"{name!r} names two units: {whole}.{end} may be {whole} {units[0]} and {end} {units[1]}"
+        raise DataError(f"{where}: {what}\nWrite {whole}{units[0][0]} {end}{units[1][0]}, or name one unit.")
 
 
 def subject_id(cell: object, numeric: bool = False) -> str:
     """The id in a cell or file name, as text: 12, 12.0 and '12.0' become '12'; with `numeric` '001' becomes
     '1'. Raises ValueError."""
     if cell is None or not str(cell).strip():
-        raise ValueError("the id is empty (merged cells are read in .xlsx files only)")
+        raise ValueError("the id is empty (unmerge merged cells)")
     whole = isinstance(cell, int | str) or (isinstance(cell, float) and cell.is_integer())
     if isinstance(cell, bool) or not whole:
         raise ValueError("not an id: neither text nor a whole number")

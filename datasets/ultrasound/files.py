@@ -2,7 +2,7 @@
 
 --id_pattern finds the subject in the name of an image. If the default pattern does not match, the header of a
 DICOM file (with pydicom installed) or the folder names the subject. Nothing is dropped silently: images
-without a row and rows without an image become problems, with a pattern that would match most images.
+without a row and rows without an image become problems.
 """
 
 import argparse
@@ -21,22 +21,8 @@ from datasets.images import is_dicom, read_dicom_header, walk
 from datasets.ultrasound.cells import bmi_class, file_key, read_age, subject_id, visit_id
 from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import LOOSE, PERSON, AgeTable, refuse_codes
+from datasets.ultrasound.table import PERSON, AgeTable, refuse_codes
 from utils.run.errors import CommandError, DataError
-
-# If fewer than half of the images find their row, one of these is proposed; the second list is for visits.
-USUAL_PATTERNS = (  # folders first: the number of an image may be somebody's id
-    "^([^/]+)/", "([^/]+)/[^/]+$", "^[^/]+/([^/]+)/", r"^\D*(\d+)[^/]*/", r"(\d+)[^/]*/[^/]*$",
-    r"(\d+)[^/\d]*/[^/]*$", "^(.+)$", "^([^_]+)_", "^([^-]+)-", "_([^_]+)_[^_]*$", "^[^_]*_([^_]+)",
-    r"(\d+)", r"(\d+)\D*$",
-)  # fmt: skip
-VISIT_PATTERNS = (  # (?=...): the visit comes first; the last two may take an image's number for a visit
-    "^([^/]+)/([^/]+)/", r"^([^/]+)/\D*(\d+)", "^[^/]+/([^/]+)/([^/]+)/",
-    r"^(?=[^/]+/([^/]+)/)\D*(\d+)[^/]*/", "^([^_]+)_([^_]+)", r"^([^_]+)_\D*(\d+)",
-    "^([^-]+)-([^-_]+)", r"^([^-]+)-\D*(\d+)",
-    r"^(?=[^_]+_([^_]+))[^_\d]*(\d+)", "^[^_]+_([^_]+)_([^_]+)", r"^[^_]+_([^_]+)_\D*(\d+)",
-    "_([^_]+)_([^_]+)$", r"_([^_]+)_\D*(\d+)$",
-)  # fmt: skip
 
 
 def list_images(folder: Path) -> tuple[list[Path], str]:
@@ -101,7 +87,7 @@ def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["number", *PERSON])
     refuse_codes(table, "{}, PatientAge", problems, args)
     table = table.dropna(subset="age")[PERSON]
-    return AgeTable(f"{folder}, DICOM headers", table, keys.keys() - {*table.index}, problems, True, {})
+    return AgeTable(f"{folder}, DICOM headers", table, keys.keys() - {*table.index}, problems, True)
 
 
 def match_images(
@@ -134,9 +120,17 @@ def match_images(
     for path, key in keys.items():
         if key is None:
             problems.add("unknown_names", path.name, f"no match with --id_pattern '{pattern.pattern}'")
-    find_alike = _index_spellings(() if table.by_file else known)
     strangers = {path: key for path, key in keys.items() if key is not None and key not in known}
-    _report_strangers(strangers, find_alike, problems, args)
+    numbers = {key.lstrip("0"): key for key in known if key.isdecimal()}
+    for path, key in strangers.items():
+        if meant := numbers.get(key.lstrip("0")):
+            problems.add("images_without_row", f"{path.name} ({meant!r} in the table)")
+            problems.advice["images_without_row"] = "if they are the same subjects: --numeric_ids"
+        else:
+            problems.add("images_without_row", path.name)
+    if strangers and known:
+        examples = f"looked for {min(strangers.values())!r}; the table has {min(known)!r}"
+        problems.advice.setdefault("images_without_row", examples)
     for key in sorted(set(table.rows.index) - set(keys.values())):
         problems.add("rows_without_image", prefix + key)
     images = pd.DataFrame({"path": keys.keys(), "key": keys.values()}, dtype=object)
@@ -147,89 +141,7 @@ def match_images(
         what = f"{len(again)} images are called like others of the same subject"
         problems.notes.append(f"{what} in another folder, such as {_relative(again.path.iloc[0], folder)}")
     images["subject"] = prefix + images.subject
-    _refuse_other_visits(images.path, folder, table)
-    few = not table.by_file and 2 * len(images) < len(paths)
-    if few and (advice := _propose_pattern(paths, folder, known, find_alike, args)):
-        problems.advice |= {"unknown_names": advice, "images_without_row": advice}
     return images
-
-
-def _index_spellings(known: Iterable[str]) -> Callable[[str], set[str]]:
-    """A function that finds the keys which write the same id in another way."""
-    spelled, without_letters = defaultdict(set), defaultdict(set)
-    for key in known:
-        loose, bare = _loose_forms(key)
-        spelled[loose].add(key)
-        without_letters[bare].add(key)
-
-    def find_alike(key: str) -> set[str]:
-        loose, bare = _loose_forms(key)
-        return spelled[loose] | spelled[bare] | without_letters[loose]
-
-    return find_alike
-
-
-def _report_strangers(
-    strangers: dict[Path, str], find_alike: Callable, problems: AgeProblems, args: argparse.Namespace
-) -> None:
-    """Report the images whose key is none of the table's, with the one that may be meant."""
-    for path, key in strangers.items():
-        meant = find_alike(key)
-        if len(meant) != 1:
-            problems.add("images_without_row", path.name)
-            continue
-        (other,) = meant
-        problems.add("images_without_row", f"{path.name} ({other!r} in the table)")
-        numeric = f"{key}{other}".replace(" visit ", "").isdecimal()
-        remedy = "--numeric_ids" if numeric else f"add {_missing_column(args)}"
-        problems.advice["images_without_row"] = f"if they are the same subjects: {remedy}"
-
-
-def _missing_column(args: argparse.Namespace) -> str:
-    return "a column as in the file names: --id_column" + " or --visit_column" * bool(args.visit_column)
-
-
-def _propose_pattern(
-    paths: Sequence[Path], folder: Path, known: set[str], find_alike: Callable, args: argparse.Namespace
-) -> str:
-    """The --id_pattern, and what else is needed, by which most rows find an image, if it suits two thirds of
-    the images; else ''."""
-    folded = {key.casefold(): key for key in known}
-    bare = {key.lstrip("0"): folded[key] for key in folded}
-    visits, patterns = bool(args.visit_column), USUAL_PATTERNS
-    shapes = Counter(re.sub(r"\d+", r"\\d+", re.escape(key)) for key in known)
-    for shape, _ in shapes.most_common(1):  # of most ids, such as P\d+
-        subject, _, visit = shape.partition(r"\ visit\ ")
-        patterns += (f"({subject})", f"({subject})[^/]*/")
-        if visits:
-            visit = visit.replace(r"\d+\-\d+\-\d+", r"\d{4}-?\d\d-?\d\d")  # a day
-            end = r"(?![^\W_])"
-            named = f"(?i)^(?=(?:.*?[/_ ])?({subject}){end})(?:.*?[/_ -])?({visit}){end}"
-            patterns = (named, *VISIT_PATTERNS) if visit != r"\d+" else VISIT_PATTERNS
-    exact, otherwise = {}, {}  # {what to pass: the row of each image that finds one}
-    for text in patterns:
-        keys = [find_key(path, folder, re.compile(text), args.numeric_ids, visits) or "" for path in paths]
-        numbers = [key.casefold().lstrip("0") for key in keys]
-        exact[f"'{text}'"] = [folded[key.casefold()] for key in keys if key.casefold() in folded]
-        exact[f"'{text}' --numeric_ids"] = [bare[number] for number in numbers if number in bare]
-        alike = [min(meant) for meant in map(find_alike, keys) if len(meant) == 1]
-        otherwise[f"'{text}' and {_missing_column(args)},"] = alike
-    for proposed in (exact, otherwise):  # by rows: a pattern for the visit finds few
-        best, rows = max(proposed.items(), key=lambda item: (len({*item[1]}), len(item[1])))
-        if 3 * len(rows) >= 2 * len(paths):
-            return f"with --id_pattern {best} {len(rows)} of {len(paths)} images find their row"
-    return ""
-
-
-def _refuse_other_visits(paths: Iterable[Path], folder: Path, table: AgeTable) -> None:
-    """Raise DataError if images are named after another column of ages than the one that is read."""
-    for word, column in table.others.items():
-        named = [path for path in paths if word in re.split(r"[\W_]+", _relative(path, folder).casefold())]
-        if named:
-            found = f"{len(named)} images are named {word}, such as {named[0].name}"
-            remedy = "Write a row per visit and name its column (--visit_column), or leave these images out: "
-            remedy += "--id_pattern for the others only, --exclude unknown_names"
-            raise DataError(f"{table.where}: column {column!r} is not read, but {found}\n{remedy}")
 
 
 def _match(
@@ -247,12 +159,6 @@ def _match(
             fitting = [named[form] for form in forms(name) if len(named.get(form, ())) == 1]
             keys[path] = next(iter(fitting[0])) if fitting else name
     return keys
-
-
-def _loose_forms(key: str) -> tuple[str, str]:
-    """A key without capitals, marks, leading zeros and a visit's letters; also without its first letters."""
-    loose = re.sub(LOOSE, "", re.sub(r"(?<= visit )[^\W\d_]+", "", key.casefold()))
-    return loose, re.sub(r"^[^\W\d_]+", "", loose)
 
 
 def _file_forms(name: str) -> Iterable[str]:

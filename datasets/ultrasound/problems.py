@@ -9,13 +9,21 @@ import pandas as pd
 from datasets.ultrasound.flags import PROBLEMS
 from utils.run.errors import DataError, counted, some
 
+ADVICE = {
+    "unknown_names": "--id_pattern tells where the id is, as '^([^_]+)_' in ID_1.png and '([^/]+)/[^/]*$' in "
+    "ID/1.png, and with --visit_column where the visit is, as '^([^_]+)_([^_]+)$' in ID_VISIT.png",
+    "bad_ages": "--missing_values names what stands for an unknown age, --target_unit the unit of the others",
+    "duplicate_ids": "if a row is a visit: --visit_column and an --id_pattern with a second group; if it is "
+    "an image: --file_column, each image with its folders, as in S1/1.png; else give each person an id",
+}
+
 
 class AgeProblems:
-    """Problems as (reason, where) by kind, one of PROBLEMS, with advice for each kind; notes for the log."""
+    """Problems as (reason, where) by kind, one of PROBLEMS; advice instead of ADVICE; notes for the log."""
 
     def __init__(self, exclude: Collection[str] = (), may_exclude_most: bool = True):
         self.found: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        self.advice = {"unknown_names": "--id_pattern tells where the id is"}
+        self.advice: dict[str, str] = {}
         self.exclude, self.may_exclude_most = set(exclude), may_exclude_most  # kinds not refused
         self.notes: list[str] = []  # how something was read, if that is not obvious
         self.images = self.missing = 0  # image files found; rows whose age is one of --missing_values
@@ -39,7 +47,7 @@ class AgeProblems:
         """
         found = {k: counted(len(self.found[k]), text) for k, text in PROBLEMS.items() if k in self.found}
         if refused := [kind for kind in found if kind not in self.exclude]:
-            advice = {kind: f" ({self.advice[kind]})" for kind in refused if self.advice.get(kind)}
+            advice = {kind: f" ({text})" for kind, text in (ADVICE | self.advice).items()}
             lines = [f"{found[k]}: {describe(self.found[k])}{advice.get(k, '')}" for k in refused]
             if images.subject.nunique() > 2:
                 typed = [kind for kind in PROBLEMS if kind in refused or kind in self.exclude]

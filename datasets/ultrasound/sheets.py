@@ -25,10 +25,10 @@ import zipfile
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-from openpyxl.utils import column_index_from_string, get_column_letter
+from openpyxl.utils import get_column_letter
 
 from datasets.ultrasound.flags import BIDS_TABLE, COHORTS, similar_path
 from utils.run.errors import CommandError, DataError, some
@@ -38,28 +38,12 @@ SHEET = "Blad1"
 TITLE_ROWS = 50  # a header further down is not found
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS, MAX_UNPACKED_BYTES = 50_000, 2_000, 6_400_000, 40_000_000
 SAVE_AS = "save it as .xlsx or as CSV in UTF-8"
-# How a sheet is read: limited, as it may not state its size; "NA" and "n/a" stay text for --missing_values.
-OPTIONS = {"header": None, "dtype": object, "nrows": MAX_ROWS + 1, "keep_default_na": False,
-           "na_values": [""]}  # fmt: skip
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # {member of the zip archive: pandas' engine for it}; {optional engine: (kind of file, package to install)}
-ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl", "xl/workbook.bin": "pyxlsb"}
-OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy"),
-          "pyxlsb": ("a binary workbook (.xlsb)", "pyxlsb")}  # fmt: skip
-# In the XML of a sheet: the numbers of hidden rows; (column, first row, last row) of merged cells.
-HIDDEN_ROW = rb'<(?:\w+:)?row\b(?=[^>]*\shidden="(?:1|true)")[^>]*\sr="(\d+)"'
-MERGED = rb'<(?:\w+:)?mergeCell\b[^>]*\sref="([A-Z]+)(\d+):[A-Z]+(\d+)"'
+ENGINES = {"content.xml": "odf", "xl/workbook.xml": "openpyxl"}
+OTHERS = {"xlrd": ("an old .xls workbook", "xlrd"), "odf": ("an OpenDocument sheet (.ods)", "odfpy")}
 # The namespaces of strict Open XML, and the usual ones, which openpyxl expects.
 STRICT, USUAL = rb"http://purl\.oclc\.org/ooxml/(\w+)/", rb"http://schemas.openxmlformats.org/\1/2006/"
-
-
-class RawSheet(NamedTuple):
-    """A sheet of a workbook, or a text file."""
-
-    cells: pd.DataFrame  # only the first TITLE_ROWS rows of a sheet beyond the limits
-    size: tuple[int, int]  # all its rows and columns
-    hidden: bool = False
-    hidden_rows: frozenset[int] = frozenset()
 
 
 class Sheet(NamedTuple):
@@ -85,22 +69,16 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
     asked = {role: name for role, name in asked.items() if name}
     if path.name == BIDS_TABLE and asked["id"] == "Number":
         asked["id"] = "participant_id"  # as BIDS calls it
-    sheets, notes = read_cells(path, args.sheet)
-    sheets = {name: sheet._replace(cells=_fill_merged(sheet.cells, asked)) for name, sheet in sheets.items()}
-    name = _choose_sheet(path, sheets, asked, notes)
-    sheet, where = sheets[name], f"{path}, sheet {name}" if name else str(path)
-    if _beyond_limits(*sheet.size):
-        size = "{:,} rows and {:,} columns (limits {:,} and {:,})".format(*sheet.size, MAX_ROWS, MAX_COLUMNS)
-        raise DataError(f"{where}: {size}\nDelete the empty rows and columns beyond the table and save.")
-    position = _find_header(sheet.cells, asked, args, where, notes)
-    cells, title = _cut_cohort(sheet.cells, position, cohort, where)
-    where += f", {title}" if title else ""
+    where, cells, notes = _read_cells(path, asked, args.sheet)
+    if cells.empty:
+        raise DataError(f"{where}: empty; a header row and one row per subject are expected")
+    position = _find_header(cells, asked, args, where, notes)
+    cells, title = _cut_cohort(cells, position, cohort, where)
     header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:], []
-    if not name:  # in a text file, a decimal comma may have split a cell
+    if where == str(path):  # in a text file, a decimal comma may have split a cell
         last = max(map(cells.columns.get_loc, header.index), default=-1)
         wider = body.index[body.iloc[:, last + 1 :].notna().any(axis=1)].tolist()
-    if count := len(sheet.hidden_rows.intersection(body.index)):
-        notes.append(f"{where}: {count} hidden rows are read too; delete them if they should be left out")
+    where += f", {title}" if title else ""
     names = header.map(one_line).to_dict()
     return Sheet(where, body, cells.index[0], asked, names, _read_units(path), wider, notes)
 
@@ -117,40 +95,44 @@ def one_line(cell: object) -> str:
     return " ".join(unicodedata.normalize("NFC", "" if cell is None else str(cell)).split())
 
 
-def read_cells(path: Path, wanted: str | None) -> tuple[dict[str, RawSheet], list[str]]:
-    """({name: sheet}, notes). A text file is a sheet "". If given, only the sheet `wanted` is read.
+def _read_cells(path: Path, asked: dict[str, str], wanted: str | None) -> tuple[str, pd.DataFrame, list[str]]:
+    """(file and sheet, cells, notes) of the sheet `wanted`, or of the one that has the columns asked for.
 
-    Blank cells are None, blank rows are dropped; in an .xlsx cells merged downwards all have the value. A
-    formula without a stored value is read as its text, which begins with =.
+    Blank cells are None, blank rows are dropped; rows and columns are labelled 1, 2 and A, B. A formula
+    without a stored value is read as its text, which begins with =.
     """
     if (size := path.stat().st_size) > MAX_UNPACKED_BYTES:
         raise DataError(f"{path}: {size:,} bytes are too many for a table of subjects and ages")
     content, notes = path.read_bytes(), []
     try:
         if content.startswith((b"PK", OLE_MAGIC)):
-            sheets = _read_workbook(path, content, wanted)
-        elif wanted:
+            name, cells = _read_workbook(path, content, asked, wanted, notes)
+            return f"{path}, sheet {name}", cells, notes
+        if wanted:
             raise CommandError(f"--sheet {wanted}: {path} is a text file and has no sheets")
-        else:
-            cells = _read_text(path, content, notes)
-            sheets = {"": RawSheet(cells, cells.shape)}
+        cells = _read_text(path, content, notes)
+        _check_size(str(path), cells.shape)
+        return str(path), _labelled(cells), notes
     except (CommandError, DataError):
         raise
     except Exception as error:  # damaged bytes make the readers raise anything
         what = f"damaged or truncated workbook ({type(error).__name__}: {str(error)[:120]})"
         raise DataError(f"{path}: {what}\nCopy it again, or {SAVE_AS}.") from error
-    for name, sheet in sheets.items():
-        cells = sheet.cells.head(TITLE_ROWS) if _beyond_limits(*sheet.size) else sheet.cells
-        blank = cells.isna() | cells.map(lambda cell: not str(cell).strip())
-        cells = cells.astype(object).where(~blank, None)
-        cells.index = range(1, len(cells) + 1)
-        cells.columns = [get_column_letter(k + 1) for k in range(cells.shape[1])]
-        sheets[name] = sheet._replace(cells=cells[~blank.all(axis=1).to_numpy()])
-    return sheets, notes
 
 
-def _beyond_limits(rows: int, columns: int) -> bool:
-    return rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS
+def _check_size(where: str, size: tuple[int, int]) -> None:
+    rows, columns = size
+    if rows > MAX_ROWS or columns > MAX_COLUMNS or rows * columns > MAX_CELLS:
+        found = f"{rows:,} rows and {columns:,} columns (limits {MAX_ROWS:,} and {MAX_COLUMNS:,})"
+        raise DataError(f"{where}: {found}\nDelete the empty rows and columns beyond the table and save.")
+
+
+def _labelled(cells: pd.DataFrame) -> pd.DataFrame:
+    blank = cells.isna() | cells.map(lambda cell: not str(cell).strip())
+    cells = cells.astype(object).where(~blank, None)
+    cells.index = range(1, len(cells) + 1)
+    cells.columns = [get_column_letter(k + 1) for k in range(cells.shape[1])]
+    return cells[~blank.all(axis=1).to_numpy()]
 
 
 def _read_text(path: Path, content: bytes, notes: list[str]) -> pd.DataFrame:
@@ -199,42 +181,35 @@ def _decode(path: Path, content: bytes) -> tuple[str, str]:
     raise DataError(f"{path}: its encoding is not UTF-8 and cannot be guessed\nOpen it, and {SAVE_AS}.")
 
 
-def _read_workbook(path: Path, content: bytes, wanted: str | None) -> dict[str, RawSheet]:
+def _read_workbook(
+    path: Path, content: bytes, asked: dict[str, str], wanted: str | None, notes: list[str]
+) -> tuple[str, pd.DataFrame]:
+    """(name, cells) of a sheet. The reading is limited, as a sheet may not state its size, or a false one."""
     content, engine = _check_workbook(path, content)
-    sheets = {}
+
+    def read(name: str, rows: int, **how: Any) -> pd.DataFrame:  # "NA" stays text, for --missing_values
+        how = {"io": book, "header": None, "dtype": object, "keep_default_na": False, "na_values": [""]} | how
+        return pd.read_excel(sheet_name=name, nrows=rows, **how)
+
     with pd.ExcelFile(io.BytesIO(content), engine=engine) as book:
         names = [str(name) for name in book.sheet_names]
         if wanted is not None and wanted not in names:
             raise DataError(f"{path}: no sheet {wanted!r}; there are {some(names)}\nName one with --sheet.")
-        for name in [wanted] if wanted else names:
-            if engine == "openpyxl":
-                sheets[name] = _read_xlsx_sheet(book, content, name)
-            else:
-                cells = pd.read_excel(book, name, **OPTIONS)
-                sheets[name] = RawSheet(cells, cells.shape)
-    return sheets
-
-
-def _read_xlsx_sheet(book: pd.ExcelFile, content: bytes, name: str) -> RawSheet:
-    sheet = book.book[name]
-    stated = sheet.max_row or 0, sheet.max_column or 0
-    too_large = _beyond_limits(*stated)
-    options = OPTIONS | {"nrows": TITLE_ROWS} if too_large else OPTIONS
-    cells = pd.read_excel(book, name, **options)
-    if cells.isna().any(axis=None):  # blank, or not computed
-        how = options | {"engine": "openpyxl", "engine_kwargs": {"data_only": False}}
-        typed = pd.read_excel(io.BytesIO(content), name, **how)
-        formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
-        cells = typed.where(cells.isna() & formulas, cells)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # openpyxl hides this from those who only read
-        text = archive.read(sheet._worksheet_path)
-    for column, first, last in re.findall(MERGED, text):
-        k = column_index_from_string(column.decode()) - 1
-        area = slice(int(first) - 1, int(last)), slice(k, k + 1)
-        cells.iloc[area] = cells.iloc[area].ffill()
-    hidden_rows = frozenset(map(int, re.findall(HIDDEN_ROW, text)))
-    size = stated if too_large else cells.shape
-    return RawSheet(cells, size, sheet.sheet_state != "visible", hidden_rows)
+        known = {name: book.book[name] for name in names if engine == "openpyxl"}
+        sizes = {name: (sheet.max_row or 0, sheet.max_column or 0) for name, sheet in known.items()}
+        hidden = {name for name, sheet in known.items() if sheet.sheet_state != "visible"}
+        heads = {name: _labelled(read(name, TITLE_ROWS)) for name in ([wanted] if wanted else names)}
+        chosen = _choose_sheet(path, heads, hidden, asked, notes)
+        where = f"{path}, sheet {chosen}"
+        _check_size(where, sizes.get(chosen, (0, 0)))
+        cells = read(chosen, MAX_ROWS + 1)
+        _check_size(where, cells.shape)
+        if known and cells.isna().any(axis=None):  # blank, or not computed
+            how = {"engine": engine, "engine_kwargs": {"data_only": False}}
+            typed = read(chosen, MAX_ROWS + 1, io=io.BytesIO(content), **how)
+            formulas = typed.map(lambda cell: isinstance(cell, str) and cell.startswith("="))
+            cells = typed.where(cells.isna() & formulas, cells)
+    return chosen, _labelled(cells)
 
 
 def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
@@ -262,29 +237,25 @@ def _check_workbook(path: Path, content: bytes) -> tuple[bytes, str]:
     return content, engine
 
 
-def _choose_sheet(path: Path, sheets: dict[str, RawSheet], asked: dict[str, str], notes: list[str]) -> str:
-    """The name of the sheet that has the columns asked for."""
-    filled = {name: sheet.cells for name, sheet in sheets.items() if not sheet.cells.empty}
-    hidden = {name for name, sheet in sheets.items() if sheet.hidden}
-    if not filled:
-        where = f"{path}, sheet {some(sheets)}" if "" not in sheets else f"{path}"
-        raise DataError(f"{where}: empty; a header row and one row per subject are expected")
-    chosen = list(filled)
-    if len(filled) > 1:
-        fitting = [name for name, cells in filled.items() if _row_of_names(cells, asked) is not None]
-        chosen = [name for name in fitting if name not in hidden] or fitting
-        chosen = [SHEET] if SHEET in chosen else chosen
-        if len(chosen) != 1:
-            first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
-            listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
-            found = f"{len(sheets)} sheets, {'several' if chosen else 'none'} with the columns"
-            remedy = "Name one with --sheet, and its columns with --id_column and --age_column."
-            raise DataError(f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n{remedy}")
-        others = [name for name in fitting if name != chosen[0]]
-        said = f"not {some(others)} (--sheet)" if others else "the only one with the columns"
-        notes.append(f"{path.name}: sheet {chosen[0]} is read, {said}")
-    if chosen[0] in hidden:
-        notes.append(f"{path.name}: sheet {chosen[0]} is hidden")
+def _choose_sheet(
+    path: Path, heads: dict[str, pd.DataFrame], hidden: set[str], asked: dict[str, str], notes: list[str]
+) -> str:
+    """The name of the sheet that has the columns asked for; heads: the first rows of each."""
+    filled = {name: cells for name, cells in heads.items() if not cells.empty}
+    if len(filled) < 2:
+        return next(iter(filled or heads))
+    fitting = [name for name, cells in filled.items() if _row_of_names(cells, asked) is not None]
+    chosen = [name for name in fitting if name not in hidden] or fitting
+    chosen = [SHEET] if SHEET in chosen else chosen
+    if len(chosen) != 1:
+        first = {name: filter(None, map(one_line, cells.iloc[0])) for name, cells in filled.items()}
+        listed = [f"{k} ({'hidden, ' * (k in hidden)}{some(cells)})" for k, cells in first.items()]
+        found = f"{len(heads)} sheets, {'several' if chosen else 'none'} with the columns"
+        remedy = "Name one with --sheet, and its columns with --id_column and --age_column."
+        raise DataError(f"{path}: {found} {some(asked.values())}: {'; '.join(listed)}\n{remedy}")
+    others = [name for name in fitting if name != chosen[0]]
+    said = f"not {some(others)} (--sheet)" if others else "the only one with the columns"
+    notes.append(f"{path.name}: sheet {chosen[0]} is read, {said}")
     return chosen[0]
 
 
@@ -293,17 +264,6 @@ def _row_of_names(cells: pd.DataFrame, asked: dict[str, str]) -> int | None:
     wanted = {one_line(name).casefold() for name in asked.values()}
     rows = enumerate(cells.head(TITLE_ROWS).to_numpy())
     return next((k for k, row in rows if wanted <= {one_line(cell).casefold() for cell in row}), None)
-
-
-def _fill_merged(cells: pd.DataFrame, asked: dict[str, str]) -> pd.DataFrame:
-    """If merged cells spread the column names over two rows, fill the lower row's blanks from the upper."""
-    if _row_of_names(cells, asked) is not None:
-        return cells
-    for k in range(1, min(len(cells), TITLE_ROWS)):
-        row = cells.iloc[k].fillna(cells.iloc[k - 1])
-        if _row_of_names(pd.DataFrame([row]), asked) is not None:
-            return pd.concat([cells.iloc[:k], pd.DataFrame([row]), cells.iloc[k + 1 :]])
-    return cells
 
 
 def _find_header(

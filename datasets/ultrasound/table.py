@@ -46,7 +46,6 @@ class AgeTable(NamedTuple):
     left_out: set[str]  # keys of rows that cannot be used
     problems: AgeProblems
     by_file: bool  # keys are file names (--file_column, DICOM headers)
-    others: dict[str, str]  # {"v2": "age_v2"}: the word that tells another column of ages from this one
 
 
 def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
@@ -70,9 +69,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     cells.check_unit(name, unit, sheet.where)
     cells.check_decimals(name, body[at["age"]].dropna(), sheet.where)
     cells.check_unit(f"{name} ({sheet.units.get(name)})", unit, f"{sheet.where} and its .json")
-    first = str(body[at["age"]].iat[0])
-    if named_unit(first.strip(" ()[]")):  # a row of units
-        cells.check_unit(first, unit, f"{sheet.where}, row {body.index[0]}")
+    cells.check_unit(str(body[at["age"]].iat[0]), unit, f"{sheet.where}, row {body.index[0]}")  # of units
     rows = _parse_rows(body, at, problems, args)
     keys = set(rows.key)
     names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
@@ -83,21 +80,14 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         rows = rows.dropna(subset="age")
     refuse_codes(rows, f"row {{}}, column {at['age']}", problems, args)
     _refuse_contradictions(rows, at.get("file", at["id"]), problems)
-    if "duplicate_ids" in problems.found:
-        others = [k for k in sheet.names if k not in at.values()]
-        unique = [k for k in others if not body[[at["id"], k]].duplicated().any()]
-        column = " or ".join(shlex.quote(sheet.names[k]) for k in unique) or "NAME"
-        visit = f"--visit_column {column} and an --id_pattern with a second group for the visit"
-        advice = f"if each row is a visit: {visit}; if each row is an image: --file_column {column}; "
-        advice += "if each row is a person: give each an id of its own"
-        if {"visit", "file"} & at.keys():
-            advice = "name each visit once, each image with its folders, as in S1/1.png"
-        problems.advice["duplicate_ids"] = advice
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     left_out = keys - set(usable.index)
     _warn_of_parts(usable.groupby("subject").age.mean(), sheet.where)
-    others = {} if {"visit", "file"} & at.keys() else _other_ages(sheet, at["age"])
-    return AgeTable(sheet.where, usable, left_out, problems, "file" in at, others)
+    alike = [other for other in sheet.names.values() if re.sub(r"\d+", "", other) == re.sub(r"\d+", "", name)]
+    if len(alike) > 1 and not {"visit", "file"} & at.keys():
+        what = f"of the columns {' and '.join(map(repr, alike))} only {name!r} is read: is it the age in all"
+        LOG.warning(f"{sheet.where}: {what} images? Else write a row per visit (--visit_column)")
+    return AgeTable(sheet.where, usable, left_out, problems, by_file="file" in at)
 
 
 def _parse_rows(
@@ -106,7 +96,7 @@ def _parse_rows(
     """number, key and PERSON of each row with an id; the age is NaN if it is unusable."""
     unit, codes = args.target_unit, args.missing_values
     written = [cell.strip() for cell in body[at["age"]] if isinstance(cell, str)]
-    found, unusable, converted, spelling = [], [], 0, cells.find_spelling(written, unit)
+    found, converted, spelling = [], 0, cells.find_spelling(written, unit)
     for number, values in zip(body.index, body[list(at.values())].to_numpy(), strict=True):
         cell, age, role = dict(zip(at, values, strict=True)), math.nan, "id"
         try:
@@ -130,7 +120,6 @@ def _parse_rows(
             except ValueError as error:
                 place = f"row {number}, column {at['age']} (subject {subject}){_show(cell['age'])}"
                 problems.add("bad_ages", place, str(error))
-                unusable.append(cell["age"])
         bmi = cells.bmi_class(cell.get("length"), cell.get("weight"))
         traits = one_line(cell.get("group")), one_line(cell.get("sex")).upper(), bmi
         found.append((number, key, subject, age, *traits))
@@ -138,10 +127,7 @@ def _parse_rows(
         problems.notes.append(f"{converted} ages name their unit and are read in {unit}")
     if spelling["commas"]:
         problems.notes.append(f"column {at['age']}: commas are read as decimal commas")
-    rows = pd.DataFrame(found, columns=["number", "key", *PERSON])
-    if unusable:
-        problems.advice["bad_ages"] = _advise(unusable, rows.age.notna().any(), unit)
-    return rows
+    return pd.DataFrame(found, columns=["number", "key", *PERSON])
 
 
 def _find_columns(sheet: Sheet) -> dict[str, str]:
@@ -191,24 +177,6 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     return at
 
 
-def _other_ages(sheet: Sheet, letter: str) -> dict[str, str]:
-    """{word: column} for columns whose names differ from that of the ages in one word, but not the one for
-    age (or the first): Age 2015 and Age 2021, AgeV1 and AgeV2, V1 age and V2 age."""
-
-    def words_of(name: str) -> list[str]:
-        return [*map(str.casefold, re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z]|\d{4})", name))]
-
-    own, found = words_of(sheet.names[letter]), {}
-    age = next((word for word in own if re.search(USUAL["age"], word)), own[0])
-    for name in sheet.names.values():
-        words = words_of(name)
-        new = {*words} - {*own}
-        alike = len(new) == 1 and len(words) == len(own) and age in words
-        if alike and not re.fullmatch(r"\d{1,3}", min(new)):
-            found[min(new)] = name
-    return found
-
-
 def refuse_codes(rows: pd.DataFrame, cell: str, problems: AgeProblems, args: argparse.Namespace) -> None:
     """Report ages that are probably codes for "unknown"; note a far age that occurs once. cell: where the age
     of a row stands, with {} for the row's number.
@@ -241,7 +209,7 @@ def refuse_codes(rows: pd.DataFrame, cell: str, problems: AgeProblems, args: arg
         if row.age in codes:
             problems.add("far_ages", place, f"{row.age:g}, {half}")
             rows.loc[row.Index, "age"] = math.nan
-        elif not low - reach <= row.age <= high + reach:
+        else:
             problems.notes.append(f"one age is far from all others: {place}, {row.age:g}, {half}")
     if codes:
         named = " ".join(f"{code:g}" for code in sorted(codes))
@@ -284,29 +252,6 @@ def _warn_of_parts(ages: pd.Series, where: str) -> None:
         what = f"most ids differ only at their ends, and hardly in age, such as {alike}: are they one person?"
         remedy = "A split must not divide people: put person and rest into two columns and name both"
         LOG.warning(f"{where}: {what} {remedy} (--id_column, --visit_column, --id_pattern)")
-
-
-def _advise(unusable: list[object], any_usable: bool, unit: str) -> str:
-    """How to correct unusable ages, if their values tell; else ''."""
-    values = sorted({one_line(cell) for cell in unusable if isinstance(cell, int | float | str)})
-    if any_usable:
-        listed = " ".join(map(shlex.quote, values)) if len(values) <= 6 else "VALUE ..."
-        empty = "an empty age is left out by --exclude bad_ages; if the others"
-        which = empty if None in unusable else "if they"
-        return f"{which} stand for an unknown age: --missing_values {listed}" if values else ""
-    if any(text.startswith("=") for text in values):
-        return ""
-    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce")
-    if numbers.empty or numbers.isna().any():
-        return "name the column of ages: --age_column"
-    low, high = numbers.min(), numbers.max()
-    if 1900 <= low <= high <= 2100:
-        return "if they are years of birth: add a column with the age on the day of the image"
-    for name, oldest in cells.OLDEST.items():
-        if name != unit and 0 <= low <= high <= oldest:
-            remedy = f"--target_unit {name} (for a trained run: convert the column)"
-            return f"if they are counted in {name}: {remedy}"
-    return ""
 
 
 def _show(cell: object) -> str:

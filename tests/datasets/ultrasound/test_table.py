@@ -59,12 +59,6 @@ def test_rows_above_the_header_are_passed_over_and_named(tmp_path):
     assert read(path, "pathological").rows.age.to_dict() == {"1": 60.0, "3": 61.0}
 
 
-def test_a_header_of_merged_cells_stands_in_two_rows(tmp_path):
-    rows = [["A study"], ["Number", "Demographics", None], [None, "Age", "Sex"], [1, 20.5, "F"], [2, 30, "M"]]
-    table = read(write_book(tmp_path / "t.xlsx", Sheet1=rows))
-    assert table.rows.age.to_dict() == AGES and table.rows.sex.tolist() == ["F", "M"]
-
-
 def test_a_header_row_can_be_named(tmp_path):
     path = write_book(
         tmp_path / "t.xlsx", A=[["Number", "Age"], ["old", "old"], ["Number", "Age"], [1, 20.5]]
@@ -149,7 +143,6 @@ def test_other_spreadsheets_are_named(tmp_path):
     for name, content, words in (
         ("t.xls", bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "an old .xls workbook"),
         ("t.ods", {"content.xml": "<x/>"}, "OpenDocument"),
-        ("t.xlsb", {"xl/workbook.bin": ""}, "binary workbook"),
         ("t.xlsx", {"a.txt": ""}, "a zip archive, not a workbook"),
     ):
         if isinstance(content, bytes):
@@ -272,7 +265,6 @@ def test_rows_that_say_the_same_are_one_and_others_are_told_apart(tmp_path):
     assert table.problems.found["duplicate_ids"] == [
         ("", "column A: '2' in row 4 (age 30), row 5 (age 31.5)")
     ]
-    assert "--visit_column Visit" in table.problems.advice["duplicate_ids"]
     visits = read(path, visit_column="visit")
     assert visits.rows.age.to_dict() == {
         "1 visit a": 20.0,
@@ -405,12 +397,6 @@ def test_digits_behind_a_point_that_may_be_a_smaller_unit_are_refused(tmp_path):
     assert read(path, **flags).rows.age.to_dict() == {"1": 25.429, "2": 31.5}
 
 
-@pytest.mark.parametrize("written", [">89", "90+", "20-29", "20 \u2013 29", "\u2265 90"])
-def test_limits_and_ranges_are_called_so(tmp_path, written):
-    ((reason, _),) = read(write_ages(tmp_path / "t.csv", [20, 30, written])).problems.found["bad_ages"]
-    assert reason.startswith("a limit or a range, not an age")
-
-
 def test_letters_that_may_be_sexes_are_no_units(tmp_path):
     path = tmp_path / "t.csv"
     for ages in (["45M", "34W", "50 m"], ["45M", "34F", "50"], ["45M", "34 M.", "50"]):
@@ -480,33 +466,25 @@ def test_codes_inside_a_wide_range_of_ages(tmp_path):
     assert not read(images, file_column="F").problems.report()
     far = read(write_ages(tmp_path / "far.csv", [*ages, 999]), target_unit="months")
     assert "one age is far from all others: row 37, column B (subject 35), 999" in far.problems.notes[0]
+    unborn = read(write_ages(tmp_path / "one.csv", [*(f"{age:03d}Y" for age in ages), "000Y"])).problems
+    assert "one age is far from all others: row 37, column B (subject 35), 0" in unborn.notes[-1]
 
 
-def test_what_is_wrong_with_all_ages_names_the_flag_that_mends_them(tmp_path):
+def test_each_age_that_is_none_has_its_reason(tmp_path):
     path = write_ages(tmp_path / "t.csv", [240, 300, 600])
     table = read(path)
     assert {reason for reason, _ in table.problems.found["bad_ages"]} == {"not an age in years (0 to 120)"}
-    assert (
-        table.problems.advice["bad_ages"]
-        == "if they are counted in months: --target_unit months (for a trained run: convert the column)"
-    )
-    assert read(path, target_unit="months").rows.age.to_dict()["0"] == 240
-    for dates, reason in (
-        (["1950-03-01", "7.1.1959"], "a date, not an age"),
-        (["4_5", "6_1"], "not a number"),
+    with pytest.raises(
+        DataError, match="--missing_values names what .* --target_unit the unit of the others"
     ):
-        found = read(write_ages(path, dates)).problems.found["bad_ages"]
-        assert all(key[0].startswith(reason) for key in found)
-    assert "months" not in read(write_ages(path, [-20, -30])).problems.advice["bad_ages"]
-    assert "years of birth" in read(write_ages(path, [1950, 1982])).problems.advice["bad_ages"]
+        table.problems.refuse(table.rows)
+    assert read(path, target_unit="months").rows.age.to_dict()["0"] == 240
+    found = read(write_ages(path, ["4_5", "6_1", "1950-03-01", ">89", "20-29"])).problems.found["bad_ages"]
+    assert [reason for reason, _ in found] == ["not a number"] * 5
     thousands = read(write_ages(path, ["22.411", "8.285"]), target_unit="days")
     assert "point may separate thousands" in str(thousands.problems.found["bad_ages"])
-    some = read(write_ages(tmp_path / "some.csv", [20, "n/a", -9, ""]))
-    assert some.problems.advice["bad_ages"] == (
-        "an empty age is left out by --exclude bad_ages; if the others stand for an unknown age: "
-        "--missing_values -9 n/a"
-    )
-    assert read(tmp_path / "some.csv", missing_values=["-9", "n/a"]).problems.missing == 2
+    write_ages(path, [20, "n/a", -9, ""])
+    assert read(path, missing_values=["-9", "n/a"]).problems.missing == 2
 
 
 def test_columns_are_proposed_together_by_what_people_call_them(tmp_path):
@@ -569,26 +547,6 @@ def test_visits_however_they_are_written(tmp_path):
     assert table.rows.age.to_dict() == {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 2020-03-05": 30.0}
 
 
-def test_cells_merged_downwards_all_have_the_value(tmp_path):
-    path = write_book(tmp_path / "t.xlsx", A=[["Number", "Age", "V"], [1, 20, 1], [None, 21, 2], [2, 30, 1]])
-    book = openpyxl.load_workbook(path)
-    for area in ("A2:A3", "E1:G9", "F4:F40000"):
-        book["A"].merge_cells(area)
-    book.save(path)
-    ages = {"1 visit 1": 20.0, "1 visit 2": 21.0, "2 visit 1": 30.0}
-    assert read(path, visit_column="V").rows.age.to_dict() == ages
-
-
-def test_hidden_rows_are_counted(tmp_path):
-    path = write_book(tmp_path / "t.xlsx", A=[*PEOPLE, [3, 40], [None, None]])
-    book = openpyxl.load_workbook(path)
-    for row in (3, 4, 5, 6):
-        book["A"].row_dimensions[row].hidden = True
-    book.save(path)
-    table = read(path)
-    assert len(table.rows) == 3 and "2 hidden rows are read too" in table.problems.notes[0]
-
-
 def test_a_column_may_be_called_healthy(tmp_path):
     rows = [["Number", "Age", "Healthy"], [1, 20.5, "yes"], [2, 30, "no"]]
     path = write_book(tmp_path / "t.xlsx", A=rows)
@@ -608,7 +566,7 @@ def test_numbers_in_cells_for_dates_are_called_so(tmp_path):
     book["A"]["B2"].number_format, book["A"]["B3"].number_format = "yyyy-mm-dd", "[h]:mm"
     book.save(path)
     assert [reason[:27] for reason, _ in read(path).problems.found["bad_ages"]] == [
-        "a number formatted as a dat"
+        "a date or a time, not an ag"
     ] * 2
 
 
