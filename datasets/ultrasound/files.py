@@ -101,10 +101,9 @@ def match_images(
         problems.notes.append(unread)
     if "in subfolders" in unread:
         problems.advice["rows_without_image"] = unread
-    for path in paths:
-        if not path.exists():
-            problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is missing")
-    paths = [path for path in paths if path.exists()]
+    for path in [path for path in paths if not path.exists()]:
+        problems.add("unreadable_images", path.name, f"a link to {os.readlink(path)}, which is missing")
+        paths.remove(path)
     known = {*table.rows.index, *table.left_out}  # rows left out are reported already
     if table.by_file:
         written = {path: _relative(path, folder) for path in paths}
@@ -187,27 +186,21 @@ def _compile_pattern(args: argparse.Namespace) -> re.Pattern:
 
 
 def find_key(path: Path, folder: Path, pattern: re.Pattern, numeric: bool, visits: bool) -> str | None:
-    """The key of an image's row: its subject, or subject and visit; None if no name gives one."""
-    try:
-        subject, *visit = _name_parts(path, folder, pattern)
-        subject = subject_id(subject, numeric)
-        if not visits:
-            return subject
-        return f"{subject} visit {visit_id(visit[0])}" if visit else None
-    except ValueError:
-        return None
-
-
-def _name_parts(path: Path, folder: Path, pattern: re.Pattern) -> tuple[str, ...]:
-    """The groups of the pattern. If the default pattern does not match, a DICOM header's PatientID, else the
-    first two folders (subject and visit). ('',) if nothing is found."""
+    """The key of an image's row: its subject, or subject and visit; None if no name gives one. If the default
+    pattern does not match, a DICOM header's PatientID is taken, else the first two folders."""
     relative = path.relative_to(folder)
     text = relative.with_suffix("").as_posix() if "/" in pattern.pattern else path.stem
+    parts: Sequence[str | None] = ()
     if match := pattern.search(text):
-        return tuple(group or "" for group in match.groups())
-    if pattern.pattern != ID_PATTERN:
-        return ("",)
-    if path.exists() and is_dicom(path):
-        with contextlib.suppress(DataError):
-            return (read_dicom_header(path).get("PatientID") or "",)
-    return relative.parts[:-1][:2] or ("",)
+        parts = match.groups()
+    elif pattern.pattern == ID_PATTERN:
+        parts = relative.parts[:-1][:2]
+        if path.exists() and is_dicom(path):
+            with contextlib.suppress(DataError):
+                parts = (read_dicom_header(path).get("PatientID"),)
+    with contextlib.suppress(ValueError):  # of a part that is missing or no id
+        if not visits:
+            return subject_id(parts[0] if parts else None, numeric)
+        subject, visit = parts
+        return f"{subject_id(subject, numeric)} visit {visit_id(visit)}"
+    return None

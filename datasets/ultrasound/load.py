@@ -189,9 +189,9 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
             LOG.warning(f"{what}: are they in {args.target_unit}?")
     parts = {part: images[images.subject.isin(names)] for part, names in split.items() if names}
     if not choose and (empty := {"train", "val"} - parts.keys()):
-        sizes = f"--val_size {args.val_size}, --test_size {args.test_size}"
-        people = f"{images.subject.nunique()} subjects, {sizes}"
-        raise DataError(f"The {max(empty)} part is empty: {people}\nAdd subjects or change the sizes.")
+        people = f"{images.subject.nunique()} subjects, split {split_source}"
+        remedy = "Add subjects, or change --test_size and --val_size, --fold or --split_by."
+        raise DataError(f"The {max(empty)} part is empty: {people}\n{remedy}")
     # Images found under two subjects are removed by now: if no subject is shared, no image is.
     checked = splits.check_disjoint({name: part.subject for name, part in parts.items()}, "subjects")
     used = images[images.subject.isin(set().union(*split.values()))]
@@ -209,8 +209,6 @@ def build_datasets(args: argparse.Namespace, choose: splits.Choose | None = None
         "repeated_within_subject": int(images.duplicated(["subject", "hash"]).sum()),
         "left_out": problems.report(),
     }
-    if args.group_column:
-        report["groups"] = images.groupby("group").subject.nunique().to_dict()
     parts = {name: UltrasoundAgeDataset(decoded, part, args.mask_text) for name, part in parts.items()}
     contents = [[row.subject, row.age, row.path.name, row.path.stat().st_size] for row in images.itertuples()]
     home = sources[0].home  # a generated data set has SYNTHETIC.json here or one folder up
@@ -297,7 +295,7 @@ def split_subjects(
     fits = method == "auto" and file.is_file() and not by_group and not any(s.prefix for s in sources)
     if args.fold or not (named or fits):
         groups, strata = people.index, (people.age // 10).astype(int).to_dict() if args.stratify_age else None
-        if whole_groups := by_group and not named:
+        if by_group:
             check_groups(images, args)
             groups, strata = people.group, None
         if args.fold:
@@ -305,9 +303,9 @@ def split_subjects(
         else:
             split = splits.split_groups(groups, args.test_size, args.val_size, args.seed, strata)
             source = f"drawn with seed {args.seed}"
-        if whole_groups:
+        if by_group:
             split = {part: sorted(people.index[groups.isin(names)]) for part, names in split.items()}
-        return split, f"by {args.group_column if whole_groups else 'subject'}, {source}"
+        return split, f"by {args.group_column if by_group else 'subject'}, {source}"
     if not named and (args.test_size, args.val_size) != (flags.TEST_SIZE, flags.VAL_SIZE):
         LOG.warning(f"--test_size, --val_size: {file} decides; --split_method by_subject_id uses them")
     split = {}
@@ -331,8 +329,3 @@ def check_groups(images: pd.DataFrame, args: argparse.Namespace) -> None:
     if len(several):
         found = f"{len(several)} subjects are in more than one group, such as {several.index[0]}"
         raise DataError(f"{found} in {' and '.join(several.iloc[0])}\nUse --split_by subject instead.")
-    found, needed = images.group.nunique(), 3 if args.fold or args.test_size else 2
-    if found < needed:
-        problem = f"{args.group_column} has {found}, but each of {needed} parts needs one"
-        remedy = "Use --split_by subject, also with --fold, or list the subjects: --split_method FILE."
-        raise DataError(f"--split_by group: {problem}\n{remedy}")
