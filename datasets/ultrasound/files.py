@@ -8,7 +8,6 @@ without a row and rows without an image become problems.
 import argparse
 import contextlib
 import importlib.util
-import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -18,11 +17,14 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.images import is_dicom, read_dicom_header, walk
-from datasets.ultrasound.cells import bmi_class, file_key, read_age, subject_id, visit_id
+from datasets.ultrasound.cells import file_key, subject_id, visit_id
 from datasets.ultrasound.flags import COHORTS, DICOM_ENDINGS, ID_PATTERN, IMAGE_ENDINGS, TABLE_NAMES
 from datasets.ultrasound.problems import AgeProblems
-from datasets.ultrasound.table import PERSON, AgeTable, refuse_codes
+from datasets.ultrasound.sheets import Sheet
+from datasets.ultrasound.table import PERSON, AgeTable, read_rows
 from utils.run.errors import CommandError, DataError
+
+HEADER = ("PatientID", "PatientAge", "PatientSex")  # read from DICOM files if there is no table
 
 
 def list_images(folder: Path) -> tuple[list[Path], str]:
@@ -66,28 +68,24 @@ def mostly_dicom(folder: Path) -> bool:
 
 
 def read_headers(folder: Path, args: argparse.Namespace) -> AgeTable:
-    """A table made of PatientID and PatientAge in the DICOM headers of a folder: a row per file."""
-    rows, problems = {}, AgeProblems()
-    keys = {_relative(path, folder): path for path in list_images(folder)[0]}
-    for key, path in keys.items():
-        kind = "unreadable_images"  # if the next step fails
+    """A table made of the DICOM headers of a folder: a row per file."""
+    rows, unreadable = {}, {}
+    for path in list_images(folder)[0]:
+        key = _relative(path, folder)
         try:
             header = read_dicom_header(path)
-            kind = "bad_ids"
-            subject = subject_id(header.get("PatientID"), args.numeric_ids)
-            kind, age = "bad_ages", header.get("PatientAge") or None
-            age, _ = read_age(age, None, args.missing_values, args.target_unit)
-            problems.missing += math.isnan(age)
-            group, sex = (str(header.get(name) or "") for name in ("InstitutionName", "PatientSex"))
-            bmi = bmi_class(header.get("PatientSize"), header.get("PatientWeight"))
-            rows[key] = (key, subject, age, group, sex, bmi)
-        except (ValueError, DataError) as error:
-            problems.add(kind, key, str(error).splitlines()[0].removeprefix(f"{path}: "))
-    problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["number", *PERSON])
-    refuse_codes(table, "{}, PatientAge", problems, args)
-    table = table.dropna(subset="age")[PERSON]
-    return AgeTable(f"{folder}, DICOM headers", table, keys.keys() - {*table.index}, problems, True)
+            rows[key] = [key, *(header.get(name) or None for name in HEADER)]
+        except DataError as error:
+            unreadable[key] = str(error).splitlines()[0].removeprefix(f"{path}: ")
+    names = {name: name.removeprefix("Patient") for name in ("File", *HEADER)}
+    cells = pd.DataFrame.from_dict(rows, orient="index", columns=[*names], dtype=object)
+    asked = {"file": "File", "id": "ID", "age": "Age"}
+    table = read_rows(Sheet(f"{folder}, DICOM headers", cells, 0, asked, names, {}, [], []), args)
+    for key, reason in unreadable.items():
+        table.problems.add("unreadable_images", key, reason)
+    table.left_out.update(unreadable)
+    table.problems.advice["bad_ages"] = "a table of ids and ages can stand for the headers: --excel_path"
+    return table
 
 
 def match_images(

@@ -74,11 +74,13 @@ def find_sheet(path: Path, cohort: str, args: argparse.Namespace) -> Sheet:
         raise DataError(f"{where}: empty; a header row and one row per subject are expected")
     position = _find_header(cells, asked, args, where, notes)
     cells, title = _cut_cohort(cells, position, cohort, where)
-    header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:], []
+    header, body, wider = cells.iloc[0].dropna(), cells.iloc[1:].dropna(how="all"), []
     if where == str(path):  # in a text file, a decimal comma may have split a cell
         last = max(map(cells.columns.get_loc, header.index), default=-1)
         wider = body.index[body.iloc[:, last + 1 :].notna().any(axis=1)].tolist()
     where += f", {title}" if title else ""
+    if body.empty:
+        raise DataError(f"{where}: no rows below the header in row {cells.index[0]}; add one per subject")
     names = header.map(one_line).to_dict()
     return Sheet(where, body, cells.index[0], asked, names, _read_units(path), wider, notes)
 

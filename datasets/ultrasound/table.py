@@ -63,13 +63,12 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
         wider = some(sheet.wider, 3)
         raise DataError(f"{sheet.where}: more cells than the header in row {wider}\n{cause}")
     body = sheet.cells[sheet.cells[[at["id"], at["age"]]].notna().any(axis=1)]  # of this cohort alone
-    if body.empty:
-        raise DataError(f"{sheet.where}: no rows below the header in row {sheet.header}; add one per subject")
     name = sheet.names[at["age"]]
     cells.check_unit(name, unit, sheet.where)
     cells.check_decimals(name, body[at["age"]].dropna(), sheet.where)
     cells.check_unit(f"{name} ({sheet.units.get(name)})", unit, f"{sheet.where} and its .json")
-    cells.check_unit(str(body[at["age"]].iat[0]), unit, f"{sheet.where}, row {body.index[0]}")  # of units
+    for number, first in body[at["age"]].head(1).items():
+        cells.check_unit(str(first), unit, f"{sheet.where}, row {number}")  # a row of units
     rows = _parse_rows(body, at, problems, args)
     keys = set(rows.key)
     names = rows.group.groupby(rows.group.str.casefold()).transform("first")  # of 'Turin' and 'turin'
@@ -78,7 +77,7 @@ def read_rows(sheet: Sheet, args: argparse.Namespace) -> AgeTable:
     rows["group"] = names
     if "bad_ages" in args.exclude:  # an empty age contradicts no other row: REDCap has a row per event
         rows = rows.dropna(subset="age")
-    refuse_codes(rows, f"row {{}}, column {at['age']}", problems, args)
+    _refuse_codes(rows, at["age"], problems, args)
     _refuse_contradictions(rows, at.get("file", at["id"]), problems)
     usable = rows.dropna(subset="age").drop_duplicates("key").set_index("key")[PERSON]
     left_out = keys - set(usable.index)
@@ -177,9 +176,8 @@ def _find_columns(sheet: Sheet) -> dict[str, str]:
     return at
 
 
-def refuse_codes(rows: pd.DataFrame, cell: str, problems: AgeProblems, args: argparse.Namespace) -> None:
-    """Report ages that are probably codes for "unknown"; note a far age that occurs once. cell: where the age
-    of a row stands, with {} for the row's number.
+def _refuse_codes(rows: pd.DataFrame, letter: str, problems: AgeProblems, args: argparse.Namespace) -> None:
+    """Report ages that are probably codes for "unknown"; note a far age that occurs once.
 
     A code repeats and is far from all other ages: either beyond the quartiles by three interquartile ranges,
     after a gap as large (and of a quarter of the median); or the smallest or largest age, after a gap three
@@ -205,7 +203,7 @@ def refuse_codes(rows: pd.DataFrame, cell: str, problems: AgeProblems, args: arg
     codes |= {age for age in far if {age + 1, age + 2} & codes}
     half = "where half of the ages are {:g} to {:g}".format(*rows.age.quantile([0.25, 0.75]))
     for row in rows[rows.age.isin(far)].itertuples():
-        place = f"{cell.format(row.number)} (subject {row.subject})"
+        place = f"row {row.number}, column {letter} (subject {row.subject})"
         if row.age in codes:
             problems.add("far_ages", place, f"{row.age:g}, {half}")
             rows.loc[row.Index, "age"] = math.nan

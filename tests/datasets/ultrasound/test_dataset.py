@@ -917,7 +917,9 @@ def test_dicom_headers_stand_for_the_table(tmp_path):
     assert sorted(age for part in other.parts.values() for age in part.ages) == list(range(30, 42))
     write_dicom(tmp_path / "S0" / "IM000001", "P0", 4095 - pixels[0], PatientAge="", PatientSex="F",
                 PhotometricInterpretation="MONOCHROME1")  # fmt: skip
-    with pytest.raises(DataError, match="1 row without a usable age: .*S0/IM000001: the age is empty"):
+    with pytest.raises(
+        DataError, match="1 row without a usable age: .*row S0/IM000001, .*: the age is empty"
+    ):
         load(tmp_path, image_dir=tmp_path)
     inverted, _ = read_sample(tmp_path / "S0" / "IM000001", [30, 40], intensity_range=[0, 4095])
     assert np.abs(inverted[0] - pixels[0] * 255 / 4095).max() <= 0.5
@@ -945,7 +947,7 @@ def test_codes_in_dicom_headers_are_refused_as_in_a_table(monkeypatch):
     table, ages = read_ages_of_headers(monkeypatch, ["000Y", "000Y", *real])
     assert len(ages) == 10 and table.left_out == {"S0.dcm", "S1.dcm"}
     places = [where for _, where in table.problems.found["far_ages"]]
-    assert places[0] == "S0.dcm, PatientAge (subject P0)" and len(places) == 2
+    assert places[0] == "row S0.dcm, column PatientAge (subject P0)" and len(places) == 2
     assert "--missing_values 0;" in table.problems.advice["far_ages"]
     table, ages = read_ages_of_headers(monkeypatch, ["", "x"])
     assert not ages and len(table.problems.found["bad_ages"]) == 2
