@@ -8,11 +8,12 @@ caches and images of at most 128 pixels, against the same batches in memory; bot
 """
 
 import copy
-from collections import deque
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_collate
 
 from benchmarks.measure import judge, measure, run
 from benchmarks.scripts import SCRIPTS, Batches, Training, prepare
@@ -26,27 +27,26 @@ BATCH = 16
 STEPS = {"train_mae": 2, "train_ddp": 2, "train_anomaly_with_labels": 8}  # about a second; 30 for the others
 
 
-class NaivePairs(Dataset):
+def decode_pairs(
+    pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int], batches: list[list[int]]
+) -> Iterator[dict[str, torch.Tensor]]:
     """Naive reading: each pair opens its panorama and crops two people."""
-
-    def __init__(self, pairs: JRDBPairDataset, data_path: Path, size: tuple[int, int]):
-        self.pairs, self.size = pairs, size
-        frames = zip(pairs.frame_sequences, pairs.frame_keys, strict=True)
-        self.paths = [data_path / IMAGE_FOLDER / pairs.sequences[s] / str(key) for s, key in frames]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        pairs = self.pairs
-        people = pairs.boxes[[pairs.left[index], pairs.right[index]]]
-        left, right = crop_people(read_image(self.paths[pairs.frames[index]]), people, self.size)
-        geometry = torch.from_numpy(pairs.geometry[index])
-        return {"left": left, "right": right, "geometry": geometry, "label": int(pairs.labels[index])}
+    for batch in batches:
+        rows = []
+        for index in batch:
+            frame = pairs.frames[index]
+            sequence, key = pairs.sequences[pairs.frame_sequences[frame]], str(pairs.frame_keys[frame])
+            people = pairs.boxes[[pairs.left[index], pairs.right[index]]]
+            left, right = crop_people(read_image(data_path / IMAGE_FOLDER / sequence / key), people, size)
+            geometry = torch.from_numpy(pairs.geometry[index])
+            rows.append(
+                {"left": left, "right": right, "geometry": geometry, "label": int(pairs.labels[index])}
+            )
+        yield default_collate(rows)
 
 
-def check_pixels(ours: DataLoader, naive: DataLoader) -> None:
-    """Assert that both loaders give the same pixels, geometry and labels in the same order."""
+def check_pixels(ours: Iterable[dict], naive: Iterable[dict]) -> None:
+    """Assert that both give the same pixels, geometry and labels in the same order."""
     for a, b in zip(ours, naive, strict=True):
         pairs = [(a["crops"][a["left"]], b["left"]), (a["crops"][a["right"]], b["right"])]
         pairs += [(a["geometry"].nan_to_num(-9), b["geometry"].nan_to_num(-9)), (a["labels"], b["label"])]
@@ -61,15 +61,15 @@ def pair_loader(quick: bool) -> None:
     indices = [index for step in range(1 if quick else 4) for index in training.sampler.part(step)[0]]
     batches = [indices[k : k + BATCH] for k in range(0, len(indices), BATCH)]
     ours = make_loader(train, batches, 0, training.device)
-    naive = DataLoader(NaivePairs(train, training.data.data_path, size), batch_sampler=batches)
-    check_pixels(ours, naive)
+    naive = partial(decode_pairs, train, training.data.data_path, size, batches)
+    check_pixels(ours, naive())
     ready = [train.__getitems__(batch) for batch in batches]
-    loaders = {
-        f"decode per pair, {len(indices)} pairs": naive,
-        "cache": ours,
-        "limit: batches in memory": DataLoader(ready, batch_size=None, collate_fn=as_collated),
+    memory = DataLoader(ready, batch_size=None, collate_fn=as_collated)
+    calls = {
+        f"decode per pair, {len(indices)} pairs": lambda: list(naive()),
+        "cache": lambda: list(ours),
+        "limit: batches in memory": lambda: list(memory),
     }
-    calls = {name: lambda loader=loader: deque(loader, maxlen=0) for name, loader in loaders.items()}
     slow, fast, _ = measure(calls, quick).values()
     print(f"1 thread; crops {size[0]}x{size[1]}.\n")
     judge("pair loader, times faster than decoding per pair", slow / fast, at_least=20)

@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
-from benchmarks.measure import FOLDER, judge, measure, run
+from benchmarks.measure import judge, measure, run
 from benchmarks.scripts import Training, prepare
 from utils.run.folder import REPO_ROOT
 
+FOLDER = Path("data").absolute() / "benchmarks"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PIXELS, BATCH, WORKERS, THREADS = 96, 16, 2, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -50,10 +50,6 @@ class Images(Dataset):
             return self.transform(file.convert("RGB")), torch.tensor(age, dtype=torch.float32)
 
 
-def answer(started: float) -> None:
-    print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
-
-
 def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """The loop of torchvision's references: loss, step, and a meter that is read every step."""
     criterion, total = nn.L1Loss(), 0.0
@@ -68,12 +64,11 @@ def plain_epoch(model: nn.Module, loader, optimizer: torch.optim.Optimizer, devi
 
 
 def plain_epochs(model: nn.Module, loader: DataLoader) -> None:
-    """Train an epoch with AdamW for every line of stdin."""
+    """Train an epoch with AdamW, and say so, for every line of stdin."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
     for _ in sys.stdin:
-        started = time.perf_counter()
         plain_epoch(model, loader, optimizer, torch.device("cpu"))
-        answer(started)
+        print("trained", flush=True)
 
 
 def plain_loader(rows: list, pixels: int = PIXELS, batch: int = BATCH, workers: int = WORKERS) -> DataLoader:
@@ -117,10 +112,9 @@ def run_lightning(rows: list) -> None:
         def on_train_epoch_start(self):
             if not sys.stdin.readline():
                 sys.exit()
-            self.started = time.perf_counter()
 
         def on_train_epoch_end(self):
-            answer(self.started)
+            print("trained", flush=True)
 
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = lightning.Trainer(accelerator="cpu", max_epochs=-1, **dict.fromkeys(quiet, False))
@@ -134,32 +128,28 @@ PEERS = {"torchvision": run_torchvision, "lightning": run_lightning, "timm": run
 
 def peers_python() -> Path:
     """The interpreter of the peers' environment, which is built if missing and shares our torch."""
-    folder = (FOLDER / "peers").absolute()
-    python, done = folder / "bin" / "python", folder / "DONE"
-    wanted = REQUIREMENTS.read_text()
-    if not done.exists() or done.read_text() != wanted:
-        venv.create(folder, with_pip=True, clear=True)
-        site = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})["purelib"]
-        (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"])
-        command = [python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]
-        subprocess.run(command, check=True)
-        done.write_text(wanted)
+    folder = FOLDER / "peers"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        site = sysconfig.get_path("purelib", vars={"base": str(folder)})
+        Path(site, "project.pth").write_text(sysconfig.get_path("purelib"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
     return python
 
 
 class Peer:
-    """A process that trains one epoch per call and returns the seconds it took."""
+    """A process that trains one epoch per call."""
 
     def __init__(self, *command: Any):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(list(map(str, command)), cwd=REPO_ROOT, **pipes)
 
-    def __call__(self) -> float:
+    def __call__(self) -> None:
         self.process.stdin.write("epoch\n")
         self.process.stdin.flush()
-        if not (line := self.process.stdout.readline()):
+        if not self.process.stdout.readline():
             raise RuntimeError(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
-        return json.loads(line)["seconds"]
 
 
 def prepare_ours(*more: str) -> Training:
@@ -167,6 +157,13 @@ def prepare_ours(*more: str) -> Training:
     training = prepare("train_mae", [*flags, *more])
     training.options["transform"] = None  # no augmentation
     return training
+
+
+def rows_of(training: Training, count: int | None = None) -> list[list]:
+    """[path, age] of the first images that train_mae.py trains on."""
+    folder, train = training.data.sources[0].images, training.train
+    files = zip(train.files[:count], train.ages[:count], strict=True)
+    return [[str(folder / name), float(age)] for name, age in files]
 
 
 def check_equal(rows: list, training: Training) -> None:
@@ -179,17 +176,15 @@ def check_equal(rows: list, training: Training) -> None:
 
 def peers(quick: bool) -> None:
     torch.set_num_threads(THREADS)
-    python, listing = peers_python(), FOLDER / "peers_images.json"
+    python, listing = peers_python(), FOLDER / "peers_images.json"  # absolute: peers run in the repository
     images, training, epochs = 32 if quick else 96, prepare_ours(), itertools.count(1)
-    folder, train = training.data.sources[0].images, training.train
-    files = zip(train.files[:images], train.ages[:images], strict=True)
-    rows = [[str(folder / name), float(age)] for name, age in files]
+    rows = rows_of(training, images)
     listing.write_text(json.dumps(rows))
     check_equal(rows, training)
     ours, limits = {"ours, fp32": training}, {"ours, fp32": 0.80}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # if emulated, it is many times slower than float32
         ours["ours, --amp"], limits["ours, --amp"] = prepare_ours("--amp"), 0.50
-    others = {peer: Peer(python, "-m", "benchmarks.peers", peer, listing.absolute()) for peer in PEERS}
+    others = {peer: Peer(python, "-m", "benchmarks.peers", peer, listing) for peer in PEERS}
     steps = images // BATCH
     calls = {name: lambda t=t: t.epoch(epoch=next(epochs), steps=steps) for name, t in ours.items()}
     seconds = measure(others | calls, quick)

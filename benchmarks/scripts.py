@@ -28,13 +28,15 @@ class Batches:
         self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        batches, batch = iter(self.batches), {}
-        while batch is not None:
-            started = time.perf_counter()
-            batch = next(batches, None)
+        started = time.perf_counter()
+        for batch in self.batches:
             self.waited += time.perf_counter() - started
-            if batch is not None:
-                yield batch
+            yield batch
+            started = time.perf_counter()
+
+
+class Begun(Exception):
+    """The first epoch begins, with these positional and keyword arguments."""
 
 
 class Training:
@@ -54,7 +56,7 @@ class Training:
 
 def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
     """The state of main() when its first epoch begins; `argv` defaults to SMALL, on the CPU."""
-    script, built, begun = importlib.import_module(name), [], RuntimeError("the first epoch begins")
+    script, built = importlib.import_module(name), []
     flags = SMALL.get(name, []) if argv is None else argv
 
     def adopt(args: Namespace, flags: Iterable[str], names_of: Any) -> None:
@@ -63,12 +65,15 @@ def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
         defaults = vars(importlib.import_module("train_stage1").parse_args([]))
         vars(args).update({flag: defaults[flag] for flag in flags if getattr(args, flag) is None})
 
+    def begin(*call, **options):
+        raise Begun(call, options)
+
     def build(args: Namespace, build: Any = script.build_datasets) -> Any:
         built.append(build(args))
         return built[0]
 
     with (
-        mock.patch.multiple(script, train_one_epoch=mock.Mock(side_effect=begun), build_datasets=build),
+        mock.patch.multiple(script, train_one_epoch=begin, build_datasets=build),
         mock.patch.object(script, "adopt_stage1", adopt, create=True),
         mock.patch.object(script.LearningCheck, "before_training"),
         contextlib.redirect_stdout(io.StringIO()),  # its log
@@ -77,10 +82,8 @@ def prepare(name: str, argv: Sequence[str] | None = None) -> Training:
         args = script.parse_args(["--device", "cpu", *flags, "--output_dir", folder])
         try:
             script.main(args)
-        except RuntimeError as error:
-            if error is not begun:
-                raise
-        (*call, _), options = script.train_one_epoch.call_args
+        except Begun as begun:
+            (*call, _), options = begun.args
     training = Training(script, args, built[0], call, options)
     training.interrupt.status.enabled = False  # its folder is gone
     return training

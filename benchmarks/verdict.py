@@ -20,7 +20,6 @@ Correlations and sizes were measured (intraclass correlations, one-way analysis 
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,14 +32,8 @@ SHARES = np.array([0.26, 0.25, 0.12, 0.22, 0.15])  # of the five classes of stag
 FRAMES = 60  # per sequence, in which a pair can be seen
 
 
-class World(NamedTuple):
-    """One data set: each sample's group (N,) and label (None for ages), and the function from a jackknife to
-    its rows of the verdict's difference. two_classes: only groups with the rarer class count."""
-
-    group: np.ndarray
-    labels: np.ndarray | None
-    difference: Callable[[GroupJackknife], np.ndarray]
-    two_classes: bool
+# The jackknife of one data set, and its rows of the verdict's difference; no rows if there is one class only.
+Drawn = tuple[GroupJackknife, np.ndarray | None]
 
 
 def alike(rng: np.random.Generator, groups: np.ndarray, correlation: float) -> np.ndarray:
@@ -54,7 +47,7 @@ def between(rng: np.random.Generator, median: float, sd: float, low: int, high: 
     return np.clip(median * np.exp(sd * rng.standard_normal(n)), low, high).astype(int)
 
 
-def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Drawn:
     """Pairs of people who interact or not; the model against distance alone."""
     group = np.repeat(np.arange(groups), between(rng, 150, 0.75, 23, 360, groups))
     rate = 1 / (1 + np.exp(-(4 if hard else 0.67) * rng.standard_normal(groups)))
@@ -64,14 +57,11 @@ def stage1(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     pair = np.repeat(np.arange(len(group)), between(rng, 1, 1.6, 1, FRAMES, len(group)))  # in each frame
     labels, noise = label[pair], rng.standard_normal((2, len(pair)))
     ours, theirs = model[pair] + 0.4 * noise[0], distance[pair] + 0.9 * noise[1]
-
-    def difference(by: GroupJackknife) -> np.ndarray:
-        return by.auroc(labels, ours) - by.auroc(labels, theirs)
-
-    return World(group[pair], labels, difference, two_classes=True)
+    by = GroupJackknife(group[pair], labels)
+    return by, by.auroc(labels, ours) - by.auroc(labels, theirs) if np.ptp(labels) else None
 
 
-def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Drawn:
     """Frames of scenarios, anomalous in a stretch (hard: all); the better of chance and a trivial scorer."""
     frames = 20
     group, moment = np.repeat(np.arange(groups), frames), np.tile(np.arange(frames) / frames, groups)
@@ -81,12 +71,11 @@ def anomaly(rng: np.random.Generator, groups: int, effect: float, hard: bool) ->
     labels = ((moment >= start[group]) & (moment < (start + share)[group])).astype(int)
     model = alike(rng, group, 0.95 if hard else 0.5) + effect * 1.2 * labels
     trivial = alike(rng, group, 0.95 if hard else 0.5) + effect * 0.35 * labels
-
-    def difference(by: GroupJackknife) -> np.ndarray:
-        theirs = by.auroc(labels, trivial)
-        return by.auroc(labels, model) - (theirs if theirs[0] > 0.5 else 0.5)
-
-    return World(group, labels, difference, two_classes=True)
+    by = GroupJackknife(group, labels)
+    if not np.ptp(labels):
+        return by, None
+    theirs = by.auroc(labels, trivial)
+    return by, by.auroc(labels, model) - (theirs if theirs[0] > 0.5 else 0.5)
 
 
 def shares(rng: np.random.Generator, correlation: float, n: int, mean: np.ndarray = SHARES) -> np.ndarray:
@@ -100,7 +89,7 @@ def pick(rng: np.random.Generator, chances: np.ndarray) -> np.ndarray:
     return (rng.random(len(chances))[:, None] > np.cumsum(chances, axis=1)[:, :-1]).sum(axis=1)
 
 
-def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Drawn:
     """Five kinds of interaction; macro F1 against the best guesser. The model guesses by the train shares,
     the best that a model without knowledge can do."""
     group = np.repeat(np.arange(groups), between(rng, 21, 0.85, 4, 60, groups))
@@ -111,16 +100,15 @@ def stage2(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> 
     guess = np.where(rng.random(len(group)) < effect * 0.3, label, guess)
     pair = np.repeat(np.arange(len(group)), between(rng, 9, 1.0, 1, FRAMES, len(group)))  # in each frame
     group, labels, preds = group[pair], label[pair], guess[pair]
+    by = GroupJackknife(group, None)
+    if not np.ptp(labels):
+        return by, None
+    guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
+    scored = [by.macro_f1(labels, np.tile(p, (len(labels), 1))) for p in guessers]
+    return by, by.macro_f1(labels, np.eye(classes)[preds]) - max(scored, key=lambda rows: rows[0])
 
-    def difference(by: GroupJackknife) -> np.ndarray:
-        guessers = (np.eye(classes)[train.argmax()], np.full(classes, 1 / classes), train)
-        scored = [by.macro_f1(labels, np.tile(p, (len(labels), 1))) for p in guessers]
-        return by.macro_f1(labels, np.eye(classes)[preds]) - max(scored, key=lambda rows: rows[0])
 
-    return World(group, labels, difference, two_classes=False)
-
-
-def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> World:
+def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Drawn:
     """MAE of the better of train mean and median, minus the model's; hard: a constant beside the median."""
 
     def people(n: int) -> np.ndarray:
@@ -133,7 +121,8 @@ def age(rng: np.random.Generator, groups: int, effect: float, hard: bool) -> Wor
     preds += effect * 0.5 * (ages - middle)
     floors = [np.abs(guess - ages) for guess in (middle, train.mean())]
     gain = min(floors, key=np.mean) - np.abs(preds - ages)
-    return World(np.arange(groups), None, lambda by: by.means(gain), two_classes=False)
+    by = GroupJackknife(np.arange(groups), None)
+    return by, by.means(gain)
 
 
 def simulate(draw: Callable, groups: int, data_sets: int, kind: str) -> tuple[float, float, float]:
@@ -141,12 +130,10 @@ def simulate(draw: Callable, groups: int, data_sets: int, kind: str) -> tuple[fl
     mean difference. kind: "nothing" (learned), "hard" (the hardest case of it) or "effect"."""
     rng, found = np.random.default_rng([SEED, groups]), []
     for _ in range(data_sets):
-        world = draw(rng, groups, kind == "effect", kind == "hard")
-        if world.labels is not None and len(np.unique(world.labels)) < 2:
+        by, rows = draw(rng, groups, kind == "effect", kind == "hard")
+        if rows is None:
             found.append((False, False, np.nan))  # one class only: training refuses such a split
             continue
-        by = GroupJackknife(world.group, world.labels if world.two_classes else None)
-        rows = world.difference(by)
         low = by.interval(rows)[0]
         found.append((by.enough and low > 0, low > 0, rows[0]))
     rule, interval, difference = np.array(found, dtype=float).T

@@ -12,6 +12,8 @@ is reading data and the checks before training.
 """
 
 import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -36,41 +38,36 @@ PARTS = ("imports", "generation", "cache", "training", "evaluation", "report")
 FIRST_SEED = 42
 
 
-def run_stamped(command: list[str], folder: Path) -> tuple[list[tuple[float, str]], float, float]:
-    """Run a command: its lines, each with the second at which it came, then total wall and CPU seconds."""
-    started, before = time.perf_counter(), os.times()
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"},
-    )  # fmt: skip
-    lines = [(time.perf_counter() - started, line.rstrip()) for line in process.stdout]
-    if process.wait():
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {lines[-1:]}")
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return lines, time.perf_counter() - started, cpu
-
-
-def logged_seconds(lines: list[tuple[float, str]], what: str) -> float:
-    """The sum of 'sample jrdb: built in 9.1 s in FOLDER' or 'cache crops (9 items): built in ...'."""
-    built = [line for _, line in lines if line.startswith(f"{what} ") and ": built in " in line]
-    return sum(float(line.split(": built in ")[1].split(" s ")[0]) for line in built)
-
-
 def measure_command(name: str, checkout: Path, seed: int) -> dict[str, Any]:
     """Run one command in a checkout: seconds in total and per part, CPU seconds, verdict, figure on test."""
-    began = time.time()
-    lines, wall, cpu = run_stamped([*COMMANDS[name], "--seed", str(seed)], checkout)
+    command = [sys.executable, *COMMANDS[name], "--seed", str(seed)]
+    quiet = os.environ | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+    began, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True, env=quiet) as process:
+        lines = [(time.time() - began, line) for line in process.stdout]
+    wall, after = time.time() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {lines[-1:]}")
     run = max((checkout / "checkpoints").glob("*_experiment_*"), key=lambda folder: folder.stat().st_mtime)
     results, judged = read_json(run / "results.json"), (run / "final.pth").stat().st_mtime - began
-    last_epoch = max(second for second, line in lines if line.startswith("epoch "))
-    parts = {
+
+    def logged(what: str) -> float:
+        """The sum of 'sample jrdb: built in 9.1 s in FOLDER' or 'cache crops (9 items): built in ...'."""
+        built = re.compile(rf"{what} .*: built in (\S+) s ")
+        return sum(float(found[1]) for _, line in lines if (found := built.match(line)))
+
+    return {
+        "seconds": wall,
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "verdict": results["verdict"],
+        "figure": results["metrics"]["test"][FIGURES[name]],
         "imports": next(second for second, line in lines if "run folder" in line),
-        "generation": logged_seconds(lines, "sample"), "cache": logged_seconds(lines, "cache"),
-        "training": results["wall_seconds"], "evaluation": judged - last_epoch, "report": wall - judged,
-    }  # fmt: skip
-    figure = results["metrics"]["test"][FIGURES[name]]
-    return {"seconds": wall, "cpu": cpu, "verdict": results["verdict"], "figure": figure, **parts}
+        "generation": logged("sample"),
+        "cache": logged("cache"),
+        "training": results["wall_seconds"],
+        "evaluation": judged - max(second for second, line in lines if line.startswith("epoch ")),
+        "report": wall - judged,
+    }
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
