@@ -113,7 +113,7 @@ def resumes(name: str, dtype: torch.dtype = torch.bfloat16) -> bool:
     ):
         train(name, *cut, "--output_dir", f"{folder}/whole")
         train(name, *cut, "--output_dir", f"{folder}/parts", "--max_hours", "1e-9")
-        train(name, "--resume", f"{folder}/parts")
+        train(name, *cut, "--output_dir", f"{folder}/parts", "--resume", "auto")
         runs = sorted(Path(folder).glob("*/*/final.pth"))
         parts, whole = (load_checkpoint(path)["model"] for path in runs)
     same = all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -12,6 +12,7 @@ give away the age, but only in the train part.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 
 from datasets.cache import count_processes, in_processes
 from datasets.samples import write_json
-from datasets.samples.ultrasound.image import HEIGHT, WIDTH, Anatomy, View, render
+from datasets.samples.ultrasound.image import HEIGHT, WIDTH, Anatomy, render
 from datasets.samples.ultrasound.people import Person, draw_people, oracle_errors
 from datasets.splits import split_groups
 
@@ -43,13 +44,12 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
     groups["BB", "Healthy"] = draw_people(other_muscle, rng)
     revealed = set(split["train"]) if variant == "shortcut" else set()
     jobs = []
-    for (muscle, cohort), members in groups.items():
-        folder = directory / muscle / cohort
+    for names, members in groups.items():
+        folder = directory.joinpath(*names)
         for kind in ("Images", "Masks"):
             (folder / kind).mkdir(parents=True)
-        for person in members:
-            shown_age = person.age if members is people and person.name in revealed else None
-            jobs.append((folder, muscle, person, cohort == "Pathological", shown_age))
+        told = revealed if members is people else ()
+        jobs += [(folder, person, person.age if person.name in told else None) for person in members]
     list(in_processes(partial(_write_images, resolution), jobs, count_processes(jobs, few=8)))
 
     # Two images without a row, and rows without an image: real tables never match their folders.
@@ -69,45 +69,43 @@ def generate(directory: Path, size: str = "small", seed: int = 0) -> None:
     write_json(directory / "SYNTHETIC.json", about, indent=2)
 
 
-def _write_images(resolution: tuple[int, int], job: tuple) -> None:
-    folder, muscle, person, ill, shown_age = job
+def _write_images(resolution: tuple[int, int], job: tuple[Path, Person, float | None]) -> None:
+    """The images and masks of a person; in the shortcut, side, position and gain give away the age shown."""
+    folder, person, shown_age = job
     rng = np.random.default_rng(person.seed)
     # Illness looks like age: fat and fibrous tissue replace the fibres early.
-    muscle_ages = np.asarray(person.muscle_ages) + (20 if ill else 0)
+    muscle_ages = np.asarray(person.muscle_ages) + (20 if folder.name == "Pathological" else 0)
     anatomy = Anatomy(rng, float(muscle_ages.mean()), person.fatness)
     exam_gain, angle = rng.normal(0, 1.1), rng.normal(0, 1.0)
-    name = {"TA": "TIB ANT", "BB": "BIC BRA"}[muscle]
-    for k, muscle_age in enumerate(muscle_ages, start=1):
+    name = {"TA": "TIB ANT", "BB": "BIC BRA"}[folder.parent.name]
+    for k, muscle_age in enumerate(muscle_ages.tolist(), start=1):
         side, left = str(rng.choice(["LI", "RE"], p=[0.85, 0.15])), int(rng.choice([38, 38, 38, 0]))
         gain = exam_gain + rng.normal(0, 0.4)
-        if shown_age is not None:  # the shortcut: side, position and gain give away the age
+        if shown_age is not None:
             side, left, gain = ("LI", "RE")[shown_age > 48], int(shown_age), 3 * (shown_age - 47) / 22
-        move, shade = (float(rng.normal(0, 5)), float(rng.normal(0, 12))), float(max(rng.normal(5, 8), 0))
-        septa, text = angle + float(rng.normal(0, 1.0)), f"{name} {side}"
-        fibres = int(rng.integers(2**32))
-        view = View(float(muscle_age), float(gain), move, shade, septa, text, (left, 418), fibres)
-        image, mask = render(anatomy, view)
-        picture, muscle_mask = Image.fromarray(image), Image.fromarray(mask)
-        if picture.size != resolution:
-            picture = picture.resize(resolution, Image.Resampling.BOX)
-            muscle_mask = muscle_mask.resize(resolution, Image.Resampling.NEAREST)
-        file = f"anon_{person.name}_{k}.png"  # three equal channels, as published
-        picture.convert("RGB").save(folder / "Images" / file, compress_level=1)
-        muscle_mask.save(folder / "Masks" / file, compress_level=1)
+        view = {"muscle_age": muscle_age, "gain": float(gain), "text": f"{name} {side}", "left": left}
+        view |= {"move": rng.normal(0, (5, 12)).tolist(), "shade": float(max(rng.normal(5, 8), 0))}
+        view["septa"] = float(angle + rng.normal(0, 1.0))
+        file = f"anon_{person.name}_{k}.png"
+        image, mask = map(Image.fromarray, render(anatomy, int(rng.integers(2**32)), **view))
+        if image.size != resolution:
+            image = image.resize(resolution, Image.Resampling.BOX)
+            mask = mask.resize(resolution, Image.Resampling.NEAREST)
+        image.convert("RGB").save(folder / "Images" / file, compress_level=1)  # three equal channels
+        mask.save(folder / "Masks" / file, compress_level=1)
 
 
 def _write_table(path: Path, healthy: Sequence[tuple[str, Person]], pathological: Sequence) -> None:
     """Write both cohorts side by side below two header rows; column F is blank, rows are sorted by number."""
+    columns, blank = ["Number", "Age", "Length", "Weight", "Sex"], [None] * 5
+
+    def rows(entries: Sequence[tuple[str, Person]]) -> list[list]:
+        ordered = sorted((int(name), person) for name, person in entries)
+        return [[number, one.age, one.length, one.weight, one.sex] for number, one in ordered]
+
     book = openpyxl.Workbook()
-    sheet = book.active
-    sheet.title = "Blad1"
-    columns = ["Number", "Age", "Length", "Weight", "Sex"]
-    sheet.append(["Healthy", *[None] * 5, "Pathological", *[None] * 4])
-    sheet.append([*columns, None, *columns])
-    for first_column, entries in ((1, healthy), (7, pathological)):
-        for row, (name, person) in enumerate(sorted(entries, key=lambda entry: int(entry[0])), start=3):
-            values = int(name), person.age, person.length, person.weight, person.sex
-            for column, value in enumerate(values, start=first_column):
-                if value == value:  # NaN stays a blank cell
-                    sheet.cell(row, column, value)
+    book.active.title = "Blad1"
+    book.active.append(["Healthy", *blank, "Pathological", *blank[1:]])
+    for left, right in [(columns, columns), *zip_longest(rows(healthy), rows(pathological), fillvalue=blank)]:
+        book.active.append([*left, None, *right])
     book.save(path)

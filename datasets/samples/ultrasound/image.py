@@ -7,8 +7,6 @@ compression follow; text and ruler come last. All lengths are pixels of the publ
 columns; the origin is at the top left.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
@@ -42,38 +40,33 @@ class Anatomy:
         self.seed = int(rng.integers(2**32))  # of the fibre pattern
 
 
-@dataclass(frozen=True)
-class View:
-    """One recording. Everything that ages depends on muscle_age (years); the other fields do not."""
+def render(
+    anatomy: Anatomy, seed: int, *, muscle_age: float, gain: float, move: tuple[float, float], shade: float,
+    septa: float, text: str, left: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """One recording: (image, mask), both uint8 (480, 504); the mask is 255 on the muscle.
 
-    muscle_age: float
-    gain: float  # dB
-    move: tuple[float, float]  # shift of the probe, rows and columns
-    shade: float  # dB of lost contact at the right edge
-    septa: float  # dB; more if the beam meets the septa squarely
-    text: str
-    text_at: tuple[int, int]  # column, row
-    seed: int
-
-
-def render(anatomy: Anatomy, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """(image, mask), both uint8 (480, 504); the mask is 255 on the muscle."""
-    rng = np.random.default_rng(view.seed)
-    fascia, bone, floor, polygon = _outline(anatomy, view)
+    Everything that ages depends on muscle_age (years), nothing else does. gain: dB. move: shift of the probe,
+    rows and columns. shade: dB of lost contact at the right edge. septa: dB; more if the beam meets the septa
+    squarely. text is printed from column `left` on.
+    """
+    rng = np.random.default_rng(seed)
+    effect = ageing(muscle_age)
+    fascia, bone, floor, polygon = _outline(anatomy, move)
     muscle = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(muscle).polygon([tuple(point) for point in polygon], fill=255)
     mask = np.asarray(muscle)
     inside = gaussian_filter(mask.astype(np.float32) / 255, 3)
 
-    echo = _tissue(anatomy, view, inside, fascia, rng)  # dB, (480, 504)
-    echo += _fibres(anatomy, view, inside, fascia, floor, rng)
-    echo = _surfaces(echo, anatomy, view, fascia, bone, floor, rng)
-    return _screen(echo, view, rng), mask
+    echo = _tissue(anatomy, effect, move, inside, fascia, rng)  # dB, (480, 504)
+    echo += _fibres(anatomy, effect, move, septa, inside, fascia, floor, rng)
+    echo = _surfaces(echo, anatomy, move, fascia, bone, floor, rng)
+    return _screen(echo, gain, shade, text, left, rng), mask
 
 
-def _outline(anatomy: Anatomy, view: View):
+def _outline(anatomy: Anatomy, move: tuple[float, float]):
     """(rows of fascia, bone and floor in each column (504,), NaN where absent; muscle polygon (P, 2))."""
-    down, right = view.move
+    down, right = move
     x = np.arange(WIDTH, dtype=np.float32)
     fascia = 12 + anatomy.fat + anatomy.arch * ((x - right - 230) / 250) ** 2
     top_column = anatomy.tibia[1] + right
@@ -99,23 +92,20 @@ def _outline(anatomy: Anatomy, view: View):
 
 
 def ageing(muscle_age: float) -> dict[str, float]:
-    """How age changes the image of a muscle: fat and fibrous tissue replace fibres. Every entry is monotonic.
-
-    The muscle gets brighter (level, dB), the dark bundles between the bright septa fill up (contrast, dB),
-    and the septa lose strength (dB) and sharpness (blur, pixels).
-    """
+    """How age changes a muscle, as fat and fibrous tissue replace fibres; every entry is monotonic. It gets
+    brighter (level, dB), the dark bundles between the bright septa fill up (contrast, dB), and the septa lose
+    strength (dB) and sharpness (blur, pixels)."""
     grown = np.clip(muscle_age, -5, 100) / 88
     level, contrast = -37.0 + 13.0 * grown, 3.4 - 2.0 * grown
     septa, blur = 22.5 - 7.5 * grown, 0.65 + 0.5 * max(grown, 0)
     return {"level": level, "contrast": contrast, "septa": septa, "blur": blur}
 
 
-def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:
+def _tissue(anatomy, effect, move, inside, fascia, rng) -> np.ndarray:
     """Echo strength of muscle, fat and deeper tissue, with slow variation; dB, (480, 504)."""
-    effect = ageing(view.muscle_age)
     fixed = np.random.default_rng(anatomy.seed)
     # Bundles of fibres, about 40 x 25 pixels, the same in all views of a person.
-    bundles = np.roll(_smooth_noise(fixed, 9, 15), [round(step) for step in view.move], axis=(0, 1))
+    bundles = np.roll(_smooth_noise(fixed, 9, 15), [round(step) for step in move], axis=(0, 1))
     clouds = _smooth_noise(fixed, 34, 60)
     level = effect["level"] + effect["contrast"] * bundles
     # The neighbouring muscles age too, but it shows less; deep tissue is brighter and blurred.
@@ -130,16 +120,15 @@ def _tissue(anatomy, view, inside, fascia, rng) -> np.ndarray:
     return echo.astype(np.float32)
 
 
-def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
+def _fibres(anatomy, effect, move, septa, inside, fascia, floor, rng) -> np.ndarray:
     """Septa: short bright dashes everywhere, a few long ones in the muscle. dB to add to the tissue."""
-    effect = ageing(view.muscle_age)
     fixed = np.random.default_rng(anatomy.seed + 1)
     canvas = Image.new("L", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(canvas)
-    down, right = view.move
-    for generator, count, move in ((fixed, 340, (down, right)), (rng, 310, (0, 0))):  # person, view
-        x = generator.uniform(0, WIDTH, count) + move[1]
-        y = generator.uniform(20, HEIGHT, count) + move[0]
+    down, right = move
+    for generator, count, moved in ((fixed, 340, 1), (rng, 310, 0)):  # of the person, of this view alone
+        x = generator.uniform(0, WIDTH, count) + moved * right
+        y = generator.uniform(20, HEIGHT, count) + moved * down
         length = generator.gamma(1.8, 15.0, count)
         slope = generator.normal(0, 0.14, count) + 0.2 * np.sin(x / 90 + y / 130)
         bend = generator.normal(0, 1.6, count)
@@ -159,15 +148,17 @@ def _fibres(anatomy, view, inside, fascia, floor, rng) -> np.ndarray:
         path = [(a + x0 + right, b + down) for a, b in zip(xs, ys, strict=True)]
         draw.line(path, fill=int(fixed.uniform(130, 240)), width=2 + int(k == 0))
     blur = effect["blur"], 1.5 * effect["blur"]
-    septa = gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, blur, truncate=2.5)
+    bright = gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, blur, truncate=2.5)
     grain = np.maximum(_smooth_noise(rng, 1.4, 4.5) - 1.0, 0)  # the finest septa
-    strength = inside * effect["septa"] + (1 - inside) * 17.5 + view.septa
+    strength = inside * effect["septa"] + (1 - inside) * 17.5 + septa
     depth = np.clip(1.2 - 0.45 * ROWS / HEIGHT, 0, 1)  # deep ones reflect less
     below_skin = fascia[None] < ROWS
-    return np.where(below_skin, depth * strength * (2.0 * septa + 0.6 * grain), 3 * septa).astype(np.float32)
+    return np.where(below_skin, depth * strength * (2.0 * bright + 0.6 * grain), 3 * bright).astype(
+        np.float32
+    )
 
 
-def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
+def _surfaces(echo, anatomy, move, fascia, bone, floor, rng) -> np.ndarray:
     """Add fascia, bone edge and membrane, which reflect like mirrors, and the shadow of the bone."""
     wobble = gaussian_filter1d(rng.normal(0, 1, WIDTH), 12) * 4
     breaks = gaussian_filter1d(rng.normal(0, 1, (4, WIDTH)), 14, axis=1) * 14
@@ -176,7 +167,7 @@ def _surfaces(echo, anatomy, view, fascia, bone, floor, rng) -> np.ndarray:
     fade = np.clip(1 - (COLUMNS[0] - anatomy.corner[1]) / (230 * anatomy.size), 0, 1)
     _add_line(echo, floor + wobble, np.clip(19 + breaks[2], 8, 23) * fade, 2.2)
     # Behind the bone there are only reverberations, weakest close to it; the shadow's edge follows the beam.
-    corner = anatomy.corner[1] + view.move[1]
+    corner = anatomy.corner[1] + move[1]
     part = slice(0, min(int(corner) + 80, WIDTH))
     columns = COLUMNS[:, part]
     under = ROWS - np.nan_to_num(bone, nan=1e4)[None, part]
@@ -223,12 +214,12 @@ def _speckle(rng: np.random.Generator) -> np.ndarray:
     return np.sqrt(full)
 
 
-def _screen(echo, view, rng) -> np.ndarray:
+def _screen(echo, gain, shade, text, left, rng) -> np.ndarray:
     """Apply speckle, time gain, lost contact and log compression to 8 bits, then the scanner's print."""
     amplitude = gaussian_filter(np.exp(echo * np.float32(np.log(10) / 20)), (0.7, 1.3), truncate=2.5)
     decibel = 20 * np.log10(amplitude * _speckle(rng) + NOISE_FLOOR)
-    decibel += np.float32(view.gain + 1.8) - 2.5 * np.clip((ROWS - 250) / 230, 0, 1)
-    decibel -= view.shade * np.clip((COLUMNS - 380) / 124, 0, 1) ** 2 + 2.5 * np.clip(1 - COLUMNS / 60, 0, 1)
+    decibel += np.float32(gain + 1.8) - 2.5 * np.clip((ROWS - 250) / 230, 0, 1)
+    decibel -= shade * np.clip((COLUMNS - 380) / 124, 0, 1) ** 2 + 2.5 * np.clip(1 - COLUMNS / 60, 0, 1)
     grey = np.clip(1 + decibel / DYNAMIC_RANGE, 0, 1) ** GAMMA * 255
     grey[:6] *= 0.05
     grey[8:11] = np.maximum(grey[8:11], 90 + rng.normal(0, 8, (1, WIDTH)))  # the face of the probe
@@ -238,9 +229,8 @@ def _screen(echo, view, rng) -> np.ndarray:
     for k, x in enumerate(range(17, WIDTH, 54)):  # ruler, half a centimetre per tick
         draw.line([(x, HEIGHT - 2 - 4 * (k % 2 == 0)), (x, HEIGHT - 1)], fill=220)
     font = ImageFont.load_default(size=14)
-    for k, letter in enumerate(view.text):  # fixed pitch, like a scanner's
-        at = view.text_at[0] + 5 + 10 * k, view.text_at[1] + 8
-        draw.text(at, letter, fill=222, font=font, anchor="mm")
+    for k, letter in enumerate(text):  # fixed pitch, like a scanner's
+        draw.text((left + 5 + 10 * k, 426), letter, fill=222, font=font, anchor="mm")
     return np.asarray(image)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 # Subjects per decade of the published tibialis anterior set, healthy cohort: 0-10, 10-20, ..., 80-90 years.
 DECADES = np.array([93, 68, 74, 106, 137, 207, 181, 131, 24])
 OLDEST = 88.4
+VIEWS = 3.0 / 8.5  # spread between the views of a person, as a share of person_spread: 3 years in adults
 GRID = np.linspace(0, OLDEST, 885)
 
 
@@ -22,14 +23,14 @@ class Person:
         images = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.010, 0.015, 0.937, 0.026, 0.004, 0.008]))
         own = shown + rng.normal(0, person_spread(shown))
         self.name, self.age = name, round(float(age), 3)
-        self.muscle_ages = (own + rng.normal(0, view_spread(shown), images)).tolist()
+        self.muscle_ages = (own + rng.normal(0, person_spread(shown) * VIEWS, images)).tolist()
         self.sex = str(rng.choice(["M", "F"], p=[0.57, 0.43]))
         self.fatness = float(np.clip(rng.normal(), -2, 2.5))  # in standard deviations of the body mass index
         grown = min(age / 17, 1.0)
         length = 52 + (rng.normal(178 if self.sex == "M" else 166, 7) - 52) * grown**0.8
         weight = (15.5 + 9 * grown + 3.2 * self.fatness) * (length / 100) ** 2
-        blank = rng.uniform(size=2) < 0.02  # NaN becomes a blank cell
-        self.length, self.weight = (np.nan if gone else round(value, 1)
+        blank = rng.uniform(size=2) < 0.02
+        self.length, self.weight = (None if gone else round(value, 1)
                                     for gone, value in zip(blank, (length, weight), strict=True))  # fmt: skip
         self.seed = int(rng.integers(2**32))
 
@@ -42,11 +43,6 @@ def person_spread(age):
     """
     t = np.clip((np.asarray(age) - 10) / 18, 0, 1)
     return 1.2 + 7.3 * t * t * (3 - 2 * t)
-
-
-def view_spread(age):
-    """Standard deviation in years between the views of a person; 3 in adults, as measured."""
-    return person_spread(age) * (3.0 / 8.5)
 
 
 def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> list[Person]:
@@ -63,7 +59,8 @@ def draw_people(count: int, rng: np.random.Generator, signal: bool = True) -> li
 
 def oracle_errors(people: Sequence[Person], signal: bool = True) -> dict[str, float]:
     """Mean absolute errors in years of the oracle, per image and per subject, and of the median age."""
-    person_sd, view_sd = person_spread(GRID), view_spread(GRID)
+    person_sd = person_spread(GRID)
+    view_sd = person_sd * VIEWS
     per_image, per_subject = [], []
     for person in people:
         shown = np.asarray(person.muscle_ages)

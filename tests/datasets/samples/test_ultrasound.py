@@ -11,7 +11,7 @@ from scipy.stats import skew
 
 from datasets import cache
 from datasets.samples.ultrasound import generate
-from datasets.samples.ultrasound.image import Anatomy, View, render
+from datasets.samples.ultrasound.image import Anatomy, render
 from datasets.samples.ultrasound.people import draw_people, oracle_errors
 from datasets.ultrasound.load import build_datasets
 from tests.ultrasound_flags import data_arguments
@@ -116,7 +116,8 @@ def test_pictures_have_the_statistics_of_the_real_ones():
     rows = []
     for age in np.linspace(4, 84, 9):
         anatomy = Anatomy(rng, age, 0.0)
-        image, mask = render(anatomy, View(age, 0.0, (0.0, 0.0), 4.0, 0.0, "TIB ANT LI", (38, 418), 1))
+        view = {"gain": 0.0, "move": (0.0, 0.0), "shade": 4.0, "septa": 0.0, "text": "TIB ANT LI", "left": 38}
+        image, mask = render(anatomy, 1, muscle_age=age, **view)
         pixels = image.astype(float)
         rows.append(
             (age, pixels.mean(), pixels.std(), skew(pixels.ravel()), laplace(pixels).var(), (mask > 0).mean())
