@@ -34,7 +34,7 @@ def paint_image(
     frame: Frame, town: Town, rays, light: dict, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Camera image uint8 (H, W, 3) and class ids uint8 (H, W)."""
-    eye = np.asarray(frame.eye)
+    eye = frame.eye
     t, surface = cast(rays, frame.solids, eye)
     elevation = rays[..., 2] / np.linalg.norm(rays, axis=-1)
     image = light["sky"] * (1 - 0.35 * np.clip(elevation, 0, 1)[..., None])

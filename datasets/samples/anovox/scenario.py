@@ -19,19 +19,20 @@ import numpy as np
 
 from datasets.anovox.raycast import Decal, Solid, stand
 from datasets.samples.anovox import town as towns
-from datasets.samples.anovox.town import KERB, OTHER, Town, finish
+from datasets.samples.anovox.town import KERB, OTHER, Rng, Town, finish
 
 KINDS = ("both", "camera", "lidar", "conflict")
 # A perfect camera or LiDAR alone finds 60%, so it reaches AUROC .60 + .40 / 2 = .80.
 SHARES = (0.32, 0.28, 0.28, 0.12)
 COUNTERPARTS = 7  # at most; the varying number hides the one object that an anomaly adds
 AHEAD = (6.5, 13.0)  # metres to an anomaly or counterpart
-CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
 SOLID_SHAPES = (("crate", "barrel", "ball"), ("sofa", "log", "animal"))  # of train, and held out for test
 FLAT_SHAPES = (("sheet", "spill"), ("cross",))
 CATEGORY = {"crate": "home", "barrel": "special", "ball": "home", "sofa": "home", "log": "nature",
             "animal": "animal", "sheet": "falling", "spill": "special", "cross": "falling",
             "phantom": "special", "hump": "special"}  # fmt: skip
+CATEGORY_IDS = {"home": 29, "animal": 30, "nature": 31, "special": 32, "falling": 34}
+CLASS_IDS = {name: CATEGORY_IDS[category] for name, category in CATEGORY.items()}
 WAITING = 60.0  # metres above the road, out of all sensors' view, where an anomaly hangs before it drops
 
 
@@ -46,45 +47,25 @@ class Event:
     solids: list[Solid] = field(default_factory=list)
     decals: list[Decal] = field(default_factory=list)
 
-    @property
-    def class_id(self) -> int:
-        return CATEGORY_IDS[CATEGORY[self.name]]
-
-    @property
-    def size_name(self) -> str:
-        extent = max(self.size)
-        return "tiny" if extent < 0.8 else "small" if extent < 1.4 else "medium" if extent < 2.6 else "big"
-
 
 @dataclass
 class Frame:
-    frame_id: int
-    eye: tuple[float, float, float]
+    number: int
+    eye: np.ndarray  # (3,), the place of all sensors
     solids: list[Solid]
     decals: list[Decal]
     event: Event  # the anomaly
     anomalous: bool  # it is present; whether a sensor sees it is decided by the labels
 
 
-@dataclass
-class Scenario:
-    town: Town
-    weather: str
-    anomalous: bool
-    frames: list[Frame]
-
-
-def plan_scenario(
-    town_name: str, anomalous: bool, kinds: list[str], held_out: bool, frames: int, seed: list[int]
-) -> Scenario:
-    """A drive of `frames` frames, spread over 20 s at 10 Hz; `kinds`: the kind of event in each frame."""
+def plan_scenario(town: Town, anomalous: bool, kinds: list[str], seed: list[int]) -> tuple[str, list[Frame]]:
+    """Weather and frames of a drive, spread over 20 s at 10 Hz; `kinds`: of the event in each frame."""
     rng = np.random.default_rng(seed)
-    town = Town(town_name)
-    weather = towns.WEATHERS[rng.integers(len(towns.WEATHERS))]
+    weather, frames = towns.WEATHERS[rng.integers(len(towns.WEATHERS))], len(kinds)
     ticks = 200 // frames
     first = int(rng.integers(826, 990))  # like CARLA's counter: not zero-padded; the drive passes 999 -> 1000
     step = rng.uniform(4.5, 7.0) * 25 / max(ticks, 10) * ticks / 10
-    solids, decals = towns.make_road(town, -45, step * frames + 90, rng, held_out)
+    solids, decals = towns.make_road(town, -45, step * frames + 90, rng)
     positive = np.zeros(frames, bool)
     if anomalous:  # none first or last, so that frame numbers tell nothing; between, in 3 of 4 frames
         before, after = rng.integers(1, max(2, frames // 4 + 1), 2)
@@ -95,22 +76,20 @@ def plan_scenario(
     planned = []
     for k in range(frames):
         x, y = 10 + k * step, rng.uniform(-0.35, 0.35)
-        event = draw_anomaly(kinds[k], town, x, held_out, rng)
-        count = rng.integers(COUNTERPARTS + 1)
-        beside = [draw_counterpart(town, x, held_out, rng) for _ in range(count)]
-        moving, flat = draw_traffic(town, x, [event, *beside], held_out, rng)
+        event = draw_anomaly(kinds[k], town, x, rng)
+        beside = [draw_counterpart(town, x, rng) for _ in range(rng.integers(COUNTERPARTS + 1))]
+        moving, flat = draw_traffic(town, x, [event, *beside], rng)
         shown = beside + [event] * bool(positive[k])
         near = [s for s in solids if -25 - s.size[0] / 2 < s.centre[0] - x < 90 + s.size[0] / 2]
         near += moving + towns.make_hood(x, y) + [part for each in shown for part in each.solids]
         marks = [decal for decal in decals if abs(decal.centre[0] - x) < 60 + decal.size[0] / 2] + flat
         marks += [mark for each in shown for mark in each.decals]
-        planned.append(Frame(first + k * ticks, (x, y, 1.8), near, marks, event, bool(positive[k])))
-    return Scenario(town, weather, anomalous, planned)
+        eye = np.array((x, y, 1.8))
+        planned.append(Frame(first + k * ticks, eye, near, marks, event, bool(positive[k])))
+    return weather, planned
 
 
-def draw_traffic(
-    town: Town, x: float, events: list[Event], held_out: bool, rng: np.random.Generator
-) -> tuple[list[Solid], list[Decal]]:
+def draw_traffic(town: Town, x: float, events: list[Event], rng: Rng) -> tuple[list[Solid], list[Decal]]:
     """Cars on lanes and strip, and stains, around the ego at x; no car in or right before one of `events`."""
     solids: list[Solid] = []
     taken = [(event.centre[0] - x, event.centre[1], 3.0) for event in events]
@@ -124,52 +103,51 @@ def draw_traffic(
             ahead = rng.uniform(9.5 if middle == 0 else 5, 30)
             if all(abs(y - other) > 2.2 or abs(ahead - far) > 2.6 + room for far, other, room in taken):
                 taken.append((ahead, y, 2.6))
-                solids += towns.make_car(x + ahead, y, rng, held_out, towards)
+                solids += towns.make_car(town, x + ahead, y, rng, towards)
                 break
     stains, across = range(rng.poisson(0.8)), (town.right_kerb + 1, 2 * town.lane)
     return solids, [towns.make_stain(x + rng.uniform(5, 18), rng.uniform(*across), rng) for _ in stains]
 
 
-def draw_anomaly(kind: str, town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
+def draw_anomaly(kind: str, town: Town, x: float, rng: Rng) -> Event:
     """An anomaly on the carriageway ahead of the ego at x."""
     at, y = x + rng.uniform(*AHEAD), rng.uniform(-1.1, 1.5 * town.lane - 0.6)
     if kind == "conflict":
         name, y = ("phantom", "hump")[rng.integers(2)], rng.integers(2) * town.lane + rng.uniform(-0.3, 0.3)
         seen_by = "camera" if name == "phantom" else "lidar"
         at += 1.5  # to the middle of the car
-        solids = towns.make_car(at, y, rng, held_out, class_id=CATEGORY_IDS["special"], seen_by=seen_by)
+        solids = towns.make_car(town, at, y, rng, class_id=CLASS_IDS[name], seen_by=seen_by)
         return Event(kind, name, (at, y, 0.8), (4.4, 1.8, 1.6), solids)
-    name = str(rng.choice((FLAT_SHAPES if kind == "camera" else SOLID_SHAPES)[held_out]))
-    class_id = CATEGORY_IDS[CATEGORY[name]]
+    name = str(rng.choice((FLAT_SHAPES if kind == "camera" else SOLID_SHAPES)[town.held_out]))
     if kind == "camera":
-        return draw_flat(name, min(at, x + 12), y, class_id, held_out, rng)
-    look = finish(rng, held_out) | {"class_id": class_id}
-    return draw_solid(kind, name, at, y, 0.0, rng, seen_by="lidar" if kind == "lidar" else "both", **look)
+        return draw_flat(town, name, min(at, x + 12), y, CLASS_IDS[name], rng)
+    look = {"class_id": CLASS_IDS[name], "seen_by": "lidar" if kind == "lidar" else "both"}
+    return draw_solid(kind, name, at, y, 0.0, rng, **finish(town, rng), **look)
 
 
-def draw_counterpart(town: Town, x: float, held_out: bool, rng: np.random.Generator) -> Event:
+def draw_counterpart(town: Town, x: float, rng: Rng) -> Event:
     """The same kinds of objects with a normal class, on the parking strip or, if solid, on a sidewalk."""
     at, y, base = x + rng.uniform(*AHEAD), town.right_kerb + rng.uniform(0.7, town.parking - 0.9), 0.0
     if rng.random() < 0.45:
-        return draw_flat(str(rng.choice(FLAT_SHAPES[held_out])), min(at, x + 12), y, OTHER, held_out, rng)
+        return draw_flat(town, str(rng.choice(FLAT_SHAPES[town.held_out])), min(at, x + 12), y, OTHER, rng)
     if rng.random() < 0.35:
         side = rng.integers(2)
         y, base = rng.uniform(0.9, town.sidewalk - 0.4), KERB
         y = town.left_kerb + y if side else town.right_kerb - y
         at += 4.0 * side + 1.0  # else it would be out of view
-    name = str(rng.choice(SOLID_SHAPES[held_out]))
-    return draw_solid("both", name, at, y, base, rng, **finish(rng, held_out) | {"class_id": OTHER})
+    name = str(rng.choice(SOLID_SHAPES[town.held_out]))
+    return draw_solid("both", name, at, y, base, rng, **finish(town, rng), class_id=OTHER)
 
 
-def draw_flat(name: str, x: float, y: float, class_id: int, held_out: bool, rng) -> Event:
+def draw_flat(town: Town, name: str, x: float, y: float, class_id: int, rng: Rng) -> Event:
     """A flat object, rotated so little that it also fits beside the lane."""
     size, shape = (rng.uniform(1.8, 3.4), rng.uniform(1.0, 1.7)), {"sheet": "rectangle", "spill": "ellipse"}
-    look = finish(rng, held_out) | {"class_id": class_id, "yaw": rng.normal(0, 0.25)}
+    look = finish(town, rng) | {"class_id": class_id, "yaw": rng.normal(0, 0.25)}
     decals = [Decal(shape.get(name, name), (x, y), size, **look)]
     return Event("camera", name, (x, y, 0.0), (*size, 0.0), decals=decals)
 
 
-def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng, **look) -> Event:
+def draw_solid(kind: str, name: str, x: float, y: float, base: float, rng: Rng, **look) -> Event:
     """A solid object of .8 to 2.4 m."""
     width, height = rng.uniform(1.1, 1.7), rng.uniform(0.7, 1.2)
     look["yaw"] = yaw = rng.uniform(0, 3)

@@ -20,6 +20,8 @@ WEATHERS = ("CLEAR_NOON", "CLOUDY_NOON", "WET_NOON", "WET_CLOUDY_NOON", "MID_RAI
             "MID_RAIN_SUNSET", "HARD_RAIN_SUNSET", "SOFT_RAIN_SUNSET")  # fmt: skip
 PATTERNS = ("plain", "stripes", "checks", "spots")
 
+Rng = np.random.Generator
+
 
 class Town:
     """Cross section of the road (metres; the ego's lane is centred on y = 0) and colours. Drawn from the
@@ -28,7 +30,7 @@ class Town:
     def __init__(self, name: str):
         rng = np.random.default_rng(sum(ord(letter) * 31**k for k, letter in enumerate(name)) % 2**32)
         grey, light = rng.uniform(0.26, 0.40), rng.uniform(0.45, 0.62)
-        self.name = name
+        self.held_out = name in HELD_OUT_TOWNS
         self.walls = [np.clip(rng.uniform(0.3, 0.75) + rng.uniform(-0.08, 0.08, 3), 0, 1) for _ in range(4)]
         self.lane = rng.uniform(3.3, 3.7)  # width of a lane: the ego's, one to its left, one oncoming
         self.parking = rng.uniform(2.2, 2.6)  # strip between the ego's lane and the right kerb
@@ -42,26 +44,24 @@ class Town:
         self.right_kerb, self.left_kerb = -self.lane / 2 - self.parking, 2.5 * self.lane
 
 
-def paint(rng: np.random.Generator, held_out: bool) -> np.ndarray:
+def paint(rng: Rng, held_out: bool) -> np.ndarray:
     """A random albedo; of six bands of hue, training has three and test (`held_out`) the other three."""
     hue = 120 * rng.integers(3) + rng.uniform(5, 55) + 60 * held_out
     value, saturation = rng.uniform(0.15, 0.95), rng.uniform(0.25, 0.9)
     return hue_colour(hue / 60, saturation, value)
 
 
-def finish(rng: np.random.Generator, held_out: bool) -> dict:
+def finish(town: Town, rng: Rng) -> dict:
     """Two colours and a pattern: fields of a Solid or Decal."""
-    first, second = paint(rng, held_out), paint(rng, held_out)
+    first, second = paint(rng, town.held_out), paint(rng, town.held_out)
     return {"colour": first, "second": second, "pattern": PATTERNS[rng.integers(len(PATTERNS))]}
 
 
-def make_car(
-    x: float, y: float, rng: np.random.Generator, held_out: bool, towards: bool = False, **look
-) -> list[Solid]:
+def make_car(town: Town, x: float, y: float, rng: Rng, towards: bool = False, **look) -> list[Solid]:
     """A car (body and cabin) or, one time in four, a van (one box); `look` overrides fields of the solids."""
     forward, yaw = (-1, np.pi) if towards else (1, 0.0)
     width, look = rng.uniform(1.7, 1.9), {"class_id": AGENT_CAR if rng.random() < AGENTS else CAR} | look
-    look = finish(rng, held_out) | {"yaw": yaw} | look
+    look = finish(town, rng) | {"yaw": yaw} | look
     if rng.random() < 0.25:
         length, height = rng.uniform(4.6, 5.4), rng.uniform(1.8, 2.1)
         return [stand("box", x, y, 0.2, (length, width, height), **look | {"car": "body"})]
@@ -71,17 +71,15 @@ def make_car(
     return [body, stand("box", x - forward * 0.08 * length, y, 1, size, **look | {"car": "cabin"})]
 
 
-def make_person(x: float, y: float, rng: np.random.Generator, held_out: bool) -> list[Solid]:
+def make_person(town: Town, x: float, y: float, rng: Rng) -> list[Solid]:
     height, class_id = rng.uniform(1.5, 1.9), AGENT_PEDESTRIAN if rng.random() < AGENTS else PEDESTRIAN
-    look, skin = finish(rng, held_out) | {"class_id": class_id}, (0.6, 0.45, 0.36)
+    look, skin = finish(town, rng) | {"class_id": class_id}, (0.6, 0.45, 0.36)
     body = stand("cylinder", x, y, KERB, (0.45, 0.45, height - 0.3), **look)
     head = (0.24, 0.24, 0.3)
     return [body, stand("ellipsoid", x, y, KERB + height - 0.3, head, colour=skin, class_id=class_id)]
 
 
-def make_road(
-    town: Town, begin: float, end: float, rng: np.random.Generator, held_out: bool
-) -> tuple[list[Solid], list[Decal]]:
+def make_road(town: Town, begin: float, end: float, rng: Rng) -> tuple[list[Solid], list[Decal]]:
     """Everything that does not move between `begin` and `end` (metres along the road)."""
     solids: list[Solid] = []
     middle, length = (begin + end) / 2, end - begin
@@ -101,7 +99,7 @@ def make_road(
                 if rng.random() < 0.3:  # an advertisement
                     at = (x + rng.uniform(2, width - 2), side * (deep - 0.1), rng.uniform(1.6, 3.2))
                     size = (rng.uniform(1.5, 4), 0.1, rng.uniform(0.8, 2))
-                    solids.append(Solid("box", at, size, class_id=STATIC, **finish(rng, held_out)))
+                    solids.append(Solid("box", at, size, class_id=STATIC, **finish(town, rng)))
             x += width + (rng.uniform(2, 8) if rng.random() < 0.3 else 0.3)
         for x in places(town.trees):
             y = kerb + side * rng.uniform(1, town.sidewalk)
@@ -114,9 +112,9 @@ def make_road(
             grey = {"colour": (0.3, 0.3, 0.32), "class_id": POLE}
             solids.append(stand("cylinder", x, kerb + side * 0.5, 0, (0.16, 0.16, 5.5), **grey))
         for x in places(0.03):
-            solids += make_person(x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng, held_out)
+            solids += make_person(town, x, kerb + side * rng.uniform(0.8, town.sidewalk - 0.3), rng)
         for x in places(0.03):  # dustbins stand at the kerb
-            look = finish(rng, held_out) | {"class_id": STATIC}
+            look = finish(town, rng) | {"class_id": STATIC}
             solids.append(stand("cylinder", x, kerb + side * 0.45, KERB, (0.5, 0.5, 0.9), **look))
     for x in places(1 / 90):  # speed bumps across all lanes
         size = (0.7, town.left_kerb - town.right_kerb - 0.4, 0.10)
@@ -132,7 +130,7 @@ def make_road(
     return solids, decals + [make_stain(x, rng.uniform(*edges), rng) for x in places(1 / 7)]
 
 
-def make_stain(x: float, y: float, rng: np.random.Generator) -> Decal:
+def make_stain(x: float, y: float, rng: Rng) -> Decal:
     """A normal mark on the road: a manhole, puddle, repaired patch or shadow; all are grey."""
     kind, size, yaw = rng.integers(4), (rng.uniform(1.5, 5.0), rng.uniform(1.0, 2.2)), rng.uniform(0, 3)
     if kind == 0:
