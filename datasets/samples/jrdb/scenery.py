@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from datasets.samples.jrdb.sketch import CAMERA_HEIGHT
+from datasets.samples.jrdb.figure import CAMERA_HEIGHT
 
 HORIZON = 0.40  # row of the horizon / panorama height
 BAYS = 61  # different bays before they repeat along the walls

@@ -1,7 +1,7 @@
 """Move people around the camera: they stand, sit, walk and ride on a ring of floor. Time is in seconds.
 
 Positions are polar: azimuth (0 = forward, growing to the right of the panorama) and distance in metres.
-Directions are angles relative to the camera, see sketch.py: 0 toward the camera, +90 to the right. People who
+Directions are angles relative to the camera, see figure.py: 0 toward the camera, +90 to the right. People who
 interact differ from bystanders only in facing, gaze and arms.
 """
 

@@ -14,10 +14,8 @@ from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
-from datasets.samples.jrdb import render
-from datasets.samples.jrdb.figure import Person, Pose, sketch_person
+from datasets.samples.jrdb.figure import Person, Pose, draw_sketch, extent, sketch_person
 from datasets.samples.jrdb.plan import plan_sample
-from datasets.samples.jrdb.sketch import draw_sketch, extent
 from tests.jrdb_files import load
 from utils.run.errors import CommandError
 
@@ -52,12 +50,12 @@ def boxes(tmp_path_factory):
     (folder / sample.LABEL_FOLDER).mkdir(parents=True)
     plans = plan_sample("small", OTHER_SEED)
     with pytest.MonkeyPatch.context() as patch:  # pictures take long, and nothing reads them
-        patch.setattr(render, "draw_scenery", lambda *_: Image.new("RGB", (1, 1)))
-        patch.setattr(render, "draw_sketch", lambda *_: (Image.new("RGBA", (1, 1)), 0, 0))
+        patch.setattr(sample, "draw_scenery", lambda *_: Image.new("RGB", (1, 1)))
+        patch.setattr(sample, "draw_sketch", lambda *_: (Image.new("RGBA", (1, 1)), 0, 0))
         for name in ("crop", "point", "save"):
             patch.setattr(Image.Image, name, lambda image, *_, **__: image)
         for plan in plans:
-            render.write_sequence(folder, plan)
+            sample.write_sequence(folder, plan)
     split = {role: [plan.name for plan in plans if plan.role == role] for role in ("train", "val", "test")}
     sample.write_json(folder / "split.json", split)
     return folder
