@@ -20,11 +20,11 @@ from PIL import Image, ImageChops
 from datasets.cache import count_processes, in_processes
 from datasets.jrdb.labels import IMAGE_FOLDER, LABEL_FOLDER
 from datasets.samples import write_json
-from datasets.samples.jrdb.figure import CAMERA_HEIGHT, draw_sketch, extent, sketch_person
+from datasets.samples.jrdb.figure import CAMERA_HEIGHT, Seen, Sketch, draw_sketch, extent
 from datasets.samples.jrdb.plan import ACTIVITIES, Cluster, SequencePlan, plan_sample
 from datasets.samples.jrdb.plan import SIZES as SIZES
 from datasets.samples.jrdb.scenery import HORIZON, draw_scenery
-from datasets.samples.jrdb.world import Seen, watch
+from datasets.samples.jrdb.world import watch
 from datasets.splits import PARTS
 
 VERSION = 6
@@ -96,7 +96,7 @@ def write_sequence(directory: Path, plan: SequencePlan) -> None:
             scale = focal / seen.distance
             x = width / 2 + seen.azimuth * focal
             y = HORIZON * height + bob + (CAMERA_HEIGHT - seen.rise) * scale
-            sketch = sketch_person(seen.person, seen.pose, seen.distance)
+            sketch = Sketch(seen)
             box = box_of(sketch.body, x, y, scale, (width, height), rng)
             if box:
                 people.append((seen, box))
@@ -154,7 +154,7 @@ def frame_records(t: int, people: list[tuple[Seen, Box]], edges: list[Edges], rn
                     if i == seen.place and (seen.cluster, j) in visible]  # fmt: skip
         if partners and rng.random() < 0.004:
             continue  # the annotator missed this person, but not the partners' entries about them
-        number, action = seen.person.number, ACTIONS[seen.pose.posture]
+        number, action = seen.person.number, ACTIONS[seen.posture]
         records.append({
             "box": [x, y, w, h],
             "label_id": f"pedestrian:{number}",

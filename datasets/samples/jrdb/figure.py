@@ -6,6 +6,7 @@ the head, and whether we see the front (shirt strip, face) or the back (hair, ba
 degrees the person faces it, at +90 the right of the image, at 180 we see the back.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -66,33 +67,58 @@ class Person:
         self.backpack = colour(30, 170) if rng.random() < 0.35 else None
 
 
-@dataclass(frozen=True)
-class Pose:
-    """What a person does in one frame. Angles are in degrees relative to the camera."""
+@dataclass
+class Seen:
+    """A person in one frame: who, where, and doing what. Angles are in degrees relative to the camera."""
 
+    person: Person
+    cluster: int
+    place: int  # in the cluster
+    member: bool  # of an interacting group
+    azimuth: float
+    distance: float
+    rise: float  # metres by which the floor is higher here
     posture: str  # stand | walk | sit | bend | cycle | upstairs | downstairs
+    phase: float  # of the legs, radians
     yaw: float
     head: float
     nod: float  # 0 upright, 1 looking down
-    phase: float  # of the legs, radians
     arms: tuple[str, str]  # left and right, of ARMS or REACHES
     toward: float  # direction of an arm that reaches out
 
 
 class Sketch:
-    """Shapes in metres on the image plane (x right, y up), each with its depth; `body` defines the box."""
+    """A person's shapes in metres on the image plane (x right, y up), each with its depth; `body`: the discs
+    (x, y, radius) that define the box."""
 
-    def __init__(self, yaw: float, height: float, distance: float, lift: float):
-        self.sin, self.cos = math.sin(math.radians(yaw)), math.cos(math.radians(yaw))
-        self.height, self.distance, self.lift = height, distance, lift
+    def __init__(self, seen: Seen):
+        self.seen, self.person, self.stairs = seen, seen.person, "stairs" in seen.posture
+        self.sin, self.cos = math.sin(math.radians(seen.yaw)), math.cos(math.radians(seen.yaw))
+        self.lift = 0.18 if self.stairs else 0.0
         self.shapes: list[tuple[float, list[tuple[float, float, float]], Colour]] = []
-        self.body: list[tuple[float, float, float]] = []  # x, y, radius
+        self.body: list[tuple[float, float, float]] = []
+        self.hip, ankles, lean = legs(seen)
+        self.forward, self.up = math.sin(math.radians(lean)), math.cos(math.radians(lean))
+        self.neck = self.spine(SPINE)
+        for side, ankle in zip((1, -1), ankles, strict=True):
+            self.draw_leg(side, ankle)
+        self.draw_trunk()
+        for side, arm in zip((1, -1), seen.arms, strict=True):
+            self.draw_arm(side, arm)
+        self.draw_head()
+        if seen.posture == "sit":
+            self.draw_seat()
+        if seen.posture == "cycle":
+            self.draw_bicycle()
+        if self.stairs:
+            self.draw_stairs(1 if seen.posture == "upstairs" else -1)
 
     def place(self, point: Point, radius: float = 0.0) -> tuple[float, float, float]:
         """Body frame -> x, y, radius on the image plane; nearer points move away from the horizon."""
-        f, s, u = (v * self.height for v in point)
+        height = self.person.height
+        f, s, u = (v * height for v in point)
         x, near, u = f * self.sin + s * self.cos, f * self.cos - s * self.sin, u + self.lift
-        return x, u - near * (CAMERA_HEIGHT - u) / self.distance, radius * self.height
+        return x, u - near * (CAMERA_HEIGHT - u) / self.seen.distance, radius * height
 
     def add(self, points: list[Point], radii: list[float], colour: Colour, over: float = 0.0) -> list[tuple]:
         """`over` moves a shape that lies on another one nearer in the drawing order."""
@@ -111,6 +137,152 @@ class Sketch:
 
     def face(self, points: list[Point], colour: Colour) -> None:
         self.add(points, [0.0] * len(points), colour)
+
+    def slab(self, f0: float, f1: float, half: float, u0: float, u1: float, colour: Colour) -> None:
+        """A rectangle across the body from (f0, u0) to (f1, u1)."""
+        self.face([(f0, -half, u0), (f0, half, u0), (f1, half, u1), (f1, -half, u1)], colour)
+
+    def spine(self, along: float, ahead: float = 0.0, side: float = 0.0) -> Point:
+        """The point `along` the spine, `ahead` of it and to its `side`, in the body frame."""
+        f, _, u = self.hip
+        return f + along * self.forward + ahead * self.up, side, u + along * self.up - ahead * self.forward
+
+    def draw_leg(self, side: int, ankle: Point) -> None:
+        top = (self.hip[0], 0.05 * side, self.hip[2])
+        knee, cloth = knee_of(top, ankle), shaded(self.person.trousers, 1 if side > 0 else 0.78)
+        self.limb(top, knee, 0.056, 0.043, cloth)
+        self.limb(knee, ankle, 0.041, 0.028, cloth)
+        f, s, u = ankle
+        self.limb((f - 0.01, s, u - 0.012), (f + 0.075, s, u - 0.016), 0.024, 0.019, self.person.shoes)
+
+    def draw_trunk(self) -> None:
+        """The front shows the shirt under an open jacket, the back shows the backpack."""
+        at, person = self.spine, self.person
+        for k in (1, 0, -1):
+            low, high = (
+                at(0.0, side=0.035 * k * person.build),
+                at(SPINE - 0.045, side=0.055 * k * person.build),
+            )
+            self.limb(low, high, 0.056, 0.062, person.top)
+            self.body.append(self.place(at(SPINE / 2, side=0.03 * k), 0.15))  # the box has room for arms
+        self.rod(at(0.02, 0.05), at(SPINE - 0.05, 0.05), 0.026, person.shirt, over=0.03)
+        if person.backpack:
+            self.rod(at(0.09, -0.085), at(SPINE - 0.07, -0.085), 0.06, person.backpack)
+
+    def draw_arm(self, side: int, arm: str) -> None:
+        """Arms do not count for the box (trunk, head and legs do): a wide box would give the answer away."""
+        f, _, u = self.neck
+        shoulder = f - 0.015 * self.forward, 0.118 * self.person.build * side, u - 0.03 * self.up
+        if arm in ARMS:
+            swing = -side * math.sin(self.seen.phase) if arm == "swing" else 1
+            bends = [(f * swing, s * side, u) for f, s, u in ARMS[arm]]
+        else:
+            toward = math.radians(self.seen.toward - self.seen.yaw)
+            sin, cos = math.sin(toward), math.cos(toward)
+            bends = [(along * cos, along * sin + 0.02 * side, u) for along, u in REACHES[arm]]
+        elbow, hand = (tuple(np.add(shoulder, bend)) for bend in bends)
+        self.rod(shoulder, elbow, 0.034, self.person.top)
+        self.rod(elbow, hand, 0.027, self.person.skin, over=0.02)
+        self.rod(hand, hand, 0.034, self.person.skin, over=0.02)
+        f, s, u = hand
+        if arm == "phone":
+            self.rod((f + 0.02, s, u + 0.02), (f + 0.03, s, u + 0.07), 0.022, (20, 22, 30), over=0.03)
+            self.rod((f + 0.01, s, u + 0.03), (f + 0.02, s, u + 0.06), 0.014, (150, 200, 240), over=0.04)
+        if arm == "eat":
+            self.rod(hand, (f, s, u + 0.03), 0.026, (214, 120, 60), over=0.03)
+
+    def draw_head(self) -> None:
+        """Hair all around; skin, nose and eyes in front."""
+        person, nod, turned = self.person, self.seen.nod, math.radians(self.seen.head - self.seen.yaw)
+        sin, cos = math.sin(turned), math.cos(turned)
+        f, s, u = self.neck[0] + 0.02 + 0.05 * nod, self.neck[1], self.neck[2] + 0.095 - 0.02 * nod
+
+        def at(ahead: float, left: float, up: float) -> Point:
+            return (f + ahead * cos - left * sin, s + ahead * sin + left * cos, u + up)
+
+        self.limb(self.neck, (f, s, u), 0.028, 0.028, person.skin)
+        self.limb(at(-0.012, 0, 0.008), at(-0.012, 0, 0.008), 0.084, 0.084, person.hair)
+        if person.long_hair:
+            self.rod(at(-0.03, 0, 0), at(-0.035, 0, -0.06), 0.07, person.hair)
+        low = -0.008 - 0.02 * nod
+        self.rod(at(0.033, 0, low + 0.006), at(0.033, 0, low - 0.008), 0.058, person.skin, over=0.02)
+        self.rod(at(0.080, 0, low), at(0.080, 0, low), 0.013, shaded(person.skin, 0.9), over=0.02)
+        for side in (-0.034, 0.034):
+            eye = at(0.060, side, low + 0.012)
+            self.rod(eye, eye, 0.010, (28, 24, 26), over=0.02)
+
+    def draw_seat(self) -> None:
+        """A chair, and a table with a cup on it."""
+        steel, seat, wood = (92, 90, 88), (128, 96, 66), (176, 140, 96)
+        for s in (-0.10, 0.10):
+            for f in (-0.10, 0.12):
+                self.rod((f, s, 0.22), (f, s, 0.0), 0.010, steel)
+            self.rod((-0.11, s, 0.22), (-0.14, s, 0.53), 0.012, steel)
+        self.slab(-0.12, 0.14, 0.12, 0.23, 0.23, seat)
+        self.rod((-0.11, 0.0, 0.22), (0.13, 0.0, 0.22), 0.022, seat)
+        self.slab(-0.11, -0.14, 0.10, 0.24, 0.52, seat)
+        self.rod((0.36, 0.0, 0.38), (0.36, 0.0, 0.0), 0.016, (70, 70, 72))
+        self.slab(0.20, 0.46, 0.20, 0.41, 0.41, wood)
+        for f in (0.20, 0.46):
+            self.rod((f, -0.20, 0.40), (f, 0.20, 0.40), 0.013, shaded(wood, 0.68))
+        self.rod((0.30, 0.08, 0.43), (0.30, 0.08, 0.46), 0.018, (236, 232, 224), over=0.04)
+
+    def draw_bicycle(self) -> None:
+        turns = [a / 10 * math.pi for a in range(21)]
+        for f in (-0.30, 0.30):
+            rim = [(f + 0.19 * math.cos(a), 0.0, 0.19 + 0.19 * math.sin(a)) for a in turns]
+            for a, b in itertools.pairwise(rim):
+                self.rod(a, b, 0.016, (26, 26, 28))
+        saddle, crank, stem = (-0.08, 0.0, 0.50), (0.02, 0.0, 0.18), (0.22, 0.0, 0.52)
+        rear, front, head = (-0.30, 0.0, 0.19), (0.30, 0.0, 0.19), (0.20, 0.0, 0.46)
+        tubes = (rear, crank), (crank, saddle), (saddle, head), (crank, head), (rear, saddle), (front, stem)
+        for a, b in tubes:
+            self.rod(a, b, 0.014, self.person.shirt)
+        self.rod((0.22, -0.13, 0.55), (0.22, 0.13, 0.55), 0.012, (40, 40, 42))
+
+    def draw_stairs(self, direction: int) -> None:
+        """Steps rising ahead (+1) or behind (-1)."""
+        bottom = -self.lift / self.person.height
+        for k in range(-3, 4):
+            f0, f1, top = 0.15 * k - 0.075, 0.15 * k + 0.075, 0.085 * k * direction + 0.02
+            if top < bottom:
+                continue
+            for f in (f0, f1):
+                self.slab(f, f, 0.30, bottom, top, (150, 146, 140))
+                self.rod((f, -0.30, top), (f, 0.30, top), 0.010, (196, 190, 180))
+            for s in (-0.30, 0.30):
+                self.face([(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)], (135, 131, 126))
+            self.slab(f0, f1, 0.30, top, top, (196, 190, 180))
+
+
+def legs(seen: Seen) -> tuple[Point, list[Point], float]:
+    """-> hip centre, [left ankle, right ankle], forward lean of the spine in degrees."""
+    swing, lift = math.sin(seen.phase), math.cos(seen.phase)
+    if seen.posture == "walk":  # the feet are never side by side, and the rear one is lifted
+        ahead = math.copysign(1, swing)
+        stride = 0.09 * ahead + 0.11 * swing
+        feet = [(stride * k, 0.035 * k, 0.035 + 0.16 * (k == -ahead)) for k in (1, -1)]
+        return (0.0, 0.0, 0.52 - 0.03 * abs(swing)), feet, 6.0
+    if "stairs" in seen.posture:
+        up = 1 if seen.posture == "upstairs" else -1
+        feet = [(0.10 * k, 0.04 * k, 0.055 + 0.09 * k * up) for k in ((1, -1) if swing > 0 else (-1, 1))]
+        return (0.0, 0.0, 0.50), feet, 12.0 * max(up, 0)
+    if seen.posture == "sit":
+        return (0.0, 0.0, 0.27), [(0.20, 0.06 * k, 0.035) for k in (1, -1)], 4.0
+    if seen.posture == "cycle":
+        pedals = [(0.06 + 0.08 * k * swing, 0.04 * k, 0.17 + 0.08 * k * lift) for k in (1, -1)]
+        return (-0.06, 0.0, 0.55), pedals, 32.0
+    if seen.posture == "bend":
+        return (-0.06, 0.0, 0.46), [(0.0, 0.06 * k, 0.035) for k in (1, -1)], 68.0
+    return (0.0, 0.0, 0.532), [(0.01 * k, 0.075 * k, 0.035) for k in (1, -1)], 0.0
+
+
+def knee_of(hip: Point, ankle: Point) -> Point:
+    """The knee of a two-link leg that bends forward (law of cosines in the forward-up plane)."""
+    df, du = ankle[0] - hip[0], ankle[2] - hip[2]
+    reach = min(math.hypot(df, du), THIGH + SHANK - 1e-4)
+    bulge = math.sqrt(THIGH**2 - (reach / 2) ** 2) / reach
+    return hip[0] + df / 2 - bulge * du, (hip[1] + ankle[1]) / 2, hip[2] + du / 2 + bulge * df
 
 
 def extent(rounds: list[tuple[float, float, float]]) -> tuple[float, float, float, float]:
@@ -150,171 +322,3 @@ def capsule(draw: ImageDraw.ImageDraw, a: tuple, b: tuple, colour: Colour) -> No
         draw.polygon([(x + nx * r, y + ny * r) for x, y, r in ends], fill=colour)
     for x, y, r in {a, b}:
         draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-
-
-def legs(pose: Pose) -> tuple[Point, list[Point], float]:
-    """-> hip centre, [left ankle, right ankle], forward lean of the spine in degrees."""
-    swing, lift = math.sin(pose.phase), math.cos(pose.phase)
-    if pose.posture == "walk":  # the feet are never side by side, and the rear one is lifted
-        ahead = math.copysign(1, swing)
-        stride = 0.09 * ahead + 0.11 * swing
-        feet = [(stride * k, 0.035 * k, 0.035 + 0.16 * (k == -ahead)) for k in (1, -1)]
-        return (0.0, 0.0, 0.52 - 0.03 * abs(swing)), feet, 6.0
-    if "stairs" in pose.posture:
-        up = 1 if pose.posture == "upstairs" else -1
-        feet = [(0.10 * k, 0.04 * k, 0.055 + 0.09 * k * up) for k in ((1, -1) if swing > 0 else (-1, 1))]
-        return (0.0, 0.0, 0.50), feet, 12.0 * max(up, 0)
-    if pose.posture == "sit":
-        return (0.0, 0.0, 0.27), [(0.20, 0.06 * k, 0.035) for k in (1, -1)], 4.0
-    if pose.posture == "cycle":
-        pedals = [(0.06 + 0.08 * k * swing, 0.04 * k, 0.17 + 0.08 * k * lift) for k in (1, -1)]
-        return (-0.06, 0.0, 0.55), pedals, 32.0
-    if pose.posture == "bend":
-        return (-0.06, 0.0, 0.46), [(0.0, 0.06 * k, 0.035) for k in (1, -1)], 68.0
-    return (0.0, 0.0, 0.532), [(0.01 * k, 0.075 * k, 0.035) for k in (1, -1)], 0.0
-
-
-def knee_of(hip: Point, ankle: Point) -> Point:
-    """The knee of a two-link leg that bends forward (law of cosines in the forward-up plane)."""
-    df, du = ankle[0] - hip[0], ankle[2] - hip[2]
-    reach = min(math.hypot(df, du), THIGH + SHANK - 1e-4)
-    bulge = math.sqrt(THIGH**2 - (reach / 2) ** 2) / reach
-    return hip[0] + df / 2 - bulge * du, (hip[1] + ankle[1]) / 2, hip[2] + du / 2 + bulge * df
-
-
-def sketch_person(person: Person, pose: Pose, distance: float) -> Sketch:
-    sketch = Sketch(pose.yaw, person.height, distance, lift=0.18 if "stairs" in pose.posture else 0.0)
-    hip, ankles, lean = legs(pose)
-    forward, up = math.sin(math.radians(lean)), math.cos(math.radians(lean))
-    neck = (hip[0] + SPINE * forward, 0.0, hip[2] + SPINE * up)
-    for k, ankle in zip((1, -1), ankles, strict=True):
-        top = (hip[0], 0.05 * k, hip[2])
-        knee, cloth = knee_of(top, ankle), shaded(person.trousers, 1 if k > 0 else 0.78)
-        sketch.limb(top, knee, 0.056, 0.043, cloth)
-        sketch.limb(knee, ankle, 0.041, 0.028, cloth)
-        f, s, u = ankle
-        sketch.limb((f - 0.01, s, u - 0.012), (f + 0.075, s, u - 0.016), 0.024, 0.019, person.shoes)
-    draw_trunk(sketch, person, hip, neck, forward, up)
-    for side, arm in zip((1, -1), pose.arms, strict=True):
-        draw_arm(sketch, person, pose, arm, side, neck, forward, up)
-    draw_head(sketch, person, neck, pose.head - pose.yaw, pose.nod)
-    if pose.posture == "sit":
-        draw_seat(sketch)
-    if pose.posture == "cycle":
-        draw_bicycle(sketch, person.shirt)
-    if "stairs" in pose.posture:
-        draw_stairs(sketch, 1 if pose.posture == "upstairs" else -1)
-    return sketch
-
-
-def draw_trunk(sketch: Sketch, person: Person, hip: Point, neck: Point, forward: float, up: float) -> None:
-    """The front shows the shirt under an open jacket, the back shows the backpack."""
-
-    def at(along: float, ahead: float, side: float) -> Point:
-        """The point `along` the spine, `ahead` of it and to its `side`, in the body frame."""
-        return (hip[0] + along * forward + ahead * up, side, hip[2] + along * up - ahead * forward)
-
-    for k in (1, 0, -1):
-        low, high = at(0.0, 0.0, 0.035 * k * person.build), at(SPINE - 0.045, 0.0, 0.055 * k * person.build)
-        sketch.limb(low, high, 0.056, 0.062, person.top)
-        sketch.body.append(sketch.place(at(SPINE / 2, 0.0, 0.03 * k), 0.15))  # the box has room for arms
-    sketch.rod(at(0.02, 0.05, 0.0), at(SPINE - 0.05, 0.05, 0.0), 0.026, person.shirt, over=0.03)
-    if person.backpack:
-        sketch.rod(at(0.09, -0.085, 0.0), at(SPINE - 0.07, -0.085, 0.0), 0.06, person.backpack)
-
-
-def draw_arm(sketch: Sketch, person: Person, pose: Pose, arm: str, side: int, neck, forward, up) -> None:
-    """Arms do not count for the box (trunk, head and legs do): a wide box would give the answer away."""
-    shoulder = np.array((neck[0] - 0.015 * forward, 0.118 * person.build * side, neck[2] - 0.03 * up))
-    if arm in ARMS:
-        swing = -side * math.sin(pose.phase) if arm == "swing" else 1
-        bends = [(f * swing, s * side, u) for f, s, u in ARMS[arm]]
-    else:
-        toward = math.radians(pose.toward - pose.yaw)
-        bends = [(along * math.cos(toward), along * math.sin(toward) + 0.02 * side, u)
-                 for along, u in REACHES[arm]]  # fmt: skip
-    elbow, hand = (tuple(shoulder + bend) for bend in bends)
-    sketch.rod(tuple(shoulder), elbow, 0.034, person.top)
-    sketch.rod(elbow, hand, 0.027, person.skin, over=0.02)
-    sketch.rod(hand, hand, 0.034, person.skin, over=0.02)
-    f, s, u = hand
-    if arm == "phone":
-        sketch.rod((f + 0.02, s, u + 0.02), (f + 0.03, s, u + 0.07), 0.022, (20, 22, 30), over=0.03)
-        sketch.rod((f + 0.01, s, u + 0.03), (f + 0.02, s, u + 0.06), 0.014, (150, 200, 240), over=0.04)
-    if arm == "eat":
-        sketch.rod(hand, (f, s, u + 0.03), 0.026, (214, 120, 60), over=0.03)
-
-
-def draw_head(sketch: Sketch, person: Person, neck: Point, turned: float, nod: float) -> None:
-    """Hair all around; skin, nose and eyes in front. turned: degrees relative to the trunk."""
-    sin, cos = math.sin(math.radians(turned)), math.cos(math.radians(turned))
-    f, s, u = neck[0] + 0.02 + 0.05 * nod, neck[1], neck[2] + 0.095 - 0.02 * nod
-
-    def at(ahead: float, left: float, up: float) -> Point:
-        return (f + ahead * cos - left * sin, s + ahead * sin + left * cos, u + up)
-
-    sketch.limb(neck, (f, s, u), 0.028, 0.028, person.skin)
-    sketch.limb(at(-0.012, 0, 0.008), at(-0.012, 0, 0.008), 0.084, 0.084, person.hair)
-    if person.long_hair:
-        sketch.rod(at(-0.03, 0, 0), at(-0.035, 0, -0.06), 0.07, person.hair)
-    low = -0.008 - 0.02 * nod
-    sketch.rod(at(0.033, 0, low + 0.006), at(0.033, 0, low - 0.008), 0.058, person.skin, over=0.02)
-    sketch.rod(at(0.080, 0, low), at(0.080, 0, low), 0.013, shaded(person.skin, 0.9), over=0.02)
-    for side in (-0.034, 0.034):
-        eye = at(0.060, side, low + 0.012)
-        sketch.rod(eye, eye, 0.010, (28, 24, 26), over=0.02)
-
-
-# Objects that people use, in the body frame
-
-
-def slab(sketch: Sketch, f0: float, f1: float, half: float, u0: float, u1: float, colour: Colour) -> None:
-    """A rectangle across the body from (f0, u0) to (f1, u1)."""
-    sketch.face([(f0, -half, u0), (f0, half, u0), (f1, half, u1), (f1, -half, u1)], colour)
-
-
-def draw_seat(sketch: Sketch) -> None:
-    """A chair, and a table with a cup on it."""
-    steel, seat, wood = (92, 90, 88), (128, 96, 66), (176, 140, 96)
-    for s in (-0.10, 0.10):
-        for f in (-0.10, 0.12):
-            sketch.rod((f, s, 0.22), (f, s, 0.0), 0.010, steel)
-        sketch.rod((-0.11, s, 0.22), (-0.14, s, 0.53), 0.012, steel)
-    slab(sketch, -0.12, 0.14, 0.12, 0.23, 0.23, seat)
-    sketch.rod((-0.11, 0.0, 0.22), (0.13, 0.0, 0.22), 0.022, seat)
-    slab(sketch, -0.11, -0.14, 0.10, 0.24, 0.52, seat)
-    sketch.rod((0.36, 0.0, 0.38), (0.36, 0.0, 0.0), 0.016, (70, 70, 72))
-    slab(sketch, 0.20, 0.46, 0.20, 0.41, 0.41, wood)
-    for f in (0.20, 0.46):
-        sketch.rod((f, -0.20, 0.40), (f, 0.20, 0.40), 0.013, shaded(wood, 0.68))
-    sketch.rod((0.30, 0.08, 0.43), (0.30, 0.08, 0.46), 0.018, (236, 232, 224), over=0.04)
-
-
-def draw_bicycle(sketch: Sketch, paint: Colour) -> None:
-    for f in (-0.30, 0.30):
-        turns = [a / 10 * math.pi for a in range(21)]
-        rim = [(f + 0.19 * math.cos(a), 0.0, 0.19 + 0.19 * math.sin(a)) for a in turns]
-        for k in range(20):
-            sketch.rod(rim[k], rim[k + 1], 0.016, (26, 26, 28))
-    saddle, crank, stem = (-0.08, 0.0, 0.50), (0.02, 0.0, 0.18), (0.22, 0.0, 0.52)
-    rear, front, head = (-0.30, 0.0, 0.19), (0.30, 0.0, 0.19), (0.20, 0.0, 0.46)
-    tubes = (rear, crank), (crank, saddle), (saddle, head), (crank, head), (rear, saddle), (front, stem)
-    for a, b in tubes:
-        sketch.rod(a, b, 0.014, paint)
-    sketch.rod((0.22, -0.13, 0.55), (0.22, 0.13, 0.55), 0.012, (40, 40, 42))
-
-
-def draw_stairs(sketch: Sketch, direction: int) -> None:
-    """Steps rising ahead (+1) or behind (-1)."""
-    bottom = -sketch.lift / sketch.height
-    for k in range(-3, 4):
-        f0, f1, top = 0.15 * k - 0.075, 0.15 * k + 0.075, 0.085 * k * direction + 0.02
-        if top < bottom:
-            continue
-        for f in (f0, f1):
-            slab(sketch, f, f, 0.30, bottom, top, (150, 146, 140))
-            sketch.rod((f, -0.30, top), (f, 0.30, top), 0.010, (196, 190, 180))
-        for s in (-0.30, 0.30):
-            corners = [(f0, s, bottom), (f1, s, bottom), (f1, s, top), (f0, s, top)]
-            sketch.face(corners, (135, 131, 126))
-        slab(sketch, f0, f1, 0.30, top, top, (196, 190, 180))

@@ -7,11 +7,10 @@ interact differ from bystanders only in facing, gaze and arms.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.samples.jrdb.figure import Person, Pose
+from datasets.samples.jrdb.figure import Person, Seen
 from datasets.samples.jrdb.plan import ACTIVITIES, Cluster, SequencePlan
 
 NEAREST = 2.9  # metres
@@ -22,20 +21,6 @@ MOVING = ("walk", "cycle", "upstairs", "downstairs")  # postures of people who m
 RESTING = {"sit": ("table",), "cycle": ("grip",), "bend": ("hang",), "stand": ("hang", "pocket", "crossed")}
 
 Rng = np.random.Generator
-
-
-@dataclass
-class Seen:
-    """A person in one frame: who, where, and doing what."""
-
-    person: Person
-    cluster: int
-    place: int  # in the cluster
-    member: bool  # of an interacting group
-    azimuth: float
-    distance: float
-    rise: float  # metres by which the floor is higher here
-    pose: Pose
 
 
 def turn(from_angle: float, to_angle: float) -> float:
@@ -88,12 +73,13 @@ class Company:
         for k, person in enumerate(self.people):
             others = [j for j in range(cluster.size if cluster.engaged else len(self.people)) if j != k]
             target = direction_of_partner(self.offsets[others] - self.offsets[k], person.habit[1])
-            pose = self.pose(k, target, float(self.beats[k] + 2.3 * t), k == talker, rng)
+            pose = self.pose(k, target, k == talker, rng)
             right, ahead = self.offsets[k].tolist()
             where = azimuth + right / away, max(away + ahead, NEAREST - 0.4), float(self.rises[k])
-            yield Seen(person, index, k, self.manners[k] == "engaged", *where, pose)
+            member, beat = self.manners[k] == "engaged", float(self.beats[k] + 2.3 * t)
+            yield Seen(person, index, k, member, *where, cluster.posture, beat, **pose)
 
-    def pose(self, k: int, target: float, beat: float, talks: bool, rng: Rng) -> Pose:
+    def pose(self, k: int, target: float, talks: bool, rng: Rng) -> dict:
         """People who interact turn to the others (target, degrees), the near arm toward them, raised in a
         conversation. Bystanders are turned elsewhere, in a queue, or on the phone."""
         activity, posture, manner = self.cluster.activity, self.cluster.posture, self.manners[k]
@@ -119,7 +105,7 @@ class Company:
             if abs(aside) <= 20:  # the target is straight ahead: by habit
                 near_is_left = first < 0.5
             arms = (near, far) if near_is_left else (far, near)
-            return Pose(posture, yaw, head, 0.0, beat, arms, target)
+            return {"yaw": yaw, "head": head, "nod": 0.0, "arms": arms, "toward": target}
         spread = (first - 0.5) * 110
         aside = {"queue": self.heading, "phone": spread + (90 if third < 0.5 else -90)}
         elsewhere = aside.get(manner, target + 180 + spread)
@@ -129,8 +115,10 @@ class Company:
         rests = RESTING.get(posture, ("swing", "pocket"))
         rest = rests[int(third * len(rests))]
         phone = posture != "cycle" and (manner == "phone" or (manner == "away" and second < 0.3))
-        arms = ("phone", rest) if first < 0.5 else (rest, "phone")
-        return Pose(posture, yaw, yaw + head, 0.8 * phone, beat, arms if phone else (rest, rest), yaw)
+        arms = (rest, rest)
+        if phone:
+            arms = ("phone", rest) if first < 0.5 else (rest, "phone")
+        return {"yaw": yaw, "head": yaw + head, "nod": 0.8 * phone, "arms": arms, "toward": yaw}
 
 
 def draw_manners(cluster: Cluster, rng: Rng) -> list[str]:

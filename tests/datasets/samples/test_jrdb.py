@@ -14,7 +14,7 @@ from datasets.jrdb.classes import CLASS_OF_NAME, INTERACTION_CLASSES
 from datasets.jrdb.labels import IMAGE_FOLDER
 from datasets.samples import ensure_sample
 from datasets.samples import jrdb as sample
-from datasets.samples.jrdb.figure import Person, Pose, draw_sketch, extent, sketch_person
+from datasets.samples.jrdb.figure import Person, Seen, Sketch, draw_sketch, extent
 from datasets.samples.jrdb.plan import plan_sample
 from tests.jrdb_files import load
 from utils.run.errors import CommandError
@@ -236,7 +236,9 @@ def test_figures_face_where_they_should():
     look.shirt, look.trousers, look.shoes = (230, 230, 230), (40, 40, 40), (20, 20, 20)
 
     def picture(yaw, arms=("hang", "hang")):
-        sketch = sketch_person(look, Pose("stand", yaw, yaw, 0.0, 0.0, arms, yaw), 8.0)
+        where = {"cluster": 0, "place": 0, "member": True, "azimuth": 0.0, "distance": 8.0, "rise": 0.0}
+        pose = {"yaw": yaw, "head": yaw, "nod": 0.0, "arms": arms, "toward": yaw}
+        sketch = Sketch(Seen(look, **where, posture="stand", phase=0.0, **pose))
         sprite, left, _ = draw_sketch(sketch, 80.0)
         return np.asarray(sprite, int), left, extent(sketch.body)
 
