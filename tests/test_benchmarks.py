@@ -20,7 +20,6 @@ from tests.jrdb_files import load
 from tests.jrdb_world import write_world
 from tests.tiny_runs import flags_of
 from utils.run.folder import REPO_ROOT
-from utils.training import device, invariants
 from utils.training.distributed import make_loader
 
 
@@ -136,40 +135,21 @@ def test_parts_of_a_run_come_from_what_it_says_and_leaves(tmp_path, monkeypatch,
     assert "auroc 0.425 (0.42 to 0.43) | 2 of 2 |" in capsys.readouterr().out
 
 
-@pytest.fixture
-def tiny_gpu(monkeypatch):
-    monkeypatch.setattr(gpu, "DEVICE", "cpu")
-    monkeypatch.setattr(gpu, "STEPS", 3)
-    for name in SCRIPTS:
-        more = ["--features", "geometry"] if name == "train_stage2" else []
-        monkeypatch.setitem(gpu.TINY, name, " ".join(map(str, [*flags_of(name), *more])))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_run_in_either_precision_is_in_it_everywhere(dtype, tiny_gpu, monkeypatch):
-    seen = []
-
-    def train(*_):
-        seen.extend(module.amp_dtype(torch.device("cuda")) for module in (device, invariants))
-
-    monkeypatch.setattr(gpu, "train", train)
-    with pytest.raises(ValueError):  # there are no weights to compare
-        gpu.resumes("train_mae", dtype)
-    assert set(seen) == {dtype}
-
-
-def test_the_prepared_gpu_script_compares_losses(tiny_gpu, monkeypatch, capsys):
-    assert gpu.same_losses("train_stage1")
-    assert "ok train_stage1, 3 steps: losses differ from the CPU's by 0.0e+00" in capsys.readouterr().out
-    losses = {"cpu": torch.ones(3), "cuda": torch.tensor([1, 1, 1.01])}
-    monkeypatch.setattr(gpu, "DEVICE", "cuda")
-    monkeypatch.setattr(gpu, "losses", lambda name, device: losses[device])
-    assert not gpu.same_losses("train_mae")
-    assert "FAILED train_mae" in capsys.readouterr().out
+def test_the_peers_train_on_the_same_pixels():
+    training = prepare("train_mae", [*map(str, flags_of("train_mae")), "--image_size", str(peers.PIXELS)])
+    rows = peers.rows_of(training, 8)
+    peers.check_equal(rows, training)
+    with pytest.raises(AssertionError, match="not ours"):
+        peers.check_equal(rows[::-1], training)
 
 
 @pytest.mark.long
-def test_the_prepared_gpu_script_runs_on_a_cpu(tiny_gpu, capsys):
-    assert gpu.main() == 0
+def test_the_prepared_gpu_script_runs_on_a_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "STEPS", 2)
+    for name in SCRIPTS[:1] + SCRIPTS[2:]:
+        monkeypatch.setitem(gpu.TINY, name, " ".join(map(str, flags_of(name))))
+    gpu.sizes()
+    gpu.peers()
     out = capsys.readouterr().out
-    assert "FAILED " not in out.replace("0 FAILED", "") and "gloo 1" in out and "--amp --compile" in out
+    assert out.count("--amp --compile") == 3 and "| torchvision |" in out
