@@ -177,12 +177,9 @@ def find_part(tensors: dict, own: dict, path: Path, name: str) -> Part:
     the one to use (PREFERRED)."""
     if any(key.endswith("_conv_stem.weight") for key in tensors):  # the lite0 package: _blocks.0._bn1
         tensors = {re.sub(r"(^|\.)_", r"\1", key): tensor for key, tensor in tensors.items()}
-    prefixes = find_prefixes(tensors, own)
-    if not prefixes:
-        named = name_children(tensors, name)
-        if prefixes := find_prefixes(named, own):
-            tensors = named
-    parts = [describe_part(tensors, own, prefix) for prefix in prefixes or [""]]
+    if not find_prefixes(tensors, own) and find_prefixes(named := name_children(tensors, name), own):
+        tensors = named
+    parts = [describe_part(tensors, own, prefix) for prefix in find_prefixes(tensors, own) or [""]]
     fitting = [part for part in parts if not part.problems]
     for preferred in PREFERRED:
         fitting = [part for part in fitting if re.search(rf"\b{preferred}\b", part.where)] or fitting

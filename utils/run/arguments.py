@@ -16,7 +16,7 @@ from typing import Any
 
 from utils.run.errors import CommandError, suggest
 from utils.run.find import find_run
-from utils.run.folder import read_json
+from utils.run.folder import read_record
 
 NOT_RECORDED = {
     "config", "resume", "check_data", "dry_run", "overfit_one_batch", "require_learning", "debug",
@@ -181,13 +181,10 @@ def parse_arguments(parser: ScriptParser, argv: Sequence[str] | None = None) -> 
 def recorded_args(parser: ScriptParser, path: Path) -> dict[str, Any]:
     """The args section of a config.json; parser.error if it has unknown keys or is of another script."""
     try:
-        config = read_json(path)
+        config = read_record(path, "script_name", "args")
     except CommandError as error:
         parser.error(str(error))
-    if not isinstance(config, dict) or not isinstance(config.get("args"), dict):
-        parser.error(f"{path} has no section 'args': give the config.json of a run folder")
-    script = config.get("script_name")
-    if script != parser.prog:
+    if (script := config["script_name"]) != parser.prog:
         parser.error(f"{path} belongs to {script}, not to {parser.prog}")
     known = sorted(action.dest for action in parser._actions)
     if unknown := [key for key in config["args"] if key not in known]:

@@ -34,7 +34,7 @@ def claim_folder(args: argparse.Namespace, script: str) -> tuple[Path, Lock]:
     if args.resume:
         status: dict = {}
         with contextlib.suppress(CommandError):  # missing or damaged: it is written anew
-            status = read_json(run / "status.json")
+            status = read_json(run / "status.json", dict)
         pid, ago = status.get("pid"), format_duration(max(0.0, time.time() - status.get("time", 0)))
         if not lock.taken and not args.force:
             who = f"pid {pid} on {status.get('host')}, last sign of life {ago} ago"

@@ -94,8 +94,8 @@ def find_checkpoint(place: str | Path) -> Path:
 
 def script_of(run: Path) -> str:
     """The script that made this run; CommandError if it is not in the table of tasks."""
-    config = read_json(run / "config.json")
-    return check_script(run / "config.json", config.get("script_name") if isinstance(config, dict) else None)
+    path = run / "config.json"
+    return check_script(path, read_json(path, dict).get("script_name"))
 
 
 def check_script(path: Path, name: object) -> str:

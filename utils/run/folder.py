@@ -124,8 +124,8 @@ def read_json(
 
 def read_record(path: Path, *keys: str) -> dict[str, Any]:
     """A JSON record of a run; CommandError if a key is missing because somebody edited the file."""
-    value = read_json(path)
-    if lacking := [key for key in keys if not isinstance(value, dict) or key not in value]:
+    value = read_json(path, dict)
+    if lacking := [key for key in keys if key not in value]:
         raise CommandError(f"{path} has no {some(lacking)}, which every run writes: was it edited?")
     return value
 

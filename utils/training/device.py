@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import warnings
 
 import torch
@@ -19,21 +20,18 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device `name`; auto: this process's GPU or, without one, the CPU. CommandError if it is missing."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")  # refused below
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise CommandError(f"--device {name}: this machine or torch has no CUDA; use --device cpu")
-        index = local_rank if device.index is None else device.index
-        if index >= torch.cuda.device_count():
-            raise CommandError(f"--device {name}: GPU {index} asked for, {torch.cuda.device_count()} present")
-        device = torch.device("cuda", index)
-        repeat_exactly()
-        torch.cuda.set_device(device)
-    elif device.type != "cpu":
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise CommandError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    if name == "cpu":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        raise CommandError(f"--device {name}: this machine or torch has no CUDA; use --device cpu")
+    index = int(name.partition(":")[2] or local_rank)
+    if index >= torch.cuda.device_count():
+        raise CommandError(f"--device {name}: GPU {index} asked for, {torch.cuda.device_count()} present")
+    device = torch.device("cuda", index)
+    repeat_exactly()
+    torch.cuda.set_device(device)
     return device
 
 

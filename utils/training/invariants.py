@@ -70,11 +70,10 @@ class Invariants:
         asked = "none" if self.flags["resume"] else self.flags.get("weights", "none")
         if asked != "none" and encoders and not loaded:
             self.warn("weights", f"--weights {asked} was asked for, but nothing was loaded")
-        # On the CPU, as when they were loaded: a GPU sums in another order.
-        now = [fingerprints(p.detach().cpu() for p in part.parameters()) for part in loaded]
-        kept = [np.array_equal(found, part.loaded) for found, part in zip(now, loaded, strict=True)]
-        if not all(kept):
-            self.warn("weights", "the loaded weights are gone: initialised or overwritten after loading")
+        for part in loaded:
+            # On the CPU, as when they were loaded: a GPU sums in another order.
+            if not np.array_equal(fingerprints(p.detach().cpu() for p in part.parameters()), part.loaded):
+                self.warn("weights", "the loaded weights are gone: initialised or overwritten after loading")
         groups = {name: set(loader.dataset.group_names()) for name, loader in self.loaders.items()}
         for name in groups.keys() - {"train"}:
             if shared := sorted(groups["train"] & groups[name]):
@@ -92,9 +91,8 @@ class Invariants:
             if len(batch[name]) != promised:
                 self.warn("short", f"a step was promised {promised} samples and got {len(batch[name])}")
         if self.begun in self.orders:
-            self.orders[self.begun].append(
-                batch["indices"].numpy().copy()
-            )  # a worker's tensor holds a file open
+            # A copy, since a worker's tensor holds a file open.
+            self.orders[self.begun].append(batch["indices"].numpy().copy())
         if self.begun == 1 and step == 1:
             self.check_ranks("after the first step")
         if self.begun > 1 or step >= LOOKED_AT:

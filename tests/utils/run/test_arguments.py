@@ -25,6 +25,7 @@ def test_dashes_and_underscores_are_the_same():
         (["--epoch", "5"], "did you mean --epochs"),
         (["--epochs", "0"], "argument --epochs: '0' is not a whole number above 0"),
         (["--learning_rate", "nan"], "is not a number above 0"),
+        (["--dropout", "1"], "'1' is not a number from 0 to below 1"),
         (["--features", "pixels"], "invalid choice: 'pixels'"),
         (["--image_size", "1", "2", "3"], "one or two whole numbers"),
         (["--resume", "a", "--config", "b"], "exclude each other"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from utils.report.results import table, write_table
-from utils.run.errors import CommandError
+from utils.run.errors import CommandError, counted, some
 from utils.run.folder import REPO_ROOT, create_run_folder, read_json, write_json, write_text
 from utils.run.log import format_size, format_values, start_log, stop_log
 
@@ -31,6 +31,20 @@ def test_unusable_output_dir_is_one_clear_error(tmp_path):
 def test_json_has_no_nan_and_reads_numpy(tmp_path):
     write_json(tmp_path / "a.json", {"loss": float("nan"), "n": np.int64(3), "v": np.array([1.5, np.inf])})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "n": 3, "v": [1.5, None]}
+
+
+def test_json_of_a_windows_editor_is_read_and_a_repeated_key_is_refused(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"train": ["1"]}')
+    assert read_json(tmp_path / "a.json") == {"train": ["1"]}
+    (tmp_path / "a.json").write_text('{"train": ["1"], "val": ["2"], "train": ["3"]}')
+    with pytest.raises(CommandError, match="a.json is not JSON: the key 'train' stands twice"):
+        read_json(tmp_path / "a.json")
+
+
+def test_lists_are_cut_and_one_of_a_kind_is_not_several():
+    assert some(["a", "b"], 2) == "a, b" and some(["a", "b", "c", "d"], 2) == "a, b, and 2 more"
+    assert counted(2, "rows with several ages") == "2 rows with several ages"
+    assert counted(1, "rows with several ages") == "1 row with several ages"
 
 
 def test_unreadable_json_names_the_file(tmp_path):

@@ -133,11 +133,16 @@ def test_a_dry_run_whose_reader_has_left_ends_quietly(monkeypatch):
     assert ending(lambda: None, dry_run=True) == 0
 
 
-def test_a_dry_run_is_two_steps(tmp_path):
+def test_a_dry_run_is_two_steps_and_writes_all_that_a_run_writes():
     args = train_stage1.parse_args(["--dry_run", "--epochs", "50"])
-    assert (args.epochs, args.max_batches, args.plot_interval) == (1, 2, 1)
+    assert (args.epochs, args.max_batches, args.save_interval, args.plot_interval) == (1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("trial", ["--dry_run", "--check_data"])
+def test_a_trial_does_not_go_on_with_a_run(trial, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        train_stage1.parse_args(["--dry_run", "--resume", str(tmp_path)])
+        train_stage1.parse_args([trial, "--resume", str(tmp_path)])
+    assert "--dry_run and --check_data are for new runs only" in capsys.readouterr().err
 
 
 def test_durations_are_said_in_the_unit_people_use():
