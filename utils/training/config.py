@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from utils.run.arguments import DATA_PATHS, MAY_CHANGE_ON_RESUME, NOT_RECORDED
@@ -20,6 +19,7 @@ from utils.run.errors import CommandError
 from utils.run.folder import REPO_ROOT, plain, read_json, read_record, write_json
 from utils.run.log import LOG, align
 from utils.tasks import recipe_of
+from utils.training.distributed import gather
 
 if TYPE_CHECKING:
     from utils.training.run import Run
@@ -114,21 +114,17 @@ def check_repeated(path: Path, part: dict[str, Any]) -> None:
 
 
 def check_ranks(run: "Run", dataset: dict[str, Any], split: dict[str, list[str]]) -> None:
-    """CommandError, on every rank, with a table of the data, split, steps, flags and versions that differ."""
-    args, world = run.args, run.processes.world_size
+    """CommandError, on every rank, with a table of the data, split, flags and versions that differ."""
     free = {"cache_dir", "cache_limit_gb", "device", "num_workers", *DATA_PATHS}
     facts = {
         "data": dataset["fingerprint"][:12],
         "split": hashlib.sha256(json.dumps(split).encode()).hexdigest()[:12],
-        "steps per epoch": -(-dataset["train_samples"] // (args.batch_size * world)),
-        **{f"--{key}": value for key, value in vars(args).items() if key not in free},
+        **{f"--{key}": value for key, value in vars(run.args).items() if key not in free},
         "commit": describe_git()["commit"],
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
     }
-    every: list[dict[str, Any]] = [facts] * world
-    if world > 1:
-        dist.all_gather_object(every, facts)
+    every = gather(facts)
     names = sorted({name for rank in every for name in rank if rank[name] != every[0].get(name)})
     if names:
         rows = [[f"rank {k}", *(str(rank.get(name)) for name in names)] for k, rank in enumerate(every)]

@@ -70,16 +70,21 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """The value (anything that pickles) of every process of the group, by rank."""
+    every = [value]
+    if dist.is_initialized():
+        every *= dist.get_world_size()
+        dist.all_gather_object(every, value, group=group)
+    return every
+
+
 def gather_rows(batches: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
     """The rows of all batches of all ranks, sorted by 'indices', which must be unique.
     Collect clones of what loader workers make: every tensor of theirs holds a file open."""
     keys = batches[0] if batches else ()  # a rank may have got no batch
     mine = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in keys}
-    parts = [mine]
-    if dist.is_initialized():
-        parts *= dist.get_world_size()
-        dist.all_gather_object(parts, mine)
-    parts = [part for part in parts if part]
+    parts = [part for part in gather(mine) if part]
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     _, order = np.unique(joined["indices"], return_index=True)
     if len(order) != len(joined["indices"]):

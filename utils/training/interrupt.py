@@ -27,6 +27,7 @@ from utils.run.log import LOG, format_duration, format_values
 from utils.run.script import SAVE_SIGNAL, ending_signals, stopped_by
 from utils.tasks import TASKS
 from utils.training.device import gpu_memory_mb
+from utils.training.distributed import gather
 
 SAVE, TERMINATED = 1, 128 + signal.SIGTERM  # or 128 + another signal; the largest wish wins
 LOG_SECONDS = 60.0  # between two log lines in a long epoch
@@ -177,11 +178,9 @@ class Interrupt:
         """Save, and stop if asked to, after the same step in all processes."""
         if not (wish := self.agreed()):
             return
-        parts = [totals.cpu()] * self.processes.world_size
-        if self.group is not None:
-            dist.all_gather_object(parts, totals.cpu(), group=self.group)
+        parts = torch.stack(gather(totals.cpu(), self.group))  # (processes, K)
         if self.processes.first:
-            self.save(done, torch.stack(parts), self.seconds)
+            self.save(done, parts, self.seconds)
         LOG.info(f"saved after step {done}/{steps}")
         if self.wish <= wish:  # else asked to stop while saving: after the next step
             self.wish = 0

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.run.signs import best_row
 from utils.tasks import TASKS
 from utils.training.checkpoint import Checkpoint
 from utils.training.device import amp_dtype
+from utils.training.distributed import gather
 from utils.training.weights import fingerprints
 from utils.training.worth import rolled
 
@@ -237,11 +237,10 @@ class Invariants:
             self.weights_before = None
 
     def check_ranks(self, when: str) -> None:
-        if not dist.is_initialized():
+        if self.run.processes.world_size == 1:
             return
-        every: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(every, fingerprints(self.model.parameters()))
-        if any(not np.array_equal(every[0], other) for other in every[1:]):
+        first, *others = gather(fingerprints(self.model.parameters()))
+        if any(not np.array_equal(first, other) for other in others):
             what = f"the processes have different weights {when}"
             self.warn("ranks", f"{what}: the model is called without its wrapper, or a step differs")
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(16) as pool:
         folders = list(pool.map(lambda _: create_run_folder(tmp_path / "out", "stage1"), range(16)))
     assert len(set(folders)) == 16
+    numbers = [re.fullmatch(r"stage1_\d{8}_\d{6}(_\d+)?", folder.name)[1] for folder in folders]
+    assert None in numbers and "_1" not in numbers  # the first has none
     assert all(folder.is_dir() and folder.name.startswith("stage1_2") for folder in folders)
 
 
@@ -39,6 +43,18 @@ def test_json_of_a_windows_editor_is_read_and_a_repeated_key_is_refused(tmp_path
     (tmp_path / "a.json").write_text('{"train": ["1"], "val": ["2"], "train": ["3"]}')
     with pytest.raises(CommandError, match="a.json is not JSON: the key 'train' stands twice"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_is_too_large_for_a_record_is_not_read(tmp_path):
+    (tmp_path / "a.json").touch()
+    os.truncate(tmp_path / "a.json", 64_000_001)
+    with pytest.raises(CommandError, match="a.json is larger than 64 MB: not of this project"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_path_that_is_not_utf_8_is_written_as_it_is(tmp_path):
+    write_text(tmp_path / "a.txt", os.fsdecode(b"/data/\xff"))
+    assert (tmp_path / "a.txt").read_bytes() == b"/data/\xff"
 
 
 def test_lists_are_cut_and_one_of_a_kind_is_not_several():

@@ -50,6 +50,12 @@ def test_every_end_has_its_code(error, code, capsys):
     assert said == (f"error: {error}\n" if code < 5 else "")
 
 
+def test_an_error_of_another_rank_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert ending(fail(DataError("a bad file"))) == 3
+    assert capsys.readouterr().err == "error (rank 1): a bad file\n"
+
+
 @pytest.mark.parametrize(
     ("ends", "code"), [("pass", 0), ("sys.exit(143)", 143), ("raise DataError('bad')", 3)]
 )
@@ -131,6 +137,11 @@ def test_a_dry_run_whose_reader_has_left_ends_quietly(monkeypatch):
     monkeypatch.setattr("builtins.print", closed)
     monkeypatch.setattr(os, "dup2", lambda *files: None)
     assert ending(lambda: None, dry_run=True) == 0
+
+
+def test_a_dry_run_says_what_it_has_shown(capsys):
+    assert ending(lambda: None, dry_run=True) == 0
+    assert capsys.readouterr().out == "dry run: everything a full run needs works; its files are removed\n"
 
 
 def test_a_dry_run_is_two_steps_and_writes_all_that_a_run_writes():
